@@ -19,7 +19,6 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.microvm.accel import DEVICE as KVM_DEVICE
 from broker.launch.microvm.console import ConsoleLog
 from broker.launch.microvm.network import UserNetwork, start_user_network
 from broker.launch.microvm.qemu_arguments import (
@@ -40,7 +39,6 @@ from broker.launch.microvm.state import (
     state_of,
     write_state,
 )
-from broker.launch.microvm.vmm_jail import JailView, explain, spawn_jailed
 from broker.launch.microvm.vsock_backend import (
     HybridVsock,
     KernelVsock,
@@ -117,6 +115,8 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
     except UpstreamError as error:
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             code = await vm.vmm.wait()
+            from broker.launch.microvm.vmm_jail import explain
+
             failed = UpstreamError(f"QEMU did not start (code {code}): {vm.vmm.words}")
             raise explain(failed, vm.vmm.words) from error
         raise
@@ -135,13 +135,6 @@ async def _refuse_running(spec: VmSpec) -> None:
             hint=f"'brokerctl stop {spec.name}' ends it",
         )
     await clean_leftovers(spec.directory)
-
-
-def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
-    """The files that QEMU has in its jail: what its command line names."""
-    files = (spec.kernel, spec.initrd, *((spec.root,) if spec.root else ()))
-    devices = (KVM_DEVICE,) if accel is Accel.KVM else ()
-    return JailView(qemu, readable=files, devices=devices)
 
 
 class _Plan:
@@ -226,6 +219,9 @@ class _Plan:
 
     async def _spawn(self, passed: ExitStack) -> Tracked:
         """Start QEMU with its sockets; our copies of them end with ``passed``."""
+        # Late: a host loads what builds jails with its first machine.
+        from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+
         spec, tools = self._spec, self._tools
         qmp = self._listen(QMP_SOCKET, passed)
         console = self._listen(CONSOLE_SOCKET, passed)

@@ -34,12 +34,14 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.launch.microvm.accel import DEVICE
+from broker.launch.microvm.qemu_arguments import Accel, VmSpec
 from broker.launch.process import seccomp
 from broker.launch.process.identity import Tracked, spawn_helper
 from broker.launch.process.spawn import run_tool
 
 _NAMESPACES = (
-    *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"),
+    *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
     *("--unshare-uts", "--unshare-cgroup"),
 )
 _MERGED = ("lib", "lib64")
@@ -51,6 +53,7 @@ _SYSTEM = (
     *("/nix/store", "/gnu/store"),
 )
 _INFO_BYTES = 4096
+_START_SECONDS = 10.0
 _MISSING = "bubblewrap is not installed"
 _HINT = (
     "allow unprivileged user namespaces ('brokerctl doctor' shows the command), "
@@ -75,6 +78,13 @@ class JailView:
     devices: tuple[Path, ...] = ()
 
 
+def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
+    """The files that QEMU has in its jail: what its command line names."""
+    files = (spec.kernel, spec.initrd, *((spec.root,) if spec.root else ()))
+    devices = (DEVICE,) if accel is Accel.KVM else ()
+    return JailView(qemu, readable=files, devices=devices)
+
+
 class _Info(msgspec.Struct):
     """What bubblewrap writes to ``--info-fd``; further fields are passed over."""
 
@@ -84,12 +94,16 @@ class _Info(msgspec.Struct):
 def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]:
     """Return bubblewrap's words up to the program's own: pure."""
     words = [*_NAMESPACES, "--cap-drop", "ALL", "--as-pid-1"]
+    # guard: a VMM has no network
+    words += ["--unshare-net"]
     # Set inside only: LD_PRELOAD is the program's, not bubblewrap's.
     words += ["--clearenv", "--setenv", "PATH", os.defpath]
     for name, value in (env or {}).items():
         words += ["--setenv", name, value]
-    words += [*_system(), *_own(view)]
-    return [*words, "--remount-ro", "/", "--chdir", "/"]
+    words += [*_system(), *_own(view), "--chdir", "/"]
+    # guard: a VMM's root is read-only
+    words += ["--remount-ro", "/"]
+    return words
 
 
 def _system() -> Iterator[str]:
@@ -135,10 +149,16 @@ async def spawn_jailed(
     build such a jail runs the program without one, and ``unjailed`` is called
     with the reason.
 
-    Raises JailError when the jail cannot be built.  What bubblewrap finds out
+    Raises SetupError when the program is not installed, JailError when the
+    jail cannot be built.  What bubblewrap finds out
     later (a file that is missing) ends the process, with the reason in its
     ``words``: see ``explain``.
     """
+    if shutil.which(argv[0]) is None:
+        raise SetupError(
+            f"the program {argv[0]} is not installed",
+            hint="'brokerctl doctor' says which package has it",
+        )
     if unjailed is not None:
         reason = await why_no_jail()
         if reason:
@@ -159,7 +179,9 @@ async def why_no_jail() -> str:
     if bwrap is None:
         return _MISSING
     try:
-        await run_tool([bwrap, *_NAMESPACES, "--ro-bind", "/", "/", "true"])
+        await run_tool(
+            [bwrap, *_NAMESPACES, "--unshare-net", "--ro-bind", "/", "/", "true"]
+        )
     except UpstreamError as error:
         return error.message
     return ""
@@ -228,9 +250,9 @@ def _pipe(stack: ExitStack) -> _Pipe:
 
 async def _read_pid(fd: int) -> int:
     """Read what bubblewrap writes before the program runs, to its end."""
-    os.set_blocking(fd, False)  # noqa: FBT003 -- the os module's own
+    os.set_blocking(fd, False)
     data = b""
-    with trio.move_on_after(limits.VM_READY_SECONDS):
+    with trio.move_on_after(_START_SECONDS):
         while len(data) < _INFO_BYTES:
             await trio.lowlevel.wait_readable(fd)
             chunk = os.read(fd, _INFO_BYTES)

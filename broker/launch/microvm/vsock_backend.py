@@ -26,7 +26,6 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.services import NEVER_PEERS
-from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import connect_when_ready
 
@@ -216,6 +215,9 @@ async def start_hybrid_vsock(
     Raises SetupError when the tool is missing or cannot be jailed (see
     ``spawn_jailed`` for ``unjailed``), UpstreamError when it does not come up.
     """
+    # Late: a host loads what builds jails with its first machine.
+    from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
+
     sockets = directory / VSOCK_DIRECTORY
     sockets.mkdir(mode=0o700, exist_ok=True)
     backend = directory / BACKEND_SOCKET
