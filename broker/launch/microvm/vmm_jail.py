@@ -107,8 +107,8 @@ def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]
 
 
 def _system() -> Iterator[str]:
-    for path in (*_libraries(), *_SYSTEM):
-        yield from ("--ro-bind-try", path, path)
+    for place in (*_libraries(), *_SYSTEM):
+        yield from ("--ro-bind-try", place, place)
     for name in _MERGED:
         path = Path("/", name)
         if path.is_symlink():
