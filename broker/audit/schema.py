@@ -176,6 +176,13 @@ class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):
     """Exit code, or minus the signal's number; None where we are not its parent."""
 
 
+class PortTaken(Event, frozen=True, kw_only=True, tag="port.taken"):
+    """Another program listens on a vsock port of ours and may pose as this broker."""
+
+    service: str
+    port: int
+
+
 class WindowHopFailed(Event, frozen=True, kw_only=True, tag="window.hop-failed"):
     """No window came up, and this is the hop where it ended."""
 
@@ -415,6 +422,7 @@ AnyEvent = (
     | ProgramStarted
     | ProgramExited
     | ProcessDied
+    | PortTaken
     | WindowHopFailed
     | LinkUp
     | LinkDown

@@ -205,6 +205,7 @@ class HostRole:
             log=self._log,
             next_stream=lambda: next(self._streams),
             standby=self.standby,
+            secret=machine.secret,
         )
         active_lease = ActiveLease(held, machine, doors)
         self._tenancies[lease.id] = active_lease

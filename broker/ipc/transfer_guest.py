@@ -2,7 +2,7 @@
 
 JSON objects with a ``type`` key, one in each frame (``core.frames``), on the ports
 of ``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.  The other
-side is ``shims/vitrail_files.py``, which repeats the tables because a shim imports
+side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.
 """
 

@@ -22,7 +22,7 @@ from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.settings import AuditMode, Settings, load_settings
 from broker.audit.store import Store, open_store
-from broker.control.api import BrokerApi
+from broker.control.methods import RoleControl
 from broker.control.server import refuse_second, serve
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
@@ -130,7 +130,7 @@ async def open_runtime(
 
 async def serve_until_asked(
     ground: Runtime,
-    api: BrokerApi,
+    api: RoleControl,
     ready: Callable[[], None],
     end: Callable[[], Awaitable[None]],
 ) -> None:

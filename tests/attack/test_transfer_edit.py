@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from shims import vitrail_files
 from tests.integration.test_opening import EDITS, sandboxes
+from tests.kit.shims import files_program
 
 pytestmark = pytest.mark.skipif(
     shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
@@ -74,7 +74,7 @@ async def test_what_may_not_come_back_leaves_the_file_as_it_was(mode):
         tool = personal.folder / "runtime/bin/vitrail-files"
         values = {
             "python": sys.executable,
-            "tool": vitrail_files.__file__,
+            "tool": str(files_program()),
             "mode": mode,
         }
         tool.write_text(HOSTILE.format(**values))

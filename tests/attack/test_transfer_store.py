@@ -17,8 +17,11 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import PIPE, spawn
-from shims import vitrail_files
-from shims.vitrail_files import Store, TransferError, entries, frame, keep
+from shims.files.edited import Edited
+from shims.files.protocol import TransferError, frame
+from shims.files.sending import Walk, entries
+from shims.files.store import ORIGIN_ATTRIBUTE, Store, keep
+from tests.kit.shims import files_program
 
 KILLS = 30
 SEED = 18
@@ -123,7 +126,7 @@ def test_files_are_plain_and_say_where_they_come_from(top):
     for path in (top / "a", top / "d/x"):
         assert path.stat().st_mode & 0o7777 == 0o600
         try:
-            mark = os.getxattr(path, vitrail_files.ORIGIN_ATTRIBUTE)
+            mark = os.getxattr(path, ORIGIN_ATTRIBUTE)
         except OSError:
             continue  # a file system without them
         assert mark == b"vitrail:work"
@@ -189,12 +192,12 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     (source / "d").mkdir(parents=True)
     for number in range(300):
         (source / "d" / str(number)).write_bytes(bytes(5000))
-    data = b"".join(entries(vitrail_files.Walk([str(source)])))
+    data = b"".join(entries(Walk([str(source)])))
     dice = random.Random(SEED)
     argv = [
         sys.executable,
         "-I",
-        vitrail_files.__file__,
+        files_program(),
         "store",
         str(top),
         "work",
@@ -221,7 +224,7 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
 
 def edited(path, data, meanwhile=None):
     """What is kept when a file of this content comes back."""
-    way = vitrail_files.Edited(str(path))
+    way = Edited(str(path))
     if meanwhile is not None:
         meanwhile()
     entry = frame({"type": "file", "path": ["x"], "size": len(data)})
@@ -254,7 +257,7 @@ def test_a_returned_file_goes_through_no_link_that_was_put_there_meanwhile(tmp_p
 def test_a_returned_file_that_breaks_off_leaves_nothing(tmp_path, cut):
     path = tmp_path / "a"
     path.write_text("x")
-    way = vitrail_files.Edited(str(path))
+    way = Edited(str(path))
     data = frame({"type": "file", "path": ["x"], "size": 9}) + b"different"
     data += frame({"type": "end"})
     with pytest.raises(TransferError):

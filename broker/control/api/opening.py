@@ -12,7 +12,7 @@ class OpenRequest(ApiRequest, frozen=True, kw_only=True):
     url: str | None = None
     path: str | None = None
     """Absolute; of a file that is to be opened."""
-    edit: bool = False
+    edit: bool | None = None
     """With ``path``: it is replaced by what comes back, where a rule says so."""
     copy: list[str] | None = None
     """Absolute; files and directories that are kept in ``~/Incoming`` there."""

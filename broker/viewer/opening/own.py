@@ -1,6 +1,6 @@
 """The person's own files and programs, each touched by a process of its own.
 
-``shims/vitrail_files.py`` reads and keeps files here as it does in a guest: so one
+``shims/files`` reads and keeps files here as it does in a guest: so one
 receiver is tested against every trick, and a slow file system stops no broker.
 """
 
@@ -12,17 +12,18 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.ipc.sealed_memfd import sealed
 from broker.launch.process.spawn import spawn
 from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd
+from shims.bundle import files_tool
 
 INCOMING = "Incoming"
 KEEP_FREE_BYTES = 100 << 20
@@ -169,13 +170,15 @@ async def run_tool(
 
     ``started`` is set when it runs.  Raises UpstreamError with its last words when it fails.
     """
-    tool = resources.files("shims") / "vitrail_files.py"
+    # The same one file as in a guest, read from memory: it need not be on a disk.
+    tool = sealed([files_tool()])
     read, errors = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         child = spawn(
-            [sys.executable, "-I", str(tool), *words],
+            [sys.executable, "-I", f"/proc/self/fd/{tool}", *words],
             name="files",
+            pass_fds=(tool,),
             stdin=null if stdin is None else stdin,
             stdout=null if stdout is None else stdout,
             stderr=errors,
@@ -186,6 +189,7 @@ async def run_tool(
     finally:
         os.close(errors)
         os.close(null)
+        os.close(tool)
     if started is not None:
         started.set()
     said = bytearray()

@@ -237,7 +237,7 @@ async def _wanted(request: api.OpenRequest) -> _Wanted:
     if request.path is not None:
         size = await trio.to_thread.run_sync(_size_of, request.path)
         mime = claimed(request.path)
-        return _Wanted(OPEN_FILE, (request.path,), None, mime, size, request.edit)
+        return _Wanted(OPEN_FILE, (request.path,), None, mime, size, bool(request.edit))
     paths = tuple(request.copy or ())
     if not paths or not all(Path(path).is_absolute() for path in paths):
         raise RefusedError("the paths to copy are not absolute")

@@ -28,6 +28,19 @@ GUARDS = (
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
     Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
+    Guard("a guest proves its launch", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
+    Guard("no byte before the launch is proved", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
+    Guard("each side has its own label", "reply = nonce + secret.proof(b'guest', service, nonces)", "tests/attack/test_launch_secret.py", "reflected or obeys_the_broker"),
+    Guard("a proof is for one service", "text = label + b'\\0' + nonces", "tests/attack/test_launch_secret.py", "another_service or obeys_the_broker"),
+    Guard("the broker proves the launch", "if False:", "tests/attack/test_launch_secret.py", "does_not_obey"),
+    Guard("a guest with a secret asks for the proof", "if True:", "tests/attack/test_launch_secret.py", "does_not_obey"),
+    Guard("the broker proves the launch to the files tool", "if False:", "tests/attack/test_launch_secret.py", "other_programs and files"),
+    Guard("the broker proves the launch to the devices tool", "if False:", "tests/attack/test_launch_secret.py", "other_programs and devices"),
+    Guard("the broker proves the launch to the security key tool", "if False:", "tests/attack/test_launch_secret.py", "other_programs and security"),
+    Guard("no launch before the ports are ours", "privileged = False", "tests/attack/test_launch_secret.py", "has_a_secret"),
+    Guard("a taken port is an alarm", "if False:", "tests/attack/test_launch_secret.py", "is_named"),
+    Guard("a taken port is told", "", "tests/attack/test_launch_secret.py", "event_and_a_notification"),
+    Guard("one reading empties the shared backlog", "batch = [await listener.accept()]", "tests/broker/host/test_vsock_listeners.py", "is_its_cid_s"),
 )  # fmt: skip
 
 
