@@ -20,7 +20,7 @@ from broker.cli.interrupts import is_interrupt, received
 from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
-from broker.core.escape import printable
+from broker.core.escape import displayed, printable
 from broker.launch.process.core_files import forbid_core_files
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
@@ -155,6 +155,7 @@ def _report(error: Exception) -> int:
         case click.Abort():
             return _INTERRUPTED
         case click.ClickException():
+            error.message = displayed(error.message)
             error.show()
             return 2
         case InternalError():
