@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import shutil
 import sys
@@ -155,8 +156,9 @@ def _report(error: Exception) -> int:
         case click.Abort():
             return _INTERRUPTED
         case click.ClickException():
-            error.message = displayed(error.message)
-            error.show()
+            shown = io.StringIO()
+            error.show(file=shown)
+            sys.stderr.write(displayed(shown.getvalue()))
             return 2
         case InternalError():
             raise error
