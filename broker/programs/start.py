@@ -38,7 +38,7 @@ def parser_for(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_unjailed(parser: argparse.ArgumentParser) -> None:
-    """The word of those that have workers."""
+    """The word of those that have workers or virtual machines."""
     parser.add_argument(
         "--allow-unjailed-workers",
         action="store_true",
