@@ -25,7 +25,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated
 from broker.link.contract import Host
 from broker.services import event_log
 from broker.services.hangup import given, hang_up, when_hung_up
@@ -222,10 +222,8 @@ class ViewerRole:
             self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
-        try:
+        with isolated():  # a mistake of ours must not end every sandbox
             await step()
-        except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
-            log_exception(error)
 
     async def _forget_grants(self) -> None:
         while True:

@@ -37,6 +37,8 @@ class Wanted:
     files: int
     mime: str = ""
     url: Url | None = None
+    name: str = ""
+    """Of the first file."""
     edit: bool = False
 
 
@@ -79,7 +81,8 @@ class Mover:
         Raises RefusedError where they are broken off.
         """
         asked, quota = job.asked, _quota(job)
-        way = new_return(quota) if asked.edit else None
+        # An edited file may grow, as far as any file may be sent.
+        way = new_return(_most(job)) if asked.edit else None
         source = job.guest.lease.sandbox
         with (
             pipe() as (read, write),
@@ -104,6 +107,7 @@ class Mover:
                 size=quota.size,
                 files=quota.files,
                 single=quota.single,
+                name=quota.name,
             ),
             [write.fileno()],
         )
@@ -131,6 +135,7 @@ class Mover:
                 file_size=way.quota.file_size,
                 size=way.quota.size,
                 files=1,
+                name=way.quota.name,
             )
             await job.guest.order(order, [read.fileno()])
             read.close()
@@ -159,14 +164,15 @@ class Mover:
         try:
             quota = delivery.quota
             order = messages.TransferDeliver(
-                exchange.stream,
-                delivery.source,
-                delivery.open,
-                quota.file_size,
-                quota.size,
-                quota.files,
-                delivery.size,
-                delivery.back,
+                stream=exchange.stream,
+                source=delivery.source,
+                open=delivery.open,
+                file_size=quota.file_size,
+                size=quota.size,
+                files=quota.files,
+                name=quota.name,
+                announced=delivery.size,
+                back=delivery.back,
             )
             await guest.order(order, [delivery.pipe])
             delivery.close_pipe()
@@ -188,6 +194,7 @@ class Mover:
                 size=way.quota.size,
                 files=1,
                 single=True,
+                name=way.quota.name,
             )
             await guest.order(order, [end.fileno()])
             end.close()
@@ -198,8 +205,22 @@ class Mover:
 
 
 def _quota(job: Job) -> Quota:
-    """The most that may pass: of the record and of the rule the smaller."""
+    """Return what may pass: no more than was asked about, and under its name.
+
+    A person and a rule see the name, type and size of the request; entries that
+    differ from it would be decided about without having been seen.
+    """
+    most, asked = _most(job), job.asked
+    # guard: no more than was asked about
+    size = min(most.size, asked.size)
+    files = min(most.files, asked.files)
+    return Quota(min(most.file_size, size), size, files, most.single, asked.name)
+
+
+def _most(job: Job) -> Quota:
+    """The most that may ever pass: of the record and of the rule the smaller."""
     allowed = job.guest.valid_record().viewer.transfer
     size = min(allowed.request_size, job.permit.max_size or allowed.request_size)
-    single = job.asked.service == OPEN_FILE
-    return Quota(min(allowed.file_size, size), size, allowed.request_files, single)
+    single, name = job.asked.service == OPEN_FILE, job.asked.name
+    most = min(allowed.file_size, size)
+    return Quota(most, size, allowed.request_files, single, name)

@@ -176,7 +176,8 @@ class PersonOpens:
     ) -> api.OpenItem:
         """Have a file edited in a sandbox; it is replaced when the editor has ended."""
         quota = Quota(_LARGEST, _LARGEST, 1, single=True)
-        way = new_return(Quota(EDIT_BYTES, EDIT_BYTES, 1, single=True))
+        name = Path(wanted.paths[0]).name
+        way = new_return(Quota(EDIT_BYTES, EDIT_BYTES, 1, True, name))  # noqa: FBT003
         with (
             pipe() as (read, write),
             pipe() as (back_read, back_write),

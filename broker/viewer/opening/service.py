@@ -210,11 +210,14 @@ def _asked(opening: Opening, ask: Ask) -> Wanted:
             name = take_file_name(ask.name.encode())
             # The type is claimed by the name, not by the program: one claim less.
             mime = claimed(name)
-            return Wanted(opening.service, name, ask.size, 1, mime, edit=ask.edit)
+            return Wanted(
+                opening.service, name, ask.size, 1, mime, name=name, edit=ask.edit
+            )
         case CopyFiles() if opening.service == FILE_COPY:
             name = take_file_name(ask.name.encode())
             more = f" and {ask.files - 1} more" if ask.files > 1 else ""
-            return Wanted(opening.service, f"{name}{more}", ask.size, ask.files)
+            what = f"{name}{more}"
+            return Wanted(opening.service, what, ask.size, ask.files, name=name)
     raise RefusedError(f"that is not asked on the port of {opening.service}")
 
 

@@ -33,7 +33,7 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated, log_exception
 from broker.ipc import agent, transfer, worker
 from broker.ipc.acceptor import deliver
 from broker.launch.compositor import display_path
@@ -173,10 +173,8 @@ class Guest:
 
     async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         """A mistake of ours about one sandbox must not end the others."""
-        try:
+        with isolated():
             await step(*args)
-        except Exception as error:  # noqa: BLE001
-            log_exception(error)
 
     async def close(self, reason: str) -> None:
         """End worker, waypipe client and every task; not cancellable."""
