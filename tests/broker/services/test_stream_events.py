@@ -82,10 +82,14 @@ async def test_a_stream_that_is_cut_has_its_end_recorded():
 )
 async def test_an_error_is_the_reason_where_there_is_no_other(before, recorded):
     log = Log()
-    with pytest.raises(UpstreamError):
+
+    async def fail():
         async with StreamEvents(log).carry(OPENING, "worker", 0.0) as outcome:
             outcome.reason = before or outcome.reason
             raise UpstreamError("the worker is gone")
+
+    with pytest.raises(UpstreamError):
+        await fail()
     assert log.events[1].reason == recorded
     assert log.events[1].bytes_from_sandbox is None
 
@@ -104,7 +108,7 @@ class Pump:
 
 async def test_the_pumps_count_is_the_outcome_with_what_was_sent_before():
     outcome = Outcome()
-    end = StreamEnd(100, 5, EndReason.EOF)
+    end = StreamEnd(100, 5, EndReason.END)
     await relay_stream(Pump(end), OPENING, (10, 11), outcome, head=16)
     assert outcome == Outcome(end.describe(), (116, 5))
 
