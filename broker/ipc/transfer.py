@@ -43,7 +43,8 @@ class TransferWait(_Message, frozen=True, tag="transfer-wait"):
 class TransferSend(_Message, frozen=True, tag="transfer-send"):
     """Permitted: pass the entries on to the pipe that comes with this.
 
-    ``file_size``, ``size`` and ``files`` are the most that may pass.
+    ``file_size``, ``size`` and ``files`` are the most that may pass, ``name`` is
+    the first one's: what was asked about, and so what was decided about.
     """
 
     stream: _Count
@@ -51,6 +52,7 @@ class TransferSend(_Message, frozen=True, tag="transfer-send"):
     size: _Count
     files: _Count
     single: bool
+    name: _Text = ""
 
 
 class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
@@ -62,6 +64,7 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
     file_size: _Count
     size: _Count
     files: _Count
+    name: _Text = ""
 
 
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):

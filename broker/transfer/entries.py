@@ -65,6 +65,8 @@ class Quota:
     files: int
     single: bool = False
     """One file only, as when it is to be opened."""
+    name: str = ""
+    """What the first entry is called, as in the request; empty: any name."""
 
 
 def entry_frame(entry: Entry) -> bytes:
@@ -142,6 +144,9 @@ class EntryReader:
             self.ended = True
             return
         path = tuple(take_file_name(name.encode()) for name in entry.path)
+        # guard: what was asked about is what comes
+        if not self.files and self._quota.name not in {"", path[0]}:
+            raise RefusedError("the first file has another name than was asked about")
         # guard: entries in order
         if path[:-1] not in self._directories:
             raise PeerError("an entry comes before its directory")

@@ -222,7 +222,7 @@ class _Stream:
             fdpass.close_all(fds)
             raise InternalError("bytes are to be moved without a pipe")
         single = isinstance(order, messages.TransferSend) and order.single
-        quota = Quota(order.file_size, order.size, order.files, single)
+        quota = Quota(order.file_size, order.size, order.files, single, order.name)
         reader = EntryReader(quota)
         reason = ""
         try:

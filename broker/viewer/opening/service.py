@@ -56,6 +56,8 @@ class _Asked:
     files: int
     mime: str = ""
     url: Url | None = None
+    name: str = ""
+    """Of the first file."""
 
 
 class OpeningService:
@@ -209,9 +211,8 @@ class OpeningService:
     ) -> None:
         """Have the bytes go from its worker through a pipe to the target."""
         allowed = guest.valid_record().viewer.transfer
-        size = min(allowed.request_size, permit.max_size or allowed.request_size)
         single = asked.service == OPEN_FILE
-        quota = Quota(min(allowed.file_size, size), size, allowed.request_files)
+        quota = _quota(asked, allowed, permit.max_size)
         with (
             pipe() as (read, write),
             self._targets.delivery(
@@ -220,7 +221,12 @@ class OpeningService:
         ):
             async with self._targets.receiving(permit, delivery, wait):
                 order = messages.TransferSend(
-                    exchange.stream, quota.file_size, quota.size, quota.files, single
+                    exchange.stream,
+                    quota.file_size,
+                    quota.size,
+                    quota.files,
+                    single,
+                    quota.name,
                 )
                 await guest.order(order, [write.fileno()])
                 write.close()
@@ -246,6 +252,7 @@ class OpeningService:
                 quota.file_size,
                 quota.size,
                 quota.files,
+                quota.name,
             )
             await guest.order(order, [delivery.pipe])
             delivery.close_pipe()
@@ -263,12 +270,26 @@ def _asked(opening: Opening, ask: Ask) -> _Asked:
         case OpenFile() if opening.service == OPEN_FILE:
             name = take_file_name(ask.name.encode())
             # The type is claimed by the name, not by the program: one claim less.
-            return _Asked(opening.service, name, ask.size, 1, claimed(name))
+            return _Asked(opening.service, name, ask.size, 1, claimed(name), name=name)
         case CopyFiles() if opening.service == FILE_COPY:
             name = take_file_name(ask.name.encode())
             more = f" and {ask.files - 1} more" if ask.files > 1 else ""
-            return _Asked(opening.service, f"{name}{more}", ask.size, ask.files)
+            what = f"{name}{more}"
+            return _Asked(opening.service, what, ask.size, ask.files, name=name)
     raise RefusedError(f"that is not asked on the port of {opening.service}")
+
+
+def _quota(asked: _Asked, allowed: Transfer, permitted: int | None) -> Quota:
+    """Return what may pass: no more than was asked about, and under its name.
+
+    A person and a rule see the name, type and size of the request; entries that
+    differ from it would be decided about without having been seen.
+    """
+    most = min(allowed.request_size, permitted or allowed.request_size)
+    # guard: no more than was asked about
+    size = min(most, asked.size)
+    files = min(allowed.request_files, asked.files)
+    return Quota(min(allowed.file_size, size), size, files, name=asked.name)
 
 
 def _request(opening: Opening, ask: Ask, asked: _Asked) -> Request:

@@ -65,6 +65,8 @@ GUARDS = (
     Guard("no link below", "RESOLVE = 0", "tests/attack/test_transfer_store.py", "becomes_a_link"),
     Guard("room before bytes", "if False:", "tests/attack/test_transfer_store.py", "endless"),
     Guard("left-overs of the killed", "", "tests/attack/test_transfer_store.py", "killed"),
+    Guard("what was asked about is what comes", "", "tests/attack/test_transfer_bait.py", "first_name"),
+    Guard("no more than was asked about", "size = most", "tests/attack/test_transfer_bait.py", "what_is_sent"),
 )  # fmt: skip
 
 
