@@ -79,21 +79,29 @@ class OpeningService:
         """
         began = trio.current_time()
         with guest.transfers.one(opening.stream) as exchange:
-            await self._events.opened(opening, "worker")
-            order = messages.TransferStream(opening.stream)
-            await guest.order(order, [conn.fileno()])
-            await taken()
-            try:
-                with exchange.scope:
-                    reason = await self._answered(guest, opening, exchange)
-                    await guest.order(messages.TransferFinish(opening.stream, reason))
-                with trio.move_on_after(_CLOSE_SECONDS):
-                    await exchange.wait_closed()
-            finally:
-                with suppress(OSError):
-                    conn.shutdown(socket.SHUT_RDWR)
-                with trio.CancelScope(shield=True):
-                    await self._note_closed(opening, exchange, began)
+            async with self._events.carry(opening, "worker", began) as outcome:
+                order = messages.TransferStream(opening.stream)
+                await guest.order(order, [conn.fileno()])
+                await taken()
+                try:
+                    await self._serve(guest, opening, exchange)
+                finally:
+                    with suppress(OSError):
+                        conn.shutdown(socket.SHUT_RDWR)
+                    closed = exchange.closed
+                    if closed is not None:
+                        outcome.reason = printable(closed.reason, 2000)
+                        outcome.counts = closed.from_guest, closed.to_guest
+
+    async def _serve(
+        self, guest: Guest, opening: Opening, exchange: OpenExchange
+    ) -> None:
+        """Answer the request, tell the worker why not, and wait for its end."""
+        with exchange.scope:
+            reason = await self._answered(guest, opening, exchange)
+            await guest.order(messages.TransferFinish(opening.stream, reason))
+        with trio.move_on_after(_CLOSE_SECONDS):
+            await exchange.wait_closed()
 
     async def _answered(
         self, guest: Guest, opening: Opening, exchange: OpenExchange
@@ -117,14 +125,6 @@ class OpeningService:
                 raise
             return printable(found.message, 900)
         return ""
-
-    async def _note_closed(
-        self, opening: Opening, exchange: OpenExchange, began: float
-    ) -> None:
-        closed = exchange.closed
-        counts = (closed.from_guest, closed.to_guest) if closed else None
-        reason = printable(closed.reason, 2000) if closed else "cut"
-        await self._events.closed(opening, counts, reason, began)
 
     # -- requests ---------------------------------------------------------------------
 
