@@ -16,6 +16,7 @@ import trio
 
 from broker.core.activation import VARIABLES, take_activated
 from broker.core.errors import SetupError, VitrailError, sole
+from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.launch.process.core_files import forbid_core_files
 from broker.relay.process import PumpHandle, start_pump
@@ -60,7 +61,7 @@ def run_broker(
         error = sole(group)
         if not isinstance(error, VitrailError):
             raise
-        sys.stderr.write(f"{program}: {error.diagnostics()}\n")
+        sys.stderr.write(f"{program}: {displayed(error.diagnostics())}\n")
         sys.exit(1)
 
 
