@@ -49,7 +49,6 @@ lint:
 
 types:
 	.venv/bin/mypy
-	.venv/bin/mypy --python-version 3.11 shims/*.py
 
 imports:
 	.venv/bin/lint-imports

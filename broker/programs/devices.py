@@ -17,6 +17,7 @@ import rich_click as click
 import trio
 
 from broker.core.errors import SetupError, VitrailError
+from broker.core.escape import displayed
 from broker.host.devices.client import SOCKET
 from broker.host.devices.records import load_records
 from broker.host.devices.service import Service, listen
@@ -48,7 +49,7 @@ def main(user: str, records: Path, path: Path, source: str | None) -> None:
     try:
         trio.run(partial(_run, user, records, path, source))
     except VitrailError as error:
-        sys.exit(f"vitrail-devices: {error.diagnostics()}")
+        sys.exit(f"vitrail-devices: {displayed(error.diagnostics())}")
 
 
 async def _run(user: str, records: Path, path: Path, source: str | None) -> None:

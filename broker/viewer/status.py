@@ -72,7 +72,7 @@ class ViewerStatus(StatusCollector):
         counted: dict[int, StreamCount] = {}
 
         async def ask(guest: Guest) -> None:
-            for number, count in (await guest.stream_counts()).items():
+            for number, count in (await guest.streams.counts(guest.worker)).items():
                 counted[number] = StreamCount(
                     count.from_guest, count.to_guest, count.work / 1000
                 )

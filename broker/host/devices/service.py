@@ -282,11 +282,15 @@ class Service:
 
     def _list(self, request: messages.ListDevices) -> messages.Devices:
         self._records = self._load()
-        items = [
-            messages.item_of(plug, self._records.sandboxes(plug.device))
-            for plug in self._table.plugs()
+        items, left_out = _fitting(
+            [
+                messages.item_of(plug, self._records.sandboxes(plug.device))
+                for plug in self._table.plugs()
+            ]
+        )
+        problems = left_out + [
+            f"port {p}: {why}" for p, why in sorted(self._malformed.items())
         ]
-        problems = [f"port {p}: {why}" for p, why in sorted(self._malformed.items())]
         problems += [f"port {p} is plugged too often" for p in sorted(self._ports_held)]
         return messages.Devices(
             request.id, items, self._records.strict, self._source, problems
@@ -425,6 +429,30 @@ class Service:
         elif strictly:
             with contextlib.suppress(UpstreamError):
                 await trio.to_thread.run_sync(held.device.write, "authorized", "0")
+
+
+def _fitting(
+    items: list[messages.DeviceItem],
+) -> tuple[list[messages.DeviceItem], list[str]]:
+    """Return the items that fit into one packet together, and why others do not.
+
+    The largest are left out: a device says itself how many interfaces it has, and
+    one that says many must not hide the others.
+    """
+    sizes = {item.number: len(messages.encode(item)) for item in items}
+    fitting, total = set[int](), 0
+    for item in sorted(items, key=lambda item: (sizes[item.number], item.number)):
+        total += sizes[item.number] + 1
+        # guard: a list fits into a packet
+        if total > limits.DEVICE_LIST_BYTES:
+            break
+        fitting.add(item.number)
+    problems = [
+        f"port {item.port}: its description is too long to be listed with the others"
+        for item in items
+        if item.number not in fitting
+    ]
+    return [item for item in items if item.number in fitting], problems[:16]
 
 
 def _sent(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> bool:

@@ -49,6 +49,10 @@ GUARDS = (
     Guard("no rule, no key", "if False:", "tests/integration/test_security_key.py", "without_a_rule"),
     Guard("values pair one to one", "", "tests/policy/records/test_device.py", "corpus"),
     Guard("an answer is for one device", "return Question(sandbox=lease.sandbox, lease=lease.id, record=lease.record, label=lease.sandbox if label is None else label.name, colour='#555555' if label is None else label.colour, service=untrusted_word(request.service), argument=untrusted_word(request.argument.removeprefix('+')), words=request.words or wants(request.service), details=tuple(((n, untrusted_word(value)) for n, value in request.details or claims.items() if value)), targets=targets, default_target=default, keeps=keeps(answer.limits), seconds=answer.limits.ttl or 0, rule=answer.where)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
+    Guard("a title names few kinds", "more = 0", "tests/attack/test_devices.py", "title"),
+    Guard("a list fits into a packet", "if False:", "tests/attack/test_devices.py", "many_devices"),
+    Guard("a late device is taken back", "if False:", "tests/attack/test_devices.py", "given_up"),
+    Guard("connections to the security key", "if False:", "tests/attack/test_devices.py", "processes"),
 )  # fmt: skip
 
 
