@@ -11,6 +11,7 @@ from functools import partial
 
 import trio
 
+from broker.control.api import BrokerApi
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
 from broker.host.lease_requests import Leasing
@@ -45,7 +46,9 @@ async def run_local(
         await _serve(ground, workers, ready)
 
 
-class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
+class LocalControl(
+    LeaseControl, PersonControl, DeviceControl, SharedControl, BrokerApi
+):
     """Implements ``control.api.BrokerApi`` where host and viewer are one."""
 
     def __init__(
@@ -64,6 +67,8 @@ class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
     viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
+    # By name at the time: the viewer sets it when it runs.
+    host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
     source = DeviceHost(host.qmp_of)
     host.role.standby = source.standby
     desk = viewer.devices = DeviceDesk(
