@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def pages():
         "print_man", ROOT / "docs/print_man.py"
     )
     module = importlib.util.module_from_spec(spec)
+    sys.modules["print_man"] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -28,7 +30,7 @@ def pages():
 def test_every_verb_has_a_page(pages):
     named = {verb for page in pages.PAGES for verb in page.verbs}
     named |= {page.name.removeprefix("brokerctl-") for page in pages.PAGES}
-    assert set(VERBS) - named == {"help"} - set()
+    assert set(VERBS) - named == set()
 
 
 def test_a_heading_that_is_gone_is_an_error(pages):
@@ -70,5 +72,7 @@ def test_all_pages_can_be_shown(pages, tmp_path):
     if shutil.which("man"):
         words = ["man", "-E", "UTF-8", "-l", str(tmp_path / "man5/vitrail-sandbox.5")]
         env = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "MANWIDTH": "80"}
-        done = subprocess.run(words, capture_output=True, text=True, env=env)
+        done = subprocess.run(
+            words, capture_output=True, text=True, env=env, check=False
+        )
         assert "How long a sandbox of this record lives." in done.stdout

@@ -206,7 +206,7 @@ def vmm_filter() -> bytes:
     memory and descriptors, further namespaces, and sockets that are not UNIX
     ones.  QEMU's own filter (``-sandbox``) comes on top.
     """
-    rules = _Rules(default=pyseccomp.ALLOW)
+    rules = _Rules(default=libseccomp.ALLOW)
     rules.kill([name for name in _KILL if name not in _VMM_LACKS])
     rules.kill(["execveat"])
     for name in _VMM_LACKS:
@@ -216,7 +216,7 @@ def vmm_filter() -> bytes:
     for bit in range(32):
         if _CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
-    rules.deny_if("socket", pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 
