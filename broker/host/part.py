@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -169,7 +170,8 @@ class HostPart:
         # Needed where machines are started, which a broker of others' never does.
         from broker.host.toolbox import find_tools
 
-        return await find_tools(self._ground.paths, image, progress)
+        tools = await find_tools(self._ground.paths, image, progress)
+        return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)
 
     def _record(self, name: SandboxName) -> Record | None:
         return self._ground.records.now.records.get(name)

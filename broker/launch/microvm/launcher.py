@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -20,7 +21,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.console import ConsoleLog
-from broker.launch.microvm.network import UserNetwork, start_user_network
 from broker.launch.microvm.qemu_arguments import (
     Accel,
     HomeDisk,
@@ -47,8 +47,11 @@ from broker.launch.microvm.vsock_backend import (
     open_kernel_vsock,
     start_hybrid_vsock,
 )
-from broker.launch.process.identity import Tracked, spawn_helper
+from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import listen_unix
+
+if TYPE_CHECKING:
+    from broker.launch.microvm.network import UserNetwork
 
 __all__ = [
     "Accel",
@@ -74,6 +77,8 @@ class Tools:
     vhost_device_vsock: Path | None
     """None: use the kernel's /dev/vhost-vsock."""
     passt: Path | None = None
+    allow_unjailed: bool = False
+    """Where the jail of QEMU cannot be built, run it without one, and warn."""
 
 
 async def start_vm(
@@ -100,9 +105,9 @@ async def start_vm(
         await _refuse_running(spec)
         async with AsyncExitStack() as undo:
             undo.callback(remove_files, spec.directory)
-            plan = (make_plan or Plan)(spec, tools, undo)
+            plan = (make_plan or Plan)(spec, tools, undo, on_loss)
             await plan.start_helpers(cid, quarantine)
-            vm = plan.start_qemu(on_loss)
+            vm = await plan.start_qemu()
             await _connect(vm, nursery)
             undo.pop_all()
         try:
@@ -122,9 +127,10 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
     except UpstreamError as error:
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             code = await vm.vmm.wait()
-            raise UpstreamError(
-                f"QEMU did not start (code {code}): {vm.vmm.words}"
-            ) from error
+            from broker.launch.microvm.vmm_jail import explain
+
+            failed = UpstreamError(f"QEMU did not start (code {code}): {vm.vmm.words}")
+            raise explain(failed, vm.vmm.words) from error
         raise
 
 
@@ -152,10 +158,17 @@ class Plan:
     One that does not boot (``launch.template``) has other words and a ``prepare``.
     """
 
-    def __init__(self, spec: VmSpec, tools: Tools, undo: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        spec: VmSpec,
+        tools: Tools,
+        undo: AsyncExitStack,
+        on_loss: Callable[[str], None] | None,
+    ) -> None:
         self._spec = spec
         self._tools = tools
         self._undo = undo
+        self._on_loss = on_loss
         self._hybrid: HybridVsock | None = None
         self._kernel: KernelVsock | None = None
         self._network: UserNetwork | None = None
@@ -175,10 +188,15 @@ class Plan:
             spec, cid=cid, hybrid=tool is not None, accel=self._tools.accel
         )
         if tool is not None:
-            self._hybrid = await start_hybrid_vsock(tool, spec.directory, cid)
+            self._hybrid = await start_hybrid_vsock(
+                tool, spec.directory, cid, unjailed=self._unjailed
+            )
             self._undo.push_async_callback(self._hybrid.end)
             self._write(self._hybrid.process)
         if spec.network is Network.USER:
+            # Late: most machines have no network.
+            from broker.launch.microvm.network import start_user_network
+
             self._network = start_user_network(self._tools.passt)
             self._undo.push_async_callback(self._network.end)
             self._write(*self._network.processes)
@@ -193,13 +211,19 @@ class Plan:
         self._state = state
         write_state(self._spec.directory, state)
 
-    def start_qemu(self, on_loss: Callable[[str], None] | None) -> Vm:
+    @property
+    def _unjailed(self) -> Callable[[str], None] | None:
+        if not self._tools.allow_unjailed:
+            return None
+        return self._on_loss or (lambda _: None)
+
+    async def start_qemu(self) -> Vm:
         """Start QEMU and return its machine, not yet connected to."""
         spec = self._spec
         console = ConsoleLog(spec.logs)
         self._undo.callback(console.close)
         with ExitStack() as passed:
-            vmm = self.spawn_qemu(passed)
+            vmm = await self.spawn_qemu(passed)
         self._undo.callback(vmm.close)
         self._undo.push_async_callback(vmm.end, 0)
         self._write(vmm=vmm)
@@ -211,7 +235,7 @@ class Plan:
             helpers=self._helpers,
             console=console,
             kernel_vsock=self._kernel,
-            on_loss=on_loss,
+            on_loss=self._on_loss,
         )
 
     async def prepare(self, vm: Vm) -> None:
@@ -221,8 +245,11 @@ class Plan:
         """Make the sockets of QEMU's monitor and console: chardev to descriptor."""
         return {name: self._listen(name, passed) for name in _SOCKETS}
 
-    def spawn_qemu(self, passed: ExitStack) -> Tracked:
+    async def spawn_qemu(self, passed: ExitStack) -> Tracked:
         """Start QEMU with its sockets; our copies of them end with ``passed``."""
+        # Late: a host loads what builds jails with its first machine.
+        from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+
         spec, tools = self._spec, self._tools
         qmp, console = self.listen_sockets(passed).values()
         backend = self._hybrid or self._kernel
@@ -240,7 +267,13 @@ class Plan:
             words = self._network.kernel_args
             wiring = replace(wiring, nic_fd=nic, kernel_args=words)
         argv = qemu_args(spec, tools.qemu, tools.accel, wiring)
-        return spawn_helper("QEMU", argv, pass_fds=fds)
+        return await spawn_jailed(
+            "QEMU",
+            argv,
+            qemu_view(spec, tools.qemu, tools.accel),
+            pass_fds=fds,
+            unjailed=self._unjailed,
+        )
 
     def _listen(self, name: str, passed: ExitStack) -> int:
         listener: socket.socket = listen_unix(self._spec.directory / name)

@@ -70,7 +70,7 @@ def forkable_args(
         *("-device", "virtio-serial-pci,id=ser,max_ports=2,addr=0x3"),
         *("-chardev", f"socket,id=port,fd={wiring.port_fd}"),
         *("-device", f"virtserialport,bus=ser.0,nr=1,chardev=port,name={PORT}"),
-        *("-object", "rng-random,id=rng,filename=/dev/urandom"),
+        *("-object", "rng-builtin,id=rng"),
         *("-device", "virtio-rng-pci,rng=rng,addr=0x4"),
         *("-device", f"vmgenid,id=generation,guid={wiring.generation}"),
         *_slot(VSOCK_SLOT, 1, "0x5"),

@@ -14,8 +14,9 @@ import secrets
 import socket
 import time
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 
 import trio
 from typing_extensions import override
@@ -25,7 +26,8 @@ from broker.launch.microvm.launcher import Plan, Tools
 from broker.launch.microvm.qemu_arguments import VmSpec, listener_args
 from broker.launch.microvm.qmp import Qmp
 from broker.launch.microvm.running import Vm
-from broker.launch.process.identity import Tracked, spawn_helper
+from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+from broker.launch.process.identity import Tracked
 from broker.launch.state.sparse import copy_sparse
 from broker.launch.template.arguments import (
     NIC_SLOT,
@@ -48,10 +50,11 @@ class CopyPlan(Plan):
         spec: VmSpec,
         tools: Tools,
         undo: AsyncExitStack,
+        on_loss: Callable[[str], None] | None,
         template: Template,
         warm: Sequence[str],
     ) -> None:
-        super().__init__(spec, tools, undo)
+        super().__init__(spec, tools, undo, on_loss)
         self._template = template
         self._warm = warm
         self._memory = -1
@@ -78,7 +81,7 @@ class CopyPlan(Plan):
         await trio.to_thread.run_sync(_fill, self._template, self._memory)
 
     @override
-    def spawn_qemu(self, passed: ExitStack) -> Tracked:
+    async def spawn_qemu(self, passed: ExitStack) -> Tracked:
         if self._hybrid is None:
             raise UpstreamError("a copy needs vhost-device-vsock")
         sockets = self.listen_sockets(passed)
@@ -98,7 +101,11 @@ class CopyPlan(Plan):
         )
         tools = self._tools
         words = forkable_args(self._spec, tools.qemu, tools.accel, wiring, self._warm)
-        return spawn_helper("QEMU", words, pass_fds=[*fds, *sockets.values()])
+        view = replace(qemu_view(self._spec, tools.qemu, tools.accel), proc=True)
+        fds += sockets.values()
+        return await spawn_jailed(
+            "QEMU", words, view, pass_fds=fds, unjailed=self._unjailed
+        )
 
     @override
     async def prepare(self, vm: Vm) -> None:

@@ -22,7 +22,7 @@ from broker.core.escape import printable
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qemu_arguments import VmSpec
 from broker.launch.microvm.qmp import Json, Qmp
-from broker.launch.process.spawn import spawn
+from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
 from broker.launch.template.arguments import ForkWiring, forkable_args
 from broker.launch.template.identity import FRAME_BYTES, GuestWords
 from broker.launch.template.store import MEMORY, STATE
@@ -80,7 +80,10 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
     spec = replace(plan.spec, initrd=plan.write_initrd(room))
     words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
-    child = spawn(["nice", "-n", "19", *words], name="QEMU", env=_ENV, pass_fds=fds)
+    view = qemu_view(spec, plan.tools.qemu, plan.tools.accel)
+    view = replace(view, proc=True, background=True)
+    unjailed = _nothing if plan.tools.allow_unjailed else None
+    child = await spawn_jailed("QEMU", words, view, pass_fds=fds, unjailed=unjailed)
     try:
         qmp_theirs.close()
         port_theirs.close()
@@ -94,11 +97,12 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
-            child.kill()
-            await child.wait()
+            await child.end(0)
+            child.close()
 
 
-_ENV = {"PATH": os.defpath}
+def _nothing(_reason: str) -> None:
+    """The person is warned of a missing jail by each machine of their own."""
 
 
 async def _serve(qmp: Qmp) -> None:

@@ -27,6 +27,10 @@ GUARDS = (
     Guard("a jailed client listens in a jail", "pass", "tests/attack/test_waypipe_place.py", "outside_of_the_jail"),
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
+    Guard("a VMM has a system-call filter", "", "tests/attack/test_jail_vmm.py", "filter_refuses"),
+    Guard("a VMM has no network", "", "tests/attack/test_jail_vmm.py", "abstract"),
+    Guard("a VMM's root is read-only", "", "tests/attack/test_jail_vmm.py", "takes_files"),
+    Guard("the process in a jail is bubblewrap's own child", "if False:", "tests/broker/launch/process/test_identity.py", "own_child"),
     Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
     Guard("a guest proves its launch", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
     Guard("no byte before the launch is proved", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
@@ -41,6 +45,13 @@ GUARDS = (
     Guard("a taken port is an alarm", "if False:", "tests/attack/test_launch_secret.py", "is_named"),
     Guard("a taken port is told", "", "tests/attack/test_launch_secret.py", "event_and_a_notification"),
     Guard("one reading empties the shared backlog", "batch = [await listener.accept()]", "tests/broker/host/test_vsock_listeners.py", "is_its_cid_s"),
+    Guard("the runtime directory is ours alone", "return", "tests/attack/test_own_files.py", "runtime_directory or our_directory"),
+    Guard("brokerctl looks at the runtime directory", "", "tests/attack/test_own_files.py", "says_nothing_there"),
+    Guard("settings are written by root or us alone", "if False:", "tests/attack/test_own_files.py", "settings"),
+    Guard("the cursor's file replaces a link", "path.write_text(f'{cursor}\\n')", "tests/attack/test_own_files.py", "place_of_the_cursor"),
+    Guard("the cursor's file is read through no link", "flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK", "tests/attack/test_own_files.py", "place_of_the_cursor"),
+    Guard("no error drives the terminal", "return text", "tests/attack/test_own_files.py", "drives or programs"),
+    Guard("no descriptors without a byte", "", "tests/broker/ipc/test_fdpass.py", "without_a_byte"),
 )  # fmt: skip
 
 
