@@ -10,9 +10,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -22,10 +22,8 @@ from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.image.store import Image, find_image, launch_settings
 from broker.launch.microvm.launcher import (
     EndKind,
-    HomeDisk,
     Network,
     Tools,
     Vm,
@@ -41,14 +39,15 @@ from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from broker.peers.launch_secret import LaunchSecret, draw_secret, read_secret
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
-from policy.records.model import MicroVM, Record, State
+from policy.records.model import MicroVM, Record
 
 if TYPE_CHECKING:
+    from broker.launch.image.store import Image
     from broker.launch.template.starting import Started, Starter
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
+FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable[Tools]]
 _RECORD_FILE = "record"
 _BACKEND = "vhost-device-vsock"
 
@@ -215,6 +214,10 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         assert self._nursery is not None
+        # Late: a host that only has leases of others' machines needs no image.
+        from broker.launch.image.store import find_image
+        from broker.launch.microvm.home import open_home
+
         launch = wanted.host.launch
         disposable = wanted.host.sandbox_class == "disposable"
         image = find_image(self._paths, launch.image)
@@ -227,9 +230,12 @@ class MicroVms:
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )
         vm: Vm | None = None
-        held = AsyncExitStack()
+        held = ExitStack()
         try:
-            home = await self._home(sandbox, wanted.host.state, held)
+            home, kept = None, wanted.host.state
+            if kept is not None and kept.keep:
+                homes = self._paths.homes
+                home = await open_home(homes, sandbox, kept.keep, kept.size, held)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             spec = VmSpec(
                 name=sandbox,
@@ -274,7 +280,7 @@ class MicroVms:
                 ) from error
             raise
         finally:
-            await held.aclose()
+            held.close()
         return MicroVmMachine(sandbox, vm, self._log, image, secret)
 
     async def _launch_secret(
@@ -290,6 +296,8 @@ class MicroVms:
             return None, {}
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
+        from broker.launch.image.store import launch_settings
+
         secret = draw_secret()
         return secret, launch_settings(secret.value, privileged=privileged)
 
@@ -325,26 +333,6 @@ class MicroVms:
             quarantine=closed,
             on_loss=lambda what: self.warnings.append(f"{spec.name}: {what}"),
         )
-
-    async def _home(
-        self, sandbox: SandboxName, state: State | None, held: AsyncExitStack
-    ) -> HomeDisk | None:
-        """Return the disk of a persistent sandbox, made with its first start.
-
-        Our copy of its lock ends with ``held``, QEMU's with QEMU.
-        """
-        if state is None or not state.keep:
-            return None
-        # Late: most sandboxes keep nothing.
-        from broker.launch.state.disk import ready_disk
-        from broker.launch.state.renaming import recover
-        from broker.launch.state.store import HomeStore
-
-        store = HomeStore(self._paths.homes)
-        await trio.to_thread.run_sync(recover, store)
-        lock = held.enter_context(store.lock(sandbox))
-        home = await ready_disk(store, sandbox, state.size)
-        return HomeDisk(home.disk, state.keep, lock.fd)
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""

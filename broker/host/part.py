@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,7 +26,6 @@ from broker.host.vsock_listeners import (
     open_vsock_listeners,
     serve_vsock,
 )
-from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qmp import Qmp
 from broker.link.contract import Viewer
@@ -33,6 +33,9 @@ from broker.peers.identity import VsockClaim
 from broker.services.control import SharedControl
 from broker.services.runtime import Runtime
 from policy.records.model import Record
+
+if TYPE_CHECKING:
+    from broker.launch.image.store import Image
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 

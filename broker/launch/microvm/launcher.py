@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import trio
@@ -89,7 +89,7 @@ async def start_vm(
     cid: int | None = None,
     quarantine: Container[int] = frozenset(),
     on_loss: Callable[[str], None] | None = None,
-    make_plan: Callable[[VmSpec, Tools, AsyncExitStack], Plan] | None = None,
+    make_plan: MakePlan | None = None,
 ) -> Vm:
     """Start a machine, paused, and watch it in ``nursery``.
 
@@ -149,6 +149,9 @@ async def _refuse_running(spec: VmSpec) -> None:
     await clean_leftovers(spec.directory)
 
 
+MakePlan: TypeAlias = Callable[
+    [VmSpec, Tools, AsyncExitStack, Callable[[str], None] | None], "Plan"
+]
 _SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
 
 

@@ -51,6 +51,7 @@ class CopyPlan(Plan):
         tools: Tools,
         undo: AsyncExitStack,
         on_loss: Callable[[str], None] | None,
+        *,
         template: Template,
         warm: Sequence[str],
     ) -> None:

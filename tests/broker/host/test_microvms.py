@@ -17,6 +17,7 @@ from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host import microvms
 from broker.host.microvms import MicroVmMachine, MicroVms
+from broker.launch.image import store
 from broker.launch.microvm.launcher import Accel, VmSpec
 from broker.launch.microvm.state import state_of, write_state
 from broker.launch.template import starting
@@ -67,6 +68,7 @@ class Stand:
         self.audit = tmp_path / "audit.sqlite"
         self.records = {}
         self.started = []
+        self.specs = []
         self.broken_start = None
         self.kernel = False
         self.vms = MicroVms(
@@ -84,7 +86,11 @@ class Stand:
         self.records[name] = made
 
     async def find_tools(self, image, progress):
-        return SimpleNamespace(vhost_device_vsock=None if self.kernel else "/backend")
+        return SimpleNamespace(
+            vhost_device_vsock=None if self.kernel else "/backend",
+            accel=Accel.TCG,
+            qemu=Path("/bin/sh"),
+        )
 
     async def listen_vsock(self):
         return False
@@ -94,6 +100,7 @@ class Stand:
         if self.broken_start is not None:
             raise self.broken_start
         self.started.append(PaperVm(spec.directory))
+        self.specs.append(spec)
         return self.started[-1]
 
     async def open(self, sandbox=WORK, name=WORK):
@@ -131,7 +138,7 @@ def stand(monkeypatch):
                 manifest=SimpleNamespace(built=1.0, digest="d"),
                 write_initrd=lambda directory, settings: directory / "initrd",
             )
-            monkeypatch.setattr(microvms, "find_image", lambda paths, name: image)
+            monkeypatch.setattr(store, "find_image", lambda paths, name: image)
             monkeypatch.setattr(starting, "start_vm", mine.start_vm)
             await nursery.start(mine.vms.run)
             yield mine
@@ -141,6 +148,30 @@ def stand(monkeypatch):
 
 
 # -- starting ----------------------------------------------------------------------
+
+
+async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
+    async with stand() as s:
+        machine = await s.open()
+        (spec,) = s.specs
+        assert spec.home.path == s.paths.homes / "work/current/disk"
+        assert spec.home.keep == {"home"}
+        assert spec.home.path.stat().st_size == 10 << 30
+        assert spec.home.path.stat().st_blocks * 512 < 64 << 20
+        await machine.close()
+        assert spec.home.path.exists()
+
+
+async def test_a_disposable_sandbox_leaves_nothing(stand):
+    async with stand() as s:
+        s.add("web", record("disposable"))
+        machine = await s.open("web-0001", "web")
+        assert s.specs[0].home is None
+        await machine.close()
+        assert not s.paths.homes.exists()
+        (event,) = s.events("sandbox.machine")
+        assert event["how"] == "boot"
+        assert event["reason"] == "there is no template yet"
 
 
 async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkeypatch):
