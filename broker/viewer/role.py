@@ -321,7 +321,7 @@ class ViewerRole:
             raise RefusedError("the lease is not one that was announced here")
         if opening.service in TRANSFERS:
             # The request decides, and it is read by the sandbox's worker.
-            with guest.place():
+            with guest.streams.place():
                 await self.opening.stream(guest, opening, conn, status.take)
             return
         request = Request(
@@ -337,7 +337,7 @@ class ViewerRole:
             return
         windows = opening.service == DISPLAY
         with (
-            guest.display_open() if windows else contextlib.nullcontext(),
+            guest.streams.display_open() if windows else contextlib.nullcontext(),
             contextlib.ExitStack() as asking,
             trio.CancelScope() as gone,
         ):
@@ -356,7 +356,7 @@ class ViewerRole:
                 async with self.decider.permit(request, on_ask=on_ask):
                     allowed = True
                     asking.close()
-                    with guest.place():
+                    with guest.streams.place():
                         await self._carry(guest, opening, conn, status)
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
@@ -370,13 +370,13 @@ class ViewerRole:
     ) -> None:
         if opening.service == AGENT:
             await status.say()
-            await guest.agent_stream(opening, conn, task_status=status)
+            await guest.streams.agent(opening, conn, task_status=status)
         elif opening.service == DISPLAY and opening.direct:
             await status.say()
-            await guest.wayland_stream(opening, conn, task_status=status)
+            await guest.streams.wayland(opening, conn, task_status=status)
         elif opening.service == DISPLAY:
             await status.say()
-            await guest.display_stream(opening, conn, task_status=status)
+            await guest.streams.display(opening, conn, task_status=status)
         elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
             with guest.sound.places.one():
                 await self._carry_raw(opening, conn, status)
