@@ -273,6 +273,20 @@ class TransferBegin(Event, frozen=True, kw_only=True, tag="transfer.begin"):
     mime: str = ""
 
 
+class TransferReturned(Event, frozen=True, kw_only=True, tag="transfer.returned"):
+    """A file that was opened for editing came back changed, before it was replaced.
+
+    ``before`` and ``after`` are keyed hashes of its content, comparable within one log.
+    """
+
+    transfer: int
+    target: str
+    """The sandbox that has edited it."""
+    before: str
+    after: str
+    bytes: int
+
+
 class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
     """It is over; ``outcome`` says how."""
 
@@ -418,6 +432,7 @@ AnyEvent = (
     | GrantMade
     | GrantEnded
     | TransferBegin
+    | TransferReturned
     | TransferEnd
     | DeviceAttached
     | DeviceDetached

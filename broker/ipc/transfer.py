@@ -56,7 +56,10 @@ class TransferSend(_Message, frozen=True, tag="transfer-send"):
 
 
 class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
-    """Give the program the content of the pipe that comes with this."""
+    """Give the program the content of the pipe that comes with this.
+
+    ``announced``: bytes, as the sender claims.  ``back``: see ``GuestDelivery``.
+    """
 
     stream: _Count
     source: _Text
@@ -65,6 +68,8 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
     size: _Count
     files: _Count
     name: _Text = ""
+    announced: _Count = 0
+    back: _Text = ""
 
 
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
@@ -98,12 +103,16 @@ class TransferMoved(_Message, frozen=True, tag="transfer-moved"):
 
 
 class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
-    """The bytes have ended: whole, or for a ``reason``.  The program still waits."""
+    """The bytes have ended: whole, or for a ``reason``.  The program still waits.
+
+    ``sha256``: of a single file's content; empty for several.
+    """
 
     stream: _Count
     size: _Count
     files: _Count
     reason: _Text = ""
+    sha256: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class TransferClosed(_Message, frozen=True, tag="transfer-closed"):

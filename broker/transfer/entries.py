@@ -19,7 +19,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError
+from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.ipc.framing import encode_frame
 from broker.transfer.file_names import take_file_name
 
@@ -111,6 +111,17 @@ class EntryReader:
             entry = self._entry()
             if entry is not None:
                 yield entry
+
+    @property
+    def left(self) -> int:
+        """Bytes of the current file that have not been read."""
+        return self._left
+
+    def skip(self, size: int) -> None:
+        """So many bytes of the current file were passed on without being read here."""
+        if size > self._left:
+            raise InternalError("more bytes passed on than the file has")
+        self._left -= size
 
     def _fill(self, data: memoryview) -> memoryview:
         """Take no more than the frame that is being read needs."""

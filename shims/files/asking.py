@@ -5,8 +5,10 @@ from __future__ import annotations
 import mimetypes
 import os
 from typing import List, Tuple
+from urllib.parse import unquote
 
 from shims.files.connection import Connection, tell
+from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, send_entries
 
@@ -17,35 +19,63 @@ def mime_of(path: str) -> str:
 
 
 def ask_open(words: List[str]) -> int:
-    """``vitrail-open [--to SANDBOX] URL|FILE``."""
-    target, rest = take_target(words)
+    """``vitrail-open [--edit] [--to SANDBOX] URL|FILE``."""
+    edit = words[:1] == ["--edit"]
+    target, rest = take_target(words[1:] if edit else words)
     if len(rest) != 1:
-        raise TransferError("usage: vitrail-open [--to SANDBOX] URL|FILE")
-    text = rest[0]
-    if text.startswith("file://localhost/"):
-        text = text[len("file://localhost") :]
-    if text.startswith("file:///"):
-        # Programs hand local files to xdg-open as addresses.
-        from urllib.parse import unquote
-
-        text = unquote(text[len("file://") :])
+        raise TransferError("usage: vitrail-open [--edit] [--to SANDBOX] URL|FILE")
+    # Programs hand local files to xdg-open as addresses.
+    text = local_path(rest[0])
     if os.path.exists(text):
-        return open_file(text, target)
+        return open_file(text, target, edit=edit)
+    if edit:
+        raise TransferError(f"there is no {text}")
     connection = Connection("VITRAIL_OPEN_URL")
     connection.send(frame({"type": "open-url", "url": text, "target": target}))
     connection.wait("done")
     return 0
 
 
-def open_file(path: str, target: str) -> int:
-    """Have a file opened elsewhere."""
+def local_path(text: str) -> str:
+    """Return the path that a ``file:`` address names; other text as it is."""
+    for prefix in ("file://localhost/", "file:///"):
+        if text.startswith(prefix):
+            return unquote(text[len(prefix) - 1 :])
+    return text
+
+
+def open_file(path: str, target: str, *, edit: bool = False) -> int:
+    """Have a file opened elsewhere; with ``edit`` it is replaced by what comes back."""
     walk = Walk([path])
     if len(walk.found) != 1 or walk.found[0][2] < 0:
         raise TransferError(f"{path} is not a file")
     connection = Connection("VITRAIL_OPEN_FILE")
     name = walk.found[0][0][0]
-    ask = {"type": "open-file", "name": name, "size": walk.size}
+    ask = {"type": "open-file", "name": name, "size": walk.size, "edit": edit}
     connection.send(frame(dict(ask, mime=mime_of(path), target=target)))
+    connection.wait("go")
+    if not edit:
+        send_entries(connection, walk)
+        return 0
+    edited = Edited(walk.found[0][1])
+    answer = send_entries(connection, walk, "delivery")
+    if answer["type"] == "done":
+        tell(f"{path} is unchanged")
+        return 0
+    tell(edited.replace(connection.reader, str(answer.get("source"))))
+    connection.wait("done")
+    return 0
+
+
+def give(words: List[str]) -> int:
+    """``give TOKEN URI…``: files that were copied or dragged here go where they may."""
+    paths = [local_path(word) for word in words[1:] if word.startswith("file:")]
+    walk = Walk(paths)
+    if not walk.found:
+        raise TransferError("there is nothing to copy")
+    connection = Connection("VITRAIL_COPY")
+    ask = {"type": "give", "token": words[0], "name": walk.found[0][0][0]}
+    connection.send(frame(dict(ask, files=len(walk.found), size=walk.size)))
     connection.wait("go")
     send_entries(connection, walk)
     return 0

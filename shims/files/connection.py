@@ -64,11 +64,11 @@ class Connection:
         except (TransferError, OSError):
             return ""
 
-    def wait(self, wanted: str) -> Dict[str, Any]:
-        """Return the next message of that type; report progress meanwhile."""
+    def wait(self, *wanted: str) -> Dict[str, Any]:
+        """Return the next message of these types; report progress meanwhile."""
         while True:
             message = read_message(self.reader)
-            if message["type"] == wanted:
+            if message["type"] in wanted:
                 return message
             if message["type"] == "refused":
                 raise TransferError(str(message.get("reason")))

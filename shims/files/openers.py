@@ -7,10 +7,12 @@ import os
 import shlex
 import shutil
 import subprocess
+from functools import partial
 from typing import Iterator, List
 
 from shims.files.asking import mime_of
 from shims.files.protocol import TransferError
+from shims.files.sealing import seal
 
 # Programs that open a type, where no desktop file says: the first that is there.
 VIEWERS = {
@@ -43,9 +45,14 @@ RUN_THINGS = frozenset(
 )
 
 
-def run(argv: List[str]) -> int:
-    """Run a program to its end."""
-    return subprocess.run(argv, check=False).returncode
+def run(argv: List[str], sealed: str = "") -> int:
+    """Run a program to its end, in whose view the directory ``sealed`` is read-only."""
+    before = partial(seal, sealed) if sealed else None
+    try:
+        return subprocess.run(argv, check=False, preexec_fn=before).returncode
+    except subprocess.SubprocessError:
+        # No user namespaces here: mode 0400 has to do.
+        return subprocess.run(argv, check=False).returncode
 
 
 MAGIC = (

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
-import time
-from typing import Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from shims.files.connection import Connection
+from shims.files.progress import Bar
 from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame
 
 
@@ -70,36 +69,11 @@ def entries(walk: Walk) -> Iterator[bytes]:
     yield frame({"type": "end"})
 
 
-class Bar:
-    """A progress bar on a terminal, else nothing."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._next = 0.0
-        self.done = 0
-
-    def add(self, size: int) -> None:
-        """So many bytes more."""
-        self.done += size
-        now = time.monotonic()
-        if sys.stderr.isatty() and now >= self._next:
-            self._next = now + 0.1
-            part = self.done * 30 // max(self._total, 1)
-            sys.stderr.write(
-                f"\r[{'#' * part:<30}] {self.done >> 20} of {self._total >> 20} MiB "
-            )
-
-    def end(self) -> None:
-        """Go on in the next line."""
-        if sys.stderr.isatty() and self._next:
-            sys.stderr.write("\n")
-
-
-def send_entries(connection: Connection, walk: Walk) -> None:
-    """Send all entries, and wait for the end."""
+def send_entries(connection: Connection, walk: Walk, *also: str) -> Dict[str, Any]:
+    """Send all entries; returns the message at the end, ``done`` or one of these."""
     bar = Bar(walk.size)
     for data in entries(walk):
         connection.send(data)
         bar.add(len(data))
     bar.end()
-    connection.wait("done")
+    return connection.wait("done", *also)

@@ -12,8 +12,8 @@ import struct
 from functools import partial
 from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
 
+from shims.files.progress import Bar
 from shims.files.protocol import COPY_BYTES, TransferError, check_path, read_message
-from shims.files.sending import Bar
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
@@ -33,7 +33,14 @@ class Store:
     Everything is opened relative to a descriptor, never through a link.
     """
 
-    def __init__(self, top: str, origin: str, keep_free: int = KEEP_FREE_BYTES) -> None:
+    def __init__(
+        self,
+        top: str,
+        origin: str,
+        keep_free: int = KEEP_FREE_BYTES,
+        bar: Optional[Bar] = None,
+    ) -> None:
+        self._bar = bar
         os.makedirs(top, mode=0o700, exist_ok=True)
         self._top = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._origin = origin
@@ -61,13 +68,13 @@ class Store:
         if fd >= 0:
             self._unnamed.append((fd, path[0]))
             self._fill(fd, size, source)
-            self._mark(fd)
+            mark(fd, self._origin)
             return
         flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC
         fd = os.open(path[-1], flags, 0o600, dir_fd=self._parent(path))
         try:
             self._fill(fd, size, source)
-            self._mark(fd)
+            mark(fd, self._origin)
         finally:
             os.close(fd)
 
@@ -167,15 +174,10 @@ class Store:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+            if self._bar is not None:
+                self._bar.add(len(data))
             if left and left % (64 << 20) < COPY_BYTES:
                 self._room(left)
-
-    def _mark(self, fd: int) -> None:
-        try:
-            os.setxattr(fd, ORIGIN_ATTRIBUTE, f"vitrail:{self._origin}".encode())
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSPC):
-                raise
 
     def _room(self, size: int) -> None:
         facts = os.fstatvfs(self._top)
@@ -231,7 +233,16 @@ class Store:
                 os.close(fd)
 
 
-def keep(source: BinaryIO, store: Store, bar: Optional[Bar] = None) -> List[str]:
+def mark(fd: int, origin: str) -> None:
+    """Record on a file where it comes from, where its file system can do that."""
+    try:
+        os.setxattr(fd, ORIGIN_ATTRIBUTE, f"vitrail:{origin}".encode())
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSPC):
+            raise
+
+
+def keep(source: BinaryIO, store: Store) -> List[str]:
     """Keep all entries; returns the names, or leaves nothing and raises."""
     try:
         while True:
@@ -242,8 +253,6 @@ def keep(source: BinaryIO, store: Store, bar: Optional[Bar] = None) -> List[str]
                 store.directory(entry.get("path", []))
             elif entry["type"] == "file" and type(entry.get("size")) is int:
                 store.file(entry.get("path", []), entry["size"], source)
-                if bar is not None:
-                    bar.add(entry["size"])
             else:
                 raise TransferError(f"an unknown entry: {entry['type']}")
     except OSError as error:
