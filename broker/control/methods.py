@@ -28,6 +28,10 @@ from broker.control.api import (
     DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
+    LaunchAnswer,
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -183,6 +187,21 @@ async def _lease(exchange: Exchange, request: LeaseRequest) -> LeaseItem:
     return await exchange.api.lease(exchange.caller, request)
 
 
+async def _prepare_launch(
+    exchange: Exchange, request: LaunchPrepareRequest
+) -> LaunchAnswer:
+    return await exchange.api.prepare_launch(exchange.caller, request)
+
+
+async def _bind_launch(exchange: Exchange, request: LaunchBindRequest) -> LeaseItem:
+    return await exchange.api.bind_launch(exchange.caller, request)
+
+
+async def _end_launch(exchange: Exchange, request: LaunchEndRequest) -> Nothing:
+    await exchange.api.end_launch(exchange.caller, request)
+    return Nothing()
+
+
 async def _leases(exchange: Exchange, request: Nothing) -> LeaseListAnswer:
     del request
     return await exchange.api.leases()
@@ -267,6 +286,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.LeaseAcquire": _taking(LeaseRequest, _lease),
         f"{INTERFACE}.LeaseList": _taking(Nothing, _leases),
         f"{INTERFACE}.LeaseRelease": _taking(LeaseReleaseRequest, _release),
+        f"{INTERFACE}.LaunchPrepare": _taking(LaunchPrepareRequest, _prepare_launch),
+        f"{INTERFACE}.LaunchBind": _taking(LaunchBindRequest, _bind_launch),
+        f"{INTERFACE}.LaunchEnd": _taking(LaunchEndRequest, _end_launch),
         f"{INTERFACE}.AuditPrune": _taking(AuditPruneRequest, _prune),
         f"{INTERFACE}.Pending": _taking(Nothing, _pending),
         f"{INTERFACE}.Answer": _taking(QuestionAnswerRequest, _answer),

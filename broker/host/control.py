@@ -7,7 +7,12 @@ from typing import NoReturn
 from broker.control import api
 from broker.core.errors import RefusedError
 from broker.host.lease_requests import Leasing
-from broker.services.control import Shared, SharedControl, WithoutDevices
+from broker.services.control import (
+    Shared,
+    SharedControl,
+    WithoutDevices,
+    WithoutLaunches,
+)
 
 
 class LeaseControl:
@@ -39,7 +44,7 @@ class LeaseControl:
         await self._leasing.release(caller, request)
 
 
-class HostControl(LeaseControl, WithoutDevices, SharedControl):
+class HostControl(LeaseControl, WithoutLaunches, WithoutDevices, SharedControl):
     """Implements ``control.api.BrokerApi`` on the host of two machines."""
 
     def __init__(self, shared: Shared, leasing: Leasing) -> None:

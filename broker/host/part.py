@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,7 +16,6 @@ from broker.host.admission import Admission
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.host.role import HostRole
-from broker.host.toolbox import find_tools
 from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
 from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
@@ -25,6 +25,10 @@ from broker.peers.identity import VsockClaim
 from broker.services.control import SharedControl
 from broker.services.runtime import Runtime
 from policy.records.model import Record
+
+if TYPE_CHECKING:
+    from broker.host.machine import Machine
+    from broker.launch.interface import Launcher
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 
@@ -67,11 +71,15 @@ class HostPart:
         self._nursery = nursery
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_vsock()
-        for sandbox, record, machine in await self._vms.adopt():
+        await self.adopt(self._vms)
+
+    async def adopt(self, launcher: Launcher[Machine]) -> None:
+        """Lease what outlived an earlier broker again."""
+        for sandbox, record, machine in await launcher.adopt():
             try:
                 await self.role.admit(sandbox, record, machine)
             except (VitrailError, OSError) as error:
-                self._vms.warnings.append(f"{sandbox} was not leased again: {error}")
+                launcher.warnings.append(f"{sandbox} was not leased again: {error}")
 
     async def _listen_vsock(self) -> None:
         """Listen on the services' vsock ports, once.
@@ -112,6 +120,9 @@ class HostPart:
         return self._vms.warnings[-10:]
 
     async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
+        # Late: only a host that starts a machine needs what looks for QEMU and KVM.
+        from broker.host.toolbox import find_tools
+
         return await find_tools(self._ground.paths, image, progress)
 
     def _record(self, name: SandboxName) -> Record | None:

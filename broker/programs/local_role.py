@@ -13,6 +13,7 @@ import trio
 
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
+from broker.host.launches import LaunchControl, Launches
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
 from broker.programs.local_status import LocalStatus
@@ -45,17 +46,21 @@ async def run_local(
         await _serve(ground, workers, ready)
 
 
-class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
+class LocalControl(
+    LeaseControl, LaunchControl, PersonControl, DeviceControl, SharedControl
+):
     """Implements ``control.api.BrokerApi`` where host and viewer are one."""
 
     def __init__(
         self,
         shared: Shared,
         leasing: Leasing,
+        launches: Launches,
         person: PersonParts,
         desk: DeviceDesk,
     ) -> None:
         super().__init__(shared)
+        self._launches = launches
         self._leasing = leasing
         self._person = person
         self._desk = desk
@@ -64,6 +69,13 @@ class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
     viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
+    launches = Launches(
+        ground.paths,
+        host.role,
+        ground.log,
+        records=lambda: ground.records.now,
+        reload=ground.records.reload,
+    )
     source = DeviceHost(host.qmp_of)
     host.role.standby = source.standby
     desk = viewer.devices = DeviceDesk(
@@ -85,6 +97,7 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         warnings=lambda: [
             *ground.log.warnings(),
             *host.warnings(),
+            *launches.warnings[-10:],
             *viewer_warnings(viewer),
         ],
     )
@@ -99,6 +112,7 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
             prune=ground.retention.prune,
         ),
         host.leasing,
+        launches,
         PersonParts(
             viewer=viewer,
             runner=Runner(
@@ -118,6 +132,8 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         await nursery.start(source.run)
         await nursery.start(desk.run)
         await host.run(nursery)
+        await host.adopt(launches)
+        await nursery.start(launches.run)
         await serve_until_asked(
             ground, api, ready, partial(end_sandboxes, host.role, api)
         )

@@ -141,3 +141,35 @@ def _no_devices() -> NoReturn:
         "this broker hands out no devices",
         hint="vitrail-local hands them out, where host and viewer are one machine",
     )
+
+
+class WithoutLaunches:
+    """The launch methods of a role that binds no launches: each one refuses."""
+
+    async def prepare_launch(
+        self, caller: api.Caller, request: api.LaunchPrepareRequest
+    ) -> api.LaunchAnswer:
+        """Not here.  Raises RefusedError."""
+        del caller, request
+        _no_launches()
+
+    async def bind_launch(
+        self, caller: api.Caller, request: api.LaunchBindRequest
+    ) -> api.LeaseItem:
+        """Not here.  Raises RefusedError."""
+        del caller, request
+        _no_launches()
+
+    async def end_launch(
+        self, caller: api.Caller, request: api.LaunchEndRequest
+    ) -> None:
+        """Not here.  Raises RefusedError."""
+        del caller, request
+        _no_launches()
+
+
+def _no_launches() -> NoReturn:
+    raise RefusedError(
+        "this broker leases no containers and boxes by their launchers",
+        hint="vitrail-local does, where host and viewer are one machine",
+    )

@@ -7,7 +7,12 @@ from typing import NoReturn
 
 from broker.control import api
 from broker.core.errors import RefusedError
-from broker.services.control import Shared, SharedControl, WithoutDevices
+from broker.services.control import (
+    Shared,
+    SharedControl,
+    WithoutDevices,
+    WithoutLaunches,
+)
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
 from broker.viewer.role import ViewerRole
@@ -117,7 +122,7 @@ class PersonControl:
         return clipboard_status(self._person.viewer.clipboard)
 
 
-class ViewerControl(PersonControl, WithoutDevices, SharedControl):
+class ViewerControl(PersonControl, WithoutLaunches, WithoutDevices, SharedControl):
     """Implements ``control.api.BrokerApi`` on the viewer of two machines."""
 
     def __init__(self, shared: Shared, person: PersonParts) -> None:

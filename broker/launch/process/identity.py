@@ -8,6 +8,7 @@ for each process since Linux 6.9) + boot id.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,21 @@ def _start_time(pid: int) -> int:
     # The command name (field 2) may hold spaces and parentheses.
     stat = Path(f"/proc/{pid}/stat").read_bytes()
     return int(stat.rpartition(b") ")[2].split()[19])
+
+
+def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
+    """Return the identity of a living process that ``pidfd`` holds.
+
+    Raises ProcessLookupError when it has ended.
+    """
+    try:
+        start = _start_time(pid)
+    except (OSError, ValueError, IndexError) as error:
+        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
+    # Alive after the time was read: so it was read of this process (see ``find``).
+    if has_ended(pidfd):
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    return ProcessIdentity(pid, start, os.fstat(pidfd).st_ino)
 
 
 class Tracked:
