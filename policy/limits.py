@@ -36,6 +36,12 @@ LABEL_CHARS = 40
 TAGS = 32
 """Tags of one sandbox."""
 
+IMPORT_BYTES = 8 << 20
+"""A file of another system that is imported; a qubes.xml has some 100 KiB."""
+
+IMPORT_FILES = 1024
+"""Rule files of another system, as many as a set of ours may have."""
+
 PACKAGES = 200
 """Packages that a record names for its image."""
 PACKAGE_CHARS = 100

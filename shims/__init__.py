@@ -1,3 +1,3 @@
-"""Guest-side and launcher-side programs: standard library only, one file each."""
+"""Programs of the guest: standard library only, each shipped as one file."""
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ Settings: environment ``VITRAIL_DEVICES`` (``vsock:CID:PORT`` or ``unix:PATH``).
 
 from __future__ import annotations
 
+import errno
+import hmac
 import os
 import re
 import socket
@@ -32,22 +34,61 @@ FREE = 4
 """VDEV_ST_NULL in ``status``."""
 RETRY_SECONDS = 2.0
 
+PROOF_SECONDS = 10.0
+SERVICE = b"vitrail.Device"
+
 
 def log(text: str) -> None:
     """Write a line to standard error."""
     print(f"vitrail-devices: {text}", file=sys.stderr, flush=True)
 
 
+def prove(sock: socket.socket) -> None:
+    """Prove the launch to the broker and have it prove its own.
+
+    As ``Proof`` of ``vitrail_guest.py``; does nothing where the launch has no
+    secret.  Raises OSError when the far end is not our broker.
+    """
+    path = os.environ.get("VITRAIL_SECRET") or "/run/vitrail/launch-secret"
+    try:
+        with open(path, encoding="ascii") as file:
+            secret = bytes.fromhex(file.read().strip())
+    except FileNotFoundError:
+        return
+    nonces, answer = os.urandom(32), b""
+    sock.settimeout(PROOF_SECONDS)
+    sock.sendall(b"vitrail launch 1" + nonces)
+    while len(answer) < 64:
+        more = sock.recv(64 - len(answer))
+        if not more:
+            raise ConnectionResetError(errno.ECONNRESET, "the broker broke it off")
+        answer += more
+    nonces += answer[:32]
+    broker, guest = (
+        hmac.new(secret, label + b"\0" + SERVICE + b"\0" + nonces, "sha256").digest()
+        for label in (b"broker", b"guest")
+    )
+    # guard: the broker proves the launch to the devices tool
+    if not hmac.compare_digest(broker, answer[32:]):
+        raise PermissionError(errno.EACCES, "the program there did not launch us")
+    sock.sendall(guest)
+    sock.settimeout(None)
+
+
 def connect(where: str) -> socket.socket:
     """Connect to ``vsock:CID:PORT`` or ``unix:PATH``; raises OSError."""
     kind, _, rest = where.partition(":")
-    if kind == "unix":
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(rest)
-        return sock
-    cid, _, port = rest.partition(":")
-    sock = socket.socket(socket.AF_VSOCK)
-    sock.connect((int(cid), int(port)))
+    sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_VSOCK)
+    try:
+        if kind == "unix":
+            sock.connect(rest)
+        else:
+            cid, _, port = rest.partition(":")
+            sock.connect((int(cid), int(port)))
+        prove(sock)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

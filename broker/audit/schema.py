@@ -176,6 +176,13 @@ class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):
     """Exit code, or minus the signal's number; None where we are not its parent."""
 
 
+class PortTaken(Event, frozen=True, kw_only=True, tag="port.taken"):
+    """Another program listens on a vsock port of ours and may pose as this broker."""
+
+    service: str
+    port: int
+
+
 class WindowHopFailed(Event, frozen=True, kw_only=True, tag="window.hop-failed"):
     """No window came up, and this is the hop where it ended."""
 
@@ -264,6 +271,20 @@ class TransferBegin(Event, frozen=True, kw_only=True, tag="transfer.begin"):
     size: int | None = None
     """Bytes, as the sender says; null: it did not."""
     mime: str = ""
+
+
+class TransferReturned(Event, frozen=True, kw_only=True, tag="transfer.returned"):
+    """A file that was opened for editing came back changed, before it was replaced.
+
+    ``before`` and ``after`` are keyed hashes of its content, comparable within one log.
+    """
+
+    transfer: int
+    target: str
+    """The sandbox that has edited it."""
+    before: str
+    after: str
+    bytes: int
 
 
 class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
@@ -401,6 +422,7 @@ AnyEvent = (
     | ProgramStarted
     | ProgramExited
     | ProcessDied
+    | PortTaken
     | WindowHopFailed
     | LinkUp
     | LinkDown
@@ -410,6 +432,7 @@ AnyEvent = (
     | GrantMade
     | GrantEnded
     | TransferBegin
+    | TransferReturned
     | TransferEnd
     | DeviceAttached
     | DeviceDetached

@@ -23,6 +23,7 @@ from typing import Annotated
 import msgspec
 
 from broker.core.errors import SetupError
+from broker.core.paths import read_config
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdwy])")
@@ -84,11 +85,9 @@ def load_settings(config: Sequence[Path]) -> Settings:
     for directory in config:
         path = directory / "audit.toml"
         try:
-            text = path.read_bytes()
+            text = read_config(path)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise SetupError(f"{error.strerror}", where=str(path)) from error
         try:
             return msgspec.toml.decode(text, type=Settings)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -230,7 +230,6 @@ class Store:
             raise
         first = self._tree.size + 1
         self._tree = tree
-        # Last: it may fail, and the committed events are part of the log all the same.
         self._seal.committed()
         return first
 

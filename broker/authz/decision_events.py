@@ -116,6 +116,8 @@ def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
         found["gesture"] = held.gesture
     if held.remember is not None:
         found["remember"] = held.remember
+    if held.returns is not None:
+        found["return"] = held.returns
     return found
 
 

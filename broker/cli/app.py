@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ from broker.cli.interrupts import is_interrupt, received
 from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
-from broker.core.escape import printable
+from broker.core.escape import displayed, printable
 from broker.launch.process.core_files import forbid_core_files
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
@@ -156,7 +157,9 @@ def _report(error: Exception) -> int:
         case click.Abort():
             return _INTERRUPTED
         case click.ClickException():
-            error.show()
+            shown = io.StringIO()
+            error.show(file=shown)
+            sys.stderr.write(displayed(shown.getvalue()))
             return 2
         case InternalError():
             raise error

@@ -45,7 +45,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         paths = [str(Path(path).absolute()) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)
         kept = trio.run(send_request, request, Steps(quiet=quiet))
-        render.note(f"copied to ~/Incoming/desktop in {printable(kept, 60)}")
+        render.note(f"copied to ~/Incoming/desktop in {printable(kept.sandbox, 60)}")
         return
     words = [path.partition(":")[2] for path in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]

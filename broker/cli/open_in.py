@@ -30,6 +30,7 @@ OPENING = "VITRAIL_OPENING"
 @click.command("open")
 @click.argument("objects", nargs=-1, metavar="[URL|FILE]…")
 @click.option("--in", "sandbox", help="The sandbox, by its own or its record's name.")
+@click.option("--edit", is_flag=True, help="Replace the file by what comes back.")
 @click.option("--check", is_flag=True, help="Print what would be accepted, do nothing.")
 @click.option(
     "--batch", is_flag=True, help="With --check: questions, a JSON object a line."
@@ -45,6 +46,7 @@ def command(
     objects: tuple[str, ...],
     *,
     sandbox: str | None,
+    edit: bool,
     check: bool,
     batch: bool,
     schemes: tuple[str, ...],
@@ -55,6 +57,10 @@ def command(
     Without --in the rules for vitrail.OpenURL and vitrail.OpenFile choose the
     sandbox by scheme, host, type and size; their source is @adminvm.  A file's
     content goes there and is read-only; nothing comes back.
+
+    With --edit, which needs a rule with return=yes, the file is replaced when the
+    program there has ended and the content has changed; the previous version is kept
+    beside it (FILE~).
 
     With --check nothing is opened: it prints one JSON object a line.  With
     --batch the questions come on standard input: {"kind": "url", "text": "https://…"}
@@ -75,12 +81,15 @@ def command(
             hint="choose another default browser, or a rule whose target is a sandbox",
         )
     for one in objects:
-        request = _request(one, sandbox)
-        where = trio.run(send_request, request, Steps(quiet=quiet))
-        render.note(f"opened in {printable(where, 60)}")
+        request = _request(one, sandbox, edit=edit)
+        done = trio.run(send_request, request, Steps(quiet=quiet))
+        how = "edited" if edit else "opened"
+        render.note(f"{how} in {printable(done.sandbox, 60)}")
+        if done.detail:
+            render.note(printable(done.detail, 400))
 
 
-def _request(text: str, sandbox: str | None) -> OpenRequest:
+def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
     """A file that exists is a file; anything else is an address."""
     if text.startswith("file:///"):
         # File managers and default applications hand files over like this.
@@ -89,11 +98,13 @@ def _request(text: str, sandbox: str | None) -> OpenRequest:
         text = unquote(text.removeprefix("file://"))
     path = Path(text)
     if path.exists() or ":" not in text:
-        return OpenRequest(path=str(path.absolute()), sandbox=sandbox)
+        return OpenRequest(path=str(path.absolute()), sandbox=sandbox, edit=edit)
+    if edit:
+        raise click.UsageError("--edit is for files.")
     return OpenRequest(url=text, sandbox=sandbox)
 
 
-async def send_request(request: OpenRequest, steps: Steps) -> str:
+async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
     """Have the broker do it, one that is started where none runs."""
     refuse_root()
 
@@ -105,7 +116,7 @@ async def send_request(request: OpenRequest, steps: Steps) -> str:
     async with steps.shown():
         await ensure_broker(paths)
         async with open_client(paths) as client:
-            return (await client.open_objects(request, show)).sandbox
+            return await client.open_objects(request, show)
 
 
 def _check_all(

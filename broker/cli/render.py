@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.core.errors import VitrailError
+from broker.core.escape import displayed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,15 +29,16 @@ def error(problem: VitrailError) -> None:
 
     console = Console(stderr=True, highlight=False)
     # Not wrapped: the person's terminal does that, and a log is better searched.
-    head = Text("error: ", style="bold red") + Text(str(problem))
+    head = Text("error: ", style="bold red") + Text(displayed(str(problem)))
     console.print(head, soft_wrap=True)
     if problem.hint:
-        hint = Text("  hint: ", style="bold") + Text(problem.hint)
+        hint = Text("  hint: ", style="bold") + Text(displayed(problem.hint))
         console.print(hint, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a line for the person on standard error; it is not the result."""
+    text = displayed(text)
     if not sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -68,9 +70,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     out = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        out.add_column(column, overflow="fold")
+        out.add_column(displayed(column), overflow="fold")
     for row in rows:
-        out.add_row(*[Text(cell) for cell in row])
+        out.add_row(*[Text(displayed(cell)) for cell in row])
     wide_console().print(out)
 
 

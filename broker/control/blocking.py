@@ -17,6 +17,7 @@ import msgspec
 
 from broker.control import varlink
 from broker.control.api import INTERFACE
+from broker.control.methods import Method
 from broker.control.varlink import Call, VarlinkReader
 from broker.core.errors import InternalError, SetupError, UpstreamError
 
@@ -24,6 +25,7 @@ ANSWER_SECONDS = 30.0
 """For one answer, as in ``client``."""
 
 _READ_BYTES = 65536
+_Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
@@ -34,15 +36,13 @@ class BlockingClient:
         self._conn = conn
         self._reader = VarlinkReader()
 
-    def call(
-        self, method: str, request: msgspec.Struct, answer: type[_Answer]
-    ) -> _Answer:
+    def call(self, method: Method[_Request, _Answer], request: _Request) -> _Answer:
         """Call a method that has one answer.
 
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.
         """
-        call = Call(f"{INTERFACE}.{method}", varlink.raw(request))
+        call = Call(f"{INTERFACE}.{method.name}", varlink.raw(request))
         try:
             self._conn.sendall(varlink.encode(call))
             reply = varlink.decode_reply(self._receive())
@@ -54,7 +54,7 @@ class BlockingClient:
         if reply.error:
             raise varlink.error_of(reply)
         try:
-            return msgspec.json.decode(reply.parameters, type=answer)
+            return msgspec.json.decode(reply.parameters, type=method.answer)
         except varlink.BAD_JSON as error:
             raise InternalError(
                 f"the broker's answer is not understood: {error}",

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from broker.control import varlink
+from broker.control import methods, varlink
 from broker.control.api import (
     INTERFACE,
     AuditPruneAnswer,
@@ -54,6 +54,7 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
+from broker.control.methods import Method
 from broker.control.varlink import Call, VarlinkReader, VarlinkReply
 from broker.core.errors import InternalError, SetupError, UpstreamError
 
@@ -62,6 +63,7 @@ ANSWER_SECONDS = 30.0
 
 _UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _READ_BYTES = 65536
+_Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
@@ -76,11 +78,11 @@ class Client:
 
     async def version(self) -> Version:
         """Which broker this is."""
-        return await self._call("GetVersion", Nothing(), Version)
+        return await self._call(methods.GET_VERSION, Nothing())
 
     async def status(self) -> Status:
         """Everything for ``brokerctl status``."""
-        return await self._call("Status", Nothing(), Status)
+        return await self._call(methods.STATUS, Nothing())
 
     async def run(
         self, request: RunRequest, on_item: Callable[[RunItem], Awaitable[None]]
@@ -89,111 +91,111 @@ class Client:
 
         Returns ``started``, or ``exited`` if the request says to wait.
         """
-        return await self._stream_items("Run", request, RunItem, on_item)
+        return await self._stream_items(methods.RUN, request, on_item)
 
     async def open_objects(
         self, request: OpenRequest, on_item: Callable[[OpenItem], Awaitable[None]]
     ) -> OpenItem:
         """Open or copy the person's own; ``on_item`` gets progress as it comes."""
-        return await self._stream_items("Open", request, OpenItem, on_item)
+        return await self._stream_items(methods.OPEN, request, on_item)
 
     async def run_input(self, request: RunInputRequest) -> None:
         """Pass input to a program; waits for as long as it does not read."""
-        await self._call("RunInput", request, Nothing, deadline=None)
+        await self._call(methods.RUN_INPUT, request)
 
     async def run_resize(self, request: RunResizeRequest) -> None:
         """Set the size of a program's terminal."""
-        await self._call("RunResize", request, Nothing)
+        await self._call(methods.RUN_RESIZE, request)
 
     async def stop(self, request: StopRequest) -> StopAnswer:
         """End sandboxes; returns when they are gone."""
-        return await self._call("Stop", request, StopAnswer, deadline=None)
+        return await self._call(methods.STOP, request)
 
     async def shutdown(self) -> None:
         """Begin to end the broker; ``wait_closed`` returns when it has."""
-        await self._call("Shutdown", Nothing(), Nothing)
+        await self._call(methods.SHUTDOWN, Nothing())
 
     async def windows(self, request: WindowsRequest) -> WindowsAnswer:
         """The windows of all sandboxes, or of one."""
-        return await self._call("Windows", request, WindowsAnswer)
+        return await self._call(methods.WINDOWS, request)
 
     async def close_window(self, request: WindowCloseRequest) -> None:
         """End a window, kindly or not."""
-        await self._call("WindowClose", request, Nothing)
+        await self._call(methods.WINDOW_CLOSE, request)
 
     async def lease(self, request: LeaseRequest) -> LeaseItem:
         """Register a peer whose lease lives as long as ``request.leader``."""
-        return await self._call("LeaseAcquire", request, LeaseItem)
+        return await self._call(methods.LEASE_ACQUIRE, request)
 
     async def hold_lease(
         self, request: LeaseRequest, on_item: Callable[[LeaseItem], Awaitable[None]]
     ) -> LeaseItem:
         """Hold a lease until it ends, or this is cancelled; ``on_item`` gets it."""
-        return await self._stream_items("LeaseAcquire", request, LeaseItem, on_item)
+        return await self._stream_items(methods.LEASE_ACQUIRE, request, on_item)
 
     async def prepare_launch(self, request: LaunchPrepareRequest) -> LaunchAnswer:
         """Prepare the launch of a container or box."""
-        return await self._call("LaunchPrepare", request, LaunchAnswer)
+        return await self._call(methods.LAUNCH_PREPARE, request)
 
     async def bind_launch(self, request: LaunchBindRequest) -> LeaseItem:
         """Lease it to its first process; returns when its sockets exist."""
-        return await self._call("LaunchBind", request, LeaseItem)
+        return await self._call(methods.LAUNCH_BIND, request)
 
     async def end_launch(self, request: LaunchEndRequest) -> None:
         """End it; returns when its streams are cut."""
-        await self._call("LaunchEnd", request, Nothing)
+        await self._call(methods.LAUNCH_END, request)
 
     async def leases(self) -> LeaseListAnswer:
         """All live leases."""
-        return await self._call("LeaseList", Nothing(), LeaseListAnswer)
+        return await self._call(methods.LEASE_LIST, Nothing())
 
     async def release(self, request: LeaseReleaseRequest) -> None:
         """End a lease and cut its streams."""
-        await self._call("LeaseRelease", request, Nothing)
+        await self._call(methods.LEASE_RELEASE, request)
 
     async def prune(self, request: AuditPruneRequest) -> AuditPruneAnswer:
         """Remove old events from the audit log; returns when they are gone."""
-        return await self._call("AuditPrune", request, AuditPruneAnswer, deadline=None)
+        return await self._call(methods.AUDIT_PRUNE, request)
 
     async def pending(self) -> PendingAnswer:
         """What waits for the person."""
-        return await self._call("Pending", Nothing(), PendingAnswer)
+        return await self._call(methods.PENDING, Nothing())
 
     async def answer(self, request: QuestionAnswerRequest) -> None:
         """Answer a question in the person's place."""
-        await self._call("Answer", request, Nothing)
+        await self._call(methods.ANSWER, request)
 
     async def grants(self) -> GrantsAnswer:
         """Answers that are remembered."""
-        return await self._call("GrantList", Nothing(), GrantsAnswer)
+        return await self._call(methods.GRANT_LIST, Nothing())
 
     async def revoke(self, request: GrantRevokeRequest) -> GrantsAnswer:
         """Take grants back; returns those that ended."""
-        return await self._call("GrantRevoke", request, GrantsAnswer)
+        return await self._call(methods.GRANT_REVOKE, request)
 
     async def clipboard(self) -> ClipboardStatus:
         """The clipboard between sandboxes, and its chords."""
-        return await self._call("Clipboard", Nothing(), ClipboardStatus)
+        return await self._call(methods.CLIPBOARD, Nothing())
 
     async def clear_clipboard(self) -> None:
         """Wipe it; returns when it is wiped."""
-        await self._call("ClipboardClear", Nothing(), Nothing)
+        await self._call(methods.CLIPBOARD_CLEAR, Nothing())
 
     async def choose_chords(self) -> ClipboardStatus:
         """Have the broker read which chords the person wants."""
-        return await self._call("ClipboardChords", Nothing(), ClipboardStatus)
+        return await self._call(methods.CLIPBOARD_CHORDS, Nothing())
 
     async def devices(self) -> DevicesAnswer:
         """Plugged-in devices, and the sandboxes that have them."""
-        return await self._call("Devices", Nothing(), DevicesAnswer)
+        return await self._call(methods.DEVICES, Nothing())
 
     async def attach_device(self, request: DeviceAttachRequest) -> DeviceAnswer:
         """Attach a device to a sandbox."""
-        return await self._call("DeviceAttach", request, DeviceAnswer)
+        return await self._call(methods.DEVICE_ATTACH, request)
 
     async def detach_device(self, request: DeviceDetachRequest) -> DeviceAnswer:
         """Take a device back."""
-        return await self._call("DeviceDetach", request, DeviceAnswer)
+        return await self._call(methods.DEVICE_DETACH, request)
 
     async def hang_up(self) -> None:
         """Say that the answer is not waited for; returns when the broker closed.
@@ -213,16 +215,13 @@ class Client:
 
     async def _call(
         self,
-        method: str,
-        request: msgspec.Struct,
-        answer: type[_Answer],
-        *,
-        deadline: float | None = ANSWER_SECONDS,
+        method: Method[_Request, _Answer],
+        request: _Request,
     ) -> _Answer:
-        limit = float("inf") if deadline is None else deadline
+        limit = float("inf") if method.waits else ANSWER_SECONDS
         with trio.move_on_after(limit):
-            await self._send(method, request, more=False)
-            return _decode(await self._reply(), answer)
+            await self._send(method.name, request, more=False)
+            return _decode(await self._reply(), method.answer)
         raise UpstreamError(
             f"the broker did not answer within {limit:g} s",
             hint="'brokerctl doctor' looks for the reason",
@@ -230,17 +229,16 @@ class Client:
 
     async def _stream_items(
         self,
-        method: str,
-        request: msgspec.Struct,
-        item: type[_Answer],
+        method: Method[_Request, _Answer],
+        request: _Request,
         on_item: Callable[[_Answer], Awaitable[None]],
     ) -> _Answer:
-        await self._send(method, request, more=True)
+        await self._send(method.name, request, more=True)
         while True:
             reply = await self._reply()
             if not reply.continues:
-                return _decode(reply, item)
-            await on_item(_decode(reply, item))
+                return _decode(reply, method.answer)
+            await on_item(_decode(reply, method.answer))
 
     async def _send(self, method: str, request: msgspec.Struct, *, more: bool) -> None:
         if self._in_call:

@@ -1,15 +1,20 @@
-"""The table of methods: name on the wire, type of the request, handler.
+"""The table of methods: name on the wire, types, and what of the broker answers.
 
-A name that is not in the table is answered with the protocol's own error.
+One row for each method of ``io.vitrail.Broker``.  The server dispatches by it, the
+clients call by it, a role refuses by it (``services/control.py``), and
+``broker.control.describe`` writes the interface description from it.  A name that is
+not in the table is answered with the protocol's own error.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -55,18 +60,164 @@ from broker.control.api import (
 )
 from broker.control.fitting import fit_status
 from broker.control.varlink import SERVICE, VarlinkError
-from broker.core.errors import RefusedError
+from broker.core.errors import InternalError, RefusedError
+
+_Request = TypeVar("_Request", bound=msgspec.Struct)
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Method(Generic[_Request, _Answer]):
+    """A row of the table."""
+
+    name: str
+    """Without the interface."""
+    request: type[_Request]
+    answer: type[_Answer]
+    handler: str
+    """The method of ``BrokerApi`` that answers; it gets what its parameters name."""
+    waits: bool = False
+    """Whether it may take as long as a machine or a person; else a client gives up."""
+    parameters: tuple[str, ...] = field(init=False)
+    """Those of the handler: some of ``caller``, ``request`` and ``emit``."""
+
+    def __post_init__(self) -> None:
+        """Read the handler's parameters.  Raises AttributeError when there is none."""
+        names = tuple(inspect.signature(getattr(BrokerApi, self.handler)).parameters)
+        object.__setattr__(self, "parameters", names[1:])
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Why a role does not answer a method, and where it is answered."""
+
+    message: str
+    hint: str
+    """May name fields of the request: ``{request.record}``."""
+
+
+class RoleControl(Protocol):
+    """What the control socket serves: ``BrokerApi``, or as much as a role has.
+
+    Each method of the table has its handler here or a row in ``elsewhere``;
+    ``serve`` looks before it begins.
+    """
+
+    @property
+    def elsewhere(self) -> Mapping[str, Elsewhere]:
+        """Reasons of the methods that this role does not answer, by their name."""
+        ...
 
 
 @dataclass(frozen=True)
 class Exchange:
     """One call on its way: who asks whom, and where items go."""
 
-    api: BrokerApi
+    api: RoleControl
     caller: Caller
     more: bool
     emit: Callable[[msgspec.Struct], Awaitable[None]]
     """Sends an item; does nothing unless ``more``."""
+
+
+GET_VERSION = Method("GetVersion", Nothing, Version, "version")
+RUN = Method("Run", RunRequest, RunItem, "run", waits=True)
+OPEN = Method("Open", OpenRequest, OpenItem, "open_objects", waits=True)
+RUN_INPUT = Method("RunInput", RunInputRequest, Nothing, "run_input", waits=True)
+RUN_RESIZE = Method("RunResize", RunResizeRequest, Nothing, "run_resize")
+STOP = Method("Stop", StopRequest, StopAnswer, "stop", waits=True)
+SHUTDOWN = Method("Shutdown", Nothing, Nothing, "shutdown")
+STATUS = Method("Status", Nothing, Status, "status")
+WINDOWS = Method("Windows", WindowsRequest, WindowsAnswer, "windows")
+WINDOW_CLOSE = Method("WindowClose", WindowCloseRequest, Nothing, "close_window")
+LEASE_ACQUIRE = Method("LeaseAcquire", LeaseRequest, LeaseItem, "lease")
+LEASE_LIST = Method("LeaseList", Nothing, LeaseListAnswer, "leases")
+LEASE_RELEASE = Method("LeaseRelease", LeaseReleaseRequest, Nothing, "release")
+LAUNCH_PREPARE = Method(
+    "LaunchPrepare", LaunchPrepareRequest, LaunchAnswer, "prepare_launch"
+)
+LAUNCH_BIND = Method("LaunchBind", LaunchBindRequest, LeaseItem, "bind_launch")
+LAUNCH_END = Method("LaunchEnd", LaunchEndRequest, Nothing, "end_launch")
+AUDIT_PRUNE = Method(
+    "AuditPrune", AuditPruneRequest, AuditPruneAnswer, "prune", waits=True
+)
+PENDING = Method("Pending", Nothing, PendingAnswer, "pending")
+ANSWER = Method("Answer", QuestionAnswerRequest, Nothing, "answer")
+GRANT_LIST = Method("GrantList", Nothing, GrantsAnswer, "grants")
+GRANT_REVOKE = Method("GrantRevoke", GrantRevokeRequest, GrantsAnswer, "revoke")
+CLIPBOARD = Method("Clipboard", Nothing, ClipboardStatus, "clipboard")
+CLIPBOARD_CLEAR = Method("ClipboardClear", Nothing, Nothing, "clear_clipboard")
+CLIPBOARD_CHORDS = Method("ClipboardChords", Nothing, ClipboardStatus, "choose_chords")
+DEVICES = Method("Devices", Nothing, DevicesAnswer, "devices")
+DEVICE_ATTACH = Method(
+    "DeviceAttach", DeviceAttachRequest, DeviceAnswer, "attach_device"
+)
+DEVICE_DETACH = Method(
+    "DeviceDetach", DeviceDetachRequest, DeviceAnswer, "detach_device"
+)
+
+TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(
+    {row.name: row for row in list(globals().values()) if isinstance(row, Method)}
+)
+"""All rows by their name, in the order above."""
+
+
+def check_complete(api: RoleControl) -> None:
+    """Raise InternalError unless each method is answered or refused, and not both."""
+    for name, row in TABLE.items():
+        if hasattr(api, row.handler) is (name in api.elsewhere):
+            raise InternalError(
+                f"{type(api).__name__} must either answer {name} or refuse it"
+            )
+    unknown = set(api.elsewhere) - set(TABLE)
+    if unknown:
+        raise InternalError(f"there is no method {min(unknown)}")
+
+
+async def perform(
+    row: Method[_Request, _Answer], exchange: Exchange, request: _Request
+) -> _Answer:
+    """Have a role answer a call.  Raises RefusedError where another role does."""
+    elsewhere = exchange.api.elsewhere.get(row.name)
+    if elsewhere is not None:
+        raise RefusedError(
+            elsewhere.message, hint=elsewhere.hint.format(request=request)
+        )
+    given = {"caller": exchange.caller, "request": request, "emit": exchange.emit}
+    handler = getattr(exchange.api, row.handler)
+    answer = await handler(*(given[name] for name in row.parameters))
+    return cast("_Answer", Nothing() if answer is None else answer)
+
+
+# -- methods with more to them than their row ------------------------------------------
+
+
+async def _status(exchange: Exchange, request: Nothing) -> Status:
+    return fit_status(await perform(STATUS, exchange, request))
+
+
+async def _lease(exchange: Exchange, request: LeaseRequest) -> LeaseItem:
+    if not exchange.more and request.leader is None:
+        raise RefusedError(
+            "a lease needs something to live as long as",
+            hint="name the leader's pid, or call with 'more' and stay connected",
+        )
+    ways = (request.hybrid, request.cid, request.unix)
+    if sum(way is not None for way in ways) != 1:
+        raise RefusedError(
+            "a lease needs one way to recognise its peer",
+            hint="give exactly one of hybrid, cid and unix",
+        )
+    return await perform(
+        _LEASE_HOLD if exchange.more else LEASE_ACQUIRE, exchange, request
+    )
+
+
+_LEASE_HOLD = Method("LeaseAcquire", LeaseRequest, LeaseItem, "hold_lease")
+"""The same with 'more'; no row of its own."""
+
+
+# -- the protocol's own interface ---------------------------------------------------------
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -85,20 +236,6 @@ class _DescriptionRequest(msgspec.Struct, frozen=True):
 
 class _Description(msgspec.Struct, frozen=True):
     description: str
-
-
-_Request = TypeVar("_Request", bound=msgspec.Struct)
-Method = Callable[[Exchange, msgspec.Raw], Awaitable[msgspec.Struct]]
-
-
-def _taking(
-    request: type[_Request],
-    handle: Callable[[Exchange, _Request], Awaitable[msgspec.Struct]],
-) -> Method:
-    async def run(exchange: Exchange, parameters: msgspec.Raw) -> msgspec.Struct:
-        return await handle(exchange, varlink.decode_parameters(parameters, request))
-
-    return run
 
 
 def interface_description() -> str:
@@ -124,187 +261,39 @@ async def _description(
     raise VarlinkError("InterfaceNotFound", interface=request.interface)
 
 
-async def _version(exchange: Exchange, request: Nothing) -> Version:
-    del request
-    return await exchange.api.version()
+# -- dispatch -------------------------------------------------------------------------
+
+Call = Callable[[Exchange, msgspec.Raw], Awaitable[msgspec.Struct]]
 
 
-async def _run(exchange: Exchange, request: RunRequest) -> RunItem:
-    return await exchange.api.run(exchange.caller, request, exchange.emit)
+def _taking(
+    request: type[_Request],
+    handle: Callable[[Exchange, _Request], Awaitable[msgspec.Struct]],
+) -> Call:
+    async def run(exchange: Exchange, parameters: msgspec.Raw) -> msgspec.Struct:
+        return await handle(exchange, varlink.decode_parameters(parameters, request))
+
+    return run
 
 
-async def _open(exchange: Exchange, request: OpenRequest) -> OpenItem:
-    return await exchange.api.open_objects(exchange.caller, request, exchange.emit)
+def _by_row(row: Method[Any, Any]) -> Call:
+    return _taking(row.request, partial(perform, row))
 
 
-async def _run_input(exchange: Exchange, request: RunInputRequest) -> Nothing:
-    await exchange.api.run_input(exchange.caller, request)
-    return Nothing()
-
-
-async def _run_resize(exchange: Exchange, request: RunResizeRequest) -> Nothing:
-    await exchange.api.run_resize(exchange.caller, request)
-    return Nothing()
-
-
-async def _stop(exchange: Exchange, request: StopRequest) -> StopAnswer:
-    return await exchange.api.stop(exchange.caller, request)
-
-
-async def _shutdown(exchange: Exchange, request: Nothing) -> Nothing:
-    await exchange.api.shutdown(exchange.caller)
-    return request
-
-
-async def _status(exchange: Exchange, request: Nothing) -> Status:
-    del request
-    return fit_status(await exchange.api.status())
-
-
-async def _windows(exchange: Exchange, request: WindowsRequest) -> WindowsAnswer:
-    return await exchange.api.windows(request)
-
-
-async def _close_window(exchange: Exchange, request: WindowCloseRequest) -> Nothing:
-    await exchange.api.close_window(exchange.caller, request)
-    return Nothing()
-
-
-async def _lease(exchange: Exchange, request: LeaseRequest) -> LeaseItem:
-    if not exchange.more and request.leader is None:
-        raise RefusedError(
-            "a lease needs something to live as long as",
-            hint="name the leader's pid, or call with 'more' and stay connected",
-        )
-    ways = (request.hybrid, request.cid, request.unix)
-    if sum(way is not None for way in ways) != 1:
-        raise RefusedError(
-            "a lease needs one way to recognise its peer",
-            hint="give exactly one of hybrid, cid and unix",
-        )
-    if exchange.more:
-        return await exchange.api.hold_lease(exchange.caller, request, exchange.emit)
-    return await exchange.api.lease(exchange.caller, request)
-
-
-async def _prepare_launch(
-    exchange: Exchange, request: LaunchPrepareRequest
-) -> LaunchAnswer:
-    return await exchange.api.prepare_launch(exchange.caller, request)
-
-
-async def _bind_launch(exchange: Exchange, request: LaunchBindRequest) -> LeaseItem:
-    return await exchange.api.bind_launch(exchange.caller, request)
-
-
-async def _end_launch(exchange: Exchange, request: LaunchEndRequest) -> Nothing:
-    await exchange.api.end_launch(exchange.caller, request)
-    return Nothing()
-
-
-async def _leases(exchange: Exchange, request: Nothing) -> LeaseListAnswer:
-    del request
-    return await exchange.api.leases()
-
-
-async def _release(exchange: Exchange, request: LeaseReleaseRequest) -> Nothing:
-    await exchange.api.release(exchange.caller, request)
-    return Nothing()
-
-
-async def _prune(exchange: Exchange, request: AuditPruneRequest) -> AuditPruneAnswer:
-    return await exchange.api.prune(exchange.caller, request)
-
-
-async def _pending(exchange: Exchange, request: Nothing) -> PendingAnswer:
-    del request
-    return await exchange.api.pending()
-
-
-async def _answer(exchange: Exchange, request: QuestionAnswerRequest) -> Nothing:
-    await exchange.api.answer(exchange.caller, request)
-    return Nothing()
-
-
-async def _grants(exchange: Exchange, request: Nothing) -> GrantsAnswer:
-    del request
-    return await exchange.api.grants()
-
-
-async def _revoke(exchange: Exchange, request: GrantRevokeRequest) -> GrantsAnswer:
-    return await exchange.api.revoke(exchange.caller, request)
-
-
-async def _clipboard(exchange: Exchange, request: Nothing) -> ClipboardStatus:
-    del request
-    return await exchange.api.clipboard()
-
-
-async def _clear_clipboard(exchange: Exchange, request: Nothing) -> Nothing:
-    await exchange.api.clear_clipboard(exchange.caller)
-    return request
-
-
-async def _choose_chords(exchange: Exchange, request: Nothing) -> ClipboardStatus:
-    del request
-    return await exchange.api.choose_chords(exchange.caller)
-
-
-async def _devices(exchange: Exchange, request: Nothing) -> DevicesAnswer:
-    del request
-    return await exchange.api.devices()
-
-
-async def _attach_device(
-    exchange: Exchange, request: DeviceAttachRequest
-) -> DeviceAnswer:
-    return await exchange.api.attach_device(exchange.caller, request)
-
-
-async def _detach_device(
-    exchange: Exchange, request: DeviceDetachRequest
-) -> DeviceAnswer:
-    return await exchange.api.detach_device(exchange.caller, request)
-
-
-METHODS: Mapping[str, Method] = MappingProxyType(
+METHODS: Mapping[str, Call] = MappingProxyType(
     {
+        **{f"{INTERFACE}.{name}": _by_row(row) for name, row in TABLE.items()},
+        f"{INTERFACE}.Status": _taking(Nothing, _status),
+        f"{INTERFACE}.LeaseAcquire": _taking(LeaseRequest, _lease),
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
         f"{SERVICE}.GetInterfaceDescription": _taking(
             _DescriptionRequest, _description
         ),
-        f"{INTERFACE}.GetVersion": _taking(Nothing, _version),
-        f"{INTERFACE}.Run": _taking(RunRequest, _run),
-        f"{INTERFACE}.Open": _taking(OpenRequest, _open),
-        f"{INTERFACE}.RunInput": _taking(RunInputRequest, _run_input),
-        f"{INTERFACE}.RunResize": _taking(RunResizeRequest, _run_resize),
-        f"{INTERFACE}.Stop": _taking(StopRequest, _stop),
-        f"{INTERFACE}.Shutdown": _taking(Nothing, _shutdown),
-        f"{INTERFACE}.Status": _taking(Nothing, _status),
-        f"{INTERFACE}.Windows": _taking(WindowsRequest, _windows),
-        f"{INTERFACE}.WindowClose": _taking(WindowCloseRequest, _close_window),
-        f"{INTERFACE}.LeaseAcquire": _taking(LeaseRequest, _lease),
-        f"{INTERFACE}.LeaseList": _taking(Nothing, _leases),
-        f"{INTERFACE}.LeaseRelease": _taking(LeaseReleaseRequest, _release),
-        f"{INTERFACE}.LaunchPrepare": _taking(LaunchPrepareRequest, _prepare_launch),
-        f"{INTERFACE}.LaunchBind": _taking(LaunchBindRequest, _bind_launch),
-        f"{INTERFACE}.LaunchEnd": _taking(LaunchEndRequest, _end_launch),
-        f"{INTERFACE}.AuditPrune": _taking(AuditPruneRequest, _prune),
-        f"{INTERFACE}.Pending": _taking(Nothing, _pending),
-        f"{INTERFACE}.Answer": _taking(QuestionAnswerRequest, _answer),
-        f"{INTERFACE}.GrantList": _taking(Nothing, _grants),
-        f"{INTERFACE}.GrantRevoke": _taking(GrantRevokeRequest, _revoke),
-        f"{INTERFACE}.Clipboard": _taking(Nothing, _clipboard),
-        f"{INTERFACE}.ClipboardClear": _taking(Nothing, _clear_clipboard),
-        f"{INTERFACE}.ClipboardChords": _taking(Nothing, _choose_chords),
-        f"{INTERFACE}.Devices": _taking(Nothing, _devices),
-        f"{INTERFACE}.DeviceAttach": _taking(DeviceAttachRequest, _attach_device),
-        f"{INTERFACE}.DeviceDetach": _taking(DeviceDetachRequest, _detach_device),
     }
 )
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str) -> Call:
     """Return a method.  Raises VarlinkError for an unknown one."""
     method = METHODS.get(name)
     if method is not None:

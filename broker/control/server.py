@@ -20,8 +20,13 @@ import msgspec
 import trio
 
 from broker.control import varlink
-from broker.control.api import BrokerApi, Caller
-from broker.control.methods import Exchange, find_method
+from broker.control.api import Caller
+from broker.control.methods import (
+    Exchange,
+    RoleControl,
+    check_complete,
+    find_method,
+)
 from broker.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
 from broker.core import limits
 from broker.core.errors import (
@@ -43,7 +48,7 @@ _ACCEPT_PAUSE = 0.1
 
 async def serve(
     path: Path,
-    api: BrokerApi,
+    api: RoleControl,
     *,
     activated: socket.socket | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -54,8 +59,10 @@ async def serve(
     removed at the end; one that a service manager made (``activated``) is
     its own, and left.
 
-    Raises SetupError when a broker serves there already.
+    Raises SetupError when a broker serves there already, and InternalError when
+    ``api`` neither answers nor refuses a method.
     """
+    check_complete(api)
     with _listening(path) if activated is None else _given(activated) as listener:
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -146,7 +153,7 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
             return conn
 
 
-async def _welcome(stream: trio.SocketStream, api: BrokerApi, *, full: bool) -> None:
+async def _welcome(stream: trio.SocketStream, api: RoleControl, *, full: bool) -> None:
     """Serve one client, or report why not."""
     async with stream:
         packed = stream.socket.getsockopt(
@@ -168,7 +175,7 @@ class _Connection:
     """One client: its calls are answered one after the other."""
 
     def __init__(
-        self, stream: trio.SocketStream, api: BrokerApi, caller: Caller
+        self, stream: trio.SocketStream, api: RoleControl, caller: Caller
     ) -> None:
         self._stream = stream
         self._api = api

@@ -38,6 +38,16 @@ def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
     return "".join(out)
 
 
+def displayed(text: str) -> str:
+    r"""Return a text of several lines without any character that is not shown.
+
+    For the last step before a terminal, where part of it was escaped already: a
+    backslash stays as it is, and so do newlines and tabs.
+    """
+    # guard: no error drives the terminal
+    return "".join(c if c in "\\\n\t" else _escape(c) for c in text)
+
+
 def _escape(char: str) -> str:
     if char == "\\":
         return "\\\\"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,85 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
         cache=Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "vitrail",
         config=config,
     )
+
+
+def require_private(paths: Paths) -> None:
+    """Refuse a runtime directory in which another user can put sockets.
+
+    Who may rename in it, or in XDG_RUNTIME_DIR, can serve ``control`` to us.
+    Directories that do not exist yet are skipped.  Raises SetupError.
+    """
+    if os.geteuid() == 0:  # root serves and asks brokers of every user
+        return
+    for directory in (paths.runtime.parent, paths.runtime):
+        try:
+            # XDG_RUNTIME_DIR itself may be a link that the system made.
+            ours = directory == paths.runtime
+            info = directory.lstat() if ours else directory.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SetupError(f"{error.strerror}", where=str(directory)) from error
+        _require_private(directory, info)
+
+
+def _require_private(directory: Path, info: os.stat_result) -> None:
+    # guard: the runtime directory is ours alone
+    if not stat.S_ISDIR(info.st_mode):
+        problem = "is not a directory"
+    elif info.st_uid != os.geteuid():
+        problem = f"belongs to another user (uid {info.st_uid})"
+    elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = f"others may write to it (mode {stat.S_IMODE(info.st_mode):04o})"
+    else:
+        return
+    raise SetupError(
+        f"the directory for sockets {problem}",
+        where=str(directory),
+        hint="set XDG_RUNTIME_DIR to a directory of your own that only you may enter: "
+        f"usually /run/user/{os.geteuid()}",
+    )
+
+
+_CONFIG_BYTES = 1 << 20
+
+
+def read_config(path: Path) -> bytes:
+    """Return a settings file that only root or this user can have written.
+
+    Raises FileNotFoundError when there is none, SetupError when it is another
+    user's, can be written by others, is not a regular file, has more than 1 MiB
+    or cannot be read.
+    """
+    # O_NONBLOCK: a FIFO of that name must not stop us.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            info = os.fstat(file.fileno())
+            problem = _foreign(info)
+            # guard: settings are written by root or us alone
+            if problem:
+                raise SetupError(
+                    problem, where=str(path), hint=f"chown it, or chmod go-w {path}"
+                )
+            content = file.read(_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SetupError(f"{error.strerror}", where=str(path)) from error
+    if len(content) > _CONFIG_BYTES:
+        raise SetupError("has more than 1 MiB", where=str(path))
+    return content
+
+
+def _foreign(info: os.stat_result) -> str:
+    if not stat.S_ISREG(info.st_mode):
+        return "is not a regular file"
+    if info.st_uid not in {0, os.geteuid()}:
+        return f"belongs to user {info.st_uid}, neither to root nor to you"
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})"
+    return ""
 
 
 def _absolute_only(env: Mapping[str, str]) -> Mapping[str, str]:

@@ -49,6 +49,12 @@ listen; below 2**16, which every hybrid-vsock implementation can write."""
 
 SERVICES: Mapping[int, ServiceName] = MappingProxyType({p: s for s, p in PORTS.items()})
 
+LOW_PORTS: Mapping[ServiceName, int] = MappingProxyType(
+    {service: port - 6000 for service, port in PORTS.items()}
+)
+"""The same services on ports that need CAP_NET_BIND_SERVICE, vsock(7): no other
+user's program can listen there.  In addition, where the broker may."""
+
 LINK_PORT = 6499
 """Where a viewer broker listens for its host, on a vsock."""
 PAIRING_PORT = 6498

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def log_stderr(text: str) -> None:
@@ -23,3 +25,17 @@ def log_stderr(text: str) -> None:
 def log_exception(error: BaseException) -> None:
     """Write the traceback of a mistake of ours; never raises."""
     log_stderr("".join(traceback.format_exception(error)).rstrip())
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Log a mistake of ours inside the block, and go on behind it.
+
+    Put around the work for one of several (a sandbox, a connection, a machine), where
+    the error of one must not end the others.  Expected errors are handled inside;
+    cancellation passes.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- that is its purpose
+        log_exception(error)

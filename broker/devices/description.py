@@ -121,4 +121,9 @@ class Device:
     def kinds(self) -> str:
         """The classes of its interfaces in words, each once."""
         names = (_CLASSES.get(i.cls, f"class {i.cls:02x}") for i in self.interfaces)
-        return ", ".join(dict.fromkeys(names)) or "no interface"
+        kinds = list(dict.fromkeys(names))
+        # guard: a title names few kinds
+        more = len(kinds) - limits.DEVICE_KINDS
+        if more > 0:
+            kinds[limits.DEVICE_KINDS :] = [f"{more} more kinds"]
+        return ", ".join(kinds) or "no interface"

@@ -30,11 +30,12 @@ from broker.host.machine import ConnectionKind
 from broker.link.contract import Viewer
 from broker.link.listeners import Listener
 from broker.peers import credentials, identity
+from broker.peers.launch_secret import LaunchSecret, prove
 from broker.services import event_log
 from broker.services.hangup import hang_up
 
 # Out of descriptors or memory: the next accept works once something is closed.
-_FULL_PAUSE = 0.1
+FULL_PAUSE = 0.1
 
 
 class Carry(Protocol):
@@ -57,7 +58,7 @@ async def accept(listener: Listener) -> socket.socket:
         try:
             return await listener.accept()
         except UpstreamError:
-            await trio.sleep(_FULL_PAUSE)
+            await trio.sleep(FULL_PAUSE)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Admission:
     next_stream: Callable[[], int]
     standby: Carry | None = None
     """Keeps connections that wait for a device; None: this broker hands out none."""
+    secret: LaunchSecret | None = None
+    """What its guest proves on each connection; None: its transport needs none."""
     streams: dict[int, tuple[Opening, float]] = field(default_factory=dict)
     """Taken or about to be: number to opening and time of day."""
     _nursery: trio.Nursery | None = None
@@ -195,6 +198,9 @@ class Admission:
         try:
             with trio.fail_after(limits.ADMIT_SECONDS):
                 self._check(conn, vouched)
+                # guard: no byte before the launch is proved
+                if self.secret is not None:
+                    await prove(conn, self.secret, opening.service)
                 self.streams[opening.stream] = (opening, time.time())
                 await nursery.start(self._carry, opening, conn)
                 taken = True

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from broker.control import api
-from broker.core.errors import RefusedError
+from broker.control.methods import Elsewhere
 from broker.host.lease_requests import Leasing
 from broker.services.control import (
+    WITHOUT_DEVICES,
+    WITHOUT_LAUNCHES,
     Shared,
     SharedControl,
-    WithoutDevices,
-    WithoutLaunches,
 )
+
+_VIEWER = "type it on its viewer"
+_PERSON = "type it on its viewer, where the person is"
 
 
 class LeaseControl:
@@ -44,117 +48,40 @@ class LeaseControl:
         await self._leasing.release(caller, request)
 
 
-class HostControl(LeaseControl, WithoutLaunches, WithoutDevices, SharedControl):
-    """Implements ``control.api.BrokerApi`` on the host of two machines."""
+_PROGRAMS = Elsewhere("this broker is a host: it runs no programs", _VIEWER)
+_SCREEN = Elsewhere("this broker is a host: it has no screen", _VIEWER)
+_QUESTIONS = Elsewhere("this broker is a host: it asks no questions", _PERSON)
+_CLIPBOARD = Elsewhere("this broker is a host: it has no clipboard", _PERSON)
+ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
+    {
+        "Run": Elsewhere(
+            "this broker is a host: it starts no programs",
+            "type 'brokerctl run {request.record}' on its viewer",
+        ),
+        "RunInput": _PROGRAMS,
+        "RunResize": _PROGRAMS,
+        "Open": Elsewhere("this broker is a host: it opens no files", _VIEWER),
+        "Windows": _SCREEN,
+        "WindowClose": _SCREEN,
+        "Pending": _QUESTIONS,
+        "Answer": _QUESTIONS,
+        "GrantList": _QUESTIONS,
+        "GrantRevoke": _QUESTIONS,
+        "Clipboard": _CLIPBOARD,
+        "ClipboardClear": _CLIPBOARD,
+        "ClipboardChords": _CLIPBOARD,
+        **WITHOUT_DEVICES,
+        **WITHOUT_LAUNCHES,
+    }
+)
+"""The methods of a broker with a screen."""
+
+
+class HostControl(LeaseControl, SharedControl):
+    """What the control socket serves on the host of two machines."""
+
+    elsewhere = ELSEWHERE
 
     def __init__(self, shared: Shared, leasing: Leasing) -> None:
         super().__init__(shared)
         self._leasing = leasing
-
-    async def run(
-        self,
-        caller: api.Caller,
-        request: api.RunRequest,
-        emit: api.Emit[api.RunItem],
-    ) -> api.RunItem:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, emit
-        _refuse(
-            "this broker is a host: it starts no programs",
-            f"type 'brokerctl run {request.record}' on its viewer",
-        )
-
-    async def run_input(self, caller: api.Caller, request: api.RunInputRequest) -> None:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, request
-        _refuse("this broker is a host: it runs no programs", "type it on its viewer")
-
-    async def run_resize(
-        self, caller: api.Caller, request: api.RunResizeRequest
-    ) -> None:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, request
-        _refuse("this broker is a host: it runs no programs", "type it on its viewer")
-
-    async def open_objects(
-        self,
-        caller: api.Caller,
-        request: api.OpenRequest,
-        emit: api.Emit[api.OpenItem],
-    ) -> api.OpenItem:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, request, emit
-        _refuse("this broker is a host: it opens no files", "type it on its viewer")
-
-    async def windows(self, request: api.WindowsRequest) -> api.WindowsAnswer:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del request
-        _refuse("this broker is a host: it has no screen", "type it on its viewer")
-
-    async def close_window(
-        self, caller: api.Caller, request: api.WindowCloseRequest
-    ) -> None:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, request
-        _refuse("this broker is a host: it has no screen", "type it on its viewer")
-
-    async def pending(self) -> api.PendingAnswer:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        _refuse(
-            "this broker is a host: it asks no questions",
-            "type it on its viewer, where the person is",
-        )
-
-    async def answer(
-        self, caller: api.Caller, request: api.QuestionAnswerRequest
-    ) -> None:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, request
-        _refuse(
-            "this broker is a host: it asks no questions",
-            "type it on its viewer, where the person is",
-        )
-
-    async def grants(self) -> api.GrantsAnswer:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        _refuse(
-            "this broker is a host: it asks no questions",
-            "type it on its viewer, where the person is",
-        )
-
-    async def revoke(
-        self, caller: api.Caller, request: api.GrantRevokeRequest
-    ) -> api.GrantsAnswer:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller, request
-        _refuse(
-            "this broker is a host: it asks no questions",
-            "type it on its viewer, where the person is",
-        )
-
-    async def clipboard(self) -> api.ClipboardStatus:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        _refuse(
-            "this broker is a host: it has no clipboard",
-            "type it on its viewer, where the person is",
-        )
-
-    async def clear_clipboard(self, caller: api.Caller) -> None:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller
-        _refuse(
-            "this broker is a host: it has no clipboard",
-            "type it on its viewer, where the person is",
-        )
-
-    async def choose_chords(self, caller: api.Caller) -> api.ClipboardStatus:
-        """Not here: the viewer does it.  Raises RefusedError."""
-        del caller
-        _refuse(
-            "this broker is a host: it has no clipboard",
-            "type it on its viewer, where the person is",
-        )
-
-
-def _refuse(message: str, hint: str) -> NoReturn:
-    raise RefusedError(message, hint=hint)

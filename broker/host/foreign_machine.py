@@ -107,6 +107,11 @@ class ForeignMachine:
         processes = (("acceptor", helper.pid),) if helper is not None else ()
         return MachineFacts(pid=self._leader, cid=cid, processes=processes)
 
+    @property
+    def secret(self) -> None:
+        """Its launcher put no secret of ours into it."""
+        return
+
     def alive(self) -> frozenset[int]:
         """Pids of its processes that have not begun to end."""
         return self._held.alive()

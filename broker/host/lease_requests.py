@@ -39,7 +39,7 @@ class Leasing:
         log: event_log.Journal,
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
-        listen_vsock: Callable[[], Awaitable[None]],
+        listen_vsock: Callable[[], Awaitable[bool]],
     ) -> None:
         self._listen_vsock = listen_vsock
         self._host = host

@@ -14,6 +14,7 @@ from broker.core.names import ServiceName
 from broker.host.acceptor import RemoteListener
 from broker.link.listeners import Listener
 from broker.peers.identity import Claim
+from broker.peers.launch_secret import LaunchSecret
 
 ConnectionKind: TypeAlias = Listener | RemoteListener
 """Where its connections arrive: here, or at a process of its own."""
@@ -45,6 +46,11 @@ class Machine(Protocol):
     @property
     def facts(self) -> MachineFacts:
         """For status and events."""
+        ...
+
+    @property
+    def secret(self) -> LaunchSecret | None:
+        """What its guest and we prove to each other; None: nothing is proved."""
         ...
 
     def alive(self) -> frozenset[int]:

@@ -20,7 +20,7 @@ from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.image.store import Image, find_image
+from broker.launch.image.store import Image, find_image, launch_settings
 from broker.launch.microvm.launcher import (
     EndKind,
     Network,
@@ -36,10 +36,13 @@ from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
+from broker.peers.launch_secret import LaunchSecret, draw_secret, read_secret
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
 from policy.records.model import MicroVM, Record
 
+ListenVsock = Callable[[], Awaitable[bool]]
+"""Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
 FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
 _RECORD_FILE = "record"
 _BACKEND = "vhost-device-vsock"
@@ -49,8 +52,14 @@ class MicroVmMachine:
     """Implements ``session.machine.Machine`` for a micro VM of ours."""
 
     def __init__(
-        self, sandbox: SandboxName, vm: Vm, log: Journal, image: Image | None
+        self,
+        sandbox: SandboxName,
+        vm: Vm,
+        log: Journal,
+        image: Image | None,
+        secret: LaunchSecret | None = None,
     ) -> None:
+        self._secret = secret
         self._sandbox = sandbox
         self._vm = vm
         self._log = log
@@ -62,6 +71,11 @@ class MicroVmMachine:
     def claim(self) -> Claim:
         """Its hybrid socket and the process behind it, or its CID."""
         return self._claim
+
+    @property
+    def secret(self) -> LaunchSecret | None:
+        """Of its launch; None behind a socket in a directory that is ours alone."""
+        return self._secret
 
     @property
     def facts(self) -> MachineFacts:
@@ -156,8 +170,10 @@ class MicroVms:
         paths: Paths,
         record: Callable[[SandboxName], Record | None],
         find_tools: FindTools,
+        listen_vsock: ListenVsock,
         log: Journal,
     ) -> None:
+        self._listen_vsock = listen_vsock
         self._paths = paths
         self._record = record
         self._find_tools = find_tools
@@ -197,6 +213,7 @@ class MicroVms:
         disposable = wanted.host.sandbox_class == "disposable"
         image = find_image(self._paths, launch.image)
         tools = await self._find_tools(image, progress)
+        secret, settings = await self._launch_secret(tools)
         directory = self._paths.sandbox(sandbox)
         logs = self._paths.logs(sandbox)
         prune_logs(logs.parent, keep=KEPT, running=self._running())
@@ -209,7 +226,7 @@ class MicroVms:
             spec = VmSpec(
                 name=sandbox,
                 kernel=image.kernel,
-                initrd=image.write_initrd(directory),
+                initrd=image.write_initrd(directory, settings),
                 root=image.root,
                 directory=directory,
                 logs=logs,
@@ -225,6 +242,8 @@ class MicroVms:
                 quarantine=closed,
                 on_loss=lambda what: self.warnings.append(f"{sandbox}: {what}"),
             )
+            if secret is not None:
+                secret.write(directory)
             # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
         except BaseException as error:
@@ -243,7 +262,23 @@ class MicroVms:
                     where=error.filename or "",
                 ) from error
             raise
-        return MicroVmMachine(sandbox, vm, self._log, image)
+        return MicroVmMachine(sandbox, vm, self._log, image, secret)
+
+    async def _launch_secret(
+        self, tools: Tools
+    ) -> tuple[LaunchSecret | None, dict[str, str]]:
+        """Return the secret of a launch, and what the guest's agent gets of it.
+
+        Hybrid sockets are in a directory that only we may write to, so nobody
+        else can listen there; AF_VSOCK ports belong to the first program that
+        takes them.  Raises SetupError when that was another one.
+        """
+        if tools.vhost_device_vsock is not None:
+            return None, {}
+        # guard: no launch before the ports are ours
+        privileged = await self._listen_vsock()
+        secret = draw_secret()
+        return secret, launch_settings(secret.value, privileged=privileged)
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""
@@ -280,12 +315,14 @@ class MicroVms:
             record = take_sandbox_name(text.decode("utf-8", "replace"))
             if self._record(record) is None:
                 raise SetupError(f"no record '{record}' any more")
+            secret = read_secret(directory)
             vm = await adopt_vm(directory, nursery=self._nursery)
         except (OSError, VitrailError) as error:
             reason = str(error)
         else:
             if vm is not None:
-                return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None)
+                machine = MicroVmMachine(sandbox, vm, self._log, None, secret)
+                return sandbox, record, machine
             reason = "not all of its processes live"
         ended = await clean_leftovers(directory)
         shutil.rmtree(directory, ignore_errors=True)

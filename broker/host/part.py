@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from broker.audit import schema
+from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.core.stderr_log import log_stderr
 from broker.host.admission import Admission
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.host.role import HostRole
-from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
+from broker.host.vsock_listeners import (
+    PortTakenError,
+    VsockPorts,
+    open_vsock_listeners,
+    serve_vsock,
+)
 from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qmp import Qmp
@@ -33,6 +42,10 @@ if TYPE_CHECKING:
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 
 
+def _to_stderr(title: str, text: str) -> None:
+    log_stderr(f"{title}: {text}")
+
+
 class HostPart:
     """Everything of a host but its way to the viewer."""
 
@@ -42,6 +55,7 @@ class HostPart:
             paths=ground.paths,
             record=self._record,
             find_tools=self._find_tools,
+            listen_vsock=self._listen_vsock,
             log=ground.log,
         )
         self.role = HostRole(
@@ -59,7 +73,10 @@ class HostPart:
         )
         self._nursery: trio.Nursery | None = None
         self._listening = trio.Lock()
-        self._listens = False
+        self._ports: VsockPorts | None = None
+        self._alarmed: set[int] = set()
+        self.alarm: Callable[[str, str], None] = _to_stderr
+        """Notifies the person; set where there is one."""
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Start it; returns when it takes connections and orders.
@@ -70,7 +87,7 @@ class HostPart:
         await nursery.start(self.role.run)
         self._nursery = nursery
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
-            await self._listen_vsock()
+            await self._listen_early(nursery)
         await self.adopt(self._vms)
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:
@@ -81,20 +98,59 @@ class HostPart:
             except (VitrailError, OSError) as error:
                 launcher.warnings.append(f"{sandbox} was not leased again: {error}")
 
-    async def _listen_vsock(self) -> None:
-        """Listen on the services' vsock ports, once.
+    async def _listen_early(self, nursery: trio.Nursery) -> None:
+        """Listen before machines are adopted; a taken port does not stop us.
+
+        The other services of a broker do not depend on it, so a program that
+        takes a port cannot keep the broker from starting.
+        """
+        try:
+            await self._listen_vsock()
+        except PortTakenError:
+            nursery.start_soon(self._keep_trying)
+
+    async def _keep_trying(self) -> None:
+        while True:
+            await trio.sleep(limits.VSOCK_RETRY_SECONDS)
+            try:
+                await self._listen_vsock()
+            except PortTakenError:
+                continue
+            return
+
+    async def _listen_vsock(self) -> bool:
+        """Listen on the services' vsock ports, once; returns whether also on low ones.
 
         At the start where we make such machines, else with the first lease of
-        one: two brokers that have none need not fight for the ports.  Raises SetupError when there is no vsock, or a port is taken.
+        one: two brokers that have none need not fight for the ports.  Raises
+        SetupError when there is no vsock, PortTakenError when a port is taken.
         """
         async with self._listening:
-            if self._listens or self._nursery is None:
-                return
-            listeners = await open_vsock_listeners()
-            self._nursery.start_soon(
-                serve_vsock, listeners, self._doors_of, self._ground.log
-            )
-            self._listens = True
+            if self._ports is None and self._nursery is not None:
+                try:
+                    ports = await open_vsock_listeners()
+                except PortTakenError as error:
+                    await self._alarm(error)
+                    raise
+                self._ports = ports
+                self._nursery.start_soon(
+                    serve_vsock, ports.listeners, self._doors_of, self._ground.log
+                )
+                if ports.taken is not None:
+                    await self._alarm(ports.taken)
+            return self._ports is not None and self._ports.privileged
+
+    async def _alarm(self, error: PortTakenError) -> None:
+        """Tell of a taken port, once: it may be an attack on running machines."""
+        if error.port in self._alarmed:
+            return
+        self._alarmed.add(error.port)
+        self._vms.warnings.append(error.diagnostics())
+        # guard: a taken port is told
+        self.alarm("Vitrail: a port of the broker is taken", error.diagnostics())
+        await self._ground.log.note(
+            schema.PortTaken(service=error.service, port=error.port, reason=str(error))
+        )
 
     def live(self) -> list[Lease]:
         """The leases of machines that run or stop."""
@@ -120,10 +176,11 @@ class HostPart:
         return self._vms.warnings[-10:]
 
     async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
-        # Late: only a host that starts a machine needs what looks for QEMU and KVM.
+        # Needed where machines are started, which a broker of others' never does.
         from broker.host.toolbox import find_tools
 
-        return await find_tools(self._ground.paths, image, progress)
+        tools = await find_tools(self._ground.paths, image, progress)
+        return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)
 
     def _record(self, name: SandboxName) -> Record | None:
         return self._ground.records.now.records.get(name)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -19,7 +18,7 @@ from broker.audit import schema
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated, log_exception
 from broker.host.admission import Admission, Carry
 from broker.host.machine import Machine
 from broker.link.contract import Viewer
@@ -148,7 +147,7 @@ class HostRole:
         await active_lease.ended.wait()
 
     async def _power_down(self, active_lease: ActiveLease, grace: float) -> None:
-        with _mistakes_stay_here():
+        with isolated():
             await active_lease.machine.power_down(grace)
 
     # -- leases ------------------------------------------------------------------
@@ -165,9 +164,9 @@ class HostRole:
             active_lease = await self._grant(sandbox, record, machine)
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                with _mistakes_stay_here():
+                with isolated():
                     await machine.power_down(0)
-                with _mistakes_stay_here():
+                with isolated():
                     await machine.close()
                 if isinstance(error, VitrailError):
                     await self._log.refused(
@@ -205,6 +204,7 @@ class HostRole:
             log=self._log,
             next_stream=lambda: next(self._streams),
             standby=self.standby,
+            secret=machine.secret,
         )
         active_lease = ActiveLease(held, machine, doors)
         self._tenancies[lease.id] = active_lease
@@ -282,15 +282,15 @@ class HostRole:
         reason = active_lease.reason or "the broker ends"
         active_lease.reason = reason
         for lease in began:
-            with _mistakes_stay_here():
+            with isolated():
                 await self._viewer.lease_ended(lease, reason)
-        with _mistakes_stay_here():
+        with isolated():
             if not active_lease.keep_machine:
                 await active_lease.machine.power_down(0)
-        with _mistakes_stay_here():
+        with isolated():
             await active_lease.machine.close()
         self._forget(active_lease, taken=not active_lease.unwanted)
-        with _mistakes_stay_here():
+        with isolated():
             await self._log.note(
                 schema.LeaseEnd(
                     **event_log.of(active_lease.lease),
@@ -316,12 +316,3 @@ class HostRole:
         active_lease.reason = active_lease.reason or reason
         active_lease.scope.cancel()
         await active_lease.ended.wait()
-
-
-@contextmanager
-def _mistakes_stay_here() -> Iterator[None]:
-    """One step of an end: whatever goes wrong in it, the next one follows."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001
-        log_exception(error)

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -36,17 +37,20 @@ from broker.link import messages as m
 from broker.link.contract import Host
 from broker.link.preamble import PreambleVerdict, StreamOffer
 from broker.link.wire_types import LinkRefusedError, Role
-from broker.relay.contract import StreamEnd
 from broker.services import event_log
 from broker.services.checkpoints import CheckpointWitness
 from broker.services.display_header import read_header
 from broker.services.hangup import given
 from broker.services.link.config import LinkConfig
-from broker.services.link.epoch import Epoch, LinkStream
+from broker.services.link.epoch import Epoch
 from broker.services.link.key_store import LinkStore
 from broker.services.link.sockets import dial, receive, send_all, shake_hands
 from broker.services.link.status import LinkState, own_status
 from broker.services.pump_supervisor import PumpSupervisor
+from broker.services.stream_events import StreamEvents, relay_stream
+
+if TYPE_CHECKING:
+    from broker.host.devices.link import DeviceRequests
 
 _PROGRESS_LINES = 16
 
@@ -93,6 +97,7 @@ class RemoteViewer:
         self._store = store
         self._pump = pump
         self._log = log
+        self._events = StreamEvents(log)
         self._peer_of = peer_of
         self._reload = reload
         self._warnings = warnings
@@ -104,6 +109,8 @@ class RemoteViewer:
         self.unwanted: dict[LeaseId, str] = {}
         """Live leases that the current viewer does not want, and why."""
         self.state = LinkState(Role.HOST, str(config.endpoint))
+        self.devices: DeviceRequests | None = None
+        """Serves the viewer's requests about devices of this host."""
 
     # -- the control connection -------------------------------------------------
 
@@ -186,6 +193,8 @@ class RemoteViewer:
                 # Leases from now on announce themselves; nothing is awaited
                 # between these two lines, so none is left out.
                 self.state.up(epoch)
+                if self.devices is not None:
+                    self.devices.announce()
                 for lease in self._leases.values():
                     nursery.start_soon(self._announce_again, epoch, lease)
             reason = ended.reason
@@ -281,46 +290,23 @@ class RemoteViewer:
                 untrusted_head = await read_header(conn)
             offer = epoch.opener.open(opening.service, opening.lease.id)
             with epoch.stream(epoch.opener.last, opening) as stream:
-                with await self._open(offer) as link:
-                    await self._log.require(
-                        schema.StreamOpened(**event_log.of_stream(opening), mode="link")
-                    )
-                    taken = True
-                    task_status.started()
-                    with contextlib.suppress(OSError):  # the pump finds it dead
-                        link.sendall(untrusted_head)
-                    fds = conn.detach(), link.detach()
-                await self._relay(opening, fds, len(untrusted_head), began, stream)
+                link = await self._open(offer)
+                with link:
+                    async with self._events.carry(opening, "link", began) as outcome:
+                        taken = True
+                        task_status.started()
+                        with contextlib.suppress(OSError):  # the pump finds it dead
+                            link.sendall(untrusted_head)
+                        fds = conn.detach(), link.detach()
+                        head = len(untrusted_head)
+                        try:
+                            await relay_stream(
+                                self._pump, opening, fds, outcome, head=head
+                            )
+                        finally:
+                            outcome.reason = stream.reason or outcome.reason
         if not taken:
             raise UpstreamError(stream.reason)
-
-    async def _relay(
-        self,
-        opening: Opening,
-        fds: tuple[int, int],
-        head: int,
-        began: float,
-        stream: LinkStream,
-    ) -> None:
-        end: StreamEnd | None = None
-        reason = "cut"
-        try:
-            end = await self._pump.relay(*fds, name=str(opening.stream))
-            reason = end.describe()
-        except UpstreamError as error:
-            reason = str(error)
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.StreamClosed(
-                        **event_log.of_stream(opening),
-                        outcome="closed",
-                        reason=stream.reason or reason,
-                        bytes_from_sandbox=None if end is None else head + end.bytes_ab,
-                        bytes_to_sandbox=None if end is None else end.bytes_ba,
-                        seconds=trio.current_time() - began,
-                    )
-                )
 
     def _epoch_for(self, opening: Opening) -> Epoch:
         epoch = self.state.epoch
@@ -379,7 +365,11 @@ class RemoteViewer:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                devices = self.devices
+                reply = devices and await devices.serve(epoch, request)
+                if not reply:
+                    raise InternalError(f"there is no handler for {request}")
+                return reply
 
     async def _start(
         self, host: Host, epoch: Epoch, request: m.Start

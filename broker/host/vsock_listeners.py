@@ -3,21 +3,29 @@
 The kernel's vsock has one port space for the whole host, so it is the peer's
 CID that says whose connection this is.  A CID without a lease gets nothing,
 not even a byte.
+
+A port is the first program's that listens on it, whichever user's it is.  The
+broker listens on the privileged ports as well where it may, its own guests
+obey only a broker that proves their launch (``peers.launch_secret``), and a
+port that another program has is an event and a notification.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import trio
 
 from broker.audit import schema
 from broker.core import limits
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
-from broker.core.services import CID_ANY, PORTS
-from broker.host.admission import Admission, accept
+from broker.core.services import CID_ANY, LOW_PORTS, PORTS
+from broker.host.admission import FULL_PAUSE, Admission
 from broker.link.addresses import VsockEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
@@ -26,34 +34,81 @@ from broker.services.event_log import Journal
 from broker.services.hangup import hang_up
 
 
-async def open_vsock_listeners() -> dict[ServiceName, Listener]:
-    """Listen on every service's port.
+class PortTakenError(SetupError):
+    """Another program listens on one of our AF_VSOCK ports."""
 
-    Raises SetupError when the kernel has no vsock or a port is taken.
+    def __init__(self, service: ServiceName, port: int) -> None:
+        super().__init__(
+            f"another program listens on vsock port {port}, which is {service}'s",
+            hint="guests with a launch secret do not obey it, others do: stop them, "
+            "find the program ('sudo ss --vsock -lp') and end it",
+        )
+        self.service = service
+        self.port = port
+
+
+@dataclass(frozen=True)
+class VsockPorts:
+    """What we listen on."""
+
+    listeners: tuple[tuple[ServiceName, Listener], ...]
+    privileged: bool
+    """Also on LOW_PORTS, which no other user's program can take."""
+    taken: PortTakenError | None = None
+    """A port above 1023 that another program has; LOW_PORTS serve instead."""
+
+
+async def open_vsock_listeners() -> VsockPorts:
+    """Listen on every service's port, and on its privileged one where we may.
+
+    Raises SetupError when the kernel has no vsock, PortTakenError when another
+    program listens on a port and no privileged one serves in its place.
     """
-    listeners: dict[ServiceName, Listener] = {}
-    try:
-        for service, port in PORTS.items():
-            listeners[service] = await open_listener(VsockEndpoint(CID_ANY, port))
-    except BaseException:
-        for listener in listeners.values():
-            listener.close()
-        raise
-    return listeners
+    with ExitStack() as undo:
+        low = await _open_all(LOW_PORTS, undo, {errno.EACCES})
+        skip = {errno.EADDRINUSE} if low else set[int]()
+        high = await _open_all(PORTS, undo, skip)
+        missing = [service for service in PORTS if service not in dict(high)]
+        taken = [PortTakenError(service, PORTS[service]) for service in missing]
+        undo.pop_all()
+    return VsockPorts((*low, *high), bool(low), taken[0] if taken else None)
+
+
+async def _open_all(
+    ports: Mapping[ServiceName, int], undo: ExitStack, skip: set[int]
+) -> list[tuple[ServiceName, Listener]]:
+    """Listen on these ports, but for those that end in an error of ``skip``."""
+    found: list[tuple[ServiceName, Listener]] = []
+    for service, port in ports.items():
+        place = VsockEndpoint(CID_ANY, port)
+        try:
+            listener = await open_listener(place, backlog=limits.VSOCK_BACKLOG)
+        except SetupError as error:
+            cause = error.__cause__
+            number = cause.errno if isinstance(cause, OSError) else None
+            if number in skip:
+                continue
+            # guard: a taken port is an alarm
+            if number == errno.EADDRINUSE:
+                raise PortTakenError(service, port) from error
+            raise
+        undo.callback(listener.close)
+        found.append((service, listener))
+    return found
 
 
 async def serve_vsock(
-    listeners: dict[ServiceName, Listener],
+    listeners: Sequence[tuple[ServiceName, Listener]],
     doors_of: Callable[[VsockClaim], Admission | None],
     log: Journal,
 ) -> None:
     """Hand each connection to the doors of its CID's lease, until cancelled."""
     try:
         async with trio.open_nursery() as nursery:
-            for service, listener in listeners.items():
+            for service, listener in listeners:
                 nursery.start_soon(_serve_one, service, listener, doors_of, log)
     finally:
-        for listener in listeners.values():
+        for _, listener in listeners:
             listener.close()
 
 
@@ -65,22 +120,39 @@ async def _serve_one(
 ) -> None:
     async with trio.open_nursery() as nursery:
         while True:
-            conn = await accept(listener)
             try:
-                facts = credentials.vsock_facts(conn)
-            except (RefusedError, OSError) as error:
-                await _refuse(service, conn, "", str(error), log)
+                # guard: one reading empties the shared backlog
+                batch = await listener.accept_batch(limits.VSOCK_BATCH)
+            except UpstreamError:
+                await trio.sleep(FULL_PAUSE)
                 continue
-            doors = doors_of(VsockClaim(facts.netns, facts.cid))
-            if doors is None:
-                reason = "no lease names this CID"
-                await _refuse(service, conn, f"cid {facts.cid}", reason, log)
-            elif doors.waiting >= limits.BACKLOG:
-                # What the kernel's backlog does for listeners of their own.
-                reason = "too many connections wait for a decision"
-                await _refuse(service, conn, f"cid {facts.cid}", reason, log)
-            else:
-                nursery.start_soon(doors.offer, service, conn)
+            for conn in batch:
+                # A task for each: the backlog is shared by all machines, so
+                # nothing that one connection waits for may hold it up.
+                nursery.start_soon(_offer, service, conn, doors_of, log)
+
+
+async def _offer(
+    service: ServiceName,
+    conn: socket.socket,
+    doors_of: Callable[[VsockClaim], Admission | None],
+    log: Journal,
+) -> None:
+    try:
+        facts = credentials.vsock_facts(conn)
+    except (RefusedError, OSError) as error:
+        await _refuse(service, conn, "", str(error), log)
+        return
+    doors = doors_of(VsockClaim(facts.netns, facts.cid))
+    if doors is None:
+        reason = "no lease names this CID"
+        await _refuse(service, conn, f"cid {facts.cid}", reason, log)
+    elif doors.waiting >= limits.BACKLOG:
+        # What the kernel's backlog does for listeners of their own.
+        reason = "too many connections wait for a decision"
+        await _refuse(service, conn, f"cid {facts.cid}", reason, log)
+    else:
+        await doors.offer(service, conn)
 
 
 async def _refuse(

@@ -1,7 +1,7 @@
 """What broker and guest agent say to each other on ``vitrail.Agent``.
 
 JSON objects with a ``type`` key, one in each frame (``core.frames``).  The
-guest's side is ``shims/vitrail_guest.py``, which repeats this table because a
+guest's side is ``shims/guest``, which repeats this table because a
 shim imports nothing of ours; a test holds the two together.
 
 A guest's message is decoded in the sandbox's jailed worker and again, from

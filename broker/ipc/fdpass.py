@@ -64,6 +64,10 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
         problem = f"a message longer than {size} bytes"
     elif strange:
         problem = "ancillary data that is no file descriptor"
+    # guard: no descriptors without a byte
+    if fds and not data:
+        # A caller takes empty data for the end and would forget them.
+        problem = "file descriptors without a byte"
     if problem:
         close_all(fds)
         raise PeerError(f"the peer sent {problem}")

@@ -43,7 +43,8 @@ class TransferWait(_Message, frozen=True, tag="transfer-wait"):
 class TransferSend(_Message, frozen=True, tag="transfer-send"):
     """Permitted: pass the entries on to the pipe that comes with this.
 
-    ``file_size``, ``size`` and ``files`` are the most that may pass.
+    ``file_size``, ``size`` and ``files`` are the most that may pass, ``name`` is
+    the first one's: what was asked about, and so what was decided about.
     """
 
     stream: _Count
@@ -51,10 +52,14 @@ class TransferSend(_Message, frozen=True, tag="transfer-send"):
     size: _Count
     files: _Count
     single: bool
+    name: _Text = ""
 
 
 class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
-    """Give the program the content of the pipe that comes with this."""
+    """Give the program the content of the pipe that comes with this.
+
+    ``announced``: bytes, as the sender claims.  ``back``: see ``GuestDelivery``.
+    """
 
     stream: _Count
     source: _Text
@@ -62,6 +67,9 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
     file_size: _Count
     size: _Count
     files: _Count
+    name: _Text = ""
+    announced: _Count = 0
+    back: _Text = ""
 
 
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
@@ -95,12 +103,16 @@ class TransferMoved(_Message, frozen=True, tag="transfer-moved"):
 
 
 class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
-    """The bytes have ended: whole, or for a ``reason``.  The program still waits."""
+    """The bytes have ended: whole, or for a ``reason``.  The program still waits.
+
+    ``sha256``: of a single file's content; empty for several.
+    """
 
     stream: _Count
     size: _Count
     files: _Count
     reason: _Text = ""
+    sha256: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class TransferClosed(_Message, frozen=True, tag="transfer-closed"):

@@ -2,7 +2,7 @@
 
 JSON objects with a ``type`` key, one in each frame (``core.frames``), on the ports
 of ``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.  The other
-side is ``shims/vitrail_files.py``, which repeats the tables because a shim imports
+side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.
 """
 
@@ -48,6 +48,8 @@ class OpenFile(_Message, frozen=True, tag="open-file"):
     size: _Count
     mime: _Mime = ""
     target: _Target = ""
+    edit: bool = False
+    """Changes are to come back: the rule needs ``return=yes``."""
 
 
 class CopyFiles(_Message, frozen=True, tag="copy"):
@@ -68,7 +70,26 @@ class Take(_Message, frozen=True, tag="take"):
     token: Token
 
 
-Ask: TypeAlias = OpenUrl | OpenFile | CopyFiles | Take
+class ReturnFile(_Message, frozen=True, tag="return"):
+    """An edited file goes back to where it came from; its entry follows the answer."""
+
+    token: Token
+    size: _Count
+
+
+class GiveFiles(_Message, frozen=True, tag="give"):
+    """A program that the broker has started in this sandbox sends its files.
+
+    They were copied or dragged to another sandbox; entries follow the answer.
+    """
+
+    token: Token
+    name: _Name
+    files: _Count
+    size: _Count
+
+
+Ask: TypeAlias = OpenUrl | OpenFile | CopyFiles | Take | ReturnFile | GiveFiles
 
 
 # -- to the sandbox ---------------------------------------------------------------
@@ -104,10 +125,14 @@ class GuestDelivery(_Message, frozen=True, tag="delivery"):
     """Answer to ``take``: entries follow, from the sandbox ``source``.
 
     ``open``: the file is to be opened, else kept below ``~/Incoming/SOURCE``.
+    ``size``: the bytes that were announced.  ``back``: the token by which a changed
+    file may be returned; empty where it may not.
     """
 
     source: _Text
     open: bool
+    size: _Count = 0
+    back: _Text = ""
 
 
 Reply: TypeAlias = (

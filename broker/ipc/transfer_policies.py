@@ -37,6 +37,14 @@ GUEST: Mapping[str, ChannelPolicy] = {
     "take": _ask(
         "a look into a table", "The content sent to it, with the token; once."
     ),
+    "return": _ask(
+        "a look into a table",
+        "A file that was sent here to be edited is replaced at its sender; once.",
+    ),
+    "give": _ask(
+        "a look into a table, then a decision",
+        "Files that the person pasted or dropped are kept where a rule says so; once.",
+    ),
     "wait": _reply("before the answer", "Learns that a person or a start is awaited."),
     "go": _reply("after the decision", "Learns that it is permitted."),
     "refused": _reply("last", "Learns the reason, with the rule's place."),

@@ -65,6 +65,21 @@ class Listener:
                 conn.settimeout(0)
                 return conn
 
+    async def accept_batch(self, most: int) -> list[socket.socket]:
+        """Return the next connection and those that wait behind it, up to ``most``.
+
+        For a backlog that several sandboxes share: it is emptied before other
+        tasks run, so that one that fills it has not filled it for the others.
+        Owned by the caller, as with ``accept``, which raises the same.
+        """
+        taken = [await self.accept()]
+        with contextlib.suppress(OSError):  # an empty backlog; or see the next call
+            while len(taken) < most:
+                conn, _ = self.sock.accept()
+                conn.settimeout(0)
+                taken.append(conn)
+        return taken
+
     def hand_over(self) -> None:
         """Let go of the socket, which another process has; keep the path."""
         self.sock.close()

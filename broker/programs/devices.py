@@ -17,6 +17,7 @@ import rich_click as click
 import trio
 
 from broker.core.errors import SetupError, VitrailError
+from broker.core.escape import displayed
 from broker.host.devices.client import SOCKET
 from broker.host.devices.records import load_records
 from broker.host.devices.service import Service, listen
@@ -48,7 +49,7 @@ def main(user: str, records: Path, path: Path, source: str | None) -> None:
     try:
         trio.run(partial(_run, user, records, path, source))
     except VitrailError as error:
-        sys.exit(f"vitrail-devices: {error.diagnostics()}")
+        sys.exit(f"vitrail-devices: {displayed(error.diagnostics())}")
 
 
 async def _run(user: str, records: Path, path: Path, source: str | None) -> None:
@@ -57,8 +58,10 @@ async def _run(user: str, records: Path, path: Path, source: str | None) -> None
     except KeyError:
         raise SetupError(f"no user is named '{user}'") from None
     os.umask(0o077)
-    service = Service(partial(load_records, records))
     with listen(path, owner) as listener:
+        service = Service(
+            partial(load_records, records), state=path.parent / "exported"
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(service.run, listener, source=source))
             click.echo("vitrail-devices: ready", err=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from broker.host.broker import run_host
 from broker.link.wire_types import Role
-from broker.programs.start import Run, parser_for, run_broker
+from broker.programs.start import Run, add_unjailed, parser_for, run_broker
 from broker.relay.process import PumpHandle
 from broker.services.link.config import load_link_config
 from broker.services.runtime import Options
@@ -22,6 +22,7 @@ _NAME = "vitrail-host"
 def main() -> None:
     """Entry point; exits with 1 and a sentence when it cannot start."""
     parser = parser_for(_NAME, "Vitrail's broker for the machine that owns the VMs")
+    add_unjailed(parser)
     parser.add_argument(
         "--connect",
         default="",

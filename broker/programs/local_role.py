@@ -11,6 +11,7 @@ from functools import partial
 
 import trio
 
+from broker.control.api import BrokerApi
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
 from broker.host.launches import LaunchControl, Launches
@@ -47,7 +48,12 @@ async def run_local(
 
 
 class LocalControl(
-    LeaseControl, LaunchControl, PersonControl, DeviceControl, SharedControl
+    LeaseControl,
+    LaunchControl,
+    PersonControl,
+    DeviceControl,
+    SharedControl,
+    BrokerApi,
 ):
     """Implements ``control.api.BrokerApi`` where host and viewer are one."""
 
@@ -76,6 +82,8 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         records=lambda: ground.records.now,
         reload=ground.records.reload,
     )
+    # By name at the time: the viewer sets it when it runs.
+    host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
     source = DeviceHost(host.qmp_of)
     host.role.standby = source.standby
     desk = viewer.devices = DeviceDesk(

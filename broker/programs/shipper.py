@@ -15,6 +15,7 @@ import trio
 
 from broker.audit.ship.service import serve
 from broker.core.errors import VitrailError
+from broker.core.escape import displayed
 from broker.core.paths import find_paths
 
 _PATIENCE = 2.0
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         trio.run(_main)
     except VitrailError as error:
-        sys.stderr.write(f"vitrail-shipper: {error.diagnostics()}\n")
+        sys.stderr.write(f"vitrail-shipper: {displayed(error.diagnostics())}\n")
         sys.exit(1)
 
 

@@ -16,6 +16,7 @@ import trio
 
 from broker.core.activation import VARIABLES, take_activated
 from broker.core.errors import SetupError, VitrailError, sole
+from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.launch.process.core_files import forbid_core_files
 from broker.relay.process import PumpHandle, start_pump
@@ -37,7 +38,7 @@ def parser_for(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_unjailed(parser: argparse.ArgumentParser) -> None:
-    """The word of those that have workers."""
+    """The word of those that have workers or virtual machines."""
     parser.add_argument(
         "--allow-unjailed-workers",
         action="store_true",
@@ -60,7 +61,7 @@ def run_broker(
         error = sole(group)
         if not isinstance(error, VitrailError):
             raise
-        sys.stderr.write(f"{program}: {error.diagnostics()}\n")
+        sys.stderr.write(f"{program}: {displayed(error.diagnostics())}\n")
         sys.exit(1)
 
 

@@ -463,7 +463,9 @@ class RelayEngine:
             ab.held,
             ba.held,
             self._now - stream.began,
-            self._now - stream.active,
+            # The C part reads the clock itself: a stream that it adopted in this
+            # turn was active after the turn began.
+            max(0.0, self._now - stream.active),
             ab.mode,
             ba.mode,
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from types import MappingProxyType
+from typing import Protocol
 
 import trio
 
 from broker import __version__
 from broker.control import api
+from broker.control.methods import Elsewhere
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
@@ -44,6 +46,9 @@ class Shared:
 
 class SharedControl:
     """The part of ``control.api.BrokerApi`` that no role lacks."""
+
+    elsewhere: Mapping[str, Elsewhere] = MappingProxyType({})
+    """The methods that a role lacks, by their name on the wire."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -114,62 +119,18 @@ class SharedControl:
         return api.AuditPruneAnswer(removed=removed)
 
 
-class WithoutDevices:
-    """The device methods of a role that hands out no devices: each one refuses."""
+NO_DEVICES = Elsewhere(
+    "this broker hands out no devices",
+    "type it on the viewer, which decides; it lists this host's devices",
+)
+WITHOUT_DEVICES = dict.fromkeys(("Devices", "DeviceAttach", "DeviceDetach"), NO_DEVICES)
+"""For the table of a role that hands out no devices."""
 
-    async def devices(self) -> api.DevicesAnswer:
-        """Not here.  Raises RefusedError."""
-        _no_devices()
-
-    async def attach_device(
-        self, caller: api.Caller, request: api.DeviceAttachRequest
-    ) -> api.DeviceAnswer:
-        """Not here.  Raises RefusedError."""
-        del caller, request
-        _no_devices()
-
-    async def detach_device(
-        self, caller: api.Caller, request: api.DeviceDetachRequest
-    ) -> api.DeviceAnswer:
-        """Not here.  Raises RefusedError."""
-        del caller, request
-        _no_devices()
-
-
-def _no_devices() -> NoReturn:
-    raise RefusedError(
-        "this broker hands out no devices",
-        hint="vitrail-local hands them out, where host and viewer are one machine",
-    )
-
-
-class WithoutLaunches:
-    """The launch methods of a role that binds no launches: each one refuses."""
-
-    async def prepare_launch(
-        self, caller: api.Caller, request: api.LaunchPrepareRequest
-    ) -> api.LaunchAnswer:
-        """Not here.  Raises RefusedError."""
-        del caller, request
-        _no_launches()
-
-    async def bind_launch(
-        self, caller: api.Caller, request: api.LaunchBindRequest
-    ) -> api.LeaseItem:
-        """Not here.  Raises RefusedError."""
-        del caller, request
-        _no_launches()
-
-    async def end_launch(
-        self, caller: api.Caller, request: api.LaunchEndRequest
-    ) -> None:
-        """Not here.  Raises RefusedError."""
-        del caller, request
-        _no_launches()
-
-
-def _no_launches() -> NoReturn:
-    raise RefusedError(
+WITHOUT_LAUNCHES = dict.fromkeys(
+    ("LaunchPrepare", "LaunchBind", "LaunchEnd"),
+    Elsewhere(
         "this broker leases no containers and boxes by their launchers",
-        hint="vitrail-local does, where host and viewer are one machine",
-    )
+        "vitrail-local does, where host and viewer are one machine",
+    ),
+)
+"""For the table of a role that binds no launches."""

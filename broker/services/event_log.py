@@ -89,6 +89,10 @@ class Journal:
         """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
         return self._store.namer.content_digest(content)
 
+    def digest(self, content: bytes) -> str:
+        """Return the keyed hash of what is to be compared, not shown."""
+        return self._store.namer.digest(content)
+
     def warnings(self) -> list[str]:
         """What ``brokerctl status`` should warn of."""
         if not self._lost:

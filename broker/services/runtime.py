@@ -22,10 +22,10 @@ from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.settings import AuditMode, Settings, load_settings
 from broker.audit.store import Store, open_store
-from broker.control.api import BrokerApi
+from broker.control.methods import RoleControl
 from broker.control.server import refuse_second, serve
 from broker.core.errors import UpstreamError
-from broker.core.paths import Paths
+from broker.core.paths import Paths, require_private
 from broker.core.stderr_log import log_stderr
 from broker.relay.process import PumpHandle
 from broker.services.checkpoints import CheckpointWitness, JournalTeller, Sealing
@@ -85,6 +85,7 @@ async def open_runtime(
     for directory in (paths.runtime, paths.sandbox("x").parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
+    require_private(paths)
     # First of all: "a broker runs already" is what a person can use; the log's
     # "another broker writes here" would come before it otherwise.
     if "control" not in options.sockets:
@@ -130,7 +131,7 @@ async def open_runtime(
 
 async def serve_until_asked(
     ground: Runtime,
-    api: BrokerApi,
+    api: RoleControl,
     ready: Callable[[], None],
     end: Callable[[], Awaitable[None]],
 ) -> None:

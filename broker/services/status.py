@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 import trio
@@ -18,13 +18,13 @@ from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.relay.contract import StreamStatistics
 from broker.services.link.status import LinkState
+from broker.services.process_memory import read_memory
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.shipping import Shipping
 from policy.records.loader import RecordSet
 
 _PROBLEM_CHARACTERS = 1000
 """Of one problem with a record; a path in it may hold any byte."""
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class StreamCount:
 
 
 @dataclass
-class StatusCollector:
-    """Collects the answer; a role overrides the parts in which it has more."""
+class StatusCollector(ABC):
+    """Collects the answer; a role has the three abstract parts, and may have more."""
 
     role: str
     """``local``, ``host`` or ``viewer``."""
@@ -95,17 +95,17 @@ class StatusCollector:
             problems=problem_lines(records),
         )
 
+    @abstractmethod
     async def sandboxes(self) -> list[api.SandboxStatus]:
         """The sandboxes that this role knows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leases(self) -> list[api.LeaseStatus]:
         """The live leases."""
-        raise NotImplementedError
 
+    @abstractmethod
     def streams(self) -> list[tuple[Opening, float]]:
         """Streams and when each began (seconds since 1970)."""
-        raise NotImplementedError
 
     async def worker_counts(self) -> Mapping[int, StreamCount]:
         """Streams that end in workers; none where there are no workers."""
@@ -187,19 +187,4 @@ async def _with_memory(
 
 
 def _memories(pids: list[int]) -> list[int]:
-    return [_memory(pid) for pid in pids]
-
-
-def _memory(pid: int) -> int:
-    """The process's proportional share of memory in bytes (smaps_rollup, Pss).
-
-    0 when it has ended, or is not ours to look at.
-    """
-    try:
-        text = (_PROC / str(pid) / "smaps_rollup").read_text("ascii")
-    except OSError:
-        return 0
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return [read_memory(pid).proportional for pid in pids]

@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
 import trio
 
 from broker.audit import schema
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.services import event_log
 from broker.services.event_log import Journal
+from broker.services.pump_supervisor import PumpSupervisor
+
+_CUT = "cut"
+
+
+@dataclass
+class Outcome:
+    """How a stream ended; as it is here, when it is cut."""
+
+    reason: str = _CUT
+    counts: tuple[int, int] | None = None
+    """Bytes from and to the sandbox, if they were counted."""
 
 
 class StreamEvents:
-    """The events of a sandbox's streams, in the viewer's log."""
+    """The events of a sandbox's streams, in this broker's log."""
 
     def __init__(self, log: Journal) -> None:
         self._log = log
 
-    async def opened(self, opening: Opening, mode: str) -> None:
-        """Before its first byte; raises when the log takes no events."""
+    @asynccontextmanager
+    async def carry(
+        self, opening: Opening, mode: str, began: float
+    ) -> AsyncIterator[Outcome]:
+        """Write the stream's events around the block that carries it.
+
+        The first one is on disk before the block begins; raises when the log takes
+        no events.  The last one is written however the block ends, with what the
+        block has put into the outcome or raised.  ``began`` is trio's time of its arrival.
+        """
         await self._log.require(
             schema.StreamOpened(**event_log.of_stream(opening), mode=mode)
         )
+        outcome = Outcome()
+        try:
+            yield outcome
+        except VitrailError as error:
+            if outcome.reason == _CUT:
+                outcome.reason = str(error)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._closed(opening, outcome, began)
 
     async def refused(self, opening: Opening, reason: str) -> None:
         """It was let in, and then nothing came of it."""
@@ -30,22 +65,37 @@ class StreamEvents:
             )
         )
 
-    async def closed(
-        self,
-        opening: Opening,
-        counts: tuple[int, int] | None,
-        reason: str,
-        began: float,
-    ) -> None:
-        """Its end: bytes from and to the sandbox, if they were counted."""
-        from_sandbox, to_sandbox = counts or (None, None)
+    async def _closed(self, opening: Opening, outcome: Outcome, began: float) -> None:
+        from_sandbox, to_sandbox = outcome.counts or (None, None)
         await self._log.note(
             schema.StreamClosed(
                 **event_log.of_stream(opening),
                 outcome="closed",
-                reason=reason,
+                reason=outcome.reason,
                 bytes_from_sandbox=from_sandbox,
                 bytes_to_sandbox=to_sandbox,
                 seconds=trio.current_time() - began,
             )
         )
+
+
+async def relay_stream(
+    pump: PumpSupervisor,
+    opening: Opening,
+    fds: tuple[int, int],
+    outcome: Outcome,
+    *,
+    head: int = 0,
+) -> None:
+    """Have the pump move a stream's bytes; returns at its end, with the outcome set.
+
+    The descriptors, the sandbox's first, are the pump's from here on.  ``head`` is the
+    number of bytes that were sent on before.
+    """
+    try:
+        end = await pump.relay(*fds, name=str(opening.stream))
+    except UpstreamError as error:
+        outcome.reason = str(error)
+    else:
+        outcome.reason = end.describe()
+        outcome.counts = end.bytes_ab + head, end.bytes_ba

@@ -38,6 +38,9 @@ _CONTAINERS = frozenset(
     {"application/zip", "application/gzip", "application/x-ole-storage"}
 )
 
+# Compressed pictures: .svgz.
+_MEDIA_CONTAINERS = frozenset({"application/gzip"})
+
 
 def sniffed(head: bytes) -> str:
     """Return the type that the first bytes say, or nothing."""
@@ -71,3 +74,22 @@ def refuse_contents(name: str, head: bytes) -> None:
         raise RefusedError(f"the content is {found}, the name says {said}")
     if said == "application/pdf" and found != said:
         raise RefusedError(f"the content is not {said}")
+
+
+_DISGUISES = ("image/", "audio/", "video/", "application/pdf")
+"""Types whose names promise that the file runs nothing."""
+
+
+def refuse_disguise(name: str, head: bytes) -> None:
+    """Raise RefusedError where a copied file is not what its name promises.
+
+    Less is asked of a copy than of a file that is opened: programs and archives may
+    be copied, and pictures often have the ending of another picture format.
+    """
+    found, said = sniffed(head), claimed(name)
+    if not found or not said.startswith(_DISGUISES):
+        return
+    both = found.startswith("image/") and said.startswith("image/")
+    # guard: disguised files of a copy
+    if found != said and not both and found not in _MEDIA_CONTAINERS:
+        raise RefusedError(f"the content of {name} is {found}, the name says {said}")

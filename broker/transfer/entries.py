@@ -19,7 +19,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError
+from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.ipc.framing import encode_frame
 from broker.transfer.file_names import take_file_name
 
@@ -65,6 +65,8 @@ class Quota:
     files: int
     single: bool = False
     """One file only, as when it is to be opened."""
+    name: str = ""
+    """What the first entry is called, as in the request; empty: any name."""
 
 
 def entry_frame(entry: Entry) -> bytes:
@@ -110,6 +112,17 @@ class EntryReader:
             if entry is not None:
                 yield entry
 
+    @property
+    def left(self) -> int:
+        """Bytes of the current file that have not been read."""
+        return self._left
+
+    def skip(self, size: int) -> None:
+        """So many bytes of the current file were passed on without being read here."""
+        if size > self._left:
+            raise InternalError("more bytes passed on than the file has")
+        self._left -= size
+
     def _fill(self, data: memoryview) -> memoryview:
         """Take no more than the frame that is being read needs."""
         wanted = _LENGTH.size
@@ -142,6 +155,9 @@ class EntryReader:
             self.ended = True
             return
         path = tuple(take_file_name(name.encode()) for name in entry.path)
+        # guard: what was asked about is what comes
+        if not self.files and self._quota.name not in {"", path[0]}:
+            raise RefusedError("the first file has another name than was asked about")
         # guard: entries in order
         if path[:-1] not in self._directories:
             raise PeerError("an entry comes before its directory")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from types import MappingProxyType
 
 from broker.control import api
-from broker.core.errors import RefusedError
-from broker.services.control import (
-    Shared,
-    SharedControl,
-    WithoutDevices,
-    WithoutLaunches,
-)
+from broker.control.methods import Elsewhere
+from broker.services.control import WITHOUT_LAUNCHES, Shared, SharedControl
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
+from broker.viewer.devices.control import DeviceControl
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -122,40 +120,22 @@ class PersonControl:
         return clipboard_status(self._person.viewer.clipboard)
 
 
-class ViewerControl(PersonControl, WithoutLaunches, WithoutDevices, SharedControl):
-    """Implements ``control.api.BrokerApi`` on the viewer of two machines."""
+_LEASES = Elsewhere(
+    "this broker is a viewer: it gives no leases",
+    "type it on the host, which owns the machines",
+)
+ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
+    {"LeaseAcquire": _LEASES, "LeaseRelease": _LEASES, **WITHOUT_LAUNCHES}
+)
+"""The methods of a broker that owns machines."""
 
-    def __init__(self, shared: Shared, person: PersonParts) -> None:
+
+class ViewerControl(PersonControl, DeviceControl, SharedControl):
+    """What the control socket serves on the viewer of two machines."""
+
+    elsewhere = ELSEWHERE
+
+    def __init__(self, shared: Shared, person: PersonParts, desk: DeviceDesk) -> None:
         super().__init__(shared)
         self._person = person
-
-    async def lease(
-        self, caller: api.Caller, request: api.LeaseRequest
-    ) -> api.LeaseItem:
-        """Not here: the host does it.  Raises RefusedError."""
-        del caller, request
-        _refuse()
-
-    async def hold_lease(
-        self,
-        caller: api.Caller,
-        request: api.LeaseRequest,
-        emit: api.Emit[api.LeaseItem],
-    ) -> api.LeaseItem:
-        """Not here: the host does it.  Raises RefusedError."""
-        del caller, request, emit
-        _refuse()
-
-    async def release(
-        self, caller: api.Caller, request: api.LeaseReleaseRequest
-    ) -> None:
-        """Not here: the host does it.  Raises RefusedError."""
-        del caller, request
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise RefusedError(
-        "this broker is a viewer: it gives no leases",
-        hint="type it on the host, which owns the machines",
-    )
+        self._desk = desk

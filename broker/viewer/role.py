@@ -25,7 +25,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated
 from broker.link.contract import Host
 from broker.services import event_log
 from broker.services.hangup import given, hang_up, when_hung_up
@@ -222,10 +222,8 @@ class ViewerRole:
             self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
-        try:
+        with isolated():  # a mistake of ours must not end every sandbox
             await step()
-        except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
-            log_exception(error)
 
     async def _forget_grants(self) -> None:
         while True:
@@ -323,7 +321,7 @@ class ViewerRole:
             raise RefusedError("the lease is not one that was announced here")
         if opening.service in TRANSFERS:
             # The request decides, and it is read by the sandbox's worker.
-            with guest.place():
+            with guest.streams.place():
                 await self.opening.stream(guest, opening, conn, status.take)
             return
         request = Request(
@@ -339,7 +337,7 @@ class ViewerRole:
             return
         windows = opening.service == DISPLAY
         with (
-            guest.display_open() if windows else contextlib.nullcontext(),
+            guest.streams.display_open() if windows else contextlib.nullcontext(),
             contextlib.ExitStack() as asking,
             trio.CancelScope() as gone,
         ):
@@ -358,7 +356,7 @@ class ViewerRole:
                 async with self.decider.permit(request, on_ask=on_ask):
                     allowed = True
                     asking.close()
-                    with guest.place():
+                    with guest.streams.place():
                         await self._carry(guest, opening, conn, status)
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
@@ -372,13 +370,13 @@ class ViewerRole:
     ) -> None:
         if opening.service == AGENT:
             await status.say()
-            await guest.agent_stream(opening, conn, task_status=status)
+            await guest.streams.agent(opening, conn, task_status=status)
         elif opening.service == DISPLAY and opening.direct:
             await status.say()
-            await guest.wayland_stream(opening, conn, task_status=status)
+            await guest.streams.wayland(opening, conn, task_status=status)
         elif opening.service == DISPLAY:
             await status.say()
-            await guest.display_stream(opening, conn, task_status=status)
+            await guest.streams.display(opening, conn, task_status=status)
         elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
             with guest.sound.places.one():
                 await self._carry_raw(opening, conn, status)

@@ -8,6 +8,7 @@ reaches the other side that the rules for names and sizes do not accept.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager, suppress
 import trio
 
 from broker.core import limits
-from broker.core.errors import InternalError, PeerError, RefusedError, VitrailError
+from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
 from broker.ipc import fdpass
 from broker.ipc import transfer as messages
@@ -24,11 +25,13 @@ from broker.ipc.framing import FrameReader
 from broker.ipc.transfer_guest import (
     Ask,
     CopyFiles,
+    GiveFiles,
     Go,
     GuestDelivery,
     OpenFile,
     OpenUrl,
     Reply,
+    ReturnFile,
     Take,
     TransferDone,
     TransferProgress,
@@ -37,22 +40,21 @@ from broker.ipc.transfer_guest import (
     decode_ask,
     reply_frame,
 )
-from broker.transfer.contents import refuse_contents
-from broker.transfer.entries import (
-    End,
-    Entry,
-    EntryReader,
-    FileEntry,
-    Quota,
-    entry_frame,
-)
+from broker.transfer.entries import EntryReader, Quota, entry_frame
 from broker.transfer.file_names import take_file_name
+from broker.transfer.heads import HeadCheck
 from broker.transfer.urls import take_url
+from broker.worker.transfer_pipes import (
+    read_pipe,
+    splice_into,
+    splice_out_of,
+    write_pipe,
+)
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5
-_HEAD_BYTES = 512
-"""Of a file that is to be opened; its type is seen by then."""
+_SPLICE_BYTES = 1 << 16
+"""Of a file, left after its head: they go on without being copied into this process."""
 
 
 class WorkerTransfers:
@@ -106,6 +108,7 @@ class _Stream:
             tuple[messages.ToWorker, tuple[int, ...]]
         ](8)
         self._moved = 0.0
+        self._hash = hashlib.sha256()
         self._broken = False
         """Its files were broken off, and it may not know that yet."""
         self.from_guest = 0
@@ -222,9 +225,10 @@ class _Stream:
             fdpass.close_all(fds)
             raise InternalError("bytes are to be moved without a pipe")
         single = isinstance(order, messages.TransferSend) and order.single
-        quota = Quota(order.file_size, order.size, order.files, single)
+        quota = Quota(order.file_size, order.size, order.files, single, order.name)
         reader = EntryReader(quota)
         reason = ""
+        self._hash = hashlib.sha256()
         try:
             await step(order, reader, fds[0])
         except VitrailError as error:
@@ -236,25 +240,43 @@ class _Stream:
         finally:
             os.close(fds[0])
         self._broken = bool(reason)
-        passed = messages.TransferPassed(self.number, reader.size, reader.files, reason)
+        passed = messages.TransferPassed(
+            self.number,
+            reader.size,
+            reader.files,
+            reason,
+            self._hash.digest() if single else b"",
+        )
         await self._say(passed)
 
     async def _pass(
         self, order: messages.ToWorker, reader: EntryReader, pipe: int
     ) -> None:
         """From the program into the pipe."""
+        single = isinstance(order, messages.TransferSend) and order.single
         os.set_blocking(pipe, False)
         await self._answer(Go())
-        heads = _Heads(order)
+        heads = HeadCheck(single=single)
         while not reader.ended:
             with _patience():
-                untrusted_data = await self._receive(limits.TRANSFER_READ_BYTES)
-                if not untrusted_data:
-                    raise PeerError("it hung up before the end of its files")
-                for item in reader.feed(untrusted_data):
-                    for part in heads.take(item):
-                        await _write(pipe, part)
+                # A single file is hashed, so its bytes are needed here.
+                if not single and not heads.looking and reader.left >= _SPLICE_BYTES:
+                    self.from_guest += await splice_into(reader, self._sock, pipe)
+                else:
+                    await self._pass_read(heads, reader, pipe)
             await self._tell_moved(reader)
+
+    async def _pass_read(
+        self, heads: HeadCheck, reader: EntryReader, pipe: int
+    ) -> None:
+        untrusted_data = await self._receive(limits.TRANSFER_READ_BYTES)
+        if not untrusted_data:
+            raise PeerError("it hung up before the end of its files")
+        for item in reader.feed(untrusted_data):
+            if heads.single and isinstance(item, bytes):
+                self._hash.update(item)
+            for part in heads.take(item):
+                await write_pipe(pipe, part)
 
     async def _deliver(
         self, order: messages.ToWorker, reader: EntryReader, pipe: int
@@ -263,24 +285,32 @@ class _Stream:
         if not isinstance(order, messages.TransferDeliver):
             raise InternalError("a delivery without its order")
         os.set_blocking(pipe, False)
-        await self._answer(GuestDelivery(order.source, order.open))
+        await self._answer(
+            GuestDelivery(order.source, order.open, order.announced, order.back)
+        )
         while not reader.ended:
             with _patience():
-                untrusted_data = await _read(pipe)
-                if not untrusted_data:
-                    raise PeerError("the sender broke it off")
-                for item in reader.feed(untrusted_data):
-                    await self._send(
-                        item if isinstance(item, bytes) else entry_frame(item)
-                    )
+                if reader.left >= _SPLICE_BYTES:
+                    self.to_guest += await splice_out_of(reader, pipe, self._sock)
+                else:
+                    await self._deliver_read(reader, pipe)
+            await self._tell_moved(reader, answer=False)
 
-    async def _tell_moved(self, reader: EntryReader) -> None:
+    async def _deliver_read(self, reader: EntryReader, pipe: int) -> None:
+        untrusted_data = await read_pipe(pipe)
+        if not untrusted_data:
+            raise PeerError("the sender broke it off")
+        for item in reader.feed(untrusted_data):
+            await self._send(item if isinstance(item, bytes) else entry_frame(item))
+
+    async def _tell_moved(self, reader: EntryReader, *, answer: bool = True) -> None:
         now = trio.current_time()
         if now - self._moved < _MOVED_SECONDS:
             return
         self._moved = now
         await self._say(messages.TransferMoved(self.number, reader.size, reader.files))
-        await self._answer(TransferProgress(reader.size))
+        if answer:  # a program that receives gets entries, with nothing between them
+            await self._answer(TransferProgress(reader.size))
 
     # -- the connection -----------------------------------------------------------------
 
@@ -302,49 +332,20 @@ class _Stream:
             await self._send(reply_frame(reply))
 
 
-class _Heads:
-    """Looks at the beginning of a file that is to be opened, before it goes on."""
-
-    def __init__(self, order: messages.ToWorker) -> None:
-        self._looking = isinstance(order, messages.TransferSend) and order.single
-        self._file: FileEntry | None = None
-        self._head = b""
-
-    def take(self, item: Entry | bytes) -> list[bytes]:
-        """Return the frames to pass on now.  Raises RefusedError for a false name."""
-        if not self._looking:
-            return [item if isinstance(item, bytes) else entry_frame(item)]
-        if isinstance(item, FileEntry):
-            self._file = item
-            return []
-        if isinstance(item, bytes):
-            self._head += item
-        whole = self._file is None or isinstance(item, End)
-        if not whole and len(self._head) < min(_HEAD_BYTES, self._size):
-            return []
-        self._looking = False
-        parts = []
-        if self._file is not None:
-            # guard: content looked at first
-            refuse_contents(self._file.path[-1], self._head)
-            parts = [entry_frame(self._file), self._head]
-        return [*parts, entry_frame(item)] if isinstance(item, End) else parts
-
-    @property
-    def _size(self) -> int:
-        return self._file.size if self._file is not None else 0
-
-
 def _checked(untrusted_ask: Ask) -> Ask:
     """Return the request with its address or name in the one form that goes on."""
     match untrusted_ask:
         case OpenUrl(url=untrusted_url, target=target):
             # guard: address checked in the worker
             return OpenUrl(take_url(untrusted_url, None).canonical, target)
-        case OpenFile(name=untrusted_name) | CopyFiles(name=untrusted_name):
+        case (
+            OpenFile(name=untrusted_name)
+            | CopyFiles(name=untrusted_name)
+            | GiveFiles(name=untrusted_name)
+        ):
             # guard: name checked in the worker
             take_file_name(untrusted_name.encode())
-        case Take():
+        case Take() | ReturnFile():
             pass  # a token, whose form was checked when it was decoded
     return untrusted_ask
 
@@ -352,22 +353,3 @@ def _checked(untrusted_ask: Ask) -> Ask:
 def _patience() -> AbstractContextManager[trio.CancelScope]:
     """Give a transfer up in which nothing moves; raises trio.TooSlowError."""
     return trio.fail_after(limits.TRANSFER_STALL_SECONDS)
-
-
-async def _write(pipe: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(pipe, view) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(pipe)
-        except BrokenPipeError:
-            raise RefusedError("the receiver broke it off") from None
-
-
-async def _read(pipe: int) -> bytes:
-    while True:
-        try:
-            return os.read(pipe, limits.TRANSFER_READ_BYTES)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(pipe)

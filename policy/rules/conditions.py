@@ -70,7 +70,8 @@ class RuleLimits:
 
     ``gesture``: the person must have acted in the source's window within so
     many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
-    an answer may be kept.
+    an answer may be kept.  ``returns`` (the key ``return``): whether a file that
+    was opened for editing may be replaced by what comes back.
     """
 
     max_size: int | None = None
@@ -78,6 +79,7 @@ class RuleLimits:
     ttl: int | None = None
     gesture: int | None = None
     remember: str | None = None
+    returns: bool | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return those that are set, by the key that sets them."""
@@ -86,8 +88,17 @@ class RuleLimits:
             value = getattr(self, item.name)
             if value is not None:
                 shown = list(value) if isinstance(value, RateCondition) else value
-                found[item.name.replace("_", "-")] = shown
+                found[_KEY_OF_FIELD.get(item.name, item.name)] = shown
         return found
+
+
+_FIELD_OF_KEY = MappingProxyType({"max-size": "max_size", "return": "returns"})
+_KEY_OF_FIELD = MappingProxyType({name: key for key, name in _FIELD_OF_KEY.items()})
+
+
+def limits_of(found: dict[str, Any]) -> RuleLimits:
+    """Return the limits of these keys and values."""
+    return RuleLimits(**{_FIELD_OF_KEY.get(k, k): v for k, v in found.items()})
 
 
 NO_MATCH = Match()
@@ -144,6 +155,10 @@ def _rate(text: str) -> object:
 
 def _one_of(*words: str) -> Callable[[str], object]:
     return lambda text: text if text in words else None
+
+
+def _yes_or_no(text: str) -> object:
+    return {"yes": True, "no": False}.get(text)
 
 
 _GRANTS = frozenset({"allow", "ask"})
@@ -240,6 +255,13 @@ KEYS = MappingProxyType(
             "no, stream or session",
             _one_of("no", "stream", "session"),
             "how long an answer may be kept",
+        ),
+        "return": ConditionKey(
+            LIMIT,
+            _GRANTS,
+            "yes or no",
+            _yes_or_no,
+            "whether a file opened for editing may come back changed",
         ),
         "mode": ConditionKey(
             MODE,

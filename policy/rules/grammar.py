@@ -24,7 +24,7 @@ from policy.rules.conditions import (
     NO_LIMITS,
     NO_MATCH,
     Match,
-    RuleLimits,
+    limits_of,
     match_of,
 )
 from policy.rules.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
@@ -352,12 +352,12 @@ def _parameters(
         seen.add(key)
     match = {key: value for key, value in ours.items() if KEYS[key].kind == MATCH}
     rest = {
-        key.replace("-", "_"): value
+        key: value
         for key, value in ours.items()
         if key not in match and KEYS[key].kind != MODE
     }
     made["match"] = match_of(match) if match else NO_MATCH
-    made["limits"] = RuleLimits(**rest) if rest else NO_LIMITS
+    made["limits"] = limits_of(rest) if rest else NO_LIMITS
     made["observe"] = ours.get("mode") == "observe"
     made["attach"] = ours.get("attach")
     return made

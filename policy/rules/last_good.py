@@ -79,6 +79,7 @@ def written(rule: Rule) -> str:
         "ttl": f"{more.ttl}s" if more.ttl is not None else None,
         "gesture": f"{more.gesture}s" if more.gesture is not None else None,
         "remember": more.remember,
+        "return": {True: "yes", False: "no", None: None}[more.returns],
         "mode": "observe" if rule.observe else None,
         "attach": rule.attach,
     }

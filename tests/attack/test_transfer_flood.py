@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from shims import vitrail_files
+from shims.files import protocol
 from tests.integration.test_opening import sandboxes
 
 pytestmark = pytest.mark.skipif(
@@ -27,7 +27,7 @@ async def ask(address: str, number: int, ended: list[int]) -> None:
     with suppress(OSError, trio.BrokenResourceError):
         async with await trio.open_unix_socket(address) as stream:
             url = f"https://example.org/{number}"
-            await stream.send_all(vitrail_files.frame({"type": "open-url", "url": url}))
+            await stream.send_all(protocol.frame({"type": "open-url", "url": url}))
             async for _ in stream:
                 pass
     ended.append(number)

@@ -17,8 +17,11 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import PIPE, spawn
-from shims import vitrail_files
-from shims.vitrail_files import Store, TransferError, entries, frame, keep
+from shims.files.edited import Edited
+from shims.files.protocol import TransferError, frame
+from shims.files.sending import Walk, entries
+from shims.files.store import ORIGIN_ATTRIBUTE, Store, keep
+from tests.kit.shims import files_program
 
 KILLS = 30
 SEED = 18
@@ -123,7 +126,7 @@ def test_files_are_plain_and_say_where_they_come_from(top):
     for path in (top / "a", top / "d/x"):
         assert path.stat().st_mode & 0o7777 == 0o600
         try:
-            mark = os.getxattr(path, vitrail_files.ORIGIN_ATTRIBUTE)
+            mark = os.getxattr(path, ORIGIN_ATTRIBUTE)
         except OSError:
             continue  # a file system without them
         assert mark == b"vitrail:work"
@@ -189,12 +192,12 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     (source / "d").mkdir(parents=True)
     for number in range(300):
         (source / "d" / str(number)).write_bytes(bytes(5000))
-    data = b"".join(entries(vitrail_files.Walk([str(source)])))
+    data = b"".join(entries(Walk([str(source)])))
     dice = random.Random(SEED)
     argv = [
         sys.executable,
         "-I",
-        vitrail_files.__file__,
+        files_program(),
         "store",
         str(top),
         "work",
@@ -217,3 +220,54 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     assert whole, "no kill came while something was half done"
     Store(str(top), "work", 0).close()
     assert seen(top) == []
+
+
+def edited(path, data, meanwhile=None):
+    """What is kept when a file of this content comes back."""
+    way = Edited(str(path))
+    if meanwhile is not None:
+        meanwhile()
+    entry = frame({"type": "file", "path": ["x"], "size": len(data)})
+    return way.replace(io.BytesIO(entry + data + frame({"type": "end"})), "work")
+
+
+def test_a_returned_file_that_is_the_same_leaves_no_version(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("x")
+    before = path.stat().st_ino
+    assert "unchanged" in edited(path, b"x")
+    assert (path.stat().st_ino, os.listdir(tmp_path)) == (before, ["a"])
+
+
+def test_a_returned_file_goes_through_no_link_that_was_put_there_meanwhile(tmp_path):
+    path, secret = tmp_path / "a", tmp_path / "secret"
+    path.write_text("x")
+    secret.write_text("secret")
+
+    def link():
+        path.unlink()
+        path.symlink_to(secret)
+
+    assert "changed here, too" in edited(path, b"new", link)
+    assert (secret.read_text(), path.is_symlink()) == ("secret", True)
+    assert (tmp_path / "a (edited)").read_text() == "new"
+
+
+@pytest.mark.parametrize("cut", [3, 20, -20, -1])
+def test_a_returned_file_that_breaks_off_leaves_nothing(tmp_path, cut):
+    path = tmp_path / "a"
+    path.write_text("x")
+    way = Edited(str(path))
+    data = frame({"type": "file", "path": ["x"], "size": 9}) + b"different"
+    data += frame({"type": "end"})
+    with pytest.raises(TransferError):
+        way.replace(io.BytesIO(data[:cut]), "work")
+    assert (path.read_text(), os.listdir(tmp_path)) == ("x", ["a"])
+
+
+def test_a_returned_program_is_not_executable(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("x")
+    path.chmod(0o4755)
+    edited(path, b"new")
+    assert path.stat().st_mode & 0o7777 == 0o644

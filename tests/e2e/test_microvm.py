@@ -92,7 +92,7 @@ async def test_qemu_is_confined_and_told_nothing(place):
                 if process is vm.vmm
                 else [os.fsencode(n) for n in hybrid_environment()]
             )
-            assert given == [b"PATH", *ours]
+            assert given == [b"PATH", *ours, b"PWD"]
         assert stat.S_IMODE(vm.directory.stat().st_mode) == 0o700
         state = vm.directory / "vm.json"
         assert stat.S_IMODE(state.stat().st_mode) == 0o600

@@ -19,9 +19,10 @@ import trio
 from broker.core import limits
 from broker.ipc import agent
 from broker.launch.process.spawn import spawn
+from tests.kit.shims import guest_program
 from tests.kit.vm.agent_broker import AgentBroker
 
-SHIM = Path(__file__).parents[2] / "shims/vitrail_guest.py"
+SHIM = Path(guest_program())
 needs_waypipe = pytest.mark.skipif(
     shutil.which("waypipe") is None, reason="waypipe is not installed"
 )

@@ -65,7 +65,7 @@ async def test_what_programs_open_goes_where_the_rules_send_it():
 
         personal.opens(
             "text/plain",
-            f"sh -c 'stat -c %a-%s $0 > {out}-file; cat $0 >> {out}-file' %f",
+            f"sh -c 'stat -c %a-%s $0 > {out}; cat $0 >> {out}; mv {out} {out}-file' %f",
         )
         (work.home / "notes.txt").write_text("some notes")
         code, said = await work.command("vitrail-open", "notes.txt")
@@ -183,3 +183,71 @@ async def test_the_person_opens_and_copies():
         assert (personal.home / "Incoming/work/x").read_text() == "from work"
         begun = [e for e in w.events("transfer.begin") if "sandbox" not in e]
         assert [e["target"] for e in begun] == ["personal"] * 3
+
+
+EDITS = """\
+vitrail.OpenFile * work     @default allow target=personal max-size=1M return=yes
+vitrail.OpenFile * @adminvm personal allow return=yes
+"""
+
+
+async def test_an_edited_file_comes_back():
+    async with sandboxes(EDITS) as (w, work, personal):
+        personal.opens("text/plain", "sh -c 'echo more >> $0' %f")
+        notes = work.home / "notes.txt"
+        notes.write_text("some notes\n")
+        notes.chmod(0o640)
+        code, said = await work.command("vitrail-open", "--edit", "notes.txt")
+        assert (code, "previous version is notes.txt~" in said) == (0, True), said
+        assert notes.read_text() == "some notes\nmore\n"
+        assert notes.stat().st_mode & 0o7777 == 0o640
+        assert (work.home / "notes.txt~").read_text() == "some notes\n"
+        returned = await w.wait_event("transfer.returned", sandbox="work")
+        assert (returned["target"], returned["bytes"]) == ("personal", 16)
+        assert len({returned["before"], returned["after"]}) == 2
+        assert sorted(os.listdir(work.home)) == ["notes.txt", "notes.txt~"]
+
+        mine = w.base / "mine.txt"
+        mine.write_text("mine\n")
+        for want in ("mine\nmore\n", "mine\nmore\nmore\n"):
+            code, said = await run_cli(
+                w, "open", "--edit", "--in", "personal", f"{mine}"
+            )
+            assert (code, "replaced" in said) == (0, True), said
+            assert mine.read_text() == want
+        kept = [(w.base / f"mine.txt{n}").read_text() for n in ("~", ".~2~")]
+        assert kept == ["mine\n", "mine\nmore\n"]
+
+
+async def test_a_file_that_was_not_changed_or_was_changed_here_stays():
+    async with sandboxes(EDITS) as (w, work, personal):
+        notes = work.home / "notes.txt"
+        notes.write_text("x")
+        personal.opens("text/plain", "true %f")
+        code, said = await work.command("vitrail-open", "--edit", "notes.txt")
+        assert (code, "unchanged" in said) == (0, True), said
+        assert os.listdir(work.home) == ["notes.txt"]
+        # An editor that changes it, while its owner does so here.
+        both = f"sh -c 'echo theirs > $0; echo mine > {notes}' %f"
+        personal.opens("text/markdown", both)
+        notes = notes.rename(work.home / "notes.md")
+        both = both.replace("notes.txt", "notes.md")
+        personal.opens("text/markdown", both)
+        code, said = await work.command("vitrail-open", "--edit", "notes.md")
+        assert (code, "was changed here, too" in said) == (0, True), said
+        assert notes.read_text() == "mine\n"
+        assert (work.home / "notes.md (edited)").read_text() == "theirs\n"
+        assert not w.events("transfer.returned", bytes=0)
+
+
+async def test_nothing_comes_back_without_a_rule():
+    async with sandboxes() as (w, work, personal):
+        personal.opens("text/plain", "sh -c 'echo more >> $0' %f")
+        (work.home / "notes.txt").write_text("x")
+        code, said = await work.command("vitrail-open", "--edit", "notes.txt")
+        assert (code, "return=yes" in said) == (1, True), said
+        mine = w.base / "mine.txt"
+        mine.write_text("mine")
+        code, said = await run_cli(w, "open", "--edit", "--in", "personal", f"{mine}")
+        assert (code, "return=yes" in said) == (1, True), said
+        assert (mine.read_text(), os.listdir(work.home)) == ("mine", ["notes.txt"])

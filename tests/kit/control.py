@@ -48,6 +48,7 @@ from broker.control.api import (
     WindowsRequest,
     WindowStatus,
 )
+from broker.control.methods import TABLE, Elsewhere
 from broker.control.server import serve
 from broker.core.errors import RefusedError
 
@@ -111,6 +112,15 @@ class ScriptedBroker:
     pid: int = field(default_factory=os.getpid)
     """Of its process, as ``version`` tells it."""
     ended: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def elsewhere(self) -> dict[str, Elsewhere]:
+        reason = Elsewhere("the test's broker does not answer this", "")
+        return {
+            name: reason
+            for name, row in TABLE.items()
+            if not hasattr(self, row.handler)
+        }
 
     async def version(self) -> Version:
         return Version(version="0.1.0", role="local", pid=self.pid)

@@ -19,7 +19,7 @@ import trio
 from broker.control.api import LeaseRequest
 from broker.core.services import PORTS
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
-from shims import vitrail_guest
+from tests.kit.shims import guest_program
 from tests.kit.world import record
 
 RECORD = """\
@@ -125,7 +125,7 @@ async def _one(w, name, nursery, top):
         door = folder / "door" / str(PORTS[service])
         env[variable] = f"unix:{door}"
         await nursery.start(_carry, door, f"{base}_{PORTS[service]}")
-    argv = [sys.executable, "-I", vitrail_guest.__file__]
+    argv = [sys.executable, "-I", guest_program()]
     child = spawn(
         argv,
         env=env | {"VITRAIL_RUNTIME": str(folder / "runtime")},

@@ -42,9 +42,20 @@ class Seal:
         """Size of the head on disk, -1: none."""
         self._signed = -1
         """Size of the head in the transaction that runs."""
+        self._unnoted = False
+        """Whether the key's file does not know the head on disk."""
 
     def sign_head(self, tree: Growing) -> None:
-        """Put the head for this tree into the transaction that runs."""
+        """Put the head for this tree into the transaction that runs.
+
+        Raises OSError when the newest size of the commit before could not be
+        noted, and still cannot: no more than one commit is ever unknown to the
+        key's file.
+        """
+        if self._unnoted:
+            # guard: a size that was not noted stops the next commit
+            self._file.record_newest(self._head)
+            self._unnoted = False
         self._remove_head()
         signed = self._signed_note(tree, head=True)
         row = (tree.size, "head", time.time_ns(), signed)
@@ -65,11 +76,16 @@ class Seal:
     def committed(self) -> None:
         """The transaction with ``sign_head`` is on disk.
 
-        Raises OSError when the newest size cannot be noted.
+        A disk that refuses the newest size makes the next ``sign_head`` fail, and
+        not this: the events are committed, and an error here would report
+        events as lost that are in the log.
         """
         self._head = self._signed
-        # guard: the newest size follows each commit
-        self._file.record_newest(self._head)
+        try:
+            # guard: the newest size follows each commit
+            self._file.record_newest(self._head)
+        except OSError:
+            self._unnoted = True
 
     def close(self) -> None:
         """Make the newest size durable, and close the key's file.

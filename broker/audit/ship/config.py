@@ -36,6 +36,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.paths import read_config
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
@@ -152,7 +153,7 @@ def find_config(directories: Sequence[Path]) -> Path | None:
 def load_config(path: Path) -> ShipConfig:
     """Read it.  Raises SetupError with the file's name and what to do."""
     try:
-        config = msgspec.toml.decode(path.read_bytes(), type=ShipConfig)
+        config = msgspec.toml.decode(read_config(path), type=ShipConfig)
     except OSError as error:
         raise SetupError(f"{error.strerror}", where=str(path)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -274,17 +276,40 @@ def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
         people = show.output in {"short", "cat"}
         (sys.stdout if people else sys.stderr).write(f"-- cursor: {cursor}\n")
     if show.cursor_file is not None:
-        fresh = show.cursor_file.with_name(f"{show.cursor_file.name}.new")
+        _keep_cursor(show.cursor_file, cursor)
+
+
+def _keep_cursor(path: Path, cursor: str) -> None:
+    """Replace the file of the cursor; follows no link.  Raises SetupError.
+
+    The file may be in a directory that several users write to.
+    """
+    try:
+        # A file of a name that nobody knows before, made by us and of mode 0600.
+        fd, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            fresh.write_text(f"{cursor}\n")
-            fresh.replace(show.cursor_file)
-        except OSError as error:
-            raise SetupError(f"the cursor cannot be kept: {error}") from error
+            with os.fdopen(fd, "w") as file:
+                file.write(f"{cursor}\n")
+            # guard: the cursor's file replaces a link
+            Path(fresh).replace(path)
+        except BaseException:
+            Path(fresh).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SetupError(f"the cursor cannot be kept: {error}") from error
+
+
+_CURSOR_BYTES = 4096
 
 
 def _read_cursor(path: Path) -> str:
+    # guard: the cursor's file is read through no link
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        return path.read_text().strip()
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise click.UsageError("--cursor-file: not a regular file")
+            return file.read(_CURSOR_BYTES).decode().strip()
     except FileNotFoundError:
         return ""  # the first time
     except (OSError, UnicodeDecodeError) as error:

@@ -119,7 +119,7 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
 
 
 async def check_bubblewrap(context: Context) -> Sequence[Finding]:
-    """The jail of waypipe's client."""
+    """The jail of QEMU, vhost-device-vsock and waypipe's client."""
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:

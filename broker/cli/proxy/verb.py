@@ -20,6 +20,7 @@ from broker.cli import render
 from broker.cli.proxy import pulse, wayland
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
+from broker.core.escape import displayed
 from broker.link.endpoints import (
     Endpoint,
     Listener,
@@ -244,7 +245,7 @@ def _report_failure(order: Order, error: VitrailError) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(displayed(line) + "\n")
     sys.stderr.flush()
 
 

@@ -12,7 +12,7 @@ import trio
 from broker.control import client
 from broker.control.client import Client
 from broker.core.errors import SetupError, VitrailError
-from broker.core.paths import Paths, find_paths
+from broker.core.paths import Paths, find_paths, require_private
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
 
@@ -39,6 +39,8 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
     Raises SetupError that says how to start one when none runs.
     """
     where = find_paths() if paths is None else paths
+    # guard: brokerctl looks at the runtime directory
+    require_private(where)
     async with client.open_client(where.control, start=_how(where)) as connection:
         yield connection
 

@@ -15,7 +15,7 @@ import trio
 from broker.control.client import Client, open_client
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.core.paths import Paths
+from broker.core.paths import Paths, require_private
 from broker.launch.process.spawn import STDOUT, Child, our_program, spawn, wait_ended
 
 _READY_SECONDS = 30.0
@@ -69,6 +69,7 @@ async def ensure_broker(
 
     Raises UpstreamError with the broker's own words when it does not start.
     """
+    require_private(paths)
     if await _answers(paths):
         return False
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -14,12 +14,11 @@ from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.status import memory_of
 from broker.control.api import (
     Nothing,
-    PendingAnswer,
     Status,
-    WindowsAnswer,
     WindowsRequest,
 )
 from broker.control.blocking import BlockingClient
+from broker.control.methods import PENDING, STATUS, WINDOWS
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 
@@ -106,15 +105,15 @@ def _used(pid: int) -> float | None:
 
 def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
     """Ask the broker and the log.  Raises VitrailError when it cannot be asked."""
-    status = client.call("Status", Nothing(), Status)
+    status = client.call(STATUS, Nothing())
     windows: dict[str, list[Window]] = {}
     questions: tuple[WaitingQuestion, ...] = ()
     with suppress(RefusedError):  # a host has no screen and no dialogs
-        found = client.call("Windows", WindowsRequest(), WindowsAnswer)
+        found = client.call(WINDOWS, WindowsRequest())
         for one in found.windows:
             window = Window(one.window, printable(one.title), one.focused)
             windows.setdefault(one.sandbox, []).append(window)
-        pending = client.call("Pending", Nothing(), PendingAnswer)
+        pending = client.call(PENDING, Nothing())
         questions = tuple(
             WaitingQuestion(q.id, printable(f"{q.sandbox}: {q.words}", 200))
             for q in pending.questions

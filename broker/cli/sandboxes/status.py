@@ -16,6 +16,7 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.control.api import Nothing, SandboxStatus, Status
 from broker.control.blocking import open_blocking
+from broker.control.methods import STATUS
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -50,7 +51,7 @@ def _ask() -> Status:
     """The status.  Raises SetupError that says how to start a broker."""
     try:
         with open_blocking(find_paths().control) as client:
-            return client.call("Status", Nothing(), Status)
+            return client.call(STATUS, Nothing())
     except SetupError:
         # Which broker this machine has takes a look into its files.
         from broker.cli.run.connect import ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from rich.text import Text
@@ -16,13 +16,12 @@ from typing_extensions import override
 from broker.cli import render
 from broker.cli.sandboxes.snapshot import Cpu, Row, Snapshot, take
 from broker.control.api import (
-    Nothing,
     QuestionAnswerRequest,
-    StopAnswer,
     StopRequest,
     WindowCloseRequest,
 )
 from broker.control.blocking import open_blocking
+from broker.control.methods import ANSWER, STOP, WINDOW_CLOSE, Method
 from broker.core.errors import VitrailError
 
 _EVERY = 1.0
@@ -122,7 +121,7 @@ class Screen(App[str]):
             return
         self._stopping = ""
         request = StopRequest(sandbox=row.name)
-        self._order("Stop", request, f"{row.name} is gone", StopAnswer)
+        self._order(STOP, request, f"{row.name} is gone")
 
     def action_kill(self) -> None:
         """End the newest window of the selected sandbox."""
@@ -131,14 +130,14 @@ class Screen(App[str]):
             return
         window = row.windows[-1]
         request = WindowCloseRequest(sandbox=row.name, window=window.number)
-        self._order("WindowClose", request, f"window {window.number} is gone")
+        self._order(WINDOW_CLOSE, request, f"window {window.number} is gone")
 
     def action_answer(self, allow: bool) -> None:  # noqa: FBT001 -- Textual calls it
         """Answer the oldest question."""
         questions = self._snapshot.questions if self._snapshot else ()
         if questions:
             request = QuestionAnswerRequest(id=questions[0].id, allow=allow)
-            self._order("Answer", request, "allowed" if allow else "denied")
+            self._order(ANSWER, request, "allowed" if allow else "denied")
 
     def action_mute(self) -> None:
         """Mute the selected sandbox, or let it be heard again."""
@@ -168,15 +167,14 @@ class Screen(App[str]):
 
     def _order(
         self,
-        method: str,
+        method: Method[Any, Any],
         request: msgspec.Struct,
         done: str,
-        answer: type[msgspec.Struct] = Nothing,
     ) -> None:
         def order() -> None:
             try:
                 with open_blocking(self._path) as client:
-                    client.call(method, request, answer)
+                    client.call(method, request)
             except VitrailError as error:
                 self._tell(str(error), severity="error")
             else:

@@ -12,6 +12,8 @@ class OpenRequest(ApiRequest, frozen=True, kw_only=True):
     url: str | None = None
     path: str | None = None
     """Absolute; of a file that is to be opened."""
+    edit: bool | None = None
+    """With ``path``: it is replaced by what comes back, where a rule says so."""
     copy: list[str] | None = None
     """Absolute; files and directories that are kept in ``~/Incoming`` there."""
     sandbox: str | None = None
@@ -24,3 +26,5 @@ class OpenItem(ApiAnswer, frozen=True, kw_only=True):
     progress: Progress | None = None
     sandbox: str = ""
     """Where it was opened or kept."""
+    detail: str = ""
+    """The result, for the person: what became of an edited file."""

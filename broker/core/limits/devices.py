@@ -40,6 +40,18 @@ DEVICE_STANDBY_PER_SANDBOX = 4
 DEVICE_HELPER_MESSAGE_BYTES = 65536
 """A message between a broker and ``vitrail-devices``; a device has a few KiB."""
 
+DEVICE_LIST_BYTES = 131072
+"""All devices in one answer.  A packet must fit into a socket's send buffer
+(212,992 bytes by default), or no device could be listed or attached any more;
+a device with few interfaces has 600 bytes."""
+
+DEVICE_KINDS = 8
+"""Kinds of interfaces that a device's title names."""
+
+SECURITY_KEY_CONNECTIONS = 4
+"""Connections of one sandbox to the security key; each has a process of its own.
+The guest's program keeps one."""
+
 DEVICE_HELPER_CLIENTS = 8
 """Brokers of one machine that are connected to ``vitrail-devices`` at once."""
 

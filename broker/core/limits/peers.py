@@ -32,6 +32,21 @@ DISPLAY_HEADER_SECONDS = 5.0
 it is there.  It is sent with connecting, so it takes milliseconds; before it no
 process is started for the connection and nothing of it goes to the pump."""
 
+LAUNCH_PROOF_SECONDS = 5.0
+"""From accept to the proof that a guest belongs to the launch of its lease: two
+messages of some bytes, which its agent sends at once."""
+
+VSOCK_BACKLOG = 4096
+"""listen(2) backlog of an AF_VSOCK port, which all machines share: the kernel
+resets what is beyond it, regardless of which machine filled it.  As much as
+net.core.somaxconn allows by default; it is emptied at once (VSOCK_BATCH)."""
+
+VSOCK_BATCH = 256
+"""Connections taken from the shared backlog before anything else runs."""
+
+VSOCK_RETRY_SECONDS = 5.0
+"""Between two attempts to listen on ports that another program has taken."""
+
 REFUSALS_LOGGED_PER_SECOND = 1
 """Equal refusals of one peer beyond this are counted into one event."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,13 @@ import msgspec
 import trio
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    sole,
+)
 from broker.devices import messages
 from broker.ipc import fdpass
 
@@ -43,17 +50,24 @@ class DeviceClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, trio.MemorySendChannel[DeviceReply]] = {}
         self._lock = trio.Lock()
+        self._late: trio.Nursery | None = None
         self.closed = trio.Event()
 
     async def run(self) -> None:
         """Hand out replies and news until the connection ends; raises UpstreamError then."""
         try:
-            while True:
-                await trio.lowlevel.wait_readable(self._sock)
-                self._take()
-        except (OSError, PeerError) as error:
-            raise UpstreamError(f"vitrail-devices: {error}") from error
+            async with trio.open_nursery() as nursery:
+                self._late = nursery
+                while True:
+                    await trio.lowlevel.wait_readable(self._sock)
+                    self._take()
+        except ExceptionGroup as group:
+            error = sole(group)
+            if isinstance(error, OSError | PeerError):
+                raise UpstreamError(f"vitrail-devices: {error}") from error
+            raise error from error.__cause__
         finally:
+            self._late = None
             self.closed.set()
             for waiting in self._waiting.values():
                 waiting.close()
@@ -88,7 +102,18 @@ class DeviceClient:
                 if waiting is not None:
                     waiting.send_nowait(DeviceReply(reply, fd))
                     return -1
+                # guard: a late device is taken back
+                if isinstance(reply, messages.Attached) and self._late is not None:
+                    self._late.start_soon(self._give_back, reply.attachment)
         return fd
+
+    async def _give_back(self, attachment: str) -> None:
+        """Detach what came after its task was cancelled or had given up.
+
+        Its permission is over, and no other part knows that the guest has it.
+        """
+        with suppress(RefusedError, UpstreamError):  # it has ended by itself
+            await self.detach(attachment)
 
     async def _ask(
         self, request: messages.Request, kind: type[_Reply], fds: tuple[int, ...] = ()

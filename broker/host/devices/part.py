@@ -236,10 +236,12 @@ class DeviceHost:
     ) -> Attachment:
         made, node = await client.node(number, lease.sandbox, lease.id)
         stack.callback(os.close, node)
-        attachment = self._made(stack, client, made.attachment, "qemu")
         device = QemuDevice(qmp, made.attachment)
-        await device.attach(node)
+        # Behind the other one at the end: QEMU gives a device back to this
+        # machine's drivers, and where that is strict it is unauthorized before.
         stack.push_async_callback(_quietly, device)
+        attachment = self._made(stack, client, made.attachment, "qemu")
+        await device.attach(node)
         return attachment
 
     def _made(

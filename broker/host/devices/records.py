@@ -14,6 +14,8 @@ rules (``policy.records.device``), and a keyboard or hub must be named here too.
 
 from __future__ import annotations
 
+import os
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +78,7 @@ def facts_of(device: Device) -> DeviceFacts:
 def load_records(path: Path) -> DeviceRecords:
     """Return the records of a file.  Raises SetupError with the place of a mistake."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_FILE_BYTES + 1)
+        content = _content(path)
     except FileNotFoundError:
         return DeviceRecords()
     except OSError as error:
@@ -90,6 +91,27 @@ def load_records(path: Path) -> DeviceRecords:
         return _records(tomllib.loads(content.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, DeviceError) as error:
         raise SetupError(str(error), where=str(path)) from error
+
+
+def _content(path: Path) -> bytes:
+    """Return the file's bytes.  Raises OSError, SetupError when others may write it.
+
+    Without waiting for a FIFO's other end: this process must stay able to take
+    devices back.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise SetupError("is not a regular file", where=str(path))
+        # guard: records are the administrator's
+        if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
+            raise SetupError(
+                "other users may write to it",
+                where=str(path),
+                hint="'chown root' and 'chmod 644' it: it bounds what leaves this machine",
+            )
+        return file.read(_FILE_BYTES + 1)
 
 
 def _records(found: dict[str, object]) -> DeviceRecords:

@@ -49,6 +49,7 @@ from broker.launch.image.build_room import (
 from broker.launch.image.packages import Archive, find_archive
 from broker.launch.image.store import Image, ImageSpec, Manifest
 from broker.launch.process.spawn import spawn
+from shims.bundle import guest_agent
 
 EPOCH = 1_600_000_000
 """Newest time of a file in an image (SOURCE_DATE_EPOCH): a constant, because
@@ -112,7 +113,7 @@ async def _build(
         versions=files.read_versions(work / "boot" / "packages"),
         built=time.time(),
         digest=digest,
-        agent=hashlib.sha256(store.guest_agent()).hexdigest(),
+        agent=hashlib.sha256(guest_agent()).hexdigest(),
         recipe=store.recipe(),
     )
     shutil.rmtree(work / "boot")
@@ -140,7 +141,7 @@ async def _bootstrap(
     """Run mmdebstrap: ``root.tar`` and ``boot.tar`` below ``work``."""
     scratch = make_scratch(paths, spec.name)
     agent = work / "vitrail_guest.py"
-    agent.write_bytes(store.guest_agent())
+    agent.write_bytes(guest_agent())
     env = {
         "PATH": f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
         "HOME": os.environ.get("HOME", "/"),

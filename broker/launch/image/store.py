@@ -8,12 +8,12 @@ machines that run keep the files they have open.
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import os
 import re
 import shutil
 import time
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from broker.launch.image.initramfs import agent_overlay
+from shims.bundle import guest_agent, with_constants
 
 DEFAULT_NAME = "default"
 DEFAULT_SUITE = "trixie"
@@ -48,8 +48,6 @@ BOOT_MARKER = b"vitrail: kernel up"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SUITE = re.compile(r"[a-z][a-z0-9-]{0,40}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,100}")
-_GUEST_AGENT = "vitrail_guest.py"
-_GUEST_FILES = "vitrail_files.py"
 
 
 def take_image_name(name: str) -> str:
@@ -155,31 +153,39 @@ class Image:
         files = (self.kernel, self.initrd, self.root)
         return sum(path.stat().st_blocks * 512 for path in files)
 
-    def write_initrd(self, directory: Path) -> Path:
+    def write_initrd(
+        self, directory: Path, settings: Mapping[str, str] | None = None
+    ) -> Path:
         """Return the initramfs to boot with, with the agent that we ship.
 
-        When the image was made with another agent, a copy that brings the
-        current one is written below ``directory``; so a new agent needs no
-        new image.
+        When the image was made with another agent, or the agent gets
+        ``settings`` of this launch (see ``launch_settings``), a copy that
+        brings it is written below ``directory``, readable for us alone; so a
+        new agent needs no new image.
         """
-        shim = guest_agent()
+        shim = with_constants(guest_agent().decode(), settings or {}).encode()
         if hashlib.sha256(shim).hexdigest() == self.manifest.agent:
             return self.initrd
+        # The module that builds images is needed nowhere else in a broker.
+        from broker.launch.image.initramfs import agent_overlay
+
         path = directory / "initrd"
-        path.write_bytes(self.initrd.read_bytes() + agent_overlay(shim))
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            file.write(self.initrd.read_bytes() + agent_overlay(shim))
         return path
 
 
-def guest_agent() -> bytes:
-    """Return the source of the guest agent that belongs to this broker.
+def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
+    """Return the constants by which an agent knows its launch.
 
-    The program for files and links goes along inside it: the initramfs of every
-    image, older ones included, brings one file.
+    In the initramfs, because a kernel's command line is in the VMM's, which
+    every local user can read.  ``privileged``: whether the broker listens on
+    the ports below 1024.
     """
-    agent = (resources.files("shims") / _GUEST_AGENT).read_bytes()
-    tool = (resources.files("shims") / _GUEST_FILES).read_bytes()
-    packed = base64.b64encode(zlib.compress(tool, 9)).decode("ascii")
-    return agent + f'FILES_TOOL = "{packed}"\n'.encode()
+    low = {"LAUNCH_LOW_PORTS": "yes"} if privileged else {}
+    return {"LAUNCH_SECRET": secret.hex(), **low}
 
 
 def recipe() -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -20,7 +21,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.console import ConsoleLog
-from broker.launch.microvm.network import UserNetwork, start_user_network
 from broker.launch.microvm.qemu_arguments import (
     Accel,
     Network,
@@ -46,8 +46,11 @@ from broker.launch.microvm.vsock_backend import (
     open_kernel_vsock,
     start_hybrid_vsock,
 )
-from broker.launch.process.identity import Tracked, spawn_helper
+from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import listen_unix
+
+if TYPE_CHECKING:
+    from broker.launch.microvm.network import UserNetwork
 
 __all__ = [
     "Accel",
@@ -72,6 +75,8 @@ class Tools:
     vhost_device_vsock: Path | None
     """None: use the kernel's /dev/vhost-vsock."""
     passt: Path | None = None
+    allow_unjailed: bool = False
+    """Where the jail of QEMU cannot be built, run it without one, and warn."""
 
 
 async def start_vm(
@@ -96,9 +101,9 @@ async def start_vm(
         await _refuse_running(spec)
         async with AsyncExitStack() as undo:
             undo.callback(remove_files, spec.directory)
-            plan = _Plan(spec, tools, undo)
+            plan = _Plan(spec, tools, undo, on_loss)
             await plan.start_helpers(cid, quarantine)
-            vm = plan.start_qemu(on_loss)
+            vm = await plan.start_qemu()
             await _connect(vm, nursery)
             undo.pop_all()
             return vm
@@ -113,9 +118,10 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
     except UpstreamError as error:
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             code = await vm.vmm.wait()
-            raise UpstreamError(
-                f"QEMU did not start (code {code}): {vm.vmm.words}"
-            ) from error
+            from broker.launch.microvm.vmm_jail import explain
+
+            failed = UpstreamError(f"QEMU did not start (code {code}): {vm.vmm.words}")
+            raise explain(failed, vm.vmm.words) from error
         raise
 
 
@@ -137,10 +143,17 @@ async def _refuse_running(spec: VmSpec) -> None:
 class _Plan:
     """A machine on its way up: started processes, and how to undo that."""
 
-    def __init__(self, spec: VmSpec, tools: Tools, undo: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        spec: VmSpec,
+        tools: Tools,
+        undo: AsyncExitStack,
+        on_loss: Callable[[str], None] | None,
+    ) -> None:
         self._spec = spec
         self._tools = tools
         self._undo = undo
+        self._on_loss = on_loss
         self._hybrid: HybridVsock | None = None
         self._kernel: KernelVsock | None = None
         self._network: UserNetwork | None = None
@@ -160,10 +173,15 @@ class _Plan:
             spec, cid=cid, hybrid=tool is not None, accel=self._tools.accel
         )
         if tool is not None:
-            self._hybrid = await start_hybrid_vsock(tool, spec.directory, cid)
+            self._hybrid = await start_hybrid_vsock(
+                tool, spec.directory, cid, unjailed=self._unjailed
+            )
             self._undo.push_async_callback(self._hybrid.end)
             self._write(self._hybrid.process)
         if spec.network is Network.USER:
+            # Late: most machines have no network.
+            from broker.launch.microvm.network import start_user_network
+
             self._network = start_user_network(self._tools.passt)
             self._undo.push_async_callback(self._network.end)
             self._write(*self._network.processes)
@@ -178,13 +196,19 @@ class _Plan:
         self._state = state
         write_state(self._spec.directory, state)
 
-    def start_qemu(self, on_loss: Callable[[str], None] | None) -> Vm:
+    @property
+    def _unjailed(self) -> Callable[[str], None] | None:
+        if not self._tools.allow_unjailed:
+            return None
+        return self._on_loss or (lambda _: None)
+
+    async def start_qemu(self) -> Vm:
         """Start QEMU and return its machine, not yet connected to."""
         spec = self._spec
         console = ConsoleLog(spec.logs)
         self._undo.callback(console.close)
         with ExitStack() as passed:
-            vmm = self._spawn(passed)
+            vmm = await self._spawn(passed)
         self._undo.callback(vmm.close)
         self._undo.push_async_callback(vmm.end, 0)
         self._write(vmm=vmm)
@@ -196,11 +220,14 @@ class _Plan:
             helpers=self._helpers,
             console=console,
             kernel_vsock=self._kernel,
-            on_loss=on_loss,
+            on_loss=self._on_loss,
         )
 
-    def _spawn(self, passed: ExitStack) -> Tracked:
+    async def _spawn(self, passed: ExitStack) -> Tracked:
         """Start QEMU with its sockets; our copies of them end with ``passed``."""
+        # Late: a host loads what builds jails with its first machine.
+        from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+
         spec, tools = self._spec, self._tools
         qmp = self._listen(QMP_SOCKET, passed)
         console = self._listen(CONSOLE_SOCKET, passed)
@@ -216,7 +243,13 @@ class _Plan:
             words = self._network.kernel_args
             wiring = replace(wiring, nic_fd=nic, kernel_args=words)
         argv = qemu_args(spec, tools.qemu, tools.accel, wiring)
-        return spawn_helper("QEMU", argv, pass_fds=fds)
+        return await spawn_jailed(
+            "QEMU",
+            argv,
+            qemu_view(spec, tools.qemu, tools.accel),
+            pass_fds=fds,
+            unjailed=self._unjailed,
+        )
 
     def _listen(self, name: str, passed: ExitStack) -> int:
         listener: socket.socket = listen_unix(self._spec.directory / name)

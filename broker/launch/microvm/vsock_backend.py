@@ -18,7 +18,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.services import NEVER_PEERS
-from broker.launch.process.identity import Tracked, spawn_helper
+from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import connect_when_ready
 
 DEVICE = Path("/dev/vhost-vsock")
@@ -39,7 +39,8 @@ HELPER = "vhost-device-vsock"
 VSOCK_DIRECTORY = "vsock"
 """Below the sandbox's runtime directory: where the hybrid sockets are."""
 UDS_NAME = "vm.vsock"
-BACKEND_SOCKET = "vhost.sock"
+BACKEND_SOCKET = f"{VSOCK_DIRECTORY}/vhost.sock"
+"""Where vhost-device-vsock waits for QEMU: in the one directory it can write."""
 
 
 def draw_cid(
@@ -199,15 +200,24 @@ def hybrid_environment() -> dict[str, str]:
     return {"LD_PRELOAD": built.origin}
 
 
-async def start_hybrid_vsock(tool: Path, directory: Path, cid: int) -> HybridVsock:
-    """Start vhost-device-vsock for the machine in ``directory``.
+async def start_hybrid_vsock(
+    tool: Path,
+    directory: Path,
+    cid: int,
+    *,
+    unjailed: Callable[[str], None] | None = None,
+) -> HybridVsock:
+    """Start vhost-device-vsock for the machine in ``directory``, in its jail.
 
     Sockets of an earlier process are removed first; those that wait for the
     guest's connections (``vm.vsock_<port>``) are left alone.
 
-    Raises SetupError when the tool is missing, UpstreamError when it does not
-    come up.
+    Raises SetupError when the tool is missing or cannot be jailed (see
+    ``spawn_jailed`` for ``unjailed``), UpstreamError when it does not come up.
     """
+    # Late: a host loads what builds jails with its first machine.
+    from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
+
     sockets = directory / VSOCK_DIRECTORY
     sockets.mkdir(mode=0o700, exist_ok=True)
     backend = directory / BACKEND_SOCKET
@@ -215,7 +225,10 @@ async def start_hybrid_vsock(tool: Path, directory: Path, cid: int) -> HybridVso
     for stale in (backend, uds):
         stale.unlink(missing_ok=True)
     words = hybrid_args(tool, cid, backend, uds)
-    process = spawn_helper(HELPER, words, env=hybrid_environment())
+    env = hybrid_environment()
+    preloaded = tuple(Path(value) for value in env.values())
+    view = JailView(tool, readable=preloaded, writable=(sockets,))
+    process = await spawn_jailed(HELPER, words, view, env=env, unjailed=unjailed)
     try:
         conn = await connect_when_ready(backend, process)
     except BaseException:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
 
@@ -44,10 +44,22 @@ def boot_id() -> str:
         ) from error
 
 
-def _start_time(pid: int) -> int:
+_PARENT, _START = 1, 19
+"""Fields of ``stat`` behind the command's name, counted from 0 (proc(5))."""
+
+
+def _stat(pid: int) -> list[bytes]:
     # The command name (field 2) may hold spaces and parentheses.
-    stat = Path(f"/proc/{pid}/stat").read_bytes()
-    return int(stat.rpartition(b") ")[2].split()[19])
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+
+
+def _start_time(pid: int) -> int:
+    return int(_stat(pid)[_START])
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
 
 
 def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
@@ -86,6 +98,8 @@ class Tracked:
         self._pidfd = pidfd
         self._child = child
         self._words = words
+        self.jailed = False
+        """Whether ``enter`` made it: its child is bubblewrap."""
 
     @property
     def pid(self) -> int:
@@ -107,13 +121,42 @@ class Tracked:
         """Whether it has ended."""
         return self._pidfd < 0 or has_ended(self._pidfd)
 
+    def enter(self, pid: int) -> Tracked:
+        """Track the process ``pid`` that this one, bubblewrap, has just started.
+
+        This object then has nothing left to close.  The number is proven: a
+        child of a process that lives and has not reaped it.
+
+        Raises UpstreamError when it is not that.
+        """
+        pidfd = -1
+        try:
+            pidfd = os.pidfd_open(pid)
+            stat = _stat(pid)
+            inode = os.fstat(pidfd).st_ino
+        except (OSError, ValueError, IndexError) as error:
+            _close(pidfd)
+            raise UpstreamError(f"{self.role} ended as it started") from error
+        # guard: the process in a jail is bubblewrap's own child
+        if int(stat[_PARENT]) != self.pid or has_ended(pidfd):
+            _close(pidfd)
+            raise UpstreamError(f"{self.role}: process {pid} is not bubblewrap's")
+        identity = ProcessIdentity(pid, int(stat[_START]), inode)
+        inside = Tracked(self.role, identity, pidfd, self._child, self._words)
+        inside.jailed = True
+        _close(self._pidfd)
+        self._pidfd, self._child, self._words = -1, None, None
+        return inside
+
     async def wait(self) -> int | None:
         """Wait for the end; returns its code where it was a child of ours."""
-        if self._child is not None:
-            return await self._child.wait()
         if self._pidfd >= 0:
             await wait_ended(self._pidfd)
-        return None
+        if self._child is None:
+            return None
+        code = await self._child.wait()
+        # bubblewrap's code for a program that signal n ended is 128 + n.
+        return 128 - code if self.jailed and code > 128 else code
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; does nothing when it has ended."""
@@ -133,11 +176,23 @@ class Tracked:
     async def end(self, grace: float) -> None:
         """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable."""
         with trio.CancelScope(shield=True):
-            self.kill(signal.SIGTERM)
-            with trio.move_on_after(grace):
-                await self.wait()
+            # The first process of a pid namespace gets no signal that it has no
+            # handler for, except SIGKILL (pid_namespaces(7)).
+            if self._handles_sigterm():
+                self.kill(signal.SIGTERM)
+                with trio.move_on_after(grace):
+                    await self.wait()
             self.kill()
             await self.wait()
+
+    def _handles_sigterm(self) -> bool:
+        """Whether SIGTERM does anything that SIGKILL would not do as well."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def close(self) -> None:
         """Let go of the process; it is not ended by that."""

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.core.paths import Paths
+from broker.core.paths import Paths, read_config
 from broker.launch.process.spawn import STDOUT, run_tool, spawn
 from broker.launch.waypipe import client as waypipe_client
 from broker.launch.waypipe.client import (
@@ -101,11 +101,9 @@ def load_podman(paths: Paths) -> Podman | None:
     for directory in paths.config:
         path = directory / _FILE
         try:
-            file = msgspec.toml.decode(path.read_bytes(), type=_File)
+            file = msgspec.toml.decode(read_config(path), type=_File)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise SetupError(f"{error.strerror}", where=str(path)) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SetupError(
                 str(error), where=str(path), hint="it has one key: podman_image"

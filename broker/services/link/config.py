@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 
 from broker.core.errors import SetupError
-from broker.core.paths import Paths
+from broker.core.paths import Paths, read_config
 from broker.core.services import CID_ANY, LINK_PORT
 from broker.link.addresses import Endpoint, VsockEndpoint, parse_connect, parse_listen
 from broker.link.wire_types import Role
@@ -107,11 +107,9 @@ def _read(paths: Paths) -> tuple[_File, str]:
     for directory in paths.config:
         path = directory / "link.toml"
         try:
-            text = path.read_bytes()
+            text = read_config(path)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise SetupError(f"{error.strerror}", where=str(path)) from error
         try:
             return msgspec.toml.decode(text, type=_File), str(path)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
-from pathlib import Path
 
 from broker.launch.process.spawn import wait_ended
-
-_KIB = 1024
-
-
-@dataclass(frozen=True)
-class ProcessMemory:
-    """Bytes of physical memory: all that is mapped, and the private part."""
-
-    resident: int
-    private: int
+from broker.services.process_memory import ProcessMemory, read_memory
 
 
 class PidfdProcess:
@@ -39,20 +28,14 @@ class PidfdProcess:
             return
 
     def memory(self) -> ProcessMemory:
-        """Read its memory (proc_pid_smaps(5)); zeroes when it has ended."""
+        """Read its memory; zeroes when it has ended."""
+        memory = read_memory(self.pid)
         try:
-            text = Path(f"/proc/{self.pid}/smaps_rollup").read_text("ascii")
             # Still there, so the number was its own when we read.
             signal.pidfd_send_signal(self._pidfd, 0)
-        except (FileNotFoundError, ProcessLookupError):
-            return ProcessMemory(0, 0)
-        sizes = {}
-        for line in text.splitlines()[1:]:
-            name, value = line.split(":")
-            sizes[name] = int(value.split()[0]) * _KIB
-        return ProcessMemory(
-            sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"]
-        )
+        except ProcessLookupError:
+            return ProcessMemory()
+        return memory
 
     def close(self) -> None:
         """Let go of it."""

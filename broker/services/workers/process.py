@@ -20,10 +20,10 @@ from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
+from broker.services.process_memory import ProcessMemory
 from broker.services.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
 from broker.services.workers.pidfd_process import (
     PidfdProcess,
-    ProcessMemory,
     describe_end,
 )
 from broker.services.workers.template import Forked
@@ -107,7 +107,7 @@ class Worker:
     def memory(self) -> ProcessMemory:
         """Both halves together; zeroes when it has ended."""
         if self._closed.is_set():
-            return ProcessMemory(0, 0)
+            return ProcessMemory()
         parts = [p.memory() for p in (self._keeper, self._inner) if p]
         return ProcessMemory(
             sum(m.resident for m in parts), sum(m.private for m in parts)

@@ -28,7 +28,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated, log_exception
 from broker.ipc import clipboard as messages
 from broker.services import event_log
 from broker.services.workers import clipboard_member
@@ -281,10 +281,8 @@ class ClipboardService:
             self._nursery.start_soon(self._alone, step, *args)
 
     async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
-        try:
+        with isolated():  # a mistake about one paste must not end the clipboard
             await step(*args)
-        except Exception as error:  # noqa: BLE001 -- a mistake about one paste must not end the clipboard
-            log_exception(error)
 
     async def _tick(self) -> None:
         while True:

@@ -23,7 +23,7 @@ from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.services import DEVICE
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated, log_exception
 from broker.devices.messages import DeviceItem, Devices
 from broker.services import event_log
 from policy.records.device import DeviceFacts, take_interface
@@ -114,13 +114,12 @@ class DeviceDesk:
             task_status.started()
             while True:
                 changed = self._source.changed
-                try:
-                    await self._look()
-                except VitrailError:
-                    # Nothing to see without vitrail-devices; it says so when asked.
-                    self._known.clear()
-                except Exception as error:  # noqa: BLE001 -- one mistake is not the end of all devices
-                    log_exception(error)
+                with isolated():
+                    try:
+                        await self._look()
+                    except VitrailError:
+                        # Nothing to see without vitrail-devices; it says so when asked.
+                        self._known.clear()
                 await changed.wait()
 
     async def _look(self) -> None:

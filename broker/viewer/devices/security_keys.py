@@ -20,8 +20,10 @@ import msgspec
 import trio
 
 from broker.authz.decider import Decider, Request
+from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.lease import Opening
+from broker.core.names import LeaseId
 from broker.core.services import SECURITY_KEY
 from broker.launch.process.spawn import our_program, spawn
 
@@ -89,6 +91,36 @@ async def carry(
         raise RefusedError(
             f"no rule grants {SECURITY_KEY} to '{opening.lease.sandbox}'"
         )
+    with _place(opening.lease.id):
+        await _carry(opening, conn, decider, root, task_status)
+
+
+_places: dict[LeaseId, int] = {}
+
+
+@contextlib.contextmanager
+def _place(lease: LeaseId) -> Iterator[None]:
+    """Hold one of a sandbox's places.  Raises RefusedError when there is none."""
+    taken = _places.get(lease, 0)
+    # guard: connections to the security key
+    if taken >= limits.SECURITY_KEY_CONNECTIONS:
+        raise RefusedError(f"{taken} programs of the sandbox use the security key")
+    _places[lease] = taken + 1
+    try:
+        yield
+    finally:
+        _places[lease] -= 1
+        if not _places[lease]:
+            del _places[lease]
+
+
+async def _carry(
+    opening: Opening,
+    conn: socket.socket,
+    decider: Decider,
+    root: Path,
+    task_status: trio.TaskStatus[None],
+) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, contextlib.ExitStack() as given:
         given.enter_context(theirs)

@@ -18,6 +18,7 @@ from broker.core.escape import printable
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import Ask
 from broker.transfer.entries import Quota
+from broker.viewer.opening.returns import Return
 
 
 @dataclass(eq=False)
@@ -31,6 +32,12 @@ class Delivery:
     open: bool
     quota: Quota
     pipe: int
+    size: int = 0
+    """Bytes, as the sender has announced them."""
+    back: str = ""
+    """The token for a changed file's way back; empty where it has none."""
+    moved: int = 0
+    """Bytes that the target's worker has passed on so far."""
     taken: trio.Event = field(default_factory=trio.Event)
     done: trio.Event = field(default_factory=trio.Event)
     reason: str = ""
@@ -60,6 +67,10 @@ class OpenExchange:
         self.closed: messages.TransferClosed | None = None
         self.size = self.files = 0
         """Passed on so far."""
+        self.sha256 = b""
+        """Of a single file that was passed on, as the worker claims."""
+        self.delivery: Delivery | None = None
+        """What is being passed on to the program."""
         self._ask: Ask | None = None
         self._passed: messages.TransferPassed | None = None
         self._changed = trio.Event()
@@ -70,16 +81,26 @@ class OpenExchange:
             case messages.TransferAsked() if self._ask is None:
                 self._ask = message.ask
             case messages.TransferMoved():
-                self.size, self.files = message.size, message.files
+                self._moved(message)
             case messages.TransferPassed() if self._passed is None:
                 self._passed = message
-                self.size, self.files = message.size, message.files
+                self.sha256 = message.sha256
+                self._moved(message)
             case messages.TransferClosed():
                 self.close(message)
             case _:
                 raise PeerError("the worker says a thing about a transfer twice")
         self._changed.set()
         self._changed = trio.Event()
+
+    def _moved(self, message: messages.TransferMoved | messages.TransferPassed) -> None:
+        self.size, self.files = message.size, message.files
+        if self.delivery is not None:
+            self.delivery.moved = message.size
+
+    def pass_again(self) -> None:
+        """Bytes go through this connection once more: an edited file comes back."""
+        self._passed = None
 
     def close(self, message: messages.TransferClosed) -> None:
         """The connection is over."""
@@ -111,6 +132,7 @@ class Exchanges:
     def __init__(self) -> None:
         self._exchanges: dict[int, OpenExchange] = {}
         self._deliveries: dict[str, Delivery] = {}
+        self._returns: dict[str, Return] = {}
 
     @contextmanager
     def one(self, stream: int) -> Iterator[OpenExchange]:
@@ -148,6 +170,26 @@ class Exchanges:
         finally:
             self._deliveries.pop(token, None)
             delivery.end("it was given up")
+
+    @contextmanager
+    def returning(self, way: Return) -> Iterator[None]:
+        """Let a program of the sandbox return a file by its token, once."""
+        if len(self._returns) >= limits.OPENED_TOKENS:
+            raise RefusedError("too many files are being edited in this sandbox")
+        self._returns[way.token] = way
+        try:
+            yield
+        finally:
+            self._returns.pop(way.token, None)
+            way.end("it is not awaited any more")
+
+    def take_return(self, untrusted_token: str) -> Return:
+        """Return a file's way back.  Raises RefusedError where there is none."""
+        # guard: a token of a return is used once
+        way = self._returns.pop(untrusted_token, None)
+        if way is None:
+            raise RefusedError("no file may be returned by that token")
+        return way
 
     def fetch(self, untrusted_token: str) -> Delivery:
         """Return a delivery.  Raises RefusedError where there is none."""

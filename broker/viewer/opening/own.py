@@ -1,6 +1,6 @@
 """The person's own files and programs, each touched by a process of its own.
 
-``shims/vitrail_files.py`` reads and keeps files here as it does in a guest: so one
+``shims/files`` reads and keeps files here as it does in a guest: so one
 receiver is tested against every trick, and a slow file system stops no broker.
 """
 
@@ -11,17 +11,19 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.ipc.sealed_memfd import sealed
 from broker.launch.process.spawn import spawn
 from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd
+from shims.bundle import files_tool
 
 INCOMING = "Incoming"
 KEEP_FREE_BYTES = 100 << 20
@@ -50,6 +52,15 @@ _SESSION = (
 )
 LOOP = "VITRAIL_OPENING"
 """Set for programs that we start: our own handler refuses to be called by one."""
+
+
+@dataclass
+class EditResult:
+    """What became of an edited file, for the person."""
+
+    before: bytes = b""
+    """SHA-256 of its content at the beginning."""
+    text: str = ""
 
 
 class Own:
@@ -120,6 +131,33 @@ class Own:
             yield
             nursery.cancel_scope.cancel()
 
+    @asynccontextmanager
+    async def editing(
+        self, path: str, origin: str, write: PipeEnd, back: PipeEnd
+    ) -> AsyncIterator[EditResult]:
+        """Write a file's entries into a pipe; replace it by what another one has.
+
+        Takes both ends over.  The block has to close the other end of ``back``; once
+        it has ended, the result is complete.  Raises UpstreamError where the file
+        cannot be read or replaced.
+        """
+        started, result = trio.Event(), EditResult()
+
+        async def edit() -> None:
+            words = ["edit", path, origin]
+            ends = {"stdin": back.fileno(), "stdout": write.fileno()}
+            wrote = await run_tool(words, **ends, started=started)
+            digest, _, text = wrote.partition(b"\n")
+            result.before = bytes.fromhex(digest.removeprefix(b"sha256 ").decode())
+            result.text = printable(text.strip(), 400)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(edit)
+            await started.wait()
+            write.close()
+            back.close()
+            yield result
+
 
 async def run_tool(
     words: Sequence[str],
@@ -127,18 +165,20 @@ async def run_tool(
     stdin: int | None = None,
     stdout: int | None = None,
     started: trio.Event | None = None,
-) -> None:
-    """Run our program for files to its end; ``started`` is set when it runs.
+) -> bytes:
+    """Run our program for files to its end; returns what it wrote to standard error.
 
-    Raises UpstreamError with its last words when it fails.
+    ``started`` is set when it runs.  Raises UpstreamError with its last words when it fails.
     """
-    tool = resources.files("shims") / "vitrail_files.py"
+    # The same one file as in a guest, read from memory: it need not be on a disk.
+    tool = sealed([files_tool()])
     read, errors = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         child = spawn(
-            [sys.executable, "-I", str(tool), *words],
+            [sys.executable, "-I", f"/proc/self/fd/{tool}", *words],
             name="files",
+            pass_fds=(tool,),
             stdin=null if stdin is None else stdin,
             stdout=null if stdout is None else stdout,
             stderr=errors,
@@ -149,6 +189,7 @@ async def run_tool(
     finally:
         os.close(errors)
         os.close(null)
+        os.close(tool)
     if started is not None:
         started.set()
     said = bytearray()
@@ -165,6 +206,7 @@ async def run_tool(
     if code:
         text = printable(bytes(said).strip(), 400)
         raise UpstreamError(text.removeprefix("vitrail: ") or f"it ended with {code}")
+    return bytes(said)
 
 
 def _find_browser() -> list[str]:

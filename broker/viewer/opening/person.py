@@ -25,6 +25,7 @@ from broker.services import event_log
 from broker.transfer.contents import claimed
 from broker.transfer.entries import Quota
 from broker.transfer.urls import Url, take_url
+from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Targets, Wait
@@ -34,6 +35,8 @@ _PERSON = "@adminvm"
 _NAME = "desktop"
 """The directory below ~/Incoming where the person's files arrive."""
 _LARGEST = 1 << 50
+EDIT_BYTES = 1 << 30
+"""The most that comes back into a file of the person's, whatever its size was."""
 _ALL = Quota(_LARGEST, _LARGEST, 1_000_000)
 _FIRST_TRANSFER = 1 << 32
 """Numbers of the person's transfers in the log, apart from those of sandboxes."""
@@ -46,6 +49,7 @@ class _Wanted:
     url: Url | None = None
     mime: str = ""
     size: int | None = None
+    edit: bool = False
 
     @property
     def what(self) -> str:
@@ -96,7 +100,7 @@ class PersonOpens:
         )
         reason = "cut"
         try:
-            sandbox = await self._do(wanted, target, wait)
+            done = await self._do(wanted, target, wait, number)
             reason = ""
         except VitrailError as error:
             reason = str(error)
@@ -115,7 +119,7 @@ class PersonOpens:
                         reason=printable(reason, 2000),
                     )
                 )
-        return api.OpenItem(sandbox=sandbox)
+        return done
 
     def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
         """Return the target and what chose it."""
@@ -137,24 +141,76 @@ class PersonOpens:
         )
         if answer.verdict == "deny" and answer.rule is not None:
             raise RefusedError(f"denied: {answer.reason}", where=answer.where)
+        if wanted.edit and not answer.limits.returns:
+            raise RefusedError(
+                "no rule lets the file come back",
+                hint="add one with the source @adminvm and return=yes",
+            )
         if target:
             return target, "name"
         return _chosen(answer), answer.where
 
-    async def _do(self, wanted: _Wanted, target: str, wait: Wait) -> str:
+    async def _do(
+        self, wanted: _Wanted, target: str, wait: Wait, number: int
+    ) -> api.OpenItem:
         if wanted.url is not None:
-            return await self._targets.open_url(target, wanted.url, wait)
+            sandbox = await self._targets.open_url(target, wanted.url, wait)
+            return api.OpenItem(sandbox=sandbox)
+        if wanted.edit:
+            return await self._edit(wanted, target, wait, number)
         opened = wanted.service == OPEN_FILE
         with (
             pipe() as (read, write),
             self._targets.delivery(_NAME, read, _ALL, opened=opened) as delivery,
         ):
-            async with self._targets.receiving_in(target, delivery, wait) as sandbox:
+            delivery.size = wanted.size or 0
+            async with self._targets.receiving_in(target, delivery, wait) as receiver:
                 async with self._own.sending(wanted.paths, write):
                     await delivery.done.wait()
                 if delivery.reason:
                     raise RefusedError(delivery.reason)
-                return sandbox
+                return api.OpenItem(sandbox=receiver.sandbox)
+
+    async def _edit(
+        self, wanted: _Wanted, target: str, wait: Wait, number: int
+    ) -> api.OpenItem:
+        """Have a file edited in a sandbox; it is replaced when the editor has ended."""
+        quota = Quota(_LARGEST, _LARGEST, 1, single=True)
+        name = Path(wanted.paths[0]).name
+        way = new_return(Quota(EDIT_BYTES, EDIT_BYTES, 1, True, name))  # noqa: FBT003
+        with (
+            pipe() as (read, write),
+            pipe() as (back_read, back_write),
+            self._targets.delivery(_NAME, read, quota, opened=True) as delivery,
+        ):
+            delivery.size, delivery.back = wanted.size or 0, way.token
+            async with self._targets.receiving_in(
+                target, delivery, wait, way
+            ) as receiver:
+                editing = self._own.editing(
+                    wanted.paths[0], receiver.sandbox, write, back_read
+                )
+                async with editing as result:
+                    await delivery.done.wait()
+                    if delivery.reason:
+                        raise RefusedError(delivery.reason)
+                    await wait(f"editing in {receiver.sandbox}")
+                    if await way.wait_asked(receiver.program):
+                        way.accept(back_write)
+                        await way.wait_done()
+                    back_write.close()
+                if way.sha256:
+                    await self._log.note(
+                        schema.TransferReturned(
+                            service=wanted.service,
+                            transfer=number,
+                            target=receiver.sandbox,
+                            before=self._log.digest(result.before),
+                            after=self._log.digest(way.sha256),
+                            bytes=way.size,
+                        )
+                    )
+                return api.OpenItem(sandbox=receiver.sandbox, detail=result.text)
 
 
 def _chosen(answer: PolicyAnswer) -> str:
@@ -181,7 +237,8 @@ async def _wanted(request: api.OpenRequest) -> _Wanted:
         return _Wanted(OPEN_URL, url=take_url(request.url, None))
     if request.path is not None:
         size = await trio.to_thread.run_sync(_size_of, request.path)
-        return _Wanted(OPEN_FILE, (request.path,), None, claimed(request.path), size)
+        mime = claimed(request.path)
+        return _Wanted(OPEN_FILE, (request.path,), None, mime, size, bool(request.edit))
     paths = tuple(request.copy or ())
     if not paths or not all(Path(path).is_absolute() for path in paths):
         raise RefusedError("the paths to copy are not absolute")

@@ -13,7 +13,6 @@ import itertools
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,16 +24,22 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import Ask, CopyFiles, OpenFile, OpenUrl, Take
+from broker.ipc.transfer_guest import (
+    Ask,
+    CopyFiles,
+    OpenFile,
+    OpenUrl,
+    ReturnFile,
+    Take,
+)
 from broker.services import event_log
 from broker.services.stream_events import StreamEvents
 from broker.transfer.contents import claimed
-from broker.transfer.entries import Quota
 from broker.transfer.file_names import take_file_name
-from broker.transfer.urls import DEFAULT_SCHEMES, Url, take_url
+from broker.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.meter import DayMeter
-from broker.viewer.opening.pipes import pipe
+from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
 from broker.viewer.opening.targets import Targets
 from policy.rules.world import ADMIN_NAMES
 
@@ -44,18 +49,6 @@ if TYPE_CHECKING:
     from policy.records.model import Transfer
 
 _CLOSE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """The request, in the broker's terms."""
-
-    service: str
-    what: str
-    size: int
-    files: int
-    mime: str = ""
-    url: Url | None = None
 
 
 class OpeningService:
@@ -68,6 +61,7 @@ class OpeningService:
         self._log = log
         self._targets = targets
         self._events = StreamEvents(log)
+        self._mover = Mover(targets, log)
         self._meter = DayMeter()
         self._numbers = itertools.count(1)
 
@@ -85,21 +79,29 @@ class OpeningService:
         """
         began = trio.current_time()
         with guest.transfers.one(opening.stream) as exchange:
-            await self._events.opened(opening, "worker")
-            order = messages.TransferStream(opening.stream)
-            await guest.order(order, [conn.fileno()])
-            await taken()
-            try:
-                with exchange.scope:
-                    reason = await self._answered(guest, opening, exchange)
-                    await guest.order(messages.TransferFinish(opening.stream, reason))
-                with trio.move_on_after(_CLOSE_SECONDS):
-                    await exchange.wait_closed()
-            finally:
-                with suppress(OSError):
-                    conn.shutdown(socket.SHUT_RDWR)
-                with trio.CancelScope(shield=True):
-                    await self._note_closed(opening, exchange, began)
+            async with self._events.carry(opening, "worker", began) as outcome:
+                order = messages.TransferStream(opening.stream)
+                await guest.order(order, [conn.fileno()])
+                await taken()
+                try:
+                    await self._serve(guest, opening, exchange)
+                finally:
+                    with suppress(OSError):
+                        conn.shutdown(socket.SHUT_RDWR)
+                    closed = exchange.closed
+                    if closed is not None:
+                        outcome.reason = printable(closed.reason, 2000)
+                        outcome.counts = closed.from_guest, closed.to_guest
+
+    async def _serve(
+        self, guest: Guest, opening: Opening, exchange: OpenExchange
+    ) -> None:
+        """Answer the request, tell the worker why not, and wait for its end."""
+        with exchange.scope:
+            reason = await self._answered(guest, opening, exchange)
+            await guest.order(messages.TransferFinish(opening.stream, reason))
+        with trio.move_on_after(_CLOSE_SECONDS):
+            await exchange.wait_closed()
 
     async def _answered(
         self, guest: Guest, opening: Opening, exchange: OpenExchange
@@ -107,10 +109,13 @@ class OpeningService:
         """Serve the request; returns why not, for the program that asked."""
         try:
             ask = await exchange.asked()
-            if isinstance(ask, Take):
-                await self._hand_over(guest, exchange, ask.token)
-            else:
-                await self._decided(guest, opening, exchange, ask)
+            match ask:
+                case Take():
+                    await self._mover.hand_over(guest, exchange, ask.token)
+                case ReturnFile():
+                    await self._mover.give_back(guest, exchange, ask)
+                case _:
+                    await self._decided(guest, opening, exchange, ask)
         except VitrailError as error:
             return printable(error.message, 900)
         except ExceptionGroup as group:
@@ -120,14 +125,6 @@ class OpeningService:
                 raise
             return printable(found.message, 900)
         return ""
-
-    async def _note_closed(
-        self, opening: Opening, exchange: OpenExchange, began: float
-    ) -> None:
-        closed = exchange.closed
-        counts = (closed.from_guest, closed.to_guest) if closed else None
-        reason = printable(closed.reason, 2000) if closed else "cut"
-        await self._events.closed(opening, counts, reason, began)
 
     # -- requests ---------------------------------------------------------------------
 
@@ -150,13 +147,15 @@ class OpeningService:
         request = _request(opening, ask, asked)
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             _refuse_target(permit, guest.lease, asked)
+            if asked.edit:
+                refuse_return(permit)
             await self._carried(guest, exchange, asked, permit, wait)
 
     async def _carried(
         self,
         guest: Guest,
         exchange: OpenExchange,
-        asked: _Asked,
+        asked: Wanted,
         permit: Permit,
         wait: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -179,7 +178,8 @@ class OpeningService:
                     permit.target, asked.url, wait, autostart=permit.autostart
                 )
             else:
-                await self._move(guest, exchange, asked, permit, wait)
+                job = Job(guest, exchange, asked, permit, wait, number)
+                await self._mover.move(job)
             reason = ""
         except VitrailError as error:
             reason = str(error)
@@ -199,86 +199,38 @@ class OpeningService:
                     )
                 )
 
-    async def _move(
-        self,
-        guest: Guest,
-        exchange: OpenExchange,
-        asked: _Asked,
-        permit: Permit,
-        wait: Callable[[str], Awaitable[None]],
-    ) -> None:
-        """Have the bytes go from its worker through a pipe to the target."""
-        allowed = guest.valid_record().viewer.transfer
-        size = min(allowed.request_size, permit.max_size or allowed.request_size)
-        single = asked.service == OPEN_FILE
-        quota = Quota(min(allowed.file_size, size), size, allowed.request_files)
-        with (
-            pipe() as (read, write),
-            self._targets.delivery(
-                guest.lease.sandbox, read, quota, opened=single
-            ) as delivery,
-        ):
-            async with self._targets.receiving(permit, delivery, wait):
-                order = messages.TransferSend(
-                    exchange.stream, quota.file_size, quota.size, quota.files, single
-                )
-                await guest.order(order, [write.fileno()])
-                write.close()
-                reason = await exchange.passed()
-                if reason:
-                    raise RefusedError(reason)
-                await delivery.done.wait()
-                if delivery.reason:
-                    raise RefusedError(delivery.reason)
 
-    async def _hand_over(
-        self, guest: Guest, exchange: OpenExchange, untrusted_token: str
-    ) -> None:
-        """Let a program that we have started in the target fetch its files."""
-        delivery = guest.transfers.fetch(untrusted_token)
-        reason = "the receiver broke it off"
-        try:
-            quota = delivery.quota
-            order = messages.TransferDeliver(
-                exchange.stream,
-                delivery.source,
-                delivery.open,
-                quota.file_size,
-                quota.size,
-                quota.files,
-            )
-            await guest.order(order, [delivery.pipe])
-            delivery.close_pipe()
-            reason = await exchange.passed()
-        finally:
-            delivery.end(reason)
-
-
-def _asked(opening: Opening, ask: Ask) -> _Asked:
+def _asked(opening: Opening, ask: Ask) -> Wanted:
     """Return the request, its words checked again: a worker may be taken over."""
     match ask:
         case OpenUrl() if opening.service == OPEN_URL:
             url = take_url(ask.url, None)
-            return _Asked(opening.service, url.shown, 0, 0, url=url)
+            return Wanted(opening.service, url.shown, 0, 0, url=url)
         case OpenFile() if opening.service == OPEN_FILE:
             name = take_file_name(ask.name.encode())
             # The type is claimed by the name, not by the program: one claim less.
-            return _Asked(opening.service, name, ask.size, 1, claimed(name))
+            mime = claimed(name)
+            return Wanted(
+                opening.service, name, ask.size, 1, mime, name=name, edit=ask.edit
+            )
         case CopyFiles() if opening.service == FILE_COPY:
             name = take_file_name(ask.name.encode())
             more = f" and {ask.files - 1} more" if ask.files > 1 else ""
-            return _Asked(opening.service, f"{name}{more}", ask.size, ask.files)
+            what = f"{name}{more}"
+            return Wanted(opening.service, what, ask.size, ask.files, name=name)
     raise RefusedError(f"that is not asked on the port of {opening.service}")
 
 
-def _request(opening: Opening, ask: Ask, asked: _Asked) -> Request:
-    target = "" if isinstance(ask, Take) else ask.target
+def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
+    target = ask.target if isinstance(ask, OpenUrl | OpenFile | CopyFiles) else ""
     url = asked.url
     details = [("what", asked.what)]
     if url is None:
         details.append(("size", f"{asked.size} bytes"))
     if asked.mime:
         details.append(("type", asked.mime))
+    if asked.edit:
+        details.append(("changes", "come back and replace it"))
     return Request(
         lease=opening.lease,
         service=opening.service,
@@ -295,7 +247,7 @@ def _request(opening: Opening, ask: Ask, asked: _Asked) -> Request:
     )
 
 
-def _refuse_target(permit: Permit, source: Lease, asked: _Asked) -> None:
+def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
     """Refuse what no rule means to permit."""
     if permit.target in {source.sandbox, ""}:
         raise RefusedError("a sandbox opens its own files and links itself")

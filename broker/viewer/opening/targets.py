@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,7 @@ from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
+from broker.viewer.opening.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program
 from policy.records.model import MicroVM, Record
@@ -37,6 +39,14 @@ Wait = Callable[[str], Awaitable[None]]
 _DISPOSABLE = "@dispvm:"
 _TOOL = "vitrail-files"
 _BEFORE = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM})
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """The sandbox, and the program in it that has fetched a delivery."""
+
+    sandbox: str
+    program: Program
 
 
 class Targets:
@@ -75,24 +85,45 @@ class Targets:
 
     @asynccontextmanager
     async def receiving(
-        self, permit: Permit, delivery: Delivery, wait: Wait
-    ) -> AsyncIterator[None]:
-        """Have a delivery fetched; the block runs once a process reads it."""
+        self,
+        permit: Permit,
+        delivery: Delivery,
+        wait: Wait,
+        way: Return | None = None,
+    ) -> AsyncIterator[Receiver | None]:
+        """Have a delivery fetched; the block runs once a process reads it.
+
+        Yields None where that is a process of the person's.
+        """
         if permit.target in ADMIN_NAMES:
             async with self._own.storing(delivery):
-                yield
+                yield None
             return
         async with self.receiving_in(
-            permit.target, delivery, wait, autostart=permit.autostart
-        ):
-            yield
+            permit.target, delivery, wait, way, autostart=permit.autostart
+        ) as receiver:
+            yield receiver
 
     @asynccontextmanager
     async def receiving_in(
-        self, target: str, delivery: Delivery, wait: Wait, *, autostart: bool = True
-    ) -> AsyncIterator[str]:
-        """Have a delivery fetched by a sandbox, whose name it yields."""
-        async with self._guest(target, wait, autostart=autostart) as guest:
+        self,
+        target: str,
+        delivery: Delivery,
+        wait: Wait,
+        way: Return | None = None,
+        *,
+        autostart: bool = True,
+    ) -> AsyncIterator[Receiver]:
+        """Have a delivery fetched by a sandbox.
+
+        ``way``: by which its program may return the file while the block runs.
+        """
+        async with (
+            self._guest(target, wait, autostart=autostart) as guest,
+            AsyncExitStack() as stack,
+        ):
+            if way is not None:
+                stack.enter_context(guest.transfers.returning(way))
             token = secrets.token_hex(16)
             with guest.transfers.expected(token, delivery):
                 words = [_TOOL, "receive", token]
@@ -100,7 +131,7 @@ class Targets:
                     words += _command(guest)
                 program = await guest.start_program(words, {}, display=delivery.open)
                 await _taken(guest, program, delivery)
-                yield guest.lease.sandbox
+                yield Receiver(guest.lease.sandbox, program)
 
     @asynccontextmanager
     async def _guest(

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
@@ -32,14 +30,11 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
-from broker.core.lease import Lease, Opening
-from broker.core.stderr_log import log_exception
+from broker.core.lease import Lease
+from broker.core.stderr_log import isolated, log_exception
 from broker.ipc import agent, transfer, worker
-from broker.ipc.acceptor import deliver
 from broker.launch.compositor import display_path
 from broker.services import event_log
-from broker.services.display_header import read_header
-from broker.services.hangup import given, hang_up
 from broker.services.stream_events import StreamEvents
 from broker.services.workers import clipboard_member
 from broker.services.workers.pool import Worker
@@ -48,20 +43,14 @@ from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
+from broker.viewer.sandboxes.streams import GuestStreams
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import rules_from
 from broker.viewer.sound.sandbox_sound import GuestSound
 from policy.records.model import Record
 
-_StreamEnd = tuple[str, tuple[int, int] | None]
-"""Why, and the bytes from and to the guest, if its worker could say."""
-
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
-_LAST_WORDS_SECONDS = 1.0
-"""The stream is shut by then; only its counts are still to come."""
-
-_Told = TypeVar("_Told")
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -104,14 +93,8 @@ class Guest:
         self.transfers = Exchanges()
         """Its programs' requests about files and links."""
         self.worker: Worker | None = None
-        self._events = StreamEvents(tools.log)
         self.agent: agent.AgentHello | None = None
         self._agent_stream = 0
-        self._handed: dict[int, trio.Event] = {}
-        self._ends: dict[int, _StreamEnd] = {}
-        self._places = 0
-        self._displays = 0
-        self._displays_changed = trio.Event()
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -136,6 +119,14 @@ class Guest:
             ensure_worker=self._ensure_worker,
             start=self._start,
         )
+        self.streams = GuestStreams(
+            StreamEvents(tools.log),
+            self.valid_record,
+            self._ensure_worker,
+            programs=self.programs,
+            screen=self.screen,
+            waypipe=self.waypipe,
+        )
         self.sound = GuestSound(
             lease,
             record,
@@ -158,7 +149,7 @@ class Guest:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._tell_displays)
+                nursery.start_soon(self.streams.tell_displays, lambda: self.worker)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -173,10 +164,8 @@ class Guest:
 
     async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         """A mistake of ours about one sandbox must not end the others."""
-        try:
+        with isolated():
             await step(*args)
-        except Exception as error:  # noqa: BLE001
-            log_exception(error)
 
     async def close(self, reason: str) -> None:
         """End worker, waypipe client and every task; not cancellable."""
@@ -201,46 +190,6 @@ class Guest:
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
                 self._display.parent.rmdir()
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """One stream's place among those that the record allows at one time.
-
-        Raises RefusedError when there is none.
-        """
-        most = self.valid_record().viewer.limits.streams
-        if self._places >= most:
-            raise RefusedError(f"the sandbox has all of its {most} streams open")
-        self._places += 1
-        try:
-            yield
-        finally:
-            self._places -= 1
-
-    @contextlib.contextmanager
-    def display_open(self) -> Iterator[None]:
-        """Count a display stream as open, from its arrival until its end.
-
-        The guest's agent ends its streams when the broker reports none, so a
-        stream that waits for the person's answer must be among those reported.
-        """
-        self._count_displays(1)
-        try:
-            yield
-        finally:
-            self._count_displays(-1)
-
-    def _count_displays(self, change: int) -> None:
-        self._displays += change
-        self._displays_changed.set()
-
-    async def _tell_displays(self) -> None:
-        while True:
-            await self._displays_changed.wait()
-            self._displays_changed = trio.Event()
-            if self.worker is not None:
-                with contextlib.suppress(UpstreamError):  # it has just ended
-                    await self.worker.send(worker.DisplaysOpen(self._displays))
 
     def valid_record(self) -> Record:
         """The record as it is now.  Raises RefusedError when it went away."""
@@ -299,7 +248,7 @@ class Guest:
                 raise
             self.worker = made
             await made.send(self.crossing.drags())
-            self._displays_changed.set()
+            self.streams.displays_changed.set()
             return made
 
     async def _listen(self, mine: Worker) -> None:
@@ -344,14 +293,7 @@ class Guest:
             case worker.FromAgent():
                 await self._take_agent(message)
             case worker.AgentClosed() | worker.DisplayClosed():
-                ended = self._handed.pop(message.stream, None)
-                if ended is not None:  # else a worker that makes up numbers
-                    counts = message.from_guest, message.to_guest
-                    self._ends[message.stream] = (
-                        printable(message.reason),
-                        counts,
-                    )
-                    ended.set()
+                self.streams.take(message)
                 if message.stream == self._agent_stream:
                     self._set_agent(None)
             case worker.UserInput(ago):
@@ -374,51 +316,11 @@ class Guest:
         """Send its worker a message about files and links."""
         await (await self._ensure_worker()).send(message, fds)
 
-    async def stream_counts(self) -> dict[int, worker.WorkerStreamCount]:
-        """What its worker says of the streams that it carries, by their numbers."""
-        if self.worker is None:
-            return {}
-        said = (await self.worker.statistics()).streams
-        # Of those that it was given: others are other sandboxes'.
-        return {one.stream: one for one in said if one.stream in self._handed}
-
     # -- the guest's agent ------------------------------------------------------
-
-    async def agent_stream(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Hand an agent's connection to the worker; returns when it has ended."""
-        began = trio.current_time()
-        ended = trio.Event()
-        with given(conn):
-            mine = await self._ensure_worker()
-            self._handed[opening.stream] = ended
-            try:
-                await self._events.opened(opening, "worker")
-                await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
-            except BaseException:
-                self._forget_stream(opening.stream)
-                raise
-        task_status.started()
-        end: _StreamEnd = ("cut", None)
-        try:
-            await ended.wait()
-            end = self._ends.pop(opening.stream, ("the worker died", None))
-        finally:
-            self._forget_stream(opening.stream)
-            with trio.CancelScope(shield=True):
-                await self._events.closed(opening, end[1], end[0], began)
 
     def _settle_streams(self, reason: str) -> None:
         self._set_agent(None)
-        for stream, ended in self._handed.items():
-            self._ends.setdefault(stream, (reason, None))
-            ended.set()
-        self._handed.clear()
+        self.streams.settle(reason)
 
     def _set_agent(self, hello: agent.AgentHello | None) -> None:
         self.agent = hello
@@ -598,134 +500,3 @@ class Guest:
         except VitrailError:
             return False  # nor does its worker take orders
         return True
-
-    # -- display streams ----------------------------------------------------------
-
-    async def wayland_stream(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Hand an application's own connection to the filter; returns at its end.
-
-        ``conn`` is the broker's handle on it at the sandbox's acceptor, which
-        delivers the connection itself to the worker.  Cancelled, it cuts the connection: the permission may have been revoked
-        while the worker lives on.
-        """
-        began = trio.current_time()
-        end = worker.WaylandClosed(0, 0, 0, "the worker died")
-        with given(conn):
-            mine = await self._ensure_worker()
-            with self.screen.stream(opening.stream) as ended:
-                await self._events.opened(opening, "worker")
-                await self._deliver(mine, opening.stream, conn)
-                task_status.started()
-                cut = "cut"
-                try:
-                    await ended.wait()
-                    cut = ""
-                finally:
-                    hang_up(conn)
-                    with trio.CancelScope(shield=True):
-                        end = await _last_words(ended.wait) or end
-                        counts = end.to_compositor, end.to_client
-                        await self._events.closed(
-                            opening, counts, cut or printable(end.reason), began
-                        )
-
-    async def _deliver(self, to: Worker, stream: int, conn: socket.socket) -> None:
-        """Have the acceptor send the connection to the worker, past the broker.
-
-        The worker gets its end, and that end leaves this process, before the
-        acceptor has the other: sent data never wait in a queue that the
-        broker could be the last to close.  No byte goes the other way, because
-        the worker could attach a descriptor to it.
-        """
-        worker_end, acceptor_end = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET
-        )
-        with acceptor_end:
-            acceptor_end.shutdown(socket.SHUT_RD)
-            with worker_end:
-                order = worker.WaylandStream(stream)
-                await to.send(order, [worker_end.fileno()])
-            deliver(conn, acceptor_end)
-
-    async def display_stream(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Have a display stream decoded in the worker; returns at its end.
-
-        Where the record says so it is spliced to a waypipe client instead.
-        """
-        if self.valid_record().viewer.display == "waypipe-client":
-            await self.waypipe.relay(opening, conn, task_status=task_status)
-            return
-        began = trio.current_time()
-        ended = trio.Event()
-        with given(conn):
-            # From here on it is the peer's time that passes, so it holds one of
-            # its streams and none of the places of the undecided: a vsock
-            # backend that waits for its turn serves its guest nothing else.
-            task_status.started()
-            try:
-                untrusted_head = await read_header(conn)
-                await self._to_worker(opening, conn, untrusted_head, ended)
-            except VitrailError as error:
-                self._forget_stream(opening.stream)
-                hang_up(conn)
-                await self._events.refused(opening, str(error))
-                return
-            except BaseException:
-                self._forget_stream(opening.stream)
-                raise
-            cut = "cut"
-            try:
-                await ended.wait()
-                cut = ""
-            finally:
-                with contextlib.suppress(OSError):  # the guest has closed it
-                    conn.shutdown(socket.SHUT_RDWR)
-                with trio.CancelScope(shield=True):
-                    await _last_words(ended.wait)
-                    reason, counts = self._ends.pop(
-                        opening.stream, ("the worker died", None)
-                    )
-                    self._forget_stream(opening.stream)
-                    await self._events.closed(opening, counts, cut or reason, began)
-
-    async def _to_worker(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        untrusted_head: bytes,
-        ended: trio.Event,
-    ) -> None:
-        self.programs.display(Step.STREAM)
-        try:
-            mine = await self._ensure_worker()
-        except VitrailError as error:
-            self.programs.fail(str(error), Step.WAYPIPE)
-            raise
-        self._handed[opening.stream] = ended
-        await self._events.opened(opening, "worker")
-        order = worker.DisplayStream(opening.stream, untrusted_head)
-        await mine.send(order, [conn.fileno()])
-        self.programs.display(Step.WAYPIPE)
-
-    def _forget_stream(self, stream: int) -> None:
-        self._handed.pop(stream, None)
-        self._ends.pop(stream, None)
-
-
-async def _last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
-    """What the worker still says of a stream that was cut: its counts."""
-    with trio.move_on_after(_LAST_WORDS_SECONDS):
-        return await told()
-    return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -21,13 +20,12 @@ from broker.launch.waypipe.client import WaypipeClient
 from broker.launch.waypipe.podman import Podman, require_rust, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.peers import credentials
-from broker.relay.contract import StreamEnd
 from broker.services import event_log
 from broker.services.display_header import read_header
 from broker.services.event_log import Journal
 from broker.services.hangup import given, hang_up
 from broker.services.pump_supervisor import PumpSupervisor
-from broker.services.stream_events import StreamEvents
+from broker.services.stream_events import Outcome, StreamEvents, relay_stream
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
 
@@ -79,46 +77,31 @@ class GuestWaypipe:
             # its streams and none of the places of the undecided: a vsock
             # backend that waits for its turn serves its guest nothing else.
             task_status.started()
+            outcome: Outcome | None = None
             try:
                 untrusted_head = await read_header(conn)
-                client = await self._waypipe_for(opening)
+                with await self._waypipe_for() as client:
+                    async with self._events.carry(opening, "auto", began) as outcome:
+                        # A new socket's buffer is empty, so this takes all of it.
+                        # A client that died just now is found dead by the pump.
+                        with contextlib.suppress(OSError):
+                            client.sendall(untrusted_head)
+                        fds = conn.detach(), client.detach()
+                        self._programs.display(Step.WAYPIPE)
+                        head = len(untrusted_head)
+                        await relay_stream(self._pump, opening, fds, outcome, head=head)
             except VitrailError as error:
                 hang_up(conn)
-                await self._events.refused(opening, str(error))
-                return
-            with client:
-                # A new socket's buffer is empty, so this takes all of it.  A
-                # client that died just now is found dead by the pump.
-                with contextlib.suppress(OSError):
-                    client.sendall(untrusted_head)
-                guest_fd, client_fd = conn.detach(), client.detach()
-        self._programs.display(Step.WAYPIPE)
-        end: StreamEnd | None = None
-        reason = "cut"
-        try:
-            end = await self._pump.relay(guest_fd, client_fd, name=str(opening.stream))
-            end = replace(end, bytes_ab=end.bytes_ab + len(untrusted_head))
-            reason = end.describe()
-        except UpstreamError as error:
-            reason = str(error)
-        finally:
-            counts = None if end is None else (end.bytes_ab, end.bytes_ba)
-            with trio.CancelScope(shield=True):
-                await self._events.closed(opening, counts, reason, began)
+                if outcome is None:
+                    await self._events.refused(opening, str(error))
 
-    async def _waypipe_for(self, opening: Opening) -> socket.socket:
+    async def _waypipe_for(self) -> socket.socket:
         self._programs.display(Step.STREAM)
         try:
-            client = await self._connect_waypipe()
+            return await self._connect_waypipe()
         except VitrailError as error:
             self._programs.fail(str(error), Step.WAYPIPE)
             raise
-        try:
-            await self._events.opened(opening, "auto")
-        except BaseException:
-            client.close()
-            raise
-        return client
 
     async def _connect_waypipe(self) -> socket.socket:
         await self._ensure_worker()

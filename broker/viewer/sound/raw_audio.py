@@ -14,14 +14,12 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import schema
 from broker.core import limits
-from broker.core.errors import UpstreamError
 from broker.core.lease import Opening
 from broker.link.endpoints import UnixEndpoint, connect
-from broker.relay.contract import StreamEnd
 from broker.services import event_log
 from broker.services.pump_supervisor import PumpSupervisor
+from broker.services.stream_events import StreamEvents, relay_stream
 from policy.records.model import Record
 
 WARNING = (
@@ -56,28 +54,8 @@ async def raw_stream(
         UnixEndpoint(find_server()), deadline=limits.ADMIT_SECONDS, descriptors=True
     )
     with server:
-        await log.require(
-            schema.StreamOpened(**event_log.of_stream(opening), mode="auto")
-        )
-        await answer(None)
-        task_status.started()
-        fds = conn.detach(), server.detach()
-    end: StreamEnd | None = None
-    reason = "cut"
-    try:
-        end = await pump.relay(*fds, name=str(opening.stream))
-        reason = end.describe()
-    except UpstreamError as error:
-        reason = str(error)
-    finally:
-        with trio.CancelScope(shield=True):
-            await log.note(
-                schema.StreamClosed(
-                    **event_log.of_stream(opening),
-                    outcome="closed",
-                    reason=reason,
-                    bytes_from_sandbox=0 if end is None else end.bytes_ab,
-                    bytes_to_sandbox=0 if end is None else end.bytes_ba,
-                    seconds=trio.current_time() - began,
-                )
-            )
+        async with StreamEvents(log).carry(opening, "auto", began) as outcome:
+            outcome.counts = 0, 0
+            await answer(None)
+            task_status.started()
+            await relay_stream(pump, opening, (conn.detach(), server.detach()), outcome)

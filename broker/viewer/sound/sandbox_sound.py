@@ -36,6 +36,7 @@ from broker.ipc import worker
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
 from broker.services import event_log
+from broker.services.stream_events import Outcome, StreamEvents
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
@@ -82,6 +83,7 @@ class GuestSound:
         self._lease = lease
         self._record = record
         self._log = log
+        self._events = StreamEvents(log)
         self._ensure_worker = ensure_worker
         self._start = start
         self._server = server
@@ -137,44 +139,32 @@ class GuestSound:
             )
             with server:
                 mine = await self._told(record)
-                await self._log.require(
-                    schema.StreamOpened(**event_log.of_stream(opening), mode="worker")
-                )
-                await say()
-                task_status.started()
-                await self._carry(mine, opening, conn, server, began)
+                async with self._events.carry(opening, "worker", began) as outcome:
+                    await say()
+                    task_status.started()
+                    await self._carry(mine, opening, (conn, server), outcome)
 
     async def _carry(
         self,
         mine: Worker,
         opening: Opening,
-        conn: socket.socket,
-        server: socket.socket,
-        began: float,
+        socks: tuple[socket.socket, socket.socket],
+        outcome: Outcome,
     ) -> None:
         ended = self._streams[opening.stream] = trio.Event()
         cut = worker.SoundClosed(opening.stream, 0, 0, "cut")
         try:
             order = worker.SoundStream(opening.stream)
-            await mine.send(order, [conn.fileno(), server.fileno()])
+            await mine.send(order, [sock.fileno() for sock in socks])
             await ended.wait()
         finally:
             self._streams.pop(opening.stream, None)
-            for sock in (conn, server):
+            for sock in socks:
                 with suppress(OSError):  # it has ended already
                     sock.shutdown(socket.SHUT_RDWR)
             end = self._ends.pop(opening.stream, cut)
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.StreamClosed(
-                        **event_log.of_stream(opening),
-                        outcome="closed",
-                        reason=printable(end.reason, 2000),
-                        bytes_from_sandbox=end.from_guest,
-                        bytes_to_sandbox=end.to_guest,
-                        seconds=trio.current_time() - began,
-                    )
-                )
+            outcome.reason = printable(end.reason, 2000)
+            outcome.counts = end.from_guest, end.to_guest
 
     async def _told(self, record: Record) -> Worker:
         """The worker, once it knows how sound is treated."""

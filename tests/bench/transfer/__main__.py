@@ -35,8 +35,8 @@ import trio
 from broker.core import limits
 from broker.ipc import transfer as messages
 from broker.worker.transfer import WorkerTransfers
-from shims import vitrail_files
 from tests.kit.result_file import result_file
+from tests.kit.shims import files_program
 
 REPEATS = 5
 PEERS = ("vitrail", "tar", "cp")
@@ -87,7 +87,7 @@ def tool(door: str, home: Path, *words: str) -> subprocess.Popen[bytes]:
         "HOME": str(home),
         "VITRAIL_COPY": f"unix:{door}",
     }
-    argv = [sys.executable, "-I", vitrail_files.__file__, *words]
+    argv = [sys.executable, "-I", files_program(), *words]
     return subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
+import trio
 
-from broker.core.stderr_log import log_exception, log_stderr
+from broker.core.stderr_log import isolated, log_exception, log_stderr
 from tests.kit.link.roles import full_disk
 
 
@@ -35,3 +36,19 @@ def test_a_standard_error_that_cannot_be_written(monkeypatch, how):
             log_stderr("x" * 20_000)
             log_exception(ValueError("what"))
         monkeypatch.undo()
+
+
+def test_a_mistake_inside_a_block_is_logged_and_what_follows_goes_on(capsys):
+    with isolated():
+        raise ValueError("of one sandbox")
+    assert capsys.readouterr().err.endswith("ValueError: of one sandbox\n")
+
+
+async def test_cancellation_passes_an_isolated_block(capsys):
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with isolated():
+            await trio.sleep_forever()
+        raise AssertionError
+    assert scope.cancelled_caught
+    assert capsys.readouterr().err == ""

@@ -67,10 +67,12 @@ class Stand:
         self.records = {}
         self.started = []
         self.broken_start = None
+        self.kernel = False
         self.vms = MicroVms(
             paths=self.paths,
             record=self.records.get,
             find_tools=self.find_tools,
+            listen_vsock=self.listen_vsock,
             log=log,
         )
         self.add("work", record("persistent"))
@@ -81,7 +83,10 @@ class Stand:
         self.records[name] = made
 
     async def find_tools(self, image, progress):
-        return None
+        return SimpleNamespace(vhost_device_vsock=None if self.kernel else "/backend")
+
+    async def listen_vsock(self):
+        return False
 
     async def start_vm(self, spec, tools, *, nursery, quarantine, on_loss):
         await trio.lowlevel.checkpoint()
@@ -123,7 +128,7 @@ def stand(monkeypatch):
                 kernel=Path("/kernel"),
                 root=Path("/root"),
                 manifest=SimpleNamespace(built=1.0),
-                write_initrd=lambda directory: directory / "initrd",
+                write_initrd=lambda directory, settings: directory / "initrd",
             )
             monkeypatch.setattr(microvms, "find_image", lambda paths, name: image)
             monkeypatch.setattr(microvms, "start_vm", mine.start_vm)

@@ -10,9 +10,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.audit.query import Filters, open_log
 from broker.core import limits
+from broker.core.errors import SetupError
 from broker.core.services import AGENT, DISPLAY
 from broker.host import vsock_listeners
-from broker.host.vsock_listeners import serve_vsock
+from broker.host.vsock_listeners import PortTakenError, serve_vsock
 from broker.peers import credentials
 from broker.peers.identity import VsockClaim, VsockFacts, take_cid
 from tests.kit.eventually import eventually
@@ -28,8 +29,9 @@ class PaperListener:
         self.give, self._taken = trio.open_memory_channel(1000)
         self.closed = False
 
-    async def accept(self):
-        return await self._taken.receive()
+    async def accept_batch(self, most):
+        assert most == limits.VSOCK_BATCH
+        return [await self._taken.receive()]
 
     def close(self):
         self.closed = True
@@ -105,7 +107,9 @@ def stand(tmp_path, monkeypatch):
         async with journal(tmp_path) as log, trio.open_nursery() as nursery:
             mine = Stand(log, tmp_path / "audit.sqlite")
             monkeypatch.setattr(vsock_listeners.credentials, "vsock_facts", mine.facts)
-            nursery.start_soon(serve_vsock, mine.listeners, mine.doors_of, log)
+            nursery.start_soon(
+                serve_vsock, tuple(mine.listeners.items()), mine.doors_of, log
+            )
             yield mine
             nursery.cancel_scope.cancel()
         for conn in mine.ours:
@@ -181,13 +185,14 @@ async def test_one_guest_s_flood_is_its_own(stand):
 async def test_a_port_that_is_taken_leaves_no_listener(monkeypatch):
     opened = []
 
-    async def open_listener(endpoint):
+    async def open_listener(endpoint, *, backlog):
         if opened:
-            raise OSError(98, "Address already in use")
+            raise SetupError("in use") from OSError(98, "Address already in use")
         opened.append(PaperListener())
         return opened[0]
 
     monkeypatch.setattr(vsock_listeners, "open_listener", open_listener)
-    with pytest.raises(OSError, match="in use"):
+    monkeypatch.setattr(vsock_listeners, "LOW_PORTS", {})
+    with pytest.raises(PortTakenError, match="another program"):
         await vsock_listeners.open_vsock_listeners()
     assert opened[0].closed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import PeerError
 from broker.ipc import agent
-from shims import vitrail_guest
+from shims.guest import protocol as guest_protocol
 
 _FROM_GUEST = [
     agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1", programs=[1, 2]),
@@ -43,7 +43,7 @@ def test_what_we_say_is_understood_by_the_shim(message):
     """The shim's own table takes it, with defaults filled in."""
     body = agent.encode(message)
     assert agent.decode_to_guest(body) == message
-    seen = vitrail_guest.decode(body)
+    seen = guest_protocol.decode(body)
     assert seen["type"] == msgspec.json.decode(body)["type"]
     for field in message.__struct_fields__:
         assert seen[field] == getattr(message, field)
@@ -58,16 +58,16 @@ def _tables(union):
 
 def test_the_shims_tables_are_ours():
     """A shim imports nothing of ours, so this holds the two together."""
-    theirs = {kind: set(fields) for kind, fields in vitrail_guest.FROM_GUEST.items()}
+    theirs = {kind: set(fields) for kind, fields in guest_protocol.FROM_GUEST.items()}
     assert theirs == _tables(agent.FromGuest)
     kinds = [*agent.ToGuest.__args__]
     ours = {kind.__struct_config__.tag: {*kind.__struct_fields__} for kind in kinds}
     assert {
-        kind: set(fields) for kind, fields in vitrail_guest.TO_GUEST.items()
+        kind: set(fields) for kind, fields in guest_protocol.TO_GUEST.items()
     } == ours
-    assert vitrail_guest.FRAME_BYTES == limits.AGENT_FRAME_BYTES
-    assert vitrail_guest.OUTPUT_BYTES == limits.AGENT_OUTPUT_BYTES
-    assert vitrail_guest.PROGRAMS == limits.PROGRAMS_PER_SANDBOX
+    assert guest_protocol.FRAME_BYTES == limits.AGENT_FRAME_BYTES
+    assert guest_protocol.OUTPUT_BYTES == limits.AGENT_OUTPUT_BYTES
+    assert guest_protocol.PROGRAMS == limits.PROGRAMS_PER_SANDBOX
 
 
 def _b64(size):
@@ -191,7 +191,7 @@ def test_any_bytes_are_a_message_or_a_peers_error(untrusted):
         ),
         max_leaves=8,
     ),
-    st.sampled_from([*vitrail_guest.FROM_GUEST, "x"]),
+    st.sampled_from([*guest_protocol.FROM_GUEST, "x"]),
 )  # fmt: skip
 def test_any_json_is_a_message_or_a_peers_error(value, kind):
     """Right names with wrong values in them."""

@@ -89,3 +89,14 @@ def test_bytes_of_two_messages_with_descriptors_do_not_merge(some):
         assert (first.data, len(first.fds)) == (b"one", 1)
         assert (second.data, len(second.fds)) == (b"two", 2)
         fdpass.close_all(first.fds + second.fds)
+
+
+def test_descriptors_without_a_byte_are_no_end(some):
+    """A caller takes an empty packet for the end, and would keep them open."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        fdpass.send(theirs, b"", some[:2])
+        before = _open()
+        with pytest.raises(PeerError, match="without a byte"):
+            fdpass.receive(ours, 100, 28)
+        assert _open() == before

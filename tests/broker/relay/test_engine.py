@@ -25,6 +25,7 @@ from broker.relay.contract import (
 )
 from broker.relay.engine import RelayEngine
 from broker.relay.process import start_pump
+from broker.relay.turns import accelerator, available
 
 
 class Broker:
@@ -217,4 +218,21 @@ def test_deadlines_of_ended_streams_are_forgotten():
             engine._begin(order, [one.detach(), two.detach()])
             engine._obey(Abort(token), [])
         assert len(engine._deadlines) <= 64
+        engine.close()
+
+
+@pytest.mark.skipif(not available(), reason="the pump's C part is not built")
+def test_a_stream_adopted_in_a_slow_turn_is_reported_as_active_now():
+    """A question in the turn of a submission ended the pump on a busy machine."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        engine = RelayEngine(theirs, (6, 1), accelerate=accelerator)
+        engine._now -= 1
+        one, two = socket.socketpair()
+        engine._begin(Submit(1), [one.detach(), two.detach()])
+        engine._obey(PumpRequest(7), [])
+        assert isinstance(decode_from_pump(ours.recv(MESSAGE_BYTES)), PumpReady)
+        answer = decode_from_pump(ours.recv(MESSAGE_BYTES))
+        assert isinstance(answer, Live)
+        assert [stream.idle for stream in answer.streams] == [0.0]
         engine.close()

@@ -34,13 +34,15 @@ async def test_a_flood_of_allowed_streams_stays_within_its_size(tmp_path):
         await retention.prune(None, None)
         largest = path.stat().st_size
         assert used_bytes(store._db) <= 8 << 20
-        assert store.size > 20_000
+        recorded = store.size
     # One look in between may be late by what one second brings.
     assert largest < 40 << 20
     with opened(path) as db:
         found = report(db, path)
     assert found.good, found.problems
-    assert found.removed > 5_000
+    # What one event takes on the disk is SQLite's business; each is accounted for.
+    assert found.removed > 0
+    assert found.removed + found.checked == recorded >= 20_000
 
 
 async def test_a_disk_that_refuses_is_said_once(tmp_path, capsys, monkeypatch):

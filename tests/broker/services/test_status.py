@@ -7,12 +7,12 @@ import os
 import trio
 
 from broker.control import api
-from broker.services import status
+from broker.services import process_memory, status
 
 
 async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeypatch):
     """A read that the kernel lets wait holds up nothing else."""
-    monkeypatch.setattr(status, "_PROC", tmp_path)
+    monkeypatch.setattr(process_memory, "_PROC", tmp_path)
     (tmp_path / "7").mkdir()
     slow = tmp_path / "7/smaps_rollup"
     os.mkfifo(slow)

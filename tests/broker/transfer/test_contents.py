@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.errors import RefusedError
-from broker.transfer.contents import refuse_contents
+from broker.transfer.contents import refuse_contents, refuse_disguise
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -48,3 +48,35 @@ def test_what_is_what_it_says(name, head):
 def test_what_is_another_thing_or_runs_is_refused(name, head):
     with pytest.raises(RefusedError):
         refuse_contents(name, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.sh", b"#!/bin/sh"),
+        ("run", b"\x7fELF"),
+        ("a.py", b"#!/usr/bin/python3"),
+        ("a.jpg", PNG),
+        ("a.svgz", b"\x1f\x8b"),
+        ("a.zip", b"PK\x03\x04"),
+        ("a.pdf", b""),
+        ("a.pdf", b"%PDF-1.4"),
+    ],
+)
+def test_what_may_be_copied(name, head):
+    refuse_disguise(name, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.pdf", b"MZ\x90"),
+        ("a.jpg", b"\x7fELF"),
+        ("a.mp4", b"#!/bin/sh"),
+        ("a.png", b"%PDF-1.4"),
+        ("a.pdf", b"[Desktop Entry]"),
+    ],
+)
+def test_disguises_are_not_copied(name, head):
+    with pytest.raises(RefusedError, match="the content of"):
+        refuse_disguise(name, head)

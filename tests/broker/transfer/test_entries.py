@@ -19,7 +19,7 @@ from broker.transfer.entries import (
     Quota,
     entry_frame,
 )
-from shims import vitrail_files
+from shims.files import protocol, sending
 
 MANY = Quota(file_size=1 << 40, size=1 << 40, files=1000)
 D, F = Directory, FileEntry
@@ -70,9 +70,9 @@ def test_the_guests_program_says_the_same(tmp_path):
     (tmp_path / "d" / "a b").write_bytes(b"abc")
     (tmp_path / "d" / "empty").touch()
     (tmp_path / "x").write_bytes(b"y")
-    walk = vitrail_files.Walk([str(tmp_path / "d"), str(tmp_path / "x")])
-    assert read(b"".join(vitrail_files.entries(walk))) == TREE
-    assert (vitrail_files.FRAME_BYTES, vitrail_files.DEPTH) == (
+    walk = sending.Walk([str(tmp_path / "d"), str(tmp_path / "x")])
+    assert read(b"".join(sending.entries(walk))) == TREE
+    assert (protocol.FRAME_BYTES, protocol.DEPTH) == (
         limits.TRANSFER_FRAME_BYTES,
         limits.TRANSFER_DEPTH,
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 
-from broker.control import api
-from broker.core.errors import RefusedError
+from broker.control import api, methods
+from broker.control.server import serve
+from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.host.control import ELSEWHERE as HOST_ELSEWHERE
 from broker.host.control import HostControl
+from broker.programs.local_role import LocalControl
 from broker.services.control import Shared, SharedControl
 from broker.viewer.control import ViewerControl
 
@@ -41,7 +45,7 @@ class Stage:
         self.api = {
             "local": lambda: SharedControl(shared),
             "host": lambda: HostControl(shared, leasing=None),
-            "viewer": lambda: ViewerControl(shared, person=None),
+            "viewer": lambda: ViewerControl(shared, person=None, desk=None),
         }[role]()
 
     async def prune(self, seconds, megabytes):
@@ -103,23 +107,70 @@ async def test_the_end_of_the_broker_ends_all():
     assert len(stage.ended) == len(LEASES)
 
 
+async def call(stage, name, *, more=False, **parameters):
+    """Answer a call as the control socket does."""
+    exchange = methods.Exchange(stage.api, CALLER, more, emit)
+    method = methods.find_method(f"{api.INTERFACE}.{name}")
+    return await method(exchange, msgspec.Raw(msgspec.json.encode(parameters)))
+
+
 async def test_a_host_runs_no_programs_and_says_who_does():
     with pytest.raises(RefusedError, match="this broker is a host") as caught:
-        await Stage("host").api.run(CALLER, api.RunRequest(record="web"), emit)
+        await call(Stage("host"), "Run", record="web")
     assert "brokerctl run web" in caught.value.hint
 
 
-async def test_a_viewer_gives_no_leases_and_says_who_does():
-    viewer = Stage("viewer").api
-    request = api.LeaseRequest(record="box", cid=42)
-    for call in (
-        viewer.lease(CALLER, request),
-        viewer.hold_lease(CALLER, request, emit),
-        viewer.release(CALLER, api.LeaseReleaseRequest(id="0" * 16)),
+@pytest.mark.parametrize("more", [False, True])
+async def test_a_viewer_gives_no_leases_and_says_who_does(more):
+    viewer = Stage("viewer")
+    for name, parameters in (
+        ("LeaseAcquire", {"record": "box", "cid": 42, "leader": 7}),
+        ("LeaseRelease", {"id": "0" * 16}),
     ):
         with pytest.raises(RefusedError, match="this broker is a viewer") as caught:
-            await call
+            await call(viewer, name, more=more, **parameters)
         assert "on the host" in caught.value.hint
+
+
+@pytest.mark.parametrize("role", ["host", "viewer"])
+async def test_a_role_answers_or_refuses_each_method(role):
+    control = Stage(role).api
+    methods.check_complete(control)
+    for name, reason in control.elsewhere.items():
+        row = methods.TABLE[name]
+        assert not hasattr(control, row.handler)
+        with pytest.raises(RefusedError) as caught:
+            await methods.perform(
+                row,
+                methods.Exchange(control, CALLER, more=False, emit=emit),
+                api.RunRequest(record="web"),
+            )
+        assert caught.value.message == reason.message
+        assert "{" not in caught.value.hint
+
+
+def test_a_role_with_everything_refuses_nothing():
+    assert LocalControl.elsewhere == {}
+    for row in methods.TABLE.values():
+        handler = getattr(LocalControl, row.handler)
+        assert handler is not getattr(api.BrokerApi, row.handler)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {**HOST_ELSEWHERE, "Stop": HOST_ELSEWHERE["Run"]},
+        {**HOST_ELSEWHERE, "Stopp": HOST_ELSEWHERE["Run"]},
+        {name: row for name, row in HOST_ELSEWHERE.items() if name != "Run"},
+    ],
+    ids=["twice", "unknown", "missing"],
+)
+async def test_a_role_with_another_table_serves_nothing(tmp_path, elsewhere):
+    control = Stage("host").api
+    control.elsewhere = elsewhere
+    with pytest.raises(InternalError):
+        await serve(tmp_path / "control", control)
+    assert not (tmp_path / "control").exists()
 
 
 async def test_pruning_is_passed_on_and_nothing_is_kept_for_no_time():

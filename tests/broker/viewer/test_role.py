@@ -174,7 +174,7 @@ async def test_what_cannot_be_recorded_is_denied(monkeypatch):
             with refuses("cannot be written"):
                 await s.offer(streams)
         assert not s.workers.asked.is_set()
-        assert s.role.guest(LEASE.id)._places == 0
+        assert s.role.guest(LEASE.id).streams._places == 0
         conn = await s.offer(streams)
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
@@ -200,7 +200,7 @@ async def test_sound_without_a_server_is_answered_and_then_hung_up_on(audio):
         await s.role.lease_begun(LEASE)
         with refuses("cannot connect to .*/no-sound"):
             await s.offer(streams, AUDIO)
-        assert s.role.guest(LEASE.id)._places == 0
+        assert s.role.guest(LEASE.id).streams._places == 0
 
 
 async def test_a_service_that_nobody_knows_is_denied_by_default():
@@ -292,7 +292,7 @@ async def test_a_no_hangs_up_on_what_was_taken():
         (event,) = s.events("decision")
         assert (event["verdict"], event["answered_by"]) == ("deny", "person")
         assert not s.workers.asked.is_set()
-        assert s.role.guest(LEASE.id)._places == 0
+        assert s.role.guest(LEASE.id).streams._places == 0
 
 
 async def test_who_has_hung_up_is_not_asked_about():
@@ -317,7 +317,7 @@ async def test_who_has_hung_up_is_not_asked_about():
             while not (events := s.events("question.answered")):
                 await trio.sleep(0.01)
         assert events[0]["answered_by"] == "gone"
-        assert s.role.guest(LEASE.id)._places == 0
+        assert s.role.guest(LEASE.id).streams._places == 0
         assert not s.workers.asked.is_set()
 
 
@@ -382,7 +382,7 @@ async def test_as_many_streams_as_the_record_allows(limit):
         (other,) = s.workers.opened
         await other.say.send(worker.AgentClosed(1, "it left"))
         with trio.fail_after(30):  # its end is written in a thread
-            while s.role.guest(LEASE.id)._places == limit:
+            while s.role.guest(LEASE.id).streams._places == limit:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         conns.append(await s.offer(streams, stream=limit + 2))
         await s.role.lease_ended(LEASE.id, "over")

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from shims import vitrail_files
-from shims.vitrail_files import TransferError, opener
+from shims.files.openers import kind_of, opener
+from shims.files.protocol import TransferError
 
 
 @pytest.fixture
@@ -73,4 +73,4 @@ def test_then_the_records_own_program_unless_it_would_run_the_file(bare):
 )
 def test_types_come_from_the_content_first(tmp_path, name, head, kind):
     (tmp_path / name).write_bytes(head)
-    assert vitrail_files.kind_of(str(tmp_path / name)) == kind
+    assert kind_of(str(tmp_path / name)) == kind

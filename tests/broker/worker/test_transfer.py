@@ -29,9 +29,11 @@ from broker.ipc.transfer_guest import (
 from broker.launch.process.spawn import PIPE, spawn
 from broker.transfer.entries import Directory, End, FileEntry, entry_frame
 from broker.worker.transfer import WorkerTransfers
-from shims import vitrail_files
+from shims.files import connection
+from shims.files import protocol as files_protocol
+from tests.kit.shims import files_program
 
-SHIM = Path(vitrail_files.__file__)
+SHIM = Path(files_program())
 _M = messages
 
 
@@ -122,7 +124,7 @@ async def raw(b):
 
 
 def frame(**message):
-    return vitrail_files.frame(message)
+    return files_protocol.frame(message)
 
 
 async def reply(sock) -> Reply:
@@ -371,5 +373,5 @@ def test_the_tables_are_the_guests():
     ):
         from broker.core.services import PORTS
 
-        assert vitrail_files.PORTS[variable] == PORTS[kind]
+        assert connection.PORTS[variable] == PORTS[kind]
     assert json.loads(frame(type="take")[4:]) == {"type": "take"}

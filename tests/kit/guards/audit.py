@@ -12,6 +12,7 @@ GUARDS = (
     Guard("a head is no checkpoint, in verify", "return", "tests/attack/test_audit_tail.py", "any_note or first_note"),
     Guard("the key knows the newest size, at the start", "if False:", "tests/attack/test_audit_tail.py", "older_copy and killed"),
     Guard("the key knows the newest size, in verify", "if False:", "tests/attack/test_audit_tail.py", "older_copy and killed"),
+    Guard("a size that was not noted stops the next commit", "", "tests/broker/audit/proof/test_seal.py", "stops_the_next_commit"),
     Guard("the newest size follows each commit", "", "tests/attack/test_audit_tail.py", "older_copy and killed"),
     Guard("a new key at each start", "pass", "tests/attack/test_audit_tail.py", "own_key"),
     Guard("refusals have a budget for each sandbox", "return ''", "tests/attack/test_budgets.py", "others_their_names"),

@@ -29,6 +29,16 @@ GUARDS = (
     Guard("records bound what is attached", "if False:", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
     Guard("one candidate or none", "if wanted:", "tests/broker/viewer/devices/test_desk.py", "two_sandboxes"),
     Guard("devices end with the sandbox", "pass", "tests/broker/viewer/devices/test_desk.py", "end_of_a_sandbox"),
+    Guard("records are the administrator's", "if False:", "tests/attack/test_device_service.py", "others_may_write"),
+    Guard("the socket's directory", "if False:", "tests/attack/test_device_service.py", "others_can_replace"),
+    Guard("a swapped device is not left bound", "now = held", "tests/attack/test_device_service.py", "swapped_while_it_is_bound"),
+    Guard("only what is at usbip-host", "if True:", "tests/attack/test_device_service.py", "killed_service"),
+    Guard("a killed service left devices", "", "tests/attack/test_device_service.py", "start_takes_back"),
+    Guard("one device of a port at a time", "while False:", "tests/attack/test_device_service.py", "last_is_back"),
+    Guard("one look for many events", "if False:", "tests/attack/test_device_service.py", "flood_of_events"),
+    Guard("devices go to announced leases", "if False:", "tests/attack/test_link_devices.py", "no_other_lease"),
+    Guard("devices end with the epoch", "pass", "tests/attack/test_link_devices.py", "lost_link"),
+    Guard("pages of devices end", "if False:", "tests/attack/test_link_devices.py", "without_end"),
     Guard("CBOR keys once", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
     Guard("CBOR in its shortest form", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
     Guard("management of the key", "passes = command not in {_PIN, _NEXT} or (command == _NEXT and (not body) and self._may_go_on) or (command == _PIN and _pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "management"),
@@ -39,6 +49,10 @@ GUARDS = (
     Guard("no rule, no key", "if False:", "tests/integration/test_security_key.py", "without_a_rule"),
     Guard("values pair one to one", "", "tests/policy/records/test_device.py", "corpus"),
     Guard("an answer is for one device", "return Question(sandbox=lease.sandbox, lease=lease.id, record=lease.record, label=lease.sandbox if label is None else label.name, colour='#555555' if label is None else label.colour, service=untrusted_word(request.service), argument=untrusted_word(request.argument.removeprefix('+')), words=request.words or wants(request.service), details=tuple(((n, untrusted_word(value)) for n, value in request.details or claims.items() if value)), targets=targets, default_target=default, keeps=keeps(answer.limits), seconds=answer.limits.ttl or 0, rule=answer.where)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
+    Guard("a title names few kinds", "more = 0", "tests/attack/test_devices.py", "title"),
+    Guard("a list fits into a packet", "if False:", "tests/attack/test_devices.py", "many_devices"),
+    Guard("a late device is taken back", "if False:", "tests/attack/test_devices.py", "given_up"),
+    Guard("connections to the security key", "if False:", "tests/attack/test_devices.py", "processes"),
 )  # fmt: skip
 
 

@@ -65,6 +65,15 @@ GUARDS = (
     Guard("no link below", "RESOLVE = 0", "tests/attack/test_transfer_store.py", "becomes_a_link"),
     Guard("room before bytes", "if False:", "tests/attack/test_transfer_store.py", "endless"),
     Guard("left-overs of the killed", "", "tests/attack/test_transfer_store.py", "killed"),
+    Guard("what was asked about is what comes", "", "tests/attack/test_transfer_bait.py", "first_name"),
+    Guard("no more than was asked about", "size = most", "tests/attack/test_transfer_bait.py", "what_is_sent"),
+    Guard("only a rule brings a file back", "if False:", "tests/integration/test_opening.py", "nothing_comes_back"),
+    Guard("size of what comes back", "if False:", "tests/attack/test_transfer_edit.py", "large"),
+    Guard("a token of a return is used once", "way = self._returns.get(untrusted_token)", "tests/attack/test_transfer_edit.py", "twice"),
+    Guard("only what has changed comes back", "if False:", "tests/attack/test_transfer_store.py", "returned"),
+    Guard("a file that was changed here meanwhile", "if False:", "tests/integration/test_opening.py", "changed_here"),
+    Guard("disguised files of a copy", "if False:", "tests/broker/transfer/test_contents.py"),
+    Guard("no more than the file has", "return os.splice(source, target, 1 << 30, flags=os.SPLICE_F_NONBLOCK)", "tests/broker/worker/test_transfer.py", "through_both"),
 )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ class PaperMachine:
     def __init__(self, claim=None):
         self.claim = claim or own_claim(f"/nowhere/{id(self)}")
         self.facts = MachineFacts()
+        self.secret = None
         self.over = trio.Event()
         self.closed = trio.Event()
         self.asked = trio.Event()

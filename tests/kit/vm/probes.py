@@ -16,12 +16,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
 from broker.ipc.worker import Jail
+from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
 from broker.launch.process import jail
 from broker.launch.waypipe.client import WaypipeProgram, start_jailed
 
@@ -92,6 +93,19 @@ async def run_in_waypipe_jail(
     async with trio.lowlevel.FdStream(read) as stream:
         said = b"".join([chunk async for chunk in stream])
     return outcome(said, await jailed.child.wait())
+
+
+async def run_in_vmm_jail(
+    built: Built, view: JailView, what: str, argument: str = ""
+) -> str:
+    """Attempt it in QEMU's jail, in the place of QEMU."""
+    words = [str(built.program), what, argument]
+    probe = await spawn_jailed("probe", words, replace(view, program=built.program))
+    try:
+        code = await probe.wait()
+        return outcome(probe.words.encode(), code)
+    finally:
+        probe.close()
 
 
 @dataclass(frozen=True)

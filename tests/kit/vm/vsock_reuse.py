@@ -75,6 +75,7 @@ class Ours:
         pid = guest.child.pid
         self.claim = VsockClaim(credentials.network_namespace(), CID, pid)
         self.facts = MachineFacts(pid=pid, cid=CID)
+        self.secret = None
 
     def alive(self):
         pid = self._guest.child.pid

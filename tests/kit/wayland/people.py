@@ -32,6 +32,7 @@ class Party(Window):
         """Show a window of one colour and listen."""
         self.start()
         self.seat = self.bind("wl_seat", min(5, self.globals["wl_seat"][1]))
+        self._await_devices()
         self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
         self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
         self.color, self.size = color, (w, h)
@@ -44,6 +45,21 @@ class Party(Window):
         self.send(self.win, "commit")
         self.roundtrip()
         return self
+
+    def _await_devices(self) -> None:
+        """Wait for the seat's pointer and keyboard, which a nested compositor has late.
+
+        A compositor owes no keymap to a keyboard object made before it has one
+        (wl_seat.capabilities in wayland.xml).
+        """
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            self.roundtrip()
+            known = self.heard("capabilities")
+            if known and known[-1][0] & 3 == 3:
+                return
+            time.sleep(0.02)
+        raise AssertionError("the seat has no pointer and keyboard")
 
     def heard(self, name: str, since: int = 0) -> list[list[Any]]:
         """Arguments of all events of this name."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,6 +13,7 @@ from broker.core.paths import Paths
 from broker.launch.image import store
 from broker.launch.image.initramfs import agent_overlay
 from broker.launch.image.store import ImageSpec, Manifest
+from shims.bundle import files_tool, guest_agent
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def put_image(paths, name="default", **changes):
         versions={"waypipe": "0.8.4-3"},
         built=1000.0,
         digest="0" * 64,
-        agent=hashlib.sha256(store.guest_agent()).hexdigest(),
+        agent=hashlib.sha256(guest_agent()).hexdigest(),
     )
     manifest = msgspec.structs.replace(manifest, **changes)
     (directory / "manifest.json").write_bytes(store.manifest_bytes(manifest))
@@ -176,7 +176,7 @@ def test_other_agent_is_brought_by_the_initramfs(paths, tmp_path):
     image = store.find_image(paths)
     made = image.write_initrd(tmp_path)
     assert made.parent == tmp_path
-    assert made.read_bytes() == b"initrd" + agent_overlay(store.guest_agent())
+    assert made.read_bytes() == b"initrd" + agent_overlay(guest_agent())
 
 
 def test_holes_do_not_count(paths):
@@ -187,9 +187,7 @@ def test_holes_do_not_count(paths):
 
 
 def test_the_agent_is_the_shim_and_brings_the_commands_for_files():
-    shims = Path(__file__).parents[4] / "shims"
-    agent = store.guest_agent()
-    assert agent.startswith((shims / "vitrail_guest.py").read_bytes())
+    agent = guest_agent()
     names: dict[str, object] = {"__name__": "vitrail_guest", "__file__": "/nowhere"}
     exec(compile(agent, "agent", "exec"), names)
-    assert names["files_tool"]() == (shims / "vitrail_files.py").read_bytes()
+    assert names["files_tool"]() == files_tool()

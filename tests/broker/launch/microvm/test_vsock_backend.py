@@ -109,18 +109,16 @@ def test_a_path_that_the_loader_cannot_be_told_is_not_told(monkeypatch):
 
 
 async def test_a_tool_that_fails_is_quoted(tmp_path):
-    tool = tmp_path / "tool"
-    tool.write_text("#!/bin/sh\necho cannot do that >&2\nexit 3\n")
-    tool.chmod(0o755)
-    with pytest.raises(UpstreamError, match=r"ended before .*cannot do that"):
-        await start_hybrid_vsock(tool, tmp_path, 70000)
+    # In its jail there is no interpreter, so no script will do.
+    with pytest.raises(UpstreamError, match=r"ended before .*'--guest-cid'"):
+        await start_hybrid_vsock(Path("/usr/bin/env"), tmp_path, 70000)
 
 
 async def test_a_tool_that_is_silent_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "VM_READY_SECONDS", 0.2)
-    tool = tmp_path / "tool"
-    tool.write_text("#!/bin/sh\nexec sleep 100\n")
-    tool.chmod(0o755)
+    source, tool = tmp_path / "tool.c", tmp_path / "tool"
+    source.write_text("int pause(void); int main(void) { return pause(); }")
+    subprocess.run(["gcc", source, "-o", tool], check=True)
     with pytest.raises(UpstreamError, match=r"was silent for 0\.2 s"):
         await start_hybrid_vsock(tool, tmp_path, 70000)
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.identity import find, spawn_helper
 from broker.launch.process.spawn import spawn
@@ -103,3 +103,22 @@ def test_first_words_are_kept_and_later_ones_refused():
         os.write(words.fd, b"g")
     words.close()
     assert words.text() == ""
+
+
+async def test_a_jail_reports_its_own_child_or_nothing():
+    outer = spawn_helper("sleeper", ["sleep", "100"])
+    try:
+        for pid in (os.getpid(), 1, outer.pid):
+            with pytest.raises(UpstreamError, match="not bubblewrap's"):
+                outer.enter(pid)
+    finally:
+        await outer.end(0)
+        outer.close()
+
+
+async def test_what_has_no_handler_for_sigterm_is_not_waited_for():
+    ignoring = spawn_helper("deaf", ["sh", "-c", "trap '' TERM; exec sleep 100"])
+    with trio.fail_after(30):
+        await ignoring.end(3600)
+    assert ignoring.ended
+    ignoring.close()

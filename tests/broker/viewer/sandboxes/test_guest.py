@@ -59,7 +59,7 @@ async def open_agent(mine, nursery, stream=1):
     opening = Opening(LEASE, AGENT, stream, "a test")
 
     async def carry(task_status):
-        await mine.agent_stream(opening, theirs, task_status=task_status)
+        await mine.streams.agent(opening, theirs, task_status=task_status)
 
     await nursery.start(carry)
     return ours
@@ -74,7 +74,7 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
                 await other.say.send(worker.AgentClosed(number + 7, "x" * 4000))
                 await other.say.send(worker.WaylandOpened(number))
                 await other.say.send(worker.Broken("x" * 4000))
-            assert mine._ends == {}
+            assert mine.streams._ends == {}
             assert len(mine.screen._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
             assert len(mine.warnings) <= 3
             await other.say.send(worker.AgentClosed(1, "it left"))
@@ -91,7 +91,7 @@ async def test_a_worker_counts_its_own_streams_only(tmp_path):
                 return worker.WorkerStatistics(0, 0, 0, 0, 0, streams=counts)
 
             other.statistics = statistics
-            assert set(await mine.stream_counts()) == {7}
+            assert set(await mine.streams.counts(mine.worker)) == {7}
             await other.say.send(worker.AgentClosed(7, "it left"))
 
 
@@ -112,15 +112,15 @@ async def test_a_stream_that_is_cut_while_it_is_recorded_leaves_nothing(
             async with trio.open_nursery() as nursery:
                 await nursery.start(
                     partial(
-                        mine.display_stream,
+                        mine.streams.display,
                         Opening(LEASE, DISPLAY, 1, "a test"),
                         theirs,
                     )
                 )
                 await recording.wait()
-                assert mine._handed
+                assert mine.streams._handed
                 nursery.cancel_scope.cancel()
-            assert not mine._handed
+            assert not mine.streams._handed
             assert ours.recv(1) == b"", "it was hung up on"
 
 
@@ -181,7 +181,7 @@ async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):
         async def carry():
             try:
                 opening = Opening(LEASE, AGENT, 1, "a test")
-                await mine.agent_stream(
+                await mine.streams.agent(
                     opening, theirs, task_status=trio.TASK_STATUS_IGNORED
                 )
             except RefusedError as error:
@@ -248,14 +248,14 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
             for number in range(2, 20):
                 ours, theirs = pair()
                 with ours, pytest.raises(UpstreamError):
-                    await mine.agent_stream(
+                    await mine.streams.agent(
                         Opening(LEASE, AGENT, number, "a test"),
                         theirs,
                         task_status=trio.TASK_STATUS_IGNORED,
                     )
                 assert theirs.fileno() == -1
                 assert isinstance(ours, socket.socket)
-            assert list(mine._handed) == [1]
+            assert list(mine.streams._handed) == [1]
             await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
 
 

@@ -1,0 +1,265 @@
+"""The jail of QEMU and vhost-device-vsock, made by bubblewrap.
+
+Both hold all of a guest's memory and act on what the guest writes, so a hole
+in one of them is the way out of the virtual machine.  Each runs alone:
+
+* user, mount, pid, network, ipc, uts and cgroup namespaces of its own; no
+  capability, none to be had; a system-call filter;
+* a root with the libraries and the firmware of this machine, read-only, and
+  the files that are named in ``JailView``, under their own paths.  No home, no
+  ``/proc``, no session, no other process.
+
+QEMU gets its sockets as descriptors (monitor, console, vsock, network), so it
+needs no network of its own even where the guest has one.
+
+The processes outlive the broker, so nothing here is bound to its life: a
+later broker proves them by the identity of the process inside.  bubblewrap's
+outer process only waits for that one, and passes on its exit code.
+
+Sources: bwrap(1), pid_namespaces(7), user_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.launch.microvm.accel import DEVICE
+from broker.launch.microvm.qemu_arguments import Accel, VmSpec
+from broker.launch.process import seccomp
+from broker.launch.process.identity import Tracked, spawn_helper
+from broker.launch.process.spawn import run_tool
+
+_NAMESPACES = (
+    *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
+    *("--unshare-uts", "--unshare-cgroup"),
+)
+_MERGED = ("lib", "lib64")
+_SYSTEM = (
+    # Firmware and option ROMs; what a distribution does not have is left out.
+    *("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"),
+    *("/usr/local/lib", "/etc/ld.so.cache"),
+    # Libraries of distributions that have none in /usr.
+    *("/nix/store", "/gnu/store"),
+)
+_INFO_BYTES = 4096
+_START_SECONDS = 10.0
+_MISSING = "bubblewrap is not installed"
+_HINT = (
+    "allow unprivileged user namespaces ('brokerctl doctor' shows the command), "
+    "or start the broker with --allow-unjailed-workers"
+)
+
+
+class JailError(SetupError):
+    """The jail cannot be built on this machine."""
+
+
+@dataclass(frozen=True)
+class JailView:
+    """The files that a jailed program has beside libraries and firmware.
+
+    All are absolute, and have the same path inside.
+    """
+
+    program: Path
+    readable: tuple[Path, ...] = ()
+    writable: tuple[Path, ...] = ()
+    devices: tuple[Path, ...] = ()
+
+
+def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
+    """The files that QEMU has in its jail: what its command line names."""
+    files = (spec.kernel, spec.initrd, *((spec.root,) if spec.root else ()))
+    devices = (DEVICE,) if accel is Accel.KVM else ()
+    return JailView(qemu, readable=files, devices=devices)
+
+
+class _Info(msgspec.Struct):
+    """What bubblewrap writes to ``--info-fd``; further fields are passed over."""
+
+    pid: int = msgspec.field(name="child-pid")
+
+
+def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]:
+    """Return bubblewrap's words up to the program's own: pure."""
+    words = [*_NAMESPACES, "--cap-drop", "ALL", "--as-pid-1"]
+    # guard: a VMM has no network
+    words += ["--unshare-net"]
+    # Set inside only: LD_PRELOAD is the program's, not bubblewrap's.
+    words += ["--clearenv", "--setenv", "PATH", os.defpath]
+    for name, value in (env or {}).items():
+        words += ["--setenv", name, value]
+    words += [*_system(), *_own(view), "--chdir", "/"]
+    # guard: a VMM's root is read-only
+    words += ["--remount-ro", "/"]
+    return words
+
+
+def _system() -> Iterator[str]:
+    for place in (*_libraries(), *_SYSTEM):
+        yield from ("--ro-bind-try", place, place)
+    for name in _MERGED:
+        path = Path("/", name)
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), str(path))
+        else:
+            yield from ("--ro-bind-try", str(path), str(path))
+
+
+def _libraries() -> tuple[str, ...]:
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    own = Path("/usr/lib", multiarch)
+    # /usr/lib has programs too; where a distribution keeps its libraries apart
+    # from these, only they are shown.
+    return ("/usr/lib64", str(own if multiarch and own.is_dir() else "/usr/lib"))
+
+
+def _own(view: JailView) -> Iterator[str]:
+    for path in (view.program, *view.readable):
+        yield from ("--ro-bind", str(path), str(path))
+    for path in view.writable:
+        yield from ("--bind", str(path), str(path))
+    for path in (Path("/dev/null"), *view.devices):
+        yield from ("--dev-bind", str(path), str(path))
+
+
+async def spawn_jailed(
+    role: str,
+    argv: Sequence[str],
+    view: JailView,
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    unjailed: Callable[[str], None] | None = None,
+) -> Tracked:
+    """Start a program of a machine in its jail; it outlives us.
+
+    ``argv[0]`` is ``view.program``.  With ``unjailed`` a machine that cannot
+    build such a jail runs the program without one, and ``unjailed`` is called
+    with the reason.
+
+    Raises SetupError when the program is not installed, JailError when the
+    jail cannot be built.  What bubblewrap finds out
+    later (a file that is missing) ends the process, with the reason in its
+    ``words``: see ``explain``.
+    """
+    if shutil.which(argv[0]) is None:
+        raise SetupError(
+            f"the program {argv[0]} is not installed",
+            hint="'brokerctl doctor' says which package has it",
+        )
+    if unjailed is not None:
+        reason = await why_no_jail()
+        if reason:
+            unjailed(f"{role} runs without a jail: {reason}")
+            return spawn_helper(role, argv, env=env, pass_fds=pass_fds)
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise JailError(
+            f"{role} cannot be jailed: {_MISSING}",
+            hint="install the package bubblewrap ('sudo apt install bubblewrap')",
+        )
+    return await _spawn(role, [bwrap], [*jail_args(view, env), "--", *argv], pass_fds)
+
+
+async def why_no_jail() -> str:
+    """Return the reason for which this machine cannot build jails, or ""."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return _MISSING
+    try:
+        await run_tool(
+            [bwrap, *_NAMESPACES, "--unshare-net", "--ro-bind", "/", "/", "true"]
+        )
+    except UpstreamError as error:
+        return error.message
+    return ""
+
+
+def explain(error: VitrailError, words: str) -> VitrailError:
+    """Return the error of a process that ended early: bubblewrap's, where it was."""
+    if not words.startswith("bwrap: "):
+        return error
+    return JailError(f"{error.message}: {words}", hint=_HINT)
+
+
+async def _spawn(
+    role: str, bwrap: list[str], rest: Sequence[str], pass_fds: Sequence[int]
+) -> Tracked:
+    with ExitStack() as ours:
+        info = _pipe(ours)
+        # The program waits for this until its identity is known: so even one
+        # that fails at once is reported in its own words.
+        block = _pipe(ours)
+        rules = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+        ours.callback(os.close, rules)
+        os.write(rules, seccomp.vmm_filter())
+        os.lseek(rules, 0, os.SEEK_SET)
+        words = [*bwrap, "--info-fd", str(info.write), "--block-fd", str(block.read)]
+        # guard: a VMM has a system-call filter
+        words += ["--seccomp", str(rules)]
+        fds = (info.write, block.read, rules, *pass_fds)
+        outer = spawn_helper(role, [*words, *rest], pass_fds=fds)
+        try:
+            info.close_write()
+            inside = outer.enter(await _read_pid(info.read))
+        except UpstreamError as error:
+            with trio.move_on_after(limits.VM_QUIT_SECONDS):
+                await outer.wait()  # its message is complete then
+            reason = outer.words or error.message
+            outer.kill_now()
+            message = f"the jail of {role} cannot be built: {reason}"
+            raise JailError(message, hint=_HINT) from error
+        except BaseException:
+            outer.kill_now()
+            raise
+        os.write(block.write, b"x")
+        return inside
+
+
+class _Pipe:
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe2(os.O_CLOEXEC)
+
+    def close_write(self) -> None:
+        fd, self.write = self.write, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.close_write()
+        os.close(self.read)
+
+
+def _pipe(stack: ExitStack) -> _Pipe:
+    pipe = _Pipe()
+    stack.callback(pipe.close)
+    return pipe
+
+
+async def _read_pid(fd: int) -> int:
+    """Read what bubblewrap writes before the program runs, to its end."""
+    os.set_blocking(fd, False)
+    data = b""
+    with trio.move_on_after(_START_SECONDS):
+        while len(data) < _INFO_BYTES:
+            await trio.lowlevel.wait_readable(fd)
+            chunk = os.read(fd, _INFO_BYTES)
+            if not chunk:
+                break
+            data += chunk
+    try:
+        return msgspec.json.decode(data, type=_Info).pid
+    except msgspec.DecodeError as error:
+        raise UpstreamError("bubblewrap reports no process") from error

@@ -1,0 +1,49 @@
+"""The memory of a process, as the kernel counts it (proc_pid_smaps(5))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_KIB = 1024
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Bytes of physical memory."""
+
+    resident: int = 0
+    """All that is mapped (Rss)."""
+    private: int = 0
+    """The part that no other process has mapped."""
+    proportional: int = 0
+    """Shared pages divided by the number of processes that have them (Pss)."""
+
+
+def read_memory(pid: int) -> ProcessMemory:
+    """Read ``smaps_rollup``; zeroes when it has ended, or may not be looked at.
+
+    The kernel walks every page of the process for it, and waits for one that is
+    changing its memory.
+    """
+    try:
+        text = (_PROC / str(pid) / "smaps_rollup").read_text("ascii")
+    except OSError:
+        return ProcessMemory()
+    return parse_rollup(text)
+
+
+def parse_rollup(text: str) -> ProcessMemory:
+    """Return the sums of a ``smaps_rollup``: a line of addresses, then sizes.
+
+    Sizes that are not there are 0: a kernel thread or a zombie has none.
+    """
+    sizes: dict[str, int] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        number, _, unit = value.strip().partition(" ")
+        if unit == "kB":
+            sizes[name] = int(number) * _KIB
+    private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+    return ProcessMemory(sizes.get("Rss", 0), private, sizes.get("Pss", 0))

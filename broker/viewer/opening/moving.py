@@ -1,0 +1,226 @@
+"""The bytes of one request: pipes between workers, and the way back of edited files.
+
+Each worker gets one end of a pipe; no byte of a file passes through this process.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.audit import schema
+from broker.authz.permit import Permit
+from broker.core.errors import RefusedError
+from broker.core.services import OPEN_FILE
+from broker.ipc import transfer as messages
+from broker.ipc.transfer_guest import ReturnFile
+from broker.services import event_log
+from broker.transfer.entries import Quota
+from broker.transfer.urls import Url
+from broker.viewer.opening.exchanges import Delivery, OpenExchange
+from broker.viewer.opening.pipes import PipeEnd, pipe
+from broker.viewer.opening.returns import Return
+from broker.viewer.opening.targets import Receiver, Targets, Wait
+
+if TYPE_CHECKING:
+    from broker.viewer.sandboxes.guest import Guest
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request, in the broker's terms; sizes in bytes."""
+
+    service: str
+    what: str
+    size: int
+    files: int
+    mime: str = ""
+    url: Url | None = None
+    name: str = ""
+    """Of the first file."""
+    edit: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A permitted request: the sandbox, its connection, the rule, its number."""
+
+    guest: Guest
+    exchange: OpenExchange
+    asked: Wanted
+    permit: Permit
+    wait: Wait
+    number: int
+
+
+def refuse_return(permit: Permit) -> None:
+    """Raise RefusedError where the rule that is in force lets nothing come back."""
+    # guard: only a rule brings a file back
+    if permit.rule is None or not permit.rule.limits.returns:
+        raise RefusedError(
+            f"{permit.where} lets nothing come back; it needs return=yes"
+        )
+
+
+def new_return(quota: Quota) -> Return:
+    """A way back, whose token nothing else knows."""
+    return Return(secrets.token_hex(16), quota)
+
+
+class Mover:
+    """Moves files from one sandbox to another, or to the person."""
+
+    def __init__(self, targets: Targets, log: event_log.Journal) -> None:
+        self._targets = targets
+        self._log = log
+
+    async def move(self, job: Job) -> None:
+        """Have the bytes go from the sandbox's worker to the target, and back.
+
+        Raises RefusedError where they are broken off.
+        """
+        asked, quota = job.asked, _quota(job)
+        # An edited file may grow, as far as any file may be sent.
+        way = new_return(_most(job)) if asked.edit else None
+        source = job.guest.lease.sandbox
+        with (
+            pipe() as (read, write),
+            self._targets.delivery(source, read, quota, opened=quota.single) as sent,
+        ):
+            sent.size = asked.size
+            sent.back = way.token if way is not None else ""
+            receiving = self._targets.receiving(job.permit, sent, job.wait, way)
+            async with receiving as receiver:
+                await self._send(job, quota, write, sent)
+                if way is not None and receiver is not None:
+                    await job.wait(f"{receiver.sandbox} edits it")
+                    await self._come_back(job, way, receiver)
+
+    async def _send(
+        self, job: Job, quota: Quota, write: PipeEnd, delivery: Delivery
+    ) -> None:
+        await job.guest.order(
+            messages.TransferSend(
+                stream=job.exchange.stream,
+                file_size=quota.file_size,
+                size=quota.size,
+                files=quota.files,
+                single=quota.single,
+                name=quota.name,
+            ),
+            [write.fileno()],
+        )
+        write.close()
+        reason = await job.exchange.passed()
+        if reason:
+            raise RefusedError(reason)
+        await delivery.done.wait()
+        if delivery.reason:
+            raise RefusedError(delivery.reason)
+
+    async def _come_back(self, job: Job, way: Return, receiver: Receiver) -> None:
+        """Wait for the end of the editor; give the program what comes back, if any."""
+        before = job.exchange.sha256
+        if not await way.wait_asked(receiver.program):
+            return
+        refuse_return(job.permit)  # the rules may have changed since
+        job.exchange.pass_again()
+        with pipe() as (read, write):
+            way.accept(write)
+            order = messages.TransferDeliver(
+                stream=job.exchange.stream,
+                source=receiver.sandbox,
+                open=False,
+                file_size=way.quota.file_size,
+                size=way.quota.size,
+                files=1,
+                name=way.quota.name,
+            )
+            await job.guest.order(order, [read.fileno()])
+            read.close()
+            reason = await job.exchange.passed()
+            await way.wait_done()
+            if reason:
+                raise RefusedError(reason)
+        await self._log.note(
+            schema.TransferReturned(
+                **event_log.of(job.guest.lease),
+                transfer=job.number,
+                target=receiver.sandbox,
+                before=self._log.digest(before),
+                after=self._log.digest(way.sha256),
+                bytes=way.size,
+            )
+        )
+
+    async def hand_over(
+        self, guest: Guest, exchange: OpenExchange, untrusted_token: str
+    ) -> None:
+        """Let a program that we have started in the target fetch its files."""
+        delivery = guest.transfers.fetch(untrusted_token)
+        exchange.delivery = delivery
+        reason = "the receiver broke it off"
+        try:
+            quota = delivery.quota
+            order = messages.TransferDeliver(
+                stream=exchange.stream,
+                source=delivery.source,
+                open=delivery.open,
+                file_size=quota.file_size,
+                size=quota.size,
+                files=quota.files,
+                name=quota.name,
+                announced=delivery.size,
+                back=delivery.back,
+            )
+            await guest.order(order, [delivery.pipe])
+            delivery.close_pipe()
+            reason = await exchange.passed()
+        finally:
+            delivery.end(reason)
+
+    async def give_back(
+        self, guest: Guest, exchange: OpenExchange, ask: ReturnFile
+    ) -> None:
+        """Take an edited file from the target, for whoever has sent it there."""
+        way = guest.transfers.take_return(ask.token)
+        reason = "the editing sandbox broke it off"
+        try:
+            end = await way.wait_open(ask.size)
+            order = messages.TransferSend(
+                stream=exchange.stream,
+                file_size=way.quota.file_size,
+                size=way.quota.size,
+                files=1,
+                single=True,
+                name=way.quota.name,
+            )
+            await guest.order(order, [end.fileno()])
+            end.close()
+            reason = await exchange.passed()
+            way.sha256, way.size = exchange.sha256, exchange.size
+        finally:
+            way.end(reason)
+
+
+def _quota(job: Job) -> Quota:
+    """Return what may pass: no more than was asked about, and under its name.
+
+    A person and a rule see the name, type and size of the request; entries that
+    differ from it would be decided about without having been seen.
+    """
+    most, asked = _most(job), job.asked
+    # guard: no more than was asked about
+    size = min(most.size, asked.size)
+    files = min(most.files, asked.files)
+    return Quota(min(most.file_size, size), size, files, most.single, asked.name)
+
+
+def _most(job: Job) -> Quota:
+    """The most that may ever pass: of the record and of the rule the smaller."""
+    allowed = job.guest.valid_record().viewer.transfer
+    size = min(allowed.request_size, job.permit.max_size or allowed.request_size)
+    single, name = job.asked.service == OPEN_FILE, job.asked.name
+    most = min(allowed.file_size, size)
+    return Quota(most, size, allowed.request_files, single, name)

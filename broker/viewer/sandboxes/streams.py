@@ -1,0 +1,289 @@
+"""The streams of one sandbox that end in its worker: agent, display, Wayland.
+
+A stream's descriptor is handed to the worker, with its events around it in the log,
+and its end is what the worker says, its own death, or a cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Opening
+from broker.ipc import worker
+from broker.ipc.acceptor import deliver
+from broker.services.display_header import read_header
+from broker.services.hangup import given, hang_up
+from broker.services.stream_events import Outcome, StreamEvents
+from broker.services.workers.pool import Worker
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.screen import GuestScreen
+from broker.viewer.sandboxes.waypipe import GuestWaypipe
+from policy.records.model import Record
+
+_LAST_WORDS_SECONDS = 1.0
+"""The stream is shut by then; only its counts are still to come."""
+_DIED = "the worker died"
+_Told = TypeVar("_Told")
+
+
+class GuestStreams:
+    """Hands streams to the sandbox's worker, and knows which are open."""
+
+    def __init__(
+        self,
+        events: StreamEvents,
+        record: Callable[[], Record],
+        ensure_worker: Callable[[], Awaitable[Worker]],
+        *,
+        programs: Programs,
+        screen: GuestScreen,
+        waypipe: GuestWaypipe,
+    ) -> None:
+        self._events = events
+        self._record = record
+        self._ensure_worker = ensure_worker
+        self._programs = programs
+        self._screen = screen
+        self._waypipe = waypipe
+        self._handed: dict[int, trio.Event] = {}
+        """Of those that the worker has: set when it has ended."""
+        self._ends: dict[int, Outcome] = {}
+        self._places = 0
+        self._displays = 0
+        self.displays_changed = trio.Event()
+
+    # -- counts ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One stream's place among those that the record allows at one time.
+
+        Raises RefusedError when there is none.
+        """
+        limit = self._record().viewer.limits.streams
+        if self._places >= limit:
+            raise RefusedError(f"the sandbox has all of its {limit} streams open")
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
+
+    @contextlib.contextmanager
+    def display_open(self) -> Iterator[None]:
+        """Count a display stream as open, from its arrival until its end.
+
+        The guest's agent ends its streams when the broker reports none, so a
+        stream that waits for the person's answer must be among those reported.
+        """
+        self._count_displays(1)
+        try:
+            yield
+        finally:
+            self._count_displays(-1)
+
+    def _count_displays(self, change: int) -> None:
+        self._displays += change
+        self.displays_changed.set()
+
+    async def tell_displays(self, current: Callable[[], Worker | None]) -> None:
+        """Tell the current worker the number of displays each time it changes."""
+        while True:
+            await self.displays_changed.wait()
+            self.displays_changed = trio.Event()
+            to = current()
+            if to is not None:
+                with contextlib.suppress(UpstreamError):  # it has just ended
+                    await to.send(worker.DisplaysOpen(self._displays))
+
+    async def counts(
+        self, current: Worker | None
+    ) -> dict[int, worker.WorkerStreamCount]:
+        """What the worker says of the streams that it carries, by their numbers."""
+        if current is None:
+            return {}
+        said = (await current.statistics()).streams
+        # Of those that it was given: others are other sandboxes'.
+        return {one.stream: one for one in said if one.stream in self._handed}
+
+    # -- ends -----------------------------------------------------------------------
+
+    def take(self, message: worker.AgentClosed | worker.DisplayClosed) -> None:
+        """The worker says that a stream has ended."""
+        ended = self._handed.pop(message.stream, None)
+        if ended is not None:  # else a worker that makes up numbers
+            counts = message.from_guest, message.to_guest
+            self._ends[message.stream] = Outcome(printable(message.reason), counts)
+            ended.set()
+
+    def settle(self, reason: str) -> None:
+        """There is no worker any more: every stream has ended."""
+        for stream, ended in self._handed.items():
+            self._ends.setdefault(stream, Outcome(reason))
+            ended.set()
+        self._handed.clear()
+
+    @contextlib.contextmanager
+    def _handing(self, opening: Opening) -> Iterator[trio.Event]:
+        ended = self._handed[opening.stream] = trio.Event()
+        try:
+            yield ended
+        finally:
+            self._handed.pop(opening.stream, None)
+            self._ends.pop(opening.stream, None)
+
+    def _end_of(self, opening: Opening) -> Outcome:
+        return self._ends.pop(opening.stream, Outcome(_DIED))
+
+    # -- streams --------------------------------------------------------------------
+
+    async def agent(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hand an agent's connection to the worker; returns when it has ended."""
+        began = trio.current_time()
+        with given(conn):
+            mine = await self._ensure_worker()
+            with self._handing(opening) as ended:
+                async with self._events.carry(opening, "worker", began) as outcome:
+                    order = worker.AgentStream(opening.stream)
+                    await mine.send(order, [conn.fileno()])
+                    conn.close()
+                    task_status.started()
+                    await ended.wait()
+                    end = self._end_of(opening)
+                    outcome.reason, outcome.counts = end.reason, end.counts
+
+    async def wayland(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hand an application's own connection to the filter; returns at its end.
+
+        ``conn`` is the broker's handle on it at the sandbox's acceptor, which
+        delivers the connection itself to the worker.  Cancelled, it cuts the
+        connection: the permission may have been revoked while the worker lives on.
+        """
+        began = trio.current_time()
+        with given(conn):
+            mine = await self._ensure_worker()
+            with self._screen.stream(opening.stream) as ended:
+                async with self._events.carry(opening, "worker", began) as outcome:
+                    await self._deliver(mine, opening.stream, conn)
+                    task_status.started()
+                    outcome.counts = 0, 0
+                    try:
+                        await ended.wait()
+                        outcome.reason = ""
+                    finally:
+                        hang_up(conn)
+                        with trio.CancelScope(shield=True):
+                            end = await _last_words(ended.wait)
+                        if end is not None:
+                            outcome.counts = end.to_compositor, end.to_client
+                        said = printable(end.reason) if end is not None else _DIED
+                        outcome.reason = outcome.reason or said
+
+    async def _deliver(self, to: Worker, stream: int, conn: socket.socket) -> None:
+        """Have the acceptor send the connection to the worker, past the broker.
+
+        The worker gets its end, and that end leaves this process, before the
+        acceptor has the other: sent data never wait in a queue that the
+        broker could be the last to close.  No byte goes the other way, because
+        the worker could attach a descriptor to it.
+        """
+        worker_end, acceptor_end = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        with acceptor_end:
+            acceptor_end.shutdown(socket.SHUT_RD)
+            with worker_end:
+                order = worker.WaylandStream(stream)
+                await to.send(order, [worker_end.fileno()])
+            deliver(conn, acceptor_end)
+
+    async def display(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Have a display stream decoded in the worker; returns at its end.
+
+        Where the record says so it is spliced to a waypipe client instead.
+        """
+        if self._record().viewer.display == "waypipe-client":
+            await self._waypipe.relay(opening, conn, task_status=task_status)
+            return
+        began = trio.current_time()
+        outcome: Outcome | None = None
+        with given(conn):
+            # From here on it is the peer's time that passes, so it holds one of
+            # its streams and none of the places of the undecided: a vsock
+            # backend that waits for its turn serves its guest nothing else.
+            task_status.started()
+            try:
+                order = worker.DisplayStream(opening.stream, await read_header(conn))
+                mine = await self._worker_for_display()
+                with self._handing(opening) as ended:
+                    async with self._events.carry(opening, "worker", began) as outcome:
+                        await mine.send(order, [conn.fileno()])
+                        self._programs.display(Step.WAYPIPE)
+                        await self._until_end(opening, conn, ended, outcome)
+            except VitrailError as error:
+                hang_up(conn)
+                if outcome is None:
+                    await self._events.refused(opening, str(error))
+
+    async def _until_end(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        ended: trio.Event,
+        outcome: Outcome,
+    ) -> None:
+        """Wait for a display stream's end; cancelled, cut it and ask for its counts."""
+        cut = True
+        try:
+            await ended.wait()
+            cut = False
+        finally:
+            with contextlib.suppress(OSError):  # the guest has closed it
+                conn.shutdown(socket.SHUT_RDWR)
+            with trio.CancelScope(shield=True):
+                await _last_words(ended.wait)
+            end = self._end_of(opening)
+            outcome.counts = end.counts
+            if not cut:
+                outcome.reason = end.reason
+
+    async def _worker_for_display(self) -> Worker:
+        self._programs.display(Step.STREAM)
+        try:
+            return await self._ensure_worker()
+        except VitrailError as error:
+            self._programs.fail(str(error), Step.WAYPIPE)
+            raise
+
+
+async def _last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
+    """What the worker still says of a stream that was cut: its counts."""
+    with trio.move_on_after(_LAST_WORDS_SECONDS):
+        return await told()
+    return None

@@ -1,0 +1,212 @@
+"""Make one file of a shim's package: what is copied into a guest.
+
+    python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py
+
+A guest gets one file that any Python from 3.9 runs, with nothing installed beside it.
+The file is the modules of the package one after the other, each behind those that it
+imports, with the imports of the standard library at the top; the same sources give the
+same bytes.  It is text and not a zip archive because the init of every image, older
+ones included, imports it from ``/usr/lib/vitrail``: so the bytecode that was made with
+the image is used, which saves a second of each start where KVM is missing, and a
+person can read in the guest what runs there.
+
+All modules share one namespace in that file.  So a module may import from its own
+package only by ``from shims.PACKAGE.MODULE import NAME``, and no name may be defined
+twice; both are checked here.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Dict, Iterator, List, Mapping, Optional, Set
+
+HERE = Path(__file__).parent
+FILES_CONSTANT = "FILES_TOOL"
+
+
+class BundleError(Exception):
+    """A module of a shim's package cannot be put into one file."""
+
+
+class _Module:
+    """One module: its own text, what it imports, and the names that it defines."""
+
+    def __init__(self, package: str, path: Path) -> None:
+        source = path.read_text(encoding="utf-8")
+        self.name = path.stem
+        self.prefix = f"shims.{package}."
+        self.library: Set[str] = set()
+        self.needs: List[str] = []
+        self.defined: Set[str] = set()
+        lines = source.splitlines()
+        tree = ast.parse(source, str(path))
+        self.title = (ast.get_docstring(tree) or self.name).splitlines()[0]
+        gone = [node for node in tree.body if self._take(node)]
+        for node in gone:
+            for number in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                lines[number - 1] = ""
+        self.text = "\n".join(lines).strip("\n")
+
+    def _take(self, node: ast.stmt) -> bool:
+        """Note a statement; returns whether the file of all leaves it out here."""
+        if isinstance(node, ast.ImportFrom):
+            self._import_from(node)
+            return True
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                renamed = f" as {alias.asname}" if alias.asname else ""
+                self.library.add(f"import {alias.name}{renamed}")
+            return True
+        if isinstance(node, ast.If):
+            return ast.dump(node.test).find("TYPE_CHECKING") >= 0
+        self.defined.update(_names(node))
+        # The docstring of the module; its first line becomes a comment.
+        return isinstance(node, ast.Expr) and node.lineno == 1
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        module = node.module or ""
+        if node.level or any(alias.asname for alias in node.names):
+            raise BundleError(
+                f"{self.name}, line {node.lineno}: from MODULE import NAME"
+            )
+        if module.startswith(self.prefix):
+            self.needs.append(module[len(self.prefix) :])
+        elif module.startswith("shims"):
+            raise BundleError(f"{self.name} imports {module}, of another package")
+        elif module != "__future__":
+            for alias in node.names:
+                if alias.name != "TYPE_CHECKING":
+                    self.library.add(f"from {module} import {alias.name}")
+
+
+def _names(node: ast.stmt) -> Iterator[str]:
+    """Yield the names that a statement of a module defines."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        yield node.name
+    for target in getattr(node, "targets", [getattr(node, "target", None)]):
+        for inner in ast.walk(target) if target is not None else ():
+            if isinstance(inner, ast.Name):
+                yield inner.id
+
+
+def bundle(package: str, constants: Optional[Mapping[str, str]] = None) -> str:
+    """Return one program of the modules of ``shims/PACKAGE``.
+
+    ``constants`` are strings that take the place of a line ``NAME = ""``.
+    Raises BundleError for a module that needs more than its text, for a name that two
+    modules define, and for modules that import each other.
+    """
+    folder = HERE / package
+    modules = {
+        path.stem: _Module(package, path)
+        for path in sorted(folder.glob("*.py"))
+        if path.stem != "__init__"
+    }
+    order = _ordered(modules)
+    _check_names(order)
+    about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8")))
+    library = sorted(set().union(*(module.library for module in order)))
+    parts = [
+        "#!/usr/bin/python3",
+        f'"""{about}\n"""',
+        f"# Made by shims/bundle.py of the modules in shims/{package}: edit those.",
+        "from __future__ import annotations\n",
+        "\n".join(library),
+    ]
+    parts += [
+        f"\n\n# -- {module.name}: {module.title}\n\n{module.text}" for module in order
+    ]
+    text = with_constants("\n".join(parts) + "\n", constants or {})
+    compile(text, f"vitrail_{package}.py", "exec")
+    return text
+
+
+def with_constants(text: str, constants: Mapping[str, str]) -> str:
+    """Return a program with these strings in place of its lines ``NAME = ""``.
+
+    Raises BundleError where it has not exactly one such line.
+    """
+    for name, value in constants.items():
+        empty = f'\n{name} = ""\n'
+        if text.count(empty) != 1:
+            raise BundleError(f"{name} is not one empty string of the program")
+        lines = "".join(f"    {line!r}\n" for line in value.splitlines(keepends=True))
+        text = text.replace(empty, f"\n{name} = (\n{lines})\n")
+    return text
+
+
+def _ordered(modules: Mapping[str, _Module]) -> List[_Module]:
+    """Return the modules, each behind those that it imports; ``__main__`` is last."""
+    done: List[_Module] = []
+    under_way: List[str] = []
+
+    def visit(name: str) -> None:
+        if name in under_way:
+            raise BundleError(f"modules import each other: {' '.join(under_way)}")
+        if modules[name] in done:
+            return
+        under_way.append(name)
+        for needed in modules[name].needs:
+            visit(needed)
+        under_way.pop()
+        done.append(modules[name])
+
+    for name in sorted(modules, key=lambda name: (name == "__main__", name)):
+        visit(name)
+    return done
+
+
+def _check_names(modules: List[_Module]) -> None:
+    owners: Dict[str, str] = {}
+    for module in modules:
+        for name in sorted(module.defined):
+            if name in owners:
+                raise BundleError(f"{owners[name]} and {module.name} define {name}")
+            owners[name] = module.name
+
+
+@lru_cache(maxsize=None)
+def files_tool() -> bytes:
+    """Return ``vitrail_files.py``: the commands for files and links."""
+    return bundle("files").encode()
+
+
+@lru_cache(maxsize=None)
+def guest_agent() -> bytes:
+    """Return ``vitrail_guest.py``: the guest agent.
+
+    The program for files and links is inside it, as text: the initramfs of every image,
+    older ones included, brings one file.
+    """
+    return bundle("guest", {FILES_CONSTANT: files_tool().decode()}).encode()
+
+
+def write_programs(directory: Path) -> List[Path]:
+    """Write both programs into a directory that exists; returns their paths."""
+    paths = []
+    for name, content in (
+        ("vitrail_guest.py", guest_agent()),
+        ("vitrail_files.py", files_tool()),
+    ):
+        path = directory / name
+        path.write_bytes(content)
+        path.chmod(0o755)
+        paths.append(path)
+    return paths
+
+
+def main(argv: List[str]) -> int:
+    """Write the programs where the command line says."""
+    if len(argv) != 1 or not Path(argv[0]).is_dir():
+        print("usage: python3 -m shims.bundle DIRECTORY", file=sys.stderr)
+        return 2
+    for path in write_programs(Path(argv[0])):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

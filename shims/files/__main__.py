@@ -1,0 +1,92 @@
+"""The commands of this program, by its first argument."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import List, NoReturn
+
+from shims.files.asking import ask_copy, ask_open, give
+from shims.files.connection import tell
+from shims.files.edited import Edited
+from shims.files.protocol import TransferError
+from shims.files.receiving import open_here, receive
+from shims.files.sending import Walk, entries
+from shims.files.store import Store, keep
+
+
+def send_files(words: List[str]) -> int:
+    """Write the entries of files to standard output."""
+    walk = Walk(words)
+    out = sys.stdout.buffer
+    try:
+        for data in entries(walk):
+            out.write(data)
+        out.flush()
+    except BrokenPipeError:
+        raise TransferError("the receiver broke it off") from None
+    return 0
+
+
+def edit_file(words: List[str]) -> int:
+    """Write a file's entries to standard output, then replace it by what comes back.
+
+    Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
+    """
+    path = os.path.realpath(words[0])
+    edited = Edited(path)
+    tell(f"sha256 {edited.before.hex()}")
+    send_files([path])
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 1)  # its end is what the receiver waits for
+    with os.fdopen(0, "rb") as back:
+        if back.peek(1):
+            tell(edited.replace(back, words[1]))
+        else:
+            tell(f"{os.path.basename(path)} is unchanged")
+    return 0
+
+
+def store_entries(words: List[str]) -> int:
+    """Keep entries from standard input; prints the names as JSON."""
+    names = keep(sys.stdin.buffer, Store(words[0], words[1], int(words[2])))
+    print(json.dumps(names))
+    return 0
+
+
+VERBS = {
+    "xdg-open": ask_open,
+    "vitrail-open": ask_open,
+    "x-www-browser": ask_open,
+    "vitrail-copy": ask_copy,
+    "receive": receive,
+    "give": give,
+    "open-here": open_here,
+    "send": send_files,
+    "edit": edit_file,
+    "store": store_entries,
+}
+
+
+def usage() -> NoReturn:
+    """Say what there is."""
+    raise TransferError(f"usage: vitrail_files.py {'|'.join(VERBS)} …")
+
+
+def main(argv: List[str]) -> int:
+    """Do what the first word says."""
+    os.umask(0o077)
+    try:
+        if not argv or argv[0] not in VERBS:
+            usage()
+        return VERBS[argv[0]](argv[1:])
+    except TransferError as error:
+        tell(f"vitrail: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""The commands that ask the broker: open an address or a file, copy files."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from typing import List, Tuple
+from urllib.parse import unquote
+
+from shims.files.connection import Connection, tell
+from shims.files.edited import Edited
+from shims.files.protocol import TransferError, frame
+from shims.files.sending import Walk, send_entries
+
+
+def mime_of(path: str) -> str:
+    """Return the type that a name claims, or nothing."""
+    return (mimetypes.guess_type(path, strict=False)[0] or "").lower()
+
+
+def ask_open(words: List[str]) -> int:
+    """``vitrail-open [--edit] [--to SANDBOX] URL|FILE``."""
+    edit = words[:1] == ["--edit"]
+    target, rest = take_target(words[1:] if edit else words)
+    if len(rest) != 1:
+        raise TransferError("usage: vitrail-open [--edit] [--to SANDBOX] URL|FILE")
+    # Programs hand local files to xdg-open as addresses.
+    text = local_path(rest[0])
+    if os.path.exists(text):
+        return open_file(text, target, edit=edit)
+    if edit:
+        raise TransferError(f"there is no {text}")
+    connection = Connection("VITRAIL_OPEN_URL")
+    connection.send(frame({"type": "open-url", "url": text, "target": target}))
+    connection.wait("done")
+    return 0
+
+
+def local_path(text: str) -> str:
+    """Return the path that a ``file:`` address names; other text as it is."""
+    for prefix in ("file://localhost/", "file:///"):
+        if text.startswith(prefix):
+            return unquote(text[len(prefix) - 1 :])
+    return text
+
+
+def open_file(path: str, target: str, *, edit: bool = False) -> int:
+    """Have a file opened elsewhere; with ``edit`` it is replaced by what comes back."""
+    walk = Walk([path])
+    if len(walk.found) != 1 or walk.found[0][2] < 0:
+        raise TransferError(f"{path} is not a file")
+    connection = Connection("VITRAIL_OPEN_FILE")
+    name = walk.found[0][0][0]
+    ask = {"type": "open-file", "name": name, "size": walk.size, "edit": edit}
+    connection.send(frame(dict(ask, mime=mime_of(path), target=target)))
+    connection.wait("go")
+    if not edit:
+        send_entries(connection, walk)
+        return 0
+    edited = Edited(walk.found[0][1])
+    answer = send_entries(connection, walk, "delivery")
+    if answer["type"] == "done":
+        tell(f"{path} is unchanged")
+        return 0
+    tell(edited.replace(connection.reader, str(answer.get("source"))))
+    connection.wait("done")
+    return 0
+
+
+def give(words: List[str]) -> int:
+    """``give TOKEN URI…``: files that were copied or dragged here go where they may."""
+    paths = [local_path(word) for word in words[1:] if word.startswith("file:")]
+    walk = Walk(paths)
+    if not walk.found:
+        raise TransferError("there is nothing to copy")
+    connection = Connection("VITRAIL_COPY")
+    ask = {"type": "give", "token": words[0], "name": walk.found[0][0][0]}
+    connection.send(frame(dict(ask, files=len(walk.found), size=walk.size)))
+    connection.wait("go")
+    send_entries(connection, walk)
+    return 0
+
+
+def ask_copy(words: List[str]) -> int:
+    """``vitrail-copy FILE… SANDBOX`` or ``vitrail-copy --to SANDBOX FILE…``."""
+    target, paths = take_target(words)
+    if not target and len(paths) > 1:
+        target = paths.pop()
+    if not target or not paths:
+        raise TransferError("usage: vitrail-copy FILE… SANDBOX")
+    walk = Walk(paths)
+    if not walk.found:
+        raise TransferError("there is nothing to copy")
+    if walk.left_out:
+        tell(f"{walk.left_out} links, devices or too deep directories are left out")
+    connection = Connection("VITRAIL_COPY")
+    ask = {"type": "copy", "name": walk.found[0][0][0], "files": len(walk.found)}
+    connection.send(frame(dict(ask, size=walk.size, target=target)))
+    connection.wait("go")
+    send_entries(connection, walk)
+    return 0
+
+
+def take_target(words: List[str]) -> Tuple[str, List[str]]:
+    """Return the value of ``--to`` and the rest."""
+    rest = list(words)
+    target = ""
+    if rest[:1] == ["--to"] and len(rest) > 1:
+        target = rest[1]
+        del rest[:2]
+    if rest[:1] == ["--"]:
+        del rest[0]
+    return target, rest

@@ -1,0 +1,121 @@
+"""A file that is edited in another sandbox, and replaced by what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from typing import BinaryIO
+
+from shims.files.protocol import COPY_BYTES, TransferError, check_path, read_message
+from shims.files.store import STAGING, mark
+
+
+def hash_of(fd: int) -> bytes:
+    """Return the SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    os.lseek(fd, 0, os.SEEK_SET)
+    while True:
+        data = os.read(fd, COPY_BYTES)
+        if not data:
+            return digest.digest()
+        digest.update(data)
+
+
+class Edited:
+    """A file that is edited elsewhere.
+
+    What comes back replaces it in one step, if its content differs; the previous
+    version is kept beside it.  Where the file was changed here meanwhile, what comes
+    back is kept beside it instead.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._folder = os.open(
+            os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )
+        self._name = os.path.basename(path)
+        self.before = self._content()
+        """Its SHA-256."""
+
+    def _content(self) -> bytes:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._name, flags, dir_fd=self._folder)
+        try:
+            return hash_of(fd)
+        finally:
+            os.close(fd)
+
+    def replace(self, source: BinaryIO, origin: str) -> str:
+        """Read the file that comes back; returns what became of it, for the person."""
+        check_path([origin])
+        new = STAGING + secrets.token_hex(8)
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
+        fd = os.open(new, flags, 0o600, dir_fd=self._folder)
+        try:
+            read_single(source, fd)
+            mark(fd, origin)
+            os.fsync(fd)
+            return self._put(fd, new)
+        except OSError as error:
+            raise TransferError(f"cannot keep it: {error.strerror}") from error
+        finally:
+            os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=self._folder)
+
+    def _put(self, fd: int, new: str) -> str:
+        # guard: only what has changed comes back
+        if hash_of(fd) == self.before:
+            return f"{self._name} is unchanged"
+        try:
+            now = self._content()
+        except OSError:
+            now = b""
+        # guard: a file that was changed here meanwhile
+        if now != self.before:
+            kept = self._beside(new, "{} (edited)", "{} (edited {})")
+            return f"{self._name} was changed here, too: the other version is {kept}"
+        facts = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
+        os.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666)
+        kept = self._beside(self._name, "{}~", "{}.~{}~")
+        os.rename(new, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.fsync(self._folder)
+        return f"{self._name} was replaced; the previous version is {kept}"
+
+    def _beside(self, name: str, first: str, more: str) -> str:
+        """Link a file under an unused name."""
+        for number in range(1, 1000):
+            kept = (first if number == 1 else more).format(self._name, number)
+            try:
+                os.link(
+                    name,
+                    kept,
+                    src_dir_fd=self._folder,
+                    dst_dir_fd=self._folder,
+                    follow_symlinks=False,
+                )
+            except FileExistsError:
+                continue
+            return kept
+        raise TransferError(f"there are 1000 versions of {self._name} already")
+
+
+def read_single(source: BinaryIO, fd: int) -> None:
+    """Read one file's entry and the end into a file of ours."""
+    entry = read_message(source)
+    if entry["type"] != "file" or type(entry.get("size")) is not int:
+        raise TransferError("not one file came back")
+    left = entry["size"]
+    while left:
+        data = source.read(min(left, COPY_BYTES))
+        if not data:
+            raise TransferError("the transfer was broken off")
+        left -= len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    if read_message(source)["type"] != "end":
+        raise TransferError("not one file came back")

@@ -1,0 +1,63 @@
+"""Messages of transfers: frames, limits and paths of entries.
+
+Source: ``broker/ipc/transfer_guest.py`` and ``broker/transfer/entries.py``, which
+this program cannot import; a test compares the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, BinaryIO, Dict, List
+
+FRAME_BYTES = 1 << 16
+DEPTH = 16
+COPY_BYTES = 1 << 18
+
+
+class TransferError(Exception):
+    """The person sees this message, and the exit code is 1."""
+
+
+def frame(message: Dict[str, Any]) -> bytes:
+    """Return a message as bytes."""
+    body = json.dumps(message, ensure_ascii=False).encode()
+    if len(body) > FRAME_BYTES:
+        raise TransferError("a name is too long to be sent")
+    return struct.pack("<I", len(body)) + body
+
+
+def read_exactly(source: BinaryIO, size: int) -> bytes:
+    """Return so many bytes.  Raises TransferError when it ends before."""
+    data = source.read(size)
+    if len(data) != size:
+        raise TransferError("the transfer was broken off")
+    return data
+
+
+def read_message(source: BinaryIO) -> Dict[str, Any]:
+    """Return the next message."""
+    (size,) = struct.unpack("<I", read_exactly(source, 4))
+    if not 0 < size <= FRAME_BYTES:
+        raise TransferError(f"a message of {size} bytes")
+    try:
+        message = json.loads(read_exactly(source, size))
+    except (ValueError, RecursionError) as error:
+        raise TransferError(f"not a message: {error}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise TransferError("not a message")
+    return message
+
+
+def check_path(path: object) -> None:
+    """Raise TransferError unless each component is a plain name (checked before, too)."""
+    names: List[Any] = path if isinstance(path, list) else []
+    good = 0 < len(names) <= DEPTH
+    for name in names if good else ():
+        # guard: paths of the receiver
+        good = good and isinstance(name, str) and name not in ("", ".", "..")
+        good = (
+            good and "/" not in name and "\0" not in name and len(name.encode()) <= 255
+        )
+    if not good:
+        raise TransferError("an entry has a bad path")

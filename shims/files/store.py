@@ -1,0 +1,261 @@
+"""Files on their way in: written without a name, shown when they are complete."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import struct
+from functools import partial
+from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
+
+from shims.files.progress import Bar
+from shims.files.protocol import COPY_BYTES, TransferError, check_path, read_message
+
+KEEP_FREE_BYTES = 100 << 20
+STAGING = ".vitrail-"
+UNNAMED = 16  # files of one transfer that are open until its end
+ORIGIN_ATTRIBUTE = "user.xdg.origin.url"
+SYS_OPENAT2 = 437
+# guard: no link below
+RESOLVE = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
+
+
+class Store:
+    """Keeps entries in a directory: never overwrites, shows nothing unfinished.
+
+    Single files are written without a name (O_TMPFILE) and linked at the end.
+    Directories, and many files, are built in a hidden directory of ours and
+    renamed out of it; what a killed process has left there is removed by the next.
+    Everything is opened relative to a descriptor, never through a link.
+    """
+
+    def __init__(
+        self,
+        top: str,
+        origin: str,
+        keep_free: int = KEEP_FREE_BYTES,
+        bar: Optional[Bar] = None,
+    ) -> None:
+        self._bar = bar
+        os.makedirs(top, mode=0o700, exist_ok=True)
+        self._top = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._origin = origin
+        self._keep_free = keep_free
+        self._staging = ""
+        self._lock = -1
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._known: Dict[Tuple[str, ...], int] = {}
+        self._unnamed: List[Tuple[int, str]] = []
+        self.kept: List[str] = []
+        """Names in the directory, once ``finish`` has returned."""
+        self._sweep()
+
+    def directory(self, path: List[str]) -> None:
+        """Make a directory."""
+        check_path(path)
+        parent = self._parent(path)
+        os.mkdir(path[-1], 0o700, dir_fd=parent)
+
+    def file(self, path: List[str], size: int, source: BinaryIO) -> None:
+        """Keep a file of so many bytes, which are read from ``source``."""
+        check_path(path)
+        self._room(size)
+        fd = self._unnamed_file() if len(path) == 1 else -1
+        if fd >= 0:
+            self._unnamed.append((fd, path[0]))
+            self._fill(fd, size, source)
+            mark(fd, self._origin)
+            return
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC
+        fd = os.open(path[-1], flags, 0o600, dir_fd=self._parent(path))
+        try:
+            self._fill(fd, size, source)
+            mark(fd, self._origin)
+        finally:
+            os.close(fd)
+
+    def _unnamed_file(self) -> int:
+        """Return a file without a name, or -1: there are many, or it cannot be.
+
+        Overlay file systems before Linux 6.3 have none.
+        """
+        if len(self._unnamed) >= UNNAMED:
+            return -1
+        try:
+            return os.open(
+                ".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self._top
+            )
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                return -1
+            raise
+
+    def finish(self) -> List[str]:
+        """Make all of it visible; returns the names that it got."""
+        for fd, name in self._unnamed:
+            self.kept.append(self._unused(name, partial(self._link, fd)))
+            os.close(fd)
+        self._unnamed.clear()
+        if self._staging:
+            for name in sorted(os.listdir(self._known[()])):
+                self.kept.append(self._unused(name, partial(self._rename, name)))
+        self.close()
+        return self.kept
+
+    def close(self) -> None:
+        """Remove unfinished files."""
+        for fd, _ in self._unnamed:
+            os.close(fd)
+        self._unnamed.clear()
+        for fd in self._known.values():
+            os.close(fd)
+        self._known.clear()
+        if self._staging:
+            self._remove(self._staging)
+            self._staging = ""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if self._top >= 0:
+            os.close(self._top)
+            self._top = -1
+
+    def _remove(self, name: str) -> None:
+        # Through the descriptor: the path may lead elsewhere by now.
+        shutil.rmtree(f"/proc/self/fd/{self._top}/{name}", ignore_errors=True)
+
+    def _parent(self, path: List[str]) -> int:
+        """Return a descriptor of the directory that an entry goes to."""
+        if not self._staging:
+            self._begin()
+        key = tuple(path[:-1])
+        if key not in self._known:
+            if len(self._known) > 64:
+                for old in [k for k in self._known if k]:
+                    os.close(self._known.pop(old))
+            self._known[key] = self._beneath(self._known[()], "/".join(key))
+        return self._known[key]
+
+    def _begin(self) -> None:
+        self._staging = STAGING + secrets.token_hex(8)
+        os.mkdir(self._staging, 0o700, dir_fd=self._top)
+        self._known[()] = self._beneath(self._top, self._staging)
+        self._lock = os.dup(self._known[()])
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _beneath(self, top: int, path: str) -> int:
+        """Open a directory below another one, through no link (openat2(2))."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        how = struct.pack("<QQQ", flags, 0, RESOLVE)
+        fd = self._libc.syscall(SYS_OPENAT2, top, path.encode(), how, len(how))
+        if fd >= 0:
+            return int(fd)
+        code = ctypes.get_errno()
+        if code != errno.ENOSYS:
+            raise OSError(code, os.strerror(code), path)
+        fd = os.dup(top)
+        for name in path.split("/"):
+            inner = os.open(name, flags, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        return fd
+
+    def _fill(self, fd: int, size: int, source: BinaryIO) -> None:
+        left = size
+        while left:
+            data = source.read(min(left, COPY_BYTES))
+            if not data:
+                raise TransferError("the transfer was broken off")
+            left -= len(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if self._bar is not None:
+                self._bar.add(len(data))
+            if left and left % (64 << 20) < COPY_BYTES:
+                self._room(left)
+
+    def _room(self, size: int) -> None:
+        facts = os.fstatvfs(self._top)
+        # guard: room before bytes
+        if facts.f_bavail * facts.f_frsize < size + self._keep_free:
+            raise TransferError(
+                f"not enough room: {size} bytes, and {self._keep_free} stay free"
+            )
+
+    def _link(self, fd: int, new: str) -> None:
+        os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=self._top, follow_symlinks=True)
+
+    def _rename(self, name: str, new: str) -> None:
+        # RENAME_NOREPLACE; os.rename would replace.
+        stage, top = self._known[()], self._top
+        # guard: nothing is replaced
+        if self._libc.renameat2(stage, name.encode(), top, new.encode(), 1) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), new)
+
+    def _unused(self, name: str, make: Callable[[str], None]) -> str:
+        """Give it this name, or that with a number; never another file's."""
+        stem, dot, ending = (
+            name.partition(".") if not name.startswith(".") else (name, "", "")
+        )
+        for number in range(1000):
+            new = name if not number else f"{stem} ({number}){dot}{ending}"
+            try:
+                make(new)
+            except FileExistsError:
+                continue
+            return new
+        raise TransferError(f"there are 1000 files named {name} already")
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have left; one that runs holds its lock."""
+        for name in os.listdir(self._top):
+            if not name.startswith(STAGING):
+                continue
+            try:
+                fd = os.open(
+                    name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._top
+                )
+            except OSError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # guard: left-overs of the killed
+                self._remove(name)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(fd)
+
+
+def mark(fd: int, origin: str) -> None:
+    """Record on a file where it comes from, where its file system can do that."""
+    try:
+        os.setxattr(fd, ORIGIN_ATTRIBUTE, f"vitrail:{origin}".encode())
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENOSPC):
+            raise
+
+
+def keep(source: BinaryIO, store: Store) -> List[str]:
+    """Keep all entries; returns the names, or leaves nothing and raises."""
+    try:
+        while True:
+            entry = read_message(source)
+            if entry["type"] == "end":
+                return store.finish()
+            if entry["type"] == "dir":
+                store.directory(entry.get("path", []))
+            elif entry["type"] == "file" and type(entry.get("size")) is int:
+                store.file(entry.get("path", []), entry["size"], source)
+            else:
+                raise TransferError(f"an unknown entry: {entry['type']}")
+    except OSError as error:
+        raise TransferError(f"cannot keep it: {error.strerror}") from error
+    finally:
+        store.close()

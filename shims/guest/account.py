@@ -1,0 +1,78 @@
+"""The user that programs run as, and how they are started and signalled."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pwd
+import shutil
+import subprocess
+import termios
+from typing import Any, Dict, List
+
+GUEST_USER = "user"
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+
+
+def take_terminal() -> None:
+    """In the child: make standard input the terminal of its session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def kill_group(pid: int, signum: int) -> None:
+    """Send a signal to a process group that may have gone."""
+    try:
+        os.killpg(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+class Account:
+    """Who runs programs: the guest's unprivileged user, or our own user."""
+
+    def __init__(self) -> None:
+        self._switch: Dict[str, Any] = {}
+        try:
+            entry = (
+                pwd.getpwnam(GUEST_USER)
+                if os.geteuid() == 0
+                else pwd.getpwuid(os.geteuid())
+            )
+        except KeyError:
+            entry = pwd.struct_passwd(
+                (str(os.geteuid()), "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh")
+            )
+        self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        self.name, self.home, self.shell = entry.pw_name, entry.pw_dir, entry.pw_shell
+        if self.uid != os.geteuid():
+            groups = os.getgrouplist(self.name, self.gid)
+            self._switch = {"user": self.uid, "group": self.gid, "extra_groups": groups}
+
+    def start(
+        self,
+        argv: List[str],
+        env: Dict[str, str],
+        stdout: int,
+        stderr: int,
+        stdin: int = -1,
+        *,
+        terminal: bool = False,
+    ) -> "subprocess.Popen[bytes]":
+        """Start a program as this user in a session of its own."""
+        path = shutil.which(argv[0], path=env.get("PATH", PATH))
+        if path is None:
+            raise FileNotFoundError(errno.ENOENT, "no such program")
+        return subprocess.Popen(
+            argv,
+            executable=path,
+            env=env,
+            cwd=self.home if os.path.isdir(self.home) else "/",
+            stdin=subprocess.DEVNULL if stdin < 0 else stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            # We have one thread, so that what runs between fork and exec is safe.
+            preexec_fn=take_terminal if terminal else None,  # noqa: PLW1509
+            **self._switch,
+        )

@@ -1,0 +1,82 @@
+"""Addresses of the broker's ports, and connecting to them without blocking."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+from typing import Any, Callable, Optional
+
+from shims.guest.launch import Proof
+from shims.guest.loop import Loop
+
+CONNECT_SECONDS = 10.0
+
+
+class Address:
+    """``vsock:CID:PORT`` or ``unix:PATH``.
+
+    With a secret the far end proves the launch before it is used.
+    """
+
+    def __init__(self, text: str, service: str = "", secret: bytes = b"") -> None:
+        kind, _, rest = text.partition(":")
+        self.text = text
+        self._service = service
+        self._secret = secret
+        self.target: Any
+        if kind == "unix" and rest:
+            self.family = int(socket.AF_UNIX)
+            self.target = rest
+        elif kind == "vsock" and rest.count(":") == 1:
+            self.family = int(socket.AF_VSOCK)
+            cid, port = rest.split(":")
+            self.target = (int(cid), int(port))
+        else:
+            raise ValueError(f"no address: {text!r} (vsock:CID:PORT or unix:PATH)")
+
+    def connect(
+        self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
+    ) -> None:
+        """Connect without blocking; then ``done(socket, 0)`` or ``done(None, errno)``."""
+
+        def connected(sock: Optional[socket.socket], code: int) -> None:
+            # guard: a guest with a secret asks for the proof
+            if sock is None or not self._secret:
+                done(sock, code)
+            else:
+                Proof(loop, sock, self._secret, self._service, done)
+
+        self._connect(loop, connected)
+
+    def _connect(
+        self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
+    ) -> None:
+        try:
+            sock = socket.socket(self.family, socket.SOCK_STREAM)
+        except OSError as error:
+            done(None, error.errno or errno.EIO)
+            return
+        sock.settimeout(0)
+        code = sock.connect_ex(self.target)
+        if code == 0:
+            done(sock, 0)
+            return
+        if code != errno.EINPROGRESS:
+            sock.close()
+            done(None, code)
+            return
+
+        def finish(code: int) -> None:
+            deadline.cancel()
+            loop.forget(sock.fileno())
+            if code:
+                sock.close()
+            done(None if code else sock, code)
+
+        deadline = loop.later(CONNECT_SECONDS, lambda: finish(errno.ETIMEDOUT))
+        loop.watch(
+            sock.fileno(),
+            selectors.EVENT_WRITE,
+            lambda _events: finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)),
+        )

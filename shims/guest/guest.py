@@ -1,0 +1,297 @@
+"""The guest: its parts, the environment of programs, and power off."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import Any, Dict, Optional, Tuple
+
+from shims.guest.account import PATH, Account
+from shims.guest.agent import Agent
+from shims.guest.display import Display
+from shims.guest.loop import Loop, log
+from shims.guest.machine import Machine
+from shims.guest.programs import Programs
+from shims.guest.protocol import SHORT, TEXT, VERSION
+from shims.guest.settings import Settings
+from shims.guest.streams import Carrier
+from shims.guest.tools import FILES_COMMANDS, files_tool, write_file
+
+GRACE_SECONDS = 2.0
+
+
+class Guest:
+    """The guest: its parts, and what happens between them."""
+
+    def __init__(self, settings: Settings, machine: Optional[Machine]) -> None:
+        self.settings = settings
+        self.machine = machine
+        self.leaving = False
+        self._hops: Dict[str, Tuple[bool, str]] = {}
+        self._waypipe = ""
+        self._waypipe_known = False
+        self._greeted = False
+        self._sound_config = ""
+        self._sound_server = ""
+        self._tools = ""
+        self.loop = Loop()
+        self.account = Account()
+        os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
+        self.session_dir = self._make_session_dir()
+        self._tools = self._make_tools()
+        self.agent = Agent(self, settings.agent)
+        carrier = Carrier(
+            self, "display", os.path.join(settings.runtime, "display"), settings.display
+        )
+        sound = Carrier(self, "audio", self._sound_path(), settings.audio)
+        self._carriers = (carrier, sound)
+        self.display = Display(self, carrier)
+        self.programs = Programs(self)
+
+    def start(self) -> None:
+        """Begin everything that needs no order from the broker."""
+        self.agent.open()
+        self._ask_version()
+        if shutil.which("waypipe", path=self.base_environment()["PATH"]):
+            self.display.start()
+        if self.machine is not None and self.settings.network == "dhcp":
+            self.machine.network(self, self.settings.dns)
+        if self.machine is not None and self.settings.disposable:
+            self.loop.later(1.0, self._check_orphan)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.loop.later(0, self.power_off))
+
+    # -- what the parts report
+
+    def agent_connected(self) -> None:
+        """Say hello, then everything that was waiting."""
+        self._greeted = False
+        if self._waypipe_known:
+            self._greet()
+
+    def program_ended(self) -> None:
+        """Go on leaving when the last program has ended."""
+        if self.leaving and not self.programs.running():
+            self._finish()
+
+    def hop(self, name: str, detail: str = "", *, ok: bool) -> None:
+        """Report a step on the way to a window; the newest of a name is kept."""
+        if self._hops.get(name) == (ok, detail):
+            return
+        self._hops[name] = (ok, detail)
+        if not ok:
+            log(f"{name}: {detail}")
+        if self._greeted:
+            self._send_hop(name)
+
+    def obey(self, message: Dict[str, Any]) -> None:
+        """Do what the broker asks."""
+        kind = message["type"]
+        if kind == "run":
+            self.programs.run(message)
+        elif kind == "signal":
+            self.programs.signal(message["program"], message["number"])
+        elif kind == "input":
+            self.programs.feed(message["program"], message["data"], end=message["end"])
+        elif kind == "resize":
+            self.programs.resize(
+                message["program"], message["rows"], message["columns"]
+            )
+        elif kind == "poweroff":
+            self.power_off()
+        elif kind == "ping":
+            self.agent.pinged(message["serving"])
+            self.display.counted(message["displays"])
+
+    def cut_all(self) -> None:
+        """End every connection that is carried to the broker."""
+        for carrier in self._carriers:
+            carrier.cut_all()
+
+    # -- environment of programs
+
+    def base_environment(self) -> Dict[str, str]:
+        """Return what every program of the guest's user finds."""
+        env = {
+            "PATH": f"{self._tools}:{PATH}" if self._tools else PATH,
+            "HOME": self.account.home,
+            "USER": self.account.name,
+            "LOGNAME": self.account.name,
+            "SHELL": self.account.shell or "/bin/sh",
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": self.session_dir,
+            "PULSE_CLIENTCONFIG": self._sound_config,
+            # For clients that are not libpulse and read no configuration.
+            "PULSE_SERVER": self._sound_server,
+        }
+        if self.machine is None:
+            # A service or a container has an environment of its own.
+            env = {
+                **env,
+                **{k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"},
+            }
+        if self._tools:
+            if self._tools not in env["PATH"].split(":"):
+                env["PATH"] = f"{self._tools}:{env['PATH']}"
+            env["BROWSER"] = os.path.join(self._tools, "xdg-open")
+        return env
+
+    def environment(self, message: Dict[str, Any]) -> Dict[str, str]:
+        """Return the environment of a program that the broker asked for."""
+        env = self.base_environment()
+        if message["display"]:
+            # There is no X server, so toolkits need not look for one.
+            env.update(
+                WAYLAND_DISPLAY=Display.NAME,
+                XDG_SESSION_TYPE="wayland",
+                GDK_BACKEND="wayland",
+                QT_QPA_PLATFORM="wayland",
+                SDL_VIDEODRIVER="wayland",
+                MOZ_ENABLE_WAYLAND="1",
+            )
+        env.update(message["env"])
+        return env
+
+    # -- the end
+
+    def power_off(self) -> None:
+        """End every program, then switch off (PID 1) or end ourselves."""
+        if self.leaving:
+            return
+        self.leaving = True
+        if not self.programs.running():
+            self._finish()
+            return
+        self.programs.signal_all(signal.SIGTERM)
+        self.loop.later(GRACE_SECONDS, lambda: self.programs.signal_all(signal.SIGKILL))
+        self.loop.later(GRACE_SECONDS + 1.0, self._finish)
+
+    def _finish(self) -> None:
+        self.display.stop()
+        # One more round, so that the last message leaves.
+        self.loop.later(0.05, self.loop.stop)
+
+    def _check_orphan(self) -> None:
+        away = 0.0 if self.agent.connected else time.monotonic() - self.agent.lost_at
+        if away >= self.settings.orphan and not self.programs.running():
+            log(f"no broker for {away:.0f} s and nothing runs: switching off")
+            self.power_off()
+            return
+        self.loop.later(1.0, self._check_orphan)
+
+    # -- small parts
+
+    def _make_session_dir(self) -> str:
+        if os.geteuid() != 0 or self.machine is None:
+            path = os.path.join(self.settings.runtime, "session")
+        else:
+            path = f"/run/user/{self.account.uid}"
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.chown(path, self.account.uid, self.account.gid)
+        return path
+
+    def _make_tools(self) -> str:
+        """Make the commands for files and links; returns their directory.
+
+        Under the names that programs know (xdg-open, $BROWSER), before those of
+        the system: addresses and files are opened by a rule, elsewhere.
+        """
+        folder = os.path.join(self.settings.runtime, "bin")
+        try:
+            source = files_tool()
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            tool = os.path.join(self.settings.runtime, "vitrail_files.py")
+            write_file(tool, source, 0o644)
+            self._keep_secret()
+            for name in FILES_COMMANDS:
+                verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
+                script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
+                write_file(os.path.join(folder, name), script.encode(), 0o755)
+        except (OSError, ValueError) as error:
+            log(f"no commands for files and links: {error}")
+            return ""
+        return folder
+
+    def _keep_secret(self) -> None:
+        """Put the launch's secret where the other programs of ours find it.
+
+        Readable for all of the guest, which is one party to the broker: the
+        secret keeps out programs of other users on the host.
+        """
+        path = os.path.join(self.settings.runtime, "launch-secret")
+        if self.settings.secret:
+            write_file(path, self.settings.secret.hex().encode(), 0o444)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def _sound_path(self) -> str:
+        """Make the place where libpulse looks; returns the socket's path.
+
+        The server is on another machine: a client that believes otherwise
+        offers it shared memory, which nothing carries.
+        """
+        path = os.path.join(self.session_dir, "pulse")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.chown(path, self.account.uid, self.account.gid)
+        socket_path = os.path.join(path, "native")
+        self._sound_config = os.path.join(self.settings.runtime, "pulse.conf")
+        self._sound_server = f"unix:{socket_path}"
+        with open(self._sound_config, "w", encoding="utf-8") as file:
+            file.write(
+                f"default-server = unix:{socket_path}\n"
+                "autospawn = no\nenable-shm = no\nenable-memfd = no\n"
+            )
+        return socket_path
+
+    def _ask_version(self) -> None:
+        path = shutil.which("waypipe", path=self.base_environment()["PATH"])
+        if path is None:
+            self.hop("waypipe", "waypipe is not installed in the guest", ok=False)
+            self._version_known("")
+            return
+        read, write = os.pipe()
+        process = subprocess.Popen(
+            [path, "--version"], stdin=subprocess.DEVNULL, stdout=write, stderr=write
+        )
+        os.close(write)
+        os.set_blocking(read, False)
+
+        def ended(_code: int) -> None:
+            try:
+                said = os.read(read, 4096).decode("utf-8", "replace")
+            except BlockingIOError:
+                said = ""
+            os.close(read)
+            first = said.split("\n")[0].split()
+            self._version_known(first[1] if len(first) > 1 else "unknown")
+
+        self.loop.child(process, ended)
+
+    def _version_known(self, version: str) -> None:
+        self._waypipe = version[:SHORT]
+        self._waypipe_known = True
+        if self.agent.connected and not self._greeted:
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self.agent.send(
+            "hello",
+            version=VERSION,
+            waypipe=self._waypipe,
+            kernel=os.uname().release[:SHORT],
+            programs=self.programs.running(),
+        )
+        self.agent.expect()
+        for name in list(self._hops):
+            self._send_hop(name)
+        self.programs.push_all()
+
+    def _send_hop(self, name: str) -> None:
+        ok, detail = self._hops[name]
+        self.agent.send("hop", name=name, ok=ok, detail=detail[:TEXT])

@@ -1,0 +1,113 @@
+"""The proof that the program at a port launched this machine, and the reverse."""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import hashlib
+import hmac
+import os
+import selectors
+import socket
+from typing import Callable, Optional
+
+from shims.guest.loop import Loop, log
+
+# As in broker/peers/launch_secret.py.
+PROOF_MAGIC = b"vitrail launch 1"
+NONCE_BYTES = 32
+SECRET_BYTES = 32
+PROOF_SECONDS = 10.0
+ANSWER_BYTES = NONCE_BYTES + hashlib.sha256().digest_size
+
+# Of this launch; the launcher fills them in where the guest has AF_VSOCK.
+LAUNCH_SECRET = ""
+# Not empty: the broker listens on the ports below 1024, too.
+LAUNCH_LOW_PORTS = ""
+
+
+def launch_secret(path: str) -> bytes:
+    """Return the launch's secret, or nothing where there is none.
+
+    ``path`` names a file that has it in hexadecimal.  Raises OSError or ValueError.
+    """
+    text = LAUNCH_SECRET
+    if path:
+        with open(path, encoding="ascii") as file:
+            text = file.read().strip()
+    secret = binascii.unhexlify(text)
+    if secret and len(secret) != SECRET_BYTES:
+        raise ValueError(f"a launch secret has {SECRET_BYTES} bytes")
+    return secret
+
+
+class Proof:
+    """Both sides of a new connection prove that they know the launch's secret.
+
+    A port says nothing about the program that listens there: after the broker's
+    death any user of the host may.  Reads no byte beyond the answer.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        secret: bytes,
+        service: str,
+        done: "Callable[[Optional[socket.socket], int], None]",
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._secret = secret
+        self._service = service
+        self._done = done
+        self._nonce = os.urandom(NONCE_BYTES)
+        self._answer = b""
+        self._deadline = loop.later(
+            PROOF_SECONDS, lambda: self._finish(errno.ETIMEDOUT)
+        )
+        loop.watch(sock.fileno(), selectors.EVENT_READ, self._ready)
+        try:
+            sock.send(PROOF_MAGIC + self._nonce)
+        except OSError as error:
+            self._finish(error.errno or errno.EIO)
+
+    def _ready(self, _events: int) -> None:
+        try:
+            data = self._sock.recv(ANSWER_BYTES - len(self._answer))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._finish(error.errno or errno.EIO)
+            return
+        self._answer += data
+        if not data:
+            self._finish(errno.ECONNRESET)
+        elif len(self._answer) == ANSWER_BYTES:
+            self._check()
+
+    def _check(self) -> None:
+        nonces = self._nonce + self._answer[:NONCE_BYTES]
+        theirs = self._mac(b"broker", nonces)
+        # guard: the broker proves the launch
+        if not hmac.compare_digest(theirs, self._answer[NONCE_BYTES:]):
+            log(f"a program that did not launch us listens as {self._service}")
+            self._finish(errno.EACCES)
+            return
+        try:
+            self._sock.send(self._mac(b"guest", nonces))
+        except OSError as error:
+            self._finish(error.errno or errno.EIO)
+            return
+        self._finish(0)
+
+    def _mac(self, label: bytes, nonces: bytes) -> bytes:
+        text = label + b"\0" + self._service.encode() + b"\0" + nonces
+        return hmac.new(self._secret, text, "sha256").digest()
+
+    def _finish(self, code: int) -> None:
+        self._deadline.cancel()
+        self._loop.forget(self._sock.fileno())
+        if code:
+            self._sock.close()
+        self._done(None if code else self._sock, code)

@@ -1,0 +1,183 @@
+"""Duties of PID 1: mounts, names, network and power of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from shims.guest.loop import log
+
+if TYPE_CHECKING:
+    from shims.guest.guest import Guest
+
+BUSYBOX = "/usr/lib/vitrail/busybox"
+RUNTIME = "/run/vitrail"
+PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MOUNTS = (
+    ("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755"),
+    (
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MS_NOSUID | MS_NOEXEC,
+        "gid=5,mode=620,ptmxmode=666",
+    ),
+    ("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
+    ("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"),
+    ("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
+)
+LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+)
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+RB_POWER_OFF = 0x4321FEDC
+UDHCPC = """#!/bin/sh
+# Called by udhcpc with the server's answer.
+B=%(busybox)s
+case "$1" in
+deconfig) $B ip link set "$interface" up ;;
+bound|renew)
+    $B ip link set "$interface" up ${mtu:+mtu $mtu}
+    $B ip addr flush dev "$interface"
+    $B ip addr add "$ip/${mask:-24}" dev "$interface"
+    for gateway in $router; do
+        # The gateway may lie outside the address's network.
+        $B ip route add "$gateway" dev "$interface" 2>/dev/null
+        $B ip route replace default via "$gateway" dev "$interface"
+        break
+    done
+    : >/etc/resolv.conf
+    # vitrail.dns on the kernel's command line: a resolver that DHCP cannot name.
+    for server in %(dns)s $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+    ;;
+esac
+"""
+
+
+class Machine:
+    """What a PID 1 does besides: mounts, names, network, power."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def set_up(self) -> None:
+        """Make the machine usable.  What fails is logged, and we go on."""
+        os.umask(0o022)
+        os.environ["PATH"] = PATH_ROOT
+        for source, target, kind, flags, options in MOUNTS:
+            if not os.path.ismount(target):
+                self._mount(source, target, kind, flags, options)
+        for source, target in LINKS:
+            if not os.path.lexists(target):
+                os.symlink(source, target)
+        os.set_blocking(2, False)  # a stuck console must not stop us
+        self._promise_memory()
+        self._link_up("lo")
+
+    def _promise_memory(self) -> None:
+        """Let programs ask for more memory than there is.
+
+        foot's pools are 512 MiB and nearly empty; waypipe asks for as much to
+        mirror them, which a small machine refuses by the kernel's default rule.
+        """
+        try:
+            with open("/proc/sys/vm/overcommit_memory", "w", encoding="ascii") as knob:
+                knob.write("1")
+        except OSError as error:
+            log(f"overcommit: {error}")
+
+    def name(self, name: str) -> None:
+        """Set the host name and make it resolve."""
+        try:
+            socket.sethostname(name)
+            with open("/etc/hosts", "w", encoding="ascii") as hosts:
+                hosts.write(f"127.0.0.1 localhost {name}\n::1 localhost\n")
+            with open("/etc/hostname", "w", encoding="ascii") as file:
+                file.write(name + "\n")
+        except (OSError, ValueError) as error:
+            log(f"host name: {error}")
+
+    def identify(self) -> None:
+        """Give this boot a machine id; an image has none."""
+        try:
+            with open("/proc/sys/kernel/random/uuid", encoding="ascii") as source:
+                number = source.read().replace("-", "")
+            with open("/etc/machine-id", "w", encoding="ascii") as target:
+                target.write(number)
+        except OSError as error:
+            log(f"machine id: {error}")
+
+    def network(self, guest: "Guest", dns: str) -> None:
+        """Ask for an address on the first interface, in the background."""
+        names = sorted(n for n in os.listdir("/sys/class/net") if n != "lo")
+        busybox = BUSYBOX if os.path.exists(BUSYBOX) else shutil.which("busybox")
+        if not names or not busybox:
+            missing = "busybox" if names else "network interface"
+            guest.hop("network", f"there is no {missing} in the guest", ok=False)
+            return
+        self._link_up(names[0])
+        script = os.path.join(RUNTIME, "udhcpc")
+        with open(script, "w", encoding="ascii") as file:
+            file.write(UDHCPC % {"busybox": busybox, "dns": dns})
+        os.chmod(script, 0o755)
+        process = subprocess.Popen(
+            [busybox, "udhcpc", "-i", names[0], "-s", script, "-n", "-q", "-O", "mtu",
+             "-t", "10", "-T", "1"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+        def ended(code: int) -> None:
+            guest.hop("network", "" if code == 0 else "no answer to DHCP", ok=code == 0)
+
+        guest.loop.child(process, ended)
+
+    def power_off(self) -> None:
+        """Switch off; does not return."""
+        with contextlib.suppress(OSError):
+            os.kill(-1, signal.SIGKILL)
+        os.sync()
+        self._libc.reboot(RB_POWER_OFF)
+        # Not reached where the machine can switch itself off.  The kernel's
+        # reboot=t and panic=-1 end the others.
+        with open("/proc/sysrq-trigger", "w", encoding="ascii") as trigger:
+            trigger.write("b")
+        time.sleep(60)
+
+    def _mount(
+        self, source: str, target: str, kind: str, flags: int, options: str
+    ) -> None:
+        os.makedirs(target, exist_ok=True)
+        done = self._libc.mount(
+            source.encode(), target.encode(), kind.encode(), flags, options.encode()
+        )
+        if done != 0:
+            log(f"mount {target}: {os.strerror(ctypes.get_errno())}")
+
+    def _link_up(self, name: str) -> None:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                ask = struct.pack("16sH14x", name.encode(), 0)
+                answer = fcntl.ioctl(sock, SIOCGIFFLAGS, ask)
+                (flags,) = struct.unpack_from("16xH", answer)
+                fcntl.ioctl(
+                    sock,
+                    SIOCSIFFLAGS,
+                    struct.pack("16sH14x", name.encode(), flags | IFF_UP),
+                )
+        except OSError as error:
+            log(f"interface {name}: {error}")

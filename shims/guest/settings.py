@@ -1,0 +1,63 @@
+"""Settings of the agent: environment variables and kernel arguments."""
+
+from __future__ import annotations
+
+import socket
+from typing import Dict
+
+from shims.guest.address import Address
+from shims.guest.launch import LAUNCH_LOW_PORTS, launch_secret
+from shims.guest.loop import log
+from shims.guest.machine import RUNTIME
+from shims.guest.protocol import (
+    AGENT_PORT,
+    AUDIO_PORT,
+    DISPLAY_PORT,
+    HOST_CID,
+    LOW_PORT_OFFSET,
+    PIECE_BYTES,
+)
+
+ORPHAN_SECONDS = 60.0
+
+
+def take_address(text: str) -> str:
+    """Return an IPv4 address as text, or nothing: it goes into a script."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text)) if text else ""
+    except OSError:
+        log(f"vitrail.dns is no address: {text!r}")
+        return ""
+
+
+class Settings:
+    """Where the broker is and what kind of guest this is."""
+
+    def __init__(self, environ: Dict[str, str], cmdline: str) -> None:
+        words = dict(
+            word[8:].partition("=")[::2]
+            for word in cmdline.split()
+            if word.startswith("vitrail.")
+        )
+        self.secret = launch_secret(environ.get("VITRAIL_SECRET", ""))
+        self._environ = environ
+        self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
+        self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
+        self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")
+        self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
+        pieces = environ.get("VITRAIL_PIECES", "")
+        self.pieces = PIECE_BYTES
+        if pieces.isdigit() and int(pieces):
+            self.pieces = min(int(pieces), PIECE_BYTES)
+        self.name = words.get("name", "")
+        self.network = words.get("net", "")
+        self.dns = take_address(words.get("dns", ""))
+        self.disposable = words.get("disposable", "") == "1"
+        orphan = words.get("orphan", "")
+        self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
+
+    def _address(self, variable: str, port: int, service: str) -> Address:
+        if LAUNCH_LOW_PORTS:
+            port -= LOW_PORT_OFFSET
+        text = self._environ.get(variable, f"vsock:{HOST_CID}:{port}")
+        return Address(text, service, self.secret)

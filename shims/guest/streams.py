@@ -1,0 +1,208 @@
+"""Connections that are carried from a socket in the guest to a port of the broker."""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import selectors
+import socket
+from typing import TYPE_CHECKING, Callable, Deque, List, Optional
+
+from shims.guest.address import Address
+from shims.guest.loop import Loop, Timer
+from shims.guest.protocol import PIECE_BYTES, STREAMS
+
+if TYPE_CHECKING:
+    from shims.guest.guest import Guest
+
+STREAM_QUEUE = 262144  # bytes of one direction of one display connection
+LOST_PINGS = 4  # so many times without a display at the broker: ours are dead
+HALF_CLOSED_SECONDS = 10.0
+
+
+class Direction:
+    """Bytes on their way from one socket to the other."""
+
+    def __init__(self, pieces: int) -> None:
+        self._pieces = pieces  # bytes of a read, and so of a write
+        self.queue: Deque[bytes] = collections.deque()
+        self.size = 0
+        self.ended = False  # the source has ended
+        self.closed = False  # and we passed it on
+
+    def move(self, source: socket.socket, sink: socket.socket) -> None:
+        """Read and write as much as possible without blocking.  Raises OSError."""
+        for _ in range(8):  # then it is another connection's turn
+            if not self.ended and self.size < STREAM_QUEUE:
+                self._fill(source)
+            before = self.size
+            self._drain(sink)
+            if self.size or not before:
+                break
+
+    def _fill(self, source: socket.socket) -> None:
+        try:
+            data = source.recv(self._pieces)
+        except BlockingIOError:
+            return
+        if data:
+            self.queue.append(data)
+            self.size += len(data)
+        else:
+            self.ended = True
+
+    def _drain(self, sink: socket.socket) -> None:
+        try:
+            while self.queue:
+                sent = sink.send(self.queue[0])
+                self.size -= sent
+                rest = self.queue.popleft()[sent:]
+                if rest:
+                    self.queue.appendleft(rest)
+        except BlockingIOError:
+            return
+        if self.ended and not self.closed and not self.queue:
+            self.closed = True
+            try:
+                sink.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+
+
+class Pair:
+    """One display connection: waypipe's socket and the broker's."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        near: socket.socket,
+        closed: "Callable[[Pair], None]",
+        pieces: int,
+    ) -> None:
+        self._loop = loop
+        self._near = near
+        self._far: Optional[socket.socket] = None
+        self._closed = closed
+        self._out = Direction(pieces)
+        self._back = Direction(PIECE_BYTES)
+        self._patience: Optional[Timer] = None
+        self.unseen = 0  # pings in a row in which the broker had no display
+
+    @property
+    def joined(self) -> bool:
+        """Whether the broker's side is there."""
+        return self._far is not None
+
+    def join(self, far: socket.socket) -> None:
+        """Carry between waypipe and this connection from now on."""
+        self._far = far
+        self._watch()
+
+    def close(self) -> None:
+        """End both sides."""
+        if self._patience is not None:
+            self._patience.cancel()
+        for sock in (self._near, self._far):
+            if sock is not None and sock.fileno() >= 0:
+                self._loop.forget(sock.fileno())
+                sock.close()
+        self._closed(self)
+
+    def _ready(self, _events: int) -> None:
+        assert self._far is not None
+        try:
+            self._out.move(self._near, self._far)
+            self._back.move(self._far, self._near)
+        except OSError:
+            # One side has gone; the other learns it from the close.
+            self.close()
+            return
+        if self._out.closed and self._back.closed:
+            self.close()
+            return
+        if self._patience is None and (self._out.closed or self._back.closed):
+            # Hybrid vsock makes a half-close a full one, so no end may follow.
+            self._patience = self._loop.later(HALF_CLOSED_SECONDS, self.close)
+        self._watch()
+
+    def _watch(self) -> None:
+        assert self._far is not None
+        sides = (
+            (self._near, self._out, self._back),
+            (self._far, self._back, self._out),
+        )
+        for sock, reads, writes in sides:
+            events = 0
+            if not reads.ended and reads.size < STREAM_QUEUE:
+                events |= selectors.EVENT_READ
+            if writes.queue:
+                events |= selectors.EVENT_WRITE
+            self._loop.watch(sock.fileno(), events, self._ready)
+
+
+class Carrier:
+    """Accepts connections at a socket and carries each to a port of the broker."""
+
+    def __init__(self, guest: "Guest", hop: str, path: str, address: Address) -> None:
+        self._hop = hop
+        self._guest = guest
+        self._loop = guest.loop
+        self._address = address
+        self._pairs: List[Pair] = []
+        self.path = path
+        if os.path.exists(path):
+            os.unlink(path)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(path)
+        os.chown(path, guest.account.uid, guest.account.gid)
+        os.chmod(path, 0o600)
+        self._listener.listen(64)
+        self._listener.settimeout(0)
+        self._watch()
+
+    def _watch(self) -> None:
+        # At the limit the next connection waits in the backlog.
+        events = selectors.EVENT_READ if len(self._pairs) < STREAMS else 0
+        self._loop.watch(self._listener.fileno(), events, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            near, _ = self._listener.accept()
+        except OSError:
+            return
+        near.settimeout(0)
+        pair = Pair(self._loop, near, self._gone, self._guest.settings.pieces)
+        self._pairs.append(pair)
+        self._watch()
+        self._address.connect(
+            self._loop, lambda far, code: self._connected(pair, far, code)
+        )
+
+    def _connected(self, pair: Pair, far: Optional[socket.socket], code: int) -> None:
+        if far is None:
+            why = os.strerror(code)
+            what = f"the broker's {self._hop} port: {why}"
+            self._guest.hop(self._hop, what, ok=False)
+            pair.close()
+            return
+        self._guest.hop(self._hop, ok=True)
+        pair.join(far)
+
+    def counted(self, number: int) -> None:
+        """The broker has so many of them."""
+        for pair in [pair for pair in self._pairs if pair.joined]:
+            pair.unseen = 0 if number else pair.unseen + 1
+            if pair.unseen >= LOST_PINGS:
+                pair.close()
+
+    def cut_all(self) -> None:
+        """End every connection that is carried; new ones may come."""
+        for pair in [pair for pair in self._pairs if pair.joined]:
+            pair.close()
+
+    def _gone(self, pair: Pair) -> None:
+        if pair in self._pairs:
+            self._pairs.remove(pair)
+            self._watch()

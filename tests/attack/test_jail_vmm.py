@@ -1,0 +1,188 @@
+"""From inside QEMU's jail only the machine's own files can be reached.
+
+Invariant: QEMU and vhost-device-vsock, taken over by the guest whose memory
+they hold, reach no file of the person's, no socket of the session, no network
+and no other process: not each other either.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, VitrailError
+from broker.launch.microvm.launcher import Accel, start_vm
+from broker.launch.microvm.vmm_jail import (
+    JailError,
+    JailView,
+    qemu_view,
+    spawn_jailed,
+)
+from tests.attack.test_jail_worker import check_walls
+from tests.kit.vm.machines import (
+    leftovers,
+    machine,
+    require_vm,
+    tiny_spec,
+    vm_tools,
+)
+from tests.kit.vm.probes import build, run_free, run_in_vmm_jail, world
+from tests.kit.wayland.compositor import short_directory
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture
+def around():
+    with short_directory() as directory, world(directory) as made:
+        yield made
+
+
+@pytest.fixture
+def view(tmp_path):
+    """What QEMU sees of a machine with a disk; the program is the probe."""
+    for name in ("kernel", "initrd", "disk"):
+        (tmp_path / name).write_text("x")
+    spec = replace(
+        tiny_spec(tmp_path),
+        kernel=tmp_path / "kernel",
+        initrd=tmp_path / "initrd",
+        root=tmp_path / "disk",
+    )
+    return qemu_view(spec, Path("/usr/bin/qemu-system-x86_64"), Accel.TCG)
+
+
+REACH = [
+    pytest.param("open", "/etc/passwd", "ENOENT", id="system-file"),
+    pytest.param("open", "/proc/self/status", "ENOENT", id="proc"),
+    pytest.param("open", "{home}", "ENOENT", id="home"),
+    pytest.param("unix", "{session_socket}", "ENOENT", id="session-socket"),
+    pytest.param("unix", "{other_sandbox}", "ENOENT", id="other-sandbox"),
+    pytest.param("abstract", "{abstract}", "ECONNREFUSED", id="abstract"),
+    pytest.param("tcp", "{tcp}", "EPERM", id="tcp"),
+    pytest.param("udp", "{tcp}", "EPERM", id="udp"),
+    pytest.param("netlink", "", "EPERM", id="netlink"),
+    pytest.param("ptrace", "{victim}", "SIGSYS", id="ptrace"),
+    pytest.param("vmread", "{victim}", "SIGSYS", id="memory"),
+    pytest.param("getfd", "{victim}", "SIGSYS", id="descriptors"),
+    pytest.param("kill", "{victim}", "ESRCH", id="kill"),
+    pytest.param("shell", "", "ENOENT", id="shell"),
+]
+
+
+@pytest.mark.parametrize(("what", "on", "answer"), REACH)
+async def test_it_works_outside_and_not_inside(built, around, view, what, on, answer):
+    argument = on.format_map(vars(around))
+    assert run_free(built, what, argument) == "worked"
+    assert await run_in_vmm_jail(built, view, what, argument) == answer
+
+
+@pytest.mark.parametrize("what", ["unshare", "mount", "bpf", "keyctl", "perf"])
+async def test_what_only_an_attacker_calls_kills(built, view, what):
+    assert await run_in_vmm_jail(built, view, what) == "SIGSYS"
+
+
+@pytest.mark.parametrize("what", ["io_uring", "userfaultfd"])
+async def test_what_qemu_does_without_is_not_there(built, view, what):
+    assert await run_in_vmm_jail(built, view, what) == "ENOSYS"
+
+
+@pytest.mark.parametrize("what", ["vsock", "clone"])
+async def test_the_filter_refuses(built, view, what):
+    assert await run_in_vmm_jail(built, view, what) == "EPERM"
+
+
+async def test_the_files_of_its_machine_are_readable_and_not_writable(built, view):
+    for path in view.readable:
+        assert await run_in_vmm_jail(built, view, "open", str(path)) == "worked"
+        beside = str(path.with_name("new"))
+        assert run_free(built, "create", beside) == "worked"
+        Path(beside).unlink()
+        assert await run_in_vmm_jail(built, view, "create", beside) == "EROFS"
+        assert await run_in_vmm_jail(built, view, "create", str(path)) == "EROFS"
+
+
+async def test_only_the_directory_of_its_sockets_takes_files(built, tmp_path):
+    view = JailView(built.program, writable=(tmp_path,))
+    inside, outside = str(tmp_path / "new"), str(tmp_path.parent / "new")
+    assert await run_in_vmm_jail(built, view, "create", inside) == "worked"
+    assert await run_in_vmm_jail(built, view, "create", outside) == "EROFS"
+
+
+async def test_a_socket_of_its_own_directory_it_does_reach(built):
+    with short_directory() as place, socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(place / "vm.vsock_6501"))
+        door.listen()
+        view = JailView(built.program, writable=(place,))
+        path = str(place / "vm.vsock_6501")
+        assert await run_in_vmm_jail(built, view, "unix", path) == "worked"
+
+
+@pytest.fixture
+def room():
+    require_vm()
+    with short_directory() as directory:
+        yield directory
+
+
+async def test_the_real_ones_stand_behind_these_walls(room):
+    async with machine(room) as vm:
+        roles = [process.role for process in vm.processes]
+        assert roles == ["QEMU", "vhost-device-vsock"]
+        for process in vm.processes:
+            check_walls(process.pid)
+            root = Path(f"/proc/{process.pid}/root")
+            assert not set(os.listdir(root)) & {"proc", "home", "root", "run", "bin"}
+            assert os.listdir(root / "dev") == ["null"]
+            usr = {"lib", "lib64", "share", "bin", "local"}
+            assert set(os.listdir(root / "usr")) <= usr
+        # Neither is in the other's namespaces.
+        namespaces = [os.readlink(f"/proc/{p.pid}/ns/pid") for p in vm.processes]
+        assert len(set(namespaces)) == 2
+
+
+async def test_without_bubblewrap_no_machine_starts(monkeypatch, view, built, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = [str(built.program), "open", "/etc/passwd"]
+    with pytest.raises(SetupError, match="bubblewrap is not installed"):
+        await spawn_jailed("QEMU", words, view)
+    warned = []
+    process = await spawn_jailed("QEMU", words, view, unjailed=warned.append)
+    assert await process.wait() == 0
+    process.close()
+    (warning,) = warned
+    assert warning.startswith("QEMU runs without a jail: ")
+
+
+async def test_a_jail_that_cannot_be_built_says_why(monkeypatch, built, tmp_path):
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho bwrap: no permission to >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    words = [str(built.program), "open", "/etc/passwd"]
+    with pytest.raises(JailError, match="built: bwrap: no permission to") as caught:
+        await spawn_jailed("QEMU", words, JailView(built.program))
+    assert "--allow-unjailed-workers" in caught.value.hint
+    warned = []
+    process = await spawn_jailed(
+        "QEMU", words, JailView(built.program), unjailed=warned.append
+    )
+    assert await process.wait() == 0
+    process.close()
+    assert "no permission to" in warned[0]
+
+
+async def test_a_missing_file_ends_the_start_with_its_name(room):
+    spec = tiny_spec(room, initrd=room / "missing")
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(VitrailError, match="missing: No such file"):
+            await start_vm(spec, await vm_tools(), nursery=nursery)
+    assert leftovers(room) == ["logs", "logs/console.log"]

@@ -1,0 +1,136 @@
+"""Each program of the guest is one file that a plain Python runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shims import bundle
+from tests.kit.shims import files_program, guest_program
+
+ROOT = Path(__file__).parents[1]
+BARE = [sys.executable, "-I", "-S", "-B"]
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """Copies of both programs in a directory where nothing else is."""
+    return [Path(shutil.copy(p, tmp_path)) for p in (guest_program(), files_program())]
+
+
+def test_files_program_runs_alone_without_packages(alone, tmp_path):
+    (tmp_path / "x").write_bytes(b"content")
+    argv = [*BARE, str(alone[1])]
+    sent = subprocess.run(
+        [*argv, "send", str(tmp_path / "x")], check=False, env={}, stdout=-1
+    )
+    assert sent.returncode == 0
+    top = tmp_path / "kept"
+    kept = subprocess.run(
+        [*argv, "store", str(top), "work", "0"],
+        check=False,
+        env={},
+        input=sent.stdout,
+        stdout=-1,
+    )
+    assert (kept.returncode, kept.stdout) == (0, b'["x"]\n')
+    assert (top / "x").read_bytes() == b"content"
+
+
+def test_guest_agent_runs_alone_and_brings_the_commands_for_files(alone, tmp_path):
+    runtime = tmp_path / "run"
+    env = {
+        "PATH": os.environ["PATH"],
+        "VITRAIL_AGENT": f"unix:{tmp_path}/none",
+        "VITRAIL_RUNTIME": str(runtime),
+    }
+    argv = [*BARE, str(alone[0])]
+    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE) as child:
+        lines = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stderr, selectors.EVENT_READ)
+            while b"the guest agent is up" not in lines and selector.select(60):
+                lines += os.read(child.stderr.fileno(), 4096) or pytest.fail(str(lines))
+        child.terminate()
+        child.stderr.read()
+        assert child.wait(60) == 0
+    assert b"the guest agent is up" in lines
+    assert (runtime / "vitrail_files.py").read_bytes() == bundle.files_tool()
+    assert os.access(runtime / "bin" / "xdg-open", os.X_OK)
+
+
+def test_programs_are_of_the_oldest_python_and_of_its_library_only():
+    for program in (bundle.guest_agent(), bundle.files_tool()):
+        tree = ast.parse(program, feature_version=(3, 9))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert {name.partition(".")[0] for name in names} <= (
+                sys.stdlib_module_names
+            )
+
+
+def test_same_sources_give_the_same_bytes(tmp_path):
+    for seed in ("1", "2"):
+        (tmp_path / seed).mkdir()
+        argv = [sys.executable, "-m", "shims.bundle", str(tmp_path / seed)]
+        env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run(argv, check=True, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    for name, content in (
+        ("vitrail_guest.py", bundle.guest_agent()),
+        ("vitrail_files.py", bundle.files_tool()),
+    ):
+        for seed in ("1", "2"):
+            assert (tmp_path / seed / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ({"a": "X = 1\n", "b": "def X(): ...\n"}, "a and b define X"),
+        (
+            {"a": "from shims.p.b import Y\n", "b": "from shims.p.a import X\n"},
+            "import each other",
+        ),
+        ({"a": "from shims.p.b import Y as Z\n", "b": "Y = 1\n"}, "from MODULE import"),
+        ({"a": "from .b import Y\n", "b": "Y = 1\n"}, "from MODULE import"),
+        ({"a": "from shims.files.store import Store\n"}, "of another package"),
+    ],
+)
+def test_modules_that_cannot_be_one_file_are_refused(
+    tmp_path, monkeypatch, sources, words
+):
+    monkeypatch.setattr(bundle, "HERE", tmp_path)
+    (tmp_path / "p").mkdir()
+    for name, text in {"__init__": '"""A package."""\n', **sources}.items():
+        (tmp_path / "p" / f"{name}.py").write_text(text)
+    with pytest.raises(bundle.BundleError, match=words):
+        bundle.bundle("p")
+
+
+def test_modules_follow_those_that_they_import(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle, "HERE", tmp_path)
+    (tmp_path / "p").mkdir()
+    for name, text in {
+        "__init__": '"""A package."""\n',
+        "__main__": "from shims.p.a import FOUND\n\nprint(FOUND)\n",
+        "a": '"""About a."""\n\nfrom shims.p.z import FIRST\n\nFOUND = FIRST + TEXT\nTEXT = ""\n',
+        "z": "FIRST = 1\n",
+    }.items():
+        (tmp_path / "p" / f"{name}.py").write_text(text)
+    text = bundle.bundle("p", {"TEXT": "a\n'b\"\n"})
+    assert text.index("FIRST = 1") < text.index("FOUND =") < text.index("print(")
+    assert "# -- a: About a." in text
+    names: dict[str, object] = {}
+    part = text[text.index("TEXT = (") : text.index("\n# -- __main__")]
+    exec(part, names)
+    assert names["TEXT"] == "a\n'b\"\n"
