@@ -26,7 +26,6 @@ from broker.host.vsock_listeners import (
     open_vsock_listeners,
     serve_vsock,
 )
-from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qmp import Qmp
 from broker.link.contract import Viewer
@@ -37,6 +36,7 @@ from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.host.machine import Machine
+    from broker.launch.image.store import Image
     from broker.launch.interface import Launcher
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")

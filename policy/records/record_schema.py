@@ -159,6 +159,12 @@ _PATHS = Words(
     unique=True,
 )
 
+
+def _bind(key: str, words: str) -> Field:
+    text = f"Files and directories of the host's that it sees at the same path {words}"
+    return Field(key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN,))
+
+
 LAUNCH = Table(
     "launch",
     "How the host starts the sandbox.",
@@ -263,24 +269,8 @@ LAUNCH = Table(
             default_words="none",
             only=_PODMAN,
         ),
-        Field(
-            "bind_read_only",
-            _PATHS,
-            "Files and directories of the host's that it sees at the same path and "
-            "cannot change.",
-            default=[],
-            only=_BWRAP,
-            also=(_PODMAN,),
-        ),
-        Field(
-            "bind_read_write",
-            _PATHS,
-            "Files and directories of the host's that it sees at the same path and "
-            "can change.",
-            default=[],
-            only=_BWRAP,
-            also=(_PODMAN,),
-        ),
+        _bind("bind_read_only", "and cannot change."),
+        _bind("bind_read_write", "and can change."),
         Field(
             "pids",
             Whole(*limits.CONTAINER_PIDS),

@@ -8,7 +8,6 @@ for each process since Linux 6.9) + boot id.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -53,28 +52,14 @@ def _stat(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
 
 
-def _start_time(pid: int) -> int:
+def start_time(pid: int) -> int:
+    """Return a process's start in clock ticks since boot, proc(5).  Raises OSError."""
     return int(_stat(pid)[_START])
 
 
 def _close(fd: int) -> None:
     if fd >= 0:
         os.close(fd)
-
-
-def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
-    """Return the identity of a living process that ``pidfd`` holds.
-
-    Raises ProcessLookupError when it has ended.
-    """
-    try:
-        start = _start_time(pid)
-    except (OSError, ValueError, IndexError) as error:
-        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
-    # Alive after the time was read: so it was read of this process (see ``find``).
-    if has_ended(pidfd):
-        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
-    return ProcessIdentity(pid, start, os.fstat(pidfd).st_ino)
 
 
 class Tracked:
@@ -233,7 +218,7 @@ def spawn_helper(
     try:
         pidfd = os.dup(child.pidfd)
         # It has not been waited for yet, so the pid is surely its own.
-        start = _start_time(child.pid)
+        start = start_time(child.pid)
         identity = ProcessIdentity(child.pid, start, os.fstat(pidfd).st_ino)
     except BaseException:
         if pidfd >= 0:
@@ -258,7 +243,7 @@ def find(role: str, identity: ProcessIdentity) -> Tracked | None:
     except OSError:
         return None
     try:
-        start = _start_time(identity.pid)
+        start = start_time(identity.pid)
         same = start == identity.start and os.fstat(pidfd).st_ino == identity.inode
     except (OSError, ValueError, IndexError):
         same = False

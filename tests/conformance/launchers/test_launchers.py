@@ -13,12 +13,14 @@ import signal
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import trio
 
 from broker.audit.query import Filters, open_log
 from broker.control import server
+from broker.control.methods import TABLE, Elsewhere
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
@@ -51,7 +53,15 @@ def _kernel():
 
 
 class Stage(LaunchControl):
-    """A broker's host part as launchers see it; ``crash`` begins another one."""
+    """A broker's host part as launchers see it."""
+
+    elsewhere = MappingProxyType(
+        {
+            name: Elsewhere("this broker has launches only", "")
+            for name, row in TABLE.items()
+            if not hasattr(LaunchControl, row.handler)
+        }
+    )
 
     def __init__(self, base):
         self.base = base
