@@ -22,16 +22,6 @@ from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.microvm.launcher import (
-    EndKind,
-    Network,
-    Tools,
-    Vm,
-    VmSpec,
-    adopt_vm,
-    clean_leftovers,
-)
-from broker.launch.microvm.qmp import Qmp
 from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
@@ -39,15 +29,17 @@ from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from broker.peers.launch_secret import LaunchSecret, draw_secret, read_secret
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
-from policy.records.model import MicroVM, Record
+from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
     from broker.launch.image.store import Image
+    from broker.launch.microvm.launcher import HomeDisk, Tools, Vm, VmSpec
+    from broker.launch.microvm.qmp import Qmp
     from broker.launch.template.starting import Started, Starter
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable[Tools]]
+FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable["Tools"]]
 _RECORD_FILE = "record"
 _BACKEND = "vhost-device-vsock"
 
@@ -121,6 +113,8 @@ class MicroVmMachine:
 
     async def wait(self) -> str:
         """Wait for its end; one without a request is an event."""
+        from broker.launch.microvm.running import EndKind
+
         end = await self._vm.wait()
         if end.kind is EndKind.LOST:
             died = schema.Process.VMM
@@ -214,9 +208,9 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         assert self._nursery is not None
-        # Late: a host that only has leases of others' machines needs no image.
+        # Late: a host that only has leases of others' machines needs none of it.
         from broker.launch.image.store import find_image
-        from broker.launch.microvm.home import open_home
+        from broker.launch.microvm.launcher import Network, VmSpec
 
         launch = wanted.host.launch
         disposable = wanted.host.sandbox_class == "disposable"
@@ -232,10 +226,7 @@ class MicroVms:
         vm: Vm | None = None
         held = ExitStack()
         try:
-            home, kept = None, wanted.host.state
-            if kept is not None and kept.keep:
-                homes = self._paths.homes
-                home = await open_home(homes, sandbox, kept.keep, kept.size, held)
+            home = await self._home(sandbox, wanted.host.state, held)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             spec = VmSpec(
                 name=sandbox,
@@ -334,6 +325,15 @@ class MicroVms:
             on_loss=lambda what: self.warnings.append(f"{spec.name}: {what}"),
         )
 
+    async def _home(
+        self, sandbox: SandboxName, state: State | None, held: ExitStack
+    ) -> HomeDisk | None:
+        if state is None or not state.keep:
+            return None
+        from broker.launch.microvm.home import open_home
+
+        return await open_home(self._paths.homes, sandbox, state.keep, state.size, held)
+
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""
         directories = self._paths.sandbox("x").parent
@@ -361,6 +361,8 @@ class MicroVms:
     async def _adopt_one(
         self, directory: Path
     ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
+        from broker.launch.microvm.launcher import adopt_vm, clean_leftovers
+
         assert self._nursery is not None
         sandbox = take_sandbox_name(directory.name)
         vm: Vm | None = None

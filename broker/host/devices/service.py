@@ -262,6 +262,8 @@ class Service:
                     reply, fds = await self._attach(client, request, got.fds)
                 case messages.Detach():
                     await self._detach(client, request)
+                case messages.FindMachine():
+                    reply = self._way(request)
         except (VitrailError, OSError) as error:
             hint = error.hint if isinstance(error, VitrailError) else ""
             reply = messages.DeviceRefused(request.id, str(error), hint)
@@ -295,6 +297,12 @@ class Service:
         return messages.Devices(
             request.id, items, self._records.strict, self._source, problems
         )
+
+    def _way(self, request: messages.FindMachine) -> messages.MachineWay:
+        found = self._load().machine(request.sandbox)
+        if found is None:
+            return messages.MachineWay(request.id)
+        return messages.MachineWay(request.id, found.kind, found.target, found.uri)
 
     # -- handing over --------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ from broker.audit.query import Filters, open_log
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.host import microvms
 from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.launch.image import store
+from broker.launch.microvm import launcher
 from broker.launch.microvm.launcher import Accel, VmSpec
 from broker.launch.microvm.state import state_of, write_state
 from broker.launch.template import starting
@@ -295,7 +295,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
         async def adopt_vm(directory, *, nursery):
             return vm
 
-        monkeypatch.setattr(microvms, "adopt_vm", adopt_vm)
+        monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
         ((sandbox, name, machine),) = await s.vms.adopt()
         assert (sandbox, name) == ("work", "work")
         await machine.go()
@@ -329,7 +329,7 @@ async def test_a_record_that_is_gone_ends_its_machine(stand, monkeypatch):
         async def never(directory, *, nursery):
             raise AssertionError
 
-        monkeypatch.setattr(microvms, "adopt_vm", never)
+        monkeypatch.setattr(launcher, "adopt_vm", never)
         assert await s.vms.adopt() == []
         assert not directory.exists()
         assert "no record 'work' any more" in s.events("sandbox.stop")[0]["reason"]
@@ -377,8 +377,8 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
                 raise UpstreamError("the state is not ours")
             return 0
 
-        monkeypatch.setattr(microvms, "adopt_vm", adopt_vm)
-        monkeypatch.setattr(microvms, "clean_leftovers", clean)
+        monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
+        monkeypatch.setattr(launcher, "clean_leftovers", clean)
         found = await s.vms.adopt()
         assert [sandbox for sandbox, _, _ in found] == ["work"]
         assert len(s.vms.warnings) == 2
