@@ -31,6 +31,7 @@ from shims.guest.account import kill_group
 from shims.guest.loop import Timer, log
 from shims.guest.machine import RUNTIME
 from shims.guest.settings import take_address
+from shims.guest.storage import sysfs_text
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
@@ -39,6 +40,7 @@ FORK_PORT = "vitrail.fork"
 FORK_FRAME_BYTES = 4096
 FORK_SEED_BYTES = 64
 WARM_SECONDS = 60.0  # for the program that is run once in a template
+PORT_SECONDS = 10.0  # until the driver has named it
 LINK_LOOK_SECONDS = 0.01
 IDENTITY: Dict[str, type] = {
     "name": str,
@@ -79,13 +81,16 @@ def take_identity(body: bytes) -> Dict[str, Any]:
 
 
 def find_port(name: str) -> str:
-    """Return the device of a virtio-serial port.  Raises OSError without one."""
+    """Return the device of a virtio-serial port.  Raises OSError when none appears."""
     base = "/sys/class/virtio-ports"
-    for entry in sorted(os.listdir(base)):
-        with open(os.path.join(base, entry, "name"), encoding="ascii") as source:
-            if source.read().strip() == name:
+    until = time.monotonic() + PORT_SECONDS
+    while True:
+        for entry in sorted(os.listdir(base)):
+            if sysfs_text(os.path.join(base, entry, "name")).strip() == name:
                 return "/dev/" + entry
-    raise OSError(errno.ENODEV, f"there is no port {name}")
+        if time.monotonic() > until:
+            raise OSError(errno.ENODEV, f"there is no port {name}")
+        time.sleep(0.02)
 
 
 class Template:

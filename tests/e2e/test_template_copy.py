@@ -13,8 +13,9 @@ from tests.kit.vm.machines import alive, leftovers, require_vm
 
 
 @pytest.fixture(autouse=True)
-def _vm():
+def _vm(monkeypatch):
     require_vm()
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 IDENTITY = """

@@ -21,7 +21,7 @@ from dataclasses import replace
 import trio
 from typing_extensions import override
 
-from broker.core.errors import UpstreamError
+from broker.core.errors import UpstreamError, sole
 from broker.launch.microvm.launcher import Plan, Tools
 from broker.launch.microvm.qemu_arguments import VmSpec, listener_args
 from broker.launch.microvm.qmp import Qmp
@@ -70,9 +70,12 @@ class CopyPlan(Plan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._copy_memory)
-            await super().start_helpers(cid, quarantine)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._copy_memory)
+                await super().start_helpers(cid, quarantine)
+        except ExceptionGroup as errors:
+            raise sole(errors) from None
 
     async def _copy_memory(self) -> None:
         self._memory = os.memfd_create(

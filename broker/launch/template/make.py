@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.core.errors import UpstreamError, VitrailError, sole
 from broker.core.escape import printable
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qemu_arguments import VmSpec
@@ -54,8 +54,9 @@ async def make_template(plan: TemplatePlan, room: Path) -> None:
     with ExitStack() as files, trio.move_on_after(limits.TEMPLATE_MAKE_SECONDS) as late:
         try:
             await _make(plan, room, files)
-        except UpstreamError as error:
-            raise UpstreamError(f"{error}; console: {_tail(room)}") from error
+        except (ExceptionGroup, VitrailError) as error:
+            why = sole(error)
+            raise UpstreamError(f"{why}; console: {_tail(room)}") from why
     if late.cancelled_caught:
         raise UpstreamError(
             f"the template was not ready within {limits.TEMPLATE_MAKE_SECONDS:g} s; "

@@ -162,7 +162,8 @@ async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
         assert spec.home.path.exists()
 
 
-async def test_a_disposable_sandbox_leaves_nothing(stand):
+async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
     async with stand() as s:
         s.add("web", record("disposable"))
         machine = await s.open("web-0001", "web")
