@@ -66,6 +66,7 @@ class _Held:
     device: SysfsDevice
     client: _Client
     way: messages.Way
+    sandbox: str
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
     busy: trio.Lock = field(default_factory=trio.Lock)
@@ -282,8 +283,20 @@ class Service:
                 while not _sent(client.sock, data, fds):
                     await trio.lowlevel.wait_writable(client.sock)
 
-    def _list(self, request: messages.ListDevices) -> messages.Devices:
+    def reload(self) -> None:
+        """Read the records again, and take back what they do not allow any more.
+
+        Raises SetupError for a mistake in them; what was handed over stays then.
+        """
         self._records = self._load()
+        for held in self._held.values():
+            # guard: records that changed
+            if not self._records.allow(held.plug.device, held.sandbox):
+                held.reason = held.reason or "this machine's records changed"
+                held.scope.cancel()
+
+    def _list(self, request: messages.ListDevices) -> messages.Devices:
+        self.reload()
         items, left_out = _fitting(
             [
                 messages.item_of(plug, self._records.sandboxes(plug.device))
@@ -309,7 +322,7 @@ class Service:
     async def _attach(
         self, client: _Client, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
-        self._records = self._load()
+        self.reload()
         plug = self._table.find(request.number)
         await self._port_is_free(plug.device.port)
         if not self._records.allow(plug.device, request.sandbox):
@@ -323,7 +336,11 @@ class Service:
         self._table.begin(request.number, request.lease)
         try:
             held = _Held(
-                plug, SysfsDevice(plug.device.port, self._root), client, request.way
+                plug,
+                SysfsDevice(plug.device.port, self._root),
+                client,
+                request.way,
+                request.sandbox,
             )
         except BaseException:
             self._table.ended(plug)
