@@ -19,8 +19,9 @@ import trio
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import displayed
 from broker.host.devices.client import SOCKET
+from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
-from broker.host.devices.service import Service, listen
+from broker.host.devices.service import Service
 
 
 @click.command()

@@ -13,8 +13,8 @@ import trio.testing
 from broker.core.errors import RefusedError, SetupError
 from broker.host.devices import monitor, usbip
 from broker.host.devices.exported import ExportedPorts
+from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
-from broker.host.devices.service import listen
 from broker.host.devices.strict import no_driver_binds
 from broker.host.devices.sysfs import SysfsDevice
 from tests.broker.host.devices.test_sysfs import Seen, plug
