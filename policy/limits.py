@@ -36,6 +36,12 @@ LABEL_CHARS = 40
 TAGS = 32
 """Tags of one sandbox."""
 
+IMPORT_BYTES = 8 << 20
+"""A file of another system that is imported; a qubes.xml has some 100 KiB."""
+
+IMPORT_FILES = 1024
+"""Rule files of another system, as many as a set of ours may have."""
+
 PACKAGES = 200
 """Packages that a record names for its image."""
 PACKAGE_CHARS = 100
@@ -233,3 +239,12 @@ interfaces a configuration (USB_MAXINTERFACES); cameras have a dozen settings ea
 
 DEVICE_LINE_BYTES = 65536
 """One line of ``brokerctl device match --batch``."""
+
+BINDS = 32
+"""Paths of the host's that a container or box sees."""
+
+BIND_PATH_BYTES = 1024
+"""Of such a path; well below PATH_MAX, with room for what is in it."""
+
+CONTAINER_PIDS = (1, 32768)
+"""Processes of one container."""

@@ -58,8 +58,10 @@ async def _run(user: str, records: Path, path: Path, source: str | None) -> None
     except KeyError:
         raise SetupError(f"no user is named '{user}'") from None
     os.umask(0o077)
-    service = Service(partial(load_records, records))
     with listen(path, owner) as listener:
+        service = Service(
+            partial(load_records, records), state=path.parent / "exported"
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(service.run, listener, source=source))
             click.echo("vitrail-devices: ready", err=True)

@@ -56,6 +56,7 @@ from broker.services.link.sockets import (
     shake_hands,
 )
 from broker.services.link.status import LinkState, own_status
+from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.host_intake import Intake, Place
 from broker.viewer.role import ViewerRole
 
@@ -103,6 +104,7 @@ class RemoteHost:
         self._nursery: trio.Nursery | None = None
         self._since = time.time()
         self.state = LinkState(Role.VIEWER, str(config.endpoint))
+        self.devices = RemoteDevices(self._up)
 
     # -- link.contract.Host ----------------------------------------------------------
 
@@ -403,6 +405,7 @@ class RemoteHost:
             reason = await epoch.run()
         finally:
             with trio.CancelScope(shield=True):
+                self.devices.epoch_ended(epoch)
                 await self._withdraw_all(epoch, reason)
                 if self.state.epoch is epoch:
                     self.state.epoch = None
@@ -460,7 +463,10 @@ class RemoteHost:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                reply = await self.devices.serve(epoch, request)
+                if reply is None:
+                    raise InternalError(f"there is no handler for {request}")
+                return reply
 
     async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
         mine = [s for s in epoch.streams.values() if s.opening.lease.id == lease]

@@ -21,6 +21,7 @@ from broker.cli.policy.check import check
 from broker.cli.policy.edit import edit
 from broker.cli.policy.explain import explain_call
 from broker.cli.policy.graph import graph
+from broker.cli.policy.import_from import import_from
 from broker.cli.policy.lint import lint
 from broker.cli.policy.load import rules_of, situation_from
 from broker.cli.policy.records import hint_for_unknown, read_records, refuse_broken
@@ -53,6 +54,7 @@ _VERBS = (
     explain_call,
     fmt,
     graph,
+    import_from,
     lint,
     simulate,
     test_policy,

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from broker.devices.table import (
     Vanished,
 )
 from broker.host.devices import monitor, strict, usbip
+from broker.host.devices.exported import ExportedPorts
 from broker.host.devices.records import DeviceRecords
 from broker.host.devices.sysfs import DEVICES, SysfsDevice
 from broker.ipc import fdpass
@@ -67,6 +68,8 @@ class _Held:
     way: messages.Way
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
+    busy: trio.Lock = field(default_factory=trio.Lock)
+    """Of the thread that writes to sysfs: it is not taken back before it is there."""
     reason: str = ""
     asked: bool = False
 
@@ -75,13 +78,26 @@ class Service:
     """All devices of this machine and the brokers that ask for them."""
 
     def __init__(
-        self, load: Callable[[], DeviceRecords], *, root: Path = DEVICES
+        self,
+        load: Callable[[], DeviceRecords],
+        *,
+        state: Path,
+        root: Path = DEVICES,
     ) -> None:
+        """``state``: a directory of our own that outlives this process.
+
+        Raises SetupError for records with mistakes.
+        """
+        self._exported = ExportedPorts(state)
         self._load = load
         self._records = load()
         self._root = root
         self._table = DeviceTable()
         self._held: dict[str, _Held] = {}
+        self._handing_over = trio.Lock()
+        """Of nodes, one at a time: ``strict.no_driver_binds`` is about the whole bus."""
+        self._returning: dict[str, trio.Event] = {}
+        """Ports whose last device is being taken back."""
         self._clients: set[_Client] = set()
         self._malformed: dict[str, str] = {}
         self._ports_held: set[str] = set()
@@ -106,6 +122,10 @@ class Service:
         )
         async with self._strictly(), trio.open_nursery() as nursery:
             self._nursery = nursery
+            # guard: a killed service left devices
+            await self._exported.recover(
+                authorize=not self._records.strict, root=self._root
+            )
             try:
                 await nursery.start(self._watch, watcher)
                 nursery.start_soon(self._release_ports)
@@ -242,6 +262,8 @@ class Service:
                     reply, fds = await self._attach(client, request, got.fds)
                 case messages.Detach():
                     await self._detach(client, request)
+                case messages.FindMachine():
+                    reply = self._way(request)
         except (VitrailError, OSError) as error:
             hint = error.hint if isinstance(error, VitrailError) else ""
             reply = messages.DeviceRefused(request.id, str(error), hint)
@@ -276,6 +298,12 @@ class Service:
             request.id, items, self._records.strict, self._source, problems
         )
 
+    def _way(self, request: messages.FindMachine) -> messages.MachineWay:
+        found = self._load().machine(request.sandbox)
+        if found is None:
+            return messages.MachineWay(request.id)
+        return messages.MachineWay(request.id, found.kind, found.target, found.uri)
+
     # -- handing over --------------------------------------------------------------------
 
     async def _attach(
@@ -283,6 +311,7 @@ class Service:
     ) -> tuple[messages.Attached, tuple[int, ...]]:
         self._records = self._load()
         plug = self._table.find(request.number)
+        await self._port_is_free(plug.device.port)
         if not self._records.allow(plug.device, request.sandbox):
             raise RefusedError(
                 f"this machine's records let no such device go to '{request.sandbox}'",
@@ -301,8 +330,18 @@ class Service:
             raise
         self._held[plug.attachment] = held
         try:
-            made, out = self._hand_over(held, request, fds)
-            self._table.attached(plug)
+            # In a thread: the kernel waits for the device in some of it, and the
+            # devices of others must be taken back meanwhile.
+            alone = self._handing_over if request.way == "node" else nullcontext()
+            async with held.busy, alone:
+                made, out = await trio.to_thread.run_sync(
+                    self._hand_over, held, request, fds
+                )
+            try:
+                self._table.attached(plug)
+            except BaseException:
+                fdpass.close_all(out)
+                raise
         except BaseException:
             await self._take_back(held, "not attached")
             raise
@@ -311,6 +350,12 @@ class Service:
         self._act([])
         return made, out
 
+    async def _port_is_free(self, port: str) -> None:
+        """Wait until the last device of a port is taken back: sysfs names ports."""
+        # guard: one device of a port at a time
+        while port in self._returning:
+            await self._returning[port].wait()
+
     def _hand_over(
         self, held: _Held, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
@@ -318,11 +363,15 @@ class Service:
         if request.way == "usbip":
             with socket.socket(fileno=os.dup(fds[0])) as conn:
                 _check_socket(conn)
+                self._exported.add(device.port)
                 found = usbip.export(held.device, device, conn)
             made = messages.Attached(request.id, name, found.devid, found.speed)
             return made, ()
-        held.device.write("authorized", "1")
         usbip.same(held.device, device)
+        with strict.no_driver_binds(
+            enabled=self._records.strict, bus=self._root.parent
+        ):
+            held.device.write("authorized", "1")
         node = open_node(held.device)
         made = messages.Attached(
             request.id, name, bus=device.bus, address=device.number
@@ -333,8 +382,8 @@ class Service:
         """Until it ends by itself, is asked back or is unplugged."""
         with held.scope:
             if held.way == "usbip":
-                await usbip.wait_ended(held.device)
-                held.reason = held.reason or "the guest has hung up"
+                reason = await usbip.wait_ended(held.device)
+                held.reason = held.reason or reason
             else:
                 await trio.sleep_forever()
         if held.plug.attachment not in self._held:
@@ -367,18 +416,27 @@ class Service:
         held.reason = held.reason or reason
         self._table.ending(held.plug)
         held.scope.cancel()
+        port = held.plug.device.port
+        self._returning[port] = trio.Event()
         with trio.CancelScope(shield=True):
             try:
-                if held.way == "usbip":
-                    await usbip.release(held.device, authorize=not self._records.strict)
-                elif self._records.strict:
-                    with contextlib.suppress(UpstreamError):
-                        held.device.write("authorized", "0")
+                async with held.busy:
+                    await self._give_back(held)
             finally:
                 held.device.close()
                 self._table.ended(held.plug)
+                self._returning.pop(port).set()
                 held.ended.set()
                 self._act([])
+
+    async def _give_back(self, held: _Held) -> None:
+        strictly = self._records.strict
+        if held.way == "usbip":
+            await usbip.release(held.device, authorize=not strictly)
+            self._exported.discard(held.plug.device.port)
+        elif strictly:
+            with contextlib.suppress(UpstreamError):
+                await trio.to_thread.run_sync(held.device.write, "authorized", "0")
 
 
 def _fitting(
@@ -448,12 +506,13 @@ def listen(path: Path, owner: int) -> socket.socket:
         path.parent.mkdir(parents=True)
         # Whatever the umask is: the user must come through to the socket.
         path.parent.chmod(0o755)
+    _must_be_ours(path.parent)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         path.unlink(missing_ok=True)
         sock.bind(os.fspath(path))
         # Bound with the process's umask: no other user may connect in between.
-        os.chown(path, owner, -1)
+        os.chown(path, owner, -1, follow_symlinks=False)
         path.chmod(0o600)
         sock.listen(limits.DEVICE_HELPER_CLIENTS)
     except OSError as error:
@@ -463,7 +522,16 @@ def listen(path: Path, owner: int) -> socket.socket:
     return sock
 
 
-def peer_uid(sock: socket.socket) -> int:
-    """Return the user of a connection's far end (SO_PEERCRED)."""
-    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("3i", found)[1])
+def _must_be_ours(folder: Path) -> None:
+    """Refuse a directory in which others can replace the socket.
+
+    Between bind(2) and chown(2) they would put a link to another file in its place,
+    and this process is root.
+    """
+    facts = folder.lstat()
+    # guard: the socket's directory
+    if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
+        raise SetupError(
+            f"other users may write to {folder}",
+            hint="'chown root' and 'chmod 755' it",
+        )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -20,7 +21,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.console import ConsoleLog
-from broker.launch.microvm.network import UserNetwork, start_user_network
 from broker.launch.microvm.qemu_arguments import (
     Accel,
     Network,
@@ -48,6 +48,9 @@ from broker.launch.microvm.vsock_backend import (
 )
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import listen_unix
+
+if TYPE_CHECKING:
+    from broker.launch.microvm.network import UserNetwork
 
 __all__ = [
     "Accel",
@@ -176,6 +179,9 @@ class _Plan:
             self._undo.push_async_callback(self._hybrid.end)
             self._write(self._hybrid.process)
         if spec.network is Network.USER:
+            # Late: most machines have no network.
+            from broker.launch.microvm.network import start_user_network
+
             self._network = start_user_network(self._tools.passt)
             self._undo.push_async_callback(self._network.end)
             self._write(*self._network.processes)

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
-import pyseccomp
 
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.libseccomp import seccomp as libseccomp
 from broker.ipc.worker import Jail
 from broker.launch.process import seccomp
 
@@ -300,7 +300,7 @@ def _empty_root() -> None:
     os.chdir("/tmp")  # noqa: S108
     # With both the same, the old root lies on top and goes by one umount
     # (pivot_root(2), "pivot_root . .").
-    number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, "pivot_root")
+    number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "pivot_root")
     _check(_libc.syscall(number, b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "leaving the old root")
     os.chdir("/")
