@@ -110,7 +110,7 @@ class Stage(LaunchControl):
     def began(self):
         return (self.shared / "began").exists()
 
-    def leases(self):
+    def names(self):
         return [one.lease.sandbox for one in self.host.active_leases()]
 
     def events(self, kind):
@@ -257,7 +257,7 @@ async def test_its_sockets_are_there_when_it_runs_and_nothing_of_it_afterwards(
     async with stage.broker():
         async with launcher.start() as lease:
             await eventually(lambda: stage.began)
-            assert stage.leases() == [NAME]
+            assert stage.names() == [NAME]
             sockets = Path(lease.held.claim.directory)
             assert {p.name for p in sockets.iterdir()} >= {"wayland-0", DISPLAY}
             (begin,) = stage.events("lease.begin")
@@ -309,7 +309,7 @@ async def test_stopping_it_ends_its_first_process(launcher):
                 await trio.lowlevel.wait_readable(pidfd)
         finally:
             os.close(pidfd)
-        assert stage.leases() == []
+        assert stage.names() == []
         assert stage.directories == []
 
 
@@ -407,7 +407,7 @@ async def test_a_launch_is_bound_once(prepared):
         await stage.launches.bind(state.id, held.leader)
         with pytest.raises(RefusedError, match="no such launch"):
             await stage.launches.bind(state.id, held.leader)
-        assert stage.leases() == [NAME]
+        assert stage.names() == [NAME]
 
 
 async def test_one_that_is_never_bound_is_given_up(prepared):
@@ -439,7 +439,7 @@ async def test_a_process_without_a_pid_namespace_is_no_container(prepared):
     try:
         with pytest.raises(RefusedError, match="no pid namespace of its own"):
             await stage.launches.bind(state.id, child.pid)
-        assert stage.leases() == []
+        assert stage.names() == []
         assert stage.directories == []
     finally:
         await child.stop()
@@ -468,7 +468,7 @@ async def test_a_broker_that_was_restarted_between_the_steps(prepared):
     assert await fresh.adopt() == []
     async with launcher.held(state) as held:
         await fresh.bind(state.id, held.leader)
-        assert stage.leases() == [NAME]
+        assert stage.names() == [NAME]
 
 
 async def test_a_record_of_another_kind_is_not_launched(prepared):
@@ -489,7 +489,7 @@ async def test_a_directory_that_others_may_write_to_is_refused(prepared):
     async with launcher.held(state) as held:
         with pytest.raises(RefusedError, match="others may write"):
             await stage.launches.bind(state.id, held.leader)
-    assert stage.leases() == []
+    assert stage.names() == []
 
 
 async def test_state_files_that_are_not_ours_are_cleared_away(prepared):
