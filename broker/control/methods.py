@@ -33,6 +33,10 @@ from broker.control.api import (
     DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
+    LaunchAnswer,
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -129,6 +133,11 @@ WINDOW_CLOSE = Method("WindowClose", WindowCloseRequest, Nothing, "close_window"
 LEASE_ACQUIRE = Method("LeaseAcquire", LeaseRequest, LeaseItem, "lease")
 LEASE_LIST = Method("LeaseList", Nothing, LeaseListAnswer, "leases")
 LEASE_RELEASE = Method("LeaseRelease", LeaseReleaseRequest, Nothing, "release")
+LAUNCH_PREPARE = Method(
+    "LaunchPrepare", LaunchPrepareRequest, LaunchAnswer, "prepare_launch"
+)
+LAUNCH_BIND = Method("LaunchBind", LaunchBindRequest, LeaseItem, "bind_launch")
+LAUNCH_END = Method("LaunchEnd", LaunchEndRequest, Nothing, "end_launch")
 AUDIT_PRUNE = Method(
     "AuditPrune", AuditPruneRequest, AuditPruneAnswer, "prune", waits=True
 )

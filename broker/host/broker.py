@@ -93,7 +93,7 @@ class _Host:
         from broker.host.devices.link import DeviceRequests
         from broker.host.devices.part import DeviceHost
 
-        source = DeviceHost(self._host.qmp_of)
+        source = DeviceHost(self._host.qmp_of, leases=self._host.role.active_leases)
         self._host.role.standby = source.standby
         requests = DeviceRequests(source, lambda: self._viewer.state.epoch)
         self._viewer.devices = requests

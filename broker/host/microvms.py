@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,7 +23,6 @@ from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.image.store import Image, find_image, launch_settings
 from broker.launch.microvm.launcher import (
     EndKind,
     Network,
@@ -45,7 +45,10 @@ from policy.records.model import MicroVM, Record
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
+if TYPE_CHECKING:
+    from broker.launch.image.store import Image
+
+FindTools = Callable[["Image", Callable[[str], None]], Awaitable[Tools]]
 _RECORD_FILE = "record"
 _BACKEND = "vhost-device-vsock"
 
@@ -231,6 +234,9 @@ class MicroVms:
         assert self._nursery is not None
         launch = _changed(wanted.host.launch, changes)
         disposable = wanted.host.sandbox_class == "disposable"
+        # Needed where machines are started, which a broker of others' never does.
+        from broker.launch.image.store import find_image
+
         image = find_image(self._paths, launch.image)
         tools = await self._find_tools(image, progress)
         secret, settings = await self._launch_secret(tools)
@@ -298,6 +304,8 @@ class MicroVms:
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
         secret = draw_secret()
+        from broker.launch.image.store import launch_settings
+
         return secret, launch_settings(secret.value, privileged=privileged)
 
     def _running(self) -> frozenset[str]:

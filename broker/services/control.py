@@ -125,3 +125,12 @@ NO_DEVICES = Elsewhere(
 )
 WITHOUT_DEVICES = dict.fromkeys(("Devices", "DeviceAttach", "DeviceDetach"), NO_DEVICES)
 """For the table of a role that hands out no devices."""
+
+WITHOUT_LAUNCHES = dict.fromkeys(
+    ("LaunchPrepare", "LaunchBind", "LaunchEnd"),
+    Elsewhere(
+        "this broker leases no containers and boxes by their launchers",
+        "vitrail-local does, where host and viewer are one machine",
+    ),
+)
+"""For the table of a role that binds no launches."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from broker.control import api
 from broker.control.methods import Elsewhere
-from broker.services.control import Shared, SharedControl
+from broker.services.control import WITHOUT_LAUNCHES, Shared, SharedControl
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
 from broker.viewer.devices.control import DeviceControl
@@ -125,7 +125,7 @@ _LEASES = Elsewhere(
     "type it on the host, which owns the machines",
 )
 ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
-    {"LeaseAcquire": _LEASES, "LeaseRelease": _LEASES}
+    {"LeaseAcquire": _LEASES, "LeaseRelease": _LEASES, **WITHOUT_LAUNCHES}
 )
 """The methods of a broker that owns machines."""
 

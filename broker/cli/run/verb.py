@@ -18,8 +18,9 @@ from broker.cli.policy.records import (
     refuse_broken,
 )
 from broker.cli.run.attached import Attached
-from broker.cli.run.box import run_box
+from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
+from broker.cli.run.container import run_container
 from broker.cli.run.image import ensure_image
 from broker.cli.run.options import (
     ChangeWords,
@@ -36,7 +37,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
-from policy.records.model import Record
+from policy.records.model import Bwrap, Podman, Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -90,6 +91,16 @@ def command(
         argv_of_box = [sandbox, *command_words]
         sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
     argv = command_after_dashes(command_words)
+    held = held_record(sandbox)
+    if held is not None:
+        if detach:
+            raise click.UsageError(
+                f"--detach is for machines: 'systemctl --user start "
+                f"vitrail-run@{sandbox}' runs a box or container in the background"
+            )
+        boxed = isinstance(held.host.launch, Bwrap)
+        start = run_recorded if boxed else run_container
+        sys.exit(start(held, argv, quiet=words.quiet, as_json=words.as_json))
     tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
@@ -101,6 +112,17 @@ def command(
         **changes.fields(),
     )
     run_request(request, words)
+
+
+def held_record(name: str) -> Record | None:
+    """The record of a box that this command starts itself; None: the broker does."""
+    paths = find_paths()
+    if role_here(paths) is not None:
+        return None
+    record = read_records(paths).records.get(name)
+    if record is None or not isinstance(record.host.launch, Bwrap | Podman):
+        return None
+    return record
 
 
 def run_request(request: RunRequest, words: StreamWords) -> NoReturn:

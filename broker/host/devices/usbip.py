@@ -28,6 +28,7 @@ from broker.host.devices.sysfs import DeviceGoneError, SysfsDevice
 DRIVERS = Path("/sys/bus/usb/drivers")
 PROBE = Path("/sys/bus/usb/drivers_probe")
 _AVAILABLE, _USED = b"1", b"2"
+_GOING_SECONDS = 0.5
 _SPEEDS = {
     "1.5": 1,
     "12": 2,
@@ -124,6 +125,10 @@ async def wait_ended(held: SysfsDevice) -> str:
     """
     while in_use(held):  # noqa: ASYNC110 -- see above
         await trio.sleep(0.5)
+    # A device that is unplugged has hung up a moment before it is gone.
+    with trio.move_on_after(_GOING_SECONDS):
+        while held.there():  # noqa: ASYNC110 -- see above
+            await trio.sleep(0.05)
     return "the guest has hung up" if held.there() else "unplugged"
 
 

@@ -52,7 +52,8 @@ def _stat(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
 
 
-def _start_time(pid: int) -> int:
+def start_time(pid: int) -> int:
+    """Return a process's start in clock ticks since boot, proc(5).  Raises OSError."""
     return int(_stat(pid)[_START])
 
 
@@ -217,7 +218,7 @@ def spawn_helper(
     try:
         pidfd = os.dup(child.pidfd)
         # It has not been waited for yet, so the pid is surely its own.
-        start = _start_time(child.pid)
+        start = start_time(child.pid)
         identity = ProcessIdentity(child.pid, start, os.fstat(pidfd).st_ino)
     except BaseException:
         if pidfd >= 0:
@@ -242,7 +243,7 @@ def find(role: str, identity: ProcessIdentity) -> Tracked | None:
     except OSError:
         return None
     try:
-        start = _start_time(identity.pid)
+        start = start_time(identity.pid)
         same = start == identity.start and os.fstat(pidfd).st_ino == identity.inode
     except (OSError, ValueError, IndexError):
         same = False

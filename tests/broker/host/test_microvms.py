@@ -18,6 +18,7 @@ from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host import microvms
 from broker.host.microvms import MicroVmMachine, MicroVms
+from broker.launch.image import store
 from broker.launch.microvm.launcher import Accel, VmSpec
 from broker.launch.microvm.state import state_of, write_state
 from broker.peers import credentials
@@ -134,7 +135,7 @@ def stand(monkeypatch):
                 manifest=SimpleNamespace(built=1.0),
                 write_initrd=lambda directory, settings: directory / "initrd",
             )
-            monkeypatch.setattr(microvms, "find_image", lambda paths, name: image)
+            monkeypatch.setattr(store, "find_image", lambda paths, name: image)
             monkeypatch.setattr(microvms, "start_vm", mine.start_vm)
             await nursery.start(mine.vms.run)
             yield mine
