@@ -379,7 +379,7 @@ class RemoteViewer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(told.run)
             try:
-                lease = await host.start(record, progress=told)
+                lease = await host.start(record, progress=told, changes=request.changes)
             except VitrailError as error:  # not in a nursery's group
                 lease = error
             finally:
