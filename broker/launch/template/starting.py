@@ -69,6 +69,7 @@ class Starter:
         self._nursery = nursery
         self._report = report
         self._making: set[str] = set()
+        self._swept = False
         self._one_at_a_time = trio.Lock()
         self._failures: dict[str, int] = {}
         self.fork_seconds = limits.FORK_SECONDS
@@ -93,6 +94,9 @@ class Starter:
         why = self._never(request)
         if why:
             return Started(await start(), "boot", why)
+        if not self._swept:
+            self._swept = True
+            await trio.to_thread.run_sync(self._store.sweep, time.time())
         key = _key(request)
         find = partial(self._store.find, request.record, key, time.time())
         template, why = await trio.to_thread.run_sync(find)

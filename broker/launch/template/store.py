@@ -103,10 +103,17 @@ class TemplateStore:
         room.rename(self.root / record)
         return Template(self.root / record, key, now)
 
-    def sweep(self) -> None:
-        """Remove what a broker that was killed left half made."""
-        for path in self.root.glob(f"{_NEW}*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def sweep(self, now: float) -> None:
+        """Remove templates that are too old, and what killed brokers left half made.
+
+        By age, because another broker of this user may be making one.
+        """
+        for path in self.root.glob("*/"):
+            half = path.name.startswith(_NEW)
+            age = limits.TEMPLATE_MAKE_SECONDS * 2 if half else limits.TEMPLATE_SECONDS
+            with suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > age:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def disk_bytes(self) -> int:
         """Bytes on disk of all templates, holes not counted."""

@@ -76,6 +76,16 @@ def test_one_that_was_not_finished_leaves_nothing(store: TemplateStore):
     with store.new() as room:
         (room / "memory").write_bytes(b"half")
     assert list(store.root.iterdir()) == []
-    (store.root / ".new-dead").mkdir()
-    store.sweep()
+
+
+def test_what_is_old_is_swept_and_what_is_being_made_is_not(store: TemplateStore):
+    make(store)
+    for name in (".new-dead", ".new-other"):
+        (store.root / name).mkdir()
+    os.utime(store.root / ".new-dead", (NOW, NOW - limits.TEMPLATE_SECONDS))
+    os.utime(store.root / ".new-other", (NOW, NOW))
+    os.utime(store.root / "web", (NOW, NOW - 60))
+    store.sweep(NOW)
+    assert sorted(p.name for p in store.root.iterdir()) == [".new-other", "web"]
+    store.sweep(NOW + limits.TEMPLATE_SECONDS)
     assert list(store.root.iterdir()) == []
