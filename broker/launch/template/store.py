@@ -7,6 +7,7 @@ were copied from it have their own memory and need it no more.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -99,9 +100,17 @@ class TemplateStore:
             sizes.append((room / name).stat().st_size)
         meta = _Meta(key, now, *sizes)
         (room / _META).write_bytes(msgspec.json.encode(meta))
-        self.drop(record)
-        room.rename(self.root / record)
-        return Template(self.root / record, key, now)
+        target = self.root / record
+        while True:
+            self.drop(record)
+            try:
+                room.rename(target)
+            except OSError as error:
+                # Another broker of this user has made one meanwhile.
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                continue
+            return Template(target, key, now)
 
     def sweep(self, now: float) -> None:
         """Remove templates that are too old, and what killed brokers left half made.

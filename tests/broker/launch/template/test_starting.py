@@ -176,6 +176,7 @@ async def test_a_copy_that_hangs_boots(stage, autojump_clock):
 async def test_copies_that_fail_in_a_row_are_not_tried_again(stage):
     async with stage() as s:
         s.copy_error = UpstreamError("QEMU said no")
+        s.starter.delay_seconds = 1000
         for _ in range(limits.FORK_FAILURES):
             await s.starter.make(s.request)
             await s.start()
