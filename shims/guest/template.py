@@ -1,7 +1,7 @@
 """A machine that was made to be copied: waiting without identity, then taking one.
 
 The memory of a template is the beginning of many machines.  So a template has no
-name, no connection and no secret, and what the kernel drew at random in it is drawn
+name, no connection and no secret, and the random numbers of its kernel are drawn
 again from the launcher's seed before anything else happens in a copy.
 
 The protocol is ``broker/launch/template/identity.py``, in the frames of
@@ -107,7 +107,7 @@ class Template:
         self._home = ""
 
     def begin(self) -> None:
-        """Read in what the first program will need, then wait for an identity."""
+        """Read the first program into memory, then wait for an identity."""
         self._loop.watch(self._port, selectors.EVENT_READ, self._readable)
         self._guest.display.when_ready(lambda _reason: self._display_up())
 
@@ -191,7 +191,7 @@ class Template:
         identity = take_identity(body)
         self._loop.forget(self._port)
         self._identity = identity
-        # Before anything else: what is drawn from now on is this machine's own.
+        # Before anything else: numbers drawn from now on are this machine's own.
         seed_kernel(identity["seed"])
         time.clock_settime_ns(time.CLOCK_REALTIME, identity["time"])
         machine = self._guest.machine

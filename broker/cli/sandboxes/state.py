@@ -1,4 +1,4 @@
-"""``brokerctl sandbox``: what persistent sandboxes keep.
+"""``brokerctl sandbox``: the state of persistent sandboxes.
 
 Works on files alone, with the lock that a running sandbox holds: no broker is needed,
 and none can be in the way.
@@ -89,7 +89,7 @@ def _record(name: str) -> Record | None:
 @command.command("list")
 @_JSON
 def list_homes(*, as_json: bool) -> None:
-    """Show what is kept: sizes, snapshots, and whether its record is still there."""
+    """Show the homes: sizes, snapshots, and whether a record uses them."""
     store = _store()
     rows = [_facts(store, home) for home in store.all()] if store.root.is_dir() else []
     if as_json:

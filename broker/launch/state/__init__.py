@@ -1,1 +1,1 @@
-"""What a sandbox keeps between its runs, for every launcher."""
+"""The state that a sandbox keeps between its runs, for every launcher."""

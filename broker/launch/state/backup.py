@@ -4,7 +4,7 @@
 people and other programs can read in ten years.  The archive has three members:
 ``meta.json``, the record as ``record.toml``, and ``disk`` or ``tree``.
 
-What is imported is not trusted: only these members are taken, a disk must be a
+An imported archive is not trusted: only these members are taken, a disk must be a
 regular file, and its content is the guest's to read.
 """
 

@@ -35,7 +35,7 @@ def find_mke2fs() -> str:
 
 
 async def make_disk(path: Path, size: int) -> None:
-    """Make an empty ext4 of ``size`` bytes; takes only what it holds on the disk.
+    """Make an empty ext4 of ``size`` bytes; the file is sparse.
 
     Raises SetupError without mke2fs, UpstreamError when it fails.
     """
@@ -73,6 +73,6 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
         )
     if home.size() < size:
         # The guest lengthens the file system in it, mounted: resize2fs(8) on
-        # the host would parse what the guest wrote.
+        # the host would parse data of the guest.
         os.truncate(home.disk, size)
     return home

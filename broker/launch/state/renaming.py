@@ -1,7 +1,7 @@
 """Giving a sandbox another name: its record and its home change together.
 
 Two directories are concerned, and no rename(2) changes both.  So the change is
-written down first; what a crash interrupted is completed by whoever next uses a home.
+written down first; one that a crash interrupted is completed by the next command or start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def rename_sandbox(store: HomeStore, change: Renaming) -> None:
 
 
 def recover(store: HomeStore) -> None:
-    """Complete an interrupted change of name and remove what crashes left over.
+    """Complete an interrupted change of name and remove leftovers of crashes.
 
     Raises UpstreamError when its description cannot be read.
     """

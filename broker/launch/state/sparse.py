@@ -74,7 +74,7 @@ def _copy(source: int, target: int, offset: int, count: int) -> int:
 
 
 def data_ranges(fd: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of what is not a hole, in order; lseek(2) SEEK_DATA."""
+    """Yield (start, end) of the data between holes, in order; lseek(2) SEEK_DATA."""
     end = 0
     size = os.fstat(fd).st_size
     while end < size:

@@ -6,12 +6,12 @@
                              ``tree`` (a directory, for launchers that share our
                              kernel); ``meta.json``
     homes/NAME/snapshots/S/  the same, kept
-    homes/.locks/NAME        flock(2): held by whoever uses or changes the home
+    homes/.locks/NAME        flock(2): held by the process that uses or changes it
     homes/.new-…, .old-…     not yet, or no longer, a home
 
 Every change is prepared beside the home and takes effect by one rename(2) of a
 directory that has been flushed, so a crash leaves the old or the new state.
-What it left over is removed by the next change (``sweep``).
+Its leftovers are removed by the next change (``sweep``).
 
 The lock of a running sandbox is inherited by the process that is its leader
 (QEMU, conmon, bwrap), which ignores it: so it outlives a broker that is killed,
@@ -327,7 +327,7 @@ class HomeStore:
         )
 
     def sweep(self) -> int:
-        """Remove what crashes left over, unless a change is in progress."""
+        """Remove leftovers of crashes, unless a change is in progress."""
         alone = self._flock(_STORE, fcntl.LOCK_EX)
         if alone is None:
             return 0
@@ -373,7 +373,7 @@ def _read_meta(directory: Path) -> HomeMeta | None:
 
 
 def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> None:
-    """Copy what a home holds, but for its ``meta.json``.
+    """Copy the content of a home, without its ``meta.json``.
 
     Raises OSError; links and devices in a directory are copied as they are, so
     nothing outside of it is read.

@@ -33,7 +33,7 @@ _WARM_CHARS = 700
 
 @dataclass(frozen=True)
 class ForkWiring:
-    """What a template or a copy differs in."""
+    """The words in which a template and its copies differ."""
 
     memory_fd: int
     """The guest's memory: a file of the template's, a memfd of a copy."""

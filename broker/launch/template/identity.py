@@ -20,7 +20,7 @@ from broker.ipc.framing import FrameReader, encode_frame
 PORT = "vitrail.fork"
 """Name of the port; below ``/sys/class/virtio-ports`` in the guest."""
 SEED_BYTES = 64
-"""What the kernel's generator is keyed with takes 32."""
+"""Twice the key of the kernel's generator."""
 FRAME_BYTES = 4096
 
 Word = Literal["ready", "taken", "linked"]
@@ -44,7 +44,7 @@ class _Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a copy a machine of its own.
+    """The properties that no two copies share.
 
     ``seed`` is ``SEED_BYTES`` of our kernel's generator, used once; ``time`` is in
     nanoseconds since 1970.

@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class TemplatePlan:
-    """What is booted: ``spec``, but for its name; ``warm`` is run once in it.
+    """The machine to boot: ``spec``, without its name; ``warm`` is run once in it.
 
     ``write_initrd`` is given a directory and returns the initramfs in it.
     """

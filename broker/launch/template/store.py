@@ -113,7 +113,7 @@ class TemplateStore:
             return Template(target, key, now)
 
     def sweep(self, now: float) -> None:
-        """Remove templates that are too old, and what killed brokers left half made.
+        """Remove templates that are too old, and unfinished ones of killed brokers.
 
         By age, because another broker of this user may be making one.
         """
@@ -147,7 +147,7 @@ def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
 
 
 def qemu_identity(path: Path) -> str:
-    """Return what changes when a package replaces the QEMU binary."""
+    """Return a text that changes when a package replaces the QEMU binary."""
     real = path.resolve()
     found = real.stat()
     parts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
