@@ -77,7 +77,7 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
         *("-chardev", f"socket,id=qmp,fd={qmp_theirs.fileno()}"),
         *("-chardev", f"file,id=console,path=/proc/self/fd/{console}"),
     ]
-    fds = [memory, state, console, qmp_theirs.fileno(), port_theirs.fileno()]
+    fds = [memory, console, qmp_theirs.fileno(), port_theirs.fileno()]
     wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
     spec = replace(plan.spec, initrd=plan.write_initrd(room))
     words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
@@ -130,7 +130,9 @@ async def _save(qmp: Qmp, state: int) -> None:
     """Stop the machine and write its devices' state; its memory is a file already."""
     await qmp.execute("stop")
     await ignore_shared(qmp)
-    await qmp.execute("migrate", {"uri": f"fd:{state}"})
+    # Unlike the incoming side, this one takes no number: only a name in QMP.
+    await qmp.execute("getfd", {"fdname": "state"}, fds=(state,))
+    await qmp.execute("migrate", {"uri": "fd:state"})
     while True:
         answer = await qmp.execute("query-migrate")
         status = answer.get("status") if isinstance(answer, dict) else None

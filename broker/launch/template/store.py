@@ -68,7 +68,7 @@ class TemplateStore:
             meta = msgspec.json.decode((directory / _META).read_bytes(), type=_Meta)
             sizes = [(directory / n).stat().st_size for n in (MEMORY, STATE)]
         except FileNotFoundError:
-            return None, "there is no template yet"
+            why = "there is no template yet"
         except (OSError, ValueError) as error:
             why = f"the template cannot be read: {error}"
         else:

@@ -12,7 +12,7 @@ GUARDS = (
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),
     Guard("a template of another key is not used", "if False:", "tests/broker/launch/template/test_store.py", "another_key"),
     Guard("a truncated template is not used", "if False:", "tests/broker/launch/template/test_store.py", "truncated"),
-    Guard("a home's lock lives as long as QEMU", "if False:", "tests/e2e/test_persistent_home.py", "survives"),
+    Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
 )  # fmt: skip
 
 if __name__ == "__main__":
