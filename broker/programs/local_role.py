@@ -84,7 +84,7 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
     )
     # By name at the time: the viewer sets it when it runs.
     host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
-    source = DeviceHost(host.qmp_of)
+    source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
     host.role.standby = source.standby
     desk = viewer.devices = DeviceDesk(
         source=source,

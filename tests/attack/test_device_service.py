@@ -13,8 +13,8 @@ import trio.testing
 from broker.core.errors import RefusedError, SetupError
 from broker.host.devices import monitor, usbip
 from broker.host.devices.exported import ExportedPorts
+from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
-from broker.host.devices.service import listen
 from broker.host.devices.strict import no_driver_binds
 from broker.host.devices.sysfs import SysfsDevice
 from tests.broker.host.devices.test_sysfs import Seen, plug
@@ -287,3 +287,23 @@ async def test_wrong_device_is_never_attached_when_numbers_are_swapped(monkeypat
             with here, there, pytest.raises(RefusedError, match="unplugged or has"):
                 await client.export(verdict, "work", "lease", here)
         assert place.kernel.exported == []
+
+
+async def test_record_that_was_removed_takes_the_device_back(monkeypatch):
+    async with service(monkeypatch) as place:
+        client = await place.connect()
+        here, there = socket.socketpair()
+        with here, there:
+            made = await client.export(await number(client), "work", "lease", here)
+            records = (place.folder / "devices.toml").read_text()
+            (place.folder / "devices.toml").write_text("not toml")
+            with pytest.raises(RefusedError):
+                await client.devices()
+            assert place.kernel.released == []
+            (place.folder / "devices.toml").write_text(records.replace("work", "web"))
+            await client.devices()
+            await eventually(lambda: client.ended_ones)
+        assert client.ended_ones == [
+            (made.attachment, "this machine's records changed")
+        ]
+        assert place.kernel.released == ["2-1"]

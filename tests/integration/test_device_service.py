@@ -18,8 +18,9 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.devices import messages
 from broker.host.devices import client as device_client
 from broker.host.devices import monitor, usbip
+from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
-from broker.host.devices.service import Service, listen
+from broker.host.devices.service import Service
 from broker.host.devices.usbip import Export
 from tests.broker.host.devices.test_sysfs import plug
 from tests.kit.eventually import eventually

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +32,19 @@ from broker.host.devices.client import SOCKET, DeviceClient, connect
 from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.qemu import QemuDevice
+from broker.host.role import ActiveLease
 from broker.launch.microvm.qmp import Qmp, open_qmp
+from broker.peers.identity import ContainerClaim
 
 _RETRY_SECONDS = 5.0
 _NO_WAY = (
     "load vhci-hcd in the guest and start vitrail_devices.py there; "
     "docs/devices.md says which machines take a device in which way"
+)
+
+_CONTAINER = (
+    "use a VM; or give the node for the container's whole life, outside Vitrail: "
+    "'podman run --device /dev/bus/usb/BUS/NUMBER'"
 )
 
 
@@ -69,9 +76,14 @@ class DeviceHost:
     """What the viewer's part asks about devices."""
 
     def __init__(
-        self, qmp_of: Callable[[LeaseId], Qmp | None], *, path: Path = SOCKET
+        self,
+        qmp_of: Callable[[LeaseId], Qmp | None],
+        *,
+        path: Path = SOCKET,
+        leases: Callable[[], Iterable[ActiveLease]] = tuple,
     ) -> None:
         self._qmp_of = qmp_of
+        self._leases = leases
         self._path = path
         self._client: DeviceClient | None = None
         self._waiting: dict[LeaseId, list[_Waiting]] = {}
@@ -241,7 +253,17 @@ class DeviceHost:
             return await self._by_node(stack, client, crosvm, number, lease)
         if way.kind == "libvirt":
             return await self._by_libvirt(stack, client, way, number, lease)
-        raise RefusedError(
+        raise self._no_way(lease)
+
+    def _no_way(self, lease: Lease) -> RefusedError:
+        claims = (x.held.claim for x in self._leases() if x.lease.id == lease.id)
+        if any(isinstance(claim, ContainerClaim) for claim in claims):
+            return RefusedError(
+                f"'{lease.sandbox}' is a container, and a node that it has opened "
+                "cannot be taken back",
+                hint=_CONTAINER,
+            )
+        return RefusedError(
             f"'{lease.sandbox}' has no way to take a device", hint=_NO_WAY
         )
 

@@ -25,7 +25,6 @@ from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
-    SetupError,
     UpstreamError,
     VitrailError,
 )
@@ -43,6 +42,7 @@ from broker.devices.table import (
 )
 from broker.host.devices import monitor, strict, usbip
 from broker.host.devices.exported import ExportedPorts
+from broker.host.devices.handover import check_socket, open_node
 from broker.host.devices.records import DeviceRecords
 from broker.host.devices.sysfs import DEVICES, SysfsDevice
 from broker.ipc import fdpass
@@ -66,6 +66,7 @@ class _Held:
     device: SysfsDevice
     client: _Client
     way: messages.Way
+    sandbox: str
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
     busy: trio.Lock = field(default_factory=trio.Lock)
@@ -282,8 +283,20 @@ class Service:
                 while not _sent(client.sock, data, fds):
                     await trio.lowlevel.wait_writable(client.sock)
 
-    def _list(self, request: messages.ListDevices) -> messages.Devices:
+    def reload(self) -> None:
+        """Read the records again, and take back what they do not allow any more.
+
+        Raises SetupError for a mistake in them; what was handed over stays then.
+        """
         self._records = self._load()
+        for held in self._held.values():
+            # guard: records that changed
+            if not self._records.allow(held.plug.device, held.sandbox):
+                held.reason = held.reason or "this machine's records changed"
+                held.scope.cancel()
+
+    def _list(self, request: messages.ListDevices) -> messages.Devices:
+        self.reload()
         items, left_out = _fitting(
             [
                 messages.item_of(plug, self._records.sandboxes(plug.device))
@@ -309,7 +322,7 @@ class Service:
     async def _attach(
         self, client: _Client, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
-        self._records = self._load()
+        self.reload()
         plug = self._table.find(request.number)
         await self._port_is_free(plug.device.port)
         if not self._records.allow(plug.device, request.sandbox):
@@ -323,7 +336,11 @@ class Service:
         self._table.begin(request.number, request.lease)
         try:
             held = _Held(
-                plug, SysfsDevice(plug.device.port, self._root), client, request.way
+                plug,
+                SysfsDevice(plug.device.port, self._root),
+                client,
+                request.way,
+                request.sandbox,
             )
         except BaseException:
             self._table.ended(plug)
@@ -362,7 +379,7 @@ class Service:
         device, name = held.plug.device, held.plug.attachment
         if request.way == "usbip":
             with socket.socket(fileno=os.dup(fds[0])) as conn:
-                _check_socket(conn)
+                check_socket(conn)
                 self._exported.add(device.port)
                 found = usbip.export(held.device, device, conn)
             made = messages.Attached(request.id, name, found.devid, found.speed)
@@ -470,68 +487,3 @@ def _sent(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _check_socket(conn: socket.socket) -> None:
-    """The kernel takes any stream socket; ours are guests' connections only."""
-    if conn.family not in {socket.AF_VSOCK, socket.AF_UNIX}:
-        raise RefusedError("the socket is neither a vsock nor a UNIX connection")
-    if conn.type != socket.SOCK_STREAM:
-        raise RefusedError("the socket is not a stream")
-
-
-def open_node(held: SysfsDevice) -> int:
-    """Return the device's open node, for another process to use.
-
-    The number is the device's as long as its directory lives, so a node that
-    was opened before the directory is seen alive is that device's.  Raises
-    DeviceGoneError, UpstreamError.
-    """
-    bus, number = held.number("busnum"), held.number("devnum")
-    try:
-        node = os.open(f"/dev/bus/usb/{bus:03d}/{number:03d}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise UpstreamError(f"the device node cannot be opened: {error}") from error
-    try:
-        held.number("devnum")
-    except BaseException:
-        os.close(node)
-        raise
-    return node
-
-
-def listen(path: Path, owner: int) -> socket.socket:
-    """Return the socket that brokers of a user connect to.  Raises SetupError."""
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        # Whatever the umask is: the user must come through to the socket.
-        path.parent.chmod(0o755)
-    _must_be_ours(path.parent)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        path.unlink(missing_ok=True)
-        sock.bind(os.fspath(path))
-        # Bound with the process's umask: no other user may connect in between.
-        os.chown(path, owner, -1, follow_symlinks=False)
-        path.chmod(0o600)
-        sock.listen(limits.DEVICE_HELPER_CLIENTS)
-    except OSError as error:
-        sock.close()
-        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
-    sock.settimeout(0)
-    return sock
-
-
-def _must_be_ours(folder: Path) -> None:
-    """Refuse a directory in which others can replace the socket.
-
-    Between bind(2) and chown(2) they would put a link to another file in its place,
-    and this process is root.
-    """
-    facts = folder.lstat()
-    # guard: the socket's directory
-    if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
-        raise SetupError(
-            f"other users may write to {folder}",
-            hint="'chown root' and 'chmod 755' it",
-        )

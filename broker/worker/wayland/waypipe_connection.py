@@ -33,6 +33,7 @@ from broker.waypipe.channel import (
     SentFile,
     WaypipeChannel,
 )
+from broker.worker.duplex import LAST_WORDS_SECONDS
 from broker.worker.pipe_writer import PipeWriter
 from broker.worker.readiness import Turn, Watch
 from broker.worker.wayland.connection import WaylandConnection
@@ -509,16 +510,17 @@ class StreamConnection(WaylandConnection):
             self._wake()
 
     @override
-    async def _last_words(self) -> None:
+    async def _last_words(self, *, to_client: bool) -> None:
         fault = self.core.fault
-        await super()._last_words()
-        if self.channel.header is None:
-            return
-        self.channel.say_goodbye(
-            0 if fault is None or isinstance(fault, UpstreamError) else -_EPROTO
-        )
-        try:
-            while not self._push():
-                await trio.lowlevel.wait_writable(self._stream)
-        except OSError:
-            return  # it has gone without listening
+        with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_SECONDS):
+            await super()._last_words(to_client=to_client)
+            if self.channel.header is None:
+                return
+            self.channel.say_goodbye(
+                0 if fault is None or isinstance(fault, UpstreamError) else -_EPROTO
+            )
+            try:
+                while not self._push():
+                    await trio.lowlevel.wait_writable(self._stream)
+            except OSError:
+                return  # it has gone without listening

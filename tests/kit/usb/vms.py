@@ -266,8 +266,11 @@ async def _carry(source: trio.SocketStream, target: str) -> None:
 
 
 @asynccontextmanager
-async def usb_machines(sibling=True):
-    """The two VMs with their modules loaded; gives the host and the sibling."""
+async def usb_machines(sibling=True, extra=None):
+    """The two VMs with their modules loaded; gives the host and the sibling.
+
+    ``extra``: further files below ``/srv/extra``.
+    """
     scratch = Path(os.environ.get("TMPDIR", "/tmp")) / f"usbvm-{os.getpid()}"
     scratch.mkdir(exist_ok=True)
     here = Path(__file__).parent
@@ -277,7 +280,8 @@ async def usb_machines(sibling=True):
     modules = await trio.to_thread.run_sync(
         kernel_modules, scratch, image.manifest.kernel
     )
-    extra = {f"modules/{name}": path for name, path in modules.items()}
+    extra = {**(extra or {})}
+    extra |= {f"modules/{name}": path for name, path in modules.items()}
     extra["usb_hand.py"] = here / "hand.py"
     async with lab(SPEC, extra, spec=SPEC) as made:
         monitor = made.base / "qmp"
