@@ -44,7 +44,7 @@ from broker.transfer.entries import EntryReader, Quota, entry_frame
 from broker.transfer.file_names import take_file_name
 from broker.transfer.heads import HeadCheck
 from broker.transfer.urls import take_url
-from broker.worker.transfer_pipes import (
+from broker.worker.pipes import (
     read_pipe,
     splice_into,
     splice_out_of,
