@@ -81,24 +81,15 @@ class _Host:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end; returns when every sandbox is gone."""
         async with trio.open_nursery() as nursery:
-            await self._devices(nursery)
+            # Late: read by those who read about devices, not part of every host.
+            from broker.host.devices.link import serve_devices
+
+            await serve_devices(nursery, self._host, self._viewer)
             await self._host.run(nursery)
             await nursery.start(self._viewer.run, self._host.role)
             end = partial(end_sandboxes, self._host.role, self._api)
             await serve_until_asked(self._ground, self._api, ready, end)
             nursery.cancel_scope.cancel()
-
-    async def _devices(self, nursery: trio.Nursery) -> None:
-        # Late: read by those who read about devices, not part of every host.
-        from broker.host.devices.link import DeviceRequests
-        from broker.host.devices.part import DeviceHost
-
-        source = DeviceHost(self._host.qmp_of, leases=self._host.role.active_leases)
-        self._host.role.standby = source.standby
-        requests = DeviceRequests(source, lambda: self._viewer.state.epoch)
-        self._viewer.devices = requests
-        await nursery.start(requests.run)
-        await nursery.start(source.run)
 
     async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:
         await self._host.role.stop(lease, grace=min(grace, _GRACE), reason=reason)

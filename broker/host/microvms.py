@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import trio
 
 from broker.audit import schema
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
@@ -164,6 +166,23 @@ def _claim(vm: Vm) -> Claim:
     return HybridClaim(str(vm.uds), pids)
 
 
+def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
+    """The record's machine with the changes for one start.
+
+    Raises RefusedError where they are more than the record has.
+    """
+    changes.refuse_more(
+        memory_mib=launch.memory_mib, cpus=launch.cpus, network=launch.network
+    )
+    return replace(
+        launch,
+        memory_mib=changes.memory_mib or launch.memory_mib,
+        cpus=changes.cpus or launch.cpus,
+        network=changes.network or launch.network,
+        image=changes.image or launch.image,
+    )
+
+
 class MicroVms:
     """Starts micro VMs of records and adopts those of an earlier broker."""
 
@@ -199,8 +218,9 @@ class MicroVms:
         record: SandboxName,
         closed: frozenset[int],
         progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
     ) -> MicroVmMachine:
-        """Start the micro VM of a record, paused.
+        """Start the micro VM of a record, paused; with ``changes`` within the record.
 
         Raises RefusedError without such a record, SetupError or UpstreamError
         when it cannot be started; then nothing of it is left.
@@ -212,7 +232,7 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         assert self._nursery is not None
-        launch = wanted.host.launch
+        launch = _changed(wanted.host.launch, changes)
         disposable = wanted.host.sandbox_class == "disposable"
         # Needed where machines are started, which a broker of others' never does.
         from broker.launch.image.store import find_image

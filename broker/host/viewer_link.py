@@ -365,11 +365,9 @@ class RemoteViewer:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                devices = self.devices
-                reply = devices and await devices.serve(epoch, request)
-                if not reply:
+                if self.devices is None:
                     raise InternalError(f"there is no handler for {request}")
-                return reply
+                return await self.devices.serve(epoch, request)
 
     async def _start(
         self, host: Host, epoch: Epoch, request: m.Start
@@ -381,7 +379,7 @@ class RemoteViewer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(told.run)
             try:
-                lease = await host.start(record, progress=told)
+                lease = await host.start(record, progress=told, changes=request.changes)
             except VitrailError as error:  # not in a nursery's group
                 lease = error
             finally:

@@ -25,6 +25,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
@@ -142,9 +143,21 @@ class DeviceEnded(LinkRequest, frozen=True, tag="device-ended"):
 
 
 class Start(LinkRequest, frozen=True, tag="start"):
-    """Start the sandbox of one of the host's records; no command travels."""
+    """Start the sandbox of one of the host's records; no command travels.
+
+    The others are for this start, within the record's values; None leaves them.
+    """
 
     record: _Name
+    memory_mib: _Count | None = None
+    cpus: _Count | None = None
+    network: Literal["none", "user"] | None = None
+    image: _Name | None = None
+
+    @property
+    def changes(self) -> LaunchChanges:
+        """What this start has otherwise than the record."""
+        return LaunchChanges(self.memory_mib, self.cpus, self.network, self.image)
 
 
 class StopSandbox(LinkRequest, frozen=True, tag="stop"):

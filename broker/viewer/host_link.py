@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import astuple
 
 import trio
 
@@ -28,6 +29,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.stderr_log import log_exception
@@ -109,12 +111,16 @@ class RemoteHost:
     # -- link.contract.Host ----------------------------------------------------------
 
     async def start(
-        self, record: SandboxName, *, progress: Callable[[str], None]
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
     ) -> Lease:
         """Ask the host for the sandbox of one of its records."""
         epoch = await self._wait_up(progress)
         progress(f"asked {epoch.name}")
-        started = _Started(epoch)
+        started = _Started(epoch, changes)
         assert self._nursery is not None
         started.progress = progress
         self._nursery.start_soon(self._start, epoch, record, started)
@@ -154,7 +160,7 @@ class RemoteHost:
     def _numbered(self, number: int, record: SandboxName, started: _Started) -> m.Start:
         started.number = number
         self._starts.add(started)
-        return m.Start(number, record)
+        return m.Start(number, record, *astuple(started.changes))
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """Ask the host to end a sandbox; returns when it is gone."""
@@ -535,8 +541,9 @@ def _why_turned_away(ticket: Ticket) -> str:
 class _Started:
     """A start that was asked for."""
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, epoch: Epoch, changes: LaunchChanges) -> None:
         self.epoch = epoch
+        self.changes = changes
         self.number = 0
         self.progress: Callable[[str], None] = _unheard
         self._told = 0

@@ -73,7 +73,7 @@ class Source:
 
 
 class Launcher:
-    async def __call__(self, sandbox, record, closed, progress):
+    async def __call__(self, sandbox, record, closed, progress, changes=None):
         await trio.lowlevel.checkpoint()
         return PaperMachine()
 

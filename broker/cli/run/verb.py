@@ -22,7 +22,12 @@ from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
 from broker.cli.run.image import ensure_image
-from broker.cli.run.options import StreamWords, options_of_streams
+from broker.cli.run.options import (
+    ChangeWords,
+    StreamWords,
+    options_of_changes,
+    options_of_streams,
+)
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import broker_runs, ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
@@ -51,6 +56,7 @@ _END_SECONDS = 15.0
     is_flag=True,
     help="Run a program of this machine's in a box, without a record: -- COMMAND…",
 )
+@options_of_changes
 @options_of_streams
 def command(
     sandbox: str,
@@ -60,6 +66,7 @@ def command(
     no_window: bool,
     bwrap: bool,
     words: StreamWords,
+    changes: ChangeWords,
 ) -> None:
     """Run COMMAND (default: the record's own) in SANDBOX.
 
@@ -77,6 +84,10 @@ def command(
     if bwrap:
         if detach:
             raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+        if any(value is not None for value in changes.fields().values()):
+            raise click.UsageError(
+                "--memory, --cpus, --network and --image are for machines, not --bwrap"
+            )
         argv_of_box = [sandbox, *command_words]
         sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
     argv = command_after_dashes(command_words)
@@ -98,6 +109,7 @@ def command(
         display=not no_window,
         wait=not detach,
         **words.fields(tty=tty, stdin=not detach),
+        **changes.fields(),
     )
     run_request(request, words)
 
@@ -157,7 +169,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
         _check_first(request, paths)
     async with steps.shown():
         began = trio.current_time()
-        if record is not None:
+        if record is not None and request.image is None:
             await ensure_image(paths, record, steps)
         began = trio.current_time()
         steps.begin("start the broker")

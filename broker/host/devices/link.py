@@ -15,12 +15,19 @@ import msgspec
 import trio
 
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.devices.messages import DeviceItem, Devices
 from broker.host.devices.part import Attachment, DeviceHost
+from broker.host.part import HostPart
+from broker.host.viewer_link import RemoteViewer
 from broker.link import messages as m
 from broker.services.link.epoch import Epoch
 
@@ -70,11 +77,8 @@ class DeviceRequests:
         """There is another epoch, whose viewer has not asked yet."""
         self._there.set()
 
-    async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply | None:
-        """Carry out a request about devices; None: it is about something else.
-
-        Raises VitrailError, which is the reply.
-        """
+    async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
+        """Carry out a request about devices.  Raises VitrailError, which is the reply."""
         match request:
             case m.DevicesAsked():
                 return _page(request, await self._source.devices())
@@ -84,7 +88,7 @@ class DeviceRequests:
                 await self._detach(epoch, request)
                 return m.RequestDone(request.request)
             case _:
-                return None
+                raise InternalError(f"there is no handler for {request}")
 
     async def _attach(self, epoch: Epoch, request: m.DeviceAttach) -> m.DeviceHanded:
         if self._nursery is None or len(self._handed) >= limits.DEVICES:
@@ -145,6 +149,17 @@ class DeviceRequests:
                 handed.asked = True
                 handed.scope.cancel()
                 await handed.over.wait()
+
+
+async def serve_devices(
+    nursery: trio.Nursery, host: HostPart, viewer: RemoteViewer
+) -> None:
+    """Serve the viewer's requests about devices of this host, in a nursery."""
+    source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
+    host.role.standby = source.standby
+    viewer.devices = DeviceRequests(source, lambda: viewer.state.epoch)
+    await nursery.start(viewer.devices.run)
+    await nursery.start(source.run)
 
 
 def _announced(epoch: Epoch, untrusted_lease: str) -> Lease:
