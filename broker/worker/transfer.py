@@ -40,9 +40,9 @@ from broker.ipc.transfer_guest import (
     decode_ask,
     reply_frame,
 )
+from broker.transfer.contents import HeadCheck
 from broker.transfer.entries import EntryReader, Quota, entry_frame
 from broker.transfer.file_names import take_file_name
-from broker.transfer.heads import HeadCheck
 from broker.transfer.urls import take_url
 from broker.worker.pipes import (
     read_pipe,
