@@ -58,7 +58,6 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
-from broker.control.fitting import fit_status
 from broker.control.varlink import SERVICE, VarlinkError
 from broker.core.errors import InternalError, RefusedError
 
@@ -193,6 +192,9 @@ async def perform(
 
 
 async def _status(exchange: Exchange, request: Nothing) -> Status:
+    # Late: no other call needs it.
+    from broker.control.fitting import fit_status
+
     return fit_status(await perform(STATUS, exchange, request))
 
 

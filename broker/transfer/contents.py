@@ -12,7 +12,7 @@ from broker.core.errors import RefusedError
 from broker.transfer.entries import Entry, FileEntry, entry_frame
 
 HEAD_BYTES = 512
-"""The type of a file is seen by then."""
+"""Of a file; its type is seen by then."""
 
 # Offset, bytes, type.
 _MAGIC = (
@@ -100,7 +100,7 @@ def refuse_disguise(name: str, head: bytes) -> None:
 
 
 class HeadCheck:
-    """Checks names against contents.
+    """Looks at the beginning of each file of a transfer before any of it goes on.
 
     ``single``: the file is to be opened, which asks for more than a copy does.
     """

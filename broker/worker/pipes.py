@@ -11,7 +11,6 @@ import socket
 import stat
 
 import trio
-from trio.socket import SocketType
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
@@ -39,26 +38,15 @@ async def read_pipe(pipe: int) -> bytes:
             await trio.lowlevel.wait_readable(pipe)
 
 
-async def splice_into(reader: EntryReader, source: SocketType, pipe: int) -> int:
-    """Pass bytes of the current file into the pipe; returns how many.
+async def splice_file(reader: EntryReader, source: int, target: int, why: str) -> int:
+    """Pass bytes of the current file from one descriptor to another; returns how many.
 
-    Raises PeerError when the program has hung up, RefusedError when the receiver has.
+    Raises PeerError with ``why`` at the end of the source, RefusedError when the target
+    has gone.
     """
-    moved = await _splice(source.fileno(), pipe, reader.left)
+    moved = await _splice(source, target, reader.left)
     if not moved:
-        raise PeerError("it hung up before the end of its files")
-    reader.skip(moved)
-    return moved
-
-
-async def splice_out_of(reader: EntryReader, pipe: int, target: SocketType) -> int:
-    """Pass bytes of the current file to the program; returns how many.
-
-    Raises PeerError when the sender has closed the pipe.
-    """
-    moved = await _splice(pipe, target.fileno(), reader.left)
-    if not moved:
-        raise PeerError("the sender broke it off")
+        raise PeerError(why)
     reader.skip(moved)
     return moved
 

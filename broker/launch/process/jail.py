@@ -12,7 +12,7 @@
   abstract socket, no signal to the outside.  It cannot forbid connecting to
   a socket by path (landlock(7)), so it is never the only wall.
 
-``seccomp`` comes last, by ``lock``: the event loop makes its descriptors
+``seccomp`` comes last, by ``lock_worker``: the event loop makes its descriptors
 first.  Sources: user_namespaces(7), pid_namespaces(7), pivot_root(2),
 capabilities(7), prctl(2), landlock(7).
 """
@@ -216,11 +216,6 @@ def _never_return(step: Callable[[], None], report: int) -> NoReturn:
         _tell(report, _Report(failed=f"{error}"[:400]))
     finally:
         os._exit(code)
-
-
-def lock() -> None:
-    """Shut the last door: the system-call filter.  One thread, no way back."""
-    seccomp.install(seccomp.worker_filter())
 
 
 def close_others(keep: Sequence[int]) -> None:

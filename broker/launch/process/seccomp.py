@@ -217,3 +217,8 @@ def install(program: bytes) -> None:
             f"the kernel takes no system-call filter: {reason}",
             hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
         )
+
+
+def lock_worker() -> None:
+    """Shut the last door of a worker's jail.  One thread, no way back."""
+    install(worker_filter())

@@ -13,7 +13,7 @@ import os
 
 from typing_extensions import override
 
-from broker.core import limits
+from broker.core.limits import waypipe as waypipe_limits
 from broker.wayland.ports import PoolFile
 from broker.waypipe.ports import Memory, WaypipeFile
 from broker.worker.wayland.machine import RealMachine
@@ -35,10 +35,10 @@ class StreamMachine(RealMachine, Memory):
     def charge_touched(self, size: int) -> None:
         """Count memory behind files.  Raises ValueError at the limit."""
         # guard: memory of a sandbox
-        if size > 0 and self.touched + size > limits.WAYPIPE_TOUCHED_BYTES:
+        if size > 0 and self.touched + size > waypipe_limits.WAYPIPE_TOUCHED_BYTES:
             raise ValueError(
                 f"{(self.touched + size) >> 20} MiB in the windows of this sandbox, "
-                f"{limits.WAYPIPE_TOUCHED_BYTES >> 20} may be"
+                f"{waypipe_limits.WAYPIPE_TOUCHED_BYTES >> 20} may be"
             )
         self.touched += size
 
