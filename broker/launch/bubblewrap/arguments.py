@@ -20,6 +20,7 @@ _HOME = "/home/user"
 # dies lets the program run, and it is waited for before bwrap asks the kernel to end
 # the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
 # opens it, its end does not, and all of bwrap's set-up lies behind.
+# guard: a box waits for its lease
 _GATE = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
