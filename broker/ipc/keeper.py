@@ -1,17 +1,22 @@
-"""Messages of keepers and of the template, with the broker: typed, msgpack.
+"""Messages of the supervisor with its template and with keepers.
 
-All of them are processes of ours that no sandbox speaks with; a worker has none of
-these messages.
+One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``):
+
+* the **template** forks keepers; it never sees a guest's byte;
+* a **keeper** stays in the person's session, makes a worker's process and its
+  connections to the compositor; it never sees a guest's byte either.
+
+So both are trusted, and a message that is not one of these is a mistake of ours.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from broker.core import limits
-from broker.core.errors import InternalError
+from broker.ipc.worker import decode_trusted, pack
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -97,39 +102,30 @@ class KeeperEnded(_Message, frozen=True, tag="keeper-ended"):
 
 FromTemplate: TypeAlias = TemplateReady | WorkerForked | ForkFailed | KeeperEnded
 
-# -- codec ---------------------------------------------------------------------------
+# -- codec -------------------------------------------------------------------------
 
-_encoder = msgspec.msgpack.Encoder()
 _from_keeper: msgspec.msgpack.Decoder[FromKeeper] = msgspec.msgpack.Decoder(FromKeeper)
 _fork: msgspec.msgpack.Decoder[Fork] = msgspec.msgpack.Decoder(Fork)
 _from_template: msgspec.msgpack.Decoder[FromTemplate] = msgspec.msgpack.Decoder(
     FromTemplate
 )
-_T = TypeVar("_T")
 
 
 def encode(message: FromKeeper | Fork | FromTemplate) -> bytes:
     """Return the packet of a message."""
-    return _encoder.encode(message)
+    return pack(message)
 
 
 def decode_from_keeper(data: bytes) -> FromKeeper:
     """Return the keeper's message.  Raises InternalError if it is none."""
-    return _trusted(_from_keeper, data)
+    return decode_trusted(_from_keeper, data)
 
 
 def decode_fork(data: bytes) -> Fork:
     """Return the order to fork.  Raises InternalError if it is none."""
-    return _trusted(_fork, data)
+    return decode_trusted(_fork, data)
 
 
 def decode_from_template(data: bytes) -> FromTemplate:
     """Return the template's message.  Raises InternalError if it is none."""
-    return _trusted(_from_template, data)
-
-
-def _trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InternalError(f"not one of our messages: {error}") from error
+    return decode_trusted(_from_template, data)

@@ -1,12 +1,9 @@
-"""What the supervisor, the template, a keeper and a worker say to each other.
+"""Messages between the supervisor and a worker.
 
 One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``), or,
-from a worker, in one message of a pipe (``session.channel``).  Four parties:
+from a worker, in one message of a pipe (``session.channel``).  Two parties:
 
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
-* the **template** forks keepers; it never sees a guest's byte;
-* a **keeper** stays in the person's session and makes the connections to the
-  compositor; it never sees a guest's byte either;
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have
   been taken over, so everything from it is decoded strictly here, and texts
   in it are hostile: ``core.escape.printable`` before a person reads them.
@@ -488,6 +485,11 @@ def encode(message: Message) -> bytes:
 
     Raises InternalError beyond ``limits.WORKER_MESSAGE_BYTES``.
     """
+    return pack(message)
+
+
+def pack(message: msgspec.Struct) -> bytes:
+    """Return the packet of a message to or from one of our own processes."""
     data = _encoder.encode(message)
     if len(data) > limits.WORKER_MESSAGE_BYTES:
         raise InternalError(f"a worker message of {len(data)} bytes")
@@ -505,10 +507,11 @@ def decode_from_worker(untrusted_data: bytes) -> FromWorker:
 
 def decode_to_worker(data: bytes) -> ToWorker:
     """Return the supervisor's message.  Raises InternalError if it is none."""
-    return _trusted(_to_worker, data)
+    return decode_trusted(_to_worker, data)
 
 
-def _trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+def decode_trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+    """Return a message of a process that we trust.  Raises InternalError."""
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
