@@ -28,7 +28,6 @@ from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
-from broker.peers.launch_secret import LaunchSecret, draw_secret, read_secret
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
 from policy.records.model import MicroVM, Record, State
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from broker.launch.microvm.launcher import HomeDisk, Tools, Vm, VmSpec
     from broker.launch.microvm.qmp import Qmp
     from broker.launch.template.starting import Started, Starter
+    from broker.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
@@ -308,6 +308,7 @@ class MicroVms:
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
         from broker.launch.image.store import launch_settings
+        from broker.peers.launch_secret import draw_secret
 
         secret = draw_secret()
         return secret, launch_settings(secret.value, privileged=privileged)
@@ -391,6 +392,8 @@ class MicroVms:
             record = take_sandbox_name(text.decode("utf-8", "replace"))
             if self._record(record) is None:
                 raise SetupError(f"no record '{record}' any more")
+            from broker.peers.launch_secret import read_secret
+
             secret = read_secret(directory)
             vm = await adopt_vm(directory, nursery=self._nursery)
         except (OSError, VitrailError) as error:
