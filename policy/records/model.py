@@ -142,7 +142,7 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "copy"
+    fork: Literal["copy", "no"] = "no"
     """Whether a disposable one may be a copy of a booted machine."""
 
 

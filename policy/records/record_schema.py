@@ -260,7 +260,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Copies of one template have the same "
             "addresses in the kernel, and no page in common.",
-            default="copy",
+            default="no",
             only=_VM,
         ),
         Field(

@@ -20,7 +20,7 @@ def _vm(monkeypatch):
 
 IDENTITY = """
 od -An -N16 -tx1 /dev/urandom; cat /proc/sys/kernel/random/boot_id /etc/machine-id
-echo; hostname; date +%s; ls /sys/class/net; cat /sys/class/net/*/address
+hostname; date +%s; ls /sys/class/net; cat /sys/class/net/*/address
 """
 
 

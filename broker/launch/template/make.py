@@ -43,6 +43,8 @@ class TemplatePlan:
     tools: Tools
     warm: Sequence[str]
     write_initrd: Callable[[Path], Path]
+    background: bool = True
+    """At the lowest priority: the person's own machines come first."""
 
 
 async def make_template(plan: TemplatePlan, room: Path) -> None:
@@ -82,7 +84,7 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     spec = replace(plan.spec, initrd=plan.write_initrd(room))
     words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
     view = qemu_view(spec, plan.tools.qemu, plan.tools.accel)
-    view = replace(view, proc=True, background=True)
+    view = replace(view, proc=True, background=plan.background)
     unjailed = _nothing if plan.tools.allow_unjailed else None
     child = await spawn_jailed("QEMU", words, view, pass_fds=fds, unjailed=unjailed)
     try:

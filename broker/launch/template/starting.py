@@ -74,6 +74,7 @@ class Starter:
         self._failures: dict[str, int] = {}
         self.fork_seconds = limits.FORK_SECONDS
         self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
+        self.background = True
 
     async def start(
         self,
@@ -174,7 +175,9 @@ class Starter:
         """
         spec, tools = request.spec, request.tools
         need = (spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
-        plan = TemplatePlan(spec, tools, request.warm, request.write_initrd)
+        plan = TemplatePlan(
+            spec, tools, request.warm, request.write_initrd, self.background
+        )
         with self._store.new() as room:
             _check_room(room, need)
             await make_template(plan, room)

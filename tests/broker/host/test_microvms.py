@@ -169,7 +169,7 @@ async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
 async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):
     monkeypatch.delenv("VITRAIL_FORK", raising=False)
     async with stand() as s:
-        s.add("web", record("disposable"))
+        s.add("web", record("disposable", launch='fork = "copy"'))
         machine = await s.open("web-0001", "web")
         assert s.specs[0].home is None
         await machine.close()

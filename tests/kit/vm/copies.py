@@ -79,6 +79,7 @@ async def stage():
         async with trio.open_nursery() as nursery:
             starter = Starter(place / "templates", nursery, problems.append)
             starter.fork_seconds = 60
+            starter.background = False
             made = Stage(place, image, await vm_tools(), starter)
             made.problems = problems
             yield made
