@@ -65,6 +65,7 @@ class HostPart:
             records=lambda: ground.records.now,
             reload=ground.records.reload,
             listen_vsock=self._listen_vsock,
+            paths=ground.paths,
         )
         self._nursery: trio.Nursery | None = None
         self._listening = trio.Lock()
@@ -88,6 +89,8 @@ class HostPart:
                 await self.role.admit(sandbox, record, machine)
             except (VitrailError, OSError) as error:
                 self._vms.warnings.append(f"{sandbox} was not leased again: {error}")
+        if (self._ground.paths.runtime / "libvirt").exists():
+            self._vms.warnings += await self.leasing.guests().adopt()
 
     async def _listen_early(self, nursery: trio.Nursery) -> None:
         """Listen before machines are adopted; a taken port does not stop us.

@@ -123,7 +123,12 @@ _LEASES = Elsewhere(
     "type it on the host, which owns the machines",
 )
 ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
-    {"LeaseAcquire": _LEASES, "LeaseRelease": _LEASES, **WITHOUT_DEVICES}
+    {
+        "LeaseAcquire": _LEASES,
+        "MachineEvent": _LEASES,
+        "LeaseRelease": _LEASES,
+        **WITHOUT_DEVICES,
+    }
 )
 """The methods of a broker that owns machines."""
 

@@ -48,6 +48,8 @@ from broker.control.api.leases import (
     LeaseReleaseRequest,
     LeaseRequest,
     LeaseStatus,
+    MachineEventAnswer,
+    MachineEventRequest,
 )
 from broker.control.api.log import (
     AuditPruneAnswer,
@@ -113,6 +115,8 @@ __all__ = [
     "LimitStatus",
     "LinkOther",
     "LinkStatus",
+    "MachineEventAnswer",
+    "MachineEventRequest",
     "NotFoundError",
     "Nothing",
     "OpenItem",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -20,7 +21,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.console import ConsoleLog
-from broker.launch.microvm.network import UserNetwork, start_user_network
 from broker.launch.microvm.qemu_arguments import (
     Accel,
     Network,
@@ -61,6 +61,10 @@ __all__ = [
     "clean_leftovers",
     "start_vm",
 ]
+
+
+if TYPE_CHECKING:
+    from broker.launch.microvm.network import UserNetwork
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,9 @@ class _Plan:
             self._undo.push_async_callback(self._hybrid.end)
             self._write(self._hybrid.process)
         if spec.network is Network.USER:
+            # Late: most guests have no network.
+            from broker.launch.microvm.network import start_user_network
+
             self._network = start_user_network(self._tools.passt)
             self._undo.push_async_callback(self._network.end)
             self._write(*self._network.processes)
