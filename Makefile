@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench fuzz clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench fuzz deb clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
@@ -14,6 +14,7 @@ help:
 	@echo "make check      lint, types, import direction; needs no packages"
 	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
+	@echo "make deb        a Debian package in out/; for Debian 13: make deb SUITE=trixie"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -61,6 +62,10 @@ bench: setup-tests
 fuzz: setup-tests
 	@set -e; for one in $(or $(FUZZ),link policy wayland waypipe pulse); do \
 		.ci/as-user fuzz.$$one --seconds $(or $(SECONDS),30); done
+
+# In a fresh root of that release, so nothing of this machine is in the package.
+deb:
+	@.ci/deb $(or $(SUITE),bookworm)
 
 clean:
 	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so

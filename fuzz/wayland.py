@@ -69,6 +69,10 @@ _WORD = struct.Struct("=I")
 _ACK = signatures.request("xdg_surface", "ack_configure").opcode
 
 
+Offers = list[tuple[str, int]]
+"""Globals with their versions."""
+
+
 class Session:
     """A seed: the compositor's globals and the client's messages."""
 
@@ -92,6 +96,8 @@ class Session:
                     signatures.event("wl_registry", "global"), message, 8, size
                 )
                 self.globals.append((args[1].decode(), args[2]))
+        # The recorded client gave ids that were free when pools ended at once.
+        self.globals.append(("zwp_linux_dmabuf_v1", 3))
 
 
 def split(data: bytes):
@@ -108,7 +114,7 @@ def split(data: bytes):
 def seeds() -> list[Session]:
     """All recorded sessions, and two that are spoken here."""
     recorded = sorted((ROOT / "tests/corpus/wayland").glob("*.session"))
-    return [*(Session(path) for path in recorded), spoken(), bubbles()]
+    return [*(Session(path) for path in recorded), spoken(), bubbles(), parts()]
 
 
 class _Spoken(Talk):
@@ -121,9 +127,15 @@ class _Spoken(Talk):
         super().raw(data, fds)
 
 
-def spoken() -> Session:
+def parts() -> Session:
+    """The first of them, where the filter crops by parts of buffers."""
+    offers = [name for name in GLOBALS if name[0] != "zwp_linux_dmabuf_v1"]
+    return spoken("parts", offers)
+
+
+def spoken(name: str = "spoken", offers: Offers = GLOBALS) -> Session:
     """Popups, selections, cursors, text input, activation: all at once."""
-    talk = _listened(WindowRules("work", allow=OPTIONS))
+    talk = _listened(WindowRules("work", allow=OPTIONS), offers)
     seat = talk.bind("wl_seat")
     pointer = talk.make(seat, "get_pointer", "wl_pointer")
     talk.make(seat, "get_keyboard", "wl_keyboard")
@@ -144,7 +156,7 @@ def spoken() -> Session:
     talk.send(surface, "commit")
     talk.send(surface, "attach", 0, 0, 0)
     talk.send(surface, "commit")
-    return _heard(talk, "spoken")
+    return _heard(talk, name)
 
 
 def bubbles() -> Session:
@@ -179,17 +191,18 @@ def bubbles() -> Session:
     return _heard(talk, "bubbles")
 
 
-def _listened(rules: WindowRules) -> _Spoken:
+def _listened(rules: WindowRules, offers: Offers = GLOBALS) -> _Spoken:
     talk = _Spoken.__new__(_Spoken)
     talk.said = []
-    talk.__init__(rules)
+    talk.__init__(rules, model=Model(offers))
     talk.start()
     return talk
 
 
 def _heard(talk: _Spoken, name: str) -> Session:
     seed = Session.__new__(Session)
-    seed.name, seed.globals, seed.allow = name, list(GLOBALS), OPTIONS
+    seed.name, seed.allow = name, OPTIONS
+    seed.globals = list(talk.model.offers.values())
     seed.messages = list(split(b"".join(talk.said)))
     talk.close()
     return seed

@@ -239,3 +239,12 @@ interfaces a configuration (USB_MAXINTERFACES); cameras have a dozen settings ea
 
 DEVICE_LINE_BYTES = 65536
 """One line of ``brokerctl device match --batch``."""
+
+BINDS = 32
+"""Paths of the host's that a container or box sees."""
+
+BIND_PATH_BYTES = 1024
+"""Of such a path; well below PATH_MAX, with room for what is in it."""
+
+CONTAINER_PIDS = (1, 32768)
+"""Processes of one container."""

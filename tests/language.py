@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("broker", "policy", "shims", "docs", "README.md", "CONTRIBUTING.md")
+PLACES = (
+    "broker",
+    "policy",
+    "shims",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
 PATTERNS = {
     "what is/was": re.compile(
         r"\bwhat (?:is|isn't|it|was|were|are|has|had|they|comes|came|goes|went)\b",

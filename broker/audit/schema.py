@@ -274,7 +274,7 @@ class TransferBegin(Event, frozen=True, kw_only=True, tag="transfer.begin"):
 
 
 class TransferReturned(Event, frozen=True, kw_only=True, tag="transfer.returned"):
-    """A file that was opened for editing came back changed, before it was replaced.
+    """A file that was opened for editing came back changed.
 
     ``before`` and ``after`` are keyed hashes of its content, comparable within one log.
     """

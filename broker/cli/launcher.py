@@ -2,173 +2,131 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import shutil
-import sys
-import tempfile
 from pathlib import Path
 
 import rich_click as click
-import trio
 
 from broker.cli import render
-from broker.cli.policy.records import read_records
-from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.core.escape import printable
-from broker.launch.libvirt.domain import DomainError, VsockWay, with_vsock
-from broker.launch.libvirt.hook import FOLDER, SETTINGS, hook_program, install_hook
-from broker.launch.process.spawn import run_tool
-from policy.records.model import External, LibvirtPeer
+from broker.cli.launcher_libvirt import install_libvirt, prepare, remove_libvirt
+from broker.core.errors import SetupError
+from broker.core.paths import find_paths
+from broker.launch.podman.hooks import PROGRAM, hook_files, write_hooks
+from policy.records.loader import search_path
 
-_VHOST_VSOCK = Path("/dev/vhost-vsock")
+_DROP_IN = "50-vitrail.conf"
+_DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 
 
 @click.group("launcher")
 def command() -> None:
-    """Set up other launchers so that Vitrail knows their sandboxes."""
+    """Set up Podman and libvirt so that Vitrail shows their windows."""
 
 
-@command.group()
-def install() -> None:
-    """Install what a launcher calls when it starts a sandbox."""
+command.add_command(prepare)
 
 
-@install.command("libvirt")
+@command.command("install")
+@click.argument("program", type=click.Choice(["libvirt", "podman"]))
 @click.option(
     "--uid",
     type=click.IntRange(min=1),
-    help="The user whose broker the system's libvirtd reports to; default: who called "
-    "sudo.",
+    help="libvirt: the user whose broker qemu:///system reports to; default: who "
+    "called sudo.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def install_libvirt(*, uid: int | None, as_json: bool) -> None:
-    """Install libvirt's qemu hook; needs root, for qemu:///session too.
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def install(program: str, *, uid: int | None, as_json: bool) -> None:
+    """Install what PROGRAM calls when it starts a sandbox.
 
-    A domain gets its lease when a record has [peer] libvirt = "DOMAIN".
-    libvirtd looks for hooks at its start: restart it once.
+    podman: an OCI hook for containers with the annotation io.vitrail.sandbox=RECORD.
+    Rootless Podman reads it from this user's containers.conf.d.
 
-    Exit code: 0, 1 it cannot be written.
+    libvirt: a qemu hook (root installs it, for qemu:///session too) for domains
+    that a record names by [peer] libvirt = "DOMAIN".  libvirtd looks for hooks at
+    its start.
     """
-    if uid is None:
-        uid = int(os.environ.get("SUDO_UID", "0")) or None
+    if program == "libvirt":
+        install_libvirt(uid, as_json=as_json)
+        return
+    paths = find_paths()
+    folder, conf = _hooks_folder(), _drop_in()
+    control, records = paths.control, search_path(paths.runtime, paths.config)
     try:
-        written = install_hook(uid)
+        written = write_hooks(folder, _program(), control, records)
+        other = _other_setting(conf)
+        if other is None:
+            conf.parent.mkdir(parents=True, exist_ok=True)
+            conf.write_text(_engine(folder))
+            written.append(conf)
     except OSError as error:
         raise SetupError(
             f"the hook cannot be installed: {error.strerror}",
             where=str(error.filename or ""),
-            hint="'sudo brokerctl launcher install libvirt'",
         ) from error
     if as_json:
-        render.json_line({"written": [str(path) for path in written]})
+        words = [str(path) for path in written]
+        render.json_line({"written": words, "add_to": other and str(other)})
         return
     for path in written:
         render.note(f"wrote {path}")
-    if uid is None:
-        render.note("qemu:///system reports to no broker: add --uid NUMBER for that")
-    render.note(
-        "next: 'sudo systemctl restart libvirtd' (or virtqemud); a session's libvirtd "
-        "ends by itself when it has been idle"
-    )
+    if other is not None:
+        render.note(f"add this directory to hooks_dir in {other}: {folder}")
+    render.note("try it: podman run --annotation io.vitrail.sandbox=RECORD …")
 
 
-@command.group()
-def remove() -> None:
+@command.command("remove")
+@click.argument("program", type=click.Choice(["libvirt", "podman"]))
+def remove(program: str) -> None:
     """Remove what 'install' wrote."""
-
-
-@remove.command("libvirt")
-def remove_libvirt() -> None:
-    """Remove libvirt's hook.  Exit code: 0, 1 it cannot be removed."""
-    for path in (hook_program(FOLDER), SETTINGS):
+    if program == "libvirt":
+        remove_libvirt()
+        return
+    for path in (*hook_files(_hooks_folder()), _program(), _drop_in()):
         try:
             path.unlink()
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise SetupError(
-                f"{path}: {error.strerror}",
-                hint="'sudo brokerctl launcher remove libvirt'",
-            ) from error
         render.note(f"removed {path}")
 
 
-@command.command()
-@click.argument("domain")
-@click.option(
-    "--connect",
-    default="qemu:///session",
-    show_default=True,
-    help="libvirt's URI, as virsh -c takes it.",
-)
-@click.option("--yes", is_flag=True, help="Define it without asking.")
-@click.option("--dry-run", is_flag=True, help="Only show the change.")
-def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
-    """Give the libvirt DOMAIN a vsock, by which its guest reaches the broker.
-
-    Shows the change of its XML and asks before 'virsh define'.  It takes effect
-    when the domain starts next.
-
-    Exit code: 0 (also when there is nothing to change), 1 refused.
-    """
-    if shutil.which("virsh") is None:
-        raise SetupError(
-            "virsh is not installed", hint="'sudo apt install libvirt-clients'"
-        )
-    old = _virsh(connect, "dumpxml", "--inactive", "--", domain)
-    try:
-        new = with_vsock(old, _way(domain, old))
-    except DomainError as error:
-        raise RefusedError(f"domain '{printable(domain, 60)}': {error}") from error
-    if new is None:
-        render.note(f"{printable(domain, 60)} has a vsock already")
-        return
-    lines = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), "now", "then", lineterm=""
-    )
-    for line in lines:
-        sys.stdout.write(f"{printable(line, 400)}\n")
-    if dry_run or not (yes or click.confirm("define it so?", default=False)):
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".xml", encoding="utf-8") as file:
-        file.write(new)
-        file.flush()
-        _virsh(connect, "define", file.name)
-    render.note(f"{printable(domain, 60)} is defined; it has its vsock when it starts")
+def _config_home() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
 
 
-def _way(domain: str, xml: str) -> VsockWay:
-    if _VHOST_VSOCK.exists():
-        return VsockWay(None)
-    record = _record_of(domain, xml)
-    runtime = offline_paths().runtime
-    return VsockWay(runtime / "libvirt" / record / "vsock" / "vhost.sock")
+def _hooks_folder() -> Path:
+    return _config_home() / "containers" / "oci" / "hooks.d"
 
 
-def _record_of(domain: str, xml: str) -> str:
-    """The record about the domain: the vsock helper's socket is below its name."""
-    for record in read_records(offline_paths()).records.values():
-        launch = record.host.launch
-        if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
-            name = launch.peer.domain
-            if name == domain or f"<uuid>{name}</uuid>" in xml:
-                return record.name
-    raise RefusedError(
-        f"no record is about the domain '{printable(domain, 60)}'",
-        hint=f'write one with [launch] kind = "external" and [peer] libvirt = "{domain}"',
+def _drop_in() -> Path:
+    return _config_home() / "containers" / "containers.conf.d" / _DROP_IN
+
+
+def _program() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "vitrail" / PROGRAM
+
+
+def _engine(folder: Path) -> str:
+    listed = ", ".join(f'"{path}"' for path in (*_DEFAULT_HOOKS, folder))
+    return (
+        "# Written by 'brokerctl launcher install podman'.\n"
+        f"[engine]\nhooks_dir = [{listed}]\n"
     )
 
 
-def _virsh(connect: str, *words: str) -> str:
-    async def ask() -> bytes:
-        argv = ["virsh", "--quiet", "--connect", connect, *words]
-        return await run_tool(
-            argv, env=dict(os.environ), deadline=60, output_limit=32 << 20
-        )
-
-    try:
-        return trio.run(ask).decode("utf-8", "replace")
-    except UpstreamError as error:
-        raise RefusedError(error.message) from error
+def _other_setting(ours: Path) -> Path | None:
+    """The file that Podman reads in place of ours, or that sets hooks_dir itself."""
+    alone = os.environ.get("CONTAINERS_CONF")
+    if alone:
+        return Path(alone)
+    main = ours.parent.parent / "containers.conf"
+    for path in (main, *sorted(ours.parent.glob("*.conf"))):
+        if path == ours:
+            continue
+        try:
+            text = path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        if any(line.strip().startswith("hooks_dir") for line in text.splitlines()):
+            return path
+    return None

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from broker.clipboard import drags
+from broker.clipboard import drags, files
 from broker.clipboard import messages as w
 from broker.clipboard.content import HeldContent, crossing, in_bytes, may_cross, ticking
 from broker.clipboard.exports import MARK, Exports
@@ -281,10 +281,11 @@ class Crossing:
         self, copy: Copy, event: w.TypesTold, now: float
     ) -> Iterator[w.Action]:
         untrusted_types = event.untrusted_types
-        files = names_files(untrusted_types)
+        named = names_files(untrusted_types)
+        listed = files.pick(untrusted_types) if copy.between else []
         # guard: files that are dragged out meanwhile
         # guard: files that are dragged
-        if copy.drop is not None and files:
+        if copy.drop is not None and named and not listed:
             # The text beside it is the file's name.
             yield from self._drop_copy(DRAG_FILES)
             return
@@ -296,11 +297,16 @@ class Crossing:
             yield from self._drop_copy(error.message)
             yield w.Blame(copy.reader, error.message)
             return
+        if listed:
+            # A list without files, of a link, leaves what else may cross.
+            copy.left = [*listed, *([] if copy.drop else copy.left)]
+            yield from self._read_next(copy, now)
+            return
         elsewhere = copy.host or copy.primary or copy.drop is not None
         if not copy.left and copy.terms.primary and not elsewhere:
             copy.primary, copy.transfer = True, self._number()
             yield w.AskTypes(copy.source, copy.transfer, primary=True)
-        elif not copy.left and files:
+        elif not copy.left and named:
             yield from self._drop_copy(FILES)
         elif copy.host:
             yield from self._host_types_told(copy, untrusted_types, now)
@@ -335,6 +341,11 @@ class Crossing:
         yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or "", bool(drop))
 
     def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
+        listed = files.listed(copy.items)
+        if listed:
+            yield from self._files_read(copy, listed, now)
+            return
+        copy.items = files.without_list(copy.items)
         if copy.left:
             room = copy.room
             copy.reading = copy.left.pop(0)
@@ -370,6 +381,22 @@ class Crossing:
         if copy.outward:
             yield from self._exports.begin(self._number(), copy.press, held, now)
 
+    def _files_read(
+        self, copy: Copy, listed: tuple[str, ...], now: float
+    ) -> Iterator[w.Action]:
+        """Files: held until the paste, or on their way to where they were dropped."""
+        self._copy, drop = None, copy.drop
+        if drop is not None:
+            yield w.EndDrag(drop.target, drop.number, finished=True)
+            yield w.CarryFiles(self._number(), drop.source, drop.target, listed)
+            return
+        until = now + ticking(copy.terms.ttl)
+        # The text beside them is their names, which mean other files elsewhere.
+        self._held = HeldContent(copy.source, (), now, until, files=listed)
+        yield w.RecordCrossing(
+            w.Outcome.COPIED, copy.source, kinds=self._held.kinds, size=len(listed)
+        )
+
     def _data_came(
         self, copy: Copy, untrusted_data: bytes, now: float
     ) -> Iterator[w.Action]:
@@ -379,6 +406,9 @@ class Crossing:
             return
         # This type is left out whole: half a command is another command.
         copy.too_large = True
+        if copy.reading is not None and copy.reading.kind == files.URI_LIST:
+            yield from self._drop_copy(LARGE)  # the text would be the files' names
+            return
         yield w.StopTransfer(copy.reader, copy.transfer)
         yield from self._read_next(copy, now)
 
@@ -413,6 +443,10 @@ class Crossing:
         if reason:
             source = held.source if held else ""
             yield w.RecordCrossing(w.Outcome.REFUSED, source, target, reason=reason)
+        elif held is not None and held.files:
+            # guard: files are pasted once
+            self._held = None
+            yield w.CarryFiles(self._number(), held.source, target, held.files)
         elif held is not None:
             until = min(held.until, now + limits.CLIPBOARD_DECIDE_SECONDS)
             self._paste = Paste(self._number(), held.source, target, until)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from broker.clipboard import messages as w
 from broker.clipboard import reasons
+from broker.clipboard.files import URI_LIST
 from broker.clipboard.types import PNG, TEXT, fits
 from broker.core import limits
 
@@ -23,10 +24,14 @@ class HeldContent:
     until: float
     primary: bool = False
     """It was only selected, not copied."""
+    files: tuple[str, ...] = ()
+    """Addresses of files, in place of items."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Each type of it."""
+        if self.files:
+            return (URI_LIST,)
         return tuple(item.kind for item in self.items)
 
     @property

@@ -407,6 +407,19 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class CarryFiles:
+    """Have the files' bytes go to the target by ``vitrail.FileCopy``.
+
+    ``files`` are addresses that only the source may use: they are its own.
+    """
+
+    transfer: int
+    source: str
+    target: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptDrag:
     """A rule could let that drag in: the person may drop it."""
 
@@ -500,6 +513,7 @@ Action = (
     | StopTransfer
     | AskPolicy
     | Offer
+    | CarryFiles
     | AcceptDrag
     | EndDrag
     | Serve

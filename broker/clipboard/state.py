@@ -74,6 +74,13 @@ class Copy:
         return self.source == w.VIEWER
 
     @property
+    def between(self) -> bool:
+        """Whether it goes from one sandbox to another, by a copy or a drag."""
+        if self.drop is not None:
+            return w.VIEWER not in {self.drop.source, self.drop.target}
+        return not self.host and not self.primary
+
+    @property
     def target(self) -> str:
         """Whom it is read for, where that is known already."""
         if self.drop is not None:

@@ -29,6 +29,10 @@ from broker.control.api import (
     DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
+    LaunchAnswer,
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -134,6 +138,18 @@ class Client:
     async def machine_event(self, request: MachineEventRequest) -> MachineEventAnswer:
         """Report a step of a machine that a launcher starts."""
         return await self._call(methods.MACHINE_EVENT, request)
+
+    async def prepare_launch(self, request: LaunchPrepareRequest) -> LaunchAnswer:
+        """Prepare the launch of a container or box."""
+        return await self._call(methods.LAUNCH_PREPARE, request)
+
+    async def bind_launch(self, request: LaunchBindRequest) -> LeaseItem:
+        """Lease it to its first process; returns when its sockets exist."""
+        return await self._call(methods.LAUNCH_BIND, request)
+
+    async def end_launch(self, request: LaunchEndRequest) -> None:
+        """End it; returns when its streams are cut."""
+        await self._call(methods.LAUNCH_END, request)
 
     async def leases(self) -> LeaseListAnswer:
         """All live leases."""

@@ -33,6 +33,10 @@ from broker.control.api import (
     DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
+    LaunchAnswer,
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -56,7 +60,6 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
-from broker.control.fitting import fit_status
 from broker.control.varlink import SERVICE, VarlinkError
 from broker.core.errors import InternalError, RefusedError
 
@@ -138,6 +141,11 @@ MACHINE_EVENT = Method(
 )
 LEASE_LIST = Method("LeaseList", Nothing, LeaseListAnswer, "leases")
 LEASE_RELEASE = Method("LeaseRelease", LeaseReleaseRequest, Nothing, "release")
+LAUNCH_PREPARE = Method(
+    "LaunchPrepare", LaunchPrepareRequest, LaunchAnswer, "prepare_launch"
+)
+LAUNCH_BIND = Method("LaunchBind", LaunchBindRequest, LeaseItem, "bind_launch")
+LAUNCH_END = Method("LaunchEnd", LaunchEndRequest, Nothing, "end_launch")
 AUDIT_PRUNE = Method(
     "AuditPrune", AuditPruneRequest, AuditPruneAnswer, "prune", waits=True
 )
@@ -193,6 +201,9 @@ async def perform(
 
 
 async def _status(exchange: Exchange, request: Nothing) -> Status:
+    # Late: no other call needs it.
+    from broker.control.fitting import fit_status
+
     return fit_status(await perform(STATUS, exchange, request))
 
 

@@ -48,7 +48,14 @@ class Detach(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="detac
     attachment: _Name
 
 
-Request = ListDevices | Attach | Detach
+class FindMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="find"):
+    """Ask how a sandbox's machine takes a device, as ``devices.toml`` says."""
+
+    id: int
+    sandbox: _Name
+
+
+Request = ListDevices | Attach | Detach | FindMachine
 
 
 class DeviceItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +100,15 @@ class Attached(msgspec.Struct, frozen=True, tag="attached"):
     address: int = 0
 
 
+class MachineWay(msgspec.Struct, frozen=True, tag="way"):
+    """``kind``: ``qmp``, ``libvirt``, ``crosvm``; empty: the file does not say."""
+
+    id: int
+    kind: str = ""
+    target: str = ""
+    uri: str = ""
+
+
 class DeviceDone(msgspec.Struct, frozen=True, tag="done"):
     """A request was carried out."""
 
@@ -118,7 +134,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     reason: str
 
 
-Reply = Devices | Attached | DeviceDone | DeviceRefused | Changed | Ended
+Reply = Devices | Attached | MachineWay | DeviceDone | DeviceRefused | Changed | Ended
 
 _Message = TypeVar("_Message")
 

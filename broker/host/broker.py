@@ -81,6 +81,10 @@ class _Host:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end; returns when every sandbox is gone."""
         async with trio.open_nursery() as nursery:
+            # Late: read by those who read about devices, not part of every host.
+            from broker.host.devices.link import serve_devices
+
+            await serve_devices(nursery, self._host, self._viewer)
             await self._host.run(nursery)
             await nursery.start(self._viewer.run, self._host.role)
             end = partial(end_sandboxes, self._host.role, self._api)

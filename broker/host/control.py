@@ -8,7 +8,12 @@ from types import MappingProxyType
 from broker.control import api
 from broker.control.methods import Elsewhere
 from broker.host.lease_requests import Leasing
-from broker.services.control import WITHOUT_DEVICES, Shared, SharedControl
+from broker.services.control import (
+    WITHOUT_DEVICES,
+    WITHOUT_LAUNCHES,
+    Shared,
+    SharedControl,
+)
 
 _VIEWER = "type it on its viewer"
 _PERSON = "type it on its viewer, where the person is"
@@ -72,6 +77,7 @@ ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
         "ClipboardClear": _CLIPBOARD,
         "ClipboardChords": _CLIPBOARD,
         **WITHOUT_DEVICES,
+        **WITHOUT_LAUNCHES,
     }
 )
 """The methods of a broker with a screen."""

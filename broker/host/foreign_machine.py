@@ -28,6 +28,7 @@ from broker.peers.identity import (
     Connector,
     ContainerClaim,
     HybridClaim,
+    SharedClaim,
     VsockClaim,
     take_cid,
 )
@@ -122,7 +123,7 @@ class ForeignMachine:
                 return {}  # the shared listeners of session.vsock
             case HybridClaim():
                 return await hybrid_doors(Path(self._claim.base))
-            case ContainerClaim():
+            case ContainerClaim() | SharedClaim():
                 # There is no agent of ours inside, so there is no other end to talk to.
                 self._acceptor, doors = await container_doors(
                     Path(self._claim.directory)
@@ -244,7 +245,16 @@ def _claim(
         return HybridClaim(hybrid, held.connectors())
     if leader is None or unix is None:
         raise RefusedError("a container is recognised by its first process's pid")
-    _private(Path(unix))
+    return container_claim(Path(unix), held, leader)
+
+
+def container_claim(directory: Path, held: HeldMachine, leader: int) -> ContainerClaim:
+    """Return how the connections of a container are recognised.
+
+    Raises RefusedError when its first process has no pid namespace of its own or
+    others may write to the directory, SetupError on a kernel before 6.11.
+    """
+    _private(directory)
     namespaces = credentials.pid_namespaces(held.pidfd(leader))
     ours = credentials.pid_namespaces_of_self()
     if not namespaces:
@@ -257,7 +267,7 @@ def _claim(
             f"process {leader} has no pid namespace of its own, so it is impossible "
             "to distinguish its connections from those of other programs"
         )
-    return ContainerClaim(unix, namespaces[0])
+    return ContainerClaim(str(directory), namespaces[0])
 
 
 def _private(directory: Path) -> None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from broker.audit import schema
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.image.store import Image, find_image, launch_settings
 from broker.launch.microvm.launcher import (
     EndKind,
     Network,
@@ -43,7 +45,10 @@ from policy.records.model import MicroVM, Record
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
+if TYPE_CHECKING:
+    from broker.launch.image.store import Image
+
+FindTools = Callable[["Image", Callable[[str], None]], Awaitable[Tools]]
 _RECORD_FILE = "record"
 _BACKEND = "vhost-device-vsock"
 
@@ -161,6 +166,23 @@ def _claim(vm: Vm) -> Claim:
     return HybridClaim(str(vm.uds), pids)
 
 
+def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
+    """The record's machine with the changes for one start.
+
+    Raises RefusedError where they are more than the record has.
+    """
+    changes.refuse_more(
+        memory_mib=launch.memory_mib, cpus=launch.cpus, network=launch.network
+    )
+    return replace(
+        launch,
+        memory_mib=changes.memory_mib or launch.memory_mib,
+        cpus=changes.cpus or launch.cpus,
+        network=changes.network or launch.network,
+        image=changes.image or launch.image,
+    )
+
+
 class MicroVms:
     """Starts micro VMs of records and adopts those of an earlier broker."""
 
@@ -196,8 +218,9 @@ class MicroVms:
         record: SandboxName,
         closed: frozenset[int],
         progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
     ) -> MicroVmMachine:
-        """Start the micro VM of a record, paused.
+        """Start the micro VM of a record, paused; with ``changes`` within the record.
 
         Raises RefusedError without such a record, SetupError or UpstreamError
         when it cannot be started; then nothing of it is left.
@@ -209,8 +232,11 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         assert self._nursery is not None
-        launch = wanted.host.launch
+        launch = _changed(wanted.host.launch, changes)
         disposable = wanted.host.sandbox_class == "disposable"
+        # Needed where machines are started, which a broker of others' never does.
+        from broker.launch.image.store import find_image
+
         image = find_image(self._paths, launch.image)
         tools = await self._find_tools(image, progress)
         secret, settings = await self._launch_secret(tools)
@@ -278,6 +304,8 @@ class MicroVms:
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
         secret = draw_secret()
+        from broker.launch.image.store import launch_settings
+
         return secret, launch_settings(secret.value, privileged=privileged)
 
     def _running(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,7 +26,6 @@ from broker.host.vsock_listeners import (
     open_vsock_listeners,
     serve_vsock,
 )
-from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qmp import Qmp
 from broker.link.contract import Viewer
@@ -33,6 +33,11 @@ from broker.peers.identity import VsockClaim
 from broker.services.control import SharedControl
 from broker.services.runtime import Runtime
 from policy.records.model import Record
+
+if TYPE_CHECKING:
+    from broker.host.machine import Machine
+    from broker.launch.image.store import Image
+    from broker.launch.interface import Launcher
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 
@@ -84,13 +89,17 @@ class HostPart:
         self._nursery = nursery
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_early(nursery)
-        for sandbox, record, machine in await self._vms.adopt():
+        await self.adopt(self._vms)
+        if (self._ground.paths.runtime / "libvirt").exists():
+            self._vms.warnings += await self.leasing.guests().adopt()
+
+    async def adopt(self, launcher: Launcher[Machine]) -> None:
+        """Lease what outlived an earlier broker again."""
+        for sandbox, record, machine in await launcher.adopt():
             try:
                 await self.role.admit(sandbox, record, machine)
             except (VitrailError, OSError) as error:
-                self._vms.warnings.append(f"{sandbox} was not leased again: {error}")
-        if (self._ground.paths.runtime / "libvirt").exists():
-            self._vms.warnings += await self.leasing.guests().adopt()
+                launcher.warnings.append(f"{sandbox} was not leased again: {error}")
 
     async def _listen_early(self, nursery: trio.Nursery) -> None:
         """Listen before machines are adopted; a taken port does not stop us.

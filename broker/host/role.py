@@ -16,6 +16,7 @@ import trio
 
 from broker.audit import schema
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import isolated, log_exception
@@ -29,9 +30,11 @@ from broker.services import event_log
 Progress = Callable[[str], None]
 
 OpenMachine = Callable[
-    [SandboxName, SandboxName, frozenset[int], Progress], Awaitable[Machine]
+    [SandboxName, SandboxName, frozenset[int], Progress, LaunchChanges],
+    Awaitable[Machine],
 ]
-"""(sandbox, record, CIDs that must not be used, progress) -> a machine that waits."""
+"""(sandbox, record, CIDs that must not be used, progress, changes for this start) ->
+a machine that waits."""
 
 NameFor = Callable[[SandboxName, frozenset[SandboxName]], SandboxName]
 """(record, names in use) -> the name of the sandbox to start, or RefusedError."""
@@ -109,7 +112,11 @@ class HostRole:
     # -- link.contract.Host ---------------------------------------------------
 
     async def start(
-        self, record: SandboxName, *, progress: Callable[[str], None] = _quiet
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None] = _quiet,
+        changes: LaunchChanges = NO_CHANGES,
     ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs."""
         while True:
@@ -122,13 +129,22 @@ class HostRole:
             if held is None:
                 break
             if not self._tenancies[held.lease.id].stopping:
+                # guard: a machine that runs is not changed
+                if changes:
+                    raise RefusedError(
+                        f"{sandbox} runs already: memory, processors, network and "
+                        "image are chosen when it starts",
+                        hint=f"stop it first: brokerctl stop {sandbox}",
+                    )
                 return held.lease
             await self._tenancies[held.lease.id].ended.wait()
         # Nothing was awaited since it was found free: no other start is here.
         self._starting[sandbox] = trio.Event()
         try:
             closed = self._table.closed_cids(trio.current_time())
-            machine = await self._open_machine(sandbox, record, closed, progress)
+            machine = await self._open_machine(
+                sandbox, record, closed, progress, changes
+            )
             return (await self.admit(sandbox, record, machine)).lease
         finally:
             self._starting.pop(sandbox).set()

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -47,6 +48,9 @@ from broker.services.link.sockets import dial, receive, send_all, shake_hands
 from broker.services.link.status import LinkState, own_status
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.stream_events import StreamEvents, relay_stream
+
+if TYPE_CHECKING:
+    from broker.host.devices.link import DeviceRequests
 
 _PROGRESS_LINES = 16
 
@@ -105,6 +109,8 @@ class RemoteViewer:
         self.unwanted: dict[LeaseId, str] = {}
         """Live leases that the current viewer does not want, and why."""
         self.state = LinkState(Role.HOST, str(config.endpoint))
+        self.devices: DeviceRequests | None = None
+        """Serves the viewer's requests about devices of this host."""
 
     # -- the control connection -------------------------------------------------
 
@@ -187,6 +193,8 @@ class RemoteViewer:
                 # Leases from now on announce themselves; nothing is awaited
                 # between these two lines, so none is left out.
                 self.state.up(epoch)
+                if self.devices is not None:
+                    self.devices.announce()
                 for lease in self._leases.values():
                     nursery.start_soon(self._announce_again, epoch, lease)
             reason = ended.reason
@@ -357,7 +365,9 @@ class RemoteViewer:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                if self.devices is None:
+                    raise InternalError(f"there is no handler for {request}")
+                return await self.devices.serve(epoch, request)
 
     async def _start(
         self, host: Host, epoch: Epoch, request: m.Start
@@ -369,7 +379,7 @@ class RemoteViewer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(told.run)
             try:
-                lease = await host.start(record, progress=told)
+                lease = await host.start(record, progress=told, changes=request.changes)
             except VitrailError as error:  # not in a nursery's group
                 lease = error
             finally:

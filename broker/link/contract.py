@@ -18,6 +18,7 @@ from typing import Protocol
 
 import trio
 
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 
@@ -57,15 +58,19 @@ class Host(Protocol):
     """What the viewer may ask the host for, within the host's own records."""
 
     async def start(
-        self, record: SandboxName, *, progress: Callable[[str], None]
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
     ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs.
 
         A disposable is started again each time, under a fresh name.  Returns
         after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
-        receives the steps that take time meanwhile.
+        receives the steps that take time meanwhile.  ``changes`` is for this start.
 
-        Raises RefusedError when no record allows it, SetupError or
+        Raises RefusedError when no record allows it, or it runs and was to change, SetupError or
         UpstreamError when it cannot be started.
         """
         ...

@@ -25,6 +25,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
@@ -127,13 +128,36 @@ class StartProgress(LinkRequest, frozen=True, tag="progress"):
     text: _Text
 
 
+class DevicesChanged(LinkRequest, frozen=True, tag="devices-changed"):
+    """A reply to DevicesAsked would be another one by now."""
+
+
+class DeviceEnded(LinkRequest, frozen=True, tag="device-ended"):
+    """An attachment has ended, not by DeviceDetach."""
+
+    attachment: _Short
+    reason: _Text
+
+
 # -- from the viewer --------------------------------------------------------------
 
 
 class Start(LinkRequest, frozen=True, tag="start"):
-    """Start the sandbox of one of the host's records; no command travels."""
+    """Start the sandbox of one of the host's records; no command travels.
+
+    The others are for this start, within the record's values; None leaves them.
+    """
 
     record: _Name
+    memory_mib: _Count | None = None
+    cpus: _Count | None = None
+    network: Literal["none", "user"] | None = None
+    image: _Name | None = None
+
+    @property
+    def changes(self) -> LaunchChanges:
+        """What this start has otherwise than the record."""
+        return LaunchChanges(self.memory_mib, self.cpus, self.network, self.image)
 
 
 class StopSandbox(LinkRequest, frozen=True, tag="stop"):
@@ -142,6 +166,28 @@ class StopSandbox(LinkRequest, frozen=True, tag="stop"):
     lease: _LeaseId
     grace: _Grace
     reason: _Text
+
+
+class DevicesAsked(LinkRequest, frozen=True, tag="devices-asked"):
+    """List the host's devices with a number above ``after``, lowest first."""
+
+    after: _Count = 0
+
+
+class DeviceAttach(LinkRequest, frozen=True, tag="device-attach"):
+    """Hand a device to the sandbox of a lease, within the host's ``devices.toml``."""
+
+    device: _Number
+    lease: _LeaseId
+
+
+class DeviceDetach(LinkRequest, frozen=True, tag="device-detach"):
+    """Take a device back; answered Done when it is, also when it was before.
+
+    By its number: it may be about an attach that has no reply yet.
+    """
+
+    device: _Number
 
 
 # -- from either --------------------------------------------------------------------
@@ -237,6 +283,46 @@ class StatusReply(LinkReply, frozen=True, tag="status"):
     warnings: Annotated[list[_Text], msgspec.Meta(max_length=limits.LINK_WARNINGS)] = []
 
 
+class LinkDevice(Message, frozen=True, tag=False, kw_only=True):
+    """One plug-in; ``devices.messages.DeviceItem`` in the words of the link."""
+
+    number: _Number
+    port: _Short
+    device_id: _Short
+    serial: _Text
+    digest: _Short
+    interfaces: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=8)]],
+        msgspec.Meta(max_length=limits.DEVICE_INTERFACES),
+    ]
+    title: _Text
+    driver: _Text
+    removable: _Short
+    state: _Short
+    authorized: bool
+    hub: bool
+    sandboxes: Annotated[list[_Short], msgspec.Meta(max_length=64)]
+    lease: _Short = ""
+    attachment: _Short = ""
+
+
+class DevicesReply(LinkReply, frozen=True, tag="devices"):
+    """Some devices, in the order of their numbers; ``more``: ask after the last one."""
+
+    devices: Annotated[list[LinkDevice], msgspec.Meta(max_length=limits.LINK_DEVICES)]
+    more: bool = False
+    strict: bool = False
+    source: _Short = ""
+    problems: Annotated[list[_Text], msgspec.Meta(max_length=limits.LINK_WARNINGS)] = []
+
+
+class DeviceHanded(LinkReply, frozen=True, tag="device-handed"):
+    """The device is in the sandbox."""
+
+    attachment: _Short
+    backend: _Short
+
+
 class Bye(Message, frozen=True, tag="bye"):
     """The last record of an end that goes on purpose; no reply.
 
@@ -248,11 +334,12 @@ class Bye(Message, frozen=True, tag="bye"):
 
 FromHost = (
     LeaseBegun | LeaseEnded | StartProgress | Cut | LinkPing | StatusAsked | RequestDone | RequestRefused
-    | SandboxStarted | StatusReply | Bye | WitnessNote | Witnessed
+    | SandboxStarted | StatusReply | Bye | WitnessNote | Witnessed | DevicesChanged | DeviceEnded | DevicesReply
+    | DeviceHanded
 )  # fmt: skip
 FromViewer = (
     Start | StopSandbox | Cut | LinkPing | StatusAsked | RequestDone | RequestRefused | StatusReply | Bye
-    | WitnessNote | Witnessed
+    | WitnessNote | Witnessed | DevicesAsked | DeviceAttach | DeviceDetach
 )  # fmt: skip
 
 # A reply of another type, or to another number, ends the connection.
@@ -266,6 +353,11 @@ REPLIES: Mapping[type[LinkRequest], tuple[type[LinkReply], ...]] = {
     LinkPing: (RequestDone,),
     StatusAsked: (StatusReply, RequestRefused),
     WitnessNote: (Witnessed, RequestRefused),
+    DevicesAsked: (DevicesReply, RequestRefused),
+    DeviceAttach: (DeviceHanded, RequestRefused),
+    DeviceDetach: (RequestDone, RequestRefused),
+    DevicesChanged: (RequestDone,),
+    DeviceEnded: (RequestDone,),
 }
 
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)

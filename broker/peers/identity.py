@@ -63,7 +63,19 @@ class ContainerClaim:
     pid_namespace: int
 
 
-Claim = HybridClaim | VsockClaim | ContainerClaim
+@dataclass(frozen=True)
+class SharedClaim:
+    """A box without a pid namespace of its own: a label, never a boundary.
+
+    Any process of ``uid`` that reaches ``directory`` is taken for the box: it shares home
+    and sockets with the person, so there is nothing to tell it apart by.
+    """
+
+    directory: str
+    uid: int
+
+
+Claim = HybridClaim | VsockClaim | ContainerClaim | SharedClaim
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ def claim_key(claim: Claim) -> tuple[str, str]:
             return ("hybrid", claim.base)
         case VsockClaim():
             return ("cid", f"{claim.netns}:{claim.cid}")
-        case ContainerClaim():
+        case ContainerClaim() | SharedClaim():
             return ("unix", claim.directory)
         case _:
             assert_never(claim)
@@ -124,6 +136,8 @@ def describe(claim: Claim) -> str:
             return f"cid {claim.cid}"
         case ContainerClaim():
             return f"container at {claim.directory}"
+        case SharedClaim():
+            return f"label only, at {claim.directory}"
         case _:
             assert_never(claim)
 
@@ -158,6 +172,11 @@ def check(
             if claim.pid_namespace not in facts.pid_namespaces:
                 raise RefusedError(
                     f"process {facts.pid} (uid {facts.uid}) is not in this container"
+                )
+        case SharedClaim(), ProcessFacts():
+            if facts.uid != claim.uid:
+                raise RefusedError(
+                    f"process {facts.pid} (uid {facts.uid}) is another user's"
                 )
         case _:
             raise RefusedError("the connection came by another kind of socket")

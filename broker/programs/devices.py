@@ -19,8 +19,9 @@ import trio
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import displayed
 from broker.host.devices.client import SOCKET
+from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
-from broker.host.devices.service import Service, listen
+from broker.host.devices.service import Service
 
 
 @click.command()
@@ -58,16 +59,28 @@ async def _run(user: str, records: Path, path: Path, source: str | None) -> None
     except KeyError:
         raise SetupError(f"no user is named '{user}'") from None
     os.umask(0o077)
-    service = Service(partial(load_records, records))
     with listen(path, owner) as listener:
+        service = Service(
+            partial(load_records, records), state=path.parent / "exported"
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(service.run, listener, source=source))
             click.echo("vitrail-devices: ready", err=True)
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for _ in signals:
-                    break
+            wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            with trio.open_signal_receiver(*wanted) as signals:
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        break
+                    _reload(service)
             nursery.cancel_scope.cancel()
     path.unlink(missing_ok=True)
+
+
+def _reload(service: Service) -> None:
+    try:
+        service.reload()
+    except VitrailError as error:
+        click.echo(f"vitrail-devices: {error.diagnostics()}", err=True)
 
 
 if __name__ == "__main__":

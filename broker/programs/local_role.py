@@ -14,6 +14,7 @@ import trio
 from broker.control.api import BrokerApi
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
+from broker.host.launches import LaunchControl, Launches
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
 from broker.programs.local_status import LocalStatus
@@ -47,7 +48,12 @@ async def run_local(
 
 
 class LocalControl(
-    LeaseControl, PersonControl, DeviceControl, SharedControl, BrokerApi
+    LeaseControl,
+    LaunchControl,
+    PersonControl,
+    DeviceControl,
+    SharedControl,
+    BrokerApi,
 ):
     """Implements ``control.api.BrokerApi`` where host and viewer are one."""
 
@@ -55,10 +61,12 @@ class LocalControl(
         self,
         shared: Shared,
         leasing: Leasing,
+        launches: Launches,
         person: PersonParts,
         desk: DeviceDesk,
     ) -> None:
         super().__init__(shared)
+        self._launches = launches
         self._leasing = leasing
         self._person = person
         self._desk = desk
@@ -67,9 +75,16 @@ class LocalControl(
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
     viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
+    launches = Launches(
+        ground.paths,
+        host.role,
+        ground.log,
+        records=lambda: ground.records.now,
+        reload=ground.records.reload,
+    )
     # By name at the time: the viewer sets it when it runs.
     host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
-    source = DeviceHost(host.qmp_of)
+    source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
     host.role.standby = source.standby
     desk = viewer.devices = DeviceDesk(
         source=source,
@@ -90,6 +105,7 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         warnings=lambda: [
             *ground.log.warnings(),
             *host.warnings(),
+            *launches.warnings[-10:],
             *viewer_warnings(viewer),
         ],
     )
@@ -104,6 +120,7 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
             prune=ground.retention.prune,
         ),
         host.leasing,
+        launches,
         PersonParts(
             viewer=viewer,
             runner=Runner(
@@ -123,6 +140,8 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         await nursery.start(source.run)
         await nursery.start(desk.run)
         await host.run(nursery)
+        await host.adopt(launches)
+        await nursery.start(launches.run)
         await serve_until_asked(
             ground, api, ready, partial(end_sandboxes, host.role, api)
         )

@@ -9,10 +9,9 @@ from typing_extensions import override
 
 from broker.control import api
 from broker.core.lease import Opening
-from broker.core.names import LeaseId
 from broker.host.role import ActiveLease
 from broker.host.status import HostStatus, sandbox_status
-from broker.viewer.status import ViewerStatus, programs_of
+from broker.viewer.status import ViewerStatus, devices_of, programs_of
 
 
 @dataclass
@@ -36,17 +35,10 @@ class LocalStatus(ViewerStatus, HostStatus):
         if guest is None:
             return status
         return msgspec.structs.replace(
-            status, programs=programs_of(guest), devices=self._devices(guest.lease.id)
+            status,
+            programs=programs_of(guest),
+            devices=devices_of(self.viewer, guest.lease.id),
         )
-
-    def _devices(self, lease: LeaseId) -> list[str]:
-        """What a sandbox holds of this machine's devices."""
-        desk = self.viewer.devices
-        return [
-            f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
-            for holding in (() if desk is None else desk.holdings())
-            if holding.lease.id == lease
-        ]
 
     @override
     def leases(self) -> list[api.LeaseStatus]:

@@ -17,9 +17,8 @@ import socket
 import sys
 import time
 
-import pyseccomp
-
 from broker.core.errors import PeerError
+from broker.core.libseccomp import seccomp as libseccomp
 from broker.devices.ctaphid import REPORT_BYTES
 from broker.devices.security_key import Action, Ask, Over, SecurityKey, ToGuest, ToKey
 
@@ -137,9 +136,9 @@ class Proxy:
 
 def lock() -> None:
     """Give up every system call that carrying reports does not need."""
-    rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
+    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
     for name in _ALLOWED:
-        rules.add_rule(pyseccomp.ALLOW, name)
+        rules.add_rule(libseccomp.ALLOW, name)
     rules.load()
 
 

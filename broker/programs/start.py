@@ -18,7 +18,6 @@ from broker.core.activation import VARIABLES, take_activated
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
-from broker.launch.process.core_files import forbid_core_files
 from broker.relay.process import PumpHandle, start_pump
 from broker.services.runtime import Options
 
@@ -74,6 +73,9 @@ def _run(
             hint="start it as the person whose desktop it serves",
         )
     # guard: no core files
+    # Late: one call at the start.
+    from broker.launch.process.core_files import forbid_core_files
+
     forbid_core_files()
     # Sockets and logs are ours alone from their first moment.
     os.umask(0o077)

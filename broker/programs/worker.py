@@ -36,7 +36,7 @@ from broker.ipc import agent, clipboard, fdpass, transfer
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel, MessagePipe
-from broker.launch.process import jail
+from broker.launch.process import seccomp
 from broker.worker import readiness
 from broker.worker.agent_connection import AgentShell
 from broker.worker.clipboard.orders import WorkerClipboard
@@ -134,7 +134,7 @@ class _Worker:
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
         readiness.prepare()  # behind that door no epoll can be made
-        jail.lock()
+        seccomp.lock_worker()
         order = await self._first_order()
         windows = self._windows = SandboxWindows(order)
         self._clipboard = WorkerClipboard(windows.sandbox, self._outbox)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from types import MappingProxyType
 
+from broker.core.errors import RefusedError
+
 VERSION = 35
 """The newest version that we speak; both sides are held to it."""
 OLDEST_VERSION = 13
@@ -144,6 +146,14 @@ class Error(IntEnum):
     VERSION = 17
     TOOLARGE = 18
     NOTSUPPORTED = 19
+
+
+class SoundRefusedError(RefusedError):
+    """Answer with this error; the connection goes on.  ACCESS is also an event."""
+
+    def __init__(self, code: Error, what: str) -> None:
+        super().__init__(what)
+        self.code = code
 
 
 class Facility(IntEnum):

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from broker.core.errors import UpstreamError
 from broker.pulse import frames
-from broker.pulse.commands import INVALID, Command, Error
+from broker.pulse.commands import INVALID, Command, Error, SoundRefusedError
 from broker.pulse.events import SoundRefused
 from broker.pulse.outgoing import PulseOutgoing
-from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Reader, encode
 

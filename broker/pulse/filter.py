@@ -55,11 +55,11 @@ from broker.pulse.commands import (
     Command,
     Error,
     Facility,
+    SoundRefusedError,
     Way,
 )
 from broker.pulse.conversation import Conversation
 from broker.pulse.playback_stream import Playback
-from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Fields, Properties, Reader, encode
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.pulse import virtual_devices
-from broker.pulse.commands import INVALID, Command, Error
+from broker.pulse.commands import INVALID, Command, Error, SoundRefusedError
 from broker.pulse.playback_stream import Playback
-from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.tagstruct import Fields, Reader, encode
 
 if TYPE_CHECKING:

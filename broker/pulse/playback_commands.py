@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.pulse import virtual_devices
-from broker.pulse.commands import INVALID, REQUESTS, Command, Error
+from broker.pulse.commands import INVALID, REQUESTS, Command, Error, SoundRefusedError
 from broker.pulse.latency import Sizes, bounded
 from broker.pulse.playback_stream import Playback
 from broker.pulse.properties import pcm_formats
-from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.samples import are_places, is_valid, places_of, settled
 from broker.pulse.tagstruct import (
     Fields,

@@ -24,11 +24,11 @@ from broker.pulse.commands import (
     Command,
     Error,
     Facility,
+    SoundRefusedError,
 )
 from broker.pulse.events import MicrophoneMissing, StreamBegun, StreamEnded
 from broker.pulse.latency import least_fragment
 from broker.pulse.properties import pcm_formats
-from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.rules import Microphone, SoundRules
 from broker.pulse.samples import (
     are_places,

@@ -98,21 +98,23 @@ def confine() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     try:
-        import pyseccomp  # late: it loads libseccomp, which may be missing
+        # Late: it loads libseccomp, which may be missing.
+        from broker.core.libseccomp import ERRORS
+        from broker.core.libseccomp import seccomp as libseccomp
     except (ImportError, RuntimeError, OSError):
         return False
     try:
-        rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
-        arch = pyseccomp.system_arch()
+        rules = libseccomp.SyscallFilter(libseccomp.ERRNO(errno.EPERM))
+        arch = libseccomp.system_arch()
         for name, wanted in (*((name, ()) for name in ALLOWED), *ARGUMENTS):
             # A name that this architecture lacks cannot be called either.
-            if pyseccomp.resolve_syscall(arch, name) >= 0:
+            if libseccomp.resolve_syscall(arch, name) >= 0:
                 arguments = [
-                    pyseccomp.Arg(number, pyseccomp.MASKED_EQ, mask, value)
+                    libseccomp.Arg(number, libseccomp.MASKED_EQ, mask, value)
                     for number, mask, value in wanted
                 ]
-                rules.add_rule(pyseccomp.ALLOW, name, *arguments)
+                rules.add_rule(libseccomp.ALLOW, name, *arguments)
         rules.load()
-    except OSError:
+    except ERRORS:
         return False
     return True

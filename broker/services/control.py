@@ -121,7 +121,16 @@ class SharedControl:
 
 NO_DEVICES = Elsewhere(
     "this broker hands out no devices",
-    "vitrail-local hands them out, where host and viewer are one machine",
+    "type it on the viewer, which decides; it lists this host's devices",
 )
 WITHOUT_DEVICES = dict.fromkeys(("Devices", "DeviceAttach", "DeviceDetach"), NO_DEVICES)
 """For the table of a role that hands out no devices."""
+
+WITHOUT_LAUNCHES = dict.fromkeys(
+    ("LaunchPrepare", "LaunchBind", "LaunchEnd"),
+    Elsewhere(
+        "this broker leases no containers and boxes by their launchers",
+        "vitrail-local does, where host and viewer are one machine",
+    ),
+)
+"""For the table of a role that binds no launches."""

@@ -6,7 +6,6 @@ import trio
 
 from broker.audit import schema
 from broker.audit.ship.config import find_config
-from broker.audit.ship.state import unshipped, warnings
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
@@ -37,6 +36,11 @@ class Shipping:
 
         What cannot be understood counts as nothing shipped: so nothing goes.
         """
+        if find_config(self._paths.config) is None:
+            return None
+        # Late: most machines have no receiver, and no cursor to read.
+        from broker.audit.ship.state import unshipped
+
         try:
             waiting = unshipped(self._paths)
         except (SetupError, UpstreamError):
@@ -45,6 +49,10 @@ class Shipping:
 
     def warnings(self) -> list[str]:
         """What ``brokerctl status`` should warn of."""
+        if find_config(self._paths.config) is None:
+            return []
+        from broker.audit.ship.state import warnings
+
         return warnings(self._paths)
 
     async def run(self) -> None:

@@ -16,6 +16,7 @@ from broker.services.link.key_store import LinkStore
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.services.workers.pool import Workers
 from broker.viewer.control import PersonParts, ViewerControl
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.host_link import RemoteHost
 from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.runner import Runner
@@ -52,6 +53,13 @@ class _Viewer:
             warnings=self._warnings,
             witness=ground.witness,
         )
+        self._desk = self._viewer.devices = DeviceDesk(
+            source=self._host.devices,
+            decider=self._viewer.decider,
+            log=ground.log,
+            leases=lambda: [guest.lease for guest in self._viewer.guests()],
+            notify=lambda: self._viewer.decider.notify,
+        )
         self._report = ViewerStatus(
             role=ground.role,
             viewer=self._viewer,
@@ -85,12 +93,14 @@ class _Viewer:
                 ),
                 windows=WindowsPart(self._viewer),
             ),
+            self._desk,
         )
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._viewer.run, self._host)
+            await nursery.start(self._desk.run)
             await nursery.start(
                 self._host.run, self._ground.options.sockets.get("link")
             )

@@ -8,9 +8,11 @@ from types import MappingProxyType
 
 from broker.control import api
 from broker.control.methods import Elsewhere
-from broker.services.control import WITHOUT_DEVICES, Shared, SharedControl
+from broker.services.control import WITHOUT_LAUNCHES, Shared, SharedControl
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
+from broker.viewer.devices.control import DeviceControl
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -127,17 +129,18 @@ ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
         "LeaseAcquire": _LEASES,
         "MachineEvent": _LEASES,
         "LeaseRelease": _LEASES,
-        **WITHOUT_DEVICES,
+        **WITHOUT_LAUNCHES,
     }
 )
 """The methods of a broker that owns machines."""
 
 
-class ViewerControl(PersonControl, SharedControl):
+class ViewerControl(PersonControl, DeviceControl, SharedControl):
     """What the control socket serves on the viewer of two machines."""
 
     elsewhere = ELSEWHERE
 
-    def __init__(self, shared: Shared, person: PersonParts) -> None:
+    def __init__(self, shared: Shared, person: PersonParts, desk: DeviceDesk) -> None:
         super().__init__(shared)
         self._person = person
+        self._desk = desk

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import astuple
 
 import trio
 
@@ -28,6 +29,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.stderr_log import log_exception
@@ -56,6 +58,7 @@ from broker.services.link.sockets import (
     shake_hands,
 )
 from broker.services.link.status import LinkState, own_status
+from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.host_intake import Intake, Place
 from broker.viewer.role import ViewerRole
 
@@ -103,16 +106,21 @@ class RemoteHost:
         self._nursery: trio.Nursery | None = None
         self._since = time.time()
         self.state = LinkState(Role.VIEWER, str(config.endpoint))
+        self.devices = RemoteDevices(self._up)
 
     # -- link.contract.Host ----------------------------------------------------------
 
     async def start(
-        self, record: SandboxName, *, progress: Callable[[str], None]
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
     ) -> Lease:
         """Ask the host for the sandbox of one of its records."""
         epoch = await self._wait_up(progress)
         progress(f"asked {epoch.name}")
-        started = _Started(epoch)
+        started = _Started(epoch, changes)
         assert self._nursery is not None
         started.progress = progress
         self._nursery.start_soon(self._start, epoch, record, started)
@@ -152,7 +160,7 @@ class RemoteHost:
     def _numbered(self, number: int, record: SandboxName, started: _Started) -> m.Start:
         started.number = number
         self._starts.add(started)
-        return m.Start(number, record)
+        return m.Start(number, record, *astuple(started.changes))
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """Ask the host to end a sandbox; returns when it is gone."""
@@ -403,6 +411,7 @@ class RemoteHost:
             reason = await epoch.run()
         finally:
             with trio.CancelScope(shield=True):
+                self.devices.epoch_ended(epoch)
                 await self._withdraw_all(epoch, reason)
                 if self.state.epoch is epoch:
                     self.state.epoch = None
@@ -460,7 +469,10 @@ class RemoteHost:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                reply = await self.devices.serve(epoch, request)
+                if reply is None:
+                    raise InternalError(f"there is no handler for {request}")
+                return reply
 
     async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
         mine = [s for s in epoch.streams.values() if s.opening.lease.id == lease]
@@ -529,8 +541,9 @@ def _why_turned_away(ticket: Ticket) -> str:
 class _Started:
     """A start that was asked for."""
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, epoch: Epoch, changes: LaunchChanges) -> None:
         self.epoch = epoch
+        self.changes = changes
         self.number = 0
         self.progress: Callable[[str], None] = _unheard
         self._told = 0

@@ -137,6 +137,7 @@ class ViewerRole:
             decider=self.decider, log=log, targets=self.targets
         )
         """Files and links that programs of sandboxes want opened or copied."""
+        self.clipboard.carry_files = self.opening.give
         self.person = PersonOpens(
             decider=self.decider, log=log, targets=self.targets, own=own
         )

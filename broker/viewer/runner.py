@@ -16,6 +16,7 @@ import trio
 from broker.audit import schema
 from broker.control import api
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
+from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
@@ -54,6 +55,14 @@ class _Run:
         """Whether the program gets a Wayland display."""
         asked = self.request.display
         return self.request.window is not False if asked is None else asked
+
+    @property
+    def changes(self) -> LaunchChanges:
+        """How this start of the machine differs from its record."""
+        asked = self.request
+        return LaunchChanges.take(
+            asked.memory_mib, asked.cpus, asked.network, asked.image
+        )
 
     @property
     def streams(self) -> Streams:
@@ -155,7 +164,9 @@ class Runner:
         """Start the machine where needed, the program, and wait for its window."""
         for last in (False, True):
             run.program = None
-            run.guest = guest = await self._start(run.running, run.record, follower)
+            run.guest = guest = await self._start(
+                run.running, run.record, follower, run.changes
+            )
             follower.watch(guest)
             run.program = program = await guest.start_program(
                 run.argv,
@@ -199,13 +210,24 @@ class Runner:
                 await _end_program(guest, program)
 
     async def _start(
-        self, running: Lease | None, record: Record, follower: Follower
+        self,
+        running: Lease | None,
+        record: Record,
+        follower: Follower,
+        changes: LaunchChanges,
     ) -> Guest:
         lease = running
+        # guard: a second program changes no machine
+        if lease is not None and changes:
+            raise RefusedError(
+                f"{lease.sandbox} runs already: memory, processors, network and image "
+                "are chosen when it starts",
+                hint=f"stop it first: brokerctl stop {lease.sandbox}",
+            )
         if lease is None:
             async with follower.step("start the machine"):
                 lease = await self._host.start(
-                    SandboxName(record.name), progress=follower.tell
+                    SandboxName(record.name), progress=follower.tell, changes=changes
                 )
         guest = self._viewer.guest(lease.id)
         if guest is None:

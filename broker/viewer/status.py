@@ -13,7 +13,7 @@ from typing_extensions import override
 from broker.control import api
 from broker.core.escape import printable
 from broker.core.lease import Opening
-from broker.core.names import SandboxName
+from broker.core.names import LeaseId, SandboxName
 from broker.link.control import Announced
 from broker.services.status import (
     StatusCollector,
@@ -129,6 +129,16 @@ def programs_of(guest: Guest) -> list[api.ProgramStatus]:
     ]
 
 
+def devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
+    """The USB devices that a sandbox has."""
+    desk = viewer.devices
+    return [
+        f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
+        for holding in (() if desk is None else desk.holdings())
+        if holding.lease.id == lease
+    ]
+
+
 def _sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
     lease = guest.lease
     record = viewer.record(lease.record)
@@ -141,6 +151,7 @@ def _sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
         state="starting" if guest.agent is None else "running",
         since=guest.since,
         programs=programs_of(guest),
+        devices=devices_of(viewer, lease.id),
     )
 
 

@@ -61,7 +61,7 @@ from broker.wayland.protocol.serials import Serials
 from broker.wayland.protocol.wire import Fd, ProtocolFault
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from broker.wayland.scene import commit, label
+from broker.wayland.scene import buffer_part, commit, label
 from broker.wayland.scene.frame import Edges, LabelPicture, Palette
 from broker.wayland.scene.geometry import Rect
 
@@ -98,6 +98,9 @@ class WaylandFilter(ObjectTable):
     ``fault`` is set when the connection is over; ``down`` then ends with the
     client's error and goes out before the socket closes.
     """
+
+    crops_by_buffer = False
+    """This compositor ignores where a viewport's source begins (``begin`` looks)."""
 
     def __init__(
         self,
@@ -187,6 +190,8 @@ class WaylandFilter(ObjectTable):
                 hint="windows are only shown in frames; use a compositor that has them "
                 "(sway, labwc, niri, KWin, GNOME and weston do)",
             )
+
+        self.crops_by_buffer = buffer_part.needed(first)
 
         def bind(interface: str, version: int) -> int:
             """The id of ours; 0 for what the compositor has not."""

@@ -153,7 +153,8 @@ class Buffer(ProtocolObject):
     """
 
     __slots__ = (
-        *("doomed", "height", "holds", "mapping", "offset", "pool", "stride", "width"),
+        *("doomed", "form", "height", "holds", "mapping", "offset", "part", "pool"),
+        *("stride", "width"),
     )
 
     def __init__(self, interface: str, version: int) -> None:
@@ -164,8 +165,21 @@ class Buffer(ProtocolObject):
         self.stride = 0
         self.pool: Pool | None = None
         self.mapping: Mapping | None = None
+        self.form = 0
         self.holds = 0
         self.doomed = False
+        self.part: BufferPart | None = None
+
+
+class BufferPart(ProtocolObject):
+    """A wl_buffer of ours that shows the pixels ``rect`` of a client's one."""
+
+    __slots__ = ("buffer", "rect")
+
+    def __init__(self, buffer: Buffer, rect: Rect) -> None:
+        super().__init__("wl_buffer", 1)
+        self.buffer = buffer
+        self.rect = rect
 
 
 class Region(ProtocolObject):
@@ -193,10 +207,13 @@ class Surface(ProtocolObject):
 
     ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
     that part's origin counts as lying: events get it added, positions are
-    corrected by it.  ``hot``: by how much a drag icon was moved.
+    corrected by it.  ``hot``: by how much a drag icon was moved.  ``attached`` is what
+    the client attached last, ``part`` what of it the compositor got, if not all, and
+    ``stale`` says that the next picture needs another part.
     """
 
     __slots__ = (
+        "attached",
         "cached",
         "children",
         "constraint",
@@ -212,10 +229,12 @@ class Surface(ProtocolObject):
         "input",
         "opaque",
         "outputs",
+        "part",
         "pending",
         "relayout",
         "role",
         "shape",
+        "stale",
         "sub",
         "view",
         "viewport",
@@ -235,6 +254,9 @@ class Surface(ProtocolObject):
         self.shape = (1, 0)
         self.extent: tuple[int, int] | None = None
         self.crop: Rect | None = None
+        self.attached: Buffer | None = None
+        self.part: Rect | None = None
+        self.stale = False
         self.cx = 0
         self.cy = 0
         self.view: View | None = None

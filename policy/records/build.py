@@ -19,16 +19,20 @@ from policy.records.field_types import Path as KeyPath
 from policy.records.model import (
     STRIP_PIXELS,
     Audio,
+    Bwrap,
     CidPeer,
     Clipboard,
     External,
     HostRecord,
     HybridPeer,
     Label,
+    Launch,
     LibvirtPeer,
     Limits,
     MicroVM,
+    Podman,
     Record,
+    SharedBox,
     Transfer,
     UnixPeer,
     ViewerRecord,
@@ -263,7 +267,7 @@ def _with_parents(draft: Draft, parents: Sequence[Draft]) -> Taken:
     for table in TABLES:
         for field in table.fields:
             key = f"{table.name}.{field.key}" if table.name else field.key
-            if {field.only, table.only} - {"", kind}:
+            if table.only not in {"", kind} or not field.belongs_to(kind):
                 continue  # of another kind of launch, inherited
             if key in merged:
                 ordered[key] = merged[key]
@@ -305,7 +309,7 @@ class _Checks:
             return  # it was refused: what belongs to it is not known
         kind = self.taken[KIND_KEY]
         for field in LAUNCH.fields:
-            if field.only not in {"", kind} and field.key in self._table("launch"):
+            if not field.belongs_to(kind) and field.key in self._table("launch"):
                 self._at(
                     ("launch", field.key),
                     f"'{field.key}' has no meaning for kind = \"{kind}\"",
@@ -430,20 +434,50 @@ def _audio(taken: Taken) -> Audio:
 
 
 def _host(taken: Taken) -> HostRecord:
-    launch: MicroVM | External
-    if taken[KIND_KEY] == PEER.only:
-        launch = External(_peer(taken))
-    else:
-        launch = MicroVM(
-            image=taken["launch.image"],
-            memory_mib=taken["launch.memory"],
-            cpus=taken["launch.cpus"],
-            network=taken["launch.network"],
-            command=taken["launch.command"],
-            boot_deadline=taken["launch.boot_deadline"],
-            packages=tuple(taken["launch.packages"]),
-        )
-    return HostRecord(taken["class"], launch)
+    return HostRecord(taken["class"], _launch(taken))
+
+
+def _launch(taken: Taken) -> Launch:
+    match taken[KIND_KEY]:
+        case "external":
+            return External(_peer(taken))
+        case "bwrap":
+            return Bwrap(taken["launch.command"], *_binds(taken))
+        case "podman":
+            return _podman(taken)
+        case "shared-box":
+            return SharedBox(taken["launch.required"])
+        case _:
+            return MicroVM(
+                image=taken["launch.image"],
+                memory_mib=taken["launch.memory"],
+                cpus=taken["launch.cpus"],
+                network=taken["launch.network"],
+                command=taken["launch.command"],
+                boot_deadline=taken["launch.boot_deadline"],
+                packages=tuple(taken["launch.packages"]),
+            )
+
+
+def _podman(taken: Taken) -> Podman:
+    rootfs = taken.get("launch.rootfs")
+    return Podman(
+        taken["launch.command"],
+        taken.get("launch.container_image"),
+        None if rootfs is None else Path(rootfs),
+        *_binds(taken),
+        memory_mib=taken["launch.memory"],
+        pids=taken["launch.pids"],
+        required=taken["launch.required"],
+    )
+
+
+def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    read_only, read_write = (
+        tuple(Path(path) for path in taken[f"launch.{key}"])
+        for key in ("bind_read_only", "bind_read_write")
+    )
+    return read_only, read_write
 
 
 def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:

@@ -349,7 +349,8 @@ class Field:
 
     ``default`` is written as in the file; None means that there is none, and
     ``default_words`` then says what holds instead.  ``only`` names the value
-    of ``launch.kind`` that the key belongs to.  ``own``: not inherited.
+    of ``launch.kind`` that the key belongs to, ``also`` further ones.  ``own``:
+    not inherited.
     """
 
     key: str
@@ -360,6 +361,11 @@ class Field:
     required: bool = False
     only: str = ""
     own: bool = False
+    also: tuple[str, ...] = ()
+
+    def belongs_to(self, kind: str) -> bool:
+        """Whether it has a meaning where ``launch.kind`` is ``kind``."""
+        return not self.only or kind in {self.only, *self.also}
 
 
 @dataclass(frozen=True)

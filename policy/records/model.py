@@ -145,6 +145,39 @@ class MicroVM:
 
 
 @dataclass(frozen=True)
+class Bwrap:
+    """A box of namespaces on this machine's own programs, by bubblewrap."""
+
+    command: tuple[str, ...]
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Podman:
+    """A container of Podman.  ``image`` or ``rootfs``, or neither: others start it.
+
+    ``required``: one with its annotation does not start without its lease.
+    """
+
+    command: tuple[str, ...]
+    image: str | None = None
+    rootfs: Path | None = None
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+    memory_mib: int = 768
+    pids: int = 512
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class SharedBox:
+    """A box of toolbox or distrobox: a label and no boundary."""
+
+    required: bool = False
+
+
+@dataclass(frozen=True)
 class HybridPeer:
     """A machine behind a hybrid-vsock socket."""
 
@@ -179,12 +212,22 @@ class External:
     peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer
 
 
+Launch = MicroVM | External | Bwrap | Podman | SharedBox
+
+
 @dataclass(frozen=True)
 class HostRecord:
     """What the host's side needs to know of a sandbox."""
 
     sandbox_class: SandboxClass
-    launch: MicroVM | External
+    launch: Launch
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The program that it starts by itself; empty where others start it."""
+        if isinstance(self.launch, MicroVM | Bwrap | Podman):
+            return self.launch.command
+        return ()
 
 
 @dataclass(frozen=True)

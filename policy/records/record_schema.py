@@ -150,6 +150,27 @@ LABEL = Table(
 
 _VM = "microvm"
 _EXTERNAL = "external"
+_BWRAP = "bwrap"
+_PODMAN = "podman"
+_SHARED = "shared-box"
+_CONTAINER_IMAGE = Pattern(
+    "a reference as localhost/debian:12, of at most 255 characters",
+    "[a-z0-9][A-Za-z0-9./:@_-]*",
+    255,
+)
+_PATHS = Words(
+    SocketPath(limits.BIND_PATH_BYTES),
+    f"an array of up to {limits.BINDS} absolute paths",
+    0,
+    limits.BINDS,
+    unique=True,
+)
+
+
+def _bind(key: str, words: str) -> Field:
+    text = f"Files and directories of the host's that it sees at the same path {words}"
+    return Field(key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN,))
+
 
 LAUNCH = Table(
     "launch",
@@ -160,6 +181,14 @@ LAUNCH = Table(
             Choice(
                 {
                     _VM: "a micro VM that Vitrail starts",
+                    _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
+                    "own programs and a home of its own; no network",
+                    _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
+                    "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
+                    "of 'brokerctl launcher install podman'",
+                    _SHARED: "a box of toolbox or distrobox, which shares the home "
+                    "directory and the host's sockets: its windows have a label, and "
+                    "there is no boundary",
                     _EXTERNAL: "started by another program, which takes a lease with "
                     "'brokerctl lease acquire'; recognised by [peer]",
                 }
@@ -192,9 +221,11 @@ LAUNCH = Table(
         Field(
             "memory",
             MemoryAmount(*limits.MEMORY_MIB),
-            "Memory of the machine.",
+            "Memory of the machine; of a container, where the user's control groups "
+            "can limit it.",
             default=768,
             only=_VM,
+            also=(_PODMAN,),
         ),
         Field("cpus", Whole(*limits.CPUS), "Virtual processors.", default=1, only=_VM),
         Field(
@@ -222,6 +253,7 @@ LAUNCH = Table(
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
             only=_VM,
+            also=(_BWRAP, _PODMAN),
         ),
         Field(
             "boot_deadline",
@@ -229,6 +261,40 @@ LAUNCH = Table(
             "How long the guest's agent may take to answer.",
             default=90,
             only=_VM,
+        ),
+        Field(
+            "container_image",
+            _CONTAINER_IMAGE,
+            "The image of the container, in the user's own store: it is never pulled.",
+            default_words="none; 'brokerctl run' needs this or `rootfs`",
+            only=_PODMAN,
+        ),
+        Field(
+            "rootfs",
+            SocketPath(limits.BIND_PATH_BYTES),
+            "A directory that is the container's root, in place of an image.",
+            default_words="none",
+            only=_PODMAN,
+        ),
+        _bind("bind_read_only", "and cannot change."),
+        _bind("bind_read_write", "and can change."),
+        Field(
+            "pids",
+            Whole(*limits.CONTAINER_PIDS),
+            "Processes of the container, where the user's control groups can limit "
+            "them.",
+            default=512,
+            only=_PODMAN,
+        ),
+        Field(
+            "required",
+            YesNo(),
+            "Whether a container that is started with this record's annotation is "
+            "stopped from starting when it cannot have its lease.  Otherwise it "
+            "starts without display and sound.",
+            default=False,
+            only=_PODMAN,
+            also=(_SHARED,),
         ),
     ),
 )

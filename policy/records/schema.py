@@ -119,7 +119,8 @@ def _field_lines(field: Field) -> Iterator[str]:
         yield f"* value: {field.kind.words}"
     yield f"* default: {_default(field)}"
     if field.only:
-        yield f'* only with `launch.kind = "{field.only}"`'
+        kinds = " or ".join(f'`"{kind}"`' for kind in (field.only, *field.also))
+        yield f"* only with `launch.kind` = {kinds}"
     yield ""
 
 

@@ -158,7 +158,7 @@ async def test_a_dragged_file_is_refused_and_its_name_is_not_read():
                 asked.append(sum(e[2] == "send" for e in r.events))
                 return last
 
-            end = red(c, act, b"text/uri-list", TEXT)
+            end = red(c, act, b"x-special/gnome-copied-files", TEXT)
             trio.from_thread.run(it.record_after, 0)
             return end, asked[0], shown(c)
 

@@ -34,7 +34,7 @@ async def test_a_title_that_names_every_class_hides_no_other_device(monkeypatch)
     """The broker refused the whole list then, and its attachments ended."""
     async with service(monkeypatch) as place:
         plug(place.root, "2-2", raw=descriptors(*EVERY_CLASS))
-        place.look()
+        await place.look()
         client = await place.connect()
         found = (await client.devices()).devices
         assert [item.port for item in found] == ["2-1", "2-2"]

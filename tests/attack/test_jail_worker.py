@@ -7,6 +7,8 @@ can get nothing else: no file, no socket, no process, no network, no code.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,38 @@ def check_walls(pid: int) -> None:
     assert status["Seccomp"] == "2"
     assert status["NoNewPrivs"] == "1"
     assert status["NSpid"].split()[-1] == "1"
+
+
+# In a process of its own: a filter cannot be taken off again.
+UNDER_THE_FILTER = """
+import ctypes, os
+from broker.core import limits
+from broker.launch.process import seccomp
+from broker.worker.pipe_writer import PipeWriter
+from broker.worker.wayland.waypipe_memory import StreamMachine
+
+program = seccomp.worker_filter()
+ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+read, write = os.pipe()
+seccomp.install(program)
+machine = StreamMachine()
+pool = machine.admit_pool(machine.file(4 << 20), 4 << 20)
+pool.refresh(1 << 20, 1 << 20)
+assert machine.touched == 1 << 20, machine.touched
+writer = PipeWriter(write)
+assert writer.take(b"pasted") == 6
+writer.push()
+assert os.read(read, 10) == b"pasted"
+print("worked")
+"""
+
+
+def test_what_a_worker_does_with_memory_and_pipes_works_under_its_filter():
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_THE_FILTER],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.stdout == "worked\n", done.stderr

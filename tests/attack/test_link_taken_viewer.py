@@ -37,7 +37,7 @@ class Launcher:
     def __init__(self):
         self.machines = []
 
-    async def __call__(self, sandbox, record, closed, progress):
+    async def __call__(self, sandbox, record, closed, progress, changes=None):
         await trio.lowlevel.checkpoint()
         self.machines.append(PaperMachine())
         return self.machines[-1]

@@ -13,16 +13,12 @@ import os
 import pytest
 import trio
 
-from broker.core.errors import SetupError
+from broker.core.errors import RefusedError, SetupError
 from tests.kit.usb.vms import eventually, usb_machines
 from tests.kit.vm.machines import vm_tools
 from tests.kit.vm.tinyguest import ordinary_user
 
-_UNFINISHED = pytest.mark.skipif(
-    not os.environ.get("VITRAIL_UNFINISHED"),
-    reason="has not passed yet; VITRAIL_UNFINISHED=1 runs it",
-)
-pytestmark = [_UNFINISHED, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 _RECORDS = """\
 [[device]]
@@ -30,8 +26,8 @@ name = "sticks"
 sandboxes = ["app"]
 with-interface = { op = "match-all", values = ["08:*:*"] }
 """
-_DAEMON = "PYTHONPATH=/srv python3 -m broker.programs.devices --user vit --records /run/devices.toml"
 _SHIM = "setsid python3 /srv/shims/vitrail_devices.py >/tmp/shim.log 2>&1 &"
+_DRIVER = "basename $(readlink /sys/bus/usb/devices/2-1/driver)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,124 +39,153 @@ def _machine():
         pytest.skip(f"needs a micro VM: {error}")
 
 
-async def start_service(host, source: str) -> None:
-    await host.guest.write("/run/devices.toml", _RECORDS, user="root")
-    await host.guest.run(
-        f"setsid {_DAEMON} --source {source} >/tmp/daemon.log 2>&1 & echo $! >/run/daemon.pid",
-        user="root",
-    )
-    await eventually(host.guest, "grep ready /tmp/daemon.log", deadline=240)
+class World:
+    """The host VM, the sibling, a stick."""
 
+    def __init__(self, host, app, image):
+        self.host, self.app, self.image = host, app, image
+        self.digest = hashlib.sha256(image.read_bytes()).hexdigest()
 
-async def in_port(host, port: str):
-    """The item of a port, once it is listed."""
-    with trio.fail_after(20):
-        while True:
-            for item in (await host.devices())["devices"]:
-                if item["port"] == port:
-                    return item
+    async def attach(self, hand):
+        """The stick is a disk of the sibling; gives the attachment's name."""
+        item = await hand.ask("port", port="2-1", state="plugged")
+        made = await hand.ask("hold", number=item["number"])
+        await eventually(self.app, "test -b /dev/sda")
+        print(f"attached in {made['seconds']:.3f} s")
+        return made["attachment"]
 
+    async def no_disk(self):
+        await eventually(self.app, "! test -e /dev/sda")
 
-async def not_in_port(host, port: str) -> None:
-    with trio.fail_after(20):
-        while any(i["port"] == port for i in (await host.devices())["devices"]):
-            pass
-
-
-async def descriptors_of(host) -> int:
-    return int(
-        await host.guest.run("ls /proc/$(cat /run/daemon.pid)/fd | wc -l", user="root")
-    )
+    async def descriptors(self):
+        count = "ls /proc/$(cat /run/daemon.pid)/fd | wc -l"
+        return int(await self.host.guest.run(count, user="root"))
 
 
 async def test_stick_travels_to_a_sibling_and_back(tmp_path):
     image = tmp_path / "stick.img"
     image.write_bytes(os.urandom(16 << 20))
-    digest = hashlib.sha256(image.read_bytes()).hexdigest()
     async with usb_machines() as (host, app, _lab):
-        await start_service(host, "kernel")
+        world = World(host, app, image)
+        await host.start_service(_RECORDS, "--source", "kernel")
         await app.run(_SHIM, user="root")
+        async with host.hand() as hand:
+            await seen_and_bounded(world, hand)
+            await attached_and_detached(world, hand)
+            await pulled_out_while_it_is_read(world, hand)
+            await swapped_in_its_port(world, hand)
+            await plugged_too_often(world, hand)
+            await world.attach(hand)
+        await owner_was_killed(world)
+        await service_is_killed(world)
 
-        # Seen, described, bounded by the records.
-        await host.stick("s1", 1, image)
-        stick = await in_port(host, "2-1")
-        assert stick["device_id"] == "46f4:0001"
-        assert stick["interfaces"] == ["08:06:50"]
-        assert stick["sandboxes"] == ["app"]
-        await host.plug("usb-kbd", "k1", 2)
-        keyboard = await in_port(host, "1-2")
-        assert keyboard["interfaces"] == ["03:01:01"]
-        assert keyboard["sandboxes"] == []
-        await host.hold("1-2", "keyboard")
-        refused = await host.said("keyboard", "refused")
-        assert "records let no such device" in refused["message"]
 
-        # Attached: the sibling reads the same bytes.
-        await host.hold("2-1", "first")
-        print(await host.said("first", "attached"))
-        await eventually(app, "test -b /dev/sda")
-        read = await app.run("sha256sum /dev/sda", user="root")
-        assert read.split()[0] == digest
-        # And this machine has no disk of it, at any time.
-        assert "usbip-host" in (await in_port(host, "2-1"))["driver"]
+async def seen_and_bounded(world, hand):
+    host = world.host
+    await host.stick("s1", 1, world.image)
+    stick = await hand.ask("port", port="2-1")
+    assert stick["device_id"] == "46f4:0001"
+    assert stick["interfaces"] == ["08:06:50"]
+    assert stick["sandboxes"] == ["app"]
+    await host.plug("usb-kbd", "k1", 2)
+    keyboard = await hand.ask("port", port="1-2")
+    assert keyboard["interfaces"] == ["03:01:01"]
+    await host.plug("usb-tablet", "t1", 3)
+    tablet = await hand.ask("port", port="1-3")
+    assert tablet["interfaces"] == ["03:00:00"]
+    # Two configurations: the interfaces of both are listed.
+    await host.plug("usb-net", "n1", 4)
+    network = await hand.ask("port", port="1-4")
+    assert len(network["interfaces"]) > 3
+    for item in (keyboard, tablet, network):
+        assert item["sandboxes"] == []
+        with pytest.raises(RefusedError, match="records let no such device"):
+            await hand.ask("hold", number=item["number"])
 
-        # Detached and attached again.
-        await host.signal("first", "TERM")
-        print(await host.said("first", "detached"))
-        await eventually(app, "! test -e /dev/sda")
-        assert (await in_port(host, "2-1"))["state"] == "plugged"
-        await host.hold("2-1", "second")
-        await host.said("second", "attached")
-        await eventually(app, "test -b /dev/sda")
 
-        # Pulled out while it is read.
-        await app.run(
-            "setsid dd if=/dev/sda of=/dev/null bs=4k iflag=direct >/tmp/dd.log 2>&1 &",
-            user="root",
-        )
-        await host.unplug_stick("s1")
-        ended = await host.said("second", "ended")
-        assert "unplugged" in ended["reason"]
-        await eventually(app, "! test -e /dev/sda")
-        await eventually(app, "grep -q 'rror' /tmp/dd.log")
-        await not_in_port(host, "2-1")
+async def attached_and_detached(world, hand):
+    first = await world.attach(hand)
+    read = await world.app.run("sha256sum /dev/sda", user="root")
+    assert read.split()[0] == world.digest
+    stick = await hand.ask("port", port="2-1")
+    assert (stick["state"], stick["driver"]) == ("attached", "usbip-host")
+    await hand.ask("detach", attachment=first)
+    await world.no_disk()
+    assert (await hand.ask("port", port="2-1"))["state"] == "plugged"
 
-        # Back in the same port, another device: what was decided about the
-        # first is not for this one.
-        await host.stick("s2", 1, image, serial="B2")
-        swapped = await in_port(host, "2-1")
-        assert swapped["number"] != stick["number"]
-        await host.hold("2-1", "stale", "app", str(stick["number"]))
-        stale = await host.said("stale", "refused")
-        assert "unplugged or has changed" in stale["message"]
 
-        # The owner is killed: nothing stays attached, nothing is bound to none.
-        await host.hold("2-1", "third")
-        await host.said("third", "attached")
-        await eventually(app, "test -b /dev/sda")
-        await host.signal("third", "KILL")
-        await eventually(app, "! test -e /dev/sda")
-        await eventually(
-            host.guest,
-            "test $(basename $(readlink /sys/bus/usb/devices/2-1/driver)) = usb",
-        )
-        assert (await in_port(host, "2-1"))["state"] == "plugged"
+async def pulled_out_while_it_is_read(world, hand):
+    second = await world.attach(hand)
+    await world.app.run(
+        "setsid dd if=/dev/sda of=/dev/null bs=4k iflag=direct >/tmp/dd.log 2>&1 &",
+        user="root",
+    )
+    await world.host.unplug_stick("s1")
+    assert await hand.ended(second) == "unplugged"
+    await world.no_disk()
+    await eventually(world.app, "grep -q 'rror\\|No such' /tmp/dd.log")
+    await hand.ask("port", port="2-1", empty=True)
 
-        # Plugged in and out as fast as QEMU can: no growth, and held.
-        before = await descriptors_of(host)
-        for number in range(30):
-            await host.plug("usb-kbd", f"f{number}", 3)
-            await host.unplug(f"f{number}")
-        await eventually(host.guest, "grep 'plugged too often' /tmp/daemon.log")
-        assert await descriptors_of(host) <= before
 
-        # The same with udevd's events.
+async def swapped_in_its_port(world, hand):
+    """A verdict about one device is not about the next one in its port."""
+    await world.host.stick("s2", 1, world.image, serial="B2")
+    before = (await hand.ask("port", port="2-1"))["number"]
+    await world.host.unplug_stick("s2")
+    await hand.ask("port", port="2-1", empty=True)
+    await world.host.stick("s3", 1, world.image, serial="B2")
+    assert (await hand.ask("port", port="2-1"))["number"] != before
+    with pytest.raises(RefusedError, match="unplugged or has changed"):
+        await hand.ask("hold", number=before)
+    await world.no_disk()
+
+
+async def plugged_too_often(world, hand):
+    """As fast as QEMU can: no descriptor more, and the port is held."""
+    before = await world.descriptors()
+    for number in range(30):
+        await world.host.plug("usb-kbd", f"f{number}", 5)
+        await world.host.unplug(f"f{number}")
+    problem = await hand.ask("problem", text="plugged too often")
+    assert "1-5" in problem
+    assert await world.descriptors() <= before
+
+
+async def owner_was_killed(world):
+    """With the stick attached: nothing stays with the guest or is bound to none."""
+    await world.no_disk()
+    await eventually(world.host.guest, f"test $({_DRIVER}) = usb")
+
+
+async def service_is_killed(world):
+    """Its next start takes back what it left; strict, and with udevd's events."""
+    host = world.host
+    async with host.hand() as hand:
+        await world.attach(hand)
+        await host.kill_service()
+        # The kernels go on speaking.
+        assert (await host.guest.run(_DRIVER)).strip() == "usbip-host"
         await host.guest.run(
-            "kill $(cat /run/daemon.pid); mkdir -p /run/udev; /lib/systemd/systemd-udevd --daemon",
-            user="root",
+            "mkdir -p /run/udev; /lib/systemd/systemd-udevd --daemon", user="root"
         )
-        await start_service(host, "udev")
-        await host.plug("usb-tablet", "t1", 4)
-        tablet = await in_port(host, "1-4")
-        assert tablet["interfaces"] == ["03:00:00"]
-        assert tablet["sandboxes"] == []
+        await host.start_service("strict = true\n" + _RECORDS, "--source", "udev")
+        await world.no_disk()
+        assert (await host.guest.run(_DRIVER)).strip() == "usb"
+    async with host.hand() as hand:
+        taken_back = await hand.ask("port", port="2-1", state="plugged")
+        assert not taken_back["authorized"]
+        await node_without_a_driver(world, hand)
+
+
+async def node_without_a_driver(world, hand):
+    """What QEMU is given: open, and no driver of this machine ever bound to it."""
+    await world.host.stick("s4", 2, world.image)
+    stick = await hand.ask("port", port="2-2")
+    assert not stick["authorized"]
+    made = await hand.ask("node", number=stick["number"])
+    assert bytes.fromhex(made["descriptors"])[8:12] == b"\xf4\x46\x01\x00"
+    stick = await hand.ask("port", port="2-2", state="attached")
+    assert (stick["driver"], stick["authorized"]) == ("", True)
+    await world.host.guest.run("ls -d /sys/bus/usb/devices/2-2:1.0")
+    await hand.ask("detach", attachment=made["attachment"])
+    assert not (await hand.ask("port", port="2-2", state="plugged"))["authorized"]

@@ -18,8 +18,9 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.devices import messages
 from broker.host.devices import client as device_client
 from broker.host.devices import monitor, usbip
+from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
-from broker.host.devices.service import Service, listen
+from broker.host.devices.service import Service
 from broker.host.devices.usbip import Export
 from tests.broker.host.devices.test_sysfs import plug
 from tests.kit.eventually import eventually
@@ -67,8 +68,8 @@ class Place:
         self.watcher = None
         self.nursery = None
 
-    def look(self):
-        self.watcher.look_at_all()
+    async def look(self):
+        await self.watcher.look_at_all()
 
     async def connect(self):
         ended = []
@@ -97,13 +98,17 @@ async def service(monkeypatch, records=_RECORDS):
 
         async def watch(watcher, *, source, task_status):
             place.watcher = watcher
-            watcher.look_at_all()
+            await watcher.look_at_all()
             task_status.started()
             await trio.sleep_forever()
 
         monkeypatch.setattr(monitor, "watch", watch)
         plug(place.root)
-        made = Service(lambda: load_records(folder / "devices.toml"), root=place.root)
+        made = Service(
+            lambda: load_records(folder / "devices.toml"),
+            state=folder / "exported",
+            root=place.root,
+        )
         with listen(place.path, os.getuid()) as listener:
             async with trio.open_nursery() as nursery:
                 place.nursery = nursery
@@ -196,7 +201,7 @@ async def test_unplugged_device_ends_the_attachment(monkeypatch):
         with here, there:
             made = await client.export(await number(client), "work", "lease", here)
             shutil.rmtree(place.root / "2-1")
-            place.look()
+            await place.look()
             await eventually(lambda: client.ended_ones)
         assert client.ended_ones == [(made.attachment, "unplugged")]
         assert (await client.devices()).devices == []
@@ -221,7 +226,7 @@ async def test_swap_in_the_port_between_verdict_and_handing_over_is_refused(
         stale = await number(client)
         shutil.rmtree(place.root / "2-1")
         plug(place.root, number=6)
-        place.look()
+        await place.look()
         here, there = socket.socketpair()
         with here, there:
             with pytest.raises(RefusedError, match="unplugged or has changed"):
@@ -277,7 +282,7 @@ async def test_malformed_devices_are_named_and_never_handed_over(monkeypatch):
     async with service(monkeypatch) as place:
         client = await place.connect()
         plug(place.root, port="2-2", raw=descriptors(KEYBOARD)[:-2])
-        place.look()
+        await place.look()
         found = await client.devices()
         assert [item.port for item in found.devices] == ["2-1"]
         assert found.problems[0].startswith("port 2-2: ")

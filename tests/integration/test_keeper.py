@@ -178,12 +178,12 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
 SCRIPT = """
 import os, socket, sys, time
 from broker.ipc import fdpass, worker
-from broker.launch.process import jail
+from broker.launch.process import jail, seccomp
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 def inside(achieved):
-    jail.lock()
+    seccomp.lock_worker()
     {attack}
     time.sleep(1000)
 jailed = jail.fork_jailed(inside, [theirs.fileno()])

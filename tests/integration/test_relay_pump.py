@@ -12,13 +12,13 @@ import signal
 import socket
 import sys
 
-import pyseccomp
 import pytest
 import trio
 import trio.testing
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.libseccomp import seccomp as pyseccomp
 from broker.launch.process.spawn import spawn
 from broker.relay import process
 from broker.relay.client import Pump

@@ -191,7 +191,7 @@ async def test_a_helper_that_cannot_be_written_down_is_not_left_running(monkeypa
         seen.append(pid)
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(identity, "_start_time", full)
+    monkeypatch.setattr(identity, "start_time", full)
     with pytest.raises(OSError, match="Too many open files"):
         identity.spawn_helper("sleeper", ["sleep", "60"])
     assert not os.path.exists(f"/proc/{seen[0]}")

@@ -1,8 +1,8 @@
-"""``brokerctl run --bwrap``: a program of this machine's in a box, without a record.
+"""``brokerctl run`` of a box: a program of this machine's under bubblewrap.
 
-The record is made for the run: a sandbox of its own with the label "untrusted",
-windows and sound through the filters, and nothing else.  The rules are asked about
-it as about any other.
+Without a record (``--bwrap``) one is made for the run: a sandbox of its own with the
+label "untrusted", windows and sound through the filters, and nothing else.  The rules
+are asked about it as about any other.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -21,13 +21,20 @@ from broker.cli import render
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.control.api import LeaseItem, LeaseRequest
-from broker.core.errors import SetupError, UpstreamError
+from broker.control.api import (
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
+)
+from broker.control.client import Client
+from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import HeldBox, start_held
+from broker.launch.process.spawn import Child
 from broker.services.link.role import role_here
 from policy.records.loader import FOLDER
+from policy.records.model import Bwrap, Record
 
 _RECORD = """\
 # Made by 'brokerctl run --bwrap', and removed when that ends.
@@ -41,67 +48,128 @@ colour = "red"
 playback = "allow"
 microphone = "deny"
 [launch]
-kind = "external"
-[peer]
-unix = "{sockets}"
+kind = "bwrap"
 """
-_SOCKET_SECONDS = 10.0
-_LOOK_SECONDS = 0.005
+_NOT_YET = Path("/nonexistent")
+"""In place of the sockets' directory until the broker has made it."""
+_END_SECONDS = 5.0
 _READ_BYTES = 65536
 
 
 def run_box(argv: Sequence[str], *, quiet: bool, as_json: bool) -> int:
-    """Run it to its end; returns its exit code, 128 and more for a signal."""
+    """Run a program without a record to its end.
+
+    Returns its exit code, 128 and more for a signal.
+    """
     name = f"box-{secrets.token_hex(3)}"
-    code = trio.run(_run, name, tuple(argv), Steps(quiet=quiet, as_json=as_json))
+    steps = Steps(quiet=quiet, as_json=as_json)
+    code = trio.run(_run_unrecorded, name, tuple(argv), steps)
+    return exit_code(name, code, as_json=as_json)
+
+
+def run_recorded(
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+) -> int:
+    """Run a box by its record to its end; returns as ``run_box``."""
+    steps = Steps(quiet=quiet, as_json=as_json)
+    name, code = trio.run(_run_recorded, record, argv, steps)
+    return exit_code(name, code, as_json=as_json)
+
+
+def exit_code(name: str, code: int, *, as_json: bool) -> int:
+    """Print the last line of ``--json``; return the shell's exit code."""
     code = code if code >= 0 else 128 - code
     if as_json:
         render.json_line({"sandbox": name, "code": code})
     return code
 
 
-async def _run(name: str, argv: tuple[str, ...], steps: Steps) -> int:
+async def _run_unrecorded(name: str, argv: tuple[str, ...], steps: Steps) -> int:
+    paths = local_paths()
+    words, files = with_files(argv, Path.cwd())
+    async with steps.shown():
+        await ensure_broker(paths)
+        with _made_record(paths, name):
+            box = _box(words, files)
+            return (await _leased(paths, name, box, steps))[1]
+
+
+async def _run_recorded(
+    record: Record, argv: Sequence[str] | None, steps: Steps
+) -> tuple[str, int]:
+    paths = local_paths()
+    launch = record.host.launch
+    assert isinstance(launch, Bwrap)
+    home = None
+    if record.host.sandbox_class != "disposable":
+        home = paths.state / "homes" / record.name
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with steps.shown():
+        await ensure_broker(paths)
+        box = _box(argv or launch.command, launch.read_only, launch.read_write, home)
+        return await _leased(paths, record.name, box, steps)
+
+
+def local_paths() -> Paths:
+    """Return this user's paths.  Raises SetupError for root and for two machines."""
     refuse_root()
     paths = find_paths()
     if role_here(paths) is not None:
         raise SetupError(
-            "boxes are for one machine, and this is one of two",
+            "boxes and containers are for one machine, and this is one of two",
             hint="'brokerctl run SANDBOX' runs a sandbox of the host's",
         )
-    words, files = with_files(argv, Path.cwd())
-    async with steps.shown():
-        await ensure_broker(paths)
-        with_sockets = _made_record(paths, name)
-        async with with_sockets as sockets, open_client(paths) as client:
-            box = Box(
-                words,
-                sockets,
-                files,
-                language=os.environ.get("LANG") or "C.UTF-8",
-                terminal=os.environ.get("TERM") or "dumb",
-            )
-            held = await start_held(box)
-            try:
-                leased = trio.Event()
+    return paths
 
-                async def told(item: LeaseItem) -> None:
-                    if item.lease is not None:
-                        leased.set()
 
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_output, held, steps)
-                    request = LeaseRequest(
-                        record=name, unix=str(sockets), leader=held.leader
-                    )
-                    nursery.start_soon(client.hold_lease, request, told)
-                    await leased.wait()
-                    await _sockets_there(sockets)
-                    held.release()
-                    code = await held.child.wait()
-                    nursery.cancel_scope.deadline = trio.current_time() + 1
-                return code
-            finally:
+def _box(
+    command: Sequence[str],
+    files: tuple[Path, ...],
+    writable: tuple[Path, ...] = (),
+    home: Path | None = None,
+) -> Box:
+    """A box that learns language and terminal type of the person's environment."""
+    return Box(
+        tuple(command),
+        _NOT_YET,
+        files,
+        writable,
+        home,
+        language=os.environ.get("LANG") or "C.UTF-8",
+        terminal=os.environ.get("TERM") or "dumb",
+    )
+
+
+async def _leased(paths: Paths, record: str, box: Box, steps: Steps) -> tuple[str, int]:
+    """Run a box under a lease; returns the sandbox's name and the exit code."""
+    async with open_client(paths) as client:
+        launch = await client.prepare_launch(
+            LaunchPrepareRequest(record=record, ours=True)
+        )
+        held: HeldBox | None = None
+        try:
+            held = await start_held(replace(box, sockets=Path(launch.directory)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy_output, held.child, steps)
+                await client.bind_launch(
+                    LaunchBindRequest(id=launch.id, leader=held.leader)
+                )
+                held.release()
+                code = await held.child.wait()
+                # What it wrote is still in the pipes; a process that outlived it
+                # and holds them is in its pid namespace, and ends with it.
+                nursery.cancel_scope.deadline = trio.current_time() + 1
+        finally:
+            if held is not None:
                 await held.end()
+            await _end_launch(client, launch.id)
+    return launch.sandbox, code
+
+
+async def _end_launch(client: Client, launch: str) -> None:
+    """Have the launch cleared away now; a broker that is gone does it later."""
+    with trio.move_on_after(_END_SECONDS, shield=True), suppress(VitrailError):
+        await client.end_launch(LaunchEndRequest(id=launch))
 
 
 def with_files(
@@ -127,9 +195,9 @@ def with_files(
     return tuple(words), tuple(files)
 
 
-@asynccontextmanager
-async def _made_record(paths: Paths, name: str) -> AsyncIterator[Path]:
-    """The directory of the box's sockets, with a record that names it."""
+@contextmanager
+def _made_record(paths: Paths, name: str) -> Iterator[None]:
+    """A record for as long as we live."""
     folder = paths.runtime / "boxes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     base = folder / name
@@ -139,23 +207,21 @@ async def _made_record(paths: Paths, name: str) -> AsyncIterator[Path]:
         record = paths.runtime / FOLDER / f"{name}.toml"
         record.parent.mkdir(mode=0o700, exist_ok=True)
         record.touch(mode=0o600, exist_ok=False)
-        record.write_text(_RECORD.format(sockets=base))
-        yield base
+        record.write_text(_RECORD)
+        yield
     finally:
         _clear(paths, base)
         os.close(held)
 
 
 def _taken(paths: Paths, folder: Path, base: Path) -> int:
-    """Make and lock a box's directory, with no other run sweeping meanwhile."""
+    """Make and lock a box's lock file, with no other run sweeping meanwhile."""
     turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         _sweep(paths, folder)
-        # Beside the directory: the broker locks that itself, for the lease.
         held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
-        base.mkdir(mode=0o700)
     finally:
         os.close(turn)
     return held
@@ -180,7 +246,6 @@ def _sweep(paths: Paths, folder: Path) -> None:
 def _clear(paths: Paths, base: Path) -> None:
     with suppress(FileNotFoundError):
         (paths.runtime / FOLDER / f"{base.name}.toml").unlink()
-    shutil.rmtree(base, ignore_errors=True)
     with suppress(FileNotFoundError):
         _lock(base).unlink()
 
@@ -189,22 +254,10 @@ def _lock(base: Path) -> Path:
     return base.with_suffix(".lock")
 
 
-async def _sockets_there(sockets: Path) -> None:
-    """Wait until the lease's sockets can be connected to."""
-    with trio.move_on_after(_SOCKET_SECONDS):
-        while not (sockets / "wayland-0").exists():  # noqa: ASYNC110 -- no event
-            await trio.sleep(_LOOK_SECONDS)
-        return
-    raise UpstreamError(
-        "the broker has made no display socket for the box",
-        hint="'brokerctl logs' and 'brokerctl status' say more",
-    )
-
-
-async def _output(held: HeldBox, steps: Steps) -> None:
+async def copy_output(child: Child, steps: Steps) -> None:
     """Pass on its output, escaped where a person reads it."""
     async with trio.open_nursery() as nursery:
-        for pipe in (held.child.popen.stdout, held.child.popen.stderr):
+        for pipe in (child.popen.stdout, child.popen.stderr):
             assert pipe is not None
             nursery.start_soon(_copy, pipe.fileno(), steps)
 

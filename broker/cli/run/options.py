@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import rich_click as click
+from typing_extensions import override
 
 from broker.cli.run import terminal
 
@@ -91,6 +93,84 @@ _OPTIONS = (
     ),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
     click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+)
+
+
+class ChangeFields(TypedDict):
+    """The fields of a RunRequest that change a machine for one start."""
+
+    memory_mib: int | None
+    cpus: int | None
+    network: Literal["none", "user"] | None
+    image: str | None
+
+
+@dataclass(frozen=True)
+class ChangeWords:
+    """The values given for the options; None leaves the record's."""
+
+    memory_mib: int | None
+    cpus: int | None
+    network: Literal["none", "user"] | None
+    image: str | None
+
+    def fields(self) -> ChangeFields:
+        """The fields of the request."""
+        return ChangeFields(
+            memory_mib=self.memory_mib,
+            cpus=self.cpus,
+            network=self.network,
+            image=self.image,
+        )
+
+
+class _Memory(click.ParamType[int]):
+    """An amount of memory as a record has it, in MiB."""
+
+    name = "amount"
+
+    @override
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        found = re.fullmatch(r"([1-9][0-9]{0,6})(M|MiB|G|GiB)?", str(value))
+        if found is None:
+            self.fail(f"{str(value)!r} is not an amount: 768M, 2G", param, ctx)
+        return int(found[1]) * (1024 if (found[2] or "").startswith("G") else 1)
+
+
+def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options that change a machine for one start, as ``changes``."""
+
+    @functools.wraps(function)
+    def wrapper(
+        *,
+        memory: int | None,
+        cpus: int | None,
+        network: Literal["none", "user"] | None,
+        image: str | None,
+        **others: object,
+    ) -> None:
+        function(changes=ChangeWords(memory, cpus, network, image), **others)
+
+    for option in reversed(_CHANGES):
+        option(wrapper)
+    return wrapper
+
+
+_CHANGES = (
+    click.option(
+        "--memory", type=_Memory(), help="For this start: at most the record's."
+    ),
+    click.option(
+        "--cpus", type=click.IntRange(1), help="For this start: at most the record's."
+    ),
+    click.option(
+        "--network",
+        type=click.Choice(["none", "user"]),
+        help="For this start: user only where the record has it.",
+    ),
+    click.option("--image", metavar="IMAGE", help="For this start: another image."),
 )
 
 

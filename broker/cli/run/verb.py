@@ -18,10 +18,16 @@ from broker.cli.policy.records import (
     refuse_broken,
 )
 from broker.cli.run.attached import Attached
-from broker.cli.run.box import run_box
+from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
+from broker.cli.run.container import run_container
 from broker.cli.run.image import ensure_image
-from broker.cli.run.options import StreamWords, options_of_streams
+from broker.cli.run.options import (
+    ChangeWords,
+    StreamWords,
+    options_of_changes,
+    options_of_streams,
+)
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import broker_runs, ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
@@ -31,7 +37,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
-from policy.records.model import Record
+from policy.records.model import Bwrap, Podman, Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -50,6 +56,7 @@ _END_SECONDS = 15.0
     is_flag=True,
     help="Run a program of this machine's in a box, without a record: -- COMMAND…",
 )
+@options_of_changes
 @options_of_streams
 def command(
     sandbox: str,
@@ -59,6 +66,7 @@ def command(
     no_window: bool,
     bwrap: bool,
     words: StreamWords,
+    changes: ChangeWords,
 ) -> None:
     """Run COMMAND (default: the record's own) in SANDBOX.
 
@@ -76,9 +84,23 @@ def command(
     if bwrap:
         if detach:
             raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+        if any(value is not None for value in changes.fields().values()):
+            raise click.UsageError(
+                "--memory, --cpus, --network and --image are for machines, not --bwrap"
+            )
         argv_of_box = [sandbox, *command_words]
         sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
     argv = command_after_dashes(command_words)
+    held = held_record(sandbox)
+    if held is not None:
+        if detach:
+            raise click.UsageError(
+                f"--detach is for machines: 'systemctl --user start "
+                f"vitrail-run@{sandbox}' runs a box or container in the background"
+            )
+        boxed = isinstance(held.host.launch, Bwrap)
+        start = run_recorded if boxed else run_container
+        sys.exit(start(held, argv, quiet=words.quiet, as_json=words.as_json))
     tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
@@ -87,8 +109,20 @@ def command(
         display=not no_window,
         wait=not detach,
         **words.fields(tty=tty, stdin=not detach),
+        **changes.fields(),
     )
     run_request(request, words)
+
+
+def held_record(name: str) -> Record | None:
+    """The record of a box that this command starts itself; None: the broker does."""
+    paths = find_paths()
+    if role_here(paths) is not None:
+        return None
+    record = read_records(paths).records.get(name)
+    if record is None or not isinstance(record.host.launch, Bwrap | Podman):
+        return None
+    return record
 
 
 def run_request(request: RunRequest, words: StreamWords) -> NoReturn:
@@ -135,7 +169,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
         _check_first(request, paths)
     async with steps.shown():
         began = trio.current_time()
-        if record is not None:
+        if record is not None and request.image is None:
             await ensure_image(paths, record, steps)
         began = trio.current_time()
         steps.begin("start the broker")

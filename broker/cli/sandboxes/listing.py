@@ -54,7 +54,7 @@ def _as_json(record: Record, running: list[str]) -> dict[str, object]:
         "colour": record.viewer.label.colour,
         "class": record.viewer.sandbox_class,
         "network": own.network if own else None,
-        "command": list(own.command) if own else None,
+        "command": list(record.host.command) or None,
         "packages": list(own.packages) if own else None,
         "file": str(record.source),
         "running": running,
@@ -70,6 +70,6 @@ def _row(record: Record, running: list[str]) -> tuple[str, ...]:
         printable(f"{label.name} {label.colour}", 60),
         record.viewer.sandbox_class,
         own.network if own else "-",
-        printable(" ".join(own.command), 60) if own else "started by others",
+        printable(" ".join(record.host.command), 60) or "started by others",
         ", ".join(running) or "-",
     )

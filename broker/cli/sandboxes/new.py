@@ -18,7 +18,7 @@ from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from policy.errors import did_you_mean
 from policy.records.loader import FOLDER, parse_record
-from policy.records.model import MicroVM, Record
+from policy.records.model import Record
 
 _DEFAULT = "demo"
 _PROGRAMS = {
@@ -212,8 +212,7 @@ def _write(target: Path, text: str) -> None:
 
 
 def _category(record: Record) -> str:
-    launch = record.host.launch
-    program = launch.command[0] if isinstance(launch, MicroVM) else ""
+    program = next(iter(record.host.command), "")
     if program in _NEED_NETWORK:
         return "Network;WebBrowser;"
     return "System;TerminalEmulator;" if program == "foot" else "Utility;"

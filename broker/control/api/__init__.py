@@ -43,6 +43,10 @@ from broker.control.api.devices import (
     DeviceStatus,
 )
 from broker.control.api.leases import (
+    LaunchAnswer,
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -107,6 +111,10 @@ __all__ = [
     "GrantRevokeRequest",
     "GrantStatus",
     "GrantsAnswer",
+    "LaunchAnswer",
+    "LaunchBindRequest",
+    "LaunchEndRequest",
+    "LaunchPrepareRequest",
     "LeaseItem",
     "LeaseListAnswer",
     "LeaseReleaseRequest",

@@ -20,6 +20,10 @@ from broker.control.api.devices import (
     DevicesAnswer,
 )
 from broker.control.api.leases import (
+    LaunchAnswer,
+    LaunchBindRequest,
+    LaunchEndRequest,
+    LaunchPrepareRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -121,6 +125,22 @@ class BrokerApi(Protocol):
 
     async def machine_event(self, request: MachineEventRequest) -> MachineEventAnswer:
         """A launcher's hook reports a step of a machine of its own."""
+        ...
+
+    async def prepare_launch(
+        self, caller: Caller, request: LaunchPrepareRequest
+    ) -> LaunchAnswer:
+        """Prepare the launch of a container or box."""
+        ...
+
+    async def bind_launch(
+        self, caller: Caller, request: LaunchBindRequest
+    ) -> LeaseItem:
+        """Lease it to its first process; returns when its sockets exist."""
+        ...
+
+    async def end_launch(self, caller: Caller, request: LaunchEndRequest) -> None:
+        """End it; returns when its streams are cut."""
         ...
 
     async def leases(self) -> LeaseListAnswer:

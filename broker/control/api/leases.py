@@ -87,3 +87,35 @@ class LeaseReleaseRequest(ApiRequest, frozen=True, kw_only=True):
     """End a lease and cut its streams; the machine is left alone."""
 
     id: str
+
+
+class LaunchPrepareRequest(ApiRequest, frozen=True, kw_only=True):
+    """Give a sandbox that the caller is about to start its name and directory."""
+
+    record: str
+    sandbox: str | None = None
+    """Its name while it runs; None: the record's, or a fresh one if disposable."""
+    ours: bool | None = None
+    """Whether 'brokerctl stop' is to end its first process, too."""
+
+
+class LaunchAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """A launch that waits for its first process."""
+
+    id: str
+    sandbox: str
+    directory: str
+    """Of its sockets, to be mounted into the sandbox read-only."""
+
+
+class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
+    """Lease a prepared launch to its first process, which has run nothing yet."""
+
+    id: str
+    leader: int
+
+
+class LaunchEndRequest(ApiRequest, frozen=True, kw_only=True):
+    """End a launch, bound or not."""
+
+    id: str

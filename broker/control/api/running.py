@@ -24,6 +24,11 @@ class RunRequest(ApiRequest, frozen=True, kw_only=True):
     """It gets a terminal, of ``rows`` and ``columns``; input comes by RunInput."""
     rows: int | None = None
     columns: int | None = None
+    memory_mib: int | None = None
+    """Of the machine that this starts: at most the record's; so are the next three."""
+    cpus: int | None = None
+    network: str | None = None
+    image: str | None = None
 
 
 class RunInputRequest(ApiRequest, frozen=True, kw_only=True):

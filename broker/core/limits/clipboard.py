@@ -92,3 +92,10 @@ offering the dropped content to its acceptance by the window."""
 CLIPBOARD_MARK_SECONDS = 2.0
 """For a drag over a window whose source's worker has not reported it yet: the two
 are different processes, and either may be heard first."""
+
+CLIPBOARD_FILES = 256
+"""Files of one copy or drag, each an argument of a program in the source; a directory
+is one."""
+
+CLIPBOARD_FILE_CHARS = 4096
+"""The address of one: PATH_MAX of Linux, and rarely a character that is encoded."""

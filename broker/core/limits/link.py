@@ -124,3 +124,6 @@ LINK_LEASES_PER_EPOCH = 65536
 """Leases that end in one epoch: their ids are kept, since none is used twice.
 At the pace of requests that takes half an hour of nothing else; the link is
 then made again."""
+
+LINK_DEVICES = 8
+"""USB devices in one reply: with 256 interfaces each, 30 KiB."""

@@ -180,3 +180,11 @@ WAYLAND_COPIED_BYTES = 512 << 20
 """Memory of ours, for one sandbox, that stands in for shared memory which
 cannot be sealed against shrinking.  Two 4K windows with three buffers each
 are 200 MB."""
+
+LAUNCH_BIND_SECONDS = 120.0
+"""Between the preparation of a launch and its first process: a runtime may unpack
+an image meanwhile.  What comes later is refused."""
+
+LAUNCHES_PENDING = 64
+"""Launches that are prepared and not bound: each has a directory in the runtime
+directory, and a program that prepares and fails leaves it until the time is over."""

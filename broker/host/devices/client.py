@@ -174,6 +174,11 @@ class DeviceClient:
             raise UpstreamError("vitrail-devices gave no device node")
         return made, fd
 
+    async def machine(self, sandbox: str) -> messages.MachineWay:
+        """Return how a sandbox's machine takes a device.  Raises as ``export``."""
+        request = messages.FindMachine(next(self._numbers), sandbox)
+        return (await self._ask(request, messages.MachineWay))[0]
+
     async def detach(self, attachment: str) -> None:
         """Take a device back.  Raises RefusedError, UpstreamError."""
         request = messages.Detach(next(self._numbers), attachment)

@@ -41,28 +41,48 @@ class Watcher:
         self._seen, self._removed, self._malformed = seen, removed, malformed
         self._root = root
         self._known: set[str] = set()
+        self._stale: set[str] = set()
+        self._looking: dict[str, trio.Lock] = {}
 
-    def look_at_all(self) -> None:
+    async def look_at_all(self) -> None:
         """Look at every port: at the start, and after events were lost."""
-        self.look_at([*ports(self._root), *self._known])
+        await self.look_at([*ports(self._root), *self._known])
 
-    def look_at(self, names: Iterable[str]) -> None:
-        """Look at these ports; each once."""
-        for port in dict.fromkeys(names):
+    async def look_at(self, names: Iterable[str]) -> None:
+        """Look at these ports, each once; returns when all were seen."""
+        async with trio.open_nursery() as nursery:
+            for port in dict.fromkeys(names):
+                nursery.start_soon(self._look_at, port)
+
+    async def _look_at(self, port: str) -> None:
+        # guard: one look for many events
+        if port in self._stale:
+            return  # one that has not begun yet
+        self._stale.add(port)
+        # In a thread, one for a port: the kernel reads strings under the device's
+        # lock, which a device that does not answer keeps for seconds.
+        async with self._looking.setdefault(port, trio.Lock()):
+            self._stale.discard(port)
             try:
-                found = describe(port, self._root)
+                found = await trio.to_thread.run_sync(describe, port, self._root)
             except DeviceGoneError:
-                self._known.discard(port)
-                self._removed(port)
-                continue
-            self._known.add(port)
-            if isinstance(found, str):
-                # Nothing about it is known, so nothing may be decided about it.
-                # guard: malformed devices are gone
-                self._removed(port)
-                self._malformed(port, found)
+                self._gone(port)
             else:
-                self._seen(found)
+                self._found(port, found)
+
+    def _gone(self, port: str) -> None:
+        self._known.discard(port)
+        self._removed(port)
+
+    def _found(self, port: str, found: Device | str) -> None:
+        self._known.add(port)
+        if isinstance(found, str):
+            # Nothing about it is known, so nothing may be decided about it.
+            # guard: malformed devices are gone
+            self._removed(port)
+            self._malformed(port, found)
+        else:
+            self._seen(found)
 
 
 def udevd_runs() -> bool:
@@ -125,12 +145,13 @@ async def watch(
     Started when the devices that are there were looked at.
     """
     monitor = Monitor(source)  # before the look: nothing falls in between
-    watcher.look_at_all()
+    await watcher.look_at_all()
     task_status.started()
-    while True:
-        await trio.lowlevel.wait_readable(monitor.fileno())
-        found = monitor.drain()
-        if found is None:
-            watcher.look_at_all()
-        else:
-            watcher.look_at(sorted(found))
+    async with trio.open_nursery() as nursery:
+        while True:
+            await trio.lowlevel.wait_readable(monitor.fileno())
+            found = monitor.drain()
+            if found is None:
+                nursery.start_soon(watcher.look_at_all)
+            elif found:
+                nursery.start_soon(watcher.look_at, sorted(found))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +29,22 @@ from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.devices import messages
 from broker.host.devices.client import SOCKET, DeviceClient, connect
+from broker.host.devices.crosvm import CrosvmDevice
+from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.qemu import QemuDevice
-from broker.launch.microvm.qmp import Qmp
+from broker.host.role import ActiveLease
+from broker.launch.microvm.qmp import Qmp, open_qmp
+from broker.peers.identity import ContainerClaim
 
 _RETRY_SECONDS = 5.0
 _NO_WAY = (
     "load vhci-hcd in the guest and start vitrail_devices.py there; "
     "docs/devices.md says which machines take a device in which way"
+)
+
+_CONTAINER = (
+    "use a VM; or give the node for the container's whole life, outside Vitrail: "
+    "'podman run --device /dev/bus/usb/BUS/NUMBER'"
 )
 
 
@@ -67,13 +76,23 @@ class DeviceHost:
     """What the viewer's part asks about devices."""
 
     def __init__(
-        self, qmp_of: Callable[[LeaseId], Qmp | None], *, path: Path = SOCKET
+        self,
+        qmp_of: Callable[[LeaseId], Qmp | None],
+        *,
+        path: Path = SOCKET,
+        leases: Callable[[], Iterable[ActiveLease]] = tuple,
     ) -> None:
         self._qmp_of = qmp_of
+        self._leases = leases
         self._path = path
         self._client: DeviceClient | None = None
         self._waiting: dict[LeaseId, list[_Waiting]] = {}
         self._attachments: dict[str, Attachment] = {}
+        self._foreign: dict[Path, Qmp] = {}
+        self._foreign_scope = trio.CancelScope(shield=True)
+        self._opening = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+        self._users, self._idle = 0, trio.Event()
         self.changed = trio.Event()
         """Set, and replaced, when ``devices`` would say something else."""
         self.problem = "vitrail-devices is not connected"
@@ -82,7 +101,19 @@ class DeviceHost:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Stay connected to ``vitrail-devices`` until cancelled."""
-        task_status.started()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await self._stay_connected()
+            finally:
+                self._nursery = None
+                with trio.move_on_after(limits.DEVICE_DETACH_SECONDS, shield=True):
+                    while self._users:
+                        await self._idle.wait()
+                self._foreign_scope.cancel()
+
+    async def _stay_connected(self) -> None:
         while True:
             try:
                 client = connect(
@@ -180,6 +211,7 @@ class DeviceHost:
         """
         client = self._connected()
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._in_use())
             with trio.move_on_after(limits.DEVICE_ATTACH_SECONDS) as patience:
                 attachment = await self._attach(stack, client, number, lease)
             if patience.cancelled_caught:
@@ -187,6 +219,17 @@ class DeviceHost:
                     f"not attached within {limits.DEVICE_ATTACH_SECONDS:g} s"
                 )
             yield attachment
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._idle.set()
+                self._idle = trio.Event()
 
     async def _attach(
         self,
@@ -201,9 +244,51 @@ class DeviceHost:
         qmp = self._qmp_of(lease.id)
         if qmp is not None:
             return await self._by_qemu(stack, client, qmp, number, lease)
-        raise RefusedError(
+        way = await client.machine(lease.sandbox)
+        if way.kind == "qmp":
+            qmp = await self._foreign_qmp(Path(way.target))
+            return await self._by_qemu(stack, client, qmp, number, lease)
+        if way.kind == "crosvm":
+            crosvm = CrosvmDevice(Path(way.target))
+            return await self._by_node(stack, client, crosvm, number, lease)
+        if way.kind == "libvirt":
+            return await self._by_libvirt(stack, client, way, number, lease)
+        raise self._no_way(lease)
+
+    def _no_way(self, lease: Lease) -> RefusedError:
+        claims = (x.held.claim for x in self._leases() if x.lease.id == lease.id)
+        if any(isinstance(claim, ContainerClaim) for claim in claims):
+            return RefusedError(
+                f"'{lease.sandbox}' is a container, and a node that it has opened "
+                "cannot be taken back",
+                hint=_CONTAINER,
+            )
+        return RefusedError(
             f"'{lease.sandbox}' has no way to take a device", hint=_NO_WAY
         )
+
+    async def _foreign_qmp(self, path: Path) -> Qmp:
+        """The monitor of a QEMU that another program started.
+
+        One of its own (``-qmp unix:…``), because a monitor serves one client; kept
+        open for the next device.  Raises UpstreamError.
+        """
+        async with self._opening:
+            qmp = self._foreign.get(path)
+            if qmp is None:
+                if self._nursery is None:
+                    raise UpstreamError("this broker ends")
+                qmp = self._foreign[path] = await open_qmp(path)
+                self._nursery.start_soon(self._run_foreign, path, qmp)
+            return qmp
+
+    async def _run_foreign(self, path: Path, qmp: Qmp) -> None:
+        # Shielded: at the end of the broker devices are pulled out through it.
+        try:
+            with self._foreign_scope, contextlib.suppress(UpstreamError):
+                await qmp.run()
+        finally:
+            del self._foreign[path]
 
     async def _by_usbip(
         self,
@@ -234,12 +319,43 @@ class DeviceHost:
         number: int,
         lease: Lease,
     ) -> Attachment:
+        device = QemuDevice(qmp, f"{lease.id}-{number}")
+        return await self._by_node(stack, client, device, number, lease)
+
+    async def _by_node(
+        self,
+        stack: contextlib.AsyncExitStack,
+        client: DeviceClient,
+        device: QemuDevice | CrosvmDevice,
+        number: int,
+        lease: Lease,
+    ) -> Attachment:
         made, node = await client.node(number, lease.sandbox, lease.id)
         stack.callback(os.close, node)
-        attachment = self._made(stack, client, made.attachment, "qemu")
-        device = QemuDevice(qmp, made.attachment)
-        await device.attach(node)
+        # Behind the other one at the end: QEMU gives a device back to this
+        # machine's drivers, and where that is strict it is unauthorized before.
         stack.push_async_callback(_quietly, device)
+        backend = "qemu" if isinstance(device, QemuDevice) else "crosvm"
+        attachment = self._made(stack, client, made.attachment, backend)
+        await device.attach(node)
+        return attachment
+
+    async def _by_libvirt(
+        self,
+        stack: contextlib.AsyncExitStack,
+        client: DeviceClient,
+        way: messages.MachineWay,
+        number: int,
+        lease: Lease,
+    ) -> Attachment:
+        # The node shows that it is still the device that was decided about; libvirt
+        # opens it by its address, which no later device in the port has.
+        made, node = await client.node(number, lease.sandbox, lease.id)
+        os.close(node)
+        device = LibvirtDevice(way.uri, way.target, f"{lease.id}-{number}")
+        stack.push_async_callback(_quietly, device)
+        attachment = self._made(stack, client, made.attachment, "libvirt")
+        await device.attach(made.bus, made.address)
         return attachment
 
     def _made(
@@ -261,7 +377,7 @@ class DeviceHost:
         return attachment
 
 
-async def _quietly(device: QemuDevice) -> None:
+async def _quietly(device: QemuDevice | CrosvmDevice | LibvirtDevice) -> None:
     """Detach from a machine that may be on its way out."""
     with trio.CancelScope(shield=True):
         try:

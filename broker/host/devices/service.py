@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
-    SetupError,
     UpstreamError,
     VitrailError,
 )
@@ -42,6 +41,8 @@ from broker.devices.table import (
     Vanished,
 )
 from broker.host.devices import monitor, strict, usbip
+from broker.host.devices.exported import ExportedPorts
+from broker.host.devices.handover import check_socket, open_node
 from broker.host.devices.records import DeviceRecords
 from broker.host.devices.sysfs import DEVICES, SysfsDevice
 from broker.ipc import fdpass
@@ -65,8 +66,11 @@ class _Held:
     device: SysfsDevice
     client: _Client
     way: messages.Way
+    sandbox: str
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
+    busy: trio.Lock = field(default_factory=trio.Lock)
+    """Of the thread that writes to sysfs: it is not taken back before it is there."""
     reason: str = ""
     asked: bool = False
 
@@ -75,13 +79,26 @@ class Service:
     """All devices of this machine and the brokers that ask for them."""
 
     def __init__(
-        self, load: Callable[[], DeviceRecords], *, root: Path = DEVICES
+        self,
+        load: Callable[[], DeviceRecords],
+        *,
+        state: Path,
+        root: Path = DEVICES,
     ) -> None:
+        """``state``: a directory of our own that outlives this process.
+
+        Raises SetupError for records with mistakes.
+        """
+        self._exported = ExportedPorts(state)
         self._load = load
         self._records = load()
         self._root = root
         self._table = DeviceTable()
         self._held: dict[str, _Held] = {}
+        self._handing_over = trio.Lock()
+        """Of nodes, one at a time: ``strict.no_driver_binds`` is about the whole bus."""
+        self._returning: dict[str, trio.Event] = {}
+        """Ports whose last device is being taken back."""
         self._clients: set[_Client] = set()
         self._malformed: dict[str, str] = {}
         self._ports_held: set[str] = set()
@@ -106,6 +123,10 @@ class Service:
         )
         async with self._strictly(), trio.open_nursery() as nursery:
             self._nursery = nursery
+            # guard: a killed service left devices
+            await self._exported.recover(
+                authorize=not self._records.strict, root=self._root
+            )
             try:
                 await nursery.start(self._watch, watcher)
                 nursery.start_soon(self._release_ports)
@@ -242,6 +263,8 @@ class Service:
                     reply, fds = await self._attach(client, request, got.fds)
                 case messages.Detach():
                     await self._detach(client, request)
+                case messages.FindMachine():
+                    reply = self._way(request)
         except (VitrailError, OSError) as error:
             hint = error.hint if isinstance(error, VitrailError) else ""
             reply = messages.DeviceRefused(request.id, str(error), hint)
@@ -260,8 +283,20 @@ class Service:
                 while not _sent(client.sock, data, fds):
                     await trio.lowlevel.wait_writable(client.sock)
 
-    def _list(self, request: messages.ListDevices) -> messages.Devices:
+    def reload(self) -> None:
+        """Read the records again, and take back what they do not allow any more.
+
+        Raises SetupError for a mistake in them; what was handed over stays then.
+        """
         self._records = self._load()
+        for held in self._held.values():
+            # guard: records that changed
+            if not self._records.allow(held.plug.device, held.sandbox):
+                held.reason = held.reason or "this machine's records changed"
+                held.scope.cancel()
+
+    def _list(self, request: messages.ListDevices) -> messages.Devices:
+        self.reload()
         items, left_out = _fitting(
             [
                 messages.item_of(plug, self._records.sandboxes(plug.device))
@@ -276,13 +311,20 @@ class Service:
             request.id, items, self._records.strict, self._source, problems
         )
 
+    def _way(self, request: messages.FindMachine) -> messages.MachineWay:
+        found = self._load().machine(request.sandbox)
+        if found is None:
+            return messages.MachineWay(request.id)
+        return messages.MachineWay(request.id, found.kind, found.target, found.uri)
+
     # -- handing over --------------------------------------------------------------------
 
     async def _attach(
         self, client: _Client, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
-        self._records = self._load()
+        self.reload()
         plug = self._table.find(request.number)
+        await self._port_is_free(plug.device.port)
         if not self._records.allow(plug.device, request.sandbox):
             raise RefusedError(
                 f"this machine's records let no such device go to '{request.sandbox}'",
@@ -294,15 +336,29 @@ class Service:
         self._table.begin(request.number, request.lease)
         try:
             held = _Held(
-                plug, SysfsDevice(plug.device.port, self._root), client, request.way
+                plug,
+                SysfsDevice(plug.device.port, self._root),
+                client,
+                request.way,
+                request.sandbox,
             )
         except BaseException:
             self._table.ended(plug)
             raise
         self._held[plug.attachment] = held
         try:
-            made, out = self._hand_over(held, request, fds)
-            self._table.attached(plug)
+            # In a thread: the kernel waits for the device in some of it, and the
+            # devices of others must be taken back meanwhile.
+            alone = self._handing_over if request.way == "node" else nullcontext()
+            async with held.busy, alone:
+                made, out = await trio.to_thread.run_sync(
+                    self._hand_over, held, request, fds
+                )
+            try:
+                self._table.attached(plug)
+            except BaseException:
+                fdpass.close_all(out)
+                raise
         except BaseException:
             await self._take_back(held, "not attached")
             raise
@@ -311,18 +367,28 @@ class Service:
         self._act([])
         return made, out
 
+    async def _port_is_free(self, port: str) -> None:
+        """Wait until the last device of a port is taken back: sysfs names ports."""
+        # guard: one device of a port at a time
+        while port in self._returning:
+            await self._returning[port].wait()
+
     def _hand_over(
         self, held: _Held, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
         device, name = held.plug.device, held.plug.attachment
         if request.way == "usbip":
             with socket.socket(fileno=os.dup(fds[0])) as conn:
-                _check_socket(conn)
+                check_socket(conn)
+                self._exported.add(device.port)
                 found = usbip.export(held.device, device, conn)
             made = messages.Attached(request.id, name, found.devid, found.speed)
             return made, ()
-        held.device.write("authorized", "1")
         usbip.same(held.device, device)
+        with strict.no_driver_binds(
+            enabled=self._records.strict, bus=self._root.parent
+        ):
+            held.device.write("authorized", "1")
         node = open_node(held.device)
         made = messages.Attached(
             request.id, name, bus=device.bus, address=device.number
@@ -333,8 +399,8 @@ class Service:
         """Until it ends by itself, is asked back or is unplugged."""
         with held.scope:
             if held.way == "usbip":
-                await usbip.wait_ended(held.device)
-                held.reason = held.reason or "the guest has hung up"
+                reason = await usbip.wait_ended(held.device)
+                held.reason = held.reason or reason
             else:
                 await trio.sleep_forever()
         if held.plug.attachment not in self._held:
@@ -367,18 +433,27 @@ class Service:
         held.reason = held.reason or reason
         self._table.ending(held.plug)
         held.scope.cancel()
+        port = held.plug.device.port
+        self._returning[port] = trio.Event()
         with trio.CancelScope(shield=True):
             try:
-                if held.way == "usbip":
-                    await usbip.release(held.device, authorize=not self._records.strict)
-                elif self._records.strict:
-                    with contextlib.suppress(UpstreamError):
-                        held.device.write("authorized", "0")
+                async with held.busy:
+                    await self._give_back(held)
             finally:
                 held.device.close()
                 self._table.ended(held.plug)
+                self._returning.pop(port).set()
                 held.ended.set()
                 self._act([])
+
+    async def _give_back(self, held: _Held) -> None:
+        strictly = self._records.strict
+        if held.way == "usbip":
+            await usbip.release(held.device, authorize=not strictly)
+            self._exported.discard(held.plug.device.port)
+        elif strictly:
+            with contextlib.suppress(UpstreamError):
+                await trio.to_thread.run_sync(held.device.write, "authorized", "0")
 
 
 def _fitting(
@@ -412,58 +487,3 @@ def _sent(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _check_socket(conn: socket.socket) -> None:
-    """The kernel takes any stream socket; ours are guests' connections only."""
-    if conn.family not in {socket.AF_VSOCK, socket.AF_UNIX}:
-        raise RefusedError("the socket is neither a vsock nor a UNIX connection")
-    if conn.type != socket.SOCK_STREAM:
-        raise RefusedError("the socket is not a stream")
-
-
-def open_node(held: SysfsDevice) -> int:
-    """Return the device's open node, for another process to use.
-
-    The number is the device's as long as its directory lives, so a node that
-    was opened before the directory is seen alive is that device's.  Raises
-    DeviceGoneError, UpstreamError.
-    """
-    bus, number = held.number("busnum"), held.number("devnum")
-    try:
-        node = os.open(f"/dev/bus/usb/{bus:03d}/{number:03d}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise UpstreamError(f"the device node cannot be opened: {error}") from error
-    try:
-        held.number("devnum")
-    except BaseException:
-        os.close(node)
-        raise
-    return node
-
-
-def listen(path: Path, owner: int) -> socket.socket:
-    """Return the socket that brokers of a user connect to.  Raises SetupError."""
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        # Whatever the umask is: the user must come through to the socket.
-        path.parent.chmod(0o755)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        path.unlink(missing_ok=True)
-        sock.bind(os.fspath(path))
-        # Bound with the process's umask: no other user may connect in between.
-        os.chown(path, owner, -1)
-        path.chmod(0o600)
-        sock.listen(limits.DEVICE_HELPER_CLIENTS)
-    except OSError as error:
-        sock.close()
-        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
-    sock.settimeout(0)
-    return sock
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Return the user of a connection's far end (SO_PEERCRED)."""
-    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("3i", found)[1])

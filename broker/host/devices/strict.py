@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from broker.core.stderr_log import log_stderr
-from broker.host.devices.sysfs import DEVICES
+from broker.host.devices.sysfs import DEVICES, ports
+
+BUS = DEVICES.parent
 
 
 @contextlib.contextmanager
@@ -40,6 +42,28 @@ def follow(port: str, root: Path = DEVICES) -> None:
     with contextlib.suppress(OSError):
         if file.read_text().strip() != "0":
             _set(file, "0")
+
+
+@contextlib.contextmanager
+def no_driver_binds(*, enabled: bool, bus: Path = BUS) -> Iterator[None]:
+    """Keep this machine's drivers from a device that is authorized for another one.
+
+    Authorizing creates the interfaces, and drivers bind to them at once; QEMU takes
+    an interface from its driver only later.  A device that is plugged in meanwhile is
+    probed at the end.  The switch is the whole bus's: one caller at a time.
+    """
+    if not enabled:
+        yield
+        return
+    switch = bus / "drivers_autoprobe"
+    _set(switch, "0")
+    try:
+        yield
+    finally:
+        _set(switch, "1")
+        for port in ports(bus / "devices"):
+            if not (bus / "devices" / port / "driver").exists():
+                _set(bus / "drivers_probe", port)
 
 
 def _set(file: Path, text: str) -> None:

@@ -81,6 +81,14 @@ class SysfsDevice:
                 f"{error.strerror}"
             ) from error
 
+    def there(self) -> bool:
+        """Whether it is still plugged in."""
+        try:
+            self._still_there()
+        except DeviceGoneError:
+            return False
+        return True
+
     def _still_there(self) -> None:
         try:
             os.stat("devnum", dir_fd=self._fd)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from broker.host.devices.sysfs import DeviceGoneError, SysfsDevice
 DRIVERS = Path("/sys/bus/usb/drivers")
 PROBE = Path("/sys/bus/usb/drivers_probe")
 _AVAILABLE, _USED = b"1", b"2"
+_GOING_SECONDS = 0.5
 _SPEEDS = {
     "1.5": 1,
     "12": 2,
@@ -115,14 +117,19 @@ def hang_up(held: SysfsDevice) -> None:
         held.write("usbip_sockfd", "-1")
 
 
-async def wait_ended(held: SysfsDevice) -> None:
-    """Return when the guest has hung up or the device was unplugged.
+async def wait_ended(held: SysfsDevice) -> str:
+    """Return why it has ended: the guest has hung up, or it was unplugged.
 
     The kernel gives no event for it (no uevent, and ``usbip_status`` cannot be
     polled), so it is looked at twice a second.
     """
     while in_use(held):  # noqa: ASYNC110 -- see above
         await trio.sleep(0.5)
+    # A device that is unplugged has hung up a moment before it is gone.
+    with trio.move_on_after(_GOING_SECONDS):
+        while held.there():  # noqa: ASYNC110 -- see above
+            await trio.sleep(0.05)
+    return "the guest has hung up" if held.there() else "unplugged"
 
 
 async def release(held: SysfsDevice, *, authorize: bool) -> None:
@@ -130,11 +137,13 @@ async def release(held: SysfsDevice, *, authorize: bool) -> None:
 
     ``authorize``: whether this machine's drivers may have it afterwards.
     """
-    hang_up(held)
+    await trio.to_thread.run_sync(hang_up, held)
     with trio.move_on_after(limits.DEVICE_DETACH_SECONDS):
         while in_use(held):  # noqa: ASYNC110 -- see wait_ended
             await trio.sleep(0.02)
-    give_back(held, authorize=authorize)
+    # In a thread: what is authorized is configured, and a device may take as
+    # long as it likes to answer that.
+    await trio.to_thread.run_sync(partial(give_back, held, authorize=authorize))
 
 
 def give_back(held: SysfsDevice, *, authorize: bool) -> None:
@@ -142,15 +151,36 @@ def give_back(held: SysfsDevice, *, authorize: bool) -> None:
     with contextlib.suppress(UpstreamError):  # unplugged: there is nothing to give
         # First: a driver of this machine would bind while it changes hands.
         held.write("authorized", "0")
-        if held.driver() == "usbip-host":
-            _put(DRIVERS / "usbip-host/unbind", held.port)
+    try:
+        _release_port(held)
+    except UpstreamError:  # the port is empty
+        _forget_match(held.port)
     with contextlib.suppress(UpstreamError):
-        _put(DRIVERS / "usbip-host/match_busid", f"del {held.port}")
-    with contextlib.suppress(UpstreamError):
-        if not held.driver():
-            _put(PROBE, held.port)
         if authorize:
             held.write("authorized", "1")
+
+
+def _release_port(held: SysfsDevice) -> None:
+    """Free a port of usbip-host, also of a device that came into it meanwhile.
+
+    ``bind`` takes a port's name, so a device that is swapped between two writes is
+    bound in the place of the one that was decided about; it would stay so.
+    """
+    # guard: a swapped device is not left bound
+    now = SysfsDevice(held.port, held.root)
+    try:
+        if now.driver() == "usbip-host":
+            _put(DRIVERS / "usbip-host/unbind", held.port)
+        _forget_match(held.port)
+        if not now.driver():
+            _put(PROBE, held.port)
+    finally:
+        now.close()
+
+
+def _forget_match(port: str) -> None:
+    with contextlib.suppress(UpstreamError):  # it is not listed
+        _put(DRIVERS / "usbip-host/match_busid", f"del {port}")
 
 
 def _put(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """bubblewrap's arguments: the parts of the host that a box has and lacks.
 
 It has the programs (``/usr``), the part of ``/etc`` without which they do not
-start, the sockets of its own lease, and the files that the person named.  It has
-no home, no network, no other process, no device but the harmless ones, and no way
+start, the sockets of its own lease, and the files that the person or its record
+names.  It has no home of the person's, no network, no other process, no device but the harmless ones, and no way
 to more rights.
 
 Pure: descriptors and paths in, words out (bwrap(1)).
@@ -16,6 +16,11 @@ from pathlib import Path
 
 SOCKETS = "/run/vitrail"
 _HOME = "/home/user"
+# Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
+# dies lets the program run, and it is waited for before bwrap asks the kernel to end
+# the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
+# opens it, its end does not, and all of bwrap's set-up lies behind.
+_GATE = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
@@ -33,6 +38,10 @@ class Box:
     """The directory of its lease's sockets."""
     files: tuple[Path, ...] = ()
     """Readable inside, where they are outside."""
+    writable: tuple[Path, ...] = ()
+    """The same, and it can change them."""
+    home: Path | None = None
+    """Its home directory outside; None: one in memory, gone at its end."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
 
@@ -41,8 +50,6 @@ class Box:
 class Descriptors:
     """What bubblewrap inherits."""
 
-    block: int
-    """It waits for a byte here before it starts the command."""
     status: int
     """It says here which process is the first one inside."""
     passwd: int
@@ -56,10 +63,11 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         "--unshare-all",
         # Without a session of its own it could type into our terminal (TIOCSTI).
         *("--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
-        *("--block-fd", str(fds.block), "--json-status-fd", str(fds.status)),
+        *("--json-status-fd", str(fds.status)),
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
+        *("/bin/sh", "-c", _GATE, "sh"),
         *box.command,
     ]
 
@@ -78,12 +86,17 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     yield from ("--ro-bind-data", str(fds.group), "/etc/group")
     for place in ("/tmp", "/var/tmp", "/run", "/home"):  # noqa: S108 -- the box's own
         yield from ("--tmpfs", place)
-    yield from ("--perms", "0700", "--dir", _HOME)
+    if box.home is None:
+        yield from ("--perms", "0700", "--dir", _HOME)
+    else:
+        yield from ("--bind", str(box.home), _HOME)
     yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
     for path in box.files:
         yield from ("--ro-bind", str(path), str(path))
+    for path in box.writable:
+        yield from ("--bind", str(path), str(path))
 
 
 def _environment(box: Box, uid: int) -> Iterator[str]:

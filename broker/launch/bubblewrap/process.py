@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -30,27 +31,32 @@ class HeldBox:
     child: Child
     leader: int
     """The first process inside, as its pid is outside."""
-    _block: int | None
+    _pidfd: int
+    _gate: int | None
     _status: int
     """bubblewrap says here at the end how it was, and would die of a closed pipe."""
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        if self._block is not None:
-            os.write(self._block, b"x")
+        if self._gate is not None:
+            os.write(self._gate, b"go\n")
         self.abandon()
 
     def abandon(self) -> None:
-        """Give up the means to let it run; a program that waits ends."""
-        block, self._block = self._block, None
-        if block is not None:
-            os.close(block)
+        """Give up the means to let it run; a box that waits ends without running it."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            os.close(gate)
 
     async def end(self) -> None:
         """End it, if it has not ended, and close our descriptors; not cancellable."""
         with trio.CancelScope(shield=True):
+            # The first process inside, before bwrap outside: that asks the kernel late
+            # to end the box with it.
+            _kill(self._pidfd)
             self.abandon()
             await self.child.stop()
+            os.close(self._pidfd)
             os.close(self._status)
 
 
@@ -62,32 +68,48 @@ async def start_held(box: Box) -> HeldBox:
     """
     uid, gid = os.getuid(), os.getgid()
     with ExitStack() as ours:
-        block, release = os.pipe()
+        gate, release = os.pipe()
         heard, status = os.pipe()
         ours.callback(os.close, release)
         ours.callback(os.close, heard)
         with ExitStack() as theirs:
-            theirs.callback(os.close, block)
+            theirs.callback(os.close, gate)
             theirs.callback(os.close, status)
             passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n")
             group = _memory(theirs, f"user:x:{gid}:\n")
-            fds = Descriptors(block, status, passwd, group)
+            fds = Descriptors(status, passwd, group)
             child = spawn(
                 bwrap_args(box, fds, uid),
                 name="bwrap",
                 cwd="/",
-                pass_fds=(block, status, passwd, group),
+                pass_fds=(status, passwd, group),
+                stdin=gate,
                 stdout=PIPE,
                 stderr=PIPE,
             )
         try:
             leader = await _leader(heard)
+            pidfd = _open_pidfd(leader)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop()
             raise
         ours.pop_all()
-        return HeldBox(child, leader, release, heard)
+        return HeldBox(child, leader, pidfd, release, heard)
+
+
+def _open_pidfd(leader: int) -> int:
+    try:
+        return os.pidfd_open(leader)
+    except OSError as error:
+        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it has ended
 
 
 def _memory(stack: ExitStack, text: str) -> int:

@@ -21,9 +21,8 @@ import socket
 import struct
 import sys
 
-import pyseccomp
-
 from broker.core import limits
+from broker.core.libseccomp import seccomp as libseccomp
 from broker.launch.microvm.ethernet_frames import FrameError, FrameFilter
 
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
@@ -182,11 +181,11 @@ class Guard:
 
 def lock() -> None:
     """Give up every system call that carrying frames does not need."""
-    rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
+    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
     for name in _ALLOWED:
-        rules.add_rule(pyseccomp.ALLOW, name)
-    no_code = pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _PROT_EXEC, 0)
-    rules.add_rule(pyseccomp.ALLOW, "mmap", no_code)
+        rules.add_rule(libseccomp.ALLOW, name)
+    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
     rules.load()
 
 

@@ -49,6 +49,9 @@ from broker.launch.microvm.vsock_backend import (
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import listen_unix
 
+if TYPE_CHECKING:
+    from broker.launch.microvm.network import UserNetwork
+
 __all__ = [
     "Accel",
     "EndKind",
@@ -180,7 +183,7 @@ class _Plan:
             self._undo.push_async_callback(self._hybrid.end)
             self._write(self._hybrid.process)
         if spec.network is Network.USER:
-            # Late: most guests have no network.
+            # Late: most machines have no network.
             from broker.launch.microvm.network import start_user_network
 
             self._network = start_user_network(self._tools.passt)

@@ -49,7 +49,8 @@ def process_stat(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
 
 
-def _start_time(pid: int) -> int:
+def start_time(pid: int) -> int:
+    """Return a process's start in clock ticks since boot, proc(5).  Raises OSError."""
     return int(process_stat(pid)[19])
 
 
@@ -202,7 +203,7 @@ def spawn_helper(
 
 def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
     """Return the identity of a process that ``pidfd`` holds."""
-    return ProcessIdentity(pid, _start_time(pid), os.fstat(pidfd).st_ino)
+    return ProcessIdentity(pid, start_time(pid), os.fstat(pidfd).st_ino)
 
 
 def find(role: str, identity: ProcessIdentity) -> Tracked | None:
@@ -219,7 +220,7 @@ def find(role: str, identity: ProcessIdentity) -> Tracked | None:
     except OSError:
         return None
     try:
-        start = _start_time(identity.pid)
+        start = start_time(identity.pid)
         same = start == identity.start and os.fstat(pidfd).st_ino == identity.inode
     except (OSError, ValueError, IndexError):
         same = False

@@ -12,7 +12,7 @@
   abstract socket, no signal to the outside.  It cannot forbid connecting to
   a socket by path (landlock(7)), so it is never the only wall.
 
-``seccomp`` comes last, by ``lock``: the event loop makes its descriptors
+``seccomp`` comes last, by ``lock_worker``: the event loop makes its descriptors
 first.  Sources: user_namespaces(7), pid_namespaces(7), pivot_root(2),
 capabilities(7), prctl(2), landlock(7).
 """
@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import msgspec
-import pyseccomp
 
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.libseccomp import seccomp as libseccomp
 from broker.ipc.worker import Jail
 from broker.launch.process import seccomp
 
@@ -218,11 +218,6 @@ def _never_return(step: Callable[[], None], report: int) -> NoReturn:
         os._exit(code)
 
 
-def lock() -> None:
-    """Shut the last door: the system-call filter.  One thread, no way back."""
-    seccomp.install(seccomp.worker_filter())
-
-
 def close_others(keep: Sequence[int]) -> None:
     """Leave /dev/null as standard streams, ``keep``, and nothing else.
 
@@ -300,7 +295,7 @@ def _empty_root() -> None:
     os.chdir("/tmp")  # noqa: S108
     # With both the same, the old root lies on top and goes by one umount
     # (pivot_root(2), "pivot_root . .").
-    number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, "pivot_root")
+    number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "pivot_root")
     _check(_libc.syscall(number, b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "leaving the old root")
     os.chdir("/")

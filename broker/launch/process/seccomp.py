@@ -21,9 +21,9 @@ import tempfile
 from collections.abc import Iterable
 from functools import cache
 
-import pyseccomp
-
 from broker.core.errors import SetupError
+from broker.core.libseccomp import ERRORS
+from broker.core.libseccomp import seccomp as libseccomp
 
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
@@ -133,6 +133,9 @@ def worker_filter() -> bytes:
     rules.allow(["fstatfs", "preadv", "preadv2", "pread64", "pwrite64", "ftruncate"])
     rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
     rules.allow_if("memfd_create", rules.equal(1, _MFD_CLOEXEC_ALLOW_SEALING))
+    # Holes of a buffer are filled, and so counted, before they are shown; with no
+    # flag (which would punch or move).
+    rules.allow_if("fallocate", rules.equal(1, 0))
     # The content goes into a pipe of the client's, which could make any
     # other write wait (session.worker_serving).
     rules.allow_if("splice", rules.equal(5, os.SPLICE_F_NONBLOCK))
@@ -148,9 +151,9 @@ def keeper_filter() -> bytes:
     It makes UNIX connections, waits and kills its child; it starts nothing
     and inspects no other process.
     """
-    rules = _Rules(default=pyseccomp.ALLOW)
+    rules = _Rules(default=libseccomp.ALLOW)
     rules.kill([*_KILL, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
-    rules.deny_if("socket", pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 
@@ -206,7 +209,7 @@ def vmm_filter() -> bytes:
     memory and descriptors, further namespaces, and sockets that are not UNIX
     ones.  QEMU's own filter (``-sandbox``) comes on top.
     """
-    rules = _Rules(default=pyseccomp.ALLOW)
+    rules = _Rules(default=libseccomp.ALLOW)
     rules.kill([name for name in _KILL if name not in _VMM_LACKS])
     rules.kill(["execveat"])
     for name in _VMM_LACKS:
@@ -216,7 +219,7 @@ def vmm_filter() -> bytes:
     for bit in range(32):
         if _CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
-    rules.deny_if("socket", pyseccomp.Arg(0, pyseccomp.NE, socket.AF_UNIX))
+    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 
@@ -224,16 +227,16 @@ class _Rules:
     """libseccomp with the few kinds of rule that we use."""
 
     def __init__(self, default: int | None = None) -> None:
-        refuse = pyseccomp.ERRNO(errno.EPERM)
-        self._filter = pyseccomp.SyscallFilter(refuse if default is None else default)
-        self._filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+        refuse = libseccomp.ERRNO(errno.EPERM)
+        self._filter = libseccomp.SyscallFilter(refuse if default is None else default)
+        self._filter.set_attr(libseccomp.Attr.ACT_BADARCH, libseccomp.KILL_PROCESS)
         # prctl(PR_SET_NO_NEW_PRIVS) is done by the code that installs the program.
-        self._filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
+        self._filter.set_attr(libseccomp.Attr.CTL_NNP, 0)
 
-    def _add(self, action: int, name: str, *args: pyseccomp.Arg) -> None:
+    def _add(self, action: int, name: str, *args: object) -> None:
         try:
-            number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-        except OSError:
+            number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, name)
+        except ERRORS:
             return  # libseccomp does not know it, so the default holds
         if number < 0:
             return  # not on this architecture (open and fork on arm64)
@@ -241,37 +244,37 @@ class _Rules:
 
     def allow(self, names: Iterable[str]) -> None:
         for name in names:
-            self._add(pyseccomp.ALLOW, name)
+            self._add(libseccomp.ALLOW, name)
 
     def kill(self, names: Iterable[str]) -> None:
         for name in names:
-            self._add(pyseccomp.KILL_PROCESS, name)
+            self._add(libseccomp.KILL_PROCESS, name)
 
     def deny(self, name: str, code: int) -> None:
-        self._add(pyseccomp.ERRNO(code), name)
+        self._add(libseccomp.ERRNO(code), name)
 
-    def deny_if(self, name: str, *args: pyseccomp.Arg) -> None:
-        self._add(pyseccomp.ERRNO(errno.EPERM), name, *args)
+    def deny_if(self, name: str, *args: object) -> None:
+        self._add(libseccomp.ERRNO(errno.EPERM), name, *args)
 
-    def allow_if(self, name: str, *args: pyseccomp.Arg) -> None:
-        self._add(pyseccomp.ALLOW, name, *args)
+    def allow_if(self, name: str, *args: object) -> None:
+        self._add(libseccomp.ALLOW, name, *args)
 
     @staticmethod
-    def equal(index: int, value: int) -> pyseccomp.Arg:
+    def equal(index: int, value: int) -> object:
         """The low 32 bits, as the kernel reads an int, are ``value``."""
-        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, 0xFFFFFFFF, value)
+        return libseccomp.Arg(index, libseccomp.MASKED_EQ, 0xFFFFFFFF, value)
 
     @staticmethod
-    def masked(index: int, mask: int, value: int) -> pyseccomp.Arg:
-        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)
+    def masked(index: int, mask: int, value: int) -> object:
+        return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, value)
 
     @staticmethod
-    def clear(index: int, mask: int) -> pyseccomp.Arg:
-        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, 0)
+    def clear(index: int, mask: int) -> object:
+        return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, 0)
 
     @staticmethod
-    def has(index: int, mask: int) -> pyseccomp.Arg:
-        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, mask)
+    def has(index: int, mask: int) -> object:
+        return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, mask)
 
     def program(self) -> bytes:
         with tempfile.TemporaryFile() as file:
@@ -299,3 +302,8 @@ def install(program: bytes) -> None:
             f"the kernel takes no system-call filter: {reason}",
             hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
         )
+
+
+def lock_worker() -> None:
+    """Shut the last door of a worker's jail.  One thread, no way back."""
+    install(worker_filter())

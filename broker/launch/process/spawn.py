@@ -239,6 +239,7 @@ async def run_tool(
     cwd: Path | str = "/",
     deadline: float = 60.0,
     output_limit: int = 1 << 20,
+    pass_fds: Sequence[int] = (),
 ) -> bytes:
     """Run a trusted program to its end and return its standard output.
 
@@ -255,7 +256,14 @@ async def run_tool(
         os.close(write_out)
         raise
     try:
-        child = spawn(argv, env=env, cwd=cwd, stdout=write_out, stderr=write_err)
+        child = spawn(
+            argv,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            stdout=write_out,
+            stderr=write_err,
+        )
     except BaseException:
         os.close(read_out)
         os.close(read_err)

@@ -12,12 +12,14 @@ from types import MappingProxyType
 
 from broker.audit import schema
 from broker.clipboard import messages as w
+from broker.clipboard.files import URI_LIST
 from broker.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.services import event_log
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
+_FILES = (URI_LIST,)
 _UNITS = ((1_000_000, "MB"), (1000, "kB"))
 _YOURS = "your own programs"
 
@@ -39,6 +41,8 @@ def what(record: w.RecordCrossing) -> str:
     kinds = [_WORDS.get(kind, kind) for kind in record.kinds]
     if not kinds:
         return "something"
+    if record.kinds == _FILES:
+        return f"{record.size} files" if record.size > 1 else "a file"
     if len(kinds) == 1 and record.kinds[0] == TEXT:
         return f"{in_words(record.size)} of text"
     return f"{' and '.join(kinds)} ({in_words(record.size)})"

@@ -11,7 +11,7 @@ its own, and one that takes no orders is ended.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 import trio
@@ -48,6 +48,8 @@ def _silent(title: str, text: str, *, sandbox: str = "") -> None:
     del title, text, sandbox
 
 
+CarryFiles = Callable[[Guest, str, Sequence[str]], Awaitable[None]]
+
 _Posted = tuple[w.Event, trio.Event | None]
 """What happened, and what to set once all that follows from it is done."""
 
@@ -60,7 +62,7 @@ class Party:
         self.trouble = ""
         """Why its windows know no chords, or not both."""
         self._clipboard = clipboard
-        self._guest = guest
+        self.guest = guest
         self._orders, self._pending = trio.open_memory_channel[clipboard_member.Order](
             limits.CLIPBOARD_ORDERS
         )
@@ -170,7 +172,7 @@ class Party:
     async def run(self) -> None:
         """Give orders to whatever worker there is; until cancelled."""
         async for order in self._pending:
-            mine = self._guest.worker
+            mine = self.guest.worker
             if mine is None:
                 continue  # it has ended, and the crossing hears of that
             try:
@@ -195,7 +197,7 @@ class Party:
     async def _tell(
         self, order: messages.ChordsMessage | messages.DragsMessage
     ) -> None:
-        mine = self._guest.worker
+        mine = self.guest.worker
         if mine is None:
             return
         try:
@@ -206,15 +208,22 @@ class Party:
     async def blame(self, reason: str) -> None:
         """Its worker sent a message that ours never send: it is compromised."""
         text = f"clipboard: {reason}"
-        await self._guest.screen.broke(text)
-        if self._guest.worker is not None:
-            await self._guest.worker.close(text)
+        await self.guest.screen.broke(text)
+        if self.guest.worker is not None:
+            await self.guest.worker.close(text)
+
+
+async def _no_files(_guest: Guest, _target: str, _files: Sequence[str]) -> None:
+    """There is no service for files here."""
+    raise RefusedError(reasons.FILES)
 
 
 class ClipboardService:
     """See the head of this module."""
 
     notify: Notify = staticmethod(_silent)
+    carry_files: CarryFiles = staticmethod(_no_files)
+    """Copies files of a sandbox to another one, by the rules for that."""
 
     def __init__(
         self,
@@ -452,10 +461,26 @@ class ClipboardService:
                 if party is not None:
                     # guard: a worker that lies is ended
                     self.start(party.blame, reason)
+            case w.CarryFiles():
+                self.start(self._carry, action)
             case w.Offer() | w.Withdraw():
                 self._give(action.target, action)
             case _:
                 self._give(action.sandbox, action)
+
+    async def _carry(self, action: w.CarryFiles) -> None:
+        """Have files copied to where they were pasted or dropped; notify the outcome."""
+        party = self._parties.get(action.source)
+        way = f"{action.source} → {action.target}"
+        try:
+            if party is None or action.target not in self._parties:
+                raise RefusedError(reasons.GONE)
+            await self.carry_files(party.guest, action.target, action.files)
+        except VitrailError as error:
+            self.notify(f"Files not copied: {way}", printable(error.message, 300))
+        else:
+            text = f"they are in ~/Incoming/{action.source}"
+            self.notify(f"Files copied: {way}", text)
 
     def _give(self, sandbox: str, order: clipboard_member.Order) -> None:
         party = self._parties.get(sandbox)

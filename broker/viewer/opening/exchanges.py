@@ -57,6 +57,23 @@ class Delivery:
             self.pipe = -1
 
 
+@dataclass(eq=False)
+class Gift:
+    """Files that the person has pasted or dropped: where they go, and what came of it."""
+
+    target: str
+    since: float
+    """When the person acted."""
+    taken: trio.Event = field(default_factory=trio.Event)
+    done: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+
+    def end(self, reason: str) -> None:
+        """It is over."""
+        self.reason = reason
+        self.done.set()
+
+
 class OpenExchange:
     """One connection of a program of the sandbox."""
 
@@ -133,6 +150,7 @@ class Exchanges:
         self._exchanges: dict[int, OpenExchange] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._returns: dict[str, Return] = {}
+        self._gifts: dict[str, Gift] = {}
 
     @contextmanager
     def one(self, stream: int) -> Iterator[OpenExchange]:
@@ -182,6 +200,25 @@ class Exchanges:
         finally:
             self._returns.pop(way.token, None)
             way.end("it is not awaited any more")
+
+    @contextmanager
+    def giving(self, token: str, gift: Gift) -> Iterator[None]:
+        """Let a program of the sandbox send files that were pasted or dropped, once."""
+        if len(self._gifts) >= limits.OPENED_TOKENS:
+            raise RefusedError("too many files are on their way from this sandbox")
+        self._gifts[token] = gift
+        try:
+            yield
+        finally:
+            self._gifts.pop(token, None)
+
+    def take_gift(self, untrusted_token: str) -> Gift:
+        """Return where files go.  Raises RefusedError for a token that is not known."""
+        # guard: a token of a gift is used once
+        gift = self._gifts.pop(untrusted_token, None)
+        if gift is None:
+            raise RefusedError("no files are wanted by that token")
+        return gift
 
     def take_return(self, untrusted_token: str) -> Return:
         """Return a file's way back.  Raises RefusedError where there is none."""

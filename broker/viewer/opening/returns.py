@@ -14,7 +14,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.transfer.entries import Quota
 from broker.viewer.opening.pipes import PipeEnd
-from broker.viewer.sandboxes.programs import Program
+from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 
 
 @dataclass(eq=False)
@@ -39,16 +39,7 @@ class Return:
 
         Raises RefusedError where it asks for more than may come back.
         """
-        async with trio.open_nursery() as nursery:
-
-            async def ended() -> None:
-                while not program.ended:
-                    await program.changed.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(ended)
-            await self._asked.wait()
-            nursery.cancel_scope.cancel()
+        await wait_unless_ended(program, self._asked)
         if self._reason:
             raise RefusedError(self._reason)
         return self._asked.is_set()

@@ -10,15 +10,18 @@ own, in a directory that we name.
 from __future__ import annotations
 
 import itertools
+import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from broker.audit import schema
 from broker.authz.permit import Permit, Request
+from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
@@ -27,6 +30,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import (
     Ask,
     CopyFiles,
+    GiveFiles,
     OpenFile,
     OpenUrl,
     ReturnFile,
@@ -37,10 +41,11 @@ from broker.services.stream_events import StreamEvents
 from broker.transfer.contents import claimed
 from broker.transfer.file_names import take_file_name
 from broker.transfer.urls import DEFAULT_SCHEMES, take_url
-from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
 from broker.viewer.opening.targets import Targets
+from broker.viewer.sandboxes.programs import wait_unless_ended
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -112,6 +117,8 @@ class OpeningService:
             match ask:
                 case Take():
                     await self._mover.hand_over(guest, exchange, ask.token)
+                case GiveFiles():
+                    await self._given(guest, opening, exchange, ask)
                 case ReturnFile():
                     await self._mover.give_back(guest, exchange, ask)
                 case _:
@@ -126,11 +133,56 @@ class OpeningService:
             return printable(found.message, 900)
         return ""
 
+    # -- files that were pasted or dropped ----------------------------------------------
+
+    async def give(self, guest: Guest, target: str, files: Sequence[str]) -> None:
+        """Copy files of a sandbox where the person has pasted or dropped them.
+
+        ``files``: their addresses there.  Raises RefusedError where no rule for
+        vitrail.FileCopy allows it, or the sandbox does not send them.
+        """
+        token, gift = secrets.token_hex(16), Gift(target, trio.current_time())
+        with guest.transfers.giving(token, gift):
+            words = ["vitrail-files", "give", token, *files]
+            program = await guest.start_program(words, {}, display=False)
+            with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
+                await wait_unless_ended(program, gift.taken)
+            if not gift.taken.is_set():
+                raise RefusedError("the sandbox has not sent them")
+            await gift.done.wait()
+        if gift.reason:
+            raise RefusedError(gift.reason)
+
+    async def _given(
+        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: GiveFiles
+    ) -> None:
+        """Decide about files that the person has pasted, and copy them."""
+        gift = guest.transfers.take_gift(ask.token)
+        gift.taken.set()
+        reason = "it was cut"
+        try:
+            copy = CopyFiles(ask.name, ask.files, ask.size, gift.target)
+            await self._decided(guest, opening, exchange, copy, since=gift.since)
+            reason = ""
+        except (VitrailError, ExceptionGroup) as error:
+            found = sole(error) if isinstance(error, ExceptionGroup) else error
+            reason = found.message if isinstance(found, VitrailError) else reason
+            raise
+        finally:
+            gift.end(reason)
+
     # -- requests ---------------------------------------------------------------------
 
     async def _decided(
-        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: Ask
+        self,
+        guest: Guest,
+        opening: Opening,
+        exchange: OpenExchange,
+        ask: Ask,
+        *,
+        since: float | None = None,
     ) -> None:
+        """Decide a request and carry it out; ``since``: when the person acted for it."""
         asked = _asked(opening, ask)
         record = guest.valid_record()
         allowed = record.viewer.transfer
@@ -145,6 +197,9 @@ class OpeningService:
             await wait("waiting for the answer of the person")
 
         request = _request(opening, ask, asked)
+        if since is not None:
+            # The chord or the drop is the gesture, not what came before in its windows.
+            request = replace(request, gesture=trio.current_time() - since)
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             _refuse_target(permit, guest.lease, asked)
             if asked.edit:

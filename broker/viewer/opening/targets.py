@@ -26,7 +26,7 @@ from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Program
+from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.records.model import MicroVM, Record
 from policy.rules.world import ADMIN_NAMES
 
@@ -207,16 +207,7 @@ async def _taken(guest: Guest, program: Program, delivery: Delivery) -> None:
     """Wait until the program in the guest has asked for its files."""
     await _started(guest, program)
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
-        async with trio.open_nursery() as nursery:
-
-            async def ended() -> None:
-                while not program.ended:
-                    await program.changed.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(ended)
-            await delivery.taken.wait()
-            nursery.cancel_scope.cancel()
+        await wait_unless_ended(program, delivery.taken)
     if not delivery.taken.is_set():
         raise UpstreamError(
             f"nothing in {guest.lease.sandbox} fetched the files",

@@ -65,6 +65,20 @@ class Program:
         return self.code is not None
 
 
+async def wait_unless_ended(program: Program, event: trio.Event) -> None:
+    """Return when the event is set, or the program has ended."""
+    async with trio.open_nursery() as nursery:
+
+        async def ended() -> None:
+            while not program.ended:
+                await program.changed.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(ended)
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+
 KEPT_LOGS = 32
 """Newest programs of a sandbox whose output is kept beside those that run."""
 

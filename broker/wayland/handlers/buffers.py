@@ -111,7 +111,10 @@ def _map_anew(core: WaylandFilter, pool: Pool, file: PoolFile) -> None:
 
 def destroy_pool(core: WaylandFilter, pool: Pool) -> None:
     """The pool's file stays while buffers show parts of it."""
-    core.destroy(pool)
+    if core.crops_by_buffer:
+        core.bury(pool)  # a part of a buffer may still be made from it
+    else:
+        core.destroy(pool)
     _release(core, pool)
 
 
@@ -151,7 +154,7 @@ def create_buffer(
     buffer = core.make(new_id, "wl_buffer", 1)
     assert isinstance(buffer, Buffer)
     buffer.width, buffer.height = width, height
-    buffer.offset, buffer.stride = offset, stride
+    buffer.offset, buffer.stride, buffer.form = offset, stride, form
     buffer.pool, buffer.mapping = pool, pool.mapping
     pool.buffers += 1
     pool.mapping.buffers += 1
@@ -195,6 +198,10 @@ def destroy_buffer(core: WaylandFilter, buffer: Buffer) -> None:
 def _end(core: WaylandFilter, buffer: Buffer) -> None:
     core.destroy(buffer)
     core.usage.give("buffers", 1)
+    if buffer.part is not None:
+        core.end_own(buffer.part)
+        core.usage.give("buffers", 1)
+        buffer.part = None
     pool, mapping = buffer.pool, buffer.mapping
     if pool is None or mapping is None:
         return
@@ -211,6 +218,8 @@ def _release(core: WaylandFilter, pool: Pool) -> None:
     if pool.dead and not pool.buffers and pool.file is not None:
         pool.file.close()
         pool.file = None
+        if core.crops_by_buffer:
+            core.destroy(pool)
         core.pools.discard(pool)
         core.usage.give("pools", 1)
         core.usage.give("shm_bytes", pool.size)

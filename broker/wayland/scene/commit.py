@@ -20,7 +20,7 @@ from broker.wayland.model import (
 )
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.wire import ProtocolFault
-from broker.wayland.scene import layout, promote, window_state
+from broker.wayland.scene import buffer_part, layout, promote, window_state
 from broker.wayland.scene.geometry import SmallBufferError, clamp
 
 if TYPE_CHECKING:
@@ -201,18 +201,22 @@ def _attach(
     if changed:
         count_pixels(core, content.buffer, size)
         content.buffer = size
+    surface.attached = buffer
     if buffer is None:
+        surface.part = None
         core.up.data += emit.attach(surface.sid, 0, 0, 0)
         return changed
     if state.dx or state.dy:
         _bounded(surface, state.dx, state.dy)
+    sid = buffer_part.chosen(core, surface, buffer, surface.part)
     # guard: windows and cursors have no offset
-    core.up.data += emit.attach(surface.sid, buffer.sid, 0, 0)
+    core.up.data += emit.attach(surface.sid, sid, 0, 0)
     buffers.show(core, buffer)
+    stale, surface.stale = surface.stale, False
     if surface.shape != (content.scale, content.transform):
         _reshape(core, surface)
         return True
-    return changed
+    return changed or stale
 
 
 def count_pixels(
@@ -277,13 +281,14 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
 
 def _damage(core: WaylandFilter, surface: Surface, state: State) -> None:
     out = core.up.data
-    if surface.cx or surface.cy:
+    if surface.cx or surface.cy or surface.part is not None:
         _damage_cropped(core, surface, state)
     else:
         for rect in state.damage or ():
             out += emit.damage(surface.sid, *rect)
-    for rect in state.buffer_damage or ():
-        out += emit.damage_buffer(surface.sid, *rect)
+    left, top = surface.part[:2] if surface.part is not None else (0, 0)
+    for x, y, w, h in state.buffer_damage or ():
+        out += emit.damage_buffer(surface.sid, x - left, y - top, w, h)
 
 
 def _damage_cropped(core: WaylandFilter, surface: Surface, state: State) -> None:
@@ -300,9 +305,10 @@ def _damage_cropped(core: WaylandFilter, surface: Surface, state: State) -> None
             out += emit.damage_buffer(surface.sid, 0, 0, _FAR, _FAR)
         return
     scale = content.scale
+    left, top = surface.part[:2] if surface.part is not None else (0, 0)
     for x, y, w, h in state.damage or ():
         out += emit.damage_buffer(
-            surface.sid, x * scale, y * scale, w * scale, h * scale
+            surface.sid, x * scale - left, y * scale - top, w * scale, h * scale
         )
 
 

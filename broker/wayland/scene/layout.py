@@ -20,13 +20,12 @@ from broker.core import limits
 from broker.wayland.handlers import constraints
 from broker.wayland.model import Popup, RegionOps, Surface, XdgSurface, free_cap
 from broker.wayland.protocol import emit
-from broker.wayland.scene import promote, window_state
+from broker.wayland.scene import buffer_part, promote, window_state
 from broker.wayland.scene.geometry import Rect, View, clamp
 
 if TYPE_CHECKING:
     from broker.wayland.filter import WaylandFilter
 
-_UNSET_SOURCE = (-256, -256, -256, -256)
 _FAR = limits.WAYLAND_COORDINATE
 _ONE_PIXEL = Rect(0, 0, 1, 1)
 CORNER = (0, 0)
@@ -113,7 +112,8 @@ def _place(
 def _crop(
     core: WaylandFilter, surface: Surface, cx: int, cy: int, view: View | None
 ) -> None:
-    moved = (cx, cy) != (surface.cx, surface.cy)
+    view, other = buffer_part.crop(core, surface, view)
+    moved = other or (cx, cy) != (surface.cx, surface.cy)
     if not moved and view == surface.view:
         return
     surface.cx, surface.cy = cx, cy
@@ -124,7 +124,7 @@ def _crop(
         if not surface.viewport_sid:
             surface.viewport_sid = core.own("wp_viewport").sid
             out += emit.get_viewport(core.viewporter, surface.viewport_sid, surface.sid)
-        source = view.source if view is not None else _UNSET_SOURCE
+        source = view.source if view is not None else buffer_part.UNSET_SOURCE
         size = view.size if view is not None else (-1, -1)
         out += emit.set_source(surface.viewport_sid, *source)
         out += emit.set_destination(surface.viewport_sid, *size)

@@ -7,17 +7,17 @@ descriptor is ever received: without room for them the kernel throws them away.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import trio
+from typing_extensions import override
 
 from broker.core import limits
 from broker.core.connection_quota import SoundPlaces
@@ -29,21 +29,22 @@ from broker.core.errors import (
 from broker.pulse import frames
 from broker.pulse.filter import PulseFilter
 from broker.pulse.sandbox import SoundSandbox
+from broker.worker.duplex import GONE, DuplexConnection
 from broker.worker.readiness import Turn, Watch
 
 _BUFFER = memoryview(bytearray(65536))
 """Reads go into this buffer first: to make room for the largest read each time
 costs more than to copy the bytes.  Nothing waits between the two."""
-_LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 0.002
-_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 _UCRED = struct.Struct("iII")
 _USER = os.getuid(), os.getgid()
 """Asked for here: in its jail, a worker cannot."""
 
 
-class PulseConnection:
+class PulseConnection(DuplexConnection[PulseFilter]):
     """One client, one connection to the sound server, one filter."""
+
+    KIND = "sound"
 
     def __init__(
         self,
@@ -52,40 +53,32 @@ class PulseConnection:
         sandbox: SoundSandbox,
         cookie: bytes,
     ) -> None:
-        self._client = client
-        self._server = server
-        client.settimeout(0)
-        server.settimeout(0)
-        self._work = trio.Event()
+        super().__init__(client, server)
         self._moved = trio.Event()
         self._kick = trio.Event()
         self._feeding = False
         self._named = False
         self._timer: float | None = None
-        self._over = trio.Event()
         self.core = PulseFilter(sandbox, cookie, trio.current_time(), self._wake)
         self.from_client = 0
         self.to_client = 0
         """Bytes so far."""
 
-    async def run(self) -> None:
-        """Serve until either side ends; never raises for their actions.
+    @override
+    def _tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        return self._read, self._keep_time
 
-        The caller owns the sockets and looks at ``core.fault``.
-        """
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._write)
-                nursery.start_soon(self._keep_time)
-                if self.core.fault is not None:
-                    self._over.set()
-                await self._over.wait()
-                nursery.cancel_scope.cancel()
-        finally:
-            self.core.close()
-            with trio.CancelScope(shield=True), trio.move_on_after(_LAST_WORDS_SECONDS):
-                await self._last_words()
+    @override
+    async def _begin(self) -> None:
+        if self.core.fault is not None:
+            self._over.set()
+
+    @override
+    async def _close(self) -> None:
+        # First: what a revoke or the end took back must not be among the last words.
+        self.core.close()
+        if self.core.fault is not None:
+            await self._last_words(to_client=True)
 
     async def drained(self) -> bool:
         """Wait until the client has taken all that was sent to it.
@@ -102,16 +95,6 @@ class PulseConnection:
         self._end(PeerError("it did not take its recording after the revoke"))
         return False
 
-    async def _last_words(self) -> None:
-        """Let the client's error reach it before the socket closes."""
-        if self.core.fault is None:
-            return
-        with suppress(OSError):  # it has gone without listening
-            while not self._send(
-                self._client, self.core.down.data, self.core.down.sent
-            ):
-                await trio.lowlevel.wait_writable(self._client)
-
     # -- events ----------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -123,11 +106,6 @@ class PulseConnection:
             self._work.set()
             if self.core.fault is not None:
                 self._over.set()
-
-    def _end(self, error: PeerError | UpstreamError | None = None) -> None:
-        if error is not None:
-            self.core.fail(error)
-        self._over.set()
 
     def _fed(self) -> None:
         """After each step of the filter: send, end, set the timer."""
@@ -141,19 +119,25 @@ class PulseConnection:
 
     # -- sending -----------------------------------------------------------------
 
-    def _send(
-        self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
-    ) -> bool:
+    @override
+    def _send(self, *, to_client: bool) -> bool:
         """Send as much as the socket takes now; True when nothing is left."""
+        data = self.core.down.data if to_client else self.core.up
         while data:
             try:
-                if sock is self._server and not self._named:
-                    count = self._send_named(data)
+                if to_client:
+                    count = self._client.send(data, socket.MSG_NOSIGNAL)
+                elif self._named:
+                    count = self._server.send(data, socket.MSG_NOSIGNAL)
                 else:
-                    count = sock.send(data, socket.MSG_NOSIGNAL)
+                    count = self._send_named(data)
             except BlockingIOError:
                 return False
-            sent(count)
+            if to_client:
+                self.to_client += count
+                self.core.down.sent(count)
+            else:
+                del data[:count]
         return True
 
     def _send_named(self, data: bytearray) -> int:
@@ -173,54 +157,29 @@ class PulseConnection:
         return count
 
     def _flush(self) -> None:
-        down, up, idle = self.core.down.data, self.core.up, True
+        idle = True
         try:
-            if down:
-                idle = self._send(self._client, down, self._sent_down)
-            if up:
-                idle = self._send(self._server, up, self._sent_up) and idle
+            if self.core.down.data:
+                idle = self._send(to_client=True)
+            if self.core.up:
+                idle = self._send(to_client=False) and idle
         except OSError as error:
             self._lost(error)
             return
         if not idle:
             self._work.set()
 
-    def _sent_down(self, count: int) -> None:
-        self.to_client += count
-        self.core.down.sent(count)
+    @override
+    def _sent(self) -> None:
+        self._go_on()
 
-    def _sent_up(self, count: int) -> None:
-        del self.core.up[:count]
-
-    def _lost(self, error: OSError) -> None:
-        if error.errno in _GONE:
-            self._end()
-        else:
-            self._end(UpstreamError(f"a sound socket failed: {error.strerror}"))
-
-    async def _write(self) -> None:
-        """Send the bytes that a socket did not take at once."""
-        core = self.core
-        while not self._over.is_set():
-            await self._work.wait()
-            self._work = trio.Event()
-            async with trio.open_nursery() as nursery:
-                if core.down.data:
-                    nursery.start_soon(
-                        self._drain, self._client, core.down.data, self._sent_down
-                    )
-                if core.up:
-                    nursery.start_soon(
-                        self._drain, self._server, core.up, self._sent_up
-                    )
-            self._go_on()
-
-    async def _drain(
-        self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
-    ) -> None:
+    @override
+    async def _drain(self, *, to_client: bool) -> None:
+        sock = self._client if to_client else self._server
+        data = self.core.down.data if to_client else self.core.up
         while data and not self._over.is_set():
             try:
-                if self._send(sock, data, sent):
+                if self._send(to_client=to_client):
                     return
             except OSError as error:
                 self._lost(error)
@@ -355,7 +314,7 @@ class PulseConnection:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE:
                 self._lost(error)
             return _BUFFER[:0]
 

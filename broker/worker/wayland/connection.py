@@ -10,14 +10,13 @@ side waits.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import trio
+from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
@@ -30,11 +29,10 @@ from broker.wayland.protocol.wire import Outgoing, bad_message
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.wayland.scene import resize_timeout
+from broker.worker.duplex import GONE, DuplexConnection
 from broker.worker.readiness import Turn, Watch
 
-_LAST_WORDS_SECONDS = 1.0
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
-_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 
 
 def receive(
@@ -48,7 +46,7 @@ def receive(
     try:
         return fdpass.receive(sock, most, limits.WAYLAND_FDS_PER_READ)
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in GONE:
             return fdpass.Received(b"", ())
         raise
 
@@ -118,13 +116,15 @@ def _filter(
     return traced
 
 
-class WaylandConnection:
+class WaylandConnection(DuplexConnection[WaylandFilter]):
     """One client, one connection to the compositor, one filter.
 
     ``to_client`` and ``to_compositor`` count bytes that were sent.
     ``answered`` is set when the compositor is known and the client has been
-    sent its first bytes.  ``reason`` says why it ended, once it has.
+    sent its first bytes.
     """
+
+    KIND = "Wayland"
 
     def __init__(
         self,
@@ -137,62 +137,41 @@ class WaylandConnection:
         trace: Callable[[str], None] | None = None,
     ) -> None:
         """Raises PeerError at the sandbox's limit of clients."""
-        self._client = client
-        self._server = server
-        client.settimeout(0)
-        server.settimeout(0)
+        super().__init__(client, server)
         self.core = _filter(rules, sandbox, machine, self._wake, trace)
         self.to_client = self.to_compositor = 0
         self.answered = trio.Event()
-        self.reason = ""
         self._budget = Budget(sandbox)
         self._pause = 0.0
-        self._work = trio.Event()
         self._room = trio.Event()
         self._ready = trio.Event()
-        self._over = trio.Event()
         self._late = trio.Event()
 
-    async def run(self) -> None:
-        """Serve until either side ends; never raises for their actions.
+    @override
+    def _tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        return self._from_server, self._from_client, self._hurry
 
-        The caller owns the sockets and looks at ``core.fault``.
-        """
+    @override
+    async def _begin(self) -> None:
+        self._wake()
+        with trio.move_on_after(limits.WAYLAND_CONNECT_SECONDS) as patience:
+            await self._first()
+        if patience.cancelled_caught and not self.core.ready:
+            self._end(UpstreamError("the compositor did not answer in time"))
+
+    @override
+    async def _close(self) -> None:
+        # A client that left without a mistake may have asked for something last.
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._from_server)
-                nursery.start_soon(self._from_client)
-                nursery.start_soon(self._write)
-                nursery.start_soon(self._hurry)
-                self._wake()
-                with trio.move_on_after(limits.WAYLAND_CONNECT_SECONDS) as patience:
-                    await self._first()
-                if patience.cancelled_caught and not self.core.ready:
-                    self._end(UpstreamError("the compositor did not answer in time"))
-                await self._over.wait()
-                nursery.cancel_scope.cancel()
+            await self._last_words(to_client=self.core.fault is not None)
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(_LAST_WORDS_SECONDS):
-                await self._last_words()
             self.core.close()
 
     async def _first(self) -> None:
         while not self.core.ready and not self._over.is_set():
             await self._ready.wait()
 
-    async def _last_words(self) -> None:
-        """Let the client's error reach it before the socket closes.
-
-        A client that left without a mistake may have asked for something last.
-        """
-        to_client = self.core.fault is not None
-        sock = self._client if to_client else self._server
-        try:
-            while not self._send(to_client=to_client):
-                await trio.lowlevel.wait_writable(sock)
-        except OSError:
-            return  # it has gone without listening
-
+    @override
     def _send(self, *, to_client: bool) -> bool:
         """Send as much as possible at once, and count it; True when nothing is left."""
         if not to_client:
@@ -209,14 +188,9 @@ class WaylandConnection:
     def _wake(self) -> None:
         self._work.set()
 
-    def _end(self, error: Exception | None = None, reason: str = "") -> None:
-        """Begin the end; the first reason counts."""
-        if error is not None and self.core.fault is None:
-            self.core.fail(error)
-        if not self.reason:
-            fault = self.core.fault
-            self.reason = _words(fault) if fault is not None else reason
-        self._over.set()
+    @override
+    def _end(self, error: VitrailError | None = None, reason: str = "") -> None:
+        super()._end(error, reason)
         self._ready.set()
 
     def _flush(self) -> None:
@@ -229,12 +203,6 @@ class WaylandConnection:
                 self._work.set()
         except OSError as error:
             self._lost(error)
-
-    def _lost(self, error: OSError) -> None:
-        if error.errno not in _GONE:
-            self._end(UpstreamError(f"a Wayland socket failed: {error.strerror}"))
-        else:
-            self._end(reason="one end closed")
 
     async def _from_client(self) -> None:
         await self._ready.wait()
@@ -380,19 +348,7 @@ class WaylandConnection:
                 self._end(PeerError("it takes nothing that is sent to it"))
                 return
 
-    async def _write(self) -> None:
-        """Send the bytes that a socket did not take at once."""
-        core = self.core
-        while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            if core.fault is not None:
-                self._end()  # another ended it: a person, another task
-                return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(self._drain, to_client=True))
-                nursery.start_soon(partial(self._drain, to_client=False))
-
+    @override
     async def _drain(self, *, to_client: bool) -> None:
         sock = self._client if to_client else self._server
         queue = self.core.down if to_client else self.core.up
@@ -405,10 +361,6 @@ class WaylandConnection:
             self._lost(error)
             return
         self._room.set()
-
-
-def _words(error: Exception) -> str:
-    return error.message if isinstance(error, VitrailError) else str(error)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from broker.waypipe.channel import (
     SentFile,
     WaypipeChannel,
 )
+from broker.worker.duplex import LAST_WORDS_SECONDS
+from broker.worker.pipe_writer import PipeWriter
 from broker.worker.readiness import Turn, Watch
 from broker.worker.wayland.connection import WaylandConnection
 
@@ -73,6 +75,18 @@ class _Sink:
         self.size += len(data)
         self.more.set()
         return True
+
+    def advance(self, writer: PipeWriter) -> None:
+        """Write what fits.  Raises BlockingIOError, or OSError as ``PipeWriter``."""
+        if not writer.staged:
+            data = self.waiting[0]
+            count = writer.take(data)
+            self.size -= count
+            self.waiting.popleft()
+            if count < len(data):
+                self.waiting.appendleft(data[count:])
+        if writer.staged:
+            writer.push()
 
     def end(self) -> None:
         self.over = True
@@ -165,7 +179,6 @@ class StreamConnection(WaylandConnection):
             else:
                 for sink in self.channel.send_messages(view, sendable):
                     made = _Sink(os.dup(sink.fd))
-                    os.set_blocking(made.fd, False)
                     self._sinks[sink.rid] = made
                     self._pipes.start_soon(self._fill_sink, sink.rid, made)
         for fd in queue.sent(whole):
@@ -457,28 +470,24 @@ class StreamConnection(WaylandConnection):
 
     async def _fill_sink(self, rid: int, sink: _Sink) -> None:
         """Carry a selection from the application to the requesting client."""
+        writer = PipeWriter(sink.fd)
         try:
             with contextlib.suppress(OSError):  # gone; the sandbox is notified below
-                await self._write_sink(sink)
+                await self._write_sink(sink, writer)
         finally:
+            writer.close()
             os.close(sink.fd)
             self._drop_sink(rid)
 
-    async def _write_sink(self, sink: _Sink) -> None:
+    async def _write_sink(self, sink: _Sink, writer: PipeWriter) -> None:
         while True:
-            while sink.waiting:
-                data = sink.waiting.popleft()
+            while sink.waiting or writer.staged:
                 with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
                     await trio.lowlevel.wait_writable(sink.fd)
                 if patience.cancelled_caught:
                     return
-                try:
-                    count = os.write(sink.fd, data)
-                except BlockingIOError:
-                    count = 0
-                sink.size -= count
-                if count < len(data):
-                    sink.waiting.appendleft(data[count:])
+                with contextlib.suppress(BlockingIOError):
+                    sink.advance(writer)
                 if sink.size <= limits.WAYPIPE_PIPE_QUEUE_BYTES // 2:
                     sink.room.set()
             if sink.over:
@@ -501,16 +510,17 @@ class StreamConnection(WaylandConnection):
             self._wake()
 
     @override
-    async def _last_words(self) -> None:
+    async def _last_words(self, *, to_client: bool) -> None:
         fault = self.core.fault
-        await super()._last_words()
-        if self.channel.header is None:
-            return
-        self.channel.say_goodbye(
-            0 if fault is None or isinstance(fault, UpstreamError) else -_EPROTO
-        )
-        try:
-            while not self._push():
-                await trio.lowlevel.wait_writable(self._stream)
-        except OSError:
-            return  # it has gone without listening
+        with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_SECONDS):
+            await super()._last_words(to_client=to_client)
+            if self.channel.header is None:
+                return
+            self.channel.say_goodbye(
+                0 if fault is None or isinstance(fault, UpstreamError) else -_EPROTO
+            )
+            try:
+                while not self._push():
+                    await trio.lowlevel.wait_writable(self._stream)
+            except OSError:
+                return  # it has gone without listening

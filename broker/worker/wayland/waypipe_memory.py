@@ -19,6 +19,8 @@ from broker.waypipe.ports import Memory, WaypipeFile
 from broker.worker.wayland.machine import RealMachine
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_PART = 1 << 20
+"""Bytes that are filled at a time where a buffer has holes."""
 _BLOCK = 512
 """Bytes in one of ``st_blocks`` (stat(2))."""
 
@@ -105,6 +107,8 @@ class StreamFile(WaypipeFile):
         )
         self._map: mmap.mmap | None = None
         self._view = memoryview(bytearray())
+        self._shown: set[int] = set()
+        """Parts of _PART bytes that the compositor may have read."""
         try:
             self._resize(size)
             # guard: pools cannot shrink
@@ -148,10 +152,41 @@ class StreamFile(WaypipeFile):
     def account(self) -> None:
         if self._charged >= len(self._view):
             return  # all of it is there: a window's buffer, after its first frame
+        self._recount()
+
+    def _recount(self) -> None:
         behind = os.fstat(self._fd).st_blocks * _BLOCK
         if behind != self._charged:
             self._machine.charge_touched(behind - self._charged)
             self._charged = behind
+
+    def show(self, offset: int, length: int) -> None:
+        """The compositor is about to read this range: no hole is left in it.
+
+        Reading a hole through a mapping makes a page of it (shmem, tmpfs(5)), so
+        a guest would get memory of ours that is counted nowhere by showing
+        buffers into which it never wrote.  Raises ValueError at the limit.
+        """
+        size = len(self._view)
+        end = min(offset + length, size)
+        if self._charged >= size or offset >= end:
+            return
+        for part in range(offset // _PART, (end - 1) // _PART + 1):
+            if part not in self._shown:
+                start = part * _PART
+                self._fill(start, min(_PART, size - start))
+                self._shown.add(part)
+
+    def _fill(self, start: int, length: int) -> None:
+        # Before the memory is taken; exact afterwards.
+        self._machine.charge_touched(length)
+        self._charged += length
+        try:
+            os.posix_fallocate(self._fd, start, length)
+        except OSError as error:
+            raise ValueError(f"no memory for a window: {error.strerror}") from error
+        finally:
+            self._recount()
 
     @override
     def close(self) -> None:
@@ -189,7 +224,9 @@ class StreamPool(PoolFile):
 
     @override
     def refresh(self, offset: int, length: int) -> None:
-        """Nothing: the compositor maps the very pages that the stream writes."""
+        """Copy nothing: the compositor maps the very pages that the stream writes."""
+        # guard: holes that are shown are filled
+        self._file.show(offset, length)
 
     @override
     def close(self) -> None:

@@ -567,8 +567,72 @@ def test_a_worker_that_cleans_has_its_time_its_turn_and_its_number():
 def test_names_of_files_have_a_reason_of_their_own():
     desk = Desk()
     asked = desk.ask_copy()
-    said = desk.say(w.TypesTold("work", asked, ("text/uri-list", "TEXT/URI-LIST")))
+    names = ("x-special/gnome-copied-files", "text/x-moz-url")
+    said = desk.say(w.TypesTold("work", asked, names))
     assert desk.reason(said) == c.FILES
+
+
+FILE_LIST = b"# a comment\r\nfile:///home/user/a%20b\r\nfile:///home/user/c\r\n"
+
+
+def copied_files(desk: Desk, data=FILE_LIST, types=("text/uri-list", "text/plain")):
+    """Copy a list of files; returns the last actions."""
+    read = desk.reading(types=types)
+    assert read.name == "text/uri-list"
+    desk.say(w.DataCame("work", read.transfer, data))
+    return desk.say(w.DataEnded("work", read.transfer))
+
+
+def test_files_are_carried_once_and_not_offered():
+    desk = Desk()
+    (record,) = copied_files(desk)
+    assert (record.outcome, record.kinds) == (w.Outcome.COPIED, ("text/uri-list",))
+    desk.focus("personal")
+    (carry,) = desk.say(w.PastePressed("personal"))
+    files = ("file:///home/user/a%20b", "file:///home/user/c")
+    assert (carry.source, carry.target, carry.files) == ("work", "personal", files)
+    assert isinstance(carry, w.CarryFiles)
+    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.NOTHING
+
+
+def test_files_are_not_pasted_where_they_are_nor_without_the_focus():
+    desk = Desk()
+    copied_files(desk)
+    assert desk.reason(desk.say(w.PastePressed("work"))) == c.SAME
+    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.NO_FOCUS
+
+
+def test_a_list_of_links_leaves_the_text():
+    desk = Desk()
+    (read,) = copied_files(desk, b"https://example.org/\r\n")
+    assert read.name == "text/plain"
+    desk.say(w.DataCame("work", read.transfer, b"https://example.org/"))
+    (record,) = desk.say(w.DataEnded("work", read.transfer))
+    assert record.kinds == ("text/plain",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"file://other/a", b"/etc/passwd", b"file:///a b", b"file:///\xc3\xa4", b"--help"],
+)
+def test_what_is_no_address_of_a_file_is_left_out(line):
+    desk = Desk()
+    said = copied_files(desk, line, ("text/uri-list",))
+    assert desk.reason(said) == c.EMPTY
+
+
+def test_a_list_that_is_too_large_takes_the_text_with_it():
+    desk = Desk()
+    read = desk.reading(types=("text/uri-list", "text/plain"))
+    large = bytes(limits.CLIPBOARD_BYTES_MOST + 1)
+    assert desk.reason(desk.say(w.DataCame("work", read.transfer, large))) == c.LARGE
+
+
+def test_a_long_list_is_cut():
+    desk = Desk()
+    many = b"".join(b"file:///%d\n" % n for n in range(limits.CLIPBOARD_FILES + 1))
+    (record,) = copied_files(desk, many)
+    assert record.size == limits.CLIPBOARD_FILES
 
 
 @pytest.mark.parametrize(("late", "crosses"), [(0, True), (0.001, False)])

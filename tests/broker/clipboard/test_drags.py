@@ -211,6 +211,22 @@ def test_a_file_is_not_dragged_out_by_its_name():
     assert desk.reasons == [reasons.DRAG_FILES]
 
 
+def test_dragged_files_are_carried_and_the_window_gets_nothing():
+    desk = Desk()
+    desk.say(BEGUN, over("personal"), w.DragDropped("personal", 1), PERFORMED)
+    ask = desk.last(w.AskTypes)[-1]
+    desk.say(w.TypesTold("work", ask.transfer, ("text/plain", "text/uri-list")))
+    (read,) = desk.last(w.Read)
+    assert read.name == "text/uri-list", "the text is the files' names"
+    desk.say(w.DataCame("work", read.transfer, b"file:///home/user/a\r\n"))
+    desk.say(w.DataEnded("work", read.transfer))
+    (carry,) = desk.last(w.CarryFiles)
+    assert (carry.source, carry.target) == ("work", "personal")
+    assert carry.files == ("file:///home/user/a",)
+    assert desk.last(w.EndDrag) == [w.EndDrag("personal", 1, finished=True)]
+    assert desk.last(w.Offer) == []
+
+
 def test_a_thousand_drags_that_are_abandoned_leave_nothing():
     desk = Desk()
     for number in range(1000):

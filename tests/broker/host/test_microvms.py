@@ -13,10 +13,12 @@ import trio
 
 from broker.audit.query import Filters, open_log
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host import microvms
 from broker.host.microvms import MicroVmMachine, MicroVms
+from broker.launch.image import store
 from broker.launch.microvm.launcher import Accel, VmSpec
 from broker.launch.microvm.state import state_of, write_state
 from broker.peers import credentials
@@ -92,11 +94,14 @@ class Stand:
         await trio.lowlevel.checkpoint()
         if self.broken_start is not None:
             raise self.broken_start
+        self.spec = spec
         self.started.append(PaperVm(spec.directory))
         return self.started[-1]
 
-    async def open(self, sandbox=WORK, name=WORK):
-        return await self.vms.open(sandbox, name, frozenset(), lambda what: None)
+    async def open(self, sandbox=WORK, name=WORK, **changes):
+        return await self.vms.open(
+            sandbox, name, frozenset(), lambda what: None, LaunchChanges(**changes)
+        )
 
     def events(self, kind):
         with open_log(self.audit) as log:
@@ -130,7 +135,7 @@ def stand(monkeypatch):
                 manifest=SimpleNamespace(built=1.0),
                 write_initrd=lambda directory, settings: directory / "initrd",
             )
-            monkeypatch.setattr(microvms, "find_image", lambda paths, name: image)
+            monkeypatch.setattr(store, "find_image", lambda paths, name: image)
             monkeypatch.setattr(microvms, "start_vm", mine.start_vm)
             await nursery.start(mine.vms.run)
             yield mine
@@ -140,6 +145,31 @@ def stand(monkeypatch):
 
 
 # -- starting ----------------------------------------------------------------------
+
+
+async def test_a_start_may_have_less_than_its_record(stand):
+    async with stand() as s:
+        s.add("work", record("persistent", launch="cpus = 2"))
+        await s.open(memory_mib=256, cpus=1, network="none", image="small")
+        assert (s.spec.memory_mib, s.spec.cpus, s.spec.network) == (256, 1, "none")
+        await s.open(SandboxName("work-2"))
+        assert (s.spec.memory_mib, s.spec.cpus) == (512, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"memory_mib": 2048}, "the record allows 1 to 512"),
+        ({"cpus": 3}, "the record allows 1 to 2"),
+        ({"network": "user"}, "gives this sandbox no network"),
+    ],
+)
+async def test_a_start_never_has_more_than_its_record(stand, changes, why):
+    async with stand() as s:
+        s.add("work", record("persistent", launch="cpus = 2"))
+        with pytest.raises(RefusedError, match=why):
+            await s.open(**changes)
+        assert s.started == []
 
 
 async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkeypatch):

@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.audit.query import Filters, open_log
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.host.role import HostRole
 from broker.peers.identity import VsockClaim
@@ -32,7 +33,8 @@ class Launcher:
         self.machines = []
         self.broken_go = None
 
-    async def __call__(self, sandbox, record, closed, progress):
+    async def __call__(self, sandbox, record, closed, progress, changes=None):
+        self.changes = changes
         await trio.lowlevel.checkpoint()
         machine = PaperMachine()
         machine.broken_go = self.broken_go
@@ -450,3 +452,14 @@ async def test_before_it_runs(tmp_path):
 def events(tmp_path, kind):
     with open_log(tmp_path / "audit.sqlite") as log:
         return [row.fields() for row in log.find(Filters(kinds=(kind,)))]
+
+
+async def test_a_machine_that_runs_is_not_changed(tmp_path):
+    launcher = Launcher()
+    async with host_role(tmp_path, launcher) as host:
+        changes = LaunchChanges(memory_mib=512)
+        lease = await host.start(A, changes=changes)
+        assert launcher.changes == changes
+        with pytest.raises(RefusedError, match="runs already"):
+            await host.start(A, changes=changes)
+        assert await host.start(A) == lease

@@ -29,7 +29,11 @@ FROM_HOST = [
     m.SandboxStarted(3, ID),
     m.StartProgress(4, 9, "fetching a tool"),
 ]
-FROM_VIEWER = [m.Start(1, "web"), m.StopSandbox(2, ID, 5.0, "asked")]
+FROM_VIEWER = [
+    m.Start(1, "web"),
+    m.Start(4, "web", 512, 1, "none", "small"),
+    m.StopSandbox(2, ID, 5.0, "asked"),
+]
 FROM_BOTH = [
     m.Cut(1, "host", 7, "revoked"),
     m.LinkPing(2),

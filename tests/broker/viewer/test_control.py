@@ -45,7 +45,7 @@ class Stage:
         self.api = {
             "local": lambda: SharedControl(shared),
             "host": lambda: HostControl(shared, leasing=None),
-            "viewer": lambda: ViewerControl(shared, person=None),
+            "viewer": lambda: ViewerControl(shared, person=None, desk=None),
         }[role]()
 
     async def prune(self, seconds, megabytes):

@@ -36,8 +36,9 @@ class Machines:
             running=lambda name: self.running,
         )
 
-    async def start(self, name, *, progress):
+    async def start(self, name, *, progress, changes):
         self.started += 1
+        self.changes = changes
         await self.stand.role.lease_begun(LEASE)
         return LEASE
 
@@ -330,3 +331,16 @@ async def test_detached_it_returns_when_a_window_is_on_the_screen():
             await started.wait()
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
+
+
+async def test_a_second_program_changes_no_machine():
+    async with viewer() as s:
+        await s.role.lease_begun(LEASE)
+        machines = Machines(s)
+        machines.running = LEASE
+        with pytest.raises(RefusedError, match="runs already"):
+            await machines.run(trio.CancelScope(), memory_mib=256)
+        with pytest.raises(RefusedError, match="is not a network"):
+            await machines.run(trio.CancelScope(), network="all")
+        assert machines.started == 0
+        await s.role.lease_ended(LEASE.id, "over")

@@ -90,7 +90,7 @@ GUARDS = (
     Guard("a drop inside of its sandbox", "if True:", "tests/attack/test_clipboard_drag_crossing.py", "inside_of"),
     Guard("files that are dragged", "if False:", "tests/attack/test_clipboard_drag_crossing.py", "dragged_file"),
     Guard("files that are dragged out", "if not self._cross:", "tests/attack/test_clipboard_drag_crossing.py", "dragged_out"),
-    Guard("files that are dragged out meanwhile", "if copy.drop is not None and files and (not copy.drop.wanted):", "tests/broker/clipboard/test_drags.py"),
+    Guard("files that are dragged out meanwhile", "if copy.drop is not None and named and (not listed) and (not copy.drop.wanted):", "tests/broker/clipboard/test_drags.py"),
     Guard("a drop that two claim", "if True:", "tests/broker/clipboard/test_drags.py"),
     Guard("a drop that another claims late", "if False:", "tests/broker/clipboard/test_drags.py"),
     Guard("a drop that nobody knows is let go", "return ([], None)", "tests/broker/clipboard/test_drags.py"),

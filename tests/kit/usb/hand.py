@@ -1,18 +1,16 @@
 """A broker's part in the host VM of a USB test, without the broker.
 
-    usb_hand.py list
-    usb_hand.py hold PORT SANDBOX [NUMBER]   until SIGTERM: attach, then detach
-
-Prints one JSON line for each thing that happens.  Runs as an ordinary user; all
-rights are ``vitrail-devices``'s.
+Serves the test over a vsock port: lines of JSON, a request ``{"id", "do", …}`` and its
+reply ``{"id", "result"}`` or ``{"id", "refused"}``; ends of attachments come as
+``{"ended", "reason"}``.  Runs as an ordinary user; all rights are
+``vitrail-devices``'s.
 """
 
 from __future__ import annotations
 
 import json
-import signal
+import os
 import socket
-import sys
 import time
 
 import msgspec
@@ -22,80 +20,126 @@ from broker.core.errors import VitrailError
 from broker.devices.messages import handover
 from broker.host.devices.client import connect
 
-PORT = 6503
+PORT, TEST_PORT = 6503, 7600
+ANY = 0xFFFFFFFF
 
 
-def say(what, **more):
-    print(json.dumps({"what": what, "at": time.monotonic(), **more}), flush=True)
+def listen(port):
+    sock = socket.socket(socket.AF_VSOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((ANY, port))
+    sock.listen(8)
+    sock.settimeout(0)
+    return sock
 
 
-async def listed(client, port):
-    """The device in a port, once it is there."""
-    with trio.fail_after(30):
+class Hand:
+    def __init__(self, out):
+        self.out = out
+        self.changed = trio.Event()
+        self.guests = listen(PORT)
+        self.kept = {}
+        self.client = connect(changed=self.change, ended=self.ended)
+
+    def change(self):
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def say(self, **message):
+        self.out.write(json.dumps(message).encode() + b"\n")
+
+    def ended(self, attachment, reason):
+        self.let_go(attachment)
+        self.say(ended=attachment, reason=reason, at=time.monotonic())
+
+    def let_go(self, attachment):
+        kept = self.kept.pop(attachment, None)
+        if isinstance(kept, socket.socket):
+            kept.close()
+        elif kept is not None:
+            os.close(kept)
+
+    async def serve(self, order):
+        number = order.pop("id")
+        try:
+            result = await getattr(self, "do_" + order.pop("do"))(**order)
+        except VitrailError as error:
+            self.say(id=number, refused=f"{error} {error.hint}")
+        else:
+            self.say(id=number, result=result)
+
+    async def do_list(self):
+        return msgspec.to_builtins(await self.client.devices())
+
+    async def do_port(self, port, empty=False, state=""):
+        """The device of a port once it is there; or when it is not any more."""
         while True:
-            for item in (await client.devices()).devices:
-                if item.port == port:
-                    return item
-            await trio.sleep(0.05)
+            changed = self.changed
+            items = (await self.client.devices()).devices
+            found = [item for item in items if item.port == port]
+            if empty and not found:
+                return None
+            if not empty and found and state in {"", found[0].state}:
+                return msgspec.to_builtins(found[0])
+            with trio.move_on_after(1):  # drivers come without an event of ours
+                await changed.wait()
 
+    async def do_problem(self, text):
+        while True:
+            changed = self.changed
+            found = await self.client.devices()
+            for problem in found.problems:
+                if text in problem:
+                    return problem
+            await changed.wait()
 
-async def guest_connection():
-    with socket.socket(socket.AF_VSOCK) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((0xFFFFFFFF, PORT))
-        listener.listen(4)
-        listener.settimeout(0)
-        with trio.fail_after(60):
-            await trio.lowlevel.wait_readable(listener)
-        conn, _ = listener.accept()
-    return conn
-
-
-async def hold(client, over, port, sandbox, number):
-    item = await listed(client, port)
-    if number is None:
-        number = item.number
-    conn = await guest_connection()
-    with conn:
+    async def do_hold(self, number, sandbox="app"):
+        await trio.lowlevel.wait_readable(self.guests)
+        conn, peer = self.guests.accept()
         began = time.monotonic()
-        made = await client.export(number, sandbox, "lease", conn)
-        conn.settimeout(5)
-        conn.sendall(handover(made.devid, made.speed))
-        say("attached", attachment=made.attachment, seconds=time.monotonic() - began)
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
+        try:
+            made = await self.client.export(number, sandbox, "lease", conn)
+            conn.settimeout(5)
+            conn.sendall(handover(made.devid, made.speed))
+        except BaseException:
+            conn.close()
+            raise
+        self.kept[made.attachment] = conn
+        seconds = time.monotonic() - began
+        return {"attachment": made.attachment, "seconds": seconds, "cid": peer[0]}
 
-            async def until_over():
-                await over.wait()
-                nursery.cancel_scope.cancel()
+    async def do_node(self, number, sandbox="app"):
+        made, node = await self.client.node(number, sandbox, "lease")
+        self.kept[made.attachment] = node
+        descriptors = os.read(node, 18)
+        return {"attachment": made.attachment, "descriptors": descriptors.hex()}
 
-            nursery.start_soon(until_over)
-            await anext(signals)
-            nursery.cancel_scope.cancel()
-    if not over.is_set():
+    async def do_detach(self, attachment):
         began = time.monotonic()
-        await client.detach(made.attachment)
-        say("detached", seconds=time.monotonic() - began)
+        await self.client.detach(attachment)
+        self.let_go(attachment)
+        return time.monotonic() - began
 
 
 async def main():
-    over = trio.Event()
-
-    def ended(attachment, reason):
-        say("ended", attachment=attachment, reason=reason)
-        over.set()
-
-    client = connect(changed=lambda: None, ended=ended)
+    listener = listen(TEST_PORT)
+    print("ready", flush=True)
+    await trio.lowlevel.wait_readable(listener)
+    sock, _ = listener.accept()
+    stream = sock.makefile("wb", buffering=0)
+    sock.setblocking(False)
+    hand = Hand(stream)
+    rest = b""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.run)
-        try:
-            if sys.argv[1] == "list":
-                print(json.dumps(msgspec.to_builtins(await client.devices())))
-            else:
-                number = int(sys.argv[4]) if len(sys.argv) > 4 else None
-                await hold(client, over, sys.argv[2], sys.argv[3], number)
-        except VitrailError as error:
-            say("refused", message=str(error), hint=error.hint)
+        nursery.start_soon(hand.client.run)
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            data = sock.recv(65536)
+            if not data:
+                break
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                nursery.start_soon(hand.serve, json.loads(line))
         nursery.cancel_scope.cancel()
 
 

@@ -7,9 +7,11 @@ Debian's ordinary ones, which have usbip-host, vhci-hcd and xhci.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import shlex
 import stat
 import subprocess
 from contextlib import asynccontextmanager, suppress
@@ -17,12 +19,13 @@ from pathlib import Path
 
 import trio
 
+from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
 from broker.launch.image.initramfs import ArchiveEntry, read_modules, write_cpio
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab
-from tests.kit.usb.hand import PORT
+from tests.kit.usb.hand import PORT, TEST_PORT
 
 HOST, APP = 10, 20
 SPEC = ImageSpec(
@@ -34,6 +37,10 @@ SPEC = ImageSpec(
 MODULES = (
     *("xhci_pci", "usb_storage", "uas", "sd_mod", "usbhid", "hid_generic", "evdev"),
     *("usbip_host", "vhci_hcd", "uhid"),
+)
+_DAEMON = (
+    *("python3", "-m", "broker.programs.devices", "--user", "vit"),
+    *("--records", "/run/devices.toml"),
 )
 
 
@@ -90,6 +97,7 @@ class UsbHost:
 
     def __init__(self, guest: Guest, qmp, base: Path):
         self.guest, self.qmp, self.base = guest, qmp, base
+        self._starts = 0
 
     async def plug(self, driver: str, name: str, port: int, **more) -> None:
         """Plug a device in; the kernel of the VM sees real hot-plug."""
@@ -118,78 +126,151 @@ class UsbHost:
         await self.unplug(name)
         await self.qmp.execute("blockdev-del", {"node-name": f"{name}-disk"})
 
-    async def devices(self):
-        """What vitrail-devices lists."""
-        text = await self.guest.run("python3 /srv/extra/usb_hand.py list")
-        return json.loads(text)
-
-    async def hold(self, port: str, log: str, *more: str) -> None:
-        """Begin to attach what is in a port to the sibling."""
-        words = " ".join(("hold", port, *(more or ("app",))))
+    async def start_service(self, records: str, *options: str) -> None:
+        """Start ``vitrail-devices`` with these records."""
+        await self.guest.write("/run/devices.toml", records, user="root")
+        words = " ".join((*_DAEMON, *options))
         await self.guest.run(
-            f"setsid python3 /srv/extra/usb_hand.py {words} > /tmp/{log} 2>&1 & "
-            f"echo $! > /tmp/{log}.pid"
+            f"setsid {words} >>/tmp/daemon.log 2>&1 & echo $! >/run/daemon.pid",
+            user="root",
+        )
+        # Appended to: the second start is ready when the second line says so.
+        self._starts += 1
+        await eventually(
+            self.guest,
+            f"test $(grep -c ready /tmp/daemon.log) = {self._starts}",
+            deadline=240,
         )
 
-    async def said(self, log: str, what: str, deadline=60):
-        """What a ``hold`` has said of a kind."""
-        with trio.fail_after(deadline):
-            while True:
-                text = await self.guest.run(f"cat /tmp/{log}")
-                for line in text.splitlines():
-                    try:
-                        found = json.loads(line)
-                    except ValueError:
-                        raise AssertionError(text) from None
-                    if found["what"] == what:
-                        return found
-                    assert what == "refused" or found["what"] != "refused", found
-                await trio.sleep(0.1)
+    async def kill_service(self) -> None:
+        """As a crash does."""
+        await self.guest.run("kill -9 $(cat /run/daemon.pid)", user="root")
 
-    async def signal(self, log: str, number: str) -> None:
-        await self.guest.run(f"kill -{number} $(cat /tmp/{log}.pid)")
+    @asynccontextmanager
+    async def hand(self):
+        """A broker's part; it is killed at the end of the block."""
+        await self.guest.run(
+            "rm -f /tmp/hand.log; setsid python3 /srv/extra/usb_hand.py "
+            ">/tmp/hand.log 2>&1 & echo $! >/tmp/hand.pid"
+        )
+        await eventually(self.guest, "grep ready /tmp/hand.log", deadline=240)
+        stream = await hybrid_connect(f"{self.base}/host.vsock", TEST_PORT)
+        async with stream, trio.open_nursery() as nursery:
+            made = HandClient(stream)
+            nursery.start_soon(made.run)
+            try:
+                yield made
+            finally:
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await self.guest.run("kill -9 $(cat /tmp/hand.pid)")
+
+
+class HandClient:
+    """Requests to ``hand.py`` in the host VM."""
+
+    def __init__(self, stream: trio.SocketStream):
+        self._stream = stream
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, trio.MemorySendChannel] = {}
+        self._ended: dict[str, str] = {}
+        self._news = trio.Event()
+
+    async def run(self) -> None:
+        """Hand out replies."""
+        rest = b""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in self._stream:
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+
+    def _take(self, message) -> None:
+        if "ended" in message:
+            self._ended[message["ended"]] = message["reason"]
+            self._news.set()
+            self._news = trio.Event()
+        else:
+            self._waiting.pop(message["id"]).send_nowait(message)
+
+    async def ask(self, do: str, deadline=60, **more):
+        """Its result; a refusal is a RefusedError."""
+        number = next(self._numbers)
+        put, take = trio.open_memory_channel(1)
+        self._waiting[number] = put
+        order = json.dumps({"id": number, "do": do, **more}).encode()
+        await self._stream.send_all(order + b"\n")
+        with trio.fail_after(deadline):
+            reply = await take.receive()
+        if "refused" in reply:
+            raise RefusedError(reply["refused"])
+        return reply["result"]
+
+    async def ended(self, attachment: str, deadline=60) -> str:
+        """Why an attachment has ended."""
+        with trio.fail_after(deadline):
+            while attachment not in self._ended:
+                await self._news.wait()
+        return self._ended[attachment]
 
 
 async def eventually(guest: Guest, command: str, deadline=60) -> str:
-    """Repeat a command in a VM until it succeeds."""
-    output = ""
-    with trio.move_on_after(deadline):
-        while True:
-            code, output = await guest.try_run(command, user="root")
-            if code == 0:
-                return output
-            await trio.sleep(0.1)
-    raise AssertionError(f"{guest.name}: {command}: {output}")
+    """Wait in a VM until a command succeeds; gives its output.
+
+    The loop is in there: each command from here costs a process and two messages,
+    which slows down what is waited for.
+    """
+    loop = f"until {{ {command}; }} >/tmp/out 2>&1; do sleep 0.2; done; cat /tmp/out"
+    code, output = await guest.try_run(
+        f"timeout {deadline} sh -c {shlex.quote(loop)} || {{ cat /tmp/out; exit 1; }}",
+        user="root",
+        deadline=deadline + 60,
+    )
+    assert code == 0, f"{guest.name}: {command}: {output}"
+    return output
+
+
+async def hybrid_connect(target: str, port: int) -> trio.SocketStream:
+    """Connect to a port in a VM.  Raises OSError when no program listens there."""
+    stream = await trio.open_unix_socket(target)
+    await stream.send_all(f"CONNECT {port}\n".encode())
+    head = b""
+    while not head.endswith(b"\n"):
+        more = await stream.receive_some(1)
+        if not more:
+            await stream.aclose()
+            raise ConnectionRefusedError(f"no program listens on port {port}")
+        head += more
+    assert re.match(rb"OK ", head)
+    return stream
 
 
 async def _carry(source: trio.SocketStream, target: str) -> None:
     """The sibling's connection into the host VM, both ways."""
-    async with source, await trio.open_unix_socket(target) as other:
-        await other.send_all(f"CONNECT {PORT}\n".encode())
-        head = b""
-        while not head.endswith(b"\n"):
-            more = await other.receive_some(1)
-            if not more:
-                return  # nobody listens there yet
-            head += more
-        assert re.match(rb"OK ", head)
-        async with trio.open_nursery() as nursery:
+    async with (
+        source,
+        await hybrid_connect(target, PORT) as other,
+        trio.open_nursery() as nursery,
+    ):
 
-            async def pump(one, two):
-                try:
-                    async for data in one:
-                        await two.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass
-                nursery.cancel_scope.cancel()
+        async def pump(one, two):
+            try:
+                async for data in one:
+                    await two.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            nursery.cancel_scope.cancel()
 
-            nursery.start_soon(pump, source, other)
-            nursery.start_soon(pump, other, source)
+        nursery.start_soon(pump, source, other)
+        nursery.start_soon(pump, other, source)
 
 
 @asynccontextmanager
-async def usb_machines(sibling=True):
-    """The two VMs with their modules loaded; gives the host and the sibling."""
+async def usb_machines(sibling=True, extra=None):
+    """The two VMs with their modules loaded; gives the host and the sibling.
+
+    ``extra``: further files below ``/srv/extra``.
+    """
     scratch = Path(os.environ.get("TMPDIR", "/tmp")) / f"usbvm-{os.getpid()}"
     scratch.mkdir(exist_ok=True)
     here = Path(__file__).parent
@@ -199,7 +280,8 @@ async def usb_machines(sibling=True):
     modules = await trio.to_thread.run_sync(
         kernel_modules, scratch, image.manifest.kernel
     )
-    extra = {f"modules/{name}": path for name, path in modules.items()}
+    extra = {**(extra or {})}
+    extra |= {f"modules/{name}": path for name, path in modules.items()}
     extra["usb_hand.py"] = here / "hand.py"
     async with lab(SPEC, extra, spec=SPEC) as made:
         monitor = made.base / "qmp"

@@ -23,7 +23,7 @@ import trio
 
 from broker.ipc.worker import Jail
 from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
-from broker.launch.process import jail
+from broker.launch.process import jail, seccomp
 from broker.launch.waypipe.client import WaypipeProgram, start_jailed
 
 _SOURCE = Path(__file__).with_name("probe.c")
@@ -169,7 +169,7 @@ def main() -> None:
         os.dup2(out, 1)
         assert achieved.namespaces
         if lock == "lock":
-            jail.lock()
+            seccomp.lock_worker()
         probe.run(what.encode(), argument.encode())
 
     jailed = jail.fork_jailed(inside, [out])

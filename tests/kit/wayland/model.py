@@ -29,6 +29,7 @@ GLOBALS = [
     ("xdg_activation_v1", 1),
     ("zxdg_output_manager_v1", 3),
     ("zwlr_layer_shell_v1", 4),
+    ("zwp_linux_dmabuf_v1", 3),
     ("zwp_text_input_manager_v3", 1),
     ("wp_cursor_shape_manager_v1", 1),
     ("zwp_idle_inhibit_manager_v1", 1),

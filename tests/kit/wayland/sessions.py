@@ -56,6 +56,9 @@ def replay(chunks: list[tuple[str, bytes, int]]) -> WaylandFilter:
     """Feed a session to a new filter; it must not fault."""
     machine = FakeMachine()
     core = WaylandFilter(RULES, Sandbox("work"), machine)
+    # Recorded on sway without a GPU, when the filter cropped by viewports there too
+    # (scene/buffer_part.py); with a GPU it still does.
+    core.globals.host[1 << 31] = ("zwp_linux_dmabuf_v1", 3)
     for side, data, fds in chunks:
         feed = core.from_client if side == "c" else core.from_server
         feed(data, [machine.fd() for _ in range(fds)] if fds else (), 0.0)

@@ -71,3 +71,29 @@ def test_mistakes_are_errors_with_their_place(tmp_path, text, words):
 def test_huge_files_are_refused(tmp_path):
     with pytest.raises(SetupError, match="more than"):
         load(tmp_path, "#" * 70000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sandbox = "work"',
+        'sandbox = "work"\nqmp = "/a"\ncrosvm = "/b"',
+        'sandbox = "work"\nlibvirt = "--connect"',
+        'sandbox = "work"\nlibvirt = "a b"',
+        'sandbox = "work"\nqmp = "relative"',
+        'sandbox = "work"\nqmp = "/a"\nuri = "qemu:///system"',
+        'sandbox = "work"\nlibvirt = "win"\nuri = "-c"',
+        'sandbox = "../x"\nqmp = "/a"',
+        'qmp = "/a"',
+        'sandbox = "work"\nqmp = 3',
+    ],
+)
+def test_machines_with_mistakes_allow_nothing(tmp_path, text):
+    with pytest.raises(SetupError):
+        load(tmp_path, f"[[machine]]\n{text}\n")
+
+
+def test_machines_of_others_are_named(tmp_path):
+    found = load(tmp_path, '[[machine]]\nsandbox = "win"\nlibvirt = "win11"\n')
+    assert found.machine("win").uri == "qemu:///system"
+    assert found.machine("work") is None

@@ -7,7 +7,7 @@ from pathlib import Path
 from broker.cli.run.box import with_files
 from broker.launch.bubblewrap.arguments import SOCKETS, Box, Descriptors, bwrap_args
 
-FDS = Descriptors(block=10, status=11, passwd=12, group=13)
+FDS = Descriptors(status=11, passwd=12, group=13)
 
 
 def binds(args: list[str]) -> list[tuple[str, str, str]]:
@@ -27,16 +27,16 @@ def test_nothing_of_the_persons_is_mounted_and_nothing_writable() -> None:
         allowed = source.startswith(("/usr", "/etc/", "/lib", "/bin", "/sbin"))
         assert allowed or source in {str(sockets), "12", "13"}, source
     assert ("--ro-bind", str(sockets), SOCKETS) in binds(args)
-    assert args[-2:] == ["--", "foot"]
+    assert args[args.index("--") + 1 :][:2] == ["/bin/sh", "-c"]
+    assert args[-2:] == ["sh", "foot"]
     for word in ("--unshare-all", "--new-session", "--die-with-parent", "--clearenv"):
         assert word in args
     assert args[args.index("--cap-drop") + 1] == "ALL"
-    assert args[args.index("--block-fd") + 1] == "10"
 
 
 def test_words_of_the_command_are_no_options() -> None:
     args = bwrap_args(Box(("--bind", "/", "/"), Path("/s")), FDS, 1)
-    assert args[args.index("--") + 1 :] == ["--bind", "/", "/"]
+    assert args[-4:] == ["sh", "--bind", "/", "/"]
     assert ("--bind", "/", "/") not in binds(args[: args.index("--")])
 
 

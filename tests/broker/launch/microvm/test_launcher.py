@@ -195,7 +195,7 @@ def test_processes_of_another_boot_are_not_ours(state):
 
     mine = ProcessIdentity(
         os.getpid(),
-        identity._start_time(os.getpid()),
+        identity.start_time(os.getpid()),
         os.fstat(fd := os.pidfd_open(os.getpid())).st_ino,
     )
     os.close(fd)

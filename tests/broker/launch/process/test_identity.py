@@ -55,10 +55,10 @@ async def test_a_zombie_has_ended():
     pidfd = os.dup(child.pidfd)
     await trio.lowlevel.wait_readable(pidfd)
     os.close(pidfd)
-    from broker.launch.process.identity import ProcessIdentity, _start_time
+    from broker.launch.process.identity import ProcessIdentity, start_time
 
     inode = os.fstat(child.pidfd).st_ino
-    assert find("x", ProcessIdentity(child.pid, _start_time(child.pid), inode)) is None
+    assert find("x", ProcessIdentity(child.pid, start_time(child.pid), inode)) is None
     await child.wait()
 
 

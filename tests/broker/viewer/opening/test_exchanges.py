@@ -12,7 +12,7 @@ from broker.core.errors import PeerError, RefusedError
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import OpenUrl
 from broker.transfer.entries import Quota
-from broker.viewer.opening.exchanges import Delivery, Exchanges
+from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift
 from broker.viewer.opening.meter import DayMeter
 from policy.records.model import Transfer
 
@@ -132,3 +132,17 @@ def test_a_day_has_so_many_requests_and_bytes():
     meter.take("work", 10, ALLOWED, DAY)
     with pytest.raises(RefusedError):
         meter.take("work", 0, ALLOWED, DAY)
+
+
+def test_a_gift_is_taken_once_and_only_while_it_is_wanted():
+    exchanges, gift = Exchanges(), Gift("personal", 0.0)
+    with exchanges.giving("token", gift):
+        with pytest.raises(RefusedError, match="by that token"):
+            exchanges.take_gift("another")
+        assert exchanges.take_gift("token") is gift
+        with pytest.raises(RefusedError, match="by that token"):
+            exchanges.take_gift("token")
+    with exchanges.giving("later", gift):
+        pass
+    with pytest.raises(RefusedError, match="by that token"):
+        exchanges.take_gift("later")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 
@@ -104,6 +105,32 @@ def test_memory_behind_files_is_counted_once_and_bounded(machine, monkeypatch, m
         assert machine.touched == 2 * page
     file.give_up()
     other.give_up()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_holes_that_are_shown_are_counted(machine, monkeypatch, more):
+    """The compositor's reading makes pages of them, of our memory."""
+    size = 4 << 20
+    monkeypatch.setattr(limits, "WAYPIPE_TOUCHED_BYTES", size)
+    file, other = machine.file(size), machine.file(size)
+    pool = machine.admit_pool(file, size)
+    pool.refresh(0, size)
+    assert machine.touched == size
+    pool.refresh(0, size)  # again costs nothing
+    shown = machine.admit_pool(other, size)
+    if more:
+        with pytest.raises(ValueError, match="in the windows of this sandbox"):
+            shown.refresh(size - 4096, 4096)
+    assert machine.touched == size
+    seen = pool.export()
+    with mmap.mmap(seen, size) as view:
+        assert view[:] == bytes(size)
+    file.account()
+    assert machine.touched == size, "reading has added nothing"
+    os.close(seen)
+    pool.close()
+    shown.close()
+    assert machine.touched == 0
 
 
 def test_a_file_without_bytes_takes_none(machine):

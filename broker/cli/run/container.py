@@ -1,0 +1,130 @@
+"""``brokerctl run`` of a record with ``launch.kind = "podman"``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from broker.cli import render
+from broker.cli.run.box import copy_output, exit_code, local_paths
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import ensure_broker
+from broker.core.errors import SetupError
+from broker.core.paths import Paths
+from broker.launch.podman.arguments import Container, Limits, podman_args
+from broker.launch.podman.hooks import PROGRAM, write_hooks
+from broker.launch.process.spawn import PIPE, run_tool, spawn
+from policy.records.loader import search_path
+from policy.records.model import Podman, Record
+
+_REMOVE = ("podman", "rm", "--force", "--time=0", "--ignore")
+_END_SECONDS = 20.0
+_KEPT = (
+    *("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+    *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF"),
+    *("DBUS_SESSION_BUS_ADDRESS", "TMPDIR"),
+)
+"""Podman's own settings; a container gets none of the person's environment."""
+
+
+def run_container(
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+) -> int:
+    """Run a container by its record to its end.
+
+    Returns its exit code, 128 and more for a signal; 125 is Podman's own error.
+    """
+    steps = Steps(quiet=quiet, as_json=as_json)
+    code = trio.run(_run, record, argv, steps)
+    return exit_code(record.name, code, as_json=as_json)
+
+
+async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
+    paths = local_paths()
+    container = described(record, argv)
+    async with steps.shown():
+        await ensure_broker(paths)
+        hooks = _hooks(paths)
+        env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        cid = hooks / f"cid-{secrets.token_hex(6)}"
+        child = spawn(
+            podman_args(container, hooks, cid, paths.runtime),
+            name="podman",
+            env=env,
+            cwd="/",
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy_output, child, steps)
+                code = await child.wait()
+                nursery.cancel_scope.deadline = trio.current_time() + 1
+        finally:
+            with trio.move_on_after(_END_SECONDS, shield=True):
+                if child.returncode is None:
+                    # A container outlives the podman that started it.
+                    await run_tool([*_REMOVE, "--cidfile", str(cid)], env=env)
+                await child.stop()
+            cid.unlink(missing_ok=True)
+        return code
+
+
+def described(record: Record, argv: Sequence[str] | None) -> Container:
+    """Return the container of a record.
+
+    Raises SetupError for one that says neither image nor root.
+    """
+    launch = record.host.launch
+    assert isinstance(launch, Podman)
+    if launch.image is None and launch.rootfs is None:
+        raise SetupError(
+            f"'{record.name}' has no container_image and no rootfs",
+            where=record.where("launch.container_image"),
+            hint="with one of them 'brokerctl run' starts it; without, it is for "
+            f"'podman run --annotation io.vitrail.sandbox={record.name}'",
+        )
+    disposable = record.host.sandbox_class == "disposable"
+    limits = Limits(launch.memory_mib, launch.pids)
+    if not can_limit():
+        render.note(
+            "no limits of memory and processes: this user's control group has no "
+            "memory and pids controllers"
+        )
+    return Container(
+        record=record.name,
+        command=tuple(argv or launch.command),
+        image=launch.image,
+        rootfs=launch.rootfs,
+        read_only=launch.read_only,
+        read_write=launch.read_write,
+        volume=None if disposable else f"vitrail-{record.name}",
+        limits=limits if can_limit() else None,
+        language=os.environ.get("LANG") or "C.UTF-8",
+        terminal=os.environ.get("TERM") or "dumb",
+    )
+
+
+def can_limit(root: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether our control group hands on the memory and pids controllers (cgroups(7))."""
+    try:
+        words = Path("/proc/self/cgroup").read_text()
+        own = next(w[3:] for w in words.splitlines() if w.startswith("0::"))
+        found = (root / own.lstrip("/") / "cgroup.controllers").read_text().split()
+    except (OSError, StopIteration):
+        return False
+    return {"memory", "pids"} <= set(found)
+
+
+def _hooks(paths: Paths) -> Path:
+    """Write the hook for this run's broker; returns its directory."""
+    folder = paths.runtime / "oci"
+    program = folder / PROGRAM
+    write_hooks(
+        folder, program, paths.control, search_path(paths.runtime, paths.config)
+    )
+    return folder

@@ -1,0 +1,77 @@
+"""What one start of a machine has otherwise than its record has it: less, not more.
+
+The person asks for it (``brokerctl run --memory 512M``), and the host bounds it by its
+own record, because a viewer that was taken over may ask for anything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+
+_MOST = 1 << 24
+"""More than any machine has, in MiB or processors; the link carries no more."""
+_IMAGE = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+@dataclass(frozen=True)
+class LaunchChanges:
+    """None leaves the record's value; ``memory_mib`` is in MiB."""
+
+    memory_mib: int | None = None
+    cpus: int | None = None
+    network: Literal["none", "user"] | None = None
+    image: str | None = None
+
+    @classmethod
+    def take(
+        cls,
+        memory_mib: int | None,
+        cpus: int | None,
+        network: str | None,
+        image: str | None,
+    ) -> LaunchChanges:
+        """Values of a request.  Raises RefusedError for those that mean nothing."""
+        for value in (memory_mib, cpus):
+            if value is not None and not 1 <= value <= _MOST:
+                raise RefusedError(f"{value} is not a size of a machine")
+        if image is not None and not _IMAGE.fullmatch(image):
+            raise RefusedError(f"{printable(image, 60)!r} is not an image name")
+        match network:
+            case None | "none" | "user":
+                return cls(memory_mib, cpus, network, image)
+            case _:
+                raise RefusedError(
+                    f"{printable(network, 60)!r} is not a network: none, user"
+                )
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return self != NO_CHANGES
+
+    def refuse_more(self, *, memory_mib: int, cpus: int, network: str) -> None:
+        """Raise RefusedError for more than a record's values, or nothing at all."""
+        _at_most("memory", "MiB", self.memory_mib, memory_mib)
+        _at_most("cpus", "processors", self.cpus, cpus)
+        # guard: a start has no network that its record has not
+        if self.network == "user" and network != "user":
+            raise RefusedError(
+                "the record gives this sandbox no network",
+                hint='network = "user" below [launch] in the record allows one',
+            )
+
+
+NO_CHANGES = LaunchChanges()
+
+
+def _at_most(key: str, unit: str, asked: int | None, limit: int) -> None:
+    # guard: a start is within its record
+    if asked is not None and not 1 <= asked <= limit:
+        raise RefusedError(
+            f"{asked} {unit} were asked for; the record allows 1 to {limit}",
+            hint=f"{key} below [launch] in the record is the limit for every start",
+        )

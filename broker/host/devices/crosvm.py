@@ -1,0 +1,62 @@
+"""crosvm: a device of this machine on its emulated xHCI, by ``crosvm usb``.
+
+The open node goes along as a descriptor: crosvm duplicates what ``/proc/self/fd/N``
+names in place of opening it (https://crosvm.dev/book/devices/usb.html).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.launch.process.spawn import run_tool
+
+_OK = re.compile(rb"^ok (\d{1,3})\s*$", re.MULTILINE)
+_IGNORED = "00:00:00:00"
+"""Bus, address, vendor, product: the verb wants them and uses none."""
+
+
+class CrosvmDevice:
+    """One USB device of one running crosvm."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = str(control)
+        self._port: int | None = None
+
+    async def attach(self, node: int) -> None:
+        """Plug in the device whose open node this is; the node stays the caller's.
+
+        Raises RefusedError when it has no free port, UpstreamError when it refuses for
+        another reason, SetupError when crosvm is not installed.
+        """
+        # Not to be left half done: only the reply names the port.
+        with trio.CancelScope(shield=True):
+            words = ("attach", _IGNORED, f"/proc/self/fd/{node}", self._control)
+            reply = await self._usb(*words, fds=(node,))
+        found = _OK.search(reply)
+        if found is None:
+            if b"no_available_port" in reply:
+                raise RefusedError("every USB port of this machine is in use")
+            raise UpstreamError(f"crosvm refuses the device: {printable(reply, 200)}")
+        self._port = int(found[1])
+
+    async def detach(self) -> None:
+        """Pull it out; idempotent.  Raises UpstreamError when crosvm does not."""
+        port, self._port = self._port, None
+        if port is None:
+            return
+        reply = await self._usb("detach", str(port), self._control)
+        if not _OK.search(reply) and b"no_such_port" not in reply:
+            raise UpstreamError(f"crosvm does not let go: {printable(reply, 200)}")
+
+    async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
+        return await run_tool(
+            ["crosvm", "usb", *words],
+            deadline=limits.DEVICE_DETACH_SECONDS,
+            pass_fds=fds,
+        )

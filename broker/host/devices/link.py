@@ -1,0 +1,208 @@
+"""The host's devices for a viewer on another machine.
+
+The viewer decides and names a plug-in by number and a sandbox by lease; what may
+leave this machine at all stays bounded by ``devices.toml``.  What it holds ends with
+the epoch: a viewer that cannot be asked any more has taken every permission back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.lease import Lease
+from broker.core.names import take_lease_id
+from broker.core.stderr_log import log_exception
+from broker.devices.messages import DeviceItem, Devices
+from broker.host.devices.part import Attachment, DeviceHost
+from broker.host.part import HostPart
+from broker.host.viewer_link import RemoteViewer
+from broker.link import messages as m
+from broker.services.link.epoch import Epoch
+
+
+@dataclass(eq=False)
+class _Handed:
+    """An attachment of one epoch."""
+
+    epoch: Epoch
+    device: int
+    attachment: Attachment | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+    asked: bool = False
+
+
+class DeviceRequests:
+    """Serves a viewer's requests about devices."""
+
+    def __init__(self, source: DeviceHost, epoch: Callable[[], Epoch | None]) -> None:
+        """``epoch``: the current one of the link."""
+        self._source = source
+        self._epoch = epoch
+        self._handed: set[_Handed] = set()
+        self._nursery: trio.Nursery | None = None
+        self._there = trio.Event()
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Report changes until cancelled; then every device is taken back."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            while True:
+                changed = self._source.changed
+                self._there = trio.Event()
+                epoch = self._epoch()
+                if epoch is not None and epoch.live:
+                    with contextlib.suppress(VitrailError):  # the next one asks
+                        await epoch.ask(m.DevicesChanged)
+                async with trio.open_nursery() as waiting:
+                    waiting.start_soon(_cancel_after, changed, waiting.cancel_scope)
+                    waiting.start_soon(_cancel_after, self._there, waiting.cancel_scope)
+
+    def announce(self) -> None:
+        """There is another epoch, whose viewer has not asked yet."""
+        self._there.set()
+
+    async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
+        """Carry out a request about devices.  Raises VitrailError, which is the reply."""
+        match request:
+            case m.DevicesAsked():
+                return _page(request, await self._source.devices())
+            case m.DeviceAttach():
+                return await self._attach(epoch, request)
+            case m.DeviceDetach():
+                await self._detach(epoch, request)
+                return m.RequestDone(request.request)
+            case _:
+                raise InternalError(f"there is no handler for {request}")
+
+    async def _attach(self, epoch: Epoch, request: m.DeviceAttach) -> m.DeviceHanded:
+        if self._nursery is None or len(self._handed) >= limits.DEVICES:
+            raise RefusedError("this host hands out no device now")
+        handed = _Handed(epoch, request.device)
+        self._handed.add(handed)
+        attachment: Attachment = await self._nursery.start(self._hold, handed, request)
+        return m.DeviceHanded(request.request, attachment.name, attachment.backend)
+
+    async def _hold(
+        self,
+        handed: _Handed,
+        request: m.DeviceAttach,
+        *,
+        task_status: trio.TaskStatus[Attachment],
+    ) -> None:
+        """The whole life of one attachment; ``started`` when it is there."""
+        try:
+            lease = _announced(handed.epoch, request.lease)
+            with handed.scope:
+                await self._carry(handed, lease, task_status)
+            _must_have_begun(handed)
+        except Exception as error:
+            if handed.attachment is None:
+                raise
+            log_exception(error)
+        finally:
+            self._handed.discard(handed)
+            handed.over.set()
+        await self._report(handed)
+
+    async def _carry(
+        self, handed: _Handed, lease: Lease, task_status: trio.TaskStatus[Attachment]
+    ) -> None:
+        async with (
+            self._source.attached(handed.device, lease) as made,
+            trio.open_nursery() as nursery,
+        ):
+            handed.attachment = made
+            # guard: devices end with the epoch
+            nursery.start_soon(_cancel_after, handed.epoch.over, handed.scope)
+            task_status.started(made)
+            await made.ended.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _report(self, handed: _Handed) -> None:
+        made = handed.attachment
+        if made is None or handed.asked or not handed.epoch.live:
+            return
+        name, reason = made.name, m.fit(made.reason, limits.LINK_TEXT_CHARACTERS)
+        with contextlib.suppress(VitrailError):
+            await handed.epoch.ask(lambda n: m.DeviceEnded(n, name, reason))
+
+    async def _detach(self, epoch: Epoch, request: m.DeviceDetach) -> None:
+        for handed in list(self._handed):
+            # Each viewer its own.
+            if handed.epoch is epoch and handed.device == request.device:
+                handed.asked = True
+                handed.scope.cancel()
+                await handed.over.wait()
+
+
+async def serve_devices(
+    nursery: trio.Nursery, host: HostPart, viewer: RemoteViewer
+) -> None:
+    """Serve the viewer's requests about devices of this host, in a nursery."""
+    source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
+    host.role.standby = source.standby
+    viewer.devices = DeviceRequests(source, lambda: viewer.state.epoch)
+    await nursery.start(viewer.devices.run)
+    await nursery.start(source.run)
+
+
+def _announced(epoch: Epoch, untrusted_lease: str) -> Lease:
+    """Return the lease that a viewer names.  Raises RefusedError."""
+    announced = epoch.channel.leases.usable(take_lease_id(untrusted_lease))
+    # guard: devices go to announced leases
+    if announced is None:
+        raise RefusedError("there is no such lease")
+    return announced.lease
+
+
+def _must_have_begun(handed: _Handed) -> None:
+    if handed.attachment is None:
+        raise UpstreamError("it was taken back before it was there")
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def _page(request: m.DevicesAsked, found: Devices) -> m.DevicesReply:
+    """Return the devices behind ``after``, as many as fit into a reply."""
+    problems = [m.fit(text, limits.LINK_TEXT_CHARACTERS) for text in found.problems]
+    rest = sorted(
+        (item for item in found.devices if item.number > request.after),
+        key=lambda item: item.number,
+    )
+    page = rest[: limits.LINK_DEVICES]
+    return m.DevicesReply(
+        request.request,
+        [_item(item) for item in page],
+        more=len(rest) > len(page),
+        strict=found.strict,
+        source=found.source,
+        problems=problems[: limits.LINK_WARNINGS],
+    )
+
+
+def _item(item: DeviceItem) -> m.LinkDevice:
+    """Return a device in the words of the link; what rules compare is not shortened."""
+    values = msgspec.structs.asdict(item)
+    for name in ("title", "driver"):
+        values[name] = m.fit(values[name], limits.LINK_TEXT_CHARACTERS)
+    values["sandboxes"] = item.sandboxes[:64]
+    return m.LinkDevice(**values)

@@ -1,0 +1,358 @@
+"""Sandboxes that another program starts, in the steps of ``launch.interface``.
+
+The program is a hook of a container runtime or ``brokerctl run``; it prepares,
+starts the first process held back, binds, and lets it run.  The directory of the
+sockets is ours and is mounted into the sandbox.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import trio
+from typing_extensions import override
+
+from broker.audit import schema
+from broker.control import api
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.paths import Paths
+from broker.host.foreign_machine import ForeignMachine, HeldMachine, container_claim
+from broker.host.lease_requests import asked_name, sandbox_name
+from broker.host.role import ActiveLease, HostRole
+from broker.host.status import lease_status
+from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
+from broker.launch.process.identity import (
+    ProcessIdentity,
+    boot_id,
+    find,
+    start_time,
+)
+from broker.launch.process.spawn import has_ended, wait_ended
+from broker.peers.identity import Claim, SharedClaim
+from broker.services.event_log import Journal
+from broker.services.records import find_record
+from policy.records.loader import RecordSet
+from policy.records.model import Bwrap, Podman, Record, SharedBox
+
+_KILL_SECONDS = 10.0
+"""For the kernel to end a killed process; longer where its disk does not answer."""
+
+_LOOK_SECONDS = 5.0
+"""How often launches that were never bound are looked for."""
+
+
+class LaunchedMachine(ForeignMachine):
+    """A sandbox that was bound to its first process."""
+
+    def __init__(
+        self, state: Prepared, claim: Claim, held: HeldMachine, leader: int
+    ) -> None:
+        super().__init__(claim, held, leader)
+        self.state = state
+        self._pidfd = held.pidfd(leader)
+        self._left_alive = False
+
+    @override
+    async def power_down(self, grace: float) -> None:
+        """End its first process where ``brokerctl run`` started it."""
+        if not self.state.ours:
+            # It runs on; the next broker leases it again.
+            self._left_alive = not has_ended(self._pidfd)
+        elif not has_ended(self._pidfd):
+            _signal(self._pidfd, signal.SIGTERM)
+            with trio.move_on_after(grace):
+                await wait_ended(self._pidfd)
+            _signal(self._pidfd, signal.SIGKILL)
+            with trio.move_on_after(_KILL_SECONDS):
+                await wait_ended(self._pidfd)
+        await super().power_down(grace)
+
+    @override
+    async def close(self) -> None:
+        """Let go of it, and remove its directory if it has ended."""
+        await super().close()
+        if not self._left_alive:
+            remove(Path(self.state.directory))
+
+
+def _signal(pidfd: int, number: signal.Signals) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return  # it has ended meanwhile
+
+
+def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
+    """Return the identity of the process that ``pidfd`` holds.
+
+    Raises ProcessLookupError when it has ended.
+    """
+    try:
+        start = start_time(pid)
+    except (OSError, ValueError, IndexError) as error:
+        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
+    # Alive after the time was read: so it was read of this process.
+    if has_ended(pidfd):
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    return ProcessIdentity(pid, start, os.fstat(pidfd).st_ino)
+
+
+def remove(directory: Path) -> None:
+    """Remove a launch's directory; what was mounted elsewhere keeps existing there."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@dataclass(eq=False)
+class Launches:
+    """Implements ``launch.interface.BindingLauncher``."""
+
+    paths: Paths
+    host: HostRole
+    log: Journal
+    records: Callable[[], RecordSet]
+    reload: Callable[[], Awaitable[None]]
+    warnings: list[str] = field(default_factory=list)
+    _pending: dict[str, Prepared] = field(default_factory=dict)
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Remove launches that are not bound in time, until cancelled."""
+        task_status.started()
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            self.expire(time.time())
+
+    def expire(self, now: float) -> None:
+        """Remove what was prepared longer ago than LAUNCH_BIND_SECONDS."""
+        for state in list(self._pending.values()):
+            # A clock that was set back must not keep it longer.
+            if not 0 <= now - state.since <= limits.LAUNCH_BIND_SECONDS:
+                del self._pending[state.id]
+                remove(Path(state.directory))
+
+    # -- prepare ---------------------------------------------------------------
+
+    async def prepare(
+        self, record: str, sandbox: str | None, *, ours: bool
+    ) -> Prepared:
+        """See ``BindingLauncher``."""
+        await self.reload()
+        name = take_sandbox_name(record)
+        try:
+            found = self._record(name)
+            state = self._make(self._name(found, sandbox), name, ours=ours)
+        except VitrailError as error:
+            await self._refused(name, error)
+            raise
+        self._pending[state.id] = state
+        return state
+
+    def _record(self, name: SandboxName) -> Record:
+        record = find_record(self.records(), name)
+        if not isinstance(record.host.launch, Bwrap | Podman | SharedBox):
+            raise RefusedError(
+                f"'{name}' is not a record of a container or a box",
+                where=record.where("launch.kind"),
+                hint='its [launch] would have kind = "bwrap", "podman" or "shared-box"',
+            )
+        return record
+
+    def _name(self, record: Record, asked: str | None) -> SandboxName:
+        running = frozenset(t.lease.sandbox for t in self.host.active_leases())
+        if asked is not None:
+            name = asked_name(record, asked, self.records())
+        else:
+            waiting = {SandboxName(state.sandbox) for state in self._pending.values()}
+            disposable = record.host.sandbox_class == "disposable"
+            name = sandbox_name(record, running | waiting if disposable else running)
+        if name in running:
+            raise RefusedError(
+                f"sandbox {name} runs already",
+                hint=f"'brokerctl stop {name}' ends it; a disposable record can have "
+                "several at a time",
+            )
+        return name
+
+    def _make(
+        self, sandbox: SandboxName, record: SandboxName, *, ours: bool
+    ) -> Prepared:
+        if len(self._pending) >= limits.LAUNCHES_PENDING:
+            raise RefusedError(
+                f"{limits.LAUNCHES_PENDING} launches wait for their first process",
+                hint=f"each is given up after {limits.LAUNCH_BIND_SECONDS:.0f} s",
+            )
+        number = secrets.token_hex(6)
+        directory = self._folder() / number
+        state = Prepared(
+            boot=boot_id(),
+            id=number,
+            sandbox=sandbox,
+            record=record,
+            directory=str(directory),
+            since=time.time(),
+            ours=ours,
+        )
+        try:
+            directory.mkdir(mode=0o700)
+            (directory / SOCKETS).mkdir(mode=0o700)
+            write_state(state)
+        except OSError as error:
+            remove(directory)
+            raise UpstreamError(
+                f"no directory for {sandbox}: {error.strerror}",
+                where=error.filename or "",
+            ) from error
+        return state
+
+    def _folder(self) -> Path:
+        folder = self.paths.runtime / "launch"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    # -- bind and end --------------------------------------------------------------
+
+    async def bind(self, launch: str, leader: int) -> ActiveLease:
+        """See ``BindingLauncher``."""
+        self.expire(time.time())
+        # Taken out: a second bind of the same launch is refused, also at once.
+        state = self._pending.pop(launch, None)
+        if state is None:
+            raise RefusedError(
+                "no such launch waits for its first process",
+                hint=f"it waits {limits.LAUNCH_BIND_SECONDS:.0f} s and is bound once",
+            )
+        try:
+            await self.reload()
+            machine = self._machine(state, leader)
+        except BaseException as error:
+            remove(Path(state.directory))
+            if isinstance(error, VitrailError):
+                await self._refused(SandboxName(state.sandbox), error)
+            raise
+        sandbox, record = SandboxName(state.sandbox), SandboxName(state.record)
+        return await self.host.admit(sandbox, record, machine)
+
+    def _machine(self, state: Prepared, leader: int) -> LaunchedMachine:
+        record = self._record(SandboxName(state.record))
+        held = HeldMachine([leader])
+        try:
+            claim: Claim
+            if isinstance(record.host.launch, SharedBox):
+                claim = SharedClaim(str(state.sockets), os.getuid())
+            else:
+                claim = container_claim(state.sockets, held, leader)
+            identity = identity_of(leader, held.pidfd(leader))
+            bound = msgspec.structs.replace(state, leader=identity)
+            write_state(bound)
+        except BaseException as error:
+            held.close()
+            if isinstance(error, OSError):
+                raise UpstreamError(
+                    f"process {leader} cannot be leased: {error.strerror}"
+                ) from error
+            raise
+        return LaunchedMachine(bound, claim, held, leader)
+
+    async def end(self, launch: str) -> None:
+        """See ``BindingLauncher``."""
+        state = self._pending.pop(launch, None)
+        if state is not None:
+            remove(Path(state.directory))
+        for active_lease in self.host.active_leases():
+            machine = active_lease.machine
+            if isinstance(machine, LaunchedMachine) and machine.state.id == launch:
+                reason = "its launcher has ended it"
+                await self.host.stop(active_lease.lease.id, grace=1.0, reason=reason)
+
+    async def _refused(self, sandbox: SandboxName, error: VitrailError) -> None:
+        await self.log.refused(
+            schema.LeaseRefused(
+                sandbox=sandbox, peer="launch", outcome="refused", reason=str(error)
+            )
+        )
+
+    # -- after a crash ---------------------------------------------------------------
+
+    async def adopt(self) -> list[tuple[SandboxName, SandboxName, LaunchedMachine]]:
+        """See ``Launcher``."""
+        found: list[tuple[SandboxName, SandboxName, LaunchedMachine]] = []
+        for directory in sorted(self._folder().glob("*/")):
+            try:
+                state = read_state(directory)
+                machine = self._adopted(state)
+            except (VitrailError, OSError) as error:
+                self.warnings.append(f"left over from an earlier broker: {error}")
+                remove(directory)
+                continue
+            if machine is not None:
+                found.append(
+                    (
+                        SandboxName(state.sandbox),
+                        SandboxName(state.record),
+                        machine,
+                    )
+                )
+        return found
+
+    def _adopted(self, state: Prepared) -> LaunchedMachine | None:
+        """The machine of a launch; None for one that is not bound yet.
+
+        Raises SetupError when it has ended, or its record is gone.
+        """
+        take_sandbox_name(state.sandbox)
+        self._record(take_sandbox_name(state.record))
+        if state.leader is None:
+            self._pending[state.id] = state
+            return None
+        leader = find("leader", state.leader) if state.boot == boot_id() else None
+        if leader is None:
+            raise SetupError(f"{state.sandbox} has ended while no broker ran")
+        try:
+            return self._machine(state, leader.pid)
+        finally:
+            leader.close()
+
+
+class LaunchControl:
+    """The launch methods of ``control.api.BrokerApi``."""
+
+    _launches: Launches
+
+    async def prepare_launch(
+        self, caller: api.Caller, request: api.LaunchPrepareRequest
+    ) -> api.LaunchAnswer:
+        """Prepare the launch of a container or box."""
+        del caller
+        state = await self._launches.prepare(
+            request.record, request.sandbox, ours=bool(request.ours)
+        )
+        return api.LaunchAnswer(
+            id=state.id, sandbox=state.sandbox, directory=str(state.sockets)
+        )
+
+    async def bind_launch(
+        self, caller: api.Caller, request: api.LaunchBindRequest
+    ) -> api.LeaseItem:
+        """Lease it to its first process."""
+        del caller
+        active_lease = await self._launches.bind(request.id, request.leader)
+        return api.LeaseItem(lease=lease_status(active_lease))
+
+    async def end_launch(
+        self, caller: api.Caller, request: api.LaunchEndRequest
+    ) -> None:
+        """End it."""
+        del caller
+        await self._launches.end(request.id)

@@ -1,0 +1,1 @@
+"""Podman: containers by record, and the hook for those that people start."""

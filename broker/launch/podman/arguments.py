@@ -1,0 +1,101 @@
+"""Podman's arguments for a container of a record (podman-run(1)).
+
+It has no network, a read-only root, no capability and no way to more rights.  Of the
+host's files it has those that its record names, and its sockets, which the hook
+mounts.  Pure: a description in, words out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_HOME = "/home/user"
+_CONFINED = (
+    *("--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"),
+    # Its directories are the person's or ours; relabelling them is not ours to do.
+    *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
+)
+RUNTIME_LABEL = "io.vitrail.runtime"
+"""What marks a container as started by the broker of a runtime directory."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the control groups of the user can limit."""
+
+    memory_mib: int
+    pids: int
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container to run.  ``image`` or ``rootfs`` is its root."""
+
+    record: str
+    command: tuple[str, ...]
+    image: str | None
+    rootfs: Path | None
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+    volume: str | None = None
+    """The named volume that is its home; None: one in memory, gone at its end."""
+    limits: Limits | None = None
+    language: str = "C.UTF-8"
+    terminal: str = "dumb"
+
+
+def podman_args(
+    container: Container, hooks: Path, cid: Path, runtime: Path
+) -> list[str]:
+    """Return the command line.
+
+    ``hooks`` has the JSON of the hook's stages; Podman writes the container's id to
+    ``cid``, which does not exist yet.
+    """
+    return [
+        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED),
+        *("--cidfile", str(cid)),
+        *("--label", f"{RUNTIME_LABEL}={runtime}"),
+        *("--annotation", f"io.vitrail.sandbox={container.record}"),
+        *("--annotation", "io.vitrail.required=true"),
+        *("--annotation", "io.vitrail.ours=true"),
+        *_limits(container.limits),
+        *_files(container),
+        *("--env", f"HOME={_HOME}", "--workdir", _HOME),
+        *("--env", f"LANG={container.language}"),
+        *("--env", f"TERM={container.terminal}"),
+        *("--env", "XDG_SESSION_TYPE=wayland", "--env", "GDK_BACKEND=wayland"),
+        *("--env", "QT_QPA_PLATFORM=wayland", "--env", "MOZ_ENABLE_WAYLAND=1"),
+        *_root(container),
+        *container.command,
+    ]
+
+
+def _limits(limits: Limits | None) -> Iterator[str]:
+    if limits is not None:
+        yield f"--memory={limits.memory_mib}m"
+        yield f"--pids-limit={limits.pids}"
+
+
+def _files(container: Container) -> Iterator[str]:
+    for path in container.read_only:
+        yield from ("--volume", f"{path}:{path}:ro")
+    for path in container.read_write:
+        yield from ("--volume", f"{path}:{path}:rw")
+    if container.volume is None:
+        yield from ("--tmpfs", f"{_HOME}:rw,nosuid,nodev,mode=0700")
+    else:
+        yield from ("--volume", f"{container.volume}:{_HOME}:rw,nosuid,nodev")
+
+
+def _root(container: Container) -> Iterator[str]:
+    if container.image is not None:
+        yield container.image
+    elif container.rootfs is not None:
+        # An overlay: places to mount at are made there, and nothing is written to
+        # the directory.
+        yield from ("--rootfs", f"{container.rootfs}:O")
+    else:
+        raise ValueError("a container without an image or a root")

@@ -1,0 +1,122 @@
+"""The devices of the host at the other end of the link.
+
+Implements ``desk.DeviceSource``.  What the host says about its devices is believed
+about these devices only: which sandbox gets one is decided here, and the host hands
+out what its own records allow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import InternalError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.devices.messages import DeviceItem, Devices
+from broker.link import messages as m
+from broker.services.link.epoch import Epoch
+
+
+@dataclass(eq=False)
+class RemoteAttachment:
+    """A device in a sandbox of the host, until ``ended`` is set."""
+
+    name: str
+    backend: str
+    ended: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+
+
+class RemoteDevices:
+    """Asks the host of the current epoch about its devices."""
+
+    def __init__(self, epoch: Callable[[], Epoch]) -> None:
+        """``epoch``: the current one; raises UpstreamError without a host."""
+        self._epoch = epoch
+        self._attachments: dict[tuple[Epoch, str], RemoteAttachment] = {}
+        self.changed = trio.Event()
+
+    def host_changed(self) -> None:
+        """The host's list has changed, or there is another host."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def host_ended(self, epoch: Epoch, untrusted_name: str, reason: str) -> None:
+        """An attachment has ended, as the host of an epoch says."""
+        attachment = self._attachments.get((epoch, untrusted_name))
+        if attachment is not None:
+            attachment.reason = printable(reason)
+            attachment.ended.set()
+
+    async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply | None:
+        """Take a report of the host; None: it is about something else."""
+        match request:
+            case m.DevicesChanged():
+                self.host_changed()
+            case m.DeviceEnded():
+                self.host_ended(epoch, request.attachment, request.reason)
+            case _:
+                return None
+        return m.RequestDone(request.request)
+
+    async def devices(self) -> Devices:
+        """Return all devices of the host.  Raises UpstreamError, SetupError."""
+        epoch, after = self._epoch(), 0
+        found: list[DeviceItem] = []
+        while True:
+            reply = await epoch.ask(partial(_asked, after=after))
+            if not isinstance(reply, m.DevicesReply):
+                raise InternalError("an answer that does not fit the question")
+            for device in reply.devices:
+                # guard: pages of devices end
+                if device.number <= after or len(found) >= limits.DEVICES:
+                    raise UpstreamError("the host lists devices without end")
+                after = device.number
+                found.append(DeviceItem(**msgspec.structs.asdict(device)))
+            if not reply.more or not reply.devices:
+                return Devices(0, found, reply.strict, reply.source, reply.problems)
+
+    @asynccontextmanager
+    async def attached(
+        self, number: int, lease: Lease
+    ) -> AsyncIterator[RemoteAttachment]:
+        """Attach one while the block runs.  Raises VitrailError."""
+        epoch = self._epoch()
+        made: RemoteAttachment | None = None
+        try:
+            reply = await epoch.ask(lambda n: m.DeviceAttach(n, number, lease.id))
+            if not isinstance(reply, m.DeviceHanded):
+                raise InternalError("an answer that does not fit the question")
+            made = RemoteAttachment(reply.attachment, reply.backend)
+            self._attachments[epoch, made.name] = made
+            if not epoch.live:
+                self.epoch_ended(epoch)
+            yield made
+        finally:
+            if made is not None:
+                self._attachments.pop((epoch, made.name), None)
+            # Also of an attach that was given up before its reply.
+            with trio.move_on_after(limits.DEVICE_DETACH_SECONDS, shield=True):
+                # Refused: the epoch has taken it along.
+                with contextlib.suppress(VitrailError):
+                    await epoch.ask(lambda n: m.DeviceDetach(n, number))
+
+    def epoch_ended(self, epoch: Epoch) -> None:
+        """The link was lost: its host takes everything back."""
+        for (owner, _), made in self._attachments.items():
+            if owner is epoch:
+                made.reason = made.reason or "the link was lost"
+                made.ended.set()
+        self.host_changed()
+
+
+def _asked(number: int, *, after: int) -> m.DevicesAsked:
+    return m.DevicesAsked(number, after)

@@ -1,0 +1,366 @@
+#!/usr/bin/python3
+"""OCI hook: leases a container to Vitrail's broker before its program runs.
+
+Called by Podman (oci-hooks(5)) for a container with the annotation
+``io.vitrail.sandbox=RECORD``, in two stages:
+
+* ``precreate``: the container's configuration is on standard input, and is written
+  to standard output with the directory of its sockets mounted into it.
+* ``createRuntime``: its first process exists and has not run anything; the broker
+  leases the sandbox to it.
+
+Nothing is to be done at its end: the broker holds a pidfd of the first process.
+
+A container must not fail to start because of us.  So whatever goes wrong, broker
+absent, slow or refusing, a malformed state, this process killed, it starts without
+display and sound, unless its record says ``required = true`` (or the annotation
+``io.vitrail.required=true``): then it does not start.
+
+Standard library only, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+Json = Any
+"""A JSON document that has not been looked at."""
+
+SANDBOX = "io.vitrail.sandbox"
+REQUIRED = "io.vitrail.required"
+OURS = "io.vitrail.ours"
+LAUNCH = "io.vitrail.launch"
+INSIDE = "/run/vitrail"
+INTERFACE = "io.vitrail.Broker"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
+YES = {"1", "true", "yes"}
+DEADLINE_SECONDS = 8.0
+"""For the broker, all in all; below the timeout in the hook's JSON."""
+RETRY_SECONDS = 0.05
+INPUT_BYTES = 16 << 20
+REPLY_BYTES = 1 << 20
+FILE_BYTES = 1 << 20
+PARENTS = 16
+"""Records that a record may inherit from, one behind the other."""
+
+
+class LeaseError(Exception):
+    """No lease; the text says why."""
+
+
+def log(text: str) -> None:
+    """Write a line to standard error, where Podman shows it for a failed start."""
+    safe = text.encode("ascii", "backslashreplace").decode()
+    print(
+        "vitrail: " + "".join(c if c.isprintable() else "?" for c in safe),
+        file=sys.stderr,
+    )
+
+
+# -- the broker ------------------------------------------------------------------
+
+
+class Broker:
+    """Calls of the broker's varlink interface, all within one deadline."""
+
+    def __init__(self, path: str, deadline: float) -> None:
+        self._path = path
+        self._deadline = deadline
+
+    def call(
+        self, method: str, parameters: Dict[str, Any], *, patient: bool
+    ) -> Dict[str, Any]:
+        """Call a method; ``patient`` waits for a broker that is being restarted."""
+        while True:
+            try:
+                return self._once(method, parameters)
+            except (FileNotFoundError, ConnectionRefusedError) as error:  # noqa: PERF203
+                if not patient or time.monotonic() + RETRY_SECONDS > self._deadline:
+                    raise LeaseError(f"no broker at {self._path}: {error}") from error
+                time.sleep(RETRY_SECONDS)
+            except OSError as error:
+                raise LeaseError(f"the broker does not answer: {error}") from error
+
+    def _once(self, method: str, parameters: Dict[str, Any]) -> Dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(self._left())
+            sock.connect(self._path)
+            request = {"method": f"{INTERFACE}.{method}", "parameters": parameters}
+            sock.sendall(json.dumps(request).encode() + b"\0")
+            reply = b""
+            while not reply.endswith(b"\0"):
+                sock.settimeout(self._left())
+                more = sock.recv(65536)
+                if not more or len(reply) > REPLY_BYTES:
+                    raise LeaseError("the broker ended the conversation")
+                reply += more
+        return take_reply(reply[:-1])
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise LeaseError(
+                f"the broker did not answer within {DEADLINE_SECONDS:.0f} s"
+            )
+        return left
+
+
+def take_reply(reply: bytes) -> Dict[str, Any]:
+    """Return a reply's parameters; raises LeaseError with the broker's reason."""
+    try:
+        answer = json.loads(reply)
+        parameters = answer.get("parameters") or {}
+        if "error" in answer:
+            reason = parameters.get("message") or answer["error"]
+            raise LeaseError(f"the broker refuses: {reason}")
+    except (ValueError, AttributeError) as error:
+        raise LeaseError(f"the broker's answer is not one: {error}") from error
+    if not isinstance(parameters, dict):
+        raise LeaseError("the broker's answer is not one")
+    return parameters
+
+
+# -- what the container and its record say -------------------------------------------
+
+
+def annotations_of(document: Json) -> Dict[str, str]:
+    """Return the annotations of a configuration or state; {} for anything else."""
+    found = document.get("annotations") if isinstance(document, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, str)}
+
+
+def is_required(annotations: Dict[str, str], records: List[str]) -> bool:
+    """Whether the container must not start without its lease."""
+    if annotations.get(REQUIRED, "").lower() in YES:
+        return True
+    name = annotations.get(SANDBOX, "")
+    for _ in range(PARENTS):
+        if not NAME.fullmatch(name):
+            return False
+        launch, name = _read_record(name, records)
+        if launch is not None:
+            return bool(launch)
+    return False
+
+
+def _read_record(name: str, records: List[str]) -> Json:
+    """Return what the first record of this name says, and which one it inherits."""
+    for directory in records:
+        try:
+            with Path(directory, name + ".toml").open("rb") as file:
+                text = file.read(FILE_BYTES).decode("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log(f"{name}.toml cannot be read: {error}")
+            return None, ""
+        return _in_record(text)
+    return None, ""
+
+
+def _in_record(text: str) -> Json:
+    try:
+        import tomllib
+
+        values = tomllib.loads(text)
+        launch = values.get("launch", {}).get("required")
+        parent = values.get("inherits", "")
+    except (ImportError, ValueError, AttributeError):
+        # Python before 3.11, or a record with a mistake, which the broker denies:
+        # the word alone decides then.
+        found = re.search(r"(?m)^\s*required\s*=\s*(true|false)\b", text)
+        launch = None if found is None else found.group(1) == "true"
+        origin = re.search(r"(?m)^\s*inherits\s*=\s*[\"']([a-z0-9-]+)[\"']", text)
+        parent = "" if origin is None else origin.group(1)
+    return (launch if isinstance(launch, bool) else None), str(parent)
+
+
+# -- stages ---------------------------------------------------------------------------
+
+
+def precreate(config: Json, annotations: Dict[str, str], broker: Broker) -> str:
+    """Return the configuration with the sockets' directory; raises LeaseError."""
+    name = annotations[SANDBOX]
+    if not NAME.fullmatch(name):
+        raise LeaseError(f"the annotation {SANDBOX} is not the name of a record")
+    ours = annotations.get(OURS, "").lower() in YES
+    answer = broker.call("LaunchPrepare", {"record": name, "ours": ours}, patient=False)
+    launch, directory = answer.get("id"), answer.get("directory")
+    if not isinstance(launch, str) or not isinstance(directory, str):
+        raise LeaseError("the broker's answer has no launch")
+    try:
+        enter(config, launch, directory)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LeaseError(
+            f"the configuration is not one of a container: {error!r}"
+        ) from error
+    return json.dumps(config)
+
+
+def enter(config: Json, launch: str, directory: str) -> None:
+    """Add mounts, environment and the launch's id to a configuration."""
+    process = config["process"]
+    uid, gid = int(process["user"]["uid"]), int(process["user"]["gid"])
+    runtime = f"/run/user/{uid}"
+    mounts = config.setdefault("mounts", [])
+    mounts.append(
+        {
+            "destination": INSIDE,
+            "type": "bind",
+            "source": directory,
+            # Read-only: it may connect, and make, move or remove nothing there.
+            "options": ["bind", "ro", "nosuid", "nodev", "noexec", "private"],
+        }
+    )
+    taken = {mount.get("destination") for mount in mounts}
+    if runtime not in taken:
+        options = ["nosuid", "nodev", "mode=0700", f"uid={uid}", f"gid={gid}"]
+        mounts.append(
+            {
+                "destination": runtime,
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": [*options, "size=65536k"],
+            }
+        )
+    values = {
+        "XDG_RUNTIME_DIR": runtime,
+        "WAYLAND_DISPLAY": f"{INSIDE}/wayland-0",
+        "PULSE_SERVER": f"unix:{INSIDE}/vitrail.Audio",
+    }
+    gone = {*values, "DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY"}
+    kept = [
+        word for word in process.get("env", []) if word.partition("=")[0] not in gone
+    ]
+    process["env"] = kept + [f"{key}={value}" for key, value in values.items()]
+    config.setdefault("annotations", {})[LAUNCH] = launch
+
+
+def create_runtime(state: Json, annotations: Dict[str, str], broker: Broker) -> str:
+    """Have the broker lease the container's first process; raises LeaseError."""
+    launch = annotations.get(LAUNCH, "")
+    if not LAUNCH_ID.fullmatch(launch):
+        raise LeaseError("the container was created without its launch")
+    pid = state.get("pid")
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
+        raise LeaseError("the state has no process")
+    broker.call("LaunchBind", {"id": launch, "leader": pid}, patient=True)
+    return ""
+
+
+STAGES = {"precreate": precreate, "createRuntime": create_runtime}
+
+
+def serve(stage: str, text: str, control: str, deadline: float) -> str:
+    """Do one stage's work; returns its output, raises LeaseError."""
+    document = json.loads(text)
+    return STAGES[stage](document, annotations_of(document), Broker(control, deadline))
+
+
+# -- the process around it --------------------------------------------------------------
+
+
+def in_child(stage: str, text: str, control: str, seconds: float) -> Optional[str]:
+    """Do the work in a child, whose death or silence is a failure like any other.
+
+    Returns None for a failure; the reason is on standard error.
+    """
+    deadline = time.monotonic() + seconds
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        code = 1
+        try:
+            output = serve(stage, text, control, deadline)
+            with os.fdopen(write_end, "w") as file:
+                file.write(output + "\n")
+            code = 0
+        except LeaseError as error:
+            log(str(error))
+        except BaseException as error:
+            log(f"an error in the hook: {error!r}")
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    os.close(write_end)
+    data = _read_all(read_end, deadline + 1)
+    os.kill(child, signal.SIGKILL)  # it is ours until it is waited for
+    _, status = os.waitpid(child, 0)
+    if data is None or not data.endswith(b"\n"):
+        log(f"no lease at {stage}" + (" (killed)" if os.WIFSIGNALED(status) else ""))
+        return None
+    return data[:-1].decode()
+
+
+def _read_all(fd: int, deadline: float) -> Optional[bytes]:
+    data = b""
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                return None
+            more = os.read(fd, 65536)
+            if not more:
+                return data
+            data += more
+    finally:
+        os.close(fd)
+
+
+def without_launch(text: str) -> str:
+    """Return the configuration as it came, without a launch that is not from us."""
+    try:
+        config = json.loads(text)
+        if config["annotations"].pop(LAUNCH, None) is None:
+            return text
+        return json.dumps(config)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return text
+
+
+def main() -> int:
+    """Serve one stage; returns 1 only where a required lease is not to be had."""
+    parser = argparse.ArgumentParser(description="OCI hook of Vitrail, for Podman")
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--control", required=True, metavar="PATH")
+    parser.add_argument("--records", action="append", default=[], metavar="DIRECTORY")
+    parser.add_argument("--seconds", type=float, default=DEADLINE_SECONDS)
+    words = parser.parse_args()
+    text = sys.stdin.buffer.read(INPUT_BYTES).decode("utf-8", "surrogateescape")
+    try:
+        annotations = annotations_of(json.loads(text))
+    except (ValueError, RecursionError):
+        annotations = {}
+    output = None
+    required = False
+    if SANDBOX in annotations:
+        required = is_required(annotations, words.records)
+        output = in_child(words.stage, text, words.control, words.seconds)
+    else:
+        log(f"no annotation {SANDBOX} can be read: the container starts as it is")
+    if output is None and required:
+        log("the container does not start: its record says that a lease is required")
+        return 1
+    if words.stage == "precreate":
+        plain = without_launch(text) if output is None else output
+        sys.stdout.buffer.write(plain.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

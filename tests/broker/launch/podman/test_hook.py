@@ -1,0 +1,287 @@
+"""The OCI hook as a process: what it makes of its input and of each kind of broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+HOOK = Path(__file__).parents[4] / "shims" / "vitrail_oci_hook.py"
+LAUNCH = "0123456789ab"
+PREPARED = {"id": LAUNCH, "sandbox": "work", "directory": "/run/user/1/vitrail/s"}
+
+
+def config(**annotations):
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 1000, "gid": 100},
+            "env": ["PATH=/bin", "DISPLAY=:0", "WAYLAND_DISPLAY=wayland-1"],
+        },
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "annotations": {"io.vitrail.sandbox": "work", **annotations},
+    }
+
+
+def state(**annotations):
+    found = {"io.vitrail.sandbox": "work", "io.vitrail.launch": LAUNCH}
+    return {"pid": 4711, "status": "creating", "annotations": {**found, **annotations}}
+
+
+class Broker:
+    """Answers each call with ``answer(request, connection)``; None: hangs up."""
+
+    def __init__(self, path, answer):
+        self.path, self.answer, self.calls = path, answer, []
+        self.sock = socket.socket(socket.AF_UNIX)
+
+    def __enter__(self):
+        self.sock.bind(str(self.path))
+        self.sock.listen()
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.sock.close()
+        self.path.unlink()
+
+    def serve(self):
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            with conn:
+                data = b""
+                while not data.endswith(b"\0"):
+                    data += conn.recv(65536)
+                request = json.loads(data[:-1])
+                self.calls.append((request["method"], request["parameters"]))
+                reply = self.answer(request, conn)
+                if reply is not None:
+                    conn.sendall(reply)
+
+
+def reply(**parameters):
+    return json.dumps({"parameters": parameters}).encode() + b"\0"
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "records").mkdir()
+    return tmp_path
+
+
+def hook(place, stage, text, seconds=10.0):
+    if not isinstance(text, bytes | str):
+        text = json.dumps(text)
+    words = [sys.executable, str(HOOK), stage, "--control", str(place / "control")]
+    words += ["--records", str(place / "records"), "--seconds", str(seconds)]
+    data = text if isinstance(text, bytes) else text.encode()
+    return subprocess.run(
+        words, input=data, capture_output=True, timeout=60, check=False, env={}
+    )
+
+
+def required(place, text="[launch]\nrequired = true\n", name="work"):
+    (place / "records" / f"{name}.toml").write_text(text)
+
+
+# -- a lease -----------------------------------------------------------------------
+
+
+def test_a_container_gets_its_sockets_and_no_other_display(place):
+    with Broker(place / "control", lambda *_: reply(**PREPARED)) as broker:
+        done = hook(place, "precreate", config(**{"io.vitrail.ours": "true"}))
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert broker.calls == [
+        ("io.vitrail.Broker.LaunchPrepare", {"record": "work", "ours": True})
+    ]
+    (mount,) = [m for m in made["mounts"] if m["destination"] == "/run/vitrail"]
+    assert mount["source"] == PREPARED["directory"]
+    assert {"ro", "nosuid", "nodev", "bind"} <= set(mount["options"])
+    (own,) = [m for m in made["mounts"] if m["destination"] == "/run/user/1000"]
+    assert (own["type"], "uid=1000" in own["options"]) == ("tmpfs", True)
+    assert made["process"]["env"] == [
+        "PATH=/bin",
+        "XDG_RUNTIME_DIR=/run/user/1000",
+        "WAYLAND_DISPLAY=/run/vitrail/wayland-0",
+        "PULSE_SERVER=unix:/run/vitrail/vitrail.Audio",
+    ]
+    assert made["annotations"]["io.vitrail.launch"] == LAUNCH
+
+
+def test_the_first_process_is_bound(place):
+    with Broker(place / "control", lambda *_: reply()) as broker:
+        done = hook(place, "createRuntime", state())
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert broker.calls == [
+        ("io.vitrail.Broker.LaunchBind", {"id": LAUNCH, "leader": 4711})
+    ]
+
+
+def test_a_broker_that_is_restarted_between_the_stages_is_waited_for(place):
+    broker = Broker(place / "control", lambda *_: reply())
+    late = threading.Timer(0.5, broker.__enter__)
+    late.start()
+    try:
+        done = hook(place, "createRuntime", state(), seconds=30)
+    finally:
+        late.join()
+        broker.__exit__()
+    assert done.returncode == 0, done.stderr
+    assert len(broker.calls) == 1
+
+
+# -- no lease ------------------------------------------------------------------------
+
+
+def _killer(request, conn):
+    pid = struct.unpack(
+        "3i", conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
+    os.kill(pid[0], signal.SIGKILL)
+
+
+def _silent(request, conn):
+    conn.recv(1)  # until the hook gives up
+
+
+BAD = {
+    "refuses": lambda *_: (
+        b'{"error": "x.Refused", "parameters": {"message": "\x1b[2J"}}\0'
+    ),
+    "hangs up": lambda *_: None,
+    "says nothing": _silent,
+    "is no JSON": lambda *_: b"\xff\0",
+    "is a list": lambda *_: b"[]\0",
+    "has no launch": lambda *_: reply(id=1),
+    "never ends": lambda _, conn: _flood(conn),
+    "kills": _killer,
+}
+
+
+CASES = [(kind, "precreate") for kind in BAD]
+CASES += [(kind, "createRuntime") for kind in BAD if kind != "has no launch"]
+
+
+def _flood(conn):
+    try:
+        while True:
+            conn.sendall(b"x" * 65536)
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize(("kind", "stage"), CASES)
+def test_whatever_the_broker_does_the_container_starts(place, kind, stage):
+    given = json.dumps(config() if stage == "precreate" else state())
+    began = time.monotonic()
+    with Broker(place / "control", BAD[kind]):
+        done = hook(place, stage, given, seconds=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (given.encode() if stage == "precreate" else b"")
+    assert b"\x1b" not in done.stderr
+    assert time.monotonic() - began < 40
+
+
+@pytest.mark.parametrize(("kind", "stage"), CASES)
+def test_one_whose_record_requires_it_does_not(place, kind, stage):
+    required(place)
+    with Broker(place / "control", BAD[kind]):
+        done = hook(place, stage, config() if stage == "precreate" else state(), 2)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"required" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["precreate", "createRuntime"])
+def test_without_a_broker(place, stage):
+    given = config() if stage == "precreate" else state()
+    assert hook(place, stage, given, 0.5).returncode == 0
+    required(place)
+    assert hook(place, stage, given, 0.5).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        ({}, 0),
+        ({"work": "[launch]\nrequired = false\n"}, 0),
+        ({"work": 'inherits = "base"\n', "base": "[launch]\nrequired = true\n"}, 1),
+        ({"work": 'inherits = "work"\n'}, 0),
+        ({"work": 'inherits = "../x"\n'}, 0),
+        ({"work": "[launch\nrequired = true\n"}, 1),
+        ({"work": "[launch\n"}, 0),
+        ({"work": 'launch = "x"\n'}, 0),
+        ({"work": '[launch]\nrequired = "yes"\n'}, 0),
+    ],
+)
+def test_what_the_record_says(place, records, code):
+    for name, text in records.items():
+        required(place, text, name)
+    assert hook(place, "precreate", config()).returncode == code
+
+
+def test_an_annotation_may_require_it(place):
+    given = config(**{"io.vitrail.required": "true"})
+    assert hook(place, "precreate", given).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b'"x"', b"[" * 100_000, b'{"annotations": 7}'],
+    ids=range(7),
+)
+def test_input_that_is_no_configuration_is_passed_on(place, text):
+    done = hook(place, "precreate", text)
+    assert (done.returncode, done.stdout) == (0, text)
+    assert hook(place, "createRuntime", text).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", "a" * 32, "-x", "A", "a\nb", "\x1b[0m"]
+)
+def test_hostile_names_reach_no_broker(place, name):
+    given = config(**{"io.vitrail.sandbox": name})
+    with Broker(place / "control", lambda *_: reply(**PREPARED)) as broker:
+        done = hook(place, "precreate", given)
+    assert (done.returncode, json.loads(done.stdout)) == (0, given)
+    assert broker.calls == []
+    assert b"\x1b" not in done.stderr
+
+
+def test_a_launch_of_someone_elses_is_taken_out(place):
+    """Else a container could be bound as a launch that another one prepared."""
+    given = config(**{"io.vitrail.launch": LAUNCH})
+    done = hook(place, "precreate", given)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == config()
+
+
+@pytest.mark.parametrize("pid", [None, True, "1", 0, 1, -5, 4.5])
+def test_a_state_without_a_process_binds_nothing(place, pid):
+    with Broker(place / "control", lambda *_: reply()) as broker:
+        done = hook(place, "createRuntime", {**state(), "pid": pid})
+    assert done.returncode == 0
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize("process", [None, {}, {"user": {"uid": "x", "gid": 1}}])
+def test_a_configuration_without_a_process_is_passed_on(place, process):
+    given = {**config(), "process": process}
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", given)
+    assert (done.returncode, json.loads(done.stdout)) == (0, given)

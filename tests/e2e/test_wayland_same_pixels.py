@@ -1,0 +1,141 @@
+"""Applications compared with themselves: what the filter shows is what they draw.
+
+Each runs twice on the same sway, once before the compositor and once before the
+filter, with a content of the same size; the pictures of the content are compared
+pixel by pixel.  A crop that begins elsewhere, a cut edge or another scale differ.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+from PIL import Image, ImageDraw
+
+from tests.kit.eventually import eventually
+from tests.kit.wayland.apps import boxed
+from tests.kit.wayland.compositor import desktop, pixels, windows
+from tests.kit.wayland.pixels import frames
+from tests.kit.wayland.resizing import kept, picture_name
+from tests.kit.wayland.stand import BORDER, CONFIG, FRAME, filtered
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
+]
+
+WIDE, HIGH = 460, 320
+"""Logical pixels of the content."""
+PLACE = (60, 50)
+SAME = 0.004
+"""Which part of the pixels may differ: a caret, a spinner, the rim of rounded corners."""
+
+CHROMIUM = (
+    *("chromium", "--no-sandbox", "--ozone-platform=wayland", "--disable-gpu"),
+    *("--no-first-run", "--user-data-dir=/tmp/profile", "file:///shared/page.html"),
+)
+FIREFOX = ("firefox-esr", "--no-remote", "--new-instance", "/shared/page.html")
+APPS = {
+    "foot": ("foot", "-o", "cursor.blink=no", "sh", "-c", "ls /usr; sleep 1000"),
+    "gtk3": ("gtk3-demo",),
+    "gtk4": ("gtk4-demo",),
+    "qt5": ("featherpad", "/shared/text.txt"),
+    "mpv": ("mpv", "--no-config", "--vo=wlshm", "--pause", "--no-osc", "/shared/picture.png"),
+    "chromium": CHROMIUM,
+    "firefox": FIREFOX,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A page, a text and a picture whose every corner looks different."""
+    place = tmp_path_factory.mktemp("same")
+    body = "".join(f"<p style='color:#{n:x}{n:x}0'>line {n}</p>" for n in range(16))
+    page = f"<html><title>page</title><body style='background:#def'>{body}</body>"
+    (place / "page.html").write_text(page)
+    (place / "text.txt").write_text("\n".join(f"{n} " * n for n in range(40)))
+    image = Image.new("RGB", (WIDE, HIGH), (0, 60, 120))
+    draw = ImageDraw.Draw(image)
+    for n in range(0, WIDE, 12):
+        draw.line((n, 0, WIDE - n, HIGH), fill=(n % 256, 255 - n % 256, 90))
+    image.save(place / "picture.png")
+    return place
+
+
+async def fitted(comp, wide: int, high: int) -> None:
+    """Give the largest window this place and size."""
+
+    async def done() -> bool:
+        node = max(windows(await comp.tree()), key=lambda n: n["rect"]["width"])
+        mark = f"[con_id={node['id']}]"
+        rect = node["rect"]
+        if (rect["width"], rect["height"]) != (wide, high):
+            await comp.command(f"{mark} floating enable")
+            await comp.command(f"{mark} resize set {wide} {high}")
+            await trio.sleep(0.2)
+        await comp.command(f"{mark} move absolute position {PLACE[0]} {PLACE[1]}")
+        return rect == {"x": PLACE[0], "y": PLACE[1], "width": wide, "height": high}
+
+    await eventually(done, deadline=90)
+
+
+async def content(comp, box: tuple[int, int, int, int]) -> np.ndarray:
+    """The picture of these pixels once it has stayed the same for two seconds."""
+    last, since = None, trio.current_time()
+    with trio.fail_after(60):
+        while last is None or trio.current_time() < since + 2:
+            await trio.sleep(0.2)
+            seen = np.asarray((await pixels(comp)).crop(box)).astype(np.int16)
+            if last is None or (seen != last).mean() > SAME / 4:
+                last, since = seen, trio.current_time()
+    return last
+
+
+@asynccontextmanager
+async def application(it, comp, name: str, shared: Path, display: Path, border: int):
+    """One run of it with a content of the size that both have."""
+    words = APPS[name]
+    if not shutil.which(words[0]):
+        pytest.skip(f"{words[0]} is missing")
+    async with boxed(it, *words, shared=shared, display=display):
+        await eventually(lambda: any_window(comp), deadline=120)
+        await fitted(comp, WIDE + 2 * border, HIGH + 2 * border)
+        yield
+
+
+async def any_window(comp) -> bool:
+    return bool(windows(await comp.tree()))
+
+
+def inner(scale: float, border: int) -> tuple[int, int, int, int]:
+    """The content's pixels on the screen."""
+    x, y = PLACE[0] + border, PLACE[1] + border
+    return tuple(round(n * scale) for n in (x, y, x + WIDE, y + HIGH))
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2])
+@pytest.mark.parametrize("name", APPS)
+async def test_an_application_looks_as_without_the_filter(name, scale, shared):
+    config = CONFIG + f"output HEADLESS-1 scale {scale}\n"
+    async with desktop(config_extra=config) as comp, filtered(comp) as it:
+        async with application(it, comp, name, shared, comp.display, 0):
+            alone = await content(comp, inner(scale, 0))
+        await eventually(lambda: no_window(comp), deadline=30)
+        async with application(it, comp, name, shared, it.path, BORDER):
+            framed = await content(comp, inner(scale, BORDER))
+            image = await pixels(comp)
+    both = np.concatenate([alone, framed], axis=1).astype(np.uint8)
+    kept(picture_name(f"same-{name}-{scale}"), Image.fromarray(both))
+    assert any(f.w > WIDE * scale * 0.9 for f in frames(image, FRAME))
+    different = (np.abs(alone - framed) > 12).any(axis=2).mean()
+    print(f"{name} at {scale}: {different:.4%} of the pixels differ")
+    assert different <= SAME
+
+
+async def no_window(comp) -> bool:
+    return not windows(await comp.tree())

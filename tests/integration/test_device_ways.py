@@ -1,0 +1,240 @@
+"""The ways into machines that other programs started: libvirt, QMP, crosvm.
+
+libvirt and QEMU are real; this machine has no USB, so what they say about a device
+that is not there is tried, and pulling out is tried with devices of QEMU's own.
+crosvm is a script with its words: there is no package of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.host.devices import service as service_module
+from broker.host.devices.crosvm import CrosvmDevice
+from broker.host.devices.libvirt import LibvirtDevice
+from broker.host.devices.part import DeviceHost
+from broker.launch.process.spawn import run_tool, spawn
+from broker.peers.identity import ContainerClaim
+from tests.integration.test_device_service import service
+from tests.integration.test_usb_qemu import machine
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import short_directory
+
+LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("work"), SandboxName("work"), 1)
+_URI = "qemu:///session"
+_DOMAIN = """\
+<domain type='qemu'><name>vt</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type></os>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+<controller type='usb' model='qemu-xhci'/><memballoon model='none'/></devices></domain>
+"""
+_KEYBOARD = """\
+<input type='keyboard' bus='usb'><alias name='ua-vitrail-dev-1'/></input>
+"""
+
+
+@asynccontextmanager
+async def domain(monkeypatch):
+    """A libvirt of ours with a running domain; gives a function that runs virsh."""
+    if shutil.which("libvirtd") is None or shutil.which("virsh") is None:
+        pytest.skip("libvirt is not installed (libvirt-daemon-driver-qemu)")
+    with short_directory() as place:
+        for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME"):
+            monkeypatch.setenv(f"XDG_{name}", str(place))
+        (place / "domain.xml").write_text(_DOMAIN)
+        (place / "keyboard.xml").write_text(_KEYBOARD)
+        log = os.open(place / "libvirtd.log", os.O_WRONLY | os.O_CREAT)
+        daemon = spawn(["libvirtd"], env=dict(os.environ), stdout=log, stderr=log)
+        os.close(log)
+
+        async def virsh(*words):
+            argv = ["virsh", "--quiet", "--connect", _URI, *words]
+            return (await run_tool(argv, env=dict(os.environ))).decode()
+
+        try:
+            await eventually((place / "libvirt/libvirt-sock").exists)
+            await virsh("create", str(place / "domain.xml"))
+            try:
+                yield virsh, place
+            finally:
+                with trio.CancelScope(shield=True):
+                    await virsh("destroy", "vt")
+        finally:
+            daemon.kill()
+            with trio.CancelScope(shield=True):
+                await daemon.wait()
+
+
+async def test_libvirt_that_has_no_such_device_is_reported_and_nothing_stays(
+    monkeypatch,
+):
+    async with domain(monkeypatch) as (virsh, _):
+        device = LibvirtDevice(_URI, "vt", "dev-1")
+        with pytest.raises(UpstreamError, match=r"usb|USB") as caught:
+            await device.attach(1, 99)
+        assert "node" in caught.value.hint
+        assert "hostdev" not in await virsh("dumpxml", "vt")
+
+
+async def test_libvirt_pulls_a_device_out_by_our_alias(monkeypatch):
+    async with domain(monkeypatch) as (virsh, place):
+        device = LibvirtDevice(_URI, "vt", "dev-1")
+        assert not await device.present()
+        await virsh("attach-device", "vt", str(place / "keyboard.xml"), "--live")
+        assert await device.present()
+        await device.detach()
+        assert "ua-vitrail-dev-1" not in await virsh("dumpxml", "vt")
+        await device.detach()
+
+
+async def test_domain_that_does_not_run_has_nothing(monkeypatch):
+    async with domain(monkeypatch):
+        assert not await LibvirtDevice(_URI, "other", "dev-1").present()
+
+
+_CROSVM = """\
+#!/bin/sh
+# crosvm's words: usb attach NUMBERS PATH SOCKET, usb detach PORT SOCKET
+echo "$@" >> {log}
+case "$2" in
+attach) readlink "$4" >> {log}; echo {attach} ;;
+detach) echo {detach} ;;
+esac
+"""
+
+
+@pytest.fixture
+def crosvm(tmp_path, monkeypatch):
+    """Installs the script; gives its log."""
+
+    def install(attach="ok 3", detach="ok 3"):
+        path = tmp_path / "crosvm"
+        log = tmp_path / "log"
+        path.write_text(_CROSVM.format(log=log, attach=attach, detach=detach))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        return log
+
+    return install
+
+
+async def test_crosvm_is_given_the_open_node_and_asked_for_its_port(crosvm, tmp_path):
+    log = crosvm()
+    node = os.open("/dev/null", os.O_RDWR)
+    device = CrosvmDevice(tmp_path / "control")
+    await device.attach(node)
+    await device.detach()
+    await device.detach()
+    os.close(node)
+    first, link, last = log.read_text().splitlines()
+    assert first.startswith("usb attach 00:00:00:00 /proc/self/fd/")
+    assert link == "/dev/null"
+    assert last == f"usb detach 3 {tmp_path}/control"
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [("no_available_port", RefusedError), ("failed_to_open_device", UpstreamError)],
+)
+async def test_crosvm_that_refuses_is_reported(crosvm, tmp_path, reply, error):
+    crosvm(attach=reply)
+    node = os.open("/dev/null", os.O_RDWR)
+    with pytest.raises(error):
+        await CrosvmDevice(tmp_path / "control").attach(node)
+    os.close(node)
+
+
+async def test_crosvm_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupError):
+        await CrosvmDevice(tmp_path / "control").attach(0)
+
+
+_MACHINE = """
+[[device]]
+sandboxes = ["work"]
+with-interface = {{ op = "match-all", values = ["08:*:*"] }}
+[[machine]]
+sandbox = "work"
+{way}
+"""
+
+
+@asynccontextmanager
+async def device_host(monkeypatch, way):
+    """A host with ``vitrail-devices``; nodes are /dev/null."""
+    monkeypatch.setattr(
+        service_module, "open_node", lambda held: os.open("/dev/null", os.O_RDWR)
+    )
+    async with service(monkeypatch, _MACHINE.format(way=way)) as place:
+        made = DeviceHost(lambda lease: None, path=place.path)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.run)
+            await eventually(lambda: not made.problem)
+            (item,) = (await made.devices()).devices
+            yield made, item.number
+            nursery.cancel_scope.cancel()
+
+
+async def test_record_of_the_host_names_crosvm(monkeypatch, crosvm, tmp_path):
+    log = crosvm()
+    way = f'crosvm = "{tmp_path}/control"'
+    async with device_host(monkeypatch, way) as (host, number):
+        async with host.attached(number, LEASE) as made:
+            assert made.backend == "crosvm"
+            (item,) = (await host.devices()).devices
+            assert item.state == "attached"
+        (item,) = (await host.devices()).devices
+        assert item.state == "plugged"
+    assert log.read_text().splitlines()[-1].startswith("usb detach 3")
+
+
+async def test_record_of_the_host_names_a_monitor_of_qemu(monkeypatch):
+    """Its machine has no USB: QEMU's own refusal, in our words, and nothing stays."""
+    with short_directory() as place:
+        path = place / "second"
+        async with (
+            machine("-qmp", f"unix:{path},server=on,wait=off"),
+            device_host(monkeypatch, f'qmp = "{path}"') as (host, number),
+        ):
+            for _ in range(2):  # a monitor serves one client: it is kept open
+                with pytest.raises(RefusedError, match="has no USB"):
+                    async with host.attached(number, LEASE):
+                        raise AssertionError
+            (item,) = (await host.devices()).devices
+            assert item.state == "plugged"
+
+
+async def test_sandbox_without_a_way_is_refused_with_what_helps(monkeypatch):
+    async with device_host(monkeypatch, 'crosvm = "/nowhere"') as (host, number):
+        other = Lease(LEASE.id, SandboxName("web"), SandboxName("web"), 1)
+        with pytest.raises(RefusedError, match="no way to take a device") as caught:
+            async with host.attached(number, other):
+                raise AssertionError
+        assert "vhci-hcd" in caught.value.hint
+
+
+async def test_container_is_refused_with_why(monkeypatch):
+    async with service(monkeypatch) as place:
+        held = SimpleNamespace(claim=ContainerClaim("/run/x", 4026532000))
+        leases = [SimpleNamespace(lease=LEASE, held=held)]
+        made = DeviceHost(lambda lease: None, path=place.path, leases=lambda: leases)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.run)
+            await eventually(lambda: not made.problem)
+            (item,) = (await made.devices()).devices
+            with pytest.raises(RefusedError, match="is a container") as caught:
+                async with made.attached(item.number, LEASE):
+                    raise AssertionError
+            nursery.cancel_scope.cancel()
+        assert "--device" in caught.value.hint

@@ -1,0 +1,79 @@
+"""Rootless Podman on a plain machine, and a root of the host's own programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.waypipe.podman import CONF, STORAGE, run, stop_waiting
+
+SHARED = ("/usr", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/pulse")
+"""What programs of the host's need, where the container's root is empty."""
+
+
+@asynccontextmanager
+async def podman_settings(**engine):
+    """The environment of a Podman with a store of its own; skips where it cannot be.
+
+    ``engine`` is added to ``[engine]`` of containers.conf, as text.
+    """
+    runtime = shutil.which("runc") or shutil.which("crun")
+    if None in (shutil.which("podman"), shutil.which("newuidmap"), runtime):
+        pytest.skip("podman, runc or uidmap is not installed")
+    with short_directory() as base:
+        conf = CONF.format(runtime=Path(runtime).name)
+        conf += "".join(f"{key} = {value}\n" for key, value in engine.items())
+        (base / "containers.conf").write_text(conf)
+        (base / "storage.conf").write_text(STORAGE.format(base=base))
+        env = {
+            "CONTAINERS_CONF": str(base / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
+        }
+        try:
+            yield env
+        finally:
+            everything = {**os.environ, **env}
+            run(everything, "rm", "-af", "-t", "0", check=False)
+            run(everything, "unshare", "rm", "-rf", f"{base}/store", f"{base}/run")
+            stop_waiting(everything)
+
+
+def root_directory(base: Path) -> Path:
+    """An almost empty root, into which SHARED of the host's is mounted."""
+    root = base / "root"
+    for name in ("usr", "etc", "proc", "sys", "dev", "tmp", "run", "var", "home"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if Path("/", name).is_symlink():
+            (root / name).symlink_to(Path("/", name).readlink())
+    return root
+
+
+def shared_words() -> list[str]:
+    """Podman's options that mount SHARED."""
+    found = [path for path in SHARED if Path(path).exists()]
+    return [word for path in found for word in ("--volume", f"{path}:{path}:ro")]
+
+
+def containers(env) -> list[str]:
+    """The names of all containers, running or not."""
+    return run(env, "ps", "-a", "--format", "{{.Names}}").split()
+
+
+def podman_start(env, *words) -> subprocess.Popen:
+    """Start 'podman run' as a person does."""
+    return subprocess.Popen(
+        ["podman", "run", *words],
+        env=env,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
