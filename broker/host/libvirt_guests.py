@@ -142,7 +142,6 @@ class LibvirtMachine(ForeignMachine):
         """End the vsock helper, so that no other QEMU gets it; QEMU is left alone."""
         await super().close()
         if self._backend is not None:
-            # guard: a domain's vsock ends with its lease
             await self._backend.end(0)
             self._backend.close()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -278,7 +277,12 @@ class LibvirtGuests:
         await self._host.admit(
             SandboxName(record.name), SandboxName(record.name), machine
         )
-        self._write(record, leader, backend, request.cid)
+        try:
+            self._write(record, leader, backend, request.cid)
+        except OSError as error:
+            raise UpstreamError(
+                f"'{record.name}' has its lease, and a later broker will not know: {error}"
+            ) from error
 
     async def _machine(
         self,

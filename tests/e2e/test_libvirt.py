@@ -36,6 +36,7 @@ async def leased(w, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
     records = {"work": RECORD.format("office pc")}
     async with world(records) as w, libvirt(w) as virt:
@@ -51,16 +52,21 @@ async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
         os.kill(virt.daemon(), signal.SIGTERM)
         assert "office pc" in await virt.virsh("list", "--name")
         assert (await leased(w, "work")).id == held.id
-        assert await windows(w.comp)
+        assert windows(await w.comp.tree())
         # The same name and UUID once more, from another hand: no second lease.
         with pytest.raises(RefusedError, match="runs already"):
             await event(w, "prepare", "office pc")
+        # A broker that was killed: the next one leases the domain again.
+        os.kill(await w.broker_pid(), signal.SIGKILL)
+        await w.start()
+        again = await leased(w, "work")
+        assert (again.pid, again.id != held.id) == (held.pid, True)
         await virt.virsh("destroy", "office pc")
         ended = await w.wait_event("lease.end", sandbox="work")
         assert ended["reason"] == "it has ended"
 
         async def gone():
-            return not await windows(w.comp)
+            return not windows(await w.comp.tree())
 
         await eventually(gone)
         assert not (w.paths.runtime / "libvirt" / "work").exists()
