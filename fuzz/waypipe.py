@@ -29,8 +29,8 @@ from fuzz.runner import ROOT, Meter, arguments, play, show
 
 _METER = Meter(__name__, "broker/waypipe/*.py")
 
-from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402
+from broker.core.limits import waypipe as waypipe_limits  # noqa: E402
 from broker.waypipe.blocks import Kind  # noqa: E402
 from broker.waypipe.channel import Messages, PipeSource, SentFile, WaypipeChannel  # noqa: E402
 from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
@@ -175,9 +175,9 @@ def large() -> list[bytes]:
 
 def many() -> list[bytes]:
     """More files and pipes than may be."""
-    files = [w.open_file(rid, 4) for rid in range(1, limits.WAYPIPE_FILES + 2)]
-    first = limits.WAYPIPE_FILES + 2
-    pipes = range(first, first + limits.WAYPIPE_PIPES + 1)
+    files = [w.open_file(rid, 4) for rid in range(1, waypipe_limits.WAYPIPE_FILES + 2)]
+    first = waypipe_limits.WAYPIPE_FILES + 2
+    pipes = range(first, first + waypipe_limits.WAYPIPE_PIPES + 1)
     return [*files[:-1], *(w.pipe(Kind.OPEN_IR_PIPE, rid) for rid in pipes), files[-1]]
 
 
@@ -238,8 +238,8 @@ class Played:
             self._feed(w.header(word) + stream, rng)
         except PeerError as error:
             self.end = str(error).split(" of ")[0][:40]
-        assert len(self.channel.files) <= limits.WAYPIPE_FILES
-        assert self.channel.pipes <= limits.WAYPIPE_PIPES
+        assert len(self.channel.files) <= waypipe_limits.WAYPIPE_FILES
+        assert self.channel.pipes <= waypipe_limits.WAYPIPE_PIPES
         self.channel.close()
         self.memory.end()
 
@@ -270,7 +270,9 @@ class Played:
                 if rng.random() < 0.5:
                     self.channel.pipe_ended(rid)
                     self.reading.discard(rid)
-        assert self.channel.unacknowledged <= limits.WAYPIPE_UNACKNOWLEDGED_BYTES
+        assert (
+            self.channel.unacknowledged <= waypipe_limits.WAYPIPE_UNACKNOWLEDGED_BYTES
+        )
         self.channel.acknowledge()
         assert self.channel.pause(self._now) >= 0
         self._now += rng.random()

@@ -352,6 +352,7 @@ def main() -> int:
         output = in_child(words.stage, text, words.control, words.seconds)
     else:
         log(f"no annotation {SANDBOX} can be read: the container starts as it is")
+    # guard: a required lease stops the container
     if output is None and required:
         log("the container does not start: its record says that a lease is required")
         return 1

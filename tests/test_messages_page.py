@@ -16,6 +16,7 @@ from broker.ipc import (
     transfer_policies,
     worker,
 )
+from broker.ipc import keeper as keeper_messages
 from broker.pulse import policies as pulse
 from broker.pulse.commands import Command
 from broker.transfer import entries
@@ -46,8 +47,8 @@ CHANNELS = {
     "worker": (
         message_policies.WORKER,
         tags(
-            worker.ToWorker, worker.FromWorker, worker.FromKeeper, worker.Fork,
-            worker.FromTemplate,
+            worker.ToWorker, worker.FromWorker, keeper_messages.FromKeeper, keeper_messages.Fork,
+            keeper_messages.FromTemplate,
         ),
     ),
 }  # fmt: skip

@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from broker.audit import schema
 from broker.audit.proof.tree import BLOCK, STEP, Growing, leaf_hash
-from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
 
 # "VTRA": so that file(1) and we can distinguish our database from others.
 APPLICATION_ID = 0x56545241
@@ -249,7 +249,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     db.execute("PRAGMA synchronous = FULL")
     # What retention removes must not be left in the file's free pages.
     db.execute("PRAGMA secure_delete = ON")
-    db.execute(f"PRAGMA journal_size_limit = {limits.AUDIT_WAL_BYTES}")
+    db.execute(f"PRAGMA journal_size_limit = {audit_limits.AUDIT_WAL_BYTES}")
     db.create_function(
         _LEAF, 1, lambda body: leaf_hash(body.encode()), deterministic=True
     )

@@ -15,8 +15,8 @@ import enum
 
 import msgspec
 
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import audit as audit_limits
 
 VERSION = 2
 """Of the schema.  A new kind or a new field with a default keeps it; a changed
@@ -101,7 +101,7 @@ _encoder = msgspec.json.Encoder()
 def encode(event: Event) -> bytes:
     """Return the event as one line of JSON, without the line's end.
 
-    Raises InternalError beyond ``limits.AUDIT_EVENT_BYTES`` and for text that
+    Raises InternalError beyond ``audit_limits.AUDIT_EVENT_BYTES`` and for text that
     is not Unicode: the values of an event are bounded and escaped where they
     enter the broker.
     """
@@ -109,9 +109,9 @@ def encode(event: Event) -> bytes:
         body = _encoder.encode(event)
     except UnicodeEncodeError as error:
         raise InternalError(f"an event {event.kind} with unescaped text") from error
-    if len(body) > limits.AUDIT_EVENT_BYTES:
+    if len(body) > audit_limits.AUDIT_EVENT_BYTES:
         raise InternalError(
             f"an event {event.kind} of {len(body)} bytes "
-            f"(at most {limits.AUDIT_EVENT_BYTES})"
+            f"(at most {audit_limits.AUDIT_EVENT_BYTES})"
         )
     return body

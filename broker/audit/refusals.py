@@ -17,6 +17,7 @@ from broker.audit import schema
 from broker.audit.store import Store
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 
@@ -60,7 +61,8 @@ class Counter:
         self._owners: dict[str, _Owner] = {}
         self._forgot = -math.inf
         self._strangers = TokenBucket(
-            limits.AUDIT_REFUSAL_STRANGERS_PER_SECOND, limits.AUDIT_REFUSAL_OWNERS
+            audit_limits.AUDIT_REFUSAL_STRANGERS_PER_SECOND,
+            audit_limits.AUDIT_REFUSAL_OWNERS,
         )
         """Kinds of all that is no sandbox: there is no end to names of those."""
 
@@ -116,7 +118,7 @@ class Counter:
     @staticmethod
     def _hold(window: _Window, event: schema.Event) -> None:
         # Some counts are a worker's claim, and readers of the log add them.
-        window.held = min(limits.AUDIT_COUNT, window.held + event.count)
+        window.held = min(audit_limits.AUDIT_COUNT, window.held + event.count)
         window.event = event
 
     def flush(self) -> list[schema.Event]:
@@ -152,7 +154,7 @@ class Counter:
                     return None
                 self._strangers.take(now)
             self._forget(now)
-            if len(self._owners) >= 2 * limits.AUDIT_REFUSAL_OWNERS:
+            if len(self._owners) >= 2 * audit_limits.AUDIT_REFUSAL_OWNERS:
                 return None
             owner = self._owners[name] = _Owner()
         return owner
@@ -166,7 +168,7 @@ class Counter:
             name
             for name, owner in self._owners.items()
             if not owner.windows
-            and not owner.fresh.early(now, limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX)
+            and not owner.fresh.early(now, audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX)
         ]:
             del self._owners[name]
 
@@ -190,15 +192,15 @@ class _Owner:
 
     def __init__(self) -> None:
         self.fresh = TokenBucket(
-            limits.AUDIT_REFUSAL_KINDS_PER_MINUTE / 60,
-            limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX,
+            audit_limits.AUDIT_REFUSAL_KINDS_PER_MINUTE / 60,
+            audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX,
         )
         """New kinds that may still get an event of their own."""
         self.windows = 0
 
     def may_open(self, now: float) -> bool:
         """Take a place for one more kind, if there is one."""
-        if self.windows >= limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
+        if self.windows >= audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
             return False
         if self.fresh.early(now) > 0:
             return False

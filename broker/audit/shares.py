@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 from broker.core.token_bucket import TokenBucket
 
 _ROW_BYTES = 200
@@ -35,7 +36,9 @@ class LogShares:
 
     def __init__(self) -> None:
         self._own: dict[str, TokenBucket] = {}
-        self._all = _share(limits.AUDIT_SHARES_BYTES, limits.AUDIT_SHARES_PER_SECOND)
+        self._all = _share(
+            audit_limits.AUDIT_SHARES_BYTES, audit_limits.AUDIT_SHARES_PER_SECOND
+        )
 
     def charge(self, sandbox: str, bytes_: int, now: float) -> None:
         """Count the bytes recorded about a sandbox; "": in no share.
@@ -55,7 +58,7 @@ class LogShares:
             return
         # guard: a share of the log
         wait = share.early(now)
-        floor = limits.AUDIT_SHARE_BYTES - limits.AUDIT_SHARE_FLOOR_BYTES
+        floor = audit_limits.AUDIT_SHARE_BYTES - audit_limits.AUDIT_SHARE_FLOOR_BYTES
         # guard: some of the log for each
         if not wait and share.early(now, floor) > 0:
             # guard: all shares together
@@ -72,7 +75,9 @@ class LogShares:
         if share is None:
             if len(self._own) >= limits.LEASES:
                 self._forget(now)
-            share = _share(limits.AUDIT_SHARE_BYTES, limits.AUDIT_SHARE_PER_SECOND)
+            share = _share(
+                audit_limits.AUDIT_SHARE_BYTES, audit_limits.AUDIT_SHARE_PER_SECOND
+            )
             self._own[sandbox] = share
         return share
 
@@ -81,7 +86,7 @@ class LogShares:
         for name in [
             name
             for name, share in self._own.items()
-            if not share.early(now, limits.AUDIT_SHARE_BYTES)
+            if not share.early(now, audit_limits.AUDIT_SHARE_BYTES)
         ]:
             del self._own[name]
 

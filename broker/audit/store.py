@@ -42,8 +42,8 @@ from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash
 from broker.audit.proof.witness import WitnessAnswer, WitnessOffer, hold_note
 from broker.audit.retention import plan, remove
 from broker.audit.settings import Settings
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
 
 __all__ = ["Store", "StoreStatistics", "check_version", "open_store"]
 
@@ -95,7 +95,7 @@ class Store:
         self._pending: deque[_Entry] = deque()
         self._committing = False
         self._closed = False
-        self._room = trio.Semaphore(limits.AUDIT_WAITING)
+        self._room = trio.Semaphore(audit_limits.AUDIT_WAITING)
         self._thread = trio.CapacityLimiter(1)
         self._events = self._commits = self._failures = 0
 
@@ -167,7 +167,7 @@ class Store:
             self._pending[0].done.set()
 
     async def _commit(self) -> None:
-        size = min(len(self._pending), limits.AUDIT_BATCH)
+        size = min(len(self._pending), audit_limits.AUDIT_BATCH)
         batch = [self._pending.popleft() for _ in range(size)]
         try:
             first = await trio.to_thread.run_sync(

@@ -3,31 +3,58 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import rich_click as click
 
 from broker.cli import render
 from broker.cli.launcher_libvirt import install_libvirt, prepare, remove_libvirt
+from broker.cli.run.shared_box import run_shared_box
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.launch.podman.hooks import PROGRAM, hook_files, write_hooks
-from policy.records.loader import search_path
+from policy.records.loader import FOLDER, search_path
 
 _DROP_IN = "50-vitrail.conf"
 _DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
+_BOXES = {"toolbox": "toolbox", "distrobox": "distrobox-enter"}
+"""The program of each that starts commands in a box."""
+_PROGRAMS = click.Choice(["libvirt", "podman", *sorted(_BOXES)])
+_WRAPPER = """\
+#!/bin/sh
+# Written by 'brokerctl launcher install {program}'; 'launcher remove' removes it.
+exec brokerctl launcher exec {program} {real} "$@"
+"""
+_BOX_RECORD = """\
+# Written by 'brokerctl launcher install {program}'.  A label, not a boundary: programs
+# in a box can reach your files and your sockets.
+class = "disposable"
+display = "allow"
+tags = ["box"]
+[label]
+name = "{program}"
+colour = "grey"
+[audio]
+playback = "allow"
+microphone = "deny"
+[launch]
+kind = "shared-box"
+"""
 
 
 @click.group("launcher")
 def command() -> None:
-    """Set up Podman and libvirt so that Vitrail shows their windows."""
+    """Set up Podman, libvirt and boxes so that Vitrail shows their windows."""
 
 
 command.add_command(prepare)
 
 
 @command.command("install")
-@click.argument("program", type=click.Choice(["libvirt", "podman"]))
+@click.argument("program", type=_PROGRAMS)
 @click.option(
     "--uid",
     type=click.IntRange(min=1),
@@ -36,10 +63,14 @@ command.add_command(prepare)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def install(program: str, *, uid: int | None, as_json: bool) -> None:
-    """Install what PROGRAM calls when it starts a sandbox.
+    """Install what makes PROGRAM's sandboxes start with their lease.
 
     podman: an OCI hook for containers with the annotation io.vitrail.sandbox=RECORD.
     Rootless Podman reads it from this user's containers.conf.d.
+
+    toolbox, distrobox: a record of that name, and a command of that name in
+    ~/.local/bin, before the real one in PATH.  These boxes share your home directory
+    and sockets: their windows get a label, and there is no boundary.
 
     libvirt: a qemu hook (root installs it, for qemu:///session too) for domains
     that a record names by [peer] libvirt = "DOMAIN".  libvirtd looks for hooks at
@@ -47,6 +78,9 @@ def install(program: str, *, uid: int | None, as_json: bool) -> None:
     """
     if program == "libvirt":
         install_libvirt(uid, as_json=as_json)
+        return
+    if program != "podman":
+        _install_box(program, as_json=as_json)
         return
     paths = find_paths()
     folder, conf = _hooks_folder(), _drop_in()
@@ -74,14 +108,76 @@ def install(program: str, *, uid: int | None, as_json: bool) -> None:
     render.note("try it: podman run --annotation io.vitrail.sandbox=RECORD …")
 
 
+@command.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("kind", type=click.Choice(sorted(_BOXES)))
+@click.argument("program", type=click.Path(path_type=Path, exists=True))
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
+    """Run PROGRAM, a real toolbox or distrobox, with the sockets of a label."""
+    sys.exit(run_shared_box(kind, program, words))
+
+
+def _install_box(program: str, *, as_json: bool) -> None:
+    name = _BOXES[program]
+    wrapper = _wrapper(program)
+    real = _real(name, wrapper)
+    record = find_paths().config[0] / FOLDER / f"{program}.toml"
+    written = [wrapper]
+    try:
+        record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not record.exists():
+            record.write_text(_BOX_RECORD.format(program=program))
+            written.append(record)
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        fresh = wrapper.with_suffix(".new")
+        fresh.write_text(_WRAPPER.format(program=program, real=shlex.quote(str(real))))
+        fresh.chmod(0o755)
+        fresh.replace(wrapper)
+    except OSError as error:
+        raise SetupError(
+            f"{program} cannot be set up: {error.strerror}",
+            where=str(error.filename or ""),
+        ) from error
+    if as_json:
+        words = [str(path) for path in written]
+        render.json_line({"written": words, "add_to": None})
+        return
+    for path in written:
+        render.note(f"wrote {path}")
+    render.note(f"{program} gives a label, not a boundary: docs/launchers/boxes.md")
+
+
+def _wrapper(program: str) -> Path:
+    return Path.home() / ".local" / "bin" / _BOXES[program]
+
+
+def _real(name: str, wrapper: Path) -> Path:
+    """The program behind our wrapper.  Raises SetupError when there is none."""
+    folders = [
+        folder
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+        if Path(folder).resolve() != wrapper.parent.resolve()
+    ]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        raise SetupError(f"{name} is not installed", hint="install its package first")
+    return Path(found)
+
+
 @command.command("remove")
-@click.argument("program", type=click.Choice(["libvirt", "podman"]))
+@click.argument("program", type=_PROGRAMS)
 def remove(program: str) -> None:
-    """Remove what 'install' wrote."""
+    """Remove what 'install' wrote; a record of a box stays."""
     if program == "libvirt":
         remove_libvirt()
         return
-    for path in (*hook_files(_hooks_folder()), _program(), _drop_in()):
+    paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
+    if program != "podman":
+        paths = [_wrapper(program)]
+    for path in paths:
         try:
             path.unlink()
         except FileNotFoundError:

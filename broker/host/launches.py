@@ -61,6 +61,8 @@ class LaunchedMachine(ForeignMachine):
         super().__init__(claim, held, leader)
         self.state = state
         self._pidfd = held.pidfd(leader)
+        self.over = False
+        """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False
 
     @override
@@ -82,7 +84,7 @@ class LaunchedMachine(ForeignMachine):
     async def close(self) -> None:
         """Let go of it, and remove its directory if it has ended."""
         await super().close()
-        if not self._left_alive:
+        if self.over or not self._left_alive:
             remove(Path(self.state.directory))
 
 
@@ -138,6 +140,7 @@ class Launches:
         """Remove what was prepared longer ago than LAUNCH_BIND_SECONDS."""
         for state in list(self._pending.values()):
             # A clock that was set back must not keep it longer.
+            # guard: a launch that is not bound is given up
             if not 0 <= now - state.since <= limits.LAUNCH_BIND_SECONDS:
                 del self._pending[state.id]
                 remove(Path(state.directory))
@@ -188,6 +191,7 @@ class Launches:
     def _make(
         self, sandbox: SandboxName, record: SandboxName, *, ours: bool
     ) -> Prepared:
+        # guard: pending launches have a limit
         if len(self._pending) >= limits.LAUNCHES_PENDING:
             raise RefusedError(
                 f"{limits.LAUNCHES_PENDING} launches wait for their first process",
@@ -226,7 +230,8 @@ class Launches:
     async def bind(self, launch: str, leader: int) -> ActiveLease:
         """See ``BindingLauncher``."""
         self.expire(time.time())
-        # Taken out: a second bind of the same launch is refused, also at once.
+        # A second bind of the same launch is refused, also at once.
+        # guard: a launch is bound once
         state = self._pending.pop(launch, None)
         if state is None:
             raise RefusedError(
@@ -273,6 +278,7 @@ class Launches:
         for active_lease in self.host.active_leases():
             machine = active_lease.machine
             if isinstance(machine, LaunchedMachine) and machine.state.id == launch:
+                machine.over = True
                 reason = "its launcher has ended it"
                 await self.host.stop(active_lease.lease.id, grace=1.0, reason=reason)
 
@@ -316,6 +322,7 @@ class Launches:
         if state.leader is None:
             self._pending[state.id] = state
             return None
+        # guard: what is leased again is the same process
         leader = find("leader", state.leader) if state.boot == boot_id() else None
         if leader is None:
             raise SetupError(f"{state.sandbox} has ended while no broker ran")

@@ -1,12 +1,9 @@
-"""What the supervisor, the template, a keeper and a worker say to each other.
+"""Messages between the supervisor and a worker.
 
 One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``), or,
-from a worker, in one message of a pipe (``session.channel``).  Four parties:
+from a worker, in one message of a pipe (``session.channel``).  Two parties:
 
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
-* the **template** forks keepers; it never sees a guest's byte;
-* a **keeper** stays in the person's session and makes the connections to the
-  compositor; it never sees a guest's byte either;
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have
   been taken over, so everything from it is decoded strictly here, and texts
   in it are hostile: ``core.escape.printable`` before a person reads them.
@@ -462,80 +459,6 @@ FromWorker: TypeAlias = (
 )
 
 
-# -- keeper to supervisor --------------------------------------------------------
-
-
-class KeeperReady(_Message, frozen=True, tag="kept"):
-    """The worker's process exists; its pidfd comes with this."""
-
-    pid: _Count
-
-
-class KeepFailed(_Message, frozen=True, tag="keep-failed"):
-    """The jail could not be built; the keeper exits."""
-
-    message: _Text
-    hint: _Text
-
-
-class InnerEnded(_Message, frozen=True, tag="inner-ended"):
-    """The worker's process ended: exit code, or minus the signal's number."""
-
-    code: int
-
-
-FromKeeper: TypeAlias = KeeperReady | KeepFailed | InnerEnded
-
-
-# -- supervisor and template -------------------------------------------------------
-
-
-class Fork(_Message, frozen=True, tag="fork"):
-    """Fork a keeper.
-
-    Three descriptors come with it: the keeper's and the worker's end of their
-    channels to the supervisor, and the listening Wayland socket.
-    ``compositor`` is the path of the compositor's socket, ``clients`` the most
-    connections to it that the sandbox may have at one time.  ``sandbox`` is
-    the name given to the compositor, where it wants one.
-    """
-
-    number: _Count
-    sandbox: str
-    compositor: str
-    allow_unjailed: bool
-    clients: Annotated[
-        int, msgspec.Meta(ge=1, le=limits.WAYLAND_CLIENTS_PER_SANDBOX)
-    ] = limits.WAYLAND_CLIENTS_PER_SANDBOX
-
-
-class TemplateReady(_Message, frozen=True, tag="warm"):
-    """The template has imported everything and takes orders."""
-
-
-class WorkerForked(_Message, frozen=True, tag="forked"):
-    """The keeper of that order runs; its pidfd comes with this."""
-
-    number: _Count
-    pid: _Count
-
-
-class ForkFailed(_Message, frozen=True, tag="fork-failed"):
-    """fork(2) failed."""
-
-    number: _Count
-    reason: _Text
-
-
-class KeeperEnded(_Message, frozen=True, tag="keeper-ended"):
-    """The keeper of that order ended: exit code, or minus the signal's number."""
-
-    number: _Count
-    code: int
-
-
-FromTemplate: TypeAlias = TemplateReady | WorkerForked | ForkFailed | KeeperEnded
-
 # -- between keeper and worker: a byte or two, so that the keeper parses nothing ----
 
 CONNECT = b"c"
@@ -552,13 +475,8 @@ REFUSED = b"-"
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
-_from_keeper: msgspec.msgpack.Decoder[FromKeeper] = msgspec.msgpack.Decoder(FromKeeper)
-_fork: msgspec.msgpack.Decoder[Fork] = msgspec.msgpack.Decoder(Fork)
-_from_template: msgspec.msgpack.Decoder[FromTemplate] = msgspec.msgpack.Decoder(
-    FromTemplate
-)
 
-Message: TypeAlias = ToWorker | FromWorker | FromKeeper | Fork | FromTemplate
+Message: TypeAlias = ToWorker | FromWorker
 _T = TypeVar("_T")
 
 
@@ -567,6 +485,11 @@ def encode(message: Message) -> bytes:
 
     Raises InternalError beyond ``limits.WORKER_MESSAGE_BYTES``.
     """
+    return pack(message)
+
+
+def pack(message: msgspec.Struct) -> bytes:
+    """Return the packet of a message to or from one of our own processes."""
     data = _encoder.encode(message)
     if len(data) > limits.WORKER_MESSAGE_BYTES:
         raise InternalError(f"a worker message of {len(data)} bytes")
@@ -584,25 +507,11 @@ def decode_from_worker(untrusted_data: bytes) -> FromWorker:
 
 def decode_to_worker(data: bytes) -> ToWorker:
     """Return the supervisor's message.  Raises InternalError if it is none."""
-    return _trusted(_to_worker, data)
+    return decode_trusted(_to_worker, data)
 
 
-def decode_from_keeper(data: bytes) -> FromKeeper:
-    """Return the keeper's message.  Raises InternalError if it is none."""
-    return _trusted(_from_keeper, data)
-
-
-def decode_fork(data: bytes) -> Fork:
-    """Return the order to fork.  Raises InternalError if it is none."""
-    return _trusted(_fork, data)
-
-
-def decode_from_template(data: bytes) -> FromTemplate:
-    """Return the template's message.  Raises InternalError if it is none."""
-    return _trusted(_from_template, data)
-
-
-def _trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+def decode_trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+    """Return a message of a process that we trust.  Raises InternalError."""
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -27,6 +27,7 @@ from broker.core.errors import (
 )
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
+from broker.core.limits import audit as audit_limits
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
 
@@ -37,12 +38,14 @@ _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{0,30}\Z")]
 _LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 _Note = Annotated[
-    list[Annotated[str, msgspec.Meta(max_length=limits.LINK_NOTE_CHARACTERS)]],
-    msgspec.Meta(max_length=limits.LINK_NOTE_LINES),
+    list[Annotated[str, msgspec.Meta(max_length=audit_limits.LINK_NOTE_CHARACTERS)]],
+    msgspec.Meta(max_length=audit_limits.LINK_NOTE_LINES),
 ]
-_Notes = Annotated[list[_Note], msgspec.Meta(max_length=limits.AUDIT_WITNESS_KEYS)]
+_Notes = Annotated[
+    list[_Note], msgspec.Meta(max_length=audit_limits.AUDIT_WITNESS_KEYS)
+]
 _Hash = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{43}=\Z")]
-_Proof = Annotated[list[_Hash], msgspec.Meta(max_length=limits.LINK_PROOF_HASHES)]
+_Proof = Annotated[list[_Hash], msgspec.Meta(max_length=audit_limits.LINK_PROOF_HASHES)]
 _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
 _SPACES = re.compile(r"\s+")
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.ipc import fdpass, worker
+from broker.ipc import keeper as keeper_messages
 from broker.ipc.channel import MessagePipe
 from broker.launch.compositor import connect_compositor
 from broker.launch.process import jail
@@ -73,15 +74,17 @@ def keep(order: Order) -> None:
             allow_unjailed=order.allow_unjailed,
         )
     except VitrailError as error:
-        failed = worker.KeepFailed(error.message, error.hint)
-        fdpass.send(order.supervisor, worker.encode(failed))
+        failed = keeper_messages.KeepFailed(error.message, error.hint)
+        fdpass.send(order.supervisor, keeper_messages.encode(failed))
         return
     for sock in sockets:
         sock.close()
     os.close(order.messages)
     jail.harden_keeper()
     fdpass.send(
-        order.supervisor, worker.encode(worker.KeeperReady(jailed.pid)), [jailed.pidfd]
+        order.supervisor,
+        keeper_messages.encode(keeper_messages.KeeperReady(jailed.pid)),
+        [jailed.pidfd],
     )
     _serve(order, ours, jailed)
 
@@ -116,9 +119,9 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
 
 def _report_end(supervisor: socket.socket, pid: int) -> None:
     _, status = os.waitpid(pid, 0)
-    ended = worker.InnerEnded(os.waitstatus_to_exitcode(status))
+    ended = keeper_messages.InnerEnded(os.waitstatus_to_exitcode(status))
     try:
-        fdpass.send(supervisor, worker.encode(ended))
+        fdpass.send(supervisor, keeper_messages.encode(ended))
     except OSError:
         return  # the supervisor has gone, there is no receiver
 

@@ -72,10 +72,10 @@ def _run(
             "the broker does not run as root: nothing it does needs that",
             hint="start it as the person whose desktop it serves",
         )
-    # guard: no core files
     # Late: one call at the start.
     from broker.launch.process.core_files import forbid_core_files
 
+    # guard: no core files
     forbid_core_files()
     # Sockets and logs are ours alone from their first moment.
     os.umask(0o077)

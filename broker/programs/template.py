@@ -18,7 +18,8 @@ import socket
 import sys
 import traceback
 
-from broker.ipc import fdpass, worker
+from broker.ipc import fdpass
+from broker.ipc import keeper as keeper_messages
 from broker.launch.process import jail, seccomp
 from broker.programs.keeper import Order, keep
 
@@ -35,7 +36,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # present objects are shared: do not touch them when collecting
     try:
-        fdpass.send(control, worker.encode(worker.TemplateReady()))
+        fdpass.send(control, keeper_messages.encode(keeper_messages.TemplateReady()))
         _Template(control).serve()
     except (BrokenPipeError, ConnectionResetError):
         return  # the supervisor closed and left an answer of ours unread
@@ -68,13 +69,16 @@ class _Template:
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        fdpass.send(self._control, worker.encode(worker.KeeperEnded(number, code)))
+        fdpass.send(
+            self._control,
+            keeper_messages.encode(keeper_messages.KeeperEnded(number, code)),
+        )
 
     def _obey(self) -> bool:
         got = fdpass.receive(self._control, 65536, _FDS_OF_AN_ORDER)
         if not got.data:
             return False
-        fork = worker.decode_fork(got.data)
+        fork = keeper_messages.decode_fork(got.data)
         *numbers, pipe = got.fds
         sockets = [socket.socket(fileno=fd) for fd in numbers]
         supervisor, inner, display = sockets
@@ -91,8 +95,8 @@ class _Template:
         try:
             pid = os.fork()
         except OSError as error:
-            failed = worker.ForkFailed(fork.number, str(error.strerror))
-            fdpass.send(self._control, worker.encode(failed))
+            failed = keeper_messages.ForkFailed(fork.number, str(error.strerror))
+            fdpass.send(self._control, keeper_messages.encode(failed))
             pid = -1
         if pid == 0:
             self._become_keeper(order)
@@ -103,8 +107,8 @@ class _Template:
             pidfd = os.pidfd_open(pid)  # our child, not reaped: the number is its
             self._keepers[pidfd] = (fork.number, pid)
             self._waiting.register(pidfd, select.POLLIN)
-            forked = worker.WorkerForked(fork.number, pid)
-            fdpass.send(self._control, worker.encode(forked), [pidfd])
+            forked = keeper_messages.WorkerForked(fork.number, pid)
+            fdpass.send(self._control, keeper_messages.encode(forked), [pidfd])
         return True
 
     def _become_keeper(self, order: Order) -> None:

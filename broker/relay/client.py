@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.limits import relay as relay_limits
 from broker.core.stderr_log import log_stderr
 from broker.relay.contract import (
     MESSAGE_BYTES,
@@ -164,7 +164,7 @@ class Pump:
         """Wait for the process's end, insist on it, and reap our child."""
         pidfd, self._pidfd = self._pidfd, -1
         try:
-            with trio.move_on_after(limits.RELAY_PUMP_END_SECONDS) as patience:
+            with trio.move_on_after(relay_limits.RELAY_PUMP_END_SECONDS) as patience:
                 await _wait_ended(pidfd)
             if patience.cancelled_caught:
                 _kill(pidfd)
@@ -210,9 +210,9 @@ class Pump:
         try:
             idle_ms = _milliseconds(idle_seconds)
             order = Submit(token, mode_ab, mode_ba, idle_ms, max_write)
-            if len(self._pending) >= limits.RELAY_STREAMS:
+            if len(self._pending) >= relay_limits.RELAY_STREAMS:
                 raise UpstreamError(
-                    f"the relay carries {limits.RELAY_STREAMS} streams already",
+                    f"the relay carries {relay_limits.RELAY_STREAMS} streams already",
                     hint="'brokerctl status' shows whose they are",
                 )
             self._pending[token] = pending
@@ -240,7 +240,7 @@ class Pump:
         Only the pump holds the descriptors: when it is stuck, ending it is the
         only way to keep the promise that a cut stream is cut.
         """
-        with trio.move_on_after(limits.RELAY_ABORT_SECONDS):
+        with trio.move_on_after(relay_limits.RELAY_ABORT_SECONDS):
             try:
                 await self._send(Abort(token))
             except UpstreamError:
@@ -306,7 +306,7 @@ class Pump:
             self._request += 1
             self._answer = []
             self._answered = trio.Event()
-            with trio.move_on_after(limits.RELAY_ANSWER_SECONDS) as patience:
+            with trio.move_on_after(relay_limits.RELAY_ANSWER_SECONDS) as patience:
                 await self._send(PumpRequest(self._request))
                 await self._answered.wait()
             if patience.cancelled_caught:

@@ -15,8 +15,8 @@ import os
 import struct
 from dataclasses import dataclass, replace
 
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import relay as relay_limits
 
 
 class RelayMode(enum.StrEnum):
@@ -184,7 +184,7 @@ _done = struct.Struct("<BBBBBxHQQQ")
 _live = struct.Struct("<BBHxxxxQ")
 _stream = struct.Struct("<QQQIIQQBB6x")
 
-MESSAGE_BYTES = _live.size + limits.RELAY_STREAMS_PER_ANSWER * _stream.size
+MESSAGE_BYTES = _live.size + relay_limits.RELAY_STREAMS_PER_ANSWER * _stream.size
 """The longest packet in either direction."""
 
 

@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 from broker.relay.channel import PumpChannel
 from broker.relay.contract import (
     Abort,
@@ -448,7 +448,7 @@ class RelayEngine:
 
     def _report(self, request: int) -> None:
         live = [self._statistics(stream) for stream in self._streams.values()]
-        size = limits.RELAY_STREAMS_PER_ANSWER
+        size = relay_limits.RELAY_STREAMS_PER_ANSWER
         for start in range(0, max(1, len(live)), size):
             part = tuple(live[start : start + size])
             self._channel.send(Live(request, start + size >= len(live), part))

@@ -16,14 +16,14 @@ import errno
 import os
 import socket
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 from broker.relay.contract import RelayMode
 from broker.relay.pool import BufferPool, Pipe, PipePool
 from broker.relay.turns import TurnWay
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
-_PIPE = limits.RELAY_PIPE_BYTES
-_ROUNDS = range(limits.RELAY_ROUNDS)
+_PIPE = relay_limits.RELAY_PIPE_BYTES
+_ROUNDS = range(relay_limits.RELAY_ROUNDS)
 _BUSY_ROUNDS = range(1)
 """A turn while many others wait: a bulk stream comes again soon enough."""
 

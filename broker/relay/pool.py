@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 
 
 @dataclass(eq=False, slots=True)
@@ -30,7 +30,7 @@ class Pipe:
 class PipePool:
     """At most ``size`` empty pipes kept for the next user."""
 
-    def __init__(self, size: int = limits.RELAY_PIPES_POOLED) -> None:
+    def __init__(self, size: int = relay_limits.RELAY_PIPES_POOLED) -> None:
         self._size = size
         self._free: list[Pipe] = []
 
@@ -65,7 +65,7 @@ class BufferPool:
     reader is only ever given what ``readv`` has just written.
     """
 
-    def __init__(self, size: int = limits.RELAY_COPY_BUFFERS_POOLED) -> None:
+    def __init__(self, size: int = relay_limits.RELAY_COPY_BUFFERS_POOLED) -> None:
         self._size = size
         self._free: list[memoryview] = []
 
@@ -73,7 +73,7 @@ class BufferPool:
         """Return a buffer."""
         if self._free:
             return self._free.pop()
-        return memoryview(bytearray(limits.RELAY_COPY_BYTES))
+        return memoryview(bytearray(relay_limits.RELAY_COPY_BYTES))
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back."""

@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 
 if TYPE_CHECKING:
     from broker.relay._turns import Turns
@@ -101,9 +101,9 @@ def accelerator(epoll: int) -> Accelerator | None:
     return Accelerator(
         Turns(
             epoll,
-            limits.RELAY_PIPE_BYTES,
-            limits.RELAY_ROUNDS,
+            relay_limits.RELAY_PIPE_BYTES,
+            relay_limits.RELAY_ROUNDS,
             MANY,
-            limits.RELAY_PIPES_POOLED,
+            relay_limits.RELAY_PIPES_POOLED,
         )
     )

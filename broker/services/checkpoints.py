@@ -16,7 +16,6 @@ from broker.audit.proof.note import Note, parse_note
 from broker.audit.proof.witness import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.audit.settings import Settings
 from broker.audit.store import Store
-from broker.core import limits
 from broker.core.errors import (
     IntegrityError,
     InternalError,
@@ -25,6 +24,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_stderr
 from broker.link import messages as m
 from broker.services.event_log import Journal
@@ -239,7 +239,7 @@ class CheckpointWitness:
 
     async def _send(self, epoch: Epoch, note: str, far: _Far) -> m.Witnessed:
         proof = await self._proof(far.held, parse_note(note).checkpoint.size)
-        most = limits.AUDIT_WITNESS_KEYS
+        most = audit_limits.AUDIT_WITNESS_KEYS
         keys = await self._store.certificates(far.known, most)
         reply = await epoch.ask(
             lambda number: m.WitnessNote(

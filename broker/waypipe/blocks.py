@@ -10,8 +10,8 @@ import enum
 import struct
 from collections.abc import Iterable
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 
 
 class Kind(enum.IntEnum):
@@ -45,15 +45,15 @@ class Kind(enum.IntEnum):
 
 # Shortest and longest body.  Other types are refused.
 _BODIES = {
-    Kind.PROTOCOL: (8, limits.WAYPIPE_MESSAGES_BYTES),
-    Kind.INJECT_RIDS: (4, 4 * limits.WAYPIPE_FDS_PER_BLOCK),
+    Kind.PROTOCOL: (8, waypipe_limits.WAYPIPE_MESSAGES_BYTES),
+    Kind.INJECT_RIDS: (4, 4 * waypipe_limits.WAYPIPE_FDS_PER_BLOCK),
     Kind.OPEN_FILE: (8, 8),
     Kind.EXTEND_FILE: (8, 8),
-    Kind.BUFFER_FILL: (12, limits.WAYPIPE_BLOCK_BYTES - 4),
-    Kind.BUFFER_DIFF: (12, limits.WAYPIPE_BLOCK_BYTES - 4),
+    Kind.BUFFER_FILL: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
+    Kind.BUFFER_DIFF: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
     Kind.OPEN_IR_PIPE: (4, 4),
     Kind.OPEN_RW_PIPE: (4, 4),
-    Kind.PIPE_TRANSFER: (4, 4 + limits.WAYPIPE_PIPE_BLOCK_BYTES),
+    Kind.PIPE_TRANSFER: (4, 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES),
     Kind.PIPE_SHUTDOWN_R: (4, 4),
     Kind.PIPE_SHUTDOWN_W: (4, 4),
     Kind.ACK_NBLOCKS: (4, 4),

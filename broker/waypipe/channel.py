@@ -17,8 +17,8 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.core.token_bucket import TokenBucket
 from broker.waypipe import blocks
 from broker.waypipe.blocks import Kind
@@ -108,7 +108,9 @@ class WaypipeChannel:
         self._memory = memory
         # Pages of an application that says little are never touched.
         self._buffer = mmap.mmap(
-            -1, limits.WAYPIPE_BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            -1,
+            waypipe_limits.WAYPIPE_BUFFER_BYTES,
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
         )
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -124,7 +126,7 @@ class WaypipeChannel:
         self._sent = self._heard = 0
         """Counted blocks of ours, and how many of them were acknowledged."""
         self._pace = TokenBucket(
-            limits.WAYPIPE_SPANS_PER_SECOND, limits.WAYPIPE_SPANS_BURST
+            waypipe_limits.WAYPIPE_SPANS_PER_SECOND, waypipe_limits.WAYPIPE_SPANS_BURST
         )
         self._paid = 0
         self.unacknowledged = 0
@@ -149,7 +151,7 @@ class WaypipeChannel:
         """Where the next bytes are to be read; never empty once ``next`` gave None."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif len(self._buffer) - self._start < limits.WAYPIPE_BLOCK_BYTES:
+        elif len(self._buffer) - self._start < waypipe_limits.WAYPIPE_BLOCK_BYTES:
             # The block that has begun may not fit; the moved part has not come
             # whole, and memoryview allows that the places overlap.
             rest = self._end - self._start
@@ -188,7 +190,7 @@ class WaypipeChannel:
             self._counted += 1
             self.unacknowledged += size
             # guard: we acknowledge in time
-            if self.unacknowledged > limits.WAYPIPE_UNACKNOWLEDGED_BYTES:
+            if self.unacknowledged > waypipe_limits.WAYPIPE_UNACKNOWLEDGED_BYTES:
                 self.acknowledge()
         with body:
             return True, _HANDLERS[kind](self, body)
@@ -239,7 +241,7 @@ class WaypipeChannel:
         if len(body) % 4:
             raise PeerError("a list of descriptors ends inside an id")
         # guard: descriptors of one block
-        if len(self._injected) + len(body) // 4 > limits.WAYPIPE_FDS_PER_BLOCK:
+        if len(self._injected) + len(body) // 4 > waypipe_limits.WAYPIPE_FDS_PER_BLOCK:
             raise PeerError("too many descriptors for one block of messages")
         for (rid,) in _ID.iter_unpack(body):
             fd: object = self.files.take(rid)
@@ -257,8 +259,8 @@ class WaypipeChannel:
         (rid,) = _ID.unpack(body)
         self._ids.use(rid)
         # guard: number of pipes
-        if self.pipes >= limits.WAYPIPE_PIPES:
-            raise PeerError(f"more than {limits.WAYPIPE_PIPES} pipes are open")
+        if self.pipes >= waypipe_limits.WAYPIPE_PIPES:
+            raise PeerError(f"more than {waypipe_limits.WAYPIPE_PIPES} pipes are open")
         try:
             reading, writing = self._memory.pipe()
         except ValueError as error:
@@ -345,7 +347,7 @@ class WaypipeChannel:
             (word,) = _TAG.unpack_from(tagged, 4)
             _TAG.pack_into(tagged, 4, word & 0x07FF | len(fds) << 11)
             data = bytes(tagged)
-        most = limits.WAYPIPE_MESSAGES_BYTES
+        most = waypipe_limits.WAYPIPE_MESSAGES_BYTES
         while len(data) > most:
             cut = _whole(data, most)
             self._say(blocks.block(Kind.PROTOCOL, data[:cut]))
@@ -356,7 +358,7 @@ class WaypipeChannel:
 
     def _send_file(self, rid: int, data: bytes) -> None:
         self._say(blocks.open_file(rid, len(data)))
-        piece = limits.WAYPIPE_BLOCK_BYTES // 2
+        piece = waypipe_limits.WAYPIPE_BLOCK_BYTES // 2
         for start in range(0, len(data), piece):
             self._say(blocks.fill(rid, start, data[start : start + piece]))
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import struct
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.waypipe.ids import RemoteIds
 from broker.waypipe.ports import Memory, WaypipeFile
 
 _TWO = struct.Struct("<iI")
 _THREE = struct.Struct("<iII")
-_CHECK = limits.WAYPIPE_SPANS_PER_CHECK
+_CHECK = waypipe_limits.WAYPIPE_SPANS_PER_CHECK
 _RUN = 16
 """Spans of one word in a row, after which more of them are expected."""
 
@@ -55,11 +55,13 @@ class Files:
         """OpenFile: a file of zeros."""
         rid, size = _TWO.unpack_from(body)
         self._ids.use(rid)
-        if len(self._open) >= limits.WAYPIPE_FILES:
+        if len(self._open) >= waypipe_limits.WAYPIPE_FILES:
             self._sweep()
             # guard: number of files
-            if len(self._open) >= limits.WAYPIPE_FILES:
-                raise PeerError(f"more than {limits.WAYPIPE_FILES} files are open")
+            if len(self._open) >= waypipe_limits.WAYPIPE_FILES:
+                raise PeerError(
+                    f"more than {waypipe_limits.WAYPIPE_FILES} files are open"
+                )
         self._declare(size)
         try:
             self._open[rid] = self._memory.file(size)
@@ -141,16 +143,16 @@ class Files:
     def _declare(self, more: int) -> None:
         """Check a file's declared size, and that of all together."""
         # guard: a file's size
-        if more > limits.WAYPIPE_POOL_BYTES:
+        if more > waypipe_limits.WAYPIPE_POOL_BYTES:
             raise PeerError(
-                f"a file of {more} bytes, where {limits.WAYPIPE_POOL_BYTES} may be"
+                f"a file of {more} bytes, where {waypipe_limits.WAYPIPE_POOL_BYTES} may be"
             )
-        if self._declared() + more > limits.WAYPIPE_DECLARED_BYTES:
+        if self._declared() + more > waypipe_limits.WAYPIPE_DECLARED_BYTES:
             self._sweep()
             # guard: sizes together
-            if self._declared() + more > limits.WAYPIPE_DECLARED_BYTES:
+            if self._declared() + more > waypipe_limits.WAYPIPE_DECLARED_BYTES:
                 raise PeerError(
-                    f"files of more than {limits.WAYPIPE_DECLARED_BYTES} bytes together"
+                    f"files of more than {waypipe_limits.WAYPIPE_DECLARED_BYTES} bytes together"
                 )
 
     def _declared(self) -> int:

@@ -7,8 +7,8 @@ need not be the next one, only near it.
 
 from __future__ import annotations
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 
 
 class RemoteIds:
@@ -29,7 +29,7 @@ class RemoteIds:
         if self.known(rid):
             raise PeerError(f"the id {rid} is used a second time")
         # guard: ids near the last
-        if rid >= self._lowest + limits.WAYPIPE_ID_WINDOW:
+        if rid >= self._lowest + waypipe_limits.WAYPIPE_ID_WINDOW:
             raise PeerError(f"a new object has the id {rid} after {self._lowest - 1}")
         self._ahead.add(rid)
         while self._lowest in self._ahead:

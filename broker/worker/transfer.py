@@ -40,19 +40,15 @@ from broker.ipc.transfer_guest import (
     decode_ask,
     reply_frame,
 )
+from broker.transfer.contents import HeadCheck
 from broker.transfer.entries import EntryReader, Quota, entry_frame
 from broker.transfer.file_names import take_file_name
-from broker.transfer.heads import HeadCheck
 from broker.transfer.urls import take_url
-from broker.worker.transfer_pipes import (
-    read_pipe,
-    splice_into,
-    splice_out_of,
-    write_pipe,
-)
+from broker.worker.pipes import read_pipe, splice_file, write_pipe
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5
+_CUT, _NO_MORE = "it hung up before the end of its files", "the sender broke it off"
 _SPLICE_BYTES = 1 << 16
 """Of a file, left after its head: they go on without being copied into this process."""
 
@@ -256,12 +252,12 @@ class _Stream:
         single = isinstance(order, messages.TransferSend) and order.single
         os.set_blocking(pipe, False)
         await self._answer(Go())
-        heads = HeadCheck(single=single)
+        heads, own = HeadCheck(single=single), self._sock.fileno()
         while not reader.ended:
             with _patience():
                 # A single file is hashed, so its bytes are needed here.
                 if not single and not heads.looking and reader.left >= _SPLICE_BYTES:
-                    self.from_guest += await splice_into(reader, self._sock, pipe)
+                    self.from_guest += await splice_file(reader, own, pipe, _CUT)
                 else:
                     await self._pass_read(heads, reader, pipe)
             await self._tell_moved(reader)
@@ -271,7 +267,7 @@ class _Stream:
     ) -> None:
         untrusted_data = await self._receive(limits.TRANSFER_READ_BYTES)
         if not untrusted_data:
-            raise PeerError("it hung up before the end of its files")
+            raise PeerError(_CUT)
         for item in reader.feed(untrusted_data):
             if heads.single and isinstance(item, bytes):
                 self._hash.update(item)
@@ -288,10 +284,11 @@ class _Stream:
         await self._answer(
             GuestDelivery(order.source, order.open, order.announced, order.back)
         )
+        own = self._sock.fileno()
         while not reader.ended:
             with _patience():
                 if reader.left >= _SPLICE_BYTES:
-                    self.to_guest += await splice_out_of(reader, pipe, self._sock)
+                    self.to_guest += await splice_file(reader, pipe, own, _NO_MORE)
                 else:
                     await self._deliver_read(reader, pipe)
             await self._tell_moved(reader, answer=False)
@@ -299,7 +296,7 @@ class _Stream:
     async def _deliver_read(self, reader: EntryReader, pipe: int) -> None:
         untrusted_data = await read_pipe(pipe)
         if not untrusted_data:
-            raise PeerError("the sender broke it off")
+            raise PeerError(_NO_MORE)
         for item in reader.feed(untrusted_data):
             await self._send(item if isinstance(item, bytes) else entry_frame(item))
 

@@ -12,8 +12,8 @@ from broker.audit.database import open_database
 from broker.audit.proof.keys import KeyFile
 from broker.audit.proof.note import Checkpoint, parse_note, public_key
 from broker.audit.proof.witness import held_notes
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 from broker.link import messages as m
 from tests.kit.audit.log import event, opened
 from tests.kit.audit.witness import Line, Side, sides, talk
@@ -37,7 +37,7 @@ def made_up(origin: str, size: int, private: Ed25519PrivateKey) -> list[str]:
 
 
 async def flood(line: Line, far: Side, private: Ed25519PrivateKey, origin: str) -> None:
-    for number in range(limits.AUDIT_WITNESSED + 5):
+    for number in range(audit_limits.AUDIT_WITNESSED + 5):
         note = made_up(origin, 1000 + number, private)
         with suppress(RefusedError):
             await far.witness.take(line, m.WitnessNote(number + 1, note))
@@ -76,7 +76,7 @@ async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:
         await publish(near, far, 3)
         line = Line("desk", far)
         refused = 0
-        for number in range(3 * limits.AUDIT_WITNESS_LOGS):
+        for number in range(3 * audit_limits.AUDIT_WITNESS_LOGS):
             async with sides(tmp_path / str(number)) as (other, _):
                 await other.store.record(event(1))
                 note = (await other.store.checkpoint()).split("\n")
@@ -85,7 +85,7 @@ async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:
                 await far.witness.take(line, m.WitnessNote(number + 1, note, keys=keys))
             except RefusedError:
                 refused += 1
-        assert refused == 2 * limits.AUDIT_WITNESS_LOGS + 1
+        assert refused == 2 * audit_limits.AUDIT_WITNESS_LOGS + 1
         assert 3 in held(far)
         assert far.conflicts()
 

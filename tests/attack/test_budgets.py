@@ -20,6 +20,7 @@ from broker.clipboard import messages as w
 from broker.core import limits
 from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 from broker.core.question import Keep, PersonAnswer
 from broker.prompt.queue import Queue
 from broker.viewer.clipboard.outcomes import Telling
@@ -55,7 +56,9 @@ def test_a_flood_of_refusals_leaves_the_others_their_names() -> None:
     events, quiet = flood_refusals(Counter(), 60)
     named = [event for event in events if event.sandbox == "quiet"]
     assert sum(event.count for event in named) == quiet
-    first = [event.reason for event in named[: limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX]]
+    first = [
+        event.reason for event in named[: audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX]
+    ]
     assert first == [f"number {n}" for n in range(len(first))]
     assert all(event.sandbox for event in events)
 
@@ -143,8 +146,8 @@ def test_all_shares_together_are_bounded() -> None:
     shares, written = LogShares(), 0
     for number in range(20):
         written += open_streams(shares, f"flood-{number}", 90.0 * number, 90)
-    floors = 20 * limits.AUDIT_SHARE_FLOOR_BYTES
-    assert written < limits.AUDIT_SHARES_BYTES + floors + (32 << 20)
+    floors = 20 * audit_limits.AUDIT_SHARE_FLOOR_BYTES
+    assert written < audit_limits.AUDIT_SHARES_BYTES + floors + (32 << 20)
 
 
 def test_a_share_is_remembered_beside_any_number_of_others() -> None:
@@ -164,7 +167,7 @@ async def test_a_used_up_share_denies_streams_and_not_the_persons_hand(
     async with rulebook() as b:
         decider = b.decider
         share = decider._log._shares
-        share.charge("work", 2 * limits.AUDIT_SHARE_BYTES, trio.current_time())
+        share.charge("work", 2 * audit_limits.AUDIT_SHARE_BYTES, trio.current_time())
         with pytest.raises(RefusedError, match="share of the audit log"):
             await b.once("vitrail.Display")
         assert await b.once("vitrail.Display", lease=VAULT) == "dom0"

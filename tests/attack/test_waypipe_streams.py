@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.waypipe.blocks import Kind
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from tests.kit.eventually import eventually
@@ -154,7 +154,7 @@ async def test_a_mistake_of_ours_in_decoding_ends_one_stream(monkeypatch):
 
 @pytest.mark.parametrize("start", [b"", w.header()[:7]])
 async def test_who_does_not_say_what_it_is_has_a_deadline(monkeypatch, start):
-    monkeypatch.setattr(limits, "WAYPIPE_HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_HEADER_SECONDS", 0.3)
     async with wire() as it:
         silent = Stream(it)
         await silent.say(start)
@@ -164,7 +164,7 @@ async def test_who_does_not_say_what_it_is_has_a_deadline(monkeypatch, start):
 
 async def test_memory_is_counted_by_what_is_touched(monkeypatch):
     """A sparse file may be large; writing all over it is another thing."""
-    monkeypatch.setattr(limits, "WAYPIPE_TOUCHED_BYTES", 8 << 20)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_TOUCHED_BYTES", 8 << 20)
     async with wire() as it:
         other = await _well(it)
         sparse = Stream(it)
@@ -191,7 +191,7 @@ async def test_memory_is_counted_by_what_is_touched(monkeypatch):
 
 async def test_a_busy_stream_lets_others_of_its_sandbox_have_their_turn():
     """Between two answers to another application it gets a few blocks done."""
-    words = limits.WAYPIPE_BLOCK_BYTES // 12 - 4
+    words = waypipe_limits.WAYPIPE_BLOCK_BYTES // 12 - 4
     comb = b"".join(w.span(2 * n, 2 * n + 1, b"abcd") for n in range(words))
     block = w.diff(1, comb)
     async with wire() as it:
@@ -238,13 +238,13 @@ async def test_who_never_reads_is_not_buffered_for_ever():
             if connection.core.fault is not None:
                 break
         waiting = len(connection.channel.out) + len(connection.core.down.data)
-        assert waiting < 4 * limits.WAYPIPE_OUT_BYTES
+        assert waiting < 4 * waypipe_limits.WAYPIPE_OUT_BYTES
         deaf.sock.close()
 
 
 async def test_a_pipe_nobody_reads_does_not_stop_the_stream(monkeypatch):
     """The sandbox pours into a paste whose reader sleeps: the paste is dropped."""
-    monkeypatch.setattr(limits, "WAYPIPE_PIPE_STALL_SECONDS", 0.2)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_PIPE_STALL_SECONDS", 0.2)
     async with wire() as it:
         stream = await _well(it)
         connection = it.connections[-1]
@@ -265,7 +265,7 @@ async def test_a_pipe_nobody_reads_does_not_stop_the_stream(monkeypatch):
 
 async def test_pastes_into_an_application_that_does_not_read_wait():
     """They end nothing, and all of their bytes come once it reads again."""
-    size = 4 * limits.WAYPIPE_OUT_BYTES
+    size = 4 * waypipe_limits.WAYPIPE_OUT_BYTES
     async with wire() as it:
         stream = await _well(it)
         connection = it.connections[-1]
@@ -284,12 +284,14 @@ async def test_pastes_into_an_application_that_does_not_read_wait():
             for fd in fds:
                 nursery.start_soon(pour, fd)
             await eventually(
-                lambda: not (len(connection.channel.out) < limits.WAYPIPE_OUT_BYTES),
+                lambda: (
+                    not (len(connection.channel.out) < waypipe_limits.WAYPIPE_OUT_BYTES)
+                ),
                 deadline=30,
             )
             # Whatever waits for room does so by now, and more would be too much.
             await trio.testing.wait_all_tasks_blocked(0.2)
-            assert len(connection.channel.out) < 2 * limits.WAYPIPE_OUT_BYTES
+            assert len(connection.channel.out) < 2 * waypipe_limits.WAYPIPE_OUT_BYTES
             with trio.fail_after(60):
                 while len(stream.data) < 2 * size:
                     assert await stream.hear(), "it ended"
@@ -312,8 +314,8 @@ async def test_a_flood_of_acknowledgements_is_a_lie():
 
 
 async def test_too_many_spans_wait_and_other_applications_do_not(monkeypatch):
-    monkeypatch.setattr(limits, "WAYPIPE_SPANS_PER_SECOND", 200_000)
-    monkeypatch.setattr(limits, "WAYPIPE_SPANS_BURST", 10_000)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_SPANS_PER_SECOND", 200_000)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_SPANS_BURST", 10_000)
     count = 10_000
     comb = b"".join(w.span(2 * n, 2 * n + 1, b"abcd") for n in range(count))
     async with wire() as it:

@@ -6,12 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
-from tests.kit.podman import SHARED, containers, podman_settings, root_directory
-from tests.kit.wayland.compositor import wait_frames, wait_window
+from tests.kit.podman import (
+    SHARED,
+    containers,
+    podman_settings,
+    podman_start,
+    root_directory,
+    shared_words,
+)
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
+from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import world
 
 ORANGE = (0xE6, 0x9F, 0x00)
@@ -40,6 +49,138 @@ def _kernel():
 def record_of(w) -> str:
     shared = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
     return RECORD.format(root=root_directory(w.base), shared=shared)
+
+
+HOOKED = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "orange"
+[launch]
+kind = "podman"
+{required}
+"""
+SECOND = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("/run/other/wayland-0")
+sock.settimeout(60)
+sys.exit(0 if sock.recv(1) == b"" else 3)
+"""
+PROBE = """
+import os, socket, sys
+for path in sys.argv[1:]:
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error:
+        print(type(error).__name__)
+    else:
+        print("connected")
+for path in ("/run/vitrail/x", "/run/vitrail/vitrail.Audio"):
+    try:
+        os.symlink("/", path) if path.endswith("x") else os.unlink(path)
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+async def install_hook(w):
+    """As the command says: our directory in the file that Podman reads."""
+    answer = await brokerctl("launcher", "install", "podman", "--json", env=w.environ)
+    assert answer.code == 0, answer
+    (found,) = answer.objects
+    conf = Path(w.environ["CONTAINERS_CONF"])
+    assert found["add_to"] == str(conf)
+    hooks = w.paths.config[0].parent / "containers" / "oci" / "hooks.d"
+    assert len(list(hooks.glob("vitrail-*.json"))) == 2
+    conf.write_text(conf.read_text() + f'hooks_dir = ["{hooks}"]\n')
+
+
+def words(w, *more, name="work"):
+    return [
+        *("--rm", "--network=none", "--annotation", f"io.vitrail.sandbox={name}"),
+        *(*shared_words(), *more, "--rootfs", f"{w.base / 'root'}:O"),
+    ]
+
+
+async def test_a_container_that_a_person_starts_by_podman_run():
+    """Framed; its sockets are of no use to another one; its death cuts its streams."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        w.write_record("work", HOOKED.format(required=""))
+        root_directory(w.base)
+        await install_hook(w)
+        foot = podman_start(
+            w.environ, *words(w, "--name=mine"), "foot", "-T", "mine", "sleep", "1000"
+        )
+        try:
+            await wait_window(w.comp, title="mine")
+            await wait_frames(w.comp, {"[work] mine": {ORANGE}})
+            (begin,) = w.events("lease.begin")
+            assert begin["sandbox"] == "work"
+            (sockets,) = (w.paths.runtime / "launch").glob("*/s")
+            second = podman_start(
+                w.environ,
+                *("--rm", "--network=none", "--volume", f"{sockets}:/run/other"),
+                *(*shared_words(), "--rootfs", f"{w.base / 'root'}:O"),
+                *("python3", "-c", SECOND),
+            )
+            out, err = await trio.to_thread.run_sync(second.communicate)
+            assert second.returncode == 0, (out, err)
+            refused = await w.wait_event("stream.refused")
+            assert "not in this container" in refused["reason"]
+            # A second sandbox of a persistent record has no lease, and starts.
+            again = podman_start(w.environ, *words(w), "sh", "-c", "ls /run/vitrail")
+            _, err = await trio.to_thread.run_sync(again.communicate)
+            assert again.returncode == 2, "no such directory"
+            podman(w.environ, "kill", "mine")
+            await w.wait_event("lease.end", sandbox="work")
+            await eventually(lambda: _no_windows(w))
+        finally:
+            podman(w.environ, "rm", "-af", "-t", "0", check=False)
+            await trio.to_thread.run_sync(foot.communicate)
+        assert list((w.paths.runtime / "launch").glob("*")) == []
+
+
+async def _no_windows(w):
+    return windows(await w.comp.tree()) == []
+
+
+async def test_what_a_container_of_a_person_s_reaches():
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        w.write_record("work", HOOKED.format(required=""))
+        root_directory(w.base)
+        await install_hook(w)
+        child = podman_start(
+            w.environ,
+            *words(w),
+            *("python3", "-c", PROBE, str(w.comp.display), str(w.paths.control)),
+            "/run/vitrail/wayland-0",
+        )
+        out, err = await trio.to_thread.run_sync(child.communicate)
+        assert child.returncode == 0, err
+        assert out.split() == [
+            *("FileNotFoundError", "FileNotFoundError", "connected"),
+            *("30", "30"),
+        ], "EROFS"
+        await w.wait_event("lease.end", sandbox="work")
+
+
+async def test_without_a_broker_it_starts_unless_its_record_requires_it():
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        w.write_record("work", HOOKED.format(required=""))
+        w.write_record("strict", HOOKED.format(required="required = true"))
+        root_directory(w.base)
+        await install_hook(w)
+        await w.shutdown()
+        shell = ("sh", "-c", "echo it runs; ls /run/vitrail")
+        for name, runs in (("work", True), ("strict", False)):
+            child = podman_start(w.environ, *words(w, name=name), *shell)
+            out, err = await trio.to_thread.run_sync(child.communicate)
+            assert ("it runs" in out) is runs, (name, err)
+            assert (child.returncode == 2) is runs, (name, err)
+        assert "exit status 1" in err
+        assert containers(w.environ) == []
+        await w.start()
 
 
 async def test_a_container_of_a_record_has_a_framed_window_and_leaves_nothing():

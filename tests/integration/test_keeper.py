@@ -178,6 +178,7 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
 SCRIPT = """
 import os, socket, sys, time
 from broker.ipc import fdpass, worker
+from broker.ipc import keeper as keeper_messages
 from broker.launch.process import jail, seccomp
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -193,7 +194,7 @@ jail.harden_keeper()
 order = keeper.Order(ours_too, ours, -1, ours, "work", "/no", False, 1)
 keeper._serve(order, ours, jailed)
 if supervisor.fileno() >= 0:
-    print(worker.decode_from_keeper(supervisor.recv(1000)))
+    print(keeper_messages.decode_from_keeper(supervisor.recv(1000)))
 print(open("/proc/self/status").read())
 """
 

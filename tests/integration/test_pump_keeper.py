@@ -7,7 +7,7 @@ import signal
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 from broker.services import pump_supervisor
 from broker.services.pump_supervisor import PumpSupervisor
 from tests.kit.eventually import eventually
@@ -74,7 +74,7 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
 
 async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
     """Neither one that is asked for, nor those after it."""
-    monkeypatch.setattr(limits, "RELAY_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(relay_limits, "RELAY_ANSWER_SECONDS", 0.2)
     child, handle = pump_supervisor._respawn()
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         keeper = PumpSupervisor(handle, log)

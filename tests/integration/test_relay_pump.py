@@ -16,9 +16,9 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.libseccomp import seccomp as pyseccomp
+from broker.core.limits import relay as relay_limits
 from broker.launch.process.spawn import spawn
 from broker.relay import process
 from broker.relay.client import Pump
@@ -168,7 +168,7 @@ async def test_a_pump_that_speaks_nonsense_ends_with_its_streams_alone(
 
 async def test_a_pump_that_does_not_obey_is_killed(handle, pump, nursery, monkeypatch):
     """A revoked stream must end, whatever the pump does."""
-    monkeypatch.setattr(limits, "RELAY_ABORT_SECONDS", 0.2)
+    monkeypatch.setattr(relay_limits, "RELAY_ABORT_SECONDS", 0.2)
     line = lay(nursery, pump.relay)
     await line.client.send_all(b"x")
     assert await line.server.receive_some(1) == b"x"
@@ -382,7 +382,7 @@ async def test_blocked_streams_cost_no_time_and_bounded_memory(
     await trio.sleep(1)
     assert cpu_seconds(handle.pid) - cpu <= _IDLE
     each = (rss_kib(handle.pid) - before) / len(lines)
-    buffer = limits.RELAY_COPY_BYTES / 1024 if mode is RelayMode.COPY else 0
+    buffer = relay_limits.RELAY_COPY_BYTES / 1024 if mode is RelayMode.COPY else 0
     assert each <= buffer + 48
 
 
@@ -511,7 +511,7 @@ async def test_a_bad_deadline_costs_no_descriptor(pump):
 
 
 async def test_streams_at_the_limit_and_one_more(pump, nursery, monkeypatch):
-    monkeypatch.setattr(limits, "RELAY_STREAMS", 5)
+    monkeypatch.setattr(relay_limits, "RELAY_STREAMS", 5)
     lines = [lay(nursery, pump.relay) for _ in range(5)]
     for line in lines:
         await line.client.send_all(b"x")
@@ -531,7 +531,7 @@ async def test_streams_at_the_limit_and_one_more(pump, nursery, monkeypatch):
 
 @pytest.mark.parametrize("count", [0, 1, 512, 513])
 async def test_statistics_of_one_packet_and_one_more(pump, nursery, count):
-    assert limits.RELAY_STREAMS_PER_ANSWER == 512
+    assert relay_limits.RELAY_STREAMS_PER_ANSWER == 512
     for number in range(count):
         lay(nursery, pump.relay, name=f"stream {number}")
     await trio.testing.wait_all_tasks_blocked()
@@ -551,7 +551,7 @@ async def test_statistics_show_what_moved_and_what_is_stuck(pump, nursery):
     assert found.name == "one"
     assert found.bytes_ba == 5
     assert found.held_ba == 0
-    assert 0 < found.held_ab <= limits.RELAY_PIPE_BYTES
+    assert 0 < found.held_ab <= relay_limits.RELAY_PIPE_BYTES
     assert 0 < found.bytes_ab < sent
     assert found.mode_ab is RelayMode.SPLICE
 

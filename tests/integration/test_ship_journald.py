@@ -19,8 +19,8 @@ from broker.audit.ship.config import JournaldTarget
 from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
-from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
 from tests.kit.audit.journald import journald
 from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.eventually import eventually
@@ -41,7 +41,7 @@ def text(value: object) -> str:
 async def test_journald_has_every_event_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SHIP_JOURNALD_PER_SECOND", 2000.0)
+    monkeypatch.setattr(audit_limits, "SHIP_JOURNALD_PER_SECOND", 2000.0)
     stop = trio.Event()
     async with journald() as journal:
         async with open_store(tmp_path / "audit.sqlite") as store:

@@ -22,8 +22,8 @@ from broker.audit.ship.config import JsonlTarget, OtlpTarget
 from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
-from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
 from tests.kit.audit.otlp import Collector, collector
 from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.eventually import eventually
@@ -132,7 +132,7 @@ async def test_a_collector_that_dies_in_the_middle_loses_and_doubles_nothing(
     assert [body for (body,) in by_id.values()] == bodies(tmp_path)
     extra = len(server.records()) - 3000
     assert (extra > 0) == bool(doubled)
-    assert extra <= 2 * limits.SHIP_BATCH_EVENTS
+    assert extra <= 2 * audit_limits.SHIP_BATCH_EVENTS
     assert load_cursor(tmp_path / "ship", "collector").sequence == 3000
 
 
@@ -165,7 +165,7 @@ async def test_an_answer_that_is_not_whole_moves_nothing(
 async def test_one_that_hangs_is_given_up_and_holds_up_no_other_receiver(
     tmp_path: Path, server: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SHIP_SECONDS", 1.0)
+    monkeypatch.setattr(audit_limits, "SHIP_SECONDS", 1.0)
     await filled(tmp_path, 10)
     await server.start("hang")
     other = JsonlTarget("file", str(tmp_path / "out.jsonl"))
@@ -200,7 +200,7 @@ async def test_one_that_answers_a_byte_at_a_time_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: str
 ) -> None:
     """Each byte comes in time; the whole never would, and nobody would hear of it."""
-    monkeypatch.setattr(limits, "SHIP_STEP_SECONDS", 1.0)
+    monkeypatch.setattr(audit_limits, "SHIP_STEP_SECONDS", 1.0)
 
     async def drip(stream: trio.SocketStream) -> None:
         head = f"HTTP/1.1 200 OK\r\n{closes}Content-Length: 60000\r\n\r\n"

@@ -21,8 +21,8 @@ from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.fleet import open_fleet
 from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
-from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
 from broker.launch.process.spawn import PIPE, our_program, run_tool, spawn
 from tests.kit.audit.postgres import Postgres, postgres
 from tests.kit.audit.shipping import bodies, filled, place, record
@@ -162,7 +162,7 @@ async def test_one_that_answers_nothing_is_given_up_and_asked_anew(
     async with open_store(tmp_path / "audit.sqlite") as store:
         await record(store, 31, 20)
     with monkeypatch.context() as hurry, psycopg.connect(server.address) as other:
-        hurry.setattr(limits, "SHIP_STEP_SECONDS", 1.0)
+        hurry.setattr(audit_limits, "SHIP_STEP_SECONDS", 1.0)
         other.execute("LOCK TABLE vitrail.event IN ACCESS EXCLUSIVE MODE")
         told = (await ship(tmp_path, fleet(server)))["fleet"]
     assert isinstance(told, UpstreamError)

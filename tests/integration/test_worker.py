@@ -17,6 +17,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
 from broker.ipc import agent, clipboard
+from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.channel import order_pair, pair
 from broker.ipc.framing import HEADER, encode_frame
@@ -305,7 +306,7 @@ class Impostor:
 
     def become_ready(self):
         pidfd = os.pidfd_open(self.child.pid)
-        kept = messages.encode(messages.KeeperReady(self.child.pid))
+        kept = keeper_messages.encode(keeper_messages.KeeperReady(self.child.pid))
         socket.send_fds(self.keeper, [kept], [pidfd])
         os.close(pidfd)
         self.say(messages.WorkerReady(messages.Jail(namespaces=True, seccomp=True)))

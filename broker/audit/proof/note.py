@@ -32,9 +32,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from broker.audit.proof.tree import HASH_BYTES
-from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
 
 _ORIGIN = "vitrail.invalid/audit/"
 _ORIGIN_LABEL = b"vitrail audit 1 origin\0"
@@ -138,8 +138,8 @@ def parse_note(untrusted_text: str) -> Note:
     Raises RefusedError that names the problem.  Signatures in other
     names than the origin's (witnesses' own) are passed over.
     """
-    if len(untrusted_text) > limits.AUDIT_NOTE_BYTES:
-        raise _wrong(f"longer than {limits.AUDIT_NOTE_BYTES} bytes")
+    if len(untrusted_text) > audit_limits.AUDIT_NOTE_BYTES:
+        raise _wrong(f"longer than {audit_limits.AUDIT_NOTE_BYTES} bytes")
     text, gap, tail = untrusted_text.partition("\n\n")
     if not gap or not tail.endswith("\n"):
         raise _wrong("no text, empty line, and signatures")

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from broker.audit.proof.note import Note, origin_of, parse_note
 from broker.audit.proof.tree import verify_consistency
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 
 
 class WitnessFate(enum.Enum):
@@ -65,7 +65,7 @@ class WitnessAnswer:
 def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
     """Keep a checkpoint, if it is signed and goes on from the held one.
 
-    Of each log the first one and the newest ``limits.AUDIT_WITNESSED`` are kept.
+    Of each log the first one and the newest ``audit_limits.AUDIT_WITNESSED`` are kept.
 
     Raises RefusedError for certificates that do not follow each other and for one
     log too many of this peer, sqlite3.Error; then nothing of it is kept.
@@ -127,7 +127,7 @@ def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
     ).fetchall()
     logs = {found for (found,) in rows}
     # guard: a peer has few logs
-    if origin not in logs and len(logs) >= limits.AUDIT_WITNESS_LOGS:
+    if origin not in logs and len(logs) >= audit_limits.AUDIT_WITNESS_LOGS:
         raise RefusedError(
             f"checkpoints of {len(logs)} logs of this peer are kept here already",
             hint="the tables 'witness' and 'witness_key' of audit.sqlite have them; "
@@ -159,7 +159,7 @@ def _take_keys(
         return -1
     db.execute(
         "DELETE FROM witness_key WHERE peer = ? AND origin = ? AND number <= ?",
-        (peer, origin, _number(last) - limits.AUDIT_WITNESSED),
+        (peer, origin, _number(last) - audit_limits.AUDIT_WITNESSED),
     )
     return _number(last)
 
@@ -192,7 +192,7 @@ def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:
     rows = db.execute(
         "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
         "ORDER BY number DESC LIMIT ?",
-        (peer, origin, limits.AUDIT_WITNESS_KEYS),
+        (peer, origin, audit_limits.AUDIT_WITNESS_KEYS),
     ).fetchall()
     changes = [parse_note(text).checkpoint.change for (text,) in rows]
     return [change.key for change in changes if change is not None]
@@ -236,7 +236,7 @@ def _insert(db: sqlite3.Connection, peer: str, note: Note) -> None:
         "SELECT size FROM witness WHERE peer = ?1 AND origin = ?2"
         " ORDER BY size DESC LIMIT ?3)"
         " AND size != (SELECT min(size) FROM witness WHERE peer = ?1 AND origin = ?2)",
-        (peer, seen.origin, limits.AUDIT_WITNESSED),
+        (peer, seen.origin, audit_limits.AUDIT_WITNESSED),
     )
 
 

@@ -34,8 +34,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import audit as audit_limits
 from broker.core.paths import read_config
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -187,8 +187,8 @@ def _problem(config: ShipConfig) -> str:
             return f"{name!r} is not a name: small letters, digits and '-', at most 32"
         if names.count(name) > 1:
             return f"two targets are named {name!r}"
-    if len(names) > limits.SHIP_TARGETS:
-        return f"{len(names)} targets (at most {limits.SHIP_TARGETS})"
+    if len(names) > audit_limits.SHIP_TARGETS:
+        return f"{len(names)} targets (at most {audit_limits.SHIP_TARGETS})"
     if not 0 < len(config.called()) <= 255 or not config.called().isprintable():
         return "machine: a name of at most 255 printable characters"
     return ""

@@ -11,9 +11,9 @@ each event once, although transactions end in another order than they began.
 
 from __future__ import annotations
 
-from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
 
 try:
     import psycopg
@@ -124,7 +124,7 @@ MIGRATIONS = (
 
 def connect(address: str, *, read_only: bool = False) -> Connection:
     """Connect; raises SetupError or UpstreamError."""
-    seconds = int(limits.SHIP_SECONDS)
+    seconds = int(audit_limits.SHIP_SECONDS)
     try:
         connection: Connection = psycopg.connect(
             address,

@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from typing_extensions import override
 
 from broker.audit.ship.terms import Batch, Item, Target, is_bad, record_id, summary
-from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.limits import audit as audit_limits
 
 _FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _KINDS = uuid.UUID("5d0f3a3e-7a33-5c0a-9d5f-6f8c2f6a8d10")
@@ -102,7 +102,7 @@ class Journald(Target):
     def _send(self, data: bytes) -> None:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.settimeout(limits.SHIP_SECONDS)
+            self._socket.settimeout(audit_limits.SHIP_SECONDS)
         try:
             self._socket.sendto(data, self._path)
         except OSError as error:

@@ -13,8 +13,8 @@ import msgspec
 from typing_extensions import override
 
 from broker.audit.ship.terms import Batch, Item, Sealed, Target
-from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.limits import audit as audit_limits
 
 _FRONT = b'{"log":"'
 """How every line begins."""
@@ -59,7 +59,7 @@ class Jsonl(Target):
         with self._path.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             # Two of the longest lines: one whole one is surely among them.
-            begin = max(0, end - 2 * (limits.AUDIT_EVENT_BYTES + 1024))
+            begin = max(0, end - 2 * (audit_limits.AUDIT_EVENT_BYTES + 1024))
             file.seek(begin)
             data = file.read()
             whole = data.rfind(b"\n") + 1

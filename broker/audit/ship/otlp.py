@@ -29,9 +29,9 @@ from broker.audit.ship.terms import (
     note_id,
     record_id,
 )
-from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
 
 try:
     from google.protobuf.message import DecodeError
@@ -207,10 +207,10 @@ class Otlp(Target):
             # It had grown tired of an idle connection: that is not an error.
             return self._post(body, headers)
         with response:  # one that ends with its connection is not the connection's
-            answer = response.read(limits.SHIP_REPLY_BYTES + 1)
-        if len(answer) > limits.SHIP_REPLY_BYTES:
+            answer = response.read(audit_limits.SHIP_REPLY_BYTES + 1)
+        if len(answer) > audit_limits.SHIP_REPLY_BYTES:
             raise UpstreamError(
-                f"the collector's answer is longer than {limits.SHIP_REPLY_BYTES} bytes"
+                f"the collector's answer is longer than {audit_limits.SHIP_REPLY_BYTES} bytes"
             )
         # Its beginning could be an answer too, one that says that all is well.
         if response.length or self._cut:
@@ -219,7 +219,7 @@ class Otlp(Target):
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
-        seconds = limits.SHIP_SECONDS
+        seconds = audit_limits.SHIP_SECONDS
         if self._parts.scheme == "http":
             return http.client.HTTPConnection(host, port or 4318, timeout=seconds)
         try:

@@ -29,8 +29,8 @@ from broker.audit.ship.config import (
 )
 from broker.audit.ship.cursor import load_cursor, locked, save_cursor
 from broker.audit.ship.terms import Batch, Item, Sealed, Target
-from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_exception, log_stderr
 
 _AGAIN_SECONDS = 1.0
@@ -126,7 +126,7 @@ class Shipper:
                     self._failed(error)
                     with trio.move_on_after(pause):
                         await stop.wait()
-                    pause = min(2 * pause, limits.SHIP_RETRY_SECONDS)
+                    pause = min(2 * pause, audit_limits.SHIP_RETRY_SECONDS)
                     sent = 0
                 else:
                     pause = 1.0
@@ -146,7 +146,7 @@ class Shipper:
 
         async def hurry() -> None:
             nonlocal hurried
-            await trio.sleep(limits.SHIP_STEP_SECONDS)
+            await trio.sleep(audit_limits.SHIP_STEP_SECONDS)
             hurried = True
             while True:
                 if self._target is not None:
@@ -169,7 +169,7 @@ class Shipper:
             return done
         if hurried:
             raise UpstreamError(
-                f"it did not take a batch within {limits.SHIP_STEP_SECONDS:g} s"
+                f"it did not take a batch within {audit_limits.SHIP_STEP_SECONDS:g} s"
             ) from done
         raise done
 
@@ -180,7 +180,7 @@ class Shipper:
     async def _wait(self, stop: trio.Event) -> None:
         """Wait until the log has new events."""
         while not stop.is_set() and not self._changed():
-            with trio.move_on_after(limits.SHIP_LOOK_SECONDS):
+            with trio.move_on_after(audit_limits.SHIP_LOOK_SECONDS):
                 await stop.wait()
 
     def _changed_now(self) -> bool:
@@ -312,10 +312,10 @@ class Shipper:
         items: list[Item] = []
         size = 0
         after = self._cursor.sequence
-        for row in log.read(after, limits.SHIP_BATCH_EVENTS):
+        for row in log.read(after, audit_limits.SHIP_BATCH_EVENTS):
             size += len(row[3])
             hole = bool(items) and row[0] != items[-1].sequence + 1
-            if hole or (items and size > limits.SHIP_BATCH_BYTES):
+            if hole or (items and size > audit_limits.SHIP_BATCH_BYTES):
                 break
             items.append(_item(*row))
         notes = self._notes(log, items[-1].sequence if items else after)
@@ -337,7 +337,7 @@ class Shipper:
             for row in log.notes(cursor.noted, upto)
             if row[0] > cursor.noted or row[1] not in cursor.noted_kinds
         ]
-        return fresh[: limits.SHIP_BATCH_NOTES]
+        return fresh[: audit_limits.SHIP_BATCH_NOTES]
 
 
 def _item(sequence: int, time_ns: int, kind: str, body: str, leaf: bytes) -> Item:
@@ -376,7 +376,7 @@ def _shipper(place: Place, config: AnyTarget) -> Shipper:
         config.name,
         config.where(),
         partial(make_target, config),
-        per_second=limits.SHIP_JOURNALD_PER_SECOND if journald else 0.0,
+        per_second=audit_limits.SHIP_JOURNALD_PER_SECOND if journald else 0.0,
     )
 
 
@@ -418,7 +418,7 @@ async def ship_for_ever(
                 if str(error) != said:
                     said = str(error)
                     log_stderr(f"vitrail: nothing shipped to '{config.name}': {said}")
-                with trio.move_on_after(limits.SHIP_RETRY_SECONDS):
+                with trio.move_on_after(audit_limits.SHIP_RETRY_SECONDS):
                     await stop.wait()
 
     async with trio.open_nursery() as nursery:

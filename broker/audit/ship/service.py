@@ -9,8 +9,8 @@ import trio
 
 from broker.audit.ship.config import ShipConfig, find_config, load_config
 from broker.audit.ship.run import Place, ship_for_ever
-from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
 
 
@@ -33,7 +33,7 @@ async def serve(paths: Paths, stop: trio.Event) -> None:
             place = place_of(paths, config)
             nursery.start_soon(ship_for_ever, place, config.target, changed)
             while not stop.is_set():
-                with trio.move_on_after(4 * limits.SHIP_LOOK_SECONDS):
+                with trio.move_on_after(4 * audit_limits.SHIP_LOOK_SECONDS):
                     await stop.wait()
                 fresh = _stamp(paths.config)
                 if fresh != stamp:

@@ -18,7 +18,6 @@ from broker.audit.proof.verify import Report, verify
 from broker.audit.proof.witness import held_notes
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
-from broker.core import limits
 from broker.core.errors import (
     IntegrityError,
     RefusedError,
@@ -27,6 +26,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
 
 _INTEGRITY = 3
 _log = click.option(
@@ -282,7 +282,7 @@ def checkpoint_command(
     if not notes:
         raise SetupError("there is no checkpoint yet")
     for text in notes if every else notes[-1:]:
-        assert len(text) <= limits.AUDIT_NOTE_BYTES
+        assert len(text) <= audit_limits.AUDIT_NOTE_BYTES
         click.echo(text, nl=False)
 
 

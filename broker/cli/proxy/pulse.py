@@ -17,6 +17,7 @@ import trio
 from broker.cli import render
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.limits import audit as audit_limits
 from broker.core.names import take_sandbox_name
 from broker.pulse import events
 from broker.pulse.rules import Microphone, Revoked, SoundRules
@@ -182,7 +183,7 @@ class _Told:
         if shown and now - shown < 1 / limits.REFUSALS_LOGGED_PER_SECOND:
             self._quiet[key] = (shown, count + 1)
             return None
-        if len(self._quiet) >= limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
+        if len(self._quiet) >= audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
             self._quiet.clear()
         self._quiet[key] = (now, 0)
         return count

@@ -18,9 +18,9 @@ import trio
 
 from broker.cli import render
 from broker.cli.proxy import pulse, wayland
-from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
+from broker.core.limits import relay as relay_limits
 from broker.link.endpoints import (
     Endpoint,
     Listener,
@@ -76,7 +76,7 @@ class Order:
 )
 @click.option(
     "--max-connections",
-    type=click.IntRange(1, limits.RELAY_STREAMS),
+    type=click.IntRange(1, relay_limits.RELAY_STREAMS),
     default=1024,
     show_default=True,
     help="Beyond it, clients wait in the listen queue.",

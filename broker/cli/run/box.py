@@ -162,11 +162,11 @@ async def _leased(paths: Paths, record: str, box: Box, steps: Steps) -> tuple[st
         finally:
             if held is not None:
                 await held.end()
-            await _end_launch(client, launch.id)
+            await end_launch(client, launch.id)
     return launch.sandbox, code
 
 
-async def _end_launch(client: Client, launch: str) -> None:
+async def end_launch(client: Client, launch: str) -> None:
     """Have the launch cleared away now; a broker that is gone does it later."""
     with trio.move_on_after(_END_SECONDS, shield=True), suppress(VitrailError):
         await client.end_launch(LaunchEndRequest(id=launch))

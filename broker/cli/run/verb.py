@@ -98,6 +98,11 @@ def command(
                 f"--detach is for machines: 'systemctl --user start "
                 f"vitrail-run@{sandbox}' runs a box or container in the background"
             )
+        if any(value is not None for value in changes.fields().values()):
+            raise click.UsageError(
+                "--memory, --cpus, --network and --image are for machines: "
+                f"'{sandbox}' is a box or container"
+            )
         boxed = isinstance(held.host.launch, Bwrap)
         start = run_recorded if boxed else run_container
         sys.exit(start(held, argv, quiet=words.quiet, as_json=words.as_json))

@@ -20,6 +20,7 @@ _HOME = "/home/user"
 # dies lets the program run, and it is waited for before bwrap asks the kernel to end
 # the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
 # opens it, its end does not, and all of bwrap's set-up lies behind.
+# guard: a box waits for its lease
 _GATE = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
@@ -54,6 +55,8 @@ class Descriptors:
     """It says here which process is the first one inside."""
     passwd: int
     group: int
+    rules: int
+    """The system-call filter (``process.program_filters``)."""
 
 
 def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
@@ -63,7 +66,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         "--unshare-all",
         # Without a session of its own it could type into our terminal (TIOCSTI).
         *("--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
-        *("--json-status-fd", str(fds.status)),
+        *("--json-status-fd", str(fds.status), "--seccomp", str(fds.rules)),
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),

@@ -36,7 +36,7 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.launch.microvm.accel import DEVICE
 from broker.launch.microvm.qemu_arguments import Accel, VmSpec
-from broker.launch.process import seccomp
+from broker.launch.process import program_filters
 from broker.launch.process.identity import (
     Tracked,
     identity_of,
@@ -209,7 +209,7 @@ async def _spawn(
         block = _pipe(ours)
         rules = os.memfd_create("seccomp", os.MFD_CLOEXEC)
         ours.callback(os.close, rules)
-        os.write(rules, seccomp.vmm_filter())
+        os.write(rules, program_filters.vmm_filter())
         os.lseek(rules, 0, os.SEEK_SET)
         words = [*bwrap, "--info-fd", str(info.write), "--block-fd", str(block.read)]
         # guard: a VMM has a system-call filter

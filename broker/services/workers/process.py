@@ -19,6 +19,7 @@ from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent, clipboard, sealed_memfd, transfer
+from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
 from broker.services.process_memory import ProcessMemory
 from broker.services.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
@@ -272,12 +273,12 @@ class Worker:
         got = await self._keeper_channel.receive(fd_limit=1)
         if not got.data:
             raise UpstreamError(f"the worker of {self.sandbox} died at once")
-        match messages.decode_from_keeper(got.data):
-            case messages.KeeperReady(pid):
+        match keeper_messages.decode_from_keeper(got.data):
+            case keeper_messages.KeeperReady(pid):
                 self._inner = PidfdProcess(pid, got.fds[0])
-            case messages.KeepFailed(message, hint):
+            case keeper_messages.KeepFailed(message, hint):
                 raise SetupError(message, hint=hint)
-            case messages.InnerEnded(code):
+            case keeper_messages.InnerEnded(code):
                 raise UpstreamError(f"the worker {describe_end(code)}")
         # Before it has this it serves no client, and does not report that it is ready.
         await self.send(order_of(self._rules))
@@ -369,8 +370,8 @@ class Worker:
         except trio.ClosedResourceError:
             return  # we ended it ourselves
         if got.data:
-            match messages.decode_from_keeper(got.data):
-                case messages.InnerEnded(code):
+            match keeper_messages.decode_from_keeper(got.data):
+                case keeper_messages.InnerEnded(code):
                     self._end(f"its process {describe_end(code)}")
                 case _:
                     self._end("its keeper spoke out of turn")

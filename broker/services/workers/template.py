@@ -14,7 +14,7 @@ import broker
 from broker.core.errors import InternalError, PeerError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.ipc import fdpass
-from broker.ipc import worker as messages
+from broker.ipc import keeper as keeper_messages
 from broker.ipc.channel import Channel, OrderChannel, order_pair, pair
 from broker.launch.process.spawn import Child, spawn
 from broker.services.workers.pidfd_process import PidfdProcess, describe_end
@@ -94,8 +94,8 @@ class Template:
                 got = await self._channel.receive(fd_limit=1)
                 if not got.data:
                     break
-                message = messages.decode_from_template(got.data)
-                if isinstance(message, messages.TemplateReady):
+                message = keeper_messages.decode_from_template(got.data)
+                if isinstance(message, keeper_messages.TemplateReady):
                     warm = True
                     task_status.started()
                 else:
@@ -133,9 +133,11 @@ class Template:
             fate.known.set()
         self._gone.set()
 
-    def _take(self, message: messages.FromTemplate, fds: tuple[int, ...]) -> None:
+    def _take(
+        self, message: keeper_messages.FromTemplate, fds: tuple[int, ...]
+    ) -> None:
         match message:
-            case messages.WorkerForked(number, pid):
+            case keeper_messages.WorkerForked(number, pid):
                 order = self._orders.pop(number)
                 self._fates[number] = order.fate
                 if order.given_up:
@@ -143,15 +145,15 @@ class Template:
                 else:
                     order.keeper = PidfdProcess(pid, fds[0])
                     order.answered.set()
-            case messages.ForkFailed(number, reason):
+            case keeper_messages.ForkFailed(number, reason):
                 order = self._orders.pop(number)
                 order.refused = reason
                 order.answered.set()
-            case messages.KeeperEnded(number, code):
+            case keeper_messages.KeeperEnded(number, code):
                 fate = self._fates.pop(number)
                 fate.code = code
                 fate.known.set()
-            case messages.TemplateReady():
+            case keeper_messages.TemplateReady():
                 fdpass.close_all(fds)
                 raise InternalError("the template is warm twice")
 
@@ -174,14 +176,16 @@ class Template:
             raise
         self._numbers += 1
         order = self._orders[self._numbers] = _Order()
-        fork = messages.Fork(
+        fork = keeper_messages.Fork(
             self._numbers, sandbox, compositor, allow_unjailed, clients
         )
         try:
             try:
                 fds = [sock.fileno() for sock in (keeper_end, worker_end, display)]
                 async with self._sending:
-                    await self._channel.send(messages.encode(fork), [*fds, worker_pipe])
+                    await self._channel.send(
+                        keeper_messages.encode(fork), [*fds, worker_pipe]
+                    )
             finally:
                 keeper_end.close()
                 worker_end.close()

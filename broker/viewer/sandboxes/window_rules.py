@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.core.names import SandboxName
 from broker.wayland.rules import Fullscreen, WindowRules, take_color
 from broker.wayland.verdicts import OPTIONS
-from policy.records.model import Record
+from policy.records.model import Record, SharedBox
 
 
 def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
@@ -15,10 +15,15 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     stands before its titles: disposables of one record differ by it.
     """
     window = record.viewer.window
+    prefix = "" if window.title_prefix == record.name else window.title_prefix
+    if isinstance(record.host.launch, SharedBox):
+        # A frame promises a boundary; where there is none, the frame itself says so.
+        # guard: a shared box's frame says that it is a label
+        prefix = f"{prefix or sandbox}: label, not boundary"
     return WindowRules(
         name=sandbox,
         color=take_color(record.viewer.label.colour),
-        prefix="" if window.title_prefix == record.name else window.title_prefix,
+        prefix=prefix,
         border=window.border,
         top=window.top,
         label=window.name_strip,

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.wayland.protocol.wire import bad_message
 from broker.waypipe.channel import (
     Bytes,
@@ -34,7 +35,7 @@ from broker.waypipe.channel import (
     WaypipeChannel,
 )
 from broker.worker.duplex import LAST_WORDS_SECONDS
-from broker.worker.pipe_writer import PipeWriter
+from broker.worker.pipes import PipeWriter
 from broker.worker.readiness import Turn, Watch
 from broker.worker.wayland.connection import WaylandConnection
 
@@ -69,7 +70,7 @@ class _Sink:
     def put(self, data: bytes) -> bool:
         """Queue bytes; false when the reader is too slow for them."""
         # guard: what a paste may hold
-        if self.size + len(data) > limits.WAYPIPE_PIPE_QUEUE_BYTES:
+        if self.size + len(data) > waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES:
             return False
         self.waiting.append(data)
         self.size += len(data)
@@ -148,7 +149,7 @@ class StreamConnection(WaylandConnection):
         if not to_client:
             return super()._send(to_client=False)
         core, out = self.core, self.channel.out
-        while core.down.data and len(out) < limits.WAYPIPE_OUT_BYTES:
+        while core.down.data and len(out) < waypipe_limits.WAYPIPE_OUT_BYTES:
             self._encode()
         return self._push() and not core.down.data
 
@@ -189,11 +190,11 @@ class StreamConnection(WaylandConnection):
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             # guard: files that are sent
-            if status.st_size > limits.WAYPIPE_SENT_FILE_BYTES:
+            if status.st_size > waypipe_limits.WAYPIPE_SENT_FILE_BYTES:
                 raise ValueError("too large a file")
             return SentFile(os.pread(fd, status.st_size, 0))
         # guard: pipes that are sent
-        if self.channel.pipes >= limits.WAYPIPE_PIPES:
+        if self.channel.pipes >= waypipe_limits.WAYPIPE_PIPES:
             raise ValueError("too many pipes")
         return fd
 
@@ -211,7 +212,7 @@ class StreamConnection(WaylandConnection):
                 self._reset(error)
                 return True
             del out[:count]
-            if len(out) <= limits.WAYPIPE_OUT_BYTES:
+            if len(out) <= waypipe_limits.WAYPIPE_OUT_BYTES:
                 self._for_room.unpark_all()
             self.to_client += count
             if self.core.ready:
@@ -249,12 +250,14 @@ class StreamConnection(WaylandConnection):
     async def _begins(self) -> bool:
         """Read the header; false when the stream ends before it."""
         # guard: a header in time
-        with trio.move_on_after(limits.WAYPIPE_HEADER_SECONDS):
+        with trio.move_on_after(waypipe_limits.WAYPIPE_HEADER_SECONDS):
             while not self.channel.begin():
                 if not await self._fill():
                     return False
             return True
-        raise PeerError(f"no waypipe header in {limits.WAYPIPE_HEADER_SECONDS:.0f} s")
+        raise PeerError(
+            f"no waypipe header in {waypipe_limits.WAYPIPE_HEADER_SECONDS:.0f} s"
+        )
 
     async def _decode(self) -> None:
         """Work through the input: in steps, and here the rest that a step has left.
@@ -283,7 +286,7 @@ class StreamConnection(WaylandConnection):
         if not count:
             self._end(reason="end")
             return Turn.MINE
-        turn = self._work_until(began + limits.WAYPIPE_TURN_SECONDS)
+        turn = self._work_until(began + waypipe_limits.WAYPIPE_TURN_SECONDS)
         self.work += perf_counter() - began
         return turn
 
@@ -324,7 +327,7 @@ class StreamConnection(WaylandConnection):
             worked, event = self.channel.next()
             if event is not None:
                 await self._act(event)
-            if perf_counter() - self._began > limits.WAYPIPE_TURN_SECONDS:
+            if perf_counter() - self._began > waypipe_limits.WAYPIPE_TURN_SECONDS:
                 await self._away(self._slow_down)
         self._flush()
         await self._away(self._pay)
@@ -438,12 +441,14 @@ class StreamConnection(WaylandConnection):
 
     async def _read_source(self, rid: int, fd: int) -> None:
         while not self._over.is_set():
-            with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
+            with trio.move_on_after(
+                waypipe_limits.WAYPIPE_PIPE_IDLE_SECONDS
+            ) as patience:
                 await trio.lowlevel.wait_readable(fd)
             if patience.cancelled_caught:
                 return
             try:
-                data = os.read(fd, limits.WAYPIPE_PIPE_READ_BYTES)
+                data = os.read(fd, waypipe_limits.WAYPIPE_PIPE_READ_BYTES)
             except BlockingIOError:
                 continue
             if not data:
@@ -451,7 +456,7 @@ class StreamConnection(WaylandConnection):
             self.channel.pipe_bytes(rid, data)
             self._flush()
             await self._wait_for_room()
-            while len(self.channel.out) > limits.WAYPIPE_OUT_BYTES:
+            while len(self.channel.out) > waypipe_limits.WAYPIPE_OUT_BYTES:
                 # For the writer task, not for the socket: that has one waiter.
                 self._work.set()
                 await self._for_room.park()
@@ -461,7 +466,9 @@ class StreamConnection(WaylandConnection):
         sink = self._sinks.get(rid)
         while sink is not None and not sink.over and not sink.put(data):
             sink.room = trio.Event()
-            with trio.move_on_after(limits.WAYPIPE_PIPE_STALL_SECONDS) as patience:
+            with trio.move_on_after(
+                waypipe_limits.WAYPIPE_PIPE_STALL_SECONDS
+            ) as patience:
                 await self._away(sink.room.wait)
             # guard: slow pastes are dropped
             if patience.cancelled_caught:
@@ -482,17 +489,21 @@ class StreamConnection(WaylandConnection):
     async def _write_sink(self, sink: _Sink, writer: PipeWriter) -> None:
         while True:
             while sink.waiting or writer.staged:
-                with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
+                with trio.move_on_after(
+                    waypipe_limits.WAYPIPE_PIPE_IDLE_SECONDS
+                ) as patience:
                     await trio.lowlevel.wait_writable(sink.fd)
                 if patience.cancelled_caught:
                     return
                 with contextlib.suppress(BlockingIOError):
                     sink.advance(writer)
-                if sink.size <= limits.WAYPIPE_PIPE_QUEUE_BYTES // 2:
+                if sink.size <= waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES // 2:
                     sink.room.set()
             if sink.over:
                 return
-            with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
+            with trio.move_on_after(
+                waypipe_limits.WAYPIPE_PIPE_IDLE_SECONDS
+            ) as patience:
                 await sink.more.wait()
             if patience.cancelled_caught:
                 return

@@ -55,7 +55,7 @@ async def plug_to_guest(host, app, image: Path, repeats: int) -> list[dict]:
             await hand.ask("detach", attachment=made["attachment"])
             await eventually(app, "! test -e /dev/sda")
             await host.unplug_stick(f"p{number}")
-            await hand.ask("port", port="2-1", empty=True)
+            await hand.ask("empty", port="2-1")
             await trio.sleep(2.5)  # not "plugged too often"
     await host.kill_service()
     return found

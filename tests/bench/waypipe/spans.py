@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.core import limits
+from broker.core.limits import waypipe as waypipe_limits
 from broker.waypipe import files
 from tests.kit.waypipe.wire_bytes import MemoryFile
 
@@ -37,7 +37,7 @@ def diff(words: Callable[[random.Random], int]) -> tuple[bytes, int]:
         whole = 8 + 4 * size
         if (
             position + size > _SIZE // 4
-            or len(out) + whole > limits.WAYPIPE_BLOCK_BYTES - 16
+            or len(out) + whole > waypipe_limits.WAYPIPE_BLOCK_BYTES - 16
         ):
             return bytes(out), count
         out += struct.pack("<II", position, position + size) + rng.randbytes(4 * size)

@@ -16,7 +16,7 @@ from broker.audit.query import Filters, open_log
 from broker.audit.refusals import Counter, Refusals
 from broker.audit.schema import LeaseRefused, StreamRefused
 from broker.audit.store import open_store
-from broker.core import limits
+from broker.core.limits import audit as audit_limits
 
 COLD = StreamRefused(peer="cid 42", service="vitrail.Display", reason="no lease")
 
@@ -54,28 +54,28 @@ def test_different_refusals_are_events_of_their_own() -> None:
 
 def test_one_kind_more_than_the_limit_shares_a_count() -> None:
     counter = Counter()
-    for n in range(limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX):
+    for n in range(audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX):
         event = msgspec.structs.replace(COLD, reason=f"port {n}")
         assert counter.take(event, 1.0) == [event]
     (first,) = counter.take(msgspec.structs.replace(COLD, reason="one more"), 1.0)
     assert (first.peer, first.reason) == ("cid 42", "further refusals of many kinds")
     for n in range(5000):
         assert counter.take(msgspec.structs.replace(COLD, reason=f"x{n}"), 1.0) == []
-    assert len(counter._windows) == limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX + 1
+    assert len(counter._windows) == audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX + 1
     (lease,) = counter.take(LeaseRefused(peer="other"), 1.0)
     assert lease.kind == "lease.refused"
 
 
 def test_one_peer_more_than_the_limit_shares_a_count_without_a_name() -> None:
     counter = Counter()
-    for n in range(limits.AUDIT_REFUSAL_OWNERS):
+    for n in range(audit_limits.AUDIT_REFUSAL_OWNERS):
         event = msgspec.structs.replace(COLD, peer=f"cid {n + 3}")
         assert counter.take(event, 1.0) == [event]
     (first,) = counter.take(msgspec.structs.replace(COLD, peer="one more"), 1.0)
     assert (first.peer, first.reason) == ("", "further refusals of many kinds")
     for n in range(5000):
         assert counter.take(msgspec.structs.replace(COLD, peer=f"x{n}"), 1.0) == []
-    assert len(counter._windows) == limits.AUDIT_REFUSAL_OWNERS + 1
+    assert len(counter._windows) == audit_limits.AUDIT_REFUSAL_OWNERS + 1
     # Those that have been quiet for long make room.
     counter.due(2000.0)
     event = msgspec.structs.replace(COLD, peer="one more")
@@ -87,11 +87,11 @@ def test_a_count_that_somebody_claims_stays_a_number(more: int) -> None:
     """A taken-over worker may say that it was refused any number of times."""
     counter = Counter()
     counter.take(COLD, 1.0)
-    claimed = msgspec.structs.replace(COLD, count=limits.AUDIT_COUNT + more)
+    claimed = msgspec.structs.replace(COLD, count=audit_limits.AUDIT_COUNT + more)
     for _ in range(3):
         counter.take(claimed, 1.0)
     (told,) = counter.due(2.0)
-    assert told.count == limits.AUDIT_COUNT
+    assert told.count == audit_limits.AUDIT_COUNT
 
 
 async def test_a_refusal_that_cannot_be_written_ends_nobody(
@@ -100,7 +100,7 @@ async def test_a_refusal_that_cannot_be_written_ends_nobody(
     """A mistake of ours, where a broker's own task would die of it."""
     async with open_store(tmp_path / "audit.sqlite") as store:
         refusals = Refusals(store)
-        large = StreamRefused(reason="x" * limits.AUDIT_EVENT_BYTES)
+        large = StreamRefused(reason="x" * audit_limits.AUDIT_EVENT_BYTES)
         await refusals.refused(large)
         await refusals.refused(COLD)
         assert store.statistics().events == 1
@@ -174,7 +174,7 @@ async def test_a_hundred_thousand_refusals_are_a_few_rows(tmp_path):
                 schema.StreamRefused(peer=f"cid {number}", reason="no lease")
             )
         await refusals._record(refusals._counter.flush())
-        most = limits.AUDIT_REFUSAL_OWNERS + 1000
+        most = audit_limits.AUDIT_REFUSAL_OWNERS + 1000
         assert store.size < most
     with open_log(path) as log:
         events = [found.fields() for found in log.find(Filters())]

@@ -8,8 +8,8 @@ import pytest
 
 from broker.audit import schema
 from broker.audit.schema import Decision, EventVerdict, LeaseEnd, StreamClosed
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import audit as audit_limits
 
 
 def test_an_event_is_flat_json_without_what_does_not_apply() -> None:
@@ -48,8 +48,8 @@ def test_an_unknown_field_is_no_event() -> None:
 
 def test_an_event_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
     empty = len(schema.encode(LeaseEnd(reason="x"))) - 1
-    exact = LeaseEnd(reason="x" * (limits.AUDIT_EVENT_BYTES - empty))
-    assert len(schema.encode(exact)) == limits.AUDIT_EVENT_BYTES
+    exact = LeaseEnd(reason="x" * (audit_limits.AUDIT_EVENT_BYTES - empty))
+    assert len(schema.encode(exact)) == audit_limits.AUDIT_EVENT_BYTES
     with pytest.raises(InternalError, match=r"lease\.end"):
         schema.encode(LeaseEnd(reason=exact.reason + "x"))
 

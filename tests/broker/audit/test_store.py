@@ -20,8 +20,8 @@ from broker.audit.schema import (
     LeaseEnd,
 )
 from broker.audit.store import Store, open_store
-from broker.core import limits
 from broker.core.errors import InternalError, SetupError, UpstreamError
+from broker.core.limits import audit as audit_limits
 
 STOP = BrokerStop(reason="asked")
 
@@ -104,7 +104,7 @@ async def test_calls_that_come_together_share_commits(path: Path) -> None:
 
 
 async def test_more_than_a_batch_and_more_than_may_wait(path: Path) -> None:
-    count = limits.AUDIT_WAITING + limits.AUDIT_BATCH + 1
+    count = audit_limits.AUDIT_WAITING + audit_limits.AUDIT_BATCH + 1
     highest = 0
 
     async with open_store(path) as store:
@@ -118,7 +118,7 @@ async def test_more_than_a_batch_and_more_than_may_wait(path: Path) -> None:
             for _ in range(count):
                 nursery.start_soon(one)
         assert store.statistics().events == count
-    assert highest < limits.AUDIT_WAITING
+    assert highest < audit_limits.AUDIT_WAITING
     assert [s for s, _ in rows(path)] == list(range(1, count + 1))
 
 
@@ -292,7 +292,7 @@ async def test_a_symlink_in_its_place_is_not_followed(path: Path) -> None:
 async def test_an_event_too_large_hurts_nobody_else(path: Path) -> None:
     async with open_store(path) as store:
         with pytest.raises(InternalError):
-            await store.record(LeaseEnd(reason="x" * limits.AUDIT_EVENT_BYTES))
+            await store.record(LeaseEnd(reason="x" * audit_limits.AUDIT_EVENT_BYTES))
         decision = Decision(verdict=EventVerdict.DENY)
         assert await store.record(decision) == 1
 

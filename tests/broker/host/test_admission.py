@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import audit as audit_limits
 from broker.core.services import DISPLAY
 from broker.host.admission import Admission, accept
 from broker.peers.identity import Connector, HybridClaim
@@ -175,7 +176,7 @@ async def test_a_used_up_share_of_the_log_closes_the_door(tmp_path):
     """Before a viewer hears of it: on the host, too, it would be three events."""
     viewer = WillingViewer()
     async with open_doors(tmp_path, viewer) as mine:
-        used = 2 * limits.AUDIT_SHARE_BYTES
+        used = 2 * audit_limits.AUDIT_SHARE_BYTES
         mine.log._shares.charge(LEASE.sandbox, used, trio.current_time())
         with pair_of_many(1) as (ours, theirs):
             await mine.offer(DISPLAY, theirs[0])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
 from broker.ipc import agent, worker
+from broker.ipc import keeper as keeper_messages
 
 FROM_WORKER = [
     worker.WorkerReady(worker.Jail(namespaces=True, seccomp=True, landlock=7)),
@@ -70,12 +71,12 @@ def test_what_a_worker_is_told_arrives(message):
 
 
 def test_the_other_directions():
-    kept = worker.KeeperReady(7)
-    assert worker.decode_from_keeper(worker.encode(kept)) == kept
-    fork = worker.Fork(1, "work", "/run/wayland-1", allow_unjailed=False)
-    assert worker.decode_fork(worker.encode(fork)) == fork
-    ended = worker.KeeperEnded(1, -9)
-    assert worker.decode_from_template(worker.encode(ended)) == ended
+    kept = keeper_messages.KeeperReady(7)
+    assert keeper_messages.decode_from_keeper(keeper_messages.encode(kept)) == kept
+    fork = keeper_messages.Fork(1, "work", "/run/wayland-1", allow_unjailed=False)
+    assert keeper_messages.decode_fork(keeper_messages.encode(fork)) == fork
+    ended = keeper_messages.KeeperEnded(1, -9)
+    assert keeper_messages.decode_from_template(keeper_messages.encode(ended)) == ended
 
 
 def _packet(**fields):

@@ -16,6 +16,7 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.lease import Lease
+from broker.core.limits import audit as audit_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.link import messages as m
 from broker.link.wire_types import LinkRefusedError, Role
@@ -65,9 +66,9 @@ def test_each_message_only_from_the_role_that_may_send_it():
 
 def test_a_note_at_its_limits_and_beyond():
     for lines, characters, good in (
-        (limits.LINK_NOTE_LINES, limits.LINK_NOTE_CHARACTERS, True),
-        (limits.LINK_NOTE_LINES + 1, 1, False),
-        (1, limits.LINK_NOTE_CHARACTERS + 1, False),
+        (audit_limits.LINK_NOTE_LINES, audit_limits.LINK_NOTE_CHARACTERS, True),
+        (audit_limits.LINK_NOTE_LINES + 1, 1, False),
+        (1, audit_limits.LINK_NOTE_CHARACTERS + 1, False),
     ):
         body = m.encode(m.WitnessNote(1, ["x" * characters] * lines))
         if good:

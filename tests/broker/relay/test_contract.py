@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import relay as relay_limits
 from broker.relay import contract
 from broker.relay.contract import (
     MESSAGE_BYTES,
@@ -83,7 +83,7 @@ def test_times_are_whole_milliseconds(age, idle):
 
 def test_a_full_answer_is_the_longest_message():
     stream = StreamStatistics(1, 0, 0, 0, 0, 0, 0, RelayMode.SPLICE, RelayMode.COPY)
-    full = Live(1, True, (stream,) * limits.RELAY_STREAMS_PER_ANSWER)
+    full = Live(1, True, (stream,) * relay_limits.RELAY_STREAMS_PER_ANSWER)
     assert len(encode_from_pump(full)) == MESSAGE_BYTES
     for message in (Submit(1), Abort(1), PumpRequest(1)):
         assert len(encode_to_pump(message)) <= MESSAGE_BYTES

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 from broker.relay import flow
 from broker.relay.contract import RelayMode
 from broker.relay.flow import FlowDirection, FlowState, choose
@@ -113,8 +113,8 @@ def test_blocked_holds_one_fill_and_goes_on(world):
     direction = world.direction
     assert direction.state is FlowState.BLOCKED
     bound = {
-        RelayMode.SPLICE: limits.RELAY_PIPE_BYTES,
-        RelayMode.COPY: limits.RELAY_COPY_BYTES,
+        RelayMode.SPLICE: relay_limits.RELAY_PIPE_BYTES,
+        RelayMode.COPY: relay_limits.RELAY_COPY_BYTES,
     }[direction.mode]
     assert 0 < direction.held <= bound
     assert direction.move() is FlowState.BLOCKED

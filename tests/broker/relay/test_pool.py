@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 from broker.relay.pool import BufferPool, PipePool
 
 
@@ -47,7 +47,7 @@ def test_a_dirty_pipe_is_closed_not_kept(pool):
 
 @pytest.mark.parametrize(("given", "kept"), [(64, 64), (65, 64)])
 def test_the_pool_keeps_64(pool, given, kept):
-    assert limits.RELAY_PIPES_POOLED == 64
+    assert relay_limits.RELAY_PIPES_POOLED == 64
     pipes = [pool.take() for _ in range(given)]
     for pipe in pipes:
         pool.give(pipe)
@@ -59,16 +59,16 @@ def test_pipes_neither_block_nor_outlive_exec(pool):
     for fd in (pipe.read, pipe.write):
         assert not os.get_blocking(fd)
         assert not os.get_inheritable(fd)
-    assert fcntl.fcntl(pipe.write, fcntl.F_GETPIPE_SZ) <= limits.RELAY_PIPE_BYTES
+    assert fcntl.fcntl(pipe.write, fcntl.F_GETPIPE_SZ) <= relay_limits.RELAY_PIPE_BYTES
     pool.give(pipe)
 
 
 @pytest.mark.parametrize(("given", "kept"), [(4, 4), (5, 4)])
 def test_few_copy_buffers_are_kept(given, kept):
-    assert limits.RELAY_COPY_BUFFERS_POOLED == 4
+    assert relay_limits.RELAY_COPY_BUFFERS_POOLED == 4
     pool = BufferPool()
     buffers = [pool.take() for _ in range(given)]
-    assert {len(buffer) for buffer in buffers} == {limits.RELAY_COPY_BYTES}
+    assert {len(buffer) for buffer in buffers} == {relay_limits.RELAY_COPY_BYTES}
     for buffer in buffers:
         pool.give(buffer)
     again = [pool.take() for _ in range(given)]

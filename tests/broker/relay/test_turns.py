@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import relay as relay_limits
 from broker.relay import turns
 from broker.relay.flow import FlowState
 
@@ -93,7 +93,7 @@ def test_a_full_destination_blocks_and_goes_on_when_it_is_read(world):
     sent = world.fill()
     way = world.turns.look(world.a.fileno()).ways[0]
     assert way.state == FlowState.BLOCKED
-    assert 0 < way.held <= limits.RELAY_PIPE_BYTES
+    assert 0 < way.held <= relay_limits.RELAY_PIPE_BYTES
     assert way.mask == 0, "a blocked source must leave the epoll set"
     got = 0
     while got < sent:

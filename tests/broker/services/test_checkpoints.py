@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from broker.audit.proof.keys import KeyFile
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 from broker.link import messages as m
 from tests.kit.audit.log import Attacker, edited, event, opened
 from tests.kit.audit.witness import Line, sides, talk
@@ -91,7 +91,7 @@ async def test_conflicts_without_end_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that was taken over can think up one with each request."""
-    monkeypatch.setattr(limits, "AUDIT_REFUSAL_KEYS_PER_SANDBOX", 5)
+    monkeypatch.setattr(audit_limits, "AUDIT_REFUSAL_KEYS_PER_SANDBOX", 5)
     async with sides(tmp_path) as (near, far):
         line = Line("desk", far)
         await near.store.record(event(0))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.waypipe import channel as subject
 from broker.waypipe.blocks import Kind
 from broker.waypipe.channel import (
@@ -178,7 +178,7 @@ def test_many_messages_are_cut_between_two(world):
     world.channel.send_messages(b"".join(messages), [])
     got = world.out()
     assert len(got) > 2
-    assert all(len(body) <= limits.WAYPIPE_MESSAGES_BYTES for _, body in got)
+    assert all(len(body) <= waypipe_limits.WAYPIPE_MESSAGES_BYTES for _, body in got)
     assert all(len(body) % 1000 == 0 for _, body in got)
     assert b"".join(body for _, body in got) == b"".join(messages)
 
@@ -255,7 +255,7 @@ _AFTER_OPEN = {
     ),
     "file that shrinks": (w.extend(1, 63), "shrinks"),
     "file that grows beyond the limit": (
-        w.extend(1, limits.WAYPIPE_POOL_BYTES + 65),
+        w.extend(1, waypipe_limits.WAYPIPE_POOL_BYTES + 65),
         "file of",
     ),
     "id used twice": (w.open_file(1, 8), "second time"),
@@ -295,7 +295,7 @@ _REFUSED = {
     "file with our id": (w.open_file(-1, 8), "not the sender's"),
     "file with the id 0": (w.open_file(0, 8), "not the sender's"),
     "id beyond the window": (
-        w.open_file(1 + limits.WAYPIPE_ID_WINDOW, 8),
+        w.open_file(1 + waypipe_limits.WAYPIPE_ID_WINDOW, 8),
         "after 0",
     ),
     "gigantic file": (w.open_file(1, 0xF0000000), "file of"),
@@ -340,14 +340,14 @@ def test_nonsense_ends_the_stream(world, case):
 
 
 _SIZES = {
-    Kind.PROTOCOL: limits.WAYPIPE_MESSAGES_BYTES,
-    Kind.INJECT_RIDS: 4 * limits.WAYPIPE_FDS_PER_BLOCK,
+    Kind.PROTOCOL: waypipe_limits.WAYPIPE_MESSAGES_BYTES,
+    Kind.INJECT_RIDS: 4 * waypipe_limits.WAYPIPE_FDS_PER_BLOCK,
     Kind.OPEN_FILE: 8,
     Kind.EXTEND_FILE: 8,
-    Kind.BUFFER_FILL: limits.WAYPIPE_BLOCK_BYTES - 4,
-    Kind.BUFFER_DIFF: limits.WAYPIPE_BLOCK_BYTES - 4,
+    Kind.BUFFER_FILL: waypipe_limits.WAYPIPE_BLOCK_BYTES - 4,
+    Kind.BUFFER_DIFF: waypipe_limits.WAYPIPE_BLOCK_BYTES - 4,
     Kind.OPEN_IR_PIPE: 4,
-    Kind.PIPE_TRANSFER: 4 + limits.WAYPIPE_PIPE_BLOCK_BYTES,
+    Kind.PIPE_TRANSFER: 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES,
     Kind.PIPE_SHUTDOWN_R: 4,
     Kind.PIPE_SHUTDOWN_W: 4,
     Kind.ACK_NBLOCKS: 4,
@@ -403,26 +403,26 @@ def test_acknowledgements_go_on_beyond_32_bits(world):
 
 
 def test_files_are_counted(world):
-    most = limits.WAYPIPE_FILES
+    most = waypipe_limits.WAYPIPE_FILES
     world.feed(b"".join(w.open_file(n, 4) for n in range(1, most + 1)))
     refused(world, w.open_file(most + 1, 4), "files are open")
 
 
 def test_files_that_are_over_do_not_count(world):
-    most = limits.WAYPIPE_FILES
+    most = waypipe_limits.WAYPIPE_FILES
     world.feed(b"".join(w.open_file(n, 4) for n in range(1, most + 1)))
     world.memory.files[7].gone = True
     world.feed(w.open_file(most + 1, 4))
 
 
 def test_declared_bytes_are_counted(world, monkeypatch):
-    monkeypatch.setattr(limits, "WAYPIPE_DECLARED_BYTES", 1000)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_DECLARED_BYTES", 1000)
     world.feed(w.open_file(1, 400) + w.open_file(2, 400) + w.extend(1, 600))
     refused(world, w.open_file(3, 1), "together")
 
 
 def test_pipes_are_counted(world):
-    most = limits.WAYPIPE_PIPES
+    most = waypipe_limits.WAYPIPE_PIPES
     world.feed(b"".join(w.pipe(Kind.OPEN_IR_PIPE, n) for n in range(1, most + 1)))
     assert world.channel.pipes == most
     refused(world, w.pipe(Kind.OPEN_IR_PIPE, most + 1), "pipes are open")
@@ -430,31 +430,33 @@ def test_pipes_are_counted(world):
 
 def test_pipes_that_are_opened_and_shut_again_are_counted_too(world):
     """Each leaves a descriptor that no message has got."""
-    most = limits.WAYPIPE_PIPES
+    most = waypipe_limits.WAYPIPE_PIPES
     for rid in range(1, most + 1):
         world.feed(w.pipe(Kind.OPEN_IR_PIPE, rid) + w.pipe(Kind.PIPE_SHUTDOWN_R, rid))
     refused(world, w.pipe(Kind.OPEN_IR_PIPE, most + 1), "pipes are open")
 
 
 def test_descriptors_of_one_block_are_counted(world):
-    most = limits.WAYPIPE_FDS_PER_BLOCK
+    most = waypipe_limits.WAYPIPE_FDS_PER_BLOCK
     world.feed(b"".join(w.open_file(n, 4) for n in range(1, most + 2)))
     world.feed(w.inject(*range(1, most + 1)))
     refused(world, w.inject(most + 1), "too many descriptors")
 
 
 def test_the_id_window_moves(world):
-    for n in range(1, 3 * limits.WAYPIPE_ID_WINDOW, 2):
+    for n in range(1, 3 * waypipe_limits.WAYPIPE_ID_WINDOW, 2):
         world.feed(w.open_file(n + 1, 4) + w.open_file(n, 4))
         world.feed(w.inject(n, n + 1) + w.protocol(w.message(1, 0, fds=2)))
         for file in world.memory.files:
             file.gone = True
-    world.feed(w.open_file(n + 1 + limits.WAYPIPE_ID_WINDOW, 4))
-    refused(world, w.open_file(n + 3 + limits.WAYPIPE_ID_WINDOW, 4), "new object")
+    world.feed(w.open_file(n + 1 + waypipe_limits.WAYPIPE_ID_WINDOW, 4))
+    refused(
+        world, w.open_file(n + 3 + waypipe_limits.WAYPIPE_ID_WINDOW, 4), "new object"
+    )
 
 
 def test_memory_is_looked_at_inside_a_long_diff(world):
-    count = 2 * limits.WAYPIPE_SPANS_PER_CHECK + 1
+    count = 2 * waypipe_limits.WAYPIPE_SPANS_PER_CHECK + 1
     world.feed(w.open_file(1, 8 * count))
     file = world.memory.files[0]
     world.feed(
@@ -470,8 +472,8 @@ def _comb(count: int) -> bytes:
 
 @pytest.mark.parametrize(("more", "pause"), [(0, 0.0), (1, 0.1)])
 def test_spans_of_a_second_are_counted(monkeypatch, more, pause):
-    monkeypatch.setattr(limits, "WAYPIPE_SPANS_PER_SECOND", 10)
-    monkeypatch.setattr(limits, "WAYPIPE_SPANS_BURST", 50)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_SPANS_PER_SECOND", 10)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_SPANS_BURST", 50)
     world = World()
     world.feed(w.header() + w.open_file(1, 4096))
     world.feed(w.diff(1, _comb(30)) + w.diff(1, _comb(20 + more)))
@@ -490,7 +492,7 @@ def test_every_span_counts_once_however_it_is_copied(world):
         spans += w.span(at, at + size, bytes(4 * size))
         at += size + 1
     pieces = len(spans)
-    assert pieces < limits.WAYPIPE_BLOCK_BYTES
+    assert pieces < waypipe_limits.WAYPIPE_BLOCK_BYTES
     world.feed(w.diff(1, spans))
     assert world.channel.files.spans == len(sizes)
 
@@ -498,9 +500,9 @@ def test_every_span_counts_once_however_it_is_copied(world):
 @pytest.mark.parametrize("more", [0, 1])
 def test_bytes_that_are_not_acknowledged_are_counted(world, more):
     """The sender keeps them until then."""
-    body = limits.WAYPIPE_UNACKNOWLEDGED_BYTES // 4 - 16
+    body = waypipe_limits.WAYPIPE_UNACKNOWLEDGED_BYTES // 4 - 16
     world.feed(w.open_file(1, body))
-    rest = limits.WAYPIPE_UNACKNOWLEDGED_BYTES - 3 * (16 + body) - 12
+    rest = waypipe_limits.WAYPIPE_UNACKNOWLEDGED_BYTES - 3 * (16 + body) - 12
     blocks = [w.fill(1, 0, body, bytes(body))] * 3
     blocks.append(w.fill(1, 0, rest - 16 + more, bytes(rest - 16 + more)))
     world.feed(b"".join(blocks))

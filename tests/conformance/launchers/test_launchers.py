@@ -22,15 +22,17 @@ from broker.audit.query import Filters, open_log
 from broker.control import server
 from broker.control.methods import TABLE, Elsewhere
 from broker.core import limits
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import DISPLAY
 from broker.host.launches import LaunchControl, Launches
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import start_held
+from broker.launch.interface import read_state
 from broker.launch.podman.arguments import Container, podman_args
 from broker.launch.podman.hooks import PROGRAM, write_hooks
+from broker.launch.process.identity import boot_id
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from broker.peers.identity import ProcessFacts, check
@@ -469,6 +471,18 @@ async def test_a_broker_that_was_restarted_between_the_steps(prepared):
     async with launcher.held(state) as held:
         await fresh.bind(state.id, held.leader)
         assert stage.names() == [NAME]
+
+
+async def test_a_process_of_another_boot_is_not_leased_again(prepared):
+    """Its number and start time may be another process's by now."""
+    stage, launcher, state = prepared
+    async with launcher.held(state) as held:
+        lease = await stage.launches.bind(state.id, held.leader)
+        kept = Path(state.directory) / "launch.json"
+        kept.write_text(kept.read_text().replace(boot_id(), "another"))
+        with pytest.raises(SetupError, match="has ended while"):
+            stage.launches._adopted(read_state(Path(state.directory)))
+        assert lease.running
 
 
 async def test_a_record_of_another_kind_is_not_launched(prepared):

@@ -71,18 +71,25 @@ class Hand:
     async def do_list(self):
         return msgspec.to_builtins(await self.client.devices())
 
-    async def do_port(self, port, empty=False, state=""):
-        """The device of a port once it is there; or when it is not any more."""
+    async def do_port(self, port, wanted=None):
+        """The device of a port once it is there, with these values."""
+        while True:
+            changed = self.changed
+            for item in (await self.client.devices()).devices:
+                found = msgspec.to_builtins(item)
+                if item.port == port and found == {**found, **(wanted or {})}:
+                    return found
+            with trio.move_on_after(1):  # drivers come without an event of ours
+                await changed.wait()
+
+    async def do_empty(self, port):
+        """Returns when a port has no device."""
         while True:
             changed = self.changed
             items = (await self.client.devices()).devices
-            found = [item for item in items if item.port == port]
-            if empty and not found:
-                return None
-            if not empty and found and state in {"", found[0].state}:
-                return msgspec.to_builtins(found[0])
-            with trio.move_on_after(1):  # drivers come without an event of ours
-                await changed.wait()
+            if all(item.port != port for item in items):
+                return
+            await changed.wait()
 
     async def do_problem(self, text):
         while True:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.audit.proof import note as n
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = n.public_key(KEY)
@@ -93,7 +93,7 @@ def test_every_changed_byte_is_noticed() -> None:
         NOTE.replace("\u2014", "-"),
         NOTE.replace("=\n\n", "\n\n"),
         NOTE + "\u2014 " + ORIGIN + " AAAA\n",
-        "x" * (limits.AUDIT_NOTE_BYTES + 1),
+        "x" * (audit_limits.AUDIT_NOTE_BYTES + 1),
     ],
 )
 def test_what_is_no_checkpoint_is_refused(text: str) -> None:
@@ -103,7 +103,7 @@ def test_what_is_no_checkpoint_is_refused(text: str) -> None:
 
 def test_a_note_at_the_limit_is_read() -> None:
     line = "\u2014 w {}\n"
-    room = limits.AUDIT_NOTE_BYTES - len(NOTE) - len(line.format(""))
+    room = audit_limits.AUDIT_NOTE_BYTES - len(NOTE) - len(line.format(""))
     blob = base64.b64encode(b"x" * (room // 4 * 3)).decode()
     text = NOTE + line.format(blob)
     assert n.parse_note(text).signed_by(PUBLIC)

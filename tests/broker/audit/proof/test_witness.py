@@ -11,8 +11,8 @@ from broker.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
 from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash, node_hash
 from broker.audit.proof.witness import WitnessFate, WitnessOffer, held_notes
 from broker.audit.store import open_store
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
 from tests.kit.audit.log import opened
 
 
@@ -111,7 +111,7 @@ async def test_a_note_without_its_keys_waits_for_them(path: Path) -> None:
 async def test_the_newest_and_the_first_are_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "AUDIT_WITNESSED", 5)
+    monkeypatch.setattr(audit_limits, "AUDIT_WITNESSED", 5)
     log = OtherLog()
     async with open_store(path) as store:
         for size in range(1, 9):
@@ -121,7 +121,7 @@ async def test_the_newest_and_the_first_are_kept(
 
 async def test_a_peer_cannot_invent_logs_without_end(path: Path) -> None:
     async with open_store(path) as store:
-        logs = [OtherLog() for _ in range(limits.AUDIT_WITNESS_LOGS + 1)]
+        logs = [OtherLog() for _ in range(audit_limits.AUDIT_WITNESS_LOGS + 1)]
         for log in logs[:-1]:
             await store.hold("desk", log.offer(1))
         with pytest.raises(RefusedError, match="8 logs of this peer"):

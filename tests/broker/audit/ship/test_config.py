@@ -14,8 +14,8 @@ from broker.audit.ship.config import (
     find_config,
     load_config,
 )
-from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import audit as audit_limits
 
 GOOD = """
 machine = "desk-7"
@@ -89,7 +89,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
 
 def test_as_many_targets_as_there_may_be(tmp_path: Path) -> None:
     one = "[[target]]\nname = 'a{}'\nto = 'journald'\n"
-    many = [one.format(n) for n in range(limits.SHIP_TARGETS + 1)]
+    many = [one.format(n) for n in range(audit_limits.SHIP_TARGETS + 1)]
     load_config(written(tmp_path, "".join(many[:-1])))
     with pytest.raises(SetupError, match="at most"):
         load_config(written(tmp_path, "".join(many)))

@@ -14,8 +14,8 @@ from broker.audit.ship.cursor import Cursor, load_cursor
 from broker.audit.ship.run import Shipper
 from broker.audit.ship.terms import Batch, record_id
 from broker.audit.store import open_store
-from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
+from broker.core.limits import audit as audit_limits
 from tests.kit.audit.shipping import bodies, filled, place, record
 
 
@@ -53,10 +53,13 @@ def shipper(directory: Path, receiver: Receiver) -> Shipper:
 
 
 async def test_batches_have_a_largest_number(tmp_path: Path) -> None:
-    await filled(tmp_path, limits.SHIP_BATCH_EVENTS + 1)
+    await filled(tmp_path, audit_limits.SHIP_BATCH_EVENTS + 1)
     receiver = Receiver()
     await shipper(tmp_path, receiver).once()
-    assert [len(b.items) for b in receiver.batches] == [limits.SHIP_BATCH_EVENTS, 1]
+    assert [len(b.items) for b in receiver.batches] == [
+        audit_limits.SHIP_BATCH_EVENTS,
+        1,
+    ]
 
 
 async def test_batches_have_a_largest_size(
@@ -71,7 +74,7 @@ async def test_batches_have_a_largest_size(
         (sum(each[:2]) - 1, [1, 1, 1]),
         (1, [1, 1, 1]),  # one goes, however large it is
     ):
-        monkeypatch.setattr(limits, "SHIP_BATCH_BYTES", size)
+        monkeypatch.setattr(audit_limits, "SHIP_BATCH_BYTES", size)
         receiver = Receiver()
         await shipper(tmp_path, receiver).once()
         assert [len(b.items) for b in receiver.batches] == expected
@@ -82,7 +85,7 @@ async def test_batches_have_a_largest_size(
 async def test_checkpoints_go_with_the_events_they_are_of(
     tmp_path: Path, extra: int
 ) -> None:
-    count = limits.SHIP_BATCH_NOTES + extra - 1  # and the first key's
+    count = audit_limits.SHIP_BATCH_NOTES + extra - 1  # and the first key's
     async with open_store(tmp_path / "audit.sqlite") as store:
         for number in range(count):
             await record(store, number + 1, 1)
@@ -94,7 +97,7 @@ async def test_checkpoints_go_with_the_events_they_are_of(
         (0, "key 0"),
         *((n, "kept") for n in range(1, count + 1)),
     ]
-    assert len(receiver.batches[0].notes) == limits.SHIP_BATCH_NOTES
+    assert len(receiver.batches[0].notes) == audit_limits.SHIP_BATCH_NOTES
     assert len(receiver.batches) == 1 + extra
     # A second one of the same size, when nothing else has happened.
     async with open_store(tmp_path / "audit.sqlite") as store:
@@ -184,7 +187,7 @@ class Slow(Receiver):
 async def test_a_step_has_a_deadline_whatever_the_receiver_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SHIP_STEP_SECONDS", 0.2)
+    monkeypatch.setattr(audit_limits, "SHIP_STEP_SECONDS", 0.2)
     await filled(tmp_path, 20)
     with pytest.raises(UpstreamError, match="did not take a batch within"):
         await shipper(tmp_path, Slow()).once()

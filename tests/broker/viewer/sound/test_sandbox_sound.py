@@ -15,6 +15,7 @@ from broker.core import limits
 from broker.core.connection_quota import SoundServerPlaces
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
+from broker.core.limits import audit as audit_limits
 from broker.ipc import worker
 from broker.pulse.rules import Level
 from broker.viewer.sound.levels import load_level, save_level
@@ -239,7 +240,7 @@ async def test_a_microphone_that_goes_on_and_off_fills_no_log(tmp_path, autojump
     """A day of it, by a worker that was taken over: then it counts as refused."""
     async with sound(tmp_path) as (made, _, _):
         name = made._lease.sandbox
-        used = limits.AUDIT_SHARE_BYTES - 4096
+        used = audit_limits.AUDIT_SHARE_BYTES - 4096
         made._log._shares.charge(name, used, trio.current_time())
         for turn in range(1000):
             await made.take(State(wanted=False, active=turn % 2 == 0))

@@ -14,6 +14,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.waypipe.blocks import Kind
@@ -49,7 +50,7 @@ def test_bytes_for_a_slow_reader_are_counted(more):
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
         sink = _Sink(write)
-        half = limits.WAYPIPE_PIPE_QUEUE_BYTES // 2
+        half = waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES // 2
         assert sink.put(bytes(half))
         assert sink.put(bytes(half + more)) is not bool(more)
         assert sink.size == (half if more else 2 * half)
@@ -60,7 +61,7 @@ def test_bytes_for_a_slow_reader_are_counted(more):
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_file_of_the_compositor_has_a_size_that_is_sent(connection, more):
-    fd = memfd(limits.WAYPIPE_SENT_FILE_BYTES + more)
+    fd = memfd(waypipe_limits.WAYPIPE_SENT_FILE_BYTES + more)
     try:
         if more:
             with pytest.raises(ValueError, match="too large"):
@@ -68,7 +69,7 @@ def test_a_file_of_the_compositor_has_a_size_that_is_sent(connection, more):
         else:
             sent = connection._sendable(fd)
             assert isinstance(sent, SentFile)
-            assert len(sent.data) == limits.WAYPIPE_SENT_FILE_BYTES
+            assert len(sent.data) == waypipe_limits.WAYPIPE_SENT_FILE_BYTES
     finally:
         os.close(fd)
 
@@ -77,7 +78,7 @@ def test_a_file_of_the_compositor_has_a_size_that_is_sent(connection, more):
 def test_pipes_of_ours_count_as_the_sandboxs_do(connection, more):
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
-        for _ in range(limits.WAYPIPE_PIPES - 1 + more):
+        for _ in range(waypipe_limits.WAYPIPE_PIPES - 1 + more):
             connection.channel.send_messages(w.message(9, 1, bytes(8)), [write])
         if more:
             with pytest.raises(ValueError, match="too many pipes"):
@@ -109,7 +110,7 @@ def begun(connection, monkeypatch):
 
     A turn is long, so that none ends because the machine is slow.
     """
-    monkeypatch.setattr(limits, "WAYPIPE_TURN_SECONDS", 60.0)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_TURN_SECONDS", 60.0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(0)
@@ -156,7 +157,7 @@ async def test_a_step_reads_nothing_while_too_much_waits(begun):
 
 async def test_a_step_ends_after_its_time_and_leaves_the_rest(begun, monkeypatch):
     it, sandbox = begun
-    monkeypatch.setattr(limits, "WAYPIPE_TURN_SECONDS", -1.0)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_TURN_SECONDS", -1.0)
     sandbox.send(DIFFS)
     assert it._step() is Turn.MINE
     assert it.channel.blocks == 1

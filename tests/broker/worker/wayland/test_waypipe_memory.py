@@ -10,8 +10,8 @@ import struct
 
 import pytest
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import waypipe as waypipe_limits
 from broker.waypipe.files import Files
 from broker.waypipe.ids import RemoteIds
 from broker.worker.wayland.waypipe_memory import StreamMachine
@@ -89,7 +89,7 @@ def test_nothing_is_written_or_handed_on_when_a_pool_is_over(machine):
 @pytest.mark.parametrize("more", [0, 1])
 def test_memory_behind_files_is_counted_once_and_bounded(machine, monkeypatch, more):
     page = 4096
-    monkeypatch.setattr(limits, "WAYPIPE_TOUCHED_BYTES", 2 * page)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_TOUCHED_BYTES", 2 * page)
     file, other = machine.file(1 << 20), machine.file(1 << 20)
     file.view[:1] = b"x"
     file.account()
@@ -111,7 +111,7 @@ def test_memory_behind_files_is_counted_once_and_bounded(machine, monkeypatch, m
 def test_holes_that_are_shown_are_counted(machine, monkeypatch, more):
     """The compositor's reading makes pages of them, of our memory."""
     size = 4 << 20
-    monkeypatch.setattr(limits, "WAYPIPE_TOUCHED_BYTES", size)
+    monkeypatch.setattr(waypipe_limits, "WAYPIPE_TOUCHED_BYTES", size)
     file, other = machine.file(size), machine.file(size)
     pool = machine.admit_pool(file, size)
     pool.refresh(0, size)

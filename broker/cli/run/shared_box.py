@@ -1,0 +1,115 @@
+"""``brokerctl launcher exec``: a command of toolbox or distrobox under a label.
+
+Such a box shares the home directory and the runtime directory with the person, so
+this is a label and no boundary: programs in it could use the real compositor.  What
+they get by default are the sockets of a lease that lives as long as the command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from broker.cli.policy.records import read_records
+from broker.cli.run.box import end_launch, local_paths
+from broker.cli.run.connect import open_client
+from broker.cli.run.start import ensure_broker
+from broker.control.api import LaunchBindRequest, LaunchPrepareRequest
+from broker.core.errors import SetupError
+from broker.core.names import SandboxName
+from broker.core.paths import Paths
+from broker.launch.process.spawn import spawn
+from policy.records.model import SharedBox
+
+_NAME_OPTIONS = ("-c", "--container", "-n", "--name")
+_TOOLBOX_VALUES = ("-c", "--container", "-d", "--distro", "-r", "--release")
+_GONE = ("DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY")
+
+
+def run_shared_box(kind: str, program: Path, words: Sequence[str]) -> int:
+    """Run ``program`` with a lease of its own; returns its exit code.
+
+    ``kind`` is ``toolbox`` or ``distrobox``; it is also the record of boxes that have
+    none of their own name.  Raises SetupError without such a record.
+    """
+    return trio.run(_run, kind, program, tuple(words))
+
+
+def box_name(words: Sequence[str]) -> str | None:
+    """Return the box that a command line names; None: it names none."""
+    for at, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in _NAME_OPTIONS:
+            return value if equals else next(iter(words[at + 1 :]), None)
+        if word == "--":
+            return None
+    return None
+
+
+def with_environment(
+    kind: str, words: Sequence[str], values: dict[str, str]
+) -> list[str]:
+    """Return a command line whose program gets these variables inside the box.
+
+    distrobox passes the whole environment on.  toolbox passes WAYLAND_DISPLAY and
+    DISPLAY only, so 'toolbox run' gets env(1) before the program.
+    """
+    if kind != "toolbox" or "run" not in words:
+        return list(words)
+    at = list(words).index("run") + 1
+    while at < len(words) and words[at].startswith("-"):
+        if words[at] == "--":
+            at += 1
+            break
+        at += 2 if words[at] in _TOOLBOX_VALUES else 1
+    if at >= len(words):
+        return list(words)
+    inside = ["env", *(word for name in _GONE for word in ("-u", name))]
+    inside += [f"{name}={value}" for name, value in values.items()]
+    return [*words[:at], *inside, *words[at:]]
+
+
+async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
+    paths = local_paths()
+    record = _record(paths, kind, words)
+    await ensure_broker(paths)
+    async with open_client(paths) as client:
+        launch = await client.prepare_launch(LaunchPrepareRequest(record=record))
+        try:
+            await client.bind_launch(
+                LaunchBindRequest(id=launch.id, leader=os.getpid())
+            )
+            values = {
+                "WAYLAND_DISPLAY": f"{launch.directory}/wayland-0",
+                "PULSE_SERVER": f"unix:{launch.directory}/vitrail.Audio",
+            }
+            env = {k: v for k, v in os.environ.items() if k not in _GONE}
+            # Ctrl-C is for the program, which is in our process group.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            child = spawn(
+                [program, *with_environment(kind, words, values)],
+                env={**env, **values},
+                cwd=Path.cwd(),
+                stdin=0,
+            )
+            code = await child.wait()
+        finally:
+            await end_launch(client, launch.id)
+    return code if code >= 0 else 128 - code
+
+
+def _record(paths: Paths, kind: str, words: Sequence[str]) -> SandboxName:
+    """The record of the box: of its own name, or the one of its kind."""
+    found = read_records(paths).records
+    for name in (box_name(words), kind):
+        record = found.get(name or "")
+        if record is not None and isinstance(record.host.launch, SharedBox):
+            return SandboxName(record.name)
+    raise SetupError(
+        f"there is no record '{kind}' with [launch] kind = \"shared-box\"",
+        hint=f"'brokerctl launcher install {kind}' writes it",
+    )

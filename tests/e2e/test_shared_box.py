@@ -1,0 +1,106 @@
+"""Boxes that share the home and the runtime directory: a label, and no boundary.
+
+Podman is run as toolbox and distrobox run it: in the host's pid namespace, with the
+runtime directory mounted, the environment passed on.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from broker.cli.run.shared_box import box_name, with_environment
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
+from tests.kit.podman import podman_settings, root_directory, shared_words
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
+from tests.kit.waypipe.podman import run as podman
+from tests.kit.world import world
+
+GREY = (0x55, 0x55, 0x55)
+
+
+async def test_a_box_s_window_says_that_it_is_a_label():
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        w.environ["HOME"] = str(w.base)
+        answer = await brokerctl(
+            "launcher", "install", "distrobox", "--json", env=_with_distrobox(w)
+        )
+        assert answer.code == 0, answer
+        (found,) = answer.objects
+        wrapper, record = (Path(path) for path in found["written"])
+        assert wrapper == w.base / ".local" / "bin" / "distrobox-enter"
+        assert "launcher exec distrobox" in wrapper.read_text()
+        assert os.access(wrapper, os.X_OK)
+        assert record.name == "distrobox.toml"
+        run = w.paths.runtime.parent
+        words = [
+            *("launcher", "exec", "distrobox", "/usr/bin/podman", "run", "--rm"),
+            *("--name=d1", "--pid=host", "--network=host", "--privileged"),
+            *("--volume", f"{run}:{run}", "--env", f"XDG_RUNTIME_DIR={run}"),
+            *("--env", "WAYLAND_DISPLAY", "--env", "PULSE_SERVER", *shared_words()),
+            *("--rootfs", f"{root_directory(w.base)}:O"),
+            *("foot", "-T", "boxed", "sleep", "1000"),
+        ]
+        async with running(*words, env=w.environ) as child:
+            await wait_window(w.comp, title="boxed")
+            (begin,) = w.events("lease.begin")
+            name = begin["sandbox"]
+            assert name.startswith("distrobox-")
+            assert begin["peer"].startswith("label only")
+            title = f"[{name}: label, not boundary] boxed"
+            await wait_frames(w.comp, {title: {GREY}})
+            podman(w.environ, "kill", "d1")
+            await child.wait()
+
+        async def gone():
+            return windows(await w.comp.tree()) == []
+
+        await eventually(gone)
+        await w.wait_event("lease.end", sandbox=name)
+        assert list((w.paths.runtime / "launch").glob("*")) == []
+        answer = await brokerctl("launcher", "remove", "distrobox", env=w.environ)
+        assert answer.code == 0, answer
+        assert not wrapper.exists()
+        assert record.exists()
+
+
+def _with_distrobox(w):
+    """A PATH with a distrobox-enter in it: that there is one is all that is asked."""
+    folder = w.base / "bin"
+    folder.mkdir()
+    (folder / "distrobox-enter").symlink_to("/usr/bin/podman")
+    return {**w.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+async def test_without_its_record_nothing_is_started():
+    async with world(image=False) as w:
+        words = ("launcher", "exec", "toolbox", "/usr/bin/touch", str(w.base / "ran"))
+        answer = await brokerctl(*words, env=w.environ)
+        assert answer.code == 1
+        assert "launcher install toolbox" in answer.err
+        assert not (w.base / "ran").exists()
+
+
+def test_the_box_that_a_command_line_names():
+    assert box_name(["run", "-c", "t1", "foot"]) == "t1"
+    assert box_name(["--name", "d1", "--", "foot"]) == "d1"
+    assert box_name(["run", "--container=t1"]) == "t1"
+    assert box_name(["--", "-n", "x"]) is None
+    assert box_name(["-n"]) is None
+    assert box_name([]) is None
+
+
+def test_toolbox_gets_its_variables_by_env():
+    values = {"WAYLAND_DISPLAY": "/w"}
+    gone = ["-u", "DISPLAY", "-u", "WAYLAND_SOCKET", "-u", "XAUTHORITY"]
+    inside = ["env", *gone, "WAYLAND_DISPLAY=/w"]
+    for before in (["run"], ["run", "-c", "t1"], ["run", "--container=t1", "--"]):
+        assert with_environment("toolbox", [*before, "foot"], values) == [
+            *before,
+            *inside,
+            "foot",
+        ]
+    for words in (["enter", "t1"], ["run"], ["run", "-c", "t1"]):
+        assert with_environment("toolbox", words, values) == words
+    assert with_environment("distrobox", ["run", "x"], values) == ["run", "x"]
