@@ -35,7 +35,7 @@ async def leased(w, name):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
     records = {"work": RECORD.format("office pc")}
