@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from broker.core.names import ServiceName
 from broker.host.acceptor import RemoteListener
 from broker.link.listeners import Listener
 from broker.peers.identity import Claim
-from broker.peers.launch_secret import LaunchSecret
+
+if TYPE_CHECKING:
+    from broker.peers.launch_secret import LaunchSecret
 
 ConnectionKind: TypeAlias = Listener | RemoteListener
 """Where its connections arrive: here, or at a process of its own."""

@@ -38,7 +38,6 @@ from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
-from broker.peers.launch_secret import LaunchSecret, draw_secret, read_secret
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
 from policy.records.model import MicroVM, Record
@@ -47,6 +46,7 @@ ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
 if TYPE_CHECKING:
     from broker.launch.image.store import Image
+    from broker.peers.launch_secret import LaunchSecret
 
 FindTools = Callable[["Image", Callable[[str], None]], Awaitable[Tools]]
 _RECORD_FILE = "record"
@@ -303,6 +303,8 @@ class MicroVms:
             return None, {}
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
+        from broker.peers.launch_secret import draw_secret
+
         secret = draw_secret()
         from broker.launch.image.store import launch_settings
 
@@ -343,6 +345,8 @@ class MicroVms:
             record = take_sandbox_name(text.decode("utf-8", "replace"))
             if self._record(record) is None:
                 raise SetupError(f"no record '{record}' any more")
+            from broker.peers.launch_secret import read_secret
+
             secret = read_secret(directory)
             vm = await adopt_vm(directory, nursery=self._nursery)
         except (OSError, VitrailError) as error:

@@ -44,7 +44,7 @@ from broker.transfer.contents import HeadCheck
 from broker.transfer.entries import EntryReader, Quota, entry_frame
 from broker.transfer.file_names import take_file_name
 from broker.transfer.urls import take_url
-from broker.worker.transfer_pipes import read_pipe, splice_file, write_pipe
+from broker.worker.pipes import read_pipe, splice_file, write_pipe
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5

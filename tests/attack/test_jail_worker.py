@@ -175,7 +175,7 @@ UNDER_THE_FILTER = """
 import ctypes, os
 from broker.core import limits
 from broker.launch.process import seccomp
-from broker.worker.pipe_writer import PipeWriter
+from broker.worker.pipes import PipeWriter
 from broker.worker.wayland.waypipe_memory import StreamMachine
 
 program = seccomp.worker_filter()

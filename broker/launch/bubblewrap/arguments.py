@@ -55,6 +55,8 @@ class Descriptors:
     """It says here which process is the first one inside."""
     passwd: int
     group: int
+    rules: int
+    """The system-call filter (``process.program_filters``)."""
 
 
 def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
@@ -64,7 +66,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         "--unshare-all",
         # Without a session of its own it could type into our terminal (TIOCSTI).
         *("--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
-        *("--json-status-fd", str(fds.status)),
+        *("--json-status-fd", str(fds.status), "--seccomp", str(fds.rules)),
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),

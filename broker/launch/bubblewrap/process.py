@@ -12,6 +12,7 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
+from broker.launch.process import program_filters
 from broker.launch.process.spawn import PIPE, Child, spawn
 
 _STATUS_BYTES = 4096
@@ -75,14 +76,17 @@ async def start_held(box: Box) -> HeldBox:
         with ExitStack() as theirs:
             theirs.callback(os.close, gate)
             theirs.callback(os.close, status)
-            passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n")
-            group = _memory(theirs, f"user:x:{gid}:\n")
-            fds = Descriptors(status, passwd, group)
+            passwd = _memory(
+                theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode()
+            )
+            group = _memory(theirs, f"user:x:{gid}:\n".encode())
+            rules = _memory(theirs, program_filters.box_filter())
+            fds = Descriptors(status, passwd, group, rules)
             child = spawn(
                 bwrap_args(box, fds, uid),
                 name="bwrap",
                 cwd="/",
-                pass_fds=(status, passwd, group),
+                pass_fds=(status, passwd, group, rules),
                 stdin=gate,
                 stdout=PIPE,
                 stderr=PIPE,
@@ -112,10 +116,10 @@ def _kill(pidfd: int) -> None:
         return  # it has ended
 
 
-def _memory(stack: ExitStack, text: str) -> int:
+def _memory(stack: ExitStack, data: bytes) -> int:
     fd = os.memfd_create("vitrail-box", os.MFD_CLOEXEC)
     stack.callback(os.close, fd)
-    os.write(fd, text.encode())
+    os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 

@@ -29,35 +29,25 @@ _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 _BPF_INSN_BYTES = 8
 _PROT_EXEC = 4
-_PROT_WRITE = 2
 _AT_EMPTY_PATH = 0x1000
 _FIONBIO = 0x5421
 _FIONREAD = 0x541B
-_TCGETS = 0x5401
-_TCGETS2 = 0x802C542A
 _F_DUPFD_CLOEXEC = 1030
 _F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS = 1032, 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
 _F_SEAL_ALL = 15
 """Those two, against growing and against writing."""
-_F_SETPIPE_SZ = 1031
-# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_GETLK, F_SETLK, F_SETLKW, and the above
-_WAYPIPE_FCNTL = (
-    *(0, 1, 2, 3, 5, 6, 7, _F_DUPFD_CLOEXEC, _F_SETPIPE_SZ),
-    *(_F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS),
-)
 _SIOCOUTQ = 0x5411
 _MFD_CLOEXEC_ALLOW_SEALING = 3
-# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_CLONE_NEW = 0x7E020000
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Return the names of calls in a text."""
     return tuple(text.split())
 
 
 # Nothing honest in either jail comes near these.
-_KILL = _words("""
+NEVER = words("""
  ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd pidfd_open
  pidfd_send_signal kcmp bpf io_uring_setup io_uring_enter io_uring_register
  keyctl add_key request_key userfaultfd perf_event_open
@@ -69,7 +59,7 @@ _KILL = _words("""
  setuid setgid setreuid setregid setresuid setresgid setgroups capset
 """)
 
-_BASE = _words("""
+BASE = words("""
  read readv write writev close close_range recvmsg recvfrom sendmsg sendto shutdown
  accept accept4 getsockname getpeername getsockopt
  epoll_wait epoll_pwait epoll_pwait2 epoll_ctl poll ppoll select pselect6
@@ -77,25 +67,6 @@ _BASE = _words("""
  rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
  clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
  getrandom getpid gettid getppid sched_yield exit exit_group
-""")
-
-# A C program that is started by exec, forks, and makes threads, memfds and
-# connections to the two sockets of its directory.
-_WAYPIPE = _words("""
- execve fork vfork wait4 waitid kill tgkill tkill
- connect bind listen setsockopt recvmmsg sendmmsg
- epoll_create epoll_create1 eventfd2 pipe pipe2 dup dup2 dup3
- timerfd_create timerfd_settime timerfd_gettime signalfd4
- memfd_create ftruncate fallocate pread64 pwrite64 preadv pwritev newfstatat stat
- lstat statx access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir
- getdents64 statfs fstatfs umask
- set_tid_address set_robust_list get_robust_list rseq arch_prctl membarrier mlock
- munlock msync mincore
- sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler getcpu
- getrlimit prlimit64 getrusage times sysinfo uname getuid geteuid getgid getegid
- getresuid getresgid getgroups getpgrp getpgid setpgid getsid setsid getpriority
- rt_sigpending rt_sigsuspend rt_sigtimedwait pause alarm setitimer getitimer
- splice tee
 """)
 
 
@@ -108,10 +79,10 @@ def worker_filter() -> bytes:
     For the pixels of frames, and in the place of shared memory that cannot be
     sealed, it makes anonymous files: sealable, in memory, of no huge pages.
     """
-    rules = _Rules()
-    rules.kill([*_KILL, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
+    rules = Rules()
+    rules.kill([*NEVER, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
     rules.kill(["connect", "bind", "listen"])
-    rules.allow(_BASE)
+    rules.allow(BASE)
     rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
     rules.allow_if("ioctl", rules.equal(1, _FIONBIO))
@@ -133,9 +104,6 @@ def worker_filter() -> bytes:
     rules.allow(["fstatfs", "preadv", "preadv2", "pread64", "pwrite64", "ftruncate"])
     rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
     rules.allow_if("memfd_create", rules.equal(1, _MFD_CLOEXEC_ALLOW_SEALING))
-    # Holes of a buffer are filled, and so counted, before they are shown; with no
-    # flag (which would punch or move).
-    rules.allow_if("fallocate", rules.equal(1, 0))
     # The content goes into a pipe of the client's, which could make any
     # other write wait (session.worker_serving).
     rules.allow_if("splice", rules.equal(5, os.SPLICE_F_NONBLOCK))
@@ -151,79 +119,13 @@ def keeper_filter() -> bytes:
     It makes UNIX connections, waits and kills its child; it starts nothing
     and inspects no other process.
     """
-    rules = _Rules(default=libseccomp.ALLOW)
-    rules.kill([*_KILL, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
+    rules = Rules(default=libseccomp.ALLOW)
+    rules.kill([*NEVER, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 
-@cache
-def waypipe_filter() -> bytes:
-    """The BPF program of a waypipe client (installed by bubblewrap).
-
-    execve has to be allowed, since bubblewrap's own exec comes after the
-    filter; nothing executable is visible but waypipe.  Files can be opened
-    for reading only, sockets are UNIX sockets.
-    """
-    rules = _Rules()
-    rules.kill([*_KILL, "execveat"])
-    rules.allow([*_BASE, *_WAYPIPE])
-    write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
-    rules.allow_if("open", rules.clear(1, write_flags))
-    rules.allow_if("openat", rules.clear(2, write_flags))
-    rules.allow_if("clone", rules.clear(0, _CLONE_NEW))
-    # Its flags are behind a pointer; glibc falls back to clone.
-    rules.deny("clone3", errno.ENOSYS)
-    rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
-    rules.allow_if("socketpair", rules.equal(0, socket.AF_UNIX))
-    for request in (_FIONBIO, _FIONREAD, _TCGETS, _TCGETS2):
-        rules.allow_if("ioctl", rules.equal(1, request))
-    # The loader maps code; no code makes written memory executable.
-    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
-    rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
-    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
-    # Commands that read or set flags, locks of its own files, duplicates, and
-    # what memfds have; none that names a process to be signalled (F_SETOWN).
-    for command in _WAYPIPE_FCNTL:
-        rules.allow_if("fcntl", rules.equal(1, command))
-    rules.allow_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, fcntl.FASYNC))
-    # PR_SET_NAME, PR_GET_NAME, PR_SET_PDEATHSIG: names of threads, own death.
-    for option in (15, 16, 1):
-        rules.allow_if("prctl", rules.equal(0, option))
-    return rules.program()
-
-
-# What QEMU asks for and does without: a probe of these is no attack.
-_VMM_LACKS = frozenset(
-    {"io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd"}
-)
-
-
-@cache
-def vmm_filter() -> bytes:
-    """The BPF program of QEMU and vhost-device-vsock (installed by bubblewrap).
-
-    A deny-list: what they call depends on their version and on KVM, and the
-    namespaces around them leave few calls anything to act on.  It closes the
-    kernel's large interfaces (io_uring, bpf, keys, mounts), other processes'
-    memory and descriptors, further namespaces, and sockets that are not UNIX
-    ones.  QEMU's own filter (``-sandbox``) comes on top.
-    """
-    rules = _Rules(default=libseccomp.ALLOW)
-    rules.kill([name for name in _KILL if name not in _VMM_LACKS])
-    rules.kill(["execveat"])
-    for name in _VMM_LACKS:
-        rules.deny(name, errno.ENOSYS)
-    # Its flags are behind a pointer; glibc falls back to clone.
-    rules.deny("clone3", errno.ENOSYS)
-    for bit in range(32):
-        if _CLONE_NEW >> bit & 1:
-            rules.deny_if("clone", rules.has(0, 1 << bit))
-    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
-    return rules.program()
-
-
-class _Rules:
+class Rules:
     """libseccomp with the few kinds of rule that we use."""
 
     def __init__(self, default: int | None = None) -> None:
@@ -243,20 +145,29 @@ class _Rules:
         self._filter.add_rule(action, number, *args)
 
     def allow(self, names: Iterable[str]) -> None:
+        """Allow these calls."""
         for name in names:
             self._add(libseccomp.ALLOW, name)
 
     def kill(self, names: Iterable[str]) -> None:
+        """Kill the process at these calls."""
         for name in names:
             self._add(libseccomp.KILL_PROCESS, name)
 
     def deny(self, name: str, code: int) -> None:
+        """Answer a call with this errno."""
         self._add(libseccomp.ERRNO(code), name)
 
+    def refuse(self, name: str, code: int, *args: object) -> None:
+        """Answer a call with these arguments with this errno."""
+        self._add(libseccomp.ERRNO(code), name, *args)
+
     def deny_if(self, name: str, *args: object) -> None:
+        """Answer a call with these arguments with EPERM."""
         self._add(libseccomp.ERRNO(errno.EPERM), name, *args)
 
     def allow_if(self, name: str, *args: object) -> None:
+        """Allow a call with these arguments."""
         self._add(libseccomp.ALLOW, name, *args)
 
     @staticmethod
@@ -266,17 +177,21 @@ class _Rules:
 
     @staticmethod
     def masked(index: int, mask: int, value: int) -> object:
+        """The bits of ``mask`` are ``value``."""
         return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, value)
 
     @staticmethod
     def clear(index: int, mask: int) -> object:
+        """No bit of ``mask`` is set."""
         return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, 0)
 
     @staticmethod
     def has(index: int, mask: int) -> object:
+        """All bits of ``mask`` are set."""
         return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, mask)
 
     def program(self) -> bytes:
+        """Return the BPF program."""
         with tempfile.TemporaryFile() as file:
             self._filter.export_bpf(file)
             file.seek(0)

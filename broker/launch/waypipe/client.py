@@ -33,7 +33,7 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc import fdpass
-from broker.launch.process import seccomp
+from broker.launch.process import program_filters
 from broker.launch.process.spawn import STDOUT, Child, run_tool, spawn
 
 WAYPIPE_SOCKET = "waypipe.sock"
@@ -298,7 +298,7 @@ async def start_jailed(
     info_in, info_out = os.pipe2(os.O_CLOEXEC)
     try:
         with tempfile.TemporaryFile() as rules:
-            rules.write(seccomp.waypipe_filter())
+            rules.write(program_filters.waypipe_filter())
             rules.seek(0)
             child = spawn(
                 [

@@ -35,7 +35,7 @@ from broker.waypipe.channel import (
     WaypipeChannel,
 )
 from broker.worker.duplex import LAST_WORDS_SECONDS
-from broker.worker.pipe_writer import PipeWriter
+from broker.worker.pipes import PipeWriter
 from broker.worker.readiness import Turn, Watch
 from broker.worker.wayland.connection import WaylandConnection
 

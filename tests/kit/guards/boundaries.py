@@ -35,6 +35,10 @@ GUARDS = (
     Guard("a VMM has no network", "", "tests/attack/test_jail_vmm.py", "abstract"),
     Guard("a VMM's root is read-only", "", "tests/attack/test_jail_vmm.py", "takes_files"),
     Guard("the process in a jail is bubblewrap's own child", "if False:", "tests/broker/launch/process/test_identity.py", "own_child"),
+    Guard("a hook's message is escaped", "return text", "tests/broker/launch/libvirt/test_hook.py", "escaped"),
+    Guard("a domain's description chooses no sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "description"),
+    Guard("one domain at a time is a sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "one_domain"),
+    Guard("QEMU's own command line names the domain", "if False:", "tests/broker/host/test_libvirt_guests.py", "command_line"),
     Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
     Guard("a guest proves its launch", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
     Guard("no byte before the launch is proved", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
@@ -56,6 +60,10 @@ GUARDS = (
     Guard("the cursor's file is read through no link", "flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK", "tests/attack/test_own_files.py", "place_of_the_cursor"),
     Guard("no error drives the terminal", "return text", "tests/attack/test_own_files.py", "drives or programs"),
     Guard("no descriptors without a byte", "", "tests/broker/ipc/test_fdpass.py", "without_a_byte"),
+    Guard("a box has no sockets that namespaces do not divide", "", "tests/attack/test_box_sockets.py"),
+    Guard("a box has no io_uring", "pass", "tests/attack/test_box_sockets.py"),
+    Guard("a box has no keys and no programs of the kernel", "pass", "tests/attack/test_box_sockets.py"),
+    Guard("a box types into no terminal", "pass", "tests/attack/test_box_sockets.py"),
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from broker.cli.run.box import with_files
 from broker.launch.bubblewrap.arguments import SOCKETS, Box, Descriptors, bwrap_args
 
-FDS = Descriptors(status=11, passwd=12, group=13)
+FDS = Descriptors(status=11, passwd=12, group=13, rules=14)
 
 
 def binds(args: list[str]) -> list[tuple[str, str, str]]:

@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 from broker.core import libseccomp
-from broker.launch.process import seccomp
+from broker.launch.process import program_filters, seccomp
 
-FILTERS = ("worker_filter", "keeper_filter", "waypipe_filter")
+FILTERS = (
+    (seccomp, "worker_filter"),
+    (seccomp, "keeper_filter"),
+    (program_filters, "waypipe_filter"),
+    (program_filters, "vmm_filter"),
+    (program_filters, "box_filter"),
+)
 
 
 def debians():
@@ -28,8 +34,9 @@ def debians():
 
 
 def programs(monkeypatch, binding):
-    monkeypatch.setattr(seccomp, "libseccomp", binding)
-    return {name: getattr(seccomp, name).__wrapped__() for name in FILTERS}
+    for module in (seccomp, program_filters):
+        monkeypatch.setattr(module, "libseccomp", binding)
+    return {name: getattr(module, name).__wrapped__() for module, name in FILTERS}
 
 
 def test_both_bindings_compile_the_same_programs(monkeypatch):

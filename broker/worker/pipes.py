@@ -1,4 +1,4 @@
-"""In the worker: the pipe between the workers of a transfer's two sandboxes.
+"""In the worker: pipes, of transfers between sandboxes and of pastes.
 
 Bytes that need not be looked at go from the connection to the pipe, and from the
 pipe to the connection, by splice(2): a page is moved, not copied into Python.
@@ -7,6 +7,8 @@ pipe to the connection, by splice(2): a page is moved, not copied into Python.
 from __future__ import annotations
 
 import os
+import socket
+import stat
 
 import trio
 
@@ -64,3 +66,53 @@ async def _splice(source: int, target: int, size: int) -> int:
                 await ready(source if readable else target)
             except BrokenPipeError:
                 raise RefusedError("the receiver broke it off") from None
+
+
+_PIECE_BYTES = 65536
+"""The capacity of a new pipe (pipe(7))."""
+
+
+class PipeWriter:
+    """Writes to ``fd``, which another program shares, and never blocks.
+
+    O_NONBLOCK belongs to the open file, not to the descriptor: a program that has
+    the same end of a pipe switches it off whenever it likes, and a write(2) behind
+    a poll(2) would wait for as long as it likes; chords and focus would be heard
+    late.  splice(2) and send(2) have flags of their own for each call.  ``fd`` stays
+    the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        self._out, self._in = -1, -1
+        self.staged = 0
+        """Bytes that were taken and are not in the pipe yet: call ``push``."""
+
+    def take(self, data: bytes) -> int:
+        """Take some of the bytes, at least one; returns how many.
+
+        Only with nothing staged.  Raises BlockingIOError when the far end takes
+        none, OSError when it has gone.
+        """
+        if not self._pipe:
+            with socket.socket(fileno=os.dup(self._fd)) as out:
+                return out.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if self._out < 0:
+            self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        count = os.write(self._in, data[:_PIECE_BYTES])
+        self.staged = count
+        return count
+
+    def push(self) -> None:
+        """Move staged bytes on.  Raises BlockingIOError, OSError as ``take``."""
+        # guard: a shared pipe cannot block the worker
+        done = os.splice(self._out, self._fd, self.staged, flags=os.SPLICE_F_NONBLOCK)
+        self.staged -= done
+
+    def close(self) -> None:
+        """Close what is ours."""
+        if self._out >= 0:
+            os.close(self._out)
+            os.close(self._in)
+            self._out = self._in = -1
