@@ -27,6 +27,7 @@ from policy.records.model import (
     HybridPeer,
     Label,
     Launch,
+    LibvirtPeer,
     Limits,
     MicroVM,
     Podman,
@@ -328,7 +329,7 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
-        expected = "exactly one of hybrid, cid, unix"
+        expected = "exactly one of hybrid, cid, libvirt, unix"
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
@@ -479,9 +480,11 @@ def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     return read_only, read_write
 
 
-def _peer(taken: Taken) -> HybridPeer | CidPeer | UnixPeer:
+def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
+    if "peer.libvirt" in taken:
+        return LibvirtPeer(cast("str", taken["peer.libvirt"]))
     return UnixPeer(Path(taken["peer.unix"]))
