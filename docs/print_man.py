@@ -79,6 +79,10 @@ PAGES = (
         *("doctor", "image", "labels", "completion"),
     ),
     _verbs(
+        *("launcher", "windows for containers of other programs"),
+        *("launcher install", "launcher exec"),
+    ),
+    _verbs(
         "lease", "leases for machines that others start", "lease acquire", "lease list"
     ),
     _verbs("link", "host and viewer on two machines", "pair", "link"),

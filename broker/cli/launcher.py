@@ -11,6 +11,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.launcher_libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.run.shared_box import run_shared_box
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
@@ -21,7 +22,7 @@ _DROP_IN = "50-vitrail.conf"
 _DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _BOXES = {"toolbox": "toolbox", "distrobox": "distrobox-enter"}
 """The program of each that starts commands in a box."""
-_PROGRAMS = click.Choice(["podman", *sorted(_BOXES)])
+_PROGRAMS = click.Choice(["libvirt", "podman", *sorted(_BOXES)])
 _WRAPPER = """\
 #!/bin/sh
 # Written by 'brokerctl launcher install {program}'; 'launcher remove' removes it.
@@ -46,13 +47,22 @@ kind = "shared-box"
 
 @click.group("launcher")
 def command() -> None:
-    """Set up Podman and boxes so that Vitrail shows their windows."""
+    """Set up Podman, libvirt and boxes so that Vitrail shows their windows."""
+
+
+command.add_command(prepare)
 
 
 @command.command("install")
 @click.argument("program", type=_PROGRAMS)
+@click.option(
+    "--uid",
+    type=click.IntRange(min=1),
+    help="libvirt: the user whose broker qemu:///system reports to; default: who "
+    "called sudo.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def install(program: str, *, as_json: bool) -> None:
+def install(program: str, *, uid: int | None, as_json: bool) -> None:
     """Install what makes PROGRAM's sandboxes start with their lease.
 
     podman: an OCI hook for containers with the annotation io.vitrail.sandbox=RECORD.
@@ -61,7 +71,14 @@ def install(program: str, *, as_json: bool) -> None:
     toolbox, distrobox: a record of that name, and a command of that name in
     ~/.local/bin, before the real one in PATH.  These boxes share your home directory
     and sockets: their windows get a label, and there is no boundary.
+
+    libvirt: a qemu hook (root installs it, for qemu:///session too) for domains
+    that a record names by [peer] libvirt = "DOMAIN".  libvirtd looks for hooks at
+    its start.
     """
+    if program == "libvirt":
+        install_libvirt(uid, as_json=as_json)
+        return
     if program != "podman":
         _install_box(program, as_json=as_json)
         return
@@ -154,6 +171,9 @@ def _real(name: str, wrapper: Path) -> Path:
 @click.argument("program", type=_PROGRAMS)
 def remove(program: str) -> None:
     """Remove what 'install' wrote; a record of a box stays."""
+    if program == "libvirt":
+        remove_libvirt()
+        return
     paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
     if program != "podman":
         paths = [_wrapper(program)]

@@ -17,7 +17,7 @@ Run, explain and audit what Vitrail's brokers do.
 """
 _FOOT = """
 Options: --version, -h/--help; every verb has --help, and most have --json.
-Manual:  docs/brokerctl.1.md
+Manual:  man brokerctl, or docs/brokerctl.1.md
 """
 
 

@@ -37,6 +37,8 @@ from broker.control.api import (
     LeaseListAnswer,
     LeaseReleaseRequest,
     LeaseRequest,
+    MachineEventAnswer,
+    MachineEventRequest,
     Nothing,
     OpenItem,
     OpenRequest,
@@ -132,6 +134,10 @@ class Client:
     ) -> LeaseItem:
         """Hold a lease until it ends, or this is cancelled; ``on_item`` gets it."""
         return await self._stream_items(methods.LEASE_ACQUIRE, request, on_item)
+
+    async def machine_event(self, request: MachineEventRequest) -> MachineEventAnswer:
+        """Report a step of a machine that a launcher starts."""
+        return await self._call(methods.MACHINE_EVENT, request)
 
     async def prepare_launch(self, request: LaunchPrepareRequest) -> LaunchAnswer:
         """Prepare the launch of a container or box."""

@@ -41,6 +41,8 @@ from broker.control.api import (
     LeaseListAnswer,
     LeaseReleaseRequest,
     LeaseRequest,
+    MachineEventAnswer,
+    MachineEventRequest,
     Nothing,
     OpenItem,
     OpenRequest,
@@ -130,6 +132,13 @@ STATUS = Method("Status", Nothing, Status, "status")
 WINDOWS = Method("Windows", WindowsRequest, WindowsAnswer, "windows")
 WINDOW_CLOSE = Method("WindowClose", WindowCloseRequest, Nothing, "close_window")
 LEASE_ACQUIRE = Method("LeaseAcquire", LeaseRequest, LeaseItem, "lease")
+MACHINE_EVENT = Method(
+    "MachineEvent",
+    MachineEventRequest,
+    MachineEventAnswer,
+    "machine_event",
+    waits=True,
+)
 LEASE_LIST = Method("LeaseList", Nothing, LeaseListAnswer, "leases")
 LEASE_RELEASE = Method("LeaseRelease", LeaseReleaseRequest, Nothing, "release")
 LAUNCH_PREPARE = Method(

@@ -41,6 +41,12 @@ class LeaseControl:
         del caller
         return await self._leasing.hold_lease(request, emit)
 
+    async def machine_event(
+        self, request: api.MachineEventRequest
+    ) -> api.MachineEventAnswer:
+        """A launcher's hook reports a step of a machine of its own."""
+        return await self._leasing.machine_event(request)
+
     async def release(
         self, caller: api.Caller, request: api.LeaseReleaseRequest
     ) -> None:

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import trio
 
@@ -20,13 +20,24 @@ from broker.core.names import (
     take_lease_id,
     take_sandbox_name,
 )
+from broker.core.paths import Paths
 from broker.host.foreign_machine import take_foreign
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.services import event_log
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
-from policy.records.model import CidPeer, External, HybridPeer, Record, UnixPeer
+from policy.records.model import (
+    CidPeer,
+    External,
+    HybridPeer,
+    LibvirtPeer,
+    Record,
+    UnixPeer,
+)
+
+if TYPE_CHECKING:
+    from broker.host.libvirt_guests import LibvirtGuests
 
 
 class Leasing:
@@ -40,7 +51,10 @@ class Leasing:
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
         listen_vsock: Callable[[], Awaitable[bool]],
+        paths: Paths,
     ) -> None:
+        self._paths = paths
+        self._guests: LibvirtGuests | None = None
         self._listen_vsock = listen_vsock
         self._host = host
         self._log = log
@@ -113,6 +127,27 @@ class Leasing:
         names = {t.lease.sandbox for t in self._host.active_leases()}
         return sandbox_name(record, frozenset(names))
 
+    async def machine_event(
+        self, request: api.MachineEventRequest
+    ) -> api.MachineEventAnswer:
+        """A launcher's hook reports a step of a machine of its own."""
+        await self._reload()
+        return await self.guests().event(request)
+
+    def guests(self) -> LibvirtGuests:
+        """The machines of launchers with hooks."""
+        if self._guests is None:
+            # Late: most hosts have none.
+            from broker.host.libvirt_guests import LibvirtGuests
+
+            self._guests = LibvirtGuests(
+                paths=self._paths,
+                host=self._host,
+                records=self._records,
+                listen_vsock=self._listen_vsock,
+            )
+        return self._guests
+
     async def release(
         self, caller: api.Caller, request: api.LeaseReleaseRequest
     ) -> None:
@@ -122,7 +157,9 @@ class Leasing:
 
 
 def check_peer(
-    record: Record, peer: HybridPeer | CidPeer | UnixPeer, request: api.LeaseRequest
+    record: Record,
+    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer,
+    request: api.LeaseRequest,
 ) -> None:
     """Refuse a lease for another peer than the record's own.
 
@@ -135,6 +172,12 @@ def check_peer(
             known = ("hybrid", str(peer.path))
         case CidPeer():
             known = ("cid", peer.cid)
+        case LibvirtPeer():
+            raise RefusedError(
+                f"'{record.name}' is leased by libvirt's hook, not by hand",
+                where=record.where("peer.libvirt"),
+                hint="'brokerctl launcher install libvirt', then start the domain",
+            )
         case UnixPeer():
             known = ("unix", str(peer.path))
         case _:

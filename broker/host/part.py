@@ -70,6 +70,7 @@ class HostPart:
             records=lambda: ground.records.now,
             reload=ground.records.reload,
             listen_vsock=self._listen_vsock,
+            paths=ground.paths,
         )
         self._nursery: trio.Nursery | None = None
         self._listening = trio.Lock()
@@ -89,6 +90,8 @@ class HostPart:
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_early(nursery)
         await self.adopt(self._vms)
+        if (self._ground.paths.runtime / "libvirt").exists():
+            self._vms.warnings += await self.leasing.guests().adopt()
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:
         """Lease what outlived an earlier broker again."""

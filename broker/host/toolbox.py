@@ -9,7 +9,6 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.launch.image.store import Image
-from broker.launch.microvm.accel import choose_accel
 from broker.launch.microvm.launcher import Tools
 
 _QEMU = "qemu-system-x86_64"
@@ -29,6 +28,7 @@ async def find_tools(
             hint="'sudo apt install qemu-system-x86'",
         )
     # Late: a host loads the code that fetches packages with its first machine.
+    from broker.launch.microvm.accel import choose_accel
     from broker.launch.microvm.hosttools import (
         fetch_vhost_device_vsock,
         find_vhost_device_vsock,

@@ -125,7 +125,12 @@ _LEASES = Elsewhere(
     "type it on the host, which owns the machines",
 )
 ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
-    {"LeaseAcquire": _LEASES, "LeaseRelease": _LEASES, **WITHOUT_LAUNCHES}
+    {
+        "LeaseAcquire": _LEASES,
+        "MachineEvent": _LEASES,
+        "LeaseRelease": _LEASES,
+        **WITHOUT_LAUNCHES,
+    }
 )
 """The methods of a broker that owns machines."""
 

@@ -27,6 +27,7 @@ from policy.records.model import (
     HybridPeer,
     Label,
     Launch,
+    LibvirtPeer,
     Limits,
     MicroVM,
     Podman,
@@ -331,7 +332,7 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
-        expected = "exactly one of hybrid, cid, unix"
+        expected = "exactly one of hybrid, cid, libvirt, unix"
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
@@ -507,9 +508,11 @@ def _state(taken: Taken) -> State | None:
     return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
-def _peer(taken: Taken) -> HybridPeer | CidPeer | UnixPeer:
+def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
+    if "peer.libvirt" in taken:
+        return LibvirtPeer(cast("str", taken["peer.libvirt"]))
     return UnixPeer(Path(taken["peer.unix"]))

@@ -194,6 +194,13 @@ class CidPeer:
 
 
 @dataclass(frozen=True)
+class LibvirtPeer:
+    """A domain of libvirt's, by its name or its UUID."""
+
+    domain: str
+
+
+@dataclass(frozen=True)
 class UnixPeer:
     """A container behind a UNIX socket."""
 
@@ -204,7 +211,7 @@ class UnixPeer:
 class External:
     """A sandbox that another program starts."""
 
-    peer: HybridPeer | CidPeer | UnixPeer
+    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer
 
 
 Launch = MicroVM | External | Bwrap | Podman | SharedBox

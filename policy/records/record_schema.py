@@ -34,6 +34,13 @@ PACKAGE = Pattern(
 NAME = Pattern("1 to 31 of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31)
 """Sandboxes, tags and images; the same rule as ``broker.core.names``."""
 
+LIBVIRT_DOMAIN = Pattern(
+    "a domain's name or UUID as libvirt has it",
+    r"[A-Za-z0-9_.+:@-][A-Za-z0-9_.+:@ -]*",
+    100,
+)
+"""libvirt itself forbids only '/' and line ends in names."""
+
 MIME = Pattern(
     "a type as text/plain or image/*",
     r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
@@ -357,6 +364,12 @@ PEER = Table(
             "cid",
             Whole(3, 0xFFFFFFFE),
             "The machine's vsock context id.",
+        ),
+        Field(
+            "libvirt",
+            LIBVIRT_DOMAIN,
+            "The name or the UUID of a libvirt domain; its hook takes the lease "
+            "('brokerctl launcher install libvirt').",
         ),
         Field(
             "unix",

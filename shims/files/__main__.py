@@ -8,6 +8,7 @@ import sys
 from typing import List, NoReturn
 
 from shims.files.asking import ask_copy, ask_open, give
+from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError
@@ -40,6 +41,8 @@ def edit_file(words: List[str]) -> int:
     send_files([path])
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 1)  # its end is what the receiver waits for
+    # guard: edited files come back into a jail
+    confine()
     with os.fdopen(0, "rb") as back:
         if back.peek(1):
             tell(edited.replace(back, words[1]))
@@ -50,7 +53,10 @@ def edit_file(words: List[str]) -> int:
 
 def store_entries(words: List[str]) -> int:
     """Keep entries from standard input; prints the names as JSON."""
-    names = keep(sys.stdin.buffer, Store(words[0], words[1], int(words[2])))
+    kept = Store(words[0], words[1], int(words[2]))
+    # guard: files are kept from a jail
+    confine()
+    names = keep(sys.stdin.buffer, kept)
     print(json.dumps(names))
     return 0
 

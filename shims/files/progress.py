@@ -7,6 +7,7 @@ import time
 
 from shims.files.connection import tell
 
+BAR_SECONDS = 0.3
 LINE_SECONDS = 2.0  # between lines about progress where there is no terminal
 
 
@@ -16,7 +17,11 @@ class Bar:
     def __init__(self, total: int, verb: str = "") -> None:
         self._total = total
         self._verb = verb
-        self._next = 0.0 if sys.stderr.isatty() else time.monotonic() + LINE_SECONDS
+        self._bar = sys.stderr.isatty()
+        # A transfer that is over at once needs no bar.
+        wait = BAR_SECONDS if self._bar else LINE_SECONDS
+        self._next = time.monotonic() + wait
+        self._shown = False
         self.done = 0
 
     def add(self, size: int) -> None:
@@ -25,17 +30,29 @@ class Bar:
         now = time.monotonic()
         if now < self._next:
             return
-        done, total = self.done >> 20, self._total >> 20
-        if sys.stderr.isatty():
+        if self._bar:
             self._next = now + 0.1
-            part = min(self.done * 30 // max(self._total, 1), 30)
-            sys.stderr.write(f"\r[{'#' * part:<30}] {done} of {total} MiB ")
+            self._draw()
         elif self._verb:
             # Of a program that the broker has started: 'brokerctl logs' shows it.
             self._next = now + LINE_SECONDS
-            tell(f"{self._verb} {done} of {total} MiB")
+            tell(f"{self._verb} {self._sizes()}")
+
+    def _draw(self) -> None:
+        part = min(self.done * 30 // max(self._total, 1), 30)
+        sys.stderr.write(f"\r[{'#' * part:<30}] {self._sizes()} ")
+        sys.stderr.flush()
+        self._shown = True
+
+    def _sizes(self) -> str:
+        shift, unit = (20, "MiB") if self._total >= 10 << 20 else (10, "KiB")
+        # Entries count among the bytes sent, so a little more than the files has.
+        return (
+            f"{min(self.done, self._total) >> shift} of {self._total >> shift} {unit}"
+        )
 
     def end(self) -> None:
         """Go on in the next line."""
-        if sys.stderr.isatty() and self._next:
+        if self._shown:
+            self._draw()
             sys.stderr.write("\n")

@@ -11,15 +11,10 @@ LOCKED_FLAGS = 0x02 | 0x04 | 0x08 | 0x400 | 0x800  # nosuid nodev noexec no(dir)
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 
 
-def seal(top: str) -> None:
-    """In a child: make a directory read-only in a mount namespace of its own.
-
-    Its owner could change the mode of a file that is only to be viewed; this mount
-    cannot be changed from a further namespace either (mount_namespaces(7)).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
+def map_user(libc: ctypes.CDLL, namespaces: int) -> None:
+    """Enter new namespaces, with the same user and group in them.  Raises OSError."""
     uid, gid = os.getuid(), os.getgid()
-    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
+    if libc.unshare(namespaces) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
     for name, text in (
         ("setgroups", "deny"),
@@ -28,6 +23,16 @@ def seal(top: str) -> None:
     ):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
+
+
+def seal(top: str) -> None:
+    """In a child: make a directory read-only in a mount namespace of its own.
+
+    Its owner could change the mode of a file that is only to be viewed; this mount
+    cannot be changed from a further namespace either (mount_namespaces(7)).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    map_user(libc, CLONE_NEWUSER | CLONE_NEWNS)
     place = os.fsencode(top)
     # Flags of the mount below may not be taken off, and are the same bits here.
     flags = MS_BIND | MS_REMOUNT | MS_RDONLY | os.statvfs(top).f_flag & LOCKED_FLAGS

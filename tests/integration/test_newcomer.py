@@ -144,10 +144,13 @@ async def test_a_typo_has_its_line_a_caret_and_the_word_that_was_meant(env) -> N
     ran = await brokerctl("run", "demo", env=env)
     assert ran.code == 1
     assert expected in ran.err
-    assert "mend it, then 'brokerctl policy check'" in ran.err
+    assert "'brokerctl policy check' reports every error" in ran.err
     assert ran.out == "", "words for the person are on standard error"
     checked = await brokerctl("policy", "check", env=env)
     assert (checked.code, checked.out) == (1, expected)
+    listed = await brokerctl("list", env=env)
+    assert "no records yet" not in listed.err
+    assert listed.err.endswith("not usable because of an error: demo\n")
 
 
 # -- the surroundings ----------------------------------------------------------------

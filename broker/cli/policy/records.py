@@ -52,7 +52,7 @@ def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoRetu
     raise RefusedError(
         f"the record '{printable(name, 60)}' has an error, so it denies all",
         where=problem.where,
-        hint="mend it, then 'brokerctl policy check'",
+        hint="correct it; 'brokerctl policy check' reports every error",
     )
 
 

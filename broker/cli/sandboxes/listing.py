@@ -36,13 +36,16 @@ def command(*, as_json: bool) -> None:
     if records:
         rows = [_row(record, running[record.name]) for record in records]
         render.table(("NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"), rows)
-    else:
+    elif not found.broken:
         known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
         render.note("there are no records yet: 'brokerctl new NAME' makes one")
         render.note(
             f"to begin with an example: 'brokerctl new NAME --from {{{known}}}'"
         )
     print_problems(found.problems, stderr=True)
+    if found.broken:
+        names = ", ".join(printable(name, 60) for name in sorted(found.broken))
+        render.note(f"not usable because of an error: {names}")
 
 
 def _as_json(record: Record, running: list[str]) -> dict[str, object]:

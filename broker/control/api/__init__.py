@@ -52,6 +52,8 @@ from broker.control.api.leases import (
     LeaseReleaseRequest,
     LeaseRequest,
     LeaseStatus,
+    MachineEventAnswer,
+    MachineEventRequest,
 )
 from broker.control.api.log import (
     AuditPruneAnswer,
@@ -121,6 +123,8 @@ __all__ = [
     "LimitStatus",
     "LinkOther",
     "LinkStatus",
+    "MachineEventAnswer",
+    "MachineEventRequest",
     "NotFoundError",
     "Nothing",
     "OpenItem",

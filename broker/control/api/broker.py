@@ -28,6 +28,8 @@ from broker.control.api.leases import (
     LeaseListAnswer,
     LeaseReleaseRequest,
     LeaseRequest,
+    MachineEventAnswer,
+    MachineEventRequest,
 )
 from broker.control.api.log import AuditPruneAnswer, AuditPruneRequest
 from broker.control.api.opening import OpenItem, OpenRequest
@@ -119,6 +121,10 @@ class BrokerApi(Protocol):
 
         It ends with the leader, if one is named, and when this is cancelled.
         """
+        ...
+
+    async def machine_event(self, request: MachineEventRequest) -> MachineEventAnswer:
+        """A launcher's hook reports a step of a machine of its own."""
         ...
 
     async def prepare_launch(

@@ -55,6 +55,34 @@ class LeaseListAnswer(ApiAnswer, frozen=True, kw_only=True):
     leases: list[LeaseStatus]
 
 
+class MachineEventRequest(ApiRequest, frozen=True, kw_only=True):
+    """What a launcher's hook reports of a machine of its own.
+
+    ``prepare`` comes before the machine runs and makes its sockets ready;
+    ``started`` gives it its lease (again, after a restart of the launcher);
+    ``release`` is its end.
+    """
+
+    launcher: str
+    """``libvirt``."""
+    event: str
+    name: str
+    uuid: str
+    record: str | None = None
+    """The record that the machine's own description names."""
+    cid: int | None = None
+    vhost_user: str | None = None
+    """The path of the vhost-user-vsock socket that the VMM connects to."""
+    leader: int | None = None
+    """The VMM's pid; with ``started``."""
+
+
+class MachineEventAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """The sandbox that the machine is; None: no record is about it."""
+
+    sandbox: str | None = None
+
+
 class LeaseReleaseRequest(ApiRequest, frozen=True, kw_only=True):
     """End a lease and cut its streams; the machine is left alone."""
 

@@ -68,6 +68,10 @@ __all__ = [
 ]
 
 
+if TYPE_CHECKING:
+    from broker.launch.microvm.network import UserNetwork
+
+
 @dataclass(frozen=True)
 class Tools:
     """The programs of this machine, found by the caller."""

@@ -37,8 +37,13 @@ from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.launch.microvm.accel import DEVICE
 from broker.launch.microvm.qemu_arguments import Accel, VmSpec
 from broker.launch.process import program_filters
-from broker.launch.process.identity import Tracked, spawn_helper
-from broker.launch.process.spawn import run_tool
+from broker.launch.process.identity import (
+    Tracked,
+    identity_of,
+    process_stat,
+    spawn_helper,
+)
+from broker.launch.process.spawn import has_ended, run_tool
 
 _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
@@ -224,7 +229,7 @@ async def _spawn(
         outer = spawn_helper(role, [*words, *rest], pass_fds=fds)
         try:
             info.close_write()
-            inside = outer.enter(await _read_pid(info.read))
+            inside = enter(outer, await _read_pid(info.read))
         except UpstreamError as error:
             with trio.move_on_after(limits.VM_QUIT_SECONDS):
                 await outer.wait()  # its message is complete then
@@ -237,6 +242,32 @@ async def _spawn(
             raise
         os.write(block.write, b"x")
         return inside
+
+
+def enter(outer: Tracked, pid: int) -> Tracked:
+    """Track the process ``pid`` that ``outer``, bubblewrap, has just started.
+
+    ``outer`` then has nothing left to close.  The number is proven: the child of
+    a process that lives and has not reaped it.  Raises UpstreamError otherwise.
+    """
+    pidfd = -1
+    try:
+        pidfd = os.pidfd_open(pid)
+        parent = int(process_stat(pid)[1])
+        identity = identity_of(pid, pidfd)
+    except (OSError, ValueError, IndexError) as error:
+        _close(pidfd)
+        raise UpstreamError(f"{outer.role} ended as it started") from error
+    # guard: the process in a jail is bubblewrap's own child
+    if parent != outer.pid or has_ended(pidfd):
+        _close(pidfd)
+        raise UpstreamError(f"{outer.role}: process {pid} is not bubblewrap's")
+    return outer.into(identity, pidfd)
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
 
 
 class _Pipe:

@@ -215,6 +215,24 @@ async def start_hybrid_vsock(
     Raises SetupError when the tool is missing or cannot be jailed (see
     ``spawn_jailed`` for ``unjailed``), UpstreamError when it does not come up.
     """
+    process = await spawn_backend(tool, directory, cid, unjailed=unjailed)
+    try:
+        conn = await connect_when_ready(directory / BACKEND_SOCKET, process)
+    except BaseException:
+        await process.end(0)
+        process.close()
+        raise
+    return HybridVsock(cid, process, directory / VSOCK_DIRECTORY / UDS_NAME, conn)
+
+
+async def spawn_backend(
+    tool: Path,
+    directory: Path,
+    cid: int,
+    *,
+    unjailed: Callable[[str], None] | None = None,
+) -> Tracked:
+    """Start vhost-device-vsock in its jail; it does not listen yet."""
     # Late: a host loads what builds jails with its first machine.
     from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
 
@@ -228,11 +246,4 @@ async def start_hybrid_vsock(
     env = hybrid_environment()
     preloaded = tuple(Path(value) for value in env.values())
     view = JailView(tool, readable=preloaded, writable=(sockets,))
-    process = await spawn_jailed(HELPER, words, view, env=env, unjailed=unjailed)
-    try:
-        conn = await connect_when_ready(backend, process)
-    except BaseException:
-        await process.end(0)
-        process.close()
-        raise
-    return HybridVsock(cid, process, uds, conn)
+    return await spawn_jailed(HELPER, words, view, env=env, unjailed=unjailed)

@@ -16,11 +16,14 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+_PASS_ON_SECONDS = 1.0
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,23 +46,15 @@ def boot_id() -> str:
         ) from error
 
 
-_PARENT, _START = 1, 19
-"""Fields of ``stat`` behind the command's name, counted from 0 (proc(5))."""
-
-
-def _stat(pid: int) -> list[bytes]:
+def process_stat(pid: int) -> list[bytes]:
+    """Return the fields of ``stat`` behind the command's name (proc(5))."""
     # The command name (field 2) may hold spaces and parentheses.
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
 
 
 def start_time(pid: int) -> int:
     """Return a process's start in clock ticks since boot, proc(5).  Raises OSError."""
-    return int(_stat(pid)[_START])
-
-
-def _close(fd: int) -> None:
-    if fd >= 0:
-        os.close(fd)
+    return int(process_stat(pid)[19])
 
 
 class Tracked:
@@ -84,7 +79,7 @@ class Tracked:
         self._child = child
         self._words = words
         self.jailed = False
-        """Whether ``enter`` made it: its child is bubblewrap."""
+        """Whether ``into`` made it: its child is bubblewrap."""
 
     @property
     def pid(self) -> int:
@@ -106,31 +101,12 @@ class Tracked:
         """Whether it has ended."""
         return self._pidfd < 0 or has_ended(self._pidfd)
 
-    def enter(self, pid: int) -> Tracked:
-        """Track the process ``pid`` that this one, bubblewrap, has just started.
-
-        This object then has nothing left to close.  The number is proven: a
-        child of a process that lives and has not reaped it.
-
-        Raises UpstreamError when it is not that.
-        """
-        pidfd = -1
-        try:
-            pidfd = os.pidfd_open(pid)
-            stat = _stat(pid)
-            inode = os.fstat(pidfd).st_ino
-        except (OSError, ValueError, IndexError) as error:
-            _close(pidfd)
-            raise UpstreamError(f"{self.role} ended as it started") from error
-        # guard: the process in a jail is bubblewrap's own child
-        if int(stat[_PARENT]) != self.pid or has_ended(pidfd):
-            _close(pidfd)
-            raise UpstreamError(f"{self.role}: process {pid} is not bubblewrap's")
-        identity = ProcessIdentity(pid, int(stat[_START]), inode)
+    def into(self, identity: ProcessIdentity, pidfd: int) -> Tracked:
+        """Track the process in a jail instead of bubblewrap; takes over ``pidfd``."""
         inside = Tracked(self.role, identity, pidfd, self._child, self._words)
         inside.jailed = True
-        _close(self._pidfd)
-        self._pidfd, self._child, self._words = -1, None, None
+        self._child = self._words = None
+        self.close()
         return inside
 
     async def wait(self) -> int | None:
@@ -139,6 +115,11 @@ class Tracked:
             await wait_ended(self._pidfd)
         if self._child is None:
             return None
+        if self.jailed:
+            # bubblewrap has only a code to pass on; one that is stopped does not.
+            with trio.move_on_after(_PASS_ON_SECONDS):
+                await self._child.wait()
+            self._child.kill()
         code = await self._child.wait()
         # bubblewrap's code for a program that signal n ended is 128 + n.
         return 128 - code if self.jailed and code > 128 else code
@@ -218,8 +199,7 @@ def spawn_helper(
     try:
         pidfd = os.dup(child.pidfd)
         # It has not been waited for yet, so the pid is surely its own.
-        start = start_time(child.pid)
-        identity = ProcessIdentity(child.pid, start, os.fstat(pidfd).st_ino)
+        identity = identity_of(child.pid, pidfd)
     except BaseException:
         if pidfd >= 0:
             os.close(pidfd)
@@ -227,6 +207,11 @@ def spawn_helper(
         words.close()
         raise
     return Tracked(role, identity, pidfd, child, words)
+
+
+def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
+    """Return the identity of a process that ``pidfd`` holds."""
+    return ProcessIdentity(pid, start_time(pid), os.fstat(pidfd).st_ino)
 
 
 def find(role: str, identity: ProcessIdentity) -> Tracked | None:

@@ -25,6 +25,7 @@ from broker.services import event_log
 from broker.transfer.contents import claimed
 from broker.transfer.entries import Quota
 from broker.transfer.urls import Url, take_url
+from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
@@ -35,6 +36,7 @@ _PERSON = "@adminvm"
 _NAME = "desktop"
 """The directory below ~/Incoming where the person's files arrive."""
 _LARGEST = 1 << 50
+_PROGRESS_SECONDS, _COPYING = 1.0, "copy the files"
 EDIT_BYTES = 1 << 30
 """The most that comes back into a file of the person's, whatever its size was."""
 _ALL = Quota(_LARGEST, _LARGEST, 1_000_000)
@@ -82,8 +84,7 @@ class PersonOpens:
         target, where = self._target(wanted, request.sandbox)
 
         async def wait(what: str) -> None:
-            step = api.Progress(step=what, state="begun")
-            await emit(api.OpenItem(progress=step))
+            await emit(_begun(what))
 
         number, began = next(self._numbers), trio.current_time()
         await self._log.require(
@@ -100,7 +101,7 @@ class PersonOpens:
         )
         reason = "cut"
         try:
-            done = await self._do(wanted, target, wait, number)
+            done = await self._do(wanted, target, wait, emit, number=number)
             reason = ""
         except VitrailError as error:
             reason = str(error)
@@ -151,7 +152,13 @@ class PersonOpens:
         return _chosen(answer), answer.where
 
     async def _do(
-        self, wanted: _Wanted, target: str, wait: Wait, number: int
+        self,
+        wanted: _Wanted,
+        target: str,
+        wait: Wait,
+        emit: api.Emit[api.OpenItem],
+        *,
+        number: int,
     ) -> api.OpenItem:
         if wanted.url is not None:
             sandbox = await self._targets.open_url(target, wanted.url, wait)
@@ -165,8 +172,9 @@ class PersonOpens:
         ):
             delivery.size = wanted.size or 0
             async with self._targets.receiving_in(target, delivery, wait) as receiver:
+                await emit(_begun(_COPYING))
                 async with self._own.sending(wanted.paths, write):
-                    await delivery.done.wait()
+                    await _followed(delivery, emit)
                 if delivery.reason:
                     raise RefusedError(delivery.reason)
                 return api.OpenItem(sandbox=receiver.sandbox)
@@ -211,6 +219,25 @@ class PersonOpens:
                         )
                     )
                 return api.OpenItem(sandbox=receiver.sandbox, detail=result.text)
+
+
+def _begun(step: str) -> api.OpenItem:
+    return api.OpenItem(progress=api.Progress(step=step, state="begun"))
+
+
+async def _followed(delivery: Delivery, emit: api.Emit[api.OpenItem]) -> None:
+    """Wait until all of it has arrived, and report every second how much has."""
+    while True:
+        with trio.move_on_after(_PROGRESS_SECONDS):
+            await delivery.done.wait()
+            return
+        sizes = [
+            delivery.moved >> 20,
+            *([delivery.size >> 20] if delivery.size else []),
+        ]
+        detail = f"{' of '.join(map(str, sizes))} MiB"
+        step = api.Progress(step=_COPYING, state="begun", detail=detail)
+        await emit(api.OpenItem(progress=step))
 
 
 def _chosen(answer: PolicyAnswer) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import pytest
 
+from shims.files import progress
 from shims.files.openers import kind_of, opener
 from shims.files.protocol import TransferError
 
@@ -74,3 +76,40 @@ def test_then_the_records_own_program_unless_it_would_run_the_file(bare):
 def test_types_come_from_the_content_first(tmp_path, name, head, kind):
     (tmp_path / name).write_bytes(head)
     assert kind_of(str(tmp_path / name)) == kind
+
+
+@pytest.mark.parametrize(
+    ("total", "sizes", "last"),
+    [
+        (
+            40 << 20,
+            [10 << 20, 30 << 20],
+            "[##############################] 40 of 40 MiB",
+        ),
+        (2048, [1024, 1100], "[##############################] 2 of 2 KiB"),
+    ],
+)
+def test_the_bar_of_a_terminal_ends_full(monkeypatch, total, sizes, last):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", screen := Terminal())
+    bar = progress.Bar(total)
+    bar._next = 0.0
+    for size in sizes:
+        bar.add(size)
+    bar.end()
+    assert screen.getvalue().split("\r")[-1].strip() == last
+
+
+def test_a_transfer_that_is_over_at_once_has_no_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", screen := Terminal())
+    bar = progress.Bar(3)
+    bar.add(3)
+    bar.end()
+    assert screen.getvalue() == ""

@@ -70,6 +70,8 @@ GUARDS = (
     Guard("files are pasted once", "", "tests/broker/clipboard/test_broker.py", "carried_once"),
     Guard("what is listed as a file", "return line.startswith('file:///')", "tests/broker/clipboard/test_broker.py", "left_out"),
     Guard("a token of a gift is used once", "gift = self._gifts.get(untrusted_token)", "tests/broker/viewer/opening/test_exchanges.py", "gift"),
+    Guard("files are kept from a jail", "", "tests/attack/test_transfer_jail.py", "store"),
+    Guard("edited files come back into a jail", "", "tests/attack/test_transfer_jail.py", "edit"),
     Guard("only a rule brings a file back", "if False:", "tests/integration/test_opening.py", "nothing_comes_back"),
     Guard("size of what comes back", "if False:", "tests/attack/test_transfer_edit.py", "large"),
     Guard("a token of a return is used once", "way = self._returns.get(untrusted_token)", "tests/attack/test_transfer_edit.py", "twice"),

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.launch.microvm.vmm_jail import enter
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.identity import find, spawn_helper
 from broker.launch.process.spawn import spawn
@@ -110,7 +111,7 @@ async def test_a_jail_reports_its_own_child_or_nothing():
     try:
         for pid in (os.getpid(), 1, outer.pid):
             with pytest.raises(UpstreamError, match="not bubblewrap's"):
-                outer.enter(pid)
+                enter(outer, pid)
     finally:
         await outer.end(0)
         outer.close()

@@ -1,0 +1,45 @@
+"""The part of ``brokerctl doctor`` about containers and boxes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from broker.cli.policy.finding import Context, Finding, ok, warn
+from broker.peers.credentials import pid_namespaces_of_self
+from policy.records.loader import load_records, search_path
+from policy.records.model import Bwrap, Podman, Record, SharedBox
+
+
+async def check_launchers(context: Context) -> Sequence[Finding]:
+    """Check what the records of boxes and containers need, and name labels."""
+    folders = search_path(context.paths.runtime, context.paths.config)
+    records = list(load_records(folders).records.values())
+    found = [*_missing(context, records), *_labels(records)]
+    return found or [ok("launchers", "records of boxes and containers can be started")]
+
+
+def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
+    kinds = {type(record.host.launch) for record in records}
+    found = []
+    if kinds & {Bwrap, Podman} and not pid_namespaces_of_self():
+        text = "this kernel cannot identify a container's pid namespace"
+        found.append(warn("launchers", text, "boot Linux 6.11 or later"))
+    for kind, program, package in (
+        (Bwrap, "bwrap", "bubblewrap"),
+        (Podman, "podman", "podman"),
+    ):
+        path = context.environ.get("PATH")
+        if kind in kinds and shutil.which(program, path=path) is None:
+            text = f"records need {program}, which is not installed"
+            found.append(warn("launchers", text, f"apt install {package}"))
+    return found
+
+
+def _labels(records: Sequence[Record]) -> list[Finding]:
+    names = [r.name for r in records if isinstance(r.host.launch, SharedBox)]
+    if not names:
+        return []
+    text = f"{', '.join(sorted(names))}: a label, not a boundary: programs in these "
+    text += "boxes can reach your files and sockets"
+    return [warn("launchers", text, "docs/launchers/boxes.md")]

@@ -1,0 +1,147 @@
+"""``brokerctl launcher`` for libvirt: its hook, and the vsock of its domains."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.launch.libvirt.domain import DomainError, VsockWay, with_vsock
+from broker.launch.libvirt.hook import FOLDER, SETTINGS, hook_program, install_hook
+from broker.launch.process.spawn import run_tool
+from policy.records.model import External, LibvirtPeer
+
+_VHOST_VSOCK = Path("/dev/vhost-vsock")
+
+
+def install_libvirt(uid: int | None, *, as_json: bool) -> None:
+    """Write the hook; ``uid``: whose broker the system's libvirtd reports to.
+
+    Raises SetupError.
+    """
+    if uid is None:
+        uid = int(os.environ.get("SUDO_UID", "0")) or None
+    try:
+        written = install_hook(uid)
+    except OSError as error:
+        raise SetupError(
+            f"the hook cannot be installed: {error.strerror}",
+            where=str(error.filename or ""),
+            hint="'sudo brokerctl launcher install libvirt'",
+        ) from error
+    if as_json:
+        render.json_line({"written": [str(path) for path in written]})
+        return
+    for path in written:
+        render.note(f"wrote {path}")
+    if uid is None:
+        render.note("qemu:///system reports to no broker: add --uid NUMBER for that")
+    render.note(
+        "next: 'sudo systemctl restart libvirtd' (or virtqemud); a session's libvirtd "
+        "ends by itself when it has been idle"
+    )
+
+
+def remove_libvirt() -> None:
+    """Remove the hook.  Raises SetupError."""
+    for path in (hook_program(FOLDER), SETTINGS):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SetupError(
+                f"{path}: {error.strerror}",
+                hint="'sudo brokerctl launcher remove libvirt'",
+            ) from error
+        render.note(f"removed {path}")
+
+
+@click.command()
+@click.argument("domain")
+@click.option(
+    "--connect",
+    default="qemu:///session",
+    show_default=True,
+    help="libvirt's URI, as virsh -c takes it.",
+)
+@click.option("--yes", is_flag=True, help="Define it without asking.")
+@click.option("--dry-run", is_flag=True, help="Only show the change.")
+def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
+    """Give the libvirt DOMAIN a vsock, by which its guest reaches the broker.
+
+    Shows the change of its XML and asks before 'virsh define'.  It takes effect
+    when the domain starts next.
+
+    Exit code: 0 (also when there is nothing to change), 1 refused.
+    """
+    if shutil.which("virsh") is None:
+        raise SetupError(
+            "virsh is not installed", hint="'sudo apt install libvirt-clients'"
+        )
+    old = _virsh(connect, "dumpxml", "--inactive", "--", domain)
+    try:
+        new = with_vsock(old, _way(domain, old))
+    except DomainError as error:
+        raise RefusedError(f"domain '{printable(domain, 60)}': {error}") from error
+    if new is None:
+        render.note(f"{printable(domain, 60)} has a vsock already")
+        return
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), "now", "then", lineterm=""
+    )
+    for line in lines:
+        sys.stdout.write(f"{printable(line, 400)}\n")
+    if dry_run or not (yes or click.confirm("define it so?", default=False)):
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".xml", encoding="utf-8") as file:
+        file.write(new)
+        file.flush()
+        _virsh(connect, "define", file.name)
+    render.note(f"{printable(domain, 60)} is defined; it has its vsock when it starts")
+
+
+def _way(domain: str, xml: str) -> VsockWay:
+    if _VHOST_VSOCK.exists():
+        return VsockWay(None)
+    record = _record_of(domain, xml)
+    runtime = offline_paths().runtime
+    return VsockWay(runtime / "libvirt" / record / "vsock" / "vhost.sock")
+
+
+def _record_of(domain: str, xml: str) -> str:
+    """The record about the domain: the vsock helper's socket is below its name."""
+    for record in read_records(offline_paths()).records.values():
+        launch = record.host.launch
+        if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
+            name = launch.peer.domain
+            if name == domain or f"<uuid>{name}</uuid>" in xml:
+                return record.name
+    raise RefusedError(
+        f"no record is about the domain '{printable(domain, 60)}'",
+        hint=f'write one with [launch] kind = "external" and [peer] libvirt = "{domain}"',
+    )
+
+
+def _virsh(connect: str, *words: str) -> str:
+    async def ask() -> bytes:
+        argv = ["virsh", "--quiet", "--connect", connect, *words]
+        return await run_tool(
+            argv, env=dict(os.environ), deadline=60, output_limit=32 << 20
+        )
+
+    try:
+        return trio.run(ask).decode("utf-8", "replace")
+    except UpstreamError as error:
+        raise RefusedError(error.message) from error

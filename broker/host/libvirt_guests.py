@@ -1,0 +1,426 @@
+"""Domains of libvirt as machines that a host can lease.
+
+libvirt's hook reports three steps (``MachineEventRequest``); this broker never
+calls libvirt.  The record whose ``peer.libvirt`` is the domain's name or UUID
+says which sandbox it is, and nothing that the hook reports can choose another.
+
+    prepare   the record is found; for a vhost-user vsock, vhost-device-vsock is
+              started in its jail and waits for QEMU.  No socket of a service
+              exists yet, so a guest that connects early is refused.
+    started   QEMU runs: its pidfd is opened, its command line has to name the
+              domain's UUID, and the lease begins.  The same again after
+              libvirtd was restarted changes nothing.
+    release   what ``prepare`` made for a start that failed is removed.  A lease
+              ends with QEMU's pidfd, whatever libvirt reports.
+
+vhost-device-vsock would serve the next QEMU under the same path and CID, so it
+ends with the lease.  ``state.json`` lets a later broker take a domain over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+from typing_extensions import override
+
+from broker.control import api
+from broker.core import limits
+from broker.core.errors import (
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.names import SandboxName, ServiceName, take_sandbox_name
+from broker.core.paths import Paths
+from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
+from broker.host.machine import ConnectionKind, MachineFacts
+from broker.host.role import HostRole
+from broker.launch.microvm.vsock_backend import (
+    BACKEND_SOCKET,
+    UDS_NAME,
+    VSOCK_DIRECTORY,
+    draw_cid,
+    spawn_backend,
+)
+from broker.launch.process.identity import (
+    ProcessIdentity,
+    Tracked,
+    boot_id,
+    find,
+    identity_of,
+)
+from broker.peers import credentials
+from broker.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
+from policy.records.loader import RecordSet
+from policy.records.model import External, LibvirtPeer, Record
+
+_HELPER = "vhost-device-vsock"
+_STATE = "state.json"
+_LOOK_SECONDS = 0.01
+_EVENTS = frozenset({"prepare", "started", "release"})
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a later broker needs of a domain that has its lease."""
+
+    boot: str
+    record: str
+    leader: ProcessIdentity
+    backend: ProcessIdentity | None
+    cid: int | None
+
+
+@dataclass
+class _Expected:
+    """A domain that was prepared and has not started."""
+
+    uuid: str
+    backend: Tracked | None
+
+
+class LibvirtMachine(ForeignMachine):
+    """A domain that runs; QEMU is its leader, libvirt's to end."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        held: HeldMachine,
+        leader: int,
+        *,
+        directory: Path,
+        backend: Tracked | None,
+    ) -> None:
+        super().__init__(claim, held, leader)
+        self._directory = directory
+        self._backend = backend
+
+    @property
+    @override
+    def facts(self) -> MachineFacts:
+        """QEMU's pid, and the vsock helper of ours."""
+        facts = super().facts
+        if self._backend is None:
+            return facts
+        helper = ((_HELPER, self._backend.pid),)
+        return MachineFacts(pid=facts.pid, cid=facts.cid, processes=helper)
+
+    @override
+    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+        """Listen where vhost-device-vsock connects, or nowhere for a CID."""
+        if isinstance(self.claim, HybridClaim):
+            return await hybrid_doors(Path(self.claim.base))
+        return {}
+
+    @override
+    async def wait(self) -> str:
+        """Wait for QEMU's end, or for that of its vsock."""
+        if self._backend is None:
+            return await super().wait()
+        reasons: list[str] = []
+        async with trio.open_nursery() as nursery:
+
+            async def vmm() -> None:
+                reasons.append(await ForeignMachine.wait(self))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(vmm)
+            await self._backend.wait()
+            reasons.append(f"{_HELPER} has ended")
+            nursery.cancel_scope.cancel()
+        return reasons[0]
+
+    @override
+    async def close(self) -> None:
+        """End the vsock helper, so that no other QEMU gets it; QEMU is left alone."""
+        await super().close()
+        if self._backend is not None:
+            await self._backend.end(0)
+            self._backend.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class LibvirtGuests:
+    """Leases domains as libvirt's hook reports them."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        host: HostRole,
+        records: Callable[[], RecordSet],
+        listen_vsock: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._paths = paths
+        self._host = host
+        self._records = records
+        self._listen_vsock = listen_vsock
+        self._expected: dict[str, _Expected] = {}
+        self._one_at_a_time = trio.Lock()
+
+    async def event(self, request: api.MachineEventRequest) -> api.MachineEventAnswer:
+        """Take a step.  Raises RefusedError, SetupError or UpstreamError."""
+        if request.launcher != "libvirt" or request.event not in _EVENTS:
+            raise RefusedError(
+                f"no launcher '{printable(request.launcher, 40)}' with a step "
+                f"'{printable(request.event, 40)}' is known",
+                hint="hook and broker may be of different versions: "
+                "'brokerctl launcher install libvirt'",
+            )
+        record = self._match(request)
+        if record is None:
+            return api.MachineEventAnswer()
+        async with self._one_at_a_time:
+            if request.event == "prepare":
+                await self._prepare(record, request)
+            elif request.event == "started":
+                await self._started(record, request)
+            else:
+                await self._drop(record.name)
+        return api.MachineEventAnswer(sandbox=record.name)
+
+    def _match(self, request: api.MachineEventRequest) -> Record | None:
+        """The record of a domain; its own description may only agree with it."""
+        names = {request.name, request.uuid}
+        found = [r for r in self._records().records.values() if _domain(r) in names]
+        if len(found) > 1:
+            listed = ", ".join(record.name for record in found)
+            raise RefusedError(
+                f"several records are about domain '{request.name}': {listed}",
+                hint="leave peer.libvirt in one of them",
+            )
+        # guard: a domain's description chooses no sandbox
+        if request.record is not None and [r.name for r in found] != [request.record]:
+            name = take_sandbox_name(request.record)
+            raise RefusedError(
+                f"domain '{request.name}' names the sandbox '{name}', whose record does "
+                "not name this domain",
+                hint=f"write [peer] libvirt = \"{request.name}\" into the record '{name}'",
+            )
+        return found[0] if found else None
+
+    # -- steps -----------------------------------------------------------------
+
+    async def _prepare(self, record: Record, request: api.MachineEventRequest) -> None:
+        # guard: one domain at a time is a sandbox
+        if any(t.lease.sandbox == record.name for t in self._host.active_leases()):
+            raise RefusedError(
+                f"'{record.name}' runs already, so this domain gets no lease",
+                hint="a record is one domain; end the other one first",
+            )
+        await self._drop(record.name)
+        backend = None
+        if request.vhost_user is not None:
+            backend = await self._start_backend(record, Path(request.vhost_user))
+        self._expected[record.name] = _Expected(request.uuid, backend)
+
+    async def _start_backend(self, record: Record, wanted: Path) -> Tracked:
+        # Late: most hosts have the kernel's vsock.
+        from broker.launch.microvm.hosttools import find_vhost_device_vsock
+
+        directory = self._directory(record.name)
+        path = directory / BACKEND_SOCKET
+        if wanted != path:
+            raise RefusedError(
+                f"the domain's vsock is at {wanted}, and not at {path}",
+                hint="'brokerctl launcher prepare DOMAIN' writes the right one",
+            )
+        tool = find_vhost_device_vsock(self._paths)
+        if tool is None:
+            raise SetupError(
+                f"{_HELPER} is not installed",
+                hint="'brokerctl image build' fetches it, or load the kernel's own: "
+                "'sudo modprobe vhost_vsock'",
+            )
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        backend = await spawn_backend(tool, directory, draw_cid())
+        try:
+            await _wait_listening(path, backend)
+        except BaseException:
+            await backend.end(0)
+            backend.close()
+            raise
+        return backend
+
+    async def _started(self, record: Record, request: api.MachineEventRequest) -> None:
+        if request.leader is None:
+            raise RefusedError("a domain that has started has a process")
+        for held in self._host.active_leases():
+            if held.lease.sandbox == record.name:
+                if held.machine.facts.pid == request.leader:
+                    return  # libvirtd was restarted under it
+                raise RefusedError(f"'{record.name}' is another domain's")
+        expected = self._expected.pop(record.name, None)
+        backend = expected.backend if expected is not None else None
+        try:
+            held_machine = HeldMachine(
+                [request.leader, *([backend.pid] if backend else [])]
+            )
+            try:
+                machine = await self._machine(record, request, held_machine, backend)
+                pidfd = held_machine.pidfd(request.leader)
+                leader = identity_of(request.leader, pidfd)
+            except BaseException:
+                held_machine.close()
+                raise
+        except BaseException:
+            await self._end(record.name, backend)
+            raise
+        # It owns the backend and the directory from here on.
+        await self._host.admit(
+            SandboxName(record.name), SandboxName(record.name), machine
+        )
+        try:
+            self._write(record, leader, backend, request.cid)
+        except OSError as error:
+            raise UpstreamError(
+                f"'{record.name}' has its lease, and a later broker will not know: {error}"
+            ) from error
+
+    async def _machine(
+        self,
+        record: Record,
+        request: api.MachineEventRequest,
+        held: HeldMachine,
+        backend: Tracked | None,
+    ) -> LibvirtMachine:
+        assert request.leader is not None
+        _require_uuid(request.leader, request.uuid)
+        directory = self._directory(record.name)
+        claim: Claim
+        if backend is not None:
+            base = directory / VSOCK_DIRECTORY / UDS_NAME
+            connectors = (c for c in held.connectors() if c.pid == backend.pid)
+            claim = HybridClaim(str(base), frozenset(connectors))
+        elif request.cid is not None:
+            await self._listen_vsock()
+            namespace = credentials.network_namespace()
+            claim = VsockClaim(namespace, take_cid(request.cid), request.leader)
+        else:
+            raise RefusedError(
+                f"domain '{request.name}' has no vsock, so its guest cannot connect",
+                hint=f"'brokerctl launcher prepare {request.name}' adds one",
+            )
+        return LibvirtMachine(
+            claim, held, request.leader, directory=directory, backend=backend
+        )
+
+    async def _drop(self, name: str) -> None:
+        expected = self._expected.pop(name, None)
+        if expected is not None:
+            await self._end(name, expected.backend)
+
+    async def _end(self, name: str, backend: Tracked | None) -> None:
+        if backend is not None:
+            await backend.end(0)
+            backend.close()
+            shutil.rmtree(self._directory(name), ignore_errors=True)
+
+    # -- a later broker ----------------------------------------------------------
+
+    def _directory(self, name: str) -> Path:
+        return self._paths.runtime / "libvirt" / name
+
+    def _write(
+        self,
+        record: Record,
+        leader: ProcessIdentity,
+        backend: Tracked | None,
+        cid: int | None,
+    ) -> None:
+        directory = self._directory(record.name)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        helper = None if backend is None else backend.identity
+        state = _State(boot_id(), record.name, leader, helper, cid)
+        (directory / _STATE).write_bytes(msgspec.json.encode(state))
+
+    async def adopt(self) -> list[str]:
+        """Lease domains again that outlived an earlier broker; returns warnings."""
+        warnings: list[str] = []
+        for directory in sorted((self._paths.runtime / "libvirt").glob("*/")):
+            try:
+                await self._adopt(directory)
+            except (VitrailError, OSError, ValueError) as error:
+                warnings.append(f"{directory.name} was not leased again: {error}")
+                shutil.rmtree(directory, ignore_errors=True)
+        return warnings
+
+    async def _adopt(self, directory: Path) -> None:
+        data = (directory / _STATE).read_bytes()[: limits.VM_STATE_BYTES]
+        state = msgspec.json.decode(data, type=_State)
+        record = self._records().records.get(state.record)
+        helper = None if state.backend is None else find(_HELPER, state.backend)
+        leader = find("QEMU", state.leader) if state.boot == boot_id() else None
+        if record is None or _domain(record) is None or leader is None:
+            await self._end(directory.name, helper)
+            raise RefusedError("its domain or its record is gone")
+        leader.close()
+        pid = state.leader.pid
+        held = HeldMachine([pid, *([helper.pid] if helper else [])])
+        claim: Claim
+        if helper is not None:
+            base = directory / VSOCK_DIRECTORY / UDS_NAME
+            connectors = (c for c in held.connectors() if c.pid == helper.pid)
+            claim = HybridClaim(str(base), frozenset(connectors))
+        else:
+            await self._listen_vsock()
+            claim = VsockClaim(
+                credentials.network_namespace(), take_cid(state.cid or 0), pid
+            )
+        machine = LibvirtMachine(claim, held, pid, directory=directory, backend=helper)
+        name = SandboxName(record.name)
+        await self._host.admit(name, name, machine)
+
+
+def _domain(record: Record) -> str | None:
+    launch = record.host.launch
+    if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
+        return launch.peer.domain
+    return None
+
+
+def _require_uuid(pid: int, uuid: str) -> None:
+    """Refuse a process that is not the QEMU of this domain.
+
+    The caller holds its pidfd.  libvirt's pid file may be an old one.
+    """
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    # guard: QEMU's own command line names the domain
+    if not any(
+        word == b"-uuid" and following == uuid.encode()
+        for word, following in itertools.pairwise(words)
+    ):
+        raise RefusedError(f"process {pid} is not the QEMU of domain {uuid}")
+
+
+async def _wait_listening(path: Path, process: Tracked) -> None:
+    """Wait until ``process`` listens on ``path``, without connecting to it.
+
+    Its first connection is QEMU's.  Raises UpstreamError when it does not come up.
+    """
+    with trio.move_on_after(limits.VM_READY_SECONDS):
+        while not process.ended:
+            if _listens(path, process.pid):
+                return
+            await trio.sleep(_LOOK_SECONDS)
+    how = "ended" if process.ended else f"was silent for {limits.VM_READY_SECONDS:g} s"
+    raise UpstreamError(f"{process.role} {how} before it was ready: {process.words}")
+
+
+def _listens(path: Path, pid: int) -> bool:
+    # proc(5), /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path;
+    # flag 0x10000 (__SO_ACCEPTCON): it listens.
+    # The table is that of its network namespace, which is the jail's own.
+    with Path(f"/proc/{pid}/net/unix").open() as table:
+        rows = (line.split(maxsplit=7) for line in table)
+        return any(
+            len(row) == 8 and row[7].rstrip("\n") == str(path) and row[3] == "00010000"
+            for row in rows
+        )

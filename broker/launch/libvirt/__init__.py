@@ -1,0 +1,1 @@
+"""libvirt: its hook of ours, and the vsock of its domains."""

@@ -1,0 +1,92 @@
+"""A libvirt domain's XML with a vsock in it: pure, text in and text out.
+
+Source: https://libvirt.org/formatdomain.html (vsock, memoryBacking) and
+https://libvirt.org/kbase/qemu-passthrough-security.html (qemu:commandline).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+from xml.parsers import expat
+
+_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+_MEMORY = ("<source type='memfd'/>", "<access mode='shared'/>")
+
+
+class DomainError(Exception):
+    """The XML cannot be given a vsock; the text says why."""
+
+
+@dataclass(frozen=True)
+class VsockWay:
+    """By which vsock: the kernel's, or a helper's socket."""
+
+    vhost_user: Path | None
+    """None: the kernel's, with a CID that libvirt chooses."""
+
+
+def with_vsock(xml: str, way: VsockWay) -> str | None:
+    """Return the XML with a vsock, None where it has this one already.
+
+    Raises DomainError.
+    """
+    _refuse_doctype(xml)
+    ET.register_namespace("qemu", _QEMU)
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 -- no document type, see above
+    except ET.ParseError as error:
+        raise DomainError(f"its XML cannot be read: {error}") from error
+    devices = root.find("devices")
+    if root.tag != "domain" or devices is None:
+        raise DomainError("that is no domain with devices")
+    if way.vhost_user is None:
+        if devices.find("vsock") is not None:
+            return None
+        vsock = ET.SubElement(devices, "vsock", {"model": "virtio"})
+        ET.SubElement(vsock, "cid", {"auto": "yes"})
+    elif f"path={way.vhost_user}" in xml:
+        return None
+    else:
+        _share_memory(root)
+        _add_arguments(root, way.vhost_user)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _refuse_doctype(xml: str) -> None:
+    def refuse(*_: object) -> None:
+        raise DomainError("its XML has a document type")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(xml.encode(), True)  # noqa: FBT003 -- positional in expat
+    except expat.ExpatError as error:
+        raise DomainError(f"its XML cannot be read: {error}") from error
+
+
+def _share_memory(root: ET.Element) -> None:
+    """vhost-user needs the guest's memory as a file that can be shared."""
+    backing = root.find("memoryBacking")
+    if backing is None:
+        backing = ET.SubElement(root, "memoryBacking")
+    for text in _MEMORY:
+        wanted = ET.fromstring(text)  # noqa: S314 -- a constant
+        for present in backing.findall(wanted.tag):
+            backing.remove(present)
+        backing.append(wanted)
+
+
+def _add_arguments(root: ET.Element, socket: Path) -> None:
+    if set(str(socket)) & set(",\n"):
+        raise DomainError(f"QEMU cannot be told the path {socket}")
+    line = root.find(f"{{{_QEMU}}}commandline")
+    if line is None:
+        line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
+    for word in (
+        *("-chardev", f"socket,id=vitrail-vsock,path={socket}"),
+        *("-device", "vhost-user-vsock-pci,chardev=vitrail-vsock,bus=pcie.0,addr=0x1e"),
+    ):
+        ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": word})

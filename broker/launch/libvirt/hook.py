@@ -1,0 +1,42 @@
+"""Where libvirt's qemu hook goes.
+
+``/etc/libvirt/hooks/qemu.d`` (since libvirt 6.5.0), for the system's libvirtd and
+for those of sessions: libvirt 9.0's session daemon looks there and nowhere else
+(seen with strace; https://libvirt.org/hooks.html).
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+_PROGRAM = "vitrail"
+FOLDER = Path("/etc/libvirt/hooks")
+SETTINGS = Path("/etc/vitrail/libvirt-hook.json")
+
+
+def hook_program(folder: Path) -> Path:
+    """Our hook in a directory of hooks."""
+    return folder / "qemu.d" / _PROGRAM
+
+
+def install_hook(
+    uid: int | None, folder: Path = FOLDER, settings: Path = SETTINGS
+) -> list[Path]:
+    """Write the hook, and for whose broker the system's libvirtd reports.
+
+    Returns the files.  Raises OSError.
+    """
+    path = hook_program(folder)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    source = resources.files("shims") / "vitrail_libvirt_hook.py"
+    fresh = path.with_name(f".{_PROGRAM}.new")
+    fresh.write_bytes(source.read_bytes())
+    fresh.chmod(0o755)
+    fresh.replace(path)
+    if uid is None:
+        return [path]
+    settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    settings.write_text(json.dumps({"uid": uid}) + "\n")
+    return [path, settings]

@@ -1,0 +1,276 @@
+#!/usr/bin/python3
+"""libvirt's qemu hook: reports a domain's steps to Vitrail's broker.
+
+libvirt runs it as ``hooks/qemu.d/vitrail NAME STEP SUBSTEP EXTRA`` with the
+domain's XML on standard input (https://libvirt.org/hooks.html).  It never calls
+libvirt back, which would wait for itself.
+
+A domain that no record of Vitrail's is about is none of its business.  One that
+names a sandbox in its metadata,
+
+    <vitrail:sandbox xmlns:vitrail="https://vitrail.io/libvirt/1"
+                     name="work" required="yes"/>
+
+and says ``required="yes"`` does not start without the broker; any other starts
+whatever happens here, and then has no lease: nothing of it reaches the desktop.
+
+Whose broker: the user's who runs libvirtd, or, for the system's libvirtd, the one
+in ``/etc/vitrail/libvirt-hook.json`` ({"uid": 1000}).
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from xml.parsers import expat
+
+NAMESPACE = "https://vitrail.io/libvirt/1"
+SETTINGS = "/etc/vitrail/libvirt-hook.json"
+METHOD = "io.vitrail.Broker.MachineEvent"
+STEPS = {
+    ("prepare", "begin"): "prepare",
+    ("started", "begin"): "started",
+    ("reconnect", "begin"): "started",
+    ("release", "end"): "release",
+}
+DEADLINE = {"prepare": 15.0, "started": 15.0, "release": 5.0}
+XML_BYTES = 32 << 20
+XML_DEPTH = 64
+TEXT_CHARS = 512
+ARGUMENTS = 1000
+ANSWER_BYTES = 1 << 20
+
+
+class HookError(Exception):
+    """Why the domain gets no lease; for libvirt's log and the person."""
+
+
+class Domain:
+    """What the XML says that matters here; every value is still to be judged."""
+
+    def __init__(self) -> None:
+        self.uuid = ""
+        self.cid: int | None = None
+        self.vhost_user: str | None = None
+        self.record: str | None = None
+        self.required = False
+
+
+def read_domain(data: bytes) -> Domain:
+    """Return the domain of an XML document.  Raises HookError."""
+    domain = Domain()
+    reader = _Reader(domain)
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartDoctypeDeclHandler = reader.refuse
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    try:
+        parser.Parse(data, True)  # noqa: FBT003 -- positional in expat
+    except expat.ExpatError as error:
+        raise HookError(f"the domain's XML cannot be read: {error}") from error
+    domain.vhost_user = reader.vhost_user()
+    return domain
+
+
+class _Reader:
+    """Collects a few values and forgets the rest: metadata may be any size."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.path: list[str] = []
+        self.words: list[str] = []
+        self.collected = ""
+
+    def refuse(self, *_: object) -> None:
+        raise HookError("the domain's XML has a document type")
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        if len(self.path) >= XML_DEPTH:
+            raise HookError("the domain's XML is nested too deeply")
+        self.path.append(name)
+        self.collected = ""
+        where = "/".join(self.path)
+        if where == "domain/devices/vsock/cid":
+            self.domain.cid = _number(attributes.get("address"))
+        elif where == f"domain/metadata/{NAMESPACE} sandbox":
+            self.domain.record = attributes.get("name", "")[:TEXT_CHARS]
+            self.domain.required = attributes.get("required") == "yes"
+        elif self._is_argument() and len(self.words) < ARGUMENTS:
+            self.words.append(attributes.get("value", "")[:4096])
+
+    def _is_argument(self) -> bool:
+        """<qemu:commandline><qemu:arg value='…'/>: QEMU's own words."""
+        return [name.rpartition(" ")[2] for name in self.path[1:]] == [
+            "commandline",
+            "arg",
+        ]
+
+    def end(self, _name: str) -> None:
+        if self.path == ["domain", "uuid"]:
+            self.domain.uuid = self.collected.strip()
+        self.path.pop()
+        self.collected = ""
+
+    def text(self, data: str) -> None:
+        if self.path == ["domain", "uuid"] and len(self.collected) < TEXT_CHARS:
+            self.collected += data[:TEXT_CHARS]
+
+    def vhost_user(self) -> str | None:
+        """The socket of the character device that a vhost-user-vsock device has."""
+        names: set[str] = set()
+        for word in self.words:
+            if word.startswith("vhost-user-vsock"):
+                names |= {o[8:] for o in word.split(",") if o.startswith("chardev=")}
+        for word in self.words:
+            options = word.split(",")
+            if options[0] != "socket":
+                continue
+            found = dict(o.partition("=")[::2] for o in options[1:])
+            if found.get("id") in names and found.get("path"):
+                return found["path"]
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text or "")
+    except ValueError:
+        return None
+
+
+def runtime_directory(uid: int) -> str:
+    """Where the user's sockets are; libvirt clears the environment of its hooks."""
+    if uid != os.getuid():
+        return f"/run/user/{uid}"
+    if os.environ.get("XDG_RUNTIME_DIR"):
+        return os.environ["XDG_RUNTIME_DIR"]
+    try:
+        with open(f"/proc/{os.getppid()}/environ", "rb") as file:
+            words = file.read(1 << 20).split(b"\0")
+    except OSError:
+        words = []
+    for word in words:
+        name, _, value = word.partition(b"=")
+        if name == b"XDG_RUNTIME_DIR" and value.startswith(b"/"):
+            return os.fsdecode(value)
+    return f"/run/user/{uid}"
+
+
+def owner() -> int:
+    """The uid of the person whose broker it is.  Raises HookError."""
+    if os.getuid() != 0:
+        return os.getuid()
+    try:
+        with open(SETTINGS, encoding="utf-8") as file:
+            uid = json.loads(file.read(4096))["uid"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HookError(f"{SETTINGS}: {error}") from error
+    if not isinstance(uid, int) or uid <= 0:
+        raise HookError(f"{SETTINGS}: 'uid' is the number of a user")
+    return uid
+
+
+def pid_of(name: str) -> int:
+    """QEMU's pid, from the file that libvirt has written.  Raises HookError."""
+    if not name or "/" in name or "\0" in name or name in {".", ".."}:
+        raise HookError("the domain's name is no file name")
+    if os.getuid() == 0:
+        path = f"/run/libvirt/qemu/{name}.pid"
+    else:
+        path = f"{runtime_directory(os.getuid())}/libvirt/qemu/run/{name}.pid"
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read(32))
+    except (OSError, ValueError) as error:
+        raise HookError(f"{path}: {error}") from error
+
+
+def call(path: str, parameters: dict[str, object], deadline: float) -> None:
+    """Call the broker (varlink) and wait for its answer.  Raises HookError."""
+    message = json.dumps({"method": METHOD, "parameters": parameters})
+    end = time.monotonic() + deadline
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(deadline)
+            sock.connect(path)
+            uid = peer_uid(sock)
+            if uid not in {0, owner()}:
+                raise HookError(f"{path} belongs to another user")
+            sock.sendall(message.encode() + b"\0")
+            data = b""
+            while not data.endswith(b"\0"):
+                left = end - time.monotonic()
+                if left <= 0 or len(data) > ANSWER_BYTES:
+                    raise HookError("the broker does not answer")
+                sock.settimeout(left)
+                chunk = sock.recv(65536)
+                if not chunk:
+                    raise HookError("the broker closed the connection")
+                data += chunk
+        answer = json.loads(data[:-1])
+        if answer.get("error"):
+            words = answer.get("parameters", {})
+            raise HookError(str(words.get("message") or answer["error"])[:TEXT_CHARS])
+    except OSError as error:
+        raise HookError(f"the broker at {path}: {error}") from error
+    except (ValueError, AttributeError) as error:
+        raise HookError(f"the broker's answer is no answer: {error}") from error
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The uid of the process that listens (unix(7), SO_PEERCRED)."""
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(packed[4:8], sys.byteorder)
+
+
+def report(event: str, name: str, domain: Domain) -> None:
+    """Tell the broker of a step.  Raises HookError."""
+    parameters: dict[str, object] = {
+        "launcher": "libvirt",
+        "event": event,
+        "name": name,
+        "uuid": domain.uuid,
+        "record": domain.record,
+        "cid": domain.cid,
+        "vhost_user": domain.vhost_user,
+        "leader": pid_of(name) if event == "started" else None,
+    }
+    path = runtime_directory(owner()) + "/vitrail/control"
+    call(path, parameters, DEADLINE[event])
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal would act on."""
+    # guard: a hook's message is escaped
+    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text)
+
+
+def main(words: list[str]) -> int:
+    """Return the exit code: 1 keeps the domain from starting."""
+    if len(words) < 3:
+        sys.stderr.write("vitrail: libvirt calls this hook, see libvirt.org/hooks\n")
+        return 0
+    name, step, substep = words[:3]
+    event = STEPS.get((step, substep))
+    if event is None:
+        return 0
+    required = False
+    try:
+        domain = read_domain(sys.stdin.buffer.read(XML_BYTES))
+        required = domain.required
+        report(event, name, domain)
+    except HookError as error:
+        text = f"vitrail: no lease for domain {name[:100]}: {error}"
+        sys.stderr.write(printable(text) + "\n")
+        return 1 if required and event == "prepare" else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

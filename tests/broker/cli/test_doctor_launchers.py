@@ -1,0 +1,41 @@
+"""What the doctor says of records of boxes and containers."""
+
+from __future__ import annotations
+
+from broker.cli.doctor.launchers import check_launchers
+from broker.cli.policy.finding import Context, State
+from broker.core.paths import find_paths
+
+
+def context(base, records, path="/nowhere"):
+    environ = {
+        "XDG_RUNTIME_DIR": "/nowhere",
+        "XDG_CONFIG_HOME": str(base / "config"),
+        "XDG_CONFIG_DIRS": "/nowhere",
+        "HOME": str(base),
+        "PATH": path,
+    }
+    folder = base / "config" / "vitrail" / "sandboxes.d"
+    folder.mkdir(parents=True)
+    for name, kind in records.items():
+        text = f'class = "persistent"\n[launch]\nkind = "{kind}"\n'
+        (folder / f"{name}.toml").write_text(text)
+    return Context(find_paths(environ), environ)
+
+
+async def test_without_such_records_nothing_is_needed(tmp_path):
+    (found,) = await check_launchers(context(tmp_path, {}))
+    assert found.state is State.OK
+
+
+async def test_a_program_that_is_missing_is_named_with_its_package(tmp_path):
+    found = await check_launchers(context(tmp_path, {"a": "bwrap", "b": "podman"}))
+    missing = {one.mend for one in found if "not installed" in one.text}
+    assert missing == {"apt install bubblewrap", "apt install podman"}
+
+
+async def test_a_shared_box_is_called_a_label(tmp_path):
+    found = await check_launchers(context(tmp_path, {"t1": "shared-box"}))
+    (label,) = [one for one in found if "label, not a boundary" in one.text]
+    assert label.state is State.WARN
+    assert label.text.startswith("t1:")

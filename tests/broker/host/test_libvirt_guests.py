@@ -1,0 +1,169 @@
+"""Domains of libvirt: whose record, one at a time, and whose QEMU."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from broker.control.api import MachineEventRequest
+from broker.core.errors import RefusedError
+from broker.core.paths import find_paths
+from broker.host.libvirt_guests import LibvirtGuests
+from broker.launch.process.spawn import DEVNULL, spawn
+from broker.peers.identity import VsockClaim
+from policy.records.loader import load_records
+from tests.kit.vm.libvirt import RECORD
+from tests.kit.wayland.compositor import short_directory
+
+UUID = str(uuid.uuid4())
+
+
+@dataclass
+class Role:
+    """A host that admits; ``admitted`` has the machines."""
+
+    admitted: list = field(default_factory=list)
+
+    def active_leases(self):
+        return self.admitted
+
+    async def admit(self, sandbox, record, machine):
+        assert sandbox == record
+        self.admitted.append(
+            SimpleNamespace(machine=machine, lease=SimpleNamespace(sandbox=sandbox))
+        )
+
+
+@pytest.fixture
+def role():
+    return Role()
+
+
+@pytest.fixture
+def guests(tmp_path, role):
+    folder = tmp_path / "sandboxes.d"
+    folder.mkdir(mode=0o755)
+    for name, domain in (("work", "office pc"), ("bank", UUID)):
+        (folder / f"{name}.toml").write_text(RECORD.format(domain))
+    records = load_records([folder])
+    assert records.problems == ()
+    with short_directory() as run:
+        yield made(run, role, records)
+
+
+def made(run, role, records):
+    paths = find_paths({"HOME": str(run), "XDG_RUNTIME_DIR": str(run)})
+
+    async def listen():
+        return False
+
+    return LibvirtGuests(
+        paths=paths, host=role, records=lambda: records, listen_vsock=listen
+    )
+
+
+@pytest.fixture
+async def qemu():
+    """A process with the words of a domain's QEMU."""
+    child = spawn(
+        ["sh", "-c", "read x", "qemu", "-name", "x", "-uuid", UUID],
+        stdin=-1,
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    yield child.pid
+    child.kill()
+    await child.wait()
+    child.popen.stdin.close()
+
+
+def step(event, name="office pc", **more):
+    facts = {"launcher": "libvirt", "event": event, "name": name, "uuid": UUID}
+    return MachineEventRequest(**{**facts, **more})
+
+
+async def test_a_domain_without_a_record_is_no_concern(guests, role):
+    other = str(uuid.uuid4())
+    for event in ("prepare", "started", "release"):
+        answer = await guests.event(step(event, "else", uuid=other, leader=1))
+        assert answer.sandbox is None
+    assert role.admitted == []
+
+
+async def test_a_domain_is_found_by_name_and_by_uuid(guests):
+    other = str(uuid.uuid4())
+    assert (await guests.event(step("prepare", uuid=other))).sandbox == "work"
+    assert (await guests.event(step("prepare", "any"))).sandbox == "bank"
+
+
+async def test_two_records_of_one_domain_lease_neither(guests):
+    with pytest.raises(RefusedError, match="several records"):
+        await guests.event(step("prepare"))
+
+
+@pytest.mark.parametrize("named", ["bank", "other", "../x"])
+async def test_a_domains_own_description_chooses_no_sandbox(guests, named):
+    other = str(uuid.uuid4())
+    with pytest.raises(RefusedError):
+        await guests.event(step("prepare", uuid=other, record=named))
+    agreed = await guests.event(step("prepare", uuid=other, record="work"))
+    assert agreed.sandbox == "work"
+
+
+async def test_a_domain_that_started_is_leased_by_its_cid_and_process(
+    guests, role, qemu
+):
+    await guests.event(step("prepare", "any"))
+    await guests.event(step("started", "any", cid=4711, leader=qemu))
+    (held,) = role.admitted
+    assert isinstance(held.machine.claim, VsockClaim)
+    assert (held.machine.claim.cid, held.machine.facts.pid) == (4711, qemu)
+    # libvirtd was restarted under it: nothing changes.
+    await guests.event(step("started", "any", cid=4711, leader=qemu))
+    assert len(role.admitted) == 1
+    await held.machine.close()
+
+
+async def test_one_domain_at_a_time_is_a_sandbox(guests, role, qemu):
+    await guests.event(step("started", "any", cid=4711, leader=qemu))
+    with pytest.raises(RefusedError, match="runs already"):
+        await guests.event(step("prepare", "any"))
+    with pytest.raises(RefusedError, match="another domain's"):
+        await guests.event(step("started", "any", cid=4712, leader=qemu + 1))
+    await role.admitted[0].machine.close()
+
+
+async def test_a_process_without_the_uuid_on_its_command_line_is_refused(guests, role):
+    child = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        with pytest.raises(RefusedError, match="is not the QEMU of domain"):
+            await guests.event(step("started", "any", cid=4711, leader=child.pid))
+    finally:
+        child.kill()
+        await child.wait()
+    for leader in (None, 1, 1 << 40):
+        with pytest.raises(RefusedError):
+            await guests.event(step("started", "any", cid=4711, leader=leader))
+    assert role.admitted == []
+
+
+async def test_a_domain_without_a_vsock_is_refused_with_what_to_do(guests, qemu):
+    with pytest.raises(RefusedError, match="no vsock") as caught:
+        await guests.event(step("started", "any", leader=qemu))
+    assert "brokerctl launcher prepare" in caught.value.hint
+
+
+@pytest.mark.parametrize("path", ["/tmp/x", "../vhost.sock", "/run/other/vhost.sock"])
+async def test_a_vsock_elsewhere_is_never_opened(guests, path):
+    with pytest.raises(RefusedError, match="the domain's vsock is at"):
+        await guests.event(step("prepare", "any", vhost_user=path))
+
+
+@pytest.mark.parametrize("words", [{"launcher": "xen"}, {"event": "migrate"}])
+async def test_an_unknown_step_is_refused(guests, words):
+    request = {"launcher": "libvirt", "event": "prepare", "name": "any", "uuid": UUID}
+    with pytest.raises(RefusedError, match="no launcher"):
+        await guests.event(MachineEventRequest(**(request | words)))

@@ -1,0 +1,233 @@
+"""libvirt's hook: what it reads of hostile XML, and what it does when all fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from shims import vitrail_libvirt_hook as hook
+from tests.kit.wayland.compositor import short_directory
+
+UUID = "5d0c3e3a-52a4-4a4c-8f2e-6a1c7e1d0b11"
+QEMU = "xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'"
+SANDBOX = "<v:sandbox xmlns:v='https://vitrail.io/libvirt/1' name='{}' required='{}'/>"
+
+
+def xml(metadata="", devices="", arguments=""):
+    return (
+        f"<domain type='qemu' id='1' {QEMU}><name>work</name><uuid>{UUID}</uuid>"
+        f"<metadata>{metadata}</metadata><devices>{devices}</devices>"
+        f"<q:commandline>{arguments}</q:commandline></domain>"
+    ).encode()
+
+
+def argument(value):
+    return f"<q:arg value='{value}'/>"
+
+
+SOCKET = argument("socket,id=vs,path=/run/user/1/v.sock") + argument(
+    "vhost-user-vsock-pci,chardev=vs,bus=pcie.0"
+)
+
+
+def test_the_facts_of_a_domain_are_read():
+    found = hook.read_domain(
+        xml(
+            SANDBOX.format("work", "yes"),
+            "<vsock model='virtio'><cid auto='yes' address='42'/></vsock>",
+            SOCKET,
+        )
+    )
+    assert (found.uuid, found.cid, found.record) == (UUID, 42, "work")
+    assert found.required
+    assert found.vhost_user == "/run/user/1/v.sock"
+
+
+def test_a_cid_that_is_not_chosen_yet_is_none():
+    found = hook.read_domain(xml(devices="<vsock><cid auto='yes'/></vsock>"))
+    assert found.cid is None
+    assert not found.required
+
+
+ENTITIES = b"".join(
+    b"<!ENTITY %c '%s'>" % (98 + n, b"&%c;" % (97 + n) * 10) for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"<!DOCTYPE d [<!ENTITY a 'x'>]><domain/>",
+        b"<!DOCTYPE d SYSTEM 'file:///etc/passwd'><domain/>",
+        b"<!DOCTYPE l [<!ENTITY a 'aaaaaaaaaa'>" + ENTITIES + b"]><domain>&j;</domain>",
+        b"<domain>" + b"<a>" * 200,
+        b"<domain>&nothing;</domain>",
+        b"",
+        b"\xff\xfe\x00",
+        b"<domain><uuid>x</uuid>",
+    ],
+    ids=["entity", "external", "laughs", "deep", "undefined", "empty", "bytes", "cut"],
+)
+def test_hostile_xml_is_refused(document):
+    with pytest.raises(hook.HookError):
+        hook.read_domain(document)
+
+
+def test_ten_megabytes_of_metadata_are_passed_over():
+    blob = "<x:y xmlns:x='u'>" + "<x:z>word</x:z>" * 700_000 + "</x:y>"
+    found = hook.read_domain(xml(blob + SANDBOX.format("work", "no")))
+    assert found.record == "work"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "<uuid>11111111-1111-1111-1111-111111111111</uuid>",
+        "<domain><uuid>x</uuid></domain>",
+        "<devices><vsock><cid address='7'/></vsock></devices>",
+        f"<d {QEMU}><q:commandline>{SOCKET}</q:commandline></d>",
+        "<x>" + SANDBOX.format("other", "yes") + "</x>",
+        "<sandbox name='other' required='yes'/>",
+    ],
+)
+def test_metadata_passes_for_nothing_else(metadata):
+    found = hook.read_domain(xml(metadata))
+    assert (found.uuid, found.cid, found.vhost_user) == (UUID, None, None)
+    assert (found.record, found.required) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../etc/x", "a\0b"])
+def test_no_name_leads_to_another_file(name):
+    with pytest.raises(hook.HookError):
+        hook.pid_of(name)
+
+
+# -- as libvirt runs it ---------------------------------------------------------------
+
+
+@pytest.fixture
+def place():
+    with short_directory() as directory:
+        (directory / "vitrail").mkdir()
+        (directory / "libvirt/qemu/run").mkdir(parents=True)
+        (directory / "libvirt/qemu/run/work.pid").write_text("4711")
+        yield directory
+
+
+def run(place, *words, document=None):
+    return subprocess.run(
+        [sys.executable, "-I", Path(hook.__file__), *words],
+        input=xml() if document is None else document,
+        env={"PATH": os.defpath, "XDG_RUNTIME_DIR": str(place)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+class Broker(threading.Thread):
+    """Answers one call with ``answer``, or hangs up where that is None."""
+
+    def __init__(self, place, answer):
+        super().__init__(daemon=True)
+        self.answer = answer
+        self.calls = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(place / "vitrail/control"))
+        self.listener.listen()
+        self.start()
+
+    def run(self):
+        conn, _ = self.listener.accept()
+        with self.listener, conn:
+            data = b""
+            while not data.endswith(b"\0"):
+                data += conn.recv(65536)
+            self.calls.append(json.loads(data[:-1]))
+            if self.answer is not None:
+                conn.sendall(self.answer)
+
+
+OK = b'{"parameters":{"sandbox":"work"}}\0'
+STEPS = [
+    (("prepare", "begin", "-"), "prepare", None),
+    (("started", "begin", "-"), "started", 4711),
+    (("reconnect", "begin", "-"), "started", 4711),
+    (("release", "end", "-"), "release", None),
+]
+
+
+@pytest.mark.parametrize(("words", "event", "leader"), STEPS)
+def test_each_step_is_reported_once_with_its_facts(place, words, event, leader):
+    broker = Broker(place, OK)
+    done = run(place, "work", *words, document=xml(arguments=SOCKET))
+    assert (done.returncode, done.stderr) == (0, b"")
+    broker.join(30)
+    (call,) = broker.calls
+    assert call["method"] == "io.vitrail.Broker.MachineEvent"
+    assert call["parameters"] == {
+        "launcher": "libvirt",
+        "event": event,
+        "name": "work",
+        "uuid": UUID,
+        "record": None,
+        "cid": None,
+        "vhost_user": "/run/user/1/v.sock",
+        "leader": leader,
+    }
+
+
+REFUSED = (
+    b'{"error":"io.vitrail.Broker.Refused","parameters":{"message":"no \\u001b[2J"}}\0'
+)
+
+
+@pytest.mark.parametrize("answer", [REFUSED, b"[]\0", b"nonsense\0", None, b"\0"])
+@pytest.mark.parametrize("required", ["yes", "no"])
+def test_without_an_answer_only_a_required_one_does_not_start(place, answer, required):
+    document = xml(SANDBOX.format("work", required))
+    Broker(place, answer)
+    done = run(place, "work", "prepare", "begin", "-", document=document)
+    assert done.returncode == (1 if required == "yes" else 0)
+    assert done.stderr.startswith(b"vitrail: no lease for domain work: ")
+    assert b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("step", ["started", "reconnect", "release"])
+def test_a_running_guest_is_never_ended_by_the_hook(place, step):
+    """The broker is not there at all; libvirt ends a guest at exit code 1."""
+    document = xml(SANDBOX.format("work", "yes"))
+    substep = "end" if step == "release" else "begin"
+    assert run(place, "work", step, substep, "-", document=document).returncode == 0
+
+
+def test_a_broker_that_is_silent_is_given_up(place):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "vitrail/control"))
+        listener.listen()
+        with pytest.raises(hook.HookError, match="timed out"):
+            hook.call(str(place / "vitrail/control"), {}, 0.2)
+
+
+def test_steps_that_are_no_concern_of_ours_read_nothing(place):
+    for words in (
+        ("start", "begin", "-"),
+        ("stopped", "end", "-"),
+        ("migrate", "begin"),
+    ):
+        assert run(place, "work", *words, document=b"<broken").returncode == 0
+    assert run(place).returncode == 0
+
+
+def test_hostile_names_are_shown_escaped(place):
+    done = run(place, "a\x1b]0;x\x07\n/é", "prepare", "begin", "-", document=b"<")
+    assert done.returncode == 0
+    assert done.stderr.strip().isascii()
+    assert done.stderr.decode().strip().isprintable()

@@ -1,0 +1,84 @@
+"""Domains of libvirt's session, started by virsh: their windows, names and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+
+import pytest
+
+from broker.control.api import MachineEventRequest
+from broker.core.errors import RefusedError
+from tests.kit.eventually import eventually
+from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
+from tests.kit.vm.machines import require_vm
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
+from tests.kit.world import world
+
+# The palette's colour of the record's label.
+GREEN = (0, 158, 115)
+
+
+@pytest.fixture(autouse=True)
+def _needs():
+    require_vm()
+    require_libvirt()
+
+
+async def leased(w, name):
+    async def look():
+        async with w.client() as client:
+            return [e for e in (await client.leases()).leases if e.sandbox == name]
+
+    (found,) = await eventually(look, deadline=60)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
+    records = {"work": RECORD.format("office pc")}
+    async with world(records) as w, libvirt(w) as virt:
+        await virt.start("office pc", "work")
+        held = await leased(w, "work")
+        assert held.pid == virt.pid("office pc")
+        title = "in a domain"
+        last, _ = await w.run("work", "foot", "-T", title, "sleep", "1000")
+        assert last.started.sandbox == "work"
+        await wait_window(w.comp, title=title)
+        await wait_frames(w.comp, {f"[work] {title}": {GREEN}})
+        # libvirtd restarted under a running guest: nothing happens to it.
+        os.kill(virt.daemon(), signal.SIGTERM)
+        assert "office pc" in await virt.virsh("list", "--name")
+        assert (await leased(w, "work")).id == held.id
+        assert windows(await w.comp.tree())
+        # The same name and UUID once more, from another hand: no second lease.
+        with pytest.raises(RefusedError, match="runs already"):
+            await event(w, "prepare", "office pc")
+        # A broker that was killed: the next one leases the domain again.
+        os.kill(await w.broker_pid(), signal.SIGKILL)
+        await w.start()
+        again = await leased(w, "work")
+        assert (again.pid, again.id != held.id) == (held.pid, True)
+        await virt.virsh("destroy", "office pc")
+        ended = await w.wait_event("lease.end", sandbox="work")
+        assert ended["reason"] == "it has ended"
+
+        async def gone():
+            return not windows(await w.comp.tree())
+
+        await eventually(gone)
+        assert not (w.paths.runtime / "libvirt" / "work").exists()
+
+
+async def event(w, step, name, **more):
+    request = MachineEventRequest(
+        launcher="libvirt",
+        event=step,
+        name=name,
+        uuid=more.pop("uuid", str(uuid.uuid4())),
+        **more,
+    )
+    async with w.client() as client:
+        return await client.machine_event(request)
