@@ -221,7 +221,7 @@ Launch = MicroVM | External | Bwrap | Podman | SharedBox
 class State:
     """What a persistent sandbox keeps between its runs.
 
-    ``keep`` has ``home``, ``etc`` and ``system``; ``size`` is in bytes.
+    ``keep`` has ``home`` or nothing; ``size`` is in bytes.
     """
 
     keep: frozenset[str]

@@ -325,18 +325,14 @@ STATE = Table(
                 Choice(
                     {
                         "home": "`/home`",
-                        "etc": "`/etc`, over that of the image",
-                        "system": "`/usr`, `/var`, `/opt`, `/srv` and `/root`, over "
-                        "those of the image: installed packages",
                     }
                 ),
-                'an array of "home", "etc", "system"',
+                'an array of "home"',
                 0,
-                3,
+                1,
                 unique=True,
             ),
-            "What is kept, on a disk of the sandbox's own. With `system`, a new image "
-            "appears only below what the sandbox has changed.",
+            "The directories that are kept, on a disk of the sandbox's own.",
             default=["home"],
         ),
         Field(

@@ -23,9 +23,6 @@ REAP_SECONDS = 1.0  # from SIGKILL to the end of the processes that have files o
 MS_NOATIME, MS_BIND = 1024, 4096
 MNT_DETACH = 2
 EXT4_IOC_RESIZE_FS = 0x40086610  # _IOW('f', 16, __u64)
-# What ``vitrail.keep`` may name beside home, and the directories that are then kept
-# as a layer over the image's.
-LAYERS = {"etc": ("etc",), "system": ("usr", "var", "opt", "srv", "root")}
 
 
 class Storage:
@@ -48,10 +45,6 @@ class Storage:
         lengthen(device, KEPT)
         if "home" in keep:
             self._keep_home()
-        for word, directories in LAYERS.items():
-            if word in keep:
-                for directory in directories:
-                    self._keep_layer(directory)
 
     def close(self) -> None:
         """Write out and unmount; every other process has been killed."""
@@ -74,18 +67,6 @@ class Storage:
             os.sync()
             os.rename(half, home)
         self._mount(home, "/home", "", MS_BIND, "")
-
-    def _keep_layer(self, directory: str) -> None:
-        target = "/" + directory
-        if not os.path.isdir(target):
-            return
-        place = os.path.join(KEPT, "layers", directory)
-        upper, work = os.path.join(place, "upper"), os.path.join(place, "work")
-        for path in (upper, work):
-            os.makedirs(path, mode=0o755, exist_ok=True)
-        shutil.copystat(target, upper)
-        options = f"lowerdir={target},upperdir={upper},workdir={work}"
-        self._mount("overlay", target, "overlay", 0, options)
 
     def _mount(
         self, source: str, target: str, kind: str, flags: int, options: str

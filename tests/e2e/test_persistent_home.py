@@ -106,10 +106,9 @@ async def test_a_home_survives_stop_kill_and_growth(tmp_path: Path):
         await vm.wait()
     check(store)
 
-    async with started(store, 2 * SIZE, "home,etc,system") as (_vm, broker):
+    async with started(store, 2 * SIZE) as (_vm, broker):
         await broker.accept()
-        script = "cat kept; grep -c upperdir=/run/vitrail/kept /proc/mounts; id -un"
-        assert await shell(broker, script) == ["second", "6", "user"]
+        assert await shell(broker, "cat kept") == ["second"]
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class Network(StrEnum):
 class HomeDisk:
     """The disk with what a persistent sandbox keeps.
 
-    ``keep`` has ``home``, ``etc``, ``system``; ``lock`` is a descriptor that
+    ``keep`` has ``home``; ``lock`` is a descriptor that
     QEMU inherits and ignores: the disk is in use while it is open.
     """
 
