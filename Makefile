@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench fuzz deb clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench coverage fuzz deb clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz       the fuzz targets; one of them: make fuzz FUZZ=waypipe SECONDS=600"
 	@echo "make check      lint, types, import direction; needs no packages"
 	@echo "make mutate     turn each guard off in turn: some test must fail"
+	@echo "make coverage   how many branches of the cores their own tests take"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
 	@echo "make deb        a Debian package in out/; for Debian 13: make deb SUITE=trixie"
 	@echo "make setup      packages and .venv only"
@@ -53,6 +54,9 @@ types:
 
 imports:
 	.venv/bin/lint-imports
+
+coverage: venv
+	@.ci/as-user tests.kit.suite.branches $(CORE)
 
 bench: setup-tests
 	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse clipboard transfer); do \

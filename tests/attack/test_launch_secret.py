@@ -27,6 +27,7 @@ import trio
 from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
+from broker.core.paths import find_paths
 from broker.core.services import AGENT, DEVICE, DISPLAY, FILE_COPY, PORTS, SECURITY_KEY
 from broker.host import part, vsock_listeners
 from broker.host.admission import Admission
@@ -52,6 +53,7 @@ from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, SilentViewer, journal, own_claim, own_connector
 from tests.kit.shims import files_program, guest_program
 from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.wayland.compositor import short_directory
 
 SHIMS = Path(__file__).parents[2] / "shims"
 SECRET = LaunchSecret(bytes(range(32)))
@@ -461,8 +463,16 @@ async def test_a_taken_port_is_an_event_and_a_notification(
     monkeypatch.setattr(limits, "VSOCK_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(part, "VHOST_VSOCK", tmp_path)
     told = []
+    with short_directory() as base:
+        paths = find_paths({"XDG_RUNTIME_DIR": str(base), "HOME": str(base)})
+        await _alarm(tmp_path, paths, ports, told)
+    with open_log(tmp_path / "audit.sqlite") as found:
+        (event,) = found.find(Filters(kinds=("port.taken",)))
+        assert event.fields()["port"] == ports[AGENT]
+
+
+async def _alarm(tmp_path, paths, ports, told):
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        paths = SimpleNamespace(sandbox=lambda name: tmp_path / "none" / name)
         records = SimpleNamespace(now=SimpleNamespace(records={}), reload=None)
         host = HostPart(SimpleNamespace(paths=paths, records=records, log=log), None)
         host.alarm = lambda title, text: told.append((title, text))
@@ -475,9 +485,6 @@ async def test_a_taken_port_is_an_event_and_a_notification(
             assert str(ports[AGENT]) in host.warnings()[0]
         assert await eventually(lambda: host._ports is not None), "it tries again"
         nursery.cancel_scope.cancel()
-    with open_log(tmp_path / "audit.sqlite") as found:
-        (event,) = found.find(Filters(kinds=("port.taken",)))
-        assert event.fields()["port"] == ports[AGENT]
 
 
 async def test_the_shared_backlog_is_emptied_at_one_reading(tmp_path):

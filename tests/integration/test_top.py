@@ -6,11 +6,12 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ from broker.control.api import (
     QuestionAnswerRequest,
     SandboxStatus,
     StopRequest,
+    WindowCloseRequest,
     WindowStatus,
 )
 from tests.integration.test_attached import brokerctl as started
@@ -87,64 +89,112 @@ async def test_once_for_programs(env):
     assert (row["name"], row["windows"][0]["title"]) == ("work", "[bold]my letter")
 
 
-async def test_the_screen_and_its_keys(env):
+class Person:
+    """Someone in front of a terminal of 80 columns in which ``top`` runs."""
+
+    def __init__(self, api, master, child):
+        self.api, self.master, self.child = api, master, child
+        self.raw = bytearray()
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    async def until(self, text):
+        """Wait until this was drawn since the last call."""
+        with trio.fail_after(60):
+            while text not in _ESCAPES.sub("", self.raw.decode("utf-8", "replace")):
+                await trio.lowlevel.wait_readable(self.master)
+                self.raw.extend(os.read(self.master, 65536))
+
+    async def asked(self, kind):
+        """The requests of this kind, once there is one."""
+        with trio.move_on_after(60):
+            while not (found := [r for what, r in self.api.asked if what == kind]):
+                with trio.move_on_after(0.2):
+                    await trio.lowlevel.wait_readable(self.master)
+                    self.raw.extend(os.read(self.master, 65536))
+            return found
+        text = _ESCAPES.sub("", self.raw.decode("utf-8", "replace"))
+        raise AssertionError(f"no {kind} was asked for; the screen: {text[-3000:]!r}")
+
+    async def leaves(self):
+        """Wait for the end of ``top``; its exit code."""
+        with trio.fail_after(60):
+            while self.child.returncode is None:
+                with trio.move_on_after(0.2):
+                    await self.child.wait()
+                while _ready(self.master):
+                    self.raw.extend(os.read(self.master, 65536))
+        return self.child.returncode
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+@asynccontextmanager
+async def top(env, api):
+    """``brokerctl top`` beside a broker, with a person, once it has drawn."""
     pytest.importorskip("textual")
-    api = broker()
-    api.questions = [question()]
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    raw = bytearray()
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave}  # Textual draws on it
+    environ = {**env, "TERM": "xterm-256color"}
+    try:
+        with ExitStack() as stack:
+            async with serving(paths_of(env).control, api):
+                child = stack.enter_context(started("top", env=environ, **streams))
+                person = Person(api, master, child)
+                for text in ("SANDBOX", "work", "[bold]my letter"):
+                    await person.until(text)
+                yield person
+    finally:
+        os.close(master)
+        os.close(slave)
 
-    async def until(text):
-        with trio.fail_after(60):
-            while text not in re.sub(
-                r"\x1b\[[0-9;?]*[a-zA-Z]", "", raw.decode("utf-8", "replace")
-            ):
-                await trio.lowlevel.wait_readable(master)
-                raw.extend(os.read(master, 65536))
 
-    async def asked(kind):
-        with trio.fail_after(60):
-            while not (found := [r for what, r in api.asked if what == kind]):
-                with trio.move_on_after(0.2):
-                    await trio.lowlevel.wait_readable(master)
-                    raw.extend(os.read(master, 65536))
-        return found
+async def test_the_screen_and_its_keys(env):
+    api = broker()
+    api.questions = [question()]
+    async with top(env, api) as person:
+        await person.until("hear the microphone")
+        person.type(b"d")
+        (answer,) = await person.asked("answer")
+        assert answer == QuestionAnswerRequest(id=7, allow=False)
+        person.type(b"s")
+        await person.until("press s again")
+        assert not [r for what, r in api.asked if what == "stop"]
+        person.type(b"s")
+        assert await person.asked("stop") == [StopRequest(sandbox="work")]
+        person.type(b"q")
+        assert await person.leaves() == 0
 
-    with ExitStack() as stack:
-        async with serving(paths_of(env).control, api):
-            child = stack.enter_context(
-                started(
-                    "top",
-                    env={**env, "TERM": "xterm-256color"},
-                    stdin=slave,
-                    stdout=slave,
-                    stderr=slave,  # where Textual draws
-                )
-            )
-            for text in ("SANDBOX", "work", "[bold]my letter", "hear the microphone"):
-                await until(text)
-            os.write(master, b"d")
-            (answer,) = await asked("answer")
-            assert answer == QuestionAnswerRequest(id=7, allow=False)
-            os.write(master, b"s")
-            await until("press s again")
-            assert not [r for what, r in api.asked if what == "stop"]
-            os.write(master, b"s")
-            assert await asked("stop") == [StopRequest(sandbox="work")]
-            os.write(master, b"q")
-            with trio.fail_after(60):
-                while child.returncode is None:
-                    with trio.move_on_after(0.2):
-                        await child.wait()
-                    while trio.lowlevel and _ready(master):
-                        raw.extend(os.read(master, 65536))
-            assert child.returncode == 0
-    os.close(master)
-    os.close(slave)
+
+async def test_windows_answers_sound_and_logs_by_keys(env):
+    api = broker()
+    api.questions = [question()]
+    # There is no sound server: the key says so, and marks nothing as muted.
+    env["PULSE_SERVER"] = "unix:/nowhere"
+    async with top(env, api) as person:
+        await person.until("hear the microphone")
+        person.type(b"k")
+        assert await person.asked("close_window") == [
+            WindowCloseRequest(sandbox="work", window=1)
+        ]
+        person.type(b"a")
+        assert await person.asked("answer") == [QuestionAnswerRequest(id=7, allow=True)]
+        person.raw.clear()
+        person.type(b"m")
+        await person.until("sound")
+        assert "(muted)" not in person.raw.decode("utf-8", "replace")
+        person.raw.clear()
+        person.type(b"l")
+        await person.until("Enter goes back")
+        person.raw.clear()
+        person.type(b"\r")
+        await person.until("[bold]my letter")
+        person.type(b"q")
+        assert await person.leaves() == 0
 
 
 def _ready(fd: int) -> bool:
-    import select
-
     return bool(select.select([fd], [], [], 0)[0])

@@ -145,8 +145,7 @@ class Screen(App[str]):
         if row is None:
             return
         muted = row.name in self._muted
-        self._muted ^= {row.name}
-        self.run_worker(lambda: self._mute(row.name, muted=muted), thread=True)
+        self._in_thread(lambda: self._mute(row.name, muted=muted))
 
     def _mute(self, name: str, *, muted: bool) -> None:
         # Late: libpulse is loaded by it, which not every machine has.
@@ -158,6 +157,9 @@ class Screen(App[str]):
             verb.callback(sandbox=name)
         except VitrailError as error:
             self._tell(str(error), severity="error")
+        else:
+            # Only now: where there is no sound server it is not muted.
+            self._muted ^= {name}
 
     def action_log(self) -> None:
         """Leave the screen for the selected sandbox's log."""
@@ -180,7 +182,12 @@ class Screen(App[str]):
             else:
                 self._tell(done)
 
-        self.run_worker(order, thread=True)
+        self._in_thread(order)
+
+    def _in_thread(self, work: Callable[[], None]) -> None:
+        # A group of their own: a look is exclusive in its group, and would cancel an
+        # order whose thread has not begun, so that a pressed key did nothing.
+        self.run_worker(work, thread=True, group="orders")
 
     def _tell(self, text: str, severity: str = "information") -> None:
         notify: Callable[..., None] = self.notify
