@@ -8,6 +8,7 @@ and no other process: not each other either.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, VitrailError
-from broker.launch.microvm.launcher import Accel, start_vm
+from broker.launch.microvm.launcher import Accel, EndKind, start_vm
 from broker.launch.microvm.vmm_jail import (
     JailError,
     JailView,
@@ -186,3 +187,19 @@ async def test_a_missing_file_ends_the_start_with_its_name(room):
         with pytest.raises(VitrailError, match="missing: No such file"):
             await start_vm(spec, await vm_tools(), nursery=nursery)
     assert leftovers(room) == ["logs", "logs/console.log"]
+
+
+async def test_an_outer_process_that_is_stopped_holds_no_machine_back(room):
+    async with machine(room) as vm:
+        (outer,) = parents(vm.vmm.pid)
+        os.kill(outer, signal.SIGSTOP)
+        vm.vmm.kill()
+        with trio.fail_after(30):
+            assert (await vm.wait()).kind is EndKind.LOST
+        assert not Path(f"/proc/{outer}").exists()
+
+
+def parents(pid):
+    """The process that started this one: bubblewrap's outer one."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return [int(fields[1])]

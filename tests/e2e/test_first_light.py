@@ -223,7 +223,8 @@ async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
             if item.progress is None or item.progress.step != "boot the guest":
                 return
             for pid, words in w.processes().items():
-                if "-name vitrail-hangs-" in words and pid not in frozen:
+                qemu = words.split()[0].endswith("qemu-system-x86_64")
+                if qemu and "-name vitrail-hangs-" in words and pid not in frozen:
                     frozen.add(pid)
                     os.kill(pid, signal.SIGSTOP)
 

@@ -23,6 +23,9 @@ from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+_PASS_ON_SECONDS = 1.0
+
+
 class ProcessIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The stored identity of a process; valid for one boot only."""
 
@@ -112,6 +115,11 @@ class Tracked:
             await wait_ended(self._pidfd)
         if self._child is None:
             return None
+        if self.jailed:
+            # bubblewrap has only a code to pass on; one that is stopped does not.
+            with trio.move_on_after(_PASS_ON_SECONDS):
+                await self._child.wait()
+            self._child.kill()
         code = await self._child.wait()
         # bubblewrap's code for a program that signal n ended is 128 + n.
         return 128 - code if self.jailed and code > 128 else code
