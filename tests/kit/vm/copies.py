@@ -80,6 +80,8 @@ async def stage():
             starter = Starter(place / "templates", nursery, problems.append)
             starter.fork_seconds = 60
             starter.background = False
+            # Templates are made when a test says so.
+            starter.delay_seconds = 3600
             made = Stage(place, image, await vm_tools(), starter)
             made.problems = problems
             yield made
