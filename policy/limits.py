@@ -55,6 +55,10 @@ COMMAND_BYTES = 32768
 MEMORY_MIB = (128, 1 << 20)
 """Memory of a micro VM: a kernel with an initramfs needs about 100 MiB."""
 
+HOME_BYTES = (64 << 20, 16 << 40)
+"""A persistent sandbox's file system: a journal needs some MiB, and ext4 with
+blocks of 4 KiB ends at 16 TiB."""
+
 CPUS = (1, 64)
 """Virtual processors of a micro VM."""
 

@@ -26,6 +26,9 @@ settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )
 
+# A template would be made beside each test that starts a broker.
+os.environ.setdefault("VITRAIL_FORK", "no")
+
 pytest_plugins = ["tests.kit.suite.plugin"]
 
 _NO_TIME = "no time is left in this run"

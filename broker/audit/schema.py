@@ -126,6 +126,20 @@ class SandboxStart(Event, frozen=True, kw_only=True, tag="sandbox.start"):
     image: str = ""
 
 
+class Start(enum.StrEnum):
+    """How a machine came up."""
+
+    COPY = "copy"
+    """The memory of a machine that had booted was copied."""
+    BOOT = "boot"
+
+
+class SandboxMachine(Event, frozen=True, kw_only=True, tag="sandbox.machine"):
+    """How the machine of a sandbox came up; ``reason``: why not as a copy."""
+
+    how: Start
+
+
 class SandboxStop(Event, frozen=True, kw_only=True, tag="sandbox.stop"):
     """A sandbox is gone."""
 
@@ -417,6 +431,7 @@ AnyEvent = (
     | StreamRefused
     | StreamClosed
     | SandboxStart
+    | SandboxMachine
     | SandboxStop
     | SandboxFailed
     | ProgramStarted

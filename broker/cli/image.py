@@ -17,6 +17,7 @@ from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.launch.image import store
 from broker.launch.image.build import build_image
+from broker.launch.image.build_room import only_build
 from broker.launch.image.store import Image, ImageSpec
 
 
@@ -194,6 +195,29 @@ def rebuild(*, as_json: bool) -> None:
     done = [_rebuild(paths, image, quiet=as_json) for image in store.list_images(paths)]
     if as_json:
         render.json_line([describe(image) for image in done])
+
+
+@command.command()
+@click.argument("name", default=store.DEFAULT_NAME)
+@_JSON
+def rollback(name: str, *, as_json: bool) -> None:
+    """Use the version of NAME that was there before it was last built.
+
+    A second rollback returns to the newer one.  Machines that run keep what
+    they were started with.
+    """
+    paths = find_paths()
+
+    async def swap() -> Image:
+        lock = paths.images / f".{store.take_image_name(name)}.lock"
+        async with only_build(lock, render.note):
+            return store.roll_back(paths, name)
+
+    image = trio.run(swap)
+    if as_json:
+        render.json_line(describe(image))
+        return
+    render.note(f"'{image.name}' is the version built {age_text(image.age())} ago")
 
 
 def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:

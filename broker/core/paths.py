@@ -51,9 +51,19 @@ class Paths:
         return self.cache / "images"
 
     @property
+    def templates(self) -> Path:
+        """Booted machines to copy, a directory for each record; safe to delete."""
+        return self.cache / "templates"
+
+    @property
     def tools(self) -> Path:
         """Programs fetched for this user only (vhost-device-vsock)."""
         return self.cache / "tools"
+
+    @property
+    def homes(self) -> Path:
+        """What persistent sandboxes keep; see ``broker.launch.state``."""
+        return self.state / "homes"
 
     def sandbox(self, name: str) -> Path:
         """The runtime directory of one running sandbox (0700)."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -23,32 +24,24 @@ from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.microvm.launcher import (
-    EndKind,
-    Network,
-    Tools,
-    Vm,
-    VmSpec,
-    adopt_vm,
-    clean_leftovers,
-    start_vm,
-)
-from broker.launch.microvm.qmp import Qmp
 from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
-from policy.records.model import MicroVM, Record
+from policy.records.model import MicroVM, Record, State
+
+if TYPE_CHECKING:
+    from broker.launch.image.store import Image
+    from broker.launch.microvm.launcher import HomeDisk, Tools, Vm, VmSpec
+    from broker.launch.microvm.qmp import Qmp
+    from broker.launch.template.starting import Started, Starter
+    from broker.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-if TYPE_CHECKING:
-    from broker.launch.image.store import Image
-    from broker.peers.launch_secret import LaunchSecret
-
-FindTools = Callable[["Image", Callable[[str], None]], Awaitable[Tools]]
+FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable["Tools"]]
 _RECORD_FILE = "record"
 _BACKEND = "vhost-device-vsock"
 
@@ -122,6 +115,8 @@ class MicroVmMachine:
 
     async def wait(self) -> str:
         """Wait for its end; one without a request is an event."""
+        from broker.launch.microvm.running import EndKind
+
         end = await self._vm.wait()
         if end.kind is EndKind.LOST:
             died = schema.Process.VMM
@@ -202,6 +197,7 @@ class MicroVms:
         self._log = log
         self._nursery: trio.Nursery | None = None
         self.warnings: list[str] = []
+        self.starter: Starter | None = None
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -232,11 +228,12 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         assert self._nursery is not None
+        # Late: a host that only has leases of others' machines needs none of it.
+        from broker.launch.image.store import find_image
+        from broker.launch.microvm.launcher import Network, VmSpec
+
         launch = _changed(wanted.host.launch, changes)
         disposable = wanted.host.sandbox_class == "disposable"
-        # Needed where machines are started, which a broker of others' never does.
-        from broker.launch.image.store import find_image
-
         image = find_image(self._paths, launch.image)
         tools = await self._find_tools(image, progress)
         secret, settings = await self._launch_secret(tools)
@@ -247,7 +244,9 @@ class MicroVms:
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )
         vm: Vm | None = None
+        held = ExitStack()
         try:
+            home = await self._home(sandbox, wanted.host.state, held)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             spec = VmSpec(
                 name=sandbox,
@@ -260,13 +259,16 @@ class MicroVms:
                 cpus=launch.cpus,
                 network=Network(launch.network),
                 disposable=disposable,
+                home=home,
             )
-            vm = await start_vm(
-                spec,
-                tools,
-                nursery=self._nursery,
-                quarantine=closed,
-                on_loss=lambda what: self.warnings.append(f"{sandbox}: {what}"),
+            started = await self._start(wanted, image, spec, tools, closed)
+            vm = started.vm
+            await self._log.note(
+                schema.SandboxMachine(
+                    sandbox=sandbox,
+                    how=schema.Start(started.how),
+                    reason=started.why,
+                )
             )
             if secret is not None:
                 secret.write(directory)
@@ -288,6 +290,8 @@ class MicroVms:
                     where=error.filename or "",
                 ) from error
             raise
+        finally:
+            held.close()
         return MicroVmMachine(sandbox, vm, self._log, image, secret)
 
     async def _launch_secret(
@@ -303,12 +307,53 @@ class MicroVms:
             return None, {}
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
+        from broker.launch.image.store import launch_settings
         from broker.peers.launch_secret import draw_secret
 
         secret = draw_secret()
-        from broker.launch.image.store import launch_settings
-
         return secret, launch_settings(secret.value, privileged=privileged)
+
+    async def _start(
+        self,
+        record: Record,
+        image: Image,
+        spec: VmSpec,
+        tools: Tools,
+        closed: frozenset[int],
+    ) -> Started:
+        """Start a machine, paused: a copy of a booted one where that is possible."""
+        # Late: a host that has no machines of its own needs none of it.
+        from broker.launch.template.starting import Starter, StartRequest
+
+        assert self._nursery is not None
+        assert isinstance(record.host.launch, MicroVM)
+        if self.starter is None:
+            self.starter = Starter(
+                self._paths.templates, self._nursery, self.warnings.append
+            )
+        request = StartRequest(
+            record=record.name,
+            mode=record.host.launch.fork,
+            image=image.manifest.digest,
+            write_initrd=image.write_initrd,
+            warm=record.host.launch.command,
+            spec=spec,
+            tools=tools,
+        )
+        return await self.starter.start(
+            request,
+            quarantine=closed,
+            on_loss=lambda what: self.warnings.append(f"{spec.name}: {what}"),
+        )
+
+    async def _home(
+        self, sandbox: SandboxName, state: State | None, held: ExitStack
+    ) -> HomeDisk | None:
+        if state is None or not state.keep:
+            return None
+        from broker.launch.microvm.home import open_home
+
+        return await open_home(self._paths.homes, sandbox, state.keep, state.size, held)
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""
@@ -337,6 +382,8 @@ class MicroVms:
     async def _adopt_one(
         self, directory: Path
     ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
+        from broker.launch.microvm.launcher import adopt_vm, clean_leftovers
+
         assert self._nursery is not None
         sandbox = take_sandbox_name(directory.name)
         vm: Vm | None = None

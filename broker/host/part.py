@@ -26,8 +26,6 @@ from broker.host.vsock_listeners import (
     open_vsock_listeners,
     serve_vsock,
 )
-from broker.launch.microvm.launcher import Tools
-from broker.launch.microvm.qmp import Qmp
 from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
 from broker.services.control import SharedControl
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from broker.host.machine import Machine
     from broker.launch.image.store import Image
     from broker.launch.interface import Launcher
+    from broker.launch.microvm.launcher import Tools
+    from broker.launch.microvm.qmp import Qmp
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 

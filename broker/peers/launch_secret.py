@@ -13,7 +13,7 @@ sides prove that they know it before the first byte of a service:
 The labels differ, so neither side can be used to answer for the other, and the
 service is in the proof, so a proof for one port is worth nothing at another.
 The guest's proof also shows that a CID was not taken by another machine.
-The guest's side is in ``shims/vitrail_guest.py``.
+The guest's side is in ``shims/guest``.
 """
 
 from __future__ import annotations

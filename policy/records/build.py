@@ -33,6 +33,7 @@ from policy.records.model import (
     Podman,
     Record,
     SharedBox,
+    State,
     Transfer,
     UnixPeer,
     ViewerRecord,
@@ -46,6 +47,7 @@ from policy.records.record_schema import (
     LAUNCH,
     LIMITS,
     PEER,
+    STATE,
     TABLES,
     TOP,
     TRANSFER,
@@ -219,6 +221,7 @@ def build_record(
     """
     checks = _Checks(draft, _with_parents(draft, parents), log_stderr)
     checks.kind()
+    checks.state()
     checks.window()
     checks.audio()
     if draft.failed or checks.failed or "class" not in draft.taken:
@@ -342,6 +345,24 @@ class _Checks:
                 ("peer", key), f"'{present[0]}' is already set in [peer]", expected, ""
             )
 
+    def state(self) -> None:
+        """Only what is persistent, and started by us, keeps something."""
+        if STATE.name not in self._draft.document.values:
+            return
+        kept = self.taken.get("class")
+        if self.taken[KIND_KEY] != STATE.only:
+            why = f'kind = "{self.taken[KIND_KEY]}": its launcher decides this'
+        elif kept is not None and kept != "persistent":
+            why = f'class = "{kept}": nothing of it is left when it stops'
+        else:
+            return
+        self._at(
+            (STATE.name,),
+            f"[{STATE.name}] has no meaning for {why}",
+            "",
+            'remove it, or set class = "persistent"',
+        )
+
     def window(self) -> None:
         """A name needs room for a letter."""
         taken = self.taken
@@ -434,7 +455,7 @@ def _audio(taken: Taken) -> Audio:
 
 
 def _host(taken: Taken) -> HostRecord:
-    return HostRecord(taken["class"], _launch(taken))
+    return HostRecord(taken["class"], _launch(taken), _state(taken))
 
 
 def _launch(taken: Taken) -> Launch:
@@ -456,6 +477,7 @@ def _launch(taken: Taken) -> Launch:
                 command=taken["launch.command"],
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
+                fork=taken["launch.fork"],
             )
 
 
@@ -478,6 +500,12 @@ def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         for key in ("bind_read_only", "bind_read_write")
     )
     return read_only, read_write
+
+
+def _state(taken: Taken) -> State | None:
+    if taken["class"] != "persistent" or taken[KIND_KEY] != STATE.only:
+        return None
+    return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
 def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:

@@ -142,6 +142,8 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
+    fork: Literal["copy", "no"] = "no"
+    """Whether a disposable one may be a copy of a booted machine."""
 
 
 @dataclass(frozen=True)
@@ -216,11 +218,26 @@ Launch = MicroVM | External | Bwrap | Podman | SharedBox
 
 
 @dataclass(frozen=True)
+class State:
+    """What a persistent sandbox keeps between its runs.
+
+    ``keep`` has ``home`` or nothing; ``size`` is in bytes.
+    """
+
+    keep: frozenset[str]
+    size: int
+
+
+@dataclass(frozen=True)
 class HostRecord:
-    """What the host's side needs to know of a sandbox."""
+    """What the host's side needs to know of a sandbox.
+
+    ``state`` is None for all but persistent sandboxes that we start.
+    """
 
     sandbox_class: SandboxClass
     launch: Launch
+    state: State | None = None
 
     @property
     def command(self) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ TOP = Table(
             "class",
             Choice(
                 {
-                    "persistent": "one sandbox of this name, which runs until it is stopped; what a micro VM writes is not kept yet",
+                    "persistent": "one sandbox of this name, which runs until it is stopped "
+                    "and keeps what [state] says",
                     "disposable": "a fresh sandbox under a fresh name for each "
                     "start, and nothing of it is left afterwards",
                     "template": "what other sandboxes will be made from; started "
@@ -256,6 +257,20 @@ LAUNCH = Table(
             also=(_BWRAP, _PODMAN),
         ),
         Field(
+            "fork",
+            Choice(
+                {
+                    "copy": "the memory of a booted machine is copied; a disposable "
+                    "sandbox then starts in about a second",
+                    "no": "each one boots",
+                }
+            ),
+            "How a disposable sandbox comes up. Copies of one template have the same "
+            "addresses in the kernel, and no page in common.",
+            default="no",
+            only=_VM,
+        ),
+        Field(
             "boot_deadline",
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",
@@ -297,6 +312,38 @@ LAUNCH = Table(
             also=(_SHARED,),
         ),
     ),
+)
+
+STATE = Table(
+    "state",
+    "What a persistent sandbox keeps when it is stopped. Everything else that it "
+    "writes is gone then, as with a disposable one.",
+    (
+        Field(
+            "keep",
+            Words(
+                Choice(
+                    {
+                        "home": "`/home`",
+                    }
+                ),
+                'an array of "home"',
+                0,
+                1,
+                unique=True,
+            ),
+            "The directories that are kept, on a disk of the sandbox's own.",
+            default=["home"],
+        ),
+        Field(
+            "disk_size",
+            Bytes(*limits.HOME_BYTES),
+            "The most that the disk holds; it takes only what is written. A larger "
+            "value lengthens it with the next start, a smaller one does nothing.",
+            default="10G",
+        ),
+    ),
+    only=_VM,
 )
 
 PEER = Table(
@@ -664,6 +711,7 @@ TABLES = (
     CLIPBOARD,
     TRANSFER,
     LAUNCH,
+    STATE,
     PEER,
     LIMITS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import traceback
 
@@ -10,6 +11,8 @@ from shims.guest.guest import Guest
 from shims.guest.loop import log
 from shims.guest.machine import Machine
 from shims.guest.settings import Settings
+from shims.guest.storage import Storage
+from shims.guest.template import Template
 
 
 def main() -> int:
@@ -21,15 +24,33 @@ def main() -> int:
         with open("/proc/cmdline", encoding="ascii", errors="replace") as file:
             cmdline = file.read()
     settings = Settings(dict(os.environ), cmdline)
+    if machine is not None and settings.keep:
+        keep(machine, settings)
     if machine is not None:
         machine.identify()
         if settings.name:
             machine.name(settings.name)
     guest = Guest(settings, machine)
     guest.start()
+    if machine is not None and settings.template:
+        Template(guest, settings.warm).begin()
+    else:
+        guest.begin_session()
     log("the guest agent is up")
     guest.loop.run()
+    if machine is not None:
+        machine.power_off()
     return 0
+
+
+def keep(machine: Machine, settings: Settings) -> None:
+    """Mount the disk of a persistent sandbox, or switch the machine off."""
+    machine.storage = Storage()
+    try:
+        machine.storage.mount(settings.keep)
+    except (OSError, subprocess.SubprocessError) as error:
+        log(f"the sandbox's disk cannot be used, so it is not started: {error}")
+        machine.power_off()
 
 
 def run() -> None:

@@ -53,17 +53,26 @@ class Guest:
         self.programs = Programs(self)
 
     def start(self) -> None:
-        """Begin everything that needs no order from the broker."""
-        self.agent.open()
+        """Begin everything that needs neither the broker nor an identity."""
         self._ask_version()
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.loop.later(0, self.power_off))
+
+    def begin_session(self) -> None:
+        """Connect to the broker and to the network; the machine has its identity."""
+        self.agent.lost_at = time.monotonic()
+        self.agent.open()
         if self.machine is not None and self.settings.network == "dhcp":
             self.machine.network(self, self.settings.dns)
         if self.machine is not None and self.settings.disposable:
             self.loop.later(1.0, self._check_orphan)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.loop.later(0, self.power_off))
+
+    @property
+    def version_known(self) -> bool:
+        """Whether waypipe has answered which version it is, or is missing."""
+        return self._waypipe_known
 
     # -- what the parts report
 
@@ -87,6 +96,10 @@ class Guest:
             log(f"{name}: {detail}")
         if self._greeted:
             self._send_hop(name)
+
+    def forget_hops(self) -> None:
+        """Forget what a template's own program came to; waypipe's start holds."""
+        self._hops = {k: v for k, v in self._hops.items() if k == "waypipe"}
 
     def obey(self, message: Dict[str, Any]) -> None:
         """Do what the broker asks."""

@@ -12,12 +12,13 @@ import socket
 import struct
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
+    from shims.guest.storage import Storage
 
 BUSYBOX = "/usr/lib/vitrail/busybox"
 RUNTIME = "/run/vitrail"
@@ -74,6 +75,7 @@ class Machine:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self.storage: "Optional[Storage]" = None
 
     def set_up(self) -> None:
         """Make the machine usable.  What fails is logged, and we go on."""
@@ -151,6 +153,8 @@ class Machine:
         with contextlib.suppress(OSError):
             os.kill(-1, signal.SIGKILL)
         os.sync()
+        if self.storage is not None:
+            self.storage.close()
         self._libc.reboot(RB_POWER_OFF)
         # Not reached where the machine can switch itself off.  The kernel's
         # reboot=t and panic=-1 end the others.

@@ -69,6 +69,7 @@ def home() -> Iterator[dict[str, str]]:
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "TERM": "dumb",
+            "VITRAIL_FORK": "no",
         }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
+import hashlib
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -13,9 +13,26 @@ from shims import bundle
 
 @cache
 def _directory() -> Path:
-    directory = Path(tempfile.mkdtemp(prefix="vitrail-shims-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    bundle.write_programs(directory)
+    """Return the directory of these very programs.
+
+    Of one name for the same sources, because a worker of pytest-xdist that is ended
+    removes nothing: there is one of it, whatever happens.
+    """
+    content = bundle.guest_agent() + bundle.files_tool()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    name = f"vitrail-shims-{os.getuid()}-{digest}"
+    # Where only this user writes: the name can be guessed.
+    top = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.mkdtemp())
+    directory = top / name
+    if not directory.is_dir():
+        made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=top))
+        bundle.write_programs(made)
+        try:
+            made.rename(directory)
+        except OSError:  # another worker was first
+            for path in made.iterdir():
+                path.unlink()
+            made.rmdir()
     return directory
 
 

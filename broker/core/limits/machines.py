@@ -43,6 +43,30 @@ than 64 GiB on a desktop is a slip of the finger."""
 VM_CPUS = range(1, 65)
 """A guest's processors."""
 
+TEMPLATE_SECONDS = 86400.0
+"""Age of a template: copies share the addresses of its kernel, which are drawn
+again when it is made again."""
+
+TEMPLATE_MAKE_SECONDS = 600.0
+"""Booting a template and running its program once, beside other work."""
+
+TEMPLATE_DELAY_SECONDS = 15.0
+"""From a plain boot to the making of a template: the person's window comes first."""
+
+TEMPLATE_FREE_BYTES = 1 << 30
+"""Memory and disk that must be free, beside the machine's own size."""
+
+FORK_SECONDS = 5.0
+"""From the start of a copy to its word that it is linked: 0.3 s on a quiet
+emulated machine.  Booting instead takes longer than this."""
+
+FORK_FAILURES = 2
+"""Copies of a record that fail in a row before it boots plainly until the broker
+is started again."""
+
+HOME_MAKE_SECONDS = 60.0
+"""Making an empty file system; a tenth of a second on a quiet disk."""
+
 FRAME_BYTES = 65536 + 14
 """An Ethernet frame of a guest.  passt announces an MTU of at most 65520, and
 no IPv4 packet is longer than 65535."""

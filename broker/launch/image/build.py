@@ -125,13 +125,10 @@ def _put_in_place(paths: Paths, name: str, work: Path) -> Image:
     """Let ``images/NAME`` name the new image, in one step."""
     work.chmod(0o755)
     image = store.read_image(name, work)
-    new = paths.images / f".{name}.link"
-    new.unlink(missing_ok=True)
-    new.symlink_to(work.name)
-    new.rename(paths.images / name)
-    for directory in store.versions(paths, name):
-        if directory.name != work.name and not directory.is_symlink():
-            shutil.rmtree(directory)
+    store.keep_previous(paths, name)
+    store.point(paths.images / name, work.name)
+    for directory in store.unused_versions(paths, name):
+        shutil.rmtree(directory)
     return image
 
 

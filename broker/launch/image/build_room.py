@@ -154,10 +154,8 @@ def make_scratch(paths: Paths, name: str) -> Path:
 
 async def remove_leftovers(paths: Paths, name: str) -> None:
     """Remove what a killed build of this name left; the lock is held."""
-    in_use = (paths.images / name).resolve()
-    for directory in store.versions(paths, name):
-        if directory.resolve() != in_use:
-            shutil.rmtree(directory)
+    for directory in store.unused_versions(paths, name):
+        shutil.rmtree(directory)
     scratch = noted_scratch(paths, name)
     if scratch is not None:
         await _end_users(scratch)

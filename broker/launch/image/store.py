@@ -239,6 +239,64 @@ def list_images(paths: Paths) -> list[Image]:
     return found
 
 
+def previous_image(paths: Paths, name: str) -> Image | None:
+    """Return the image that the present one replaced, if it is still there."""
+    take_image_name(name)
+    try:
+        return read_image(name, _previous(paths, name).resolve(strict=True))
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def keep_previous(paths: Paths, name: str) -> None:
+    """Remember the image in use as the previous one: it is about to be replaced."""
+    link = paths.images / name
+    if link.is_symlink():
+        point(_previous(paths, name), link.readlink().name)
+
+
+def roll_back(paths: Paths, name: str) -> Image:
+    """Let the previous image take the place of the present one, and the reverse.
+
+    Machines that run keep the files that they have open.  The build's lock is
+    held.  Raises SetupError when there is no previous image.
+    """
+    present = find_image(paths, name)
+    previous = previous_image(paths, name)
+    if previous is None or previous.directory == present.directory.resolve():
+        raise SetupError(
+            f"there is no earlier version of the guest image {name!r}",
+            hint="one is kept when an image is built again",
+        )
+    point(paths.images / name, previous.directory.name)
+    point(_previous(paths, name), present.directory.resolve().name)
+    return find_image(paths, name)
+
+
+def _previous(paths: Paths, name: str) -> Path:
+    return paths.images / f".{name}.previous"
+
+
+def point(link: Path, target: str) -> None:
+    """Make a symbolic link, in place of the old one."""
+    fresh = link.with_name(f"{link.name.removeprefix('.')}.link")
+    fresh = fresh.with_name(f".{fresh.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.rename(link)
+
+
+def unused_versions(paths: Paths, name: str) -> list[Path]:
+    """Return the directories that are neither the present nor the previous image."""
+    links = (paths.images / name, _previous(paths, name))
+    used = {link.resolve() for link in links}
+    return [
+        directory
+        for directory in versions(paths, name)
+        if not directory.is_symlink() and directory.resolve() not in used
+    ]
+
+
 def remove_image(paths: Paths, name: str) -> None:
     """Remove an image.  Machines that run on it go on.
 
@@ -251,12 +309,13 @@ def remove_image(paths: Paths, name: str) -> None:
             f"there is no guest image {name!r}", hint="'brokerctl image list' shows all"
         )
     link.unlink()
+    _previous(paths, name).unlink(missing_ok=True)
     for directory in versions(paths, name):
         shutil.rmtree(directory)
 
 
 def versions(paths: Paths, name: str) -> list[Path]:
-    """Return the directories of an image: the one in use and left-overs."""
+    """Return the directories of an image: in use, previous, and left-overs."""
     return sorted(paths.images.glob(f".{name}.*/"))
 
 

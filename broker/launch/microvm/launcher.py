@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import trio
@@ -23,6 +23,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.console import ConsoleLog
 from broker.launch.microvm.qemu_arguments import (
     Accel,
+    HomeDisk,
     Network,
     VmSpec,
     Wiring,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accel",
     "EndKind",
+    "HomeDisk",
     "Network",
     "Tools",
     "Vm",
@@ -91,11 +93,13 @@ async def start_vm(
     cid: int | None = None,
     quarantine: Container[int] = frozenset(),
     on_loss: Callable[[str], None] | None = None,
+    make_plan: MakePlan | None = None,
 ) -> Vm:
     """Start a machine, paused, and watch it in ``nursery``.
 
     ``cid`` is drawn at random outside ``quarantine`` unless given.
     ``on_loss`` is called when the guest lost something it lives on without.
+    ``make_plan`` starts it another way than by booting.
 
     Raises SetupError or UpstreamError; nothing is left behind then.
     """
@@ -105,14 +109,19 @@ async def start_vm(
         await _refuse_running(spec)
         async with AsyncExitStack() as undo:
             undo.callback(remove_files, spec.directory)
-            plan = _Plan(spec, tools, undo, on_loss)
+            plan = (make_plan or Plan)(spec, tools, undo, on_loss)
             await plan.start_helpers(cid, quarantine)
             vm = await plan.start_qemu()
             await _connect(vm, nursery)
             undo.pop_all()
-            return vm
+        try:
+            await plan.prepare(vm)
+        except BaseException:
+            await vm.close()
+            raise
     except OSError as error:
         raise UpstreamError(f"{spec.name} cannot be started: {error}") from error
+    return vm
 
 
 async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
@@ -144,8 +153,17 @@ async def _refuse_running(spec: VmSpec) -> None:
     await clean_leftovers(spec.directory)
 
 
-class _Plan:
-    """A machine on its way up: started processes, and how to undo that."""
+MakePlan: TypeAlias = Callable[
+    [VmSpec, Tools, AsyncExitStack, Callable[[str], None] | None], "Plan"
+]
+_SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
+
+
+class Plan:
+    """A machine on its way up: started processes, and how to undo that.
+
+    One that does not boot (``launch.template``) has other words and a ``prepare``.
+    """
 
     def __init__(
         self,
@@ -212,7 +230,7 @@ class _Plan:
         console = ConsoleLog(spec.logs)
         self._undo.callback(console.close)
         with ExitStack() as passed:
-            vmm = await self._spawn(passed)
+            vmm = await self.spawn_qemu(passed)
         self._undo.callback(vmm.close)
         self._undo.push_async_callback(vmm.end, 0)
         self._write(vmm=vmm)
@@ -227,17 +245,26 @@ class _Plan:
             on_loss=self._on_loss,
         )
 
-    async def _spawn(self, passed: ExitStack) -> Tracked:
+    async def prepare(self, vm: Vm) -> None:
+        """Do what is left when the monitor is connected; the machine is paused."""
+
+    def listen_sockets(self, passed: ExitStack) -> dict[str, int]:
+        """Make the sockets of QEMU's monitor and console: chardev to descriptor."""
+        return {name: self._listen(name, passed) for name in _SOCKETS}
+
+    async def spawn_qemu(self, passed: ExitStack) -> Tracked:
         """Start QEMU with its sockets; our copies of them end with ``passed``."""
         # Late: a host loads what builds jails with its first machine.
         from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
 
         spec, tools = self._spec, self._tools
-        qmp = self._listen(QMP_SOCKET, passed)
-        console = self._listen(CONSOLE_SOCKET, passed)
+        qmp, console = self.listen_sockets(passed).values()
         backend = self._hybrid or self._kernel
         assert backend is not None
         fds = [qmp, console, *backend.pass_fds]
+        # guard: a home's lock lives as long as QEMU
+        if spec.home is not None:
+            fds.append(spec.home.lock)
         if self._hybrid is not None:
             passed.enter_context(self._hybrid.conn)
         wiring = Wiring(qmp, console, backend.device)

@@ -22,6 +22,9 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 
+HOME_SERIAL = "vitrail-home"
+"""Serial number of the home's disk (at most 20 characters): the guest looks for it."""
+
 
 class Accel(StrEnum):
     """How the guest's instructions are run."""
@@ -35,6 +38,19 @@ class Network(StrEnum):
 
     NONE = "none"
     USER = "user"
+
+
+@dataclass(frozen=True)
+class HomeDisk:
+    """The disk with what a persistent sandbox keeps.
+
+    ``keep`` has ``home``; ``lock`` is a descriptor that
+    QEMU inherits and ignores: the disk is in use while it is open.
+    """
+
+    path: Path
+    keep: frozenset[str]
+    lock: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class VmSpec:
     disposable: bool = True
     """The guest is informed, and a broker that adopts the machine must know."""
     kernel_args: tuple[str, ...] = ()
+    home: HomeDisk | None = None
+    """None: nothing of it is left when it stops."""
 
     def __post_init__(self) -> None:
         """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
@@ -139,6 +157,8 @@ def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
     words.append(f"vitrail.name={spec.name}")
     if spec.disposable:
         words.append("vitrail.disposable=1")
+    if spec.home is not None:
+        words.append(f"vitrail.keep={','.join(sorted(spec.home.keep))}")
     return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
 
 
@@ -157,24 +177,28 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
         *("-append", kernel_args(spec, accel, wiring)),
-        *_listener("qmp", wiring.qmp_fd),
+        *listener_args("qmp", wiring.qmp_fd),
         *("-mon", "chardev=qmp,mode=control"),
-        *_listener("console", wiring.console_fd),
+        *listener_args("console", wiring.console_fd),
         *("-serial", "chardev:console"),
     ]
     if spec.root is not None:
-        words += _root(spec.root, bus)
+        words += root_args(spec.root, bus)
+    if spec.home is not None:
+        words += _home(spec.home.path, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
     if wiring.nic_fd is not None:
         words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
     return words
 
 
-def _listener(name: str, fd: int) -> list[str]:
+def listener_args(name: str, fd: int) -> list[str]:
+    """Return the words of a chardev that is a listening socket."""
     return ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off"]
 
 
-def _root(path: Path, bus: str) -> list[str]:
+def root_args(path: Path, bus: str, options: str = "") -> list[str]:
+    """Return the words of the root disk; ``options`` begin with a comma."""
     node = {
         "driver": "raw",
         "node-name": "root",
@@ -183,8 +207,28 @@ def _root(path: Path, bus: str) -> list[str]:
     }
     return [
         *("-blockdev", json.dumps(node)),
-        *("-device", f"virtio-blk-{bus},drive=root"),
+        *("-device", f"virtio-blk-{bus},drive=root{options}"),
     ]
+
+
+def _home(path: Path, bus: str) -> list[str]:
+    node = {
+        "driver": "raw",
+        "node-name": "home",
+        # What the guest deletes becomes a hole in our file.
+        "discard": "unmap",
+        "file": {
+            "driver": "file",
+            "filename": str(path),
+            "discard": "unmap",
+            "locking": "on",
+        },
+    }
+    # A full disk of ours is an error of the guest's write: QEMU's default is to
+    # stop the machine until a person comes.
+    options = "werror=report,rerror=report,discard=on"
+    device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
+    return [*("-blockdev", json.dumps(node)), *("-device", device)]
 
 
 def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:

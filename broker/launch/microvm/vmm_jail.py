@@ -82,13 +82,19 @@ class JailView:
     readable: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
     devices: tuple[Path, ...] = ()
+    proc: bool = False
+    """A /proc of its own processes, for a program that can open a descriptor
+    only by a name (``/proc/self/fd``): the memory of a machine that is copied."""
+    background: bool = False
+    """The lowest priority, and killed when we end."""
 
 
 def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
     """The files that QEMU has in its jail: what its command line names."""
     files = (spec.kernel, spec.initrd, *((spec.root,) if spec.root else ()))
     devices = (DEVICE,) if accel is Accel.KVM else ()
-    return JailView(qemu, readable=files, devices=devices)
+    home = () if spec.home is None else (spec.home.path,)
+    return JailView(qemu, readable=files, writable=home, devices=devices)
 
 
 class _Info(msgspec.Struct):
@@ -138,6 +144,10 @@ def _own(view: JailView) -> Iterator[str]:
         yield from ("--bind", str(path), str(path))
     for path in (Path("/dev/null"), *view.devices):
         yield from ("--dev-bind", str(path), str(path))
+    if view.proc:
+        yield from ("--proc", "/proc")
+    if view.background:
+        yield "--die-with-parent"
 
 
 async def spawn_jailed(
@@ -176,7 +186,8 @@ async def spawn_jailed(
             f"{role} cannot be jailed: {_MISSING}",
             hint="install the package bubblewrap ('sudo apt install bubblewrap')",
         )
-    return await _spawn(role, [bwrap], [*jail_args(view, env), "--", *argv], pass_fds)
+    first = ["nice", "-n", "19", bwrap] if view.background else [bwrap]
+    return await _spawn(role, first, [*jail_args(view, env), "--", *argv], pass_fds)
 
 
 async def why_no_jail() -> str:

@@ -1,64 +1,80 @@
-"""Time that a micro VM takes until it is paused and leased, and the jail's share.
+"""Time and memory of machines that boot, and of copies of one that booted.
 
-    python -m tests.bench.launch [RUNS]
+    python -m tests.bench.launch [RUNS [MACHINES]]
 
-Starts the tiny guest, paused, with and without the jail of QEMU and
-vhost-device-vsock, in turn, and prints least and median of each and of the
-difference, in milliseconds.  Nothing of the guest runs.
+For each way, RUNS times in turn: seconds from the order to the agent's hello, and
+to the first output of a shell.  Then MACHINES of each way at once, idle: the
+memory of their QEMUs (Pss of /proc/PID/smaps_rollup), each and in all.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-import time
-from dataclasses import replace
+from contextlib import AsyncExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import trio
 
-from broker.launch.microvm import vmm_jail
-from broker.launch.microvm.launcher import Tools, start_vm
-from tests.kit.vm.machines import tiny_spec, vm_tools
-from tests.kit.wayland.compositor import short_directory
+from tests.kit.vm.copies import Stage, output, stage
+
+SETTLE_SECONDS = 5.0
 
 
-async def started(tools: Tools, place: Path) -> float:
-    """Start a machine and end it; return the seconds until it was paused."""
-    async with trio.open_nursery() as nursery:
-        began = time.perf_counter()
-        vm = await start_vm(tiny_spec(place), tools, nursery=nursery)
-        took = time.perf_counter() - began
-        await vm.close()
-    return took
+async def measure_time(s: Stage, name: str, mode: str) -> tuple[float, float]:
+    """Return the seconds to hello and to output; the machine is ended."""
+    began = trio.current_time()
+    async with s.machine(name, mode=mode) as (started, broker, _vm):
+        if started.how != mode:
+            raise RuntimeError(f"wanted {mode}, was {started.how}: {started.why}")
+        hello = trio.current_time() - began
+        await output(broker, "echo")
+        return hello, trio.current_time() - began
 
 
-async def _no_jail() -> str:
-    return "left out by the benchmark"
+async def measure_memory(s: Stage, mode: str, count: int) -> list[float]:
+    """Return the MiB of each of ``count`` idle machines."""
+    async with AsyncExitStack() as stack:
+        machines = []
+        for number in range(count):
+            made = s.machine(f"{mode}{number}", mode=mode)
+            _started, _broker, vm = await stack.enter_async_context(made)
+            machines.append(vm)
+        await trio.sleep(SETTLE_SECONDS)
+        return [pss(vm.vmm.pid) for vm in machines]
 
 
-async def main(runs: int) -> None:
-    """Measure, in turn, so that a busy moment falls on both."""
-    tools = await vm_tools()
-    free = replace(tools, allow_unjailed=True)
-    times: dict[str, list[float]] = {"jailed": [], "without": []}
-    with short_directory() as place:
-        await started(tools, place)  # warms the caches
-        for _ in range(runs):
-            times["jailed"].append(await started(tools, place))
-            with patch.object(vmm_jail, "why_no_jail", _no_jail):
-                times["without"].append(await started(free, place))
-    for name, values in times.items():
-        print(_row(name, values))
-    lost = [a - b for a, b in zip(times["jailed"], times["without"], strict=True)]
-    print(_row("difference", lost))
+def pss(pid: int) -> float:
+    """Return a process's proportional share of memory in MiB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no Pss of {pid}")
 
 
-def _row(name: str, values: list[float]) -> str:
-    least, median = min(values) * 1000, statistics.median(values) * 1000
-    return f"{name:12} least {least:7.1f} ms   median {median:7.1f} ms"
+async def main(runs: int, count: int) -> None:
+    """Print two tables."""
+    async with stage() as s:
+        began = trio.current_time()
+        await s.starter.make(s.request("maker"))
+        print(f"template made in {trio.current_time() - began:.1f} s")
+        times: dict[str, list[tuple[float, float]]] = {"copy": [], "boot": []}
+        for run in range(runs):
+            for mode, found in times.items():
+                found.append(await measure_time(s, f"{mode}{run}", mode))
+        print(f"{'':6} {'hello':>20} {'output':>20}   (seconds: median, all)")
+        for mode, found in times.items():
+            cells = []
+            for column in zip(*found, strict=True):
+                every = " ".join(f"{value:.2f}" for value in sorted(column))
+                cells.append(f"{statistics.median(column):.2f} ({every})")
+            print(f"{mode:6} {cells[0]:>20} {cells[1]:>20}")
+        for mode in times:
+            sizes = await measure_memory(s, mode, count)
+            each = " ".join(f"{size:.0f}" for size in sizes)
+            print(f"{mode:6} {count} idle: {sum(sizes):.0f} MiB ({each})")
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]) if sys.argv[1:] else 15)
+    numbers = [int(word) for word in sys.argv[1:3]]
+    trio.run(main, *(numbers + [5, 4][len(numbers) :]))

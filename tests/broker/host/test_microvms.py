@@ -16,11 +16,12 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.host import microvms
 from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.launch.image import store
+from broker.launch.microvm import launcher
 from broker.launch.microvm.launcher import Accel, VmSpec
 from broker.launch.microvm.state import state_of, write_state
+from broker.launch.template import starting
 from broker.peers import credentials
 from broker.peers.identity import HybridClaim, VsockClaim
 from broker.services.sandbox_logs import KEPT
@@ -68,6 +69,7 @@ class Stand:
         self.audit = tmp_path / "audit.sqlite"
         self.records = {}
         self.started = []
+        self.specs = []
         self.broken_start = None
         self.kernel = False
         self.vms = MicroVms(
@@ -85,7 +87,11 @@ class Stand:
         self.records[name] = made
 
     async def find_tools(self, image, progress):
-        return SimpleNamespace(vhost_device_vsock=None if self.kernel else "/backend")
+        return SimpleNamespace(
+            vhost_device_vsock=None if self.kernel else "/backend",
+            accel=Accel.TCG,
+            qemu=Path("/bin/sh"),
+        )
 
     async def listen_vsock(self):
         return False
@@ -96,6 +102,7 @@ class Stand:
             raise self.broken_start
         self.spec = spec
         self.started.append(PaperVm(spec.directory))
+        self.specs.append(spec)
         return self.started[-1]
 
     async def open(self, sandbox=WORK, name=WORK, **changes):
@@ -132,11 +139,11 @@ def stand(monkeypatch):
                 name="default",
                 kernel=Path("/kernel"),
                 root=Path("/root"),
-                manifest=SimpleNamespace(built=1.0),
+                manifest=SimpleNamespace(built=1.0, digest="d"),
                 write_initrd=lambda directory, settings: directory / "initrd",
             )
             monkeypatch.setattr(store, "find_image", lambda paths, name: image)
-            monkeypatch.setattr(microvms, "start_vm", mine.start_vm)
+            monkeypatch.setattr(starting, "start_vm", mine.start_vm)
             await nursery.start(mine.vms.run)
             yield mine
             nursery.cancel_scope.cancel()
@@ -145,6 +152,31 @@ def stand(monkeypatch):
 
 
 # -- starting ----------------------------------------------------------------------
+
+
+async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
+    async with stand() as s:
+        machine = await s.open()
+        (spec,) = s.specs
+        assert spec.home.path == s.paths.homes / "work/current/disk"
+        assert spec.home.keep == {"home"}
+        assert spec.home.path.stat().st_size == 10 << 30
+        assert spec.home.path.stat().st_blocks * 512 < 64 << 20
+        await machine.close()
+        assert spec.home.path.exists()
+
+
+async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    async with stand() as s:
+        s.add("web", record("disposable", launch='fork = "copy"'))
+        machine = await s.open("web-0001", "web")
+        assert s.specs[0].home is None
+        await machine.close()
+        assert not s.paths.homes.exists()
+        (event,) = s.events("sandbox.machine")
+        assert event["how"] == "boot"
+        assert event["reason"] == "there is no template yet"
 
 
 async def test_a_start_may_have_less_than_its_record(stand):
@@ -293,7 +325,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
         async def adopt_vm(directory, *, nursery):
             return vm
 
-        monkeypatch.setattr(microvms, "adopt_vm", adopt_vm)
+        monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
         ((sandbox, name, machine),) = await s.vms.adopt()
         assert (sandbox, name) == ("work", "work")
         await machine.go()
@@ -327,7 +359,7 @@ async def test_a_record_that_is_gone_ends_its_machine(stand, monkeypatch):
         async def never(directory, *, nursery):
             raise AssertionError
 
-        monkeypatch.setattr(microvms, "adopt_vm", never)
+        monkeypatch.setattr(launcher, "adopt_vm", never)
         assert await s.vms.adopt() == []
         assert not directory.exists()
         assert "no record 'work' any more" in s.events("sandbox.stop")[0]["reason"]
@@ -375,8 +407,8 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
                 raise UpstreamError("the state is not ours")
             return 0
 
-        monkeypatch.setattr(microvms, "adopt_vm", adopt_vm)
-        monkeypatch.setattr(microvms, "clean_leftovers", clean)
+        monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
+        monkeypatch.setattr(launcher, "clean_leftovers", clean)
         found = await s.vms.adopt()
         assert [sandbox for sandbox, _, _ in found] == ["work"]
         assert len(s.vms.warnings) == 2

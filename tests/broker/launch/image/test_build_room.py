@@ -69,11 +69,15 @@ async def test_leftovers_of_a_killed_build_are_removed(paths):
     (paths.images / ".default.abc").mkdir()
     (paths.images / ".default.now").mkdir()
     (paths.images / "default").symlink_to(".default.now")
+    (paths.images / ".default.before").mkdir()
+    (paths.images / ".default.previous").symlink_to(".default.before")
     (paths.images / ".other.abc").mkdir()
     await build_room.remove_leftovers(paths, "default")
     assert not scratch.exists()
     assert sorted(p.name for p in paths.images.iterdir()) == [
+        ".default.before",
         ".default.now",
+        ".default.previous",
         ".other.abc",
         "default",
     ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
-from broker.launch.image import store
+from broker.launch.image import build, store
 from broker.launch.image.initramfs import agent_overlay
 from broker.launch.image.store import ImageSpec, Manifest
 from shims.bundle import files_tool, guest_agent
@@ -191,3 +192,55 @@ def test_the_agent_is_the_shim_and_brings_the_commands_for_files():
     names: dict[str, object] = {"__name__": "vitrail_guest", "__file__": "/nowhere"}
     exec(compile(agent, "agent", "exec"), names)
     assert names["files_tool"]() == files_tool()
+
+
+def replace_image(paths, digest):
+    """What a build does with a finished image."""
+    work = paths.images / f".default.{digest[0]}"
+    shutil.copytree(store.find_image(paths).directory, work)
+    manifest = msgspec.structs.replace(
+        store.find_image(paths).manifest, digest=digest * 64
+    )
+    (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    build._put_in_place(paths, "default", work)
+
+
+def digest(paths):
+    return store.find_image(paths).manifest.digest[0]
+
+
+def test_rollback_uses_the_version_before_and_returns(paths):
+    put_image(paths)
+    with pytest.raises(SetupError, match="no earlier version"):
+        store.roll_back(paths, "default")
+    replace_image(paths, "1")
+    store.roll_back(paths, "default")
+    assert digest(paths) == "0"
+    store.roll_back(paths, "default")
+    assert digest(paths) == "1"
+
+
+def test_one_earlier_version_is_kept(paths):
+    put_image(paths)
+    for number in ("1", "2", "3"):
+        replace_image(paths, number)
+    assert digest(paths) == "3"
+    assert store.roll_back(paths, "default").manifest.digest[0] == "2"
+    names = sorted(p.name for p in paths.images.iterdir())
+    assert names == [".default.2", ".default.3", ".default.previous", "default"]
+
+
+def test_a_removed_image_has_no_earlier_version(paths):
+    put_image(paths)
+    replace_image(paths, "1")
+    store.remove_image(paths, "default")
+    assert list(paths.images.iterdir()) == []
+
+
+def test_an_earlier_version_that_is_not_whole_is_not_used(paths):
+    before = put_image(paths)
+    replace_image(paths, "1")
+    (before / "kernel").unlink()
+    with pytest.raises(SetupError, match="no earlier version"):
+        store.roll_back(paths, "default")
+    assert digest(paths) == "1"

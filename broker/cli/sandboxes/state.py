@@ -1,0 +1,393 @@
+"""``brokerctl sandbox``: the state of persistent sandboxes.
+
+Works on files alone, with the lock that a running sandbox holds: no broker is needed,
+and none can be in the way.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import rich_click as click
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
+from broker.core.errors import RefusedError, SetupError
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.launch.state import backup as backups
+from broker.launch.state.disk import make_disk
+from broker.launch.state.renaming import Renaming, recover, rename_sandbox
+from broker.launch.state.store import DISK, Home, HomeStore
+from policy.records.loader import parse_record
+from policy.records.model import Record
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_NAME = click.argument("name", shell_complete=sandboxes)
+_PASSPHRASE = click.option(
+    "--passphrase-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with the passphrase; without it gpg asks.",
+)
+
+
+@click.group("sandbox")
+def command() -> None:
+    """Homes of persistent sandboxes: copies, names, snapshots, backups.
+
+    A sandbox that runs is refused: stop it first.
+    """
+
+
+def _store() -> HomeStore:
+    store = HomeStore(offline_paths().homes)
+    if store.root.is_dir():
+        recover(store)
+    return store
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is done, on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(text, total=None)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total or None)
+
+        yield update
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise RefusedError(f"{question} Not asked: there is no terminal", hint="--yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def _record(name: str) -> Record | None:
+    return read_records(offline_paths()).records.get(name)
+
+
+# -- looking -------------------------------------------------------------------------
+
+
+@command.command("list")
+@_JSON
+def list_homes(*, as_json: bool) -> None:
+    """Show the homes: sizes, snapshots, and whether a record uses them."""
+    store = _store()
+    rows = [_facts(store, home) for home in store.all()] if store.root.is_dir() else []
+    if as_json:
+        render.json_line({"sandboxes": rows})
+        return
+    if not rows:
+        render.note("no sandbox keeps anything: none of class 'persistent' has run yet")
+        return
+    render.table(
+        ("NAME", "SIZE", "ON DISK", "SNAPSHOTS", "STATE"),
+        [
+            (
+                str(row["name"]),
+                render.size(int(str(row["size"]))),
+                render.size(int(str(row["used"]))),
+                ", ".join(row["snapshots"]) or "-",  # type: ignore[arg-type]
+                _state(row),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _facts(store: HomeStore, home: Home) -> dict[str, object]:
+    return {
+        "name": home.name,
+        "kind": home.meta.kind,
+        "size": home.size(),
+        "used": home.used(),
+        "made": home.meta.made,
+        "snapshots": [s.name for s in store.snapshots(home.name)],
+        "in_use": store.in_use(home.name),
+        "record": _record(home.name) is not None,
+    }
+
+
+def _state(row: dict[str, object]) -> str:
+    if row["in_use"]:
+        return "in use"
+    return "stopped" if row["record"] else "no record of this name"
+
+
+# -- names ---------------------------------------------------------------------------
+
+
+@command.command()
+@_NAME
+@click.argument("new")
+@_JSON
+def clone(name: str, new: str, *, as_json: bool) -> None:
+    """Make the sandbox NEW with a copy of NAME's record and home.
+
+    Snapshots are not copied.
+    """
+    source, target = take_sandbox_name(name), take_sandbox_name(new)
+    store = _store()
+    text = _renamed(source, target)
+    with store.lock(source), store.lock(target), _bar(f"copy {source}") as bar:
+        home = store.clone(source, target, bar)
+        files = _write_record(target, text)
+    _report(home, files, as_json=as_json)
+
+
+@command.command()
+@_NAME
+@click.argument("new")
+@_JSON
+def rename(name: str, new: str, *, as_json: bool) -> None:
+    """Give the sandbox NAME, its home and its snapshots the name NEW.
+
+    Rules that name it are not changed: 'brokerctl policy lint' finds them.
+    """
+    source, target = take_sandbox_name(name), take_sandbox_name(new)
+    store = _store()
+    text = _renamed(source, target)
+    record = _record(source)
+    assert record is not None
+    heirs = [
+        other.name
+        for other in read_records(offline_paths()).records.values()
+        if source in other.inherits
+    ]
+    if heirs:
+        raise RefusedError(f"other records inherit from '{source}': {', '.join(heirs)}")
+    with store.lock(source), store.lock(target):
+        store.require(source)
+        place = _place(target)
+        change = Renaming(source, target, str(record.source), str(place), text)
+        rename_sandbox(store, change)
+    remove_entry(source)
+    entry = _write_entry(target, place, text)
+    _report(store.require(target), [place, *entry], as_json=as_json)
+
+
+def _renamed(name: SandboxName, new: SandboxName) -> str:
+    """Return the record's text for another name.
+
+    Raises SetupError without a record, RefusedError when the new name is taken.
+    """
+    found = read_records(offline_paths()).records
+    if name not in found:
+        raise SetupError(f"no record is named '{name}'")
+    if new in found or _place(new).exists():
+        raise RefusedError(f"a record is named '{new}' already")
+    text = found[name].source.read_text(encoding="utf-8")
+    text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
+    record, problems = parse_record(new, _place(new), text.encode())
+    if record is None and not found[name].inherits:
+        raise RefusedError(
+            f"the record of '{name}' cannot be used under another name: "
+            f"{problems[0].first_line()}"
+        )
+    return text
+
+
+def _place(name: str) -> Path:
+    return offline_paths().config[0] / "sandboxes.d" / f"{name}.toml"
+
+
+def _write_record(name: SandboxName, text: str) -> list[Path]:
+    place = _place(name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("x", encoding="utf-8") as file:
+        file.write(text)
+    return [place, *_write_entry(name, place, text)]
+
+
+def _write_entry(name: str, place: Path, text: str) -> list[Path]:
+    record, _ = parse_record(name, place, text.encode())
+    if record is None:  # it inherits; the menu is not worth more
+        return []
+    label = record.viewer.label
+    return write_entry(name, label.name, label.colour, "System;")
+
+
+def _report(home: Home, files: list[Path], *, as_json: bool) -> None:
+    if as_json:
+        render.json_line({"name": home.name, "files": [str(path) for path in files]})
+        return
+    for path in files:
+        render.note(f"wrote {path}")
+    render.note(f"'{home.name}' has its home ({render.size(home.used())})")
+
+
+# -- content ---------------------------------------------------------------------------
+
+
+@command.command()
+@_NAME
+@click.option("--keep-record", is_flag=True, help="Remove the home alone.")
+@_YES
+def remove(name: str, *, keep_record: bool, yes: bool) -> None:
+    """Remove a sandbox: its home, its snapshots, its record and menu entry."""
+    sandbox = take_sandbox_name(name)
+    store = _store()
+    record = None if keep_record else _record(sandbox)
+    with store.lock(sandbox):
+        home = store.require(sandbox)
+        count = len(store.snapshots(sandbox))
+        goes = f"the home of '{sandbox}' ({render.size(home.used())})"
+        goes += f", {count} snapshots" if count else ""
+        goes += f", and {record.source}" if record else ""
+        _ask(f"Remove {goes}?", yes=yes)
+        if record is not None:
+            record.source.unlink()
+            remove_entry(sandbox)
+        store.remove(sandbox)
+    render.note(f"removed {goes}")
+
+
+@command.command()
+@_NAME
+@_YES
+def reset(name: str, *, yes: bool) -> None:
+    """Empty a sandbox's home; its snapshots stay."""
+    sandbox = take_sandbox_name(name)
+    store = _store()
+    with store.lock(sandbox):
+        home = store.require(sandbox)
+        if home.meta.kind != DISK:
+            raise RefusedError(f"the home of '{sandbox}' is not a disk")
+        _ask(f"Empty the home of '{sandbox}' ({render.size(home.used())})?", yes=yes)
+        with store.new(DISK) as prepared:
+            trio.run(make_disk, prepared / DISK, home.size())
+            store.replace(prepared, sandbox)
+    render.note(f"the home of '{sandbox}' is empty")
+
+
+@command.command()
+@_NAME
+@click.argument("label", required=False)
+@click.option("--remove", "gone", is_flag=True, help="Remove that snapshot.")
+def snapshot(name: str, label: str | None, *, gone: bool) -> None:
+    """Keep a copy of a sandbox's home, as LABEL or by the present time."""
+    sandbox = take_sandbox_name(name)
+    chosen = take_sandbox_name(label or time.strftime("s%Y%m%d-%H%M%S"))
+    store = _store()
+    with store.lock(sandbox):
+        if gone:
+            store.remove_snapshot(sandbox, chosen)
+            render.note(f"removed snapshot '{chosen}' of '{sandbox}'")
+            return
+        with _bar(f"copy {sandbox}") as bar:
+            store.snapshot(sandbox, chosen, bar)
+    render.note(f"'brokerctl sandbox restore {sandbox} {chosen}' brings it back")
+
+
+@command.command()
+@_NAME
+@click.argument("label")
+@_YES
+def restore(name: str, label: str, *, yes: bool) -> None:
+    """Put a snapshot in the place of a sandbox's home; the snapshot stays."""
+    sandbox, chosen = take_sandbox_name(name), take_sandbox_name(label)
+    store = _store()
+    with store.lock(sandbox):
+        size = render.size(store.require(sandbox).used())
+        _ask(f"Replace the home of '{sandbox}' ({size}) by '{chosen}'?", yes=yes)
+        with _bar(f"copy {chosen}") as bar:
+            store.restore(sandbox, chosen, bar)
+    render.note(f"the home of '{sandbox}' is that of '{chosen}'")
+
+
+# -- backups -----------------------------------------------------------------------------
+
+
+@command.command("backup")
+@_NAME
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-r",
+    "--recipient",
+    "recipients",
+    multiple=True,
+    help="A key of gpg, or one of age (age1…, ssh-…); may be repeated.",
+)
+@_PASSPHRASE
+def back_up(
+    name: str, file: Path, *, recipients: tuple[str, ...], passphrase_file: Path | None
+) -> None:
+    """Write a sandbox's home and record into one encrypted file.
+
+    Without a recipient it is encrypted with a passphrase, by gpg.
+    """
+    sandbox = take_sandbox_name(name)
+    store = _store()
+    how = backups.Lock(recipients, passphrase_file)
+    backups.check_programs(how)
+    record = _record(sandbox)
+    text = "" if record is None else record.source.read_text(encoding="utf-8")
+    with store.lock(sandbox), _bar(f"back up {sandbox}") as bar:
+        home = store.require(sandbox)
+        total = backups.bytes_of(home.directory)
+        count = partial(_passed, bar, total)
+        trio.run(backups.back_up, home.directory, text, file, how, count)
+    size = render.size(file.stat().st_size)
+    render.note(f"wrote {file} ({size}); 'brokerctl sandbox import' reads it")
+
+
+def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
+    bar(min(done, total) if total else done, total)
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("name")
+@click.option(
+    "--identity",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="age's key, for a backup encrypted with age.",
+)
+@_PASSPHRASE
+def import_backup(
+    file: Path, name: str, *, identity: Path | None, passphrase_file: Path | None
+) -> None:
+    """Make the sandbox NAME of a backup.
+
+    Its record is written when none is named NAME and the backup's is valid;
+    look at it before the first start.
+    """
+    sandbox = take_sandbox_name(name)
+    store = _store()
+    how = backups.Lock(passphrase_file=passphrase_file, identity=identity)
+    size = file.stat().st_size
+    with ExitStack() as held:
+        held.enter_context(store.lock(sandbox))
+        count = partial(_passed, held.enter_context(_bar(f"read {file.name}")), size)
+        prepared = held.enter_context(store.new(DISK))
+        untrusted_text = trio.run(backups.unpack, file, prepared, how, count)
+        home = store.publish(prepared, sandbox)
+    files = []
+    if _record(sandbox) is None and not _place(sandbox).exists():
+        untrusted_text = re.sub(
+            r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text
+        )
+        record, problems = parse_record(
+            sandbox, _place(sandbox), untrusted_text.encode()
+        )
+        if record is not None and not problems:
+            files = _write_record(sandbox, untrusted_text)
+    _report(home, files, as_json=False)

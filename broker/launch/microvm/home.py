@@ -1,0 +1,33 @@
+"""The home of a persistent micro VM: found or made, and locked, before its start."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import trio
+
+from broker.core.names import SandboxName
+from broker.launch.microvm.qemu_arguments import HomeDisk
+from broker.launch.state.disk import ready_disk
+from broker.launch.state.renaming import recover
+from broker.launch.state.store import HomeStore
+
+
+async def open_home(
+    homes: Path,
+    sandbox: SandboxName,
+    keep: frozenset[str],
+    size: int,
+    held: ExitStack,
+) -> HomeDisk:
+    """Return the disk of a sandbox, of at least ``size`` bytes.
+
+    Our copy of its lock ends with ``held``, QEMU's with QEMU.  Raises
+    RefusedError when the home is in use, SetupError when it cannot be made.
+    """
+    store = HomeStore(homes)
+    await trio.to_thread.run_sync(recover, store)
+    lock = held.enter_context(store.lock(sandbox))
+    home = await ready_disk(store, sandbox, size)
+    return HomeDisk(home.disk, keep, lock.fd)

@@ -1,0 +1,1 @@
+"""The state that a sandbox keeps between its runs, for every launcher."""

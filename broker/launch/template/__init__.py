@@ -1,0 +1,1 @@
+"""Machines that are copied from a booted one instead of booting."""

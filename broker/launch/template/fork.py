@@ -1,0 +1,168 @@
+"""Starting a copy of a template: paused, with an identity, as if it had booted.
+
+The copy has its own memory: a memfd with the content of the template's file, holes
+kept.  Its guest runs for a moment before the lease: it takes its identity and sees
+its vsock device, and nothing else, for no program has been started and no listener
+exists.  Then it is paused again, so that to the caller it is like any other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Callable, Container, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+
+import trio
+from typing_extensions import override
+
+from broker.core.errors import UpstreamError, sole
+from broker.launch.microvm.launcher import Plan, Tools
+from broker.launch.microvm.qemu_arguments import VmSpec, listener_args
+from broker.launch.microvm.qmp import Qmp
+from broker.launch.microvm.running import Vm
+from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+from broker.launch.process.identity import Tracked
+from broker.launch.state.sparse import copy_sparse
+from broker.launch.template.arguments import (
+    NIC_SLOT,
+    VSOCK_SLOT,
+    ForkWiring,
+    forkable_args,
+)
+from broker.launch.template.identity import SEED_BYTES, GuestWords, Identity
+from broker.launch.template.make import hear, ignore_shared
+from broker.launch.template.store import Template
+
+_POLL_SECONDS = 0.005
+
+
+class CopyPlan(Plan):
+    """A machine on its way up as a copy of ``template``."""
+
+    def __init__(
+        self,
+        spec: VmSpec,
+        tools: Tools,
+        undo: AsyncExitStack,
+        on_loss: Callable[[str], None] | None,
+        *,
+        template: Template,
+        warm: Sequence[str],
+    ) -> None:
+        super().__init__(spec, tools, undo, on_loss)
+        self._template = template
+        self._warm = warm
+        self._memory = -1
+        self._files = ExitStack()
+        undo.callback(self._files.close)
+        self._state_file = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
+        self._files.callback(os.close, self._state_file)
+        self._port, self._far_port = socket.socketpair()
+        self._port.settimeout(0)
+        for end in (self._port, self._far_port):
+            self._files.callback(end.close)
+
+    @override
+    async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._copy_memory)
+                await super().start_helpers(cid, quarantine)
+        except ExceptionGroup as errors:
+            raise sole(errors) from None
+
+    async def _copy_memory(self) -> None:
+        self._memory = os.memfd_create(
+            "vitrail-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
+        self._files.callback(os.close, self._memory)
+        await trio.to_thread.run_sync(_fill, self._template, self._memory)
+
+    @override
+    async def spawn_qemu(self, passed: ExitStack) -> Tracked:
+        if self._hybrid is None:
+            raise UpstreamError("a copy needs vhost-device-vsock")
+        sockets = self.listen_sockets(passed)
+        passed.enter_context(self._hybrid.conn)
+        passed.enter_context(self._far_port)
+        vsock = self._hybrid.conn.fileno()
+        extra = ["-incoming", "defer", "-chardev", f"socket,id=vsock,fd={vsock}"]
+        fds = [self._memory, self._state_file, self._far_port.fileno(), vsock]
+        if self._network is not None:
+            nic = passed.enter_context(self._network.conn).fileno()
+            fds.append(nic)
+            net = f"stream,id=net,server=off,addr.type=fd,addr.str={nic}"
+            extra += ["-netdev", net]
+        serial = [word for n, fd in sockets.items() for word in listener_args(n, fd)]
+        wiring = ForkWiring(
+            self._memory, str(uuid.uuid4()), self._far_port.fileno(), serial, extra
+        )
+        tools = self._tools
+        words = forkable_args(self._spec, tools.qemu, tools.accel, wiring, self._warm)
+        view = replace(qemu_view(self._spec, tools.qemu, tools.accel), proc=True)
+        fds += sockets.values()
+        return await spawn_jailed(
+            "QEMU", words, view, pass_fds=fds, unjailed=self._unjailed
+        )
+
+    @override
+    async def prepare(self, vm: Vm) -> None:
+        """Load the state, plug the devices, give the identity, and pause."""
+        with self._files:
+            await self._prepare(vm)
+
+    async def _prepare(self, vm: Vm) -> None:
+        await _load(vm.qmp, self._state_file)
+        await vm.qmp.execute(
+            "device_add",
+            {"driver": "vhost-user-vsock-pci", "chardev": "vsock", "bus": VSOCK_SLOT},
+        )
+        if self._network is not None:
+            nic = {"driver": "virtio-net-pci", "netdev": "net", "bus": NIC_SLOT}
+            mac = "52:54:00:" + secrets.token_bytes(3).hex(":")
+            await vm.qmp.execute("device_add", {**nic, "mac": mac, "romfile": ""})
+        self._port.send(self._identity(vm.cid).encode())
+        await vm.cont()
+        await hear(self._port, GuestWords("taken", "linked"))
+        await vm.qmp.execute("stop")
+
+    def _identity(self, cid: int) -> Identity:
+        network = () if self._network is None else self._network.kernel_args
+        words = dict(word.partition("=")[::2] for word in network)
+        return Identity(
+            name=self._spec.name,
+            time=time.time_ns(),
+            seed=secrets.token_bytes(SEED_BYTES),
+            cid=cid,
+            disposable=self._spec.disposable,
+            net=words.get("vitrail.net", ""),
+            dns=words.get("vitrail.dns", ""),
+        )
+
+
+def _fill(template: Template, memory: int) -> None:
+    source = os.open(template.memory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        copy_sparse(source, memory)
+    finally:
+        os.close(source)
+    # A guest's memory that became shorter would be a SIGBUS of vhost-device-vsock.
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+
+async def _load(qmp: Qmp, state: int) -> None:
+    """Load the devices' state.  A QEMU that cannot load it ends."""
+    await ignore_shared(qmp)
+    await qmp.execute("migrate-incoming", {"uri": f"fd:{state}"})
+    while True:
+        answer = await qmp.execute("query-status")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status != "inmigrate":
+            return
+        await trio.sleep(_POLL_SECONDS)

@@ -1,0 +1,173 @@
+"""Making a template: boot a machine without identity, and save it.
+
+Its process ends with ours: a template is made in the background, and one that was
+not finished is of no use.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError, VitrailError, sole
+from broker.core.escape import printable
+from broker.launch.microvm.launcher import Tools
+from broker.launch.microvm.qemu_arguments import VmSpec
+from broker.launch.microvm.qmp import Json, Qmp
+from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+from broker.launch.template.arguments import ForkWiring, forkable_args
+from broker.launch.template.identity import FRAME_BYTES, GuestWords
+from broker.launch.template.store import MEMORY, STATE
+
+_CONSOLE = "console"
+_TAIL = 600
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class TemplatePlan:
+    """The machine to boot: ``spec``, without its name; ``warm`` is run once in it.
+
+    ``write_initrd`` is given a directory and returns the initramfs in it.
+    """
+
+    spec: VmSpec
+    tools: Tools
+    warm: Sequence[str]
+    write_initrd: Callable[[Path], Path]
+    background: bool = True
+    """At the lowest priority: the person's own machines come first."""
+
+
+async def make_template(plan: TemplatePlan, room: Path) -> None:
+    """Write ``memory`` and ``state`` into a prepared directory.
+
+    Raises UpstreamError with the end of the console when the guest does not
+    come up, SetupError without QEMU.
+    """
+    with ExitStack() as files, trio.move_on_after(limits.TEMPLATE_MAKE_SECONDS) as late:
+        try:
+            await _make(plan, room, files)
+        except (ExceptionGroup, VitrailError) as error:
+            why = sole(error)
+            raise UpstreamError(f"{why}; console: {_tail(room)}") from why
+    if late.cancelled_caught:
+        raise UpstreamError(
+            f"the template was not ready within {limits.TEMPLATE_MAKE_SECONDS:g} s; "
+            f"console: {_tail(room)}"
+        )
+    for name in (_CONSOLE, "initrd"):
+        (room / name).unlink(missing_ok=True)
+
+
+async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
+    memory = _create(room / MEMORY, files)
+    os.ftruncate(memory, plan.spec.memory_mib << 20)
+    state = _create(room / STATE, files)
+    console = _create(room / _CONSOLE, files)
+    qmp_ours, qmp_theirs = _pair(files)
+    port_ours, port_theirs = _pair(files)
+    serial = [
+        *("-chardev", f"socket,id=qmp,fd={qmp_theirs.fileno()}"),
+        *("-chardev", f"file,id=console,path=/proc/self/fd/{console}"),
+    ]
+    fds = [memory, console, qmp_theirs.fileno(), port_theirs.fileno()]
+    wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
+    spec = replace(plan.spec, initrd=plan.write_initrd(room))
+    words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
+    view = qemu_view(spec, plan.tools.qemu, plan.tools.accel)
+    view = replace(view, proc=True, background=plan.background)
+    unjailed = _nothing if plan.tools.allow_unjailed else None
+    child = await spawn_jailed("QEMU", words, view, pass_fds=fds, unjailed=unjailed)
+    try:
+        qmp_theirs.close()
+        port_theirs.close()
+        async with trio.open_nursery() as nursery:
+            qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(qmp_ours)))
+            await qmp.negotiate()
+            nursery.start_soon(_serve, qmp)
+            await qmp.execute("cont")
+            await hear(port_ours, GuestWords("ready"))
+            await _save(qmp, state)
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await child.end(0)
+            child.close()
+
+
+def _nothing(_reason: str) -> None:
+    """The person is warned of a missing jail by each machine of their own."""
+
+
+async def _serve(qmp: Qmp) -> None:
+    try:
+        await qmp.run()
+    except UpstreamError:
+        return  # its commands fail, and say so
+
+
+async def hear(port: socket.socket, words: GuestWords) -> None:
+    """Read from a port until every expected word was heard.
+
+    Raises PeerError for anything else, UpstreamError when the machine ends.
+    """
+    stream = trio.socket.from_stdlib_socket(port)
+    while not words.complete:
+        untrusted_data = await stream.recv(FRAME_BYTES)
+        if not untrusted_data:
+            raise UpstreamError("the machine ended before it was ready")
+        words.feed(untrusted_data)
+
+
+async def _save(qmp: Qmp, state: int) -> None:
+    """Stop the machine and write its devices' state; its memory is a file already."""
+    await qmp.execute("stop")
+    await ignore_shared(qmp)
+    # Unlike the incoming side, this one takes no number: only a name in QMP.
+    await qmp.execute("getfd", {"fdname": "state"}, fds=(state,))
+    await qmp.execute("migrate", {"uri": "fd:state"})
+    while True:
+        answer = await qmp.execute("query-migrate")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status == "completed":
+            return
+        if status in {"failed", "cancelled"}:
+            raise UpstreamError("QEMU could not save the template's state")
+        await trio.sleep(_POLL_SECONDS)
+
+
+async def ignore_shared(qmp: Qmp) -> None:
+    """Leave the memory out of the state; see QEMU's ``docs/system/vm-templating``."""
+    wanted: list[Json] = [{"capability": "x-ignore-shared", "state": True}]
+    await qmp.execute("migrate-set-capabilities", {"capabilities": wanted})
+
+
+def _create(path: Path, files: ExitStack) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    files.callback(os.close, fd)
+    return fd
+
+
+def _pair(files: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    files.callback(ours.close)
+    files.callback(theirs.close)
+    ours.settimeout(0)
+    return ours, theirs
+
+
+def _tail(room: Path) -> str:
+    try:
+        data = (room / _CONSOLE).read_bytes()[-_TAIL:]
+    except OSError:
+        return ""
+    return printable(data.strip(), _TAIL)

@@ -1,0 +1,213 @@
+"""Which machines are copied, which boot, and when a template is made.
+
+A copy that fails is never the person's problem: the same start boots plainly, and
+the reason goes into the event.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError, VitrailError
+from broker.launch.microvm.launcher import Accel, Tools, Vm, VmSpec, start_vm
+from broker.launch.template.arguments import key_words
+from broker.launch.template.fork import CopyPlan
+from broker.launch.template.key import TemplateInputs
+from broker.launch.template.make import TemplatePlan, make_template
+from broker.launch.template.store import Template, TemplateStore, qemu_identity
+from shims.bundle import guest_agent
+
+VARIABLE = "VITRAIL_FORK"
+"""With ``no`` machines boot, whatever records say: for a machine that is measured."""
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """A machine to be started: ``mode`` is the record's ``launch.fork``."""
+
+    record: str
+    mode: Literal["copy", "no"]
+    image: str
+    """Digest of the image; the agent that is booted is the one that we ship."""
+    write_initrd: Callable[[Path], Path]
+    """Writes the initramfs with that agent into a directory; returns its path."""
+    warm: Sequence[str]
+    """The record's program: run once in a template, so that it is in memory."""
+    spec: VmSpec
+    tools: Tools
+
+
+@dataclass(frozen=True)
+class Started:
+    """A machine that is started and paused.  ``why`` it is not a copy, or nothing."""
+
+    vm: Vm
+    how: Literal["copy", "boot"]
+    why: str = ""
+
+
+class Starter:
+    """Starts machines as copies where it can; makes templates in ``nursery``.
+
+    ``report`` gets a sentence when a template cannot be made.
+    """
+
+    def __init__(
+        self, root: Path, nursery: trio.Nursery, report: Callable[[str], None]
+    ) -> None:
+        self._store = TemplateStore(root)
+        self._nursery = nursery
+        self._report = report
+        self._making: set[str] = set()
+        self._swept = False
+        self._one_at_a_time = trio.Lock()
+        self._failures: dict[str, int] = {}
+        self.fork_seconds = limits.FORK_SECONDS
+        self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
+        self.background = True
+
+    async def start(
+        self,
+        request: StartRequest,
+        *,
+        quarantine: Container[int] = frozenset(),
+        on_loss: Callable[[str], None] | None = None,
+    ) -> Started:
+        """Start a machine, paused.  Raises what ``start_vm`` raises."""
+        start = partial(
+            start_vm,
+            request.spec,
+            request.tools,
+            nursery=self._nursery,
+            quarantine=quarantine,
+            on_loss=on_loss,
+        )
+        why = self._never(request)
+        if why:
+            return Started(await start(), "boot", why)
+        if not self._swept:
+            self._swept = True
+            await trio.to_thread.run_sync(self._store.sweep, time.time())
+        key = _key(request)
+        find = partial(self._store.find, request.record, key, time.time())
+        template, why = await trio.to_thread.run_sync(find)
+        if template is not None:
+            try:
+                vm = await self._copy(start, template, request.warm)
+            except (VitrailError, OSError, ExceptionGroup) as error:
+                why = f"the copy failed: {error}"
+                self._failed(request.record)
+            else:
+                self._failures.pop(request.record, None)
+                return Started(vm, "copy")
+        vm = await start()
+        if not self._given_up(request.record):
+            self._make_soon(request, key)
+        return Started(vm, "boot", why)
+
+    def _never(self, request: StartRequest) -> str:
+        """Why this machine is never a copy, or nothing."""
+        spec, tools = request.spec, request.tools
+        if request.mode == "no":
+            return 'the record says fork = "no"'
+        if os.environ.get(VARIABLE) == "no":
+            return f"{VARIABLE}=no"
+        if not spec.disposable:
+            return "only disposable sandboxes are copied"
+        if tools.accel is not Accel.TCG:
+            return "machines under KVM are not copied yet"
+        if tools.vhost_device_vsock is None:
+            return "machines with the kernel's vsock are not copied yet"
+        if self._given_up(request.record):
+            return "copies of this record have failed; it boots until the broker ends"
+        return ""
+
+    async def _copy(
+        self,
+        start: Callable[..., Awaitable[Vm]],
+        template: Template,
+        warm: Sequence[str],
+    ) -> Vm:
+        plan = partial(CopyPlan, template=template, warm=warm)
+        with trio.move_on_after(self.fork_seconds):
+            return await start(make_plan=plan)
+        raise UpstreamError(f"it was not up within {self.fork_seconds:g} s")
+
+    def _failed(self, record: str) -> None:
+        self._failures[record] = self._failures.get(record, 0) + 1
+        self._store.drop(record)
+
+    def _given_up(self, record: str) -> bool:
+        return self._failures.get(record, 0) >= limits.FORK_FAILURES
+
+    # -- making ----------------------------------------------------------------
+
+    def _make_soon(self, request: StartRequest, key: str) -> None:
+        if request.record not in self._making:
+            self._making.add(request.record)
+            self._nursery.start_soon(self._make, request, key)
+
+    async def _make(self, request: StartRequest, key: str) -> None:
+        try:
+            await trio.sleep(self.delay_seconds)
+            async with self._one_at_a_time:
+                await self.make(request, key)
+        except (VitrailError, OSError) as error:
+            self._failures[request.record] = limits.FORK_FAILURES
+            self._report(f"no template of '{request.record}' could be made: {error}")
+        finally:
+            self._making.discard(request.record)
+
+    async def make(self, request: StartRequest, key: str | None = None) -> Template:
+        """Make the template of a record now.
+
+        Raises UpstreamError when it fails or the machine has no room for it.
+        """
+        spec, tools = request.spec, request.tools
+        need = (spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
+        plan = TemplatePlan(
+            spec, tools, request.warm, request.write_initrd, self.background
+        )
+        with self._store.new() as room:
+            _check_room(room, need)
+            await make_template(plan, room)
+            publish = partial(
+                self._store.publish,
+                room,
+                request.record,
+                key or _key(request),
+                time.time(),
+            )
+            return await trio.to_thread.run_sync(publish)
+
+
+def _key(request: StartRequest) -> str:
+    spec, tools = request.spec, request.tools
+    return TemplateInputs(
+        record=request.record,
+        image=request.image,
+        agent=hashlib.sha256(guest_agent()).hexdigest(),
+        qemu=qemu_identity(tools.qemu),
+        words=key_words(spec, tools.qemu, tools.accel, request.warm),
+    ).key()
+
+
+def _check_room(directory: Path, need: int) -> None:
+    """Raise UpstreamError unless so much memory and disk is free."""
+    disk = os.statvfs(directory)
+    if disk.f_bavail * disk.f_frsize < need:
+        raise UpstreamError(f"less than {need >> 20} MiB are free on its disk")
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, amount = line.partition(":")
+        if name == "MemAvailable" and int(amount.split()[0]) << 10 < need:
+            raise UpstreamError(f"less than {need >> 20} MiB of memory are free")

@@ -1,0 +1,257 @@
+"""A machine that was made to be copied: waiting without identity, then taking one.
+
+The memory of a template is the beginning of many machines.  So a template has no
+name, no connection and no secret, and the random numbers of its kernel are drawn
+again from the launcher's seed before anything else happens in a copy.
+
+The protocol is ``broker/launch/template/identity.py``, in the frames of
+``broker/ipc/framing.py``, over the virtio-serial port ``vitrail.fork``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
+
+from shims.guest.account import kill_group
+from shims.guest.loop import Timer, log
+from shims.guest.machine import RUNTIME
+from shims.guest.settings import take_address
+from shims.guest.storage import sysfs_text
+
+if TYPE_CHECKING:
+    from shims.guest.guest import Guest
+
+FORK_PORT = "vitrail.fork"
+FORK_FRAME_BYTES = 4096
+FORK_SEED_BYTES = 64
+WARM_SECONDS = 60.0  # for the program that is run once in a template
+PORT_SECONDS = 10.0  # until the driver has named it
+LINK_LOOK_SECONDS = 0.01
+IDENTITY: Dict[str, type] = {
+    "name": str,
+    "time": int,  # nanoseconds since 1970
+    "seed": str,  # base64 of FORK_SEED_BYTES
+    "disposable": bool,
+    "net": str,
+    "dns": str,
+    "cid": int,
+}
+RNDADDENTROPY = 0x40085203  # _IOW('R', 3, int[2]), linux/random.h
+RNDRESEEDCRNG = 0x5207  # _IO('R', 7)
+IOCTL_VM_SOCKETS_GET_LOCAL_CID = 0x7B9
+MS_BIND_ONLY = 4096
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+UUID = "/proc/sys/kernel/random/uuid"
+
+
+class IdentityError(Exception):
+    """The launcher sent an identity that we do not understand."""
+
+
+def take_identity(body: bytes) -> Dict[str, Any]:
+    """Return a checked identity."""
+    try:
+        found = json.loads(body)
+        if not isinstance(found, dict) or set(found) != set(IDENTITY):
+            raise IdentityError("its fields are not those of an identity")
+        for field, kind in IDENTITY.items():
+            if type(found[field]) is not kind:
+                raise IdentityError(f"{field} must be {kind.__name__}")
+        found["seed"] = binascii.a2b_base64(found["seed"])
+    except (ValueError, RecursionError) as error:
+        raise IdentityError(f"not an identity: {error}") from error
+    if len(found["seed"]) != FORK_SEED_BYTES:
+        raise IdentityError(f"a seed of {len(found['seed'])} bytes")
+    return found
+
+
+def find_port(name: str) -> str:
+    """Return the device of a virtio-serial port.  Raises OSError when none appears."""
+    base = "/sys/class/virtio-ports"
+    until = time.monotonic() + PORT_SECONDS
+    while True:
+        for entry in sorted(os.listdir(base)):
+            if sysfs_text(os.path.join(base, entry, "name")).strip() == name:
+                return "/dev/" + entry
+        if time.monotonic() > until:
+            raise OSError(errno.ENODEV, f"there is no port {name}")
+        time.sleep(0.02)
+
+
+class Template:
+    """The port's end in the guest: from ``ready`` to ``linked``."""
+
+    def __init__(self, guest: "Guest", warm: str) -> None:
+        self._guest = guest
+        self._loop = guest.loop
+        self._port = os.open(find_port(FORK_PORT), os.O_RDWR | os.O_NONBLOCK)
+        self._incoming = bytearray()
+        self._identity: Optional[Dict[str, Any]] = None
+        self._warm = json.loads(base64.urlsafe_b64decode(warm)) if warm else []
+        self._deadline: Optional[Timer] = None
+        self._home = ""
+
+    def begin(self) -> None:
+        """Read the first program into memory, then wait for an identity."""
+        self._loop.watch(self._port, selectors.EVENT_READ, self._readable)
+        self._guest.display.when_ready(lambda _reason: self._display_up())
+
+    def _display_up(self) -> None:
+        if self._warm:
+            self._run_warm(self._warm)
+        else:
+            self._ready()
+
+    def _run_warm(self, argv: List[str]) -> None:
+        """Run the program once; it finds no display, or is ended.
+
+        Its home is removed, so nothing that it drew at random is in a copy.
+        """
+        account = self._guest.account
+        self._home = tempfile.mkdtemp(dir="/tmp")
+        os.chown(self._home, account.uid, account.gid)
+        env = self._guest.environment({"display": True, "env": {}})
+        env["HOME"] = self._home
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            process = account.start(argv, env, null, null)
+        except (OSError, subprocess.SubprocessError) as error:
+            log(f"template: {argv[0]}: {error}")
+            self._warmed(0)
+            return
+        finally:
+            os.close(null)
+        group = process.pid
+        self._deadline = self._loop.later(
+            WARM_SECONDS, lambda: kill_group(group, signal.SIGKILL)
+        )
+        self._loop.child(process, lambda _code: self._warmed(group))
+
+    def _warmed(self, group: int) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if group:
+            kill_group(group, signal.SIGKILL)
+        shutil.rmtree(self._home, ignore_errors=True)
+        self._ready()
+
+    def _ready(self) -> None:
+        if not self._guest.version_known:
+            self._loop.later(0.05, self._ready)
+            return
+        self._guest.cut_all()
+        self._guest.forget_hops()
+        os.sync()
+        self._send("ready")
+
+    def _send(self, word: str) -> None:
+        body = json.dumps({"type": word}).encode()
+        os.write(self._port, struct.pack("<I", len(body)) + body)
+
+    def _readable(self, _events: int) -> None:
+        try:
+            data = os.read(self._port, FORK_FRAME_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            # No process of the host is at the other end; asking again at once
+            # would only be busy.
+            self._loop.forget(self._port)
+            self._loop.later(0.05, self._watch_again)
+            return
+        self._incoming += data
+        if len(self._incoming) < 4:
+            return
+        (size,) = struct.unpack_from("<I", self._incoming)
+        if not 0 < size <= FORK_FRAME_BYTES:
+            raise IdentityError(f"a frame of {size} bytes")
+        if len(self._incoming) >= 4 + size:
+            self._take(bytes(self._incoming[4 : 4 + size]))
+
+    def _watch_again(self) -> None:
+        if self._port >= 0:
+            self._loop.watch(self._port, selectors.EVENT_READ, self._readable)
+
+    def _take(self, body: bytes) -> None:
+        identity = take_identity(body)
+        self._loop.forget(self._port)
+        self._identity = identity
+        # Before anything else: numbers drawn from now on are this machine's own.
+        seed_kernel(identity["seed"])
+        time.clock_settime_ns(time.CLOCK_REALTIME, identity["time"])
+        machine = self._guest.machine
+        assert machine is not None
+        new_boot_id()
+        machine.identify()
+        machine.name(identity["name"])
+        settings = self._guest.settings
+        settings.name = identity["name"]
+        settings.disposable = identity["disposable"]
+        settings.network = identity["net"]
+        settings.dns = take_address(identity["dns"])
+        self._send("taken")
+        self._look_for_link()
+
+    def _look_for_link(self) -> None:
+        """Wait for the vsock device, which is plugged into each copy."""
+        assert self._identity is not None
+        if local_cid() != self._identity["cid"]:
+            self._loop.later(LINK_LOOK_SECONDS, self._look_for_link)
+            return
+        self._send("linked")
+        os.close(self._port)
+        self._port = -1
+        self._guest.begin_session()
+
+
+def seed_kernel(seed: bytes) -> None:
+    """Credit a seed to the kernel's generator and draw its key again; random(4)."""
+    fd = os.open("/dev/urandom", os.O_RDONLY)
+    try:
+        pool = struct.pack("=ii", len(seed) * 8, len(seed)) + seed
+        fcntl.ioctl(fd, RNDADDENTROPY, pool)
+        fcntl.ioctl(fd, RNDRESEEDCRNG)
+    finally:
+        os.close(fd)
+
+
+def new_boot_id() -> None:
+    """Cover the kernel's boot id, which is the template's, with one of our own."""
+    path = os.path.join(RUNTIME, "boot_id")
+    with open(UUID, encoding="ascii") as source:
+        number = source.read()
+    with open(path, "w", encoding="ascii") as target:
+        target.write(number)
+    os.chmod(path, 0o444)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(path.encode(), BOOT_ID.encode(), None, MS_BIND_ONLY, None) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), BOOT_ID)
+
+
+def local_cid() -> int:
+    """Return this machine's vsock context id, or -1 without a device; vsock(7)."""
+    with contextlib.suppress(OSError):
+        fd = os.open("/dev/vsock", os.O_RDONLY)
+        try:
+            answer = fcntl.ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, bytes(4))
+        finally:
+            os.close(fd)
+        (cid,) = struct.unpack("=I", answer)
+        return int(cid)
+    return -1

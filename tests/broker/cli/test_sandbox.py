@@ -1,0 +1,122 @@
+"""``brokerctl sandbox``: homes and their records, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.cli.sandboxes.state import command
+from broker.core.errors import RefusedError, SetupError
+from broker.core.names import SandboxName
+from broker.launch.state.store import DISK, HomeStore
+
+MAIL, POST = SandboxName("mail"), SandboxName("post")
+RECORD = 'class = "persistent"\ndisplay = "allow"\n\n[label]\nname = "mail"\n'
+
+
+class Stage:
+    """One user's files."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = HomeStore(root / "state/vitrail/homes")
+        self.records = root / "config/vitrail/sandboxes.d"
+        self.records.mkdir(parents=True)
+        (self.records / "mail.toml").write_text(RECORD)
+        with self.store.new(DISK) as prepared:
+            (prepared / DISK).write_bytes(b"letters")
+            self.store.publish(prepared, MAIL)
+
+    def run(self, *words: str, ask: str | None = None) -> Result:
+        result = CliRunner().invoke(command, words, input=ask, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result
+
+    def home(self, name: SandboxName) -> bytes:
+        return self.store.require(name).disk.read_bytes()
+
+
+@pytest.fixture
+def s(tmp_path, monkeypatch) -> Stage:
+    for name in ("config", "state", "data", "cache"):
+        variable = f"XDG_{name.upper()}_HOME"
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
+    return Stage(tmp_path)
+
+
+def test_list_shows_what_is_kept(s: Stage):
+    s.run("snapshot", "mail", "first")
+    (row,) = json.loads(s.run("list", "--json").stdout)["sandboxes"]
+    assert (row["name"], row["snapshots"]) == ("mail", ["first"])
+    assert row["record"] is True
+    assert row["in_use"] is False
+    with s.store.lock(MAIL):
+        assert "in use" in s.run("list").stdout
+
+
+def test_clone_copies_home_and_record(s: Stage):
+    s.run("clone", "mail", "post")
+    assert s.home(POST) == s.home(MAIL) == b"letters"
+    assert (s.records / "post.toml").read_text() == RECORD.replace("mail", "post")
+    with pytest.raises(RefusedError, match="already"):
+        s.run("clone", "mail", "post")
+    with pytest.raises(SetupError, match="no record"):
+        s.run("clone", "nothing", "other")
+
+
+def test_rename_takes_record_and_snapshots_along(s: Stage):
+    s.run("snapshot", "mail", "first")
+    s.run("rename", "mail", "post")
+    assert s.home(POST) == b"letters"
+    assert s.store.find(MAIL) is None
+    assert [p.name for p in s.records.iterdir()] == ["post.toml"]
+    s.run("restore", "post", "first", "--yes")
+
+
+def test_rename_refuses_a_record_that_others_inherit_from(s: Stage):
+    (s.records / "work.toml").write_text('inherits = "mail"\nclass = "persistent"\n')
+    with pytest.raises(RefusedError, match="inherit from 'mail': work"):
+        s.run("rename", "mail", "post")
+    assert s.home(MAIL) == b"letters"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("clone", "mail", "post"),
+        ("rename", "mail", "post"),
+        ("remove", "mail", "--yes"),
+        ("reset", "mail", "--yes"),
+        ("snapshot", "mail"),
+        ("restore", "mail", "first", "--yes"),
+        ("backup", "mail", "file", "-r", "me"),
+    ],
+)
+def test_a_sandbox_that_runs_is_refused(s: Stage, words):
+    with s.store.lock(MAIL), pytest.raises(RefusedError, match="in use"):
+        s.run(*words)
+    assert s.home(MAIL) == b"letters"
+
+
+def test_remove_says_what_goes(s: Stage):
+    s.run("snapshot", "mail", "first")
+    with pytest.raises(RefusedError, match=r"1 snapshots, and .*mail\.toml"):
+        s.run("remove", "mail")  # no terminal to ask at
+    assert s.home(MAIL) == b"letters"
+    s.run("remove", "mail", "--yes")
+    assert s.store.all() == []
+    assert list(s.records.iterdir()) == []
+
+
+def test_reset_empties_the_home_and_keeps_snapshots(s: Stage):
+    os.truncate(s.store.require(MAIL).disk, 64 << 20)
+    s.run("snapshot", "mail", "first")
+    s.run("reset", "mail", "--yes")
+    assert s.home(MAIL)[:7] != b"letters"
+    assert s.home(MAIL)[1080:1082] == b"\x53\xef", "an ext4's magic number"
+    s.run("restore", "mail", "first", "--yes")
+    assert s.home(MAIL)[:7] == b"letters"

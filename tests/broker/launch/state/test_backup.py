@@ -1,0 +1,135 @@
+"""A backup is one encrypted file, and what is read from one is not trusted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.names import SandboxName
+from broker.launch.state.backup import Lock, back_up, bytes_of, unpack
+from broker.launch.state.store import DISK, HomeStore
+
+MAIL, AGAIN = SandboxName("mail"), SandboxName("again")
+SECRET = b"the letter that nobody else may read"
+
+
+@pytest.fixture(autouse=True)
+def _gpg(tmp_path, monkeypatch):
+    if shutil.which("gpg") is None:
+        pytest.skip("needs gpg")
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    yield
+    subprocess.run(["gpgconf", "--kill", "all"], check=False)
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Lock:
+    file = tmp_path / "passphrase"
+    file.write_text("correct horse")
+    return Lock(passphrase_file=file)
+
+
+def home(tmp_path: Path) -> HomeStore:
+    store = HomeStore(tmp_path / "homes")
+    with store.new(DISK) as prepared:
+        with (prepared / DISK).open("wb") as disk:
+            disk.seek(5 << 20)
+            disk.write(SECRET)
+            disk.truncate(64 << 20)
+        store.publish(prepared, MAIL)
+    return store
+
+
+async def save(store: HomeStore, lock: Lock, target: Path) -> list[int]:
+    seen: list[int] = []
+    where = store.require(MAIL).directory
+    await back_up(where, 'class = "persistent"\n', target, lock, seen.append)
+    return seen
+
+
+async def test_a_backup_is_restored_elsewhere(tmp_path: Path, lock: Lock):
+    store = home(tmp_path)
+    file = tmp_path / "mail.backup"
+    seen = await save(store, lock, file)
+    assert seen == sorted(seen)
+    assert SECRET not in file.read_bytes()
+    assert file.stat().st_size < 1 << 20
+    assert sorted(p.name for p in store.require(MAIL).directory.iterdir()) == [
+        "disk",
+        "meta.json",
+    ]
+
+    other = HomeStore(tmp_path / "other machine")
+    with other.new(DISK) as prepared:
+        text = await unpack(file, prepared, lock, lambda _: None)
+        other.publish(prepared, AGAIN)
+    assert text == 'class = "persistent"\n'
+    disk = other.require(AGAIN).disk
+    assert disk.read_bytes() == store.require(MAIL).disk.read_bytes()
+    assert disk.stat().st_blocks * 512 < 1 << 20, "holes are kept"
+    assert bytes_of(disk.parent) < 1 << 20
+
+
+async def test_an_existing_file_is_kept(tmp_path: Path, lock: Lock):
+    file = tmp_path / "mail.backup"
+    file.write_text("mine")
+    with pytest.raises(RefusedError, match="exists already"):
+        await save(home(tmp_path), lock, file)
+    assert file.read_text() == "mine"
+
+
+async def test_a_wrong_passphrase_restores_nothing(tmp_path: Path, lock: Lock):
+    file = tmp_path / "mail.backup"
+    await save(home(tmp_path), lock, file)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    other = HomeStore(tmp_path / "other")
+    failed = pytest.raises(UpstreamError, match="gpg failed")
+    with failed, other.new(DISK) as prepared:
+        await unpack(file, prepared, Lock(passphrase_file=wrong), lambda _: None)
+    assert other.all() == []
+
+
+async def test_a_backup_that_cannot_be_written_leaves_nothing(tmp_path, lock):
+    store = home(tmp_path)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    with pytest.raises(UpstreamError, match="gpg failed"):
+        await save(store, Lock(("nobody@example.org",)), folder / "b")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ["link", "more", "no record", "no archive"])
+async def test_what_is_no_backup_is_refused(tmp_path: Path, lock: Lock, case: str):
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "meta.json").write_text('{"kind":"disk","made":1.0,"version":1}')
+    (room / "record.toml").write_text("")
+    (room / "disk").write_bytes(b"x")
+    match case:
+        case "link":
+            (room / "disk").unlink()
+            (room / "disk").symlink_to("/etc/passwd")
+        case "more":
+            (room / "more").write_text("")
+        case "no record":
+            (room / "record.toml").unlink()
+    archive = tmp_path / "archive"
+    names = sorted(p.name for p in room.iterdir())
+    subprocess.run(["tar", "-czf", archive, "-C", room, *names], check=True)
+    if case == "no archive":
+        archive.write_bytes(os.urandom(5000))
+    file = tmp_path / "b"
+    with archive.open("rb") as source:
+        subprocess.run(lock.close_words(file), stdin=source, check=True)
+    store = HomeStore(tmp_path / "homes")
+    with pytest.raises((RefusedError, UpstreamError)), store.new(DISK) as prepared:
+        await unpack(file, prepared, lock, lambda _: None)
+    assert store.all() == []

@@ -1,0 +1,223 @@
+"""What is copied, what boots, and why: with machines on paper."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.names import SandboxName
+from broker.launch.microvm.launcher import Accel, Tools, VmSpec
+from broker.launch.template import starting
+from broker.launch.template.starting import Starter, StartRequest
+from tests.kit.eventually import eventually
+
+
+class Stage:
+    """A starter whose machines are words."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.copies = self.boots = self.made = 0
+        self.copy_error: Exception | None = None
+        self.make_error: Exception | None = None
+        self.copy_hangs = False
+        self.problems: list[str] = []
+        self.starter: Starter
+        spec = VmSpec(
+            name=SandboxName("web-1"),
+            kernel=Path("/kernel"),
+            initrd=Path("/initrd"),
+            root=Path("/root"),
+            directory=place / "run",
+            logs=place / "logs",
+        )
+        tools = Tools(Path("/bin/sh"), Accel.TCG, Path("/bin/true"))
+        self.request = StartRequest(
+            record="web",
+            mode="copy",
+            image="digest",
+            write_initrd=lambda directory: directory / "initrd",
+            warm=("foot",),
+            spec=spec,
+            tools=tools,
+        )
+
+    async def start_vm(self, _spec, _tools, *, make_plan=None, **_kept):
+        await trio.lowlevel.checkpoint()
+        if make_plan is None:
+            self.boots += 1
+            return "booted"
+        self.copies += 1
+        if self.copy_hangs:
+            await trio.sleep_forever()
+        if self.copy_error is not None:
+            raise self.copy_error
+        return "copied"
+
+    async def make_template(self, _plan, room):
+        await trio.lowlevel.checkpoint()
+        if self.make_error is not None:
+            raise self.make_error
+        self.made += 1
+        (room / "memory").write_bytes(b"memory")
+        (room / "state").write_bytes(b"state")
+
+    async def start(self, **changes):
+        return await self.starter.start(replace(self.request, **changes))
+
+    @property
+    def template(self) -> Path:
+        return self.place / "templates" / "web"
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+
+    @asynccontextmanager
+    async def made():
+        s = Stage(tmp_path)
+        monkeypatch.setattr(starting, "start_vm", s.start_vm)
+        monkeypatch.setattr(starting, "make_template", s.make_template)
+        async with trio.open_nursery() as nursery:
+            s.starter = Starter(tmp_path / "templates", nursery, s.problems.append)
+            s.starter.delay_seconds = 0
+            yield s
+            nursery.cancel_scope.cancel()
+
+    return made
+
+
+async def test_the_first_boots_and_the_second_is_a_copy(stage):
+    async with stage() as s:
+        first = await s.start()
+        assert (first.vm, first.how) == ("booted", "boot")
+        assert first.why == "there is no template yet"
+        await eventually(s.template.exists)
+        second = await s.start()
+        assert (second.vm, second.how, second.why) == ("copied", "copy", "")
+        assert (s.made, s.boots, s.copies) == (1, 1, 1)
+
+
+async def test_a_template_is_made_once_for_many_starts(stage):
+    async with stage() as s:
+        s.starter.delay_seconds = 0.05
+        for _ in range(5):
+            await s.start()
+        await eventually(s.template.exists)
+        assert s.made == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"mode": "no"}, 'fork = "no"'),
+        ({"spec": {"disposable": False}}, "only disposable"),
+        ({"tools": {"accel": Accel.KVM}}, "under KVM"),
+        ({"tools": {"vhost_device_vsock": None}}, "kernel's vsock"),
+    ],
+)
+async def test_what_is_never_copied(stage, change, why):
+    async with stage() as s:
+        for field in ("spec", "tools"):
+            if field in change:
+                changed = replace(getattr(s.request, field), **change[field])
+                change = {**change, field: changed}
+        started = await s.start(**change)
+        assert started.how == "boot"
+        assert why in started.why
+        await trio.testing.wait_all_tasks_blocked()
+        assert s.made == 0
+
+
+@pytest.mark.parametrize("value", ["no"])
+async def test_the_environment_can_forbid_copies(stage, monkeypatch, value):
+    async with stage() as s:
+        monkeypatch.setenv("VITRAIL_FORK", value)
+        assert (await s.start()).why == "VITRAIL_FORK=no"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UpstreamError("QEMU said no"),
+        SetupError("no jail"),
+        OSError(28, "No space left on device"),
+        ExceptionGroup("several", [OSError("a"), UpstreamError("b")]),
+    ],
+)
+async def test_a_copy_that_fails_boots_and_drops_its_template(stage, error):
+    async with stage() as s:
+        await s.starter.make(s.request)
+        s.copy_error = error
+        started = await s.start()
+        assert started.vm == "booted"
+        assert started.why.startswith("the copy failed")
+        assert not s.template.exists() or s.made == 2
+
+
+async def test_a_copy_that_hangs_boots(stage, autojump_clock):
+    async with stage() as s:
+        await s.starter.make(s.request)
+        s.copy_hangs = True
+        began = trio.current_time()
+        started = await s.start()
+        assert started.vm == "booted"
+        assert "within 5 s" in started.why
+        assert trio.current_time() - began <= limits.FORK_SECONDS + 1
+
+
+async def test_copies_that_fail_in_a_row_are_not_tried_again(stage):
+    async with stage() as s:
+        s.copy_error = UpstreamError("QEMU said no")
+        s.starter.delay_seconds = 1000
+        for _ in range(limits.FORK_FAILURES):
+            await s.starter.make(s.request)
+            await s.start()
+        await s.starter.make(s.request)
+        started = await s.start()
+        assert s.copies == limits.FORK_FAILURES
+        assert "copies of this record have failed" in started.why
+        other = await s.start(record="mail")
+        assert other.why == "there is no template yet"
+
+
+async def test_a_template_that_cannot_be_made_is_reported_once(stage):
+    async with stage() as s:
+        s.make_error = UpstreamError("the guest did not come up")
+        await s.start()
+        await eventually(lambda: bool(s.problems))
+        assert "did not come up" in s.problems[0]
+        await s.start()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(s.problems) == 1
+        assert list((s.place / "templates").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": "another"},
+        {"warm": ("xterm",)},
+        {"spec": {"memory_mib": 512}},
+        {"spec": {"cpus": 2}},
+        {"tools": {"qemu": Path("/bin/ls")}},
+    ],
+)
+async def test_another_machine_is_no_copy_of_this_template(stage, change):
+    async with stage() as s:
+        await s.starter.make(s.request)
+        for field in ("spec", "tools"):
+            if field in change:
+                changed = replace(getattr(s.request, field), **change[field])
+                change = {**change, field: changed}
+        started = await s.start(**change)
+        assert started.how == "boot"
+        assert "made of something else" in started.why
+        assert s.copies == 0

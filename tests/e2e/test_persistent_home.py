@@ -1,0 +1,124 @@
+"""A persistent sandbox's disk, with the guest agent as PID 1 of a real machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.names import SandboxName
+from broker.core.paths import find_paths
+from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.ipc import agent
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.launcher import EndKind, HomeDisk
+from broker.launch.state.disk import ready_disk
+from broker.launch.state.store import HomeStore
+from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.machines import machine, require_vm
+from tests.kit.wayland.compositor import short_directory
+
+NAME = SandboxName("tiny")
+SIZE = 128 << 20
+
+
+@pytest.fixture(autouse=True)
+def _vm():
+    require_vm()
+
+
+@asynccontextmanager
+async def started(store: HomeStore, size: int = SIZE, keep: str = "home"):
+    """A machine with the home of NAME: (machine, broker's ends)."""
+    image = await build_image(find_paths(), ImageSpec(), print)
+    with short_directory() as place:
+        with store.lock(NAME) as lock:
+            home = await ready_disk(store, NAME, size)
+            boot = {
+                "kernel": image.kernel,
+                "initrd": image.write_initrd(place),
+                "root": image.root,
+                "memory_mib": 512,
+                "kernel_args": (),
+                "disposable": False,
+                "home": HomeDisk(home.disk, frozenset(keep.split(",")), lock.fd),
+            }
+            entered = machine(place, **boot)
+            vm = await entered.__aenter__()
+        try:
+            paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
+            broker = AgentBroker(*paths)
+            try:
+                with trio.fail_after(120):
+                    await vm.cont()
+                    yield vm, broker
+            finally:
+                with trio.CancelScope(shield=True):
+                    await broker.close_all()
+        finally:
+            await entered.__aexit__(None, None, None)
+
+
+async def shell(broker: AgentBroker, script: str, number: int = 1) -> list[str]:
+    await broker.run("sh", "-c", script, program=number)
+    await broker.receive(agent.AgentStarted)
+    said, code = await broker.ended(number)
+    assert code == 0, said
+    return said.decode().splitlines()
+
+
+def check(store: HomeStore) -> None:
+    """The file system is clean after its journal was replayed."""
+    disk = str(store.require(NAME).disk)
+    subprocess.run(["/sbin/e2fsck", "-p", disk], check=False, capture_output=True)
+    subprocess.run(["/sbin/e2fsck", "-f", "-n", disk], check=True)
+
+
+@pytest.mark.slow
+async def test_a_home_survives_stop_kill_and_growth(tmp_path: Path):
+    store = HomeStore(tmp_path / "homes")
+    async with started(store) as (vm, broker):
+        await broker.accept()
+        script = "umask 077; echo first >kept; touch /etc/x /tmp/x; df -m . | tail -1"
+        first = await shell(broker, script.replace("/etc/x ", ""))
+        await broker.send(agent.AgentPowerOff())
+        assert (await vm.wait()).kind is EndKind.GUEST
+    assert not store.in_use(NAME)
+    subprocess.run(
+        ["/sbin/e2fsck", "-f", "-n", str(store.require(NAME).disk)], check=True
+    )
+
+    async with started(store, 2 * SIZE) as (vm, broker):
+        await broker.accept()
+        script = "cat kept; ls /tmp; echo second >kept; sync kept; df -m . | tail -1"
+        said = await shell(broker, script)
+        assert said[0] == "first"
+        assert len(said) == 2, "only the home is kept"
+        assert int(said[-1].split()[1]) > 1.5 * int(first[-1].split()[1])
+        assert store.in_use(NAME)
+        os.kill(vm.vmm.pid, signal.SIGKILL)
+        await vm.wait()
+    check(store)
+
+    async with started(store, 2 * SIZE) as (_vm, broker):
+        await broker.accept()
+        assert await shell(broker, "cat kept") == ["second"]
+
+
+@pytest.mark.slow
+async def test_a_disk_that_is_no_home_stops_the_machine(tmp_path: Path):
+    """Programs must not write into a home that is lost without a word."""
+    store = HomeStore(tmp_path / "homes")
+    with store.lock(NAME):
+        home = await ready_disk(store, NAME, SIZE)
+    with home.disk.open("r+b") as disk:
+        disk.write(bytes(1 << 20))
+    async with started(store) as (vm, _broker):
+        assert (await vm.wait()).kind is EndKind.GUEST
+        assert b"the sandbox's disk cannot be used" in vm.console.path.read_bytes()

@@ -1,0 +1,19 @@
+"""The guards of what sandboxes keep, and of machines that are copied.
+
+``python -m tests.kit.guards.state [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+from tests.kit.guards.mutation import Guard, main
+
+GUARDS = (
+    Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
+    Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),
+    Guard("a template of another key is not used", "if False:", "tests/broker/launch/template/test_store.py", "another_key"),
+    Guard("a truncated template is not used", "if False:", "tests/broker/launch/template/test_store.py", "truncated"),
+    Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
+)  # fmt: skip
+
+if __name__ == "__main__":
+    main(GUARDS)

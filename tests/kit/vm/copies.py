@@ -1,0 +1,94 @@
+"""Machines of one record, started as a broker starts them: copied or booted."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.core.names import SandboxName
+from broker.core.paths import find_paths
+from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.ipc import agent
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.launcher import VmSpec
+from broker.launch.template.starting import Starter, StartRequest
+from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.machines import vm_tools
+from tests.kit.wayland.compositor import short_directory
+
+
+class Stage:
+    """A starter, and the machines of one record that it starts."""
+
+    def __init__(self, place: Path, image, tools, starter: Starter) -> None:
+        self.place, self.image, self.tools = place, image, tools
+        self.starter = starter
+        self.problems: list[str] = []
+
+    def request(self, name: str, mode: str = "copy", **changes) -> StartRequest:
+        directory = self.place / name
+        directory.mkdir(exist_ok=True)
+        spec = VmSpec(
+            name=SandboxName(name),
+            kernel=self.image.kernel,
+            initrd=self.image.write_initrd(directory),
+            root=self.image.root,
+            directory=directory,
+            logs=self.place / "logs" / name,
+            memory_mib=512,
+            **changes,
+        )
+        return StartRequest(
+            record="web",
+            mode="no" if mode == "boot" else "copy",
+            image=self.image.manifest.digest,
+            write_initrd=self.image.write_initrd,
+            warm=("true",),
+            spec=spec,
+            tools=self.tools,
+        )
+
+    @asynccontextmanager
+    async def machine(self, name: str, **changes):
+        """A started machine: (how it came up, broker's ends, machine)."""
+        started = await self.starter.start(self.request(name, **changes))
+        vm = started.vm
+        try:
+            paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
+            broker = AgentBroker(*paths)
+            try:
+                with trio.fail_after(120):
+                    await vm.cont()
+                    await broker.accept()
+                    yield started, broker, vm
+            finally:
+                with trio.CancelScope(shield=True):
+                    await broker.close_all()
+        finally:
+            await vm.close()
+
+
+@asynccontextmanager
+async def stage():
+    image = await build_image(find_paths(), ImageSpec(), print)
+    with short_directory() as place:
+        problems: list[str] = []
+        async with trio.open_nursery() as nursery:
+            starter = Starter(place / "templates", nursery, problems.append)
+            starter.fork_seconds = 60
+            starter.background = False
+            made = Stage(place, image, await vm_tools(), starter)
+            made.problems = problems
+            yield made
+            nursery.cancel_scope.cancel()
+
+
+async def output(broker: AgentBroker, script: str) -> list[str]:
+    await broker.run("sh", "-c", script)
+    await broker.receive(agent.AgentStarted)
+    said, code = await broker.ended(1)
+    assert code == 0, said
+    return said.decode().split("\n")
