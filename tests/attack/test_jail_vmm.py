@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from broker.launch.microvm.vmm_jail import (
     spawn_jailed,
 )
 from tests.attack.test_jail_worker import check_walls
+from tests.kit.eventually import eventually
 from tests.kit.vm.machines import (
     leftovers,
     machine,
@@ -179,6 +181,29 @@ async def test_a_jail_that_cannot_be_built_says_why(monkeypatch, built, tmp_path
     assert await process.wait() == 0
     process.close()
     assert "no permission to" in warned[0]
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process():
+    sleep = Path("/usr/bin/sleep")
+    seconds = f"1000.{os.getpid()}"
+    for step in range(12):
+        with trio.move_on_after(step * 0.002):
+            process = await spawn_jailed(
+                "probe", [str(sleep), seconds], JailView(sleep)
+            )
+            await process.end(0)
+            process.close()
+
+    async def gone():
+        return not any(seconds.encode() in words for words in command_lines())
+
+    await eventually(gone)
+
+
+def command_lines():
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield entry.read_bytes()
 
 
 async def test_a_missing_file_ends_the_start_with_its_name(room):

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,11 +235,11 @@ async def _spawn(
             with trio.move_on_after(limits.VM_QUIT_SECONDS):
                 await outer.wait()  # its message is complete then
             reason = outer.words or error.message
-            outer.kill_now()
+            _kill_all(outer)
             message = f"the jail of {role} cannot be built: {reason}"
             raise JailError(message, hint=_HINT) from error
         except BaseException:
-            outer.kill_now()
+            _kill_all(outer)
             raise
         os.write(block.write, b"x")
         return inside
@@ -268,6 +269,23 @@ def enter(outer: Tracked, pid: int) -> Tracked:
 def _close(fd: int) -> None:
     if fd >= 0:
         os.close(fd)
+
+
+def _kill_all(outer: Tracked) -> None:
+    """End bubblewrap and what it has started, which would live on by itself.
+
+    Stopped, it starts and reaps nothing more: so the numbers of its children are
+    theirs.
+    """
+    outer.kill(signal.SIGSTOP)
+    try:
+        found = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+    except OSError:
+        found = []  # it has ended, and so has what it had started
+    for pid in map(int, found):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    outer.kill_now()
 
 
 class _Pipe:
