@@ -56,7 +56,18 @@ PAGES = (
     ),
     _verbs(
         *("run", "make sandboxes, run programs in them, end them"),
-        *("new", "list", "run", "shell", "exec", "stop", "demo", "open", "cp"),
+        *(
+            "new",
+            "list",
+            "run",
+            "shell",
+            "exec",
+            "stop",
+            "demo",
+            "open",
+            "cp",
+            "sandbox",
+        ),
     ),
     _verbs(
         *("status", "what runs, its windows, output and sound"),
