@@ -123,6 +123,7 @@ async def directories(w, home: Path):
     code, out = await w.output("work", "sh", "-c", make + "personal")
     assert code == 0, out
     check = (
+        "cd ~; while [ ! -e Incoming/work/s ]; do sleep 0.2; done;"
         "cd ~/Incoming/work && sha256sum -c --quiet s && stat -c %a d/big &&"
         "ls -A . d; test ! -e d/link && echo fine"
     )
