@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from broker.host.libvirt_guests import LibvirtGuests
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers.identity import VsockClaim
 from policy.records.loader import load_records
+from tests.kit.eventually import eventually
 from tests.kit.vm.libvirt import RECORD
 from tests.kit.wayland.compositor import short_directory
 
@@ -74,6 +76,8 @@ async def qemu():
         stdout=DEVNULL,
         stderr=DEVNULL,
     )
+    words = Path(f"/proc/{child.pid}/cmdline")
+    await eventually(lambda: UUID.encode() in words.read_bytes())
     yield child.pid
     child.kill()
     await child.wait()

@@ -51,7 +51,9 @@ def test_lines(text, found):
 
 def test_the_table_of_the_docs_is_this_one():
     """Each row, in order, in the words of --compat."""
-    rows = re.findall(r"^\| `([a-z]+)` \|", DOCS.read_text(), re.MULTILINE)
+    # The page's first table; a later one has the rows of 'policy import qubes'.
+    table = DOCS.read_text().partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE)
     assert rows == list(ROWS)
 
 
