@@ -56,6 +56,8 @@ async def obey(epoch, request):
         return own_status(request.request, epoch, 0.0, [])
     if isinstance(request, m.WitnessNote):
         return m.Witnessed(request.request, [])
+    if isinstance(request, m.DevicesAsked):
+        return m.DevicesReply(request.request, [])
     return m.RequestDone(request.request)
 
 
