@@ -90,8 +90,8 @@ PAGES = (
         *("doctor", "image", "labels", "completion"),
     ),
     _verbs(
-        *("launcher", "windows for containers of other programs"),
-        *("launcher install", "launcher exec"),
+        *("launcher", "set up Podman, libvirt, toolbox and distrobox"),
+        *("launcher install", "launcher prepare", "launcher exec"),
     ),
     _verbs(
         "lease", "leases for machines that others start", "lease acquire", "lease list"

@@ -33,6 +33,19 @@ def test_every_verb_has_a_page(pages):
     assert set(VERBS) - named == set()
 
 
+def test_every_section_of_the_reference_is_in_a_page(pages):
+    text = (ROOT / "docs/brokerctl.1.md").read_text()
+    begins = [
+        begin
+        for page in pages.PAGES
+        for name, headings in page.parts
+        if name == "brokerctl.1.md"
+        for begin in headings
+    ]
+    heads = [name for level, name, _ in pages.sections(text) if level == 3]
+    assert [head for head in heads if not head.startswith(tuple(begins))] == []
+
+
 def test_a_heading_that_is_gone_is_an_error(pages):
     with pytest.raises(LookupError, match=r"policy\.md has no heading 'Nothing'"):
         pages.chosen("policy.md", ("Nothing",))
