@@ -132,7 +132,7 @@ def _record_of(domain: str, xml: str) -> str:
             if name == domain or f"<uuid>{name}</uuid>" in xml:
                 return record.name
     raise RefusedError(
-        f"no record is about the domain '{printable(domain, 60)}'",
+        f"no record names the domain '{printable(domain, 60)}'",
         hint=f'write one with [launch] kind = "external" and [peer] libvirt = "{domain}"',
     )
 
