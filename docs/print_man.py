@@ -185,7 +185,7 @@ def _target(match: re.Match[str]) -> str:
     known = {"brokerctl.1.md": "brokerctl(1)", "vitrail-local.1.md": "vitrail-local(1)"}
     if not page or page in known or page.endswith(".py"):
         return known.get(page, text)
-    return f"{text} ({_INSTALLED}/{Path(page).name})"
+    return f"{text} ({_INSTALLED}/{page.removeprefix('../')})"
 
 
 def markdown(page: Page, version: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_every_section_of_the_reference_is_in_a_page(pages):
     ]
     heads = [name for level, name, _ in pages.sections(text) if level == 3]
     assert [head for head in heads if not head.startswith(tuple(begins))] == []
+
+
+def test_a_page_that_is_named_is_where_the_package_has_it(pages):
+    named = {
+        Path(path)
+        for page in pages.PAGES
+        for path in re.findall(
+            r"/usr/share/doc/vitrail/([\w./-]+\.md)", pages.markdown(page, "0.1.0")
+        )
+    }
+    assert Path("launchers/podman.md") in named
+    root = {Path("README.md")}  # debian/install.py
+    assert [p for p in named - root if not (ROOT / "docs" / p).exists()] == []
 
 
 def test_a_heading_that_is_gone_is_an_error(pages):
