@@ -90,8 +90,8 @@ PAGES = (
         *("doctor", "image", "labels", "completion"),
     ),
     _verbs(
-        *("launcher", "windows for containers of other programs"),
-        *("launcher install", "launcher exec"),
+        *("launcher", "set up Podman, libvirt, toolbox and distrobox"),
+        *("launcher install", "launcher prepare", "launcher exec"),
     ),
     _verbs(
         "lease", "leases for machines that others start", "lease acquire", "lease list"
@@ -185,7 +185,7 @@ def _target(match: re.Match[str]) -> str:
     known = {"brokerctl.1.md": "brokerctl(1)", "vitrail-local.1.md": "vitrail-local(1)"}
     if not page or page in known or page.endswith(".py"):
         return known.get(page, text)
-    return f"{text} ({_INSTALLED}/{Path(page).name})"
+    return f"{text} ({_INSTALLED}/{page.removeprefix('../')})"
 
 
 def markdown(page: Page, version: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,32 @@ def test_every_verb_has_a_page(pages):
     named = {verb for page in pages.PAGES for verb in page.verbs}
     named |= {page.name.removeprefix("brokerctl-") for page in pages.PAGES}
     assert set(VERBS) - named == set()
+
+
+def test_every_section_of_the_reference_is_in_a_page(pages):
+    text = (ROOT / "docs/brokerctl.1.md").read_text()
+    begins = [
+        begin
+        for page in pages.PAGES
+        for name, headings in page.parts
+        if name == "brokerctl.1.md"
+        for begin in headings
+    ]
+    heads = [name for level, name, _ in pages.sections(text) if level == 3]
+    assert [head for head in heads if not head.startswith(tuple(begins))] == []
+
+
+def test_a_page_that_is_named_is_where_the_package_has_it(pages):
+    named = {
+        Path(path)
+        for page in pages.PAGES
+        for path in re.findall(
+            r"/usr/share/doc/vitrail/([\w./-]+\.md)", pages.markdown(page, "0.1.0")
+        )
+    }
+    assert Path("launchers/podman.md") in named
+    root = {Path("README.md")}  # debian/install.py
+    assert [p for p in named - root if not (ROOT / "docs" / p).exists()] == []
 
 
 def test_a_heading_that_is_gone_is_an_error(pages):

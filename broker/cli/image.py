@@ -209,7 +209,9 @@ def rollback(name: str, *, as_json: bool) -> None:
     paths = find_paths()
 
     async def swap() -> Image:
-        lock = paths.images / f".{store.take_image_name(name)}.lock"
+        # Without an image there is no directory for the lock's file either.
+        store.find_image(paths, name)
+        lock = paths.images / f".{name}.lock"
         async with only_build(lock, render.note):
             return store.roll_back(paths, name)
 

@@ -41,7 +41,8 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
             hint="'sudo brokerctl launcher install libvirt'",
         ) from error
     if as_json:
-        render.json_line({"written": [str(path) for path in written]})
+        words = [str(path) for path in written]
+        render.json_line({"written": words, "add_to": None})
         return
     for path in written:
         render.note(f"wrote {path}")
@@ -49,7 +50,7 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
         render.note("qemu:///system reports to no broker: add --uid NUMBER for that")
     render.note(
         "next: 'sudo systemctl restart libvirtd' (or virtqemud); a session's libvirtd "
-        "ends by itself when it has been idle"
+        "ends automatically when it has been idle"
     )
 
 
@@ -103,7 +104,9 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     )
     for line in lines:
         sys.stdout.write(f"{printable(line, 400)}\n")
-    if dry_run or not (yes or click.confirm("define it so?", default=False)):
+    if dry_run or not (
+        yes or click.confirm("Define the domain with this change?", default=False)
+    ):
         return
     with tempfile.NamedTemporaryFile("w", suffix=".xml", encoding="utf-8") as file:
         file.write(new)
@@ -129,7 +132,7 @@ def _record_of(domain: str, xml: str) -> str:
             if name == domain or f"<uuid>{name}</uuid>" in xml:
                 return record.name
     raise RefusedError(
-        f"no record is about the domain '{printable(domain, 60)}'",
+        f"no record names the domain '{printable(domain, 60)}'",
         hint=f'write one with [launch] kind = "external" and [peer] libvirt = "{domain}"',
     )
 
@@ -144,4 +147,8 @@ def _virsh(connect: str, *words: str) -> str:
     try:
         return trio.run(ask).decode("utf-8", "replace")
     except UpstreamError as error:
-        raise RefusedError(error.message) from error
+        raise RefusedError(
+            error.message,
+            hint=f"'virsh --connect {printable(connect, 100)} list --all' shows the "
+            "domains",
+        ) from error

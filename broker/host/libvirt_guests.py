@@ -193,7 +193,7 @@ class LibvirtGuests:
         if len(found) > 1:
             listed = ", ".join(record.name for record in found)
             raise RefusedError(
-                f"several records are about domain '{request.name}': {listed}",
+                f"several records name the domain '{request.name}': {listed}",
                 hint="leave peer.libvirt in one of them",
             )
         # guard: a domain's description chooses no sandbox

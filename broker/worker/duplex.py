@@ -114,7 +114,7 @@ class DuplexConnection(ABC, Generic[_Core]):
         self._over.set()
 
     def _lost(self, error: OSError) -> None:
-        """End because a socket failed, which is no fault where the far end closed it."""
+        """End because a socket failed; not an error when the far end closed it."""
         if error.errno in GONE:
             self._end(reason="one end closed")
         else:

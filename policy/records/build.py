@@ -173,7 +173,22 @@ class _Reader:
             others = [other for t in TABLES for other in t.by_key]
             hint = _home(nearest(key, others), table)
         inside = f" in [{table.name}]" if table.name else ""
-        self.at_key(path, f"unknown key '{key[:60]}'{inside}", ", ".join(known), hint)
+        self.at_key(
+            path, f"unknown key '{key[:60]}'{inside}", self._list(known, table), hint
+        )
+
+    def _list(self, known: list[str], table: Table) -> str:
+        """The keys that a mistake's message names: those of this kind of launch."""
+        launch = self._document.values.get("launch")
+        kind = launch.get("kind") if isinstance(launch, Mapping) else None
+        fields = table.by_key
+        return ", ".join(
+            key
+            for key in known
+            if not isinstance(kind, str)
+            or key not in fields
+            or fields[key].belongs_to(kind)
+        )
 
 
 def _home(key: str, wrong: Table) -> str:

@@ -241,7 +241,7 @@ class HostRecord:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The program that it starts by itself; empty where others start it."""
+        """The program of its record; empty where another program starts the sandbox."""
         if isinstance(self.launch, MicroVM | Bwrap | Podman):
             return self.launch.command
         return ()

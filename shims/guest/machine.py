@@ -71,7 +71,7 @@ esac
 
 
 class Machine:
-    """What a PID 1 does besides: mounts, names, network, power."""
+    """The other duties of PID 1: mounts, names, network, power."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)

@@ -285,7 +285,7 @@ def _keep_cursor(path: Path, cursor: str) -> None:
     The file may be in a directory that several users write to.
     """
     try:
-        # A file of a name that nobody knows before, made by us and of mode 0600.
+        # Its name cannot be guessed before, so no link waits there; mode 0600.
         fd, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(fd, "w") as file:

@@ -177,7 +177,7 @@ def _read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RefusedError(f"{path} is no regular file")
+            raise RefusedError(f"{path} is not a regular file")
         data = file.read(limits.IMPORT_BYTES + 1)
     if len(data) > limits.IMPORT_BYTES:
         raise RefusedError(f"{path} has more than {limits.IMPORT_BYTES} bytes")

@@ -13,10 +13,7 @@ from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 
 
-@click.command(
-    "exec",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("command_words", metavar="[--] COMMAND…", nargs=-1, required=True)
 @click.option("-d", "--detach", is_flag=True, help="Return once it has been started.")

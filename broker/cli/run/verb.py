@@ -43,11 +43,8 @@ _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
 
 
-@click.command(
-    "run",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument("sandbox", shell_complete=sandboxes)
+@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.argument("sandbox", metavar="SANDBOX", required=False, shell_complete=sandboxes)
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
 @click.option("--no-window", is_flag=True, help="Do not expect a window.")
@@ -59,7 +56,7 @@ _END_SECONDS = 15.0
 @options_of_changes
 @options_of_streams
 def command(
-    sandbox: str,
+    sandbox: str | None,
     command_words: tuple[str, ...],
     *,
     detach: bool,
@@ -81,6 +78,12 @@ def command(
     without a record, a network, or anything of your home but the files that are
     named as its arguments, which it can read.
     """
+    if sandbox is None:
+        raise click.UsageError(
+            "COMMAND is missing: brokerctl run --bwrap -- COMMAND…"
+            if bwrap
+            else "Missing argument 'SANDBOX'."
+        )
     if bwrap:
         if detach:
             raise click.UsageError("--detach is not for --bwrap: it ends with the run")

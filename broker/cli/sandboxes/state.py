@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,12 @@ def _store() -> HomeStore:
 def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """Show how much is done, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # Elsewhere than on a terminal the bar would leave an empty line.
+    shown = console.is_terminal
+    with Progress(
+        *columns, console=console, transient=True, disable=not shown
+    ) as progress:
         task = progress.add_task(text, total=None)
 
         def update(done: int, total: int) -> None:
@@ -75,7 +80,9 @@ def _ask(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise RefusedError(f"{question} Not asked: there is no terminal", hint="--yes")
+        raise RefusedError(
+            f"{question} There is no terminal to ask at", hint="'--yes' does not ask"
+        )
     click.confirm(question, abort=True, err=True)
 
 
@@ -234,6 +241,14 @@ def _report(home: Home, files: list[Path], *, as_json: bool) -> None:
     render.note(f"'{home.name}' has its home ({render.size(home.used())})")
 
 
+def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Report what was done: one object on standard output, or a line for a person."""
+    if as_json:
+        render.json_line(facts)
+    else:
+        render.note(text)
+
+
 # -- content ---------------------------------------------------------------------------
 
 
@@ -241,7 +256,8 @@ def _report(home: Home, files: list[Path], *, as_json: bool) -> None:
 @_NAME
 @click.option("--keep-record", is_flag=True, help="Remove the home alone.")
 @_YES
-def remove(name: str, *, keep_record: bool, yes: bool) -> None:
+@_JSON
+def remove(name: str, *, keep_record: bool, yes: bool, as_json: bool) -> None:
     """Remove a sandbox: its home, its snapshots, its record and menu entry."""
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -250,20 +266,22 @@ def remove(name: str, *, keep_record: bool, yes: bool) -> None:
         home = store.require(sandbox)
         count = len(store.snapshots(sandbox))
         goes = f"the home of '{sandbox}' ({render.size(home.used())})"
-        goes += f", {count} snapshots" if count else ""
+        goes += f", {count} snapshot{'s' * (count > 1)}" if count else ""
         goes += f", and {record.source}" if record else ""
         _ask(f"Remove {goes}?", yes=yes)
         if record is not None:
             record.source.unlink()
             remove_entry(sandbox)
         store.remove(sandbox)
-    render.note(f"removed {goes}")
+    files = [] if record is None else [str(record.source)]
+    _done(f"removed {goes}", {"name": sandbox, "removed": files}, as_json=as_json)
 
 
 @command.command()
 @_NAME
 @_YES
-def reset(name: str, *, yes: bool) -> None:
+@_JSON
+def reset(name: str, *, yes: bool, as_json: bool) -> None:
     """Empty a sandbox's home; its snapshots stay."""
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -275,14 +293,15 @@ def reset(name: str, *, yes: bool) -> None:
         with store.new(DISK) as prepared:
             trio.run(make_disk, prepared / DISK, home.size())
             store.replace(prepared, sandbox)
-    render.note(f"the home of '{sandbox}' is empty")
+    _done(f"the home of '{sandbox}' is empty", {"name": sandbox}, as_json=as_json)
 
 
 @command.command()
 @_NAME
 @click.argument("label", required=False)
 @click.option("--remove", "gone", is_flag=True, help="Remove that snapshot.")
-def snapshot(name: str, label: str | None, *, gone: bool) -> None:
+@_JSON
+def snapshot(name: str, label: str | None, *, gone: bool, as_json: bool) -> None:
     """Keep a copy of a sandbox's home, as LABEL or by the present time."""
     sandbox = take_sandbox_name(name)
     chosen = take_sandbox_name(label or time.strftime("s%Y%m%d-%H%M%S"))
@@ -290,18 +309,21 @@ def snapshot(name: str, label: str | None, *, gone: bool) -> None:
     with store.lock(sandbox):
         if gone:
             store.remove_snapshot(sandbox, chosen)
-            render.note(f"removed snapshot '{chosen}' of '{sandbox}'")
-            return
-        with _bar(f"copy {sandbox}") as bar:
-            store.snapshot(sandbox, chosen, bar)
-    render.note(f"'brokerctl sandbox restore {sandbox} {chosen}' brings it back")
+        else:
+            with _bar(f"copy {sandbox}") as bar:
+                store.snapshot(sandbox, chosen, bar)
+    text = f"'brokerctl sandbox restore {sandbox} {chosen}' brings it back"
+    if gone:
+        text = f"removed snapshot '{chosen}' of '{sandbox}'"
+    _done(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 
 @command.command()
 @_NAME
 @click.argument("label")
 @_YES
-def restore(name: str, label: str, *, yes: bool) -> None:
+@_JSON
+def restore(name: str, label: str, *, yes: bool, as_json: bool) -> None:
     """Put a snapshot in the place of a sandbox's home; the snapshot stays."""
     sandbox, chosen = take_sandbox_name(name), take_sandbox_name(label)
     store = _store()
@@ -310,7 +332,8 @@ def restore(name: str, label: str, *, yes: bool) -> None:
         _ask(f"Replace the home of '{sandbox}' ({size}) by '{chosen}'?", yes=yes)
         with _bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)
-    render.note(f"the home of '{sandbox}' is that of '{chosen}'")
+    text = f"the home of '{sandbox}' is that of '{chosen}'"
+    _done(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 
 # -- backups -----------------------------------------------------------------------------
@@ -327,8 +350,14 @@ def restore(name: str, label: str, *, yes: bool) -> None:
     help="A key of gpg, or one of age (age1…, ssh-…); may be repeated.",
 )
 @_PASSPHRASE
+@_JSON
 def back_up(
-    name: str, file: Path, *, recipients: tuple[str, ...], passphrase_file: Path | None
+    name: str,
+    file: Path,
+    *,
+    recipients: tuple[str, ...],
+    passphrase_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Write a sandbox's home and record into one encrypted file.
 
@@ -345,8 +374,9 @@ def back_up(
         total = backups.bytes_of(home.directory)
         count = partial(_passed, bar, total)
         trio.run(backups.back_up, home.directory, text, file, how, count)
-    size = render.size(file.stat().st_size)
-    render.note(f"wrote {file} ({size}); 'brokerctl sandbox import' reads it")
+    size = file.stat().st_size
+    text = f"wrote {file} ({render.size(size)}); 'brokerctl sandbox import' reads it"
+    _done(text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json)
 
 
 def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
@@ -362,8 +392,14 @@ def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
     help="age's key, for a backup encrypted with age.",
 )
 @_PASSPHRASE
+@_JSON
 def import_backup(
-    file: Path, name: str, *, identity: Path | None, passphrase_file: Path | None
+    file: Path,
+    name: str,
+    *,
+    identity: Path | None,
+    passphrase_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Make the sandbox NAME of a backup.
 
@@ -390,4 +426,4 @@ def import_backup(
         )
         if record is not None and not problems:
             files = _write_record(sandbox, untrusted_text)
-    _report(home, files, as_json=False)
+    _report(home, files, as_json=as_json)

@@ -112,7 +112,7 @@ class DeviceClient:
 
         Its permission is over, and no other part knows that the guest has it.
         """
-        with suppress(RefusedError, UpstreamError):  # it has ended by itself
+        with suppress(RefusedError, UpstreamError):  # it has ended already
             await self.detach(attachment)
 
     async def _ask(

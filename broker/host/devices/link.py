@@ -92,7 +92,7 @@ class DeviceRequests:
 
     async def _attach(self, epoch: Epoch, request: m.DeviceAttach) -> m.DeviceHanded:
         if self._nursery is None or len(self._handed) >= limits.DEVICES:
-            raise RefusedError("this host hands out no device now")
+            raise RefusedError("this host does not hand out devices now")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
         attachment: Attachment = await self._nursery.start(self._hold, handed, request)

@@ -272,7 +272,7 @@ def _close(fd: int) -> None:
 
 
 def _kill_all(outer: Tracked) -> None:
-    """End bubblewrap and what it has started, which would live on by itself.
+    """End bubblewrap and its children, which would outlive it.
 
     Stopped, it starts and reaps nothing more: so the numbers of its children are
     theirs.

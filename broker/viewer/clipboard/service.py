@@ -214,7 +214,7 @@ class Party:
 
 
 async def _no_files(_guest: Guest, _target: str, _files: Sequence[str]) -> None:
-    """There is no service for files here."""
+    """Refuse files: the broker has no service that copies them."""
     raise RefusedError(reasons.FILES)
 
 

@@ -125,7 +125,7 @@ class GuestStreams:
             ended.set()
 
     def settle(self, reason: str) -> None:
-        """There is no worker any more: every stream has ended."""
+        """The worker has ended, and every stream with it."""
         for stream, ended in self._handed.items():
             self._ends.setdefault(stream, Outcome(reason))
             ended.set()

@@ -167,7 +167,7 @@ class _Import:
         return prefix + self._names.take(name)
 
     def _type(self, kind: str, where: str) -> str:
-        """A type of theirs is no class of ours; a tag says exactly as much."""
+        """Replace a type of Qubes, which is not a class here, by a tag of equal meaning."""
         if kind == "DispVM":
             self._note(
                 where, "type", "'@type:disposable' also means the record of disposables"

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
-from broker.cli.image import age_text, read_packages
+from broker.cli.image import age_text, command, read_packages
 from broker.core.errors import SetupError
 
 
@@ -31,3 +32,9 @@ def test_package_list_that_is_no_text(tmp_path):
 )
 def test_age(seconds, text):
     assert age_text(seconds) == text
+
+
+def test_rollback_where_no_image_was_ever_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SetupError, match="there is no guest image 'default'"):
+        CliRunner().invoke(command, ["rollback"], catch_exceptions=False)

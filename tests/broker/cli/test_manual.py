@@ -38,5 +38,8 @@ def test_verb(verb: str) -> None:
         assert name.split()[-1] in text
         for parameter in command.params:
             if isinstance(parameter, click.Option):
-                options = [o for o in parameter.opts if o.startswith("--")]
-                assert any(option in text for option in options), (name, options)
+                for option in (*parameter.opts, *parameter.secondary_opts):
+                    assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), (
+                        name,
+                        option,
+                    )

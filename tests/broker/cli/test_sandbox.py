@@ -104,7 +104,7 @@ def test_a_sandbox_that_runs_is_refused(s: Stage, words):
 
 def test_remove_says_what_goes(s: Stage):
     s.run("snapshot", "mail", "first")
-    with pytest.raises(RefusedError, match=r"1 snapshots, and .*mail\.toml"):
+    with pytest.raises(RefusedError, match=r"1 snapshot, and .*mail\.toml"):
         s.run("remove", "mail")  # no terminal to ask at
     assert s.home(MAIL) == b"letters"
     s.run("remove", "mail", "--yes")
@@ -120,3 +120,22 @@ def test_reset_empties_the_home_and_keeps_snapshots(s: Stage):
     assert s.home(MAIL)[1080:1082] == b"\x53\xef", "an ext4's magic number"
     s.run("restore", "mail", "first", "--yes")
     assert s.home(MAIL)[:7] == b"letters"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("snapshot", "mail", "second"), {"name": "mail", "snapshot": "second"}),
+        (("snapshot", "mail", "first", "--remove"), {"snapshot": "first"}),
+        (("restore", "mail", "first", "--yes"), {"name": "mail", "snapshot": "first"}),
+        (("remove", "mail", "--yes", "--keep-record"), {"name": "mail", "removed": []}),
+    ],
+)
+def test_json_is_one_object_and_nothing_else(s: Stage, words, answer):
+    s.run("snapshot", "mail", "first")
+    printed = json.loads(s.run(*words, "--json").stdout)
+    assert {key: printed[key] for key in answer} == answer
+
+
+def test_without_a_terminal_no_bar_leaves_a_line(s: Stage):
+    assert s.run("snapshot", "mail", "first").stderr.count("\n") == 1
