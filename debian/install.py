@@ -35,7 +35,7 @@ COMPLETION = {
 # Prints the Debian packages whose modules the environment uses.
 USED = """
 import importlib.metadata as m, re, subprocess, sys
-seen, wanted = {}, ["vitrail", "textual"]
+seen, wanted = {}, ["vitrail", "jinja2", "textual"]
 while wanted:
     name = re.match(r"[\\w.-]+", wanted.pop())[0]
     try:
@@ -67,7 +67,7 @@ def environment(private: Path, site: Path) -> None:
     # user's own directory comes in.
     (site / "debian.pth").write_text(f"{DEBIANS}\n")
     pip = (private / "bin/python3", "-m", "pip", "-q", "install", "--no-compile")
-    run(*pip, f"{SOURCE}[top]")
+    run(*pip, f"{SOURCE}[report,top]")
 
 
 def dependencies(private: Path) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,10 +41,10 @@ from broker.services.checkpoints import CheckpointWitness
 from broker.services.display_header import read_header
 from broker.services.hangup import given
 from broker.services.link.config import LinkConfig
+from broker.services.link.end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd, one_line
 from broker.services.link.epoch import Epoch
 from broker.services.link.key_store import LinkStore
 from broker.services.link.sockets import dial, receive, send_all, shake_hands
-from broker.services.link.status import LinkState, own_status
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.stream_events import StreamEvents, relay_stream
 
@@ -64,7 +63,7 @@ _VERDICTS = {
 
 @dataclass(eq=False)
 class _Ended:
-    reason: str = "this broker ends"
+    reason: str = BROKER_ENDS
 
 
 async def _run_epoch(
@@ -78,7 +77,7 @@ async def _run_epoch(
     scope.cancel()
 
 
-class RemoteViewer:
+class RemoteViewer(LinkEnd):
     """Implements ``link.contract.Viewer`` for a viewer on another machine."""
 
     def __init__(
@@ -93,22 +92,23 @@ class RemoteViewer:
         warnings: Callable[[], list[str]],
         witness: CheckpointWitness,
     ) -> None:
-        self._config = config
-        self._store = store
+        super().__init__(
+            config,
+            store,
+            Role.HOST,
+            log=log,
+            reload=reload,
+            warnings=warnings,
+            witness=witness,
+        )
         self._pump = pump
-        self._log = log
         self._events = StreamEvents(log)
         self._peer_of = peer_of
-        self._reload = reload
-        self._warnings = warnings
-        self._witness = witness
         self._leases: dict[LeaseId, Lease] = {}
         self._host: Host | None = None
         self._opening = trio.Semaphore(limits.LINK_OPENING)
-        self._since = time.time()
         self.unwanted: dict[LeaseId, str] = {}
         """Live leases that the current viewer does not want, and why."""
-        self.state = LinkState(Role.HOST, str(config.endpoint))
         self.devices: DeviceRequests | None = None
         """Serves the viewer's requests about devices of this host."""
 
@@ -131,12 +131,12 @@ class RemoteViewer:
             try:
                 problem = await self._one_epoch()
             except VitrailError as error:
-                problem = error.diagnostics().replace("\n  hint: ", "; ")
+                problem = one_line(error)
                 if isinstance(error, LinkRefusedError) and str(error) != told:
                     told = str(error)  # each reason once, not at each attempt
-                    await self._refused(str(self._config.endpoint), error)
+                    await self._refused(str(self._config.endpoint), str(error))
             self.state.epoch = None
-            self.state.enter("down", printable(problem, 400))
+            self.state.enter("down", printable(problem, REASON_CHARACTERS))
             if self.state.epochs > before:
                 pause, told = limits.LINK_RETRY_FIRST_SECONDS, ""
             await trio.sleep(pause)
@@ -180,13 +180,9 @@ class RemoteViewer:
     async def _live(self, epoch: Epoch) -> str:
         began = trio.current_time()
         self.unwanted.clear()
-        reason = "this broker ends"
+        reason = BROKER_ENDS
         try:
-            await self._log.note(
-                schema.LinkUp(
-                    name=epoch.name, epoch=epoch.digits, peer=str(self._config.endpoint)
-                )
-            )
+            await self._note_up(epoch, str(self._config.endpoint))
             async with trio.open_nursery() as nursery:
                 ended = _Ended()
                 await nursery.start(_run_epoch, epoch, ended, nursery.cancel_scope)
@@ -201,14 +197,7 @@ class RemoteViewer:
         finally:
             self.state.epoch = None
             with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.LinkDown(
-                        name=epoch.name,
-                        epoch=epoch.digits,
-                        reason=printable(reason, 400),
-                        seconds=trio.current_time() - began,
-                    )
-                )
+                await self._note_down(epoch, reason, began)
         return reason
 
     async def _announce_again(self, epoch: Epoch, lease: Lease) -> None:
@@ -360,11 +349,10 @@ class RemoteViewer:
                     reason=f"asked by viewer {epoch.name}: {request.reason}",
                 )
                 return m.RequestDone(request.request)
-            case m.WitnessNote():
-                return await self._witness.take(epoch, request)
-            case m.StatusAsked():
-                return own_status(request.request, epoch, self._since, self._warnings())
             case _:
+                reply = await self._answer_common(epoch, request)
+                if reply is not None:
+                    return reply
                 if self.devices is None:
                     raise InternalError(f"there is no handler for {request}")
                 return await self.devices.serve(epoch, request)
@@ -396,12 +384,6 @@ class RemoteViewer:
         if isinstance(lease, VitrailError):
             raise lease
         return m.SandboxStarted(request.request, lease.id)
-
-    async def _refused(self, peer: str, error: VitrailError) -> None:
-        self.state.refused += 1
-        await self._log.refused(
-            schema.LinkRefused(peer=peer, outcome="refused", reason=str(error))
-        )
 
 
 class _Progress:

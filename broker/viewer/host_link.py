@@ -1,9 +1,8 @@
 """The host as the viewer sees it: the other end of the link.
 
-The viewer listens.  A connecting process is first checked by the kernel's facts
-(one CID, one uid), then waits, with a deadline and among few, until its first
-message proves it: a handshake makes an epoch, a preamble a stream of that
-epoch.  Anything else is closed, most of it without an answer.
+The viewer listens; ``host_door`` keeps each connection until its first message
+proves it: a handshake makes an epoch, a preamble a stream of that epoch.
+Anything else is closed, most of it without an answer.
 
 One epoch lives at a time.  The same host with a new handshake has restarted,
 or lost the old connection before we did: its old epoch ends first.
@@ -13,10 +12,9 @@ from __future__ import annotations
 
 import itertools
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import astuple
+from functools import partial
 
 import trio
 
@@ -32,44 +30,33 @@ from broker.core.escape import printable
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
-from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.link import messages as m
 from broker.link.endpoints import Listener, open_listener
-from broker.link.pending_connections import PendingConnections, Ticket
+from broker.link.pending_connections import Ticket
 from broker.link.preamble import Preamble, PreambleReader, PreambleVerdict
-from broker.link.wire_types import (
-    MAGIC_BYTES,
-    ConnectionKind,
-    LinkRefusedError,
-    RefusalReason,
-    Role,
-    take_door,
-)
+from broker.link.wire_types import ConnectionKind, LinkRefusedError, RefusalReason, Role
 from broker.services import event_log
 from broker.services.checkpoints import CheckpointWitness
 from broker.services.link.config import LinkConfig
+from broker.services.link.end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd
 from broker.services.link.epoch import Epoch, request_pace
 from broker.services.link.key_store import LinkStore
-from broker.services.link.sockets import (
-    describe_far_end,
-    receive,
-    send_all,
-    shake_hands,
-)
-from broker.services.link.status import LinkState, own_status
+from broker.services.link.sockets import receive, shake_hands
 from broker.viewer.devices.remote import RemoteDevices
-from broker.viewer.host_intake import Intake, Place
+from broker.viewer.host_door import Door
+from broker.viewer.host_intake import Intake
+from broker.viewer.host_starts import HostStarts
 from broker.viewer.role import ViewerRole
+from broker.viewer.stream_answer import StreamAnswer
 
-_FULL_PAUSE = 0.1
 _SOON = 0.001
 """What rounding may leave of a wait."""
 _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
 
 
-class RemoteHost:
+class RemoteHost(LinkEnd):
     """Implements ``link.contract.Host`` for a host on another machine."""
 
     def __init__(
@@ -83,18 +70,19 @@ class RemoteHost:
         warnings: Callable[[], list[str]],
         witness: CheckpointWitness,
     ) -> None:
-        self._config = config
-        self._store = store
+        super().__init__(
+            config,
+            store,
+            Role.VIEWER,
+            log=log,
+            reload=reload,
+            warnings=warnings,
+            witness=witness,
+        )
         self._viewer = viewer
-        self._log = log
-        self._reload = reload
-        self._warnings = warnings
-        self._witness = witness
-        self._waiting = PendingConnections()
-        self._knocking: dict[int, trio.CancelScope] = {}
-        """Of those who wait, by their tickets' numbers."""
+        self._door = Door(config, self.state, prove=self._prove, refused=self._refused)
         self._streams = itertools.count(1)
-        self._starts: set[_Started] = set()
+        self._starts = HostStarts(self._stop_unwanted)
         # Not reset when the host connects again.
         self._intake = Intake()
         self._requests = request_pace()
@@ -104,8 +92,6 @@ class RemoteHost:
         self._next = trio.Lock()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
-        self._since = time.time()
-        self.state = LinkState(Role.VIEWER, str(config.endpoint))
         self.devices = RemoteDevices(self._up)
 
     # -- link.contract.Host ----------------------------------------------------------
@@ -120,47 +106,13 @@ class RemoteHost:
         """Ask the host for the sandbox of one of its records."""
         epoch = await self._wait_up(progress)
         progress(f"asked {epoch.name}")
-        started = _Started(epoch, changes)
         assert self._nursery is not None
-        started.progress = progress
-        self._nursery.start_soon(self._start, epoch, record, started)
-        try:
-            await started.over.wait()
-        except trio.Cancelled:
-            started.wanted = False  # it is stopped when it is there
-            started.progress = _unheard
-            raise
-        if started.error is not None:
-            raise started.error
-        assert started.lease is not None
-        return started.lease
+        return await self._starts.start(
+            epoch, record, self._nursery, progress=progress, changes=changes
+        )
 
-    async def _start(
-        self, epoch: Epoch, record: SandboxName, started: _Started
-    ) -> None:
-        try:
-            reply = await epoch.ask(lambda n: self._numbered(n, record, started))
-            if not isinstance(reply, m.SandboxStarted):
-                raise InternalError("an answer that does not fit the question")
-            announced = epoch.channel.leases.usable(take_lease_id(reply.lease))
-            if announced is None:
-                raise UpstreamError(f"the sandbox of '{record}' ended at once")
-            started.lease = announced.lease
-            disposable = announced.lease.sandbox != record
-            if disposable and not started.wanted:
-                await self.stop(
-                    announced.lease.id, grace=0, reason="no run waits for it any more"
-                )
-        except VitrailError as error:
-            started.error = error
-        finally:
-            self._starts.discard(started)
-            started.over.set()
-
-    def _numbered(self, number: int, record: SandboxName, started: _Started) -> m.Start:
-        started.number = number
-        self._starts.add(started)
-        return m.Start(number, record, *astuple(started.changes))
+    async def _stop_unwanted(self, lease: LeaseId) -> None:
+        await self.stop(lease, grace=0, reason="no run waits for it any more")
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """Ask the host to end a sandbox; returns when it is gone."""
@@ -196,7 +148,7 @@ class RemoteHost:
             )
         return epoch
 
-    # -- the door --------------------------------------------------------------------
+    # -- connections of the host ------------------------------------------------------
 
     async def run(
         self,
@@ -220,91 +172,28 @@ class RemoteHost:
                 self.state.enter("waiting")
                 task_status.started()
                 while True:
-                    await self._accept(listener, nursery)
+                    await self._door.accept(listener, nursery)
         finally:
             self._nursery = None
             listener.close()
 
-    async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
-        try:
-            conn = await listener.accept()
-        except UpstreamError as error:  # no descriptor left; others' ends make room
-            self.state.problem = str(error)
-            await trio.sleep(_FULL_PAUSE)
-            return
-        peer = ""
-        try:
-            peer = describe_far_end(conn, self._config)
-        except (RefusedError, OSError) as error:
-            conn.close()
-            await self._refused(peer, str(error))
-        else:
-            ticket, pushed = self._waiting.enter(peer, trio.current_time())
-            if pushed is not None:
-                self._knocking[pushed.number].cancel()
-            scope = trio.CancelScope(deadline=ticket.deadline)
-            self._knocking[ticket.number] = scope
-            nursery.start_soon(self._meet, conn, ticket, scope)
-        # So that connections with a complete first message are let in before
-        # the next one comes and displaces one of them.
-        await trio.lowlevel.checkpoint()
-
-    async def _meet(
-        self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
-    ) -> None:
-        """One connection, from accept to its end."""
-        try:
-            with conn:
-                await self._greet(conn, ticket, scope)
-        except LinkRefusedError as error:
-            if error.reason is RefusalReason.VERSION:
-                self.state.problem = error.diagnostics().replace("\n  hint: ", "; ")
-            await self._refused(ticket.peer, str(error))
-        except (VitrailError, OSError) as error:
-            await self._refused(ticket.peer, str(error))
-        except Exception as error:  # noqa: BLE001
-            # A mistake of ours with one connection must not end the others.
-            log_exception(error)
-        finally:
-            self._leave(ticket)
-
-    def _leave(self, ticket: Ticket) -> None:
-        self._waiting.leave(ticket)
-        self._knocking.pop(ticket.number, None)
-
-    async def _greet(
-        self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
-    ) -> None:
-        epoch: Epoch | None = None
-        stream: tuple[Epoch, Preamble, bytes] | None = None
-        with scope:
-            untrusted_first = b""
-            while len(untrusted_first) < MAGIC_BYTES:
-                more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
-                if not more:
-                    raise LinkRefusedError(
-                        "closed before it stated its purpose",
-                        reason=RefusalReason.CLOSED,
-                    )
-                untrusted_first += more
-            match take_door(untrusted_first):
-                case ConnectionKind.CONTROL:
-                    epoch = await self._handshake(conn, untrusted_first, ticket)
-                case ConnectionKind.STREAM:
-                    stream = await self._preamble(conn, untrusted_first)
-                case ConnectionKind.PAIRING:
-                    raise LinkRefusedError(
-                        "pairing request received, but no pairing is in progress",
-                        reason=RefusalReason.PERSON,
-                        hint="'brokerctl pair' listens on a port of its own",
-                    )
-        if scope.cancelled_caught:
-            raise RefusedError(_why_turned_away(ticket))
-        self._leave(ticket)
-        if epoch is not None:
-            await self._live(epoch, ticket.peer)
-        elif stream is not None:
-            await self._stream(conn, *stream)
+    async def _prove(
+        self, kind: ConnectionKind, conn: socket.socket, first: bytes, ticket: Ticket
+    ) -> Callable[[], Awaitable[None]]:
+        """Return what to do with a connection, when it has proved whose it is."""
+        match kind:
+            case ConnectionKind.CONTROL:
+                epoch = await self._handshake(conn, first, ticket)
+                return partial(self._live, epoch, ticket.peer)
+            case ConnectionKind.STREAM:
+                stream = await self._preamble(conn, first)
+                return partial(self._stream, conn, *stream)
+            case ConnectionKind.PAIRING:
+                raise LinkRefusedError(
+                    "pairing request received, but no pairing is in progress",
+                    reason=RefusalReason.PERSON,
+                    hint="'brokerctl pair' listens on a port of its own",
+                )
 
     async def _handshake(
         self, conn: socket.socket, first: bytes, ticket: Ticket
@@ -380,16 +269,6 @@ class RemoteHost:
             )
         return epoch, epoch.gate.check(preamble), preamble
 
-    async def _refused(self, peer: str, reason: str) -> None:
-        self.state.refused += 1
-        if self.state.epoch is not None:
-            self.state.epoch.refused += 1
-        await self._log.refused(
-            schema.LinkRefused(
-                peer=peer, outcome="refused", reason=printable(reason, 400)
-            )
-        )
-
     # -- an epoch ----------------------------------------------------------------------
 
     async def _live(self, epoch: Epoch, peer: str) -> None:
@@ -403,11 +282,9 @@ class RemoteHost:
                 await old.gone.wait()
             self.state.up(epoch)
         began = trio.current_time()
-        reason = "this broker ends"
+        reason = BROKER_ENDS
         try:
-            await self._log.note(
-                schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
-            )
+            await self._note_up(epoch, peer)
             reason = await epoch.run()
         finally:
             with trio.CancelScope(shield=True):
@@ -415,16 +292,9 @@ class RemoteHost:
                 await self._withdraw_all(epoch, reason)
                 if self.state.epoch is epoch:
                     self.state.epoch = None
-                    self.state.enter("waiting", printable(reason, 400))
+                    self.state.enter("waiting", printable(reason, REASON_CHARACTERS))
                 epoch.gone.set()
-                await self._log.note(
-                    schema.LinkDown(
-                        name=epoch.name,
-                        epoch=epoch.digits,
-                        reason=printable(reason, 400),
-                        seconds=trio.current_time() - began,
-                    )
-                )
+                await self._note_down(epoch, reason, began)
 
     async def _withdraw_all(self, epoch: Epoch, reason: str) -> None:
         """Withdraw all leases: it is unknown which still hold, so none does.
@@ -460,16 +330,12 @@ class RemoteHost:
                 await self._viewer.lease_ended(ended, printable(request.reason))
                 return m.RequestDone(request.request)
             case m.StartProgress():
-                for start in self._starts:
-                    if start.epoch is epoch and start.number == request.start:
-                        start.tell(printable(request.text))
+                self._starts.report(epoch, request)
                 return m.RequestDone(request.request)
-            case m.WitnessNote():
-                return await self._witness.take(epoch, request)
-            case m.StatusAsked():
-                return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                reply = await self.devices.serve(epoch, request)
+                reply = await self._answer_common(epoch, request)
+                if reply is None:
+                    reply = await self.devices.serve(epoch, request)
                 if reply is None:
                     raise InternalError(f"there is no handler for {request}")
                 return reply
@@ -487,7 +353,7 @@ class RemoteHost:
         self, conn: socket.socket, epoch: Epoch, preamble: Preamble, raw: bytes
     ) -> None:
         """Carry a stream that has proved whose it is."""
-        with closing(_Answering(conn, epoch, raw)) as answering:
+        with closing(StreamAnswer(conn, epoch, raw)) as answering:
             announced = epoch.channel.leases.usable(preamble.lease)
             if announced is None:
                 await answering.say(PreambleVerdict.NO_LEASE)
@@ -510,7 +376,7 @@ class RemoteHost:
                 await self._decide(opening, conn, answering)
 
     async def _decide(
-        self, opening: Opening, conn: socket.socket, answering: _Answering
+        self, opening: Opening, conn: socket.socket, answering: StreamAnswer
     ) -> None:
         try:
             await self._viewer.stream_opened(
@@ -525,89 +391,3 @@ class RemoteHost:
                     **event_log.of_stream(opening), outcome="refused", reason=str(error)
                 )
             )
-
-
-def _why_turned_away(ticket: Ticket) -> str:
-    if ticket.proved:
-        return "it reconnects too often, or has sent too many requests before"
-    if trio.current_time() < ticket.deadline:
-        return (
-            "nothing proved before its place was another's: "
-            "too many unfinished connections"
-        )
-    return f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"
-
-
-class _Started:
-    """A start that was asked for."""
-
-    def __init__(self, epoch: Epoch, changes: LaunchChanges) -> None:
-        self.epoch = epoch
-        self.changes = changes
-        self.number = 0
-        self.progress: Callable[[str], None] = _unheard
-        self._told = 0
-        self.over = trio.Event()
-        self.wanted = True
-        self.lease: Lease | None = None
-        self.error: VitrailError | None = None
-
-    def tell(self, what: str) -> None:
-        """Pass on a line of the host's; a start needs a handful of them."""
-        self._told += 1
-        if self._told <= limits.LINK_PROGRESS_LINES:
-            self.progress(what)
-
-
-def _unheard(what: str) -> None:
-    """No task waits for a start any more."""
-
-
-class _Answering:
-    """The one answer to a preamble.
-
-    On a descriptor of its own, because the code that carries the stream owns and
-    closes the other one, also when it refuses.
-    """
-
-    def __init__(self, conn: socket.socket, epoch: Epoch, preamble: bytes) -> None:
-        self._sock: socket.socket | None = conn.dup()
-        self._epoch = epoch
-        self._preamble = preamble
-        self.place: Place | None = None
-        """Of the undecided, which it has until it is answered."""
-
-    async def __call__(self, error: VitrailError | None) -> None:
-        """The stream is taken and its payload may come; or why it is not."""
-        if error is None:
-            await self.say(PreambleVerdict.TAKEN)
-        elif isinstance(error, RefusedError):
-            await self.say(PreambleVerdict.DENIED)
-        else:
-            await self.say(PreambleVerdict.FAILED)
-
-    async def say(self, verdict: PreambleVerdict) -> None:
-        """Answer, unless that was done before."""
-        # guard: a decision frees the place
-        self._leave_place()
-        sock, self._sock = self._sock, None
-        if sock is None:
-            return
-        with sock, trio.move_on_after(limits.LINK_HANDSHAKE_SECONDS):
-            answer = self._epoch.gate.answer(self._preamble, verdict)
-            try:
-                await send_all(sock, answer)
-            except UpstreamError:
-                return  # it has gone; who carries the stream finds out
-
-    def close(self) -> None:
-        """Let go, without an answer where none was given."""
-        # guard: an end frees the place
-        self._leave_place()
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-
-    def _leave_place(self) -> None:
-        if self.place is not None:
-            self.place.close()

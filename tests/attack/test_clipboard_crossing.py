@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 import trio
 
-from broker.clipboard import broker
 from broker.clipboard import messages as w
+from broker.clipboard import reasons
 from broker.clipboard.messages import Outcome
 from broker.core import limits
 from broker.ipc import clipboard as messages
@@ -42,7 +42,7 @@ async def test_a_selection_without_a_delivered_serial_is_none(made_up):
             return c.copy()
 
         record = await guest(it, "red", act)
-        assert (record.outcome, record.reason) == (Outcome.DROPPED, broker.EMPTY)
+        assert (record.outcome, record.reason) == (Outcome.DROPPED, reasons.EMPTY)
 
 
 async def test_a_window_in_the_background_changes_no_selection():
@@ -164,7 +164,7 @@ async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
 
         memory = it.rooms["red"].worker.memory().private
         record = await guest(it, "red", act)
-        assert (record.outcome, record.reason) == (Outcome.DROPPED, broker.LARGE)
+        assert (record.outcome, record.reason) == (Outcome.DROPPED, reasons.LARGE)
         assert it.rooms["red"].worker.memory().private < memory + (8 << 20)
 
 
@@ -251,7 +251,7 @@ async def test_one_that_never_reads_what_it_pastes_has_so_many_pipes_and_no_more
         assert got[1] == 0, "one too many is closed"
         # Its worker still listens to the person.
         record = await guest(it, "blue", lambda c: c.copy())
-        assert record.reason == broker.EMPTY or record.outcome is Outcome.COPIED
+        assert record.reason == reasons.EMPTY or record.outcome is Outcome.COPIED
 
 
 async def test_a_pipe_that_stays_blocking_and_full_stops_no_worker():
@@ -343,7 +343,7 @@ async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
         before = len(it.records)
         await guest(it, "blue", victim)
         record = await it.record_after(before)
-        assert (record.outcome, record.reason) == (Outcome.DROPPED, broker.MOVED)
+        assert (record.outcome, record.reason) == (Outcome.DROPPED, reasons.MOVED)
         await it.feed(w.Decided(it.questions[0], w.PasteTerms()))
         assert it.offers == []
 
@@ -366,7 +366,7 @@ async def test_what_is_held_leaves_a_paste_into_its_own_sandbox_alone():
     async with desk("red") as it:
         await hold(it, SECRET)
         record = await guest(it, "red", lambda c: trio.from_thread.run(c.it.paste))
-        assert (record.outcome, record.reason) == (Outcome.REFUSED, broker.SAME)
+        assert (record.outcome, record.reason) == (Outcome.REFUSED, reasons.SAME)
 
 
 async def test_a_file_in_the_place_of_a_pipe_is_not_written():

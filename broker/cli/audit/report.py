@@ -14,9 +14,9 @@ from broker.audit.filters import Filters, value_texts
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.files import write_out
-from broker.cli.audit.html import page
 from broker.cli.audit.source import Source, open_source
 from broker.cli.run.pipes import reader_may_leave
+from broker.core.errors import SetupError
 
 
 @click.command("report", cls=Asking)
@@ -43,8 +43,18 @@ def command(*, asked: Asked, path: Path, title: str, utc: bool, force: bool) -> 
     With a timeline per sandbox, the top talkers, denied attempts, grants,
     answered questions, and what broke.
 
+    It needs the Python package jinja2.
+
     Exit code: as audit.
     """
+    try:
+        from broker.cli.audit.html import page
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"a report needs the Python package {error.name}",
+            hint="install python3-jinja2, or 'pip install vitrail[report]'; "
+            "'brokerctl audit stats' needs nothing",
+        ) from error
     with reader_may_leave(), open_source(asked) as source:
         digest = _digest(source, asked)
         zone = UTC if utc else None

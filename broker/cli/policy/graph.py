@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import rich_click as click
+import trio
 
 from broker.cli import render
 from broker.cli.policy.load import JSON, POLICY, WORLD, records_of, rules_of, world_from
 from broker.cli.policy.records import print_problems
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.launch.process.spawn import run_tool
 from policy import limits
 from policy.errors import did_you_mean
 from policy.records.record_schema import PALETTE
 from policy.rules.world import World
 from policy.tools.diff import TooManyError
 from policy.tools.flows import Flow, flows
-from policy.tools.graph import draw
+from policy.tools.graph import graph_text
 
 _BROKEN = 3
+_LAYOUT_SECONDS = 60.0
+_PICTURE_BYTES = 16 << 20
 
 
 @click.command()
@@ -41,6 +47,14 @@ _BROKEN = 3
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write the picture, instead of standard output.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["svg", "dot"]),
+    default="svg",
+    show_default=True,
+    help="A picture, or the graph that Graphviz draws it from.",
+)
 @JSON
 def graph(
     *,
@@ -49,16 +63,19 @@ def graph(
     sandboxes: tuple[str, ...],
     services: tuple[str, ...],
     output: Path | None,
+    form: str,
     as_json: bool,
 ) -> None:
-    """Draw who may do what to whom as SVG, in the colours of the labels.
+    """Draw who may do what to whom, in the colours of the labels.
 
     An arrow is solid where something is allowed, dashed where all of it is
     asked about; its number leads to the list below the picture.  Denied calls have no
     arrow.  With --json the arrows as a list.
 
-    Exit code: 0, 1 no such sandbox or too much for one picture, 3 the rules
-    have an error.
+    SVG is drawn by Graphviz's program dot; --format dot and --json need no program.
+
+    Exit code: 0, 1 no such sandbox, too much for one picture or no dot, 3 the
+    rules have an error.
     """
     rules, known = rules_of(policy, alone=True), world_from(world)
     if rules.problems:
@@ -82,7 +99,8 @@ def graph(
         render.json_line({"flows": [flow._asdict() for flow in found]})
         return
     _refuse_too_many(found)
-    picture = draw(found, known, _colours(known, world), _title(sandboxes, services))
+    text = graph_text(found, known, _colours(known, world), _title(sandboxes, services))
+    picture = text if form == "dot" else _draw(text)
     if output is None:
         sys.stdout.write(picture)
         return
@@ -93,6 +111,37 @@ def graph(
             f"{output} cannot be written: {error.strerror}", hint="name another file"
         ) from error
     render.note(f"{len({(f.source, f.target) for f in found})} arrows in {output}")
+
+
+def _draw(text: str) -> str:
+    """Return a graph as SVG, drawn by dot."""
+    if shutil.which("dot") is None:
+        raise SetupError(
+            "a picture needs Graphviz's program dot, which is not installed",
+            hint="install the package graphviz; --format dot writes the graph "
+            "without it, --json the arrows",
+        )
+    with tempfile.NamedTemporaryFile("w", suffix=".dot", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+
+        async def run() -> bytes:
+            return await run_tool(
+                ["dot", "-Tsvg", file.name],
+                deadline=_LAYOUT_SECONDS,
+                output_limit=_PICTURE_BYTES,
+            )
+
+        try:
+            drawn = trio.run(run).decode("utf-8")
+        except UpstreamError as error:
+            raise RefusedError(
+                error.message,
+                hint="name some with --sandbox or --service, or take --format dot",
+            ) from error
+    # Without the document type, which names a file at w3.org: the picture is to
+    # refer to nothing outside, and an SVG needs none.
+    return drawn[drawn.index("<svg") :]
 
 
 def _refuse_too_many(found: list[Flow]) -> None:

@@ -1,7 +1,12 @@
-"""Between ``clipboard.words`` and the messages to and from a worker.
+"""Between ``clipboard.messages`` and ``ipc.clipboard``, the messages of a worker.
 
-What a worker says becomes an event of its own sandbox, by whose channel it
+A worker's message becomes an event of its own sandbox, by whose channel it
 came; an action becomes an order.
+
+The two sets have structs of similar names and differ on purpose.  A message on the
+channel names no sandbox, so that a worker cannot speak for another, and its content
+is a sealed file beside it.  An event names the sandbox, and has the terms of the
+record and bytes that were checked.  Here is the one place between them.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ GUARDS = (
     Guard("a proxy's table is not ours", "if kind != _RTN_LOCAL:", "tests/attack/test_secrets.py", "local_routes"),
     Guard("a cloud's metadata", "return not (target[0] in _CLOSED_OCTETS or target[:2] == _LINK_LOCAL or target[:3] == _ASSIGNMENTS or self._is_own(target))", "tests/broker/launch/microvm/test_ethernet_frames.py", "metadata"),
     Guard("a bundle's name is its signer's", "", "tests/policy/tools/test_bundle.py", "anothers_bundle"),
+    Guard("the report is text and not markup", "env = Environment(loader=PackageLoader('broker', 'data/report'), autoescape=False, finalize=_printed, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)", "tests/broker/cli/audit/test_html.py", "only_ever_text"),
+    Guard("the report shows no hidden character", "return untrusted_value", "tests/broker/cli/audit/test_html.py", "only_ever_text"),
 )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ GUARDS = (
     Guard("the record is asked", "if False:", "tests/broker/authz/test_decider.py", "stricter or valid_record"),
     Guard("look-alikes", "plain = ''.join((char for char in printable(untrusted_text, 4 * most)))", "tests/broker/prompt/test_words.py"),
     Guard("short words", "return plain", "tests/broker/prompt/test_words.py"),
+    Guard("a name ends no string of a graph", "return text", "tests/policy/tools/test_graph.py", "never_syntax"),
 )  # fmt: skip
 
 

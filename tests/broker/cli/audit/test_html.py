@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from html.parser import HTMLParser
 
 import msgspec
+import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +16,8 @@ from broker.audit import schema
 from broker.audit.digest import Digest
 from broker.audit.filters import Found
 from broker.cli.audit.html import page
+from broker.cli.audit.report import command
+from broker.core.errors import SetupError
 
 EVIL = "<script>alert(1)</script>'\"><img src=http://x/ onerror=y>&amp;\x1b[31m\u202e"
 
@@ -98,3 +103,14 @@ def test_it_has_all_its_parts() -> None:
 def test_nothing_found_is_said() -> None:
     words = read("".join(page(Digest(0, 1), title="t", asked="", zone=None))).words
     assert "Nothing was found" in words
+
+
+def test_report_without_jinja2_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "broker.cli.audit.html")
+    done = CliRunner().invoke(command, ["--to", "-"])
+    assert isinstance(done.exception, SetupError)
+    assert done.exception.message == "a report needs the Python package jinja2"
+    assert "vitrail[report]" in str(done.exception.hint)

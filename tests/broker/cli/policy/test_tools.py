@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 from broker.cli.policy.verbs import command
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError
 
 RULES = "a * work vault deny\na * @anyvm @anyvm ask\n"
 WORLD = {"domains": {"work": {"type": "persistent"}, "vault": {"type": "persistent"}}}
@@ -119,3 +121,46 @@ def test_fmt(run):
     assert run("fmt", "--write", str(file), policy=False, world=False)[0] == 0
     assert file.read_text() == even
     assert run("fmt", "--check", str(file), policy=False, world=False)[0] == 0
+
+
+def test_graph_needs_dot_for_a_picture_only(run, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    code, out = run("graph", "--format", "dot")
+    assert code == 0
+    assert out.startswith("digraph policy {")
+    done = CliRunner().invoke(
+        command,
+        ["graph", "--policy", str(run.folder), "--world", str(run.base / "w.json")],
+    )
+    assert isinstance(done.exception, SetupError)
+    assert "Graphviz's program dot, which is not installed" in done.exception.message
+    assert done.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="no dot: install graphviz")
+def test_graph_is_drawn_by_dot(run):
+    file = run.base / "p.svg"
+    code, out = run("graph", "-o", str(file))
+    assert (code, out) == (0, "")
+    text = file.read_text()
+    # Nothing outside is referred to, also no document type.
+    assert text.startswith("<svg")
+    assert "http" not in re.sub(r'xmlns(:xlink)?="http://www.w3.org/[^"]*"', "", text)
+    assert len(re.findall('class="edge"', text)) == len(
+        {
+            (f["source"], f["target"])
+            for f in json.loads(run("graph", "--json")[1])["flows"]
+        }
+    )
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="no dot: install graphviz")
+def test_graph_that_takes_too_long_is_given_up(run, monkeypatch):
+    monkeypatch.setattr("broker.cli.policy.graph._LAYOUT_SECONDS", 0.0)
+    done = CliRunner().invoke(
+        command,
+        ["graph", "--policy", str(run.folder), "--world", str(run.base / "w.json")],
+    )
+    assert isinstance(done.exception, RefusedError)
+    assert "dot took longer than" in done.exception.message
+    assert "--sandbox" in str(done.exception.hint)

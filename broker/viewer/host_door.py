@@ -1,0 +1,148 @@
+"""The listening side of the link, until a connection has proved whose it is.
+
+A connecting process is first checked by the kernel's facts (one CID, one uid), then
+waits, with a deadline and among few, until its first message proves it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.stderr_log import log_exception
+from broker.link.endpoints import Listener
+from broker.link.pending_connections import PendingConnections, Ticket
+from broker.link.wire_types import (
+    MAGIC_BYTES,
+    ConnectionKind,
+    LinkRefusedError,
+    RefusalReason,
+    take_door,
+)
+from broker.services.link.config import LinkConfig
+from broker.services.link.end import one_line
+from broker.services.link.sockets import describe_far_end, receive
+from broker.services.link.status import LinkState
+
+_FULL_PAUSE = 0.1
+
+
+class _Prove(Protocol):
+    async def __call__(
+        self, kind: ConnectionKind, conn: socket.socket, first: bytes, ticket: Ticket
+    ) -> Callable[[], Awaitable[None]]: ...
+
+
+class Door:
+    """Accepts connections, and gives them to ``prove`` with a deadline.
+
+    ``prove`` returns what is done with the connection from then on, without a
+    deadline; ``refused`` is called with the peer and the reason of any other.
+    """
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        state: LinkState,
+        *,
+        prove: _Prove,
+        refused: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._prove = prove
+        self._refused = refused
+        self._waiting = PendingConnections()
+        self._knocking: dict[int, trio.CancelScope] = {}
+        """Of connections that wait, by the numbers of their tickets."""
+
+    async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
+        """Wait for one connection, and start its task."""
+        try:
+            conn = await listener.accept()
+        except UpstreamError as error:  # no descriptor left; others' ends make room
+            self._state.problem = str(error)
+            await trio.sleep(_FULL_PAUSE)
+            return
+        peer = ""
+        try:
+            peer = describe_far_end(conn, self._config)
+        except (RefusedError, OSError) as error:
+            conn.close()
+            await self._refused(peer, str(error))
+        else:
+            ticket, pushed = self._waiting.enter(peer, trio.current_time())
+            if pushed is not None:
+                self._knocking[pushed.number].cancel()
+            scope = trio.CancelScope(deadline=ticket.deadline)
+            self._knocking[ticket.number] = scope
+            nursery.start_soon(self._meet, conn, ticket, scope)
+        # So that connections with a complete first message are let in before
+        # the next one comes and displaces one of them.
+        await trio.lowlevel.checkpoint()
+
+    async def _meet(
+        self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
+    ) -> None:
+        """One connection, from accept to its end."""
+        try:
+            with conn:
+                await self._greet(conn, ticket, scope)
+        except LinkRefusedError as error:
+            if error.reason is RefusalReason.VERSION:
+                self._state.problem = one_line(error)
+            await self._refused(ticket.peer, str(error))
+        except (VitrailError, OSError) as error:
+            await self._refused(ticket.peer, str(error))
+        except Exception as error:  # noqa: BLE001
+            # A mistake of ours with one connection must not end the others.
+            log_exception(error)
+        finally:
+            self._leave(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        self._waiting.leave(ticket)
+        self._knocking.pop(ticket.number, None)
+
+    async def _greet(
+        self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
+    ) -> None:
+        proved: Callable[[], Awaitable[None]] | None = None
+        with scope:
+            untrusted_first = await _first_bytes(conn)
+            kind = take_door(untrusted_first)
+            proved = await self._prove(kind, conn, untrusted_first, ticket)
+        if scope.cancelled_caught:
+            raise RefusedError(_why_turned_away(ticket))
+        self._leave(ticket)
+        if proved is not None:
+            await proved()
+
+
+async def _first_bytes(conn: socket.socket) -> bytes:
+    """Read the bytes that state the connection's purpose."""
+    untrusted_first = b""
+    while len(untrusted_first) < MAGIC_BYTES:
+        more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
+        if not more:
+            raise LinkRefusedError(
+                "closed before it stated its purpose", reason=RefusalReason.CLOSED
+            )
+        untrusted_first += more
+    return untrusted_first
+
+
+def _why_turned_away(ticket: Ticket) -> str:
+    if ticket.proved:
+        return "it reconnects too often, or has sent too many requests before"
+    if trio.current_time() < ticket.deadline:
+        return (
+            "nothing proved before its place was another's: "
+            "too many unfinished connections"
+        )
+    return f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"

@@ -1,0 +1,64 @@
+"""The answer that a viewer gives to the preamble of a stream."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.link.preamble import PreambleVerdict
+from broker.services.link.epoch import Epoch
+from broker.services.link.sockets import send_all
+from broker.viewer.host_intake import Place
+
+
+class StreamAnswer:
+    """The one answer to a preamble.
+
+    On a descriptor of its own, because the code that carries the stream owns and
+    closes the other one, also when it refuses.
+    """
+
+    def __init__(self, conn: socket.socket, epoch: Epoch, preamble: bytes) -> None:
+        self._sock: socket.socket | None = conn.dup()
+        self._epoch = epoch
+        self._preamble = preamble
+        self.place: Place | None = None
+        """Of the undecided, which it has until it is answered."""
+
+    async def __call__(self, error: VitrailError | None) -> None:
+        """The stream is taken and its payload may come; or why it is not."""
+        if error is None:
+            await self.say(PreambleVerdict.TAKEN)
+        elif isinstance(error, RefusedError):
+            await self.say(PreambleVerdict.DENIED)
+        else:
+            await self.say(PreambleVerdict.FAILED)
+
+    async def say(self, verdict: PreambleVerdict) -> None:
+        """Answer, unless that was done before."""
+        # guard: a decision frees the place
+        self._leave_place()
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        with sock, trio.move_on_after(limits.LINK_HANDSHAKE_SECONDS):
+            answer = self._epoch.gate.answer(self._preamble, verdict)
+            try:
+                await send_all(sock, answer)
+            except UpstreamError:
+                return  # it has gone; who carries the stream finds out
+
+    def close(self) -> None:
+        """Let go, without an answer where none was given."""
+        # guard: an end frees the place
+        self._leave_place()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _leave_place(self) -> None:
+        if self.place is not None:
+            self.place.close()
