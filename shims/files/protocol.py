@@ -6,6 +6,7 @@ this program cannot import; a test compares the tables.
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from typing import Any, BinaryIO, Dict, List
@@ -15,8 +16,21 @@ DEPTH = 16
 COPY_BYTES = 1 << 18
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+EXIT_FAILED = 1
+EXIT_NO_ROOM = 73  # EX_CANTCREAT of sysexits.h; the broker reports it to the sender
+
+
 class TransferError(Exception):
-    """The person sees this message, and the exit code is 1."""
+    """The person sees this message; ``code`` is the program's exit code."""
+
+    code = EXIT_FAILED
+
+
+class NoRoomError(TransferError):
+    """The disk, or the user's share of it, is full."""
+
+    code = EXIT_NO_ROOM
 
 
 def frame(message: Dict[str, Any]) -> bytes:

@@ -13,7 +13,14 @@ from functools import partial
 from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
 
 from shims.files.progress import Bar
-from shims.files.protocol import COPY_BYTES, TransferError, check_path, read_message
+from shims.files.protocol import (
+    COPY_BYTES,
+    FULL,
+    NoRoomError,
+    TransferError,
+    check_path,
+    read_message,
+)
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
@@ -183,7 +190,7 @@ class Store:
         facts = os.fstatvfs(self._top)
         # guard: room before bytes
         if facts.f_bavail * facts.f_frsize < size + self._keep_free:
-            raise TransferError(
+            raise NoRoomError(
                 f"not enough room: {size} bytes, and {self._keep_free} stay free"
             )
 
@@ -256,6 +263,7 @@ def keep(source: BinaryIO, store: Store) -> List[str]:
             else:
                 raise TransferError(f"an unknown entry: {entry['type']}")
     except OSError as error:
-        raise TransferError(f"cannot keep it: {error.strerror}") from error
+        kind = NoRoomError if error.errno in FULL else TransferError
+        raise kind(f"cannot keep it: {error.strerror}") from error
     finally:
         store.close()
