@@ -70,8 +70,24 @@ def check_path(path: object) -> None:
     for name in names if good else ():
         # guard: paths of the receiver
         good = good and isinstance(name, str) and name not in ("", ".", "..")
-        good = (
-            good and "/" not in name and "\0" not in name and len(name.encode()) <= 255
-        )
+        good = good and "/" not in name and "\0" not in name and fits(name)
     if not good:
         raise TransferError("an entry has a bad path")
+
+
+def fits(name: str) -> bool:
+    """Return whether it is UTF-8, which JSON does not ensure, and short enough."""
+    try:
+        return len(name.encode()) <= 255
+    except UnicodeEncodeError:
+        return False
+
+
+def size_of(entry: Dict[str, Any]) -> int:
+    """Return the size that an entry announces.  Raises TransferError for any other."""
+    size = entry.get("size")
+    # A negative one would be read to the end of the stream.
+    # guard: sizes of the receiver
+    if type(size) is not int or size < 0:
+        raise TransferError("an entry has a bad size")
+    return size

@@ -20,6 +20,7 @@ from shims.files.protocol import (
     TransferError,
     check_path,
     read_message,
+    size_of,
 )
 
 KEEP_FREE_BYTES = 100 << 20
@@ -258,8 +259,8 @@ def keep(source: BinaryIO, store: Store) -> List[str]:
                 return store.finish()
             if entry["type"] == "dir":
                 store.directory(entry.get("path", []))
-            elif entry["type"] == "file" and type(entry.get("size")) is int:
-                store.file(entry.get("path", []), entry["size"], source)
+            elif entry["type"] == "file":
+                store.file(entry.get("path", []), size_of(entry), source)
             else:
                 raise TransferError(f"an unknown entry: {entry['type']}")
     except OSError as error:
