@@ -16,7 +16,9 @@ from shims.files.protocol import (
     read_message,
     size_of,
 )
-from shims.files.store import STAGING, mark
+from shims.files.store import STAGING, mark, require_room
+
+EDIT_FREE_BYTES = 1 << 20
 
 
 def hash_of(fd: int) -> bytes:
@@ -115,6 +117,8 @@ def read_single(source: BinaryIO, fd: int) -> None:
     if entry["type"] != "file":
         raise TransferError("not one file came back")
     left = size_of(entry)
+    # guard: room for what comes back
+    require_room(fd, left, EDIT_FREE_BYTES)
     while left:
         data = source.read(min(left, COPY_BYTES))
         if not data:

@@ -188,12 +188,7 @@ class Store:
                 self._room(left)
 
     def _room(self, size: int) -> None:
-        facts = os.fstatvfs(self._top)
-        # guard: room before bytes
-        if facts.f_bavail * facts.f_frsize < size + self._keep_free:
-            raise NoRoomError(
-                f"not enough room: {size} bytes, and {self._keep_free} stay free"
-            )
+        require_room(self._top, size, self._keep_free)
 
     def _link(self, fd: int, new: str) -> None:
         os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=self._top, follow_symlinks=True)
@@ -239,6 +234,14 @@ class Store:
                 continue
             finally:
                 os.close(fd)
+
+
+def require_room(fd: int, size: int, keep_free: int) -> None:
+    """Raise NoRoomError where a file system has less than so many bytes."""
+    facts = os.fstatvfs(fd)
+    # guard: room before bytes
+    if facts.f_bavail * facts.f_frsize < size + keep_free:
+        raise NoRoomError(f"not enough room: {size} bytes, and {keep_free} stay free")
 
 
 def mark(fd: int, origin: str) -> None:

@@ -302,6 +302,17 @@ def test_a_size_that_is_none_has_nothing_read(tmp_path, size):
     assert not os.listdir(tmp_path / "in")
 
 
+def test_what_comes_back_is_refused_by_what_is_free(tmp_path):
+    """No byte is read: a worker that was taken over checks no size."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    source = Counted(told(file("mine", size=1 << 60), bytes(1 << 20)).getvalue())
+    with pytest.raises(TransferError, match="not enough room"):
+        Edited(str(mine)).replace(source, "work")
+    assert source.largest < 1 << 16
+    assert os.listdir(tmp_path) == ["mine"]
+
+
 def test_names_that_are_no_text_are_refused(tmp_path):
     for name in ("\ud800", "a\udcff"):
         entry = b'{"type": "dir", "path": ["%s"]}' % name.encode("unicode_escape")
