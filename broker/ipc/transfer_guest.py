@@ -118,7 +118,10 @@ class TransferProgress(_Message, frozen=True, tag="progress"):
 
 
 class TransferDone(_Message, frozen=True, tag="done"):
-    """It was opened, or all entries were passed on."""
+    """It was opened, or the target has kept all of it.
+
+    To a program that took a delivery: all entries were passed on.
+    """
 
 
 class GuestDelivery(_Message, frozen=True, tag="delivery"):

@@ -11,7 +11,7 @@ from shims.files.asking import ask_copy, ask_open, give
 from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited
-from shims.files.protocol import TransferError
+from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, entries
 from shims.files.store import Store, keep
@@ -89,7 +89,10 @@ def main(argv: List[str]) -> int:
         return VERBS[argv[0]](argv[1:])
     except TransferError as error:
         tell(f"vitrail: {error}")
-        return 1
+        return error.code
+    except OSError as error:
+        tell(f"vitrail: {error.filename or argv[0]}: {error.strerror}")
+        return EXIT_NO_ROOM if error.errno in FULL else EXIT_FAILED
     except KeyboardInterrupt:
         return 130
 

@@ -9,8 +9,16 @@ import secrets
 import stat
 from typing import BinaryIO
 
-from shims.files.protocol import COPY_BYTES, TransferError, check_path, read_message
-from shims.files.store import STAGING, mark
+from shims.files.protocol import (
+    COPY_BYTES,
+    TransferError,
+    check_path,
+    read_message,
+    size_of,
+)
+from shims.files.store import STAGING, mark, require_room
+
+EDIT_FREE_BYTES = 1 << 20
 
 
 def hash_of(fd: int) -> bytes:
@@ -106,9 +114,11 @@ class Edited:
 def read_single(source: BinaryIO, fd: int) -> None:
     """Read one file's entry and the end into a file of ours."""
     entry = read_message(source)
-    if entry["type"] != "file" or type(entry.get("size")) is not int:
+    if entry["type"] != "file":
         raise TransferError("not one file came back")
-    left = entry["size"]
+    left = size_of(entry)
+    # guard: room for what comes back
+    require_room(fd, left, EDIT_FREE_BYTES)
     while left:
         data = source.read(min(left, COPY_BYTES))
         if not data:

@@ -6,6 +6,7 @@ this program cannot import; a test compares the tables.
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from typing import Any, BinaryIO, Dict, List
@@ -15,8 +16,21 @@ DEPTH = 16
 COPY_BYTES = 1 << 18
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+EXIT_FAILED = 1
+EXIT_NO_ROOM = 73  # EX_CANTCREAT of sysexits.h; the broker reports it to the sender
+
+
 class TransferError(Exception):
-    """The person sees this message, and the exit code is 1."""
+    """The person sees this message; ``code`` is the program's exit code."""
+
+    code = EXIT_FAILED
+
+
+class NoRoomError(TransferError):
+    """The disk, or the user's share of it, is full."""
+
+    code = EXIT_NO_ROOM
 
 
 def frame(message: Dict[str, Any]) -> bytes:
@@ -56,8 +70,24 @@ def check_path(path: object) -> None:
     for name in names if good else ():
         # guard: paths of the receiver
         good = good and isinstance(name, str) and name not in ("", ".", "..")
-        good = (
-            good and "/" not in name and "\0" not in name and len(name.encode()) <= 255
-        )
+        good = good and "/" not in name and "\0" not in name and fits(name)
     if not good:
         raise TransferError("an entry has a bad path")
+
+
+def fits(name: str) -> bool:
+    """Return whether it is UTF-8, which JSON does not ensure, and short enough."""
+    try:
+        return len(name.encode()) <= 255
+    except UnicodeEncodeError:
+        return False
+
+
+def size_of(entry: Dict[str, Any]) -> int:
+    """Return the size that an entry announces.  Raises TransferError for any other."""
+    size = entry.get("size")
+    # A negative one would be read to the end of the stream.
+    # guard: sizes of the receiver
+    if type(size) is not int or size < 0:
+        raise TransferError("an entry has a bad size")
+    return size

@@ -13,7 +13,15 @@ from functools import partial
 from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
 
 from shims.files.progress import Bar
-from shims.files.protocol import COPY_BYTES, TransferError, check_path, read_message
+from shims.files.protocol import (
+    COPY_BYTES,
+    FULL,
+    NoRoomError,
+    TransferError,
+    check_path,
+    read_message,
+    size_of,
+)
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
@@ -180,12 +188,7 @@ class Store:
                 self._room(left)
 
     def _room(self, size: int) -> None:
-        facts = os.fstatvfs(self._top)
-        # guard: room before bytes
-        if facts.f_bavail * facts.f_frsize < size + self._keep_free:
-            raise TransferError(
-                f"not enough room: {size} bytes, and {self._keep_free} stay free"
-            )
+        require_room(self._top, size, self._keep_free)
 
     def _link(self, fd: int, new: str) -> None:
         os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=self._top, follow_symlinks=True)
@@ -233,6 +236,14 @@ class Store:
                 os.close(fd)
 
 
+def require_room(fd: int, size: int, keep_free: int) -> None:
+    """Raise NoRoomError where a file system has less than so many bytes."""
+    facts = os.fstatvfs(fd)
+    # guard: room before bytes
+    if facts.f_bavail * facts.f_frsize < size + keep_free:
+        raise NoRoomError(f"not enough room: {size} bytes, and {keep_free} stay free")
+
+
 def mark(fd: int, origin: str) -> None:
     """Record on a file where it comes from, where its file system can do that."""
     try:
@@ -251,11 +262,12 @@ def keep(source: BinaryIO, store: Store) -> List[str]:
                 return store.finish()
             if entry["type"] == "dir":
                 store.directory(entry.get("path", []))
-            elif entry["type"] == "file" and type(entry.get("size")) is int:
-                store.file(entry.get("path", []), entry["size"], source)
+            elif entry["type"] == "file":
+                store.file(entry.get("path", []), size_of(entry), source)
             else:
                 raise TransferError(f"an unknown entry: {entry['type']}")
     except OSError as error:
-        raise TransferError(f"cannot keep it: {error.strerror}") from error
+        kind = NoRoomError if error.errno in FULL else TransferError
+        raise kind(f"cannot keep it: {error.strerror}") from error
     finally:
         store.close()

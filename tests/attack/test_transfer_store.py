@@ -271,3 +271,52 @@ def test_a_returned_program_is_not_executable(tmp_path):
     path.chmod(0o4755)
     edited(path, b"new")
     assert path.stat().st_mode & 0o7777 == 0o644
+
+
+class Counted(io.BytesIO):
+    """Counts what is asked for at one time; a negative size asks for all of it."""
+
+    largest = 0
+
+    def read(self, size=-1):
+        """Read, and remember the size."""
+        self.largest = max(self.largest, size if size >= 0 else sys.maxsize)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("size", [-1, -(1 << 62), True, 1.5, None, "1"])
+def test_a_size_that_is_none_has_nothing_read(tmp_path, size):
+    """A negative one would be read to the end of the stream, into memory."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    sent = told(file("a", size=size), b"x" * (1 << 20)).getvalue()
+    for receive in (
+        lambda source: keep(source, Store(str(tmp_path / "in"), "work", 0)),
+        lambda source: Edited(str(mine)).replace(source, "work"),
+    ):
+        source = Counted(sent)
+        with pytest.raises(TransferError):
+            receive(source)
+        assert source.largest < 1 << 16
+    assert sorted(os.listdir(tmp_path)) == ["in", "mine"]
+    assert not os.listdir(tmp_path / "in")
+
+
+def test_what_comes_back_is_refused_by_what_is_free(tmp_path):
+    """No byte is read: a worker that was taken over checks no size."""
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    source = Counted(told(file("mine", size=1 << 60), bytes(1 << 20)).getvalue())
+    with pytest.raises(TransferError, match="not enough room"):
+        Edited(str(mine)).replace(source, "work")
+    assert source.largest < 1 << 16
+    assert os.listdir(tmp_path) == ["mine"]
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    for name in ("\ud800", "a\udcff"):
+        entry = b'{"type": "dir", "path": ["%s"]}' % name.encode("unicode_escape")
+        sent = len(entry).to_bytes(4, "little") + entry
+        with pytest.raises(TransferError):
+            keep(io.BytesIO(sent), Store(str(tmp_path), "work", 0))
+    assert not os.listdir(tmp_path)

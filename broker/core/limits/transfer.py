@@ -49,5 +49,13 @@ TRANSFER_TAKE_SECONDS = 60.0
 """From the start of a program in the target, which runs by then, to its request
 for the files.  Under emulation a Python program needs some seconds."""
 
+TRANSFER_KEEP_SECONDS = 120.0
+"""From the last byte of a copy to the end of the program that keeps it in the target:
+as long as a slow disk may keep a single byte waiting before that."""
+
+TRANSFER_CODE_SECONDS = 10.0
+"""From a delivery that broke off to the exit code of its program, which says why.
+The end of a process follows the end of its connection by milliseconds."""
+
 OPENED_TOKENS = 64
 """Deliveries of one sandbox that wait to be fetched."""

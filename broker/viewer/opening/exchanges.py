@@ -50,6 +50,11 @@ class Delivery:
             self.done.set()
             self.close_pipe()
 
+    @property
+    def arrived(self) -> bool:
+        """Whether a process at the target has taken all of it."""
+        return self.done.is_set() and not self.reason
+
     def close_pipe(self) -> None:
         """Close our end, once."""
         if self.pipe >= 0:

@@ -22,6 +22,7 @@ from broker.core.names import SandboxName, take_sandbox_name
 from broker.transfer.entries import Quota
 from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.keeping import keeping
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
@@ -114,7 +115,7 @@ class Targets:
         *,
         autostart: bool = True,
     ) -> AsyncIterator[Receiver]:
-        """Have a delivery fetched by a sandbox.
+        """Have a delivery fetched by a sandbox, and kept where it is not opened.
 
         ``way``: by which its program may return the file while the block runs.
         """
@@ -131,7 +132,8 @@ class Targets:
                     words += _command(guest)
                 program = await guest.start_program(words, {}, display=delivery.open)
                 await _taken(guest, program, delivery)
-                yield Receiver(guest.lease.sandbox, program)
+                async with keeping(guest, program, delivery):
+                    yield Receiver(guest.lease.sandbox, program)
 
     @asynccontextmanager
     async def _guest(

@@ -65,13 +65,18 @@ class Program:
         return self.code is not None
 
 
+async def wait_ended(program: Program) -> None:
+    """Return when the program has ended."""
+    while not program.ended:
+        await program.changed.wait()
+
+
 async def wait_unless_ended(program: Program, event: trio.Event) -> None:
     """Return when the event is set, or the program has ended."""
     async with trio.open_nursery() as nursery:
 
         async def ended() -> None:
-            while not program.ended:
-                await program.changed.wait()
+            await wait_ended(program)
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(ended)

@@ -78,6 +78,11 @@ GUARDS = (
     Guard("only what has changed comes back", "if False:", "tests/attack/test_transfer_store.py", "returned"),
     Guard("a file that was changed here meanwhile", "if False:", "tests/integration/test_opening.py", "changed_here"),
     Guard("disguised files of a copy", "if False:", "tests/broker/transfer/test_contents.py"),
+    Guard("done means kept", "if False:", "tests/broker/viewer/opening/test_keeping.py", "reason"),
+    Guard("a receiver that does not end", "with trio.CancelScope():", "tests/broker/viewer/opening/test_keeping.py", "cut"),
+    Guard("a receiver that does not end is killed", "", "tests/broker/viewer/opening/test_keeping.py", "cut"),
+    Guard("room for what comes back", "", "tests/attack/test_transfer_store.py", "by_what_is_free"),
+    Guard("sizes of the receiver", "if type(size) is not int:", "tests/attack/test_transfer_store.py", "size_that"),
     Guard("no more than the file has", "return os.splice(source, target, 1 << 30, flags=os.SPLICE_F_NONBLOCK)", "tests/broker/worker/test_pipes.py"),
 )  # fmt: skip
 
