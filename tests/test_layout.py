@@ -109,6 +109,29 @@ def test_program_imports_no_foreign_package(program):
     assert wrong == set()
 
 
+@pytest.mark.parametrize("name", ["model", "ports", "sandbox", "state"])
+def test_wayland_state_names_handlers_only_in_annotations(name):
+    """The import contracts ignore these edges because they do not exist at run time."""
+    real = set(_all_imports(f"broker.wayland.{name}"))
+    assert {module for module in real if module.startswith(UPPER)} == set()
+
+
+UPPER = ("broker.wayland.handlers", "broker.wayland.scene.promote")
+
+
+def _all_imports(name):
+    """Of a module, those of its function bodies too; not those for type checkers."""
+    tree = ast.parse(modules()[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 def test_no_package_has_too_many_modules_or_only_one():
     wrong = {}
     for init in [
