@@ -51,6 +51,9 @@ def modules():
     return found
 
 
+PROGRAMS = sorted(name for name in modules() if name.startswith("broker.programs."))
+
+
 @cache
 def imports_of(name):
     """Modules that are imported when this one is; not those of function bodies."""
@@ -129,7 +132,36 @@ def _all_imports(name):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_public_class_name_twice_in_a_process(program):
+    """A name that is searched for leads to one class; late imports count, too."""
+    found = {}
+    for module in _ever_imported(program):
+        for name in _public_classes(module):
+            found.setdefault(name, set()).add(module)
+    twice = {name: sorted(where) for name, where in found.items() if len(where) > 1}
+    assert twice == {}
+
+
+def _ever_imported(program):
+    seen, waiting = set(), [program]
+    while waiting:
+        module = waiting.pop()
+        if module in modules() and module not in seen:
+            seen.add(module)
+            waiting += [module.rpartition(".")[0], *_all_imports(module)]
+    return seen
+
+
+@cache
+def _public_classes(module):
+    body = ast.parse(modules()[module].read_text()).body
+    classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
+    return frozenset(name for name in classes if not name.startswith("_"))
 
 
 def test_no_package_has_too_many_modules_or_only_one():

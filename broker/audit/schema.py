@@ -126,7 +126,7 @@ class SandboxStart(Event, frozen=True, kw_only=True, tag="sandbox.start"):
     image: str = ""
 
 
-class Start(enum.StrEnum):
+class StartMethod(enum.StrEnum):
     """How a machine came up."""
 
     COPY = "copy"
@@ -137,7 +137,7 @@ class Start(enum.StrEnum):
 class SandboxMachine(Event, frozen=True, kw_only=True, tag="sandbox.machine"):
     """How the machine of a sandbox came up; ``reason``: why not as a copy."""
 
-    how: Start
+    how: StartMethod
 
 
 class SandboxStop(Event, frozen=True, kw_only=True, tag="sandbox.stop"):

@@ -59,7 +59,7 @@ from broker.services.link.sockets import (
 )
 from broker.services.link.status import LinkState, own_status
 from broker.viewer.devices.remote import RemoteDevices
-from broker.viewer.host_intake import Intake, Place
+from broker.viewer.host_intake import Intake, IntakePlace
 from broker.viewer.role import ViewerRole
 
 _FULL_PAUSE = 0.1
@@ -574,7 +574,7 @@ class _Answering:
         self._sock: socket.socket | None = conn.dup()
         self._epoch = epoch
         self._preamble = preamble
-        self.place: Place | None = None
+        self.place: IntakePlace | None = None
         """Of the undecided, which it has until it is answered."""
 
     async def __call__(self, error: VitrailError | None) -> None:
