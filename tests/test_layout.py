@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_wayland_state_names_handlers_only_in_annotations(name):
     """The import contracts ignore these edges because they do not exist at run time."""
     real = set(_all_imports(f"broker.wayland.{name}"))
     assert {module for module in real if module.startswith(UPPER)} == set()
+
+
+def test_wayland_modules_have_no_import_cycle():
+    """Late imports count, annotations do not; the contracts cover only the scene."""
+    names = {name for name in modules() if name.startswith("broker.wayland.")}
+    graph = {name: set(_all_imports(name)) & names - {name} for name in names}
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("broker.wayland.state") < order.index("broker.wayland.filter")
 
 
 UPPER = ("broker.wayland.handlers", "broker.wayland.scene.promote")
