@@ -126,7 +126,7 @@ class SandboxStart(Event, frozen=True, kw_only=True, tag="sandbox.start"):
     image: str = ""
 
 
-class StartMethod(enum.StrEnum):
+class Start(enum.StrEnum):
     """How a machine came up."""
 
     COPY = "copy"
@@ -137,7 +137,7 @@ class StartMethod(enum.StrEnum):
 class SandboxMachine(Event, frozen=True, kw_only=True, tag="sandbox.machine"):
     """How the machine of a sandbox came up; ``reason``: why not as a copy."""
 
-    how: StartMethod
+    how: Start
 
 
 class SandboxStop(Event, frozen=True, kw_only=True, tag="sandbox.stop"):

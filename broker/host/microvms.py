@@ -266,7 +266,7 @@ class MicroVms:
             await self._log.note(
                 schema.SandboxMachine(
                     sandbox=sandbox,
-                    how=schema.StartMethod(started.how),
+                    how=schema.Start(started.how),
                     reason=started.why,
                 )
             )

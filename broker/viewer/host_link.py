@@ -157,10 +157,12 @@ class RemoteHost:
             self._starts.discard(started)
             started.over.set()
 
-    def _numbered(self, number: int, record: SandboxName, started: _Started) -> m.Start:
+    def _numbered(
+        self, number: int, record: SandboxName, started: _Started
+    ) -> m.StartSandbox:
         started.number = number
         self._starts.add(started)
-        return m.Start(number, record, *astuple(started.changes))
+        return m.StartSandbox(number, record, *astuple(started.changes))
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """Ask the host to end a sandbox; returns when it is gone."""
