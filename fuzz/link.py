@@ -245,7 +245,7 @@ def _any_message(script: _Script) -> messages.Message:
         case 4 | 5:
             return messages.LeaseEnded(number, lease, "over")
         case 6:
-            return messages.Start(number, name)
+            return messages.StartSandbox(number, name)
         case 7:
             return messages.StopSandbox(number, lease, 1.0, "asked")
         case 8 | 9:
@@ -394,7 +394,7 @@ def seeds() -> list[bytes]:
     other = [
         messages.encode(message)
         for message in (
-            messages.Start(1, "web"),
+            messages.StartSandbox(1, "web"),
             messages.StopSandbox(2, LEASE, 1.5, "x"),
             messages.StatusAsked(3),
             messages.RequestDone(1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ def modules():
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             found[name.removesuffix(".__init__")] = path
     return found
+
+
+PROGRAMS = sorted(name for name in modules() if name.startswith("broker.programs."))
 
 
 @cache
@@ -107,6 +111,66 @@ def test_program_imports_no_foreign_package(program):
         if name == package or name.startswith(package + ".")
     }
     assert wrong == set()
+
+
+@pytest.mark.parametrize("name", ["model", "ports", "sandbox", "state"])
+def test_wayland_state_names_handlers_only_in_annotations(name):
+    """The import contracts ignore these edges because they do not exist at run time."""
+    real = set(_all_imports(f"broker.wayland.{name}"))
+    assert {module for module in real if module.startswith(UPPER)} == set()
+
+
+def test_wayland_modules_have_no_import_cycle():
+    """Late imports count, annotations do not; the contracts cover only the scene."""
+    names = {name for name in modules() if name.startswith("broker.wayland.")}
+    graph = {name: set(_all_imports(name)) & names - {name} for name in names}
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("broker.wayland.state") < order.index("broker.wayland.filter")
+
+
+UPPER = ("broker.wayland.handlers", "broker.wayland.scene.promote")
+
+
+def _all_imports(name):
+    """Of a module, those of its function bodies too; not those for type checkers."""
+    tree = ast.parse(modules()[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_public_class_name_twice_in_a_process(program):
+    """A name that is searched for leads to one class; late imports count, too."""
+    found = {}
+    for module in _ever_imported(program):
+        for name in _public_classes(module):
+            found.setdefault(name, set()).add(module)
+    twice = {name: sorted(where) for name, where in found.items() if len(where) > 1}
+    assert twice == {}
+
+
+def _ever_imported(program):
+    seen, waiting = set(), [program]
+    while waiting:
+        module = waiting.pop()
+        if module in modules() and module not in seen:
+            seen.add(module)
+            waiting += [module.rpartition(".")[0], *_all_imports(module)]
+    return seen
+
+
+@cache
+def _public_classes(module):
+    body = ast.parse(modules()[module].read_text()).body
+    classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
+    return frozenset(name for name in classes if not name.startswith("_"))
 
 
 def test_no_package_has_too_many_modules_or_only_one():

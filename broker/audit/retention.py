@@ -25,7 +25,7 @@ _FILL = 0.9
 
 
 @dataclass(frozen=True)
-class Plan:
+class RetentionPlan:
     """Which blocks go now."""
 
     first: int
@@ -57,7 +57,7 @@ def plan(
     before_ns: int | None,
     most: int | None,
     shipped: int | None = None,
-) -> Plan | None:
+) -> RetentionPlan | None:
     """Return the next removal, or None.
 
     Events of before ``before_ns``, and the oldest ones while the log takes more
@@ -79,7 +79,9 @@ def plan(
         if used > most and first < end:
             excess = (used - _FILL * most) / used
             many = max(1, int((last - first) * excess))
-            return Plan(first, min(first + min(many, _AT_ONCE), end), leaves=False)
+            return RetentionPlan(
+                first, min(first + min(many, _AT_ONCE), end), leaves=False
+            )
     if before_ns is None:
         return None
     end = first
@@ -91,10 +93,10 @@ def plan(
         if newest is None or newest >= before_ns:
             break
         end += 1
-    return Plan(first, end, leaves=True) if end > first else None
+    return RetentionPlan(first, end, leaves=True) if end > first else None
 
 
-def remove(db: sqlite3.Connection, what: Plan) -> None:
+def remove(db: sqlite3.Connection, what: RetentionPlan) -> None:
     """Do it, inside a transaction.  Raises sqlite3.Error."""
     provable = _witnessed_blocks(db)
     for block in range(what.first, what.end):

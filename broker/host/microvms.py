@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from broker.launch.image.store import Image
     from broker.launch.microvm.launcher import HomeDisk, Tools, Vm, VmSpec
     from broker.launch.microvm.qmp import Qmp
-    from broker.launch.template.starting import Started, Starter
+    from broker.launch.template.starting import StartedVm, Starter
     from broker.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
@@ -320,7 +320,7 @@ class MicroVms:
         spec: VmSpec,
         tools: Tools,
         closed: frozenset[int],
-    ) -> Started:
+    ) -> StartedVm:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
         from broker.launch.template.starting import Starter, StartRequest

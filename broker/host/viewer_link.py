@@ -340,7 +340,7 @@ class RemoteViewer(LinkEnd):
         if self._host is None:
             raise InternalError("a request came before the host runs")
         match request:
-            case m.Start():
+            case m.StartSandbox():
                 return await self._start(self._host, epoch, request)
             case m.StopSandbox():
                 await self._host.stop(
@@ -358,7 +358,7 @@ class RemoteViewer(LinkEnd):
                 return await self.devices.serve(epoch, request)
 
     async def _start(
-        self, host: Host, epoch: Epoch, request: m.Start
+        self, host: Host, epoch: Epoch, request: m.StartSandbox
     ) -> m.SandboxStarted:
         record = take_sandbox_name(request.record)
         await self._reload()

@@ -127,7 +127,7 @@ class StartProgress(LinkRequest, frozen=True, tag="progress"):
     """What takes time while a start is under way, for the person who waits."""
 
     start: _Number
-    """The viewer's number of that Start."""
+    """The viewer's number of that StartSandbox."""
     text: _Text
 
 
@@ -145,7 +145,7 @@ class DeviceEnded(LinkRequest, frozen=True, tag="device-ended"):
 # -- from the viewer --------------------------------------------------------------
 
 
-class Start(LinkRequest, frozen=True, tag="start"):
+class StartSandbox(LinkRequest, frozen=True, tag="start"):
     """Start the sandbox of one of the host's records; no command travels.
 
     The others are for this start, within the record's values; None leaves them.
@@ -341,7 +341,7 @@ FromHost = (
     | DeviceHanded
 )  # fmt: skip
 FromViewer = (
-    Start | StopSandbox | Cut | LinkPing | StatusAsked | RequestDone | RequestRefused | StatusReply | Bye
+    StartSandbox | StopSandbox | Cut | LinkPing | StatusAsked | RequestDone | RequestRefused | StatusReply | Bye
     | WitnessNote | Witnessed | DevicesAsked | DeviceAttach | DeviceDetach
 )  # fmt: skip
 
@@ -350,7 +350,7 @@ REPLIES: Mapping[type[LinkRequest], tuple[type[LinkReply], ...]] = {
     LeaseBegun: (RequestDone, RequestRefused),
     LeaseEnded: (RequestDone,),  # there is no way to refuse an end
     StartProgress: (RequestDone,),  # also when no caller waits any more
-    Start: (SandboxStarted, RequestRefused),
+    StartSandbox: (SandboxStarted, RequestRefused),
     StopSandbox: (RequestDone, RequestRefused),
     Cut: (RequestDone,),  # also when it had ended before
     LinkPing: (RequestDone,),

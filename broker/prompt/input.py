@@ -22,7 +22,7 @@ _LINE_OF_WHEEL = 10.0
 """What one notch of a wheel sends (wl_pointer.axis)."""
 
 
-class Input:
+class SeatInput:
     """A seat; its devices come and go."""
 
     def __init__(self, seat: Any, window: Window) -> None:

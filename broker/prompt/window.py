@@ -22,7 +22,7 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.core.question import PersonAnswer
 from broker.ipc.prompt import Show
 from broker.prompt.dialog import WIDTH, Dialog
-from broker.prompt.input import Input
+from broker.prompt.input import SeatInput
 from broker.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
 from broker.prompt.paint import arrow, paint
 
@@ -51,7 +51,7 @@ class Window:
         self._display: Any = Display()
         self._globals: dict[str, Any] = {}
         self._scales: dict[int, tuple[Any, int]] = {}
-        self._seats: dict[int, Input] = {}
+        self._seats: dict[int, SeatInput] = {}
         self._showing: _Showing | None = None
         self._failed: BaseException | None = None
         # The library drops an object, with the events sent to it, when no reference to
@@ -123,7 +123,7 @@ class Window:
             )
         elif kind == "wl_seat":
             seat = registry.bind(name, WlSeat, min(version, 5))
-            self._seats[name] = Input(seat, self)
+            self._seats[name] = SeatInput(seat, self)
 
     def _global_gone(self, registry: Any, name: int) -> None:
         del registry
@@ -267,7 +267,7 @@ class Window:
         elif pointers:
             held = any(seat.pointing for seat in pointers)
         # Once it is armed, a pointer that comes in has its presses ignored until
-        # its image is ours (``Input``), and typing goes on.
+        # its image is ours (``SeatInput``), and typing goes on.
         if not self._showing.dialog.guard.armed(time.monotonic()):
             # guard: no arming before the pointer image
             held &= all(seat.imaged for seat in pointers if seat.pointing)

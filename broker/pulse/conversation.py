@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from broker.core.errors import UpstreamError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command, Error, SoundRefusedError
-from broker.pulse.events import SoundRefused
+from broker.pulse.events import CommandRefused
 from broker.pulse.outgoing import PulseOutgoing
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Reader, encode
@@ -141,7 +141,7 @@ class Conversation:
         """Answer a refused command; "access denied" is an event, too."""
         if refusal.code is Error.ACCESS:
             self.sandbox.refused[number.name] += 1
-            self.sandbox.tell(SoundRefused(number.name, refusal.message))
+            self.sandbox.tell(CommandRefused(number.name, refusal.message))
         self.error(tag, refusal.code)
 
     # -- from the server -----------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True)
-class SoundRefused:
+class CommandRefused:
     """A client's request was refused.  ``what`` is escaped or our own text."""
 
     command: str
@@ -67,7 +67,7 @@ class Flooded:
 
 
 SoundEvent: TypeAlias = (
-    SoundRefused
+    CommandRefused
     | StreamBegun
     | StreamEnded
     | MicrophoneWanted

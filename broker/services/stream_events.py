@@ -19,7 +19,7 @@ _CUT = "cut"
 
 
 @dataclass
-class Outcome:
+class StreamOutcome:
     """How a stream ended; as it is here, when it is cut."""
 
     reason: str = _CUT
@@ -36,7 +36,7 @@ class StreamEvents:
     @asynccontextmanager
     async def carry(
         self, opening: Opening, mode: str, began: float
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncIterator[StreamOutcome]:
         """Write the stream's events around the block that carries it.
 
         The first one is on disk before the block begins; raises when the log takes
@@ -46,7 +46,7 @@ class StreamEvents:
         await self._log.require(
             schema.StreamOpened(**event_log.of_stream(opening), mode=mode)
         )
-        outcome = Outcome()
+        outcome = StreamOutcome()
         try:
             yield outcome
         except VitrailError as error:
@@ -65,7 +65,9 @@ class StreamEvents:
             )
         )
 
-    async def _closed(self, opening: Opening, outcome: Outcome, began: float) -> None:
+    async def _closed(
+        self, opening: Opening, outcome: StreamOutcome, began: float
+    ) -> None:
         from_sandbox, to_sandbox = outcome.counts or (None, None)
         await self._log.note(
             schema.StreamClosed(
@@ -83,7 +85,7 @@ async def relay_stream(
     pump: PumpSupervisor,
     opening: Opening,
     fds: tuple[int, int],
-    outcome: Outcome,
+    outcome: StreamOutcome,
     *,
     head: int = 0,
 ) -> None:

@@ -29,7 +29,7 @@ class _Line:
     lock: trio.Lock = field(default_factory=trio.Lock)
 
 
-class Place:
+class IntakePlace:
     """One stream's, until it is decided."""
 
     def __init__(self, intake: Intake, lease: LeaseId, line: _Line) -> None:
@@ -63,7 +63,7 @@ class Intake:
         self._lines: dict[LeaseId, _Line] = {}
         self.undecided = 0
 
-    def enter(self, lease: LeaseId) -> Place | None:
+    def enter(self, lease: LeaseId) -> IntakePlace | None:
         """Return a place for a stream, or None when there is none left for it.
 
         A lease that has no other one waiting always gets one.
@@ -79,7 +79,7 @@ class Intake:
             return None
         line.places += 1
         self.undecided += 1
-        return Place(self, lease, line)
+        return IntakePlace(self, lease, line)
 
     async def turn(self) -> None:
         """Wait as long as the pace says, or be cancelled in that time."""

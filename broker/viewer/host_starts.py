@@ -76,10 +76,12 @@ class HostStarts:
             self._under_way.discard(start)
             start.over.set()
 
-    def _numbered(self, number: int, record: SandboxName, start: _Start) -> m.Start:
+    def _numbered(
+        self, number: int, record: SandboxName, start: _Start
+    ) -> m.StartSandbox:
         start.number = number
         self._under_way.add(start)
-        return m.Start(number, record, *astuple(start.changes))
+        return m.StartSandbox(number, record, *astuple(start.changes))
 
 
 class _Start:

@@ -11,7 +11,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.link.preamble import PreambleVerdict
 from broker.services.link.epoch import Epoch
 from broker.services.link.sockets import send_all
-from broker.viewer.host_intake import Place
+from broker.viewer.host_intake import IntakePlace
 
 
 class StreamAnswer:
@@ -25,7 +25,7 @@ class StreamAnswer:
         self._sock: socket.socket | None = conn.dup()
         self._epoch = epoch
         self._preamble = preamble
-        self.place: Place | None = None
+        self.place: IntakePlace | None = None
         """Of the undecided, which it has until it is answered."""
 
     async def __call__(self, error: VitrailError | None) -> None:

@@ -29,9 +29,12 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from typing_extensions import override
+
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.wayland import handler_table
 from broker.wayland.handlers import (
     cursor,
     drag_start,
@@ -42,30 +45,16 @@ from broker.wayland.handlers import (
     surfaces,
 )
 from broker.wayland.handlers.registry import Advertised, Globals, told
-from broker.wayland.model import (
-    COMPOSITOR_VERSION,
-    Buffer,
-    Keyboard,
-    OwnSurface,
-    Pointer,
-    Pool,
-    Subsurface,
-    Surface,
-    XdgSurface,
-)
+from broker.wayland.model import COMPOSITOR_VERSION, OwnSurface, Surface
 from broker.wayland.ports import Machine
 from broker.wayland.protocol import dispatch, emit, wire
-from broker.wayland.protocol.ids import ObjectTable
 from broker.wayland.protocol.objects import ProtocolObject
-from broker.wayland.protocol.serials import Serials
-from broker.wayland.protocol.wire import Fd, ProtocolFault
+from broker.wayland.protocol.wire import Fd, ProtocolFault, internal
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from broker.wayland.scene import buffer_part, commit, label
-from broker.wayland.scene.frame import Edges, LabelPicture, Palette
-from broker.wayland.scene.geometry import Rect
+from broker.wayland.scene import buffer_part, commit
+from broker.wayland.state import ENOUGH, ClientState
 
-_ENOUGH = limits.WAYLAND_QUEUE_BYTES
 _MESSAGE_BYTES = 20
 """Of a usual request (attach, damage, commit and a frame's, on average)."""
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
@@ -90,7 +79,7 @@ class RefusalError(UpstreamError):
         self.code = code
 
 
-class WaylandFilter(ObjectTable):
+class WaylandFilter(ClientState):
     """One client's connection.
 
     ``up`` is on its way to the compositor, ``down`` to the client.  ``ready``
@@ -99,9 +88,6 @@ class WaylandFilter(ObjectTable):
     client's error and goes out before the socket closes.
     """
 
-    crops_by_buffer = False
-    """This compositor ignores where a viewport's source begins (``begin`` looks)."""
-
     def __init__(
         self,
         rules: WindowRules,
@@ -109,47 +95,10 @@ class WaylandFilter(ObjectTable):
         machine: Machine,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(sandbox)
-        self.rules = rules
-        self.machine = machine
-        self.wake = wake
-        self.edges = Edges(rules.border, max(rules.top, 1), rules.border, rules.border)
-        # Menus get no thicker strip: there is a window below that has it.
-        self.popup_edges = Edges(*(rules.border,) * 4)
-        self.ready = False
-        self.fault: Exception | None = None
-        self.paused = False
-        self.now = 0.0
-        self.due: float | None = None
-        self.messages = 0
-        self.pixels = 0
-        # What the rooms keep.
+        super().__init__(rules, sandbox, machine, wake, handler_table)
         self.globals = Globals(rules.allow, rules.deny)
-        self.registries: list[ProtocolObject] = []
-        self.palette = Palette(self, rules.color)
-        self.doomed: list[Buffer] = []
-        self.pools: set[Pool] = set()
-        self.windows: set[XdgSurface] = set()
-        self.promoted: set[Subsurface] = set()
-        self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
-        self.pointers: list[Pointer] = []
-        self.devices: list[selection.Device] = []
-        self.screens: dict[int, outputs.Screen] = {}
         self.hands = host_seat.Hands(self)
         self.drag = drag_start.Start()
-        self.focused: dict[Keyboard, Surface] = {}
-        self.window_changes = 0
-        self.serials = Serials(sandbox.act)
-        self.clock = 0
-        self.clock_shift: Callable[[int], int] | None = None
-        """Nanoseconds from a clock to the one that is announced to the client."""
-        self._screen_names: dict[bytes, bytes] = {}
-        self._empty_region = 0
-        self._label: LabelPicture | None = None
-        self.arrow: cursor.Arrow | None = None
-        self.registry = 0
-        self.compositor = self.subcompositor = self.shm = self.viewporter = 0
-        self.data_manager = self.data_version = self.cursor_shapes = 0
         self._xdg_outputs = 0
         # Bytes that are not yet a whole message, and descriptors before theirs.
         self._client_rest = b""
@@ -305,7 +254,7 @@ class WaylandFilter(ObjectTable):
         while pos <= last:
             # guard: large pictures pause reading
             # guard: long answers pause reading
-            if len(up) > _ENOUGH or len(down) > _ENOUGH or self.pixels >= most:
+            if len(up) > ENOUGH or len(down) > ENOUGH or self.pixels >= most:
                 self.paused = True
                 break
             oid, opcode, size = unpack(data, pos)
@@ -386,6 +335,7 @@ class WaylandFilter(ObjectTable):
             popups.follow_focus(self)
         return data[pos:]
 
+    @override
     def fail(self, error: Exception) -> None:
         """End the connection, with the reason in an error event of the protocol."""
         self.fault = error
@@ -404,6 +354,7 @@ class WaylandFilter(ObjectTable):
                 text = printable(error.message, 200)
         self.down.data += emit.display_error(1, object_id, code, text.encode())
 
+    @override
     def upstream_error(
         self, obj: ProtocolObject | None, code: int, untrusted_text: bytes
     ) -> None:
@@ -421,6 +372,7 @@ class WaylandFilter(ObjectTable):
 
     # -- descriptors --------------------------------------------------------------------
 
+    @override
     def take_client_fd(self, obj: ProtocolObject) -> Fd:
         """The next descriptor, which belongs to the message being read."""
         if not self._client_fds:
@@ -433,18 +385,16 @@ class WaylandFilter(ObjectTable):
         """Descriptors of the client that no message has taken yet."""
         return len(self._client_fds)
 
+    @override
     def take_server_fd(self) -> Fd:
         """The next descriptor from the compositor."""
         if not self._server_fds:
             raise UpstreamError("the compositor sent a message without its descriptor")
         return self._server_fds.popleft()
 
-    def discard(self, fd: Fd) -> None:
-        """Close a descriptor that goes nowhere."""
-        self.machine.close(fd)
-
     # -- surfaces of ours ----------------------------------------------------------------------
 
+    @override
     def own_surface(self, alias: Surface | None) -> OwnSurface:
         """A surface of ours, created at the compositor."""
         surface = OwnSurface("wl_surface", 4)
@@ -453,24 +403,6 @@ class WaylandFilter(ObjectTable):
         surface.events = dispatch.own_events("wl_surface", _OWN_SURFACE_EVENTS)
         self.up.data += emit.create_surface(self.compositor, surface.sid)
         return surface
-
-    @property
-    def labelled(self) -> bool:
-        """Whether frames have the sandbox's name in the upper strip."""
-        return self.rules.label and label.scale_for(self.edges.top) > 0
-
-    def label_picture(self) -> LabelPicture:
-        """The name as a buffer, drawn at first use."""
-        if self._label is None:
-            self._label = LabelPicture(self, self.edges.top)
-        return self._label
-
-    def empty_region(self) -> int:
-        """A region without a point, kept for strips."""
-        if not self._empty_region:
-            self._empty_region = self.own("wl_region").sid
-            self.up.data += emit.create_region(self.compositor, self._empty_region)
-        return self._empty_region
 
     # -- globals ------------------------------------------------------------------------------
 
@@ -501,58 +433,20 @@ class WaylandFilter(ObjectTable):
             for registry in self.registries:
                 self.down.data += emit.registry_remove(registry.cid, entry.name)
 
+    @override
     def screen(self) -> tuple[int, int]:
         """Logical size that no popup may exceed."""
         return outputs.largest(list(self.screens.values()))
 
-    def screen_name(self, told: bytes) -> bytes:
-        """A constant name for an output, the same as long as we run."""
-        if (
-            told not in self._screen_names
-            and len(self._screen_names) < limits.WAYLAND_BUFFERS
-        ):
-            self._screen_names[told] = f"SCREEN-{len(self._screen_names) + 1}".encode()
-        return self._screen_names.get(told, b"SCREEN-0")
-
     # -- focus, serials, counters -----------------------------------------------------------------
 
-    def focus_keyboard(self, keyboard: Keyboard, surface: Surface) -> None:
-        """A window of this client has the keyboard: it may see the selections."""
-        first = not self.focused
-        self.focused[keyboard] = surface
-        self.hands.refocused = True
-        self.sandbox.note_focus()
-        if first:
-            for kind in self.sandbox.selections:
-                self.selection_changed(kind)
-
-    def blur_keyboard(self, keyboard: Keyboard) -> None:
-        """The keyboard has left one of its windows, or is gone itself."""
-        self.focused.pop(keyboard, None)
-        self.hands.refocused = True
-        if not self.focused:
-            self.serials.retire()
-        self.sandbox.note_focus()
-
+    @override
     def dismiss_menus(self) -> None:
         """The person has pressed outside of this client's windows."""
         if self.fault is None and popups.dismiss_grabs(self):
             self.wake()
 
-    def lose_focus(self, surface: Surface) -> None:
-        """A surface is destroyed: no keyboard and no pointer has its focus there."""
-        for keyboard in [k for k, on in self.focused.items() if on is surface]:
-            self.blur_keyboard(keyboard)
-        for pointer in self.pointers:
-            if pointer.focus is surface:
-                pointer.focus = None
-
-    @property
-    def crowded(self) -> bool:
-        """Whether so much waits for the client that others may add nothing."""
-        down = self.down
-        return len(down.data) > _ENOUGH or down.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
-
+    @override
     def selection_changed(self, kind: str) -> None:
         """Offer the sandbox's selection again on this client's devices.
 
@@ -572,32 +466,10 @@ class WaylandFilter(ObjectTable):
             self.fail(fault)
         self.wake()
 
+    @override
     def show_again(self, surface: Surface) -> None:
         """Lay out and show a tree without a commit of the client's."""
         commit.relayout(self, surface)
-
-    def windows_changed(self) -> None:
-        """Count a change, for lists of windows."""
-        self.window_changes += 1
-
-    def spend_pixels(self, count: int) -> None:
-        """A buffer of so many pixels was committed (for the rate limit)."""
-        self.pixels += count
-
-
-def internal(error: Exception) -> InternalError:
-    """A mistake of ours that some input found: it ends this connection only.
-
-    Other connections of the sandbox live in the same process, and an
-    application that stumbles on our mistake must not take them along.
-    """
-    if isinstance(error, InternalError):
-        return error
-    internal = InternalError(
-        f"the Wayland filter failed: {type(error).__name__}: {error}"
-    )
-    internal.__cause__ = error
-    return internal
 
 
 def _registry_global(

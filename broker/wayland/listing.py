@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.wayland.filter import WaylandFilter
 from broker.wayland.identity import clean_text
 from broker.wayland.model import Toplevel, XdgSurface
 from broker.wayland.protocol import emit
 from broker.wayland.sandbox import Sandbox
+from broker.wayland.state import ClientState
 
 _close = emit.event("xdg_toplevel", "close")
 
@@ -42,7 +42,7 @@ def windows_of(sandbox: Sandbox) -> list[WindowInfo]:
     return sorted(found, key=lambda info: info.number)
 
 
-def _info(core: WaylandFilter, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
+def _info(core: ClientState, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
     frame = xdg.frame
     outer = (frame.outer if frame is not None else None) or (0, 0)
     edges = frame.edges if frame is not None else core.edges
@@ -56,7 +56,7 @@ def _info(core: WaylandFilter, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
     )
 
 
-def _find(sandbox: Sandbox, number: int) -> tuple[WaylandFilter, Toplevel]:
+def _find(sandbox: Sandbox, number: int) -> tuple[ClientState, Toplevel]:
     for core in sandbox.filters:
         for xdg in core.windows:
             if xdg.number == number and isinstance(xdg.role, Toplevel):

@@ -18,7 +18,6 @@ from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.scene.geometry import Content, Rect, SourceRect, View
 
 if TYPE_CHECKING:
-    from broker.wayland.handlers.constraints import Constraint
     from broker.wayland.handlers.host_seat import OwnSeat
     from broker.wayland.ports import Judge, PoolFile
     from broker.wayland.scene.frame import Edges, Frame
@@ -388,7 +387,7 @@ class Toplevel(ProtocolObject):
     ``told_maximized``: by serial of a configure that maximises or tiles, the size
     of the whole window.  ``untold``: the compositor shows an earlier title, which
     changed too often.  ``due``: when it is late to become smaller, ``cap``: the
-    content size that it was cropped to then (``late.py``).
+    content size that it was cropped to then (``resize_timeout.py``).
     """
 
     __slots__ = (
@@ -473,6 +472,18 @@ class Popup(ProtocolObject):
         kept = set(left)
         self.granted = granted
         self.told = {s: told for s, told in self.told.items() if s in kept}
+
+
+class Constraint(ProtocolObject):
+    """A locked or confined pointer.  ``region`` is the applied one."""
+
+    __slots__ = ("oneshot", "region", "surface")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+        self.region: RegionOps | None = None
+        self.oneshot = False
 
 
 class OwnSurface(ProtocolObject):

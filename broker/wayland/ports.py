@@ -13,10 +13,10 @@ from broker.core.keys import KeyVerdict
 from broker.wayland.protocol.wire import Fd
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.foreign_drags import Over
     from broker.wayland.handlers.host_seat import OwnSeat
     from broker.wayland.handlers.selection import DataSource
+    from broker.wayland.state import ClientState
 
 
 class PoolFile(Protocol):
@@ -113,7 +113,7 @@ class InputListener(Protocol):
         """One of the sandbox's windows has the keyboard, or none has it any more."""
 
     def pressed(
-        self, core: WaylandFilter, seat: OwnSeat, serial: int, *, paste: bool
+        self, core: ClientState, seat: OwnSeat, serial: int, *, paste: bool
     ) -> None:
         """A chord was pressed in a window of that connection."""
 

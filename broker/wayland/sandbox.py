@@ -17,9 +17,9 @@ from broker.wayland.budget import Shared
 from broker.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.selection import DataSource
     from broker.wayland.ports import InputListener, Selection
+    from broker.wayland.state import ClientState
 
 CEILINGS = MappingProxyType(
     {
@@ -105,7 +105,7 @@ class Sandbox:
         self.bound_by(ceilings or {})
         self.totals = dict.fromkeys(CEILINGS, 0)
         self.refused: Counter[str] = Counter()
-        self.filters: set[WaylandFilter] = set()
+        self.filters: set[ClientState] = set()
         self.selections: dict[str, Selection | None] = {
             "clipboard": None,
             "primary": None,
@@ -147,7 +147,7 @@ class Sandbox:
         if self.on_act is not None:
             self.on_act()
 
-    def pressed(self, by: WaylandFilter) -> None:
+    def pressed(self, by: ClientState) -> None:
         """The person presses a button in a window of one of its connections.
 
         For the menus of the others that is outside, as for a popup grab.

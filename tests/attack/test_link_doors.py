@@ -226,7 +226,7 @@ async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():
     wanted = limits.LINK_PROGRESS_LINES
 
     async def flood(epoch, request):
-        if not isinstance(request, m.Start):
+        if not isinstance(request, m.StartSandbox):
             return await obey(epoch, request)
         for number in range(wanted + 1):
             for start in (request.request, request.request + 99):

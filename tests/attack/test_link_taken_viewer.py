@@ -125,7 +125,7 @@ async def test_one_that_goes_while_what_it_has_started_is_announced(
 
         async def ask():
             with pytest.raises(UpstreamError):
-                await epoch.ask(lambda n: m.Start(n, A))
+                await epoch.ask(lambda n: m.StartSandbox(n, A))
 
         async with trio.open_nursery() as asking:
             asking.start_soon(ask)

@@ -15,7 +15,7 @@ import trio
 from broker.core.errors import SetupError
 from broker.launch.waypipe.client import waypipe_version
 from broker.launch.waypipe.podman import (
-    Podman,
+    WaypipePodman,
     load_podman,
     require_rust,
     start_in_podman,
@@ -50,7 +50,7 @@ async def test_it_listens_confined_and_leaves_nothing(monkeypatch):
             monkeypatch.setenv(name, value)
         env = dict(os.environ)
         with display() as path:
-            how = Podman(IMAGE, Path("/run/test-a"))
+            how = WaypipePodman(IMAGE, Path("/run/test-a"))
             client = await start_in_podman(path, how)
             assert client.socket_path.is_socket()
             assert client.jail == "podman"
@@ -74,8 +74,8 @@ async def test_what_a_killed_broker_left_goes_with_the_next_start(monkeypatch):
             monkeypatch.setenv(name, value)
         env = dict(os.environ)
         with display() as one, display() as two:
-            how = Podman(IMAGE, Path("/run/test-b"))
-            other = Podman(IMAGE, Path("/run/test-c"))
+            how = WaypipePodman(IMAGE, Path("/run/test-b"))
+            other = WaypipePodman(IMAGE, Path("/run/test-c"))
             theirs = await start_in_podman(two, other)
             lost = await start_in_podman(one, how)
             (left,) = ours(env, how)
@@ -84,7 +84,9 @@ async def test_what_a_killed_broker_left_goes_with_the_next_start(monkeypatch):
             assert ours(env, how) == [left], "it outlives the podman that started it"
             os.close(lost.output)
 
-            again = await start_in_podman(one, Podman(IMAGE, Path("/run/test-b")))
+            again = await start_in_podman(
+                one, WaypipePodman(IMAGE, Path("/run/test-b"))
+            )
             (name,) = ours(env, how)
             assert name != left
             assert len(ours(env, other)) == 1, "another broker's is not touched"
@@ -97,7 +99,7 @@ async def test_its_own_end_is_seen(monkeypatch):
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         with display() as path:
-            how = Podman(IMAGE, Path("/run/test-d"))
+            how = WaypipePodman(IMAGE, Path("/run/test-d"))
             client = await start_in_podman(path, how)
             (name,) = ours(dict(os.environ), how)
             run(dict(os.environ), "kill", name)
@@ -116,7 +118,7 @@ async def test_an_image_that_is_not_there_is_not_pulled(monkeypatch):
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         with display() as path:
-            how = Podman("localhost/none", Path("/run/test-e"))
+            how = WaypipePodman("localhost/none", Path("/run/test-e"))
             with pytest.raises(SetupError, match="no image 'localhost/none'") as caught:
                 await start_in_podman(path, how)
             assert "none is pulled" in caught.value.hint
@@ -129,13 +131,13 @@ async def test_an_image_with_the_client_in_c_is_refused(monkeypatch):
     async with rootless() as settings:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        how = Podman(IMAGE, Path("/run/test-f"))
+        how = WaypipePodman(IMAGE, Path("/run/test-f"))
         with pytest.raises(SetupError, match="written in C") as caught:
             await require_rust(how)
         assert "0.10 or later" in caught.value.hint
         assert run(dict(os.environ), "ps", "-aq") == ""
         with pytest.raises(SetupError, match="no image"):
-            await require_rust(Podman("localhost/none", Path("/run/test-f")))
+            await require_rust(WaypipePodman("localhost/none", Path("/run/test-f")))
 
 
 @pytest.mark.parametrize(

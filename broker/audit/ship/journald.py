@@ -20,7 +20,14 @@ from collections.abc import Iterable
 
 from typing_extensions import override
 
-from broker.audit.ship.terms import Batch, Item, Target, is_bad, record_id, summary
+from broker.audit.ship.terms import (
+    Batch,
+    ShippedItem,
+    Target,
+    is_bad,
+    record_id,
+    summary,
+)
 from broker.core.errors import UpstreamError
 from broker.core.limits import audit as audit_limits
 
@@ -57,7 +64,7 @@ def encode(fields: Iterable[tuple[str, str]]) -> bytes:
     return bytes(out)
 
 
-def entry(batch: Batch, item: Item) -> bytes:
+def entry(batch: Batch, item: ShippedItem) -> bytes:
     """An event as an entry of the journal."""
     fields = [
         ("MESSAGE", summary(item)),

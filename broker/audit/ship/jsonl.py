@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from typing_extensions import override
 
-from broker.audit.ship.terms import Batch, Item, Sealed, Target
+from broker.audit.ship.terms import Batch, Sealed, ShippedItem, Target
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.limits import audit as audit_limits
 
@@ -26,7 +26,7 @@ class _Line(msgspec.Struct):
     """0: it is a checkpoint."""
 
 
-def line(batch: Batch, item: Item) -> bytes:
+def line(batch: Batch, item: ShippedItem) -> bytes:
     """An event as a line."""
     front = msgspec.json.encode({"log": batch.log.hex(), "machine": batch.machine})
     return b"%b,%b\n" % (front[:-1], item.body.encode()[1:])

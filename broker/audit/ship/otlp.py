@@ -22,8 +22,8 @@ from broker import __version__
 from broker.audit.ship.config import OtlpTarget
 from broker.audit.ship.terms import (
     Batch,
-    Item,
     Sealed,
+    ShippedItem,
     Target,
     is_bad,
     note_id,
@@ -72,7 +72,7 @@ def encode(batch: Batch) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def _record(record: logs.LogRecord, batch: Batch, item: Item, now: int) -> None:
+def _record(record: logs.LogRecord, batch: Batch, item: ShippedItem, now: int) -> None:
     record.time_unix_nano = max(item.time_ns, 0)
     record.observed_time_unix_nano = now
     bad = is_bad(item)

@@ -22,7 +22,7 @@ from broker.audit.ship.database import (
     problem,
     version_of,
 )
-from broker.audit.ship.terms import Batch, Item, Sealed, Target
+from broker.audit.ship.terms import Batch, Sealed, ShippedItem, Target
 from broker.core.errors import IntegrityError
 
 _COLUMNS = (
@@ -183,7 +183,7 @@ def _broker(batch: Batch) -> str:
     return _text(batch.items[0].text("broker")) if batch.items else ""
 
 
-def _row(item: Item) -> tuple[object, ...]:
+def _row(item: ShippedItem) -> tuple[object, ...]:
     texts = [_text(item.text(name)) for name in _TEXTS]
     return (
         item.sequence, item.time_ns, _text(item.kind), *texts, item.body, item.leaf,

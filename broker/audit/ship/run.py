@@ -28,7 +28,7 @@ from broker.audit.ship.config import (
     PostgresTarget,
 )
 from broker.audit.ship.cursor import load_cursor, locked, save_cursor
-from broker.audit.ship.terms import Batch, Item, Sealed, Target
+from broker.audit.ship.terms import Batch, Sealed, ShippedItem, Target
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_exception, log_stderr
@@ -309,7 +309,7 @@ class Shipper:
         return True
 
     def _next(self, log: Log) -> Batch | None:
-        items: list[Item] = []
+        items: list[ShippedItem] = []
         size = 0
         after = self._cursor.sequence
         for row in log.read(after, audit_limits.SHIP_BATCH_EVENTS):
@@ -340,7 +340,9 @@ class Shipper:
         return fresh[: audit_limits.SHIP_BATCH_NOTES]
 
 
-def _item(sequence: int, time_ns: int, kind: str, body: str, leaf: bytes) -> Item:
+def _item(
+    sequence: int, time_ns: int, kind: str, body: str, leaf: bytes
+) -> ShippedItem:
     fields = Found(sequence, time_ns, kind, "", body).fields()
     computed = leaf_hash(body.encode())
     if leaf and leaf != computed:
@@ -348,7 +350,7 @@ def _item(sequence: int, time_ns: int, kind: str, body: str, leaf: bytes) -> Ite
             f"event {sequence} was changed after it was recorded",
             hint="nothing after it is shipped: 'brokerctl audit verify'",
         )
-    return Item(sequence, time_ns, kind, body, computed, fields)
+    return ShippedItem(sequence, time_ns, kind, body, computed, fields)
 
 
 def _compare(log: Log, newest: int, sequence: int, leaf: str) -> None:

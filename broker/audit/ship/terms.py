@@ -15,7 +15,7 @@ _NAMESPACE = uuid.UUID("c64f7a1e-2f0e-5a8c-9a53-0d1f6b3c9b7e")
 
 
 @dataclass(frozen=True)
-class Item:
+class ShippedItem:
     """One event as it is in the log."""
 
     sequence: int
@@ -54,7 +54,7 @@ class Batch:
     """The log's name, 16 bytes, as in its checkpoints' origin: another log
     counts from 1 again."""
     machine: str
-    items: Sequence[Item]
+    items: Sequence[ShippedItem]
     missing: int = 0
     """So many events before the first one are gone: retention removed them, or
     the log is not whole."""
@@ -111,7 +111,7 @@ def note_id(log: bytes, sealed: Sealed) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{log.hex()}/{sealed.size}/{sealed.kind}"))
 
 
-def summary(item: Item) -> str:
+def summary(item: ShippedItem) -> str:
     """An event in a line for people who look at it elsewhere."""
     words = [printable(item.kind, 40)]
     names = ("sandbox", "service", "argument", "object", "verdict", "outcome")
@@ -128,6 +128,6 @@ BAD_ENDS = (".refused", ".failed", ".died", ".hop-failed", ".gap", ".conflict")
 """Endings of the kinds that a person should look at."""
 
 
-def is_bad(item: Item) -> bool:
+def is_bad(item: ShippedItem) -> bool:
     """Whether a person should look at it: refused, denied, failed."""
     return item.kind.endswith(BAD_ENDS) or item.text("verdict") == "deny"

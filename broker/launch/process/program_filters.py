@@ -13,7 +13,7 @@ import socket
 from functools import cache
 
 from broker.core.libseccomp import seccomp as libseccomp
-from broker.launch.process.seccomp import BASE, NEVER, Rules, words
+from broker.launch.process.seccomp import BASE, NEVER, SeccompRules, words
 
 _PROT_EXEC, _PROT_WRITE = 4, 2
 _FIONBIO, _FIONREAD = 0x5421, 0x541B
@@ -52,7 +52,7 @@ def waypipe_filter() -> bytes:
     filter; nothing executable is visible but waypipe.  Files can be opened
     for reading only, sockets are UNIX sockets.
     """
-    rules = Rules()
+    rules = SeccompRules()
     rules.kill([*NEVER, "execveat"])
     rules.allow([*BASE, *_WAYPIPE])
     write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
@@ -97,7 +97,7 @@ def vmm_filter() -> bytes:
     memory and descriptors, further namespaces, and sockets that are not UNIX
     ones.  QEMU's own filter (``-sandbox``) comes on top.
     """
-    rules = Rules(default=libseccomp.ALLOW)
+    rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([name for name in NEVER if name not in _VMM_LACKS])
     rules.kill(["execveat"])
     for name in _VMM_LACKS:
@@ -129,7 +129,7 @@ def box_filter() -> bytes:
     further socket families, keys, bpf, perf, io_uring (which makes sockets without
     socket(2)), and typing into a terminal.
     """
-    rules = Rules(default=libseccomp.ALLOW)
+    rules = SeccompRules(default=libseccomp.ALLOW)
     # guard: a box has no sockets that namespaces do not divide
     for family in sorted(set(range(_LAST_FAMILY)) - _BOX_FAMILIES):
         rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))

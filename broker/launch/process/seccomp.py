@@ -79,7 +79,7 @@ def worker_filter() -> bytes:
     For the pixels of frames, and in the place of shared memory that cannot be
     sealed, it makes anonymous files: sealable, in memory, of no huge pages.
     """
-    rules = Rules()
+    rules = SeccompRules()
     rules.kill([*NEVER, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
     rules.kill(["connect", "bind", "listen"])
     rules.allow(BASE)
@@ -119,13 +119,13 @@ def keeper_filter() -> bytes:
     It makes UNIX connections, waits and kills its child; it starts nothing
     and inspects no other process.
     """
-    rules = Rules(default=libseccomp.ALLOW)
+    rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([*NEVER, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 
-class Rules:
+class SeccompRules:
     """libseccomp with the few kinds of rule that we use."""
 
     def __init__(self, default: int | None = None) -> None:

@@ -48,7 +48,7 @@ class StartRequest:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedVm:
     """A machine that is started and paused.  ``why`` it is not a copy, or nothing."""
 
     vm: Vm
@@ -82,7 +82,7 @@ class Starter:
         *,
         quarantine: Container[int] = frozenset(),
         on_loss: Callable[[str], None] | None = None,
-    ) -> Started:
+    ) -> StartedVm:
         """Start a machine, paused.  Raises what ``start_vm`` raises."""
         start = partial(
             start_vm,
@@ -94,7 +94,7 @@ class Starter:
         )
         why = self._never(request)
         if why:
-            return Started(await start(), "boot", why)
+            return StartedVm(await start(), "boot", why)
         if not self._swept:
             self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
@@ -109,11 +109,11 @@ class Starter:
                 self._failed(request.record)
             else:
                 self._failures.pop(request.record, None)
-                return Started(vm, "copy")
+                return StartedVm(vm, "copy")
         vm = await start()
         if not self._given_up(request.record):
             self._make_soon(request, key)
-        return Started(vm, "boot", why)
+        return StartedVm(vm, "boot", why)
 
     def _never(self, request: StartRequest) -> str:
         """Why this machine is never a copy, or nothing."""

@@ -58,7 +58,7 @@ class WaypipeProgram:
 
 
 @dataclass(eq=False)
-class Place:
+class SocketPlace:
     """A socket's file, opened once (O_PATH); whatever takes its name later.
 
     The client's jail may write to the directory, so its name can become a
@@ -80,13 +80,13 @@ class Place:
             self.fd = -1
 
 
-def open_place(path: Path) -> Place:
+def open_place(path: Path) -> SocketPlace:
     """Open a socket's file by name, following no link.
 
     Raises FileNotFoundError, and UpstreamError for a file of another kind.
     """
     # guard: no link in a jailed client's directory
-    place = Place(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+    place = SocketPlace(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
     if not stat.S_ISSOCK(os.fstat(place.fd).st_mode):
         place.close()
         raise UpstreamError(f"{path} is not a socket")
@@ -105,7 +105,7 @@ class WaypipeClient:
     """Our end of a pipe for its output."""
     jail: str = "bubblewrap seccomp"
     """The jail that it runs in, for people."""
-    place: Place | None = None
+    place: SocketPlace | None = None
     """Its socket, once it accepts."""
 
     def said(self) -> str:

@@ -49,7 +49,7 @@ _KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 
 
 @dataclass(eq=False)
-class Podman:
+class WaypipePodman:
     """How the containers are started; shared by all sandboxes of a broker."""
 
     image: str
@@ -93,7 +93,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     podman_image: str
 
 
-def load_podman(paths: Paths) -> Podman | None:
+def load_podman(paths: Paths) -> WaypipePodman | None:
     """Return what the first ``waypipe.toml`` says; None without one.
 
     Raises SetupError with the file's name.
@@ -110,7 +110,7 @@ def load_podman(paths: Paths) -> Podman | None:
             ) from error
         if not file.podman_image or file.podman_image.startswith("-"):
             raise SetupError("podman_image names no image", where=str(path))
-        return Podman(file.podman_image, paths.runtime)
+        return WaypipePodman(file.podman_image, paths.runtime)
     return None
 
 
@@ -128,22 +128,24 @@ class _InContainer(WaypipeClient):
         return code
 
 
-async def start_waypipe(display_dir: Path, how: Path | Podman | None) -> WaypipeClient:
+async def start_waypipe(
+    display_dir: Path, how: Path | WaypipePodman | None
+) -> WaypipeClient:
     """Start a client as it was configured; see ``start_waypipe_client``."""
-    if isinstance(how, Podman):
+    if isinstance(how, WaypipePodman):
         return await start_in_podman(display_dir, how)
     return await start_waypipe_client(display_dir, how)
 
 
-async def require_rust(how: Path | Podman | None) -> None:
+async def require_rust(how: Path | WaypipePodman | None) -> None:
     """Refuse a client that is written in C, wherever it would run."""
-    if isinstance(how, Podman):
+    if isinstance(how, WaypipePodman):
         await how.require_rust()
     else:
         await waypipe_client.require_rust(how)
 
 
-async def start_in_podman(display_dir: Path, how: Podman) -> WaypipeClient:
+async def start_in_podman(display_dir: Path, how: WaypipePodman) -> WaypipeClient:
     """Start a client in a container; return it when its socket accepts.
 
     Raises SetupError when Podman or the image is missing, UpstreamError when
@@ -183,7 +185,7 @@ async def start_in_podman(display_dir: Path, how: Podman) -> WaypipeClient:
     return client
 
 
-def _arguments(name: str, display_dir: Path, how: Podman) -> list[str]:
+def _arguments(name: str, display_dir: Path, how: WaypipePodman) -> list[str]:
     return [
         *("run", "--rm", "--name", name, "--label", how.label, *_CONFINED),
         *("--volume", f"{display_dir}:{_INSIDE}", "--workdir", _INSIDE),

@@ -22,7 +22,7 @@ from broker.core.names import SandboxName
 from broker.core.stderr_log import log_exception
 from broker.ipc.clipboard import ChordsMessage
 from broker.services.workers.process import Worker
-from broker.services.workers.template import Forked, Template, TemplateError
+from broker.services.workers.template import Forked, TemplateError, WorkerTemplate
 from broker.wayland.rules import WindowRules
 
 __all__ = ["WAYLAND_SOCKET", "Worker", "Workers", "open_workers"]
@@ -62,7 +62,7 @@ class Workers:
     def __init__(self, nursery: trio.Nursery, *, allow_unjailed: bool) -> None:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
-        self._template: Template | None = None
+        self._template: WorkerTemplate | None = None
         self._coming: _Coming | None = None
         self._workers: set[Worker] = set()
         self._closing = False
@@ -153,7 +153,7 @@ class Workers:
 
     async def _fork_by(
         self,
-        template: Template,
+        template: WorkerTemplate,
         display: socket.socket,
         compositor: str,
         sandbox: SandboxName,
@@ -167,7 +167,7 @@ class Workers:
             clients=clients,
         )
 
-    async def _warm_template(self) -> Template:
+    async def _warm_template(self) -> WorkerTemplate:
         while self._template is None or self._template.dead:
             # In a task of its own: ended with the worker that asked first, it
             # would begin again for each one on a slow machine, and none would come.
@@ -183,7 +183,7 @@ class Workers:
     async def _start_template(self, mine: _Coming) -> None:
         try:
             with trio.fail_after(limits.TEMPLATE_START_SECONDS):
-                template = Template()
+                template = WorkerTemplate()
                 await self._nursery.start(template.run)
         except VitrailError as error:
             mine.error = error
@@ -205,7 +205,7 @@ class Workers:
             self._coming = None
             mine.over.set()
 
-    async def _watch_template(self, template: Template) -> None:
+    async def _watch_template(self, template: WorkerTemplate) -> None:
         pid = template.child.pid
         await template.wait_gone()
         if not self._closing and self.on_template_death is not None:

@@ -58,7 +58,7 @@ class _Order:
     fate: Fate = field(default_factory=Fate)
 
 
-class Template:
+class WorkerTemplate:
     """One run of the template process; ``dead`` when it has to be replaced."""
 
     def __init__(self) -> None:

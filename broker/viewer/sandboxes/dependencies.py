@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.core.connection_quota import SoundServerPlaces
 from broker.launch.sound import find_sound
-from broker.launch.waypipe.podman import Podman
+from broker.launch.waypipe.podman import WaypipePodman
 from broker.services import event_log
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.workers.pool import Workers
@@ -25,7 +25,7 @@ class GuestTools:
     log: event_log.Journal
     compositor: Callable[[], Path]
     """The compositor's socket now.  Raises SetupError when there is none."""
-    waypipe: Path | Podman | None
+    waypipe: Path | WaypipePodman | None
     """None: the one on PATH."""
     sound: Callable[[], Path] = find_sound
     """The sound server's socket now.  Raises SetupError when there is none."""

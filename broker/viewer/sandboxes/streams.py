@@ -20,7 +20,7 @@ from broker.ipc import worker
 from broker.ipc.acceptor import deliver
 from broker.services.display_header import read_header
 from broker.services.hangup import given, hang_up
-from broker.services.stream_events import Outcome, StreamEvents
+from broker.services.stream_events import StreamEvents, StreamOutcome
 from broker.services.workers.pool import Worker
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
@@ -55,7 +55,7 @@ class GuestStreams:
         self._waypipe = waypipe
         self._handed: dict[int, trio.Event] = {}
         """Of those that the worker has: set when it has ended."""
-        self._ends: dict[int, Outcome] = {}
+        self._ends: dict[int, StreamOutcome] = {}
         self._places = 0
         self._displays = 0
         self.displays_changed = trio.Event()
@@ -121,13 +121,15 @@ class GuestStreams:
         ended = self._handed.pop(message.stream, None)
         if ended is not None:  # else a worker that makes up numbers
             counts = message.from_guest, message.to_guest
-            self._ends[message.stream] = Outcome(printable(message.reason), counts)
+            self._ends[message.stream] = StreamOutcome(
+                printable(message.reason), counts
+            )
             ended.set()
 
     def settle(self, reason: str) -> None:
         """The worker has ended, and every stream with it."""
         for stream, ended in self._handed.items():
-            self._ends.setdefault(stream, Outcome(reason))
+            self._ends.setdefault(stream, StreamOutcome(reason))
             ended.set()
         self._handed.clear()
 
@@ -140,8 +142,8 @@ class GuestStreams:
             self._handed.pop(opening.stream, None)
             self._ends.pop(opening.stream, None)
 
-    def _end_of(self, opening: Opening) -> Outcome:
-        return self._ends.pop(opening.stream, Outcome(_DIED))
+    def _end_of(self, opening: Opening) -> StreamOutcome:
+        return self._ends.pop(opening.stream, StreamOutcome(_DIED))
 
     # -- streams --------------------------------------------------------------------
 
@@ -232,7 +234,7 @@ class GuestStreams:
             await self._waypipe.relay(opening, conn, task_status=task_status)
             return
         began = trio.current_time()
-        outcome: Outcome | None = None
+        outcome: StreamOutcome | None = None
         with given(conn):
             # From here on it is the peer's time that passes, so it holds one of
             # its streams and none of the places of the undecided: a vsock
@@ -256,7 +258,7 @@ class GuestStreams:
         opening: Opening,
         conn: socket.socket,
         ended: trio.Event,
-        outcome: Outcome,
+        outcome: StreamOutcome,
     ) -> None:
         """Wait for a display stream's end; cancelled, cut it and ask for its counts."""
         cut = True

@@ -17,7 +17,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.launch.waypipe.client import WaypipeClient
-from broker.launch.waypipe.podman import Podman, require_rust, start_waypipe
+from broker.launch.waypipe.podman import WaypipePodman, require_rust, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.peers import credentials
 from broker.services import event_log
@@ -25,7 +25,7 @@ from broker.services.display_header import read_header
 from broker.services.event_log import Journal
 from broker.services.hangup import given, hang_up
 from broker.services.pump_supervisor import PumpSupervisor
-from broker.services.stream_events import Outcome, StreamEvents, relay_stream
+from broker.services.stream_events import StreamEvents, StreamOutcome, relay_stream
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
 
@@ -41,7 +41,7 @@ class GuestWaypipe:
         pump: PumpSupervisor,
         *,
         display: Path,
-        program: Path | Podman | None,
+        program: Path | WaypipePodman | None,
         ensure_worker: Callable[[], Awaitable[object]],
         start: Callable[..., None],
     ) -> None:
@@ -77,7 +77,7 @@ class GuestWaypipe:
             # its streams and none of the places of the undecided: a vsock
             # backend that waits for its turn serves its guest nothing else.
             task_status.started()
-            outcome: Outcome | None = None
+            outcome: StreamOutcome | None = None
             try:
                 untrusted_head = await read_header(conn)
                 with await self._waypipe_for() as client:

@@ -36,7 +36,7 @@ from broker.ipc import worker
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
 from broker.services import event_log
-from broker.services.stream_events import Outcome, StreamEvents
+from broker.services.stream_events import StreamEvents, StreamOutcome
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
@@ -149,7 +149,7 @@ class GuestSound:
         mine: Worker,
         opening: Opening,
         socks: tuple[socket.socket, socket.socket],
-        outcome: Outcome,
+        outcome: StreamOutcome,
     ) -> None:
         ended = self._streams[opening.stream] = trio.Event()
         cut = worker.SoundClosed(opening.stream, 0, 0, "cut")

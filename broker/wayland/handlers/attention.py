@@ -12,7 +12,7 @@ from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 
 class Token(ProtocolObject):
@@ -34,26 +34,26 @@ def window_sid(surface: Surface | None) -> int:
 
 
 def set_serial(
-    core: WaylandFilter, token: Token, serial: int, seat: ProtocolObject
+    core: ClientState, token: Token, serial: int, seat: ProtocolObject
 ) -> None:
     token.fresh = core.serials.fresh(serial, core.now)
     if token.fresh:
         core.up.data += _set_serial(token.sid, serial, seat.sid)
 
 
-def set_app_id(core: WaylandFilter, token: Token, untrusted_app_id: bytes) -> None:
+def set_app_id(core: ClientState, token: Token, untrusted_app_id: bytes) -> None:
     core.up.data += _set_app_id(
         token.sid, identity.app_id(core.rules.name, untrusted_app_id)
     )
 
 
-def set_surface(core: WaylandFilter, token: Token, surface: Surface) -> None:
+def set_surface(core: ClientState, token: Token, surface: Surface) -> None:
     sid = window_sid(surface)
     if sid:
         core.up.data += _set_surface(token.sid, sid)
 
 
-def commit(core: WaylandFilter, token: Token) -> None:
+def commit(core: ClientState, token: Token) -> None:
     """Without fresh input of this client's, the token is one that opens nothing."""
     allowed = token.fresh and core.sandbox.may(
         "activations", limits.WAYLAND_ACTIVATIONS_PER_MINUTE, core.now
@@ -72,13 +72,13 @@ _done = emit.event("xdg_activation_token_v1", "done")
 _activate = emit.request("xdg_activation_v1", "activate")
 
 
-def done(core: WaylandFilter, token: Token, text: bytes) -> None:
+def done(core: ClientState, token: Token, text: bytes) -> None:
     core.sandbox.keep_token(text)
     core.down.data += _done(token.cid, text)
 
 
 def activate(
-    core: WaylandFilter, activation: ProtocolObject, text: bytes, surface: Surface
+    core: ClientState, activation: ProtocolObject, text: bytes, surface: Surface
 ) -> None:
     """Only with a token that the compositor gave to this sandbox."""
     sid = window_sid(surface)
@@ -88,7 +88,7 @@ def activate(
 
 
 def create_inhibitor(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int, surface: Surface
+    core: ClientState, manager: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
     inhibitor = core.make(new_id, "zwp_idle_inhibitor_v1", manager.version)
     core.up.data += _create_inhibitor(
@@ -99,11 +99,11 @@ def create_inhibitor(
 _create_inhibitor = emit.request("zwp_idle_inhibit_manager_v1", "create_inhibitor")
 
 
-def destroy_bell(core: WaylandFilter, bell: ProtocolObject) -> None:
+def destroy_bell(core: ClientState, bell: ProtocolObject) -> None:
     core.destroy(bell)
 
 
-def ring(core: WaylandFilter, bell: ProtocolObject, surface: Surface | None) -> None:
+def ring(core: ClientState, bell: ProtocolObject, surface: Surface | None) -> None:
     if core.sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, core.now):
         core.up.data += _ring(bell.sid, window_sid(surface))
 

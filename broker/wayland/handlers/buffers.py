@@ -13,26 +13,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland.model import UNSET, Buffer, Mapping, Pool, Unset
+from broker.wayland.model import Buffer, Mapping, Pool
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.protocol.formats import PIXEL_BYTES
 from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import Fd, ProtocolFault
+from broker.wayland.scene import held_buffers
+from broker.wayland.scene.held_buffers import INVALID_FD
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.ports import PoolFile
+    from broker.wayland.state import ClientState
 
 
 INVALID_FORMAT = 0
 INVALID_STRIDE = 1
-INVALID_FD = 2
 _DEEPEST_PIXEL = 8
 """Bytes: 16 bits in each of four channels."""
 
 
-def shm_format(core: WaylandFilter, shm: ProtocolObject, form: int) -> None:
+def shm_format(core: ClientState, shm: ProtocolObject, form: int) -> None:
     """What the client may use of what the compositor draws."""
     if form in PIXEL_BYTES:
         core.down.data += _format(shm.cid, form)
@@ -42,7 +43,7 @@ _format = emit.event("wl_shm", "format")
 
 
 def create_pool(
-    core: WaylandFilter, shm: ProtocolObject, new_id: int, fd: Fd, size: int
+    core: ClientState, shm: ProtocolObject, new_id: int, fd: Fd, size: int
 ) -> None:
     """A client's file: checked by the machine before anything else sees it."""
     try:
@@ -63,7 +64,7 @@ def create_pool(
     core.up.add(emit.create_pool(shm.sid, pool.sid, size), [file.export()])
 
 
-def _account(core: WaylandFilter, shm: ProtocolObject, size: int) -> None:
+def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
     # guard: pool size
     if not 0 < size <= limits.WAYLAND_POOL_BYTES:
         raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
@@ -72,7 +73,7 @@ def _account(core: WaylandFilter, shm: ProtocolObject, size: int) -> None:
     core.usage.take("shm_bytes", size)
 
 
-def resize(core: WaylandFilter, pool: Pool, size: int) -> None:
+def resize(core: ClientState, pool: Pool, size: int) -> None:
     """A pool only grows (wl_shm_pool.resize); see ``_map_anew``."""
     # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
@@ -89,7 +90,7 @@ def resize(core: WaylandFilter, pool: Pool, size: int) -> None:
     pool.size = size
 
 
-def _map_anew(core: WaylandFilter, pool: Pool, file: PoolFile) -> None:
+def _map_anew(core: ClientState, pool: Pool, file: PoolFile) -> None:
     """Have the compositor map the whole of a pool that grew.
 
     A descriptor and a mapping each time, so it has the pace of large pictures.
@@ -109,17 +110,17 @@ def _map_anew(core: WaylandFilter, pool: Pool, file: PoolFile) -> None:
     core.up.add(message, [file.export()])
 
 
-def destroy_pool(core: WaylandFilter, pool: Pool) -> None:
+def destroy_pool(core: ClientState, pool: Pool) -> None:
     """The pool's file stays while buffers show parts of it."""
     if core.crops_by_buffer:
         core.bury(pool)  # a part of a buffer may still be made from it
     else:
         core.destroy(pool)
-    _release(core, pool)
+    held_buffers.release_pool(core, pool)
 
 
 def create_buffer(
-    core: WaylandFilter,
+    core: ClientState,
     pool: Pool,
     new_id: int,
     offset: int,
@@ -164,7 +165,7 @@ def create_buffer(
 
 
 def create_pixel(
-    core: WaylandFilter,
+    core: ClientState,
     manager: ProtocolObject,
     new_id: int,
     r: int,
@@ -185,88 +186,23 @@ _create_pixel = emit.request(
 )
 
 
-def destroy_buffer(core: WaylandFilter, buffer: Buffer) -> None:
+def destroy_buffer(core: ClientState, buffer: Buffer) -> None:
     """Ends at once for the client; for the compositor when no state holds it."""
     # guard: buffers held until shown
     if buffer.holds:
         buffer.doomed = True
         core.bury(buffer)
         return
-    _end(core, buffer)
-
-
-def _end(core: WaylandFilter, buffer: Buffer) -> None:
-    core.destroy(buffer)
-    core.usage.give("buffers", 1)
-    if buffer.part is not None:
-        core.end_own(buffer.part)
-        core.usage.give("buffers", 1)
-        buffer.part = None
-    pool, mapping = buffer.pool, buffer.mapping
-    if pool is None or mapping is None:
-        return
-    pool.buffers -= 1
-    mapping.buffers -= 1
-    if mapping is not pool.mapping and not mapping.buffers:
-        core.usage.give("pools", 1)
-        core.usage.give("shm_bytes", mapping.size)
-    _release(core, pool)
-
-
-def _release(core: WaylandFilter, pool: Pool) -> None:
-    """Give the pool's file back once neither it nor a buffer needs it."""
-    if pool.dead and not pool.buffers and pool.file is not None:
-        pool.file.close()
-        pool.file = None
-        if core.crops_by_buffer:
-            core.destroy(pool)
-        core.pools.discard(pool)
-        core.usage.give("pools", 1)
-        core.usage.give("shm_bytes", pool.size)
+    held_buffers.end(core, buffer)
 
 
 def release(
-    core: WaylandFilter, buffer: ProtocolObject, data: bytes, pos: int, size: int
+    core: ClientState, buffer: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     """Hot: one for each frame."""
     out = core.down.data
     out += buffer.cid.to_bytes(4, "little")
     out += data[pos + 4 : pos + size]
-
-
-def show(core: WaylandFilter, buffer: Buffer) -> None:
-    """An attach of this buffer has just been sent."""
-    pool = buffer.pool
-    if pool is not None and pool.file is not None:
-        try:
-            # guard: unsealed files are copied
-            pool.file.refresh(buffer.offset, buffer.stride * buffer.height)
-        except ValueError as error:
-            raise ProtocolFault(
-                buffer.cid, INVALID_FD, f"shared memory: {error}"
-            ) from error
-    core.spend_pixels(buffer.width * buffer.height)
-    buffer.holds -= 1
-    if buffer.doomed and not buffer.holds:
-        core.doomed.append(buffer)
-
-
-def unhold(core: WaylandFilter, buffer: Buffer | Unset | None) -> None:
-    """A held state let go of a buffer without sending it."""
-    if buffer is None or buffer is UNSET:
-        return
-    buffer.holds -= 1
-    if buffer.doomed and not buffer.holds:
-        _end(core, buffer)
-
-
-def finish(core: WaylandFilter) -> None:
-    """After a commit: end the buffers that were destroyed before it."""
-    if core.doomed:
-        doomed, core.doomed = core.doomed, []
-        for buffer in doomed:
-            if not buffer.holds:
-                _end(core, buffer)
 
 
 # -- tables ----------------------------------------------------------------------

@@ -15,36 +15,22 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland.handlers.attention import window_sid
-from broker.wayland.model import Pointer, Region, RegionOps, Surface
+from broker.wayland.model import Constraint, Pointer, Region, RegionOps, Surface
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import ProtocolFault
-from broker.wayland.scene import layout
-from broker.wayland.scene.geometry import clamp
+from broker.wayland.scene.regions import CONFINED, LOCKED, region_of
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 MANAGER = "zwp_pointer_constraints_v1"
 INHIBIT_MANAGER = "zwp_keyboard_shortcuts_inhibit_manager_v1"
 INHIBITOR = "zwp_keyboard_shortcuts_inhibitor_v1"
-_LOCKED, _CONFINED = "zwp_locked_pointer_v1", "zwp_confined_pointer_v1"
 _ALREADY_CONSTRAINED = 1
 _ALREADY_INHIBITED = 0
 _ONESHOT, _PERSISTENT = 1, 2
-
-
-class Constraint(ProtocolObject):
-    """A locked or confined pointer.  ``region`` is the applied one."""
-
-    __slots__ = ("oneshot", "region", "surface")
-
-    def __init__(self, interface: str, version: int) -> None:
-        super().__init__(interface, version)
-        self.surface: Surface | None = None
-        self.region: RegionOps | None = None
-        self.oneshot = False
 
 
 class Inhibitor(ProtocolObject):
@@ -59,18 +45,13 @@ class Inhibitor(ProtocolObject):
 
 _lock = emit.request(MANAGER, "lock_pointer")
 _confine = emit.request(MANAGER, "confine_pointer")
-_hint = emit.request(_LOCKED, "set_cursor_position_hint")
-_SET_REGION = {
-    _LOCKED: emit.request(_LOCKED, "set_region"),
-    _CONFINED: emit.request(_CONFINED, "set_region"),
-}
 
 
 # -- pointer constraints -------------------------------------------------------------
 
 
 def lock_pointer(
-    core: WaylandFilter,
+    core: ClientState,
     manager: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -78,11 +59,11 @@ def lock_pointer(
     region: Region | None,
     lifetime: int,
 ) -> None:
-    _constrain(core, manager, (new_id, _LOCKED), surface, pointer, (region, lifetime))
+    _constrain(core, manager, (new_id, LOCKED), surface, pointer, (region, lifetime))
 
 
 def confine_pointer(
-    core: WaylandFilter,
+    core: ClientState,
     manager: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -90,11 +71,11 @@ def confine_pointer(
     region: Region | None,
     lifetime: int,
 ) -> None:
-    _constrain(core, manager, (new_id, _CONFINED), surface, pointer, (region, lifetime))
+    _constrain(core, manager, (new_id, CONFINED), surface, pointer, (region, lifetime))
 
 
 def _constrain(
-    core: WaylandFilter,
+    core: ClientState,
     manager: ProtocolObject,
     new: tuple[int, str],
     surface: Surface,
@@ -113,8 +94,8 @@ def _constrain(
     made.surface, made.oneshot = surface, lifetime == _ONESHOT
     made.region = _ops(region)
     surface.constraint = made
-    write = _lock if made.interface == _LOCKED else _confine
-    with layout.region_of(core, surface, made.region) as sid:
+    write = _lock if made.interface == LOCKED else _confine
+    with region_of(core, surface, made.region) as sid:
         # Only now: the region was made before it, and ids have no gaps.
         core.up.data += write(
             manager.sid, core.give_sid(made), surface.sid, pointer.sid, sid, lifetime
@@ -129,24 +110,22 @@ def _ops(region: Region | None) -> RegionOps | None:
 
 
 def set_locked_region(
-    core: WaylandFilter, constraint: Constraint, region: Region | None
+    core: ClientState, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
 
 
 def set_confined_region(
-    core: WaylandFilter, constraint: Constraint, region: Region | None
+    core: ClientState, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
 
 
-def set_hint(core: WaylandFilter, constraint: Constraint, x: int, y: int) -> None:
+def set_hint(core: ClientState, constraint: Constraint, x: int, y: int) -> None:
     _hold(core, constraint, "hint", (x, y))
 
 
-def _hold(
-    core: WaylandFilter, constraint: Constraint, kind: str, value: object
-) -> None:
+def _hold(core: ClientState, constraint: Constraint, kind: str, value: object) -> None:
     surface = constraint.surface
     if surface is None or surface.dead:
         return
@@ -159,36 +138,6 @@ def _hold(
     held.append((constraint, kind, value))
 
 
-def apply(
-    core: WaylandFilter,
-    surface: Surface,
-    constraint: ProtocolObject,
-    kind: str,
-    value: object,
-) -> None:
-    """Send a held change, with the surface's commit."""
-    if not isinstance(constraint, Constraint) or constraint.dead:
-        return
-    if kind == "hint" and isinstance(value, tuple):
-        crop = surface.crop
-        if crop is not None:
-            # wl_fixed_t, and the last shown point is inside.
-            # guard: hints stay inside
-            x = clamp(value[0] - surface.cx * 256, 0, crop.w * 256 - 1)
-            y = clamp(value[1] - surface.cy * 256, 0, crop.h * 256 - 1)
-            core.up.data += _hint(constraint.sid, x, y)
-        return
-    constraint.region = value if isinstance(value, tuple) else None
-    send_region(core, surface, constraint)
-
-
-def send_region(core: WaylandFilter, surface: Surface, constraint: Constraint) -> None:
-    """Send the region again, for the present crop."""
-    if not constraint.dead:
-        with layout.region_of(core, surface, constraint.region) as sid:
-            core.up.data += _SET_REGION[constraint.interface](constraint.sid, sid)
-
-
 def _let_go(constraint: Constraint) -> None:
     """Its surface may have another one; that one stays, if it has one already."""
     surface = constraint.surface
@@ -197,24 +146,24 @@ def _let_go(constraint: Constraint) -> None:
         surface.constraint = None
 
 
-def _end(core: WaylandFilter, constraint: Constraint) -> None:
+def _end(core: ClientState, constraint: Constraint) -> None:
     _let_go(constraint)
     constraint.surface = None
     core.destroy(constraint)
 
 
-def destroy_lock(core: WaylandFilter, constraint: Constraint) -> None:
+def destroy_lock(core: ClientState, constraint: Constraint) -> None:
     _end(core, constraint)
 
 
-def destroy_confinement(core: WaylandFilter, constraint: Constraint) -> None:
+def destroy_confinement(core: ClientState, constraint: Constraint) -> None:
     _end(core, constraint)
 
 
-def _over(interface: str, name: str) -> Callable[[WaylandFilter, Constraint], None]:
+def _over(interface: str, name: str) -> Callable[[ClientState, Constraint], None]:
     write = emit.event(interface, name)
 
-    def over(core: WaylandFilter, constraint: Constraint) -> None:
+    def over(core: ClientState, constraint: Constraint) -> None:
         if constraint.oneshot:
             _let_go(constraint)
         core.down.data += write(constraint.cid)
@@ -226,7 +175,7 @@ def _over(interface: str, name: str) -> Callable[[WaylandFilter, Constraint], No
 
 
 def inhibit(
-    core: WaylandFilter,
+    core: ClientState,
     manager: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -255,7 +204,7 @@ def _taken(root: Surface) -> bool:
 _inhibit = emit.request(INHIBIT_MANAGER, "inhibit_shortcuts")
 
 
-def destroy_inhibitor(core: WaylandFilter, inhibitor: Inhibitor) -> None:
+def destroy_inhibitor(core: ClientState, inhibitor: Inhibitor) -> None:
     if inhibitor.surface is not None:
         inhibitor.surface.inhibitor = None
         inhibitor.surface = None

@@ -25,7 +25,7 @@ from broker.wayland.protocol.wire import ProtocolFault
 from broker.wayland.scene.geometry import clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 POINTER_ROLE = 0
 MANAGER = "wp_cursor_shape_manager_v1"
@@ -89,7 +89,7 @@ def gripped(pointer: HostPointer) -> tuple[Toplevel, int] | None:
 class Arrow:
     """A cursor surface of ours with an arrow on it, one for a connection."""
 
-    def __init__(self, core: WaylandFilter) -> None:
+    def __init__(self, core: ClientState) -> None:
         width, height = len(_ARROW[0]), len(_ARROW)
         size = len(_PICTURE)
         paint = core.machine.paint()
@@ -107,13 +107,13 @@ class Arrow:
         self._show += emit.damage_buffer(self.surface, 0, 0, width, height)
         self._show += emit.commit(self.surface)
 
-    def show(self, core: WaylandFilter, pointer: HostPointer, serial: int) -> None:
+    def show(self, core: ClientState, pointer: HostPointer, serial: int) -> None:
         """Make it the pointer's image."""
         core.up.data += _set_cursor(pointer.sid, serial, self.surface, 0, 0)
         core.up.data += self._show
 
 
-def enter(core: WaylandFilter, pointer: HostPointer, serial: int) -> None:
+def enter(core: ClientState, pointer: HostPointer, serial: int) -> None:
     """The pointer has come onto a frame, or where nothing else sets an image."""
     pointer.entered, pointer.shape = serial, 0
     if not core.cursor_shapes:
@@ -127,7 +127,7 @@ def enter(core: WaylandFilter, pointer: HostPointer, serial: int) -> None:
     follow(core, pointer)
 
 
-def follow(core: WaylandFilter, pointer: HostPointer) -> None:
+def follow(core: ClientState, pointer: HostPointer) -> None:
     """The pointer is on a frame: the shape says what a press would do."""
     if not pointer.shape_sid:
         return
@@ -138,7 +138,7 @@ def follow(core: WaylandFilter, pointer: HostPointer) -> None:
         core.up.data += _set_shape(pointer.shape_sid, pointer.entered, shape)
 
 
-def forget(core: WaylandFilter, pointer: HostPointer) -> None:
+def forget(core: ClientState, pointer: HostPointer) -> None:
     """The seat has a pointer no more."""
     if pointer.shape_sid:
         core.up.data += _end_shape(pointer.shape_sid)
@@ -176,7 +176,7 @@ def _its_own(pointer: Pointer | None, serial: int) -> bool:
 
 
 def set_cursor(
-    core: WaylandFilter,
+    core: ClientState,
     pointer: Pointer,
     serial: int,
     surface: Surface | None,
@@ -197,7 +197,7 @@ def set_cursor(
 
 
 def get_shape_device(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int, pointer: Pointer
+    core: ClientState, manager: ProtocolObject, new_id: int, pointer: Pointer
 ) -> None:
     device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
     assert isinstance(device, ShapeDevice)
@@ -205,15 +205,13 @@ def get_shape_device(
     core.up.data += _get_pointer(manager.sid, device.sid, pointer.sid)
 
 
-def set_shape(
-    core: WaylandFilter, device: ShapeDevice, serial: int, shape: int
-) -> None:
+def set_shape(core: ClientState, device: ShapeDevice, serial: int, shape: int) -> None:
     if _its_own(device.pointer, serial):
         core.up.data += _set_shape(device.sid, serial, shape)
 
 
 def tablet_shape(
-    _core: WaylandFilter, manager: ProtocolObject, _new_id: int, _tool: ProtocolObject
+    _core: ClientState, manager: ProtocolObject, _new_id: int, _tool: ProtocolObject
 ) -> None:
     raise ProtocolFault(manager.cid, 1, "there are no tablet tools here")
 

@@ -35,11 +35,11 @@ from broker.wayland.scene import commit
 from broker.wayland.scene.frame import Frame
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 
 def start_drag(
-    core: WaylandFilter,
+    core: ClientState,
     device: Device,
     source: DataSource | None,
     origin: Surface,
@@ -78,7 +78,7 @@ def _claim(device: Device, source: DataSource | None, icon: Surface | None) -> N
         source.used = True
 
 
-def _materialise(core: WaylandFilter, source: DataSource) -> None:
+def _materialise(core: ClientState, source: DataSource) -> None:
     """Make the source at the compositor, with one private type."""
     sid = core.give_sid(source)
     source.drag = core.sandbox.new_drag(source)
@@ -101,7 +101,7 @@ _set_actions = emit.request("wl_data_source", "set_actions")
 
 
 def drag_enter(
-    core: WaylandFilter,
+    core: ClientState,
     device: Device,
     serial: int,
     surface: ProtocolObject | None,
@@ -126,7 +126,7 @@ def drag_enter(
 
 
 def _arrive(
-    core: WaylandFilter,
+    core: ClientState,
     device: Device,
     serial: int,
     x: int,
@@ -192,7 +192,7 @@ def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
     return device.frame.inside(x, y) if device.frame is not None else (x, y)
 
 
-def drag_leave(core: WaylandFilter, device: Device) -> None:
+def drag_leave(core: ClientState, device: Device) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
         offer = device.offer
@@ -208,7 +208,7 @@ def drag_leave(core: WaylandFilter, device: Device) -> None:
     _drop_untold(core, device)
 
 
-def _drop_untold(core: WaylandFilter, device: Device) -> None:
+def _drop_untold(core: ClientState, device: Device) -> None:
     """An offer that the client never saw is ours to end."""
     if device.untold is not None:
         core.end_own(device.untold)
@@ -218,7 +218,7 @@ def _drop_untold(core: WaylandFilter, device: Device) -> None:
 _drag_leave = emit.event("wl_data_device", "leave")
 
 
-def drag_motion(core: WaylandFilter, device: Device, time: int, x: int, y: int) -> None:
+def drag_motion(core: ClientState, device: Device, time: int, x: int, y: int) -> None:
     top, waits = device.over, device.waits
     if waits is not None:
         if device.frame is not None and device.frame.holds(x, y):
@@ -237,7 +237,7 @@ def drag_motion(core: WaylandFilter, device: Device, time: int, x: int, y: int) 
 _drag_motion = emit.event("wl_data_device", "motion")
 
 
-def drag_drop(core: WaylandFilter, device: Device) -> None:
+def drag_drop(core: ClientState, device: Device) -> None:
     if device.told:
         device.dropped = True
         core.down.data += _drag_drop(device.cid)
@@ -249,7 +249,7 @@ _drag_drop = emit.event("wl_data_device", "drop")
 
 
 def accept(
-    core: WaylandFilter, offer: SelectionOffer, serial: int, mime: bytes | None
+    core: ClientState, offer: SelectionOffer, serial: int, mime: bytes | None
 ) -> None:
     source, host = offer.source, offer.upstream
     if offer.over is not None:
@@ -273,7 +273,7 @@ _accept = emit.request("wl_data_offer", "accept")
 
 
 def offer_set_actions(
-    core: WaylandFilter, offer: SelectionOffer, actions: int, preferred: int
+    core: ClientState, offer: SelectionOffer, actions: int, preferred: int
 ) -> None:
     if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
         raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
@@ -286,7 +286,7 @@ def offer_set_actions(
 _offer_set_actions = emit.request("wl_data_offer", "set_actions")
 
 
-def offer_finish(core: WaylandFilter, offer: SelectionOffer) -> None:
+def offer_finish(core: ClientState, offer: SelectionOffer) -> None:
     if offer.over is not None:
         foreign_drags.taken(offer)
     if offer.upstream is not None and core.data_version >= 3:
@@ -296,7 +296,7 @@ def offer_finish(core: WaylandFilter, offer: SelectionOffer) -> None:
 _finish = emit.request("wl_data_offer", "finish")
 
 
-def destroy_offer(core: WaylandFilter, offer: SelectionOffer) -> None:
+def destroy_offer(core: ClientState, offer: SelectionOffer) -> None:
     if offer.over is not None:
         foreign_drags.taken(offer)
     if offer.upstream is not None:
@@ -305,7 +305,7 @@ def destroy_offer(core: WaylandFilter, offer: SelectionOffer) -> None:
     core.drop_local(offer)
 
 
-def source_target(core: WaylandFilter, source: DataSource, mime: bytes | None) -> None:
+def source_target(core: ClientState, source: DataSource, mime: bytes | None) -> None:
     drag_start.heard(core)
     accepted = source.accepted if mime is not None else None
     if accepted != source.told_target:
@@ -316,7 +316,7 @@ def source_target(core: WaylandFilter, source: DataSource, mime: bytes | None) -
 _target = emit.event("wl_data_source", "target")
 
 
-def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) -> None:
+def source_send(core: ClientState, source: DataSource, mime: bytes, fd: Fd) -> None:
     """A client outside asks: the private type is empty, others are sent by rule."""
     hand = core.sandbox.hand
     known = hand is not None and mime in hand.drags.outward(source)
@@ -324,7 +324,7 @@ def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) ->
         core.machine.close(fd)
 
 
-def source_action(core: WaylandFilter, source: DataSource, action: int) -> None:
+def source_action(core: ClientState, source: DataSource, action: int) -> None:
     """Report the action at the drag's place, for its own sandbox only.
 
     Over other windows it would reveal that they are there, and which types they take;
@@ -346,7 +346,7 @@ _action = emit.event("wl_data_source", "action")
 def _plain(name: str) -> Callable[..., None]:
     write = emit.event("wl_data_source", name)
 
-    def forward(core: WaylandFilter, source: DataSource, *args: int) -> None:
+    def forward(core: ClientState, source: DataSource, *args: int) -> None:
         drag_start.heard(core)
         core.down.data += write(source.cid, *args)
         hand = core.sandbox.hand

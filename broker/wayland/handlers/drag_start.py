@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from broker.wayland.protocol import dispatch, emit
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.selection import DataSource, Device
     from broker.wayland.model import Surface
     from broker.wayland.protocol.objects import ProtocolObject
+    from broker.wayland.state import ClientState
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Start:
         """For the answer by which the compositor has dealt with it."""
 
 
-def send(core: WaylandFilter, asked: Asked) -> None:
+def send(core: ClientState, asked: Asked) -> None:
     """Have the compositor start a drag; twice, if it says nothing to that."""
     _say(core, asked, asked.origin.sid)
     it = core.drag
@@ -60,13 +60,13 @@ def send(core: WaylandFilter, asked: Asked) -> None:
         core.up.data += emit.sync(1, done.sid)
 
 
-def heard(core: WaylandFilter) -> None:
+def heard(core: ClientState) -> None:
     """The compositor has sent an event of a drag, or taken the pointer away."""
     # guard: no second start of one that was heard
     core.drag.asked = None
 
 
-def _done(core: WaylandFilter, _callback: ProtocolObject, _serial: int) -> None:
+def _done(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
     it = core.drag
     asked, it.asked, it.waiting = it.asked, None, False
     if asked is None or asked.device.dead or asked.origin.dead:
@@ -80,7 +80,7 @@ def _done(core: WaylandFilter, _callback: ProtocolObject, _serial: int) -> None:
         _say(core, asked, xdg.frame.root.sid)
 
 
-def _say(core: WaylandFilter, asked: Asked, origin: int) -> None:
+def _say(core: ClientState, asked: Asked, origin: int) -> None:
     source, icon = asked.source, asked.icon
     # guard: a dragged picture has a frame
     core.up.data += _start_drag(

@@ -24,10 +24,10 @@ from broker.wayland.protocol.wire import ProtocolFault
 from broker.wayland.sandbox import DRAG_MARK
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.model import Surface
     from broker.wayland.ports import Selection
     from broker.wayland.protocol.wire import Fd
+    from broker.wayland.state import ClientState
 
 _COPY = 1
 """wl_data_device_manager.dnd_action: what crosses is a copy, never a move."""
@@ -39,7 +39,7 @@ class Over:
     """One drag from elsewhere over one surface, until it is over in all ways."""
 
     def __init__(
-        self, core: WaylandFilter, device: Device, surface: Surface, host: HostOffer
+        self, core: ClientState, device: Device, surface: Surface, host: HostOffer
     ) -> None:
         self.core, self.device, self.surface, self.host = core, device, surface, host
         self.mark = next((m for m in host.mimes if m.startswith(DRAG_MARK)), b"")
@@ -88,7 +88,7 @@ class Over:
 
 
 def enter(
-    core: WaylandFilter,
+    core: ClientState,
     device: Device,
     host: HostOffer,
     serial: int,
@@ -124,7 +124,7 @@ def leave(device: Device) -> None:
         device.foreign = None
 
 
-def drop(core: WaylandFilter, device: Device) -> None:
+def drop(core: ClientState, device: Device) -> None:
     """It was dropped here."""
     over, hand = device.foreign, core.sandbox.hand
     if over is None or hand is None or not over.accepted or over.dropped:

@@ -18,14 +18,14 @@ from broker.wayland.protocol.dispatch import Handlers
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 _LEFT_BUTTON = 0x110
 _PRESSED = 1
 
 
 def _enter(
-    core: WaylandFilter,
+    core: ClientState,
     pointer: HostPointer,
     serial: int,
     surface: ProtocolObject | None,
@@ -39,7 +39,7 @@ def _enter(
         cursor.enter(core, pointer, serial)
 
 
-def _drawn_by_client(core: WaylandFilter, surface: ProtocolObject | None) -> bool:
+def _drawn_by_client(core: ClientState, surface: ProtocolObject | None) -> bool:
     """Whether the image over a surface is the client's to choose.
 
     A client without a pointer chooses none; without one of ours the image of
@@ -50,7 +50,7 @@ def _drawn_by_client(core: WaylandFilter, surface: ProtocolObject | None) -> boo
 
 
 def _leave(
-    _core: WaylandFilter,
+    _core: ClientState,
     pointer: HostPointer,
     _serial: int,
     _surface: ProtocolObject | None,
@@ -59,7 +59,7 @@ def _leave(
 
 
 def _motion(
-    core: WaylandFilter, pointer: HostPointer, _time: int, x: int, y: int
+    core: ClientState, pointer: HostPointer, _time: int, x: int, y: int
 ) -> None:
     if pointer.own is not None:
         pointer.x, pointer.y = x, y
@@ -67,7 +67,7 @@ def _motion(
 
 
 def _button(
-    core: WaylandFilter,
+    core: ClientState,
     pointer: HostPointer,
     serial: int,
     _time: int,
@@ -85,7 +85,7 @@ def _button(
             _drag_frame(core, pointer, serial)
 
 
-def _drag_frame(core: WaylandFilter, pointer: HostPointer, serial: int) -> None:
+def _drag_frame(core: ClientState, pointer: HostPointer, serial: int) -> None:
     """A press on the frame itself: move by the top strip, resize by the rest."""
     grips = cursor.gripped(pointer)
     if grips is None:

@@ -27,9 +27,9 @@ from broker.wayland.protocol.event_clock import EventClock
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.ports import ExportPort, Judge
     from broker.wayland.protocol.wire import Fd
+    from broker.wayland.state import ClientState
 
 _POINTER, _KEYBOARD = 1, 2
 """Bits of wl_seat.capability."""
@@ -79,7 +79,7 @@ class ExportSource(ProtocolObject):
 class Hands:
     """Of one connection; chords and selections only where the sandbox has a hand."""
 
-    def __init__(self, core: WaylandFilter) -> None:
+    def __init__(self, core: ClientState) -> None:
         self._core = core
         self._seats: dict[int, OwnSeat] = {}
         self.offer: HostOffer | None = None
@@ -312,7 +312,7 @@ _receive = emit.request("wl_data_offer", "receive")
 # -- what the compositor says on objects of ours ----------------------------------------------
 
 
-def _capabilities(core: WaylandFilter, seat: OwnSeat, bits: int) -> None:
+def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
     if not bits & _POINTER:
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:
@@ -325,13 +325,13 @@ def _capabilities(core: WaylandFilter, seat: OwnSeat, bits: int) -> None:
         core.hands.make_keyboard(seat)
 
 
-def _tell_trouble(core: WaylandFilter, reason: str) -> None:
+def _tell_trouble(core: ClientState, reason: str) -> None:
     if core.sandbox.hand is not None:
         core.sandbox.hand.trouble(reason)
 
 
 def _keymap(
-    core: WaylandFilter, keyboard: Keyboard, form: int, fd: Fd, size: int
+    core: ClientState, keyboard: Keyboard, form: int, fd: Fd, size: int
 ) -> None:
     if keyboard.judge is None:
         core.discard(fd)
@@ -341,7 +341,7 @@ def _keymap(
 
 
 def _enter(
-    core: WaylandFilter,
+    core: ClientState,
     keyboard: Keyboard,
     _serial: int,
     surface: ProtocolObject | None,
@@ -354,7 +354,7 @@ def _enter(
 
 
 def _leave(
-    core: WaylandFilter,
+    core: ClientState,
     keyboard: Keyboard,
     _serial: int,
     _surface: ProtocolObject | None,
@@ -362,7 +362,7 @@ def _leave(
     blur(core, keyboard)
 
 
-def blur(core: WaylandFilter, keyboard: Keyboard) -> None:
+def blur(core: ClientState, keyboard: Keyboard) -> None:
     """The focus has left what one of our keyboards had it on."""
     before, keyboard.focus = keyboard.focus, None
     if before is not None:
@@ -374,7 +374,7 @@ def blur(core: WaylandFilter, keyboard: Keyboard) -> None:
 
 
 def _key(
-    core: WaylandFilter,
+    core: ClientState,
     keyboard: Keyboard,
     serial: int,
     time: int,
@@ -387,7 +387,7 @@ def _key(
 
 
 def _modifiers(
-    _core: WaylandFilter,
+    _core: ClientState,
     keyboard: Keyboard,
     _serial: int,
     depressed: int,
@@ -400,13 +400,13 @@ def _modifiers(
 
 
 def _selection(
-    core: WaylandFilter, _device: OwnDevice, offer: ProtocolObject | None
+    core: ClientState, _device: OwnDevice, offer: ProtocolObject | None
 ) -> None:
     core.hands.selected(offer)
 
 
 def _drag_enter(
-    core: WaylandFilter,
+    core: ClientState,
     device: OwnDevice,
     _serial: int,
     _surface: ProtocolObject | None,
@@ -418,18 +418,18 @@ def _drag_enter(
     device.dragged = offer if isinstance(offer, HostOffer) else None
 
 
-def _drag_leave(core: WaylandFilter, device: OwnDevice) -> None:
+def _drag_leave(core: ClientState, device: OwnDevice) -> None:
     dragged, device.dragged = device.dragged, None
     if dragged is not None:
         core.end_own(dragged)
 
 
-def _send(core: WaylandFilter, source: ExportSource, mime: bytes, fd: Fd) -> None:
+def _send(core: ClientState, source: ExportSource, mime: bytes, fd: Fd) -> None:
     if not source.content.send(mime, fd):
         core.machine.close(fd)
 
 
-def _cancelled(core: WaylandFilter, source: ExportSource) -> None:
+def _cancelled(core: ClientState, source: ExportSource) -> None:
     core.hands.cancelled(source)
 
 

@@ -16,7 +16,7 @@ from broker.wayland.protocol.dispatch import FORWARD, Classes, Handlers, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 _CURRENT_MODE = 1
 
@@ -54,12 +54,12 @@ class LogicalSize(ProtocolObject):
         self.screen: Screen | None = None
 
 
-def _geometry(_core: WaylandFilter, screen: Screen, *values: int | bytes) -> None:
+def _geometry(_core: ClientState, screen: Screen, *values: int | bytes) -> None:
     screen.turned = bool(int(values[-1]) & 1)
 
 
 def _mode(
-    _core: WaylandFilter,
+    _core: ClientState,
     screen: Screen,
     flags: int,
     width: int,
@@ -70,12 +70,12 @@ def _mode(
         screen.width, screen.height = max(1, width), max(1, height)
 
 
-def _scale(_core: WaylandFilter, screen: Screen, factor: int) -> None:
+def _scale(_core: ClientState, screen: Screen, factor: int) -> None:
     screen.scale = max(1, factor)
 
 
 def _logical_size(
-    _core: WaylandFilter, size: LogicalSize, width: int, height: int
+    _core: ClientState, size: LogicalSize, width: int, height: int
 ) -> None:
     if size.screen is not None and width > 0 and height > 0:
         size.screen.logical = (width, height)
@@ -97,7 +97,7 @@ def largest(screens: list[Screen]) -> tuple[int, int]:
 
 
 def geometry(
-    core: WaylandFilter,
+    core: ClientState,
     output: ProtocolObject,
     x: int,
     y: int,
@@ -120,17 +120,17 @@ _geometry_message = emit.event("wl_output", "geometry")
 def _hide(interface: str, name: str, text: bytes) -> Callable[..., None]:
     write = emit.event(interface, name)
 
-    def hidden(core: WaylandFilter, output: ProtocolObject, _told: bytes) -> None:
+    def hidden(core: ClientState, output: ProtocolObject, _told: bytes) -> None:
         core.down.data += write(output.cid, text)
 
     return hidden
 
 
-def output_name(core: WaylandFilter, output: ProtocolObject, told: bytes) -> None:
+def output_name(core: ClientState, output: ProtocolObject, told: bytes) -> None:
     core.down.data += _name_message(output.cid, core.screen_name(told))
 
 
-def xdg_output_name(core: WaylandFilter, output: ProtocolObject, told: bytes) -> None:
+def xdg_output_name(core: ClientState, output: ProtocolObject, told: bytes) -> None:
     core.down.data += _xdg_name_message(output.cid, core.screen_name(told))
 
 

@@ -28,7 +28,7 @@ from broker.wayland.scene.anchoring import around_content
 from broker.wayland.scene.geometry import Rect, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 
 BASE_INVALID_POSITIONER = 5
@@ -39,15 +39,15 @@ _FAR = limits.WAYLAND_COORDINATE
 # -- xdg_positioner -------------------------------------------------------------------
 
 
-def create_positioner(core: WaylandFilter, base: WmBase, new_id: int) -> None:
+def create_positioner(core: ClientState, base: WmBase, new_id: int) -> None:
     core.make(new_id, "xdg_positioner", base.version, server=False)
 
 
-def destroy_positioner(core: WaylandFilter, positioner: Positioner) -> None:
+def destroy_positioner(core: ClientState, positioner: Positioner) -> None:
     core.drop_local(positioner)
 
 
-def set_size(_core: WaylandFilter, positioner: Positioner, w: int, h: int) -> None:
+def set_size(_core: ClientState, positioner: Positioner, w: int, h: int) -> None:
     if w < 1 or h < 1:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"a popup of {w}x{h}"
@@ -56,7 +56,7 @@ def set_size(_core: WaylandFilter, positioner: Positioner, w: int, h: int) -> No
 
 
 def set_anchor_rect(
-    _core: WaylandFilter, positioner: Positioner, x: int, y: int, w: int, h: int
+    _core: ClientState, positioner: Positioner, x: int, y: int, w: int, h: int
 ) -> None:
     if w < 0 or h < 0:
         raise ProtocolFault(
@@ -67,7 +67,7 @@ def set_anchor_rect(
     )
 
 
-def set_anchor(_core: WaylandFilter, positioner: Positioner, anchor: int) -> None:
+def set_anchor(_core: ClientState, positioner: Positioner, anchor: int) -> None:
     if anchor > 8:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"no anchor {anchor}"
@@ -75,7 +75,7 @@ def set_anchor(_core: WaylandFilter, positioner: Positioner, anchor: int) -> Non
     positioner.anchor = anchor
 
 
-def set_gravity(_core: WaylandFilter, positioner: Positioner, gravity: int) -> None:
+def set_gravity(_core: ClientState, positioner: Positioner, gravity: int) -> None:
     if gravity > 8:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"no gravity {gravity}"
@@ -84,33 +84,31 @@ def set_gravity(_core: WaylandFilter, positioner: Positioner, gravity: int) -> N
 
 
 def set_constraint_adjustment(
-    _core: WaylandFilter, positioner: Positioner, adjustment: int
+    _core: ClientState, positioner: Positioner, adjustment: int
 ) -> None:
     positioner.adjustment = adjustment & placement.ANY_ADJUSTMENT
 
 
-def set_offset(_core: WaylandFilter, positioner: Positioner, x: int, y: int) -> None:
+def set_offset(_core: ClientState, positioner: Positioner, x: int, y: int) -> None:
     positioner.offset = (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR))
 
 
-def set_reactive(_core: WaylandFilter, positioner: Positioner) -> None:
+def set_reactive(_core: ClientState, positioner: Positioner) -> None:
     positioner.reactive = True
 
 
-def set_parent_size(
-    _core: WaylandFilter, positioner: Positioner, w: int, h: int
-) -> None:
+def set_parent_size(_core: ClientState, positioner: Positioner, w: int, h: int) -> None:
     positioner.parent_size = (clamp(w, 1, _FAR), clamp(h, 1, _FAR))
 
 
 def set_parent_configure(
-    _core: WaylandFilter, positioner: Positioner, serial: int
+    _core: ClientState, positioner: Positioner, serial: int
 ) -> None:
     positioner.parent_configure = serial
 
 
 def _materialise(
-    core: WaylandFilter, popup: Popup, parent: XdgSurface, positioner: Positioner
+    core: ClientState, popup: Popup, parent: XdgSurface, positioner: Positioner
 ) -> tuple[int, tuple[int, int]]:
     """Make a positioner of ours from the client's; return its id and content size."""
     xdg, base = popup.xdg, parent.base
@@ -159,7 +157,7 @@ def _materialise(
 
 
 def get_popup(
-    core: WaylandFilter,
+    core: ClientState,
     xdg: XdgSurface,
     new_id: int,
     parent: XdgSurface | None,
@@ -196,7 +194,7 @@ def _depth(parent: XdgSurface) -> int:
     return count
 
 
-def destroy_popup(core: WaylandFilter, popup: Popup) -> None:
+def destroy_popup(core: ClientState, popup: Popup) -> None:
     xdg = popup.xdg
     if popup.children:
         base = xdg.base.cid if xdg is not None and xdg.base is not None else 1
@@ -210,7 +208,7 @@ def destroy_popup(core: WaylandFilter, popup: Popup) -> None:
     end_role(core, xdg)
 
 
-def grab(core: WaylandFilter, popup: Popup, _seat: ProtocolObject, serial: int) -> None:
+def grab(core: ClientState, popup: Popup, _seat: ProtocolObject, serial: int) -> None:
     """Keep a menu's grab here; the compositor never hears of it.
 
     Compositors believe a grab's serial: KWin (5.27) gives the keyboard to a
@@ -234,7 +232,7 @@ def grab(core: WaylandFilter, popup: Popup, _seat: ProtocolObject, serial: int) 
         dismiss(core, popup)
 
 
-def dismiss(core: WaylandFilter, popup: Popup) -> None:
+def dismiss(core: ClientState, popup: Popup) -> None:
     """Send the client popup_done, once.
 
     One that it keeps all the same is no more than a popup without a grab.
@@ -244,7 +242,7 @@ def dismiss(core: WaylandFilter, popup: Popup) -> None:
         core.down.data += emit.popup_done(popup.cid)
 
 
-def _menus(core: WaylandFilter) -> list[Popup]:
+def _menus(core: ClientState) -> list[Popup]:
     """Popups with a grab, those that were opened last first."""
     found = [
         xdg.role
@@ -258,7 +256,7 @@ def _height(popup: Popup) -> int:
     return 0 if popup.parent is None else _depth(popup.parent)
 
 
-def dismiss_grabs(core: WaylandFilter) -> bool:
+def dismiss_grabs(core: ClientState) -> bool:
     """The person pressed outside of the client's windows; whether menus went."""
     menus = _menus(core)
     for popup in menus:
@@ -266,7 +264,7 @@ def dismiss_grabs(core: WaylandFilter) -> bool:
     return bool(menus)
 
 
-def follow_focus(core: WaylandFilter) -> None:
+def follow_focus(core: ClientState) -> None:
     """Dismiss menus whose window, or what stands on it, has no keyboard."""
     menus = _menus(core)
     if not menus:
@@ -285,7 +283,7 @@ def _window(xdg: XdgSurface | None) -> XdgSurface | None:
 
 
 def reposition(
-    core: WaylandFilter, popup: Popup, positioner: Positioner, token: int
+    core: ClientState, popup: Popup, positioner: Positioner, token: int
 ) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
@@ -298,9 +296,7 @@ def reposition(
 _reposition = emit.request("xdg_popup", "reposition")
 
 
-def configure(
-    core: WaylandFilter, popup: Popup, x: int, y: int, w: int, h: int
-) -> None:
+def configure(core: ClientState, popup: Popup, x: int, y: int, w: int, h: int) -> None:
     xdg, parent = popup.xdg, popup.parent
     mine = xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
     its = (
@@ -316,7 +312,7 @@ def configure(
     )
 
 
-def popup_done(core: WaylandFilter, popup: Popup) -> None:
+def popup_done(core: ClientState, popup: Popup) -> None:
     dismiss(core, popup)
 
 

@@ -19,7 +19,7 @@ from broker.wayland.protocol.wire import INVALID_OBJECT, ProtocolFault
 from broker.wayland.verdicts import GLOBALS, advertised_version
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 
 @dataclass(eq=False)
@@ -89,7 +89,7 @@ class Globals:
 # -- wl_display ----------------------------------------------------------------------
 
 
-def sync(core: WaylandFilter, _display: ProtocolObject, new_id: int) -> None:
+def sync(core: ClientState, _display: ProtocolObject, new_id: int) -> None:
     callback = core.make(new_id, "wl_callback", 1)
     core.up.data += emit.sync(1, callback.sid)
 
@@ -109,7 +109,7 @@ def told(registry: ProtocolObject, entry: Advertised) -> bytes:
     return _ID.pack(registry.cid) + body
 
 
-def get_registry(core: WaylandFilter, _display: ProtocolObject, new_id: int) -> None:
+def get_registry(core: ClientState, _display: ProtocolObject, new_id: int) -> None:
     registry = core.make(new_id, "wl_registry", 1, server=False)
     core.registries.append(registry)
     for entry in core.globals.by_name.values():
@@ -118,7 +118,7 @@ def get_registry(core: WaylandFilter, _display: ProtocolObject, new_id: int) -> 
 
 
 def host_error(
-    core: WaylandFilter,
+    core: ClientState,
     _display: ProtocolObject,
     obj: ProtocolObject | None,
     code: int,
@@ -128,7 +128,7 @@ def host_error(
     core.upstream_error(obj, code, untrusted_text)
 
 
-def host_delete_id(core: WaylandFilter, _display: ProtocolObject, sid: int) -> None:
+def host_delete_id(core: ClientState, _display: ProtocolObject, sid: int) -> None:
     core.deleted(sid)
 
 
@@ -136,7 +136,7 @@ def host_delete_id(core: WaylandFilter, _display: ProtocolObject, sid: int) -> N
 
 
 def bind(
-    core: WaylandFilter,
+    core: ClientState,
     registry: ProtocolObject,
     name: int,
     untrusted_interface: bytes,
@@ -170,12 +170,12 @@ def bind(
         )
 
 
-def fixes_destroy(core: WaylandFilter, fixes: ProtocolObject) -> None:
+def fixes_destroy(core: ClientState, fixes: ProtocolObject) -> None:
     core.drop_local(fixes)
 
 
 def destroy_registry(
-    core: WaylandFilter, _fixes: ProtocolObject, registry: ProtocolObject
+    core: ClientState, _fixes: ProtocolObject, registry: ProtocolObject
 ) -> None:
     if registry in core.registries:
         core.registries.remove(registry)

@@ -27,8 +27,8 @@ from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.protocol.wire import Fd
+    from broker.wayland.state import ClientState
 
 
 _ID = struct.Struct("=I")
@@ -47,14 +47,14 @@ def told(surface: ProtocolObject | None) -> Surface | None:
     return None
 
 
-def _happened(core: WaylandFilter, event_ms: int) -> float:
+def _happened(core: ClientState, event_ms: int) -> float:
     """When an input event happened, on our clock."""
     # guard: input is as old as it says
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
 def _pass(
-    core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+    core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     out = core.down.data
     out += _ID.pack(obj.cid)
@@ -64,7 +64,7 @@ def _pass(
 # -- wl_seat ------------------------------------------------------------------------------
 
 
-def get_pointer(core: WaylandFilter, seat: ProtocolObject, new_id: int) -> None:
+def get_pointer(core: ClientState, seat: ProtocolObject, new_id: int) -> None:
     pointer = core.make(new_id, "wl_pointer", seat.version)
     assert isinstance(pointer, Pointer)
     pointer.seat = seat
@@ -75,7 +75,7 @@ def get_pointer(core: WaylandFilter, seat: ProtocolObject, new_id: int) -> None:
 _get_pointer = emit.request("wl_seat", "get_pointer")
 
 
-def get_keyboard(core: WaylandFilter, seat: Seat, new_id: int) -> None:
+def get_keyboard(core: ClientState, seat: Seat, new_id: int) -> None:
     keyboard = core.make(new_id, "wl_keyboard", seat.version)
     assert isinstance(keyboard, Keyboard)
     keyboard.seat = core.hands.of(seat)
@@ -87,7 +87,7 @@ def get_keyboard(core: WaylandFilter, seat: Seat, new_id: int) -> None:
 _get_keyboard = emit.request("wl_seat", "get_keyboard")
 
 
-def seat_name(core: WaylandFilter, seat: ProtocolObject, _name: bytes) -> None:
+def seat_name(core: ClientState, seat: ProtocolObject, _name: bytes) -> None:
     """A seat's name may reveal hardware; every sandbox sees the same one."""
     core.down.data += _seat_name(seat.cid, b"seat0")
 
@@ -98,14 +98,14 @@ _seat_name = emit.event("wl_seat", "name")
 # -- wl_pointer ----------------------------------------------------------------------------
 
 
-def release_pointer(core: WaylandFilter, pointer: Pointer) -> None:
+def release_pointer(core: ClientState, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
     core.serials.lift(pointer.cid)
     core.destroy(pointer)
 
 
 def enter(
-    core: WaylandFilter,
+    core: ClientState,
     pointer: Pointer,
     serial: int,
     surface: ProtocolObject | None,
@@ -127,7 +127,7 @@ _enter = emit.event("wl_pointer", "enter")
 
 
 def leave(
-    core: WaylandFilter, pointer: Pointer, serial: int, surface: ProtocolObject | None
+    core: ClientState, pointer: Pointer, serial: int, surface: ProtocolObject | None
 ) -> None:
     drag_start.heard(core)
     if pointer.focus is not None and surface is pointer.focus:
@@ -143,7 +143,7 @@ _leave = emit.event("wl_pointer", "leave")
 
 
 def motion(
-    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
     surface = pointer.focus
     if surface is None:
@@ -160,7 +160,7 @@ def motion(
 
 
 def button(
-    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
     if pointer.focus is not None:
         pointer.news = True
@@ -174,7 +174,7 @@ def button(
 
 
 def _if_told(
-    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
     if pointer.focus is not None:
         pointer.news = True
@@ -182,7 +182,7 @@ def _if_told(
 
 
 def relative_motion(
-    core: WaylandFilter, relative: ProtocolObject, data: bytes, pos: int, size: int
+    core: ClientState, relative: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     """Over the client's content only: motion on a frame is not passed on."""
     # guard: relative motion on the content only
@@ -191,7 +191,7 @@ def relative_motion(
 
 
 def pointer_frame(
-    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
     if pointer.news:
         pointer.news = False
@@ -201,15 +201,13 @@ def pointer_frame(
 # -- wl_keyboard -----------------------------------------------------------------------------
 
 
-def release_keyboard(core: WaylandFilter, keyboard: Keyboard) -> None:
+def release_keyboard(core: ClientState, keyboard: Keyboard) -> None:
     # guard: no focus of a keyboard that is gone
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
 
 
-def keymap(
-    core: WaylandFilter, keyboard: Keyboard, form: int, fd: Fd, size: int
-) -> None:
+def keymap(core: ClientState, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
     """A copy of ours: the compositor's file is every other program's, too."""
     copy, length = core.machine.copy_keymap(fd, size)
     form = form if length else _NO_KEYMAP
@@ -223,7 +221,7 @@ _NO_KEYMAP = 0
 
 
 def keyboard_enter(
-    core: WaylandFilter,
+    core: ClientState,
     keyboard: Keyboard,
     serial: int,
     surface: ProtocolObject | None,
@@ -252,7 +250,7 @@ def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
 
 
 def keyboard_leave(
-    core: WaylandFilter, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
+    core: ClientState, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
 ) -> None:
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
@@ -269,7 +267,7 @@ _keyboard_leave = emit.event("wl_keyboard", "leave")
 
 
 def key(
-    core: WaylandFilter, keyboard: Keyboard, data: bytes, pos: int, size: int
+    core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
     if keyboard.focus is None:
         return
@@ -281,7 +279,7 @@ def key(
 
 
 def modifiers(
-    core: WaylandFilter, keyboard: Keyboard, data: bytes, pos: int, size: int
+    core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
     # Passed without a focus too: some compositors send it just before enter.
     if keyboard.judge is not None:
@@ -293,14 +291,14 @@ def modifiers(
 # -- wl_touch ------------------------------------------------------------------------------------
 
 
-def release_touch(core: WaylandFilter, touch: Touch) -> None:
+def release_touch(core: ClientState, touch: Touch) -> None:
     # guard: a press ends with its finger's object
     core.serials.lift(touch.cid)
     core.destroy(touch)
 
 
 def touch_down(
-    core: WaylandFilter,
+    core: ClientState,
     touch: Touch,
     serial: int,
     time: int,
@@ -330,7 +328,7 @@ _touch_down = emit.event("wl_touch", "down")
 
 
 def touch_up(
-    core: WaylandFilter, touch: Touch, serial: int, time: int, finger: int
+    core: ClientState, touch: Touch, serial: int, time: int, finger: int
 ) -> None:
     core.serials.lift(touch.cid, finger)
     if touch.fingers.pop(finger, None) is not None:
@@ -342,7 +340,7 @@ _touch_up = emit.event("wl_touch", "up")
 
 
 def touch_motion(
-    core: WaylandFilter, touch: Touch, time: int, finger: int, x: int, y: int
+    core: ClientState, touch: Touch, time: int, finger: int, x: int, y: int
 ) -> None:
     surface = touch.fingers.get(finger)
     if surface is not None:
@@ -354,7 +352,7 @@ def touch_motion(
 _touch_motion = emit.event("wl_touch", "motion")
 
 
-def touch_cancel(core: WaylandFilter, touch: Touch) -> None:
+def touch_cancel(core: ClientState, touch: Touch) -> None:
     touch.fingers.clear()
     core.serials.lift(touch.cid)
     core.down.data += _touch_cancel(touch.cid)
@@ -364,7 +362,7 @@ _touch_cancel = emit.event("wl_touch", "cancel")
 
 
 def touch_shape(
-    core: WaylandFilter, touch: Touch, finger: int, major: int, minor: int
+    core: ClientState, touch: Touch, finger: int, major: int, minor: int
 ) -> None:
     if finger in touch.fingers:
         core.down.data += _touch_shape(touch.cid, finger, major, minor)
@@ -373,9 +371,7 @@ def touch_shape(
 _touch_shape = emit.event("wl_touch", "shape")
 
 
-def touch_orientation(
-    core: WaylandFilter, touch: Touch, finger: int, angle: int
-) -> None:
+def touch_orientation(core: ClientState, touch: Touch, finger: int, angle: int) -> None:
     if finger in touch.fingers:
         core.down.data += _touch_orientation(touch.cid, finger, angle)
 
@@ -390,7 +386,7 @@ def _gesture_begin(interface: str) -> Callable[..., None]:
     begin_message = emit.event(interface, "begin")
 
     def begin(
-        core: WaylandFilter,
+        core: ClientState,
         gesture: Gesture,
         serial: int,
         time: int,
@@ -408,7 +404,7 @@ def _gesture_begin(interface: str) -> Callable[..., None]:
 
 
 def _gesture_if_told(
-    core: WaylandFilter, gesture: Gesture, data: bytes, pos: int, size: int
+    core: ClientState, gesture: Gesture, data: bytes, pos: int, size: int
 ) -> None:
     if gesture.told:
         _pass(core, gesture, data, pos, size)

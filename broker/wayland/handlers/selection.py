@@ -20,10 +20,10 @@ from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import Fd, ProtocolFault
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.foreign_drags import Over
     from broker.wayland.ports import Selection
     from broker.wayland.scene.frame import Frame
+    from broker.wayland.state import ClientState
 
 DEVICE_ROLE = 0
 DEVICE_USED_SOURCE = 1
@@ -45,7 +45,7 @@ class DataSource(ProtocolObject):
         super().__init__(interface, version)
         self.mimes: list[bytes] = []
         self.actions: int | None = None
-        self.core: WaylandFilter | None = None
+        self.core: ClientState | None = None
         self.used = False
         self.drag: bytes | None = None
         self.told_action = 0
@@ -160,27 +160,25 @@ _primary_send = emit.event("zwp_primary_selection_source_v1", "send")
 
 
 def _new_source(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int, interface: str
+    core: ClientState, manager: ProtocolObject, new_id: int, interface: str
 ) -> None:
     source = core.make(new_id, interface, manager.version, server=False)
     assert isinstance(source, DataSource)
     source.core = core
 
 
-def create_data_source(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int
-) -> None:
+def create_data_source(core: ClientState, manager: ProtocolObject, new_id: int) -> None:
     _new_source(core, manager, new_id, "wl_data_source")
 
 
 def create_primary_source(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int
+    core: ClientState, manager: ProtocolObject, new_id: int
 ) -> None:
     _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
 
 
 def get_data_device(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int, seat: ProtocolObject
+    core: ClientState, manager: ProtocolObject, new_id: int, seat: ProtocolObject
 ) -> None:
     host = core.data_manager
     device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
@@ -198,7 +196,7 @@ _get_data_device = emit.request(MANAGER, "get_data_device")
 
 
 def get_primary_device(
-    core: WaylandFilter, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
+    core: ClientState, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
 ) -> None:
     device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
     assert isinstance(device, Device)
@@ -208,19 +206,19 @@ def get_primary_device(
         tell(core, device)
 
 
-def destroy_primary_manager(core: WaylandFilter, manager: ProtocolObject) -> None:
+def destroy_primary_manager(core: ClientState, manager: ProtocolObject) -> None:
     core.drop_local(manager)
 
 
-def source_offer(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
+def source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
     _add_mime(core, source, mime)
 
 
-def primary_source_offer(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
+def primary_source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
     _add_mime(core, source, mime)
 
 
-def _add_mime(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
+def _add_mime(core: ClientState, source: DataSource, mime: bytes) -> None:
     # guard: types bounded
     # guard: number of a client's types
     if (
@@ -232,7 +230,7 @@ def _add_mime(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
     source.mimes.append(mime)
 
 
-def source_set_actions(_core: WaylandFilter, source: DataSource, actions: int) -> None:
+def source_set_actions(_core: ClientState, source: DataSource, actions: int) -> None:
     if actions & ~7 or source.used:
         raise ProtocolFault(
             source.cid, 0 if actions & ~7 else 1, "drag actions not possible here"
@@ -240,15 +238,15 @@ def source_set_actions(_core: WaylandFilter, source: DataSource, actions: int) -
     source.actions = actions
 
 
-def destroy_source(core: WaylandFilter, source: DataSource) -> None:
+def destroy_source(core: ClientState, source: DataSource) -> None:
     end_source(core, source)
 
 
-def destroy_primary_source(core: WaylandFilter, source: DataSource) -> None:
+def destroy_primary_source(core: ClientState, source: DataSource) -> None:
     end_source(core, source)
 
 
-def end_source(core: WaylandFilter, source: DataSource) -> None:
+def end_source(core: ClientState, source: DataSource) -> None:
     """Destroy it here and, while it is dragged, at the compositor."""
     kept = sum(len(mime) + _MIME_BYTES for mime in source.mimes)
     core.usage.give("kept_bytes", kept)
@@ -264,19 +262,19 @@ def end_source(core: WaylandFilter, source: DataSource) -> None:
 
 
 def set_selection(
-    core: WaylandFilter, device: Device, source: DataSource | None, serial: int
+    core: ClientState, device: Device, source: DataSource | None, serial: int
 ) -> None:
     _select(core, device, source, serial)
 
 
 def set_primary_selection(
-    core: WaylandFilter, device: Device, source: DataSource | None, serial: int
+    core: ClientState, device: Device, source: DataSource | None, serial: int
 ) -> None:
     _select(core, device, source, serial)
 
 
 def _select(
-    core: WaylandFilter, device: Device, source: DataSource | None, serial: int
+    core: ClientState, device: Device, source: DataSource | None, serial: int
 ) -> None:
     if source is not None:
         if source.used and core.sandbox.selections[device.kind] is not source:
@@ -295,7 +293,7 @@ def _select(
     core.sandbox.select(device.kind, source)
 
 
-def _may_select(core: WaylandFilter) -> bool:
+def _may_select(core: ClientState) -> bool:
     """Whether its client has the keyboard, where a keyboard reports that.
 
     Else a window in the background could replace the person's copy.
@@ -303,7 +301,7 @@ def _may_select(core: WaylandFilter) -> bool:
     return bool(core.focused) or not core.hands.watching
 
 
-def tell(core: WaylandFilter, device: Device) -> None:
+def tell(core: ClientState, device: Device) -> None:
     """Offer the sandbox's present selection on one device."""
     source = core.sandbox.selections[device.kind]
     primary = device.kind == "primary"
@@ -329,28 +327,28 @@ _primary_offer = emit.event("zwp_primary_selection_offer_v1", "offer")
 _primary_selection = emit.event("zwp_primary_selection_device_v1", "selection")
 
 
-def receive(core: WaylandFilter, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
+def receive(core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
     _receive(core, offer, mime, fd)
 
 
 def primary_receive(
-    core: WaylandFilter, offer: SelectionOffer, mime: bytes, fd: Fd
+    core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd
 ) -> None:
     _receive(core, offer, mime, fd)
 
 
-def _receive(core: WaylandFilter, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
+def _receive(core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
     source = offer.source
     # guard: only pipes are written into
     if source is None or not core.machine.admit_pipe(fd) or not source.send(mime, fd):
         core.machine.close(fd)
 
 
-def destroy_primary_offer(core: WaylandFilter, offer: SelectionOffer) -> None:
+def destroy_primary_offer(core: ClientState, offer: SelectionOffer) -> None:
     core.drop_local(offer)
 
 
-def _release_device(core: WaylandFilter, device: Device) -> None:
+def _release_device(core: ClientState, device: Device) -> None:
     core.devices.remove(device)
     if device.sid:
         core.destroy(device)
@@ -359,34 +357,34 @@ def _release_device(core: WaylandFilter, device: Device) -> None:
     core.hands.balance()
 
 
-def release_device(core: WaylandFilter, device: Device) -> None:
+def release_device(core: ClientState, device: Device) -> None:
     _release_device(core, device)
 
 
-def destroy_primary_device(core: WaylandFilter, device: Device) -> None:
+def destroy_primary_device(core: ClientState, device: Device) -> None:
     _release_device(core, device)
 
 
 # -- the compositor's side of a data device: host offers, swallowed -------------------------------
 
 
-def host_offer(core: WaylandFilter, _device: Device, new_id: int) -> None:
+def host_offer(core: ClientState, _device: Device, new_id: int) -> None:
     core.adopt(new_id, HostOffer("wl_data_offer", 3), HOST_OFFER_EVENTS)
 
 
-def _host_mime(_core: WaylandFilter, offer: HostOffer, mime: bytes) -> None:
+def _host_mime(_core: ClientState, offer: HostOffer, mime: bytes) -> None:
     # A longer one is not a type for us either (``clipboard.types``).
     short = len(mime) <= limits.WAYLAND_MIME_BYTES
     if short and len(offer.mimes) < limits.WAYLAND_MIMES:
         offer.mimes.append(mime)
 
 
-def _host_source_actions(core: WaylandFilter, offer: HostOffer, actions: int) -> None:
+def _host_source_actions(core: ClientState, offer: HostOffer, actions: int) -> None:
     if offer.offer is not None and not offer.offer.dead:
         core.down.data += source_actions(offer.offer.cid, actions)
 
 
-def _host_action(core: WaylandFilter, offer: HostOffer, action: int) -> None:
+def _host_action(core: ClientState, offer: HostOffer, action: int) -> None:
     if offer.offer is not None and not offer.offer.dead:
         core.down.data += _offer_action(offer.offer.cid, action)
 
@@ -401,7 +399,7 @@ HOST_OFFER_EVENTS: Handlers = {
 
 
 def host_selection(
-    core: WaylandFilter, _device: Device, offer: ProtocolObject | None
+    core: ClientState, _device: Device, offer: ProtocolObject | None
 ) -> None:
     """The host's clipboard: not for the sandbox."""
     # guard: the person's selection is not told

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland.handlers import buffers, windows
+from broker.wayland.handlers import windows
 from broker.wayland.model import (
     EVERYWHERE,
     UNSET,
@@ -26,11 +26,11 @@ from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import ProtocolFault, bad_message
-from broker.wayland.scene import commit, layout, promote
+from broker.wayland.scene import commit, cropping, held_buffers, promote
 from broker.wayland.scene.geometry import SourceRect, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 
 # Error codes, as the protocols number them.
@@ -53,20 +53,18 @@ _OP_BYTES = 100
 # -- surfaces --------------------------------------------------------------------------
 
 
-def create_surface(
-    core: WaylandFilter, compositor: ProtocolObject, new_id: int
-) -> None:
+def create_surface(core: ClientState, compositor: ProtocolObject, new_id: int) -> None:
     core.usage.take("surfaces", 1)
     surface = core.make(new_id, "wl_surface", compositor.version)
     core.up.data += emit.create_surface(compositor.sid, surface.sid)
 
 
-def create_region(core: WaylandFilter, compositor: ProtocolObject, new_id: int) -> None:
+def create_region(core: ClientState, compositor: ProtocolObject, new_id: int) -> None:
     core.make(new_id, "wl_region", compositor.version, server=False)
 
 
 def attach(
-    core: WaylandFilter, surface: Surface, buffer: Buffer | None, dx: int, dy: int
+    core: ClientState, surface: Surface, buffer: Buffer | None, dx: int, dy: int
 ) -> None:
     pending = surface.pending
     if dx or dy:
@@ -80,15 +78,15 @@ def attach(
         buffer.holds += 1
     pending.buffer = buffer
     if replaced is not UNSET:
-        buffers.unhold(core, replaced)
+        held_buffers.unhold(core, replaced)
 
 
-def offset(_core: WaylandFilter, surface: Surface, dx: int, dy: int) -> None:
+def offset(_core: ClientState, surface: Surface, dx: int, dy: int) -> None:
     surface.pending.dx, surface.pending.dy = dx, dy
 
 
 def damage(
-    _core: WaylandFilter, surface: Surface, x: int, y: int, w: int, h: int
+    _core: ClientState, surface: Surface, x: int, y: int, w: int, h: int
 ) -> None:
     held = surface.pending.damage
     if held is None:
@@ -98,7 +96,7 @@ def damage(
 
 
 def damage_buffer(
-    _core: WaylandFilter, surface: Surface, x: int, y: int, w: int, h: int
+    _core: ClientState, surface: Surface, x: int, y: int, w: int, h: int
 ) -> None:
     held = surface.pending.buffer_damage
     if held is None:
@@ -123,7 +121,7 @@ def _add_damage(
         )
 
 
-def frame(core: WaylandFilter, surface: Surface, new_id: int) -> None:
+def frame(core: ClientState, surface: Surface, new_id: int) -> None:
     frames = surface.pending.frames
     if frames is None:
         frames = surface.pending.frames = []
@@ -134,7 +132,7 @@ def frame(core: WaylandFilter, surface: Surface, new_id: int) -> None:
 
 
 def set_opaque_region(
-    core: WaylandFilter, surface: Surface, region: Region | None
+    core: ClientState, surface: Surface, region: Region | None
 ) -> None:
     """A claim that nothing behind need be drawn, which a filter cannot check.
 
@@ -151,7 +149,7 @@ def set_opaque_region(
 
 
 def set_input_region(
-    _core: WaylandFilter, surface: Surface, region: Region | None
+    _core: ClientState, surface: Surface, region: Region | None
 ) -> None:
     """Kept with the surface; too many rectangles become the one around them.
 
@@ -176,7 +174,7 @@ def _around(ops: list[tuple[bool, int, int, int, int]]) -> RegionOps:
     return ((True, x, y, max(rights) - x, max(bottoms) - y),)
 
 
-def set_buffer_scale(_core: WaylandFilter, surface: Surface, scale: int) -> None:
+def set_buffer_scale(_core: ClientState, surface: Surface, scale: int) -> None:
     # guard: buffer scale
     if not 1 <= scale <= limits.WAYLAND_SCALE:
         raise ProtocolFault(
@@ -185,9 +183,7 @@ def set_buffer_scale(_core: WaylandFilter, surface: Surface, scale: int) -> None
     surface.pending.scale = scale
 
 
-def set_buffer_transform(
-    _core: WaylandFilter, surface: Surface, transform: int
-) -> None:
+def set_buffer_transform(_core: ClientState, surface: Surface, transform: int) -> None:
     # guard: buffer transform
     if not 0 <= transform <= 7:
         raise ProtocolFault(
@@ -197,14 +193,14 @@ def set_buffer_transform(
 
 
 def commit_surface(
-    core: WaylandFilter, surface: Surface, _data: bytes, _pos: int, size: int
+    core: ClientState, surface: Surface, _data: bytes, _pos: int, size: int
 ) -> None:
     if size != 8:
         raise bad_message(surface.cid, "wl_surface.commit with arguments")
     commit.commit(core, surface)
 
 
-def destroy_surface(core: WaylandFilter, surface: Surface) -> None:
+def destroy_surface(core: ClientState, surface: Surface) -> None:
     promote.end_tree(core, surface)
     xdg = surface.xdg
     if xdg is not None and surface.version >= 6:
@@ -238,11 +234,11 @@ def destroy_surface(core: WaylandFilter, surface: Surface) -> None:
     core.destroy(surface)
 
 
-def _forget(core: WaylandFilter, state: State | None) -> None:
+def _forget(core: ClientState, state: State | None) -> None:
     """Let go of a state that will never be applied."""
     if state is None:
         return
-    buffers.unhold(core, state.buffer)
+    held_buffers.unhold(core, state.buffer)
     for callback in state.frames or ():
         core.drop_local(callback)
     for _, callback in state.feedbacks or ():
@@ -252,16 +248,16 @@ def _forget(core: WaylandFilter, state: State | None) -> None:
 # -- which outputs show a surface ---------------------------------------------------
 
 
-def enter(core: WaylandFilter, surface: Surface, output: ProtocolObject | None) -> None:
+def enter(core: ClientState, surface: Surface, output: ProtocolObject | None) -> None:
     note_output(core, surface, output, bit=1, inside=True)
 
 
-def leave(core: WaylandFilter, surface: Surface, output: ProtocolObject | None) -> None:
+def leave(core: ClientState, surface: Surface, output: ProtocolObject | None) -> None:
     note_output(core, surface, output, bit=1, inside=False)
 
 
 def note_output(
-    core: WaylandFilter,
+    core: ClientState,
     surface: Surface,
     output: ProtocolObject | None,
     *,
@@ -285,7 +281,7 @@ def note_output(
 
 
 def own_enter(
-    core: WaylandFilter, own: OwnSurface, output: ProtocolObject | None
+    core: ClientState, own: OwnSurface, output: ProtocolObject | None
 ) -> None:
     """An event of a frame's root."""
     if own.alias is not None:
@@ -293,7 +289,7 @@ def own_enter(
 
 
 def own_leave(
-    core: WaylandFilter, own: OwnSurface, output: ProtocolObject | None
+    core: ClientState, own: OwnSurface, output: ProtocolObject | None
 ) -> None:
     """An event of a frame's root."""
     if own.alias is not None:
@@ -304,19 +300,19 @@ def own_leave(
 
 
 def region_add(
-    core: WaylandFilter, region: Region, x: int, y: int, w: int, h: int
+    core: ClientState, region: Region, x: int, y: int, w: int, h: int
 ) -> None:
     _region_op(core, region, x, y, w, h, add=True)
 
 
 def region_subtract(
-    core: WaylandFilter, region: Region, x: int, y: int, w: int, h: int
+    core: ClientState, region: Region, x: int, y: int, w: int, h: int
 ) -> None:
     _region_op(core, region, x, y, w, h, add=False)
 
 
 def _region_op(
-    core: WaylandFilter, region: Region, x: int, y: int, w: int, h: int, *, add: bool
+    core: ClientState, region: Region, x: int, y: int, w: int, h: int, *, add: bool
 ) -> None:
     # guard: region operations bounded
     if len(region.ops) >= limits.WAYLAND_REGION_OPS:
@@ -329,7 +325,7 @@ def _region_op(
         region.ops.append((add, left, top, right - left, bottom - top))
 
 
-def region_destroy(core: WaylandFilter, region: Region) -> None:
+def region_destroy(core: ClientState, region: Region) -> None:
     core.usage.give("kept_bytes", _OP_BYTES * len(region.ops))
     core.drop_local(region)
 
@@ -337,12 +333,12 @@ def region_destroy(core: WaylandFilter, region: Region) -> None:
 # -- subsurfaces -------------------------------------------------------------------------
 
 
-def subcompositor_destroy(core: WaylandFilter, subcompositor: ProtocolObject) -> None:
+def subcompositor_destroy(core: ClientState, subcompositor: ProtocolObject) -> None:
     core.destroy(subcompositor)
 
 
 def get_subsurface(
-    core: WaylandFilter,
+    core: ClientState,
     subcompositor: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -366,7 +362,7 @@ def get_subsurface(
     if _count(parent.root()) + _count(surface) > limits.WAYLAND_SUBSURFACES:
         raise core.too_much("too many subsurfaces in one window")
     # guard: a pixel in a new parent
-    layout.withdraw(core, surface)  # before the id that is sent after it
+    cropping.withdraw(core, surface)  # before the id that is sent after it
     sub = core.make(new_id, "wl_subsurface", subcompositor.version)
     assert isinstance(sub, Subsurface)
     surface.role = Role.SUBSURFACE
@@ -388,7 +384,7 @@ def _count(surface: Surface) -> int:
     return 1 + sum(_count(s.surface) for s in surface.children if s.surface)
 
 
-def subsurface_destroy(core: WaylandFilter, sub: Subsurface) -> None:
+def subsurface_destroy(core: ClientState, sub: Subsurface) -> None:
     surface, parent = sub.surface, sub.parent
     if surface is not None:
         promote.end_tree(core, surface)
@@ -402,19 +398,19 @@ def subsurface_destroy(core: WaylandFilter, sub: Subsurface) -> None:
     core.destroy(sub)
 
 
-def set_position(core: WaylandFilter, sub: Subsurface, x: int, y: int) -> None:
+def set_position(core: ClientState, sub: Subsurface, x: int, y: int) -> None:
     _hold_child(core, sub, "at", (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)))
 
 
-def place_above(core: WaylandFilter, sub: Subsurface, sibling: Surface) -> None:
+def place_above(core: ClientState, sub: Subsurface, sibling: Surface) -> None:
     _place(core, sub, "above", sibling)
 
 
-def place_below(core: WaylandFilter, sub: Subsurface, sibling: Surface) -> None:
+def place_below(core: ClientState, sub: Subsurface, sibling: Surface) -> None:
     _place(core, sub, "below", sibling)
 
 
-def _place(core: WaylandFilter, sub: Subsurface, kind: str, sibling: Surface) -> None:
+def _place(core: ClientState, sub: Subsurface, kind: str, sibling: Surface) -> None:
     parent = sub.parent
     if parent is None:
         return
@@ -428,7 +424,7 @@ def _place(core: WaylandFilter, sub: Subsurface, kind: str, sibling: Surface) ->
 
 
 def _hold_child(
-    core: WaylandFilter, sub: Subsurface, kind: str, argument: object
+    core: ClientState, sub: Subsurface, kind: str, argument: object
 ) -> None:
     if sub.parent is None:
         return
@@ -441,23 +437,23 @@ def _hold_child(
     pending.children.append((kind, sub, argument))
 
 
-def set_sync(_core: WaylandFilter, sub: Subsurface) -> None:
+def set_sync(_core: ClientState, sub: Subsurface) -> None:
     sub.sync = True
 
 
-def set_desync(_core: WaylandFilter, sub: Subsurface) -> None:
+def set_desync(_core: ClientState, sub: Subsurface) -> None:
     sub.sync = False
 
 
 # -- viewports -----------------------------------------------------------------------------
 
 
-def viewporter_destroy(core: WaylandFilter, viewporter: ProtocolObject) -> None:
+def viewporter_destroy(core: ClientState, viewporter: ProtocolObject) -> None:
     core.destroy(viewporter)
 
 
 def get_viewport(
-    core: WaylandFilter, viewporter: ProtocolObject, new_id: int, surface: Surface
+    core: ClientState, viewporter: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
     if surface.viewport is not None:
         raise ProtocolFault(
@@ -478,7 +474,7 @@ def _viewed(viewport: Viewport) -> Surface:
 
 
 def set_source(
-    _core: WaylandFilter, viewport: Viewport, x: int, y: int, w: int, h: int
+    _core: ClientState, viewport: Viewport, x: int, y: int, w: int, h: int
 ) -> None:
     surface = _viewed(viewport)
     if (x, y, w, h) == (-256, -256, -256, -256):
@@ -489,7 +485,7 @@ def set_source(
         surface.pending.source = SourceRect(x, y, w, h)
 
 
-def set_destination(_core: WaylandFilter, viewport: Viewport, w: int, h: int) -> None:
+def set_destination(_core: ClientState, viewport: Viewport, w: int, h: int) -> None:
     surface = _viewed(viewport)
     if (w, h) == (-1, -1):
         surface.pending.size = None
@@ -499,7 +495,7 @@ def set_destination(_core: WaylandFilter, viewport: Viewport, w: int, h: int) ->
         raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, f"a viewport of {w}x{h}")
 
 
-def viewport_destroy(core: WaylandFilter, viewport: Viewport) -> None:
+def viewport_destroy(core: ClientState, viewport: Viewport) -> None:
     surface = viewport.surface
     if surface is not None:
         surface.viewport = None
@@ -511,7 +507,7 @@ def viewport_destroy(core: WaylandFilter, viewport: Viewport) -> None:
 
 
 def feedback(
-    core: WaylandFilter, presentation: ProtocolObject, surface: Surface, new_id: int
+    core: ClientState, presentation: ProtocolObject, surface: Surface, new_id: int
 ) -> None:
     held = surface.pending.feedbacks
     if held is None:
@@ -526,7 +522,7 @@ def feedback(
 
 
 def sync_output(
-    core: WaylandFilter, callback: ProtocolObject, output: ProtocolObject | None
+    core: ClientState, callback: ProtocolObject, output: ProtocolObject | None
 ) -> None:
     """Names an output; ours are not the client's."""
     if output is not None and output.cid:
@@ -536,14 +532,14 @@ def sync_output(
 _sync_output = emit.event("wp_presentation_feedback", "sync_output")
 
 
-def clock_id(core: WaylandFilter, presentation: ProtocolObject, clock: int) -> None:
+def clock_id(core: ClientState, presentation: ProtocolObject, clock: int) -> None:
     """The clock of all times; kept for a client on another machine."""
     core.clock = clock
     core.down.data += _clock_id(presentation.cid, clock)
 
 
 def presented(
-    core: WaylandFilter,
+    core: ClientState,
     callback: ProtocolObject,
     high: int,
     low: int,

@@ -20,7 +20,7 @@ from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.scene.geometry import clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 _KIND = "zwp_text_input_v3"
 _enter = emit.event(_KIND, "enter")
@@ -39,7 +39,7 @@ _COUNT = 0xFFFFFFFF
 # -- what the client asks ------------------------------------------------------------
 
 
-def enable(core: WaylandFilter, text: TextInput) -> None:
+def enable(core: ClientState, text: TextInput) -> None:
     # guard: text input enabled only with the focus
     if text.focus is None:
         return
@@ -52,33 +52,33 @@ def enable(core: WaylandFilter, text: TextInput) -> None:
     core.up.data += _enable(text.sid)
 
 
-def disable(core: WaylandFilter, text: TextInput) -> None:
+def disable(core: ClientState, text: TextInput) -> None:
     if text.focus is not None:
         text.enabled = False
         core.up.data += _disable(text.sid)
 
 
 def set_surrounding_text(
-    core: WaylandFilter, text: TextInput, around: bytes, cursor: int, anchor: int
+    core: ClientState, text: TextInput, around: bytes, cursor: int, anchor: int
 ) -> None:
     if text.focus is not None:
         core.up.data += _set_surrounding_text(text.sid, around, cursor, anchor)
 
 
-def set_text_change_cause(core: WaylandFilter, text: TextInput, cause: int) -> None:
+def set_text_change_cause(core: ClientState, text: TextInput, cause: int) -> None:
     if text.focus is not None:
         core.up.data += _set_text_change_cause(text.sid, cause)
 
 
 def set_content_type(
-    core: WaylandFilter, text: TextInput, hint: int, purpose: int
+    core: ClientState, text: TextInput, hint: int, purpose: int
 ) -> None:
     if text.focus is not None:
         core.up.data += _set_content_type(text.sid, hint, purpose)
 
 
 def set_cursor_rectangle(
-    core: WaylandFilter, text: TextInput, x: int, y: int, w: int, h: int
+    core: ClientState, text: TextInput, x: int, y: int, w: int, h: int
 ) -> None:
     """In coordinates of the focused surface, which for the compositor is the frame's."""
     if text.focus is None:
@@ -95,7 +95,7 @@ def set_cursor_rectangle(
     )
 
 
-def commit(core: WaylandFilter, text: TextInput) -> None:
+def commit(core: ClientState, text: TextInput) -> None:
     # guard: text input with the focus only
     if text.focus is None:
         text.uncounted += 1
@@ -106,21 +106,19 @@ def commit(core: WaylandFilter, text: TextInput) -> None:
 # -- what the compositor says --------------------------------------------------------
 
 
-def enter(core: WaylandFilter, text: TextInput, surface: ProtocolObject | None) -> None:
+def enter(core: ClientState, text: TextInput, surface: ProtocolObject | None) -> None:
     text.focus = told(surface)
     if text.focus is not None:
         core.down.data += _enter(text.cid, text.focus.cid)
 
 
-def leave(
-    core: WaylandFilter, text: TextInput, _surface: ProtocolObject | None
-) -> None:
+def leave(core: ClientState, text: TextInput, _surface: ProtocolObject | None) -> None:
     before, text.focus = text.focus, None
     if before is not None and not before.dead:
         core.down.data += _leave(text.cid, before.cid)
 
 
-def done(core: WaylandFilter, text: TextInput, serial: int) -> None:
+def done(core: ClientState, text: TextInput, serial: int) -> None:
     core.down.data += _done(text.cid, (serial + text.uncounted) & _COUNT)
 
 

@@ -36,7 +36,7 @@ from broker.wayland.scene.frame import Edges, Frame
 from broker.wayland.scene.geometry import Rect, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 
 # Error codes, as the protocol numbers them.
@@ -58,7 +58,7 @@ _FAR = limits.WAYLAND_COORDINATE
 # -- xdg_wm_base ---------------------------------------------------------------------
 
 
-def destroy_base(core: WaylandFilter, base: WmBase) -> None:
+def destroy_base(core: ClientState, base: WmBase) -> None:
     # guard: a window before its shell goes
     if base.windows:
         raise ProtocolFault(
@@ -67,7 +67,7 @@ def destroy_base(core: WaylandFilter, base: WmBase) -> None:
     core.destroy(base)
 
 
-def ping(core: WaylandFilter, base: WmBase, serial: int) -> None:
+def ping(core: ClientState, base: WmBase, serial: int) -> None:
     del base.pings[: -limits.WAYLAND_SHELL_OPS]
     base.pings.append(serial)
     core.down.data += _ping(base.cid, serial)
@@ -77,14 +77,14 @@ _ping = emit.event("xdg_wm_base", "ping")
 _pong = emit.request("xdg_wm_base", "pong")
 
 
-def pong(core: WaylandFilter, base: WmBase, serial: int) -> None:
+def pong(core: ClientState, base: WmBase, serial: int) -> None:
     if serial in base.pings:
         base.pings.remove(serial)
         core.up.data += _pong(base.sid, serial)
 
 
 def get_xdg_surface(
-    core: WaylandFilter, base: WmBase, new_id: int, surface: Surface
+    core: ClientState, base: WmBase, new_id: int, surface: Surface
 ) -> None:
     if surface.role not in {None, Role.WINDOW} or surface.xdg is not None:
         raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
@@ -106,7 +106,7 @@ def get_xdg_surface(
 # -- xdg_surface ------------------------------------------------------------------------
 
 
-def claim(core: WaylandFilter, xdg: XdgSurface) -> None:
+def claim(core: ClientState, xdg: XdgSurface) -> None:
     """Check that an xdg_surface may still get its role object."""
     # guard: one role for each window
     if xdg.constructed:
@@ -118,7 +118,7 @@ def claim(core: WaylandFilter, xdg: XdgSurface) -> None:
     core.windows.add(xdg)
 
 
-def get_toplevel(core: WaylandFilter, xdg: XdgSurface, new_id: int) -> None:
+def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
     claim(core, xdg)
     core.usage.take("windows", 1)
     toplevel = core.make(new_id, "xdg_toplevel", xdg.version)
@@ -127,7 +127,7 @@ def get_toplevel(core: WaylandFilter, xdg: XdgSurface, new_id: int) -> None:
     core.up.data += emit.get_toplevel(xdg.sid, toplevel.sid)
 
 
-def configure_surface(core: WaylandFilter, xdg: XdgSurface, serial: int) -> None:
+def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     gone = xdg.serials[: -limits.WAYLAND_SERIALS]
     del xdg.serials[: len(gone)]
     xdg.serials.append(serial)
@@ -141,7 +141,7 @@ def configure_surface(core: WaylandFilter, xdg: XdgSurface, serial: int) -> None
     core.down.data += _configure(xdg.cid, serial)
 
 
-def _remember(core: WaylandFilter, role: Toplevel, serial: int) -> None:
+def _remember(core: ClientState, role: Toplevel, serial: int) -> None:
     """What its acknowledgement will mean."""
     (w, h), edges = role.configured, core.edges
     if core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in role.states:
@@ -153,7 +153,7 @@ def _remember(core: WaylandFilter, role: Toplevel, serial: int) -> None:
 _configure = emit.event("xdg_surface", "configure")
 
 
-def ack_configure(core: WaylandFilter, xdg: XdgSurface, serial: int) -> None:
+def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     if xdg.role is None:
         raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
     if serial in xdg.stale:
@@ -183,7 +183,7 @@ def ack_configure(core: WaylandFilter, xdg: XdgSurface, serial: int) -> None:
         xdg.surface.pending.granted = role.told.get(serial)
 
 
-def hold(core: WaylandFilter, xdg: XdgSurface, message: bytes) -> None:
+def hold(core: ClientState, xdg: XdgSurface, message: bytes) -> None:
     """Keep a request of the window's for the next commit of its surface."""
     if xdg.surface is None:
         return
@@ -197,7 +197,7 @@ def hold(core: WaylandFilter, xdg: XdgSurface, message: bytes) -> None:
 
 
 def set_window_geometry(
-    _core: WaylandFilter, xdg: XdgSurface, x: int, y: int, w: int, h: int
+    _core: ClientState, xdg: XdgSurface, x: int, y: int, w: int, h: int
 ) -> None:
     if w < 0 or h < 0:
         raise ProtocolFault(
@@ -210,7 +210,7 @@ def set_window_geometry(
     )
 
 
-def destroy_xdg_surface(core: WaylandFilter, xdg: XdgSurface) -> None:
+def destroy_xdg_surface(core: ClientState, xdg: XdgSurface) -> None:
     # guard: role before xdg_surface goes
     if xdg.role is not None:
         raise ProtocolFault(
@@ -230,7 +230,7 @@ def destroy_xdg_surface(core: WaylandFilter, xdg: XdgSurface) -> None:
         xdg.frame = None
 
 
-def lose_surface(core: WaylandFilter, xdg: XdgSurface) -> None:
+def lose_surface(core: ClientState, xdg: XdgSurface) -> None:
     """The client destroys the surface before its window: the frame goes dark."""
     promote.end_window(core, xdg)
     if xdg.frame is not None:
@@ -246,7 +246,7 @@ def lose_surface(core: WaylandFilter, xdg: XdgSurface) -> None:
 # -- xdg_toplevel --------------------------------------------------------------------------
 
 
-def end_role(core: WaylandFilter, xdg: XdgSurface | None) -> None:
+def end_role(core: ClientState, xdg: XdgSurface | None) -> None:
     """A role object is destroyed: the window is unmapped, its state forgotten."""
     if xdg is None:
         return
@@ -257,7 +257,7 @@ def end_role(core: WaylandFilter, xdg: XdgSurface | None) -> None:
     core.windows_changed()
 
 
-def destroy_toplevel(core: WaylandFilter, toplevel: Toplevel) -> None:
+def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
     if toplevel.xdg is not None:
         # guard: promoted goes before its window
         promote.end_window(core, toplevel.xdg)
@@ -269,7 +269,7 @@ def destroy_toplevel(core: WaylandFilter, toplevel: Toplevel) -> None:
     _leave_family(core, toplevel)
 
 
-def _leave_family(core: WaylandFilter, toplevel: Toplevel) -> None:
+def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
     """Its children become its parent's (xdg_toplevel.set_parent).
 
     Else each window would keep the one before it forever.
@@ -281,9 +281,7 @@ def _leave_family(core: WaylandFilter, toplevel: Toplevel) -> None:
     toplevel.parent = None
 
 
-def set_parent(
-    core: WaylandFilter, toplevel: Toplevel, parent: Toplevel | None
-) -> None:
+def set_parent(core: ClientState, toplevel: Toplevel, parent: Toplevel | None) -> None:
     step = parent
     while step is not None:
         # guard: a loop of parents
@@ -299,7 +297,7 @@ def set_parent(
 _set_parent = emit.request("xdg_toplevel", "set_parent")
 
 
-def set_title(core: WaylandFilter, toplevel: Toplevel, untrusted_title: bytes) -> None:
+def set_title(core: ClientState, toplevel: Toplevel, untrusted_title: bytes) -> None:
     # Kept whole: a remapped window is introduced again.
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
@@ -307,9 +305,7 @@ def set_title(core: WaylandFilter, toplevel: Toplevel, untrusted_title: bytes) -
     core.windows_changed()
 
 
-def set_app_id(
-    core: WaylandFilter, toplevel: Toplevel, untrusted_app_id: bytes
-) -> None:
+def set_app_id(core: ClientState, toplevel: Toplevel, untrusted_app_id: bytes) -> None:
     toplevel.app_id = untrusted_app_id
     if toplevel.xdg is not None and toplevel.xdg.committed:
         core.up.data += emit.set_app_id(
@@ -317,14 +313,14 @@ def set_app_id(
         )
 
 
-def edges_of(core: WaylandFilter, toplevel: Toplevel) -> Edges:
+def edges_of(core: ClientState, toplevel: Toplevel) -> Edges:
     """The window's present frame widths."""
     xdg = toplevel.xdg
     return xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
 
 
 def show_window_menu(
-    core: WaylandFilter,
+    core: ClientState,
     toplevel: Toplevel,
     seat: ProtocolObject,
     serial: int,
@@ -342,7 +338,7 @@ _show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
 
 
 def move(
-    core: WaylandFilter, toplevel: Toplevel, seat: ProtocolObject, serial: int
+    core: ClientState, toplevel: Toplevel, seat: ProtocolObject, serial: int
 ) -> None:
     # guard: moves with a press that lasts
     if core.serials.held(serial):
@@ -353,7 +349,7 @@ _move = emit.request("xdg_toplevel", "move")
 
 
 def resize(
-    core: WaylandFilter,
+    core: ClientState,
     toplevel: Toplevel,
     seat: ProtocolObject,
     serial: int,
@@ -370,11 +366,11 @@ resize_message = emit.request("xdg_toplevel", "resize")
 move_message = _move
 
 
-def set_max_size(_core: WaylandFilter, toplevel: Toplevel, w: int, h: int) -> None:
+def set_max_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
     toplevel.max_size = _hint(toplevel, w, h)
 
 
-def set_min_size(_core: WaylandFilter, toplevel: Toplevel, w: int, h: int) -> None:
+def set_min_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
     toplevel.min_size = _hint(toplevel, w, h)
 
 
@@ -388,12 +384,12 @@ def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
     return min(w, _FAR), min(h, _FAR)
 
 
-def set_maximized(core: WaylandFilter, toplevel: Toplevel) -> None:
+def set_maximized(core: ClientState, toplevel: Toplevel) -> None:
     toplevel.maximized = True
     core.up.data += emit.set_maximized(toplevel.sid)
 
 
-def unset_maximized(core: WaylandFilter, toplevel: Toplevel) -> None:
+def unset_maximized(core: ClientState, toplevel: Toplevel) -> None:
     toplevel.maximized = False
     # While the fullscreen state is faked, maximised is what shows it.
     write = emit.set_maximized if toplevel.fake_fullscreen else emit.unset_maximized
@@ -401,7 +397,7 @@ def unset_maximized(core: WaylandFilter, toplevel: Toplevel) -> None:
 
 
 def set_fullscreen(
-    core: WaylandFilter, toplevel: Toplevel, output: ProtocolObject | None
+    core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
 ) -> None:
     # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE:
@@ -416,7 +412,7 @@ def set_fullscreen(
 _set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
 
 
-def unset_fullscreen(core: WaylandFilter, toplevel: Toplevel) -> None:
+def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:
     """Leaving is always allowed, also what the person's own key made so."""
     if toplevel.fake_fullscreen:
         toplevel.fake_fullscreen = False
@@ -456,7 +452,7 @@ def _told_states(
 
 
 def configure_toplevel(
-    core: WaylandFilter, toplevel: Toplevel, w: int, h: int, states: bytes
+    core: ClientState, toplevel: Toplevel, w: int, h: int, states: bytes
 ) -> None:
     toplevel.states = known = _states(states)
     real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in known
@@ -478,7 +474,7 @@ def shrink(size: int, by: int) -> int:
     return max(1, size - by) if size > 0 else 0
 
 
-def configure_bounds(core: WaylandFilter, toplevel: Toplevel, w: int, h: int) -> None:
+def configure_bounds(core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
     edges = core.edges
     core.down.data += _configure_bounds(
         toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high)

@@ -21,7 +21,7 @@ from broker.wayland.protocol.signatures import Message, events_of, requests_of
 from broker.wayland.protocol.wire import bad_message
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 _ID = struct.Struct("=I")
 Handlers = Mapping[str, Callable[..., None]]
@@ -86,7 +86,7 @@ def _taking_any_request(message: Message, function: Callable[..., None]) -> Hand
     read = wire.reader(message)
 
     def general(
-        core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+        core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         try:
             args = read(data, pos + 8, pos + size)
@@ -110,7 +110,7 @@ def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
     unpack = words.unpack_from
 
     def numbers(
-        core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+        core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         if size != want:
             raise bad_message(obj.cid, f"{message}: {size} bytes instead of {want}")
@@ -120,7 +120,7 @@ def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
         return numbers
 
     def with_objects(
-        core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+        core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         if size != want:
             raise bad_message(obj.cid, f"{message}: {size} bytes instead of {want}")
@@ -143,7 +143,7 @@ def _taking_event(message: Message, function: Callable[..., None]) -> Handler:
         want = 8 + message.words.size
 
         def numbers(
-            core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+            core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
         ) -> None:
             if size != want:
                 raise UpstreamError(f"the compositor sent {message} of {size} bytes")
@@ -156,7 +156,7 @@ def _taking_event(message: Message, function: Callable[..., None]) -> Handler:
     fds = _fds_in(message)
 
     def general(
-        core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+        core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         try:
             args = read(data, pos + 8, pos + size)
@@ -180,7 +180,7 @@ def _forward_plain_request(message: Message, size_wanted: int) -> Handler:
     pack = _ID.pack
 
     def forward(
-        core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+        core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         if size != size_wanted:
             raise bad_message(
@@ -199,7 +199,7 @@ def _forward_request(message: Message) -> Handler:
     if message.plain and message.words is not None:
         return _forward_plain_request(message, 8 + message.words.size)
 
-    def forward(core: WaylandFilter, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
+    def forward(core: ClientState, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
         core.forward_request(obj, message, args)
 
     return _taking_request(message, forward)
@@ -209,7 +209,7 @@ def _forward_plain_event(message: Message, size_wanted: int) -> Handler:
     pack = _ID.pack
 
     def forward(
-        core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+        core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         if size != size_wanted:
             raise UpstreamError(f"the compositor sent {message} of {size} bytes")
@@ -224,7 +224,7 @@ def _forward_event(message: Message) -> Handler:
     if message.plain and message.words is not None:
         return _forward_plain_event(message, 8 + message.words.size)
 
-    def forward(core: WaylandFilter, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
+    def forward(core: ClientState, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
         core.forward_event(obj, message, args)
 
     return _taking_event(message, forward)
@@ -235,7 +235,7 @@ def _forward_event(message: Message) -> Handler:
 
 def _too_new(message: Message) -> Handler:
     def refuse(
-        _core: WaylandFilter, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
+        _core: ClientState, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
     ) -> None:
         raise bad_message(
             obj.cid, f"{message} needs version {message.since}, bound {obj.version}"
@@ -271,7 +271,7 @@ def compiled_event(message: Message, rule: Rule) -> Handler:
 def _swallow(message: Message) -> Callable[..., None]:
     """An event that goes nowhere: its descriptors close, its objects end."""
 
-    def swallow(core: WaylandFilter, _obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
+    def swallow(core: ClientState, _obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
         for argument, value in zip(message.args, args, strict=True):
             if argument.kind == "h":
                 core.discard(value)
@@ -313,7 +313,7 @@ def destructor(interface: str) -> Message:
 
 
 def _gone(
-    _core: WaylandFilter, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
+    _core: ClientState, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
 ) -> None:
     raise wire.ProtocolFault(1, wire.INVALID_OBJECT, f"invalid object {obj.cid}")
 

@@ -8,22 +8,41 @@ rule.  A destroyed object stays as dead until the compositor confirms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
-from broker.wayland import handler_table
 from broker.wayland.protocol import dispatch, emit, wire
-from broker.wayland.protocol.objects import ProtocolObject
+from broker.wayland.protocol.objects import Handler, ProtocolObject
 from broker.wayland.protocol.signatures import Message
 from broker.wayland.protocol.wire import SERVER_IDS, Fd, Outgoing, ProtocolFault
 from broker.wayland.sandbox import Sandbox, Usage
 
 
+class HandlerTables(Protocol):
+    """What each message of an interface calls (``handler_table.py`` has it).
+
+    Given to the table of objects, which every handler uses: importing it from here
+    would be a circle through all handlers.
+    """
+
+    def request_table(self, interface: str, version: int) -> tuple[Handler, ...]:
+        """Handlers of an interface's requests, by opcode, at one bound version."""
+
+    def event_table(self, interface: str) -> tuple[Handler, ...]:
+        """Handlers of an interface's events, by opcode."""
+
+    def template(
+        self, interface: str, version: int
+    ) -> tuple[type[ProtocolObject], tuple[Handler, ...], tuple[Handler, ...]]:
+        """Class and both tables of an interface at a version."""
+
+
 class ObjectTable:
     """Objects by their id on either side, and the queues to both."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, tables: HandlerTables) -> None:
+        self._tables = tables
         self.sandbox = sandbox
         self.usage = Usage(sandbox)
         self.up = Outgoing()
@@ -44,8 +63,8 @@ class ObjectTable:
 
     def arm(self, obj: ProtocolObject) -> None:
         """Give an object the handlers of its interface and version."""
-        obj.requests = handler_table.request_table(obj.interface, obj.version)
-        obj.events = handler_table.event_table(obj.interface)
+        obj.requests = self._tables.request_table(obj.interface, obj.version)
+        obj.events = self._tables.event_table(obj.interface)
 
     def make(
         self, untrusted_cid: int, interface: str, version: int, *, server: bool = True
@@ -67,7 +86,7 @@ class ObjectTable:
         self.usage.take("objects", 1)
         if cid == self._next_cid:
             self._next_cid += 1
-        cls, requests, events = handler_table.template(interface, version)
+        cls, requests, events = self._tables.template(interface, version)
         obj = cls(interface, version)
         obj.cid = cid
         obj.requests = requests
@@ -94,7 +113,7 @@ class ObjectTable:
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
         self.usage.take("objects", 1)
-        obj = handler_table.CLASSES.get(interface, ProtocolObject)(interface, version)
+        obj = self._tables.template(interface, version)[0](interface, version)
         obj.cid = cid
         self.arm(obj)
         self.by_client[cid] = obj

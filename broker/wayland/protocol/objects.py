@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
-Handler = Callable[["WaylandFilter", Any, bytes, int, int], None]
+Handler = Callable[["ClientState", Any, bytes, int, int], None]
 """What handles a message: filter, object, data, start and size of the message."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from broker.core.errors import PeerError
+from broker.core.errors import InternalError, PeerError
 from broker.wayland.protocol.signatures import Message
 
 HEADER = struct.Struct("=IHH")
@@ -57,6 +57,21 @@ IMPLEMENTATION = 3
 def bad_message(object_id: int, message: str) -> ProtocolFault:
     """A message that does not parse, or an argument that cannot be."""
     return ProtocolFault(object_id, INVALID_METHOD, message)
+
+
+def internal(error: Exception) -> InternalError:
+    """A mistake of ours that some input found: it ends this connection only.
+
+    Other connections of the sandbox live in the same process, and an
+    application that stumbles on our mistake must not take them along.
+    """
+    if isinstance(error, InternalError):
+        return error
+    internal = InternalError(
+        f"the Wayland filter failed: {type(error).__name__}: {error}"
+    )
+    internal.__cause__ = error
+    return internal
 
 
 class Outgoing:

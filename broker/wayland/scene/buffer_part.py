@@ -23,7 +23,7 @@ from broker.wayland.scene.geometry import Rect, SourceRect, View
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 UNSET_SOURCE = SourceRect(-256, -256, -256, -256)
 
@@ -38,7 +38,7 @@ def needed(first: Mapping[str, tuple[int, int]]) -> bool:
     return "zwlr_layer_shell_v1" in first and "zwp_linux_dmabuf_v1" not in first
 
 
-def of(core: WaylandFilter, surface: Surface, view: View | None) -> Rect | None:
+def of(core: ClientState, surface: Surface, view: View | None) -> Rect | None:
     """The part of the surface's buffer that shows ``view``, in the buffer's pixels.
 
     None where a viewport does: it begins at the corner, or not at a pixel of the
@@ -89,7 +89,7 @@ def _first(buffer: Buffer, part: Rect) -> int:
 
 
 def chosen(
-    core: WaylandFilter, surface: Surface, buffer: Buffer, part: Rect | None
+    core: ClientState, surface: Surface, buffer: Buffer, part: Rect | None
 ) -> int:
     """The compositor's id of that part of the buffer, or of all of it."""
     # guard: a part lies inside its buffer
@@ -100,7 +100,7 @@ def chosen(
 
 
 def crop(
-    core: WaylandFilter, surface: Surface, view: View | None
+    core: ClientState, surface: Surface, view: View | None
 ) -> tuple[View | None, bool]:
     """Attach what shows ``view``; the viewport that is still needed for it.
 
@@ -125,7 +125,7 @@ def crop(
     return View(UNSET_SOURCE, view.size), changed
 
 
-def _make(core: WaylandFilter, buffer: Buffer, rect: Rect) -> int:
+def _make(core: ClientState, buffer: Buffer, rect: Rect) -> int:
     """The wl_buffer of that part, kept for as long as the same one is shown."""
     pool = buffer.pool
     assert pool is not None
@@ -148,7 +148,7 @@ def _make(core: WaylandFilter, buffer: Buffer, rect: Rect) -> int:
     return part.sid
 
 
-def _release(core: WaylandFilter, part: BufferPart) -> None:
+def _release(core: ClientState, part: BufferPart) -> None:
     """The compositor has done with a part: the client may draw into its buffer."""
     # guard: no release of a buffer that is gone
     if not part.buffer.dead:

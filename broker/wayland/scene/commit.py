@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland.handlers import buffers, constraints
 from broker.wayland.model import (
     UNSET,
     Buffer,
@@ -20,12 +19,19 @@ from broker.wayland.model import (
 )
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.wire import ProtocolFault
-from broker.wayland.scene import buffer_part, layout, promote, window_state
+from broker.wayland.scene import (
+    buffer_part,
+    held_buffers,
+    layout,
+    promote,
+    regions,
+    window_state,
+)
 from broker.wayland.scene.geometry import SmallBufferError, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.scene.promote import Promoted
+    from broker.wayland.state import ClientState
 
     _Popups = list[tuple[Promoted, bool]]
 
@@ -39,7 +45,7 @@ VIEWPORT_OUT_OF_BUFFER = 2
 _FAR = limits.WAYLAND_COORDINATE
 
 
-def commit(core: WaylandFilter, surface: Surface) -> None:
+def commit(core: ClientState, surface: Surface) -> None:
     """The client's wl_surface.commit."""
     state = surface.pending
     surface.pending = State()
@@ -61,16 +67,16 @@ def commit(core: WaylandFilter, surface: Surface) -> None:
     if xdg is not None:
         _follow(core, surface, xdg)
     _send_tree(core, surface, explicit=True)
-    buffers.finish(core)
+    held_buffers.finish(core)
 
 
-def _merge(core: WaylandFilter, earlier: State, later: State) -> None:
+def _merge(core: ClientState, earlier: State, later: State) -> None:
     """Put a commit over one that still waits for its parent's.
 
     A synchronised child may commit forever while its parent never does, so
     what adds up here is bounded like what adds up before one commit.
     """
-    buffers.unhold(core, earlier.absorb(later))
+    held_buffers.unhold(core, earlier.absorb(later))
     for held, most in (
         (earlier.children, limits.WAYLAND_CHILD_OPS),
         (earlier.frames, limits.WAYLAND_CALLBACKS),
@@ -96,7 +102,7 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
         )
 
 
-def _follow(core: WaylandFilter, surface: Surface, xdg: XdgSurface) -> None:
+def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
     """Map, update or unmap the window after its surface's own commit."""
     if isinstance(xdg.role, Popup):
         if _stands_alone(core, surface, xdg, xdg.role):
@@ -127,7 +133,7 @@ def _follow(core: WaylandFilter, surface: Surface, xdg: XdgSurface) -> None:
         window_state.introduce(core, xdg)
 
 
-def _pace_mapping(core: WaylandFilter) -> None:
+def _pace_mapping(core: ClientState) -> None:
     """A window comes: most compositors give it the keyboard.
 
     Without a pace an application could play for the focus, until a key that the
@@ -142,7 +148,7 @@ def _pace_mapping(core: WaylandFilter) -> None:
 
 
 def _stands_alone(
-    core: WaylandFilter, surface: Surface, xdg: XdgSurface, popup: Popup
+    core: ClientState, surface: Surface, xdg: XdgSurface, popup: Popup
 ) -> bool:
     """Whether a popup has no parent that is shown, and so is not shown either."""
     parent = popup.parent
@@ -153,7 +159,7 @@ def _stands_alone(
     return popup.adrift
 
 
-def apply(core: WaylandFilter, surface: Surface, state: State) -> None:
+def apply(core: ClientState, surface: Surface, state: State) -> None:
     """Send a state's requests (no commit) and take it over as current."""
     out = core.up.data
     sid = surface.sid
@@ -179,7 +185,7 @@ def apply(core: WaylandFilter, surface: Surface, state: State) -> None:
         _apply_children(core, surface)
 
 
-def _apply_children(core: WaylandFilter, surface: Surface) -> None:
+def _apply_children(core: ClientState, surface: Surface) -> None:
     """What synchronised children have kept for this moment."""
     for sub in surface.children:
         child = sub.surface
@@ -192,7 +198,7 @@ _COMMON = frozenset({"buffer", "damage", "buffer_damage", "frames"})
 
 
 def _attach(
-    core: WaylandFilter, surface: Surface, buffer: Buffer | None, state: State
+    core: ClientState, surface: Surface, buffer: Buffer | None, state: State
 ) -> bool:
     """Send the attach; return whether the surface's size may have changed."""
     content = surface.content
@@ -211,7 +217,7 @@ def _attach(
     sid = buffer_part.chosen(core, surface, buffer, surface.part)
     # guard: windows and cursors have no offset
     core.up.data += emit.attach(surface.sid, sid, 0, 0)
-    buffers.show(core, buffer)
+    held_buffers.show(core, buffer)
     stale, surface.stale = surface.stale, False
     if surface.shape != (content.scale, content.transform):
         _reshape(core, surface)
@@ -220,7 +226,7 @@ def _attach(
 
 
 def count_pixels(
-    core: WaylandFilter, before: tuple[int, int] | None, after: tuple[int, int] | None
+    core: ClientState, before: tuple[int, int] | None, after: tuple[int, int] | None
 ) -> None:
     """What the compositor may keep a copy of, at the present and from now on."""
     more = after[0] * after[1] if after is not None else 0
@@ -248,7 +254,7 @@ def _want_shape(surface: Surface, state: State) -> None:
     )
 
 
-def _reshape(core: WaylandFilter, surface: Surface) -> None:
+def _reshape(core: ClientState, surface: Surface) -> None:
     content = surface.content
     scale, transform = surface.shape
     if scale != content.scale:
@@ -279,7 +285,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     surface.relayout = True
 
 
-def _damage(core: WaylandFilter, surface: Surface, state: State) -> None:
+def _damage(core: ClientState, surface: Surface, state: State) -> None:
     out = core.up.data
     if surface.cx or surface.cy or surface.part is not None:
         _damage_cropped(core, surface, state)
@@ -291,7 +297,7 @@ def _damage(core: WaylandFilter, surface: Surface, state: State) -> None:
         out += emit.damage_buffer(surface.sid, x - left, y - top, w, h)
 
 
-def _damage_cropped(core: WaylandFilter, surface: Surface, state: State) -> None:
+def _damage_cropped(core: ClientState, surface: Surface, state: State) -> None:
     """Damage of a surface whose crop does not begin at its corner.
 
     Sent in the buffer's own pixels, where the crop does not matter: wlroots 0.18
@@ -312,15 +318,15 @@ def _damage_cropped(core: WaylandFilter, surface: Surface, state: State) -> None
         )
 
 
-def _apply_rest(core: WaylandFilter, surface: Surface, state: State) -> bool:
+def _apply_rest(core: ClientState, surface: Surface, state: State) -> bool:
     """Everything but buffer, damage and callbacks; whether the size may change."""
     changed = _apply_viewport(surface, state)
     if state.input is not UNSET:
         surface.input = state.input
-        layout.send_region(core, surface, emit.set_input_region, state.input)
+        regions.send_region(core, surface, emit.set_input_region, state.input)
     if state.opaque is not UNSET:
         surface.opaque = state.opaque
-        layout.send_region(core, surface, emit.set_opaque_region, state.opaque)
+        regions.send_region(core, surface, emit.set_opaque_region, state.opaque)
     for base, callback in state.feedbacks or ():
         if callback.dead:
             continue
@@ -336,7 +342,7 @@ def _apply_rest(core: WaylandFilter, surface: Surface, state: State) -> bool:
     for kind, sub, argument in state.children or ():
         _child(core, surface, kind, sub, argument)
     for constraint, kind, value in state.constraints or ():
-        constraints.apply(core, surface, constraint, kind, value)
+        regions.apply_constraint(core, surface, constraint, kind, value)
     if surface.xdg is not None:
         _apply_shell(core, surface, surface.xdg, state)
     return changed
@@ -356,7 +362,7 @@ def _apply_viewport(surface: Surface, state: State) -> bool:
 
 
 def _apply_shell(
-    core: WaylandFilter, surface: Surface, xdg: XdgSurface, state: State
+    core: ClientState, surface: Surface, xdg: XdgSurface, state: State
 ) -> None:
     for message in state.shell or ():
         core.up.data += message
@@ -377,7 +383,7 @@ def _apply_shell(
 
 
 def _child(
-    core: WaylandFilter, parent: Surface, kind: str, sub: Subsurface, argument: object
+    core: ClientState, parent: Surface, kind: str, sub: Subsurface, argument: object
 ) -> None:
     if sub.dead or sub.parent is not parent:
         return
@@ -424,7 +430,7 @@ def _resize(surface: Surface) -> None:
 # -- commits -------------------------------------------------------------------------
 
 
-def _send_tree(core: WaylandFilter, surface: Surface, *, explicit: bool) -> None:
+def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
     """Lay out if needed, then commit from the leaves to the frame's root.
 
     ``explicit``: the client itself committed the window's surface, which on
@@ -459,7 +465,7 @@ def _send_frame(root: Surface, *, explicit: bool) -> None:
         xdg.frame.commit()
 
 
-def _commit_dirty(core: WaylandFilter, surface: Surface, popups: _Popups) -> bool:
+def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:
     # A window's commit makes the compositor look at each of its surfaces.
     # guard: a commit costs by its surfaces
     core.pixels += limits.WAYLAND_SURFACE_PIXELS
@@ -478,7 +484,7 @@ def _commit_dirty(core: WaylandFilter, surface: Surface, popups: _Popups) -> boo
     return True
 
 
-def relayout(core: WaylandFilter, surface: Surface) -> None:
+def relayout(core: ClientState, surface: Surface) -> None:
     """Show a tree whose shape changed without a commit of the client's."""
     root = surface.root()
     root.relayout = True

@@ -22,8 +22,8 @@ from broker.wayland.protocol import emit, signatures
 from broker.wayland.scene import label
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.ports import Paint
+    from broker.wayland.state import ClientState
 
 _TILE = 64
 """Side of the picture behind a window.  Scaled to 4096 px, 16.16 arithmetic
@@ -93,7 +93,7 @@ class Palette:
     is enough.  The first tile is transparent, colour begins behind it.
     """
 
-    def __init__(self, core: WaylandFilter, color: int) -> None:
+    def __init__(self, core: ClientState, color: int) -> None:
         self._core = core
         self._color = (0xFF000000 | color).to_bytes(4, "little")
         self._paint: Paint | None = None
@@ -166,7 +166,7 @@ class Palette:
 class LabelPicture:
     """The sandbox's name, drawn once for all frames of a connection."""
 
-    def __init__(self, core: WaylandFilter, height: int) -> None:
+    def __init__(self, core: ClientState, height: int) -> None:
         self.width, pixels = label.draw(core.rules.name, height, core.rules.color)
         paint = core.machine.paint()
         paint.grow(len(pixels))
@@ -185,7 +185,7 @@ class Frame:
     """The surfaces of ours around one client surface."""
 
     def __init__(
-        self, core: WaylandFilter, surface: Surface, edges: Edges | None = None
+        self, core: ClientState, surface: Surface, edges: Edges | None = None
     ) -> None:
         self._core = core
         self.surface = surface

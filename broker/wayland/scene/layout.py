@@ -12,27 +12,18 @@ children (border.md 2: hiding it any other way displaces them).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from broker.core import limits
-from broker.wayland.handlers import constraints
-from broker.wayland.model import Popup, RegionOps, Surface, XdgSurface, free_cap
+from broker.wayland.model import Popup, Surface, XdgSurface, free_cap
 from broker.wayland.protocol import emit
-from broker.wayland.scene import buffer_part, promote, window_state
-from broker.wayland.scene.geometry import Rect, View, clamp
+from broker.wayland.scene import cropping, promote, window_state
+from broker.wayland.scene.geometry import Rect, View
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
-
-_FAR = limits.WAYLAND_COORDINATE
-_ONE_PIXEL = Rect(0, 0, 1, 1)
-CORNER = (0, 0)
-"""Where the compositor puts a new subsurface, in its parent."""
+    from broker.wayland.state import ClientState
 
 
-def lay_out(core: WaylandFilter, root: Surface) -> None:
+def lay_out(core: ClientState, root: Surface) -> None:
     """Crop and place a whole tree; fit the frame.  Marks what needs a commit."""
     xdg = root.xdg
     if xdg is None or xdg.frame is None:
@@ -68,7 +59,7 @@ def _frame_icon(root: Surface, side: int) -> None:
 
 
 def _place(
-    core: WaylandFilter, surface: Surface, rect: Rect, window: XdgSurface | None = None
+    core: ClientState, surface: Surface, rect: Rect, window: XdgSurface | None = None
 ) -> None:
     """Crop ``surface`` to ``rect`` (in its coordinates) and place its children.
 
@@ -84,9 +75,9 @@ def _place(
         else:
             # guard: hidden under the strip
             cx, cy = rect.x - 1, rect.y - 1
-            view = surface.content.view(_ONE_PIXEL)
+            view = surface.content.view(cropping.ONE_PIXEL)
         surface.crop = crop
-        _crop(core, surface, cx, cy, view)
+        cropping.show_part(core, surface, cx, cy, view)
     else:
         surface.cx = surface.cy = 0
     for sub in surface.children:
@@ -107,98 +98,3 @@ def _place(
             sub.placed = place
             core.up.data += emit.set_position(sub.sid, *place)
             surface.dirty = True
-
-
-def _crop(
-    core: WaylandFilter, surface: Surface, cx: int, cy: int, view: View | None
-) -> None:
-    view, other = buffer_part.crop(core, surface, view)
-    moved = other or (cx, cy) != (surface.cx, surface.cy)
-    if not moved and view == surface.view:
-        return
-    surface.cx, surface.cy = cx, cy
-    surface.dirty = True
-    out = core.up.data
-    if view != surface.view:
-        surface.view = view
-        if not surface.viewport_sid:
-            surface.viewport_sid = core.own("wp_viewport").sid
-            out += emit.get_viewport(core.viewporter, surface.viewport_sid, surface.sid)
-        source = view.source if view is not None else buffer_part.UNSET_SOURCE
-        size = view.size if view is not None else (-1, -1)
-        out += emit.set_source(surface.viewport_sid, *source)
-        out += emit.set_destination(surface.viewport_sid, *size)
-    if moved:
-        # Damage that came with this commit was shifted by the former crop.
-        out += emit.damage(surface.sid, 0, 0, _FAR, _FAR)
-        if surface.input is not None:
-            send_region(core, surface, emit.set_input_region, surface.input)
-        if surface.opaque is not None:
-            send_region(core, surface, emit.set_opaque_region, surface.opaque)
-        if surface.constraint is not None:
-            constraints.send_region(core, surface, surface.constraint)
-
-
-def withdraw(core: WaylandFilter, surface: Surface) -> bool:
-    """Leave one pixel of a tree that is in no window, until it is laid out again.
-
-    A subsurface belongs to its parent from the parent's next commit on, but KWin
-    (5.27) shows it at once, at its parent's corner: without this as large as it
-    was shown last, over the frame and beyond, for as long as the parent is not
-    committed.  Whether anything was committed: a child's commit waits for this
-    one's, also where of this one nothing changes.
-    """
-    for sub in surface.children:
-        child = sub.surface
-        if child is None:
-            continue
-        # guard: a pixel of what lies on it
-        surface.dirty |= withdraw(core, child)
-        if sub.placed != CORNER:
-            # guard: a pixel at the corner
-            sub.placed = CORNER
-            core.up.data += emit.set_position(sub.sid, *CORNER)
-            surface.dirty = True
-    if surface.extent is not None:
-        view = surface.content.view(_ONE_PIXEL)
-        _crop(core, surface, surface.cx, surface.cy, view)
-    if not surface.dirty:
-        return False
-    surface.dirty = False
-    core.up.data += emit.commit(surface.sid)
-    return True
-
-
-# -- regions ---------------------------------------------------------------------------
-
-
-def send_region(
-    core: WaylandFilter, surface: Surface, write: emit.Packer, ops: RegionOps | None
-) -> None:
-    """Set a region of the surface's."""
-    with region_of(core, surface, ops) as region:
-        core.up.data += write(surface.sid, region)
-
-
-@contextmanager
-def region_of(
-    core: WaylandFilter, surface: Surface, ops: RegionOps | None
-) -> Iterator[int]:
-    """A region of these operations, shifted by the crop, for one request; 0 for none."""
-    out = core.up.data
-    if ops is None:
-        yield 0
-        return
-    region = core.own("wl_region").sid
-    out += emit.create_region(core.compositor, region)
-    for add, x, y, w, h in ops:
-        op = emit.region_add if add else emit.region_subtract
-        out += op(
-            region,
-            clamp(x - surface.cx, -_FAR, _FAR),
-            clamp(y - surface.cy, -_FAR, _FAR),
-            w,
-            h,
-        )
-    yield region
-    out += emit.region_destroy(region)

@@ -14,8 +14,8 @@ from broker.wayland.protocol import emit
 from broker.wayland.scene.geometry import Rect, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.scene.frame import Edges
+    from broker.wayland.state import ClientState
 
 ANY_ADJUSTMENT = 1 | 2 | 4 | 8 | 16 | 32
 
@@ -86,7 +86,7 @@ def touching(parent: tuple[int, int], wish: Wish) -> Wish:
     )
 
 
-def popup_cap(core: WaylandFilter, edges: Edges) -> tuple[int, int]:
+def popup_cap(core: ClientState, edges: Edges) -> tuple[int, int]:
     """Largest content of a popup: with its frame, a share of an output."""
     width, height = core.screen()
     # guard: popups leave a part of the screen
@@ -111,7 +111,7 @@ _set_parent_configure = emit.request("xdg_positioner", "set_parent_configure")
 destroy_positioner = emit.request("xdg_positioner", "destroy")
 
 
-def positioner(core: WaylandFilter, base: int, wish: Wish) -> int:
+def positioner(core: ClientState, base: int, wish: Wish) -> int:
     """Make one at the xdg_wm_base ``base``; return its id."""
     made = core.own("xdg_positioner").sid
     out = core.up.data
@@ -127,7 +127,7 @@ def positioner(core: WaylandFilter, base: int, wish: Wish) -> int:
 
 
 def follow_parent(
-    core: WaylandFilter,
+    core: ClientState,
     made: int,
     *,
     reactive: bool,

@@ -20,12 +20,12 @@ from broker.core import limits
 from broker.wayland.model import Subsurface, Surface, XdgSurface
 from broker.wayland.protocol import dispatch, emit
 from broker.wayland.protocol.objects import ProtocolObject
-from broker.wayland.scene import layout, placement
+from broker.wayland.scene import cropping, placement
 from broker.wayland.scene.frame import Frame
 from broker.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 _TOP_LEFT, _BOTTOM_RIGHT = 5, 8
 _REPOSITION_SINCE = 3
@@ -53,7 +53,7 @@ class Promoted:
 
     def __init__(
         self,
-        core: WaylandFilter,
+        core: ClientState,
         window: XdgSurface,
         sub: Subsurface,
         wish: placement.Wish,
@@ -81,7 +81,7 @@ class Promoted:
         self.frame.commit()
 
     @staticmethod
-    def room_of(wish: placement.Wish, core: WaylandFilter) -> tuple[int, int]:
+    def room_of(wish: placement.Wish, core: ClientState) -> tuple[int, int]:
         """The content size that a wish asks for."""
         edges = core.popup_edges
         return (
@@ -101,7 +101,7 @@ class Promoted:
         # guard: promoted is cropped to what was granted
         return Rect(0, 0, min(w, wide), min(h, high))
 
-    def move(self, core: WaylandFilter, wish: placement.Wish) -> None:
+    def move(self, core: ClientState, wish: placement.Wish) -> None:
         """Ask for another place; the answer is a configure."""
         assert self.window.base is not None
         self.wish, self.waiting = wish, True
@@ -124,7 +124,7 @@ class Promoted:
             self.changed = False
             self.frame.commit()
 
-    def destroy(self, core: WaylandFilter) -> None:
+    def destroy(self, core: ClientState) -> None:
         """End the popup, its content with it."""
         core.end_own(self.popup)
         core.end_own(self.xdg)
@@ -149,7 +149,7 @@ def overhangs(extent: tuple[int, int], content: Rect) -> bool:
 
 
 def wish_for(
-    core: WaylandFilter, window: XdgSurface, extent: tuple[int, int], content: Rect
+    core: ClientState, window: XdgSurface, extent: tuple[int, int], content: Rect
 ) -> placement.Wish:
     """Where the popup of such a surface is to be, as near as it may."""
     edges = core.popup_edges
@@ -173,7 +173,7 @@ def wish_for(
 
 
 def held(
-    core: WaylandFilter, window: XdgSurface, sub: Subsurface, content: Rect
+    core: ClientState, window: XdgSurface, sub: Subsurface, content: Rect
 ) -> Promoted | None:
     """The popup that a subsurface is shown in, or None: it is cropped.
 
@@ -203,7 +203,7 @@ def held(
     return mine
 
 
-def begin_waiting(core: WaylandFilter) -> None:
+def begin_waiting(core: ClientState) -> None:
     """Promote what the layout has noted, now that the window is committed."""
     waiting, core.promotions = core.promotions, []
     for window, sub, content in waiting:
@@ -237,7 +237,7 @@ def _is_within(sub: Subsurface) -> bool:
     return False
 
 
-def _leave_parent(core: WaylandFilter, sub: Subsurface) -> None:
+def _leave_parent(core: ClientState, sub: Subsurface) -> None:
     """End the subsurface at the compositor only; the client keeps its own."""
     former = ProtocolObject("wl_subsurface", 1)
     former.sid, sub.sid = sub.sid, 0
@@ -248,7 +248,7 @@ def _leave_parent(core: WaylandFilter, sub: Subsurface) -> None:
 # -- back into the window --------------------------------------------------------------
 
 
-def end(core: WaylandFilter, sub: Subsurface) -> None:
+def end(core: ClientState, sub: Subsurface) -> None:
     """Make a promoted surface an ordinary, cropped part of its window again."""
     mine, surface, parent = sub.promoted, sub.surface, sub.parent
     if mine is None or surface is None or parent is None:
@@ -258,17 +258,17 @@ def end(core: WaylandFilter, sub: Subsurface) -> None:
     core.promoted.discard(sub)
     core.usage.give("popups", 1)
     # guard: a pixel back in the window
-    layout.withdraw(core, surface)
+    cropping.withdraw(core, surface)
     core.up.data += emit.get_subsurface(
         core.subcompositor, core.give_sid(sub), surface.sid, parent.sid
     )
-    sub.placed = layout.CORNER
+    sub.placed = cropping.CORNER
     surface.dirty = parent.dirty = True
     restack(core, sub)
     surface.root().relayout = True
 
 
-def restack(core: WaylandFilter, sub: Subsurface) -> None:
+def restack(core: ClientState, sub: Subsurface) -> None:
     """Put a subsurface between those that are in the window with it."""
     parent, around = sub.parent, sub.parent.children if sub.parent else []
     if parent is None or not sub.sid:
@@ -285,7 +285,7 @@ def restack(core: WaylandFilter, sub: Subsurface) -> None:
         core.up.data += emit.place_above(sub.sid, other.sid)
 
 
-def end_tree(core: WaylandFilter, surface: Surface) -> None:
+def end_tree(core: ClientState, surface: Surface) -> None:
     """Take back a surface and all that is below it, before its tree changes."""
     for sub in list(core.promoted):
         step: Subsurface | None = sub
@@ -296,7 +296,7 @@ def end_tree(core: WaylandFilter, surface: Surface) -> None:
             step = step.parent.sub if step.parent is not None else None
 
 
-def end_window(core: WaylandFilter, window: XdgSurface) -> None:
+def end_window(core: ClientState, window: XdgSurface) -> None:
     """Take back all that stands on a window, before it goes."""
     for sub in list(core.promoted):
         if sub.promoted is not None and sub.promoted.window is window:
@@ -307,7 +307,7 @@ def end_window(core: WaylandFilter, window: XdgSurface) -> None:
 
 
 def _popup_configure(
-    core: WaylandFilter, popup: Shell, _x: int, _y: int, *size: int
+    core: ClientState, popup: Shell, _x: int, _y: int, *size: int
 ) -> None:
     edges = core.popup_edges
     popup.of.next = (
@@ -316,7 +316,7 @@ def _popup_configure(
     )
 
 
-def _configure(core: WaylandFilter, xdg: Shell, serial: int) -> None:
+def _configure(core: ClientState, xdg: Shell, serial: int) -> None:
     mine = xdg.of
     core.up.data += emit.ack_configure(xdg.sid, serial)
     mine.granted, mine.waiting, mine.changed = mine.next, False, True
@@ -327,7 +327,7 @@ def _configure(core: WaylandFilter, xdg: Shell, serial: int) -> None:
         core.show_again(surface)
 
 
-def _popup_done(core: WaylandFilter, popup: Shell) -> None:
+def _popup_done(core: ClientState, popup: Shell) -> None:
     """The compositor shows it no more; until it comes again it stays cropped."""
     sub = popup.of.sub
     sub.cropped = True

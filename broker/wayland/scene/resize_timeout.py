@@ -12,12 +12,13 @@ configure its next picture is for.
 
 from __future__ import annotations
 
-from broker.wayland.filter import WaylandFilter, internal
 from broker.wayland.model import FULLSCREEN, Toplevel, XdgSurface
+from broker.wayland.protocol.wire import internal
 from broker.wayland.scene import commit, window_state
+from broker.wayland.state import ClientState
 
 
-def hurry(core: WaylandFilter, now: float) -> None:
+def hurry(core: ClientState, now: float) -> None:
     """Crop whatever is late by now.  ``core.due`` says when to call again."""
     if core.fault is not None:
         return
@@ -28,7 +29,7 @@ def hurry(core: WaylandFilter, now: float) -> None:
         core.fail(internal(error))
 
 
-def _crop_late(core: WaylandFilter, now: float) -> None:
+def _crop_late(core: ClientState, now: float) -> None:
     for xdg in list(core.windows):
         role = xdg.role
         if not isinstance(role, Toplevel) or role.due is None:
@@ -40,7 +41,7 @@ def _crop_late(core: WaylandFilter, now: float) -> None:
         _crop(core, xdg, role)
 
 
-def _crop(core: WaylandFilter, xdg: XdgSurface, role: Toplevel) -> None:
+def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
     large = window_state.too_large(core, xdg, role)
     # guard: nor without an answer
     if not (large or role.bound):

@@ -13,14 +13,14 @@ from broker.wayland.scene import promote
 from broker.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.scene.frame import Edges, Frame
+    from broker.wayland.state import ClientState
 
 TOPLEVEL_INVALID_SIZE = 2
 """Error code, as xdg_toplevel numbers it."""
 
 
-def content_rect(core: WaylandFilter, xdg: XdgSurface) -> Rect:
+def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
     """The part of a window's surface that its frame surrounds.
 
     What the client declared as window geometry, or its whole surface.  A
@@ -54,7 +54,7 @@ def content_rect(core: WaylandFilter, xdg: XdgSurface) -> Rect:
 
 
 def _popup_size(
-    core: WaylandFilter, xdg: XdgSurface, popup: Popup, rect: Rect
+    core: ClientState, xdg: XdgSurface, popup: Popup, rect: Rect
 ) -> tuple[int, int]:
     """A popup's content: at most the size it was placed with, touching its parent.
 
@@ -75,7 +75,7 @@ def _popup_size(
     return w, h
 
 
-def asked(core: WaylandFilter, xdg: XdgSurface, role: Toplevel) -> None:
+def asked(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
     """The compositor sent a size: a timer starts, if it must not be exceeded.
 
     The timeout is handled in ``resize_timeout.py``.
@@ -94,7 +94,7 @@ def answered(xdg: XdgSurface, role: Toplevel) -> None:
         role.cap = role.configured
 
 
-def too_large(core: WaylandFilter, xdg: XdgSurface, role: Toplevel) -> bool:
+def too_large(core: ClientState, xdg: XdgSurface, role: Toplevel) -> bool:
     """Whether the frame reaches beyond what the compositor asked for last."""
     frame, (w, h) = xdg.frame, role.configured
     if frame is None or frame.outer is None or not xdg.mapped:
@@ -107,7 +107,7 @@ def too_large(core: WaylandFilter, xdg: XdgSurface, role: Toplevel) -> bool:
 
 
 def set_edges(
-    core: WaylandFilter, role: Toplevel, frame: Frame, acknowledged: Edges
+    core: ClientState, role: Toplevel, frame: Frame, acknowledged: Edges
 ) -> None:
     """Give a window the frame that it acknowledged, maybe not by the last configure.
 
@@ -139,7 +139,7 @@ def astray(popup: Popup) -> bool:
     return popup.parent is not None and not touches(popup, popup.parent)
 
 
-def placed(core: WaylandFilter, xdg: XdgSurface, popup: Popup, serial: int) -> None:
+def placed(core: ClientState, xdg: XdgSurface, popup: Popup, serial: int) -> None:
     """The compositor configured a popup's place, and may have moved it already."""
     if popup.adrift:
         return
@@ -156,7 +156,7 @@ def placed(core: WaylandFilter, xdg: XdgSurface, popup: Popup, serial: int) -> N
         core.show_again(surface)
 
 
-def drop_adrift(core: WaylandFilter, parent: XdgSurface) -> None:
+def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
     """Hide popups that a parent has shrunk away from, or that is not shown itself.
 
     Placed beside a wide window, a menu would otherwise stay alone on the
@@ -173,7 +173,7 @@ def drop_adrift(core: WaylandFilter, parent: XdgSurface) -> None:
             cut_loose(core, xdg, role)
 
 
-def cut_loose(core: WaylandFilter, xdg: XdgSurface, popup: Popup) -> None:
+def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
     """Show a popup no more, nor what stands on it."""
     shown = xdg.mapped
     popup.adrift = True
@@ -190,7 +190,7 @@ def cut_loose(core: WaylandFilter, xdg: XdgSurface, popup: Popup) -> None:
         core.down.data += emit.popup_done(popup.cid)
 
 
-def introduce(core: WaylandFilter, xdg: XdgSurface) -> None:
+def introduce(core: ClientState, xdg: XdgSurface) -> None:
     """Before a window's first commit: send the compositor its sandbox's identity.
 
     Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes before each
@@ -203,13 +203,13 @@ def introduce(core: WaylandFilter, xdg: XdgSurface) -> None:
         core.up.data += emit.set_app_id(role.sid, app_id)
 
 
-def _tell_title(core: WaylandFilter, toplevel: Toplevel) -> None:
+def _tell_title(core: ClientState, toplevel: Toplevel) -> None:
     title = identity.title(core.rules.shown, toplevel.title)
     core.up.data += emit.set_title(toplevel.sid, title)
     toplevel.untold = False
 
 
-def retitle(core: WaylandFilter, toplevel: Toplevel) -> None:
+def retitle(core: ClientState, toplevel: Toplevel) -> None:
     """Send a changed title, or, if that is too often, leave it to a later commit."""
     toplevel.untold = True
     most = limits.WAYLAND_TITLES_PER_MINUTE
@@ -218,7 +218,7 @@ def retitle(core: WaylandFilter, toplevel: Toplevel) -> None:
         _tell_title(core, toplevel)
 
 
-def unmap(core: WaylandFilter, xdg: XdgSurface) -> None:
+def unmap(core: ClientState, xdg: XdgSurface) -> None:
     """Hide a window whose surface lost its buffer; it starts from the beginning."""
     promote.end_window(core, xdg)
     xdg.mapped = False
@@ -243,7 +243,7 @@ def unmap(core: WaylandFilter, xdg: XdgSurface) -> None:
     core.windows_changed()
 
 
-def size_hints(core: WaylandFilter, toplevel: Toplevel) -> None:
+def size_hints(core: ClientState, toplevel: Toplevel) -> None:
     """Send both limits with the frame added; 0 means none and stays.
 
     A least size above the screen's would have some compositors (GNOME's) make

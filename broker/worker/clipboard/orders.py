@@ -34,9 +34,9 @@ from broker.worker.clipboard.drags import Origin, WorkerDrags
 from broker.worker.clipboard.serving import Held, Serving, ToHost
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.host_seat import OwnSeat
     from broker.wayland.sandbox import Sandbox
+    from broker.wayland.state import ClientState
 
 CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
@@ -63,7 +63,7 @@ class _Press:
     """A chord, and where it was pressed."""
 
     number: int
-    core: WaylandFilter
+    core: ClientState
     seat: OwnSeat
     serial: int
 
@@ -157,7 +157,7 @@ class WorkerClipboard(InputListener):
 
     @override
     def pressed(
-        self, core: WaylandFilter, seat: OwnSeat, serial: int, *, paste: bool
+        self, core: ClientState, seat: OwnSeat, serial: int, *, paste: bool
     ) -> None:
         self._presses += 1
         press = _Press(self._presses, core, seat, serial)

@@ -28,7 +28,7 @@ from broker.ipc import sealed_memfd
 from broker.wayland.ports import ExportPort, Selection
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.state import ClientState
 
 _SECRET = b"secret"
 """What SECRET_HINT holds where history managers are to keep nothing."""
@@ -183,7 +183,7 @@ class ToHost(Held, ExportPort):
         owner: Owner,
         order: messages.ExportMessage,
         fd: int,
-        core: WaylandFilter,
+        core: ClientState,
     ) -> None:
         super().__init__(owner, order.transfer, order.pieces, fd)
         self.core = core

@@ -130,7 +130,7 @@ class WorkerSound:
                     self._opened, self._source = True, printable(source, 200)
             case events.MicrophoneMissing(reason):
                 self._missing = printable(reason, 200)
-            case events.SoundRefused(command, what):
+            case events.CommandRefused(command, what):
                 _, count = self._refused.get(command, ("", 0))
                 if count or len(self._refused) < _REFUSALS:
                     self._refused[command] = (printable(what, 200), count + 1)

@@ -66,7 +66,7 @@ def announce(host, viewer, of):
 def test_requests_both_ways_and_their_replies():
     host, viewer = channels()
     announce(host, viewer, lease(1))
-    start, data = viewer.ask(lambda n: m.Start(n, "web"))
+    start, data = viewer.ask(lambda n: m.StartSandbox(n, "web"))
     assert host.feed(data) == [(start, None)]
     assert host.owed == viewer.asked == 1
     started = m.SandboxStarted(start.request, lease(1).id)
@@ -166,7 +166,7 @@ def refuse(channel, data, says):
         (m.LeaseEnded(9, lease(3).id, ""), "never announced"),
         (m.LinkPing(1), "request 1 after 1"),
         (m.RequestDone(1), "no request wants"),
-        (m.Start(2, "web"), "no valid control message"),
+        (m.StartSandbox(2, "web"), "no valid control message"),
     ],
 )
 def test_a_host_that_breaks_the_rules_is_cut_off(second, says):
@@ -191,7 +191,7 @@ def test_a_reply_of_the_wrong_type_is_a_refusal(reply):
 def test_our_own_mistakes_are_found_before_they_are_sent():
     host, viewer = channels()
     for call in (
-        lambda: host.ask(lambda n: m.Start(n, "web")),
+        lambda: host.ask(lambda n: m.StartSandbox(n, "web")),
         lambda: viewer.ask(lambda n: m.LeaseEnded(n, lease(1).id, "")),
         lambda: host.ask(lambda n: m.LeaseEnded(n, lease(1).id, "")),
         lambda: host.ask(lambda n: m.Cut(n, "host", 1, "two\nlines")),
@@ -332,7 +332,7 @@ class ControlMachine(RuleBasedStateMachine):
 
     @rule()
     def viewer_starts(self):
-        self.ask(Role.VIEWER, lambda n: m.Start(n, "web"))
+        self.ask(Role.VIEWER, lambda n: m.StartSandbox(n, "web"))
 
     @rule(start=st.integers(1, 9))
     def host_tells(self, start):
@@ -361,7 +361,7 @@ class ControlMachine(RuleBasedStateMachine):
         which = data.draw(st.integers(0, len(self.todo[role]) - 1))
         request = self.todo[role].pop(which)
         reply = m.RequestDone(request.request)
-        if isinstance(request, m.Start):
+        if isinstance(request, m.StartSandbox):
             reply = m.SandboxStarted(request.request, lease(1).id)
         if refuse and m.RequestRefused in m.REPLIES[type(request)]:
             reply = m.RequestRefused(request.request, "refused", "no")

@@ -31,8 +31,8 @@ FROM_HOST = [
     m.StartProgress(4, 9, "fetching a tool"),
 ]
 FROM_VIEWER = [
-    m.Start(1, "web"),
-    m.Start(4, "web", 512, 1, "none", "small"),
+    m.StartSandbox(1, "web"),
+    m.StartSandbox(4, "web", 512, 1, "none", "small"),
     m.StopSandbox(2, ID, 5.0, "asked"),
 ]
 FROM_BOTH = [

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from broker.prompt.dialog import Dialog
-from broker.prompt.input import Input
+from broker.prompt.input import SeatInput
 from broker.prompt.window import Window
 from tests.kit.prompting import question
 
@@ -42,13 +42,13 @@ def window(monkeypatch):
         made, "set_image", lambda pointer, serial, done: made.images.append(done)
     )
     made._showing = Showing()
-    made._seats[1] = Input(Fake(), made)
+    made._seats[1] = SeatInput(Fake(), made)
     made._seats[1]._capabilities(made._seats[1]._seat, 1)
     made.dialog.guard.visible(time.monotonic())
     return made
 
 
-def enters(window: Window, serial: int = 1) -> Input:
+def enters(window: Window, serial: int = 1) -> SeatInput:
     seat = window._seats[1]
     seat._pointer_enter(None, serial, window._showing.surface, 5, 5)
     return seat

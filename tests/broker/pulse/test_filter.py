@@ -19,7 +19,7 @@ from broker.pulse.commands import (
     Error,
     Facility,
 )
-from broker.pulse.events import SoundRefused
+from broker.pulse.events import CommandRefused
 from broker.pulse.rules import Microphone, SoundRules
 from broker.pulse.tagstruct import Reader, encode
 from tests.broker.pulse.test_tagstruct import VALUES
@@ -225,7 +225,7 @@ def test_foreign_indexes_are_denied(command, fields):
     before = len(talk.server.said)
     assert talk.refused(command, fields) == Error.ACCESS
     assert len(talk.server.said) == before
-    assert isinstance(talk.events[-1], SoundRefused)
+    assert isinstance(talk.events[-1], CommandRefused)
     assert talk.sandbox.refused[command.name] == 1
 
 
@@ -259,7 +259,7 @@ def test_refused_commands_are_denied_and_told(command):
         talk.refused(command, encode("Lts", [1, "module-null-sink", None]))
         == Error.ACCESS
     )
-    assert talk.events == [SoundRefused(command.name, "not allowed")]
+    assert talk.events == [CommandRefused(command.name, "not allowed")]
     assert talk.ask(C.GET_SERVER_INFO).command is C.REPLY
     assert {one.command for one in talk.server.said} == {C.AUTH, C.SET_CLIENT_NAME}
 

@@ -8,10 +8,10 @@ from broker.core import limits
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, REQUESTS, Command, Error
 from broker.pulse.events import (
+    CommandRefused,
     MicrophoneActive,
     MicrophoneMissing,
     MicrophoneWanted,
-    SoundRefused,
 )
 from broker.pulse.recording import fragment_size
 from broker.pulse.rules import Microphone, Revoked, SoundRules
@@ -44,7 +44,7 @@ def test_denied_is_denied_and_the_server_never_hears_of_it():
     talk.sandbox.allow_microphone(talk.now)
     assert talk.refused(C.CREATE_RECORD_STREAM, create_record()) == Error.ACCESS
     assert not talk.server.named(C.CREATE_RECORD_STREAM)
-    assert of_kind(talk, SoundRefused)
+    assert of_kind(talk, CommandRefused)
 
 
 @pytest.mark.parametrize(

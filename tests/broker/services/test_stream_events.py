@@ -11,7 +11,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import DISPLAY
 from broker.relay.contract import EndReason, StreamEnd
-from broker.services.stream_events import Outcome, StreamEvents, relay_stream
+from broker.services.stream_events import StreamEvents, StreamOutcome, relay_stream
 
 OPENING = Opening(
     Lease(LeaseId("0" * 16), SandboxName("work"), SandboxName("work"), 1),
@@ -107,13 +107,13 @@ class Pump:
 
 
 async def test_the_pumps_count_is_the_outcome_with_what_was_sent_before():
-    outcome = Outcome()
+    outcome = StreamOutcome()
     end = StreamEnd(100, 5, EndReason.END)
     await relay_stream(Pump(end), OPENING, (10, 11), outcome, head=16)
-    assert outcome == Outcome(end.describe(), (116, 5))
+    assert outcome == StreamOutcome(end.describe(), (116, 5))
 
 
 async def test_a_pump_that_dies_is_the_reason():
-    outcome = Outcome(counts=(0, 0))
+    outcome = StreamOutcome(counts=(0, 0))
     await relay_stream(Pump(UpstreamError("it died")), OPENING, (10, 11), outcome)
-    assert outcome == Outcome("it died", (0, 0))
+    assert outcome == StreamOutcome("it died", (0, 0))

@@ -331,7 +331,7 @@ def test_short_requests_with_long_answers_stop_being_read(talk):
 def test_a_paused_client_goes_on_where_it_was(talk, monkeypatch):
     from broker.wayland import filter as module
 
-    monkeypatch.setattr(module, "_ENOUGH", 100)
+    monkeypatch.setattr(module, "ENOUGH", 100)
     data = b"".join(emit.get_registry(1, talk.new("wl_registry")) for _ in range(5))
     talk.core.from_client(data, [], 0.0)
     assert talk.core.paused

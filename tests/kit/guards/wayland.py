@@ -91,7 +91,7 @@ GUARDS = (
     Guard("others do not fill a queue", "", "tests/broker/wayland/handlers/test_selection.py", "filled_up"),
     Guard("outputs blurred", "core.down.data += _geometry_message(output.cid, x, y, w, h, subpixel, _make, _model, turn)", "tests/broker/wayland/test_filter.py", "outputs"),
     Guard("mistakes end one connection", "except ZeroDivisionError as error:", "tests/broker/wayland/test_filter.py", "mistake_of_ours"),
-    Guard("large pictures pause reading", "if len(up) > _ENOUGH or len(down) > _ENOUGH:", "tests/attack/test_wayland_limits.py", "large_pictures"),
+    Guard("large pictures pause reading", "if len(up) > ENOUGH or len(down) > ENOUGH:", "tests/attack/test_wayland_limits.py", "large_pictures"),
     Guard("callbacks bounded", "if False:", "tests/broker/wayland/test_bounds.py", "callbacks"),
     Guard("feedbacks bounded", "if False:", "tests/broker/wayland/test_bounds.py", "feedbacks"),
     Guard("region operations bounded", "if False:", "tests/broker/wayland/test_bounds.py", "rectangles"),

@@ -126,8 +126,8 @@ async def test_a_full_disk_leaves_whole_lines() -> None:
     if not full.exists():
         pytest.skip("no /dev/full")
     from broker.audit.ship.jsonl import Jsonl
-    from broker.audit.ship.terms import Batch, Item
+    from broker.audit.ship.terms import Batch, ShippedItem
 
-    batch = Batch(b"x" * 32, "m", [Item(1, 1, "a", "{}", b"", {})])
+    batch = Batch(b"x" * 32, "m", [ShippedItem(1, 1, "a", "{}", b"", {})])
     with pytest.raises(UpstreamError, match="No space"):
         Jsonl(full).send(batch)

@@ -84,11 +84,11 @@ async def test_without_room_for_a_template_only_this_worker_does_not_come(
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(module, "Worker", PaperWorker)
-    monkeypatch.setattr(module, "Template", full)
+    monkeypatch.setattr(module, "WorkerTemplate", full)
     async with open_workers() as workers:
         with pytest.raises(UpstreamError, match="no template of the workers: Res"):
             await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-        monkeypatch.setattr(module, "Template", QuickTemplate)
+        monkeypatch.setattr(module, "WorkerTemplate", QuickTemplate)
         await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
 
 
@@ -99,7 +99,7 @@ async def test_a_template_that_cannot_be_started_leaves_nothing_open(monkeypatch
     monkeypatch.setattr(template, "spawn", full)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="Resource") as caught:
-        template.Template()
+        template.WorkerTemplate()
     assert caught.value.__traceback__ is not None, "which holds on to what it had"
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -143,7 +143,7 @@ async def test_a_template_that_is_slow_is_not_begun_anew_for_each_worker(
     tmp_path, monkeypatch, autojump_clock
 ):
     monkeypatch.setattr(module, "Worker", PaperWorker)
-    monkeypatch.setattr(module, "Template", SlowTemplate)
+    monkeypatch.setattr(module, "WorkerTemplate", SlowTemplate)
     async with open_workers() as workers:
         with pytest.raises(UpstreamError, match="not ready"):
             await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
