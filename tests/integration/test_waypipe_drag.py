@@ -62,11 +62,8 @@ async def _side_by_side(it: Wire, count: int = 2) -> None:
 
 # -- a real program ------------------------------------------------------------------
 
-_FLOWER, _EMPTY = (270, 210), (790, 210)
+_FLOWER, _EMPTY = (238, 179), (758, 179)
 """The middles of the first flower of one window and of a free place of the other."""
-_GRIP = 16
-"""Left of and above its middle: a flower has 64 pixels, and sway 1.7 shows the
-window's picture by its shadow's width beside where its input is."""
 
 
 def _flowery(image, spot: tuple[int, int]) -> bool:
@@ -78,7 +75,7 @@ def _flowery(image, spot: tuple[int, int]) -> bool:
 
 async def _drag_a_flower(it: Wire, mouse: Mouse) -> bool:
     """One try; whether its picture was seen in a frame on the way."""
-    x, y = (place - _GRIP for place in _FLOWER)
+    x, y = _FLOWER
     await mouse.move(x - 4, y)
     await mouse.move(x, y)
     await mouse.press(True)
