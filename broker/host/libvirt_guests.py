@@ -45,6 +45,7 @@ from broker.host.machine import ConnectionKind, MachineFacts
 from broker.host.role import HostRole
 from broker.launch.microvm.vsock_backend import (
     BACKEND_SOCKET,
+    HELPER,
     UDS_NAME,
     VSOCK_DIRECTORY,
     draw_cid,
@@ -57,14 +58,13 @@ from broker.launch.process.identity import (
     find,
     identity_of,
 )
+from broker.launch.process.ready import wait_listening
 from broker.peers import credentials
 from broker.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet
 from policy.records.model import External, LibvirtPeer, Record
 
-_HELPER = "vhost-device-vsock"
 _STATE = "state.json"
-_LOOK_SECONDS = 0.01
 _EVENTS = frozenset({"prepare", "started", "release"})
 
 
@@ -109,7 +109,7 @@ class LibvirtMachine(ForeignMachine):
         facts = super().facts
         if self._backend is None:
             return facts
-        helper = ((_HELPER, self._backend.pid),)
+        helper = ((HELPER, self._backend.pid),)
         return MachineFacts(pid=facts.pid, cid=facts.cid, processes=helper)
 
     @override
@@ -133,7 +133,7 @@ class LibvirtMachine(ForeignMachine):
 
             nursery.start_soon(vmm)
             await self._backend.wait()
-            reasons.append(f"{_HELPER} has ended")
+            reasons.append(f"{HELPER} has ended")
             nursery.cancel_scope.cancel()
         return reasons[0]
 
@@ -235,14 +235,14 @@ class LibvirtGuests:
         tool = find_vhost_device_vsock(self._paths)
         if tool is None:
             raise SetupError(
-                f"{_HELPER} is not installed",
+                f"{HELPER} is not installed",
                 hint="'brokerctl image build' fetches it, or load the kernel's own: "
                 "'sudo modprobe vhost_vsock'",
             )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         backend = await spawn_backend(tool, directory, draw_cid())
         try:
-            await _wait_listening(path, backend)
+            await wait_listening(path, backend)
         except BaseException:
             await backend.end(0)
             backend.close()
@@ -356,7 +356,7 @@ class LibvirtGuests:
         data = (directory / _STATE).read_bytes()[: limits.VM_STATE_BYTES]
         state = msgspec.json.decode(data, type=_State)
         record = self._records().records.get(state.record)
-        helper = None if state.backend is None else find(_HELPER, state.backend)
+        helper = None if state.backend is None else find(HELPER, state.backend)
         leader = find("QEMU", state.leader) if state.boot == boot_id() else None
         if record is None or _domain(record) is None or leader is None:
             await self._end(directory.name, helper)
@@ -398,29 +398,3 @@ def _require_uuid(pid: int, uuid: str) -> None:
         for word, following in itertools.pairwise(words)
     ):
         raise RefusedError(f"process {pid} is not the QEMU of domain {uuid}")
-
-
-async def _wait_listening(path: Path, process: Tracked) -> None:
-    """Wait until ``process`` listens on ``path``, without connecting to it.
-
-    Its first connection is QEMU's.  Raises UpstreamError when it does not come up.
-    """
-    with trio.move_on_after(limits.VM_READY_SECONDS):
-        while not process.ended:
-            if _listens(path, process.pid):
-                return
-            await trio.sleep(_LOOK_SECONDS)
-    how = "ended" if process.ended else f"was silent for {limits.VM_READY_SECONDS:g} s"
-    raise UpstreamError(f"{process.role} {how} before it was ready: {process.words}")
-
-
-def _listens(path: Path, pid: int) -> bool:
-    # proc(5), /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path;
-    # flag 0x10000 (__SO_ACCEPTCON): it listens.
-    # The table is that of its network namespace, which is the jail's own.
-    with Path(f"/proc/{pid}/net/unix").open() as table:
-        rows = (line.split(maxsplit=7) for line in table)
-        return any(
-            len(row) == 8 and row[7].rstrip("\n") == str(path) and row[3] == "00010000"
-            for row in rows
-        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -12,6 +14,8 @@ from broker.core.errors import UpstreamError
 from broker.launch.process.identity import Tracked
 
 _LOOK_SECONDS = 0.01
+
+_Found = TypeVar("_Found")
 
 
 def listen_unix(path: Path) -> socket.socket:
@@ -34,24 +38,56 @@ def listen_unix(path: Path) -> socket.socket:
 async def connect_when_ready(path: Path, process: Tracked) -> socket.socket:
     """Connect to a socket that ``process`` is about to listen on.
 
-    Looks every 10 ms, because a socket's file exists before it is listened
-    on and no event reports the second.  Raises UpstreamError, with the
-    program's output, when it ends first or takes too long.
+    Raises UpstreamError, with the program's output, when it ends first or takes too
+    long.
+    """
+    return await _ready(process, lambda: _connected(path))
+
+
+async def wait_listening(path: Path, process: Tracked) -> None:
+    """Wait until ``process`` listens on ``path``, without connecting to it.
+
+    For a program whose first connection is another's.  Raises UpstreamError as
+    ``connect_when_ready``.
+    """
+    await _ready(process, lambda: _listens(path, process.pid) or None)
+
+
+async def _ready(process: Tracked, look: Callable[[], _Found | None]) -> _Found:
+    """Look every 10 ms until something is found.
+
+    A socket's file exists before it is listened on, and no event reports the second.
     """
     with trio.move_on_after(limits.VM_READY_SECONDS):
         while not process.ended:
-            conn = socket.socket(
-                socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC
-            )
-            try:
-                conn.connect(str(path))  # a UNIX connect is done or refused at once
-            except (FileNotFoundError, ConnectionRefusedError):
-                conn.close()
-                await trio.sleep(_LOOK_SECONDS)
-            except BaseException:
-                conn.close()
-                raise
-            else:
-                return conn
+            found = look()
+            if found is not None:
+                return found
+            await trio.sleep(_LOOK_SECONDS)
     how = "ended" if process.ended else f"was silent for {limits.VM_READY_SECONDS:g} s"
     raise UpstreamError(f"{process.role} {how} before it was ready: {process.words}")
+
+
+def _connected(path: Path) -> socket.socket | None:
+    conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        conn.connect(str(path))  # a UNIX connect is done or refused at once
+    except (FileNotFoundError, ConnectionRefusedError):
+        conn.close()
+        return None
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _listens(path: Path, pid: int) -> bool:
+    # proc(5), /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path;
+    # flag 0x10000 (__SO_ACCEPTCON): it listens.
+    # The table is that of its network namespace, which is the jail's own.
+    with Path(f"/proc/{pid}/net/unix").open() as table:
+        rows = (line.split(maxsplit=7) for line in table)
+        return any(
+            len(row) == 8 and row[7].rstrip("\n") == str(path) and row[3] == "00010000"
+            for row in rows
+        )
