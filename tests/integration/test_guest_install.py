@@ -463,5 +463,5 @@ def test_brokerctl_writes_it_and_prints_the_command(tmp_path):
         assert f"ssh root@GUEST sh -s < {path}" in answer.err
         answer = called("guest", "install", "-o", "-", env=env)
         assert (answer.code, answer.out.encode()) == (0, bundle.guest_installer())
-        (found,) = called("guest", "install", "--json", env=env).objects()
+        (found,) = called("guest", "install", "--json", env=env).objects
         assert Path(found["file"]).read_bytes() == bundle.guest_installer()
