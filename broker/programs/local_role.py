@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from broker.control.api import BrokerApi
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
+from broker.host.folders import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
@@ -25,6 +27,8 @@ from broker.services.workers.pool import Workers
 from broker.viewer.control import PersonControl, PersonParts
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.folders.control import FolderControl
+from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -52,6 +56,7 @@ class LocalControl(
     LaunchControl,
     PersonControl,
     DeviceControl,
+    FolderControl,
     SharedControl,
     BrokerApi,
 ):
@@ -63,13 +68,13 @@ class LocalControl(
         leasing: Leasing,
         launches: Launches,
         person: PersonParts,
-        desk: DeviceDesk,
+        desks: tuple[DeviceDesk, FolderDesk],
     ) -> None:
         super().__init__(shared)
         self._launches = launches
         self._leasing = leasing
         self._person = person
-        self._desk = desk
+        self._desk, self._folders = desks
 
 
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
@@ -92,6 +97,21 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         log=ground.log,
         leases=lambda: [guest.lease for guest in viewer.guests()],
         notify=lambda: viewer.decider.notify,
+    )
+    folders = viewer.folders = FolderDesk(
+        source=FolderHost(host.role, ground.paths.runtime),
+        decider=viewer.decider,
+        log=ground.log,
+        leases=lambda: [guest.lease for guest in viewer.guests()],
+        record=lambda lease: viewer.record(lease.record),
+        notify=lambda: viewer.decider.notify,
+        home=Path.home(),
+        private=[
+            ground.paths.runtime,
+            ground.paths.state,
+            ground.paths.cache,
+            *ground.paths.config,
+        ],
     )
     report = LocalStatus(
         role=ground.role,
@@ -133,12 +153,13 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
             ),
             windows=WindowsPart(viewer),
         ),
-        desk,
+        (desk, folders),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)
         await nursery.start(source.run)
         await nursery.start(desk.run)
+        await nursery.start(folders.run)
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
