@@ -63,7 +63,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
             "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
             "completion": ("completion", "Completion for bash, zsh and fish."),
-            "image": ("image", "Make, list, renew and remove guest images."),
+            "image": ("images.verbs", "Make, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
             "lease": ("lease", "Leases for machines that others start."),
             "pair": ("pair", "Make a host and a viewer accept each other."),

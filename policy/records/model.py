@@ -130,6 +130,10 @@ class ViewerRecord:
     limits: Limits
 
 
+HOST_IMAGE = "host"
+"""The image of the machine's own programs."""
+
+
 @dataclass(frozen=True)
 class MicroVM:
     """A machine that our launcher starts.  ``boot_deadline`` is in seconds."""
@@ -144,6 +148,8 @@ class MicroVM:
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
     fork: Literal["copy", "no"] = "no"
     """Whether a disposable one may be a copy of a booted machine."""
+    root: Literal["image", "host"] = "image"
+    """With ``host``, ``image`` is that of this machine's own programs."""
 
 
 @dataclass(frozen=True)
