@@ -73,8 +73,9 @@ def _add_user(tree: FileTree) -> None:
             continue
         joined = present if present.endswith(b"\n") or not present else present + b"\n"
         write(tree, name, joined + line.encode() + b"\n")
-    if tree.find(f"home/{USER}") is None:
-        tree.put(f"home/{USER}", Node("dir", 0o700, UID, UID))
+    home = tree.find(f"home/{USER}")
+    mode = 0o700 if home is None else home.mode
+    tree.put(f"home/{USER}", Node("dir", mode, UID, UID))
 
 
 def versions(tree: FileTree) -> dict[str, str]:

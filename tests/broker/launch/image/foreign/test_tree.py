@@ -197,6 +197,17 @@ def test_a_guest_gets_agent_user_and_mount_points():
     assert content(tree, "etc/passwd").count(b"user:x") == 1
 
 
+def test_a_home_that_is_there_becomes_the_users():
+    """waypipe starts in it, and cannot where it is another's."""
+    tree = guest(
+        directory("home/user", mode=0o700, uid=7), member("home/user/.profile")
+    )
+    furnish(tree, b"")
+    home = tree.find("home/user")
+    assert (home.uid, home.gid, home.mode) == (1000, 1000, 0o700)
+    assert tree.find("home/user/.profile") is not None
+
+
 def test_a_python_elsewhere_gets_the_name_that_is_started():
     tree = merged([member("usr/local/bin/python3"), member("usr/bin/waypipe")])
     furnish(tree, b"")
