@@ -7,7 +7,6 @@ sockets is ours and is mounted into the sandbox.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -32,12 +31,7 @@ from broker.host.lease_requests import asked_name, sandbox_name
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
-from broker.launch.process.identity import (
-    ProcessIdentity,
-    boot_id,
-    find,
-    start_time,
-)
+from broker.launch.process.identity import boot_id, find, identity_of
 from broker.launch.process.spawn import has_ended, wait_ended
 from broker.peers.identity import Claim, SharedClaim
 from broker.services.event_log import Journal
@@ -93,21 +87,6 @@ def _signal(pidfd: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return  # it has ended meanwhile
-
-
-def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
-    """Return the identity of the process that ``pidfd`` holds.
-
-    Raises ProcessLookupError when it has ended.
-    """
-    try:
-        start = start_time(pid)
-    except (OSError, ValueError, IndexError) as error:
-        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
-    # Alive after the time was read: so it was read of this process.
-    if has_ended(pidfd):
-        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
-    return ProcessIdentity(pid, start, os.fstat(pidfd).st_ino)
 
 
 def remove(directory: Path) -> None:
