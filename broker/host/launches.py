@@ -90,7 +90,7 @@ def _signal(pidfd: int, number: signal.Signals) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove a launch's directory; what was mounted elsewhere keeps existing there."""
+    """Remove a launch's directory; a mount of it elsewhere keeps its files."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -116,7 +116,7 @@ class Launches:
             self.expire(time.time())
 
     def expire(self, now: float) -> None:
-        """Remove what was prepared longer ago than LAUNCH_BIND_SECONDS."""
+        """Remove launches prepared longer ago than LAUNCH_BIND_SECONDS."""
         for state in list(self._pending.values()):
             # A clock that was set back must not keep it longer.
             # guard: a launch that is not bound is given up

@@ -321,8 +321,8 @@ class MicroVms:
     ) -> tuple[LaunchSecret | None, dict[str, str]]:
         """Return the secret of a launch, and what the guest's agent gets of it.
 
-        Hybrid sockets are in a directory that only we may write to, so nobody
-        else can listen there; AF_VSOCK ports belong to the first program that
+        Hybrid sockets are in a directory that only we may write to, so no
+        other program can listen there; AF_VSOCK ports belong to the first one that
         takes them.  Raises SetupError when that was another one.
         """
         if tools.vhost_device_vsock is not None:

@@ -252,7 +252,7 @@ class Plan:
         )
 
     async def prepare(self, vm: Vm) -> None:
-        """Do what is left when the monitor is connected; the machine is paused."""
+        """Prepare the machine further, paused, when its monitor is connected."""
 
     def listen_sockets(self, passed: ExitStack) -> dict[str, int]:
         """Make the sockets of QEMU's monitor and console: chardev to descriptor."""

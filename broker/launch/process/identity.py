@@ -233,7 +233,7 @@ def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
         identity = _read_identity(pid, pidfd)
     except (OSError, ValueError, IndexError) as error:
         raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
-    # Alive after the start was read, so what was read is this process's.
+    # Alive after the start was read, so the start is this process's.
     if has_ended(pidfd):
         raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
     return identity
