@@ -90,8 +90,8 @@ PAGES = (
         *("doctor", "image", "labels", "completion"),
     ),
     _verbs(
-        *("launcher", "set up Podman, libvirt, toolbox and distrobox"),
-        *("launcher install", "launcher prepare", "launcher exec"),
+        *("launcher", "set up Podman, libvirt, boxes and guests of other origin"),
+        *("launcher install", "launcher prepare", "launcher exec", "guest install"),
     ),
     _verbs(
         "lease", "leases for machines that others start", "lease acquire", "lease list"

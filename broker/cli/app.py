@@ -65,6 +65,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "completion": ("completion", "Completion for bash, zsh and fish."),
             "image": ("image", "Make, list, renew and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
+            "guest": ("machines.guest", "Install the agent in other VMs."),
             "lease": ("lease", "Leases for machines that others start."),
             "pair": ("pair", "Make a host and a viewer accept each other."),
             "link": ("link", "The keys of the two brokers of a link."),

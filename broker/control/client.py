@@ -69,6 +69,10 @@ _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
+class BrokerGoneError(UpstreamError):
+    """The broker ended, or closed the connection, before it answered."""
+
+
 class Client:
     """A connection to a broker; made by ``open_client``."""
 
@@ -263,7 +267,7 @@ class Client:
         while not self._replies:
             data = await self._receive()
             if not data:
-                raise UpstreamError(
+                raise BrokerGoneError(
                     "the broker closed the connection before it answered",
                     hint="it may have ended; its log and 'brokerctl audit' say why",
                 )

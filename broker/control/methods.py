@@ -79,6 +79,9 @@ class Method(Generic[_Request, _Answer]):
     """The method of ``BrokerApi`` that answers; it gets what its parameters name."""
     waits: bool = False
     """Whether it may take as long as a machine or a person; else a client gives up."""
+    paced: bool = False
+    """Whether a client may take its items as slowly as it likes: they come as fast
+    as it reads, and end when it hangs up."""
     parameters: tuple[str, ...] = field(init=False)
     """Those of the handler: some of ``caller``, ``request`` and ``emit``."""
 
@@ -122,7 +125,7 @@ class Exchange:
 
 
 GET_VERSION = Method("GetVersion", Nothing, Version, "version")
-RUN = Method("Run", RunRequest, RunItem, "run", waits=True)
+RUN = Method("Run", RunRequest, RunItem, "run", waits=True, paced=True)
 OPEN = Method("Open", OpenRequest, OpenItem, "open_objects", waits=True)
 RUN_INPUT = Method("RunInput", RunInputRequest, Nothing, "run_input", waits=True)
 RUN_RESIZE = Method("RunResize", RunResizeRequest, Nothing, "run_resize")
@@ -302,6 +305,12 @@ METHODS: Mapping[str, Call] = MappingProxyType(
         ),
     }
 )
+
+
+PACED: frozenset[str] = frozenset(
+    f"{INTERFACE}.{row.name}" for row in TABLE.values() if row.paced
+)
+"""Methods whose items wait for a client that does not read."""
 
 
 def find_method(name: str) -> Call:

@@ -130,6 +130,7 @@ class Agent:
         self._socket.close()
         self._socket = None
         self.lost_at = time.monotonic()
+        self._guest.programs.lift_windows()
         self._wait = RECONNECT_SECONDS
         self._again()
 

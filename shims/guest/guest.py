@@ -110,6 +110,8 @@ class Guest:
             self.programs.signal(message["program"], message["number"])
         elif kind == "input":
             self.programs.feed(message["program"], message["data"], end=message["end"])
+        elif kind == "more":
+            self.programs.more(message["program"], message["count"])
         elif kind == "resize":
             self.programs.resize(
                 message["program"], message["rows"], message["columns"]

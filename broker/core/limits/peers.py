@@ -65,6 +65,14 @@ holds a buffer for no longer than this."""
 AGENT_OUTPUT_BYTES = 16384
 """Application output in one message."""
 
+AGENT_OUTPUT_WINDOW = 131072
+"""Output of a program that the client of its run has not taken yet: the guest holds
+the rest back, so that a program waits for a slow reader as it does at a pipe."""
+
+AGENT_OUTPUT_OVERHEAD = 256
+"""What a message of output counts beside its data, so that the window bounds the
+number of messages, too."""
+
 AGENT_INPUT_BYTES = 8192
 """Standard input of a program in one message."""
 

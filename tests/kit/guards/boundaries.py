@@ -11,6 +11,7 @@ GUARDS = (
     Guard("a start is within its record", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),
     Guard("a start has no network that its record has not", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),
     Guard("a machine that runs is not changed", "if False:", "tests/broker/host/test_role.py", "is_not_changed"),
+    Guard("a guest that exceeds the window fills no memory", "if self._ended:", "tests/broker/viewer/sandboxes/test_run_progress.py", "window_at_most"),
     Guard("a second program changes no machine", "if False:", "tests/broker/viewer/test_runner.py", "second_program"),
     Guard("the acceptor keeps a container's sockets", "fds = [conn.fileno()] + ([pidfd] if pidfd >= 0 else [])", "tests/attack/test_last_references.py", "container"),
     Guard("a worker sends no descriptor", "", "tests/integration/test_worker.py", "no_way_to_send"),
