@@ -66,6 +66,8 @@ PAGES = (
             "demo",
             "open",
             "cp",
+            "share",
+            "unshare",
             "sandbox",
         ),
     ),

@@ -48,6 +48,11 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
             "device": ("device", "Attach devices to sandboxes."),
+            "share": (
+                "folders.share",
+                "Share a folder with a sandbox; list shared folders.",
+            ),
+            "unshare": ("folders.unshare", "Take a shared folder back."),
             "open": ("open_in", "Open files and addresses in a sandbox."),
             "cp": ("copy", "Copy files to, from and between sandboxes."),
         },

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from broker.control.api import BrokerApi
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
+from broker.host.folders import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
@@ -25,6 +27,8 @@ from broker.services.workers.pool import Workers
 from broker.viewer.control import PersonControl, PersonParts
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.folders.control import FolderControl
+from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
@@ -53,6 +57,7 @@ class LocalControl(
     LaunchControl,
     PersonControl,
     DeviceControl,
+    FolderControl,
     SharedControl,
     BrokerApi,
 ):
@@ -64,13 +69,13 @@ class LocalControl(
         leasing: Leasing,
         launches: Launches,
         person: PersonParts,
-        desk: DeviceDesk,
+        desks: tuple[DeviceDesk, FolderDesk],
     ) -> None:
         super().__init__(shared)
         self._launches = launches
         self._leasing = leasing
         self._person = person
-        self._desk = desk
+        self._desk, self._folders = desks
 
 
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
@@ -88,18 +93,20 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
     source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
     host.role.standby = source.standby
     desk = viewer.devices = _device_desk(ground, viewer, source)
+    folders = viewer.folders = _folder_desk(ground, host, viewer)
     report = _status(ground, workers, host, launches, viewer)
     api = LocalControl(
         _shared(ground, host, viewer, report),
         host.leasing,
         launches,
         _person(ground, host, viewer),
-        desk,
+        (desk, folders),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)
         await nursery.start(source.run)
         await nursery.start(desk.run)
+        await nursery.start(folders.run)
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
@@ -116,6 +123,20 @@ def _device_desk(ground: Runtime, viewer: ViewerRole, source: DeviceHost) -> Dev
         log=ground.log,
         leases=lambda: [guest.lease for guest in viewer.guests()],
         notify=lambda: viewer.decider.notify,
+    )
+
+
+def _folder_desk(ground: Runtime, host: HostPart, viewer: ViewerRole) -> FolderDesk:
+    paths = ground.paths
+    return FolderDesk(
+        source=FolderHost(host.role, paths.runtime),
+        decider=viewer.decider,
+        log=ground.log,
+        leases=lambda: [guest.lease for guest in viewer.guests()],
+        record=lambda lease: viewer.record(lease.record),
+        notify=lambda: viewer.decider.notify,
+        home=Path.home(),
+        private=[paths.runtime, paths.state, paths.cache, *paths.config],
     )
 
 

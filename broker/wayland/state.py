@@ -91,6 +91,8 @@ class ClientState(ObjectTable, ABC):
         self.data_manager = self.data_version = self.cursor_shapes = 0
         self.crops_by_buffer = False
         """This compositor ignores where a viewport's source begins."""
+        self.pixel_weight = 1
+        """What a drawn pixel is charged; more where the compositor has no GPU."""
         self.clock = 0
         self.clock_shift: Callable[[int], int] | None = None
         """Nanoseconds from a clock to the one that is announced to the client."""

@@ -23,6 +23,7 @@ from policy.records.model import (
     CidPeer,
     Clipboard,
     External,
+    Folders,
     HostRecord,
     HybridPeer,
     Label,
@@ -42,6 +43,7 @@ from policy.records.model import (
 )
 from policy.records.record_schema import (
     AUDIO,
+    FOLDERS,
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
@@ -440,6 +442,12 @@ def _viewer(taken: Taken) -> ViewerRecord:
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
         limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        folders=Folders(
+            **{
+                f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
+                for f in FOLDERS.fields
+            }
+        ),
     )
 
 

@@ -703,6 +703,26 @@ TRANSFER = Table(
     ),
 )
 
+FOLDERS = Table(
+    "folders",
+    "Directories of yours that it has from its start, at `/folders/NAME`, where a rule "
+    "for `vitrail.Folder` lets it.",
+    (
+        Field(
+            "read_only",
+            _PATHS,
+            "Directories that it can read.",
+            default=[],
+        ),
+        Field(
+            "read_write",
+            _PATHS,
+            "Directories that it can change; the rule needs `write=yes`.",
+            default=[],
+        ),
+    ),
+)
+
 TABLES = (
     TOP,
     LABEL,
@@ -710,6 +730,7 @@ TABLES = (
     AUDIO,
     CLIPBOARD,
     TRANSFER,
+    FOLDERS,
     LAUNCH,
     STATE,
     PEER,
