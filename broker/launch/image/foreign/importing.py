@@ -150,7 +150,7 @@ async def _manifest(
         built=time.time(),
         digest=await trio.to_thread.run_sync(files.digest, work),
         agent=hashlib.sha256(guest_agent()).hexdigest(),
-        recipe=store.recipe(),
+        recipe=kernel.manifest.recipe,
         source=origin.source,
     )
 

@@ -180,12 +180,12 @@ async def test_output_goes_to_its_own_log_and_its_listeners(tmp_path):
     programs = Programs(tmp_path)
     one, two = (programs.new("foot", display=True, limit=64) for _ in range(2))
     heard = []
-    one.listeners.append(heard.append)
+    one.listeners.append(lambda *said: heard.append(said))
     programs.take(Output(1, b"one"))
     programs.take(Output(2, b"\x1b[two"))
-    programs.take(Output(1, b" more"))
+    programs.take(Output(1, b" more", stderr=True))
     programs.end_all("over")
-    assert heard == [b"one", b" more"]
+    assert heard == [(b"one", False), (b" more", True)]
     assert one.log.path.read_bytes() == b"one more"
     assert two.log.path.read_bytes() == b"\x1b[two", "as it came; escaped when shown"
 
