@@ -28,37 +28,39 @@ async def check_vm_launchers(context: Context) -> Sequence[Finding]:
         found += _libvirt(context)
     if MachinePeer in kinds:
         found += _machined()
-    return found or [ok("launchers", "machines that others start can be leased")]
+    return found or [ok("virtual machines", "machines that others start can be leased")]
 
 
 def _libvirt(context: Context) -> Iterator[Finding]:
     path = context.environ.get("PATH", os.defpath)
     if shutil.which("virsh", path=path) is None:
         text = "records name domains of libvirt, and virsh is not installed"
-        yield warn("launchers", text, "apt install libvirt-clients")
+        yield warn("virtual machines", text, "apt install libvirt-clients")
     hook = hook_program(HOOKS)
     if not os.access(hook, os.X_OK):
         text = (
             f"records name domains of libvirt, and {hook} is missing: no lease begins"
         )
-        yield warn("launchers", text, _INSTALL_HOOK)
+        yield warn("virtual machines", text, _INSTALL_HOOK)
     elif hook.read_bytes() != hook_source():
         text = f"{hook} is of another version of Vitrail"
-        yield warn("launchers", text, _INSTALL_HOOK)
+        yield warn("virtual machines", text, _INSTALL_HOOK)
     if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
         text = f"domains have no vsock: no {VHOST_VSOCK} and no vhost-device-vsock"
-        yield warn("launchers", text, "sudo modprobe vhost_vsock")
+        yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
 
 
 def _machined() -> Iterator[Finding]:
     if not MACHINED.exists():
         text = f"records name machines of systemd-machined, and {MACHINED} is missing"
-        yield warn("launchers", text, "apt install systemd-container (257 or later)")
+        yield warn(
+            "virtual machines", text, "apt install systemd-container (257 or later)"
+        )
     if not VHOST_VSOCK.exists():
         text = (
             f"records name machines of systemd-machined, and {VHOST_VSOCK} is missing"
         )
-        yield warn("launchers", text, "sudo modprobe vhost_vsock")
+        yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
 
 
 def _peers(records: Iterable[Record]) -> Iterator[object]:
