@@ -47,7 +47,12 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
-            "device": ("device", "Attach devices to sandboxes."),
+            "device": ("device.verbs", "Attach devices to sandboxes."),
+            "share": (
+                "folders.share",
+                "Share a folder with a sandbox; list shared folders.",
+            ),
+            "unshare": ("folders.unshare", "Take a shared folder back."),
             "open": ("open_in", "Open files and addresses in a sandbox."),
             "cp": ("copy", "Copy files to, from and between sandboxes."),
         },

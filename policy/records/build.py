@@ -23,6 +23,7 @@ from policy.records.model import (
     CidPeer,
     Clipboard,
     External,
+    Folders,
     HostRecord,
     HybridPeer,
     Label,
@@ -43,6 +44,7 @@ from policy.records.model import (
 )
 from policy.records.record_schema import (
     AUDIO,
+    FOLDERS,
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
@@ -362,7 +364,7 @@ class _Checks:
             )
 
     def state(self) -> None:
-        """Only what is persistent, and started by us, keeps something."""
+        """Only a persistent sandbox that we start keeps files."""
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
@@ -441,6 +443,12 @@ def _viewer(taken: Taken) -> ViewerRecord:
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
         limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        folders=Folders(
+            **{
+                f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
+                for f in FOLDERS.fields
+            }
+        ),
     )
 
 

@@ -115,6 +115,14 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Folders:
+    """Directories that are shared with it at its start, where a rule lets it."""
+
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class ViewerRecord:
     """What the viewer's side needs to know of a sandbox."""
 
@@ -128,6 +136,7 @@ class ViewerRecord:
     clipboard: Clipboard
     transfer: Transfer
     limits: Limits
+    folders: Folders = field(default_factory=Folders)
 
 
 @dataclass(frozen=True)

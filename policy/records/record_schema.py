@@ -344,7 +344,7 @@ STATE = Table(
         Field(
             "disk_size",
             Bytes(*limits.HOME_BYTES),
-            "The most that the disk holds; it takes only what is written. A larger "
+            "The most that the disk holds; it takes only the written part. A larger "
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
@@ -716,6 +716,26 @@ TRANSFER = Table(
     ),
 )
 
+FOLDERS = Table(
+    "folders",
+    "Directories of yours that it has from its start, at `/folders/NAME`, where a rule "
+    "for `vitrail.Folder` lets it.",
+    (
+        Field(
+            "read_only",
+            _PATHS,
+            "Directories that it can read.",
+            default=[],
+        ),
+        Field(
+            "read_write",
+            _PATHS,
+            "Directories that it can change; the rule needs `write=yes`.",
+            default=[],
+        ),
+    ),
+)
+
 TABLES = (
     TOP,
     LABEL,
@@ -723,6 +743,7 @@ TABLES = (
     AUDIO,
     CLIPBOARD,
     TRANSFER,
+    FOLDERS,
     LAUNCH,
     STATE,
     PEER,
