@@ -47,7 +47,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
-            "device": ("device", "Attach devices to sandboxes."),
+            "device": ("device.verbs", "Attach devices to sandboxes."),
             "share": (
                 "folders.share",
                 "Share a folder with a sandbox; list shared folders.",

@@ -363,7 +363,7 @@ class _Checks:
             )
 
     def state(self) -> None:
-        """Only what is persistent, and started by us, keeps something."""
+        """Only a persistent sandbox that we start keeps files."""
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")

@@ -338,7 +338,7 @@ STATE = Table(
         Field(
             "disk_size",
             Bytes(*limits.HOME_BYTES),
-            "The most that the disk holds; it takes only what is written. A larger "
+            "The most that the disk holds; it takes only the written part. A larger "
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),

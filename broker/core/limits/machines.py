@@ -207,7 +207,7 @@ are 200 MB."""
 
 LAUNCH_BIND_SECONDS = 120.0
 """Between the preparation of a launch and its first process: a runtime may unpack
-an image meanwhile.  What comes later is refused."""
+an image meanwhile.  Later ones are refused."""
 
 LAUNCHES_PENDING = 64
 """Launches that are prepared and not bound: each has a directory in the runtime
