@@ -155,7 +155,7 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "no"
+    fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""

@@ -287,7 +287,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Copies of one template have the same "
             "addresses in the kernel, and no page in common.",
-            default="no",
+            default="copy",
             only=_VM,
         ),
         Field(

@@ -211,7 +211,7 @@ def _unpack(
             _copy(source, out)
 
 
-def _copy(source: IO[bytes], out: IO[bytes]) -> None:
+def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
     """Copy, leaving holes, at most ``IMAGE_IMPORT_BYTES``."""
     total = 0
     while data := source.read(_CHUNK):
