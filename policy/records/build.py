@@ -30,6 +30,7 @@ from policy.records.model import (
     Launch,
     LibvirtPeer,
     Limits,
+    MachinePeer,
     MicroVM,
     Podman,
     Record,
@@ -349,7 +350,7 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
-        expected = "exactly one of hybrid, cid, libvirt, unix"
+        expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
@@ -531,11 +532,15 @@ def _state(taken: Taken) -> State | None:
     return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
-def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:
+def _peer(
+    taken: Taken,
+) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
     if "peer.libvirt" in taken:
         return LibvirtPeer(cast("str", taken["peer.libvirt"]))
+    if "peer.machine" in taken:
+        return MachinePeer(cast("str", taken["peer.machine"]))
     return UnixPeer(Path(taken["peer.unix"]))

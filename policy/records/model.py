@@ -210,6 +210,13 @@ class LibvirtPeer:
 
 
 @dataclass(frozen=True)
+class MachinePeer:
+    """A virtual machine of systemd-machined, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class UnixPeer:
     """A container behind a UNIX socket."""
 
@@ -220,7 +227,7 @@ class UnixPeer:
 class External:
     """A sandbox that another program starts."""
 
-    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer
+    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
 Launch = MicroVM | External | Bwrap | Podman | SharedBox

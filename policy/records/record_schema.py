@@ -41,6 +41,12 @@ LIBVIRT_DOMAIN = Pattern(
 )
 """libvirt itself forbids only '/' and line ends in names."""
 
+MACHINE_NAME = Pattern(
+    "a machine's name as systemd-machined has it: a host name",
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?",
+    64,
+)
+
 MIME = Pattern(
     "a type as text/plain or image/*",
     r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
@@ -366,6 +372,13 @@ PEER = Table(
             LIBVIRT_DOMAIN,
             "The name or the UUID of a libvirt domain; its hook takes the lease "
             "('brokerctl launcher install libvirt').",
+        ),
+        Field(
+            "machine",
+            MACHINE_NAME,
+            "The name of a virtual machine that is registered with systemd-machined "
+            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "there, without a hook.",
         ),
         Field(
             "unix",
