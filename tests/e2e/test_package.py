@@ -49,10 +49,8 @@ async def test_it_is_installed_used_and_removed_without_a_trace(tmp_path, suite)
         (built,) = tmp_path.glob("vitrail_*.deb")
         deb = str(built)
     await the_image()
-    images = find_paths().images
-    said = await _script(
-        "try-deb", deb, suite, out=tmp_path, VITRAIL_IMAGES=str(images)
-    )
+    cache = find_paths().cache
+    said = await _script("try-deb", deb, suite, out=tmp_path, VITRAIL_CACHE=str(cache))
     assert "brokerctl, version" in said
     assert "vitrail.Display" in said, "the demo's window, in the log"
     assert "nothing of it is left" in said
