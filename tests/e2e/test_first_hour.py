@@ -1,6 +1,6 @@
 """The first hour, as a person has it: real machines, a real compositor, brokerctl.
 
-Each step is a command that a person types; its answer is the text that they read.
+Each step is what somebody types; what it answers is what they read.
 """
 
 from __future__ import annotations
@@ -11,24 +11,17 @@ import pty
 import signal
 import struct
 import termios
-import time
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
-import pyte
 import pytest
 import trio
 
-from broker.control.client import open_client
-from broker.core.errors import SetupError
-from broker.core.paths import find_paths
 from broker.launch.process.spawn import PIPE
 from tests.integration.test_attached import brokerctl as started
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
-from tests.kit.installed import Installed
-from tests.kit.wayland.compositor import desktop, wait_window
-from tests.kit.world import processes, record, the_image, world
+from tests.kit.wayland.compositor import wait_window
+from tests.kit.world import record, world
 
 pytestmark = pytest.mark.long
 
@@ -151,234 +144,3 @@ async def test_a_question_about_a_window_lives_until_it_is_answered():
         assert answered["answered_by"] == "person"
         assert answered["seconds"] > 29
         await w.stop()
-
-
-# -- the whole hour --------------------------------------------------------------------
-
-
-class Hour:
-    """A person with a new home, a desktop, and Vitrail to install."""
-
-    def __init__(self, home_env, comp):
-        self.comp = comp
-        self.home = Path(home_env["HOME"])
-        self.config = self.home / ".config" / "vitrail"
-        self.env = {
-            **home_env,
-            "XDG_CACHE_HOME": str(find_paths().cache.parent),
-            "WAYLAND_DISPLAY": str(comp.display),
-            "TERM": "xterm-256color",
-        }
-        self.vitrail = Installed(self.home, self.env)
-        self.number = 0
-
-    @asynccontextmanager
-    async def step(self, title):
-        """A step of the hour; its time is printed."""
-        self.number += 1
-        began = time.monotonic()
-        yield
-        took = time.monotonic() - began
-        print(f"step {self.number:2} {took:6.1f} s  {title}", flush=True)
-
-    async def types(self, *words, code=0, deadline=120):
-        """Type a command; returns its answer, which has this exit code."""
-        answer = await self.vitrail.run(*words, deadline=deadline)
-        assert answer.code == code, (words, answer.out, answer.err)
-        return answer
-
-    @asynccontextmanager
-    async def begins(self, *words, **streams):
-        """A command that goes on; killed at the end if it still runs."""
-        child = self.vitrail.start(*words, **streams)
-        try:
-            yield child
-        finally:
-            if child.returncode is None:
-                child.kill()
-                with trio.CancelScope(shield=True):
-                    await child.wait()
-            for pipe in (child.popen.stdout, child.popen.stderr):
-                if pipe is not None:
-                    pipe.close()
-
-    async def questions(self):
-        """As ``brokerctl pending`` has them; asked without a process for each look."""
-        try:
-            async with open_client(paths_of(self.env).control) as client:
-                return (await client.pending()).questions
-        except SetupError:
-            return []  # no broker yet
-
-    def writes(self, path, text):
-        """Save a file of the configuration."""
-        file = self.config / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-
-@asynccontextmanager
-async def hour():
-    await the_image()
-    with home() as env:
-        async with desktop() as comp:
-            made = Hour(env, comp)
-            try:
-                yield made
-            finally:
-                if made.vitrail.brokerctl.exists():
-                    await made.vitrail.run("stop", "--broker")
-
-
-@pytest.mark.timeout(900)
-async def test_the_first_hour():
-    async with hour() as h:
-        async with h.step("install"):
-            await h.vitrail.install("0.1.0")
-            assert "0.1.0" in (await h.types("--version")).out
-        async with h.step("new"):
-            await a_new_sandbox(h)
-        async with h.step("run, asked, answered after 30 s"):
-            await asked_and_interrupted(h)
-        async with h.step("shell, copy, exec, top, update"):
-            await a_shell_and_a_copy(h)
-        async with h.step("audit connections"):
-            await what_happened(h)
-        async with h.step("a typo"):
-            await mistakes(h)
-        async with h.step("the next start is the new version's"):
-            await h.types("stop", "--broker")
-            await h.types("run", "--no-window", "demo", "--", "true", deadline=300)
-            assert "0.1.0" not in (await h.types("status")).out
-        async with h.step("removal"):
-            await removed(h)
-
-
-async def a_new_sandbox(h):
-    refused = await h.types("run", "demo", code=1)
-    assert "brokerctl new demo --from demo" in refused.err
-    made = await h.types("new", "demo", "--from", "demo", "--label", "orange")
-    assert "start it: brokerctl run demo" in made.err
-    assert "demo" in (await h.types("list")).out
-
-
-async def asked_and_interrupted(h):
-    """The window waits for an answer for half a minute; Ctrl-C ends everything."""
-    h.writes("policy.d/30-mine.policy", "vitrail.Display * demo @adminvm ask\n")
-    async with h.begins("run", "demo", stdout=PIPE) as run:
-        async with h.step("  from the command to the question"):
-            (question,) = await eventually(h.questions, deadline=240)
-        shown = (await h.types("pending", "--json")).objects[0]["questions"]
-        assert [q["id"] for q in shown] == [question.id]
-        async with h.step("  a question waits"):
-            with trio.move_on_after(30):
-                while [q.id for q in await h.questions()] == [question.id]:
-                    await trio.sleep(1)
-                raise AssertionError("the question went before it was answered")
-        async with h.step("  from the answer to the window"):
-            await h.types("answer", str(question.id), "allow")
-            await wait_window(h.comp, title="[demo]", deadline=90)
-        async with h.step("  Ctrl-C"):
-            os.kill(run.pid, signal.SIGINT)
-            with trio.fail_after(60):
-                assert await run.wait() == 130
-        lines = run.popen.stderr.read().decode().splitlines()
-        assert lines[-1] == "brokerctl: interrupted"
-        assert not [line for line in lines if "Traceback" in line]
-    assert "no sandbox runs" in (await h.types("status")).out
-    (h.config / "policy.d" / "30-mine.policy").unlink()
-
-
-async def a_shell_and_a_copy(h):
-    notes = h.home / "notes.txt"
-    notes.write_text("remember the milk\n")
-    async with AsyncExitStack() as stack:
-        person = stack.enter_context(terminal(rows=30, columns=100))
-        streams = {"stdin": person.slave, "stdout": person.slave}
-        shell = await stack.enter_async_context(h.begins("shell", "demo", **streams))
-        person.type("echo $((40 + 2)) $TERM\n")
-        await person.shows("42 xterm-256color", deadline=240)
-        (name,) = (await h.types("status")).out.splitlines()[1].split()[:1]
-        async with h.step("  copy"):
-            await h.types("cp", str(notes), "demo:")
-            person.type("cat Incoming/*/notes.txt\n")
-            await person.shows("remember the milk")
-        async with h.step("  exec, its output and its errors"):
-            words = ("exec", "-q", "demo", "--", "sh", "-c")
-            done = await h.types(*words, "echo out; echo err >&2; exit 7", code=7)
-            assert (done.out, done.err) == ("out\n", "err\n")
-        async with h.step("  top"):
-            await a_live_screen(h, name)
-        async with h.step("  update"):
-            await updated(h)
-        person.type("exit 5\n")
-        with trio.fail_after(60):
-            assert await shell.wait() == 5
-
-
-async def a_live_screen(h, name):
-    """What a person sees of ``top``, in 80 columns."""
-    screen = pyte.Screen(80, 24)
-    stream = pyte.ByteStream(screen)
-    async with AsyncExitStack() as stack:
-        person = stack.enter_context(terminal(rows=24, columns=80))
-        streams = {"stdin": person.slave, "stdout": person.slave}
-        top = await stack.enter_async_context(h.begins("top", **streams))
-        with trio.fail_after(60):
-            while not any(name in line for line in screen.display):
-                await trio.lowlevel.wait_readable(person.master)
-                stream.feed(os.read(person.master, 65536))
-        print("\n".join(screen.display))
-        (row,) = [line for line in screen.display if name in line][:1]
-        (head,) = [line for line in screen.display if "NAME" in line.upper()][:1]
-        assert screen.display.index(head) < screen.display.index(row)
-        person.type("q")
-        with trio.fail_after(30):
-            assert await top.wait() == 0
-
-
-async def what_happened(h):
-    shown = await h.types("audit", "connections", "--sandbox", "demo")
-    rows = [line for line in shown.out.splitlines() if "vitrail.Display" in line]
-    (asked,) = [line for line in rows if "30-mine.policy:1" in line]
-    assert "demo.toml:" in asked, "the record's line stands beside the rule's"
-    assert "@adminvm" in asked
-
-
-async def mistakes(h):
-    wrong = await h.types("runn", "demo", code=2)
-    assert "run" in wrong.err
-    wrong = await h.types("run", "dmeo", code=1)
-    assert "demo" in wrong.err, "the name that was meant is offered"
-    good = (h.config / "sandboxes.d" / "demo.toml").read_text()
-    h.writes("sandboxes.d/demo.toml", good.replace('"allow"', '"alow"', 1))
-    wrong = await h.types("policy", "check", code=1)
-    said = wrong.out + wrong.err
-    assert "demo.toml:" in said
-    assert "alow" in said
-    assert "allow" in said.replace("alow", "")
-    refused = await h.types("run", "demo", code=1)
-    assert "demo.toml:" in refused.err
-    h.writes("sandboxes.d/demo.toml", good)
-    await h.types("policy", "check")
-
-
-async def updated(h):
-    """A newer version over a broker that runs: both are named, and it goes on."""
-    await h.vitrail.install("0.1.1")
-    status = (await h.types("status")).out
-    assert "the broker that runs is Vitrail 0.1.0, brokerctl is 0.1.1" in status
-    await h.types("exec", "demo", "--", "true")
-
-
-async def removed(h):
-    """Sandbox, broker, program: what stays is the log and the cache."""
-    await h.types("stop", "--broker")
-    await h.types("sandbox", "remove", "demo", "--yes")
-    h.vitrail.remove()
-    assert not processes(str(h.home))
-    data = h.home / ".local" / "share"
-    left = [path for path in (h.config, data) for path in path.rglob("*")]
-    assert not [path for path in left if path.is_file()]
-    directories = {path.name for path in paths_of(h.env).runtime.iterdir()}
-    assert directories <= {"start.lock", "sandboxes", "launch"}
