@@ -26,13 +26,15 @@ most bytes that may flow (the engine checks it beforehand where
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import msgspec
 import trio
 
 from broker.audit import schema
+from broker.authz.choice import ChoiceText, ChosenRequest, choose
 from broker.authz.decision_events import Asked, cut, decision, subject
 from broker.authz.evaluator import Judge
 from broker.authz.late_answers import LateAnswers
@@ -101,15 +103,17 @@ class Decider:
         *,
         on_ask: OnAsk = _nothing,
         covered: Permit | None = None,
+        chosen: Asked | None = None,
         gone: trio.Event | None = None,
     ) -> AsyncIterator[Permit]:
         """See the head of this module.
 
         ``on_ask`` is awaited when the person is about to be asked, which takes
         up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question
-        named this request as well; the same rule does not ask again.  ``gone``: is
-        set when who asked has given up; a yes that comes then is a no for this
-        request, and counts for the next equal one.  Raises RefusedError for a no,
+        named this request as well; the same rule does not ask again.  ``chosen``: the
+        answer of ``choose`` that named this request.  ``gone``: is set when who asked
+        has given up; a yes that comes then is a no for this request, and counts for
+        the next equal one.  Raises RefusedError for a no,
         UpstreamError when the decision could not be recorded (so it is a no).
         """
         # guard: live permits bounded
@@ -118,7 +122,7 @@ class Decider:
         if not request.tells:  # else it is the person's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease.sandbox)
-        permit = await self._decide(request, on_ask, covered, gone)
+        permit = await self._decide(request, on_ask, covered, chosen, gone)
         self._live.add(permit)
         try:
             # While the decision was written other rules may have come.
@@ -159,6 +163,19 @@ class Decider:
         """
         return self._judge.preview(request)
 
+    async def choose(
+        self, requests: Sequence[Request], text: ChoiceText
+    ) -> ChosenRequest:
+        """Have the person choose one of several requests; see ``choice.choose``."""
+        self._questions += 1
+        return await choose(
+            requests,
+            text,
+            asker=self.asker,
+            log=self._log,
+            number=self._questions,
+        )
+
     def world(self) -> tuple[Engine, World]:
         """The rules in force and the sandboxes that they speak about."""
         return self._judge.engine(), self._judge.world()
@@ -176,6 +193,7 @@ class Decider:
         request: Request,
         on_ask: OnAsk,
         covered: Permit | None = None,
+        chosen: Asked | None = None,
         gone: trio.Event | None = None,
     ) -> Permit:
         answer = await self._asked_first(request)
@@ -184,6 +202,10 @@ class Decider:
             # guard: recorded before the effect
             await self._log.require(self._event(request, answer, _ALLOW))
             return permit
+        if chosen is not None:
+            question = self._judge.question(request, answer)
+            said = msgspec.structs.replace(chosen.said, target=question.default_target)
+            return await self._answered(request, question, replace(chosen, said=said))
         if covered is not None and covered.answered and covered.rule is answer.rule:
             permit = self._permit(request, answer, target=covered.target)
             await self._log.require(

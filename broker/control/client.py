@@ -27,6 +27,10 @@ from broker.control.api import (
     DeviceAttachRequest,
     DeviceDetachRequest,
     DevicesAnswer,
+    FolderAnswer,
+    FoldersAnswer,
+    FolderShareRequest,
+    FolderUnshareRequest,
     GrantRevokeRequest,
     GrantsAnswer,
     LaunchAnswer,
@@ -194,6 +198,18 @@ class Client:
     async def choose_chords(self) -> ClipboardStatus:
         """Have the broker read which chords the person wants."""
         return await self._call(methods.CLIPBOARD_CHORDS, Nothing())
+
+    async def folders(self) -> FoldersAnswer:
+        """Directories that sandboxes have."""
+        return await self._call(methods.FOLDERS, Nothing())
+
+    async def share_folder(self, request: FolderShareRequest) -> FolderAnswer:
+        """Share a directory with a sandbox."""
+        return await self._call(methods.FOLDER_SHARE, request)
+
+    async def unshare_folder(self, request: FolderUnshareRequest) -> FolderAnswer:
+        """Take a directory back."""
+        return await self._call(methods.FOLDER_UNSHARE, request)
 
     async def devices(self) -> DevicesAnswer:
         """Plugged-in devices, and the sandboxes that have them."""

@@ -31,6 +31,10 @@ from broker.control.api import (
     DeviceAttachRequest,
     DeviceDetachRequest,
     DevicesAnswer,
+    FolderAnswer,
+    FoldersAnswer,
+    FolderShareRequest,
+    FolderUnshareRequest,
     GrantRevokeRequest,
     GrantsAnswer,
     LaunchAnswer,
@@ -165,6 +169,11 @@ DEVICE_ATTACH = Method(
 )
 DEVICE_DETACH = Method(
     "DeviceDetach", DeviceDetachRequest, DeviceAnswer, "detach_device"
+)
+FOLDERS = Method("Folders", Nothing, FoldersAnswer, "folders")
+FOLDER_SHARE = Method("FolderShare", FolderShareRequest, FolderAnswer, "share_folder")
+FOLDER_UNSHARE = Method(
+    "FolderUnshare", FolderUnshareRequest, FolderAnswer, "unshare_folder"
 )
 
 TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(

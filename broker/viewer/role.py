@@ -35,6 +35,7 @@ from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -143,6 +144,7 @@ class ViewerRole:
         )
         """What the person opens or copies."""
         self.devices: DeviceDesk | None = None
+        self.folders: FolderDesk | None = None
         """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
         """The person; None: no question is asked, and that is a denial."""
@@ -273,6 +275,8 @@ class ViewerRole:
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
+        if self.folders is not None:
+            await self.folders.lease_begun(lease)
         if self.devices is not None:
             self.devices.look_again()
 
@@ -282,6 +286,8 @@ class ViewerRole:
         with trio.CancelScope(shield=True):  # no other code would do the rest
             if self.devices is not None:
                 await self.devices.lease_ended(lease)
+            if self.folders is not None:
+                await self.folders.lease_ended(lease)
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)

@@ -23,12 +23,14 @@ from policy.records.model import (
     CidPeer,
     Clipboard,
     External,
+    Folders,
     HostRecord,
     HybridPeer,
     Label,
     Launch,
     LibvirtPeer,
     Limits,
+    MachinePeer,
     MicroVM,
     Podman,
     Record,
@@ -42,6 +44,7 @@ from policy.records.model import (
 )
 from policy.records.record_schema import (
     AUDIO,
+    FOLDERS,
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
@@ -347,7 +350,7 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
-        expected = "exactly one of hybrid, cid, libvirt, unix"
+        expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
@@ -361,7 +364,7 @@ class _Checks:
             )
 
     def state(self) -> None:
-        """Only what is persistent, and started by us, keeps something."""
+        """Only a persistent sandbox that we start keeps files."""
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
@@ -441,6 +444,12 @@ def _viewer(taken: Taken) -> ViewerRecord:
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
         limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        folders=Folders(
+            **{
+                f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
+                for f in FOLDERS.fields
+            }
+        ),
     )
 
 
@@ -524,11 +533,15 @@ def _state(taken: Taken) -> State | None:
     return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
-def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:
+def _peer(
+    taken: Taken,
+) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
     if "peer.libvirt" in taken:
         return LibvirtPeer(cast("str", taken["peer.libvirt"]))
+    if "peer.machine" in taken:
+        return MachinePeer(cast("str", taken["peer.machine"]))
     return UnixPeer(Path(taken["peer.unix"]))

@@ -115,6 +115,14 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Folders:
+    """Directories that are shared with it at its start, where a rule lets it."""
+
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class ViewerRecord:
     """What the viewer's side needs to know of a sandbox."""
 
@@ -129,6 +137,7 @@ class ViewerRecord:
     clipboard: Clipboard
     transfer: Transfer
     limits: Limits
+    folders: Folders = field(default_factory=Folders)
 
 
 @dataclass(frozen=True)
@@ -202,6 +211,13 @@ class LibvirtPeer:
 
 
 @dataclass(frozen=True)
+class MachinePeer:
+    """A virtual machine of systemd-machined, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class UnixPeer:
     """A container behind a UNIX socket."""
 
@@ -212,7 +228,7 @@ class UnixPeer:
 class External:
     """A sandbox that another program starts."""
 
-    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer
+    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
 Launch = MicroVM | External | Bwrap | Podman | SharedBox

@@ -41,6 +41,12 @@ LIBVIRT_DOMAIN = Pattern(
 )
 """libvirt itself forbids only '/' and line ends in names."""
 
+MACHINE_NAME = Pattern(
+    "a machine's name as systemd-machined has it: a host name",
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?",
+    64,
+)
+
 MIME = Pattern(
     "a type as text/plain or image/*",
     r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
@@ -350,7 +356,7 @@ STATE = Table(
         Field(
             "disk_size",
             Bytes(*limits.HOME_BYTES),
-            "The most that the disk holds; it takes only what is written. A larger "
+            "The most that the disk holds; it takes only the written part. A larger "
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
@@ -378,6 +384,13 @@ PEER = Table(
             LIBVIRT_DOMAIN,
             "The name or the UUID of a libvirt domain; its hook takes the lease "
             "('brokerctl launcher install libvirt').",
+        ),
+        Field(
+            "machine",
+            MACHINE_NAME,
+            "The name of a virtual machine that is registered with systemd-machined "
+            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "there, without a hook.",
         ),
         Field(
             "unix",
@@ -715,6 +728,26 @@ TRANSFER = Table(
     ),
 )
 
+FOLDERS = Table(
+    "folders",
+    "Directories of yours that it has from its start, at `/folders/NAME`, where a rule "
+    "for `vitrail.Folder` lets it.",
+    (
+        Field(
+            "read_only",
+            _PATHS,
+            "Directories that it can read.",
+            default=[],
+        ),
+        Field(
+            "read_write",
+            _PATHS,
+            "Directories that it can change; the rule needs `write=yes`.",
+            default=[],
+        ),
+    ),
+)
+
 TABLES = (
     TOP,
     LABEL,
@@ -722,6 +755,7 @@ TABLES = (
     AUDIO,
     CLIPBOARD,
     TRANSFER,
+    FOLDERS,
     LAUNCH,
     STATE,
     PEER,

@@ -31,7 +31,7 @@ def send_files(words: List[str]) -> int:
 
 
 def edit_file(words: List[str]) -> int:
-    """Write a file's entries to standard output, then replace it by what comes back.
+    """Write a file's entries to standard output, then replace it by the edited file.
 
     Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
     """

@@ -20,6 +20,7 @@ from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.settings import Settings
 from shims.guest.streams import Carrier
 from shims.guest.tools import FILES_COMMANDS, files_tool, write_file
+from shims.guest.usb import start_root_programs
 
 GRACE_SECONDS = 2.0
 
@@ -66,6 +67,8 @@ class Guest:
         self.agent.open()
         if self.machine is not None and self.settings.network == "dhcp":
             self.machine.network(self, self.settings.dns)
+        if self.machine is not None:
+            start_root_programs(self)
         if self.machine is not None and self.settings.disposable:
             self.loop.later(1.0, self._check_orphan)
 

@@ -17,6 +17,10 @@ FILES_COMMANDS = (
 # The source of the program for files and links: shims/bundle.py puts it here.
 FILES_TOOL = ""
 
+# Those of the programs that take USB devices and security keys, in the same way.
+DEVICES_TOOL = ""
+SECURITY_KEY_TOOL = ""
+
 
 def files_tool() -> bytes:
     """Return the source of the program for files and links.

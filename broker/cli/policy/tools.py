@@ -108,8 +108,8 @@ def test_policy(
             render.note(f"no case is decided by {rule.where}: {rule.text.strip()}")
         bad = sum(1 for result in results if result.wrong)
         covered_by = f"{share:.0%} of {render.count(len(own), 'rule')} covered"
-        cases = render.count(len(results), "case")
-        render.note(f"{cases}, {bad} not as expected; {covered_by}")
+        tried = render.count(len(results), "case")
+        render.note(f"{tried}, {bad} not as expected; {covered_by}")
     sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
 
 

@@ -99,6 +99,15 @@ COMPOSITOR_TOOL_SECONDS = 20.0
 COMPOSITOR_TREE_BYTES = 1 << 22
 """sway's tree of windows; 1 KiB for each window."""
 
+MACHINED_LOOK_SECONDS = 1.0
+"""Between two looks at machined's directory, one stat(2) each."""
+
+MACHINED_RETRY_SECONDS = 15.0
+"""Until a machine that was refused is tried again."""
+
+MACHINED_ANSWER_SECONDS = 5.0
+"""For machined's answer, which takes milliseconds."""
+
 VM_STATE_BYTES = 1 << 16
 """A machine's state file; ours are 2 KiB."""
 
@@ -207,7 +216,7 @@ are 200 MB."""
 
 LAUNCH_BIND_SECONDS = 120.0
 """Between the preparation of a launch and its first process: a runtime may unpack
-an image meanwhile.  What comes later is refused."""
+an image meanwhile.  Later ones are refused."""
 
 LAUNCHES_PENDING = 64
 """Launches that are prepared and not bound: each has a directory in the runtime

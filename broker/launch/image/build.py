@@ -114,7 +114,7 @@ async def _build(
         built=time.time(),
         digest=digest,
         agent=hashlib.sha256(guest_agent()).hexdigest(),
-        recipe=store.recipe(),
+        recipe=store.recipe(spec.kernel),
     )
     shutil.rmtree(work / "boot")
     (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))

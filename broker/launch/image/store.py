@@ -188,9 +188,18 @@ def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
     return {"LAUNCH_SECRET": secret.hex(), **low}
 
 
-def recipe() -> str:
-    """Return the digest of the scripts that an image is made with."""
+def recipe(kernel: str = DEFAULT_KERNEL) -> str:
+    """Return the digest of the scripts that an image is made with.
+
+    With another kernel than the default also of the modules that it may need: an image
+    of an older Vitrail, which does not boot with it, is built again.
+    """
     total = hashlib.sha256()
+    if kernel != DEFAULT_KERNEL:
+        from broker.launch.image.initramfs import MODULES, USB_MODULES
+
+        names = (*MODULES, *USB_MODULES)
+        total.update("\n".join(names).encode())
     for name in ("customize.sh", "init"):
         data = (resources.files("broker") / "data/image" / name).read_bytes()
         total.update(hashlib.sha256(data).digest())
@@ -331,7 +340,7 @@ def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
     Names, the order of packages and the archive's state do not matter.
     """
     same = _canonical(manifest.spec) == _canonical(spec)
-    return same and manifest.recipe == recipe()
+    return same and manifest.recipe == recipe(spec.kernel)
 
 
 def _canonical(spec: ImageSpec) -> ImageSpec:

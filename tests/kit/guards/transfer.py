@@ -84,6 +84,22 @@ GUARDS = (
     Guard("room for what comes back", "", "tests/attack/test_transfer_store.py", "by_what_is_free"),
     Guard("sizes of the receiver", "if type(size) is not int:", "tests/attack/test_transfer_store.py", "size_that"),
     Guard("no more than the file has", "return os.splice(source, target, 1 << 30, flags=os.SPLICE_F_NONBLOCK)", "tests/broker/worker/test_pipes.py"),
+    Guard("no link on the way to a shared folder", "how = struct.pack('QQQ', flags, 0, 0)", "tests/attack/test_folders.py", "-k behind_the_check"),
+    Guard("the home is not shared", "if False:", "tests/attack/test_folders.py", "-k secrets"),
+    Guard("hidden directories of the home are not shared", "if False:", "tests/attack/test_folders.py", "-k secrets"),
+    Guard("the broker's directories are not shared", "if False:", "tests/attack/test_folders.py", "-k secrets"),
+    Guard("only own directories are shared", "if False:", "tests/attack/test_folders.py", "-k another_user"),
+    Guard("no kernel file system is shared", "if False:", "tests/attack/test_folders.py", "-k kernel_file_system"),
+    Guard("what is mounted is the directory that was checked", "if False:", "tests/attack/test_folders.py", "-k replaced"),
+    Guard("a shared folder has no setuid and no devices", "attributes = 0", "tests/attack/test_folders.py", "-k cannot_be_changed"),
+    Guard("a shared folder is read-only", "if False:", "tests/attack/test_folders.py", "-k cannot_be_changed"),
+    Guard("no link to where a folder is mounted", "_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC", "tests/attack/test_folders.py", "-k in_the_place"),
+    Guard("never our own mount namespace", "if False:", "tests/attack/test_folders.py", "-k our_own"),
+    Guard("the namespace is the sandbox's", "if False:", "tests/attack/test_folders.py", "-k has_ended"),
+    Guard("a copy of the mount is not overlooked", "if False:", "tests/attack/test_folders.py", "-k keeps"),
+    Guard("only a rule makes a folder writable", "if False:", "tests/broker/viewer/folders/test_desk.py", "-k without_write"),
+    Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "-k ends_with"),
+    Guard("a folder that is held ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "-k keeps"),
 )  # fmt: skip
 
 
