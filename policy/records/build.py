@@ -430,6 +430,7 @@ def _viewer(taken: Taken) -> ViewerRecord:
         tags=frozenset(taken["tags"]),
         default_disposable=taken.get("default_disposable"),
         display=taken["display"],
+        timezone=taken["timezone"],
         window=_window(taken),
         audio=_audio(taken),
         clipboard=Clipboard(

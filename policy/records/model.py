@@ -131,6 +131,7 @@ class ViewerRecord:
     tags: frozenset[str]
     default_disposable: str | None
     display: Display
+    timezone: Literal["utc", "desktop"]
     window: Window
     audio: Audio
     clipboard: Clipboard

@@ -132,6 +132,18 @@ TOP = Table(
             default="none",
         ),
         Field(
+            "timezone",
+            Choice(
+                {
+                    "utc": "UTC; the time zone tells roughly where you are",
+                    "desktop": "that of the machine with the screen, in TZ of each "
+                    "program that is started by Vitrail",
+                }
+            ),
+            "The time zone of its programs.",
+            default="utc",
+        ),
+        Field(
             "default_disposable",
             NAME,
             "The record of which a fresh sandbox is made when this one calls "
