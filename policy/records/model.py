@@ -131,12 +131,17 @@ class ViewerRecord:
     tags: frozenset[str]
     default_disposable: str | None
     display: Display
+    timezone: Literal["utc", "desktop"]
     window: Window
     audio: Audio
     clipboard: Clipboard
     transfer: Transfer
     limits: Limits
     folders: Folders = field(default_factory=Folders)
+
+
+HOST_IMAGE = "host"
+"""The image of the machine's own programs."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,10 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "no"
+    fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
+    root: Literal["image", "host"] = "image"
+    """With ``host``, ``image`` is that of this machine's own programs."""
 
 
 @dataclass(frozen=True)

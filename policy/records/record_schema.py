@@ -132,6 +132,18 @@ TOP = Table(
             default="none",
         ),
         Field(
+            "timezone",
+            Choice(
+                {
+                    "utc": "UTC; the time zone tells roughly where you are",
+                    "desktop": "that of the machine with the screen, in TZ of each "
+                    "program that is started by Vitrail",
+                }
+            ),
+            "The time zone of its programs.",
+            default="utc",
+        ),
+        Field(
             "default_disposable",
             NAME,
             "The record of which a fresh sandbox is made when this one calls "
@@ -211,6 +223,20 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "root",
+            Choice(
+                {
+                    "image": "the one that `image` names",
+                    "host": "this machine's own /usr, read-only, and a made /etc; "
+                    "'brokerctl run' makes an image of it, and again when packages "
+                    "change",
+                }
+            ),
+            "Where the programs are from; with `host`, `image` has no meaning.",
+            default="image",
+            only=_VM,
+        ),
+        Field(
             "packages",
             Words(
                 PACKAGE,
@@ -273,7 +299,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Copies of one template have the same "
             "addresses in the kernel, and no page in common.",
-            default="no",
+            default="copy",
             only=_VM,
         ),
         Field(

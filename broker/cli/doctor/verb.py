@@ -112,4 +112,8 @@ def _print(findings: Sequence[Finding]) -> None:
         if finding.mend:
             console.print(Text(f"{'':<5}{'':<{width}}  mend: {finding.mend}"))
     counts = [sum(f.state is state for f in findings) for state in State]
-    console.print(Text(f"{counts[0]} ok, {counts[1]} warnings, {counts[2]} failures"))
+    warnings, failures = (
+        render.count(number, noun)
+        for number, noun in zip(counts[1:3], ("warning", "failure"), strict=True)
+    )
+    console.print(Text(f"{counts[0]} ok, {warnings}, {failures}"))
