@@ -1,4 +1,4 @@
-"""Make one file of a shim's package: what is copied into a guest.
+"""Make one file of a shim's package, for copying into a guest.
 
     python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py,
                                           vitrail-guest.sh
@@ -26,6 +26,11 @@ from typing import Dict, Iterator, List, Mapping, Optional, Set
 
 HERE = Path(__file__).parent
 FILES_CONSTANT = "FILES_TOOL"
+ROOT_PROGRAMS = {
+    "DEVICES_TOOL": "vitrail_devices.py",
+    "SECURITY_KEY_TOOL": "vitrail_security_key.py",
+}
+"""Programs of one file that the agent starts as root, by their constants."""
 INSTALLER = "vitrail-guest.sh"
 END_OF_FILE = "END_OF_VITRAIL_FILE"
 
@@ -181,10 +186,13 @@ def files_tool() -> bytes:
 def guest_agent() -> bytes:
     """Return ``vitrail_guest.py``: the guest agent.
 
-    The program for files and links is inside it, as text: the initramfs of every image,
-    older ones included, brings one file.
+    The programs for files and links, USB devices and security keys are inside it, as
+    text: the initramfs of every image, older ones included, brings one file.
     """
-    return bundle("guest", {FILES_CONSTANT: files_tool().decode()}).encode()
+    constants = {FILES_CONSTANT: files_tool().decode()}
+    for constant, name in ROOT_PROGRAMS.items():
+        constants[constant] = (HERE / name).read_text(encoding="utf-8")
+    return bundle("guest", constants).encode()
 
 
 @lru_cache(maxsize=None)

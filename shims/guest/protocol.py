@@ -16,6 +16,8 @@ HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
 AUDIO_PORT = 6502
+DEVICES_PORT = 6503
+SECURITY_KEY_PORT = 6504
 LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too
 # Message type -> its fields, as in broker/ipc/agent.py.
 FROM_GUEST = {
