@@ -293,7 +293,7 @@ class Launches:
             case SharedBox():
                 return SharedClaim(str(state.sockets), os.getuid())
             case Flatpak():
-                from broker.launch.flatpak.instances import app_of
+                from broker.peers.flatpak_instances import app_of
 
                 find = partial(app_of, self.paths.runtime.parent)
                 return FlatpakClaim(str(state.sockets), launch.app, find)

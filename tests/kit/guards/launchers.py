@@ -71,7 +71,7 @@ GUARDS = (
     Guard(
         "an instance that has ended vouches for no process",
         "if info.pid_namespace not in inside:",
-        "tests/broker/launch/flatpak/test_instances.py",
+        "tests/broker/peers/test_flatpak_instances.py",
         "vouches_for_no_process",
     ),
     Guard(

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from broker.launch.flatpak.instances import app_of
 from broker.peers import credentials
+from broker.peers.flatpak_instances import app_of
 
 INFO = "[Application]\nname={name}\n\n[Instance]\ninstance-id=1\nname=other\n"
 
