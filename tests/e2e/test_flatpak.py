@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -211,7 +210,7 @@ async def test_a_tone_is_heard_and_a_killed_run_leaves_the_application_closed():
                         "stream.closed", service="vitrail.Audio", deadline=90
                     )
                     assert closed["sandbox"] == "term"
-                    child.send_signal(signal.SIGKILL)
+                    child.kill()
                     await child.wait()
             assert abs(heard.hertz - 700) < 2, heard.hertz
             await w.wait_event("lease.end", sandbox="term")
