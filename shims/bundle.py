@@ -1,6 +1,7 @@
-"""Make one file of a shim's package: what is copied into a guest.
+"""Make one file of a shim's package, for copying into a guest.
 
-    python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py
+    python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py,
+                                          vitrail-guest.sh
 
 A guest gets one file that any Python from 3.9 runs, with nothing installed beside it.
 The file is the modules of the package one after the other, each behind those that it
@@ -25,6 +26,13 @@ from typing import Dict, Iterator, List, Mapping, Optional, Set
 
 HERE = Path(__file__).parent
 FILES_CONSTANT = "FILES_TOOL"
+ROOT_PROGRAMS = {
+    "DEVICES_TOOL": "vitrail_devices.py",
+    "SECURITY_KEY_TOOL": "vitrail_security_key.py",
+}
+"""Programs of one file that the agent starts as root, by their constants."""
+INSTALLER = "vitrail-guest.sh"
+END_OF_FILE = "END_OF_VITRAIL_FILE"
 
 
 class BundleError(Exception):
@@ -178,18 +186,44 @@ def files_tool() -> bytes:
 def guest_agent() -> bytes:
     """Return ``vitrail_guest.py``: the guest agent.
 
-    The program for files and links is inside it, as text: the initramfs of every image,
-    older ones included, brings one file.
+    The programs for files and links, USB devices and security keys are inside it, as
+    text: the initramfs of every image, older ones included, brings one file.
     """
-    return bundle("guest", {FILES_CONSTANT: files_tool().decode()}).encode()
+    constants = {FILES_CONSTANT: files_tool().decode()}
+    for constant, name in ROOT_PROGRAMS.items():
+        constants[constant] = (HERE / name).read_text(encoding="utf-8")
+    return bundle("guest", constants).encode()
+
+
+@lru_cache(maxsize=None)
+def guest_installer() -> bytes:
+    """Return ``vitrail-guest.sh``: a shell script that installs all of it in a guest.
+
+    The programs are in it as text, so that a person can read what runs in the guest.
+    Raises BundleError where a program has the line by which its text would end.
+    """
+    script = (HERE / "guest_install.sh").read_text("utf-8")
+    programs = {
+        "vitrail_guest.py": guest_agent().decode(),
+        "vitrail_files.py": files_tool().decode(),
+    }
+    for name in ("vitrail_devices.py", "vitrail_security_key.py"):
+        programs[name] = (HERE / name).read_text("utf-8")
+    for name, text in programs.items():
+        mark = f"\n@{name}@\n"
+        if script.count(mark) != 1 or f"\n{END_OF_FILE}\n" in text:
+            raise BundleError(f"{name} cannot be put into the installer")
+        script = script.replace(mark, f"\n{text.rstrip()}\n")
+    return script.encode()
 
 
 def write_programs(directory: Path) -> List[Path]:
-    """Write both programs into a directory that exists; returns their paths."""
+    """Write all programs into a directory that exists; returns their paths."""
     paths = []
     for name, content in (
         ("vitrail_guest.py", guest_agent()),
         ("vitrail_files.py", files_tool()),
+        (INSTALLER, guest_installer()),
     ):
         path = directory / name
         path.write_bytes(content)

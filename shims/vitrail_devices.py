@@ -9,6 +9,8 @@ Needs root in the guest and the module vhci-hcd.  Standard library only, Python
 3.9.  Nothing on the other side trusts it: it runs in the sandbox.
 
 Settings: environment ``VITRAIL_DEVICES`` (``vsock:CID:PORT`` or ``unix:PATH``).
+``VITRAIL_DEVICES_USER`` (``UID:GID``), for a guest without udev: the nodes of devices
+are given to this user, and file systems on them are mounted below ``/media``.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 HEADER = struct.Struct("<8sII")
 MAGIC = b"VitrUSB1"
@@ -30,9 +34,18 @@ HOST_CID, PORT = 2, 6503
 VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 SUPER = {5, 6}
 """enum usb_device_speed: USB 3 devices need a port of the other hub."""
+VIRTUAL_BUS = "/devices/platform/vhci_hcd."
+NETLINK_KOBJECT_UEVENT = 15
+UEVENT_GROUP = 1
+"""The kernel's own messages, without udevd (Documentation/ABI/stable/sysfs-uevent)."""
+UEVENT_BYTES = 16384
+MEDIA = Path("/media")
+SAFE = "nosuid,nodev"
 FREE = 4
 """VDEV_ST_NULL in ``status``."""
 RETRY_SECONDS = 2.0
+MOST_RETRY_SECONDS = 64.0
+"""A broker that hands out no devices hangs up at once, and records that each time."""
 
 PROOF_SECONDS = 10.0
 SERVICE = b"vitrail.Device"
@@ -134,28 +147,114 @@ def keep_awake() -> None:
                 continue
 
 
+class Nodes:
+    """Gives the nodes of devices to the guest's user, and mounts what is on disks.
+
+    Only below our own virtual bus: the machine's other disks are none of its business.
+    """
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self.uid, self.gid = uid, gid
+
+    def follow(self) -> None:
+        """Follow the kernel's messages forever."""
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT)
+        sock.bind((0, UEVENT_GROUP))
+        while True:
+            try:
+                data = sock.recv(UEVENT_BYTES)
+            except OSError as error:  # more messages than there was room for
+                log(f"uevents: {error}")
+                continue
+            try:
+                self.take(uevent(data))
+            except (OSError, subprocess.SubprocessError) as error:
+                log(f"a device's node: {error}")
+
+    def take(self, event: Dict[str, str]) -> None:
+        """Act on one message of the kernel."""
+        name = event.get("DEVNAME", "")
+        if not event.get("DEVPATH", "").startswith(VIRTUAL_BUS) or not name:
+            return
+        path = Path("/dev") / name
+        block = event.get("SUBSYSTEM") == "block"
+        if event.get("ACTION") == "add":
+            os.chown(path, self.uid, self.gid)
+            if block:
+                self.mount(path)
+        elif event.get("ACTION") == "remove" and block:
+            unmount(path)
+
+    def mount(self, path: Path) -> None:
+        """Mount a file system; a disk without one (or with partitions) is left."""
+        place = MEDIA / path.name
+        place.mkdir(parents=True, exist_ok=True)
+        # The second is for file systems that have owners of their own.
+        for options in (f"{SAFE},uid={self.uid},gid={self.gid},umask=077", SAFE):
+            words = ["mount", "-o", options, str(path), str(place)]
+            done = subprocess.run(
+                words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+            )
+            if done.returncode == 0:
+                log(f"{path} is mounted at {place}")
+                return
+        place.rmdir()
+
+
+def unmount(path: Path) -> None:
+    """Unmount a disk that has gone, also where a program has a file open."""
+    place = MEDIA / path.name
+    if place.is_dir():
+        subprocess.run(["umount", "-l", str(place)], check=False)
+        place.rmdir()
+
+
+def uevent(data: bytes) -> Dict[str, str]:
+    """Return the fields of a message of the kernel."""
+    words = data.decode("utf-8", "replace").split("\0")[1:]
+    return dict(word.partition("=")[::2] for word in words if "=" in word)
+
+
+def follow_nodes(user: str) -> None:
+    """Start ``Nodes`` for ``UID:GID`` in a thread of its own."""
+    uid, _, gid = user.partition(":")
+    nodes = Nodes(int(uid), int(gid))
+    threading.Thread(target=nodes.follow, daemon=True).start()
+
+
+def wait_for_device(where: str) -> bool:
+    """Take one device; False where the broker has hung up at once."""
+    try:
+        sock = connect(where)
+    except OSError as error:
+        log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
+        time.sleep(RETRY_SECONDS)
+        return True
+    began = time.monotonic()
+    with sock:
+        try:
+            header = receive_header(sock)
+            if header is None:
+                return time.monotonic() - began > RETRY_SECONDS
+            attach(sock, *header)
+        except (OSError, ValueError) as error:
+            log(f"not attached: {error}")
+            return False
+    # The kernel has its own reference of the socket now.
+    time.sleep(0.5)
+    keep_awake()
+    return True
+
+
 def serve(where: str) -> None:
     """Wait for devices forever."""
+    pause = RETRY_SECONDS
     while True:
-        try:
-            sock = connect(where)
-        except OSError as error:
-            log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
-            time.sleep(RETRY_SECONDS)
+        if wait_for_device(where):
+            pause = RETRY_SECONDS
             continue
-        with sock:
-            try:
-                header = receive_header(sock)
-                if header is None:
-                    time.sleep(RETRY_SECONDS)
-                    continue
-                attach(sock, *header)
-            except (OSError, ValueError) as error:
-                log(f"not attached: {error}")
-                time.sleep(RETRY_SECONDS)
-        # The kernel has its own reference of the socket now.
-        time.sleep(0.5)
-        keep_awake()
+        time.sleep(pause)
+        pause = min(2 * pause, MOST_RETRY_SECONDS)
 
 
 def main() -> int:
@@ -168,6 +267,9 @@ def main() -> int:
         Path("/sys/module/usbcore/parameters/autosuspend").write_text("-1")
     except OSError as error:
         log(f"autosuspend stays on: {error}")
+    user = os.environ.get("VITRAIL_DEVICES_USER", "")
+    if user:
+        follow_nodes(user)
     serve(os.environ.get("VITRAIL_DEVICES", f"vsock:{HOST_CID}:{PORT}"))
     return 0
 

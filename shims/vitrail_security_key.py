@@ -20,14 +20,21 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
+from pathlib import Path
 
 HOST_CID, PORT = 2, 6504
 REPORT = 64
 EVENT_BYTES = 4380
 DESTROY, OUTPUT, CREATE2, INPUT2 = 1, 6, 11, 12
 BUS_USB = 3
+NAME = "Vitrail security key"
+NODE_SECONDS = 1.0
+"""Until the kernel has made the node; it has no message that is easy to wait for."""
 RETRY_SECONDS = 2.0
+MOST_RETRY_SECONDS = 64.0
+"""A broker without a rule or a key hangs up at once, and records that each time."""
 FIDO = bytes.fromhex(
     "06d0f1 0901 a101 0920 1500 26ff00 7508 9540 8102"
     " 0921 1500 26ff00 7508 9540 9102 c0"
@@ -97,7 +104,7 @@ def create_event() -> bytes:
     return struct.pack(
         "<I128s64s64sHHIIII4096s",
         CREATE2,
-        b"Vitrail security key",
+        NAME.encode(),
         b"vitrail",
         b"",
         len(FIDO),
@@ -141,25 +148,44 @@ def serve(uhid: int, sock: socket.socket) -> None:
                 os.write(uhid, struct.pack("<IH", INPUT2, REPORT) + report)
 
 
+def give_node(user: str) -> None:
+    """Give the key's node to ``UID:GID``, in a guest without udev."""
+    uid, _, gid = user.partition(":")
+    for entry in Path("/sys/class/hidraw").glob("hidraw*"):
+        if f"HID_NAME={NAME}\n" in (entry / "device/uevent").read_text():
+            os.chown(Path("/dev") / entry.name, int(uid), int(gid))
+
+
+def serve_once(where: str, uhid: int) -> None:
+    """Be a key for as long as a process of the broker serves it.  Raises OSError."""
+    with connect(where) as sock:
+        os.write(uhid, create_event())
+        user = os.environ.get("VITRAIL_DEVICES_USER", "")
+        if user:
+            threading.Timer(NODE_SECONDS, give_node, [user]).start()
+        serve(uhid, sock)
+
+
 def main() -> int:
     """Run; 1 where there is no uhid."""
     where = os.environ.get("VITRAIL_SECURITY_KEY", f"vsock:{HOST_CID}:{PORT}")
+    pause = RETRY_SECONDS
     while True:
         try:
             uhid = os.open("/dev/uhid", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             log(f"/dev/uhid: {error}")
             return 1
+        began = time.monotonic()
         try:
-            with connect(where) as sock:
-                # The key is there for as long as a process serves it.
-                os.write(uhid, create_event())
-                serve(uhid, sock)
+            serve_once(where, uhid)
         except OSError as error:
-            log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
+            log(f"{where}: {error}; again in {pause:g} s")
         finally:
             os.close(uhid)
-        time.sleep(RETRY_SECONDS)
+        served = time.monotonic() - began > RETRY_SECONDS
+        pause = RETRY_SECONDS if served else min(2 * pause, MOST_RETRY_SECONDS)
+        time.sleep(pause)
 
 
 if __name__ == "__main__":

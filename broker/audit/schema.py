@@ -326,6 +326,19 @@ class DeviceDetached(Event, frozen=True, kw_only=True, tag="device.detached"):
     seconds: float = 0.0
 
 
+class FolderShared(Event, frozen=True, kw_only=True, tag="folder.shared"):
+    """A directory of the person's is mounted in a sandbox; ``object`` is its path."""
+
+    write: bool
+    """Whether the sandbox can change it."""
+
+
+class FolderUnshared(Event, frozen=True, kw_only=True, tag="folder.unshared"):
+    """It is no longer."""
+
+    seconds: float = 0.0
+
+
 class ClipboardOffered(Event, frozen=True, kw_only=True, tag="clipboard.offered"):
     """The copy chord took a sandbox's selection; it may be pasted elsewhere."""
 
@@ -451,6 +464,8 @@ AnyEvent = (
     | TransferEnd
     | DeviceAttached
     | DeviceDetached
+    | FolderShared
+    | FolderUnshared
     | ClipboardOffered
     | ClipboardPasted
     | ClipboardEnded

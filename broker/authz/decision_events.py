@@ -118,6 +118,8 @@ def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
         found["remember"] = held.remember
     if held.returns is not None:
         found["return"] = held.returns
+    if held.write is not None:
+        found["write"] = held.write
     return found
 
 

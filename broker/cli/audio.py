@@ -56,7 +56,7 @@ async def _reach(path: Path) -> None:
 
 
 @contextmanager
-def _mixer() -> Iterator[pulsectl.Pulse]:
+def sound_server() -> Iterator[pulsectl.Pulse]:
     """The sound server.  Raises UpstreamError."""
     try:
         # Late: it loads libpulse, which the other commands do without.
@@ -103,7 +103,7 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
     return found
 
 
-def _desks() -> dict[str, SoundStatus]:
+def running_filters() -> dict[str, SoundStatus]:
     """All filters that run."""
     found: dict[str, SoundStatus] = {}
     folder = desks_folder()
@@ -126,9 +126,9 @@ def list_(*, json: bool, watch: bool) -> None:
     """Show sandboxes with sound: volume, streams, microphone."""
     said: object = None
     while True:
-        with _mixer() as pulse:
+        with sound_server() as pulse:
             streams = _streams(pulse)
-        desks = _desks()
+        desks = running_filters()
         now = (desks, streams)
         if now != said:
             said = now
@@ -236,7 +236,7 @@ def mute(*, sandbox: str) -> None:
     """Silence a sandbox; its programs do not learn of it."""
     names = _set(sandbox, MixerRequest(muted=True))
     # A filter that was taken over must not decide about this.
-    with _mixer() as pulse:
+    with sound_server() as pulse:
         for item in pulse.sink_input_list():
             if item.proplist.get(SANDBOX_KEY) in names and not item.mute:
                 pulse.mute(item, mute=True)

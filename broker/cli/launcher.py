@@ -11,7 +11,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.launcher_libvirt import install_libvirt, prepare, remove_libvirt
+from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.run.flatpak import open_app
 from broker.cli.run.shared_box import run_shared_box, write_opener
 from broker.core.errors import SetupError

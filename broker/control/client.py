@@ -27,6 +27,10 @@ from broker.control.api import (
     DeviceAttachRequest,
     DeviceDetachRequest,
     DevicesAnswer,
+    FolderAnswer,
+    FoldersAnswer,
+    FolderShareRequest,
+    FolderUnshareRequest,
     GrantRevokeRequest,
     GrantsAnswer,
     LaunchAnswer,
@@ -67,6 +71,10 @@ _UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _READ_BYTES = 65536
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class BrokerGoneError(UpstreamError):
+    """The broker ended, or closed the connection, before it answered."""
 
 
 class Client:
@@ -191,6 +199,18 @@ class Client:
         """Have the broker read which chords the person wants."""
         return await self._call(methods.CLIPBOARD_CHORDS, Nothing())
 
+    async def folders(self) -> FoldersAnswer:
+        """Directories that sandboxes have."""
+        return await self._call(methods.FOLDERS, Nothing())
+
+    async def share_folder(self, request: FolderShareRequest) -> FolderAnswer:
+        """Share a directory with a sandbox."""
+        return await self._call(methods.FOLDER_SHARE, request)
+
+    async def unshare_folder(self, request: FolderUnshareRequest) -> FolderAnswer:
+        """Take a directory back."""
+        return await self._call(methods.FOLDER_UNSHARE, request)
+
     async def devices(self) -> DevicesAnswer:
         """Plugged-in devices, and the sandboxes that have them."""
         return await self._call(methods.DEVICES, Nothing())
@@ -263,7 +283,7 @@ class Client:
         while not self._replies:
             data = await self._receive()
             if not data:
-                raise UpstreamError(
+                raise BrokerGoneError(
                     "the broker closed the connection before it answered",
                     hint="it may have ended; its log and 'brokerctl audit' say why",
                 )

@@ -31,6 +31,10 @@ from broker.control.api import (
     DeviceAttachRequest,
     DeviceDetachRequest,
     DevicesAnswer,
+    FolderAnswer,
+    FoldersAnswer,
+    FolderShareRequest,
+    FolderUnshareRequest,
     GrantRevokeRequest,
     GrantsAnswer,
     LaunchAnswer,
@@ -79,6 +83,9 @@ class Method(Generic[_Request, _Answer]):
     """The method of ``BrokerApi`` that answers; it gets what its parameters name."""
     waits: bool = False
     """Whether it may take as long as a machine or a person; else a client gives up."""
+    paced: bool = False
+    """Whether a client may take its items as slowly as it likes: they come as fast
+    as it reads, and end when it hangs up."""
     parameters: tuple[str, ...] = field(init=False)
     """Those of the handler: some of ``caller``, ``request`` and ``emit``."""
 
@@ -122,7 +129,7 @@ class Exchange:
 
 
 GET_VERSION = Method("GetVersion", Nothing, Version, "version")
-RUN = Method("Run", RunRequest, RunItem, "run", waits=True)
+RUN = Method("Run", RunRequest, RunItem, "run", waits=True, paced=True)
 OPEN = Method("Open", OpenRequest, OpenItem, "open_objects", waits=True)
 RUN_INPUT = Method("RunInput", RunInputRequest, Nothing, "run_input", waits=True)
 RUN_RESIZE = Method("RunResize", RunResizeRequest, Nothing, "run_resize")
@@ -162,6 +169,11 @@ DEVICE_ATTACH = Method(
 )
 DEVICE_DETACH = Method(
     "DeviceDetach", DeviceDetachRequest, DeviceAnswer, "detach_device"
+)
+FOLDERS = Method("Folders", Nothing, FoldersAnswer, "folders")
+FOLDER_SHARE = Method("FolderShare", FolderShareRequest, FolderAnswer, "share_folder")
+FOLDER_UNSHARE = Method(
+    "FolderUnshare", FolderUnshareRequest, FolderAnswer, "unshare_folder"
 )
 
 TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(
@@ -302,6 +314,12 @@ METHODS: Mapping[str, Call] = MappingProxyType(
         ),
     }
 )
+
+
+PACED: frozenset[str] = frozenset(
+    f"{INTERFACE}.{row.name}" for row in TABLE.values() if row.paced
+)
+"""Methods whose items wait for a client that does not read."""
 
 
 def find_method(name: str) -> Call:

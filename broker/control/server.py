@@ -8,6 +8,7 @@ so a client that does not read, or says nothing, hurts only itself.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import struct
@@ -22,6 +23,7 @@ import trio
 from broker.control import varlink
 from broker.control.api import Caller
 from broker.control.methods import (
+    PACED,
     Exchange,
     RoleControl,
     check_complete,
@@ -181,6 +183,7 @@ class _Connection:
         self._api = api
         self._caller = caller
         self._answering: Call | None = None
+        self._sending = trio.Lock()
         self._scope = trio.CancelScope()
         self._quiet_since = trio.current_time()
         self._ended = False
@@ -263,27 +266,34 @@ class _Connection:
         if call.upgrade:
             raise VarlinkError("InvalidParameter", parameter="upgrade")
 
+        method = find_method(call.method)
+        patience = math.inf if call.method in PACED else None
+
         async def emit(item: msgspec.Struct) -> None:
             if not call.more or call.oneway:
                 return
-            if not await self._send(VarlinkReply(varlink.raw(item), continues=True)):
+            reply = VarlinkReply(varlink.raw(item), continues=True)
+            if not await self._send(reply, patience):
                 # The method ends here as it does when the client hangs up.
                 self._scope.cancel()
                 await trio.lowlevel.checkpoint()
 
-        method = find_method(call.method)
         exchange = Exchange(self._api, self._caller, call.more, emit)
         return VarlinkReply(varlink.raw(await method(exchange, call.parameters)))
 
-    async def _send(self, reply: VarlinkReply) -> bool:
+    async def _send(self, reply: VarlinkReply, patience: float | None = None) -> bool:
         """Send a reply.  False: the client does not take it, or has gone."""
         try:
             message = varlink.encode(reply)
         except InternalError as problem:
             message = varlink.encode(varlink.error_reply(problem))
-        with trio.move_on_after(limits.CONTROL_REPLY_SECONDS):
+        if patience is None:
+            patience = limits.CONTROL_REPLY_SECONDS
+        with trio.move_on_after(patience):
             try:
-                await self._stream.send_all(message)
+                # A method may emit from several of its tasks.
+                async with self._sending:
+                    await self._stream.send_all(message)
             except trio.BrokenResourceError:
                 return False
             return True

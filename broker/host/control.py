@@ -10,6 +10,7 @@ from broker.control.methods import Elsewhere
 from broker.host.lease_requests import Leasing
 from broker.services.control import (
     WITHOUT_DEVICES,
+    WITHOUT_FOLDERS,
     WITHOUT_LAUNCHES,
     Shared,
     SharedControl,
@@ -77,6 +78,7 @@ ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
         "ClipboardClear": _CLIPBOARD,
         "ClipboardChords": _CLIPBOARD,
         **WITHOUT_DEVICES,
+        **WITHOUT_FOLDERS,
         **WITHOUT_LAUNCHES,
     }
 )

@@ -32,6 +32,7 @@ from policy.records.model import (
     External,
     HybridPeer,
     LibvirtPeer,
+    MachinePeer,
     Record,
     UnixPeer,
 )
@@ -158,7 +159,7 @@ class Leasing:
 
 def check_peer(
     record: Record,
-    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer,
+    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer,
     request: api.LeaseRequest,
 ) -> None:
     """Refuse a lease for another peer than the record's own.
@@ -177,6 +178,13 @@ def check_peer(
                 f"'{record.name}' is leased by libvirt's hook, not by hand",
                 where=record.where("peer.libvirt"),
                 hint="'brokerctl launcher install libvirt', then start the domain",
+            )
+        case MachinePeer():
+            raise RefusedError(
+                f"'{record.name}' is leased when its machine is registered with "
+                "systemd-machined, not by hand",
+                where=record.where("peer.machine"),
+                hint="'machinectl list' shows the registered machines",
             )
         case UnixPeer():
             known = ("unix", str(peer.path))

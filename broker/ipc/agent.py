@@ -18,10 +18,13 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import PeerError
 
-VERSION = 3
-"""2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals."""
+VERSION = 4
+"""2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.
+4: standard error apart, output at its reader's pace."""
 INPUT_VERSION = 3
 """The first version that knows ``input``, ``resize`` and their fields of ``run``."""
+PACED_VERSION = 4
+"""The first version that knows ``more`` and its fields of ``run``."""
 
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
@@ -68,6 +71,8 @@ class Output(_Message, frozen=True, tag="output"):
 
     program: ProgramId
     data: Annotated[bytes, msgspec.Meta(max_length=limits.AGENT_OUTPUT_BYTES)]
+    stderr: bool = False
+    """It is of the standard error; only where Run asks for that apart."""
 
 
 class AgentExited(_Message, frozen=True, tag="exited"):
@@ -109,6 +114,9 @@ class Run(_Message, frozen=True, tag="run", omit_defaults=True):
     ``stdin``: its standard input comes by Input; otherwise it is empty.
     ``tty``: it gets a terminal of this size in characters, whose input comes by
     Input too.  Defaults are left out, so that older agents understand the rest.
+    ``stderr``: its standard error is sent apart.  ``window``: so many bytes of
+    output are sent before More; each message counts AGENT_OUTPUT_OVERHEAD beside
+    its data.  0: output is never held back.
     """
 
     program: ProgramId
@@ -119,6 +127,18 @@ class Run(_Message, frozen=True, tag="run", omit_defaults=True):
     tty: bool = False
     rows: _Size = 24
     columns: _Size = 80
+    stderr: bool = False
+    window: Annotated[int, msgspec.Meta(ge=0, le=limits.AGENT_OUTPUT_WINDOW)] = 0
+
+
+class More(_Message, frozen=True, tag="more"):
+    """The reader of a program's output has taken so much of the window.
+
+    0: it has gone, and output is not held back from now on.
+    """
+
+    program: ProgramId
+    count: Annotated[int, msgspec.Meta(ge=0, le=limits.AGENT_OUTPUT_WINDOW)]
 
 
 class Input(_Message, frozen=True, tag="input"):
@@ -168,7 +188,7 @@ class AgentPing(_Message, frozen=True, tag="ping"):
     has are the ends of streams that died unseen."""
 
 
-ToGuest = Run | Input | Resize | Signal | AgentPowerOff | AgentPing
+ToGuest = Run | More | Input | Resize | Signal | AgentPowerOff | AgentPing
 
 _from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
 _to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)

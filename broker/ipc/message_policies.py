@@ -45,7 +45,8 @@ AGENT: Mapping[str, ChannelPolicy] = {
     "output": no_descriptors(
         _AGENT,
         "for a program that was asked for",
-        "at most AGENT_OUTPUT_BYTES, kept in a bounded log",
+        "at most AGENT_OUTPUT_BYTES, kept in a bounded log; for a run's client at most "
+        "AGENT_OUTPUT_WINDOW, the rest is left out and counted",
         "Text on the terminal of `brokerctl run`, escaped.",
     ),
     "exited": no_descriptors(
@@ -71,6 +72,12 @@ AGENT: Mapping[str, ChannelPolicy] = {
         "for a program that takes input, within its free window",
         "a bounded write in the guest",
         "The guest learns what the person typed for its own program.",
+    ),
+    "more": no_descriptors(
+        _BROKER,
+        "for a program whose output is read by a client",
+        "a number",
+        "The guest learns how fast its output is read.",
     ),
     "resize": no_descriptors(
         _BROKER,

@@ -11,7 +11,7 @@ from broker.control import api
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease
 from broker.host.status import HostStatus, sandbox_status
-from broker.viewer.status import ViewerStatus, devices_of, programs_of
+from broker.viewer.status import ViewerStatus, devices_of, folders_of, programs_of
 
 
 @dataclass
@@ -38,6 +38,7 @@ class LocalStatus(ViewerStatus, HostStatus):
             status,
             programs=programs_of(guest),
             devices=devices_of(self.viewer, guest.lease.id),
+            folders=folders_of(self.viewer, guest.lease.id),
         )
 
     @override

@@ -162,7 +162,9 @@ def _head(brush: _Brush, dialog: Dialog) -> None:
     brush.text(
         Rect(x, FRAME + 8, width, 34), question.sandbox, size=26, bold=True, colour=ink
     )
-    kind = f"{question.label} · record {question.record}"
+    kind = question.label
+    if question.record:
+        kind += f" · record {question.record}"
     brush.text(Rect(x, FRAME + 42, width, 22), kind, size=14, colour=ink)
 
 

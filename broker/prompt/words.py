@@ -20,6 +20,7 @@ _WANTS = MappingProxyType(
         "vitrail.OpenURL": "to open an address",
         "vitrail.OpenFile": "to have a file opened",
         "vitrail.FileCopy": "to copy files to another sandbox",
+        "vitrail.Folder": "to use a folder of yours",
         "vitrail.Device": "to use a device of this computer",
         "vitrail.SecurityKey": "to use your security key",
     }

@@ -126,6 +126,15 @@ NO_DEVICES = Elsewhere(
 WITHOUT_DEVICES = dict.fromkeys(("Devices", "DeviceAttach", "DeviceDetach"), NO_DEVICES)
 """For the table of a role that hands out no devices."""
 
+WITHOUT_FOLDERS = dict.fromkeys(
+    ("Folders", "FolderShare", "FolderUnshare"),
+    Elsewhere(
+        "this broker shares no folders: sandboxes and your files are on two machines",
+        "copy files with 'brokerctl cp' on the viewer",
+    ),
+)
+"""For the table of a role whose files and sandboxes are on two machines."""
+
 WITHOUT_LAUNCHES = dict.fromkeys(
     ("LaunchPrepare", "LaunchBind", "LaunchEnd"),
     Elsewhere(

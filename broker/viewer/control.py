@@ -8,7 +8,12 @@ from types import MappingProxyType
 
 from broker.control import api
 from broker.control.methods import Elsewhere
-from broker.services.control import WITHOUT_LAUNCHES, Shared, SharedControl
+from broker.services.control import (
+    WITHOUT_FOLDERS,
+    WITHOUT_LAUNCHES,
+    Shared,
+    SharedControl,
+)
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
 from broker.viewer.devices.control import DeviceControl
@@ -129,6 +134,7 @@ ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
         "LeaseAcquire": _LEASES,
         "MachineEvent": _LEASES,
         "LeaseRelease": _LEASES,
+        **WITHOUT_FOLDERS,
         **WITHOUT_LAUNCHES,
     }
 )

@@ -35,6 +35,7 @@ from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -143,6 +144,7 @@ class ViewerRole:
         )
         """What the person opens or copies."""
         self.devices: DeviceDesk | None = None
+        self.folders: FolderDesk | None = None
         """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
         """The person; None: no question is asked, and that is a denial."""
@@ -273,6 +275,8 @@ class ViewerRole:
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
+        if self.folders is not None:
+            await self.folders.lease_begun(lease)
         if self.devices is not None:
             self.devices.look_again()
 
@@ -282,6 +286,8 @@ class ViewerRole:
         with trio.CancelScope(shield=True):  # no other code would do the rest
             if self.devices is not None:
                 await self.devices.lease_ended(lease)
+            if self.folders is not None:
+                await self.folders.lease_ended(lease)
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
@@ -337,6 +343,8 @@ class ViewerRole:
             await self._security_key(opening, conn, status)
             return
         windows = opening.service == DISPLAY
+        # libpulse gives up after 30 s, and connects again when the program plays.
+        given_up = trio.Event() if opening.service == AUDIO else None
         with (
             guest.streams.display_open() if windows else contextlib.nullcontext(),
             contextlib.ExitStack() as asking,
@@ -348,13 +356,14 @@ class ViewerRole:
                 if self._nursery is not None:
                     over = trio.Event()
                     asking.callback(over.set)
-                    self._nursery.start_soon(when_hung_up, conn, over, gone.cancel)
+                    tell = gone.cancel if given_up is None else given_up.set
+                    self._nursery.start_soon(when_hung_up, conn, over, tell)
                 if windows:
                     asking.enter_context(guest.programs.person_asked())
 
             allowed = False
             try:
-                async with self.decider.permit(request, on_ask=on_ask):
+                async with self.decider.permit(request, on_ask=on_ask, gone=given_up):
                     allowed = True
                     asking.close()
                     with guest.streams.place():

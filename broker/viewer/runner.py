@@ -36,6 +36,7 @@ _SIGHUP, _SIGKILL, _SIGTERM = 1, 9, 15
 _TERM_SECONDS = 3.0
 """For a program to end voluntarily before it is killed."""
 _ABANDON_SECONDS = 12.0
+_LET_GO_SECONDS = 1.0
 
 
 @dataclass
@@ -73,6 +74,8 @@ class _Run:
             tty=bool(asked.tty),
             rows=_in_terminal(asked.rows or NO_STREAMS.rows),
             columns=_in_terminal(asked.columns or NO_STREAMS.columns),
+            stderr=bool(asked.stderr) and not asked.tty,
+            paced=bool(asked.wait),
         )
 
 
@@ -131,6 +134,7 @@ class Runner:
             raise
         finally:
             follower.close()
+            await _let_go(run)
         if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
             # It stops automatically; a client that waited for the program relies on it.
             await self._viewer.power_off(
@@ -176,7 +180,7 @@ class Runner:
                 streams=run.streams,
             )
             if run.request.wait:
-                follower.listen(program)
+                follower.listen(guest, program)
             try:
                 # Who stays sees the window; who leaves wants to know that it came.
                 until = Step.COMPOSITOR if run.request.wait else Step.WINDOW
@@ -252,6 +256,13 @@ class Runner:
             await self._viewer.power_off(
                 guest.lease.id, reason=f"no window: {reason}", grace=1.0
             )
+
+
+async def _let_go(run: _Run) -> None:
+    """A program that goes on without its client need not wait for one."""
+    if run.guest is not None and run.program is not None and run.streams.paced:
+        with trio.move_on_after(_LET_GO_SECONDS, shield=True):
+            await run.guest.take_more(run.program, 0)
 
 
 def _in_terminal(number: int) -> int:

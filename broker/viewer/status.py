@@ -139,6 +139,16 @@ def devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     ]
 
 
+def folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
+    """Your directories that a sandbox has."""
+    desk = viewer.folders
+    return [
+        printable(str(shared.folder.path), 200) + " (writable)" * shared.write
+        for shared in (() if desk is None else desk.shared())
+        if shared.lease.id == lease
+    ]
+
+
 def _sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
     lease = guest.lease
     record = viewer.record(lease.record)

@@ -10,6 +10,18 @@ were divided among the sandbox's connections and it had only its part: an applic
 that draws its usual pictures goes on beside one that floods.
 
 Sans-IO: time is passed in; the answer is how long to stop reading.
+
+``charge_drawing`` counts the pixels that a commit makes the compositor draw.
+A compositor draws the damaged part of the screen once for each surface that lies
+there, from the bottom to the top: a hundred translucent subsurfaces over one window
+make it draw a hundred pictures for one damaged picture (measured on sway 1.7 with
+pixman: 0.85 ns for a pixel, 72 ms for a picture of 100 layers of 1200 x 700).  So a
+commit is charged what it damages, once for each layer below and above it, and a window
+has a largest number of layers, because what another client draws has to be drawn
+through them as well.
+
+The estimate is an upper bound: two surfaces of one sandbox are taken to lie over each
+other as far as their sizes allow.  Where they really lie only the compositor knows.
 """
 
 from __future__ import annotations
@@ -21,7 +33,9 @@ from broker.core import limits
 from broker.core.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
+    from broker.wayland.model import Surface, XdgSurface
     from broker.wayland.sandbox import Sandbox
+    from broker.wayland.state import ClientState
 
 _FEW_MESSAGES = 32
 _FEW_PIXELS = 1 << 24
@@ -107,3 +121,80 @@ class Budget:
         if longest > 0:
             self._refused[what] += 1
         return longest
+
+
+# -- what a commit makes the compositor draw ------------------------------------------
+
+
+def charge_drawing(core: ClientState, root: Surface) -> None:
+    """Charge what a commit of this tree makes the compositor draw.
+
+    Raises ProtocolFault where its window has more layers than are allowed.
+    """
+    xdg = root.xdg
+    if xdg is None or xdg.frame is None or xdg.frame.outer is None:
+        return  # a cursor or a drag icon, whose side is bounded
+    if not root.children and core.sandbox.totals["windows"] <= limits.WAYLAND_FEW:
+        return  # two layers, and few windows below: the usual case, without a walk
+    layers: list[int] = []
+    drawn = _walk(root, layers, moved=False)
+    window = xdg.frame.outer[0] * xdg.frame.outer[1]
+    xdg.painted = window + sum(layers)
+    # guard: layers of a window bounded
+    if sum(layers) > max(limits.WAYLAND_LAYERS * window, limits.WAYLAND_LAYERED_PIXELS):
+        raise core.too_much("too many subsurfaces over one another in one window")
+    drawn = min(drawn, window)
+    if not drawn:
+        return
+    below = sum(min(drawn, layer) for layer in layers) + drawn
+    # guard: what is drawn is charged
+    core.spend_pixels(core.pixel_weight * (below + _others(core, xdg, drawn)))
+
+
+def _walk(surface: Surface, layers: list[int], *, moved: bool) -> int:
+    """Pixels that the commit damages; appends what each surface shows."""
+    crop = surface.crop if surface.extent is not None else None
+    shown = crop.w * crop.h if crop is not None else 0
+    layers.append(shown)
+    moved |= surface.moved
+    drawn = shown if moved else min(shown, _damaged(surface))
+    surface.moved, surface.applied = False, None
+    for sub in surface.children:
+        if sub.surface is not None:
+            drawn += _walk(sub.surface, layers, moved=moved)
+    return drawn
+
+
+def _damaged(surface: Surface) -> int:
+    """Logical pixels of the damage of the last commit; more than it has for all."""
+    state = surface.applied
+    if state is None:
+        return 0
+    content = surface.content
+    area = sum(w * h for _, _, w, h in state.damage or ())
+    if state.buffer_damage:
+        # Through a viewport one pixel of a buffer may cover the window.
+        if content.source is not None or content.size is not None:
+            return 1 << 62
+        area += sum(w * h for _, _, w, h in state.buffer_damage)
+    return area
+
+
+def _others(core: ClientState, than: XdgSurface, drawn: int) -> int:
+    """What is drawn of the sandbox's other windows, as if they lay there, too."""
+    total = 0
+    for each in core.sandbox.filters:
+        for other in each.windows:
+            if other is than or not other.mapped or other.frame is None:
+                continue
+            outer = other.frame.outer or (0, 0)
+            painted = other.painted or 2 * outer[0] * outer[1]
+            total += min(painted, drawn * max(2, _deep(other)))
+    return total
+
+
+def _deep(window: XdgSurface) -> int:
+    """How many layers a window has at one place, at most."""
+    outer = window.frame.outer if window.frame is not None else None
+    area = outer[0] * outer[1] if outer else 0
+    return -(-window.painted // area) if area else 0

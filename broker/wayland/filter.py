@@ -141,6 +141,10 @@ class WaylandFilter(ClientState):
             )
 
         self.crops_by_buffer = buffer_part.needed(first)
+        # A compositor that draws with the CPU has no buffers of a GPU to offer.
+        # guard: the CPU draws more slowly
+        if "zwp_linux_dmabuf_v1" not in first:
+            self.pixel_weight = limits.WAYLAND_CPU_PIXEL_WEIGHT
 
         def bind(interface: str, version: int) -> int:
             """The id of ours; 0 for what the compositor has not."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from broker.wayland import handler_table, policies
-from broker.wayland.policies.terms import Policies
+from broker.wayland.policies.terms import MEASURED, Cost, Policies
 from broker.wayland.protocol.dispatch import Action, Raw, Rule, Rules
 from broker.wayland.protocol.signatures import Message, events_of, requests_of
 from broker.wayland.protocol.tables import INTERFACES
@@ -71,10 +71,30 @@ def _rows(
     return [*lines, ""]
 
 
+def _costs() -> list[str]:
+    """The table of costs: what was measured, and what the filter charges."""
+    return [
+        "## Costs",
+        "",
+        "Microseconds of a compositor's CPU time for one request, behind the filter, by `python -m tests.bench.wayland.costs` (sway 1.7 that draws with pixman, two busy cores), and what the filter charges a sandbox for it.",
+        "A sandbox has 90,000 messages and 4,000 million pixels a second ([budgets](budgets.md#windows)): with any of these requests alone the compositor needs less than half a core for it.",
+        "",
+        "| cost | µs | charged |",
+        "| --- | --- | --- |",
+        *(
+            f"| {cost.value} | {' | '.join(MEASURED[cost])} |"
+            for cost in Cost
+            if cost is not Cost.EVENT
+        ),
+        "",
+    ]
+
+
 def document() -> str:
     """The whole page."""
     lines = [
         _HEAD,
+        *_costs(),
         *_rows("Requests", requests_of, handler_table.REQUESTS, policies.REQUESTS),
         *_rows("Events", events_of, handler_table.EVENTS, policies.EVENTS),
     ]

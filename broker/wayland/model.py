@@ -208,10 +208,13 @@ class Surface(ProtocolObject):
     that part's origin counts as lying: events get it added, positions are
     corrected by it.  ``hot``: by how much a drag icon was moved.  ``attached`` is what
     the client attached last, ``part`` what of it the compositor got, if not all, and
-    ``stale`` says that the next picture needs another part.
+    ``stale`` says that the next picture needs another part.  ``applied`` is the state
+    with the newest damage and ``moved`` says that all of it is drawn again: what the next
+    commit makes the compositor draw (``budget.py``).
     """
 
     __slots__ = (
+        "applied",
         "attached",
         "cached",
         "children",
@@ -226,6 +229,7 @@ class Surface(ProtocolObject):
         "icon",
         "inhibitor",
         "input",
+        "moved",
         "opaque",
         "outputs",
         "part",
@@ -264,6 +268,8 @@ class Surface(ProtocolObject):
         self.input: RegionOps | None = None
         self.opaque: RegionOps | None = None
         self.dirty = False
+        self.applied: State | None = None
+        self.moved = False
         self.relayout = False
         self.outputs: dict[int, int] = {}
         self.hot = (0, 0)
@@ -358,11 +364,14 @@ class WmBase(ProtocolObject):
 
 
 class XdgSurface(ProtocolObject):
-    """An xdg_surface: its id belongs to our frame's surface at the compositor."""
+    """An xdg_surface: its id belongs to our frame's surface at the compositor.
+
+    ``painted``: pixels of all its layers together, 0 where they were not counted.
+    """
 
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
-        "mapped", "number", "role", "serials", "stale", "surface",
+        "mapped", "number", "painted", "role", "serials", "stale", "surface",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -377,6 +386,7 @@ class XdgSurface(ProtocolObject):
         self.acked = False
         self.constructed = False
         self.number = 0
+        self.painted = 0
         self.committed = False
         self.mapped = False
 

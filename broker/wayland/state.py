@@ -53,7 +53,7 @@ ENOUGH = limits.WAYLAND_QUEUE_BYTES
 
 
 class ClientState(ObjectTable, ABC):
-    """Fields of one connection, grouped by what they are for."""
+    """Fields of one connection, grouped by purpose."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class ClientState(ObjectTable, ABC):
         self.pixels = 0
 
     def _set_compositor(self) -> None:
-        """What the compositor has, and our objects there; 0 for what it has not."""
+        """The compositor's globals and our objects there; 0 for absent ones."""
         self.globals: Globals
         self.registries: list[ProtocolObject] = []
         self.screens: dict[int, Screen] = {}
@@ -91,6 +91,8 @@ class ClientState(ObjectTable, ABC):
         self.data_manager = self.data_version = self.cursor_shapes = 0
         self.crops_by_buffer = False
         """This compositor ignores where a viewport's source begins."""
+        self.pixel_weight = 1
+        """What a drawn pixel is charged; more where the compositor has no GPU."""
         self.clock = 0
         self.clock_shift: Callable[[int], int] | None = None
         """Nanoseconds from a clock to the one that is announced to the client."""

@@ -17,6 +17,7 @@ from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
 from policy.records.model import (
+    HOST_IMAGE,
     STRIP_PIXELS,
     Audio,
     Bwrap,
@@ -24,12 +25,14 @@ from policy.records.model import (
     Clipboard,
     External,
     Flatpak,
+    Folders,
     HostRecord,
     HybridPeer,
     Label,
     Launch,
     LibvirtPeer,
     Limits,
+    MachinePeer,
     MicroVM,
     Podman,
     Record,
@@ -43,6 +46,7 @@ from policy.records.model import (
 )
 from policy.records.record_schema import (
     AUDIO,
+    FOLDERS,
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
@@ -356,7 +360,7 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
-        expected = "exactly one of hybrid, cid, libvirt, unix"
+        expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
@@ -370,7 +374,7 @@ class _Checks:
             )
 
     def state(self) -> None:
-        """Only what is persistent, and started by us, keeps something."""
+        """Only a persistent sandbox that we start keeps files."""
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
@@ -435,6 +439,7 @@ def _viewer(taken: Taken) -> ViewerRecord:
         tags=frozenset(taken["tags"]),
         default_disposable=taken.get("default_disposable"),
         display=taken["display"],
+        timezone=taken["timezone"],
         window=_window(taken),
         audio=_audio(taken),
         clipboard=Clipboard(
@@ -449,6 +454,12 @@ def _viewer(taken: Taken) -> ViewerRecord:
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
         limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        folders=Folders(
+            **{
+                f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
+                for f in FOLDERS.fields
+            }
+        ),
     )
 
 
@@ -496,8 +507,9 @@ def _launch(taken: Taken) -> Launch:
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:
+            of_host = taken["launch.root"] == "host"
             return MicroVM(
-                image=taken["launch.image"],
+                image=HOST_IMAGE if of_host else taken["launch.image"],
                 memory_mib=taken["launch.memory"],
                 cpus=taken["launch.cpus"],
                 network=taken["launch.network"],
@@ -505,6 +517,7 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                root=taken["launch.root"],
             )
 
 
@@ -535,11 +548,15 @@ def _state(taken: Taken) -> State | None:
     return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
-def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:
+def _peer(
+    taken: Taken,
+) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
     if "peer.libvirt" in taken:
         return LibvirtPeer(cast("str", taken["peer.libvirt"]))
+    if "peer.machine" in taken:
+        return MachinePeer(cast("str", taken["peer.machine"]))
     return UnixPeer(Path(taken["peer.unix"]))

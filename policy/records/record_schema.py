@@ -41,6 +41,12 @@ LIBVIRT_DOMAIN = Pattern(
 )
 """libvirt itself forbids only '/' and line ends in names."""
 
+MACHINE_NAME = Pattern(
+    "a machine's name as systemd-machined has it: a host name",
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?",
+    64,
+)
+
 MIME = Pattern(
     "a type as text/plain or image/*",
     r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
@@ -124,6 +130,18 @@ TOP = Table(
             ),
             "Whether the sandbox may show windows.",
             default="none",
+        ),
+        Field(
+            "timezone",
+            Choice(
+                {
+                    "utc": "UTC; the time zone tells roughly where you are",
+                    "desktop": "that of the machine with the screen, in TZ of each "
+                    "program that is started by Vitrail",
+                }
+            ),
+            "The time zone of its programs.",
+            default="utc",
         ),
         Field(
             "default_disposable",
@@ -213,6 +231,20 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "root",
+            Choice(
+                {
+                    "image": "the one that `image` names",
+                    "host": "this machine's own /usr, read-only, and a made /etc; "
+                    "'brokerctl run' makes an image of it, and again when packages "
+                    "change",
+                }
+            ),
+            "Where the programs are from; with `host`, `image` has no meaning.",
+            default="image",
+            only=_VM,
+        ),
+        Field(
             "packages",
             Words(
                 PACKAGE,
@@ -275,7 +307,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Copies of one template have the same "
             "addresses in the kernel, and no page in common.",
-            default="no",
+            default="copy",
             only=_VM,
         ),
         Field(
@@ -361,7 +393,7 @@ STATE = Table(
         Field(
             "disk_size",
             Bytes(*limits.HOME_BYTES),
-            "The most that the disk holds; it takes only what is written. A larger "
+            "The most that the disk holds; it takes only the written part. A larger "
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
@@ -389,6 +421,13 @@ PEER = Table(
             LIBVIRT_DOMAIN,
             "The name or the UUID of a libvirt domain; its hook takes the lease "
             "('brokerctl launcher install libvirt').",
+        ),
+        Field(
+            "machine",
+            MACHINE_NAME,
+            "The name of a virtual machine that is registered with systemd-machined "
+            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "there, without a hook.",
         ),
         Field(
             "unix",
@@ -726,6 +765,26 @@ TRANSFER = Table(
     ),
 )
 
+FOLDERS = Table(
+    "folders",
+    "Directories of yours that it has from its start, at `/folders/NAME`, where a rule "
+    "for `vitrail.Folder` lets it.",
+    (
+        Field(
+            "read_only",
+            _PATHS,
+            "Directories that it can read.",
+            default=[],
+        ),
+        Field(
+            "read_write",
+            _PATHS,
+            "Directories that it can change; the rule needs `write=yes`.",
+            default=[],
+        ),
+    ),
+)
+
 TABLES = (
     TOP,
     LABEL,
@@ -733,6 +792,7 @@ TABLES = (
     AUDIO,
     CLIPBOARD,
     TRANSFER,
+    FOLDERS,
     LAUNCH,
     STATE,
     PEER,

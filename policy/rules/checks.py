@@ -59,6 +59,7 @@ SERVICES = (
     "vitrail.Device",
     "vitrail.Display",
     "vitrail.FileCopy",
+    "vitrail.Folder",
     "vitrail.OpenFile",
     "vitrail.OpenURL",
     "vitrail.SecurityKey",

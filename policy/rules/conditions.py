@@ -71,7 +71,8 @@ class RuleLimits:
     ``gesture``: the person must have acted in the source's window within so
     many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
     an answer may be kept.  ``returns`` (the key ``return``): whether a file that
-    was opened for editing may be replaced by what comes back.
+    was opened for editing may be replaced by the edited one.  ``write``: whether a
+    shared folder may be changed.
     """
 
     max_size: int | None = None
@@ -80,6 +81,7 @@ class RuleLimits:
     gesture: int | None = None
     remember: str | None = None
     returns: bool | None = None
+    write: bool | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return those that are set, by the key that sets them."""
@@ -262,6 +264,13 @@ KEYS = MappingProxyType(
             "yes or no",
             _yes_or_no,
             "whether a file opened for editing may come back changed",
+        ),
+        "write": ConditionKey(
+            LIMIT,
+            _GRANTS,
+            "yes or no",
+            _yes_or_no,
+            "whether a shared folder may be changed",
         ),
         "mode": ConditionKey(
             MODE,

@@ -15,6 +15,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from policy import limits
@@ -25,6 +26,7 @@ from policy.rules.rule import Rule, barrier
 from policy.rules.ruleset import RuleSet, digest_of
 
 _VERSION = 1
+_YES_OR_NO = MappingProxyType({True: "yes", False: "no", None: None})
 
 
 class InForce(NamedTuple):
@@ -79,7 +81,8 @@ def written(rule: Rule) -> str:
         "ttl": f"{more.ttl}s" if more.ttl is not None else None,
         "gesture": f"{more.gesture}s" if more.gesture is not None else None,
         "remember": more.remember,
-        "return": {True: "yes", False: "no", None: None}[more.returns],
+        "return": _YES_OR_NO[more.returns],
+        "write": _YES_OR_NO[more.write],
         "mode": "observe" if rule.observe else None,
         "attach": rule.attach,
     }

@@ -130,6 +130,7 @@ class Agent:
         self._socket.close()
         self._socket = None
         self.lost_at = time.monotonic()
+        self._guest.programs.lift_windows()
         self._wait = RECONNECT_SECONDS
         self._again()
 
@@ -157,7 +158,7 @@ class Agent:
                 )
                 del self._outgoing[:sent]
         except BlockingIOError:
-            pass
+            pass  # the rest goes when the socket takes more: _watch asks for that
         except OSError as error:
             self._lost(str(error))
             return

@@ -17,12 +17,21 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Tuple
 
 from shims.guest.account import kill_group
 from shims.guest.loop import log
-from shims.guest.protocol import INPUT_WINDOW, OUTPUT_BYTES, PIECE_BYTES, PROGRAMS, TEXT
+from shims.guest.protocol import (
+    INPUT_WINDOW,
+    OUTPUT_BYTES,
+    OUTPUT_OVERHEAD,
+    PIECE_BYTES,
+    PROGRAMS,
+    TEXT,
+)
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
 
 KEPT_OUTPUT = 65536  # bytes of a program's output kept while the broker is away
+LAST_OUTPUT = 1 << 21  # and of one that ended before its reader has taken it all
+LEAST_ROOM = OUTPUT_OVERHEAD + 64  # a message is sent when the window has this
 GATHER_SECONDS = 0.02  # many small writes become one message
 DRAIN_SECONDS = 0.2  # from a program's end to the end of its output
 
@@ -34,8 +43,11 @@ class Program:
         self.number = number
         self.message = message
         self.pid = 0  # 0 before the start, and after it has been reaped
-        self.pipe = -1
-        self.kept: Deque[bytes] = collections.deque()
+        self.pipes: Dict[int, bool] = {}  # where its output is read -> of stderr?
+        self.paused = False  # they are not read: its reader is slower than it
+        # Bytes that the broker takes now; None: as much as there is.
+        self.room: Optional[int] = message["window"] or None
+        self.kept: Deque[Tuple[bool, bytes]] = collections.deque()
         self.kept_bytes = 0
         self.dropped = 0
         self.gathering = False
@@ -50,31 +62,50 @@ class Program:
         """Whether it waits to be started, or has been and has not ended."""
         return self.result is None
 
-    def keep(self, data: bytes) -> None:
-        """Keep output for the broker; beyond KEPT_OUTPUT the oldest goes."""
-        self.kept.append(data)
+    @property
+    def full(self) -> bool:
+        """Whether its output waits for its reader, so that it is not read."""
+        return self.running and self.room is not None and self.kept_bytes >= KEPT_OUTPUT
+
+    def keep(self, data: bytes, *, error: bool) -> None:
+        """Keep output for the broker.
+
+        Without a window the oldest goes beyond KEPT_OUTPUT: the program must not
+        wait for a broker that is away.
+        """
+        self.kept.append((error, data))
         self.kept_bytes += len(data)
-        while self.kept_bytes > KEPT_OUTPUT:
-            gone = self.kept.popleft()
+        while self.kept_bytes > KEPT_OUTPUT and self.room is None:
+            _, gone = self.kept.popleft()
             self.kept_bytes -= len(gone)
             self.dropped += len(gone)
 
-    def take(self) -> bytes:
-        """Return the next piece of at most OUTPUT_BYTES to send, or nothing."""
+    def take(self) -> Optional[Tuple[bool, bytes]]:
+        """Return the next piece to send and whether it is of stderr, or nothing."""
+        if self.room is not None and self.room < LEAST_ROOM:
+            return None
         if self.dropped:
             note = f"\n[vitrail: {self.dropped} bytes of output were lost here]\n"
             self.dropped = 0
-            return note.encode()
+            return self._counted(error=False, data=note.encode())
         if not self.kept:
-            return b""
-        data = self.kept.popleft()
-        while self.kept and len(data) + len(self.kept[0]) <= OUTPUT_BYTES:
-            data += self.kept.popleft()
-        if len(data) > OUTPUT_BYTES:
-            self.kept.appendleft(data[OUTPUT_BYTES:])
-            data = data[:OUTPUT_BYTES]
+            return None
+        most = OUTPUT_BYTES
+        if self.room is not None:
+            most = min(most, self.room - OUTPUT_OVERHEAD)
+        error, data = self.kept.popleft()
+        while self.kept and self.kept[0][0] == error and len(data) < most:
+            data += self.kept.popleft()[1]
+        if len(data) > most:
+            self.kept.appendleft((error, data[most:]))
+            data = data[:most]
         self.kept_bytes -= len(data)
-        return data
+        return self._counted(error=error, data=data)
+
+    def _counted(self, *, error: bool, data: bytes) -> Tuple[bool, bytes]:
+        if self.room is not None:
+            self.room -= len(data) + OUTPUT_OVERHEAD
+        return error, data
 
 
 class Programs:
@@ -143,6 +174,20 @@ class Programs:
         if program is not None and program.message["tty"] and program.input >= 0:
             set_size(program.input, rows, columns)
 
+    def more(self, number: int, count: int) -> None:
+        """The broker takes so many bytes more of a program; 0: it always does."""
+        program = self._table.get(number)
+        if program is None or program.room is None:
+            return
+        program.room = program.room + count if count else None
+        self._push(program)
+
+    def lift_windows(self) -> None:
+        """The broker is gone: no program waits for a reader that it had."""
+        for program in self._table.values():
+            program.room = None
+            self._watch_output(program)
+
     def _write_input(self, program: Program) -> None:
         if program.input < 0:
             return  # it has not been started, or reads no more
@@ -199,17 +244,19 @@ class Programs:
             self._end(program, "failed", reason=reason[:TEXT])
             return
         read, write, source = self._open_streams(program)
+        error_read, error_write = self._open_errors(program, write)
         try:
             process = self._guest.account.start(
                 program.message["argv"],
                 env=self._guest.environment(program.message),
                 stdin=source,
                 stdout=write,
-                stderr=write,
+                stderr=error_write,
                 terminal=program.message["tty"],
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            os.close(read)
+            for fd in {read, error_read} - {-1}:
+                os.close(fd)
             self._close_input(program)
             what = program.message["argv"][0]
             why = (
@@ -220,15 +267,16 @@ class Programs:
             self._end(program, "failed", reason=f"cannot start {what}: {why}"[:TEXT])
             return
         finally:
-            for fd in {write, source} - {-1}:
+            for fd in {write, error_write, source} - {-1}:
                 os.close(fd)
         program.pid = process.pid
-        program.pipe = read
+        program.pipes = {read: False}
+        if error_read >= 0:
+            program.pipes[error_read] = True
         self._guest.agent.send("started", program=program.number)
         self._write_input(program)
-        self._loop.watch(
-            read, selectors.EVENT_READ, lambda _events: self._read(program)
-        )
+        for fd in program.pipes:
+            self._watch_pipe(program, fd)
         self._loop.child(process, lambda code: self._ended(program, code))
 
     def _open_streams(self, program: Program) -> Tuple[int, int, int]:
@@ -251,19 +299,47 @@ class Programs:
         os.set_blocking(read, False)
         return read, write, source
 
-    def _read(self, program: Program) -> None:
+    def _open_errors(self, program: Program, output: int) -> Tuple[int, int]:
+        """Return where its standard error is read and written.
+
+        Where it is not wanted apart it is the output, and is read there.
+        """
+        if not program.message["stderr"] or program.message["tty"]:
+            return -1, output
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        return read, write
+
+    def _watch_pipe(self, program: Program, fd: int) -> None:
+        self._loop.watch(
+            fd, selectors.EVENT_READ, lambda _events: self._read(program, fd)
+        )
+
+    def _watch_output(self, program: Program) -> None:
+        """Read its output, or leave it in its pipes while its reader is slower."""
+        if program.paused == program.full:
+            return
+        program.paused = program.full
+        for fd in program.pipes:
+            if program.paused:
+                self._loop.forget(fd)
+            else:
+                self._watch_pipe(program, fd)
+
+    def _read(self, program: Program, fd: int) -> None:
         try:
-            data = os.read(program.pipe, PIECE_BYTES)
+            data = os.read(fd, PIECE_BYTES)
         except BlockingIOError:
             return
         except OSError:
             data = b""  # a terminal whose last program has closed it (EIO)
         if not data:
-            self._close_pipe(program)
+            self._close_pipe(program, fd)
             return
-        if self._table.get(program.number) is not program:
+        if not program.running:
             return  # a grandchild lives on and writes; read, so that it may
-        program.keep(data)
+        program.keep(data, error=program.pipes[fd])
+        self._watch_output(program)
         if not program.gathering:
             program.gathering = True
             self._loop.later(GATHER_SECONDS, lambda: self._gathered(program))
@@ -272,35 +348,40 @@ class Programs:
         program.gathering = False
         self._push(program)
 
-    def _close_pipe(self, program: Program) -> None:
-        if program.pipe >= 0:
-            self._loop.forget(program.pipe)
-            os.close(program.pipe)
-            program.pipe = -1
+    def _close_pipe(self, program: Program, fd: int) -> None:
+        del program.pipes[fd]
+        self._loop.forget(fd)
+        os.close(fd)
 
     def _ended(self, program: Program, code: int) -> None:
         program.pid = 0
         # Its last output is in the pipe already.  A grandchild may hold the
         # pipe open forever, so its end is not waited for.
         stop = time.monotonic() + DRAIN_SECONDS
-        while program.pipe >= 0 and time.monotonic() < stop:
-            try:
-                data = os.read(program.pipe, PIECE_BYTES)
-            except BlockingIOError:
-                break
-            except OSError:
-                data = b""  # EIO, as above
-            if data:
-                program.keep(data)
-            else:
-                self._close_pipe(program)
+        for fd in list(program.pipes):
+            self._drain(program, fd, stop)
         self._close_input(program)
         if program.message["tty"]:
-            self._close_pipe(program)  # what still runs there gets SIGHUP
+            for fd in list(program.pipes):
+                self._close_pipe(program, fd)  # what still runs there gets SIGHUP
         self._end(program, "exited", code=max(code, -64))
+
+    def _drain(self, program: Program, fd: int, stop: float) -> None:
+        while time.monotonic() < stop and program.kept_bytes < LAST_OUTPUT:
+            try:
+                data = os.read(fd, PIECE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""  # EIO, as above
+            if not data:
+                self._close_pipe(program, fd)
+                return
+            program.keep(data, error=program.pipes[fd])
 
     def _end(self, program: Program, kind: str, **fields: object) -> None:
         program.result = (kind, dict(fields, program=program.number))
+        self._watch_output(program)
         self._push(program)
         self._guest.program_ended()
 
@@ -309,11 +390,14 @@ class Programs:
             return  # its end has been reported
         agent = self._guest.agent
         while agent.has_room:
-            data = program.take()
-            if not data:
+            piece = program.take()
+            if piece is None:
                 break
+            error, data = piece
             text = binascii.b2a_base64(data, newline=False).decode()
-            agent.send("output", program=program.number, data=text)
+            apart = {"stderr": True} if error else {}
+            agent.send("output", program=program.number, data=text, **apart)
+        self._watch_output(program)
         if program.result and agent.has_room and not program.kept:
             kind, fields = program.result
             agent.send(kind, **fields)

@@ -11,18 +11,20 @@ import binascii
 import json
 from typing import Any, Dict
 
-VERSION = 3
+VERSION = 4
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
 AUDIO_PORT = 6502
+DEVICES_PORT = 6503
+SECURITY_KEY_PORT = 6504
 LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too
 # Message type -> its fields, as in broker/ipc/agent.py.
 FROM_GUEST = {
     "hello": ("version", "waypipe", "kernel", "programs"),
     "started": ("program",),
     "failed": ("program", "reason"),
-    "output": ("program", "data"),
+    "output": ("program", "data", "stderr"),
     "exited": ("program", "code"),
     "hop": ("name", "ok", "detail"),
     "taken": ("program", "count"),
@@ -38,7 +40,10 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
         "tty": bool,
         "rows": int,
         "columns": int,
+        "stderr": bool,
+        "window": int,
     },
+    "more": {"program": int, "count": int},
     "input": {"program": int, "data": str, "end": bool},
     "resize": {"program": int, "rows": int, "columns": int},
     "signal": {"program": int, "number": int},
@@ -52,6 +57,8 @@ OPTIONAL: Dict[str, Any] = {
     "tty": False,
     "rows": 24,
     "columns": 80,
+    "stderr": False,
+    "window": 0,
     "data": "",
     "end": False,
 }
@@ -59,6 +66,7 @@ OPTIONAL: Dict[str, Any] = {
 FRAME_BYTES = 65536
 OUTPUT_BYTES = 16384
 INPUT_WINDOW = 32768  # bytes of input that wait for a program, at most
+OUTPUT_OVERHEAD = 256  # what a message of output counts beside its bytes
 PROGRAMS = 64
 STREAMS = 256
 SHORT = 120
@@ -97,6 +105,9 @@ def decode(body: bytes) -> Dict[str, Any]:
             message["data"] = binascii.a2b_base64(message["data"])
         except ValueError as error:
             raise MessageError(f"input.data is not base64: {error}") from error
+    for name in ("window", "count"):
+        if message.get(name, 0) < 0:
+            raise MessageError(f"{message['type']}.{name} must not be negative")
     for name in ("rows", "columns"):
         if message.get(name, 1) < 1:
             raise MessageError(f"{message['type']}.{name} must be at least 1")

@@ -12,10 +12,12 @@ from shims.guest.machine import RUNTIME
 from shims.guest.protocol import (
     AGENT_PORT,
     AUDIO_PORT,
+    DEVICES_PORT,
     DISPLAY_PORT,
     HOST_CID,
     LOW_PORT_OFFSET,
     PIECE_BYTES,
+    SECURITY_KEY_PORT,
 )
 
 ORPHAN_SECONDS = 60.0
@@ -44,6 +46,10 @@ class Settings:
         self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
         self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
         self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")
+        self.devices = self._address("VITRAIL_DEVICES", DEVICES_PORT, "vitrail.Device")
+        self.security_key = self._address(
+            "VITRAIL_SECURITY_KEY", SECURITY_KEY_PORT, "vitrail.SecurityKey"
+        )
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
         pieces = environ.get("VITRAIL_PIECES", "")
         self.pieces = PIECE_BYTES

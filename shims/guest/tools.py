@@ -13,9 +13,15 @@ FILES_COMMANDS = (
     "vitrail-files",
 )
 
+PORTAL_NAME = "org.freedesktop.portal.Desktop"
+PORTAL_SERVICE = f"/usr/share/dbus-1/services/{PORTAL_NAME}.service"
 
 # The source of the program for files and links: shims/bundle.py puts it here.
 FILES_TOOL = ""
+
+# Those of the programs that take USB devices and security keys, in the same way.
+DEVICES_TOOL = ""
+SECURITY_KEY_TOOL = ""
 
 
 def files_tool() -> bytes:

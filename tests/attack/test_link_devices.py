@@ -46,6 +46,8 @@ def item(number, **more):
 class Source:
     """The host's devices, without a kernel."""
 
+    elsewhere = ""
+
     def __init__(self):
         self.items = [item(1)]
         self.changed = trio.Event()

@@ -15,6 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
+from broker.host.viewer_link import RemoteViewer
 from broker.link import messages as m
 from tests.kit.link.ends import Ends
 from tests.kit.link.host import obey
@@ -74,9 +75,18 @@ def hurried(monkeypatch, tmp_path):
 async def test_one_that_never_says_that_a_lease_has_ended(tmp_path):
     """The machine ends all the same, and with it all that the host kept for it."""
     async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
-        handle = partial(never, m.LeaseEnded)
+        begun = trio.Event()
+
+        async def handle(epoch, request):
+            if isinstance(request, m.LeaseBegun):
+                begun.set()
+            return await never(m.LeaseEnded, epoch, request)
+
         epoch = await ends.accepted(listener, nursery, handle)
         lease = await host.start(A)
+        # The host records that the link is up before it announces anything: a lease
+        # that begins and ends meanwhile is never announced, and so never withdrawn.
+        await begun.wait()
         await host.stop(lease.id, grace=0, reason="asked")
         assert launcher.machines[0].closed.is_set()
         assert host.active_leases() == []
@@ -85,6 +95,33 @@ async def test_one_that_never_says_that_a_lease_has_ended(tmp_path):
         # The link is made anew, and with it a lease.
         await ends.accepted(listener, nursery, obey)
         assert await host.start(A) != lease
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_link_that_cannot_be_recorded_is_closed(tmp_path, monkeypatch):
+    """The viewer would hold a connection that nothing reads, and wait for leases."""
+    real, failures = RemoteViewer._note_up, []
+
+    async def once(self, epoch, peer):
+        if not failures:
+            failures.append(epoch)
+
+            async def full(*_):
+                raise UpstreamError("no space left on device")
+
+            monkeypatch.setattr(self._log, "note", full)
+        try:
+            await real(self, epoch, peer)
+        finally:
+            monkeypatch.undo()
+
+    async with a_host(tmp_path) as (ends, listener, _host, _launcher, nursery):
+        monkeypatch.setattr(RemoteViewer, "_note_up", once)
+        epoch = await ends.accepted(listener, nursery, obey)
+        await epoch.over.wait()
+        # And it dials again.
+        await ends.accepted(listener, nursery, obey)
+        assert len(failures) == 1
 
 
 @pytest.mark.usefixtures("hurried")

@@ -11,6 +11,7 @@ import pytest
 from broker.control.api import MachineEventRequest
 from broker.core.errors import RefusedError
 from tests.kit.eventually import eventually
+from tests.kit.vm import foreign_root
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
@@ -70,6 +71,32 @@ async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
 
         await eventually(gone)
         assert not (w.paths.runtime / "libvirt" / "work").exists()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    not foreign_root.there(),
+    reason="make its disk first: python -m tests.kit.vm.foreign_root",
+)
+async def test_a_guest_that_we_did_not_build_has_its_window_by_the_guest_package():
+    """Debian with its own kernel and systemd; the script put the agent into it."""
+    foreign = foreign_root.foreign_root()
+    async with world({"work": RECORD.format("debian")}) as w, libvirt(w) as virt:
+        await virt.start("debian", "work", foreign=foreign, memory=1024)
+        await leased(w, "work")
+        # Under emulation systemd and the user's units take a minute or two.
+        await w.wait_event(
+            "stream.opened", sandbox="work", service="vitrail.Agent", deadline=400
+        )
+        title = "from Debian"
+        last, _ = await w.run("work", "foot", "-T", title, "sleep", "1000")
+        assert last.started.sandbox == "work"
+        await wait_window(w.comp, title=title)
+        await wait_frames(w.comp, {f"[work] {title}": {GREEN}})
+        await virt.virsh("destroy", "debian")
+        ended = await w.wait_event("lease.end", sandbox="work")
+        assert ended["reason"] == "it has ended"
 
 
 async def event(w, step, name, **more):

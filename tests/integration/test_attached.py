@@ -188,3 +188,49 @@ async def test_wrong_calls(env, stack, words, code):
         with trio.fail_after(30):
             assert await child.wait() == code
         assert "Traceback" not in child.popen.stderr.read().decode()
+
+
+async def test_the_standard_error_is_kept_apart(env, stack):
+    """``brokerctl run … 2>errors``; a terminal has one stream, and none is asked for."""
+    asked = []
+
+    async def run(caller, request, emit):
+        asked.append((request.tty, request.stderr))
+        await emit(RunItem(started=Started(sandbox="work", program=3)))
+        await emit(RunItem(output=b"out \xff\n"))
+        await emit(RunItem(stderr=b"err \xff\n"))
+        return RunItem(exited=Exited(sandbox="work", program=3, code=7))
+
+    cat = Cat()
+    cat.api.on_run = run
+    async with serving(paths_of(env).control, cat.api):
+        words = ("run", "-q", "--no-window", "work", "--", "cat")
+        child = stack.enter_context(brokerctl(*words, env=env, stdout=PIPE))
+        with trio.fail_after(30):
+            assert await child.wait() == 7
+        assert child.popen.stdout.read() == b"out \xff\n"
+        assert child.popen.stderr.read() == b"err \xff\n"
+    assert asked == [(False, True)]
+
+
+async def test_a_broker_that_ends_meanwhile_is_named(env, stack):
+    """What became of the program, and where to look."""
+    served = trio.CancelScope()
+
+    async def run(caller, request, emit):
+        await emit(RunItem(started=Started(sandbox="work-1", program=3)))
+        served.cancel()
+        await trio.sleep_forever()
+
+    cat = Cat()
+    cat.api.on_run = run
+    with served:
+        async with serving(paths_of(env).control, cat.api):
+            words = ("run", "-q", "--no-window", "work", "--", "cat")
+            child = stack.enter_context(brokerctl(*words, env=env, stdout=PIPE))
+            await trio.sleep_forever()
+    with trio.fail_after(30):
+        assert await child.wait() == 1
+    said = child.popen.stderr.read().decode()
+    assert "the broker ended; program 3 goes on if work-1 does" in said
+    assert "brokerctl logs work-1" in said

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from broker.cli.device.streams import stream_devices
 from broker.control.api import DevicesAnswer, DeviceStatus
 from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
+from tests.kit.sound.servers import microphone, sound_server
 
 
 @pytest.fixture
@@ -99,3 +103,40 @@ async def test_explain_asks_the_rules_about_the_device_in_the_port(env):
 async def test_without_a_broker_it_says_so(env):
     told = await brokerctl("device", "list", env=env)
     assert told.code == 1
+
+
+def test_cameras_are_named_with_their_port(tmp_path):
+    usb = tmp_path / "devices/pci0000:00/usb1/1-2/1-2:1.0/video4linux"
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for name, index in (("video0", "0"), ("video1", "1")):
+        node = usb / name
+        node.mkdir(parents=True)
+        (node / "index").write_text(f"{index}\n")
+        (node / "name").write_text("\x1b[31mCamera\n")
+        (folder / name).symlink_to(node)
+    virtual = tmp_path / "devices/virtual/video4linux/video7"
+    virtual.mkdir(parents=True)
+    (virtual / "index").write_text("0\n")
+    (virtual / "name").write_text("Loopback\n")
+    (folder / "video7").symlink_to(virtual)
+    found = [s for s in stream_devices(folder) if s.kind == "camera"]
+    assert [(s.name, s.port) for s in found] == [("video0", "1-2"), ("video7", "")]
+    assert all(harmless(s.title) for s in found)
+    assert stream_devices(tmp_path / "none") == [
+        s for s in stream_devices(folder) if s.kind == "microphone"
+    ]
+
+
+async def test_microphones_are_named():
+    words = (sys.executable, "-m", "broker.cli.app", "device", "list", "--json")
+    async with sound_server("pulseaudio") as server:
+        await microphone(server, "mic")
+        env = server.environment | server.brokerctl
+        async with serving(paths_of(env).control, broker(stick())):
+            told = await server.run(*words, env=env)
+    shown = json.loads(told.out)
+    assert [device["port"] for device in shown["devices"]] == ["2-1"]
+    found = [s for s in shown["streams"] if s["kind"] == "microphone"]
+    # The monitors of sinks are none: what you hear is not a device.
+    assert [(s["name"], s["sandboxes"]) for s in found] == [("mic", [])]

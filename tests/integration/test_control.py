@@ -23,6 +23,7 @@ from broker.control.api import (
     LeaseReleaseRequest,
     LeaseRequest,
     NotFoundError,
+    OpenItem,
     Progress,
     RunItem,
     RunRequest,
@@ -380,6 +381,33 @@ async def test_a_client_that_does_not_read_hurts_only_itself(
     async def run(caller, request, emit):
         try:
             while True:
+                await emit(OpenItem(detail="x" * 60_000))
+        finally:
+            ended.set()
+
+    api.open_objects = run  # type: ignore[method-assign]
+    async with serving(path, api), open_client(path) as other:
+        slow = await raw(path)
+        await slow.send_all(call("Open", {"url": "https://a"}, more=True))
+        with trio.fail_after(20):
+            while not ended.is_set():
+                await other.version()
+        await until_closed(slow)
+        await slow.aclose()
+
+
+async def test_a_program_s_output_waits_for_its_reader_until_it_hangs_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a pipe: a pager may show the first page for as long as it likes."""
+    monkeypatch.setattr(limits, "CONTROL_REPLY_SECONDS", 0.1)
+    api = ScriptedBroker()
+    blocked, ended = trio.Event(), trio.Event()
+
+    async def run(caller, request, emit):
+        try:
+            while True:
+                blocked.set()
                 await emit(RunItem(output=b"x" * 60_000))
         finally:
             ended.set()
@@ -388,11 +416,13 @@ async def test_a_client_that_does_not_read_hurts_only_itself(
     async with serving(path, api), open_client(path) as other:
         slow = await raw(path)
         await slow.send_all(call("Run", {"record": "web"}, more=True))
-        with trio.fail_after(20):
-            while not ended.is_set():
-                await other.version()
-        await until_closed(slow)
+        await blocked.wait()
+        await trio.sleep(0.5)
+        await other.version()
+        assert not ended.is_set()
         await slow.aclose()
+        with trio.fail_after(20):
+            await ended.wait()
 
 
 async def test_silence_and_a_byte_now_and_then_end(

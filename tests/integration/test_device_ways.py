@@ -24,7 +24,7 @@ from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.part import DeviceHost
 from broker.launch.process.spawn import run_tool, spawn
-from broker.peers.identity import ContainerClaim
+from broker.peers.identity import ContainerClaim, SharedClaim
 from tests.integration.test_device_service import service
 from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually
@@ -224,17 +224,25 @@ async def test_sandbox_without_a_way_is_refused_with_what_helps(monkeypatch):
         assert "vhci-hcd" in caught.value.hint
 
 
-async def test_container_is_refused_with_why(monkeypatch):
+@pytest.mark.parametrize(
+    ("claim", "why", "help_"),
+    [
+        # Rootless Podman's and bubblewrap's alike.
+        (ContainerClaim("/run/x", 4026532000), "is a container", "--device"),
+        (SharedClaim("/run/x", 1000), "shares your session", "use a VM"),
+    ],
+)
+async def test_container_is_refused_with_why(monkeypatch, claim, why, help_):
     async with service(monkeypatch) as place:
-        held = SimpleNamespace(claim=ContainerClaim("/run/x", 4026532000))
+        held = SimpleNamespace(claim=claim)
         leases = [SimpleNamespace(lease=LEASE, held=held)]
         made = DeviceHost(lambda lease: None, path=place.path, leases=lambda: leases)
         async with trio.open_nursery() as nursery:
             await nursery.start(made.run)
             await eventually(lambda: not made.problem)
             (item,) = (await made.devices()).devices
-            with pytest.raises(RefusedError, match="is a container") as caught:
+            with pytest.raises(RefusedError, match=why) as caught:
                 async with made.attached(item.number, LEASE):
                     raise AssertionError
             nursery.cancel_scope.cancel()
-        assert "--device" in caught.value.hint
+        assert help_ in caught.value.hint

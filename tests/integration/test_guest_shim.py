@@ -631,6 +631,7 @@ def test_messages_are_those_of_the_core():
     assert scope["VERSION"] == agent.VERSION
     assert scope["FRAME_BYTES"] == limits.AGENT_FRAME_BYTES
     assert scope["OUTPUT_BYTES"] == limits.AGENT_OUTPUT_BYTES
+    assert scope["OUTPUT_OVERHEAD"] == limits.AGENT_OUTPUT_OVERHEAD
     assert scope["INPUT_WINDOW"] == limits.AGENT_INPUT_WINDOW
     assert scope["PROGRAMS"] == limits.PROGRAMS_PER_SANDBOX
     assert scope["STREAMS"] == limits.STREAMS_PER_SANDBOX
@@ -721,3 +722,82 @@ async def test_a_shell_on_a_terminal_ends_with_it(tmp_path):
         with trio.fail_after(30):
             while not isinstance(await broker.next(), agent.AgentExited):
                 pass
+
+
+async def test_the_standard_error_is_sent_apart_where_it_is_asked_for(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        script = "echo out; echo err >&2; exit 3"
+        await broker.send(
+            agent.Run(1, ["sh", "-c", script], display=False, stderr=True)
+        )
+        await broker.receive(agent.AgentStarted)
+        assert await parts(broker) == (b"out\n", b"err\n", 3)
+
+
+async def parts(broker, *, take=lambda _message: None):
+    """What a program wrote to each of its streams, and its code."""
+    said = {False: b"", True: b""}
+    while True:
+        message = await broker.next()
+        match message:
+            case agent.Output():
+                said[message.stderr] += message.data
+                more = take(message)
+                if more:
+                    await broker.send(agent.More(1, more))
+            case agent.AgentExited():
+                return said[False], said[True], message.code
+            case _:
+                pytest.fail(f"unexpected {message}")
+
+
+def _counted(message):
+    return len(message.data) + limits.AGENT_OUTPUT_OVERHEAD
+
+
+async def test_a_program_waits_for_the_reader_of_its_output(tmp_path):
+    """No byte is lost, and no more than the window is sent ahead."""
+    window = 20000
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        done = tmp_path / "done"
+        os.mkfifo(done)
+        script = f"seq 100000; echo >{done}; seq 100000 >&2; exit 4"
+        await broker.send(
+            agent.Run(1, ["sh", "-c", script], {}, False, stderr=True, window=window)
+        )
+        await broker.receive(agent.AgentStarted)
+        ahead = 0
+        while ahead < window - limits.AGENT_OUTPUT_OVERHEAD - 64:
+            ahead += _counted(await broker.receive(agent.Output))
+        with trio.move_on_after(0.3) as quiet:
+            await broker.next()
+        assert quiet.cancelled_caught, "it sent more than the window"
+        assert ahead <= window
+        left = os.open(done, os.O_RDONLY | os.O_NONBLOCK)
+        assert os.read(left, 1) == b"", "it has come as far as that"
+        await broker.send(agent.More(1, ahead))
+        out, error, code = await parts(broker, take=_counted)
+        os.close(left)
+        assert code == 4
+        assert out.endswith(b"\n99999\n100000\n")
+        assert error.split() == [str(n).encode() for n in range(1, 100001)]
+
+
+@pytest.mark.parametrize("how", ["the client goes", "the broker goes"])
+async def test_a_program_goes_on_when_its_reader_has_gone(tmp_path, how):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        done = tmp_path / "done"
+        os.mkfifo(done)
+        script = f"yes | head -c 4000000; echo >{done}; sleep 1000"
+        await broker.send(agent.Run(1, ["sh", "-c", script], {}, False, window=4096))
+        await broker.receive(agent.AgentStarted)
+        await broker.receive(agent.Output)
+        if how == "the client goes":
+            await broker.send(agent.More(1, 0))
+        else:
+            await broker.close()
+        with trio.fail_after(30):
+            await trio.to_thread.run_sync(done.read_text, abandon_on_cancel=True)

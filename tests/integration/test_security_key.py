@@ -16,24 +16,9 @@ from broker.devices import cbor
 from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
 from broker.viewer.devices import security_keys
 from tests.kit.rulebook import WORK, no, rulebook, yes
-from tests.kit.usb.token import Token, assertion
+from tests.kit.usb.token import Token, assertion, serve_token
 
 _RULE = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
-
-
-async def serve_token(sock, token):
-    """The token behind its hidraw device: a report's number, then the report."""
-    while True:
-        await trio.lowlevel.wait_readable(sock)
-        try:
-            data = sock.recv(65)
-        except BlockingIOError:
-            continue
-        if not data:
-            return
-        assert (len(data), data[0]) == (65, 0)
-        for report in token.feed(data[1:]):
-            sock.send(report)
 
 
 class Program:

@@ -11,6 +11,7 @@ from broker.launch.process.spawn import spawn
 from broker.wayland.rules import WindowRules
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels, wait_window
+from tests.kit.wayland.copying import copying
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, filtered, stand
@@ -128,7 +129,9 @@ async def test_a_menu_opens_in_a_frame_where_it_was_clicked():
             await child.stop()
 
 
-async def test_copy_and_paste_work_inside_and_cross_nowhere():
+async def test_copy_and_paste_work_inside_and_cross_nowhere(tmp_path):
+    content = tmp_path / "content"
+    content.write_text("inside the sandbox")
     async with (
         stand() as it,
         filtered(it.comp, WindowRules("other", color=0x1010D0)) as other,
@@ -138,7 +141,7 @@ async def test_copy_and_paste_work_inside_and_cross_nowhere():
             await wait_window(it.comp)
             await trio.to_thread.run_sync(keys.press, _A)
             copier = spawn(
-                ["wl-copy", "--foreground", "inside the sandbox"],
+                copying(str(content)),
                 env={**it.comp.environment, "WAYLAND_DISPLAY": str(it.path)},
             )
 

@@ -12,6 +12,7 @@ import trio
 from tests.kit.eventually import eventually
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import pixels, windows
+from tests.kit.wayland.copying import copying
 from tests.kit.wayland.input import Keyboard
 from tests.kit.wayland.stand import FRAME
 from tests.kit.waypipe.stand import SERVER, Wire, wire
@@ -113,8 +114,8 @@ async def test_copy_and_paste_between_two_streams(root, size):
             it.run("foot", "--title", "front", "sleep", "60", server=server)
             await _window(it.comp, "front")
             await trio.to_thread.run_sync(keys.press, _A)
-            copy = f"wl-copy --foreground --type application/x-test < {shared}"
-            it.run("sh", "-c", copy, server=server)
+            copy = copying(str(shared), "--type", "application/x-test")
+            it.run(*copy, server=server)
 
             async def pasted():
                 got = await _output(

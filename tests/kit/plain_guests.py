@@ -93,23 +93,24 @@ def records(base, *names):
 
 
 @asynccontextmanager
-async def plain(w, *names, tops=None):
+async def plain(w, *names, tops=None, path=None):
     """Lease and run guests; yields them by name.
 
-    ``tops``: the first lines of a guest's record, by its name.
+    ``tops``: the first lines of a guest's record, by its name.  ``path``: where the
+    agents look for waypipe and programs.
     """
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         guests = {}
         for name in names:
             guests[name] = await stack.enter_async_context(
-                _one(w, name, nursery, (tops or {}).get(name, ""))
+                _one(w, name, nursery, (tops or {}).get(name, ""), path)
             )
         yield guests
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _one(w, name, nursery, top):
+async def _one(w, name, nursery, top, path):
     folder = w.base / name
     base = folder / "vm" / "s"
     for part in ("vm", "door", "home", "runtime"):
@@ -120,15 +121,20 @@ async def _one(w, name, nursery, top):
         await client.lease(request)
     # Machines of others have no agent of ours; from now on it is one of ours.
     w.write_record(name, record("persistent", top=top))
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder / "home")}
+    env = {"PATH": path or os.environ["PATH"], "HOME": str(folder / "home")}
     for service, variable in _VARIABLES.items():
         door = folder / "door" / str(PORTS[service])
         env[variable] = f"unix:{door}"
         await nursery.start(_carry, door, f"{base}_{PORTS[service]}")
     argv = [sys.executable, "-I", guest_program()]
     child = spawn(
-        argv,
-        env=env | {"VITRAIL_RUNTIME": str(folder / "runtime")},
+        # By env, because what starts the child must be found whatever the agent finds.
+        ["/usr/bin/env", *(f"{k}={v}" for k, v in env.items()), *argv],
+        env=env
+        | {
+            "PATH": os.environ["PATH"],
+            "VITRAIL_RUNTIME": str(folder / "runtime"),
+        },
         stdout=DEVNULL,
         stderr=None,
     )

@@ -19,8 +19,9 @@ from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal_filter import RESET, TerminalFilter
 from broker.control.api import RunInputRequest, RunItem, RunResizeRequest, Started
-from broker.control.client import Client
+from broker.control.client import BrokerGoneError, Client
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
 from broker.core.paths import Paths
 
 
@@ -33,6 +34,7 @@ class Attached:
         self._stdin = stdin
         self._tty = tty
         self._filter = TerminalFilter()
+        self._started: Started | None = None
 
     async def run(
         self, call: Callable[[Callable[[RunItem], Awaitable[None]]], Awaitable[RunItem]]
@@ -44,6 +46,7 @@ class Attached:
 
                     async def take(item: RunItem) -> None:
                         if item.started is not None:
+                            self._started = item.started
                             self._begin(item.started, nursery, stack)
                         await self._take(item)
 
@@ -51,8 +54,19 @@ class Attached:
                     nursery.cancel_scope.cancel()
             except BaseExceptionGroup as group:
                 # The caller handles interruptions and refusals differently.
-                raise _sole(group) from None
+                raise self._explained(_sole(group)) from None
         return last
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """What became of the program when the broker has gone."""
+        if self._started is None or not isinstance(error, BrokerGoneError):
+            return error
+        name = printable(self._started.sandbox, 60)
+        return UpstreamError(
+            f"the broker ended; program {self._started.program} goes on if {name} does",
+            hint="its output from now on is in its log: start the broker ('brokerctl "
+            f"status' says whether {name} still runs), then 'brokerctl logs {name}'",
+        )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:
         if self._tty:

@@ -23,6 +23,7 @@ class StreamFields(TypedDict):
     tty: bool
     rows: int | None
     columns: int | None
+    stderr: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class StreamWords:
             tty=tty,
             rows=rows,
             columns=columns,
+            stderr=not tty,
         )
 
 

@@ -47,11 +47,13 @@ class Steps:
                 self._print(f"  … {self._running}{self._detail}")
 
     async def item(self, item: RunItem) -> None:
-        """Take what a run emits: progress here, output to standard output."""
+        """Take what a run emits: progress here, output to where it belongs."""
         if item.progress is not None:
             self.progress(item.progress)
         if item.output is not None:
             self.output(item.output)
+        if item.stderr is not None:
+            self.output(item.stderr, stderr=True)
 
     def progress(self, step: Progress) -> None:
         """Show a step's news."""
@@ -100,18 +102,19 @@ class Steps:
         yield
         self.done(title, trio.current_time() - began)
 
-    def output(self, untrusted_data: bytes) -> None:
+    def output(self, untrusted_data: bytes, *, stderr: bool = False) -> None:
         """What the sandbox's program printed: escaped where a person reads it."""
+        to = sys.stderr if stderr else sys.stdout
         if self._json:
             text = untrusted_data.decode("utf-8", "backslashreplace")
-            render.json_line({"output": text})
-        elif sys.stdout.isatty():
+            render.json_line({"stderr" if stderr else "output": text})
+        elif to.isatty():
             lines = untrusted_data.split(b"\n")
-            sys.stdout.write("\n".join(printable(line, 4096) for line in lines))
-            sys.stdout.flush()
+            to.write("\n".join(printable(line, 4096) for line in lines))
+            to.flush()
         else:
-            sys.stdout.buffer.write(untrusted_data)
-            sys.stdout.buffer.flush()
+            to.buffer.write(untrusted_data)
+            to.buffer.flush()
 
     def _print(self, text: str) -> None:
         if not self._quiet and not self._json:

@@ -22,7 +22,7 @@ from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
 from broker.cli.run.flatpak import run_app, run_recorded_app, take_app
-from broker.cli.run.image import ensure_image
+from broker.cli.run.image import ensure_image, record_of_host
 from broker.cli.run.options import (
     ChangeWords,
     StreamWords,
@@ -59,6 +59,11 @@ _END_SECONDS = 15.0
     metavar="APP",
     help="Run an installed Flatpak application: -- ARGUMENTS…",
 )
+@click.option(
+    "--root",
+    type=click.Choice(["host"]),
+    help="Run a program of this machine's in a micro VM of its own: -- COMMAND…",
+)
 @options_of_changes
 @options_of_streams
 def command(
@@ -69,6 +74,7 @@ def command(
     no_window: bool,
     bwrap: bool,
     flatpak: str | None,
+    root: str | None,
     words: StreamWords,
     changes: ChangeWords,
 ) -> None:
@@ -87,7 +93,13 @@ def command(
 
     With --flatpak APP is an application ID; the record with that launch.app is used,
     or one is made for the run.
+
+    With --root host COMMAND is a program of this machine's, too, in a disposable
+    micro VM whose /usr is a read-only copy of this machine's: the record 'host',
+    which is written if there is none.
     """
+    if root and (bwrap or flatpak is not None):
+        raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
     changed = any(value is not None for value in changes.fields().values())
     if flatpak is not None:
         if bwrap or detach or changed:
@@ -96,35 +108,20 @@ def command(
             )
         _run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if sandbox is None:
+        own = "--bwrap" if bwrap else f"--root {root}" if root else ""
         raise click.UsageError(
-            "COMMAND is missing: brokerctl run --bwrap -- COMMAND…"
-            if bwrap
+            f"COMMAND is missing: brokerctl run {own} -- COMMAND…"
+            if own
             else "Missing argument 'SANDBOX'."
         )
+    if root:
+        sandbox, command_words = _on_host(root, sandbox, command_words)
     if bwrap:
-        if detach:
-            raise click.UsageError("--detach is not for --bwrap: it ends with the run")
-        if changed:
-            raise click.UsageError(
-                "--memory, --cpus, --network and --image are for machines, not --bwrap"
-            )
-        argv_of_box = [sandbox, *command_words]
-        sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
+        _run_bwrap([sandbox, *command_words], words, detach=detach, changed=changed)
     argv = command_after_dashes(command_words)
     held = held_record(sandbox)
     if held is not None:
-        if detach:
-            raise click.UsageError(
-                f"--detach is for machines: 'systemctl --user start "
-                f"vitrail-run@{sandbox}' runs a box or container in the background"
-            )
-        if changed:
-            raise click.UsageError(
-                "--memory, --cpus, --network and --image are for machines: "
-                f"'{sandbox}' is a box or container"
-            )
-        start = _STARTS[type(held.host.launch)]
-        sys.exit(start(held, argv, quiet=words.quiet, as_json=words.as_json))
+        _run_held(held, argv, words, detach=detach, changed=changed)
     tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
@@ -145,6 +142,51 @@ def _run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
 
 _STARTS = {Bwrap: run_recorded, Podman: run_container, Flatpak: run_recorded_app}
 """How this command runs a record's sandbox to its end, by the kind of launch."""
+
+
+def _run_bwrap(
+    argv: list[str], words: StreamWords, *, detach: bool, changed: bool
+) -> NoReturn:
+    if detach:
+        raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines, not --bwrap"
+        )
+    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def _run_held(
+    record: Record,
+    argv: list[str] | None,
+    words: StreamWords,
+    *,
+    detach: bool,
+    changed: bool,
+) -> NoReturn:
+    if detach:
+        raise click.UsageError(
+            f"--detach is for machines: 'systemctl --user start "
+            f"vitrail-run@{record.name}' runs a box or container in the background"
+        )
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines: "
+            f"'{record.name}' is a box or container"
+        )
+    start = _STARTS[type(record.host.launch)]
+    sys.exit(start(record, argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def _on_host(
+    root: str, first: str, rest: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return record and program's words of a run on this machine's own root."""
+    paths = find_paths()
+    if role_here(paths) is None:
+        record_of_host(paths, read_records(paths).records)
+    words = (first, *rest)
+    return root, words if words[0] == "--" else ("--", *words)
 
 
 def held_record(name: str) -> Record | None:

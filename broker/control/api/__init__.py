@@ -42,6 +42,13 @@ from broker.control.api.devices import (
     DevicesAnswer,
     DeviceStatus,
 )
+from broker.control.api.folders import (
+    FolderAnswer,
+    FoldersAnswer,
+    FolderShareRequest,
+    FolderStatus,
+    FolderUnshareRequest,
+)
 from broker.control.api.leases import (
     LaunchAnswer,
     LaunchBindRequest,
@@ -108,6 +115,11 @@ __all__ = [
     "DevicesAnswer",
     "Emit",
     "Exited",
+    "FolderAnswer",
+    "FolderShareRequest",
+    "FolderStatus",
+    "FolderUnshareRequest",
+    "FoldersAnswer",
     "GrantRevokeRequest",
     "GrantStatus",
     "GrantsAnswer",

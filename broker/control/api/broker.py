@@ -19,6 +19,12 @@ from broker.control.api.devices import (
     DeviceDetachRequest,
     DevicesAnswer,
 )
+from broker.control.api.folders import (
+    FolderAnswer,
+    FoldersAnswer,
+    FolderShareRequest,
+    FolderUnshareRequest,
+)
 from broker.control.api.leases import (
     LaunchAnswer,
     LaunchBindRequest,
@@ -183,6 +189,22 @@ class BrokerApi(Protocol):
 
     async def choose_chords(self, caller: Caller) -> ClipboardStatus:
         """Read again which chords the person wants."""
+        ...
+
+    async def folders(self) -> FoldersAnswer:
+        """Directories that sandboxes have."""
+        ...
+
+    async def share_folder(
+        self, caller: Caller, request: FolderShareRequest
+    ) -> FolderAnswer:
+        """Share a directory with a sandbox; returns when it is mounted."""
+        ...
+
+    async def unshare_folder(
+        self, caller: Caller, request: FolderUnshareRequest
+    ) -> FolderAnswer:
+        """Take a directory back; returns when it is unmounted."""
         ...
 
     async def devices(self) -> DevicesAnswer:

@@ -24,6 +24,8 @@ class RunRequest(ApiRequest, frozen=True, kw_only=True):
     """It gets a terminal, of ``rows`` and ``columns``; input comes by RunInput."""
     rows: int | None = None
     columns: int | None = None
+    stderr: bool | None = None
+    """What it writes to its standard error comes apart, as ``RunItem.stderr``."""
     memory_mib: int | None = None
     """Of the machine that this starts: at most the record's; so are the next three."""
     cpus: int | None = None
@@ -76,7 +78,7 @@ class Exited(ApiAnswer, frozen=True, kw_only=True):
 
 
 class RunItem(ApiAnswer, frozen=True, kw_only=True):
-    """One of the four; the last one of a call is ``started`` or ``exited``.
+    """One of the five; the last one of a call is ``started`` or ``exited``.
 
     With ``wait``, ``started`` comes when the program runs and is not the last.
     """
@@ -85,6 +87,8 @@ class RunItem(ApiAnswer, frozen=True, kw_only=True):
     started: Started | None = None
     output: bytes | None = None
     """What the program wrote, hostile; base64 on the wire."""
+    stderr: bytes | None = None
+    """As ``output``, where the request wants its standard error apart."""
     exited: Exited | None = None
 
 

@@ -69,6 +69,8 @@ class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
     """Of its windows, as its worker counts them; empty without one."""
     devices: list[str] = []
     """The devices that it holds: port, vendor and product number, its own name."""
+    folders: list[str] = []
+    """Your directories that it has; escaped, with ``(writable)`` where it is."""
 
 
 class StreamStatus(ApiAnswer, frozen=True, kw_only=True):

@@ -38,7 +38,7 @@ messages of some bytes, which its agent sends at once."""
 
 VSOCK_BACKLOG = 4096
 """listen(2) backlog of an AF_VSOCK port, which all machines share: the kernel
-resets what is beyond it, regardless of which machine filled it.  As much as
+resets connections beyond it, regardless of which machine filled it.  As much as
 net.core.somaxconn allows by default; it is emptied at once (VSOCK_BATCH)."""
 
 VSOCK_BATCH = 256
@@ -64,6 +64,14 @@ holds a buffer for no longer than this."""
 
 AGENT_OUTPUT_BYTES = 16384
 """Application output in one message."""
+
+AGENT_OUTPUT_WINDOW = 131072
+"""Output of a program that the client of its run has not taken yet: the guest holds
+the rest back, so that a program waits for a slow reader as it does at a pipe."""
+
+AGENT_OUTPUT_OVERHEAD = 256
+"""What a message of output counts beside its data, so that the window bounds the
+number of messages, too."""
 
 AGENT_INPUT_BYTES = 8192
 """Standard input of a program in one message."""

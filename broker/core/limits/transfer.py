@@ -59,3 +59,6 @@ The end of a process follows the end of its connection by milliseconds."""
 
 OPENED_TOKENS = 64
 """Deliveries of one sandbox that wait to be fetched."""
+
+FOLDERS_PER_SANDBOX = 8
+"""Shared folders of one sandbox: each is a task, a descriptor and a mount."""

@@ -174,6 +174,31 @@ WAYLAND_SURFACE_PIXELS = 1 << 15
 sway looks at all of them again, 0.7 us each: so at most 120,000 a second, 8,000
 at once.  Twenty that are committed one by one at 144 Hz are half of that."""
 
+WAYLAND_CPU_PIXEL_WEIGHT = 10
+"""What a pixel that the compositor draws is charged where it has no GPU: pixman takes
+0.85 to 1.1 ns for one, so less than half a core is spent on drawing for a sandbox.
+1080p at 60 pictures a second in three layers is just below the rate."""
+
+WAYLAND_FEW = 4
+"""Windows up to which one without subsurfaces is not charged for what is drawn: it is
+two layers, its own and its frame's."""
+
+WAYLAND_LAYERS = 16
+"""Surfaces of one window over one another, on average over its area.  Browsers and
+toolkits have two or three; each is drawn for all that changes below and above."""
+
+WAYLAND_LAYERED_PIXELS = 1 << 24
+"""Windows whose surfaces have fewer pixels in all may have any number of layers."""
+
+WAYLAND_POOL_MESSAGES = 8
+"""What a pool costs the compositor beside its message (mmap and munmap), 34 to 43 us in all."""
+
+WAYLAND_POPUP_MESSAGES = 100
+"""What a menu costs the compositor beside its messages: 235 to 530 us in all."""
+
+WAYLAND_WINDOWS_A_MESSAGE = 40
+"""For so many windows of a sandbox a commit of one costs as much as one more message."""
+
 WAYLAND_ACTIVATIONS_PER_MINUTE = 20
 """Requests for attention of one sandbox that reach the compositor."""
 

@@ -34,7 +34,7 @@ from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.qemu import QemuDevice
 from broker.host.role import ActiveLease
 from broker.launch.microvm.qmp import Qmp, open_qmp
-from broker.peers.identity import ContainerClaim
+from broker.peers.identity import ContainerClaim, SharedClaim
 
 _RETRY_SECONDS = 5.0
 _NO_WAY = (
@@ -74,6 +74,8 @@ class _Waiting:
 
 class DeviceHost:
     """What the viewer's part asks about devices."""
+
+    elsewhere = ""
 
     def __init__(
         self,
@@ -256,7 +258,13 @@ class DeviceHost:
         raise self._no_way(lease)
 
     def _no_way(self, lease: Lease) -> RefusedError:
-        claims = (x.held.claim for x in self._leases() if x.lease.id == lease.id)
+        claims = [x.held.claim for x in self._leases() if x.lease.id == lease.id]
+        if any(isinstance(claim, SharedClaim) for claim in claims):
+            return RefusedError(
+                f"'{lease.sandbox}' shares your session and opens every device that "
+                "you may open, with or without Vitrail",
+                hint="use a VM for a device that other programs must not reach",
+            )
         if any(isinstance(claim, ContainerClaim) for claim in claims):
             return RefusedError(
                 f"'{lease.sandbox}' is a container, and a node that it has opened "

@@ -19,7 +19,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.launch.image.build_room import which
-from broker.launch.image.initramfs import build_initramfs, read_modules
+from broker.launch.image.initramfs import boot_modules, build_initramfs
 from broker.launch.process.spawn import run_tool
 
 _BLOCK = 4096
@@ -97,7 +97,7 @@ def _make_initrd(work: Path, unpacked: Path) -> str:
         unpacked, "lib/modules/*/modules.builtin", "usr/lib/modules/*/modules.builtin"
     )
     release = builtin.parent.name
-    modules = read_modules(builtin.parent)
+    modules = boot_modules(builtin.parent)
     busybox = _find(unpacked, "bin/busybox", "usr/bin/busybox")
     init = (resources.files("broker") / "data/image/init").read_bytes()
     initramfs = build_initramfs(busybox.read_bytes(), modules, init)

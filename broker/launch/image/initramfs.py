@@ -30,7 +30,30 @@ MODULES = (
     "virtio_net",
     "af_packet",
 )
-OPTIONAL = frozenset({"vsock_loopback", "virtio_rng"})
+# What a kernel with USB needs to be given devices over vsock (usbip) and to use them:
+# no module of the root file system is loaded later, because it has none.  Debian's
+# cloud kernel has no vhci_hcd, and such a kernel gets none of them.
+USB_MODULES = (
+    "vhci_hcd",
+    "usb_storage",
+    "uas",
+    "sd_mod",
+    "usbhid",
+    "hid_generic",
+    "evdev",
+    "uhid",
+    "snd_usb_audio",
+    "uvcvideo",
+    # The file systems of sticks, and the names in them.
+    "vfat",
+    "exfat",
+    "nls_cp437",
+    "nls_ascii",
+)
+OPTIONAL = frozenset({"vsock_loopback", "virtio_rng", "crc32c_generic", *USB_MODULES})
+_SOFT_DEPENDENCIES = {"ext4": ("crc32c_generic",)}
+"""What a module asks the kernel for by the name of an algorithm, so that no
+``depends=`` names it."""
 _DIRECTORIES = (
     "agent",
     "bin",
@@ -130,6 +153,12 @@ def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, 
     return loaded
 
 
+def boot_modules(directory: Path) -> dict[str, bytes]:
+    """Return what an image loads at its start: ``MODULES``, and USB where it has it."""
+    usb = any(directory.glob("kernel/**/vhci-hcd.ko*"))
+    return read_modules(directory, (*MODULES, *(USB_MODULES if usb else ())))
+
+
 def _add(
     name: str, files: Mapping[str, Path], builtin: set[str], loaded: dict[str, bytes]
 ) -> None:
@@ -144,7 +173,7 @@ def _add(
             hint="choose another kernel package with --kernel",
         )
     content = _unpacked(path)
-    for dependency in dependencies(content):
+    for dependency in (*_SOFT_DEPENDENCIES.get(name, ()), *dependencies(content)):
         _add(dependency, files, builtin, loaded)
     loaded[name] = content
 

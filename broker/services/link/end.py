@@ -66,9 +66,15 @@ class LinkEnd:
                 return None
 
     async def _note_up(self, epoch: Epoch, peer: str) -> None:
-        await self._log.note(
-            schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
-        )
+        """Record an epoch before it runs; where that fails its connection is closed."""
+        try:
+            await self._log.note(
+                schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
+            )
+        except BaseException:
+            # guard: an epoch that is not recorded is closed
+            epoch.discard()
+            raise
 
     async def _note_down(self, epoch: Epoch, reason: str, began: float) -> None:
         """Write the end of an epoch that ``began`` then, in seconds of trio's clock."""

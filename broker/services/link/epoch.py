@@ -157,6 +157,10 @@ class Epoch:
         self.reason = self.reason or reason
         self._scope.cancel()
 
+    def discard(self) -> None:
+        """Close the connection of an epoch that never ran, and will not."""
+        self._sock.close()
+
     @contextmanager
     def stream(self, number: int, opening: Opening) -> Iterator[LinkStream]:
         """A stream's place in this epoch; inside it the stream can be cut.

@@ -18,7 +18,9 @@ import trio
 from typing_extensions import override
 
 from broker.audit import schema
+from broker.authz.choice import ChosenRequest
 from broker.authz.decider import Decider, Request
+from broker.authz.decision_events import Asked
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
@@ -26,6 +28,7 @@ from broker.core.services import DEVICE
 from broker.core.stderr_log import isolated, log_exception
 from broker.devices.messages import DeviceItem, Devices
 from broker.services import event_log
+from broker.viewer.devices.choices import DeviceChoices
 from policy.records.device import DeviceFacts, take_interface
 
 Notify = Callable[[str, str], None]
@@ -45,6 +48,8 @@ class DeviceSource(Protocol):
     """The host's devices: ``host.devices.part.DeviceHost``."""
 
     changed: trio.Event
+    elsewhere: str
+    """What to know where a port has no device; empty: nothing."""
 
     async def devices(self) -> Devices:
         """Return all devices.  Raises SetupError, UpstreamError."""
@@ -63,6 +68,8 @@ class Holding:
 
     item: DeviceItem
     lease: Lease
+    chosen: Asked | None = None
+    """The person's answer, where this sandbox was chosen among several."""
     since: float = field(default_factory=time.time)
     backend: str = ""
     """Empty until it is attached."""
@@ -103,6 +110,7 @@ class DeviceDesk:
         self._notify = notify
         self._holdings: dict[int, Holding] = {}
         self._known: set[int] = set()
+        self._choices = DeviceChoices(decider, self._chosen)
         self._nursery: trio.Nursery | None = None
 
     async def run(
@@ -130,6 +138,7 @@ class DeviceDesk:
         for number, holding in self._holdings.items():
             if number not in there:
                 holding.end("unplugged")
+        self._choices.keep_only(there)
         for item in items:
             if item.number not in self._known and item.state == "plugged":
                 self._known.add(item.number)
@@ -159,15 +168,21 @@ class DeviceDesk:
             assert self._nursery is not None
             self._nursery.start_soon(self._by_itself, item, wanted[0])
         elif wanted:
-            names = ", ".join(lease.sandbox for lease in wanted)
-            self._notify()(
-                f"Vitrail: {item.title}",
-                f"It could go to {names}: 'brokerctl device attach {item.port} NAME'",
-            )
+            assert self._nursery is not None
+            requests = [request_of(item, lease) for lease in wanted]
+            self._nursery.start_soon(self._choices.ask, item, requests)
 
-    async def _by_itself(self, item: DeviceItem, lease: Lease) -> None:
+    async def _chosen(self, item: DeviceItem, choice: ChosenRequest) -> None:
+        lease = choice.request.lease
+        # guard: chosen and stopped meanwhile
+        if lease in self._leases():
+            await self._by_itself(item, lease, choice.asked)
+
+    async def _by_itself(
+        self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
+    ) -> None:
         try:
-            await self._nursery_start(item, lease)
+            await self._nursery_start(item, lease, chosen)
         except VitrailError as error:
             # A denial is reported by the decider; a failure is reported here.
             if not isinstance(error, RefusedError):
@@ -178,14 +193,17 @@ class DeviceDesk:
         except Exception as error:  # noqa: BLE001 -- one device's mistake
             log_exception(error)
 
-    async def _nursery_start(self, item: DeviceItem, lease: Lease) -> Holding:
+    async def _nursery_start(
+        self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
+    ) -> Holding:
         assert self._nursery is not None
         if item.number in self._holdings:
             raise RefusedError(
                 f"the device in port {item.port} is in use already",
                 hint="'brokerctl device detach' takes it back",
             )
-        holding = self._holdings[item.number] = Holding(item, lease)
+        self._choices.withdraw(item.number)
+        holding = self._holdings[item.number] = Holding(item, lease, chosen)
         try:
             await self._nursery.start(self._hold, holding)
         except BaseException:
@@ -206,7 +224,7 @@ class DeviceDesk:
         try:
             with holding.scope:
                 async with self._decider.permit(
-                    request_of(holding.item, holding.lease)
+                    request_of(holding.item, holding.lease), chosen=holding.chosen
                 ):
                     await self._carry(holding, status)
             if not status.said:
@@ -282,7 +300,7 @@ class DeviceDesk:
                 return item
         raise RefusedError(
             f"no device is in port '{where}'",
-            hint="'brokerctl device list' shows the devices",
+            hint=self._source.elsewhere or "'brokerctl device list' shows the devices",
         )
 
     async def detach(self, where: str) -> Holding:

@@ -38,6 +38,11 @@ class RemoteAttachment:
 class RemoteDevices:
     """Asks the host of the current epoch about its devices."""
 
+    elsewhere = (
+        "'brokerctl device list' shows the host's devices; one that is plugged into "
+        "this machine stays here: plug it into the host"
+    )
+
     def __init__(self, epoch: Callable[[], Epoch]) -> None:
         """``epoch``: the current one; raises UpstreamError without a host."""
         self._epoch = epoch

@@ -120,7 +120,7 @@ class Mover:
             raise RefusedError(delivery.reason)
 
     async def _come_back(self, job: Job, way: Return, receiver: Receiver) -> None:
-        """Wait for the end of the editor; give the program what comes back, if any."""
+        """Wait for the end of the editor; give the program the edited file, if any."""
         before = job.exchange.sha256
         if not await way.wait_asked(receiver.program):
             return

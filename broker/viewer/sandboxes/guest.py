@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import trio
 
 from broker.audit import schema
@@ -44,6 +45,7 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
+from broker.viewer.sandboxes.time_zone import time_zone
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import rules_from
 from broker.viewer.sound.sandbox_sound import GuestSound
@@ -67,6 +69,10 @@ class Streams:
     tty: bool = False
     rows: int = 24
     columns: int = 80
+    stderr: bool = False
+    """The standard error comes apart."""
+    paced: bool = False
+    """The program waits for the reader of its output."""
 
 
 NO_STREAMS = Streams()
@@ -392,6 +398,8 @@ class Guest:
         record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
+        # UTC is what the guest has without it.
+        zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and wait_window and record.viewer.display != "none",
@@ -408,12 +416,14 @@ class Guest:
         message = agent.Run(
             program=program.number,
             argv=list(argv),
-            env=env,
+            env={**zone, **env},
             display=display and record.viewer.display != "none",
             stdin=streams.stdin,
             tty=streams.tty,
             rows=streams.rows,
             columns=streams.columns,
+            stderr=streams.stderr,
+            window=limits.AGENT_OUTPUT_WINDOW if streams.paced else 0,
         )
         try:
             await self._tools.log.require(
@@ -442,6 +452,8 @@ class Guest:
             old = "the guest's agent is too old for standard input and terminals"
             self.programs.drop(program, old)
             return
+        if self.agent.version < agent.PACED_VERSION:
+            message = msgspec.structs.replace(message, stderr=False, window=0)
         try:
             await self.worker.send(worker.ToAgent(message))
         except VitrailError as error:
@@ -474,6 +486,17 @@ class Guest:
             raise RefusedError(f"program {program.number} takes no more input")
         to.room -= len(piece)
         await self._order(agent.Input(program=program.number, data=piece))
+
+    async def take_more(self, program: Program, count: int) -> None:
+        """The reader of its output has taken so much; 0: it has gone.
+
+        A guest that is gone need not be notified, nor one of an older agent.
+        """
+        now = self.agent
+        if now is None or now.version < agent.PACED_VERSION or program.ended:
+            return
+        with contextlib.suppress(VitrailError):
+            await self._order(agent.More(program=program.number, count=count))
 
     async def resize(self, program: Program, rows: int, columns: int) -> None:
         """Set the size of a program's terminal."""

@@ -49,7 +49,8 @@ class Program:
     began: float = field(default_factory=time.time)
     code: int | None = None
     changed: trio.Event = field(default_factory=trio.Event)
-    listeners: list[Callable[[bytes], None]] = field(default_factory=list)
+    listeners: list[Callable[[bytes, bool], None]] = field(default_factory=list)
+    """Called with what it wrote, and whether to its standard error."""
     input: ProgramInput | None = None
     """None: its standard input is empty."""
     tty: bool = False
@@ -133,7 +134,7 @@ class Programs:
         """Enter a program.  Raises RefusedError at the sandbox's limit."""
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
-                f"the sandbox runs {len(self._live)} programs already",
+                f"the sandbox runs as many programs as it may: {len(self._live)}",
                 hint="end one of them, or raise limits.programs in its record",
             )
         self._next += 1
@@ -234,7 +235,7 @@ class Programs:
             case Output():
                 program.log.write(message.data)
                 for listener in program.listeners:
-                    listener(message.data)
+                    listener(message.data, message.stderr)
             case Taken():
                 if program.input is not None:
                     program.input.taken(message.count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -14,12 +15,10 @@ from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress, Step
-from broker.viewer.sandboxes.programs import Program
+from broker.viewer.sandboxes.program_output import ProgramOutput
+from broker.viewer.sandboxes.programs import Program, wait_ended
 from policy.records.model import MicroVM, Record
 
-# Output that a slow client has not taken yet; more output is dropped and
-# counted, because a guest's output must not pile up here (its log has it).
-_WAITING_CHUNKS = 64
 _REFUSALS = 16
 """Different refusals that one run reports; a sandbox can cause any number."""
 
@@ -33,9 +32,7 @@ class Follower:
         self._told: list[str] = []
         self.failure: Failure | None = None
         """Set when ``follow`` has raised."""
-        self._lost = 0
-        sender, self._output = trio.open_memory_channel[bytes](0)
-        self._close_output = sender.close
+        self._output: ProgramOutput | None = None
         self._refused: set[tuple[str, str]] = set()
         self._refusals: deque[tuple[str, str]] = deque()
         self._more_refusals = trio.Event()
@@ -138,18 +135,10 @@ class Follower:
             hint=failure.hint(guest.lease.sandbox),
         )
 
-    def listen(self, program: Program) -> None:
+    def listen(self, guest: Guest, program: Program) -> None:
         """Begin to collect the program's output, for ``attend``."""
-        sender, self._output = trio.open_memory_channel[bytes](_WAITING_CHUNKS)
-
-        def listener(data: bytes) -> None:
-            try:
-                sender.send_nowait(data)
-            except (trio.WouldBlock, trio.BrokenResourceError):
-                self._lost += len(data)  # this client is too slow, or has gone
-
-        program.listeners.append(listener)
-        self._close_output = sender.close
+        self._output = ProgramOutput(partial(guest.take_more, program))
+        program.listeners.append(self._output.put)
 
     def watch(self, guest: Guest) -> None:
         """Note refusals to the sandbox from now on, for ``attend``."""
@@ -183,16 +172,17 @@ class Follower:
 
         Returns its exit code.
         """
+        output = self._output
+        assert output is not None  # ``listen`` comes first
         async with trio.open_nursery() as telling:
             telling.start_soon(self._tell_refusals)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass_output, self._output)
-                while not program.ended:
-                    await program.changed.wait()
-                self._close_output()
+                nursery.start_soon(output.pass_on, self._emit)
+                await wait_ended(program)
+                output.end()
             telling.cancel_scope.cancel()
-        if self._lost:
-            lost = f"{self._lost} bytes of it came faster than they were taken; "
+        if output.lost:
+            lost = f"{output.lost} bytes of it came faster than they were taken; "
             await self.say(
                 "show the program's output",
                 "failed",
@@ -202,17 +192,8 @@ class Follower:
 
     async def _drain(self) -> None:
         """Pass on its output so far; it may contain the reason."""
-        while True:
-            try:
-                data = self._output.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return
-            await self._emit(api.RunItem(output=data))
-
-    async def _pass_output(self, receiver: trio.MemoryReceiveChannel[bytes]) -> None:
-        async with receiver:
-            async for data in receiver:
-                await self._emit(api.RunItem(output=data))
+        if self._output is not None:
+            await self._output.drain(self._emit)
 
 
 _TELL_EVERY = 0.2

@@ -69,6 +69,8 @@ def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
     if not 0 < size <= limits.WAYLAND_POOL_BYTES:
         raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
     core.usage.take("pools", 1)
+    # guard: pools cost more
+    core.messages += limits.WAYLAND_POOL_MESSAGES
     # guard: shared memory counted
     core.usage.take("shm_bytes", size)
 

@@ -173,6 +173,8 @@ def get_popup(
         raise core.too_much("popups nested too deep")
     claim(core, xdg)
     core.usage.take("popups", 1)
+    # guard: menus cost more
+    core.messages += limits.WAYLAND_POPUP_MESSAGES
     popup = core.make(new_id, "xdg_popup", xdg.version, server=False)
     assert isinstance(popup, Popup)
     popup.xdg, popup.parent, xdg.role = xdg, parent, popup

@@ -434,6 +434,8 @@ def _hold_child(
     # guard: moves of children bounded
     if len(pending.children) >= limits.WAYLAND_CHILD_OPS:
         raise core.too_much("too many moves of subsurfaces in one commit")
+    # guard: moves of subsurfaces cost more
+    core.messages += 1
     pending.children.append((kind, sub, argument))
 
 

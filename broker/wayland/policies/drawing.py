@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.wayland.policies.terms import (
+    CHILD,
     END,
     END_LOCAL,
     HELD,
@@ -63,9 +64,9 @@ REQUESTS: Policies = {
         "A surface inside its own window, cropped with it.", Cost.OBJECT
     ),
     ("wl_subsurface", "destroy"): END,
-    ("wl_subsurface", "set_position"): HELD,
-    ("wl_subsurface", "place_above"): HELD,
-    ("wl_subsurface", "place_below"): HELD,
+    ("wl_subsurface", "set_position"): CHILD,
+    ("wl_subsurface", "place_above"): CHILD,
+    ("wl_subsurface", "place_below"): CHILD,
     ("wl_subsurface", "set_sync"): KEPT,
     ("wl_subsurface", "set_desync"): KEPT,
     ("wp_viewporter", "destroy"): END,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.wayland import budget
 from broker.wayland.model import (
     UNSET,
     Buffer,
@@ -173,6 +174,7 @@ def apply(core: ClientState, surface: Surface, state: State) -> None:
         changed = _attach(core, surface, buffer, state)
     if state.damage or state.buffer_damage:
         _damage(core, surface, state)
+        surface.applied = state
     if state.frames is not None:
         for callback in state.frames:
             if not callback.dead:
@@ -389,6 +391,8 @@ def _child(
         return
     if isinstance(argument, Surface):
         if not argument.dead and _reorder(parent, sub, argument, kind):
+            if sub.surface is not None:
+                sub.surface.moved = True
             promote.restack(core, sub)
     elif isinstance(argument, tuple):
         sub.x, sub.y = argument
@@ -424,6 +428,7 @@ def _resize(surface: Surface) -> None:
             viewport.cid if viewport else 1, code, str(error)
         ) from error
     surface.extent = extent
+    surface.moved = True
     surface.root().relayout = True
 
 
@@ -440,6 +445,8 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
     if root.relayout:
         root.relayout = False
         layout.lay_out(core, root)
+    if root.applied is not None or root.moved or root.children:
+        budget.charge_drawing(core, root)
     popups: _Popups = []
     if root.children:
         _commit_dirty(core, root, popups)
@@ -448,7 +455,7 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
         core.up.data += emit.commit(root.sid)
     if root.icon is not None:
         root.icon.commit()
-    _send_frame(root, explicit=explicit and root is surface)
+    _send_frame(core, root, explicit=explicit and root is surface)
     # Last: content that has just gone back into the window is cropped with the window.
     for popup, content in popups:
         popup.commit(content=content)
@@ -456,12 +463,17 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
         promote.begin_waiting(core)
 
 
-def _send_frame(root: Surface, *, explicit: bool) -> None:
+def _send_frame(core: ClientState, root: Surface, *, explicit: bool) -> None:
     xdg = root.xdg
     if xdg is None or xdg.frame is None:
         return
     adrift = isinstance(xdg.role, Popup) and xdg.role.adrift
     if not adrift and (xdg.mapped or (explicit and xdg.committed)):
+        # sway 1.7 looks at all its windows for each: 2.5 us, and 0.05 for a window.
+        # guard: a commit costs by the windows
+        core.messages += (
+            core.sandbox.totals["windows"] // limits.WAYLAND_WINDOWS_A_MESSAGE
+        )
         xdg.frame.commit()
 
 

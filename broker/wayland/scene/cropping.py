@@ -29,7 +29,7 @@ def show_part(
     if not moved and view == surface.view:
         return
     surface.cx, surface.cy = cx, cy
-    surface.dirty = True
+    surface.dirty = surface.moved = True
     out = core.up.data
     if view != surface.view:
         surface.view = view

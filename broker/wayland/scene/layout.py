@@ -97,4 +97,4 @@ def _place(
         if place != sub.placed:
             sub.placed = place
             core.up.data += emit.set_position(sub.sid, *place)
-            surface.dirty = True
+            surface.dirty = child.moved = True

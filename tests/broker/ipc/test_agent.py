@@ -21,12 +21,15 @@ _FROM_GUEST = [
     agent.AgentStarted(program=1),
     agent.AgentFailed(program=0xFFFFFFFF, reason="no such file"),
     agent.Output(program=1, data=b"\x00\xff\x1b[2J"),
+    agent.Output(program=1, data=b"x", stderr=True),
     agent.AgentExited(program=1, code=-9),
     agent.AgentStep(name="waypipe", ok=False, detail="it ended"),
 ]
 _TO_GUEST = [
     agent.Run(program=1, argv=["foot", "-e", "é"], env={"A": "b"}, display=False),
     agent.Run(program=2, argv=["true"]),
+    agent.Run(program=2, argv=["true"], stderr=True, window=4096),
+    agent.More(program=2, count=0),
     agent.Signal(program=1, number=15),
     agent.AgentPowerOff(),
 ]

@@ -10,7 +10,7 @@ import pytest
 from broker.clipboard.chords import Recogniser
 from broker.core import limits
 from broker.wayland import message_document, policies
-from broker.wayland.policies.terms import Cost, Descriptors, Sender, Serial
+from broker.wayland.policies.terms import MEASURED, Cost, Descriptors, Sender, Serial
 from broker.wayland.protocol.signatures import events_of, requests_of
 from broker.wayland.protocol.tables import INTERFACES
 from broker.wayland.sandbox import Sandbox
@@ -274,3 +274,8 @@ def test_policies_serial_is_as_young_as_the_row_says(actor, key):
     lasting = {Serial.DELIVERED, Serial.ENTER, Serial.HELD, Serial.CURRENT}
     may = policies.REQUESTS[key].serial in lasting
     assert ASKED[key](actor, _serial(key)) is may
+
+
+def test_each_cost_was_measured():
+    assert set(MEASURED) == set(Cost)
+    assert all(all(MEASURED[cost]) for cost in set(Cost) - {Cost.EVENT})

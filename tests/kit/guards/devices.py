@@ -28,6 +28,8 @@ GUARDS = (
     Guard("a record has a condition", "if False:", "tests/broker/host/devices/test_records.py", "mistakes"),
     Guard("records bound what is attached", "if False:", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
     Guard("one candidate or none", "if wanted:", "tests/broker/viewer/devices/test_desk.py", "two_sandboxes"),
+    Guard("a declined device is not asked about again", "if item.number in self._open:", "tests/broker/viewer/devices/test_desk.py", "declined"),
+    Guard("chosen and stopped meanwhile", "if True:", "tests/broker/viewer/devices/test_desk.py", "stopped_meanwhile"),
     Guard("devices end with the sandbox", "pass", "tests/broker/viewer/devices/test_desk.py", "end_of_a_sandbox"),
     Guard("records are the administrator's", "if False:", "tests/attack/test_device_service.py", "others_may_write"),
     Guard("the socket's directory", "if False:", "tests/attack/test_device_service.py", "others_can_replace"),

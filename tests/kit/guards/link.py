@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("an epoch that is not recorded is closed", "pass", "tests/attack/test_link_taken_viewer.py", "cannot_be_recorded"),
     Guard("a pace for streams", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/test_host_intake.py", "flood_of_one_lease"),
     Guard("leases take turns", "await self._intake.turn()", "tests/broker/viewer/test_host_intake.py", "comes_alone or give_up"),
     Guard("undecided of one lease", "if line.places and self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),

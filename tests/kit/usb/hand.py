@@ -91,14 +91,18 @@ class Hand:
                 return
             await changed.wait()
 
-    async def do_problem(self, text):
-        while True:
-            changed = self.changed
-            found = await self.client.devices()
-            for problem in found.problems:
-                if text in problem:
-                    return problem
-            await changed.wait()
+    async def do_plugged(self, port, within):
+        """``seen``, ``held``: plugged too often, or ``nothing`` within so many seconds."""
+        with trio.move_on_after(within):
+            while True:
+                changed = self.changed
+                found = await self.client.devices()
+                if f"port {port} is plugged too often" in found.problems:
+                    return "held"
+                if any(item.port == port for item in found.devices):
+                    return "seen"
+                await changed.wait()
+        return "nothing"
 
     async def do_hold(self, number, sandbox="app"):
         await trio.lowlevel.wait_readable(self.guests)

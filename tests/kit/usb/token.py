@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 
+import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -86,3 +87,18 @@ class Token:
 def assertion(host: str, challenge: bytes = b"") -> bytes:
     """The payload of authenticatorGetAssertion."""
     return b"\x02" + encode({1: host, 2: challenge or os.urandom(32)})
+
+
+async def serve_token(sock, token):
+    """The token behind its hidraw device: a report's number, then the report."""
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            data = sock.recv(65)
+        except BlockingIOError:
+            continue
+        if not data:
+            return
+        assert (len(data), data[0]) == (65, 0)
+        for report in token.feed(data[1:]):
+            sock.send(report)

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import stat
 import subprocess
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
-from broker.launch.image.initramfs import ArchiveEntry, read_modules, write_cpio
+from broker.launch.image.initramfs import read_modules
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab
@@ -31,13 +30,15 @@ HOST, APP = 10, 20
 SPEC = ImageSpec(
     name="usbvm",
     suite="bookworm",
-    packages=("python3", "waypipe", "udev", "kmod", "iproute2", "procps", "usbutils"),
+    packages=(
+        *("python3", "waypipe", "udev", "kmod", "iproute2", "procps", "usbutils"),
+        "fido2-tools",
+    ),
     kernel="linux-image-amd64",
 )
-MODULES = (
-    *("xhci_pci", "usb_storage", "uas", "sd_mod", "usbhid", "hid_generic", "evdev"),
-    *("usbip_host", "vhci_hcd", "uhid"),
-)
+HOST_MODULES = ("xhci_pci", "usbip_host")
+"""What the host VM needs besides; the rest is in the initramfs of every image whose
+kernel has vhci-hcd."""
 _DAEMON = (
     *("python3", "-m", "broker.programs.devices", "--user", "vit"),
     *("--records", "/run/devices.toml"),
@@ -49,7 +50,7 @@ def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
 
     The package is fetched from the machine's own archive and unpacked once.
     """
-    cache = find_paths().cache / "tests" / f"modules2-{release}"
+    cache = find_paths().cache / "tests" / f"modules3-{release}"
     if not (cache / "order").exists():
         cache.mkdir(parents=True, exist_ok=True)
         name = f"linux-image-{release}"
@@ -61,35 +62,13 @@ def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
             ["dpkg-deb", "-x", package, folder / "kernel"], check=True, timeout=120
         )
         tree = folder / "kernel/lib/modules" / release
-        found = read_modules(tree, MODULES)
+        found = read_modules(tree, HOST_MODULES)
         for module, content in found.items():
-            (cache / f"{module}.ko").write_bytes(content)
-        checksum = read_modules(tree, ("crc32c_generic",))
-        boot = {**checksum, **read_modules(tree)}
-        (cache / "boot").write_text("".join(f"{module}\n" for module in boot))
-        for module, content in checksum.items():
             (cache / f"{module}.ko").write_bytes(content)
         (cache / "order").write_text("".join(f"{module}\n" for module in found))
         package.unlink()
         subprocess.run(["rm", "-rf", folder / "kernel"], check=True)
     return {path.name: path for path in cache.iterdir()}
-
-
-def boot_archive(modules: dict[str, Path]) -> bytes:
-    """What this kernel needs before it can mount ext4, which is a module of it.
-
-    The initramfs of our images is made for the cloud kernel, which has that built in.
-    """
-    order, checksum = modules["boot"], modules["crc32c_generic.ko"]
-    return write_cpio(
-        {
-            "modules": ArchiveEntry(stat.S_IFDIR | 0o755),
-            "modules/order": ArchiveEntry(stat.S_IFREG | 0o644, order.read_bytes()),
-            "modules/crc32c_generic.ko": ArchiveEntry(
-                stat.S_IFREG | 0o644, checksum.read_bytes()
-            ),
-        }
-    )
 
 
 class UsbHost:
@@ -294,7 +273,6 @@ async def usb_machines(sibling=True, extra=None):
             ),
         )
         app = Guest("app", APP)
-        host.initrd = app.initrd = boot_archive(modules)
         used = (host, app) if sibling else (host,)
         await made.connect(*used)
         async with trio.open_nursery() as nursery:
@@ -315,8 +293,7 @@ async def usb_machines(sibling=True, extra=None):
                 "insmod /srv/extra/modules/$m.ko 2>/dev/null; done; "
                 "test -d /sys/bus/usb/drivers/usbip-host"
             )
-            for guest in used:
-                await guest.run(load, user="root")
+            await host.run(load, user="root")
             qmp = await open_qmp(monitor)
 
             async def run_qmp():

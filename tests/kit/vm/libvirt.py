@@ -38,13 +38,19 @@ def require_libvirt() -> None:
             pytest.skip(f"{program} is not installed")
 
 
-def domain_xml(w, image, name, *, metadata="", identity=None, memory=512):
-    """A domain that boots the guest image under TCG."""
+def domain_xml(w, image, name, *, metadata="", identity=None, memory=512, foreign=None):
+    """A domain that boots the guest image under TCG, or another system's files."""
     words = " ".join(
         ("console=ttyS0", "panic=-1", "quiet", *MACHINES[Accel.TCG].kernel_args)
     )
     initrd = w.base / f"{name}.initrd"
-    if not initrd.exists():
+    kernel, disk, access = image.kernel, image.root, "<readonly/>"
+    if foreign is not None:
+        words = "console=ttyS0 panic=-1 root=/dev/vda rw systemd.show_status=no"
+        kernel, disk, access = foreign.kernel, w.base / f"{name}.disk", ""
+        shutil.copy(foreign.disk, disk)
+        shutil.copy(foreign.initrd, initrd)
+    elif not initrd.exists():
         folder = w.base / f"{name}.d"
         folder.mkdir()
         shutil.copy(image.write_initrd(folder, {}), initrd)
@@ -53,12 +59,12 @@ def domain_xml(w, image, name, *, metadata="", identity=None, memory=512):
 <metadata>{metadata}</metadata>
 <memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type>
-<kernel>{image.kernel}</kernel><initrd>{initrd}</initrd>
+<kernel>{kernel}</kernel><initrd>{initrd}</initrd>
 <cmdline>{words} vitrail.name={name}</cmdline></os>
 <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
 <disk type='file' device='disk'><driver name='qemu' type='raw'/>
-<source file='{image.root}'/><target dev='vda' bus='virtio'/><readonly/></disk>
+<source file='{disk}'/><target dev='vda' bus='virtio'/>{access}</disk>
 <serial type='file'><source path='{w.base}/{name}.console'/></serial>
 <memballoon model='none'/></devices></domain>"""
 

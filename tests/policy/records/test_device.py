@@ -108,6 +108,23 @@ def test_rules_without_interfaces_refuse_a_keyboard_whatever_its_id(others, seri
     assert asked({"id": "1050:0407", "serial": serial}, device) == {"match": False}
 
 
+_ID = st.tuples(st.sampled_from(["0951", "1234"]), st.sampled_from(["1666", "00ff"]))
+_ID_PATTERN = st.one_of(
+    _ID.map(":".join),
+    st.sampled_from(["0951:*", "1234:*", "*:*"]),
+)
+
+
+@given(
+    st.sampled_from(sorted(OPERATORS)),
+    st.lists(_ID_PATTERN, min_size=1, max_size=3),
+    _ID.map(":".join),
+)
+def test_one_id_is_a_set_of_one(op, patterns, mine):
+    answer = asked({"id": {"op": op, "values": patterns}}, {"id": mine.upper()})
+    assert answer == {"match": reference(op, patterns, [mine])}
+
+
 def test_stick_with_keyboard_does_not_pass_for_a_stick():
     rule = {"with-interface": {"op": "equals", "values": ["08:*:*", "08:06:50"]}}
     answer = asked(rule, {"interfaces": ["08:06:50", "03:01:01"]})

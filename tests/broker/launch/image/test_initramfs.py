@@ -9,8 +9,10 @@ import pytest
 
 from broker.core.errors import UpstreamError
 from broker.launch.image.initramfs import (
+    MODULES,
     ArchiveEntry,
     agent_overlay,
+    boot_modules,
     build_initramfs,
     dependencies,
     read_modules,
@@ -97,6 +99,24 @@ def test_missing_module_is_named_unless_optional(kernel):
     assert read_modules(kernel, ["vsock_loopback"]) == {}
     with pytest.raises(UpstreamError, match="no module virtio_blk"):
         read_modules(kernel, ["virtio_blk"])
+
+
+def test_ext4_as_a_module_brings_its_checksum(kernel):
+    (kernel / "modules.builtin").write_text("")
+    put_module(kernel, "ext4", "jbd2")
+    put_module(kernel, "jbd2")
+    put_module(kernel, "crc32c_generic")
+    assert list(read_modules(kernel, ["ext4"])) == ["crc32c_generic", "jbd2", "ext4"]
+
+
+def test_usb_is_loaded_where_the_kernel_can_be_given_devices(kernel):
+    for name in (*MODULES, "usb-storage", "uhid"):
+        put_module(kernel, name)
+    assert "usb_storage" not in boot_modules(kernel)
+    put_module(kernel, "vhci-hcd", "usbip-core")
+    put_module(kernel, "usbip-core")
+    loaded = list(boot_modules(kernel))
+    assert loaded[-4:] == ["usbip_core", "vhci_hcd", "usb_storage", "uhid"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ _STORAGE = "with-interface=match-all{08:*:*}"
 class Source:
     """The host's devices, as a test plugs them in."""
 
+    elsewhere = ""
+
     def __init__(self):
         self.table = DeviceTable()
         self.changed = trio.Event()
@@ -216,16 +218,109 @@ async def test_device_that_changes_its_descriptors_is_taken_back():
         assert source.attached_to == [("2-1", "work")]
 
 
-async def test_two_sandboxes_that_want_one_device_get_a_word_and_no_device():
-    rules = "vitrail.Device * @anyvm @adminvm allow class=storage attach=auto\n"
-    async with desk(rules) as (b, source, made):
-        source.plug()
+_TO_ANY = "vitrail.Device * @anyvm @adminvm "
+
+
+@pytest.mark.parametrize("action", ["allow", "ask"])
+async def test_two_sandboxes_that_want_one_device_are_one_question(action):
+    attach = " attach=auto" if action == "allow" else ""
+    async with desk(f"{_TO_ANY}{action} class=storage{attach}\n") as (b, source, made):
+        answer = trio.Event()
+
+        async def says(question):
+            await answer.wait()
+            return yes(target="vault")(question)
+
+        b.person.says = says
+        source.plug(manufacturer="SanDisk", product="Ultra")
+        await until(source, lambda: b.person.asked)
+        (question,) = b.person.asked
+        assert question.targets == ("work", "vault")
+        assert question.default_target == ""
+        assert "SanDisk Ultra (storage)" in question.words
+        assert question.sandbox == "this computer"
         await quiet()
         assert source.attached_to == []
-        assert "brokerctl device attach 2-1" in b.told[-1][1]
-        await made.attach("2-1", "vault")
+        answer.set()
+        await until(source, made.holdings)
+        assert source.attached_to == [("2-1", "vault")]
+        assert len(b.person.asked) == 1
+        (asked,) = b.events("question.asked")
+        assert asked["detail"]["targets"] == ["work", "vault"]
+        (answered,) = b.events("question.answered")
+        assert (answered["answer"], answered["target"]) == ("allow", "vault")
+        decision = b.events("decision")[-1]
+        assert (decision["sandbox"], decision["verdict"]) == ("vault", "allow")
         with pytest.raises(RefusedError, match="in use already"):
             await made.attach("2-1", "work")
+
+
+async def test_declined_device_stays_and_is_not_asked_about_again():
+    async with desk(f"{_TO_ANY}ask class=storage\n") as (b, source, made):
+        b.person.says = no
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        await quiet()
+        assert source.attached_to == []
+        made.look_again()
+        await quiet()
+        assert len(b.person.asked) == 1
+        source.unplug()
+        await quiet()
+        source.plug()
+        await until(source, lambda: len(b.person.asked) == 2)
+
+
+async def test_choice_that_was_not_offered_attaches_nothing():
+    async with desk(f"{_TO_ANY}ask class=storage\n") as (b, source, _made):
+        b.person.says = yes(target="other")
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        await quiet()
+        assert source.attached_to == []
+
+
+async def test_chosen_sandbox_that_has_stopped_meanwhile_gets_nothing():
+    async with desk(f"{_TO_ANY}ask class=storage\n") as (b, source, _made):
+
+        def says(question):
+            b.leases.remove(VAULT)
+            return yes(target="vault")(question)
+
+        b.person.says = says
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        await quiet()
+        assert source.attached_to == []
+
+
+async def test_rules_that_changed_during_the_choice_are_obeyed():
+    async with desk(f"{_TO_ANY}ask class=storage\n") as (b, source, _made):
+
+        async def says(question):
+            await b.change("50-test.policy", f"{_TO_ANY}deny\n")
+            return yes(target="vault")(question)
+
+        b.person.says = says
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        await quiet()
+        assert source.attached_to == []
+
+
+@pytest.mark.parametrize("end", ["unplugged", "attached"])
+async def test_question_about_a_device_is_withdrawn(end):
+    async with desk(f"{_TO_ANY}allow class=storage attach=auto\n") as (b, source, made):
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        if end == "unplugged":
+            source.unplug()
+        else:
+            await made.attach("2-1", "vault")
+        await until(source, lambda: not b.person.open)
+        await until(source, lambda: b.events("question.answered"))
+        (answered,) = b.events("question.answered")
+        assert (answered["answer"], answered["answered_by"]) == ("deny", "gone")
 
 
 async def test_records_of_the_host_bound_what_rules_attach():

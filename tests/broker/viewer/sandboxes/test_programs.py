@@ -117,7 +117,7 @@ async def test_as_many_as_the_record_allows_and_no_more(tmp_path, limit):
     most = min(limit, limits.PROGRAMS_PER_SANDBOX)
     for _ in range(most):
         last = programs.new("foot", display=True, limit=limit)
-    with pytest.raises(RefusedError, match=f"runs {most} programs already"):
+    with pytest.raises(RefusedError, match=f"as many programs as it may: {most}"):
         programs.new("foot", display=True, limit=limit)
     programs.take(AgentExited(last.number, 0))
     programs.new("foot", display=True, limit=limit)
@@ -128,7 +128,7 @@ async def test_adopted_ones_count(tmp_path):
     programs = Programs(tmp_path)
     programs.adopt(range(1, limits.PROGRAMS_PER_SANDBOX + 2))
     assert len(programs.live()) == limits.PROGRAMS_PER_SANDBOX
-    with pytest.raises(RefusedError, match="64 programs already"):
+    with pytest.raises(RefusedError, match="as many programs as it may: 64"):
         programs.new("foot", display=True, limit=64)
     programs.end_all("over")
 
@@ -180,12 +180,12 @@ async def test_output_goes_to_its_own_log_and_its_listeners(tmp_path):
     programs = Programs(tmp_path)
     one, two = (programs.new("foot", display=True, limit=64) for _ in range(2))
     heard = []
-    one.listeners.append(heard.append)
+    one.listeners.append(lambda *said: heard.append(said))
     programs.take(Output(1, b"one"))
     programs.take(Output(2, b"\x1b[two"))
-    programs.take(Output(1, b" more"))
+    programs.take(Output(1, b" more", stderr=True))
     programs.end_all("over")
-    assert heard == [b"one", b" more"]
+    assert heard == [(b"one", False), (b" more", True)]
     assert one.log.path.read_bytes() == b"one more"
     assert two.log.path.read_bytes() == b"\x1b[two", "as it came; escaped when shown"
 

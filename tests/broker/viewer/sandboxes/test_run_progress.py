@@ -12,7 +12,6 @@ from trio.testing import wait_all_tasks_blocked
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output
-from broker.viewer.sandboxes import run_progress as module
 from broker.viewer.sandboxes.launch_steps import TEXTS, Step
 from broker.viewer.sandboxes.programs import Programs
 from broker.viewer.sandboxes.run_progress import Follower
@@ -20,7 +19,9 @@ from policy.records.loader import parse_record
 from tests.kit.link.roles import LEASE
 from tests.kit.world import record
 
-N = module._WAITING_CHUNKS
+PIECE = limits.AGENT_OUTPUT_BYTES
+N = limits.AGENT_OUTPUT_WINDOW // (PIECE + limits.AGENT_OUTPUT_OVERHEAD)
+"""So many full messages fit into the window."""
 
 
 class Stand:
@@ -45,6 +46,15 @@ class Stand:
 
     def output(self):
         return b"".join(item.output or b"" for item in self.items)
+
+    def listen(self):
+        self.taken = []
+
+        async def take_more(program, count):
+            assert program is self.program
+            self.taken.append(count)
+
+        self.follower.listen(SimpleNamespace(take_more=take_more), self.program)
 
     async def follow(self, last=Step.COMPOSITOR):
         guest = SimpleNamespace(lease=LEASE, programs=self.programs)
@@ -170,7 +180,7 @@ async def test_a_program_that_cannot_be_started_says_why(stand):
 
 
 async def test_a_program_that_ends_without_a_window_shows_its_last_words(stand):
-    stand.follower.listen(stand.program)
+    stand.listen()
     stand.programs.take(AgentStarted(1))
     async with trio.open_nursery() as nursery:
 
@@ -207,47 +217,66 @@ async def test_a_sandbox_that_ends_names_its_end(stand):
 
 @pytest.mark.parametrize("over", [0, 1, 100])
 async def test_so_much_output_waits_for_a_slow_client(stand, over):
-    stand.follower.listen(stand.program)
-    for number in range(N + over):
-        stand.programs.take(Output(1, b"%03d" % number))
+    """A guest that keeps to the window loses nothing; one that does not, the excess."""
+    stand.listen()
+    for _ in range(N + over):
+        stand.programs.take(Output(1, b"x" * PIECE))
     stand.programs.take(AgentExited(1, 0))
     assert await stand.follower.attend(stand.program) == 0
-    assert stand.output() == b"".join(b"%03d" % number for number in range(N))
+    assert len(stand.output()) == N * PIECE
     lost = [item.progress.detail for item in stand.items if item.progress]
     assert bool(lost) == bool(over), "and it is said what was left out"
     if over:
-        assert lost[0].startswith(f"{3 * over} bytes of it came faster")
-    data = stand.program.log.path.read_bytes()
-    assert len(data) == 3 * (N + over), "the log has all"
+        assert lost[0].startswith(f"{over * PIECE} bytes of it came faster")
+    log = stand.program.log.path
+    kept = sum(path.stat().st_size for path in log.parent.glob(f"{log.name}*"))
+    assert kept >= min((N + over) * PIECE, limits.LOG_BYTES), "the log has it"
 
 
-async def test_a_client_that_takes_nothing_holds_up_nobody_else(stand):
-    stand.follower.listen(stand.program)
+@pytest.mark.parametrize("size", [0, 1, PIECE])
+async def test_a_client_that_takes_nothing_holds_a_window_at_most(stand, size):
+    """Messages without a byte fill no memory either."""
+    stand.listen()
     stand.may_take = trio.Event()
+    sent = 4 * limits.AGENT_OUTPUT_WINDOW // (size + limits.AGENT_OUTPUT_OVERHEAD)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follower.attend, stand.program)
-        for _ in range(10 * N):
-            stand.programs.take(Output(1, b"x"))
-            await trio.lowlevel.checkpoint()
+        for _ in range(sent):
+            stand.programs.take(Output(1, b"x" * size))
         await wait_all_tasks_blocked()
         stand.programs.take(AgentExited(1, 0))
         stand.may_take.set()
-    assert N <= len(stand.output()) <= N + 2
+    passed = [item for item in stand.items if item.output is not None]
+    counted = len(passed) * (size + limits.AGENT_OUTPUT_OVERHEAD)
+    window = limits.AGENT_OUTPUT_WINDOW
+    assert window - PIECE - 2 * limits.AGENT_OUTPUT_OVERHEAD < counted <= window
 
 
-async def test_output_is_passed_on_as_it_comes(stand):
-    stand.follower.listen(stand.program)
+async def test_output_is_passed_on_as_it_comes_and_reported_as_taken(stand):
+    stand.listen()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follower.attend, stand.program)
         for number in range(3 * N):
-            stand.programs.take(Output(1, b"%03d" % number))
+            stand.programs.take(Output(1, b"%03d" % number * (PIECE // 3)))
             await wait_all_tasks_blocked()
+        assert sum(stand.taken) > 2 * limits.AGENT_OUTPUT_WINDOW
+        assert max(stand.taken) <= limits.AGENT_OUTPUT_WINDOW
         stand.programs.take(AgentExited(1, 0))
-    assert len(stand.output()) == 9 * N
+    assert len(stand.output()) == 3 * N * (PIECE // 3) * 3
+
+
+async def test_the_standard_error_comes_apart_and_in_order(stand):
+    stand.listen()
+    for data, stderr in ((b"a", False), (b"b", True), (b"c", False)):
+        stand.programs.take(Output(1, data, stderr=stderr))
+    stand.programs.take(AgentExited(1, 0))
+    await stand.follower.attend(stand.program)
+    found = [(item.output, item.stderr) for item in stand.items]
+    assert found == [(b"a", None), (None, b"b"), (b"c", None)]
 
 
 async def test_a_client_that_has_gone_is_not_written_to(stand):
-    stand.follower.listen(stand.program)
+    stand.listen()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follower.attend, stand.program)
         await wait_all_tasks_blocked()
@@ -258,7 +287,7 @@ async def test_a_client_that_has_gone_is_not_written_to(stand):
 
 @pytest.mark.parametrize("code", [0, 1, 255, -9])
 async def test_the_code_is_the_program_s(stand, code):
-    stand.follower.listen(stand.program)
+    stand.listen()
     stand.programs.take(AgentExited(1, code))
     assert await stand.follower.attend(stand.program) == code
 

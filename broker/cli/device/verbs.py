@@ -1,11 +1,11 @@
-"""``brokerctl device``: USB devices, their rules and where they are attached."""
+"""The verbs of ``brokerctl device``."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 import rich_click as click
@@ -31,6 +31,9 @@ from policy.rules.checks import DEVICE
 from policy.rules.engine import PolicyCall
 from policy.tools.explain import as_json as explanation_json
 from policy.tools.explain import explain as explain_call
+
+if TYPE_CHECKING:
+    from broker.cli.device.streams import StreamDevice
 
 _LOOK_SECONDS = 1.0
 
@@ -77,18 +80,33 @@ def _devices() -> DevicesAnswer:
 def list_devices(*, as_json: bool) -> None:
     """List the devices that are plugged in and which sandbox has them.
 
-    LEAVES says where this machine's devices.toml lets a device go.
+    LEAVES says where this machine's devices.toml lets a device go.  Microphones and
+    cameras of this machine follow: a microphone is shared as a stream, by rules for
+    vitrail.AudioInput; a camera goes as the USB device in its port.
 
     Exit code: 0, or 1 without a broker or vitrail-devices.
     """
+    # Late: it loads the sound server's library, which the other verbs do without.
+    from broker.cli.device.streams import stream_devices
+
     found = _devices()
+    streams = stream_devices()
     if as_json:
-        render.json_line(msgspec.to_builtins(found))
+        listed = [msgspec.to_builtins(stream) for stream in streams]
+        render.json_line({**msgspec.to_builtins(found), "streams": listed})
         return
     rows = [_row(device) for device in found.devices]
     render.table(("PORT", "ID", "INTERFACES", "LEAVES", "SANDBOX", "DEVICE"), rows)
+    if streams:
+        rows = [_stream_row(stream) for stream in streams]
+        render.table(("STREAM", "PORT", "SANDBOXES", "NAME", "DEVICE"), rows)
     for problem in found.problems:
         render.note(problem)
+
+
+def _stream_row(stream: StreamDevice) -> tuple[str, ...]:
+    used = ", ".join(stream.sandboxes) or "-"
+    return (stream.kind, stream.port or "-", used, stream.name, stream.title)
 
 
 def _row(device: DeviceStatus) -> tuple[str, ...]:

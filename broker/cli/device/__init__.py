@@ -1,0 +1,1 @@
+"""``brokerctl device``: USB devices by rule, and what reaches sandboxes as streams."""

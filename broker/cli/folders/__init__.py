@@ -1,0 +1,1 @@
+"""``brokerctl share`` and ``unshare``: directories of the person's in sandboxes."""

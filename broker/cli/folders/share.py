@@ -1,0 +1,60 @@
+"""``brokerctl share``: directories of the person's in sandboxes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.run.connect import ask
+from broker.control.api import FolderShareRequest
+from broker.core.escape import printable
+
+
+@click.command("share")
+@click.argument("directory", required=False, type=click.Path())
+@click.argument("sandbox", required=False)
+@click.option("--write", is_flag=True, help="Let the sandbox change it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    directory: str | None, sandbox: str | None, *, write: bool, as_json: bool
+) -> None:
+    """Share DIRECTORY with a running SANDBOX, which sees it as /folders/NAME.
+
+    Without arguments it lists the shared folders.  A rule for vitrail.Folder has to
+    let it, with write=yes for --write.
+
+    Exit code: 0, or 1 refused or it did not work.
+    """
+    if directory is None:
+        _list(as_json=as_json)
+        return
+    if sandbox is None:
+        raise click.UsageError("give DIRECTORY and SANDBOX")
+    request = FolderShareRequest(
+        path=str(Path.cwd() / directory), sandbox=sandbox, write=write
+    )
+    answer = ask(lambda client: client.share_folder(request))
+    if as_json:
+        render.json_line(msgspec.to_builtins(answer))
+        return
+    how = "to read and change" if answer.write else "to read"
+    render.note(f"{answer.sandbox} has {answer.path} as {answer.inside}, {how}")
+
+
+def _list(*, as_json: bool) -> None:
+    found = ask(lambda client: client.folders())
+    if as_json:
+        render.json_line(msgspec.to_builtins(found))
+        return
+    if not found.folders:
+        sys.stdout.write("no folder is shared\n")
+        return
+    rows = [
+        (f.sandbox, printable(f.inside, 100), "write" if f.write else "read", f.path)
+        for f in found.folders
+    ]
+    render.table(("SANDBOX", "INSIDE", "MAY", "FOLDER"), rows)

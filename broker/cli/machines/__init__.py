@@ -1,0 +1,1 @@
+"""Verbs about virtual machines that other programs start."""

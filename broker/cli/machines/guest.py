@@ -1,0 +1,69 @@
+"""``brokerctl guest``: Vitrail's agent for guests that Vitrail did not build."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.core.errors import SetupError
+from broker.core.paths import find_paths
+from shims.bundle import INSTALLER, guest_installer
+
+
+@click.group("guest")
+def command() -> None:
+    """Install the agent in VMs that Vitrail did not build."""
+
+
+@command.command("install")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    help="Write the installer there; '-' is standard output.  Default: the cache.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def install(*, output: str | None, as_json: bool) -> None:
+    """Write the installer of the guest package, and print the command that runs it.
+
+    It is one shell script for Debian, Fedora, Arch and Alpine, with all programs in
+    it as text.  The guest needs Python 3.9 and waypipe 0.8 or later; the script
+    installs both where apt, dnf, pacman or apk can.
+    """
+    content = guest_installer()
+    if output == "-":
+        sys.stdout.write(content.decode())
+        return
+    path = find_paths().cache / INSTALLER if output is None else Path(output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+    except OSError as error:
+        raise SetupError(
+            f"the installer cannot be written: {error.strerror}", where=str(path)
+        ) from error
+    command_line = f"ssh root@GUEST sh -s < {shlex.quote(str(path))}"
+    if as_json:
+        digest = hashlib.sha256(content).hexdigest()
+        render.json_line({"file": str(path), "sha256": digest, "command": command_line})
+        return
+    render.note(f"wrote {path} ({len(content) // 1024} KiB)")
+    render.note(f"run it in the guest: {command_line}")
+    render.note(f"or copy it there, and as root: sh {INSTALLER}")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file of ours in one step: a reader finds the old one or the new one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(content)
+        fresh.chmod(0o755)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

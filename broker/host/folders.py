@@ -1,0 +1,156 @@
+"""The way of a directory into a sandbox: a mount in the namespace of its processes.
+
+It decides nothing; the verdict comes from the viewer's part.  Loaded only where host
+and viewer are one: a directory of the viewer's is not on another machine's host.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.lease import Lease
+from broker.host.foreign_machine import ForeignMachine
+from broker.host.launches import LaunchedMachine
+from broker.host.machine import Machine
+from broker.host.role import ActiveLease, HostRole
+from broker.launch.folders import mounts
+from broker.launch.folders.opened import OpenedFolder
+from broker.peers.identity import ContainerClaim, SharedClaim
+
+_SOCKETS = "/run/vitrail"
+"""Where every launcher of ours mounts a sandbox's sockets, its last mount but files."""
+_CLOSE_IT = (
+    "close them and try again; 'brokerctl unshare --force' ends the sandbox instead"
+)
+
+
+@dataclass(eq=False)
+class MountedFolder:
+    """A folder in a container or box."""
+
+    machine: Machine
+    name: str
+    path: str
+    released: bool = False
+    kept: bool = False
+    """Whether a program may have kept it in spite of the end."""
+
+    async def release(self) -> None:
+        """Unmount it.  Raises RefusedError where a program may keep it."""
+        try:
+            with _namespace(self.machine) as (pid, namespace):
+                await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
+                await mounts.detach(namespace, self.name)
+        except mounts.HeldError as error:
+            raise RefusedError(error.message, hint=_CLOSE_IT) from error
+        self.released = True
+
+
+class FolderHost:
+    """Implements ``viewer.folders.desk.FolderSource`` for one machine's sandboxes."""
+
+    def __init__(self, host: HostRole, runtime: Path) -> None:
+        self._host = host
+        self._notes = runtime / "folders"
+        """A file for each sandbox that has one, for the broker after a crash."""
+
+    @asynccontextmanager
+    async def mounted(
+        self, lease: Lease, folder: OpenedFolder, *, write: bool
+    ) -> AsyncIterator[MountedFolder]:
+        """See ``FolderSource``; a sandbox that keeps files open at the end is ended."""
+        machine = self._machine(lease)
+        note = self._note(lease)
+        note.parent.mkdir(mode=0o700, exist_ok=True)
+        with note.open("a") as file:
+            file.write(f"{folder.name}\n")
+        with _namespace(machine) as (pid, namespace):
+            if isinstance(machine, LaunchedMachine):
+                await mounts.wait_set_up(pid, _SOCKETS)
+            path = await mounts.attach(namespace, folder, write=write)
+        mounted = MountedFolder(machine, folder.name, path)
+        try:
+            yield mounted
+        finally:
+            with trio.CancelScope(shield=True):
+                if not mounted.released:
+                    await _revoke(mounted)
+
+    async def end_sandbox(self, lease: Lease, reason: str) -> None:
+        """See ``FolderSource``."""
+        await self._host.stop(lease.id, grace=1.0, reason=reason)
+
+    async def forget(self, lease: Lease) -> None:
+        """See ``FolderSource``."""
+        note = self._note(lease)
+        try:
+            names = note.read_text().splitlines()
+        except FileNotFoundError:
+            return
+        machine = self._machine(lease)
+        for name in names:
+            with suppress(VitrailError), _namespace(machine) as (_, namespace):
+                await mounts.detach(namespace, name, lazily=True)
+        note.unlink(missing_ok=True)
+
+    def _note(self, lease: Lease) -> Path:
+        return self._notes / lease.sandbox
+
+    def _machine(self, lease: Lease) -> Machine:
+        leases: Iterable[ActiveLease] = self._host.active_leases()
+        for active in leases:
+            if active.lease.id == lease.id and not active.stopping:
+                return active.machine
+        raise RefusedError(f"{lease.sandbox} has stopped")
+
+
+async def _revoke(mounted: MountedFolder) -> None:
+    """Unmount a folder, where files of it are open, too."""
+    with suppress(VitrailError):
+        await mounted.release()
+        return
+    with suppress(VitrailError), _namespace(mounted.machine) as (_, namespace):
+        await mounts.detach(namespace, mounted.name, lazily=True)
+    mounted.kept = bool(mounted.machine.alive())
+
+
+@contextmanager
+def _namespace(machine: Machine) -> Iterator[tuple[int, int]]:
+    """Yield the sandbox's first process and its mount namespace."""
+    pid = _leader(machine)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError as error:
+        raise RefusedError("the sandbox has ended") from error
+    try:
+        # Held by its lease, and alive behind the open: so the number is its own.
+        if pid not in machine.alive():
+            raise RefusedError("the sandbox has ended")
+        with mounts.mount_namespace(pid, pidfd) as namespace:
+            yield pid, namespace
+    finally:
+        os.close(pidfd)
+
+
+def _leader(machine: Machine) -> int:
+    pid = machine.facts.pid
+    if isinstance(machine, ForeignMachine):
+        if isinstance(machine.claim, SharedClaim):
+            raise RefusedError("a toolbox or distrobox has your whole home already")
+        if isinstance(machine.claim, ContainerClaim) and pid is not None:
+            return pid
+        raise RefusedError(
+            "a machine that another program started takes no folder",
+            hint="share it by that program, or copy files with 'brokerctl cp'",
+        )
+    raise RefusedError(
+        "a micro VM takes no folder",
+        hint="copy files with 'brokerctl cp', or use a box or a container",
+    )

@@ -1,0 +1,1 @@
+"""Directories of the person's in a sandbox: opened safely, mounted, unmounted."""

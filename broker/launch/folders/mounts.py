@@ -1,0 +1,142 @@
+"""Mounting an opened directory in the mount namespace of a process, and unmounting it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.launch.folders.opened import OpenedFolder
+from broker.launch.folders.tool import BASE, HELD
+from broker.launch.process.spawn import has_ended, our_program, run_tool
+
+_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+
+
+class HeldError(RefusedError):
+    """A program of the sandbox has files of the folder open."""
+
+
+@contextmanager
+def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
+    """Yield a descriptor of the mount namespace of the process that ``pidfd`` holds.
+
+    Raises RefusedError when it has ended, or is not this user's.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RefusedError(
+            f"the sandbox's mounts cannot be reached: {error.strerror}"
+        ) from error
+    try:
+        # Alive after it was opened: so it was opened of this process.
+        # guard: the namespace is the sandbox's
+        if has_ended(pidfd):
+            raise RefusedError("the sandbox has ended")
+        # guard: never our own mount namespace
+        if os.path.samestat(os.fstat(fd), Path("/proc/self/ns/mnt").stat()):
+            raise RefusedError("the sandbox has this session's own files already")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def attach(
+    namespace: int, folder: OpenedFolder, *, write: bool, base: str = BASE
+) -> str:
+    """Mount a folder; returns its path inside.  Raises UpstreamError."""
+    words = [str(namespace), base, folder.name, str(folder.fd), str(folder.path)]
+    mode = "rw" if write else "ro"
+    await _run("attach", *words, mode, fds=(namespace, folder.fd))
+    return f"{base}/{folder.name}"
+
+
+async def detach(
+    namespace: int, name: str, *, lazily: bool = False, base: str = BASE
+) -> None:
+    """Unmount a folder.
+
+    ``lazily``: also where files of it are open, which stay so.  Raises HeldError,
+    UpstreamError.
+    """
+    how = "lazily" if lazily else "now"
+    await _run("detach", str(namespace), base, name, how, fds=(namespace,))
+
+
+async def _run(*words: str, fds: tuple[int, ...]) -> None:
+    argv = our_program("broker.launch.folders.tool", *words)
+    try:
+        await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
+    except UpstreamError as error:
+        if f"failed with code {HELD}:" in error.message:
+            raise HeldError("a program of the sandbox has files of it open") from error
+        reason = error.message.rpartition("failed with code 1: ")[2]
+        raise UpstreamError(
+            f"it could not be mounted or unmounted: {reason}"
+        ) from error
+
+
+async def wait_set_up(pid: int, path: str) -> None:
+    """Wait until a container has its mount at ``path``: its root is its own then.
+
+    Raises UpstreamError when that takes long.
+    """
+    with trio.move_on_after(_SECONDS):
+        while True:
+            if _has_mount(pid, path):
+                return
+            # The kernel reports no mount of another process's as an event.
+            await trio.sleep(_LOOK_SECONDS)
+    raise UpstreamError(f"the sandbox has not set up its files in {_SECONDS:g} s")
+
+
+def _has_mount(pid: int, path: str) -> bool:
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return False
+    return any(line.split()[4] == os.fsencode(path) for line in lines)
+
+
+def refuse_other_namespaces(pid: int) -> None:
+    """Raise HeldError where a program of the sandbox has mounts of its own."""
+    # guard: a copy of the mount is not overlooked
+    if other_namespaces(pid):
+        raise HeldError("a program of the sandbox has mounts of its own")
+
+
+def other_namespaces(pid: int) -> bool:
+    """Whether a process in the pid namespace of ``pid`` has other mounts than it.
+
+    Such a process has a copy of every mount, which unmounting does not reach.
+    """
+    try:
+        mounts = Path(f"/proc/{pid}/ns/mnt").stat()
+        inside = Path(f"/proc/{pid}/ns/pid_for_children").stat()
+    except OSError:
+        return False  # it has ended, and all of its namespace with it
+    for other in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            same = os.path.samestat((other / "ns/mnt").stat(), mounts)
+            if not same and _inside(other, inside):
+                return True
+    return False
+
+
+def _inside(process: Path, namespace: os.stat_result) -> bool:
+    """Whether it is in a pid namespace, or in one below: an ancestor of it is."""
+    for _ in range(64):
+        if os.path.samestat((process / "ns/pid").stat(), namespace):
+            return True
+        stat = (process / "stat").read_bytes().rpartition(b") ")[2].split()
+        parent = int(stat[1])
+        if parent <= 1:
+            return False
+        process = Path(f"/proc/{parent}")
+    return False

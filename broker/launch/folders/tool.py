@@ -1,0 +1,156 @@
+"""``attach`` and ``detach``: mounts a directory in a sandbox, without root.
+
+Run as a process of its own, because it changes its namespaces (setns(2)), which a
+process with threads cannot.
+
+The directory is cloned (open_tree(2)) in new user and mount namespaces, where an
+ordinary user may; the clone is made read-only there before any sandbox sees it.  The
+sandbox's mount namespace belongs to a user namespace that this user has made, so that
+``setns`` into it gives the right to mount there.  The path inside is opened without
+links and the mount is moved onto the descriptor (move_mount(2)), because the
+sandbox can change every name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+
+BASE = "/folders"
+"""Where folders are, in every sandbox."""
+HELD = 75
+"""Exit code: a program of the sandbox has files of the folder open (EX_TEMPFAIL)."""
+
+_SYS_OPENAT2, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 437, 428, 429, 442
+_NEWNS, _NEWUSER = 0x20000, 0x10000000
+_NS_GET_USERNS = 0xB701
+_EMPTY_PATH = 0x1000
+_F_EMPTY, _T_EMPTY = 0x4, 0x40
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_DETACH, _NOFOLLOW = 2, 8
+_NO_LINKS = 0x06
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(argv: list[str]) -> int:
+    """``attach NAMESPACE BASE NAME FOLDER PATH ro|rw``; ``detach NAMESPACE BASE NAME``.
+
+    NAMESPACE and FOLDER are descriptors.
+    """
+    try:
+        if argv[0] == "attach":
+            namespace, base, name, folder, path, mode = argv[1:]
+            tree = cloned(int(folder), path, write=mode == "rw")
+            enter(int(namespace))
+            attach(tree, base, name)
+            return 0
+        namespace, base, name, how = argv[1:]
+        enter(int(namespace))
+        return detach(base, name, lazily=how == "lazily")
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+
+
+def cloned(folder: int, path: str, *, write: bool) -> int:
+    """Return a detached mount of a directory, made by a child in namespaces of its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        try:
+            tree = clone_tree(folder, path, write=write)
+            socket.send_fds(theirs, [b"ok"], [tree])
+        except OSError as error:
+            theirs.send((error.strerror or "failed").encode())
+        os._exit(0)
+    theirs.close()
+    text, fds, _, _ = socket.recv_fds(ours, 200, 1)
+    os.waitpid(child, 0)
+    if not fds:
+        raise OSError(0, text.decode(errors="replace") or "the helper ended")
+    return fds[0]
+
+
+def clone_tree(folder: int, path: str, *, write: bool) -> int:
+    """See ``cloned``; changes this process's namespaces."""
+    uid, gid = os.getuid(), os.getgid()
+    _check(_libc.unshare(_NEWUSER | _NEWNS), "no user namespaces here")
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        Path("/proc/self", name).write_text(text, encoding="ascii")
+    # A mount of another namespace cannot be cloned: it is opened again in this one.
+    how = struct.pack("QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_LINKS)
+    here = _call(_SYS_OPENAT2, -100, os.fsencode(path), how, len(how))
+    # guard: what is mounted is the directory that was checked
+    if not os.path.samestat(os.fstat(here), os.fstat(folder)):
+        raise OSError(0, "the directory was replaced meanwhile")
+    # Not recursive: what is mounted below it stays out.
+    tree = _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
+    # guard: a shared folder has no setuid and no devices
+    attributes = _ATTR_NOSUID | _ATTR_NODEV
+    if not write:
+        # guard: a shared folder is read-only
+        attributes |= _ATTR_RDONLY
+    wanted = struct.pack("QQQQ", attributes, 0, 0, 0)
+    _call(_SYS_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, wanted, len(wanted))
+    return tree
+
+
+def enter(namespace: int) -> None:
+    """Enter a mount namespace, with the rights of the user namespace that owns it."""
+    owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
+    _check(_libc.setns(owner, _NEWUSER), "its user namespace is not yours")
+    _check(_libc.setns(namespace, _NEWNS), "its mount namespace cannot be entered")
+
+
+def attach(tree: int, base: str, name: str) -> None:
+    """Move a detached mount to a new directory."""
+    Path(base).mkdir(0o755, exist_ok=True)
+    place = os.open(base, _DIRECTORY)
+    os.mkdir(name, 0o755, dir_fd=place)
+    target = os.open(name, _DIRECTORY, dir_fd=place)
+    _call(_SYS_MOVE_MOUNT, tree, b"", target, b"", _F_EMPTY | _T_EMPTY)
+
+
+# guard: no link to where a folder is mounted
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def detach(base: str, name: str, *, lazily: bool) -> int:
+    """Unmount; ``HELD`` where a program has files open, unless ``lazily``."""
+    path = os.fsencode(f"{base}/{name}")
+    flags = _NOFOLLOW | (_DETACH if lazily else 0)
+    if _libc.umount2(path, flags) != 0:
+        code = ctypes.get_errno()
+        if code == 16:  # EBUSY
+            return HELD
+        raise OSError(code, os.strerror(code))
+    with contextlib.suppress(OSError):
+        Path(base, name).rmdir()
+    return 0
+
+
+def _call(number: int, *arguments: object) -> int:
+    result = int(_libc.syscall(number, *arguments))
+    _check(result)
+    return result
+
+
+def _check(result: int, what: str = "") -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        text = os.strerror(code)
+        raise OSError(code, f"{what} ({text})" if what else text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,333 @@
+"""Which sandbox has which directory of the person's.
+
+Each shared folder is one block inside ``Decider.permit``: it is mounted behind the
+verdict, and unmounted when the permission ends (rules that changed, a time that is
+over), when the person takes it back, and when the sandbox stops.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from broker.audit import schema
+from broker.authz.decider import Decider, Request
+from broker.authz.permit import Permit
+from broker.core import limits
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.core.names import LeaseId
+from broker.core.stderr_log import log_exception
+from broker.launch.folders.opened import OpenedFolder, open_folder
+from broker.services import event_log
+from policy.records.model import Record
+
+FOLDER = "vitrail.Folder"
+Notify = Callable[[str, str], None]
+_ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_RECORD_SECONDS = 5.0
+"""How long a start waits for the folders of its record; a question takes longer."""
+
+
+class Mounted(Protocol):
+    """A folder in a sandbox: ``host.folders.MountedFolder``."""
+
+    path: str
+    """Where it is inside."""
+    kept: bool
+    """Behind its end: whether a program of the sandbox may have kept it."""
+
+    async def release(self) -> None:
+        """Unmount it now.  Raises RefusedError where files of it are open."""
+        ...
+
+
+class FolderSource(Protocol):
+    """The way into sandboxes: ``host.folders.FolderHost``."""
+
+    def mounted(
+        self, lease: Lease, folder: OpenedFolder, *, write: bool
+    ) -> AbstractAsyncContextManager[Mounted]:
+        """Mount a folder while the block runs.  Raises VitrailError."""
+        ...
+
+    async def end_sandbox(self, lease: Lease, reason: str) -> None:
+        """End a sandbox."""
+        ...
+
+    async def forget(self, lease: Lease) -> None:
+        """Unmount what an earlier broker has left in a sandbox."""
+        ...
+
+
+@dataclass(eq=False)
+class SharedFolder:
+    """A directory that a sandbox has, or is about to have."""
+
+    folder: OpenedFolder
+    lease: Lease
+    write: bool
+    since: float = field(default_factory=time.time)
+    mounted: Mounted | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+
+    def end(self, reason: str) -> None:
+        """Begin to take it back."""
+        self.reason = self.reason or reason
+        self.scope.cancel()
+
+
+class FolderDesk:
+    """All shared folders and the sandboxes that have them."""
+
+    def __init__(
+        self,
+        *,
+        source: FolderSource,
+        decider: Decider,
+        log: event_log.Journal,
+        leases: Callable[[], Iterable[Lease]],
+        record: Callable[[Lease], Record | None],
+        notify: Callable[[], Notify],
+        home: Path,
+        private: Sequence[Path],
+    ) -> None:
+        self._source = source
+        self._decider = decider
+        self._log = log
+        self._leases = leases
+        self._record = record
+        self._notify = notify
+        self._home = home
+        self._private = tuple(private)
+        self._shared: list[SharedFolder] = []
+        self._nursery: trio.Nursery | None = None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of all shared folders; at its end they are unmounted."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def shared(self) -> list[SharedFolder]:
+        """What sandboxes have, oldest first."""
+        return [shared for shared in self._shared if shared.mounted is not None]
+
+    # -- on request --------------------------------------------------------------------
+
+    async def share(self, path: str, sandbox: str, *, write: bool) -> SharedFolder:
+        """Share a directory with a running sandbox; returns when it is there.
+
+        Raises RefusedError, UpstreamError.
+        """
+        lease = next((x for x in self._leases() if x.sandbox == sandbox), None)
+        if lease is None:
+            raise RefusedError(
+                f"no sandbox '{printable(sandbox, 64)}' runs",
+                hint="'brokerctl status' lists the running ones",
+            )
+        return await self._begin(path, lease, write=write)
+
+    async def unshare(self, name: str, sandbox: str, *, force: bool) -> SharedFolder:
+        """Take a folder back; returns when it is unmounted.
+
+        ``name``: its name in the sandbox or its path here.  ``force``: a sandbox that
+        has files of it open is ended.  Raises RefusedError.
+        """
+        for shared in self.shared():
+            if shared.lease.sandbox == sandbox and name in {
+                shared.folder.name,
+                str(shared.folder.path),
+            }:
+                if not force and shared.mounted is not None:
+                    await shared.mounted.release()
+                shared.end("taken back on request")
+                await shared.over.wait()
+                return shared
+        raise RefusedError(
+            f"{printable(sandbox, 64)} has no folder '{printable(name, 200)}'",
+            hint="'brokerctl share' lists the shared folders",
+        )
+
+    async def _begin(self, path: str, lease: Lease, *, write: bool) -> SharedFolder:
+        assert self._nursery is not None
+        folder = await trio.to_thread.run_sync(
+            open_folder, path, self._home, self._private
+        )
+        shared = SharedFolder(folder, lease, write)
+        try:
+            self._refuse_more(shared)
+        except BaseException:
+            folder.close()
+            raise
+        self._shared.append(shared)
+        await self._nursery.start(self._hold, shared)
+        return shared
+
+    def _refuse_more(self, shared: SharedFolder) -> None:
+        mine = [s for s in self._shared if s.lease.id == shared.lease.id]
+        if any(other.folder.name == shared.folder.name for other in mine):
+            raise RefusedError(
+                f"{shared.lease.sandbox} has a folder '{shared.folder.name}' already",
+                hint="'brokerctl unshare' takes it back",
+            )
+        if len(mine) >= limits.FOLDERS_PER_SANDBOX:
+            raise RefusedError(
+                f"{shared.lease.sandbox} has {limits.FOLDERS_PER_SANDBOX} folders already"
+            )
+
+    # -- the life of one --------------------------------------------------------------
+
+    async def _hold(
+        self, shared: SharedFolder, *, task_status: trio.TaskStatus[SharedFolder]
+    ) -> None:
+        """The whole life of one folder in a sandbox; ``started`` when it is there."""
+        try:
+            with shared.scope:
+                async with self._decider.permit(request_of(shared)) as permit:
+                    _refuse_writing(permit, shared)
+                    await self._carry(shared, task_status)
+            _refuse_unmounted(shared)
+        except VitrailError as error:
+            if shared.mounted is None:
+                raise
+            # The permission has ended: it is recorded, and the folder unmounted.
+            shared.reason = shared.reason or str(error)
+        except Exception as error:
+            if shared.mounted is None:
+                raise
+            log_exception(error)
+        finally:
+            self._shared.remove(shared)
+            shared.folder.close()
+            shared.over.set()
+            self._end_keeper(shared)
+
+    def _end_keeper(self, shared: SharedFolder) -> None:
+        """End a sandbox that has files of an unmounted folder open."""
+        assert self._nursery is not None
+        # guard: a folder that is held ends its sandbox
+        if shared.mounted is not None and shared.mounted.kept:
+            reason = f"it kept files of the folder {shared.folder.name} open"
+            self._nursery.start_soon(self._source.end_sandbox, shared.lease, reason)
+
+    async def _carry(
+        self, shared: SharedFolder, status: trio.TaskStatus[SharedFolder]
+    ) -> None:
+        began = trio.current_time()
+        about = event_log.of(shared.lease)
+        path = printable(str(shared.folder.path), 400)
+        await self._log.require(
+            schema.FolderShared(
+                **about, service=FOLDER, object=path, write=shared.write
+            )
+        )
+        try:
+            async with self._source.mounted(
+                shared.lease, shared.folder, write=shared.write
+            ) as mounted:
+                shared.mounted = mounted
+                status.started(shared)
+                await trio.sleep_forever()
+        except VitrailError as error:
+            shared.reason = shared.reason or error.message
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.FolderUnshared(
+                        **about,
+                        service=FOLDER,
+                        object=path,
+                        outcome="unmounted" if shared.mounted else "failed",
+                        reason=shared.reason or "its permission has ended",
+                        seconds=trio.current_time() - began,
+                    )
+                )
+
+    # -- with the sandbox --------------------------------------------------------------
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """A sandbox is about to run: share the folders of its record, by the rules."""
+        await self._source.forget(lease)
+        record = self._record(lease)
+        if record is None or self._nursery is None:
+            return
+        folders = record.viewer.folders
+        wanted = [*folders.read_only, *folders.read_write]
+        with trio.move_on_after(_RECORD_SECONDS):
+            async with trio.open_nursery() as waits:
+                for path in wanted:
+                    done = trio.Event()
+                    self._nursery.start_soon(self._of_record, record, path, lease, done)
+                    waits.start_soon(done.wait)
+
+    async def _of_record(
+        self, record: Record, path: Path, lease: Lease, done: trio.Event
+    ) -> None:
+        try:
+            write = path in record.viewer.folders.read_write
+            await self._begin(str(path), lease, write=write)
+        except VitrailError as error:
+            self._notify()(
+                f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
+                printable(str(error), 400),
+            )
+        finally:
+            done.set()
+
+    async def lease_ended(self, lease: LeaseId) -> None:
+        """A sandbox has stopped: its folders are over."""
+        mine = [shared for shared in self._shared if shared.lease.id == lease]
+        for shared in mine:
+            # guard: folders end with the sandbox
+            shared.end("the sandbox stopped")
+        for shared in mine:
+            await shared.over.wait()
+
+
+def _refuse_unmounted(shared: SharedFolder) -> None:
+    """Raise RefusedError for one that ended before it was there."""
+    if shared.mounted is None:
+        raise RefusedError(shared.reason or "it was given up")
+
+
+def _refuse_writing(permit: Permit, shared: SharedFolder) -> None:
+    """Raise RefusedError where the rule that is in force lets it only be read."""
+    # guard: only a rule makes a folder writable
+    if shared.write and not (permit.rule and permit.rule.limits.write):
+        raise RefusedError(
+            f"{permit.where} lets a folder be read only; it needs write=yes"
+        )
+
+
+def request_of(shared: SharedFolder) -> Request:
+    """Return the request for a folder."""
+    name = shared.folder.name
+    known = _ARGUMENT.fullmatch(name) is not None
+    way = "to read and change" if shared.write else "to read"
+    path = printable(str(shared.folder.path), 200)
+    return Request(
+        lease=shared.lease,
+        service=FOLDER,
+        argument=f"+{name}" if known else "+",
+        words=f"{way} a folder of yours",
+        details=(("folder", path), ("changes", "yes" if shared.write else "no")),
+        settled=True,
+        counts_bytes=False,
+        # ``brokerctl share`` prints the outcome, a record's is a notification.
+        tells=True,
+    )

@@ -1,0 +1,399 @@
+#!/bin/sh
+# Vitrail's guest package: installs the agent into a guest that Vitrail did not build.
+#
+#     sh vitrail-guest.sh [--user NAME] [--no-packages] [--init KIND] [--root DIR]
+#     sh vitrail-guest.sh --uninstall [--root DIR]
+#
+#   --user NAME     the user whose programs are shown (default: who called sudo, else the
+#                   first ordinary user of /etc/passwd)
+#   --no-packages   install no packages; python3 and waypipe must be there
+#   --init KIND     systemd, openrc or none (default: the one of this guest)
+#   --root DIR      install into the file system at DIR; nothing is started there
+#   --uninstall     remove every file that an earlier run wrote
+#
+# Needs root, Python 3.9 and waypipe 0.8 or later; apt, dnf, pacman or apk installs them
+# where they are missing.  Exit code: 0 installed, 1 refused, 2 wrong usage.
+set -eu
+umask 022
+
+lib=/usr/local/lib/vitrail
+manifest=$lib/manifest
+root=
+user=
+init=
+packages=yes
+uninstall=
+
+die() {
+    printf 'vitrail-guest: %s\n' "$1" >&2
+    exit "${2:-1}"
+}
+
+note() {
+    printf '%s\n' "$1"
+}
+
+value() {
+    [ $# -ge 2 ] || die "$1 needs a value" 2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --user) value "$@" && user=$2 && shift ;;
+    --init) value "$@" && init=$2 && shift ;;
+    --root) value "$@" && root=${2%/} && shift ;;
+    --no-packages) packages= ;;
+    --uninstall) uninstall=yes ;;
+    -h | --help)
+        note "usage: vitrail-guest.sh [--user NAME] [--no-packages] [--init systemd|openrc|none] [--root DIR] [--uninstall]"
+        exit 0
+        ;;
+    *) die "unknown option: $1 (see --help)" 2 ;;
+    esac
+    shift
+done
+case $init in '' | systemd | openrc | none) ;; *) die "--init is systemd, openrc or none" 2 ;; esac
+[ -z "$root" ] || [ -d "$root" ] || die "$root is not a directory"
+[ -n "$root" ] || [ "$(id -u)" = 0 ] || die "run it as root, in the guest"
+
+# -- writing below the root ---------------------------------------------------------
+
+# The file system at --root may be a hostile guest's: a symbolic link in it would lead
+# out of it.  Without --root, links are the guest's own business.
+inside() {
+    [ -n "$root" ] || return 0
+    at=$root
+    rest=${1#/}
+    while [ -n "$rest" ]; do
+        at=$at/${rest%%/*}
+        case $rest in */*) rest=${rest#*/} ;; *) rest= ;; esac
+        [ ! -L "$at" ] || die "$at is a symbolic link: run the installer in the guest instead"
+    done
+}
+
+# make_directory PATH
+make_directory() {
+    inside "$1"
+    mkdir -p "$root$1"
+}
+
+# put PATH MODE: standard input becomes that file.
+put() {
+    make_directory "${1%/*}"
+    inside "$1"
+    rm -f "$root$1"
+    cat >"$root$1"
+    chmod "$2" "$root$1"
+    wrote "$1"
+}
+
+# link PATH TARGET
+link() {
+    make_directory "${1%/*}"
+    rm -f "$root$1"
+    ln -s "$2" "$root$1"
+    wrote "$1"
+}
+
+wrote() {
+    printf '%s\n' "$1" >>"$root$manifest.new"
+}
+
+# -- the guest ------------------------------------------------------------------------
+
+passwd_field() {
+    awk -F: -v user="$user" -v field="$1" '$1 == user { print $field; exit }' "$root/etc/passwd"
+}
+
+find_user() {
+    [ -n "$user" ] || user=${SUDO_USER:-}
+    [ "$user" != root ] || user=
+    if [ -z "$user" ]; then
+        user=$(awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { print $1; exit }' "$root/etc/passwd")
+    fi
+    [ -n "$user" ] || die "this guest has no ordinary user: make one (useradd -m NAME), or name one with --user"
+    # It is written into units and scripts.
+    case $user in
+    -* | *[!A-Za-z0-9_.-]*) die "not the name of a user: $user" ;;
+    esac
+    uid=$(passwd_field 3)
+    home=$(passwd_field 6)
+    [ -n "$uid" ] || die "this guest has no user '$user' in /etc/passwd"
+    case $uid in *[!0-9]*) die "user '$user' has the number '$uid'" ;; esac
+    case $home in *[!A-Za-z0-9/_.-]* | '') die "the home directory of '$user' has characters that a unit cannot have" ;; esac
+}
+
+find_init() {
+    [ -z "$init" ] || return 0
+    if [ -n "$root" ]; then
+        init=none
+        [ ! -e "$root/sbin/openrc-run" ] || init=openrc
+        [ ! -e "$root/usr/lib/systemd/systemd" ] || init=systemd
+        [ ! -e "$root/lib/systemd/systemd" ] || init=systemd
+    elif [ -d /run/systemd/system ] || [ -x /usr/lib/systemd/systemd ] || [ -x /lib/systemd/systemd ]; then
+        init=systemd
+    elif [ -x /sbin/openrc-run ]; then
+        init=openrc
+    else
+        init=none
+    fi
+}
+
+python_fits() {
+    command -v python3 >/dev/null 2>&1 &&
+        python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null
+}
+
+waypipe_fits() {
+    command -v waypipe >/dev/null 2>&1 || return 1
+    # "waypipe 0.8.6"; the rewrite in Rust prints the same first line.
+    number=$(waypipe --version 2>&1 | awk 'NR == 1 { print $2 }')
+    case $number in 0.[0-7] | 0.[0-7].*) return 1 ;; *) return 0 ;; esac
+}
+
+add_packages() {
+    [ -n "$packages" ] && [ -z "$root" ] || return 0
+    ! python_fits || ! waypipe_fits || return 0
+    if command -v apt-get >/dev/null 2>&1; then
+        apt-get update
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 waypipe
+    elif command -v dnf >/dev/null 2>&1; then
+        dnf install -y python3 waypipe
+    elif command -v pacman >/dev/null 2>&1; then
+        pacman -S --needed --noconfirm python waypipe
+    elif command -v apk >/dev/null 2>&1; then
+        apk add python3 waypipe
+    else
+        note "no package manager that this script knows: install python3 and waypipe yourself"
+    fi || die "the packages python3 and waypipe cannot be installed"
+}
+
+check_programs() {
+    [ -z "$root" ] || return 0
+    python_fits || die "Python 3.9 or later is missing: install the package python3"
+    waypipe_fits || note "warning: waypipe 0.8 or later is missing; windows need it, install the package waypipe"
+    [ -e /dev/vsock ] || note "warning: no /dev/vsock here: the machine has no vsock device, or vmw_vsock_virtio_transport is not loaded"
+}
+
+# -- the files ----------------------------------------------------------------------------
+
+write_programs() {
+    put $lib/vitrail_guest.py 755 <<'END_OF_VITRAIL_FILE'
+@vitrail_guest.py@
+END_OF_VITRAIL_FILE
+    put $lib/vitrail_files.py 755 <<'END_OF_VITRAIL_FILE'
+@vitrail_files.py@
+END_OF_VITRAIL_FILE
+    put $lib/vitrail_devices.py 755 <<'END_OF_VITRAIL_FILE'
+@vitrail_devices.py@
+END_OF_VITRAIL_FILE
+    put $lib/vitrail_security_key.py 755 <<'END_OF_VITRAIL_FILE'
+@vitrail_security_key.py@
+END_OF_VITRAIL_FILE
+    for name in open copy; do
+        put /usr/local/bin/vitrail-$name 755 <<END_OF_VITRAIL_FILE
+#!/bin/sh
+exec python3 -I $lib/vitrail_files.py vitrail-$name "\$@"
+END_OF_VITRAIL_FILE
+    done
+    put /usr/local/bin/vitrail-guest 755 <<END_OF_VITRAIL_FILE
+#!/bin/sh
+# Starts Vitrail's agent; the unit of this guest's init does it.
+: "\${VITRAIL_RUNTIME:=\${XDG_RUNTIME_DIR:-\$HOME/.cache}/vitrail}"
+XDG_DATA_DIRS=$lib/share:\${XDG_DATA_DIRS:-/usr/local/share:/usr/share}
+export VITRAIL_RUNTIME XDG_DATA_DIRS
+exec python3 -I $lib/vitrail_guest.py
+END_OF_VITRAIL_FILE
+}
+
+write_environment() {
+    # Toolkits ask desktop files who opens an address, not xdg-open.  Only the agent's
+    # programs and shells without a display see this directory: a desktop in the guest
+    # keeps its own browser.
+    put $lib/share/applications/vitrail-open.desktop 644 <<'END_OF_VITRAIL_FILE'
+[Desktop Entry]
+Type=Application
+Name=Open in another sandbox
+Exec=/usr/local/bin/vitrail-open %u
+MimeType=x-scheme-handler/http;x-scheme-handler/https;x-scheme-handler/mailto;
+NoDisplay=true
+END_OF_VITRAIL_FILE
+    put $lib/share/applications/mimeapps.list 644 <<'END_OF_VITRAIL_FILE'
+[Default Applications]
+x-scheme-handler/http=vitrail-open.desktop
+x-scheme-handler/https=vitrail-open.desktop
+x-scheme-handler/mailto=vitrail-open.desktop
+END_OF_VITRAIL_FILE
+    put /etc/profile.d/vitrail.sh 644 <<END_OF_VITRAIL_FILE
+# Made by Vitrail's guest package.  A shell without a display (of ssh, of a console)
+# starts programs whose windows and sound Vitrail shows.
+if [ -z "\${WAYLAND_DISPLAY:-}\${DISPLAY:-}" ]; then
+    for vitrail_dir in "\${XDG_RUNTIME_DIR:-/nonexistent}/vitrail" /run/vitrail "\${HOME:-/nonexistent}/.cache/vitrail"; do
+        [ -S "\$vitrail_dir/session/wayland-0" ] || continue
+        export WAYLAND_DISPLAY="\$vitrail_dir/session/wayland-0" XDG_SESSION_TYPE=wayland
+        export GDK_BACKEND=wayland QT_QPA_PLATFORM=wayland SDL_VIDEODRIVER=wayland MOZ_ENABLE_WAYLAND=1
+        export PULSE_CLIENTCONFIG="\$vitrail_dir/pulse.conf" PULSE_SERVER="unix:\$vitrail_dir/session/pulse/native"
+        export PATH="\$vitrail_dir/bin:\$PATH" BROWSER="\$vitrail_dir/bin/xdg-open"
+        export XDG_DATA_DIRS="$lib/share:\${XDG_DATA_DIRS:-/usr/local/share:/usr/share}"
+        break
+    done
+    unset vitrail_dir
+fi
+END_OF_VITRAIL_FILE
+    put /etc/modules-load.d/vitrail.conf 644 <<'END_OF_VITRAIL_FILE'
+# The guest's end of vsock, by which Vitrail's agent reaches the host.
+vmw_vsock_virtio_transport
+END_OF_VITRAIL_FILE
+}
+
+write_systemd() {
+    put /etc/systemd/user/vitrail-guest.service 644 <<END_OF_VITRAIL_FILE
+[Unit]
+Description=Vitrail guest agent
+# One agent for a guest: its programs are this user's.
+ConditionUser=$user
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/usr/local/bin/vitrail-guest
+Environment=VITRAIL_RUNTIME=%t/vitrail
+Restart=always
+RestartSec=1
+
+[Install]
+WantedBy=default.target
+END_OF_VITRAIL_FILE
+    link /etc/systemd/user/default.target.wants/vitrail-guest.service ../vitrail-guest.service
+    # The user's units start with the machine, not with the first login.
+    linger=/var/lib/systemd/linger/$user
+    if [ ! -e "$root$linger" ]; then
+        put "$linger" 644 </dev/null
+    fi
+}
+
+write_openrc() {
+    put /etc/init.d/vitrail-guest 755 <<END_OF_VITRAIL_FILE
+#!/sbin/openrc-run
+# shellcheck shell=sh
+description="Vitrail guest agent"
+supervisor=supervise-daemon
+command=/usr/local/bin/vitrail-guest
+command_user=$user
+respawn_delay=1
+respawn_max=0
+supervise_daemon_args="--env HOME=$home --env USER=$user --env LOGNAME=$user --env VITRAIL_RUNTIME=/run/vitrail"
+
+depend() {
+    after modules
+}
+
+start_pre() {
+    checkpath --directory --owner $user --mode 0755 /run/vitrail
+}
+END_OF_VITRAIL_FILE
+    link /etc/runlevels/default/vitrail-guest /etc/init.d/vitrail-guest
+}
+
+write_plain() {
+    put /etc/xdg/autostart/vitrail-guest.desktop 644 <<'END_OF_VITRAIL_FILE'
+[Desktop Entry]
+Type=Application
+Name=Vitrail guest agent
+Exec=/usr/local/bin/vitrail-guest
+NoDisplay=true
+END_OF_VITRAIL_FILE
+}
+
+# -- starting ---------------------------------------------------------------------------------
+
+as_user() {
+    setpriv --reuid "$uid" --regid "$(passwd_field 4)" --init-groups \
+        env XDG_RUNTIME_DIR="/run/user/$uid" HOME="$home" "$@"
+}
+
+start() {
+    [ -z "$root" ] || { note "installed into $root; the agent starts with the machine" && return 0; }
+    case $init in
+    systemd)
+        [ -d /run/systemd/system ] || { note "installed; the agent starts with the machine" && return 0; }
+        modprobe -q vmw_vsock_virtio_transport || note "note: the module vmw_vsock_virtio_transport was not loaded; it may be built in"
+        systemctl start "user@$uid.service"
+        as_user systemctl --user daemon-reload
+        as_user systemctl --user restart vitrail-guest.service
+        note "installed and started: 'systemctl --user status vitrail-guest' as $user"
+        ;;
+    openrc)
+        if [ -d /run/openrc/started ]; then
+            rc-service vitrail-guest restart
+            note "installed and started: 'rc-service vitrail-guest status'"
+        else
+            note "installed; the agent starts with the machine"
+        fi
+        ;;
+    none) note "installed; start 'vitrail-guest' as $user (a desktop session does it at login)" ;;
+    esac
+}
+
+stop() {
+    [ -z "$root" ] || return 0
+    if [ -d /run/systemd/system ] && [ -e /etc/systemd/user/vitrail-guest.service ]; then
+        for directory in /run/user/*; do
+            uid=${directory##*/}
+            user=$(awk -F: -v uid="$uid" '$3 == uid { print $1; exit }' /etc/passwd)
+            [ -n "$user" ] && [ -S "$directory/systemd/private" ] || continue
+            home=$(passwd_field 6)
+            as_user systemctl --user stop vitrail-guest.service || note "the agent of $user was not running"
+        done
+    elif [ -d /run/openrc/started ] && [ -e /etc/init.d/vitrail-guest ]; then
+        rc-service vitrail-guest stop || note "the agent was not running"
+    fi
+}
+
+remove_files() {
+    inside "$manifest"
+    [ -f "$root$manifest" ] || die "it is not installed here: $root$manifest is missing"
+    stop
+    while IFS= read -r path; do
+        # The list is below the root too: nothing of it is followed out of there.
+        case $path in
+        */../* | */..) die "the manifest has the path $path" ;;
+        $lib/* | /usr/local/bin/vitrail-* | /etc/*/*vitrail* | /var/lib/systemd/linger/*) ;;
+        *) die "the manifest has the path $path" ;;
+        esac
+        inside "${path%/*}"
+        rm -f "$root$path"
+    done <"$root$manifest"
+    inside "$lib/share/applications"
+    rm -rf "$root${lib:?}"
+    note "removed"
+}
+
+main() {
+    if [ -n "$uninstall" ]; then
+        remove_files
+        return 0
+    fi
+    find_user
+    find_init
+    add_packages
+    check_programs
+    make_directory $lib
+    inside $manifest.new
+    rm -f "$root$manifest.new"
+    # What an earlier run wrote is removed by a later --uninstall too.
+    inside $manifest
+    if [ -f "$root$manifest" ]; then cp "$root$manifest" "$root$manifest.new"; fi
+    write_programs
+    write_environment
+    case $init in
+    systemd) write_systemd ;;
+    openrc) write_openrc ;;
+    none) write_plain ;;
+    esac
+    sort -u "$root$manifest.new" >"$root$manifest"
+    rm "$root$manifest.new"
+    start
+}
+
+# The last line: the script may come through a pipe, which programs must not read from.
+main </dev/null

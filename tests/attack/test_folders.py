@@ -1,0 +1,330 @@
+"""Attack on shared folders: from inside a box, and by the path that is shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.launch.bubblewrap.arguments import SOCKETS, Box
+from broker.launch.bubblewrap.process import start_held
+from broker.launch.folders import mounts, opened
+from broker.launch.folders.opened import open_folder
+from broker.launch.process.spawn import spawn
+from tests.kit.eventually import eventually
+
+needs_box = pytest.mark.skipif(
+    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
+    reason="bubblewrap and the system's Python are needed",
+)
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with a folder to share, which holds a file and a link to a secret."""
+    home = tmp_path / "home"
+    shared = home / "Downloads"
+    (shared / "sub").mkdir(parents=True)
+    (shared / "file").write_text("content")
+    (home / ".ssh").mkdir()
+    (home / ".ssh/id").write_text("secret")
+    (home / ".local/state/vitrail").mkdir(parents=True)
+    (shared / "link").symlink_to(home / ".ssh/id")
+    (shared / "up").symlink_to("../.ssh/id")
+    return home
+
+
+# -- the directory that is named ------------------------------------------------------
+
+
+def refused(path, home, *private):
+    with pytest.raises(RefusedError) as caught:
+        open_folder(str(path), home, private).close()
+    return caught.value.message
+
+
+def test_secrets_are_not_shared(home, tmp_path):
+    for path in (home, home.parent, "/", "/home", "/tmp"):
+        assert refused(path, home)
+    for path in (home / ".ssh", home / ".local", home / ".local/state/vitrail"):
+        assert "hidden directory" in refused(path, home)
+    state = tmp_path / "elsewhere/state"
+    (state / "audit").mkdir(parents=True)
+    for path in (state, state / "audit", tmp_path / "elsewhere"):
+        assert "the broker's own" in refused(path, home, state)
+
+
+def test_what_belongs_to_the_system_is_not_shared(home):
+    for path in ("/etc", "/proc/self", "/sys/class", "/dev/shm", "/usr/share", "/run"):
+        assert "belongs to" in refused(path, home)
+
+
+def test_a_link_leads_to_the_directory_that_is_checked(home):
+    (home / "innocent").symlink_to(home / ".ssh")
+    assert "hidden directory" in refused(home / "innocent", home)
+    (home / "good").symlink_to(home / "Downloads")
+    folder = open_folder(str(home / "good"), home, ())
+    assert folder.path == (home / "Downloads").resolve()
+    folder.close()
+
+
+def test_a_link_that_comes_behind_the_check_is_not_followed(home, monkeypatch):
+    real = os.path.realpath
+
+    def swapped(path, **more):
+        found = real(path, **more)
+        if found.endswith("/Downloads"):
+            (home / "Downloads").rename(home / "away")
+            (home / "Downloads").symlink_to(home / ".ssh")
+        return found
+
+    monkeypatch.setattr(opened.os.path, "realpath", swapped)
+    assert "cannot be shared" in refused(home / "Downloads", home)
+
+
+def test_a_directory_of_another_user_is_not_shared(home, monkeypatch):
+    monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
+    assert "another user" in refused(home / "Downloads", home)
+
+
+def test_a_kernel_file_system_is_not_shared(home, monkeypatch):
+    """A FUSE file system in the home, as a desktop mounts it."""
+    monkeypatch.setattr(opened, "_file_system", lambda _: 0x65735546)
+    assert "FUSE" in refused(home / "Downloads", home)
+
+
+async def test_a_process_that_has_ended_has_no_namespace():
+    """Its number may be another process's by then."""
+    child = spawn(["sleep", "600"], name="sleep")
+    other = spawn(["sleep", "600"], name="sleep")
+    pidfd = os.dup(other.pidfd)
+    await other.stop()
+    with (
+        pytest.raises(RefusedError, match="has ended"),
+        mounts.mount_namespace(child.pid, pidfd),
+    ):
+        pass
+    os.close(pidfd)
+    await child.stop()
+
+
+def test_odd_names_and_files_are_refused(home):
+    (home / "-rf").mkdir()
+    (home / "a\nb").mkdir()
+    for path in ("Downloads", home / "Downloads/file", home / "-rf", home / "a\nb"):
+        assert refused(path, home)
+    assert refused(f"{home}/Down\0loads", home)
+
+
+# -- the sandbox that has it -----------------------------------------------------------
+
+
+@asynccontextmanager
+async def box(tmp_path, program):
+    """A running box with a program; yields its leader, a namespace, its output."""
+    sockets = tmp_path / "s"
+    sockets.mkdir()
+    held = await start_held(Box(("/usr/bin/python3", "-I", "-c", program), sockets))
+    pidfd = os.pidfd_open(held.leader)
+    try:
+        with trio.fail_after(60):
+            await mounts.wait_set_up(held.leader, SOCKETS)
+            with mounts.mount_namespace(held.leader, pidfd) as namespace:
+                yield held, namespace
+    finally:
+        os.close(pidfd)
+        await held.end()
+        for pipe in (held.child.popen.stdout, held.child.popen.stderr):
+            pipe.close()
+
+
+async def output(held):
+    held.release()
+    with held.child.popen.stdout as stdout, held.child.popen.stderr as stderr:
+        out = await trio.to_thread.run_sync(stdout.read)
+        err = await trio.to_thread.run_sync(stderr.read)
+    return dict(line.split(" ", 1) for line in out.decode().splitlines()), err.decode()
+
+
+TRY = """
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+top = "/folders/Downloads"
+def tried(action):
+    try:
+        return action() or "worked"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def call(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
+def in_namespaces(action):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        libc.unshare(0x10000000 | 0x20000)
+        os.write(write, tried(action).encode())
+        os._exit(0)
+    return os.read(read, 100).decode()
+REMOUNT = 0x20 | 0x1000
+print("read", open(top + "/file").read())
+print("write", tried(lambda: open(top + "/file", "a") and None))
+print("make", tried(lambda: os.mkdir(top + "/new")))
+print("rename", tried(lambda: os.rename(top + "/file", top + "/sub/file")))
+print("hardlink-out", tried(lambda: os.link(top + "/file", "/tmp/file")))
+print("link", tried(lambda: open(top + "/link").read()))
+print("up", tried(lambda: open(top + "/up").read()))
+print("parent", sorted(os.listdir(top + "/..")))
+print("remount", in_namespaces(lambda: call(libc.mount(None, top.encode(), None, REMOUNT, None))))
+print("bind", in_namespaces(lambda: call(libc.mount(top.encode(), b"/tmp", None, 0x1000, None))
+      or call(libc.mount(None, b"/tmp", None, REMOUNT, None))))
+print("unmount", tried(lambda: call(libc.umount2(top.encode(), 2))))
+flags = [line.split()[5] for line in open("/proc/self/mountinfo") if top in line]
+print("flags", *flags)
+print("device", tried(lambda: os.mknod(top + "/null", 0o20666, os.makedev(1, 3))))
+"""
+
+
+@needs_box
+async def test_a_folder_to_be_read_cannot_be_changed_or_left(home, tmp_path):
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with box(tmp_path, TRY) as (held, namespace):
+        inside = await mounts.attach(namespace, folder, write=False)
+        assert inside == "/folders/Downloads"
+        found, problem = await output(held)
+    folder.close()
+    assert found.pop("read") == "content", problem
+    assert found.pop("parent") == "['Downloads']"
+    assert {"ro", "nosuid", "nodev"} <= set(found.pop("flags").split(","))
+    read_only = dict.fromkeys(("write", "make"), "EROFS")
+    for name in ("remount", "bind", "unmount", "device", "rename"):
+        assert found.pop(name) in {"EPERM", "EINVAL", "EROFS", "EACCES"}, name
+    outside = dict.fromkeys(("link", "up"), "ENOENT")
+    assert found == {**read_only, **outside, "hardlink-out": "EXDEV"}
+
+
+WRITE = """
+import os, sys
+top = "/folders/Downloads"
+open(top + "/new", "w").write("x")
+os.chmod(top + "/new", 0o4755)
+os.symlink("/etc/passwd", top + "/planted")
+print("flags", *[l.split()[5] for l in open("/proc/self/mountinfo") if top in l])
+os.chdir(top + "/sub")
+sys.stdout.flush()
+open("/tmp/here", "w").close()
+while os.path.exists(top + "/sub"):
+    pass
+try:
+    print("up", os.listdir(".."))
+except OSError as error:
+    print("up", type(error).__name__)
+"""
+
+
+@needs_box
+async def test_a_directory_that_is_moved_out_leads_nowhere(home, tmp_path):
+    """Escape by rename: the person moves what the box stands in out of the folder."""
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with box(tmp_path, WRITE) as (held, namespace):
+        await mounts.attach(namespace, folder, write=True)
+        held.release()
+
+        def stands_there():
+            return Path(f"/proc/{held.leader}/root/tmp/here").exists()
+
+        await eventually(stands_there)
+        (home / "Downloads/sub").rename(home / "moved")
+        found, problem = await output(held)
+    folder.close()
+    assert {"rw", "nosuid", "nodev"} <= set(found["flags"].split(","))
+    assert found["up"] == "FileNotFoundError", problem
+    assert (home / "Downloads/planted").is_symlink()
+
+
+@needs_box
+async def test_a_directory_that_was_replaced_is_not_mounted(home, tmp_path):
+    folder = open_folder(str(home / "Downloads"), home, ())
+    (home / "Downloads").rename(home / "away")
+    (home / "Downloads").mkdir()
+    async with box(tmp_path, "pass") as (_, namespace):
+        with pytest.raises(UpstreamError, match="replaced meanwhile"):
+            await mounts.attach(namespace, folder, write=False)
+    folder.close()
+
+
+@needs_box
+async def test_a_link_in_the_place_of_the_mount_is_not_followed(home, tmp_path):
+    program = "import os, time; os.symlink('/tmp', '/folders'); time.sleep(600)"
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with box(tmp_path, program) as (held, namespace):
+        held.release()
+        root = Path(f"/proc/{held.leader}/root")
+        await eventually((root / "folders").is_symlink)
+        with pytest.raises(UpstreamError):
+            await mounts.attach(namespace, folder, write=False)
+    folder.close()
+
+
+HOLD = """
+import os, time
+held = os.open("/folders/Downloads", os.O_RDONLY)
+open("/tmp/here", "w").close()
+time.sleep(600)
+"""
+COPY = """
+import ctypes, os, time
+ctypes.CDLL(None).unshare(0x10000000 | 0x20000)
+open("/tmp/here", "w").close()
+time.sleep(600)
+"""
+
+
+@needs_box
+@pytest.mark.parametrize("program", [HOLD, COPY])
+async def test_a_program_that_keeps_a_folder_is_found(home, tmp_path, program):
+    """An open descriptor, and a copy of the mount in a namespace of its own."""
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with box(tmp_path, program) as (held, namespace):
+        await mounts.attach(namespace, folder, write=False)
+        held.release()
+        here = Path(f"/proc/{held.leader}/root/tmp/here")
+        await eventually(here.exists)
+        if program is COPY:
+            with pytest.raises(mounts.HeldError):
+                mounts.refuse_other_namespaces(held.leader)
+        else:
+            with pytest.raises(mounts.HeldError):
+                await mounts.detach(namespace, "Downloads")
+        await mounts.detach(namespace, "Downloads", lazily=True)
+        root = Path(f"/proc/{held.leader}/root")
+        assert not (root / "folders/Downloads/file").exists()
+    folder.close()
+
+
+@needs_box
+async def test_an_unused_folder_is_unmounted(home, tmp_path):
+    folder = open_folder(str(home / "Downloads"), home, ())
+    program = "import time; time.sleep(600)"
+    async with box(tmp_path, program) as (held, namespace):
+        await mounts.attach(namespace, folder, write=False)
+        root = Path(f"/proc/{held.leader}/root")
+        assert (root / "folders/Downloads/file").read_text() == "content"
+        mounts.refuse_other_namespaces(held.leader)
+        await mounts.detach(namespace, "Downloads")
+        assert not (root / "folders/Downloads").exists()
+    folder.close()
+
+
+def test_our_own_mount_namespace_is_never_taken():
+    pidfd = os.pidfd_open(os.getpid())
+    with (
+        pytest.raises(RefusedError, match="already"),
+        mounts.mount_namespace(os.getpid(), pidfd),
+    ):
+        pass
+    os.close(pidfd)

@@ -1,0 +1,169 @@
+"""Requests that are cheap for a client and dear for the compositor.
+
+What they cost it was measured with ``python -m tests.bench.wayland.costs``; the
+filter charges for that, so a sandbox that asks for more is read more slowly.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.wayland.protocol import emit
+from tests.kit.wayland.client import ServerError, Window
+from tests.kit.wayland.model import GLOBALS, Model
+from tests.kit.wayland.stand import stand
+from tests.kit.wayland.talk import Talk
+
+WIDTH, HEIGHT = 1200, 700
+AREA = WIDTH * HEIGHT
+CLEAR = 0x0100FF00
+"""Almost transparent: what lies below has to be drawn as well."""
+
+
+@pytest.fixture
+def talk():
+    with Talk() as it:
+        yield it.start()
+
+
+def layered(c: Window, layers: int, width: int = WIDTH, height: int = HEIGHT) -> int:
+    """A window under so many surfaces of its size; the topmost of them."""
+    parent, _, _ = c.show(width, height, CLEAR)
+    buffer, top = c.buffer(width, height, CLEAR), parent
+    for _ in range(layers):
+        top = c.surface()
+        c.send(c.child(top, parent, 0, 0), "set_desync")
+        c.send(top, "attach", buffer, 0, 0)
+        c.send(top, "damage", 0, 0, width, height)
+        c.send(top, "commit")
+    c.send(parent, "commit")
+    c.roundtrip()
+    return top
+
+
+def charged(talk: Talk, *messages: bytes) -> int:
+    """Pixels that these messages are charged with."""
+    before = talk.core.pixels
+    talk.raw(b"".join(messages))
+    return talk.core.pixels - before
+
+
+def test_a_picture_under_ten_layers_is_charged_ten_times(talk):
+    top = layered(talk, 10)
+    whole = emit.damage(top, 0, 0, WIDTH, HEIGHT) + emit.commit(top)
+    assert charged(talk, whole) >= 12 * AREA
+    cursor = emit.damage(top, 5, 5, 2, 20) + emit.commit(top)
+    assert charged(talk, cursor) < AREA
+
+
+def test_one_pixel_that_covers_the_window_is_charged_as_the_window(talk):
+    """A viewport makes it as large as the window."""
+    parent, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    child = talk.surface()
+    talk.child(child, parent, 0, 0)
+    port = talk.make(talk.viewporter, "get_viewport", "wp_viewport", None, child)
+    talk.send(port, "set_destination", WIDTH, HEIGHT)
+    talk.paint(child, 1, 1, CLEAR)
+    talk.send(child, "commit")
+    talk.send(parent, "commit")
+    damage = emit.request("wl_surface", "damage_buffer")
+    one = damage(child, 0, 0, 1, 1) + emit.commit(child) + emit.commit(parent)
+    assert charged(talk, one) >= 3 * AREA
+
+
+def test_a_moved_layer_is_charged_as_drawn(talk):
+    """Moving damages as much as painting does, without a word about damage."""
+    parent, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    child = talk.surface()
+    sub = talk.child(child, parent, 0, 0)
+    talk.paint(child, WIDTH, HEIGHT, CLEAR)
+    talk.send(child, "commit")
+    talk.send(parent, "commit")
+    move = emit.request("wl_subsurface", "set_position")
+    assert charged(talk, move(sub, 1, 1), emit.commit(parent)) >= 2 * AREA
+
+
+def test_windows_over_one_another_are_charged_together(talk):
+    surfaces = [talk.show(WIDTH, HEIGHT, CLEAR)[0] for _ in range(10)]
+    top = surfaces[-1]
+    whole = emit.damage(top, 0, 0, WIDTH, HEIGHT) + emit.commit(top)
+    assert charged(talk, whole) >= 20 * AREA
+
+
+def test_without_a_gpu_a_drawn_pixel_is_charged_more():
+    offers = [name for name in GLOBALS if name[0] != "zwp_linux_dmabuf_v1"]
+    drawn = []
+    for model in (Model(), Model(offers)):
+        with Talk(model=model).start() as talk:
+            top = layered(talk, 2)
+            before = talk.core.pixels
+            talk.send(top, "damage", 0, 0, WIDTH, HEIGHT)
+            talk.send(top, "commit")
+            drawn.append(talk.core.pixels - before)
+    assert drawn[1] >= 6 * drawn[0] > 0
+
+
+def test_a_window_has_so_many_layers(talk):
+    """What another client draws is drawn through them, too, whoever sends nothing."""
+    shown = limits.WAYLAND_LAYERED_PIXELS // AREA
+    layered(talk, shown - 2)
+    with pytest.raises(ServerError, match="too many subsurfaces over one another"):
+        layered(talk, shown + 1)
+
+
+def test_pools_menus_and_moves_are_charged_what_they_cost(talk):
+    """More than their messages: a mapping, a placement, a new order of all."""
+    before = talk.core.messages
+    talk.buffer(4, 4, CLEAR)
+    assert talk.core.messages - before >= 3 + limits.WAYLAND_POOL_MESSAGES
+    parent, xdg, _ = talk.show(200, 150, CLEAR)
+    place = talk.make(talk.shell, "create_positioner", "xdg_positioner")
+    talk.send(place, "set_size", 60, 60)
+    talk.send(place, "set_anchor_rect", 0, 0, 10, 10)
+    menu = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, talk.surface())
+    before = talk.core.messages
+    talk.make(menu, "get_popup", "xdg_popup", None, xdg, place)
+    assert talk.core.messages - before > limits.WAYLAND_POPUP_MESSAGES
+    sub = talk.child(talk.surface(), parent, 0, 0)
+    before = talk.core.messages
+    talk.send(sub, "set_position", 1, 1)
+    assert talk.core.messages - before == 2
+
+
+def test_a_commit_among_many_windows_is_charged_more(talk):
+    surface, _, _ = talk.show(20, 20, CLEAR)
+    few = talk.core.messages
+    talk.send(surface, "commit")
+    few = talk.core.messages - few
+    for _ in range(limits.WAYLAND_WINDOWS_A_MESSAGE):
+        talk.toplevel(talk.surface())
+    many = talk.core.messages
+    talk.send(surface, "commit")
+    assert talk.core.messages - many == few + 1
+
+
+async def test_pictures_of_many_layers_come_at_their_pace(monkeypatch):
+    """On a real compositor: as many as the budget has, however fast it draws."""
+    rate, layers, width, height = 60_000_000, 12, 300, 200
+    monkeypatch.setattr(limits, "WAYLAND_COMMIT_PIXELS_PER_SECOND", rate)
+    monkeypatch.setattr(limits, "WAYLAND_COMMIT_PIXELS_BURST", rate)
+    pictures = 30
+
+    def act(c: Window) -> float:
+        top = layered(c, layers, width, height)
+        began = time.monotonic()
+        for _ in range(pictures):
+            c.send(top, "damage", 0, 0, width, height)
+            c.shown(top)
+        return time.monotonic() - began
+
+    async with stand() as it:
+        with trio.fail_after(120):
+            took = await it.client(act)
+    drawn = pictures * (layers + 2) * width * height * limits.WAYLAND_CPU_PIXEL_WEIGHT
+    assert drawn > 2 * rate
+    assert took >= (drawn - rate) / rate - 1

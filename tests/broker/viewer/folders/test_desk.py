@@ -1,0 +1,151 @@
+"""Which sandbox has which folder: by rule, by the person, and until when."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.viewer.folders.desk import FolderDesk
+from policy.records.model import Folders
+from tests.kit.rulebook import WORK, no, rulebook, yes
+
+RULE = "vitrail.Folder * work @adminvm "
+
+
+class Source:
+    """Sandboxes, as a test wants them: ``inside`` has what is mounted."""
+
+    def __init__(self):
+        self.inside = {}
+        self.ended = []
+        self.fails = None
+        self.kept = False
+
+    @asynccontextmanager
+    async def mounted(self, lease, folder, *, write):
+        await trio.lowlevel.checkpoint()
+        if self.fails is not None:
+            raise self.fails
+        self.inside[folder.name] = write
+        mount = SimpleNamespace(path=f"/folders/{folder.name}", kept=False)
+        try:
+            yield mount
+        finally:
+            del self.inside[folder.name]
+            mount.kept = self.kept
+
+    async def end_sandbox(self, lease, reason):
+        await trio.lowlevel.checkpoint()
+        self.ended.append((lease.sandbox, reason))
+
+    async def forget(self, lease):
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def desk(rules, tmp_path, folders=None):
+    for number in range(limits.FOLDERS_PER_SANDBOX + 1):
+        (tmp_path / f"home/f{number}").mkdir(parents=True)
+    record = SimpleNamespace(viewer=SimpleNamespace(folders=folders or Folders()))
+    async with rulebook(rules) as b, trio.open_nursery() as nursery:
+        source = Source()
+        made = FolderDesk(
+            source=source,
+            decider=b.decider,
+            log=b.log,
+            leases=lambda: b.leases,
+            record=lambda lease: record,
+            notify=lambda: lambda title, text: b.told.append((title, text)),
+            home=tmp_path / "home",
+            private=[],
+        )
+        await nursery.start(made.run)
+        with trio.fail_after(60):
+            yield b, source, made
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_rule_is_a_no(tmp_path):
+    async with desk("", tmp_path) as (_, source, made):
+        with pytest.raises(RefusedError):
+            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        assert source.inside == {}
+        assert made.shared() == []
+
+
+async def test_the_person_is_asked_with_folder_and_way(tmp_path):
+    async with desk(f"{RULE}ask write=yes\n", tmp_path) as (b, source, made):
+        b.person.says = no
+        with pytest.raises(RefusedError, match="said no"):
+            await made.share(str(tmp_path / "home/f0"), "work", write=True)
+        b.person.says = yes()
+        await made.share(str(tmp_path / "home/f0"), "work", write=True)
+        assert source.inside == {"f0": True}
+        question = b.person.asked[-1]
+        assert str(tmp_path) in str(question)
+        assert "read and change" in str(question)
+
+
+async def test_a_rule_without_write_yes_lets_read_only(tmp_path):
+    async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
+        with pytest.raises(RefusedError, match="write=yes"):
+            await made.share(str(tmp_path / "home/f0"), "work", write=True)
+        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        assert source.inside == {"f0": False}
+
+
+async def test_a_folder_ends_with_its_sandbox(tmp_path):
+    async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
+        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        with trio.fail_after(10):
+            await made.lease_ended(WORK.id)
+        assert source.inside == {}
+        assert source.ended == []
+
+
+async def test_a_sandbox_that_keeps_a_folder_is_ended(tmp_path):
+    async with desk(f"{RULE}allow\n", tmp_path) as (b, source, made):
+        shared = await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        source.kept = True
+        b.write("30-mine.policy", "")
+        await made.unshare("f0", "work", force=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert source.ended == [("work", "it kept files of the folder f0 open")]
+        assert shared.reason == "taken back on request"
+
+
+async def test_a_failed_mount_leaves_nothing(tmp_path):
+    async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
+        source.fails = UpstreamError("no namespaces here")
+        with pytest.raises(UpstreamError, match="no namespaces"):
+            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        source.fails = None
+        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+
+
+async def test_folders_of_a_sandbox_are_limited(tmp_path):
+    async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
+        for number in range(limits.FOLDERS_PER_SANDBOX):
+            await made.share(str(tmp_path / f"home/f{number}"), "work", write=False)
+        with pytest.raises(RefusedError, match="already"):
+            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        last = tmp_path / f"home/f{limits.FOLDERS_PER_SANDBOX}"
+        with pytest.raises(RefusedError, match="folders already"):
+            await made.share(str(last), "work", write=False)
+        assert len(source.inside) == limits.FOLDERS_PER_SANDBOX
+
+
+async def test_folders_of_a_record_come_by_the_rules(tmp_path):
+    home = tmp_path / "home"
+    folders = Folders((home / "f0", home / "absent"), (home / "f1",))
+    async with desk(f"{RULE}allow\n", tmp_path, folders) as (b, source, made):
+        await made.lease_begun(WORK)
+        assert source.inside == {"f0": False}
+        titles = sorted(title.rpartition("/")[2] for title, _ in b.told)
+        assert titles == ["absent", "f1"]

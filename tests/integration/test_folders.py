@@ -1,0 +1,131 @@
+"""``brokerctl share``: folders of the person's in a box, with a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.peers.credentials import pid_namespaces_of_self
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
+from tests.kit.world import world
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "blue"
+[folders]
+read_only = ["{shared}"]
+[launch]
+kind = "bwrap"
+command = ["/usr/bin/sleep", "600"]
+"""
+RULES = """\
+vitrail.Folder +docs      work @adminvm allow
+vitrail.Folder +Downloads work @adminvm allow write=yes
+"""
+
+
+@pytest.fixture(autouse=True)
+def _kernel():
+    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
+    if shutil.which("bwrap") is None or len(pid_namespaces_of_self()) == 0:
+        pytest.skip("bubblewrap, and a kernel that tells pid namespaces, are needed")
+
+
+@asynccontextmanager
+async def a_box(rules=RULES):
+    """A world whose box ``work`` runs, and a home with folders; yields its root."""
+    async with world(image=False, start=False) as w:
+        home = w.base / "home"
+        for name in ("docs", "Downloads", "private", ".ssh"):
+            (home / name).mkdir(parents=True)
+            (home / name / "file").write_text(name)
+        w.environ["HOME"] = str(home)
+        w.write_record("work", RECORD.format(shared=home / "docs"))
+        policy = w.paths.config[0] / "policy.d"
+        policy.mkdir(parents=True)
+        (policy / "30-mine.policy").write_text(rules)
+        await w.start()
+        async with running("run", "-q", "work", env=w.environ):
+            begin = await w.wait_event("lease.begin", sandbox="work")
+            assert begin
+            (pid,) = [s.pid for s in (await w.status()).sandboxes]
+            yield w, home, Path(f"/proc/{pid}/root/folders")
+
+
+async def said(w, *words, code=0):
+    answer = await brokerctl(*words, env=w.environ)
+    assert answer.code == code, answer
+    return answer.out if code == 0 else answer.err
+
+
+async def test_folders_are_shared_shown_and_taken_back():
+    async with a_box() as (w, home, inside):
+        await eventually((inside / "docs/file").exists)  # by the record
+        assert (inside / "docs/file").read_text() == "docs"
+        await said(w, "share", "--write", str(home / "Downloads"), "work")
+        (inside / "Downloads/new").write_text("from the box")
+        assert (home / "Downloads/new").read_text() == "from the box"
+        found = json.loads(await said(w, "share", "--json"))["folders"]
+        assert [(f["inside"], f["write"]) for f in found] == [
+            ("/folders/docs", False),
+            ("/folders/Downloads", True),
+        ]
+        (status,) = (await w.status()).sandboxes
+        assert status.folders[1].endswith("/Downloads (writable)")
+        for refused, why in (
+            ((str(home / "private"), "work"), "denied"),
+            ((str(home / "docs"), "work"), "already"),
+            (("--write", str(home / ".ssh"), "work"), "hidden directory"),
+            ((str(home), "work"), "whole home"),
+            ((str(w.paths.state), "work"), "is not shared"),
+            ((str(home / "private"), "absent"), "no sandbox"),
+        ):
+            assert why in await said(w, "share", *refused, code=1)
+        with (inside / "Downloads/new").open():
+            text = await said(w, "unshare", "Downloads", "work", code=1)
+            assert "open" in text
+            assert "--force" in text
+        await said(w, "unshare", str(home / "Downloads"), "work")
+        assert not (inside / "Downloads").exists()
+        await said(w, "unshare", "docs", "work")
+        text = await said(w, "share", "--write", str(home / "docs"), "work", code=1)
+        assert "write=yes" in text
+        assert not (inside / "docs").exists()
+        shared = w.events("folder.shared")
+        assert [(e["object"], e["write"]) for e in shared] == [
+            (str(home / "docs"), False),
+            (str(home / "Downloads"), True),
+        ]
+        assert len(w.events("folder.unshared", outcome="unmounted")) == 2
+
+
+async def test_a_rule_that_is_taken_away_unmounts():
+    async with a_box() as (w, home, inside):
+        await eventually((inside / "docs/file").exists)
+        policy = w.paths.config[0] / "policy.d/30-mine.policy"
+        policy.write_text(RULES.splitlines()[1] + "\n")
+        ended = await w.wait_event("folder.unshared", sandbox="work")
+        assert ended["outcome"] == "unmounted"
+        assert not (inside / "docs").exists()
+        assert [s.name for s in (await w.status()).sandboxes] == ["work"]
+        assert (home / "docs/file").exists()
+
+
+async def test_a_sandbox_that_keeps_a_folder_open_ends_with_the_permission():
+    async with a_box() as (w, _, inside):
+        await eventually((inside / "docs/file").exists)
+        held = os.open(inside / "docs/file", os.O_RDONLY)
+        try:
+            await said(w, "unshare", "--force", "docs", "work")
+            ended = await w.wait_event("lease.end", sandbox="work")
+            assert "folder docs open" in ended["reason"]
+        finally:
+            os.close(held)
