@@ -76,7 +76,7 @@ PAGES = (
         *("status", "top", "windows", "kill-window", "logs", "audio"),
     ),
     _verbs(
-        *("answer", "questions that wait, and what was granted for a time"),
+        *("answer", "questions that wait, and permissions granted for a time"),
         *("pending", "answer", "grants", "prompt"),
     ),
     _verbs("clipboard", "the clipboard between sandboxes", "clipboard"),
@@ -154,7 +154,7 @@ def sections(text: str) -> list[tuple[int, str, list[str]]]:
 
 
 def chosen(file: str, headings: tuple[str, ...]) -> list[tuple[int, str, list[str]]]:
-    """Those sections of ``file``, each with what is below it; level 1 is the highest.
+    """Those sections of ``file``, each with its subsections; level 1 is the highest.
 
     Raises LookupError for a heading that the file does not have.
     """

@@ -1,4 +1,4 @@
-"""Make one file of a shim's package: what is copied into a guest.
+"""Make one file of a shim's package, for copying into a guest.
 
     python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py,
                                           vitrail-guest.sh

@@ -37,6 +37,7 @@ from broker.audit import schema
 from broker.authz.choice import ChoiceText, ChosenRequest, choose
 from broker.authz.decision_events import Asked, cut, decision, subject
 from broker.authz.evaluator import Judge
+from broker.authz.late_answers import LateAnswers
 from broker.authz.permit import Asker, NobodyToAsk, Permit, Request, keeps
 from broker.authz.rate_limits import Meters
 from broker.authz.rules import Rules
@@ -86,6 +87,7 @@ class Decider:
         self.asker: Asker = asker or NobodyToAsk()
         self.notify: Notify = notify or rules.notify
         self.grants = Grants()
+        self._late = LateAnswers()
         self._live: set[Permit] = set()
         self._questions = 0
         self._cut: list[tuple[Permit, str]] = []
@@ -102,13 +104,16 @@ class Decider:
         on_ask: OnAsk = _nothing,
         covered: Permit | None = None,
         chosen: Asked | None = None,
+        gone: trio.Event | None = None,
     ) -> AsyncIterator[Permit]:
         """See the head of this module.
 
         ``on_ask`` is awaited when the person is about to be asked, which takes
         up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question
         named this request as well; the same rule does not ask again.  ``chosen``: the
-        answer of ``choose`` that named this request.  Raises RefusedError for a no,
+        answer of ``choose`` that named this request.  ``gone``: is set when who asked
+        has given up; a yes that comes then is a no for this request, and counts for
+        the next equal one.  Raises RefusedError for a no,
         UpstreamError when the decision could not be recorded (so it is a no).
         """
         # guard: live permits bounded
@@ -117,7 +122,7 @@ class Decider:
         if not request.tells:  # else it is the person's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease.sandbox)
-        permit = await self._decide(request, on_ask, covered, chosen)
+        permit = await self._decide(request, on_ask, covered, chosen, gone)
         self._live.add(permit)
         try:
             # While the decision was written other rules may have come.
@@ -189,6 +194,7 @@ class Decider:
         on_ask: OnAsk,
         covered: Permit | None = None,
         chosen: Asked | None = None,
+        gone: trio.Event | None = None,
     ) -> Permit:
         answer = await self._asked_first(request)
         if answer.verdict == "allow":
@@ -214,7 +220,15 @@ class Decider:
                 self._event(request, answer, _ALLOW, target=grant.target, grant=grant)
             )
             return permit
-        return await self._ask(request, answer, on_ask)
+        late = self._late.take(request.subject, answer, now)
+        if late:
+            permit = self._permit(request, answer, target=late)
+            why = "the yes to an earlier request, which had been given up"
+            await self._log.require(
+                self._event(request, answer, _ALLOW, target=late, reason=why)
+            )
+            return permit
+        return await self._ask(request, answer, on_ask, gone)
 
     async def _granted(self, request: Request) -> Verdict:
         """Return an allow or an ask of record and rules.  Raises RefusedError."""
@@ -239,7 +253,13 @@ class Decider:
 
     # -- the person ------------------------------------------------------------------
 
-    async def _ask(self, request: Request, answer: Verdict, on_ask: OnAsk) -> Permit:
+    async def _ask(
+        self,
+        request: Request,
+        answer: Verdict,
+        on_ask: OnAsk,
+        gone: trio.Event | None = None,
+    ) -> Permit:
         question = self._judge.question(request, answer)
         # guard: targets are no crowd
         if len(question.targets) > limits.QUESTION_TARGETS:
@@ -251,8 +271,22 @@ class Decider:
             # guard: a flood is refused unrecorded
             reason = number.reason
             raise await self._no(request, answer, reason, answer.where, brief=True)
-        asked = await self._put(request, question, number, on_ask)
+        asked = await self._put(request, question, number, on_ask, gone)
+        if gone is not None and gone.is_set() and not _refusal(question, asked.said):
+            raise await self._too_late(request, answer, asked)
         return await self._answered(request, question, asked)
+
+    async def _too_late(
+        self, request: Request, answer: Verdict, asked: Asked
+    ) -> RefusedError:
+        """Keep a yes that came too late, record the no and return what to raise."""
+        target, now = asked.said.target, trio.current_time()
+        self._late.keep(request.subject, target, answer, now)
+        reason = (
+            "it was given up before the answer; the yes counts for its next attempt "
+            f"within {limits.LATE_ANSWER_SECONDS:g} s"
+        )
+        return await self._no(request, answer, reason, answer.where, asked=asked)
 
     async def _put(
         self,
@@ -260,6 +294,7 @@ class Decider:
         question: Question,
         admitted: int,
         on_ask: OnAsk = _nothing,
+        gone: trio.Event | None = None,
     ) -> Asked:
         """Ask the person, and record question and answer."""
         self._questions += 1
@@ -277,7 +312,7 @@ class Decider:
                 )
             )
             await on_ask()
-            said = await self.asker.ask(admitted)
+            said = await self._said(admitted, gone)
         finally:
             self.asker.leave(admitted)
             seconds = trio.current_time() - began
@@ -295,6 +330,23 @@ class Decider:
                     )
                 )
         return Asked(number, said, seconds)
+
+    async def _said(self, admitted: int, gone: trio.Event | None) -> PersonAnswer:
+        """The answer; ``gone`` is passed on while it is waited for."""
+        if gone is None:
+            return await self.asker.ask(admitted)
+        said = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await gone.wait()
+                if not self.asker.absent(admitted):
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            said = await self.asker.ask(admitted)
+            nursery.cancel_scope.cancel()
+        return said
 
     async def _answered(
         self, request: Request, question: Question, asked: Asked
@@ -387,6 +439,7 @@ class Decider:
     async def lease_ended(self, lease: str) -> None:
         """End the grants of a sandbox that has stopped."""
         self._meters.forget(lease)
+        self._late.forget(lease)
         self.asker.forget(lease)
         # guard: grants end with the lease
         await self.revoke(self.grants.of_lease(lease), "the sandbox stopped")

@@ -144,6 +144,13 @@ class Asker(Protocol):
         """Show it, and return the answer: a no when there is none in time."""
         ...
 
+    def absent(self, number: int) -> bool:
+        """Who asked has gone, and the answer is wanted for its next request.
+
+        False: the same question is put for another request, which gets the answer.
+        """
+        ...
+
     def leave(self, number: int) -> None:
         """The caller no longer waits for that answer; to be called in any case."""
         ...
@@ -162,6 +169,10 @@ class NobodyToAsk:
         return PersonAnswer(allow=False, reason="there is no person to ask")
 
     async def ask(self, number: int) -> PersonAnswer:
+        """See ``Asker``; nothing is ever admitted."""
+        raise InternalError(f"question {number} was not admitted")
+
+    def absent(self, number: int) -> bool:
         """See ``Asker``; nothing is ever admitted."""
         raise InternalError(f"question {number} was not admitted")
 

@@ -106,6 +106,10 @@ class Questions:
             await mine.answered.wait()
         return mine.answer
 
+    def absent(self, number: int) -> bool:
+        """See ``Asker``."""
+        return self._queue.absent(number)
+
     def leave(self, number: int) -> None:
         """See ``Asker``."""
         self._waiters.pop(number, None)

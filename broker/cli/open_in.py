@@ -30,7 +30,7 @@ OPENING = "VITRAIL_OPENING"
 @click.command("open")
 @click.argument("objects", nargs=-1, metavar="[URL|FILE]…")
 @click.option("--in", "sandbox", help="The sandbox, by its own or its record's name.")
-@click.option("--edit", is_flag=True, help="Replace the file by what comes back.")
+@click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
 @click.option("--check", is_flag=True, help="Print what would be accepted, do nothing.")
 @click.option(
     "--batch", is_flag=True, help="With --check: questions, a JSON object a line."

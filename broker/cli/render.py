@@ -99,6 +99,11 @@ def size(number: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: ``1 rule``, ``2 rules``; ``plural`` where it is not with s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def seconds(value: float) -> str:
     """A duration as people read it: ``3.2 s``, ``4 min``, ``2.5 h``."""
     if value < 120:

@@ -23,7 +23,7 @@ def pick(untrusted_types: Iterable[str]) -> list[Pick]:
 
 
 def listed(items: Iterable[w.Item]) -> tuple[str, ...]:
-    """The addresses of files among what was read; none for links of other schemes.
+    """The addresses of files in copied text; none for links of other schemes.
 
     At most CLIPBOARD_FILES, each printable ASCII as RFC 3986 has it; others are left
     out, since what cannot be an address names no file.

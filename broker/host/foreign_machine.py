@@ -19,6 +19,7 @@ from broker.core.names import ServiceName
 from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
 from broker.host.acceptor import RemoteListener, end_acceptor, start_acceptor
 from broker.host.machine import ConnectionKind, MachineFacts
+from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import Child, has_ended, wait_ended
 from broker.link.addresses import HybridEndpoint, UnixEndpoint
 from broker.link.listeners import Listener, open_listener
@@ -41,7 +42,7 @@ class HeldMachine:
         self._fds: dict[int, int] = {}
         try:
             for pid in pids:
-                self._fds[pid] = _open_pidfd(pid)
+                self._fds[pid] = _hold(pid)
         except BaseException:
             self.close()
             raise
@@ -71,15 +72,12 @@ class HeldMachine:
         self._fds.clear()
 
 
-def _open_pidfd(pid: int) -> int:
-    if pid <= 1:
-        raise RefusedError(f"process {pid} cannot be a sandbox's leader")
+def _hold(pid: int) -> int:
     try:
-        return os.pidfd_open(pid)
-    except (OverflowError, OSError) as error:  # a number beyond pid_t, or no process
-        reason = error.strerror if isinstance(error, OSError) else "no such number"
+        return open_pidfd(pid)
+    except OSError as error:
         raise RefusedError(
-            f"no process {pid} to hold the lease by: {reason}",
+            f"no process {pid} to hold the lease by: {error.strerror}",
             hint="give the pid of the VMM or of the container's first process",
         ) from error
 

@@ -7,7 +7,6 @@ sockets is ours and is mounted into the sandbox.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -32,12 +31,7 @@ from broker.host.lease_requests import asked_name, sandbox_name
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
-from broker.launch.process.identity import (
-    ProcessIdentity,
-    boot_id,
-    find,
-    start_time,
-)
+from broker.launch.process.identity import boot_id, find, identity_of
 from broker.launch.process.spawn import has_ended, wait_ended
 from broker.peers.identity import Claim, SharedClaim
 from broker.services.event_log import Journal
@@ -95,23 +89,8 @@ def _signal(pidfd: int, number: signal.Signals) -> None:
         return  # it has ended meanwhile
 
 
-def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
-    """Return the identity of the process that ``pidfd`` holds.
-
-    Raises ProcessLookupError when it has ended.
-    """
-    try:
-        start = start_time(pid)
-    except (OSError, ValueError, IndexError) as error:
-        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
-    # Alive after the time was read: so it was read of this process.
-    if has_ended(pidfd):
-        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
-    return ProcessIdentity(pid, start, os.fstat(pidfd).st_ino)
-
-
 def remove(directory: Path) -> None:
-    """Remove a launch's directory; what was mounted elsewhere keeps existing there."""
+    """Remove a launch's directory; a mount of it elsewhere keeps its files."""
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -137,7 +116,7 @@ class Launches:
             self.expire(time.time())
 
     def expire(self, now: float) -> None:
-        """Remove what was prepared longer ago than LAUNCH_BIND_SECONDS."""
+        """Remove launches prepared longer ago than LAUNCH_BIND_SECONDS."""
         for state in list(self._pending.values()):
             # A clock that was set back must not keep it longer.
             # guard: a launch that is not bound is given up

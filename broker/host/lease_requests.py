@@ -32,12 +32,16 @@ from policy.records.model import (
     External,
     HybridPeer,
     LibvirtPeer,
+    MachinePeer,
     Record,
     UnixPeer,
 )
 
 if TYPE_CHECKING:
     from broker.host.libvirt_guests import LibvirtGuests
+
+
+_PEER_CHARS = 120
 
 
 class Leasing:
@@ -132,7 +136,19 @@ class Leasing:
     ) -> api.MachineEventAnswer:
         """A launcher's hook reports a step of a machine of its own."""
         await self._reload()
-        return await self.guests().event(request)
+        try:
+            return await self.guests().event(request)
+        except VitrailError as error:
+            # A domain that starts without its lease shows nothing: the log has why.
+            await self._log.refused(
+                schema.LeaseRefused(
+                    sandbox=self.guests().sandbox_of(request),
+                    peer=printable(f"domain {request.name}", _PEER_CHARS),
+                    outcome="refused",
+                    reason=str(error),
+                )
+            )
+            raise
 
     def guests(self) -> LibvirtGuests:
         """The machines of launchers with hooks."""
@@ -158,7 +174,7 @@ class Leasing:
 
 def check_peer(
     record: Record,
-    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer,
+    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer,
     request: api.LeaseRequest,
 ) -> None:
     """Refuse a lease for another peer than the record's own.
@@ -177,6 +193,13 @@ def check_peer(
                 f"'{record.name}' is leased by libvirt's hook, not by hand",
                 where=record.where("peer.libvirt"),
                 hint="'brokerctl launcher install libvirt', then start the domain",
+            )
+        case MachinePeer():
+            raise RefusedError(
+                f"'{record.name}' is leased when its machine is registered with "
+                "systemd-machined, not by hand",
+                where=record.where("peer.machine"),
+                hint="'machinectl list' shows the registered machines",
             )
         case UnixPeer():
             known = ("unix", str(peer.path))

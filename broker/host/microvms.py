@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -227,42 +227,28 @@ class MicroVms:
                 f"the host has no record by which to start '{record}'",
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
-        assert self._nursery is not None
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.launch.image.store import find_image
-        from broker.launch.microvm.launcher import Network, VmSpec
 
         launch = _changed(wanted.host.launch, changes)
-        disposable = wanted.host.sandbox_class == "disposable"
         image = find_image(self._paths, launch.image)
         tools = await self._find_tools(image, progress)
         secret, settings = await self._launch_secret(tools)
         directory = self._paths.sandbox(sandbox)
-        logs = self._paths.logs(sandbox)
-        prune_logs(logs.parent, keep=KEPT, running=self._running())
+        prune_logs(self._paths.logs(sandbox).parent, keep=KEPT, running=self._running())
         await self._log.require(
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )
-        vm: Vm | None = None
-        held = ExitStack()
-        try:
-            home = await self._home(sandbox, wanted.host.state, held)
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            spec = VmSpec(
-                name=sandbox,
-                kernel=image.kernel,
-                initrd=image.write_initrd(directory, settings),
-                root=image.root,
-                directory=directory,
-                logs=logs,
-                memory_mib=launch.memory_mib,
-                cpus=launch.cpus,
-                network=Network(launch.network),
-                disposable=disposable,
-                home=home,
-            )
-            started = await self._start(wanted, image, spec, tools, closed)
-            vm = started.vm
+        async with self._undone_on_failure(sandbox, directory) as undo:
+            with ExitStack() as held:
+                home = await self._home(sandbox, wanted.host.state, held)
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                initrd = image.write_initrd(directory, settings)
+                spec = self._spec(
+                    sandbox, wanted, launch, image=image, initrd=initrd, home=home
+                )
+                started = await self._start(wanted, image, spec, tools, closed)
+                undo.push_async_callback(started.vm.close)
             await self._log.note(
                 schema.SandboxMachine(
                     sandbox=sandbox,
@@ -274,10 +260,22 @@ class MicroVms:
                 secret.write(directory)
             # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
+        return MicroVmMachine(sandbox, started.vm, self._log, image, secret)
+
+    @asynccontextmanager
+    async def _undone_on_failure(
+        self, sandbox: SandboxName, directory: Path
+    ) -> AsyncGenerator[AsyncExitStack]:
+        """Run callbacks, remove the directory and write an event where this fails.
+
+        An OSError becomes an UpstreamError.  Not cancellable.
+        """
+        undo = AsyncExitStack()
+        try:
+            yield undo
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                if vm is not None:
-                    await vm.close()
+                await undo.aclose()
                 shutil.rmtree(directory, ignore_errors=True)
                 if isinstance(error, VitrailError | OSError):
                     failed = schema.SandboxFailed(
@@ -290,17 +288,41 @@ class MicroVms:
                     where=error.filename or "",
                 ) from error
             raise
-        finally:
-            held.close()
-        return MicroVmMachine(sandbox, vm, self._log, image, secret)
+        undo.pop_all()
+
+    def _spec(
+        self,
+        sandbox: SandboxName,
+        record: Record,
+        launch: MicroVM,
+        *,
+        image: Image,
+        initrd: Path,
+        home: HomeDisk | None,
+    ) -> VmSpec:
+        from broker.launch.microvm.launcher import Network, VmSpec
+
+        return VmSpec(
+            name=sandbox,
+            kernel=image.kernel,
+            initrd=initrd,
+            root=image.root,
+            directory=self._paths.sandbox(sandbox),
+            logs=self._paths.logs(sandbox),
+            memory_mib=launch.memory_mib,
+            cpus=launch.cpus,
+            network=Network(launch.network),
+            disposable=record.host.sandbox_class == "disposable",
+            home=home,
+        )
 
     async def _launch_secret(
         self, tools: Tools
     ) -> tuple[LaunchSecret | None, dict[str, str]]:
         """Return the secret of a launch, and what the guest's agent gets of it.
 
-        Hybrid sockets are in a directory that only we may write to, so nobody
-        else can listen there; AF_VSOCK ports belong to the first program that
+        Hybrid sockets are in a directory that only we may write to, so no
+        other program can listen there; AF_VSOCK ports belong to the first one that
         takes them.  Raises SetupError when that was another one.
         """
         if tools.vhost_device_vsock is not None:

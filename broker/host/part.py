@@ -90,8 +90,22 @@ class HostPart:
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_early(nursery)
         await self.adopt(self._vms)
+        nursery.start_soon(self._watch_machined)
         if (self._ground.paths.runtime / "libvirt").exists():
             self._vms.warnings += await self.leasing.guests().adopt()
+
+    async def _watch_machined(self) -> None:
+        # Late: it is of use only where a record names a machine.
+        from broker.host.machined_guests import MachinedGuests
+
+        records = self._ground.records
+        await MachinedGuests(
+            host=self.role,
+            log=self._ground.log,
+            records=lambda: records.now,
+            reload=records.reload,
+            listen_vsock=self._listen_vsock,
+        ).run()
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:
         """Lease what outlived an earlier broker again."""

@@ -44,7 +44,7 @@ class TransferSend(_Message, frozen=True, tag="transfer-send"):
     """Permitted: pass the entries on to the pipe that comes with this.
 
     ``file_size``, ``size`` and ``files`` are the most that may pass, ``name`` is
-    the first one's: what was asked about, and so what was decided about.
+    the first one's, which the question named and the decision is about.
     """
 
     stream: _Count

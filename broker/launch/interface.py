@@ -54,7 +54,7 @@ class Launcher(Protocol[MachineT_co]):
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Watch what was started until cancelled; sandboxes outlive that."""
+        """Watch the started sandboxes until cancelled; sandboxes outlive that."""
         ...
 
     async def adopt(self) -> Sequence[tuple[SandboxName, SandboxName, MachineT_co]]:

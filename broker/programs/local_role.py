@@ -30,6 +30,7 @@ from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
+from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
 
@@ -91,29 +92,62 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
     host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
     source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
     host.role.standby = source.standby
-    desk = viewer.devices = DeviceDesk(
+    desk = viewer.devices = _device_desk(ground, viewer, source)
+    folders = viewer.folders = _folder_desk(ground, host, viewer)
+    report = _status(ground, workers, host, launches, viewer)
+    api = LocalControl(
+        _shared(ground, host, viewer, report),
+        host.leasing,
+        launches,
+        _person(ground, host, viewer),
+        (desk, folders),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(viewer.run, host.role)
+        await nursery.start(source.run)
+        await nursery.start(desk.run)
+        await nursery.start(folders.run)
+        await host.run(nursery)
+        await host.adopt(launches)
+        await nursery.start(launches.run)
+        await serve_until_asked(
+            ground, api, ready, partial(end_sandboxes, host.role, api)
+        )
+        nursery.cancel_scope.cancel()
+
+
+def _device_desk(ground: Runtime, viewer: ViewerRole, source: DeviceHost) -> DeviceDesk:
+    return DeviceDesk(
         source=source,
         decider=viewer.decider,
         log=ground.log,
         leases=lambda: [guest.lease for guest in viewer.guests()],
         notify=lambda: viewer.decider.notify,
     )
-    folders = viewer.folders = FolderDesk(
-        source=FolderHost(host.role, ground.paths.runtime),
+
+
+def _folder_desk(ground: Runtime, host: HostPart, viewer: ViewerRole) -> FolderDesk:
+    paths = ground.paths
+    return FolderDesk(
+        source=FolderHost(host.role, paths.runtime),
         decider=viewer.decider,
         log=ground.log,
         leases=lambda: [guest.lease for guest in viewer.guests()],
         record=lambda lease: viewer.record(lease.record),
         notify=lambda: viewer.decider.notify,
         home=Path.home(),
-        private=[
-            ground.paths.runtime,
-            ground.paths.state,
-            ground.paths.cache,
-            *ground.paths.config,
-        ],
+        private=[paths.runtime, paths.state, paths.cache, *paths.config],
     )
-    report = LocalStatus(
+
+
+def _status(
+    ground: Runtime,
+    workers: Workers,
+    host: HostPart,
+    launches: Launches,
+    viewer: ViewerRole,
+) -> LocalStatus:
+    return LocalStatus(
         role=ground.role,
         host=host.role,
         viewer=viewer,
@@ -129,41 +163,32 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
             *viewer_warnings(viewer),
         ],
     )
-    api = LocalControl(
-        Shared(
-            role=ground.role,
-            live=host.live,
-            power_off=viewer.power_off,
-            status=report.status,
-            leases=report.leases,
-            shutdown=ground.shutdown,
-            prune=ground.retention.prune,
-        ),
-        host.leasing,
-        launches,
-        PersonParts(
-            viewer=viewer,
-            runner=Runner(
-                host=host.role,
-                viewer=viewer,
-                log=ground.log,
-                records=lambda: ground.records.now,
-                reload=viewer.reload,
-                running=host.running,
-            ),
-            windows=WindowsPart(viewer),
-        ),
-        (desk, folders),
+
+
+def _shared(
+    ground: Runtime, host: HostPart, viewer: ViewerRole, report: LocalStatus
+) -> Shared:
+    return Shared(
+        role=ground.role,
+        live=host.live,
+        power_off=viewer.power_off,
+        status=report.status,
+        leases=report.leases,
+        shutdown=ground.shutdown,
+        prune=ground.retention.prune,
     )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(viewer.run, host.role)
-        await nursery.start(source.run)
-        await nursery.start(desk.run)
-        await nursery.start(folders.run)
-        await host.run(nursery)
-        await host.adopt(launches)
-        await nursery.start(launches.run)
-        await serve_until_asked(
-            ground, api, ready, partial(end_sandboxes, host.role, api)
-        )
-        nursery.cancel_scope.cancel()
+
+
+def _person(ground: Runtime, host: HostPart, viewer: ViewerRole) -> PersonParts:
+    return PersonParts(
+        viewer=viewer,
+        runner=Runner(
+            host=host.role,
+            viewer=viewer,
+            log=ground.log,
+            records=lambda: ground.records.now,
+            reload=viewer.reload,
+            running=host.running,
+        ),
+        windows=WindowsPart(viewer),
+    )

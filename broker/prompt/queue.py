@@ -38,6 +38,8 @@ class QueueEntry:
     since: float
     deadline: float
     askers: list[int] = field(default_factory=list)
+    absent: set[int] = field(default_factory=set)
+    """Those of them that do not wait any more, and want the answer all the same."""
     ready: bool = False
     """Whether it may be shown: it is on record that it was asked."""
 
@@ -136,6 +138,18 @@ class Queue:
                     del self._entries[entry.id]
                 return
 
+    def absent(self, asker: int) -> bool:
+        """It has gone, and wants the answer for its next request.
+
+        False: another caller has the same question, and gets the answer.
+        """
+        for entry in self._entries.values():
+            # guard: one absent caller holds one question
+            if entry.askers == [asker]:
+                entry.absent.add(asker)
+                return True
+        return False
+
     def _equal(self, question: Question) -> QueueEntry | None:
         for entry in self._entries.values():
             if entry.question == question:
@@ -174,23 +188,27 @@ class Queue:
             self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
         # guard: once is one
         if answer.allow and answer.keep is Keep.ONCE:
+            # For one that still waits: else a second yes would be needed.
+            entry.askers.sort(key=lambda asker: asker in entry.absent)
             return [(entry.askers[0], answer), *self._again(entry, now)]
         return [(asker, answer) for asker in entry.askers]
 
     def _again(self, entry: QueueEntry, now: float) -> Settled:
         """Put the question once more for those behind the first asker."""
-        others = entry.askers[1:]
+        gone = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
+        others = [one for one in entry.askers[1:] if one not in entry.absent]
+        left = [(one, gone) for one in entry.askers[1:] if one in entry.absent]
         if not others:
-            return []
+            return left
         bucket = self._buckets[entry.question.lease]
         if not bucket.room(now):
             no = PersonAnswer(allow=False, reason=TOO_OFTEN)
-            return [(asker, no) for asker in others]
+            return [*left, *((asker, no) for asker in others)]
         bucket.left -= 1
         again = replace(entry, id=self._next_id, since=now, askers=others)
         self._next_id += 1
         self._entries[again.id] = again
-        return []
+        return left
 
     def expire(self, now: float) -> Settled:
         """No answer in time is a no."""

@@ -90,7 +90,7 @@ class Journal:
         return self._store.namer.content_digest(content)
 
     def digest(self, content: bytes) -> str:
-        """Return the keyed hash of what is to be compared, not shown."""
+        """Return the keyed hash of a value that is compared and not shown."""
         return self._store.namer.digest(content)
 
     def warnings(self) -> list[str]:

@@ -12,6 +12,7 @@ a sandbox that provokes refusals must not be able to hide one of them.
 from __future__ import annotations
 
 import html
+import re
 import shutil
 from collections import deque
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ from broker.launch.process.spawn import run_tool
 
 _PROGRAM = "notify-send"
 _SECONDS = 5.0
+_EXPIRE_SECONDS = {True: 20, False: 8}
+"""The person's own messages, and those about sandboxes; servers may keep a list."""
+_PLACE = re.compile(r"/[^\s:]*/([^\s/:]+\.(?:policy|toml))")
 _TITLE_CHARACTERS = 100
 _TEXT_CHARACTERS = 500
 
@@ -91,21 +95,25 @@ class Desktop:
         queue.append((title, text))
         self._wake.set()
 
-    async def _next(self) -> tuple[str, str]:
+    async def _next(self) -> tuple[str, str, int]:
         while not (self._persons or self._others):
             self._wake = trio.Event()
             await self._wake.wait()
+        seconds = _EXPIRE_SECONDS[bool(self._persons)]
         # guard: the person's own come first
-        return (self._persons or self._others).popleft()
+        title, text = (self._persons or self._others).popleft()
+        return title, text, seconds
 
     async def run(self) -> None:
         """Send the waiting notifications, until cancelled."""
         while True:
-            title, text = await self._next()
+            title, text, seconds = await self._next()
             path = None if self._environ is None else self._environ.get("PATH")
             if shutil.which(_PROGRAM, path=path) is None:
                 continue
-            lines = [printable(line, _TEXT_CHARACTERS) for line in text.split("\n")]
+            # A file of rules by its own name: whole paths fill the bubble.
+            brief = _PLACE.sub(r"\1", text)
+            lines = [printable(line, _TEXT_CHARACTERS) for line in brief.split("\n")]
             # Servers read simple markup in the text, and a name may be '<b>'.
             body = html.escape("\n".join(lines), quote=False)
             # And notify-send itself takes '\\n' and similar escapes for their meaning.
@@ -113,7 +121,14 @@ class Desktop:
             head = printable(title, _TITLE_CHARACTERS)
             try:
                 await run_tool(
-                    [_PROGRAM, "--app-name=Vitrail", "--", head, body],
+                    [
+                        _PROGRAM,
+                        "--app-name=Vitrail",
+                        f"--expire-time={1000 * seconds}",
+                        "--",
+                        head,
+                        body,
+                    ],
                     env=self._environ,
                     deadline=_SECONDS,
                 )

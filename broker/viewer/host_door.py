@@ -41,7 +41,7 @@ class _Prove(Protocol):
 class Door:
     """Accepts connections, and gives them to ``prove`` with a deadline.
 
-    ``prove`` returns what is done with the connection from then on, without a
+    ``prove`` returns the function that serves the connection from then on, without a
     deadline; ``refused`` is called with the peer and the reason of any other.
     """
 

@@ -343,6 +343,8 @@ class ViewerRole:
             await self._security_key(opening, conn, status)
             return
         windows = opening.service == DISPLAY
+        # libpulse gives up after 30 s, and connects again when the program plays.
+        given_up = trio.Event() if opening.service == AUDIO else None
         with (
             guest.streams.display_open() if windows else contextlib.nullcontext(),
             contextlib.ExitStack() as asking,
@@ -354,13 +356,14 @@ class ViewerRole:
                 if self._nursery is not None:
                     over = trio.Event()
                     asking.callback(over.set)
-                    self._nursery.start_soon(when_hung_up, conn, over, gone.cancel)
+                    tell = gone.cancel if given_up is None else given_up.set
+                    self._nursery.start_soon(when_hung_up, conn, over, tell)
                 if windows:
                     asking.enter_context(guest.programs.person_asked())
 
             allowed = False
             try:
-                async with self.decider.permit(request, on_ask=on_ask):
+                async with self.decider.permit(request, on_ask=on_ask, gone=given_up):
                     allowed = True
                     asking.close()
                     with guest.streams.place():

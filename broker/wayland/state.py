@@ -53,7 +53,7 @@ ENOUGH = limits.WAYLAND_QUEUE_BYTES
 
 
 class ClientState(ObjectTable, ABC):
-    """Fields of one connection, grouped by what they are for."""
+    """Fields of one connection, grouped by purpose."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class ClientState(ObjectTable, ABC):
         self.pixels = 0
 
     def _set_compositor(self) -> None:
-        """What the compositor has, and our objects there; 0 for what it has not."""
+        """The compositor's globals and our objects there; 0 for absent ones."""
         self.globals: Globals
         self.registries: list[ProtocolObject] = []
         self.screens: dict[int, Screen] = {}

@@ -30,7 +30,7 @@ async def write_pipe(pipe: int, data: bytes) -> None:
 
 
 async def read_pipe(pipe: int) -> bytes:
-    """Read what is there, waiting for the first byte; empty at the end."""
+    """Read the available bytes, waiting for the first; empty at the end."""
     while True:
         try:
             return os.read(pipe, limits.TRANSFER_READ_BYTES)
@@ -111,7 +111,7 @@ class PipeWriter:
         self.staged -= done
 
     def close(self) -> None:
-        """Close what is ours."""
+        """Close our descriptors."""
         if self._out >= 0:
             os.close(self._out)
             os.close(self._in)

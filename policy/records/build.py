@@ -17,6 +17,7 @@ from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
 from policy.records.model import (
+    HOST_IMAGE,
     STRIP_PIXELS,
     Audio,
     Bwrap,
@@ -30,6 +31,7 @@ from policy.records.model import (
     Launch,
     LibvirtPeer,
     Limits,
+    MachinePeer,
     MicroVM,
     Podman,
     Record,
@@ -349,7 +351,7 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
-        expected = "exactly one of hybrid, cid, libvirt, unix"
+        expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
@@ -363,7 +365,7 @@ class _Checks:
             )
 
     def state(self) -> None:
-        """Only what is persistent, and started by us, keeps something."""
+        """Only a persistent sandbox that we start keeps files."""
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
@@ -428,6 +430,7 @@ def _viewer(taken: Taken) -> ViewerRecord:
         tags=frozenset(taken["tags"]),
         default_disposable=taken.get("default_disposable"),
         display=taken["display"],
+        timezone=taken["timezone"],
         window=_window(taken),
         audio=_audio(taken),
         clipboard=Clipboard(
@@ -492,8 +495,9 @@ def _launch(taken: Taken) -> Launch:
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:
+            of_host = taken["launch.root"] == "host"
             return MicroVM(
-                image=taken["launch.image"],
+                image=HOST_IMAGE if of_host else taken["launch.image"],
                 memory_mib=taken["launch.memory"],
                 cpus=taken["launch.cpus"],
                 network=taken["launch.network"],
@@ -501,6 +505,7 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                root=taken["launch.root"],
             )
 
 
@@ -531,11 +536,15 @@ def _state(taken: Taken) -> State | None:
     return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
-def _peer(taken: Taken) -> HybridPeer | CidPeer | LibvirtPeer | UnixPeer:
+def _peer(
+    taken: Taken,
+) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
     if "peer.libvirt" in taken:
         return LibvirtPeer(cast("str", taken["peer.libvirt"]))
+    if "peer.machine" in taken:
+        return MachinePeer(cast("str", taken["peer.machine"]))
     return UnixPeer(Path(taken["peer.unix"]))

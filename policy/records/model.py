@@ -131,12 +131,17 @@ class ViewerRecord:
     tags: frozenset[str]
     default_disposable: str | None
     display: Display
+    timezone: Literal["utc", "desktop"]
     window: Window
     audio: Audio
     clipboard: Clipboard
     transfer: Transfer
     limits: Limits
     folders: Folders = field(default_factory=Folders)
+
+
+HOST_IMAGE = "host"
+"""The image of the machine's own programs."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,10 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "no"
+    fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
+    root: Literal["image", "host"] = "image"
+    """With ``host``, ``image`` is that of this machine's own programs."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,13 @@ class LibvirtPeer:
 
 
 @dataclass(frozen=True)
+class MachinePeer:
+    """A virtual machine of systemd-machined, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class UnixPeer:
     """A container behind a UNIX socket."""
 
@@ -220,7 +234,7 @@ class UnixPeer:
 class External:
     """A sandbox that another program starts."""
 
-    peer: HybridPeer | CidPeer | LibvirtPeer | UnixPeer
+    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
 Launch = MicroVM | External | Bwrap | Podman | SharedBox

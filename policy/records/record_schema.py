@@ -41,6 +41,12 @@ LIBVIRT_DOMAIN = Pattern(
 )
 """libvirt itself forbids only '/' and line ends in names."""
 
+MACHINE_NAME = Pattern(
+    "a machine's name as systemd-machined has it: a host name",
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?",
+    64,
+)
+
 MIME = Pattern(
     "a type as text/plain or image/*",
     r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
@@ -126,6 +132,18 @@ TOP = Table(
             default="none",
         ),
         Field(
+            "timezone",
+            Choice(
+                {
+                    "utc": "UTC; the time zone tells roughly where you are",
+                    "desktop": "that of the machine with the screen, in TZ of each "
+                    "program that is started by Vitrail",
+                }
+            ),
+            "The time zone of its programs.",
+            default="utc",
+        ),
+        Field(
             "default_disposable",
             NAME,
             "The record of which a fresh sandbox is made when this one calls "
@@ -205,6 +223,20 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "root",
+            Choice(
+                {
+                    "image": "the one that `image` names",
+                    "host": "this machine's own /usr, read-only, and a made /etc; "
+                    "'brokerctl run' makes an image of it, and again when packages "
+                    "change",
+                }
+            ),
+            "Where the programs are from; with `host`, `image` has no meaning.",
+            default="image",
+            only=_VM,
+        ),
+        Field(
             "packages",
             Words(
                 PACKAGE,
@@ -267,7 +299,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Copies of one template have the same "
             "addresses in the kernel, and no page in common.",
-            default="no",
+            default="copy",
             only=_VM,
         ),
         Field(
@@ -338,7 +370,7 @@ STATE = Table(
         Field(
             "disk_size",
             Bytes(*limits.HOME_BYTES),
-            "The most that the disk holds; it takes only what is written. A larger "
+            "The most that the disk holds; it takes only the written part. A larger "
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
@@ -366,6 +398,13 @@ PEER = Table(
             LIBVIRT_DOMAIN,
             "The name or the UUID of a libvirt domain; its hook takes the lease "
             "('brokerctl launcher install libvirt').",
+        ),
+        Field(
+            "machine",
+            MACHINE_NAME,
+            "The name of a virtual machine that is registered with systemd-machined "
+            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "there, without a hook.",
         ),
         Field(
             "unix",

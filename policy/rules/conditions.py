@@ -71,7 +71,7 @@ class RuleLimits:
     ``gesture``: the person must have acted in the source's window within so
     many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
     an answer may be kept.  ``returns`` (the key ``return``): whether a file that
-    was opened for editing may be replaced by what comes back.  ``write``: whether a
+    was opened for editing may be replaced by the edited one.  ``write``: whether a
     shared folder may be changed.
     """
 

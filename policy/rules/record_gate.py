@@ -11,7 +11,7 @@ from typing import Literal
 
 from policy.errors import visible
 from policy.records.loader import RecordSet
-from policy.records.model import External, LibvirtPeer, MicroVM, Record
+from policy.records.model import External, MicroVM, Record, UnixPeer
 from policy.records.record_schema import (
     AUDIO_KEY,
     DISPLAY_KEY,
@@ -162,10 +162,11 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
             reason = f"'{record.name}' is launched by us, so its agent may report"
             return trace.end("allow", reason, where)
         launch = record.host.launch
-        if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
-            reason = f"'{record.name}' is a domain whose guest may have our agent"
-            return trace.end("allow", reason, record.where("peer.libvirt"))
-        reason = f"'{record.name}' is launched by others, who have no agent of ours"
+        if isinstance(launch, External) and not isinstance(launch.peer, UnixPeer):
+            # A container's sockets are those of its display and sound only.
+            reason = f"'{record.name}' is a VM whose guest may have our agent"
+            return trace.end("allow", reason, where)
+        reason = f"'{record.name}' is a container of others, without an agent of ours"
         return trace.end("deny", reason, where)
     if service == DISPLAY:
         way = record.viewer.display

@@ -8,6 +8,7 @@ One program under several names; the first argument decides:
     receive TOKEN        started by the broker: fetch the files sent to this sandbox
     open-here URL        started by the broker: open an address in this sandbox
     give TOKEN URI…      started by the broker: send files that were copied or dragged
+    portal               started by the session bus: org.freedesktop.portal.OpenURI
     send FILE…           write the entries of files to standard output
     edit FILE ORIGIN     the same for one; replace it by what standard input has then
     store DIRECTORY      read entries from standard input and keep them there

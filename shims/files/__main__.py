@@ -11,6 +11,7 @@ from shims.files.asking import ask_copy, ask_open, give
 from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited
+from shims.files.portal import serve_portal
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, entries
@@ -31,7 +32,7 @@ def send_files(words: List[str]) -> int:
 
 
 def edit_file(words: List[str]) -> int:
-    """Write a file's entries to standard output, then replace it by what comes back.
+    """Write a file's entries to standard output, then replace it by the edited file.
 
     Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
     """
@@ -72,6 +73,7 @@ VERBS = {
     "send": send_files,
     "edit": edit_file,
     "store": store_entries,
+    "portal": serve_portal,
 }
 
 

@@ -45,7 +45,7 @@ def local_path(text: str) -> str:
 
 
 def open_file(path: str, target: str, *, edit: bool = False) -> int:
-    """Have a file opened elsewhere; with ``edit`` it is replaced by what comes back."""
+    """Have a file opened elsewhere; with ``edit`` it is replaced by the edited file."""
     walk = Walk([path])
     if len(walk.found) != 1 or walk.found[0][2] < 0:
         raise TransferError(f"{path} is not a file")

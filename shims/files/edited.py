@@ -1,4 +1,4 @@
-"""A file that is edited in another sandbox, and replaced by what comes back."""
+"""A file that is edited in another sandbox, and replaced by the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hash_of(fd: int) -> bytes:
 class Edited:
     """A file that is edited elsewhere.
 
-    What comes back replaces it in one step, if its content differs; the previous
+    The edited file replaces it in one step, if its content differs; the previous
     version is kept beside it.  Where the file was changed here meanwhile, what comes
     back is kept beside it instead.
     """

@@ -158,7 +158,7 @@ class Agent:
                 )
                 del self._outgoing[:sent]
         except BlockingIOError:
-            pass
+            pass  # the rest goes when the socket takes more: _watch asks for that
         except OSError as error:
             self._lost(str(error))
             return

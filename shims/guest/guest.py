@@ -19,7 +19,13 @@ from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.settings import Settings
 from shims.guest.streams import Carrier
-from shims.guest.tools import FILES_COMMANDS, files_tool, write_file
+from shims.guest.tools import (
+    FILES_COMMANDS,
+    PORTAL_NAME,
+    PORTAL_SERVICE,
+    files_tool,
+    write_file,
+)
 from shims.guest.usb import start_root_programs
 
 GRACE_SECONDS = 2.0
@@ -199,7 +205,8 @@ class Guest:
             log(f"no broker for {away:.0f} s and nothing runs: switching off")
             self.power_off()
             return
-        self.loop.later(1.0, self._check_orphan)
+        # Not each second: an emulated processor that wakes for nothing costs the host.
+        self.loop.later(max(1.0, self.settings.orphan - away), self._check_orphan)
 
     # -- small parts
 
@@ -229,10 +236,28 @@ class Guest:
                 verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
                 script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
                 write_file(os.path.join(folder, name), script.encode(), 0o755)
+            self._offer_portal(folder)
         except (OSError, ValueError) as error:
             log(f"no commands for files and links: {error}")
             return ""
         return folder
+
+    def _offer_portal(self, folder: str) -> None:
+        """Have the session bus start our portal for addresses and files.
+
+        In the first place where dbus-daemon(1) looks for services, unless the guest
+        has a portal of its own, which has other interfaces, too.
+        """
+        if os.path.exists(PORTAL_SERVICE):
+            return
+        services = os.path.join(self.session_dir, "dbus-1", "services")
+        os.makedirs(services, mode=0o755, exist_ok=True)
+        text = (
+            f"[D-BUS Service]\nName={PORTAL_NAME}\n"
+            f"Exec=/usr/bin/env PATH={folder}:{PATH} vitrail-files portal\n"
+        )
+        path = os.path.join(services, f"{PORTAL_NAME}.service")
+        write_file(path, text.encode(), 0o644)
 
     def _keep_secret(self) -> None:
         """Put the launch's secret where the other programs of ours find it.

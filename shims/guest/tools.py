@@ -13,6 +13,8 @@ FILES_COMMANDS = (
     "vitrail-files",
 )
 
+PORTAL_NAME = "org.freedesktop.portal.Desktop"
+PORTAL_SERVICE = f"/usr/share/dbus-1/services/{PORTAL_NAME}.service"
 
 # The source of the program for files and links: shims/bundle.py puts it here.
 FILES_TOOL = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,12 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, VitrailError
-from broker.launch.microvm.launcher import Accel, EndKind, start_vm
+from broker.launch.microvm.launcher import (
+    Accel,
+    EndKind,
+    clean_leftovers,
+    start_vm,
+)
 from broker.launch.microvm.vmm_jail import (
     JailError,
     JailView,
@@ -194,10 +200,38 @@ async def test_a_start_that_is_cancelled_leaves_no_process():
             await process.end(0)
             process.close()
 
-    async def gone():
-        return not any(seconds.encode() in words for words in command_lines())
+    await eventually(lambda: not running(seconds))
 
-    await eventually(gone)
+
+async def kill_launcher(directory, call, when):
+    """A launcher is killed at this point; returns the word to find its processes by."""
+    seconds = f"1000.{os.getpid()}{call}{when == 'after':d}"
+    words = ["tests.kit.vm.killed_launcher", str(directory), seconds, str(call), when]
+    done = await trio.run_process([sys.executable, "-m", *words], check=False)
+    assert done.returncode == -signal.SIGKILL
+    return seconds
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_launcher_killed_before_its_jail_is_built_leaves_nothing(
+    tmp_path, when
+):
+    seconds = await kill_launcher(tmp_path, 1, when)
+    await eventually(lambda: not running(seconds))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_launcher_killed_while_its_program_starts_leaves_it_to_a_later_broker(
+    tmp_path, when
+):
+    seconds = await kill_launcher(tmp_path, 2, when)
+    await eventually(lambda: running(seconds))
+    assert await clean_leftovers(tmp_path) == 1
+    await eventually(lambda: not running(seconds))
+
+
+def running(word):
+    return any(word.encode() in words for words in command_lines())
 
 
 def command_lines():

@@ -7,12 +7,11 @@ import signal
 import uuid
 
 import pytest
-import trio
 
 from broker.control.api import MachineEventRequest
 from broker.core.errors import RefusedError
 from tests.kit.eventually import eventually
-from tests.kit.vm.foreign_root import foreign_root
+from tests.kit.vm import foreign_root
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
@@ -75,10 +74,14 @@ async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    not foreign_root.there(),
+    reason="make its disk first: python -m tests.kit.vm.foreign_root",
+)
 async def test_a_guest_that_we_did_not_build_has_its_window_by_the_guest_package():
     """Debian with its own kernel and systemd; the script put the agent into it."""
-    foreign = await trio.to_thread.run_sync(foreign_root)
+    foreign = foreign_root.foreign_root()
     async with world({"work": RECORD.format("debian")}) as w, libvirt(w) as virt:
         await virt.start("debian", "work", foreign=foreign, memory=1024)
         await leased(w, "work")

@@ -12,7 +12,7 @@ from tests.kit.world import record, world
 
 RULES = """\
 vitrail.OpenURL  * work @default allow target=@dispvm:web scheme=https
-vitrail.OpenFile * work @default allow target=@dispvm:viewer max-size=1M
+vitrail.OpenFile * work @default allow target=@dispvm:viewer max-size=1M return=yes
 vitrail.FileCopy * work personal allow max-size=100M
 vitrail.FileCopy * work @adminvm allow max-size=100M
 """
@@ -36,7 +36,12 @@ _LOOK = """
 import os, sys, time
 path = sys.argv[1]
 print(oct(os.stat(path).st_mode), open(path).read(), os.path.basename(path), flush=True)
-time.sleep(600)
+try:
+    os.chmod(path, 0o600)
+    open(path, "a").write(" and more")
+except OSError as error:
+    print("sealed:", error.strerror, flush=True)
+    time.sleep(600)
 """
 VIEWER = _SHOW.format(colour="red", command=_LOOK)
 
@@ -101,7 +106,21 @@ async def a_document(w):
     code, out = await w.output("work", "sh", "-c", write)
     assert code == 0, out
     name = await printed(w, "viewer", b"0o100400 some notes notes.txt")
+    await printed(w, "viewer", b"sealed: Read-only file system")
     await w.stop(name)
+    # Opened for editing, it comes back, and the disposable ends with the editor.
+    edit = "vitrail-open --edit /tmp/notes.txt; cat /tmp/notes.txt /tmp/notes.txt~"
+    code, out = await w.output("work", "sh", "-c", edit)
+    assert (code, b"some notes and moresome notes" in out) == (0, True), out
+    returned = await w.wait_event("transfer.returned", sandbox="work")
+    assert returned["bytes"] == len("some notes and more")
+
+    async def gone():
+        return not [
+            s for s in (await w.status()).sandboxes if s.name.startswith("viewer")
+        ]
+
+    await eventually(gone, deadline=60)
     for make in (
         "printf '#!/bin/sh' > /tmp/a.txt",
         "head -c 2000000 /dev/zero > /tmp/a.txt",

@@ -25,7 +25,7 @@ from tests.kit.wayland.stand import CONFIG, FRAME, Stand
 from tests.kit.wayland.world import (
     KINDS,
     NEWER,
-    World,
+    FilteredDesktop,
     closed,
     opened,
     resized,
@@ -178,7 +178,7 @@ def titles(it: Stand) -> list[str]:
     return [info.title for info in windows_of(it.sandbox)]
 
 
-async def playing(there: World, running) -> None:
+async def playing(there: FilteredDesktop, running) -> None:
     """Pictures while a video plays: they change, and nothing is outside of frames."""
     frame = await running.framed()
     before = await pixels(there.it.comp)

@@ -20,7 +20,7 @@ from tests.kit.wayland import gtk_window
 from tests.kit.wayland.apps import boxed
 from tests.kit.wayland.input import CONTROL
 from tests.kit.wayland.pixels import Found
-from tests.kit.wayland.world import KINDS, NEWER, World, world
+from tests.kit.wayland.world import KINDS, NEWER, FilteredDesktop, world
 
 pytestmark = [
     pytest.mark.long,
@@ -33,7 +33,7 @@ BORDER = 4
 class Told:
     """The window of ``gtk_window`` and what it has told."""
 
-    def __init__(self, there: World, running, lines: Path) -> None:
+    def __init__(self, there: FilteredDesktop, running, lines: Path) -> None:
         self.there, self.running, self._lines = there, running, lines
         self.frame = Found(0, 0, 0, 0, 0)
         self.head = 0

@@ -127,3 +127,36 @@ async def test_an_unknown_name_offers_it(env):
     answer = await brokerctl("run", "mybrowser", env=env)
     assert answer.code == 1
     assert "brokerctl new mybrowser" in answer.err
+
+
+async def test_the_desktop_s_time_zone_by_choice(env):
+    for name, words in (("a", ()), ("b", ("--timezone", "desktop"))):
+        answer = await brokerctl("new", name, *words, "--no-menu", env=env)
+        assert answer.code == 0, answer.err
+    assert record_of(env, "a").viewer.timezone == "utc"
+    assert record_of(env, "b").viewer.timezone == "desktop"
+
+
+async def test_one_that_keeps_nothing_is_removed_when_it_does_not_run(env):
+    """Record and menu entry; while a sandbox of it runs, nothing is removed."""
+    await brokerctl("new", "mine", env=env)
+    api = ScriptedBroker()
+    sandbox = SandboxStatus(
+        name="mine-12",
+        record="mine",
+        sandbox_class="disposable",
+        label="mine",
+        color="#ff0000",
+        state="running",
+        since=0.0,
+    )
+    api.state = msgspec.structs.replace(api.state, sandboxes=[sandbox])
+    remove = ("sandbox", "remove", "mine", "--yes")
+    async with serving(paths_of(env).control, api):
+        refused = await brokerctl(*remove, env=env)
+        assert (refused.code, "brokerctl stop mine" in refused.err) == (1, True)
+        record_of(env, "mine")
+        api.state = msgspec.structs.replace(api.state, sandboxes=[])
+        assert (await brokerctl(*remove, env=env)).code == 0
+    left = [path for path in Path(env["HOME"]).rglob("*mine*") if path.is_file()]
+    assert not left

@@ -251,3 +251,51 @@ async def test_nothing_comes_back_without_a_rule():
         code, said = await run_cli(w, "open", "--edit", "--in", "personal", f"{mine}")
         assert (code, "return=yes" in said) == (1, True), said
         assert (mine.read_text(), os.listdir(work.home)) == ("mine", ["notes.txt"])
+
+
+@pytest.mark.skipif(
+    shutil.which("dbus-run-session") is None or shutil.which("gdbus") is None,
+    reason="dbus-run-session and gdbus (libglib2.0-bin) are needed",
+)
+async def test_the_portal_of_addresses_and_files_leads_to_the_rules():
+    """By gdbus, and by GLib's own client of the portal."""
+    async with sandboxes() as (w, work, personal):
+        out = personal.folder / "out"
+        personal.opens("x-scheme-handler/https", f"sh -c 'echo $0 >> {out}' %u")
+        personal.opens("text/plain", f"sh -c 'cat $0 > {out}-file' %f")
+        (work.home / "notes.txt").write_text("some notes")
+        call = (
+            "gdbus call --session --dest org.freedesktop.portal.Desktop "
+            "--object-path /org/freedesktop/portal/desktop --method "
+        )
+        open_uri = f"{call} org.freedesktop.portal.OpenURI.OpenURI ''"
+        script = f"""
+        set -x
+        {call} org.freedesktop.DBus.Properties.Get \\
+            org.freedesktop.portal.OpenURI version
+        {open_uri} https://example.org/portal '{{}}'
+        {open_uri} file:///etc/passwd '{{}}'
+        {open_uri} ./--to=other '{{}}'
+        {call} org.freedesktop.portal.FileChooser.OpenFile '' '' '{{}}'
+        # No program of the guest's own opens anything.
+        export GTK_USE_PORTAL=1 XDG_DATA_DIRS=/none XDG_DATA_HOME=/none
+        gio open https://example.org/gio
+        gio open {work.home}/notes.txt
+        while [ ! -e {out}-file ] || [ ! -e {out} ] || ! grep -q gio {out}; do
+            sleep 0.1
+        done
+        """
+        session = f"XDG_RUNTIME_DIR={work.folder}/runtime/session"
+        code, said = await work.command(
+            *("/usr/bin/env", session, "dbus-run-session", "--", "sh", "-c", script)
+        )
+        assert code == 0, said
+        assert "(<uint32 3>,)" in said
+        assert "/org/freedesktop/portal/desktop/request/" in said
+        assert said.count("not an address, or a file:") == 2, said
+        assert "is not offered in a sandbox of Vitrail" in said
+        lines = (await shown(out)).splitlines()
+        assert set(lines) == {"https://example.org/portal", "https://example.org/gio"}
+        assert await shown(Path(f"{out}-file")) == "some notes"
+        ends = w.events("transfer.end", outcome="done", sandbox="work")
+        assert len(ends) == 3

@@ -38,6 +38,7 @@ class Person:
         self.more = trio.Event()
 
         self.open = {}
+        self.missing = []
 
     def forget(self, lease):
         """Nothing waits here but the one who asked."""
@@ -46,6 +47,10 @@ class Person:
         number = len(self.asked) + len(self.open) + 1
         self.open[number] = question
         return number
+
+    def absent(self, number):
+        self.missing.append(number)
+        return True
 
     def leave(self, number):
         self.open.pop(number, None)

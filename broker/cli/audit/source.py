@@ -48,7 +48,7 @@ class Source(Protocol):
     def follow(
         self, filters: Filters, *, shown: Found | None, cursor: str
     ) -> AsyncGenerator[Found, None]:
-        """Yield what is recorded from now on."""
+        """Yield events that are recorded from now on."""
         ...
 
     def counts(self, filters: Filters, top: int) -> Counts:
@@ -129,7 +129,7 @@ class LocalSource:
     def follow(
         self, filters: Filters, *, shown: Found | None, cursor: str
     ) -> AsyncGenerator[Found, None]:
-        """Yield what is recorded from now on."""
+        """Yield events that are recorded from now on."""
         del cursor  # the events after it have been shown
         after = max(self.began, shown.sequence if shown is not None else 0)
         return self.log.follow(filters, after=after)

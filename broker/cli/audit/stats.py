@@ -86,9 +86,10 @@ def _show(counts: Counts) -> None:
         render.note("nothing was found")
         return
     first, last = (_day(ns) for ns in (counts.first_ns, counts.last_ns))
-    sys.stdout.write(f"{counts.events} events, {first} to {last}\n")
+    events = render.count(counts.events, "event")
+    sys.stdout.write(f"{events}, {first} to {last}\n")
     if counts.refusals:
-        sys.stdout.write(f"{counts.refusals} connections and requests refused\n")
+        sys.stdout.write(f"connections and requests refused: {counts.refusals}\n")
     for name, title in _TITLES:
         pairs = counts.by.get(name, [])
         if pairs:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.doctor import host, launchers, shipping, viewer
+from broker.cli.doctor import host, launchers, shipping, viewer, vm_launchers
 from broker.cli.policy.finding import Check, Context, Finding, State, fail
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import VitrailError
@@ -39,6 +39,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("waypipe", viewer.check_waypipe),
     ("policy", viewer.check_policy),
     ("launchers", launchers.check_launchers),
+    ("virtual machines", vm_launchers.check_vm_launchers),
     ("questions", viewer.check_questions),
     ("broker", viewer.check_broker),
     ("audit", viewer.check_audit),
@@ -111,4 +112,8 @@ def _print(findings: Sequence[Finding]) -> None:
         if finding.mend:
             console.print(Text(f"{'':<5}{'':<{width}}  mend: {finding.mend}"))
     counts = [sum(f.state is state for f in findings) for state in State]
-    console.print(Text(f"{counts[0]} ok, {counts[1]} warnings, {counts[2]} failures"))
+    warnings, failures = (
+        render.count(number, noun)
+        for number, noun in zip(counts[1:3], ("warning", "failure"), strict=True)
+    )
+    console.print(Text(f"{counts[0]} ok, {warnings}, {failures}"))

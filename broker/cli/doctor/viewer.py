@@ -17,6 +17,7 @@ from broker.audit.database import open_sealed
 from broker.audit.proof.keys import KeyFile
 from broker.audit.proof.verify import verify_end
 from broker.audit.query import open_log
+from broker.cli import render
 from broker.cli.policy.finding import Context, Finding, fail, ok, warn
 from broker.control import client
 from broker.core.errors import SetupError
@@ -156,7 +157,8 @@ async def check_policy(context: Context) -> Sequence[Finding]:
             warn("policy", text, "'brokerctl policy check' says where examples are")
         ]
     names = ", ".join(sorted(found.records))
-    text = f"{len(found.records)} records, {len(rules.rules)} rules: {printable(names)}"
+    records = render.count(len(found.records), "record")
+    text = f"{records}, {render.count(len(rules.rules), 'rule')}: {printable(names)}"
     return [ok("policy", text)]
 
 

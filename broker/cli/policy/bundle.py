@@ -148,7 +148,8 @@ def sign_bundle(
         raise RefusedError(str(error), hint="'brokerctl policy bundle sign --help'") from error  # fmt: skip
     refuse_problems(taken.problems())
     put(output, made)
-    render.note(f"{len(files)} files, version {version} of '{name}', in {output}")
+    number = render.count(len(files), "file")
+    render.note(f"{number}, version {version} of '{name}', in {output}")
     if as_json:
         render.json_line(
             {

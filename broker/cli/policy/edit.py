@@ -231,7 +231,8 @@ def _choose(job: _Edit, new: bytes, *, yes: bool) -> str:
     problems = new_problems(old, would)
     if problems:
         print_problems(problems, stderr=True)
-        render.note(f"{len(problems)} problems; nothing was installed")
+        found = render.count(len(problems), "problem")
+        render.note(f"{found}; nothing was installed")
         if yes or not sys.stdin.isatty():
             sys.exit(_BROKEN)
         return _asked("[e]dit again, or [q]uit without installing", "eq", "e")

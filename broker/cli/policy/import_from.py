@@ -107,8 +107,9 @@ def _print(
     for name in imported.files:
         counts[name.partition("/")[0]] += 1
     render.note(
-        f"wrote {counts['policy.d']} files of rules and {counts['sandboxes.d']} "
-        f"records to {to}; {len(notes)} places mean something else here"
+        f"wrote {render.count(counts['policy.d'], 'file')} of rules and "
+        f"{render.count(counts['sandboxes.d'], 'record')} to {to}; "
+        f"places that mean something else here: {len(notes)}"
     )
     render.note(
         f"mistakes to mend: {len(problems)}"

@@ -74,7 +74,9 @@ def show_changes(old: Sets, new: Sets) -> int:
         print_change(change)
     if len(changes) > _SHOWN:
         render.note(f"and {len(changes) - _SHOWN} more")
-    render.note(f"{len(changes)} classes of calls are decided otherwise")
+    render.note(
+        f"decided otherwise: {render.count(len(changes), 'class', 'classes')} of calls"
+    )
     return len(found) + len(changes)
 
 

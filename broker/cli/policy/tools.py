@@ -107,8 +107,9 @@ def test_policy(
         for rule in missed:
             render.note(f"no case is decided by {rule.where}: {rule.text.strip()}")
         bad = sum(1 for result in results if result.wrong)
-        covered_by = f"{share:.0%} of {len(own)} rules covered"
-        render.note(f"{len(results)} cases, {bad} not as expected; {covered_by}")
+        covered_by = f"{share:.0%} of {render.count(len(own), 'rule')} covered"
+        tried = render.count(len(results), "case")
+        render.note(f"{tried}, {bad} not as expected; {covered_by}")
     sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
 
 
@@ -172,7 +173,9 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     else:
         for change in changes:
             print_change(change)
-        render.note(f"{len(changes)} classes of calls are decided otherwise")
+        render.note(
+            f"decided otherwise: {render.count(len(changes), 'class', 'classes')} of calls"
+        )
     sys.exit(bool(changes))
 
 

@@ -156,7 +156,7 @@ async def _leased(paths: Paths, record: str, box: Box, steps: Steps) -> tuple[st
                 )
                 held.release()
                 code = await held.child.wait()
-                # What it wrote is still in the pipes; a process that outlived it
+                # Its last output is still in the pipes; a process that outlived it
                 # and holds them is in its pid namespace, and ends with it.
                 nursery.cancel_scope.deadline = trio.current_time() + 1
         finally:

@@ -50,6 +50,7 @@ class _Wishes:
     network: str | None
     memory: str | None
     persistent: bool
+    timezone: str | None
 
 
 @click.command("new")
@@ -67,6 +68,9 @@ class _Wishes:
 @click.option(
     "--persistent", is_flag=True, help="One that stays, instead of one for each run."
 )
+@click.option(
+    "--timezone", type=click.Choice(["utc", "desktop"]), help="Of its programs."
+)
 @click.option("--no-menu", is_flag=True, help="No entry in the application menu.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -79,6 +83,7 @@ def command(
     network: str | None,
     memory: str | None,
     persistent: bool,
+    timezone: str | None,
     no_menu: bool,
     as_json: bool,
 ) -> None:
@@ -91,7 +96,13 @@ def command(
     """
     sandbox = take_sandbox_name(name)
     wishes = _Wishes(
-        packages, label, tuple((words or "").split()), network, memory, persistent
+        packages,
+        label,
+        tuple((words or "").split()),
+        network,
+        memory,
+        persistent,
+        timezone,
     )
     base = example or ("web" if _NEED_NETWORK & {*packages} else _DEFAULT)
     paths = offline_paths()
@@ -137,6 +148,10 @@ def _changed(text: str, name: str, wishes: _Wishes) -> str:
         text = _set(text, "label", "colour", _quote(wishes.label))
     if wishes.persistent:
         text = re.sub(r'(?m)^class = ".*"', 'class = "persistent"', text)
+    if wishes.timezone:
+        text = re.sub(r"(?m)^timezone = .*\n", "", text)
+        zone = f"timezone = {_quote(wishes.timezone)}\n"
+        text = re.sub(r"(?m)^(class = .*\n)", lambda found: found[1] + zone, text)
     if wishes.packages:
         text = _set(text, "launch", "image", _quote(name))
         packages = ", ".join(_quote(package) for package in wishes.packages)

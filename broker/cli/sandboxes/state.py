@@ -22,7 +22,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
-from broker.cli.run.connect import offline_paths
+from broker.cli.run.connect import ask, offline_paths
+from broker.cli.run.start import broker_runs
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName, take_sandbox_name
@@ -242,7 +243,7 @@ def _report(home: Home, files: list[Path], *, as_json: bool) -> None:
 
 
 def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
-    """Report what was done: one object on standard output, or a line for a person."""
+    """Report the result: one object on standard output, or a line for a person."""
     if as_json:
         render.json_line(facts)
     else:
@@ -258,10 +259,16 @@ def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
 @_YES
 @_JSON
 def remove(name: str, *, keep_record: bool, yes: bool, as_json: bool) -> None:
-    """Remove a sandbox: its home, its snapshots, its record and menu entry."""
+    """Remove a sandbox: its home, its snapshots, its record and menu entry.
+
+    One that keeps nothing, as a disposable, has only the last two.
+    """
     sandbox = take_sandbox_name(name)
     store = _store()
     record = None if keep_record else _record(sandbox)
+    if record is not None and store.find(sandbox) is None:
+        _remove_record(record, yes=yes, as_json=as_json)
+        return
     with store.lock(sandbox):
         home = store.require(sandbox)
         count = len(store.snapshots(sandbox))
@@ -275,6 +282,24 @@ def remove(name: str, *, keep_record: bool, yes: bool, as_json: bool) -> None:
         store.remove(sandbox)
     files = [] if record is None else [str(record.source)]
     _done(f"removed {goes}", {"name": sandbox, "removed": files}, as_json=as_json)
+
+
+def _remove_record(record: Record, *, yes: bool, as_json: bool) -> None:
+    """Remove a record without a home.  Raises RefusedError while one of it runs."""
+    paths = offline_paths()
+    if broker_runs(paths):
+        status = ask(lambda client: client.status())
+        running = [s.name for s in status.sandboxes if s.record == record.name]
+        if running:
+            raise RefusedError(
+                f"{', '.join(running)} runs by this record",
+                hint=f"'brokerctl stop {record.name}' ends it",
+            )
+    _ask(f"Remove {record.source}?", yes=yes)
+    record.source.unlink()
+    remove_entry(record.name)
+    removed = {"name": record.name, "removed": [str(record.source)]}
+    _done(f"removed {record.source}", removed, as_json=as_json)
 
 
 @command.command()

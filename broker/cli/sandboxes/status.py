@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import rich_click as click
 
+from broker import __version__
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.control.api import Nothing, SandboxStatus, Status
@@ -88,6 +89,12 @@ def windows_of(sandbox: SandboxStatus) -> int | None:
 
 
 def _problems(status: Status) -> Iterator[str]:
+    if status.version != __version__:
+        yield (
+            f"warning: the broker that runs is Vitrail {printable(status.version, 40)}, "
+            f"brokerctl is {__version__}: 'brokerctl stop --broker' ends the old one "
+            "with its sandboxes"
+        )
     if not status.policy.digest or status.policy.denies_all:
         yield "no policy is in force: everything is denied"
     for problem in status.policy.problems:

@@ -13,7 +13,7 @@ class OpenRequest(ApiRequest, frozen=True, kw_only=True):
     path: str | None = None
     """Absolute; of a file that is to be opened."""
     edit: bool | None = None
-    """With ``path``: it is replaced by what comes back, where a rule says so."""
+    """With ``path``: it is replaced by the edited file, where a rule says so."""
     copy: list[str] | None = None
     """Absolute; files and directories that are kept in ``~/Incoming`` there."""
     sandbox: str | None = None

@@ -53,6 +53,10 @@ QUESTION_SECONDS = 60.0
 """From a question to the answer, the time in the queue counted.  A person
 at the screen does not need longer; an absent one must not find it hours later."""
 
+LATE_ANSWER_SECONDS = 120.0
+"""For so long a yes counts for the next connection of a sandbox whose client had
+given up before the person answered."""
+
 QUESTIONS_WAITING = 32
 """Questions of all sandboxes that wait at one time.  A person answers one in
 five seconds, so more would be over before they are shown."""

@@ -99,6 +99,15 @@ COMPOSITOR_TOOL_SECONDS = 20.0
 COMPOSITOR_TREE_BYTES = 1 << 22
 """sway's tree of windows; 1 KiB for each window."""
 
+MACHINED_LOOK_SECONDS = 1.0
+"""Between two looks at machined's directory, one stat(2) each."""
+
+MACHINED_RETRY_SECONDS = 15.0
+"""Until a machine that was refused is tried again."""
+
+MACHINED_ANSWER_SECONDS = 5.0
+"""For machined's answer, which takes milliseconds."""
+
 VM_STATE_BYTES = 1 << 16
 """A machine's state file; ours are 2 KiB."""
 
@@ -189,6 +198,9 @@ IMAGE_PACKAGES = 500
 IMAGE_BUILD_SECONDS = 1800.0
 """One step of a build: half a minute is usual, a slow mirror takes longer."""
 
+IMAGE_IMPORT_BYTES = 16 << 30
+"""Files of an image from elsewhere, and its layers unpacked."""
+
 IMAGE_FREE_BYTES = 1 << 30
 """Room that a build asks for before it begins, where the image goes and where
 it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""
@@ -207,7 +219,7 @@ are 200 MB."""
 
 LAUNCH_BIND_SECONDS = 120.0
 """Between the preparation of a launch and its first process: a runtime may unpack
-an image meanwhile.  What comes later is refused."""
+an image meanwhile.  Later ones are refused."""
 
 LAUNCHES_PENDING = 64
 """Launches that are prepared and not bound: each has a directory in the runtime

@@ -38,7 +38,7 @@ messages of some bytes, which its agent sends at once."""
 
 VSOCK_BACKLOG = 4096
 """listen(2) backlog of an AF_VSOCK port, which all machines share: the kernel
-resets what is beyond it, regardless of which machine filled it.  As much as
+resets connections beyond it, regardless of which machine filled it.  As much as
 net.core.somaxconn allows by default; it is emptied at once (VSOCK_BATCH)."""
 
 VSOCK_BATCH = 256

@@ -108,7 +108,7 @@ class DeviceClient:
         return fd
 
     async def _give_back(self, attachment: str) -> None:
-        """Detach what came after its task was cancelled or had given up.
+        """Detach a device that came after its task was cancelled or had given up.
 
         Its permission is over, and no other part knows that the guest has it.
         """

@@ -284,9 +284,9 @@ class Service:
                     await trio.lowlevel.wait_writable(client.sock)
 
     def reload(self) -> None:
-        """Read the records again, and take back what they do not allow any more.
+        """Read the records again, and take back devices that they no longer allow.
 
-        Raises SetupError for a mistake in them; what was handed over stays then.
+        Raises SetupError for a mistake in them; devices that were handed over stay then.
         """
         self._records = self._load()
         for held in self._held.values():

@@ -13,6 +13,7 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
 from broker.launch.process import program_filters
+from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
 
 _STATUS_BYTES = 4096
@@ -93,7 +94,7 @@ async def start_held(box: Box) -> HeldBox:
             )
         try:
             leader = await _leader(heard)
-            pidfd = _open_pidfd(leader)
+            pidfd = _hold(leader)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop()
@@ -102,9 +103,9 @@ async def start_held(box: Box) -> HeldBox:
         return HeldBox(child, leader, pidfd, release, heard)
 
 
-def _open_pidfd(leader: int) -> int:
+def _hold(leader: int) -> int:
     try:
-        return os.pidfd_open(leader)
+        return open_pidfd(leader)
     except OSError as error:
         raise UpstreamError(f"the box ended at once: {error.strerror}") from error
 

@@ -21,6 +21,11 @@ def hook_program(folder: Path) -> Path:
     return folder / "qemu.d" / _PROGRAM
 
 
+def hook_source() -> bytes:
+    """The hook's own text, of this version of Vitrail."""
+    return (resources.files("shims") / "vitrail_libvirt_hook.py").read_bytes()
+
+
 def install_hook(
     uid: int | None, folder: Path = FOLDER, settings: Path = SETTINGS
 ) -> list[Path]:
@@ -30,9 +35,8 @@ def install_hook(
     """
     path = hook_program(folder)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    source = resources.files("shims") / "vitrail_libvirt_hook.py"
     fresh = path.with_name(f".{_PROGRAM}.new")
-    fresh.write_bytes(source.read_bytes())
+    fresh.write_bytes(hook_source())
     fresh.chmod(0o755)
     fresh.replace(path)
     if uid is None:

@@ -32,6 +32,7 @@ from broker.launch.microvm.qemu_arguments import (
 from broker.launch.microvm.running import EndKind, Vm, VmEnd
 from broker.launch.microvm.state import (
     CONSOLE_SOCKET,
+    QEMU,
     QMP_SOCKET,
     VmState,
     find_processes,
@@ -196,27 +197,33 @@ class Plan:
         )
         if tool is not None:
             self._hybrid = await start_hybrid_vsock(
-                tool, spec.directory, cid, unjailed=self._unjailed
+                tool,
+                spec.directory,
+                cid,
+                unjailed=self._unjailed,
+                known=self._write_down,
             )
             self._undo.push_async_callback(self._hybrid.end)
-            self._write(self._hybrid.process)
+            self._helpers += (self._hybrid.process,)
         if spec.network is Network.USER:
             # Late: most machines have no network.
             from broker.launch.microvm.network import start_user_network
 
             self._network = start_user_network(self._tools.passt)
             self._undo.push_async_callback(self._network.end)
-            self._write(*self._network.processes)
+            for process in self._network.processes:
+                self._write_down(process)
+                self._helpers += (process,)
 
-    def _write(self, *helpers: Tracked, vmm: Tracked | None = None) -> None:
+    def _write_down(self, process: Tracked) -> None:
+        """Write a process to the state file, in place of an earlier one of its role."""
         assert self._state is not None
-        self._helpers += helpers
-        known = {helper.role: helper.identity for helper in self._helpers}
-        state = msgspec.structs.replace(self._state, helpers=known)
-        if vmm is not None:
-            state = msgspec.structs.replace(state, vmm=vmm.identity)
-        self._state = state
-        write_state(self._spec.directory, state)
+        if process.role == QEMU:
+            self._state = msgspec.structs.replace(self._state, vmm=process.identity)
+        else:
+            helpers = {**self._state.helpers, process.role: process.identity}
+            self._state = msgspec.structs.replace(self._state, helpers=helpers)
+        write_state(self._spec.directory, self._state)
 
     @property
     def _unjailed(self) -> Callable[[str], None] | None:
@@ -233,7 +240,6 @@ class Plan:
             vmm = await self.spawn_qemu(passed)
         self._undo.callback(vmm.close)
         self._undo.push_async_callback(vmm.end, 0)
-        self._write(vmm=vmm)
         assert self._state is not None
         return Vm(
             spec.directory,
@@ -246,7 +252,7 @@ class Plan:
         )
 
     async def prepare(self, vm: Vm) -> None:
-        """Do what is left when the monitor is connected; the machine is paused."""
+        """Prepare the machine further, paused, when its monitor is connected."""
 
     def listen_sockets(self, passed: ExitStack) -> dict[str, int]:
         """Make the sockets of QEMU's monitor and console: chardev to descriptor."""
@@ -275,11 +281,12 @@ class Plan:
             wiring = replace(wiring, nic_fd=nic, kernel_args=words)
         argv = qemu_args(spec, tools.qemu, tools.accel, wiring)
         return await spawn_jailed(
-            "QEMU",
+            QEMU,
             argv,
             qemu_view(spec, tools.qemu, tools.accel),
             pass_fds=fds,
             unjailed=self._unjailed,
+            known=self._write_down,
         )
 
     def _listen(self, name: str, passed: ExitStack) -> int:
@@ -334,9 +341,15 @@ async def clean_leftovers(directory: Path) -> int:
     Only processes that are proven to be that machine's are ended.  Returns
     how many were.  Raises UpstreamError when the state file is not ours.
     """
+    # Late: a host loads what builds jails with its first machine.
+    from broker.launch.microvm.vmm_jail import kill_children
+
     state = read_state(directory)
     found = () if state is None else find_processes(state).all
     for process in found:
+        # One that was still entering its jail is bubblewrap, with the program below.
+        # guard: a jail that was being built ends whole
+        kill_children(process)
         process.kill()
     for process in found:
         await process.end(limits.VM_QUIT_SECONDS)

@@ -29,6 +29,8 @@ from broker.launch.process.identity import ProcessIdentity, Tracked, boot_id, fi
 STATE_FILE = "vm.json"
 QMP_SOCKET = "qmp"
 CONSOLE_SOCKET = "console"
+QEMU = "QEMU"
+"""Its role; the others are helpers."""
 
 
 class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,7 +118,7 @@ def find_processes(state: VmState) -> FoundState:
     """Return those of the state's processes that are proven to live."""
     if state.boot != boot_id():
         return FoundState(None, ())
-    vmm = find("QEMU", state.vmm) if state.vmm is not None else None
+    vmm = find(QEMU, state.vmm) if state.vmm is not None else None
     helpers = (find(role, process) for role, process in state.helpers.items())
     return FoundState(vmm, tuple(process for process in helpers if process is not None))
 

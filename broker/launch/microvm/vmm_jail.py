@@ -44,7 +44,7 @@ from broker.launch.process.identity import (
     process_stat,
     spawn_helper,
 )
-from broker.launch.process.spawn import has_ended, run_tool
+from broker.launch.process.spawn import run_tool
 
 _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
@@ -150,6 +150,10 @@ def _own(view: JailView) -> Iterator[str]:
         yield "--die-with-parent"
 
 
+def forget(_process: Tracked) -> None:
+    """For a program that ends with us, or that its caller writes down later."""
+
+
 async def spawn_jailed(
     role: str,
     argv: Sequence[str],
@@ -158,12 +162,17 @@ async def spawn_jailed(
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
     unjailed: Callable[[str], None] | None = None,
+    known: Callable[[Tracked], None] = forget,
 ) -> Tracked:
     """Start a program of a machine in its jail; it outlives us.
 
     ``argv[0]`` is ``view.program``.  With ``unjailed`` a machine that cannot
     build such a jail runs the program without one, and ``unjailed`` is called
     with the reason.
+
+    ``known`` writes a process down for a later broker.  It is called with
+    bubblewrap's outer process, then with the program's, each before that one
+    does anything: whatever instant we are killed at, what runs is written down.
 
     Raises SetupError when the program is not installed, JailError when the
     jail cannot be built.  What bubblewrap finds out
@@ -179,7 +188,13 @@ async def spawn_jailed(
         reason = await why_no_jail()
         if reason:
             unjailed(f"{role} runs without a jail: {reason}")
-            return spawn_helper(role, argv, env=env, pass_fds=pass_fds)
+            process = spawn_helper(role, argv, env=env, pass_fds=pass_fds)
+            try:
+                known(process)
+            except BaseException:
+                process.kill_now()
+                raise
+            return process
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise JailError(
@@ -187,7 +202,8 @@ async def spawn_jailed(
             hint="install the package bubblewrap ('sudo apt install bubblewrap')",
         )
     first = ["nice", "-n", "19", bwrap] if view.background else [bwrap]
-    return await _spawn(role, first, [*jail_args(view, env), "--", *argv], pass_fds)
+    words = [*first, *jail_args(view, env)]
+    return await _spawn(role, words, argv, pass_fds, known)
 
 
 async def why_no_jail() -> str:
@@ -212,23 +228,33 @@ def explain(error: VitrailError, words: str) -> VitrailError:
 
 
 async def _spawn(
-    role: str, bwrap: list[str], rest: Sequence[str], pass_fds: Sequence[int]
+    role: str,
+    bwrap: list[str],
+    argv: Sequence[str],
+    pass_fds: Sequence[int],
+    known: Callable[[Tracked], None],
 ) -> Tracked:
     with ExitStack() as ours:
-        info = _pipe(ours)
+        # Bubblewrap's end is open for reading, too: without a reader, because we have
+        # died, it would end and leave its child waiting for it (pipe(7), SIGPIPE).
+        info = _pipe(ours, os.O_RDWR)
         # The program waits for this until its identity is known: so even one
-        # that fails at once is reported in its own words.
+        # that fails at once is reported in its own words.  It is no gate: bubblewrap
+        # takes the end of this pipe, which is our death, for a byte.
         block = _pipe(ours)
-        rules = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-        ours.callback(os.close, rules)
-        os.write(rules, program_filters.vmm_filter())
-        os.lseek(rules, 0, os.SEEK_SET)
+        # This is one: the kernel refuses the empty filter that our death leaves
+        # bubblewrap.  A shell as the gate, as boxes have it, would need a shell in here.
+        rules = _pipe(ours)
         words = [*bwrap, "--info-fd", str(info.write), "--block-fd", str(block.read)]
         # guard: a VMM has a system-call filter
-        words += ["--seccomp", str(rules)]
-        fds = (info.write, block.read, rules, *pass_fds)
-        outer = spawn_helper(role, [*words, *rest], pass_fds=fds)
+        words += ["--seccomp", str(rules.read)]
+        fds = (info.write, block.read, rules.read, *pass_fds)
+        outer = spawn_helper(role, [*words, "--", *argv], pass_fds=fds)
         try:
+            # guard: a VMM's jail is written down before it is built
+            known(outer)
+            os.write(rules.write, program_filters.vmm_filter())
+            rules.close_write()
             info.close_write()
             inside = enter(outer, await _read_pid(info.read))
         except UpstreamError as error:
@@ -240,6 +266,12 @@ async def _spawn(
             raise JailError(message, hint=_HINT) from error
         except BaseException:
             _kill_all(outer)
+            raise
+        try:
+            # guard: a VMM is written down before it runs
+            known(inside)
+        except BaseException:
+            inside.kill_now()
             raise
         os.write(block.write, b"x")
         return inside
@@ -260,7 +292,7 @@ def enter(outer: Tracked, pid: int) -> Tracked:
         _close(pidfd)
         raise UpstreamError(f"{outer.role} ended as it started") from error
     # guard: the process in a jail is bubblewrap's own child
-    if parent != outer.pid or has_ended(pidfd):
+    if parent != outer.pid:
         _close(pidfd)
         raise UpstreamError(f"{outer.role}: process {pid} is not bubblewrap's")
     return outer.into(identity, pidfd)
@@ -272,7 +304,13 @@ def _close(fd: int) -> None:
 
 
 def _kill_all(outer: Tracked) -> None:
-    """End bubblewrap and its children, which would outlive it.
+    """End bubblewrap and its children, which would outlive it."""
+    kill_children(outer)
+    outer.kill_now()
+
+
+def kill_children(outer: Tracked) -> None:
+    """End the children of a process that is to be killed next; it stays stopped.
 
     Stopped, it starts and reaps nothing more: so the numbers of its children are
     theirs.
@@ -285,12 +323,14 @@ def _kill_all(outer: Tracked) -> None:
     for pid in map(int, found):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    outer.kill_now()
 
 
 class _Pipe:
-    def __init__(self) -> None:
+    def __init__(self, mode: int = os.O_WRONLY) -> None:
         self.read, self.write = os.pipe2(os.O_CLOEXEC)
+        if mode != os.O_WRONLY:
+            self.close_write()
+            self.write = os.open(f"/proc/self/fd/{self.read}", mode | os.O_CLOEXEC)
 
     def close_write(self) -> None:
         fd, self.write = self.write, -1
@@ -302,8 +342,8 @@ class _Pipe:
         os.close(self.read)
 
 
-def _pipe(stack: ExitStack) -> _Pipe:
-    pipe = _Pipe()
+def _pipe(stack: ExitStack, mode: int = os.O_WRONLY) -> _Pipe:
+    pipe = _Pipe(mode)
     stack.callback(pipe.close)
     return pipe
 

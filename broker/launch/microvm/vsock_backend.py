@@ -206,6 +206,7 @@ async def start_hybrid_vsock(
     cid: int,
     *,
     unjailed: Callable[[str], None] | None = None,
+    known: Callable[[Tracked], None] | None = None,
 ) -> HybridVsock:
     """Start vhost-device-vsock for the machine in ``directory``, in its jail.
 
@@ -213,9 +214,10 @@ async def start_hybrid_vsock(
     guest's connections (``vm.vsock_<port>``) are left alone.
 
     Raises SetupError when the tool is missing or cannot be jailed (see
-    ``spawn_jailed`` for ``unjailed``), UpstreamError when it does not come up.
+    ``spawn_jailed`` for ``unjailed`` and ``known``), UpstreamError when it does
+    not come up.
     """
-    process = await spawn_backend(tool, directory, cid, unjailed=unjailed)
+    process = await spawn_backend(tool, directory, cid, unjailed=unjailed, known=known)
     try:
         conn = await connect_when_ready(directory / BACKEND_SOCKET, process)
     except BaseException:
@@ -231,10 +233,11 @@ async def spawn_backend(
     cid: int,
     *,
     unjailed: Callable[[str], None] | None = None,
+    known: Callable[[Tracked], None] | None = None,
 ) -> Tracked:
     """Start vhost-device-vsock in its jail; it does not listen yet."""
     # Late: a host loads what builds jails with its first machine.
-    from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
+    from broker.launch.microvm.vmm_jail import JailView, forget, spawn_jailed
 
     sockets = directory / VSOCK_DIRECTORY
     sockets.mkdir(mode=0o700, exist_ok=True)
@@ -246,4 +249,6 @@ async def spawn_backend(
     env = hybrid_environment()
     preloaded = tuple(Path(value) for value in env.values())
     view = JailView(tool, readable=preloaded, writable=(sockets,))
-    return await spawn_jailed(HELPER, words, view, env=env, unjailed=unjailed)
+    return await spawn_jailed(
+        HELPER, words, view, env=env, unjailed=unjailed, known=known or forget
+    )

@@ -8,6 +8,7 @@ for each process since Linux 6.9) + boot id.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -199,7 +200,7 @@ def spawn_helper(
     try:
         pidfd = os.dup(child.pidfd)
         # It has not been waited for yet, so the pid is surely its own.
-        identity = identity_of(child.pid, pidfd)
+        identity = _read_identity(child.pid, pidfd)
     except BaseException:
         if pidfd >= 0:
             os.close(pidfd)
@@ -209,8 +210,37 @@ def spawn_helper(
     return Tracked(role, identity, pidfd, child, words)
 
 
+def open_pidfd(pid: int) -> int:
+    """Return a pidfd of a process that another program has named, pidfd_open(2).
+
+    Raises OSError; ProcessLookupError also for a number that no process of a
+    sandbox can have (0, 1, negative, or beyond pid_t).
+    """
+    if pid <= 1:
+        raise ProcessLookupError(errno.ESRCH, "it cannot be a sandbox's leader")
+    try:
+        return os.pidfd_open(pid)
+    except OverflowError as error:
+        raise ProcessLookupError(errno.ESRCH, "no such number") from error
+
+
 def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
-    """Return the identity of a process that ``pidfd`` holds."""
+    """Return the identity of the process that ``pidfd`` holds.
+
+    Raises ProcessLookupError when it has ended, also while this reads it.
+    """
+    try:
+        identity = _read_identity(pid, pidfd)
+    except (OSError, ValueError, IndexError) as error:
+        raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
+    # Alive after the start was read, so the start is this process's.
+    if has_ended(pidfd):
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
+    return identity
+
+
+def _read_identity(pid: int, pidfd: int) -> ProcessIdentity:
+    """The same, unproven: the caller knows that the number is the process's."""
     return ProcessIdentity(pid, start_time(pid), os.fstat(pidfd).st_ino)
 
 
@@ -221,18 +251,15 @@ def find(role: str, identity: ProcessIdentity) -> Tracked | None:
     still be alive after the start time was read: so the time was that of the
     process the pidfd holds, not of a later one under the same number.
     """
-    if identity.pid <= 1:
-        return None
     try:
-        pidfd = os.pidfd_open(identity.pid)
+        pidfd = open_pidfd(identity.pid)
     except OSError:
         return None
     try:
-        start = start_time(identity.pid)
-        same = start == identity.start and os.fstat(pidfd).st_ino == identity.inode
-    except (OSError, ValueError, IndexError):
+        same = identity_of(identity.pid, pidfd) == identity
+    except ProcessLookupError:
         same = False
-    if not same or has_ended(pidfd):
+    if not same:
         os.close(pidfd)
         return None
     return Tracked(role, identity, pidfd)

@@ -26,6 +26,7 @@ from broker.launch.microvm.launcher import Plan, Tools
 from broker.launch.microvm.qemu_arguments import VmSpec, listener_args
 from broker.launch.microvm.qmp import Qmp
 from broker.launch.microvm.running import Vm
+from broker.launch.microvm.state import QEMU
 from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
 from broker.launch.process.identity import Tracked
 from broker.launch.state.sparse import copy_sparse
@@ -108,7 +109,12 @@ class CopyPlan(Plan):
         view = replace(qemu_view(self._spec, tools.qemu, tools.accel), proc=True)
         fds += sockets.values()
         return await spawn_jailed(
-            "QEMU", words, view, pass_fds=fds, unjailed=self._unjailed
+            QEMU,
+            words,
+            view,
+            pass_fds=fds,
+            unjailed=self._unjailed,
+            known=self._write_down,
         )
 
     @override

@@ -64,7 +64,7 @@ class Delivery:
 
 @dataclass(eq=False)
 class Gift:
-    """Files that the person has pasted or dropped: where they go, and what came of it."""
+    """Files that the person has pasted or dropped: where they go, and with which result."""
 
     target: str
     since: float
@@ -92,7 +92,7 @@ class OpenExchange:
         self.sha256 = b""
         """Of a single file that was passed on, as the worker claims."""
         self.delivery: Delivery | None = None
-        """What is being passed on to the program."""
+        """The file that is being passed on to the program."""
         self._ask: Ask | None = None
         self._passed: messages.TransferPassed | None = None
         self._changed = trio.Event()

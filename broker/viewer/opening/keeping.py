@@ -1,4 +1,4 @@
-"""Whether a target sandbox has kept what was sent there.
+"""Whether a target sandbox has kept the files that were sent there.
 
 Bytes that have arrived are not kept yet: the program that the broker has started in
 the target may find its disk full at the very end.  So its exit code is awaited.

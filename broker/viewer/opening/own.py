@@ -166,7 +166,7 @@ async def run_tool(
     stdout: int | None = None,
     started: trio.Event | None = None,
 ) -> bytes:
-    """Run our program for files to its end; returns what it wrote to standard error.
+    """Run our program for files to its end; returns its standard error.
 
     ``started`` is set when it runs.  Raises UpstreamError with its last words when it fails.
     """

@@ -24,7 +24,7 @@ class Return:
     token: str
     quota: Quota
     sha256: bytes = b""
-    """Of what came back; empty while nothing did."""
+    """Of the edited file; empty while none came."""
     size: int = 0
     _asked: trio.Event = field(default_factory=trio.Event)
     _open: trio.Event = field(default_factory=trio.Event)

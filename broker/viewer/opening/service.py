@@ -198,7 +198,7 @@ class OpeningService:
 
         request = _request(opening, ask, asked)
         if since is not None:
-            # The chord or the drop is the gesture, not what came before in its windows.
+            # The chord or the drop is the gesture, not earlier input in its windows.
             request = replace(request, gesture=trio.current_time() - since)
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             _refuse_target(permit, guest.lease, asked)

@@ -45,6 +45,7 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
+from broker.viewer.sandboxes.time_zone import time_zone
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import rules_from
 from broker.viewer.sound.sandbox_sound import GuestSound
@@ -397,6 +398,8 @@ class Guest:
         record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
+        # UTC is what the guest has without it.
+        zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and wait_window and record.viewer.display != "none",
@@ -413,7 +416,7 @@ class Guest:
         message = agent.Run(
             program=program.number,
             argv=list(argv),
-            env=env,
+            env={**zone, **env},
             display=display and record.viewer.display != "none",
             stdin=streams.stdin,
             tty=streams.tty,

@@ -134,7 +134,7 @@ class Programs:
         """Enter a program.  Raises RefusedError at the sandbox's limit."""
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
-                f"the sandbox runs {len(self._live)} programs already",
+                f"the sandbox runs as many programs as it may: {len(self._live)}",
                 hint="end one of them, or raise limits.programs in its record",
             )
         self._next += 1

@@ -1,6 +1,6 @@
 """The columns of the table of messages, as types.
 
-A handler says what is done with a message; its row here says what the message
+A handler acts on a message; its row here says what the message
 is worth to an attacker.  The rows are written by hand, beside the handlers'
 tables and with the same keys, because each column is a question that has to
 be asked of a message: popup grabs by an old serial, cursors that walk and
@@ -123,7 +123,7 @@ def request(
     serial: Serial = Serial.NONE,
     descriptors: Descriptors = Descriptors.NONE,
 ) -> MessagePolicy:
-    """A request's row; what is not named is the case of most requests."""
+    """A request's row; the defaults are those of most requests."""
     return MessagePolicy(sender, serial, cost, descriptors, gain)
 
 
@@ -133,7 +133,7 @@ def event(
     serial: Serial = Serial.NONE,
     descriptors: Descriptors = Descriptors.NONE,
 ) -> MessagePolicy:
-    """An event's row; what is not named is the case of most events."""
+    """An event's row; the defaults are those of most events."""
     return MessagePolicy(sender, serial, Cost.EVENT, descriptors, gain)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import trio
 
-from tests.kit.vm.copies import Stage, output, stage
+from tests.kit.vm.copies import StartedCopies, output, stage
 
 SETTLE_SECONDS = 5.0
 
 
-async def measure_time(s: Stage, name: str, mode: str) -> tuple[float, float]:
+async def measure_time(s: StartedCopies, name: str, mode: str) -> tuple[float, float]:
     """Return the seconds to hello and to output; the machine is ended."""
     began = trio.current_time()
     async with s.machine(name, mode=mode) as (started, broker, _vm):
@@ -32,7 +32,7 @@ async def measure_time(s: Stage, name: str, mode: str) -> tuple[float, float]:
         return hello, trio.current_time() - began
 
 
-async def measure_memory(s: Stage, mode: str, count: int) -> list[float]:
+async def measure_memory(s: StartedCopies, mode: str, count: int) -> list[float]:
     """Return the MiB of each of ``count`` idle machines."""
     async with AsyncExitStack() as stack:
         machines = []

@@ -39,6 +39,16 @@ def stream(number: int, out: int, back: int, sandbox: str = "web") -> StreamStat
     )
 
 
+def test_a_broker_of_another_version_is_named() -> None:
+    """After an update, until the old broker has ended."""
+    from broker.cli.sandboxes.status import summary
+
+    assert "brokerctl is" not in summary(status(), NOW)
+    old = msgspec.structs.replace(status(), version="0.0.9")
+    (line, *_) = summary(old, NOW).splitlines()
+    assert "the broker that runs is Vitrail 0.0.9, brokerctl is 0.1.0" in line
+
+
 def status(*streams: StreamStatus, monotonic: float = 10.0) -> Status:
     return Status(
         version="0.1.0",

@@ -94,6 +94,15 @@ def test_bytes_behind_the_last_message_are_the_control_channel_s():
         dialler.feed(b"x")
 
 
+def test_a_changed_last_message_gives_the_dialler_no_session():
+    dialler, acceptor = handshakes()
+    ready = bytearray(acceptor.feed(dialler.feed(acceptor.feed(dialler.start()))))
+    ready[-1] ^= 1
+    with pytest.raises(LinkRefusedError):
+        dialler.feed(bytes(ready))
+    assert dialler.session is None
+
+
 def test_the_dialler_has_a_session_only_after_the_acceptor():
     dialler, acceptor = handshakes()
     proof = dialler.feed(acceptor.feed(dialler.start()))

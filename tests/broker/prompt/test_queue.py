@@ -48,6 +48,31 @@ def test_equal_questions_are_one():
     assert [e.askers for e in queue.all()] == [[other]]
 
 
+def test_one_that_is_gone_and_wants_the_answer_holds_one_question():
+    """A second caller with the same question replaces it, however often it comes."""
+    queue = Queue()
+    first = queue.ask(of("a"), 0.0)
+    assert queue.absent(first)
+    second = queue.ask(of("a"), 1.0)
+    assert not queue.absent(second), "one connection is held for a question, not more"
+    queue.leave(second)
+    (entry,) = queue.all()
+    assert queue.answer(entry.id, YES, 2.0) == [(first, YES)]
+    assert not queue.absent(first)
+
+
+def test_a_yes_is_for_one_that_still_waits():
+    queue = Queue()
+    first = queue.ask(of("a"), 0.0)
+    queue.absent(first)
+    second = queue.ask(of("a"), 31.0)
+    (entry,) = queue.all()
+    (yes, no) = queue.answer(entry.id, YES, 40.0)
+    assert yes == (second, YES)
+    assert (no[0], no[1].allow, no[1].by) == (first, False, "gone")
+    assert not queue.all(), "and it is not asked again for the one that has gone"
+
+
 def test_one_that_nobody_waits_for_goes():
     queue = Queue()
     first, second = queue.ask(of("a"), 0.0), queue.ask(of("a"), 0.0)

@@ -486,6 +486,17 @@ def test_a_client_cannot_unmute_what_the_person_has_muted():
     assert talk.server.named(C.SET_SINK_INPUT_MUTE)[-1].fields("Lb")[1] is False
 
 
+def test_a_sandbox_turned_down_to_nothing_sees_its_own_volume():
+    talk = Talk(level=Level(volume=0))
+    _, index = talk.play()
+    talk.ask(C.SET_SINK_INPUT_VOLUME, encode("Lv", [index, (32768, 65536)]))
+    assert last_volume(talk) == (0, 0)
+    shown = talk.ask(C.GET_SINK_INPUT_INFO, encode("L", [index])).fields(
+        "LtLLLamvUUttbPbbbf"
+    )
+    assert shown.numbers(7) == (32768, 65536)
+
+
 def test_one_sandboxs_level_is_not_anothers():
     talk, other = Talk(), Talk(SoundRules("home"))
     talk.play()

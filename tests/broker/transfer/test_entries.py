@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError
+from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.transfer.entries import (
     Directory,
     End,
@@ -118,6 +118,18 @@ def test_sizes_are_bounded_before_a_byte_of_them_comes():
         read(told(F(["a"], 10), bytes(10), F(["b"], 6)), quota)
     with pytest.raises(PeerError):
         read(told(F(["a"], -1)))
+
+
+def test_no_more_is_passed_on_than_the_file_has():
+    reader = EntryReader(MANY)
+    data = told(F(["x"], 3))
+    assert list(reader.feed(data)) == [F(["x"], 3)]
+    reader.skip(2)
+    assert reader.left == 1
+    with pytest.raises(InternalError):
+        reader.skip(2)
+    reader.skip(1)
+    assert list(reader.feed(told(End()))) == [End()]
 
 
 def test_files_and_directories_are_counted():

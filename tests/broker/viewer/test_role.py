@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import socket
 from contextlib import asynccontextmanager, contextmanager
 
@@ -17,6 +20,7 @@ from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.ipc import worker
+from broker.launch.process.spawn import DEVNULL, spawn
 from broker.services.sandbox_logs import KEPT
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -319,6 +323,99 @@ async def test_who_has_hung_up_is_not_asked_about():
         assert events[0]["answered_by"] == "gone"
         assert s.role.guest(LEASE.id).streams._places == 0
         assert not s.workers.asked.is_set()
+
+
+@asynccontextmanager
+async def sound_asked_about():
+    """A viewer whose rule asks about sound; there is no sound server behind it."""
+    async with asked_about(None) as (s, person):
+        s.write("a", record("persistent", top='audio = "allow"\n'))
+        folder = s.role._paths.config[0] / "policy.d"
+        (folder / "30-ask.policy").write_text("vitrail.Audio * a @adminvm ask\n")
+        await s.role.reload()
+        yield s, person
+
+
+def late(gone):
+    """A person who says yes when the client has gone."""
+
+    async def think(question):
+        await gone.wait()
+        return yes()(question)
+
+    return think
+
+
+async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection():
+    """The question stays, nothing is carried for the first, nothing asked for the next."""
+    gone = trio.Event()
+    async with sound_asked_about() as (s, person), trio.open_nursery() as streams:
+        person.says = late(gone)
+        conn = await s.offer(streams, AUDIO)
+        await person.wait_asked(1)
+        conn.close()
+        with trio.fail_after(30):
+            while not person.missing:
+                await trio.sleep(0.01)
+            gone.set()
+            while not (events := s.events("decision")):
+                await trio.sleep(0.01)
+        assert (events[0]["verdict"], events[0]["answered_by"]) == ("deny", "person")
+        with refuses("cannot connect to .*/no-sound"):
+            await s.offer(streams, AUDIO)
+        assert len(person.asked) == 1
+        assert s.role.guest(LEASE.id).streams._places == 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("pactl") is None, reason="pactl is not installed")
+async def test_libpulse_gives_up_after_30_s_and_its_next_attempt_has_the_yes():
+    """With pactl: the time is libpulse's own."""
+    async with sound_asked_about() as (s, person), trio.open_nursery() as streams:
+        gone = trio.Event()
+        person.says = late(gone)
+        path = s.path / "pulse"
+        listener = trio.socket.socket(socket.AF_UNIX)
+        await listener.bind(str(path))
+        listener.listen()
+
+        async def pactl():
+            env = {**os.environ, "PULSE_SERVER": f"unix:{path}", "HOME": str(s.path)}
+            child = spawn(["pactl", "info"], env=env, stdout=DEVNULL, stderr=DEVNULL)
+            with trio.fail_after(90):
+                return await child.wait()
+
+        async def accepted(number):
+            conn, _ = await listener.accept()
+            plain = socket.socket(fileno=conn.detach())
+
+            async def carry():
+                opening = Opening(LEASE, AUDIO, number, "pactl")
+                ignored = trio.TASK_STATUS_IGNORED
+                with contextlib.suppress(UpstreamError):  # no sound server
+                    await s.role.stream_opened(opening, plain, task_status=ignored)
+
+            streams.start_soon(carry)
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accepted, 1)
+            assert await pactl() != 0
+        took = trio.current_time() - began
+        print(f"pactl gave up after {took:.1f} s")
+        with trio.fail_after(30):
+            while not person.missing:
+                await trio.sleep(0.05)
+            gone.set()
+            while not s.events("decision"):
+                await trio.sleep(0.05)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accepted, 2)
+            assert await pactl() != 0, "there is no sound server"
+        verdicts = [e["verdict"] for e in s.events("decision")]
+        assert verdicts == ["deny", "allow"]
+        assert len(person.asked) == 1
+        listener.close()
 
 
 async def test_a_record_cuts_though_rules_could_not_be_recorded(monkeypatch):

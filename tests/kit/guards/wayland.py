@@ -198,7 +198,7 @@ GUARDS = (
     Guard("who does not read is ended", "if False:", "tests/attack/test_wayland_grabs.py", "reads_nothing_is_ended"),
     Guard("a late chord does nothing", "if acting and hand is not None:", "tests/broker/wayland/handlers/test_host_seat.py", "heard_late"),
     Guard("input is as old as it says", "return core.now", "tests/broker/wayland/handlers/test_seat.py", "as_old_as"),
-    Guard("grabs with a serial it got", "if nested or focused:", "tests/broker/wayland/scene/test_frame.py", "grab"),
+    Guard("grabs with a serial it got", "if nested or focused:", "tests/broker/wayland/handlers/test_seat.py", "not_delivered"),
     Guard("grabs only with the keyboard", "if core.serials.knows(serial):", "tests/broker/wayland/handlers/test_seat.py", "grab_in_the_background"),
     Guard("grabs end with the keyboard", "pass", "tests/broker/wayland/handlers/test_seat.py", "loses_the_keyboard"),
     Guard("grabs end with a press on the frame", "", "tests/broker/wayland/handlers/test_seat.py", "click_on_the_frame"),

@@ -20,7 +20,7 @@ from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory
 
 
-class Stage:
+class StartedCopies:
     """A starter, and the machines of one record that it starts."""
 
     def __init__(self, place: Path, image, tools, starter: Starter) -> None:
@@ -82,7 +82,7 @@ async def stage():
             starter.background = False
             # Templates are made when a test says so.
             starter.delay_seconds = 3600
-            made = Stage(place, image, await vm_tools(), starter)
+            made = StartedCopies(place, image, await vm_tools(), starter)
             made.problems = problems
             yield made
             nursery.cancel_scope.cancel()

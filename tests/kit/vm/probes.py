@@ -109,7 +109,7 @@ async def run_in_vmm_jail(
 
 
 @dataclass(frozen=True)
-class World:
+class Surroundings:
     """What a probe may try to reach; all of it is there and reachable, outside."""
 
     home: Path
@@ -121,7 +121,7 @@ class World:
 
 
 @contextmanager
-def world(directory: Path) -> Iterator[World]:
+def world(directory: Path) -> Iterator[Surroundings]:
     """A session's sockets, another sandbox's socket, a server, a process to hurt."""
     with ExitStack() as stack:
         home = directory / "secret"
@@ -137,7 +137,7 @@ def world(directory: Path) -> Iterator[World]:
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
         victim = stack.enter_context(_victim())
         port = str(tcp.getsockname()[1])
-        yield World(home, session, other, name, port, str(victim))
+        yield Surroundings(home, session, other, name, port, str(victim))
 
 
 @contextmanager

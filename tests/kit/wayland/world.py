@@ -47,7 +47,7 @@ _CORNER = (5, 5)
 """Where the pointer is in the picture of the empty desktop."""
 
 
-class World:
+class FilteredDesktop:
     """A stand, its pointer, and what the screen showed before any window."""
 
     def __init__(
@@ -144,7 +144,7 @@ async def started(comp, inner, *, panel: int = 0):
             for at in ((640, 400), _REST, _CORNER):
                 await trio.to_thread.run_sync(mouse.move, *at)
                 await steady(comp)
-            yield World(it, mouse, keys, await steady(comp), panel=panel)
+            yield FilteredDesktop(it, mouse, keys, await steady(comp), panel=panel)
 
 
 async def steady(comp):
@@ -161,7 +161,7 @@ def spot(frame: Found, at: tuple[int, int]) -> tuple[int, int]:
 
 
 async def opened(
-    there: World, running, frame: Found, at: tuple[int, int], *, press: bool
+    there: FilteredDesktop, running, frame: Found, at: tuple[int, int], *, press: bool
 ):
     """Make a popup by a click or by resting; its frame must be whole."""
     sandbox = there.it.sandbox
@@ -181,7 +181,7 @@ async def opened(
     assert sandbox.totals["popups"] >= 1
 
 
-async def closed(there: World, running, frame: Found) -> None:
+async def closed(there: FilteredDesktop, running, frame: Found) -> None:
     """Click where nothing is until no popup is shown."""
 
     async def gone() -> bool:
@@ -193,7 +193,7 @@ async def closed(there: World, running, frame: Found) -> None:
     await eventually(gone)
 
 
-async def resized(there: World, frame: Found) -> int:
+async def resized(there: FilteredDesktop, frame: Found) -> int:
     """Drag the lower right corner; every picture meanwhile is looked at."""
     x, y = frame.x + frame.w - 2, frame.y + frame.h - 2
     await there.move(x, y)

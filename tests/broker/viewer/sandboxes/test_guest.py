@@ -16,8 +16,9 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import AGENT, DISPLAY
-from broker.ipc import worker
+from broker.ipc import agent, worker
 from broker.launch.waypipe.client import open_place
+from broker.viewer.sandboxes import guest as guests
 from broker.viewer.sandboxes import waypipe
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
@@ -28,9 +29,10 @@ from tests.kit.world import record
 
 
 @asynccontextmanager
-async def guest(tmp_path):
+async def guest(tmp_path, top=""):
     """A guest without a screen, its paper workers, and its log."""
-    mine, _ = parse_record("a", tmp_path / "a.toml", record("persistent").encode())
+    text = record("persistent", top=top)
+    mine, _ = parse_record("a", tmp_path / "a.toml", text.encode())
     async with journal(tmp_path) as log, trio.open_nursery() as viewer:
         workers = PaperWorkers()
         tools = GuestTools(
@@ -292,3 +294,28 @@ async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(
             with sock:
                 assert sock.getpeername() == str(path)
         assert len(connected) == 6
+
+
+@pytest.mark.parametrize(
+    ("top", "version", "seen"),
+    [
+        ("", agent.VERSION, ({}, True, limits.AGENT_OUTPUT_WINDOW)),
+        ('timezone = "desktop"', agent.VERSION, ({"TZ": "CET-1"}, True, 131072)),
+        ("", agent.PACED_VERSION - 1, ({}, False, 0)),
+    ],
+)
+async def test_what_a_guest_is_asked_for(tmp_path, monkeypatch, top, version, seen):
+    """The desktop's time zone by choice; to an older agent only what it knows."""
+    monkeypatch.setattr(guests, "time_zone", lambda: "CET-1")
+    async with guest(tmp_path, top) as (mine, workers, _), trio.open_nursery() as n:
+        with await open_agent(mine, n):
+            (other,) = workers.opened
+            said = agent.AgentHello(version, "0.8.4", "6.1", [])
+            await other.say.send(worker.FromAgent(1, said))
+            streams = guests.Streams(stderr=True, paced=True)
+            await mine.start_program(["a"], {}, display=False, streams=streams)
+            await wait_all_tasks_blocked()
+            runs = [o.message for o in other.orders if isinstance(o, worker.ToAgent)]
+            (run,) = [message for message in runs if isinstance(message, agent.Run)]
+            assert (run.env, run.stderr, run.window) == seen
+            await other.say.send(worker.AgentClosed(1, "it left"))

@@ -1,0 +1,69 @@
+"""The part of ``brokerctl doctor`` about virtual machines that others start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from broker.cli.policy.finding import Context, Finding, ok, warn
+from broker.launch.libvirt.hook import FOLDER, hook_program, hook_source
+from broker.launch.microvm.hosttools import find_vhost_device_vsock
+from policy.records.loader import load_records, search_path
+from policy.records.model import External, LibvirtPeer, MachinePeer, Record
+
+VHOST_VSOCK = Path("/dev/vhost-vsock")
+MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
+HOOKS = FOLDER
+_INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
+
+
+async def check_vm_launchers(context: Context) -> Sequence[Finding]:
+    """Check what the records of libvirt's and machined's machines need."""
+    folders = search_path(context.paths.runtime, context.paths.config)
+    kinds = {type(peer) for peer in _peers(load_records(folders).records.values())}
+    found: list[Finding] = []
+    if LibvirtPeer in kinds:
+        found += _libvirt(context)
+    if MachinePeer in kinds:
+        found += _machined()
+    return found or [ok("virtual machines", "machines that others start can be leased")]
+
+
+def _libvirt(context: Context) -> Iterator[Finding]:
+    path = context.environ.get("PATH", os.defpath)
+    if shutil.which("virsh", path=path) is None:
+        text = "records name domains of libvirt, and virsh is not installed"
+        yield warn("virtual machines", text, "apt install libvirt-clients")
+    hook = hook_program(HOOKS)
+    if not os.access(hook, os.X_OK):
+        text = (
+            f"records name domains of libvirt, and {hook} is missing: no lease begins"
+        )
+        yield warn("virtual machines", text, _INSTALL_HOOK)
+    elif hook.read_bytes() != hook_source():
+        text = f"{hook} is of another version of Vitrail"
+        yield warn("virtual machines", text, _INSTALL_HOOK)
+    if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
+        text = f"domains have no vsock: no {VHOST_VSOCK} and no vhost-device-vsock"
+        yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
+
+
+def _machined() -> Iterator[Finding]:
+    if not MACHINED.exists():
+        text = f"records name machines of systemd-machined, and {MACHINED} is missing"
+        yield warn(
+            "virtual machines", text, "apt install systemd-container (257 or later)"
+        )
+    if not VHOST_VSOCK.exists():
+        text = (
+            f"records name machines of systemd-machined, and {VHOST_VSOCK} is missing"
+        )
+        yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
+
+
+def _peers(records: Iterable[Record]) -> Iterator[object]:
+    for record in records:
+        if isinstance(record.host.launch, External):
+            yield record.host.launch.peer

@@ -1,0 +1,219 @@
+"""Machines of systemd-machined as machines that a host can lease.
+
+Whatever registers there (systemd-vmspawn, microvm.nix, mkosi, a script) needs no hook:
+a record whose ``peer.machine`` is the machine's name says which sandbox it is.
+
+machined has no message for changes that a client could wait for through varlink, so
+the directory in which it keeps a file for each machine is looked at once a second, and
+machined is asked only when that has changed.  The files are not read.
+
+The leader's pidfd is opened and compared with the number that machined reports for it,
+so that a pid that was used again is not taken for the machine.  A lease ends with that
+pidfd, whatever machined reports: its entries can outlive their machines.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.control.varlink import VarlinkReader
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, VitrailError
+from broker.core.names import SandboxName
+from broker.core.stderr_log import isolated
+from broker.host.foreign_machine import ForeignMachine, HeldMachine
+from broker.host.machined_reply import Registered, call_list, read_reply
+from broker.host.role import HostRole
+from broker.launch.process.identity import boot_id
+from broker.peers import credentials
+from broker.peers.identity import VsockClaim, take_cid
+from broker.services import event_log
+from policy.records.loader import RecordSet
+from policy.records.model import External, MachinePeer, Record
+
+SOCKET = Path("/run/systemd/machine/io.systemd.Machine")
+DIRECTORY = Path("/run/systemd/machines")
+_UCRED = struct.Struct("3i")
+
+
+class MachinedGuests:
+    """Leases registered machines that a record names."""
+
+    def __init__(
+        self,
+        *,
+        host: HostRole,
+        log: event_log.Journal,
+        records: Callable[[], RecordSet],
+        reload: Callable[[], Awaitable[None]],
+        listen_vsock: Callable[[], Awaitable[object]],
+        path: Path = SOCKET,
+        directory: Path = DIRECTORY,
+    ) -> None:
+        self._host = host
+        self._log = log
+        self._records = records
+        self._reload = reload
+        self._listen_vsock = listen_vsock
+        self._path = path
+        self._directory = directory
+        self._refused: dict[str, tuple[int, int]] = {}
+        """The leader of each record's machine that was refused: reported once."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        before, read = -1, None
+        again = math.inf
+        while True:
+            now, records = self._changed(), self._records()
+            changed = now != before or records is not read
+            if changed or trio.current_time() >= again:
+                before, read, again = now, records, math.inf
+                with isolated():
+                    await self.look()
+                if self._refused:
+                    # A CID that has just been another machine's may be leased later.
+                    again = trio.current_time() + limits.MACHINED_RETRY_SECONDS
+            await trio.sleep(limits.MACHINED_LOOK_SECONDS)
+
+    def _changed(self) -> int:
+        try:
+            return self._directory.stat().st_mtime_ns
+        except OSError:  # no machined here, or not yet
+            return 0
+
+    async def look(self) -> None:
+        """Ask for the machine of each record that has no lease, once."""
+        if self._changed():
+            await self._reload()
+        for record in self._records().records.values():
+            name = _machine_name(record)
+            if name is None or self._leased(record):
+                continue
+            try:
+                await self._look_for(record, name)
+            except (VitrailError, OSError, trio.BrokenResourceError) as error:
+                await self._note(record, name, (0, 0), error)
+
+    def _leased(self, record: Record) -> bool:
+        return any(
+            held.lease.sandbox == record.name for held in self._host.active_leases()
+        )
+
+    async def _look_for(self, record: Record, name: str) -> None:
+        found = await self._ask(name)
+        if found is None:
+            self._refused.pop(record.name, None)
+            return
+        try:
+            machine = await self._machine(found)
+        except VitrailError as error:
+            await self._note(record, name, (found.leader, found.inode), error)
+            return
+        sandbox = SandboxName(record.name)
+        try:
+            # It closes the machine and records why, where there can be no lease.
+            await self._host.admit(sandbox, sandbox, machine)
+        except VitrailError:
+            self._refused[record.name] = (found.leader, found.inode)
+            return
+        self._refused.pop(record.name, None)
+
+    async def _note(
+        self, record: Record, name: str, leader: tuple[int, int], error: Exception
+    ) -> None:
+        """Record a refusal, once for each machine."""
+        if self._refused.get(record.name) == leader:
+            return
+        self._refused[record.name] = leader
+        await self._log.refused(
+            schema.LeaseRefused(
+                sandbox=record.name,
+                peer=f"machine {name}",
+                outcome="refused",
+                reason=str(error),
+            )
+        )
+
+    async def _machine(self, found: Registered) -> ForeignMachine:
+        if found.kind != "vm" or found.cid is None:
+            raise RefusedError(
+                f"machine '{found.name}' is a {found.kind} and has no vsock",
+                hint="containers that root starts cannot be told apart by a broker "
+                "of yours; a VM needs a vsock device",
+            )
+        cid = take_cid(found.cid)
+        held = HeldMachine([found.leader])
+        try:
+            require_leader(found, held.pidfd(found.leader))
+            await self._listen_vsock()
+            claim = VsockClaim(credentials.network_namespace(), cid, found.leader)
+            return ForeignMachine(claim, held, found.leader)
+        except BaseException:
+            held.close()
+            raise
+
+    async def _ask(self, name: str) -> Registered | None:
+        """Ask machined for one machine.  Raises PeerError or OSError."""
+        if not self._path.exists():
+            return None
+        with trio.move_on_after(limits.MACHINED_ANSWER_SECONDS):
+            async with await trio.open_unix_socket(str(self._path)) as stream:
+                _require_system(stream.socket)
+                await stream.send_all(call_list(name))
+                reader = VarlinkReader()
+                while True:
+                    untrusted_data = await stream.receive_some(1 << 16)
+                    if not untrusted_data:
+                        raise PeerError("machined closed the connection")
+                    messages = reader.feed(untrusted_data)
+                    if messages:
+                        return read_reply(messages[0], name)
+        raise PeerError("machined does not answer")
+
+
+def require_leader(found: Registered, pidfd: int) -> None:
+    """Refuse a process that is not the leader that machined knows.
+
+    The caller holds its pidfd.  Raises RefusedError.
+    """
+    if found.boot is not None and found.boot.replace("-", "") != boot_id().replace(
+        "-", ""
+    ):
+        raise RefusedError(f"machine '{found.name}' is of another boot")
+    # guard: a machine's leader is the process that was registered
+    if found.inode and credentials.pidfd_inode(pidfd) not in {0, found.inode}:
+        raise RefusedError(
+            f"process {found.leader} is not the leader of machine '{found.name}'"
+        )
+    # guard: a machine of another user is not leased
+    if Path(f"/proc/{found.leader}").stat().st_uid not in {0, os.getuid()}:
+        raise RefusedError(
+            f"the leader of machine '{found.name}' is another user's process",
+            hint="only machines of root and of this broker's user are leased: others "
+            "could register any name",
+        )
+
+
+def _require_system(sock: trio.socket.SocketType) -> None:
+    """Refuse a server that is neither root's nor ours (unix(7), SO_PEERCRED)."""
+    ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _pid, uid, _gid = _UCRED.unpack(ucred)
+    # guard: machined's socket is served by root
+    if uid not in {0, os.getuid()}:
+        raise PeerError(f"machined's socket is served by user {uid}")
+
+
+def _machine_name(record: Record) -> str | None:
+    launch = record.host.launch
+    if isinstance(launch, External) and isinstance(launch.peer, MachinePeer):
+        return launch.peer.name
+    return None

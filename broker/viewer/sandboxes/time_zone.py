@@ -1,0 +1,38 @@
+"""The desktop's time zone, as a value of TZ that needs no data in the guest.
+
+The last line of a file of tzfile(5), version 2 and later, is a rule in POSIX's form
+(``CET-1CEST,M3.5.0,M10.5.0/3``), which every C library reads without a database.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from broker.core.errors import SetupError
+
+LOCALTIME = Path("/etc/localtime")
+_MOST_BYTES = 65536
+_RULE = re.compile(rb"[A-Za-z0-9<>+,./:-]{3,100}")
+
+
+def time_zone(path: Path = LOCALTIME) -> str:
+    """Return the rule of the zone at ``path``; without a file the zone is UTC.
+
+    Raises SetupError when the file is no time zone.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES)
+    except FileNotFoundError:
+        return "UTC0"
+    except OSError as error:
+        raise SetupError(f"{path} cannot be read: {error.strerror}") from error
+    lines = content.split(b"\n")
+    rule = lines[-2] if content.startswith(b"TZif") and len(lines) > 2 else b""
+    if _RULE.fullmatch(rule) is None:
+        raise SetupError(
+            f"{path} is no file of a time zone that has a rule (tzfile(5))",
+            hint="'timedatectl set-timezone' chooses one",
+        )
+    return rule.decode()

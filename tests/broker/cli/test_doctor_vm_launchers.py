@@ -1,0 +1,70 @@
+"""What the doctor says of machines that libvirt and systemd-machined start."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.cli.doctor import vm_launchers
+from broker.cli.doctor.vm_launchers import check_vm_launchers
+from broker.cli.policy.finding import Context, State
+from broker.core.paths import find_paths
+from broker.launch.libvirt.hook import install_hook
+
+TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A machine without anything; returns what the doctor finds there."""
+    for name in ("VHOST_VSOCK", "MACHINED", "HOOKS"):
+        monkeypatch.setattr(vm_launchers, name, tmp_path / name)
+
+    async def look(*keys, path="/nowhere"):
+        environ = {
+            "XDG_RUNTIME_DIR": "/nowhere",
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "XDG_CONFIG_DIRS": "/nowhere",
+            "HOME": str(tmp_path),
+            "PATH": path,
+        }
+        folder = tmp_path / "config/vitrail/sandboxes.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        for key in keys:
+            (folder / f"{key}.toml").write_text(TEXT.format(key))
+        return await check_vm_launchers(Context(find_paths(environ), environ))
+
+    return look
+
+
+async def test_without_such_records_nothing_is_needed(place):
+    (found,) = await place()
+    assert found.state is State.OK
+
+
+async def test_what_libvirts_records_need_is_named_with_its_command(place, tmp_path):
+    found = await place("libvirt")
+    mends = [one.mend for one in found]
+    assert "apt install libvirt-clients" in mends
+    assert "sudo brokerctl launcher install libvirt" in mends
+    install_hook(None, tmp_path / "HOOKS", tmp_path / "settings")
+    texts = [one.text for one in await place("libvirt")]
+    assert not any("hook" in text.lower() or "missing" in text for text in texts[1:])
+
+
+async def test_a_hook_of_another_version_is_named(place, tmp_path):
+    (hook,) = install_hook(None, tmp_path / "HOOKS", tmp_path / "settings")
+    assert not [f for f in await place("libvirt") if "another version" in f.text]
+    hook.write_text("#!/bin/sh\n")
+    (found,) = [f for f in await place("libvirt") if "another version" in f.text]
+    assert found.mend == "sudo brokerctl launcher install libvirt"
+
+
+async def test_what_machineds_records_need_is_named(place, tmp_path):
+    found = await place("machine")
+    assert [f.state for f in found] == [State.WARN, State.WARN]
+    assert "sudo modprobe vhost_vsock" in [f.mend for f in found]
+    (tmp_path / "MACHINED").touch()
+    (tmp_path / "VHOST_VSOCK").touch()
+    (found,) = await place("machine")
+    assert found.state is State.OK

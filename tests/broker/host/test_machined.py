@@ -1,0 +1,373 @@
+"""systemd-machined: replies as they come, and those that a hostile one sends."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError
+from broker.host.machined_guests import MachinedGuests, require_leader
+from broker.host.machined_reply import Registered, call_list, read_reply
+from broker.launch.process.identity import boot_id
+from broker.launch.process.spawn import DEVNULL, spawn
+from broker.peers import credentials
+from broker.peers.identity import VsockClaim
+from policy.records.loader import load_records
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import short_directory
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "green"
+[launch]
+kind = "external"
+[peer]
+machine = "sbx1"
+"""
+# As systemd 257.9 of Debian 13 answered.
+REPLY = {
+    "parameters": {
+        "name": "sbx1",
+        "class": "vm",
+        "service": "lab",
+        "unit": "sbx1.scope",
+        "leader": {
+            "pid": 4242,
+            "pidfdId": 81231,
+            "bootId": "2b0c9c1e4d8b4d0e8a5e6f7d8c9b0a11",
+        },
+        "timestamp": {"realtime": 1795298123000000, "monotonic": 1023000000},
+        "vSockCid": 4711,
+    }
+}
+
+
+def reply(**changes):
+    """The recorded reply with other parameters; None removes one."""
+    parameters = {**REPLY["parameters"], **changes}
+    kept = {k: v for k, v in parameters.items() if v is not None}
+    return json.dumps({"parameters": kept}).encode()
+
+
+def test_a_call_asks_for_one_machine():
+    call = call_list("sbx1")
+    assert call.endswith(b"\0")
+    assert json.loads(call[:-1]) == {
+        "method": "io.systemd.Machine.List",
+        "parameters": {"name": "sbx1"},
+    }
+
+
+def test_a_reply_of_a_real_machined_is_understood():
+    assert read_reply(reply(), "sbx1") == Registered(
+        "sbx1", "vm", 4242, 81231, "2b0c9c1e4d8b4d0e8a5e6f7d8c9b0a11", 4711
+    )
+    assert read_reply(reply(vSockCid=None), "sbx1").cid is None
+    assert read_reply(reply(leader={"pid": 4242}), "sbx1").inode == 0
+
+
+def test_no_such_machine_is_none():
+    none = b'{"error":"io.systemd.Machine.NoSuchMachine","parameters":{}}'
+    assert read_reply(none, "sbx1") is None
+
+
+@pytest.mark.parametrize(
+    "untrusted",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"{}",
+        b'{"error":"io.systemd.System","parameters":{"errno":6}}',
+        b'{"error":"\\u001b[2J"}',
+        b'{"parameters":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        reply(name="other"),
+        reply(name=None),
+        reply(name=5),
+        reply(leader=None),
+        reply(leader=4242),
+        reply(leader={"pid": "4242"}),
+        reply(leader={"pid": 0}),
+        reply(leader={"pid": 1}),
+        reply(leader={"pid": -1}),
+        reply(leader={"pid": 1 << 23}),
+        reply(leader={"pid": 1 << 70}),
+        reply(leader={"pid": 4242, "pidfdId": -1}),
+        reply(leader={"pid": 4242, "pidfdId": 1 << 64}),
+        reply(vSockCid=-1),
+        reply(vSockCid=1 << 32),
+        reply(vSockCid="4711"),
+        reply(**{"class": "host"}),
+        reply(**{"class": "\x1b[2J"}),
+    ],
+)
+def test_another_reply_is_an_error(untrusted):
+    with pytest.raises(PeerError) as caught:
+        read_reply(untrusted, "sbx1")
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", range(0, len(reply()), 7))
+def test_a_cut_reply_is_an_error(length):
+    with pytest.raises(PeerError):
+        read_reply(reply()[:length], "sbx1")
+
+
+# -- the leader ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def leader():
+    child = spawn(["sleep", "1000"], stdout=DEVNULL)
+    yield child
+    child.kill()
+    await child.wait()
+
+
+def registered(pid, **changes):
+    pidfd = os.pidfd_open(pid)
+    try:
+        inode = credentials.pidfd_inode(pidfd)
+    finally:
+        os.close(pidfd)
+    facts = {"inode": inode, "boot": boot_id().replace("-", ""), "cid": 4711}
+    return Registered("sbx1", "vm", pid, **{**facts, **changes})
+
+
+def check(found):
+    pidfd = os.pidfd_open(found.leader)
+    try:
+        require_leader(found, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+async def test_the_registered_leader_is_taken(leader):
+    check(registered(leader.pid))
+    check(registered(leader.pid, boot=None, inode=0))
+
+
+async def test_a_process_that_has_the_pid_now_is_refused(leader):
+    found = registered(leader.pid)
+    if not found.inode:
+        pytest.skip("this kernel's pidfds have no number of their own")
+    with pytest.raises(RefusedError, match="not the leader"):
+        check(registered(leader.pid, inode=found.inode + 1))
+
+
+async def test_a_machine_of_another_boot_is_refused(leader):
+    with pytest.raises(RefusedError, match="another boot"):
+        check(registered(leader.pid, boot="0" * 32))
+
+
+async def test_a_leader_of_another_user_is_refused(leader, monkeypatch):
+    """Attack: a user of this host registers a machine of the record's name."""
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(RefusedError, match="another user's process"):
+        check(registered(leader.pid))
+
+
+# -- the watch -------------------------------------------------------------------------
+
+
+@dataclass
+class Role:
+    """A host that admits; ``admitted`` has the machines."""
+
+    admitted: list = field(default_factory=list)
+
+    def active_leases(self):
+        return self.admitted
+
+    busy: bool = False
+
+    async def admit(self, sandbox, record, machine):
+        assert sandbox == record
+        if self.busy:
+            await machine.close()
+            raise RefusedError("this CID was another machine's just now")
+        self.admitted.append(
+            SimpleNamespace(machine=machine, lease=SimpleNamespace(sandbox=sandbox))
+        )
+
+
+@dataclass
+class Log:
+    """A journal of refusals."""
+
+    refusals: list = field(default_factory=list)
+
+    async def refused(self, event):
+        self.refusals.append(event)
+
+
+class Machined:
+    """A stand-in for machined: answers each call with ``answer``."""
+
+    def __init__(self, base):
+        self.path = base / "io.systemd.Machine"
+        self.directory = base / "machines"
+        self.directory.mkdir()
+        self.answer = b'{"error":"io.systemd.Machine.NoSuchMachine"}\0'
+        self.calls = 0
+
+    def register(self, pid, **changes):
+        """Register a machine, as machined does: its file appears."""
+        found = registered(pid)
+        who = {"pid": pid, "pidfdId": found.inode, "bootId": found.boot}
+        self.answer = reply(leader=who, **changes) + b"\0"
+        self.touch()
+
+    def touch(self):
+        number = len(list(self.directory.iterdir()))
+        (self.directory / f"machine-{number}").write_text("private")
+
+    async def serve(self, task_status=trio.TASK_STATUS_IGNORED):
+        sock = trio.socket.socket(trio.socket.AF_UNIX)
+        await sock.bind(str(self.path))
+        sock.listen(8)
+
+        async def handle(stream):
+            async with stream:
+                await stream.receive_some(4096)
+                self.calls += 1
+                if self.answer:
+                    with suppress(trio.BrokenResourceError):
+                        await stream.send_all(self.answer)
+                else:
+                    await trio.sleep_forever()
+
+        await trio.serve_listeners(
+            handle, [trio.SocketListener(sock)], task_status=task_status
+        )
+
+
+@pytest.fixture
+async def watched(tmp_path, nursery, monkeypatch):
+    """Yield (machined, role, log): the watch runs."""
+    monkeypatch.setattr(limits, "MACHINED_LOOK_SECONDS", 0.02)
+    folder = tmp_path / "sandboxes.d"
+    folder.mkdir(mode=0o755)
+    (folder / "work.toml").write_text(RECORD)
+    records = load_records([folder])
+    assert records.problems == ()
+    with short_directory() as base:
+        machined, role, log = Machined(base), Role(), Log()
+        await nursery.start(machined.serve)
+
+        async def nothing():
+            return False
+
+        guests = MachinedGuests(
+            host=role,
+            log=log,
+            records=lambda: records,
+            reload=nothing,
+            listen_vsock=nothing,
+            path=machined.path,
+            directory=machined.directory,
+        )
+        nursery.start_soon(guests.run)
+        yield machined, role, log
+        for held in role.admitted:
+            await held.machine.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_registered_machine_is_leased_by_its_cid_and_leader(watched, leader):
+    machined, role, log = watched
+    await eventually(lambda: machined.calls == 1)
+    assert role.admitted == []
+    machined.register(leader.pid)
+    (held,) = await eventually(lambda: list(role.admitted))
+    claim = held.machine.claim
+    assert isinstance(claim, VsockClaim)
+    assert (claim.cid, claim.holder, held.lease.sandbox) == (4711, leader.pid, "work")
+    # The lease ends with the process, whatever machined reports: its entry stays.
+    leader.kill()
+    with trio.fail_after(60):
+        assert await held.machine.wait() == "it has ended"
+    assert log.refusals == []
+
+
+async def test_a_machine_that_was_refused_is_tried_again(watched, leader, monkeypatch):
+    monkeypatch.setattr(limits, "MACHINED_RETRY_SECONDS", 0.1)
+    machined, role, _log = watched
+    role.busy = True
+    machined.register(leader.pid)
+    await eventually(lambda: machined.calls >= 3)
+    role.busy = False
+    await eventually(lambda: role.admitted)
+
+
+async def test_machined_is_asked_only_when_something_has_changed(watched):
+    machined, _role, _log = watched
+    await eventually(lambda: machined.calls == 1)
+    with trio.move_on_after(0.5):  # 25 looks
+        await eventually(lambda: machined.calls > 1)
+    assert machined.calls == 1
+    machined.touch()
+    await eventually(lambda: machined.calls == 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"class": "container"}, "is a container"),
+        ({"vSockCid": None}, "has no vsock"),
+        ({"vSockCid": 2}, "never a sandbox"),
+        ({"vSockCid": 0xFFFFFFFF}, "never a sandbox"),
+        ({"name": "other"}, "answers about 'other'"),
+    ],
+)
+async def test_what_cannot_be_leased_is_recorded_once(watched, leader, changes, why):
+    machined, role, log = watched
+    for _ in range(3):
+        machined.register(leader.pid, **changes)
+        before = machined.calls
+        await eventually(lambda before=before: machined.calls > before)
+    (event,) = await eventually(lambda: list(log.refusals))
+    assert why in event.reason
+    assert (event.sandbox, event.peer, role.admitted) == ("work", "machine sbx1", [])
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\0", b"nonsense\0", b"x" * 2_000_000, b"", b"{}\0" * 1000]
+)
+async def test_a_machined_that_answers_badly_keeps_nothing_waiting(
+    watched, leader, monkeypatch, answer
+):
+    """Attack: its socket is silent, endless or answers nonsense."""
+    monkeypatch.setattr(limits, "MACHINED_ANSWER_SECONDS", 0.3)
+    machined, role, log = watched
+    await eventually(lambda: machined.calls >= 1)
+    machined.answer = answer
+    machined.touch()
+    await eventually(lambda: log.refusals)
+    assert role.admitted == []
+    machined.register(leader.pid)
+    await eventually(lambda: role.admitted)
+
+
+async def test_a_socket_of_another_user_is_not_asked(watched, leader, monkeypatch):
+    machined, role, log = watched
+    await eventually(lambda: machined.calls == 1)
+    real = os.getuid()
+    if real == 0:
+        pytest.skip("root's own socket is machined's")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    machined.register(leader.pid)
+    (event,) = await eventually(lambda: list(log.refusals))
+    assert f"served by user {real}" in event.reason
+    assert role.admitted == []

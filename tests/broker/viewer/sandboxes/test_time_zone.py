@@ -1,0 +1,50 @@
+"""The desktop's time zone as a rule that a guest without a database understands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.core.errors import SetupError
+from broker.viewer.sandboxes.time_zone import time_zone
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3"),
+        ("Asia/Kathmandu", "<+0545>-5:45"),
+        ("UTC", "UTC0"),
+    ],
+)
+def test_the_rule_of_a_zone_gives_its_time(name, rule):
+    path = Path("/usr/share/zoneinfo", name)
+    if not path.exists():
+        pytest.skip("tzdata is not installed")
+    assert time_zone(path) == rule
+    shown = [
+        subprocess.run(
+            ["date", "-d", "@1700000000", "+%F %T"],
+            env={**os.environ, "TZ": zone},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for zone in (rule, f":{path}")
+    ]
+    assert shown[0] == shown[1]
+
+
+def test_without_a_file_it_is_utc(tmp_path):
+    assert time_zone(tmp_path / "localtime") == "UTC0"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"TZif2", b"TZif2\n\n", b"no zone\nUTC0\n", b"TZif2\na b\n"]
+)
+def test_what_is_no_zone_is_an_error(tmp_path, content):
+    (tmp_path / "localtime").write_bytes(content)
+    with pytest.raises(SetupError, match="no file of a time zone"):
+        time_zone(tmp_path / "localtime")
