@@ -17,6 +17,7 @@ from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
 from policy.records.model import (
+    HOST_IMAGE,
     STRIP_PIXELS,
     Audio,
     Bwrap,
@@ -494,8 +495,9 @@ def _launch(taken: Taken) -> Launch:
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:
+            of_host = taken["launch.root"] == "host"
             return MicroVM(
-                image=taken["launch.image"],
+                image=HOST_IMAGE if of_host else taken["launch.image"],
                 memory_mib=taken["launch.memory"],
                 cpus=taken["launch.cpus"],
                 network=taken["launch.network"],
@@ -503,6 +505,7 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                root=taken["launch.root"],
             )
 
 

@@ -140,6 +140,10 @@ class ViewerRecord:
     folders: Folders = field(default_factory=Folders)
 
 
+HOST_IMAGE = "host"
+"""The image of the machine's own programs."""
+
+
 @dataclass(frozen=True)
 class MicroVM:
     """A machine that our launcher starts.  ``boot_deadline`` is in seconds."""
@@ -152,8 +156,10 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "no"
+    fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
+    root: Literal["image", "host"] = "image"
+    """With ``host``, ``image`` is that of this machine's own programs."""
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,20 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "root",
+            Choice(
+                {
+                    "image": "the one that `image` names",
+                    "host": "this machine's own /usr, read-only, and a made /etc; "
+                    "'brokerctl run' makes an image of it, and again when packages "
+                    "change",
+                }
+            ),
+            "Where the programs are from; with `host`, `image` has no meaning.",
+            default="image",
+            only=_VM,
+        ),
+        Field(
             "packages",
             Words(
                 PACKAGE,
@@ -285,7 +299,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Copies of one template have the same "
             "addresses in the kernel, and no page in common.",
-            default="no",
+            default="copy",
             only=_VM,
         ),
         Field(

@@ -21,7 +21,7 @@ from broker.cli.run.attached import Attached
 from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
-from broker.cli.run.image import ensure_image
+from broker.cli.run.image import ensure_image, record_of_host
 from broker.cli.run.options import (
     ChangeWords,
     StreamWords,
@@ -53,6 +53,11 @@ _END_SECONDS = 15.0
     is_flag=True,
     help="Run a program of this machine's in a box, without a record: -- COMMAND…",
 )
+@click.option(
+    "--root",
+    type=click.Choice(["host"]),
+    help="Run a program of this machine's in a micro VM of its own: -- COMMAND…",
+)
 @options_of_changes
 @options_of_streams
 def command(
@@ -62,6 +67,7 @@ def command(
     detach: bool,
     no_window: bool,
     bwrap: bool,
+    root: str | None,
     words: StreamWords,
     changes: ChangeWords,
 ) -> None:
@@ -77,13 +83,22 @@ def command(
     With --bwrap COMMAND is a program of this machine's, in a box of its own:
     without a record, a network, or anything of your home but the files that are
     named as its arguments, which it can read.
+
+    With --root host COMMAND is a program of this machine's, too, in a disposable
+    micro VM whose /usr is a read-only copy of this machine's: the record 'host',
+    which is written if there is none.
     """
+    if bwrap and root:
+        raise click.UsageError("--root is for micro VMs, --bwrap for boxes")
     if sandbox is None:
+        own = "--bwrap" if bwrap else f"--root {root}" if root else ""
         raise click.UsageError(
-            "COMMAND is missing: brokerctl run --bwrap -- COMMAND…"
-            if bwrap
+            f"COMMAND is missing: brokerctl run {own} -- COMMAND…"
+            if own
             else "Missing argument 'SANDBOX'."
         )
+    if root:
+        sandbox, command_words = _on_host(root, sandbox, command_words)
     if bwrap:
         if detach:
             raise click.UsageError("--detach is not for --bwrap: it ends with the run")
@@ -120,6 +135,17 @@ def command(
         **changes.fields(),
     )
     run_request(request, words)
+
+
+def _on_host(
+    root: str, first: str, rest: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return record and program's words of a run on this machine's own root."""
+    paths = find_paths()
+    if role_here(paths) is None:
+        record_of_host(paths, read_records(paths).records)
+    words = (first, *rest)
+    return root, words if words[0] == "--" else ("--", *words)
 
 
 def held_record(name: str) -> Record | None:

@@ -84,6 +84,8 @@ GUARDS = (
     Guard("room for what comes back", "", "tests/attack/test_transfer_store.py", "by_what_is_free"),
     Guard("sizes of the receiver", "if type(size) is not int:", "tests/attack/test_transfer_store.py", "size_that"),
     Guard("no more than the file has", "return os.splice(source, target, 1 << 30, flags=os.SPLICE_F_NONBLOCK)", "tests/broker/worker/test_pipes.py"),
+    Guard("the process that keeps files has a system-call filter", "", "tests/attack/test_transfer_jail.py"),
+    Guard("a process that keeps files and does not end", "with trio.CancelScope():", "tests/broker/viewer/opening/test_moving.py", "-k not_end"),
     Guard("the portal takes addresses only", "if False:", "tests/integration/test_opening.py", "-k portal"),
     Guard("the portal opens the file of the descriptor", "if False:", "tests/broker/transfer/test_bus_messages.py", "-k another_file"),
     Guard("no link on the way to a shared folder", "how = struct.pack('QQQ', flags, 0, 0)", "tests/attack/test_folders.py", "-k behind_the_check"),

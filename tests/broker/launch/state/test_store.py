@@ -203,11 +203,21 @@ def _whole(data: bytes) -> bool:
     return len(data) == 300000 and len(set(data)) == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(store: HomeStore, seed: int):
+    killed_in_the_middle(store, seed, 2)
+
+
+@pytest.mark.long
+def test_two_hundred_kills_leave_the_old_or_the_new(store: HomeStore):
+    killed_in_the_middle(store, 1000, 200)
+
+
+def killed_in_the_middle(store: HomeStore, seed: int, times: int) -> None:
+    """Kill a process that never stops changing homes, and look each time."""
     make(store, SandboxName("a"), b"\0" * 300000)
     draw = random.Random(seed)
-    for _ in range(2):
+    for _ in range(times):
         worker = subprocess.Popen(
             [sys.executable, "-c", CHANGES, str(store.root), str(draw.random())[2:9]],
             stdout=subprocess.PIPE,
