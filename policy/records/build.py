@@ -24,6 +24,7 @@ from policy.records.model import (
     CidPeer,
     Clipboard,
     External,
+    Flatpak,
     Folders,
     HostRecord,
     HybridPeer,
@@ -338,6 +339,14 @@ class _Checks:
                     "",
                     "remove it; the program that starts the sandbox decides this",
                 )
+        missing = "launch.app" not in self.taken and "app" not in self._table("launch")
+        if kind == "flatpak" and missing:
+            self._at(
+                ("launch", "kind"),
+                "nothing says which application this is",
+                'app = "an application ID as org.gnome.gedit"',
+                "'flatpak list --app --columns=application' prints those installed",
+            )
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -492,6 +501,9 @@ def _launch(taken: Taken) -> Launch:
             return Bwrap(taken["launch.command"], *_binds(taken))
         case "podman":
             return _podman(taken)
+        case "flatpak":
+            app, network = taken["launch.app"], taken["launch.share_network"]
+            return Flatpak(app, network, *_binds(taken))
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:

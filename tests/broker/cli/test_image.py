@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
@@ -7,6 +9,8 @@ from broker.cli.images.verbs import age_text, command, read_packages
 from broker.cli.run.image import record_of_host
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
+from broker.launch.image import store
+from broker.launch.image.store import FORMAT, ImageSpec, Manifest
 from policy.records.loader import load_records
 
 
@@ -48,6 +52,21 @@ def test_the_name_of_this_machines_programs_is_taken(words, tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(RefusedError, match="this machine's own programs"):
         CliRunner().invoke(command, words, catch_exceptions=False)
+
+
+def test_a_rebuild_leaves_an_imported_image_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = tmp_path / "vitrail" / "images" / ".mine.1"
+    directory.mkdir(parents=True)
+    for name in ("kernel", "initrd", "root"):
+        (directory / name).write_bytes(b"x")
+    manifest = Manifest(FORMAT, ImageSpec("mine"), "6.1", {}, 1.0, "d", "a", "r", "oci")
+    (directory / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    (directory.parent / "mine").symlink_to(directory.name)
+    result = CliRunner().invoke(command, ["rebuild", "--json"], catch_exceptions=False)
+    (shown,) = json.loads(result.stdout)
+    assert (shown["name"], shown["suite"], shown["built"]) == ("mine", "oci", 1.0)
+    assert not store.is_made_of(manifest, ImageSpec("mine")), "a build replaces it"
 
 
 def test_an_import_of_something_that_is_no_file(tmp_path, monkeypatch):
