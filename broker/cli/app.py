@@ -68,7 +68,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
             "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
             "completion": ("completion", "Completion for bash, zsh and fish."),
-            "image": ("image", "Make, list, renew and remove guest images."),
+            "image": ("images.verbs", "Make, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
             "guest": ("machines.guest", "Install the agent in other VMs."),
             "lease": ("lease", "Leases for machines that others start."),

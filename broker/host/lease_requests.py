@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from broker.host.libvirt_guests import LibvirtGuests
 
 
+_PEER_CHARS = 120
+
+
 class Leasing:
     """Gives leases on request, holds them, and ends them."""
 
@@ -133,7 +136,19 @@ class Leasing:
     ) -> api.MachineEventAnswer:
         """A launcher's hook reports a step of a machine of its own."""
         await self._reload()
-        return await self.guests().event(request)
+        try:
+            return await self.guests().event(request)
+        except VitrailError as error:
+            # A domain that starts without its lease shows nothing: the log has why.
+            await self._log.refused(
+                schema.LeaseRefused(
+                    sandbox=self.guests().sandbox_of(request),
+                    peer=printable(f"domain {request.name}", _PEER_CHARS),
+                    outcome="refused",
+                    reason=str(error),
+                )
+            )
+            raise
 
     def guests(self) -> LibvirtGuests:
         """The machines of launchers with hooks."""

@@ -193,18 +193,24 @@ class LibvirtGuests:
         if len(found) > 1:
             listed = ", ".join(record.name for record in found)
             raise RefusedError(
-                f"several records name the domain '{request.name}': {listed}",
+                f"several records name the domain '{_shown(request)}': {listed}",
                 hint="leave peer.libvirt in one of them",
             )
         # guard: a domain's description chooses no sandbox
         if request.record is not None and [r.name for r in found] != [request.record]:
             name = take_sandbox_name(request.record)
             raise RefusedError(
-                f"domain '{request.name}' names the sandbox '{name}', whose record does "
+                f"domain '{_shown(request)}' names the sandbox '{name}', whose record does "
                 "not name this domain",
-                hint=f"write [peer] libvirt = \"{request.name}\" into the record '{name}'",
+                hint=f"write [peer] libvirt = \"{_shown(request)}\" into the record '{name}'",
             )
         return found[0] if found else None
+
+    def sandbox_of(self, request: api.MachineEventRequest) -> str:
+        """The sandbox that a domain would be; empty without a record of it."""
+        names = {request.name, request.uuid}
+        found = [r for r in self._records().records.values() if _domain(r) in names]
+        return found[0].name if found else ""
 
     # -- steps -----------------------------------------------------------------
 
@@ -305,8 +311,8 @@ class LibvirtGuests:
             claim = VsockClaim(namespace, take_cid(request.cid), request.leader)
         else:
             raise RefusedError(
-                f"domain '{request.name}' has no vsock, so its guest cannot connect",
-                hint=f"'brokerctl launcher prepare {request.name}' adds one",
+                f"domain '{_shown(request)}' has no vsock, so its guest cannot connect",
+                hint=f"'brokerctl launcher prepare {_shown(request)}' adds one",
             )
         return LibvirtMachine(
             claim, held, request.leader, directory=directory, backend=backend
@@ -379,6 +385,11 @@ class LibvirtGuests:
         await self._host.admit(name, name, machine)
 
 
+def _shown(request: api.MachineEventRequest) -> str:
+    """The domain's name for messages: a guest's owner chose it."""
+    return printable(request.name, 100)
+
+
 def _domain(record: Record) -> str | None:
     launch = record.host.launch
     if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
@@ -397,4 +408,6 @@ def _require_uuid(pid: int, uuid: str) -> None:
         word == b"-uuid" and following == uuid.encode()
         for word, following in itertools.pairwise(words)
     ):
-        raise RefusedError(f"process {pid} is not the QEMU of domain {uuid}")
+        raise RefusedError(
+            f"process {pid} is not the QEMU of domain {printable(uuid, 60)}"
+        )

@@ -17,12 +17,14 @@ from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
 from policy.records.model import (
+    HOST_IMAGE,
     STRIP_PIXELS,
     Audio,
     Bwrap,
     CidPeer,
     Clipboard,
     External,
+    Flatpak,
     Folders,
     HostRecord,
     HybridPeer,
@@ -337,6 +339,14 @@ class _Checks:
                     "",
                     "remove it; the program that starts the sandbox decides this",
                 )
+        missing = "launch.app" not in self.taken and "app" not in self._table("launch")
+        if kind == "flatpak" and missing:
+            self._at(
+                ("launch", "kind"),
+                "nothing says which application this is",
+                'app = "an application ID as org.gnome.gedit"',
+                "'flatpak list --app --columns=application' prints those installed",
+            )
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -491,11 +501,15 @@ def _launch(taken: Taken) -> Launch:
             return Bwrap(taken["launch.command"], *_binds(taken))
         case "podman":
             return _podman(taken)
+        case "flatpak":
+            app, network = taken["launch.app"], taken["launch.share_network"]
+            return Flatpak(app, network, *_binds(taken))
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:
+            of_host = taken["launch.root"] == "host"
             return MicroVM(
-                image=taken["launch.image"],
+                image=HOST_IMAGE if of_host else taken["launch.image"],
                 memory_mib=taken["launch.memory"],
                 cpus=taken["launch.cpus"],
                 network=taken["launch.network"],
@@ -503,6 +517,7 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                root=taken["launch.root"],
             )
 
 

@@ -140,6 +140,10 @@ class ViewerRecord:
     folders: Folders = field(default_factory=Folders)
 
 
+HOST_IMAGE = "host"
+"""The image of the machine's own programs."""
+
+
 @dataclass(frozen=True)
 class MicroVM:
     """A machine that our launcher starts.  ``boot_deadline`` is in seconds."""
@@ -152,8 +156,10 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "no"
+    fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
+    root: Literal["image", "host"] = "image"
+    """With ``host``, ``image`` is that of this machine's own programs."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,16 @@ class Podman:
     memory_mib: int = 768
     pids: int = 512
     required: bool = False
+
+
+@dataclass(frozen=True)
+class Flatpak:
+    """An installed Flatpak application, with its permissions replaced by these."""
+
+    app: str
+    share_network: bool = False
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,7 +247,7 @@ class External:
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
-Launch = MicroVM | External | Bwrap | Podman | SharedBox
+Launch = MicroVM | External | Bwrap | Podman | Flatpak | SharedBox
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from shims.files.sealing import (
     MS_REMOUNT,
     map_user,
 )
+from shims.files.syscalls import deny_calls
 
 # NEWCGROUP, NEWUTS, NEWIPC, NEWNET
 CLONE_OTHERS = 0x02000000 | 0x04000000 | 0x08000000 | 0x40000000
@@ -47,6 +48,8 @@ def confine() -> None:
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
         header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
         check(libc.capset(header, bytes(24)), "dropping capabilities")
+        # guard: the process that keeps files has a system-call filter
+        deny_calls(libc)
     except OSError as error:
         raise TransferError(f"no jail for files: {error}") from None
 

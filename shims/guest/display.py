@@ -49,9 +49,14 @@ class Display:
         """The Wayland socket that waypipe makes."""
         return os.path.join(self._guest.session_dir, self.NAME)
 
+    @property
+    def ready(self) -> bool:
+        """Whether programs can connect."""
+        return self._ready and bool(self._process)
+
     def when_ready(self, action: Callable[[str], None]) -> None:
         """Call ``action("")`` when programs can connect, or with the reason not."""
-        if self._ready and self._process:
+        if self.ready:
             action("")
             return
         self._waiting.append(action)

@@ -205,7 +205,8 @@ class Guest:
             log(f"no broker for {away:.0f} s and nothing runs: switching off")
             self.power_off()
             return
-        self.loop.later(1.0, self._check_orphan)
+        # Not each second: an emulated processor that wakes for nothing costs the host.
+        self.loop.later(max(1.0, self.settings.orphan - away), self._check_orphan)
 
     # -- small parts
 

@@ -42,6 +42,7 @@ FORK_SEED_BYTES = 64
 WARM_SECONDS = 60.0  # for the program that is run once in a template
 PORT_SECONDS = 10.0  # until the driver has named it
 LINK_LOOK_SECONDS = 0.01
+RETRY_SECONDS = 0.5  # from a waypipe that did not come up to the next
 IDENTITY: Dict[str, type] = {
     "name": str,
     "time": int,  # nanoseconds since 1970
@@ -109,10 +110,21 @@ class Template:
     def begin(self) -> None:
         """Read the first program into memory, then wait for an identity."""
         self._loop.watch(self._port, selectors.EVENT_READ, self._readable)
-        self._guest.display.when_ready(lambda _reason: self._display_up())
+        self.begin_display()
 
-    def _display_up(self) -> None:
-        if self._warm:
+    def begin_display(self) -> None:
+        """Wait until programs can connect, as often as it takes.
+
+        The launcher gives up, not we.
+        """
+        self._guest.display.when_ready(self._display_up)
+
+    def _display_up(self, reason: str) -> None:
+        if reason:
+            # Made in the background, this machine may be too slow for waypipe's
+            # deadline; a template without waypipe would have no window in any copy.
+            self._loop.later(RETRY_SECONDS, self.begin_display)
+        elif self._warm:
             self._run_warm(self._warm)
         else:
             self._ready()
@@ -153,6 +165,10 @@ class Template:
     def _ready(self) -> None:
         if not self._guest.version_known:
             self._loop.later(0.05, self._ready)
+            return
+        if not self._guest.display.ready:
+            self._warm = []
+            self.begin_display()
             return
         self._guest.cut_all()
         self._guest.forget_hops()

@@ -14,7 +14,7 @@ from tests.kit.shims import files_program
 
 # Runs the program's verb with a reader of entries that does what an attacker would.
 TAKEN = """\
-import importlib.util, os, socket, sys
+import fcntl, importlib.util, os, resource, socket, sys
 spec = importlib.util.spec_from_file_location("tool", {tool!r})
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
@@ -38,6 +38,16 @@ def attempts():
         if tool.ctypes.CDLL(None).umount2(b"/proc/self", 2) != 0:
             raise OSError
     yield "change mounts", mount
+    yield "signal the session", lambda: os.kill({parent}, 0)
+    yield "signal by a descriptor", lambda: fcntl.fcntl(0, fcntl.F_SETOWN, {parent})
+    yield "start processes", lambda: os.fork() or os._exit(0)
+    yield "make sockets", lambda: socket.socketpair()
+    def limit():
+        try:
+            resource.prlimit({parent}, resource.RLIMIT_CORE, (0, 0))
+        except PermissionError:
+            raise OSError from None
+    yield "change limits of the session", limit
 
 def attack(*_):
     done = []

@@ -28,6 +28,7 @@ TOPS = {
     "personal": 'tags = ["trusted"]',
     "banking": "",
     "untrusted": "",
+    "throwaway": "",
 }
 
 
@@ -42,6 +43,15 @@ async def household():
         shutil.copy(RULES, folder)
         await w.start()
         async with plain(w, *TOPS, tops=TOPS) as guests:
+            # A disposable lives as long as a program of it, so the program comes first.
+            await w.run("throwaway", "sleep", "600", window=False)
+            w.write_record("throwaway", record("disposable"))
+
+            async def disposable():
+                found = {s.name: s for s in (await w.status()).sandboxes}
+                return found["throwaway"].sandbox_class == "disposable"
+
+            await eventually(disposable)
             yield w, guests
 
 
@@ -139,6 +149,13 @@ async def test_each_line_for_files_and_links_decides_as_its_comment_says():
         assert decided(w, service=copy, sandbox="work")[::2] == ("allow", by_hand)
         code, said = await untrusted.command("vitrail-copy", "x", "work")
         assert (code, "denied" in said) == (1, True), said
+
+        # A disposable asks only just after the person has acted in its window.
+        throwaway = guests["throwaway"]
+        code, said = await throwaway.command("vitrail-copy", "x", "work")
+        assert (code, "no input in a window" in said) == (1, True), said
+        thrown = line(f"{copy} * @type:disposable")
+        assert decided(w, service=copy, sandbox="throwaway")[::2] == ("deny", thrown)
 
         # Files to look at: always in something that is thrown away.
         file = "vitrail.OpenFile"

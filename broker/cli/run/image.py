@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from broker.cli import render
+from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
 from broker.launch.image import store
 from broker.launch.image.build import build_image
 from broker.launch.image.store import ImageSpec
+from policy.records.loader import FOLDER
 from policy.records.model import MicroVM, Record
 
 _STEP = "build the image"
@@ -16,12 +21,18 @@ _STEP = "build the image"
 async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
     """Build the record's image if it has other packages than the record names.
 
-    Does nothing for a record without packages.  Raises RefusedError where the
+    Does nothing for a record without packages, unless its programs are those of
+    this machine, of which an image is made when packages change.  Raises RefusedError where the
     image would be another record's too, SetupError and UpstreamError as
     ``build_image`` does.
     """
     launch = record.host.launch
-    if not isinstance(launch, MicroVM) or not launch.packages:
+    if not isinstance(launch, MicroVM):
+        return
+    if launch.root == "host":
+        await _ensure_host_image(paths, steps)
+        return
+    if not launch.packages:
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
@@ -36,6 +47,35 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         return
     async with steps.step(f"{_STEP} {spec.name}"):
         await build_image(paths, spec, steps.tell)
+
+
+async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
+    # Late: few records have such a root.
+    from broker.launch.image.foreign.hostroot import build_host_image, is_current
+
+    present = {image.name: image for image in store.list_images(paths)}
+    host = present.get(store.HOST_IMAGE)
+    if host is not None and is_current(host):
+        return
+    if store.DEFAULT_NAME not in present:
+        async with steps.step(f"{_STEP} {store.DEFAULT_NAME}"):
+            await build_image(paths, ImageSpec(), steps.tell)
+    async with steps.step("make an image of this machine's programs"):
+        await build_host_image(paths, store.DEFAULT_NAME, steps.tell)
+
+
+def record_of_host(paths: Paths, known: Iterable[str]) -> str:
+    """Return the record of this machine's own programs.
+
+    The shipped one is written where the person has none.
+    """
+    if store.HOST_IMAGE not in known:
+        target = paths.config[0] / FOLDER / f"{store.HOST_IMAGE}.toml"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x", encoding="utf-8") as file:
+            file.write((EXAMPLES / target.name).read_text(encoding="utf-8"))
+        render.note(f"wrote {target}")
+    return store.HOST_IMAGE
 
 
 def _is_there(paths: Paths, spec: ImageSpec) -> bool:

@@ -21,7 +21,8 @@ from broker.cli.run.attached import Attached
 from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
-from broker.cli.run.image import ensure_image
+from broker.cli.run.flatpak import run_app, run_recorded_app, take_app
+from broker.cli.run.image import ensure_image, record_of_host
 from broker.cli.run.options import (
     ChangeWords,
     StreamWords,
@@ -37,7 +38,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
-from policy.records.model import Bwrap, Podman, Record
+from policy.records.model import Bwrap, Flatpak, Podman, Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -53,6 +54,16 @@ _END_SECONDS = 15.0
     is_flag=True,
     help="Run a program of this machine's in a box, without a record: -- COMMAND…",
 )
+@click.option(
+    "--flatpak",
+    metavar="APP",
+    help="Run an installed Flatpak application: -- ARGUMENTS…",
+)
+@click.option(
+    "--root",
+    type=click.Choice(["host"]),
+    help="Run a program of this machine's in a micro VM of its own: -- COMMAND…",
+)
 @options_of_changes
 @options_of_streams
 def command(
@@ -62,6 +73,8 @@ def command(
     detach: bool,
     no_window: bool,
     bwrap: bool,
+    flatpak: str | None,
+    root: str | None,
     words: StreamWords,
     changes: ChangeWords,
 ) -> None:
@@ -77,38 +90,38 @@ def command(
     With --bwrap COMMAND is a program of this machine's, in a box of its own:
     without a record, a network, or anything of your home but the files that are
     named as its arguments, which it can read.
+
+    With --flatpak APP is an application ID; the record with that launch.app is used,
+    or one is made for the run.
+
+    With --root host COMMAND is a program of this machine's, too, in a disposable
+    micro VM whose /usr is a read-only copy of this machine's: the record 'host',
+    which is written if there is none.
     """
+    if root and (bwrap or flatpak is not None):
+        raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
+    changed = any(value is not None for value in changes.fields().values())
+    if flatpak is not None:
+        if bwrap or detach or changed:
+            raise click.UsageError(
+                "--bwrap, --detach and the options of machines are not for --flatpak"
+            )
+        _run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if sandbox is None:
+        own = "--bwrap" if bwrap else f"--root {root}" if root else ""
         raise click.UsageError(
-            "COMMAND is missing: brokerctl run --bwrap -- COMMAND…"
-            if bwrap
+            f"COMMAND is missing: brokerctl run {own} -- COMMAND…"
+            if own
             else "Missing argument 'SANDBOX'."
         )
+    if root:
+        sandbox, command_words = _on_host(root, sandbox, command_words)
     if bwrap:
-        if detach:
-            raise click.UsageError("--detach is not for --bwrap: it ends with the run")
-        if any(value is not None for value in changes.fields().values()):
-            raise click.UsageError(
-                "--memory, --cpus, --network and --image are for machines, not --bwrap"
-            )
-        argv_of_box = [sandbox, *command_words]
-        sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
+        _run_bwrap([sandbox, *command_words], words, detach=detach, changed=changed)
     argv = command_after_dashes(command_words)
     held = held_record(sandbox)
     if held is not None:
-        if detach:
-            raise click.UsageError(
-                f"--detach is for machines: 'systemctl --user start "
-                f"vitrail-run@{sandbox}' runs a box or container in the background"
-            )
-        if any(value is not None for value in changes.fields().values()):
-            raise click.UsageError(
-                "--memory, --cpus, --network and --image are for machines: "
-                f"'{sandbox}' is a box or container"
-            )
-        boxed = isinstance(held.host.launch, Bwrap)
-        start = run_recorded if boxed else run_container
-        sys.exit(start(held, argv, quiet=words.quiet, as_json=words.as_json))
+        _run_held(held, argv, words, detach=detach, changed=changed)
     tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
@@ -122,13 +135,67 @@ def command(
     run_request(request, words)
 
 
+def _run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
+    given = argv[1:] if argv[:1] == ["--"] else argv
+    sys.exit(run_app(take_app(app), given, quiet=words.quiet, as_json=words.as_json))
+
+
+_STARTS = {Bwrap: run_recorded, Podman: run_container, Flatpak: run_recorded_app}
+"""How this command runs a record's sandbox to its end, by the kind of launch."""
+
+
+def _run_bwrap(
+    argv: list[str], words: StreamWords, *, detach: bool, changed: bool
+) -> NoReturn:
+    if detach:
+        raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines, not --bwrap"
+        )
+    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def _run_held(
+    record: Record,
+    argv: list[str] | None,
+    words: StreamWords,
+    *,
+    detach: bool,
+    changed: bool,
+) -> NoReturn:
+    if detach:
+        raise click.UsageError(
+            f"--detach is for machines: 'systemctl --user start "
+            f"vitrail-run@{record.name}' runs a box or container in the background"
+        )
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines: "
+            f"'{record.name}' is a box or container"
+        )
+    start = _STARTS[type(record.host.launch)]
+    sys.exit(start(record, argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def _on_host(
+    root: str, first: str, rest: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return record and program's words of a run on this machine's own root."""
+    paths = find_paths()
+    if role_here(paths) is None:
+        record_of_host(paths, read_records(paths).records)
+    words = (first, *rest)
+    return root, words if words[0] == "--" else ("--", *words)
+
+
 def held_record(name: str) -> Record | None:
     """The record of a box that this command starts itself; None: the broker does."""
     paths = find_paths()
     if role_here(paths) is not None:
         return None
     record = read_records(paths).records.get(name)
-    if record is None or not isinstance(record.host.launch, Bwrap | Podman):
+    if record is None or type(record.host.launch) not in _STARTS:
         return None
     return record
 

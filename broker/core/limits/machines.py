@@ -198,6 +198,9 @@ IMAGE_PACKAGES = 500
 IMAGE_BUILD_SECONDS = 1800.0
 """One step of a build: half a minute is usual, a slow mirror takes longer."""
 
+IMAGE_IMPORT_BYTES = 16 << 30
+"""Files of an image from elsewhere, and its layers unpacked."""
+
 IMAGE_FREE_BYTES = 1 << 30
 """Room that a build asks for before it begins, where the image goes and where
 it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""

@@ -118,10 +118,10 @@ async def _build(
     )
     shutil.rmtree(work / "boot")
     (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
-    return _put_in_place(paths, spec.name, work)
+    return put_in_place(paths, spec.name, work)
 
 
-def _put_in_place(paths: Paths, name: str, work: Path) -> Image:
+def put_in_place(paths: Paths, name: str, work: Path) -> Image:
     """Let ``images/NAME`` name the new image, in one step."""
     work.chmod(0o755)
     image = store.read_image(name, work)

@@ -27,6 +27,8 @@ from broker.core.paths import Paths
 from shims.bundle import guest_agent, with_constants
 
 DEFAULT_NAME = "default"
+HOST_IMAGE = "host"
+"""The image of this machine's own programs, as records name it; no other has it."""
 DEFAULT_SUITE = "trixie"
 DEFAULT_KERNEL = "linux-image-cloud-amd64"
 DEFAULT_PACKAGES = (
@@ -109,6 +111,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of the guest agent in the root file system."""
     recipe: str = ""
     """SHA-256 of our own scripts that made it; another recipe, another image."""
+    source: str = ""
+    """Where its root file system is from: "" for packages, "oci", "host:KEY"."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,8 @@ class Image:
 
     @property
     def suite(self) -> str:
-        """The Debian suite it was made from."""
-        return self.manifest.spec.suite
+        """The Debian suite it was made from, or where else it is from."""
+        return self.manifest.source.partition(":")[0] or self.manifest.spec.suite
 
     @property
     def waypipe(self) -> str:
@@ -339,8 +343,13 @@ def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
 
     Names, the order of packages and the archive's state do not matter.
     """
-    same = _canonical(manifest.spec) == _canonical(spec)
+    same = _canonical(manifest.spec) == _canonical(spec) and not manifest.source
     return same and manifest.recipe == recipe(spec.kernel)
+
+
+def renamed(spec: ImageSpec, name: str) -> ImageSpec:
+    """Return the same under another name.  Raises RefusedError for an invalid one."""
+    return replace(spec, name=name)
 
 
 def _canonical(spec: ImageSpec) -> ImageSpec:

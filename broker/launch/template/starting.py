@@ -98,7 +98,7 @@ class Starter:
         if not self._swept:
             self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
-        key = _key(request)
+        key = template_key(request)
         find = partial(self._store.find, request.record, key, time.time())
         template, why = await trio.to_thread.run_sync(find)
         if template is not None:
@@ -185,13 +185,14 @@ class Starter:
                 self._store.publish,
                 room,
                 request.record,
-                key or _key(request),
+                key or template_key(request),
                 time.time(),
             )
             return await trio.to_thread.run_sync(publish)
 
 
-def _key(request: StartRequest) -> str:
+def template_key(request: StartRequest) -> str:
+    """Return the key of the template from which this machine can be copied."""
     spec, tools = request.spec, request.tools
     return TemplateInputs(
         record=request.record,

@@ -9,8 +9,11 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
+
 from broker.audit import schema
 from broker.authz.permit import Permit
+from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.services import OPEN_FILE
 from broker.ipc import transfer as messages
@@ -115,7 +118,14 @@ class Mover:
         reason = await job.exchange.passed()
         if reason:
             raise RefusedError(reason)
-        await delivery.done.wait()
+        # All of it has left the sender; what a pipe holds is read in far less time.
+        # guard: a process that keeps files and does not end
+        with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
+            await delivery.done.wait()
+        if not delivery.done.is_set():
+            raise RefusedError(
+                f"it was not kept within {limits.TRANSFER_KEEP_SECONDS:g} s"
+            )
         if delivery.reason:
             raise RefusedError(delivery.reason)
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from broker.control.api import LeaseRequest
+from broker.control.api import LeaseRequest, MachineEventRequest
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.paths import find_paths
 from broker.host import lease_requests
 from broker.host.lease_requests import asked_name, check_peer, sandbox_name
 from policy.records.loader import load_records, parse_record
 from tests.kit.world import record
 
+DOMAIN = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\nlibvirt = "pc"\n'
 EXTERNAL = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n'
 
 
@@ -123,3 +126,44 @@ def test_a_launcher_may_not_take_another_record_s_name(tmp_path):
     for other in ("work", "half"):
         with pytest.raises(RefusedError, match="another record"):
             asked_name(box, other, records)
+
+
+# -- hooks ---------------------------------------------------------------------------
+
+
+class Journal:
+    """Keeps refusals."""
+
+    def __init__(self):
+        self.refusals = []
+
+    async def refused(self, event):
+        self.refusals.append(event)
+
+
+async def test_a_domain_that_is_refused_is_recorded(tmp_path):
+    folder = tmp_path / "sandboxes.d"
+    folder.mkdir(mode=0o755)
+    (folder / "work.toml").write_text(DOMAIN)
+    records, log = load_records([folder]), Journal()
+
+    async def nothing():
+        return False
+
+    leasing = lease_requests.Leasing(
+        host=SimpleNamespace(active_leases=list),
+        log=log,
+        records=lambda: records,
+        reload=nothing,
+        listen_vsock=nothing,
+        paths=find_paths({"HOME": "/nowhere", "XDG_RUNTIME_DIR": "/nowhere"}),
+    )
+    step = {"launcher": "libvirt", "event": "prepare", "uuid": "-", "record": "other"}
+    for name in ("pc", "pc\x1b[2J"):
+        with pytest.raises(RefusedError, match="whose record does not name"):
+            await leasing.machine_event(MachineEventRequest(name=name, **step))
+    first, second = log.refusals
+    assert (first.sandbox, first.peer) == ("work", "domain pc")
+    assert "names the sandbox 'other'" in first.reason
+    assert second.sandbox == ""
+    assert "\x1b" not in second.peer + second.reason

@@ -202,7 +202,7 @@ def replace_image(paths, digest):
         store.find_image(paths).manifest, digest=digest * 64
     )
     (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
-    build._put_in_place(paths, "default", work)
+    build.put_in_place(paths, "default", work)
 
 
 def digest(paths):

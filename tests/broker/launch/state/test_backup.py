@@ -54,7 +54,43 @@ async def save(store: HomeStore, lock: Lock, target: Path) -> list[int]:
     return seen
 
 
+@pytest.fixture
+def age(tmp_path: Path) -> tuple[Lock, Lock]:
+    """A lock that closes for a key of age's, and one that opens with it."""
+    if shutil.which("age-keygen") is None:
+        pytest.skip("needs age")
+    identity = tmp_path / "identity"
+    subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
+    words = ["age-keygen", "-y", identity]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True)
+    return Lock((shown.stdout.strip(),)), Lock(identity=identity)
+
+
 async def test_a_backup_is_restored_elsewhere(tmp_path: Path, lock: Lock):
+    await saved_and_restored(tmp_path, lock, lock)
+
+
+async def test_a_backup_for_a_key_of_age_is_restored_elsewhere(tmp_path, age):
+    await saved_and_restored(tmp_path, *age)
+
+
+async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
+    file = tmp_path / "mail.backup"
+    await save(home(tmp_path), age[0], file)
+    other = HomeStore(tmp_path / "other")
+    refused = pytest.raises(RefusedError, match="encrypted with age")
+    with refused, other.new(DISK) as prepared:
+        await unpack(file, prepared, lock, lambda _: None)
+    wrong = tmp_path / "wrong"
+    subprocess.run(["age-keygen", "-o", wrong], check=True, capture_output=True)
+    failed = pytest.raises(UpstreamError, match="age failed")
+    with failed, other.new(DISK) as prepared:
+        await unpack(file, prepared, Lock(identity=wrong), lambda _: None)
+    assert other.all() == []
+
+
+async def saved_and_restored(tmp_path: Path, lock: Lock, key: Lock) -> None:
+    """Save with one lock, restore into a second state directory with the other."""
     store = home(tmp_path)
     file = tmp_path / "mail.backup"
     seen = await save(store, lock, file)
@@ -68,7 +104,7 @@ async def test_a_backup_is_restored_elsewhere(tmp_path: Path, lock: Lock):
 
     other = HomeStore(tmp_path / "other machine")
     with other.new(DISK) as prepared:
-        text = await unpack(file, prepared, lock, lambda _: None)
+        text = await unpack(file, prepared, key, lambda _: None)
         other.publish(prepared, AGAIN)
     assert text == 'class = "persistent"\n'
     disk = other.require(AGAIN).disk

@@ -148,6 +148,17 @@ def test_a_grab_in_the_background_is_refused(talk):
     assert not talk.core.by_client[made].grabbing
 
 
+def test_a_grab_with_a_serial_that_was_not_delivered_is_refused(talk):
+    """Also where the window has the keyboard, and has had a press."""
+    from tests.broker.wayland.scene.test_frame import popup
+
+    opened(talk)
+    _, _, made = popup(talk, talk.xdg)
+    talk.send(made, "grab", talk.seat, 12345)
+    assert talk.heard("popup_done", made) == [[]]
+    assert not talk.core.by_client[made].grabbing
+
+
 def test_a_menu_may_come_sooner_than_the_keyboard(talk):
     """The click that opens it gives the window the keyboard, a little later."""
     from tests.broker.wayland.scene.test_frame import popup

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import rich_click as click
 import trio
-from rich.console import Console
 
 from broker.cli import render
+from broker.cli.images import foreign
+from broker.cli.images.describe import age_text, describe
+from broker.cli.images.steps import Steps
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.launch.image import store
@@ -27,34 +27,6 @@ def command() -> None:
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-class Steps:
-    """Shows each step of a build, and on a terminal how long it has taken."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
-        self._status = self._console.status("")
-        self._began = time.monotonic()
-
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        if not self._quiet and self._console.is_terminal:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the terminal clean."""
-        self._status.stop()
-
-    def step(self, text: str) -> None:
-        """Show that a step begins."""
-        if self._quiet:
-            return
-        spent = render.seconds(time.monotonic() - self._began)
-        self._console.print(f"[{spent:>7}] {text}", markup=False, soft_wrap=True)
-        self._status.update(text)
 
 
 @command.command()
@@ -90,6 +62,7 @@ def build(
     Needs no root.  An image that is made of the same already is kept, unless
     --force asks for a new one with the packages of today.
     """
+    foreign.refuse_host(name)
     base = read_packages(packages_file) if packages_file else store.DEFAULT_PACKAGES
     spec = ImageSpec(
         name=name,
@@ -148,30 +121,6 @@ def _row(image: Image) -> list[str]:
     ]
 
 
-def age_text(seconds: float) -> str:
-    """An age as people count it: days once it is more than two."""
-    return (
-        f"{seconds / 86400:.0f} days" if seconds > 172800 else render.seconds(seconds)
-    )
-
-
-def describe(image: Image) -> dict[str, object]:
-    """Return what JSON output says of an image."""
-    manifest = image.manifest
-    return {
-        "name": image.name,
-        "suite": image.suite,
-        "built": manifest.built,
-        "age_seconds": image.age(),
-        "bytes": image.disk_bytes(),
-        "waypipe": image.waypipe,
-        "kernel": manifest.kernel,
-        "digest": manifest.digest,
-        "packages": list(manifest.spec.all_packages),
-        "directory": str(image.directory),
-    }
-
-
 @command.command()
 @click.argument("names", nargs=-1, required=True)
 @_JSON
@@ -189,7 +138,7 @@ def remove(names: Sequence[str], *, as_json: bool) -> None:
 def rebuild(*, as_json: bool) -> None:
     """Build every image again, from the current packages.
 
-    This is what the user timer vitrail-image-rebuild.timer runs.
+    An imported image stays as it is: import it again.  This is what the user timer vitrail-image-rebuild.timer runs.
     """
     paths = find_paths()
     done = [_rebuild(paths, image, quiet=as_json) for image in store.list_images(paths)]
@@ -226,7 +175,13 @@ def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:
     spec = image.manifest.spec
     with Steps(quiet=quiet) as steps:
         steps.step(f"image {image.name}")
+        if image.manifest.source:
+            return foreign.renewed(paths, image, steps.step)
         return trio.run(lambda: build_image(paths, spec, steps.step, force=True))
+
+
+command.add_command(foreign.import_)
+command.add_command(foreign.export)
 
 
 @command.command()

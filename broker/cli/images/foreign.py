@@ -1,0 +1,138 @@
+"""``brokerctl image import``: guest images from elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.images.describe import describe
+from broker.cli.images.steps import Steps
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from broker.core.paths import Paths, find_paths
+from broker.launch.image import store
+from broker.launch.image.build_room import Progress, scratch_base
+from broker.launch.image.store import Image
+
+_PODMAN = "podman:"
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command("export")
+@click.argument("name")
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--key", type=_FILE, required=True, help="An Ed25519 key (PEM).")
+@_JSON
+def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
+    """Write the guest image NAME to FILE, signed.
+
+    'brokerctl image import FILE NAME --key PUBLIC' uses it on another machine.
+    """
+    from broker.launch.image.foreign import signed
+
+    image = store.find_image(find_paths(), name)
+    private = signed.read_private_key(key)
+    with Steps(quiet=as_json) as steps:
+        steps.step(f"writing {target}")
+        try:
+            signed.export_image(image, target, private)
+        except OSError as error:
+            raise SetupError(f"cannot write {target}: {error.strerror}") from error
+    mark = signed.fingerprint(private.public_key())
+    if as_json:
+        render.json_line({"file": str(target), "key": mark, "name": name})
+        return
+    render.note(f"image {name} is in {target}, signed by the key {mark}")
+
+
+@click.command("import")
+@click.argument("origin", metavar="ARCHIVE|podman:IMAGE")
+@click.argument("name")
+@click.option(
+    "--base",
+    default=store.DEFAULT_NAME,
+    show_default=True,
+    help="The image whose kernel it gets.",
+)
+@click.option(
+    "--key",
+    type=_FILE,
+    help="ARCHIVE is of 'image export'; the public key of those who signed it.",
+)
+@_JSON
+def import_(
+    origin: str, name: str, *, base: str, key: Path | None, as_json: bool
+) -> None:
+    """Make the guest image NAME of an OCI image, or of a signed file.
+
+    ARCHIVE is a file of 'podman save --format oci-archive'; podman:IMAGE asks
+    this user's podman for one.  The image needs python3 and waypipe.  Nothing of
+    it is run or unpacked on this machine; devices in it are left out.
+
+    With --key ARCHIVE is a whole guest image that 'image export' wrote on another
+    machine, and must be signed by that key.
+    """
+    refuse_host(name)
+    paths = find_paths()
+    with Steps(quiet=as_json) as steps:
+        if key is None:
+            image = trio.run(_import, paths, origin, name, base, steps.step)
+        else:
+            image = _import_signed(paths, Path(origin), name, key, steps.step)
+    if as_json:
+        render.json_line(describe(image))
+    else:
+        render.note(f"image {image.name}: imported, kernel {image.manifest.kernel}")
+        render.note(f'a record uses it with image = "{image.name}" below [launch]')
+
+
+def refuse_host(name: str) -> None:
+    """Raise RefusedError for the name of the image of this machine's programs."""
+    if name == store.HOST_IMAGE:
+        raise RefusedError(
+            f"the image '{name}' is made of this machine's own programs",
+            hint="choose another name; 'brokerctl run --root host' makes that one",
+        )
+
+
+def _import_signed(
+    paths: Paths, archive: Path, name: str, key: Path, progress: Progress
+) -> Image:
+    from broker.launch.image.foreign.signed import import_signed, read_public_key
+
+    public = read_public_key(key)
+    if not archive.is_file():
+        raise SetupError(f"{printable(str(archive), 200)} is not a file")
+    return trio.run(import_signed, paths, name, archive, public, progress)
+
+
+async def _import(
+    paths: Paths, origin: str, name: str, base: str, progress: Progress
+) -> Image:
+    # Late: none of it is needed to list images.
+    from broker.launch.image.foreign.importing import import_image, save_from_podman
+
+    if not origin.startswith(_PODMAN):
+        return await import_image(paths, name, Path(origin).absolute(), base, progress)
+    with tempfile.TemporaryDirectory(dir=scratch_base(), prefix="vitrail-") as scratch:
+        saved = await save_from_podman(
+            origin.removeprefix(_PODMAN), Path(scratch), progress
+        )
+        return await import_image(paths, name, saved, base, progress)
+
+
+def renewed(paths: Paths, image: Image, progress: Progress) -> Image:
+    """Make an image again where that is possible; an imported one stays."""
+    from broker.launch.image.foreign.hostroot import build_host_image
+
+    if image.name != store.HOST_IMAGE:
+        progress("it was imported: import it again to renew it")
+        return image
+    return trio.run(build_host_image, paths, store.DEFAULT_NAME, progress)

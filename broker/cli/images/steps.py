@@ -1,0 +1,38 @@
+"""Progress of work on images."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from rich.console import Console
+
+from broker.cli import render
+
+
+class Steps:
+    """Shows each step of a build, and on a terminal how long it has taken."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+        self._status = self._console.status("")
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        if not self._quiet and self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal clean."""
+        self._status.stop()
+
+    def step(self, text: str) -> None:
+        """Show that a step begins."""
+        if self._quiet:
+            return
+        spent = render.seconds(time.monotonic() - self._began)
+        self._console.print(f"[{spent:>7}] {text}", markup=False, soft_wrap=True)
+        self._status.update(text)

@@ -1,0 +1,1 @@
+"""Guest images that are not made of Debian packages: from archives, and of this host."""

@@ -1,0 +1,89 @@
+"""A system-call filter for the process that keeps files: a deny-list in BPF.
+
+Namespaces leave it the person's processes (it has no pid namespace of its own, as a
+process cannot enter one): it could signal them and change their limits.  It also needs
+no further process, program, socket or namespace.  Source: seccomp(2), linux/filter.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import Dict, List, Tuple
+
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+BPF_LOAD, BPF_JEQ, BPF_JGE, BPF_RET = 0x20, 0x15, 0x35, 0x06
+RET_KILL, RET_ERRNO, RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+NUMBER_AT, ARCH_AT, COMMAND_AT = 0, 4, 24  # struct seccomp_data
+X32_BIT = 0x40000000
+F_SETOWN, F_SETOWN_EX, F_SETSIG = 8, 15, 10
+# Of the same number everywhere: pidfds, mounts, io_uring, clone3, landlock is left out.
+NEW_CALLS = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 435, 438, 440, 442)
+# kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_readv
+# process_vm_writev kcmp socket socketpair bind listen connect execve execveat clone
+# unshare setns mount umount2 pivot_root chroot bpf add_key request_key keyctl
+# userfaultfd perf_event_open prlimit64 setpriority sched_setparam
+# sched_setscheduler sched_setaffinity ioprio_set; then fork and vfork where there are
+CALLS: Dict[str, Tuple[int, int, str]] = {
+    "x86_64": (
+        0xC000003E,
+        72,
+        (
+            "62 200 234 129 297 101 310 311 312 41 53 49 50 42 59 322 56 272 308 165 166 155 "
+            "161 321 248 249 250 323 298 302 141 142 144 203 251 57 58"
+        ),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        25,
+        (
+            "129 130 131 138 240 117 270 271 272 198 199 200 201 203 221 281 220 97 268 40 39 "
+            "41 51 280 217 218 219 282 241 261 140 118 119 122 30"
+        ),
+    ),
+}
+
+
+def instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+    """Return one instruction of BPF; ``yes`` and ``no``: how many are passed over."""
+    return struct.pack("=HBBI", code, yes, no, value)
+
+
+def filter_program(machine: str) -> bytes:
+    """Return the filter for a machine.  Raises KeyError for one that is not known."""
+    arch, fcntl_number, calls = CALLS[machine]
+    refuse = instruction(BPF_RET, RET_ERRNO | errno.EPERM)
+    program: List[bytes] = [
+        instruction(BPF_LOAD, ARCH_AT),
+        instruction(BPF_JEQ, arch, yes=1),
+        instruction(BPF_RET, RET_KILL),
+        instruction(BPF_LOAD, NUMBER_AT),
+        instruction(BPF_JGE, X32_BIT, no=1),
+        instruction(BPF_RET, RET_KILL),
+    ]
+    for number in (*map(int, calls.split()), *NEW_CALLS):
+        program += [instruction(BPF_JEQ, number, no=1), refuse]
+    commands = (F_SETOWN, F_SETOWN_EX, F_SETSIG)
+    program += [
+        # Signals by a descriptor: fcntl(2) with these commands only.
+        instruction(BPF_JEQ, fcntl_number, yes=1),
+        instruction(BPF_RET, RET_ALLOW),
+        instruction(BPF_LOAD, COMMAND_AT),
+    ]
+    for command in commands:
+        program += [instruction(BPF_JEQ, command, no=1), refuse]
+    program.append(instruction(BPF_RET, RET_ALLOW))
+    return b"".join(program)
+
+
+def deny_calls(libc: ctypes.CDLL) -> None:
+    """Install the filter; no-new-privileges is set.  Raises OSError."""
+    code = filter_program(os.uname().machine)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: a count, and after padding a pointer
+    head = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"system-call filter: {os.strerror(number)}")

@@ -1,0 +1,65 @@
+"""The bytes of one request on their way: when the sender is told, and until when."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.transfer.entries import Quota
+from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.moving import Mover
+from broker.viewer.opening.pipes import pipe
+
+
+async def nothing(*_):
+    await trio.lowlevel.checkpoint()
+
+
+async def passed():
+    await trio.lowlevel.checkpoint()
+    return ""
+
+
+async def send(delivery):
+    guest = SimpleNamespace(order=nothing)
+    exchange = SimpleNamespace(stream=1, passed=passed)
+    job = SimpleNamespace(guest=guest, exchange=exchange)
+    with pipe() as (_, write):
+        await Mover(None, None)._send(job, Quota(1, 1, 1), write, delivery)
+
+
+@pytest.fixture
+def sent():
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.close(write)
+    delivery = Delivery("work", False, Quota(1, 1, 1), read)
+    yield delivery
+    delivery.close_pipe()
+
+
+async def test_a_keeper_that_does_not_end_is_given_up(sent, autojump_clock):
+    began = trio.current_time()
+    with (
+        trio.fail_after(10 * limits.TRANSFER_KEEP_SECONDS),
+        pytest.raises(RefusedError, match="not kept within"),
+    ):
+        await send(sent)
+    assert trio.current_time() - began == limits.TRANSFER_KEEP_SECONDS
+
+
+async def test_the_sender_is_told_when_it_is_kept(sent, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send, sent)
+        await trio.sleep(limits.TRANSFER_KEEP_SECONDS - 1)
+        sent.end("")
+
+
+async def test_a_failure_is_the_sender_s(sent):
+    sent.end("the disk is full")
+    with pytest.raises(RefusedError, match="disk is full"):
+        await send(sent)

@@ -1,0 +1,28 @@
+"""The guards of images from elsewhere.
+
+``python -m tests.kit.guards.images [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+from tests.kit.guards.mutation import Guard, main
+
+_TREE = "tests/broker/launch/image/foreign/test_tree.py"
+_ARCHIVE = "tests/broker/launch/image/foreign/test_archive.py"
+_SIGNED = "tests/broker/launch/image/foreign/test_signed.py"
+_HOST = "tests/broker/launch/image/foreign/test_hostroot.py"
+
+GUARDS = (
+    Guard("a layer's names stay below its root", "if False:", _TREE, "with_dots"),
+    Guard("a hard link is to a file of the tree", "if False:", _TREE, "hard_links_are"),
+    Guard("a layer's files are within the limit", "if False:", _TREE, "is_a_lie"),
+    Guard("a layer has a limit of names", "if False:", _TREE, "counts_as_a_name"),
+    Guard("a layer that grows without end is refused", "if False:", _ARCHIVE, "grows_without_end"),
+    Guard("a blob has its own digest", "if False:", _ARCHIVE, "another_digest"),
+    Guard("an image is signed by the key that was named", "pass", _SIGNED, "another_key"),
+    Guard("a signed image has the files that were signed", "if False:", _SIGNED, "not_signed"),
+    Guard("no program of the host's has a set-user-ID bit in a guest", "mode = found.st_mode", _HOST, "set_user_id"),
+)  # fmt: skip
+
+if __name__ == "__main__":
+    main(GUARDS)

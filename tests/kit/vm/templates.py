@@ -1,0 +1,58 @@
+"""Templates for a test's broker, made before it starts.
+
+A broker makes one in the background some time after the first boot; a test cannot
+wait for that.  Templates lie in the person's cache, so that one serves every test
+whose record has this name and these properties.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from functools import partial
+
+import trio
+
+from broker.core.names import SandboxName
+from broker.core.paths import find_paths
+from broker.launch.image.store import Image
+from broker.launch.microvm.launcher import VmSpec
+from broker.launch.template.starting import Starter, StartRequest, template_key
+from broker.launch.template.store import TemplateStore
+from tests.kit.vm.machines import vm_tools
+from tests.kit.wayland.compositor import short_directory
+
+
+async def ready_template(image: Image, record: str, memory_mib: int = 512) -> None:
+    """See that there is a template for ``world.record()`` of this name."""
+    paths = find_paths()
+    with short_directory() as place:
+        request = StartRequest(
+            record=record,
+            mode="copy",
+            image=image.manifest.digest,
+            write_initrd=image.write_initrd,
+            warm=("foot",),
+            spec=VmSpec(
+                name=SandboxName(record),
+                kernel=image.kernel,
+                initrd=image.write_initrd(place),
+                root=image.root,
+                directory=place / "run",
+                logs=place / "logs",
+                memory_mib=memory_mib,
+            ),
+            tools=await vm_tools(),
+        )
+        paths.templates.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (paths.templates / ".test-lock").open("w") as lock:
+            # Two workers of one test run make it once.
+            await trio.to_thread.run_sync(partial(fcntl.flock, lock, fcntl.LOCK_EX))
+            find = TemplateStore(paths.templates).find
+            if find(record, template_key(request), time.time())[0] is not None:
+                return
+            async with trio.open_nursery() as nursery:
+                starter = Starter(paths.templates, nursery, print)
+                starter.background = False
+                await starter.make(request)
+                nursery.cancel_scope.cancel()
