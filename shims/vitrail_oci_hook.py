@@ -38,6 +38,8 @@ Json = Any
 
 SANDBOX = "io.vitrail.sandbox"
 REQUIRED = "io.vitrail.required"
+ALL_IDS = (0, 0, 4294967295)
+"""The line of /proc/self/uid_map that says: no user namespace."""
 OURS = "io.vitrail.ours"
 LAUNCH = "io.vitrail.launch"
 INSIDE = "/run/vitrail"
@@ -193,6 +195,7 @@ def _in_record(text: str) -> Json:
 
 def precreate(config: Json, annotations: Dict[str, str], broker: Broker) -> str:
     """Return the configuration with the sockets' directory; raises LeaseError."""
+    refuse_rootful(os.geteuid(), Path("/proc/self/uid_map").read_text())
     name = annotations[SANDBOX]
     if not NAME.fullmatch(name):
         raise LeaseError(f"the annotation {SANDBOX} is not the name of a record")
@@ -210,6 +213,21 @@ def precreate(config: Json, annotations: Dict[str, str], broker: Broker) -> str:
     return json.dumps(config)
 
 
+def refuse_rootful(uid: int, uid_map: str) -> None:
+    """Raise LeaseError for a container of root's, whose hooks are in no user namespace.
+
+    A broker that runs as a person may not ask the kernel for the pid namespace of
+    root's processes (ptrace(2), PTRACE_MODE_READ), so nothing would tell the
+    container's connections from those of other programs.
+    """
+    # guard: a container of root's gets no lease
+    if uid == 0 and tuple(int(word) for word in uid_map.split()) == ALL_IDS:
+        raise LeaseError(
+            "rootful Podman is not supported, because the broker of a person cannot "
+            "identify root's processes: run podman as that person, without sudo"
+        )
+
+
 def enter(config: Json, launch: str, directory: str) -> None:
     """Add mounts, environment and the launch's id to a configuration."""
     process = config["process"]
@@ -225,6 +243,7 @@ def enter(config: Json, launch: str, directory: str) -> None:
             "options": ["bind", "ro", "nosuid", "nodev", "noexec", "private"],
         }
     )
+    pulse = dict(mounts[-1], destination=runtime + "/pulse")
     taken = {mount.get("destination") for mount in mounts}
     if runtime not in taken:
         options = ["nosuid", "nodev", "mode=0700", f"uid={uid}", f"gid={gid}"]
@@ -236,6 +255,9 @@ def enter(config: Json, launch: str, directory: str) -> None:
                 "options": [*options, "size=65536k"],
             }
         )
+        # Where a program looks that was started without PULSE_SERVER: the directory
+        # has "native", a link to the socket of the sound service beside it.
+        mounts.append(pulse)
     values = {
         "XDG_RUNTIME_DIR": runtime,
         "WAYLAND_DISPLAY": f"{INSIDE}/wayland-0",

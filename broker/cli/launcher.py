@@ -12,7 +12,8 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
-from broker.cli.run.shared_box import run_shared_box
+from broker.cli.run.flatpak import open_app
+from broker.cli.run.shared_box import run_shared_box, write_opener
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.launch.podman.hooks import PROGRAM, hook_files, write_hooks
@@ -22,7 +23,9 @@ _DROP_IN = "50-vitrail.conf"
 _DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _BOXES = {"toolbox": "toolbox", "distrobox": "distrobox-enter"}
 """The program of each that starts commands in a box."""
+_COLOURS = {"toolbox": "grey", "distrobox": "purple"}
 _PROGRAMS = click.Choice(["libvirt", "podman", *sorted(_BOXES)])
+_REMOVABLE = click.Choice(["flatpak", "libvirt", "podman", *sorted(_BOXES)])
 _WRAPPER = """\
 #!/bin/sh
 # Written by 'brokerctl launcher install {program}'; 'launcher remove' removes it.
@@ -36,7 +39,7 @@ display = "allow"
 tags = ["box"]
 [label]
 name = "{program}"
-colour = "grey"
+colour = "{colour}"
 [audio]
 playback = "allow"
 microphone = "deny"
@@ -129,13 +132,15 @@ def _install_box(program: str, *, as_json: bool) -> None:
     try:
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not record.exists():
-            record.write_text(_BOX_RECORD.format(program=program))
+            text = _BOX_RECORD.format(program=program, colour=_COLOURS[program])
+            record.write_text(text)
             written.append(record)
         wrapper.parent.mkdir(parents=True, exist_ok=True)
         fresh = wrapper.with_suffix(".new")
         fresh.write_text(_WRAPPER.format(program=program, real=shlex.quote(str(real))))
         fresh.chmod(0o755)
         fresh.replace(wrapper)
+        written.append(write_opener())
     except OSError as error:
         raise SetupError(
             f"{program} cannot be set up: {error.strerror}",
@@ -168,9 +173,19 @@ def _real(name: str, wrapper: Path) -> Path:
 
 
 @command.command("remove")
-@click.argument("program", type=_PROGRAMS)
-def remove(program: str) -> None:
-    """Remove what 'install' wrote; a record of a box stays."""
+@click.argument("program", type=_REMOVABLE)
+@click.option("--app", metavar="APP", help="flatpak: the application's ID.")
+def remove(program: str, *, app: str | None) -> None:
+    """Remove what 'install' wrote; a record of a box stays.
+
+    flatpak --app APP: give an application back the permissions that it had before
+    'brokerctl run' of it replaced them.
+    """
+    if (program == "flatpak") != (app is not None):
+        raise click.UsageError("--app APP is for flatpak, and flatpak needs it")
+    if app is not None:
+        open_app(app)
+        return
     if program == "libvirt":
         remove_libvirt()
         return

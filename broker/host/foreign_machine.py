@@ -16,7 +16,7 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import ServiceName
-from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
+from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
 from broker.host.acceptor import RemoteListener, end_acceptor, start_acceptor
 from broker.host.machine import ConnectionKind, MachineFacts
 from broker.launch.process.identity import open_pidfd
@@ -28,6 +28,7 @@ from broker.peers.identity import (
     Claim,
     Connector,
     ContainerClaim,
+    FlatpakClaim,
     HybridClaim,
     SharedClaim,
     VsockClaim,
@@ -121,7 +122,7 @@ class ForeignMachine:
                 return {}  # the shared listeners of session.vsock
             case HybridClaim():
                 return await hybrid_doors(Path(self._claim.base))
-            case ContainerClaim() | SharedClaim():
+            case ContainerClaim() | FlatpakClaim() | SharedClaim():
                 # There is no agent of ours inside, so there is no other end to talk to.
                 self._acceptor, doors = await container_doors(
                     Path(self._claim.directory)
@@ -196,7 +197,7 @@ async def container_doors(
     Only those that need no agent of ours; also one for Wayland itself, to be
     bound into the sandbox.  Raises as ``hybrid_doors``.
     """
-    services = (DISPLAY, AUDIO, WAYLAND_DOOR)
+    services = (DISPLAY, AUDIO, WAYLAND_DOOR, *sorted(TRANSFERS))
     places = {service: UnixEndpoint(directory / service) for service in services}
     return await start_acceptor(places, WAYLAND_DOOR)
 

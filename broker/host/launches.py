@@ -12,8 +12,9 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,20 +25,22 @@ from broker.audit import schema
 from broker.control import api
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
-from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
+from broker.core.services import AUDIO
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, container_claim
 from broker.host.lease_requests import asked_name, sandbox_name
+from broker.host.machine import ConnectionKind
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
 from broker.launch.process.identity import boot_id, find, identity_of
 from broker.launch.process.spawn import has_ended, wait_ended
-from broker.peers.identity import Claim, SharedClaim
+from broker.peers.identity import Claim, ContainerClaim, FlatpakClaim, SharedClaim
 from broker.services.event_log import Journal
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
-from policy.records.model import Bwrap, Podman, Record, SharedBox
+from policy.records.model import Bwrap, Flatpak, Launch, Podman, Record, SharedBox
 
 _KILL_SECONDS = 10.0
 """For the kernel to end a killed process; longer where its disk does not answer."""
@@ -58,6 +61,20 @@ class LaunchedMachine(ForeignMachine):
         self.over = False
         """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False
+
+    @override
+    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+        """Listen; a container's users other than its root may connect, too.
+
+        They are other users outside (user_namespaces(7)).  Outside, the directory above
+        keeps them from these sockets; inside, the pid namespace decides, not the user.
+        """
+        doors = await super().open_doors()
+        if isinstance(self.claim, ContainerClaim):
+            for service in doors:
+                (self.state.sockets / service).chmod(0o666)
+            self.state.sockets.chmod(0o755)
+        return doors
 
     @override
     async def power_down(self, grace: float) -> None:
@@ -143,11 +160,12 @@ class Launches:
 
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
-        if not isinstance(record.host.launch, Bwrap | Podman | SharedBox):
+        if not isinstance(record.host.launch, Bwrap | Podman | Flatpak | SharedBox):
             raise RefusedError(
                 f"'{name}' is not a record of a container or a box",
                 where=record.where("launch.kind"),
-                hint='its [launch] would have kind = "bwrap", "podman" or "shared-box"',
+                hint='its [launch] would have kind = "bwrap", "podman", "flatpak" or '
+                '"shared-box"',
             )
         return record
 
@@ -190,6 +208,8 @@ class Launches:
         try:
             directory.mkdir(mode=0o700)
             (directory / SOCKETS).mkdir(mode=0o700)
+            # $XDG_RUNTIME_DIR/pulse in a container is this directory, too.
+            (directory / SOCKETS / "native").symlink_to(AUDIO)
             write_state(state)
         except OSError as error:
             remove(directory)
@@ -232,11 +252,7 @@ class Launches:
         record = self._record(SandboxName(state.record))
         held = HeldMachine([leader])
         try:
-            claim: Claim
-            if isinstance(record.host.launch, SharedBox):
-                claim = SharedClaim(str(state.sockets), os.getuid())
-            else:
-                claim = container_claim(state.sockets, held, leader)
+            claim = self._claim(state, record.host.launch, held, leader)
             identity = identity_of(leader, held.pidfd(leader))
             bound = msgspec.structs.replace(state, leader=identity)
             write_state(bound)
@@ -248,6 +264,20 @@ class Launches:
                 ) from error
             raise
         return LaunchedMachine(bound, claim, held, leader)
+
+    def _claim(
+        self, state: Prepared, launch: Launch, held: HeldMachine, leader: int
+    ) -> Claim:
+        match launch:
+            case SharedBox():
+                return SharedClaim(str(state.sockets), os.getuid())
+            case Flatpak():
+                from broker.peers.flatpak_instances import app_of
+
+                find = partial(app_of, self.paths.runtime.parent)
+                return FlatpakClaim(str(state.sockets), launch.app, find)
+            case _:
+                return container_claim(state.sockets, held, leader)
 
     async def end(self, launch: str) -> None:
         """See ``BindingLauncher``."""

@@ -7,6 +7,7 @@ from ``credentials`` and are compared here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -64,6 +65,18 @@ class ContainerClaim:
 
 
 @dataclass(frozen=True)
+class FlatpakClaim:
+    """A Flatpak application: all of its instances, and their nested sandboxes.
+
+    ``find`` returns the application of a process by its pid namespaces, or None.
+    """
+
+    directory: str
+    app: str
+    find: Callable[[tuple[int, ...]], str | None] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class SharedClaim:
     """A box without a pid namespace of its own: a label, never a boundary.
 
@@ -75,7 +88,7 @@ class SharedClaim:
     uid: int
 
 
-Claim = HybridClaim | VsockClaim | ContainerClaim | SharedClaim
+Claim = HybridClaim | VsockClaim | ContainerClaim | FlatpakClaim | SharedClaim
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,7 @@ def claim_key(claim: Claim) -> tuple[str, str]:
             return ("hybrid", claim.base)
         case VsockClaim():
             return ("cid", f"{claim.netns}:{claim.cid}")
-        case ContainerClaim() | SharedClaim():
+        case ContainerClaim() | FlatpakClaim() | SharedClaim():
             return ("unix", claim.directory)
         case _:
             assert_never(claim)
@@ -136,6 +149,8 @@ def describe(claim: Claim) -> str:
             return f"cid {claim.cid}"
         case ContainerClaim():
             return f"container at {claim.directory}"
+        case FlatpakClaim():
+            return f"Flatpak {claim.app} at {claim.directory}"
         case SharedClaim():
             return f"label only, at {claim.directory}"
         case _:
@@ -168,18 +183,30 @@ def check(
                 raise RefusedError(
                     f"the machine that had CID {facts.cid} ends or has ended"
                 )
-        case ContainerClaim(), ProcessFacts():
-            if claim.pid_namespace not in facts.pid_namespaces:
-                raise RefusedError(
-                    f"process {facts.pid} (uid {facts.uid}) is not in this container"
-                )
-        case SharedClaim(), ProcessFacts():
-            if facts.uid != claim.uid:
-                raise RefusedError(
-                    f"process {facts.pid} (uid {facts.uid}) is another user's"
-                )
+        case ContainerClaim() | FlatpakClaim() | SharedClaim(), ProcessFacts():
+            _check_local(claim, facts)
         case _:
             raise RefusedError("the connection came by another kind of socket")
+
+
+def _check_local(
+    claim: ContainerClaim | FlatpakClaim | SharedClaim, facts: ProcessFacts
+) -> None:
+    """Compare a process of this machine with a claim by a directory of sockets."""
+    who = f"process {facts.pid} (uid {facts.uid})"
+    match claim:
+        case ContainerClaim():
+            if claim.pid_namespace not in facts.pid_namespaces:
+                raise RefusedError(f"{who} is not in this container")
+        case FlatpakClaim():
+            # guard: an instance of another application is refused
+            if claim.find(facts.pid_namespaces) != claim.app:
+                raise RefusedError(f"{who} is not an instance of {claim.app}")
+        case SharedClaim():
+            if facts.uid != claim.uid:
+                raise RefusedError(f"{who} is another user's")
+        case _:
+            assert_never(claim)
 
 
 def _is_connector(

@@ -24,6 +24,7 @@ from policy.records.model import (
     CidPeer,
     Clipboard,
     External,
+    Flatpak,
     Folders,
     HostRecord,
     HybridPeer,
@@ -170,12 +171,9 @@ class _Reader:
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
         tables = [other.name for other in TABLES if other.name]
-        hint = _OTHERWISE.get(key, "") or _home(key, table) or did_you_mean(key, known)
+        hint = _OTHERWISE.get(key, "") or _home(key, table) or _meant(key, known, table)
         if not table.name and isinstance(self._document.values.get(key), Mapping):
             hint = did_you_mean(key, tables) or hint
-        if not hint:
-            others = [other for t in TABLES for other in t.by_key]
-            hint = _home(nearest(key, others), table)
         inside = f" in [{table.name}]" if table.name else ""
         self.at_key(
             path, f"unknown key '{key[:60]}'{inside}", self._list(known, table), hint
@@ -193,6 +191,13 @@ class _Reader:
             or key not in fields
             or fields[key].belongs_to(kind)
         )
+
+
+def _meant(key: str, known: list[str], table: Table) -> str:
+    """The hint that names the most similar key, of this table or another."""
+    others = [other for t in TABLES for other in t.by_key if other not in known]
+    near = nearest(key, [*known, *others])
+    return did_you_mean(key, known) if near in known else _home(near, table)
 
 
 def _home(key: str, wrong: Table) -> str:
@@ -338,6 +343,14 @@ class _Checks:
                     "",
                     "remove it; the program that starts the sandbox decides this",
                 )
+        missing = "launch.app" not in self.taken and "app" not in self._table("launch")
+        if kind == "flatpak" and missing:
+            self._at(
+                ("launch", "kind"),
+                "nothing says which application this is",
+                'app = "an application ID as org.gnome.gedit"',
+                "'flatpak list --app --columns=application' prints those installed",
+            )
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -492,6 +505,9 @@ def _launch(taken: Taken) -> Launch:
             return Bwrap(taken["launch.command"], *_binds(taken))
         case "podman":
             return _podman(taken)
+        case "flatpak":
+            app, network = taken["launch.app"], taken["launch.share_network"]
+            return Flatpak(app, network, *_binds(taken))
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:

@@ -189,6 +189,16 @@ class Podman:
 
 
 @dataclass(frozen=True)
+class Flatpak:
+    """An installed Flatpak application, with its permissions replaced by these."""
+
+    app: str
+    share_network: bool = False
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class SharedBox:
     """A box of toolbox or distrobox: a label and no boundary."""
 
@@ -237,7 +247,7 @@ class External:
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
-Launch = MicroVM | External | Bwrap | Podman | SharedBox
+Launch = MicroVM | External | Bwrap | Podman | Flatpak | SharedBox
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,12 @@ _EXTERNAL = "external"
 _BWRAP = "bwrap"
 _PODMAN = "podman"
 _SHARED = "shared-box"
+_FLATPAK = "flatpak"
+FLATPAK_APP = Pattern(
+    "an application ID as org.gnome.gedit",
+    r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*){2,}",
+    255,
+)
 _CONTAINER_IMAGE = Pattern(
     "a reference as localhost/debian:12, of at most 255 characters",
     "[a-z0-9][A-Za-z0-9./:@_-]*",
@@ -188,7 +194,7 @@ _PATHS = Words(
 
 def _bind(key: str, words: str) -> Field:
     text = f"Files and directories of the host's that it sees at the same path {words}"
-    return Field(key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN,))
+    return Field(key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN, _FLATPAK))
 
 
 LAUNCH = Table(
@@ -205,6 +211,8 @@ LAUNCH = Table(
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
                     "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
+                    _FLATPAK: "an installed Flatpak application, whose display, sound, "
+                    "X11 and files are replaced by what this record says",
                     _SHARED: "a box of toolbox or distrobox, which shares the home "
                     "directory and the host's sockets: its windows have a label, and "
                     "there is no boundary",
@@ -322,6 +330,21 @@ LAUNCH = Table(
             "A directory that is the container's root, in place of an image.",
             default_words="none",
             only=_PODMAN,
+        ),
+        Field(
+            "app",
+            FLATPAK_APP,
+            "The application to run.",
+            default_words="none; a record of this kind needs it",
+            only=_FLATPAK,
+        ),
+        Field(
+            "share_network",
+            YesNo(),
+            "Whether the application has the host's own network, where it has asked "
+            "for it. Abstract sockets, an X server's among them, are reachable then.",
+            default=False,
+            only=_FLATPAK,
         ),
         _bind("bind_read_only", "and cannot change."),
         _bind("bind_read_write", "and can change."),

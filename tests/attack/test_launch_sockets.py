@@ -10,7 +10,7 @@ from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import wait_window
-from tests.kit.world import world
+from tests.kit.world import descriptors, world
 
 RECORD = """\
 class = "persistent"
@@ -82,7 +82,10 @@ async def test_the_directory_of_its_sockets_cannot_be_changed():
         for line in games[:10]:
             assert line.split()[1] in {"30", "6", "22"}, line
         assert games[10].split() == ["listdir", "2"]
-        assert entries.split()[1:] == ["vitrail.Audio", "vitrail.Display", "wayland-0"]
+        assert entries.split()[1:] == [
+            *("native", "vitrail.Audio", "vitrail.Display", "vitrail.FileCopy"),
+            *("vitrail.OpenFile", "vitrail.OpenURL", "wayland-0"),
+        ]
         assert list((w.paths.runtime / "launch").glob("*")) == []
 
 
@@ -161,3 +164,84 @@ async def test_a_child_that_keeps_a_stream_ends_with_the_first_process():
         await w.wait_event("lease.end", sandbox="evil")
         assert (await w.status()).streams == []
         assert [p for p in w.processes().values() if "bwrap" in p] == []
+
+
+DESCRIPTORS = """
+import array, os, socket, struct, sys
+def message(number, opcode, *words):
+    body = b"".join(w if isinstance(w, bytes) else struct.pack("I", w) for w in words)
+    return struct.pack("II", number, (8 + len(body)) << 16 | opcode) + body
+def text(word):
+    data = word.encode() + b"\\0"
+    return struct.pack("I", len(data)) + data + bytes(-len(data) % 4)
+def until(sock, number):
+    # Events up to the callback's; b"" for a connection that has ended.
+    data, found = b"", {}
+    while True:
+        more = sock.recv(65536)
+        data += more
+        if not more:
+            return None
+        while len(data) >= 8:
+            target, head = struct.unpack_from("II", data)
+            if len(data) < head >> 16:
+                break
+            event, data = data[8:head >> 16], data[head >> 16:]
+            if target == 1 and head & 0xffff == 0:
+                return None
+            if target == 2:
+                name, length = struct.unpack_from("II", event)
+                found[event[8:7 + length].decode()] = name
+            if target == number:
+                return found
+def tried(what, fd):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(60)
+    sock.connect("/run/vitrail/wayland-0")
+    sock.sendall(message(1, 1, 2) + message(1, 0, 3))
+    names = until(sock, 3)
+    sock.sendall(message(2, 0, names["wl_shm"], text("wl_shm"), 1, 4))
+    pool = message(4, 0, 5, 4096) + message(1, 0, 6)
+    sock.sendmsg([pool], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+    print(what, "served" if until(sock, 6) is not None else "ended")
+memory = os.memfd_create("pool")
+os.truncate(memory, 4096)
+tried("memfd", memory)
+short = os.memfd_create("short")
+tried("short", short)
+tried("proc", os.open("/proc/self/status", os.O_RDONLY))
+tried("device", os.open("/dev/zero", os.O_RDWR))
+tried("directory", os.open("/usr", os.O_RDONLY))
+tried("pipe", os.pipe()[0])
+tried("socket", socket.socket(socket.AF_UNIX).fileno())
+tried("host", os.open(sys.argv[1], os.O_RDWR))
+tried("path", os.open(sys.argv[1], os.O_PATH))
+tried("memfd", memory)
+"""
+
+
+async def test_descriptors_of_a_box_end_at_most_its_own_connection():
+    """A pool of any kind of file: the next one is served, and the broker holds none."""
+    async with stand() as (w, folder):
+        (folder / "file").write_bytes(b"x" * 4096)
+        words = ("run", "-q", "--bwrap", "--", "foot", "-T", "calm", "sleep", "999")
+        async with running(*words, env=w.environ):
+            await wait_window(w.comp, title="calm")
+            before = descriptors(await w.broker_pid())
+            lines = await inside(w, folder, DESCRIPTORS, str(folder / "file"))
+            found = [tuple(line.split()) for line in lines]
+            assert len(found) == 10
+            assert found[0] == found[-1] == ("memfd", "served")
+            assert {result for _, result in found} <= {"served", "ended"}
+            for what in ("short", "device", "directory", "pipe", "socket", "path"):
+                assert (what, "ended") in found, found
+            assert (folder / "file").read_bytes() == b"x" * 4096
+            await w.wait_event("lease.end", sandbox="evil")
+            await eventually(lambda: _as_before(w, before))
+            await wait_window(w.comp, title="calm")
+
+
+async def _as_before(w, before):
+    """Links of files in the broker; sockets and the rest come and go."""
+    now = descriptors(await w.broker_pid())
+    return all(now[kind] <= before[kind] for kind in now if kind.startswith("/"))

@@ -85,6 +85,7 @@ async def started():
             try:
                 with trio.fail_after(600):
                     await vm.cont()
+                    await broker.accept()
                     yield broker, listeners
             finally:
                 with trio.CancelScope(shield=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -119,6 +120,38 @@ async def test_the_first_question_starts_the_broker():
             assert f"socket:[{_inode(paths.control)}]" not in kept
         # The manager's socket is the manager's to remove.
         assert paths.control.stat().st_ino == inode
+
+
+HOOK = Path(__file__).parents[2] / "shims" / "vitrail_oci_hook.py"
+
+
+async def test_a_container_s_hook_starts_the_broker():
+    """Of a person who has never started it: the manager listens, nothing more."""
+    with home() as env:
+        paths = paths_of(env)
+        folder = paths.config[0] / "sandboxes.d"
+        folder.mkdir(parents=True)
+        text = 'class = "persistent"\ndisplay = "allow"\n[launch]\nkind = "podman"\n'
+        (folder / "work.toml").write_text(text)
+        config = {
+            "annotations": {"io.vitrail.sandbox": "work"},
+            "process": {"user": {"uid": 0, "gid": 0}, "env": []},
+        }
+        sockets = [("control", str(paths.control))]
+        async with activated(env, "broker.programs.local", *sockets):
+            await listens(paths.control)
+            done = await trio.run_process(
+                [
+                    *(sys.executable, str(HOOK), "precreate", "--seconds", "60"),
+                    *("--control", str(paths.control)),
+                ],
+                stdin=json.dumps(config).encode(),
+                capture_stdout=True,
+                capture_stderr=True,
+            )
+            made = json.loads(done.stdout)
+            mounted = {mount["destination"]: mount for mount in made["mounts"]}
+            assert Path(mounted["/run/vitrail"]["source"]).is_dir(), done.stderr
 
 
 def _inode(path):

@@ -8,32 +8,46 @@ from collections.abc import Sequence
 from broker.cli.policy.finding import Context, Finding, ok, warn
 from broker.peers.credentials import pid_namespaces_of_self
 from policy.records.loader import load_records, search_path
-from policy.records.model import Bwrap, Podman, Record, SharedBox
+from policy.records.model import Bwrap, Flatpak, Podman, Record, SharedBox
 
 
 async def check_launchers(context: Context) -> Sequence[Finding]:
     """Check what the records of boxes and containers need, and name labels."""
     folders = search_path(context.paths.runtime, context.paths.config)
     records = list(load_records(folders).records.values())
-    found = [*_missing(context, records), *_labels(records)]
+    found = [*_missing(context, records), *_labels(records), *_abstract(records)]
     return found or [ok("launchers", "records of boxes and containers can be started")]
 
 
 def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
     kinds = {type(record.host.launch) for record in records}
     found = []
-    if kinds & {Bwrap, Podman} and not pid_namespaces_of_self():
+    if kinds & {Bwrap, Podman, Flatpak} and not pid_namespaces_of_self():
         text = "this kernel cannot identify a container's pid namespace"
         found.append(warn("launchers", text, "boot Linux 6.11 or later"))
     for kind, program, package in (
         (Bwrap, "bwrap", "bubblewrap"),
         (Podman, "podman", "podman"),
+        (Flatpak, "flatpak", "flatpak"),
     ):
         path = context.environ.get("PATH")
         if kind in kinds and shutil.which(program, path=path) is None:
             text = f"records need {program}, which is not installed"
             found.append(warn("launchers", text, f"apt install {package}"))
     return found
+
+
+def _abstract(records: Sequence[Record]) -> list[Finding]:
+    names = [
+        record.name
+        for record in records
+        if isinstance(record.host.launch, Flatpak) and record.host.launch.share_network
+    ]
+    if not names:
+        return []
+    text = f"{', '.join(sorted(names))}: share_network lets these applications reach "
+    text += "abstract sockets, such as that of an Xwayland"
+    return [warn("launchers", text, "docs/launchers/flatpak.md")]
 
 
 def _labels(records: Sequence[Record]) -> list[Finding]:

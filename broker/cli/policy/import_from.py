@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
+import trio
 
 from broker.cli import render
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
-from broker.core.errors import RefusedError
+from broker.cli.run.flatpak import take_app
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.launch.process.spawn import run_tool
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import load_records
 from policy.rules.rulefiles import load_rules
 from policy.tools.importers import Imported, ImportFileError, Note
+from policy.tools.importers.flatpak import import_flatpak
 from policy.tools.importers.qubes import import_qubes, notes_once
 from policy.tools.importers.qubes_xml import QubesSystem, read_qubes_xml
 
@@ -65,6 +71,33 @@ def qubes(directory: Path, to: Path, *, as_json: bool) -> None:
         )
     system = None if store is None else _system(store)
     write_import(import_qubes(rules, system), to, as_json=as_json)
+
+
+@import_from.command()
+@click.argument("app")
+@_TO
+@JSON
+def flatpak(app: str, to: Path, *, as_json: bool) -> None:
+    """Write a starting record for APP, an installed Flatpak application.
+
+    It has less than Flatpak gives the application; each permission that is not
+    taken over is reported.  Nothing is put in force: the file is written to --to.
+    """
+    if shutil.which("flatpak") is None:
+        raise SetupError("flatpak is not installed", hint="apt install flatpak")
+    words = ["flatpak", "info", "--show-permissions", take_app(app)]
+    try:
+        text = trio.run(partial(run_tool, words)).decode("utf-8", "replace")
+    except UpstreamError as error:
+        raise RefusedError(
+            f"flatpak does not name the permissions of {app}: {error}",
+            hint="'flatpak list --app --columns=application' prints those installed",
+        ) from error
+    try:
+        imported = import_flatpak(app, text, Path.home())
+    except ImportFileError as error:
+        raise UpstreamError(f"{app}: {error}") from error
+    write_import(imported, to, as_json=as_json)
 
 
 def write_import(imported: Imported, to: Path, *, as_json: bool) -> None:

@@ -28,27 +28,31 @@ from broker.control.api import (
 )
 from broker.control.client import Client
 from broker.core.errors import SetupError, VitrailError
+from broker.core.names import SandboxName
 from broker.core.paths import Paths, find_paths
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import HeldBox, start_held
 from broker.launch.process.spawn import Child
+from broker.launch.state.renaming import recover
+from broker.launch.state.store import HomeStore
+from broker.launch.state.tree import ready_tree
 from broker.services.link.role import role_here
 from policy.records.loader import FOLDER
 from policy.records.model import Bwrap, Record
 
 _RECORD = """\
-# Made by 'brokerctl run --bwrap', and removed when that ends.
+# Made by 'brokerctl run', and removed when that ends.
 class = "persistent"
 display = "allow"
 tags = ["box"]
 [label]
-name = "untrusted"
+name = "{label}"
 colour = "red"
 [audio]
 playback = "allow"
 microphone = "deny"
 [launch]
-kind = "bwrap"
+kind = "{kind}"
 """
 _NOT_YET = Path("/nonexistent")
 """In place of the sockets' directory until the broker has made it."""
@@ -89,7 +93,7 @@ async def _run_unrecorded(name: str, argv: tuple[str, ...], steps: Steps) -> int
     words, files = with_files(argv, Path.cwd())
     async with steps.shown():
         await ensure_broker(paths)
-        with _made_record(paths, name):
+        with made_record(paths, name, record_text("untrusted", "bwrap")):
             box = _box(words, files)
             return (await _leased(paths, name, box, steps))[1]
 
@@ -100,14 +104,27 @@ async def _run_recorded(
     paths = local_paths()
     launch = record.host.launch
     assert isinstance(launch, Bwrap)
-    home = None
-    if record.host.sandbox_class != "disposable":
-        home = paths.state / "homes" / record.name
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with steps.shown():
         await ensure_broker(paths)
-        box = _box(argv or launch.command, launch.read_only, launch.read_write, home)
-        return await _leased(paths, record.name, box, steps)
+        with kept_home(paths, record) as home:
+            command = argv or launch.command
+            box = _box(command, launch.read_only, launch.read_write, home)
+            return await _leased(paths, record.name, box, steps)
+
+
+@contextmanager
+def kept_home(paths: Paths, record: Record) -> Iterator[Path | None]:
+    """Give the home directory of a persistent record, locked; None for others.
+
+    Raises RefusedError when it is in use.
+    """
+    if record.host.sandbox_class == "disposable":
+        yield None
+        return
+    store, name = HomeStore(paths.homes), SandboxName(record.name)
+    recover(store)
+    with store.lock(name):
+        yield ready_tree(store, name).tree
 
 
 def local_paths() -> Paths:
@@ -195,9 +212,14 @@ def with_files(
     return tuple(words), tuple(files)
 
 
+def record_text(label: str, kind: str) -> str:
+    """Return the text of a record for a program that has none; [launch] is its end."""
+    return _RECORD.format(label=label, kind=kind)
+
+
 @contextmanager
-def _made_record(paths: Paths, name: str) -> Iterator[None]:
-    """A record for as long as we live."""
+def made_record(paths: Paths, name: str, text: str) -> Iterator[None]:
+    """A record for as long as we live; ``name`` is used by no other run."""
     folder = paths.runtime / "boxes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     base = folder / name
@@ -207,7 +229,7 @@ def _made_record(paths: Paths, name: str) -> Iterator[None]:
         record = paths.runtime / FOLDER / f"{name}.toml"
         record.parent.mkdir(mode=0o700, exist_ok=True)
         record.touch(mode=0o600, exist_ok=False)
-        record.write_text(_RECORD)
+        record.write_text(text)
         yield
     finally:
         _clear(paths, base)
@@ -229,7 +251,7 @@ def _taken(paths: Paths, folder: Path, base: Path) -> int:
 
 def _sweep(paths: Paths, folder: Path) -> None:
     """Clear away what runs that were killed could not."""
-    for base in [lock.with_suffix("") for lock in folder.glob("box-*.lock")]:
+    for base in [lock.with_suffix("") for lock in folder.glob("*.lock")]:
         try:
             fd = os.open(_lock(base), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

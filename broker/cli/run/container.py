@@ -10,14 +10,15 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
-from broker.cli.run.box import copy_output, exit_code, local_paths
+from broker.cli.run.box import copy_output, exit_code, kept_home, local_paths
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
+from broker.cli.run.terminal import has_input
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.launch.podman.arguments import Container, Limits, podman_args
 from broker.launch.podman.hooks import PROGRAM, write_hooks
-from broker.launch.process.spawn import PIPE, run_tool, spawn
+from broker.launch.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from policy.records.loader import search_path
 from policy.records.model import Podman, Record
 
@@ -45,36 +46,43 @@ def run_container(
 
 async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
     paths = local_paths()
-    container = described(record, argv)
     async with steps.shown():
         await ensure_broker(paths)
-        hooks = _hooks(paths)
-        env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        cid = hooks / f"cid-{secrets.token_hex(6)}"
-        child = spawn(
-            podman_args(container, hooks, cid, paths.runtime),
-            name="podman",
-            env=env,
-            cwd="/",
-            stdout=PIPE,
-            stderr=PIPE,
-        )
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(copy_output, child, steps)
-                code = await child.wait()
-                nursery.cancel_scope.deadline = trio.current_time() + 1
-        finally:
-            with trio.move_on_after(_END_SECONDS, shield=True):
-                if child.returncode is None:
-                    # A container outlives the podman that started it.
-                    await run_tool([*_REMOVE, "--cidfile", str(cid)], env=env)
-                await child.stop()
-            cid.unlink(missing_ok=True)
-        return code
+        with kept_home(paths, record) as home:
+            return await _contained(paths, described(record, argv, home), steps)
 
 
-def described(record: Record, argv: Sequence[str] | None) -> Container:
+async def _contained(paths: Paths, container: Container, steps: Steps) -> int:
+    hooks = _hooks(paths)
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    cid = hooks / f"cid-{secrets.token_hex(6)}"
+    child = spawn(
+        podman_args(container, hooks, cid, paths.runtime),
+        name="podman",
+        env=env,
+        cwd="/",
+        stdin=0 if container.stdin else DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(copy_output, child, steps)
+            code = await child.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + 1
+    finally:
+        with trio.move_on_after(_END_SECONDS, shield=True):
+            if child.returncode is None:
+                # A container outlives the podman that started it.
+                await run_tool([*_REMOVE, "--cidfile", str(cid)], env=env)
+            await child.stop()
+        cid.unlink(missing_ok=True)
+    return code
+
+
+def described(
+    record: Record, argv: Sequence[str] | None, home: Path | None = None
+) -> Container:
     """Return the container of a record.
 
     Raises SetupError for one that says neither image nor root.
@@ -88,7 +96,6 @@ def described(record: Record, argv: Sequence[str] | None) -> Container:
             hint="with one of them 'brokerctl run' starts it; without, it is for "
             f"'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
-    disposable = record.host.sandbox_class == "disposable"
     limits = Limits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
@@ -102,10 +109,11 @@ def described(record: Record, argv: Sequence[str] | None) -> Container:
         rootfs=launch.rootfs,
         read_only=launch.read_only,
         read_write=launch.read_write,
-        volume=None if disposable else f"vitrail-{record.name}",
+        home=home,
         limits=limits if can_limit() else None,
         language=os.environ.get("LANG") or "C.UTF-8",
         terminal=os.environ.get("TERM") or "dumb",
+        stdin=has_input(),
     )
 
 

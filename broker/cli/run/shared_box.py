@@ -8,6 +8,7 @@ they get by default are the sockets of a lease that lives as long as the command
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,10 +84,7 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
             await client.bind_launch(
                 LaunchBindRequest(id=launch.id, leader=os.getpid())
             )
-            values = {
-                "WAYLAND_DISPLAY": f"{launch.directory}/wayland-0",
-                "PULSE_SERVER": f"unix:{launch.directory}/vitrail.Audio",
-            }
+            values = _values(launch.directory)
             env = {k: v for k, v in os.environ.items() if k not in _GONE}
             # Ctrl-C is for the program, which is in our process group.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -100,6 +98,47 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
         finally:
             await end_launch(client, launch.id)
     return code if code >= 0 else 128 - code
+
+
+def write_opener() -> Path:
+    """Write the program that opens addresses and files by the rules; returns it.
+
+    It is in the home directory, which these boxes share.  Raises OSError.
+    """
+    from shims.bundle import files_tool
+
+    path = _opener()
+    program = path.with_name("vitrail_files.py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    script = f'#!/bin/sh\nexec python3 {shlex.quote(str(program))} vitrail-open "$@"\n'
+    for target, data in ((program, files_tool()), (path, script.encode())):
+        fresh = target.with_name(f".{target.name}.{os.getpid()}")
+        fresh.write_bytes(data)
+        fresh.chmod(0o755)
+        fresh.replace(target)
+    return path
+
+
+def _opener() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "vitrail" / "vitrail-open"
+
+
+def _values(directory: str) -> dict[str, str]:
+    """The variables by which programs in a box find its lease's sockets."""
+    values = {
+        "WAYLAND_DISPLAY": f"{directory}/wayland-0",
+        "PULSE_SERVER": f"unix:{directory}/vitrail.Audio",
+    }
+    if _opener().is_file():
+        # xdg-open and most programs ask BROWSER before anything else.
+        values |= {
+            "BROWSER": str(_opener()),
+            "VITRAIL_OPEN_URL": f"unix:{directory}/vitrail.OpenURL",
+            "VITRAIL_OPEN_FILE": f"unix:{directory}/vitrail.OpenFile",
+            "VITRAIL_COPY": f"unix:{directory}/vitrail.FileCopy",
+        }
+    return values
 
 
 def _record(paths: Paths, kind: str, words: Sequence[str]) -> SandboxName:

@@ -21,6 +21,7 @@ from broker.cli.run.attached import Attached
 from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
+from broker.cli.run.flatpak import run_app, run_recorded_app, take_app
 from broker.cli.run.image import ensure_image, record_of_host
 from broker.cli.run.options import (
     ChangeWords,
@@ -37,7 +38,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
-from policy.records.model import Bwrap, Podman, Record
+from policy.records.model import Bwrap, Flatpak, Podman, Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -54,6 +55,11 @@ _END_SECONDS = 15.0
     help="Run a program of this machine's in a box, without a record: -- COMMAND…",
 )
 @click.option(
+    "--flatpak",
+    metavar="APP",
+    help="Run an installed Flatpak application: -- ARGUMENTS…",
+)
+@click.option(
     "--root",
     type=click.Choice(["host"]),
     help="Run a program of this machine's in a micro VM of its own: -- COMMAND…",
@@ -67,6 +73,7 @@ def command(
     detach: bool,
     no_window: bool,
     bwrap: bool,
+    flatpak: str | None,
     root: str | None,
     words: StreamWords,
     changes: ChangeWords,
@@ -84,12 +91,22 @@ def command(
     without a record, a network, or anything of your home but the files that are
     named as its arguments, which it can read.
 
+    With --flatpak APP is an application ID; the record with that launch.app is used,
+    or one is made for the run.
+
     With --root host COMMAND is a program of this machine's, too, in a disposable
     micro VM whose /usr is a read-only copy of this machine's: the record 'host',
     which is written if there is none.
     """
-    if bwrap and root:
-        raise click.UsageError("--root is for micro VMs, --bwrap for boxes")
+    if root and (bwrap or flatpak is not None):
+        raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
+    changed = any(value is not None for value in changes.fields().values())
+    if flatpak is not None:
+        if bwrap or detach or changed:
+            raise click.UsageError(
+                "--bwrap, --detach and the options of machines are not for --flatpak"
+            )
+        _run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if sandbox is None:
         own = "--bwrap" if bwrap else f"--root {root}" if root else ""
         raise click.UsageError(
@@ -100,30 +117,11 @@ def command(
     if root:
         sandbox, command_words = _on_host(root, sandbox, command_words)
     if bwrap:
-        if detach:
-            raise click.UsageError("--detach is not for --bwrap: it ends with the run")
-        if any(value is not None for value in changes.fields().values()):
-            raise click.UsageError(
-                "--memory, --cpus, --network and --image are for machines, not --bwrap"
-            )
-        argv_of_box = [sandbox, *command_words]
-        sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
+        _run_bwrap([sandbox, *command_words], words, detach=detach, changed=changed)
     argv = command_after_dashes(command_words)
     held = held_record(sandbox)
     if held is not None:
-        if detach:
-            raise click.UsageError(
-                f"--detach is for machines: 'systemctl --user start "
-                f"vitrail-run@{sandbox}' runs a box or container in the background"
-            )
-        if any(value is not None for value in changes.fields().values()):
-            raise click.UsageError(
-                "--memory, --cpus, --network and --image are for machines: "
-                f"'{sandbox}' is a box or container"
-            )
-        boxed = isinstance(held.host.launch, Bwrap)
-        start = run_recorded if boxed else run_container
-        sys.exit(start(held, argv, quiet=words.quiet, as_json=words.as_json))
+        _run_held(held, argv, words, detach=detach, changed=changed)
     tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
@@ -135,6 +133,49 @@ def command(
         **changes.fields(),
     )
     run_request(request, words)
+
+
+def _run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
+    given = argv[1:] if argv[:1] == ["--"] else argv
+    sys.exit(run_app(take_app(app), given, quiet=words.quiet, as_json=words.as_json))
+
+
+_STARTS = {Bwrap: run_recorded, Podman: run_container, Flatpak: run_recorded_app}
+"""How this command runs a record's sandbox to its end, by the kind of launch."""
+
+
+def _run_bwrap(
+    argv: list[str], words: StreamWords, *, detach: bool, changed: bool
+) -> NoReturn:
+    if detach:
+        raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines, not --bwrap"
+        )
+    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def _run_held(
+    record: Record,
+    argv: list[str] | None,
+    words: StreamWords,
+    *,
+    detach: bool,
+    changed: bool,
+) -> NoReturn:
+    if detach:
+        raise click.UsageError(
+            f"--detach is for machines: 'systemctl --user start "
+            f"vitrail-run@{record.name}' runs a box or container in the background"
+        )
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines: "
+            f"'{record.name}' is a box or container"
+        )
+    start = _STARTS[type(record.host.launch)]
+    sys.exit(start(record, argv, quiet=words.quiet, as_json=words.as_json))
 
 
 def _on_host(
@@ -154,7 +195,7 @@ def held_record(name: str) -> Record | None:
     if role_here(paths) is not None:
         return None
     record = read_records(paths).records.get(name)
-    if record is None or not isinstance(record.host.launch, Bwrap | Podman):
+    if record is None or type(record.host.launch) not in _STARTS:
         return None
     return record
 

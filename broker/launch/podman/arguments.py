@@ -39,11 +39,13 @@ class Container:
     rootfs: Path | None
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
-    volume: str | None = None
-    """The named volume that is its home; None: one in memory, gone at its end."""
+    home: Path | None = None
+    """Its home directory outside; None: one in memory, gone at its end."""
     limits: Limits | None = None
     language: str = "C.UTF-8"
     terminal: str = "dumb"
+    stdin: bool = False
+    """Whether it reads from Podman's standard input."""
 
 
 def podman_args(
@@ -61,6 +63,7 @@ def podman_args(
         *("--annotation", f"io.vitrail.sandbox={container.record}"),
         *("--annotation", "io.vitrail.required=true"),
         *("--annotation", "io.vitrail.ours=true"),
+        *(("--interactive",) if container.stdin else ()),
         *_limits(container.limits),
         *_files(container),
         *("--env", f"HOME={_HOME}", "--workdir", _HOME),
@@ -84,10 +87,10 @@ def _files(container: Container) -> Iterator[str]:
         yield from ("--volume", f"{path}:{path}:ro")
     for path in container.read_write:
         yield from ("--volume", f"{path}:{path}:rw")
-    if container.volume is None:
+    if container.home is None:
         yield from ("--tmpfs", f"{_HOME}:rw,nosuid,nodev,mode=0700")
     else:
-        yield from ("--volume", f"{container.volume}:{_HOME}:rw,nosuid,nodev")
+        yield from ("--volume", f"{container.home}:{_HOME}:rw,nosuid,nodev")
 
 
 def _root(container: Container) -> Iterator[str]:

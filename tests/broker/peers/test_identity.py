@@ -8,6 +8,7 @@ from broker.core.errors import RefusedError
 from broker.peers.identity import (
     Connector,
     ContainerClaim,
+    FlatpakClaim,
     HybridClaim,
     ProcessFacts,
     VsockClaim,
@@ -19,6 +20,8 @@ from broker.peers.identity import (
 VMM = Connector(pid=10, inode=777)
 HYBRID = HybridClaim("/run/a/vm.vsock", frozenset({VMM}))
 CONTAINER = ContainerClaim("/run/a", pid_namespace=50)
+
+FLATPAK = FlatpakClaim("/run/a", "org.example.Foot", {(50, 4): "org.example.Foot"}.get)
 
 
 def process(pid=10, inode=777, namespaces=(4,)):
@@ -34,6 +37,7 @@ def process(pid=10, inode=777, namespaces=(4,)):
         pytest.param(VsockClaim(1, 42, 10), VsockFacts(1, 42), {10}, id="its holder"),
         pytest.param(CONTAINER, process(namespaces=(50, 4)), set(), id="in container"),
         pytest.param(CONTAINER, process(namespaces=(9, 50, 4)), set(), id="nested"),
+        pytest.param(FLATPAK, process(namespaces=(50, 4)), set(), id="flatpak"),
     ],
 )
 def test_admitted(claim, facts, alive):
@@ -53,6 +57,8 @@ def test_admitted(claim, facts, alive):
         pytest.param(VsockClaim(1, 42), process(), set(), "another kind", id="unix"),
         pytest.param(CONTAINER, process(), set(), "not in this", id="host process"),
         pytest.param(CONTAINER, process(namespaces=()), set(), "not in", id="unknown"),
+        pytest.param(FLATPAK, process(), set(), "not an inst", id="flatpak, host"),
+        pytest.param(FLATPAK, VsockFacts(1, 2), set(), "another", id="flatpak, vm"),
     ],
 )
 def test_refused(claim, facts, alive, reason):

@@ -50,6 +50,36 @@ GUARDS = (
         "tests/e2e/test_shared_box.py",
         "is_a_label",
     ),
+    Guard(
+        "a container of root's gets no lease",
+        "if False:",
+        "tests/broker/launch/podman/test_hook.py",
+        "root_s_gets_no_lease",
+    ),
+    Guard(
+        "a permission of the person's own does not stand beside ours",
+        "kept = present",
+        "tests/broker/launch/flatpak/test_overrides.py",
+        "does_not_stand_beside",
+    ),
+    Guard(
+        "an application runs in one sandbox at a time",
+        "pass",
+        "tests/broker/launch/flatpak/test_overrides.py",
+        "held_by_one_run",
+    ),
+    Guard(
+        "an instance that has ended vouches for no process",
+        "if info.pid_namespace not in inside:",
+        "tests/broker/peers/test_flatpak_instances.py",
+        "vouches_for_no_process",
+    ),
+    Guard(
+        "an instance of another application is refused",
+        "if False:",
+        "tests/broker/peers/test_identity.py",
+        "flatpak",
+    ),
 )
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ USB 2.0, 9.4 and 9.6.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 import trio
@@ -52,7 +53,11 @@ class VirtualDevice:
         self._configuration = head + interface
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Answer until the kernel hangs up."""
+        """Answer until the kernel hangs up, or the test does."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._serve(stream)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
         while head := await _exactly(stream, _HEADER.size):
             command, number, _devid, direction, _endpoint = _HEADER.unpack(head)
             rest = await _exactly(stream, _SUBMIT_REST.size)

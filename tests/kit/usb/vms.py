@@ -288,8 +288,9 @@ async def usb_machines(sibling=True, extra=None):
             async with trio.open_nursery() as booting:
                 for guest in used:
                     booting.start_soon(made.boot, guest)
+            # Its buses would take the first numbers: the test names ports of xhci's.
             load = (
-                "for m in $(cat /srv/extra/modules/order); do "
+                "rmmod vhci_hcd; for m in $(cat /srv/extra/modules/order); do "
                 "insmod /srv/extra/modules/$m.ko 2>/dev/null; done; "
                 "test -d /sys/bus/usb/drivers/usbip-host"
             )

@@ -35,6 +35,7 @@ _ONLY_THE_CHECK = {
     "audio-silent",
     "inherits-itself",
     "window-strip",
+    "flatpak-no-app",
 }
 
 

@@ -285,3 +285,17 @@ def test_a_configuration_without_a_process_is_passed_on(place, process):
     with Broker(place / "control", lambda *_: reply(**PREPARED)):
         done = hook(place, "precreate", given)
     assert (done.returncode, json.loads(done.stdout)) == (0, given)
+
+
+ALL = "         0          0 4294967295\n"
+SOME = "         0        999          1\n         1    1000000      65536\n"
+
+
+def test_a_container_of_root_s_gets_no_lease_and_is_told_why():
+    """A rootless hook is root, too, in its user namespace; and a person is not root."""
+    from shims import vitrail_oci_hook as hook
+
+    with pytest.raises(hook.LeaseError, match="rootful Podman is not supported"):
+        hook.refuse_rootful(0, ALL)
+    hook.refuse_rootful(0, SOME)
+    hook.refuse_rootful(1000, ALL)

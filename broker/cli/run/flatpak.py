@@ -1,0 +1,174 @@
+"""``brokerctl run --flatpak``: an installed application under a lease."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.policy.records import read_records
+from broker.cli.run.box import (
+    copy_output,
+    end_launch,
+    exit_code,
+    local_paths,
+    made_record,
+    record_text,
+    with_files,
+)
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import ensure_broker
+from broker.control.api import LaunchBindRequest, LaunchPrepareRequest
+from broker.core.errors import SetupError
+from broker.core.paths import Paths, find_paths
+from broker.launch.flatpak.files import (
+    held,
+    overrides_folder,
+    remove_override,
+    write_override,
+)
+from broker.launch.flatpak.overrides import Wanted
+from broker.launch.flatpak.process import start_held
+from policy.limits import LABEL_CHARS
+from policy.records.model import Flatpak, Record
+from policy.records.record_schema import FLATPAK_APP
+
+
+def take_app(app: str) -> str:
+    """Return an application ID.  Raises UsageError for another text."""
+    if len(app) > FLATPAK_APP.max_length or not re.fullmatch(FLATPAK_APP.regex, app):
+        raise click.UsageError(
+            f"{app!r} is not an application ID as org.gnome.gedit: 'flatpak list --app "
+            "--columns=application' prints those installed"
+        )
+    return app
+
+
+def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> int:
+    """Run an application by its record, or by one made for the run, to its end.
+
+    Returns its exit code, 128 and more for a signal.
+    """
+    paths = local_paths()
+    for record in read_records(paths).records.values():
+        launch = record.host.launch
+        if isinstance(launch, Flatpak) and launch.app == app:
+            return run_recorded_app(record, words, quiet=quiet, as_json=as_json)
+    name = f"flatpak-{hashlib.sha256(app.encode()).hexdigest()[:6]}"
+    text = record_text(app[:LABEL_CHARS], "flatpak") + f'app = "{app}"\n'
+    run = _Run(paths, name, Flatpak(app), words, text)
+    return run.to_its_end(quiet=quiet, as_json=as_json)
+
+
+def run_recorded_app(
+    record: Record, words: Sequence[str] | None, *, quiet: bool, as_json: bool
+) -> int:
+    """Run the application of a record to its end; returns as ``run_app``."""
+    launch = record.host.launch
+    assert isinstance(launch, Flatpak)
+    run = _Run(local_paths(), record.name, launch, words or (), None)
+    return run.to_its_end(quiet=quiet, as_json=as_json)
+
+
+def open_app(app: str) -> None:
+    """Give an application its own permissions back.  Raises SetupError."""
+    paths = find_paths()
+    folder = overrides_folder(os.environ)
+    with held(paths, take_app(app)):
+        try:
+            changed = remove_override(paths, folder, app)
+        except OSError as error:
+            raise SetupError(
+                f"the override of {app} cannot be changed: {error.strerror}",
+                where=str(error.filename or ""),
+            ) from error
+    text = "has its own permissions again" if changed else "was not changed by Vitrail"
+    render.note(f"{app} {text}")
+
+
+class _Run:
+    """One run of an application."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        record: str,
+        launch: Flatpak,
+        words: Sequence[str],
+        text: str | None,
+    ) -> None:
+        self._paths = paths
+        self._record = record
+        self._launch = launch
+        self._text = text
+        command, self._files = with_files((launch.app, *words), Path.cwd())
+        self._words = command[1:]
+
+    def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
+        if shutil.which("flatpak") is None:
+            raise SetupError("flatpak is not installed", hint="apt install flatpak")
+        steps = Steps(quiet=quiet, as_json=as_json)
+        name, code = trio.run(self._run, steps)
+        return exit_code(name, code, as_json=as_json)
+
+    async def _run(self, steps: Steps) -> tuple[str, int]:
+        async with steps.shown():
+            await ensure_broker(self._paths)
+            with ExitStack() as stack:
+                stack.enter_context(held(self._paths, self._launch.app))
+                if self._text is not None:
+                    made = made_record(self._paths, self._record, self._text)
+                    stack.enter_context(made)
+                return await self._leased(steps)
+
+    async def _leased(self, steps: Steps) -> tuple[str, int]:
+        app = self._launch.app
+        async with open_client(self._paths) as client:
+            prepared = await client.prepare_launch(
+                LaunchPrepareRequest(record=self._record, ours=True)
+            )
+            process = None
+            try:
+                self._override(Path(prepared.directory))
+                process = start_held(app, self._words, self._files, os.environ)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(copy_output, process.child, steps)
+                    await client.bind_launch(
+                        LaunchBindRequest(id=prepared.id, leader=process.child.pid)
+                    )
+                    process.release()
+                    code = await process.child.wait()
+                    nursery.cancel_scope.deadline = trio.current_time() + 1
+            finally:
+                if process is not None:
+                    await process.end()
+                await end_launch(client, prepared.id)
+        return prepared.sandbox, code
+
+    def _override(self, sockets: Path) -> None:
+        launch = self._launch
+        wanted = Wanted(
+            sockets, launch.share_network, launch.read_only, launch.read_write
+        )
+        folder = overrides_folder(os.environ)
+        try:
+            first = write_override(self._paths, folder, launch.app, wanted)
+        except OSError as error:
+            raise SetupError(
+                f"the override of {launch.app} cannot be written: {error.strerror}",
+                where=str(error.filename or ""),
+            ) from error
+        if first:
+            render.note(
+                f"{launch.app} has no display and no sound outside Vitrail from now "
+                f"on: 'brokerctl launcher remove flatpak --app {launch.app}' undoes it"
+            )

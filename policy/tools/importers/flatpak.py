@@ -1,0 +1,165 @@
+"""A Flatpak application's permissions, as a record to start from.
+
+The record gives the application less than Flatpak does; each permission that it
+loses, or that has another meaning here, gets a note (flatpak-metadata(5)).
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from pathlib import Path
+
+from policy import limits
+from policy.tools.importers import Imported, ImportFileError, Note
+
+_CLOSED_SOCKETS = {
+    "x11": "X11 is closed: an application without Wayland shows no window",
+    "fallback-x11": "X11 is closed",
+    "session-bus": "the whole session bus is closed; its own names and portals stay",
+    "system-bus": "the whole system bus is closed",
+    "ssh-auth": "the SSH agent is closed",
+    "gpg-agent": "the GPG agent is closed",
+    "pcsc": "smart cards are closed",
+    "cups": "the printing socket is closed; the print portal stays",
+}
+_DIRECTORIES = {
+    "xdg-desktop": "Desktop",
+    "xdg-documents": "Documents",
+    "xdg-download": "Downloads",
+    "xdg-music": "Music",
+    "xdg-pictures": "Pictures",
+    "xdg-public-share": "Public",
+    "xdg-templates": "Templates",
+    "xdg-videos": "Videos",
+}
+_WIDE = {"host", "host-os", "host-etc", "home", "~", "/"}
+
+
+def import_flatpak(app: str, permissions: str, home: Path) -> Imported:
+    """Return a record for an application.
+
+    ``permissions`` is what ``flatpak info --show-permissions`` prints, ``home`` the
+    person's home directory.  Raises ImportFileError for another text.
+    """
+    return _Import(app, permissions, home).run()
+
+
+class _Import:
+    def __init__(self, app: str, permissions: str, home: Path) -> None:
+        self._app = app
+        self._home = home
+        self._groups = _parsed(permissions)
+        self._notes: list[Note] = []
+        self._binds: dict[str, list[str]] = {
+            "bind_read_only": [],
+            "bind_read_write": [],
+        }
+
+    def run(self) -> Imported:
+        for value in self._items("filesystems"):
+            self._filesystem(value)
+        self._sockets()
+        self._others()
+        name = record_name(self._app)
+        return Imported({f"sandboxes.d/{name}.toml": self._record()}, (*self._notes,))
+
+    def _items(self, key: str) -> list[str]:
+        found = self._groups.get("Context", {}).get(key, "")
+        return [item for item in found.split(";") if item and item[0] != "!"]
+
+    def _note(self, key: str, message: str) -> None:
+        self._notes.append(Note(f"{self._app}: {key}", key.partition("=")[0], message))
+
+    def _filesystem(self, value: str) -> None:
+        path, colon, mode = value.partition(":")
+        key = "bind_read_only" if colon and mode == "ro" else "bind_read_write"
+        if path in _WIDE:
+            self._note(
+                f"filesystems={value}",
+                "not taken: name the directories in bind_read_only or bind_read_write",
+            )
+            return
+        found = self._path(path)
+        if found is None or len(self._binds[key]) >= limits.BINDS:
+            self._note(f"filesystems={value}", "not taken")
+        elif str(found) not in self._binds[key]:
+            self._binds[key].append(str(found))
+
+    def _path(self, path: str) -> Path | None:
+        """The directory that a permission names; None for those of the session."""
+        first, slash, rest = path.partition("/")
+        if first in _DIRECTORIES:
+            return self._home / _DIRECTORIES[first] / rest
+        if first == "~" and slash:
+            return self._home / rest
+        if path.startswith("/") and not path.startswith(("/run", "/var/run")):
+            return Path(path)
+        return None
+
+    def _sockets(self) -> None:
+        for socket in self._items("sockets"):
+            if socket in _CLOSED_SOCKETS:
+                self._note(f"sockets={socket}", _CLOSED_SOCKETS[socket])
+        if "pulseaudio" in self._items("sockets"):
+            self._note(
+                "sockets=pulseaudio",
+                "playback through the filter; the microphone and /dev/snd are closed",
+            )
+
+    def _others(self) -> None:
+        for device in self._items("devices"):
+            if device != "dri":
+                self._note(f"devices={device}", "closed")
+        if "network" in self._items("shared"):
+            self._note(
+                "shared=network",
+                "closed: share_network = true gives it the host's network, and with "
+                "that abstract sockets such as an X server's",
+            )
+        bus = self._groups.get("Session Bus Policy", {})
+        if bus.get("org.freedesktop.Flatpak", "none") != "none":
+            self._note(
+                "org.freedesktop.Flatpak", "closed: it runs commands on the host"
+            )
+
+    def _record(self) -> str:
+        sound = "allow" if "pulseaudio" in self._items("sockets") else "none"
+        lines = [
+            f"# A start for {self._app}, from its Flatpak permissions.",
+            'class = "persistent"',
+            'display = "allow"',
+            "[label]",
+            f"name = {json.dumps(self._app[: limits.LABEL_CHARS])}",
+            'colour = "orange"',
+            "[audio]",
+            f'playback = "{sound}"',
+            "[launch]",
+            'kind = "flatpak"',
+            f'app = "{self._app}"',
+        ]
+        lines += [
+            f"{key} = {json.dumps(paths, ensure_ascii=False)}"
+            for key, paths in self._binds.items()
+            if paths
+        ]
+        return "\n".join([*lines, ""])
+
+
+def record_name(app: str) -> str:
+    """Return a record's name for an application: the last word of its ID."""
+    word = re.sub(r"[^a-z0-9-]", "-", app.rpartition(".")[2].lower())
+    return word[:31] if re.match(r"[a-z]", word) else f"app-{word}"[:31]
+
+
+def _parsed(text: str) -> dict[str, dict[str, str]]:
+    parser = configparser.RawConfigParser(
+        delimiters=("=",), comment_prefixes=("#",), strict=False, default_section=""
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_string(text)
+    except configparser.Error as error:
+        raise ImportFileError(f"not a list of permissions: {error.message}") from error
+    return {group: dict(parser.items(group)) for group in parser.sections()}

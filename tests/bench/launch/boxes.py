@@ -1,0 +1,131 @@
+"""Time from a command to its window: boxes and containers, with and without us.
+
+    python -m tests.bench.launch.boxes [RUNS]
+
+The broker runs already.  In turn, so that a busy moment falls on all: foot alone,
+``brokerctl run --bwrap``, ``podman run`` with the compositor's own socket mounted,
+``podman run`` with the hook, and ``brokerctl run`` of a record.  Prints least and
+median in milliseconds, the raw values, and ratios to the peer that does the same
+without Vitrail.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+import trio
+
+from broker.launch.podman.hooks import PROGRAM, write_hooks
+from tests.kit.podman import podman_settings, root_directory, shared_words
+from tests.kit.wayland.compositor import windows
+from tests.kit.world import World, world
+
+RECORD = """\
+class = "disposable"
+display = "allow"
+[launch]
+kind = "{kind}"
+{launch}
+"""
+_LOOK_SECONDS = 0.01
+
+
+async def window_after(w: World, words: Sequence[str], title: str) -> float:
+    """Seconds until a command's window is on the screen; it is ended then."""
+    began = time.perf_counter()
+    child = subprocess.Popen(
+        [*words, "foot", "-T", title, "sleep", "1000"],
+        env=w.environ,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with trio.fail_after(120):
+            while not await _shown(w, title):
+                await trio.sleep(_LOOK_SECONDS)
+        took = time.perf_counter() - began
+        await w.comp.command(f'[title="{title}$"] kill')
+        with trio.fail_after(60):
+            while await _shown(w, title):
+                await trio.sleep(_LOOK_SECONDS)
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(child.wait)
+    finally:
+        child.kill()
+        child.wait()
+    return took
+
+
+async def _shown(w: World, title: str) -> bool:
+    names = [node.get("name") or "" for node in windows(await w.comp.tree())]
+    return any(name.endswith(title) for name in names)
+
+
+def commands(w: World) -> dict[str, list[str]]:
+    """Each way to start, without its program."""
+    hooks = w.base / "hooks"
+    write_hooks(hooks, hooks / PROGRAM, w.paths.control, ())
+    brokerctl = [sys.executable, "-m", "broker.cli.app", "run", "-q"]
+    root = root_directory(w.base)
+    w.write_record("box", RECORD.format(kind="bwrap", launch=""))
+    shared = ", ".join(f'"{word[:-3].split(":")[0]}"' for word in shared_words()[1::2])
+    launch = f'rootfs = "{root}"\nbind_read_only = [{shared}]'
+    w.write_record("pod", RECORD.format(kind="podman", launch=launch))
+    run = ["run", "--rm", "--network=none", *shared_words()]
+    socket = w.comp.display
+    return {
+        "foot alone": [],
+        "brokerctl run --bwrap": [*brokerctl, "--bwrap", "--"],
+        "brokerctl run, bwrap record": [*brokerctl, "box", "--"],
+        "podman run, raw socket": [
+            *("podman", *run, "--volume", f"{socket}:/tmp/wayland-0"),
+            *(
+                "--env",
+                "WAYLAND_DISPLAY=/tmp/wayland-0",
+                "--env",
+                "XDG_RUNTIME_DIR=/tmp",
+            ),
+            *("--rootfs", f"{root}:O"),
+        ],
+        "podman run, hook": [
+            *("podman", "--hooks-dir", str(hooks), *run),
+            *("--annotation", "io.vitrail.sandbox=pod"),
+            *("--annotation", "io.vitrail.required=true", "--rootfs", f"{root}:O"),
+        ],
+        "brokerctl run, podman record": [*brokerctl, "pod", "--"],
+    }
+
+
+async def main(runs: int) -> None:
+    """Measure and print."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        w.environ["PYTHONPATH"] = os.getcwd()
+        ways = commands(w)
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(runs + 1):  # the first one warms the caches
+            for number, (name, words) in enumerate(ways.items()):
+                took = await window_after(w, words, f"bench-{turn}-{number}")
+                if turn:
+                    times[name].append(took * 1000)
+    for name, values in times.items():
+        raw = " ".join(f"{value:.0f}" for value in values)
+        median = statistics.median(values)
+        print(f"{name:30} least {min(values):6.0f}  median {median:6.0f}  ({raw})")
+    for name, peer in (
+        ("brokerctl run --bwrap", "foot alone"),
+        ("podman run, hook", "podman run, raw socket"),
+        ("brokerctl run, podman record", "podman run, raw socket"),
+    ):
+        ratio = statistics.median(times[name]) / statistics.median(times[peer])
+        print(f"{name} takes {ratio:.1f} times as long as {peer}")
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]) if sys.argv[1:] else 5)

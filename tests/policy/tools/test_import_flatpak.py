@@ -1,0 +1,81 @@
+"""A record from an application's permissions: less than it had, and a note for each loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policy.records.loader import parse_record
+from policy.tools.importers import ImportFileError
+from policy.tools.importers.flatpak import import_flatpak, record_name
+
+PERMISSIONS = """\
+[Context]
+shared=network;ipc;
+sockets=x11;wayland;pulseaudio;!cups;
+devices=dri;all;
+filesystems=host;xdg-download:ro;~/notes;/srv/data:create;xdg-run/pipewire-0;!/tmp;
+
+[Session Bus Policy]
+org.freedesktop.Flatpak=talk
+"""
+
+
+def imported(text=PERMISSIONS, app="org.gnome.Gedit"):
+    return import_flatpak(app, text, Path("/home/ada"))
+
+
+def test_the_record_is_one_and_binds_what_is_narrow():
+    ((name, text),) = imported().files.items()
+    assert name == "sandboxes.d/gedit.toml"
+    record, problems = parse_record("gedit", Path(name), text.encode())
+    assert problems == []
+    launch = record.host.launch
+    assert launch.app == "org.gnome.Gedit"
+    assert not launch.share_network
+    assert launch.read_only == (Path("/home/ada/Downloads"),)
+    assert launch.read_write == (Path("/home/ada/notes"), Path("/srv/data"))
+    assert record.viewer.audio.playback == "allow"
+    assert record.viewer.audio.microphone == "deny"
+
+
+def test_each_loss_has_a_note():
+    notes = [note.where.partition(": ")[2] for note in imported().notes]
+    assert notes == [
+        "filesystems=host",
+        "filesystems=xdg-run/pipewire-0",
+        "sockets=x11",
+        "sockets=pulseaudio",
+        "devices=all",
+        "shared=network",
+        "org.freedesktop.Flatpak",
+    ]
+
+
+def test_an_application_without_permissions_is_silent():
+    ((_, text),) = imported("").files.items()
+    assert 'playback = "none"' in text
+    assert imported("").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("app", "name"),
+    [
+        ("org.gnome.gedit", "gedit"),
+        ("com.example.Two_Words", "two-words"),
+        ("org.example._x", "app--x"),
+        (f"org.example.{'x' * 60}", "x" * 31),
+    ],
+)
+def test_the_name_of_the_record(app, name):
+    assert record_name(app) == name
+    ((file, text),) = imported(app=app).files.items()
+    record, problems = parse_record(name, Path(file), text.encode())
+    assert problems == []
+    assert record is not None
+
+
+def test_another_text_is_refused():
+    with pytest.raises(ImportFileError):
+        imported("error: not installed")
