@@ -28,8 +28,8 @@ CONTENT = 0x00FF00
 """What its windows and menus are painted with."""
 CURSOR = 0xFF00FF
 """What its pointer images are painted with."""
-_QUESTIONS = 8000
-"""Requests whose answers, 24 bytes each, are more than a socket holds."""
+_QUESTIONS = 400
+"""Registries whose globals, some 2 KiB each, are more than socket and queue hold."""
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 16, 64, 100, 300, 5000, 0x7FFFFFFF)
 _GLOBALS = (
     "wl_seat", "wl_data_device_manager", "zwp_primary_selection_device_manager_v1",
@@ -47,7 +47,7 @@ _WITH_SERIAL = frozenset(
 )
 WEIGHTS = {
     "anything": 10, "menus": 5, "images": 6, "regions": 2, "selections": 3,
-    "moves": 3, "files": 2, "pointers": 1, "deafness": 2, "windows": 2,
+    "moves": 3, "files": 2, "pointers": 1, "deafness": 4, "windows": 2,
 }  # fmt: skip
 """What it does, and how often."""
 _ENDED = (ServerError, GoneError, BrokenPipeError, ConnectionError, TimeoutError)
@@ -124,11 +124,8 @@ class Connection(Window):
         self.deaf = not self.deaf
         if self.deaf:
             first, self.next_id = self.next_id, self.next_id + _QUESTIONS
-            sync = emit.request("wl_display", "sync")
-            self.sock.settimeout(0.2)
-            with contextlib.suppress(TimeoutError):
-                self.raw(b"".join(sync(1, n) for n in range(first, self.next_id)))
-            self.sock.settimeout(self.deadline)
+            ask = emit.get_registry
+            self.raw(b"".join(ask(1, n) for n in range(first, self.next_id)))
 
     # -- sequences that lead somewhere ---------------------------------------------
 
