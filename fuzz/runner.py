@@ -161,12 +161,15 @@ class Admission:
                 p.read_bytes() for p in sorted(corpus_dir.iterdir()) if p.is_file()
             ]
         outcomes: Counter[str] = Counter(self.run_one(data) for data in corpus)
+        by_door: list[list[bytes]] = [[] for _ in self.doors]
+        for data in corpus:
+            if data:
+                by_door[data[0] % len(self.doors)].append(data)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             # A door first: the one with the most outcomes must not get all the time.
             number = rng.randrange(len(self.doors))
-            mine = [d for d in corpus if d and d[0] % len(self.doors) == number]
-            data = self._mutate(rng, rng.choice(mine), corpus)
+            data = self._mutate(rng, rng.choice(by_door[number]), corpus)
             try:
                 outcome = self.run_one(data)
             except BaseException:
@@ -175,6 +178,7 @@ class Admission:
             outcomes[outcome] += 1
             if outcomes[outcome] == 1:
                 corpus.append(data)
+                by_door[data[0] % len(self.doors)].append(data)
         return outcomes
 
     def report(self, outcomes: Counter[str], seconds: float) -> None:

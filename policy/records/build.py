@@ -171,12 +171,9 @@ class _Reader:
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
         tables = [other.name for other in TABLES if other.name]
-        hint = _OTHERWISE.get(key, "") or _home(key, table) or did_you_mean(key, known)
+        hint = _OTHERWISE.get(key, "") or _home(key, table) or _meant(key, known, table)
         if not table.name and isinstance(self._document.values.get(key), Mapping):
             hint = did_you_mean(key, tables) or hint
-        if not hint:
-            others = [other for t in TABLES for other in t.by_key]
-            hint = _home(nearest(key, others), table)
         inside = f" in [{table.name}]" if table.name else ""
         self.at_key(
             path, f"unknown key '{key[:60]}'{inside}", self._list(known, table), hint
@@ -194,6 +191,13 @@ class _Reader:
             or key not in fields
             or fields[key].belongs_to(kind)
         )
+
+
+def _meant(key: str, known: list[str], table: Table) -> str:
+    """The hint that names the most similar key, of this table or another."""
+    others = [other for t in TABLES for other in t.by_key if other not in known]
+    near = nearest(key, [*known, *others])
+    return did_you_mean(key, known) if near in known else _home(near, table)
 
 
 def _home(key: str, wrong: Table) -> str:

@@ -41,6 +41,7 @@ def test_guard_is_marked_and_its_source_changes_without_it(guard):
     changed = tree_without(MARKS[guard.name].read_text(), guard)
     compile(changed, str(MARKS[guard.name]), "exec")
     assert (ROOT / guard.test).is_file()
+    assert not guard.word.startswith("-"), "a -k expression without its option"
 
 
 def test_guard_markers_each_have_a_row():

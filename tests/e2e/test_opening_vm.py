@@ -76,7 +76,7 @@ async def printed(w, sandbox_prefix, wanted):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_links_and_files_go_where_the_rules_send_them(tmp_path):
     home = tmp_path / "home"
     home.mkdir()

@@ -6,7 +6,6 @@ from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.link.wire_types import Role
 from broker.services.link.config import declared_role
-from broker.services.link.key_store import LinkStore
 
 
 def role_here(paths: Paths) -> Role | None:
@@ -19,9 +18,14 @@ def role_here(paths: Paths) -> Role | None:
     declared = declared_role(paths)
     if declared is not None:
         return declared
+    if not (paths.state / "link").exists():
+        return None  # and no key is made for a machine that is the only one
+    # Late: the keys' library takes a fifth of a verb's start, on every machine.
+    from broker.services.link.key_store import LinkStore
+
     store = LinkStore(paths)
     if not store.peers_file.exists():
-        return None  # and no key is made for a machine that is the only one
+        return None
     roles = {peer.role.other for peer in store.peers().all}
     if len(roles) > 1:
         raise SetupError(

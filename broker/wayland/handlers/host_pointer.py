@@ -4,8 +4,9 @@ A frame's events must not depend on what the client has.  A client that releases
 its wl_pointer, or never makes one, would leave over its frame whatever image was
 there before: its own of up to 64 x 64 pixels, or another sandbox's.  So each
 seat has one pointer of ours, which exists as long as the seat has a pointer.  It
-alone sets the image on frames, moves and resizes by them, and dismisses menus;
-the client's pointers hear of their content and nothing else.
+sets an image whenever the pointer comes onto a surface, and alone does so on frames,
+where it moves and resizes and dismisses menus; the client's pointers hear of their
+content and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.wayland.handlers import cursor, popups, windows
-from broker.wayland.model import HostPointer, OwnSurface, Surface
+from broker.wayland.model import HostPointer, OwnSurface
 from broker.wayland.protocol.dispatch import Handlers
 from broker.wayland.protocol.objects import ProtocolObject
 
@@ -34,19 +35,10 @@ def _enter(
 ) -> None:
     pointer.x, pointer.y = x, y
     pointer.own = surface if isinstance(surface, OwnSurface) else None
-    if pointer.own is not None or not _drawn_by_client(core, surface):
-        # guard: our own cursor on frames
-        cursor.enter(core, pointer, serial)
-
-
-def _drawn_by_client(core: ClientState, surface: ProtocolObject | None) -> bool:
-    """Whether the image over a surface is the client's to choose.
-
-    A client without a pointer chooses none; without one of ours the image of
-    the window that the pointer came from would stay.
-    """
-    # guard: our own image without a client's pointer
-    return isinstance(surface, Surface) and bool(core.pointers)
+    # Also on a client's content, before the client chooses: one that sets no image, or
+    # sets it late, would show what the window set that the pointer came from.
+    # guard: our own cursor at each enter
+    cursor.enter(core, pointer, serial)
 
 
 def _leave(

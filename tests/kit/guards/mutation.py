@@ -84,21 +84,26 @@ def _marks_of(text: str) -> dict[str, int]:
     return found
 
 
-def turned_off(text: str, guard: Guard) -> str:
-    """The source without this guard; formatting and comments are lost."""
-    return ast.unparse(tree_without(text, guard))
+def turned_off(text: str, *guards: Guard) -> str:
+    """The source without these guards; formatting and comments are lost."""
+    return ast.unparse(tree_without(text, *guards))
 
 
-def tree_without(text: str, guard: Guard) -> ast.Module:
-    """The module without this guard.
+def tree_without(text: str, *guards: Guard) -> ast.Module:
+    """The module without these guards.
 
     Raises MarkError where there is no such marker, no statement below it, or no
     difference, and SyntaxError where ``becomes`` is not Python.
     """
-    line = _marks_of(text).get(guard.name)
+    tree = ast.parse(text)
+    for guard in guards:
+        _take_out(tree, _marks_of(text).get(guard.name), guard)
+    return ast.fix_missing_locations(tree)
+
+
+def _take_out(tree: ast.Module, line: int | None, guard: Guard) -> None:
     if line is None:
         raise MarkError(f"no guard is marked {guard.name!r}")
-    tree = ast.parse(text)
     block, place = _below(tree, line, guard.name)
     marked = block[place : place + guard.spans]
     if len(marked) < guard.spans:
@@ -109,7 +114,6 @@ def tree_without(text: str, guard: Guard) -> ast.Module:
     block[place : place + guard.spans] = instead
     if not block:
         block.append(ast.Pass())
-    return ast.fix_missing_locations(tree)
 
 
 def _below(tree: ast.AST, line: int, name: str) -> tuple[list[ast.AST], int]:
@@ -205,7 +209,7 @@ async def missed(names: Sequence[str], guards: Sequence[Guard]) -> list[str]:
     sound: dict[tuple[str, str], bool] = {}
     with tempfile.TemporaryDirectory(prefix="vt-guards-", dir="/tmp") as name:
         directory = Path(name)
-        _copy(directory)
+        copy(directory)
         paths = marks(directory)
         for guard in guards:
             if names and guard.name not in names:
@@ -224,7 +228,7 @@ async def missed(names: Sequence[str], guards: Sequence[Guard]) -> list[str]:
     return found
 
 
-def _copy(directory: Path) -> None:
+def copy(directory: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     for part in (*SOURCES, "tests", "fuzz", "docs", "pyproject.toml"):
         source = ROOT / part

@@ -28,6 +28,8 @@ CONTENT = 0x00FF00
 """What its windows and menus are painted with."""
 CURSOR = 0xFF00FF
 """What its pointer images are painted with."""
+_QUESTIONS = 400
+"""Registries whose globals, some 2 KiB each, are more than socket and queue hold."""
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 16, 64, 100, 300, 5000, 0x7FFFFFFF)
 _GLOBALS = (
     "wl_seat", "wl_data_device_manager", "zwp_primary_selection_device_manager_v1",
@@ -44,8 +46,8 @@ _WITH_SERIAL = frozenset(
     key for key, row in policies.REQUESTS.items() if row.serial is not Serial.NONE
 )
 WEIGHTS = {
-    "anything": 10, "menus": 5, "images": 3, "regions": 2, "selections": 3,
-    "moves": 3, "files": 2, "pointers": 1, "deafness": 2, "windows": 2,
+    "anything": 10, "menus": 5, "images": 6, "regions": 2, "selections": 3,
+    "moves": 3, "files": 2, "pointers": 1, "deafness": 4, "windows": 2,
 }  # fmt: skip
 """What it does, and how often."""
 _ENDED = (ServerError, GoneError, BrokenPipeError, ConnectionError, TimeoutError)
@@ -118,8 +120,12 @@ class Connection(Window):
             self.roundtrip()
 
     def toggle_deaf(self) -> None:
-        """Read nothing any more, or again."""
+        """Read nothing any more, or again; answers fill all queues meanwhile."""
         self.deaf = not self.deaf
+        if self.deaf:
+            first, self.next_id = self.next_id, self.next_id + _QUESTIONS
+            ask = emit.get_registry
+            self.raw(b"".join(ask(1, n) for n in range(first, self.next_id)))
 
     # -- sequences that lead somewhere ---------------------------------------------
 
@@ -149,14 +155,23 @@ class Connection(Window):
     def image(self, serials: list[int]) -> None:
         """Set a pointer image with a hot spot at its edge, some times over."""
         surface = self.surface()
-        for _ in range(self.dice.choice((1, 3, 9))):
+        entered = [
+            e[3][0] for e in self.events if e[0] == self.pointer and e[2] == "enter"
+        ]
+        if entered and self.dice.random() < 0.5:
+            serials = entered[-1:]
+        again = self.dice.random() < 0.5
+        for turn in range(self.dice.choice((1, 3, 9))):
             spot = self.dice.choice(((0, 0), (63, 63), (-63, -63), (500, 500)))
             serial = self.dice.choice(serials[-3:] or [1])
-            self.send(self.pointer, "set_cursor", serial, surface, *spot)
+            if again or not turn:
+                self.send(self.pointer, "set_cursor", serial, surface, *spot)
+            step = self.dice.choice(((0, 0), (9, 9), (-40, 40)))
+            buffer = self.paint(surface, 64, 64, 0xFF000000 | CURSOR)
             if self.versions[self.compositor] >= 5:
-                step = self.dice.choice(((0, 0), (9, 9), (-40, 40)))
                 self.send(surface, "offset", *step)
-            self.paint(surface, 64, 64, 0xFF000000 | CURSOR)
+            else:
+                self.send(surface, "attach", buffer, *step)
             self.send(surface, "commit")
 
     def regions(self) -> None:
@@ -326,6 +341,16 @@ class Hostile:
         self.mapped += 1
         return made
 
+    def come_between(self) -> None:
+        """Map a window now; most compositors give it the keyboard."""
+        try:
+            self._window(self.connections[0])
+        except _ENDED as error:
+            self.ends += 1
+            self.errors[str(error)[:80]] += 1
+            self.connections[0].close()
+            self.connections[0] = self._open()
+
     def close(self) -> None:
         """End all connections."""
         for connection in self.connections:
@@ -369,6 +394,7 @@ class Hostile:
                 self.connections[at] = self._open()
 
     def _once(self, c: Connection, *, windows: bool) -> None:
+        c.listen()  # to what the person has just done
         serials = c.serials() + self.foreign(c)
         does: dict[str, Callable[[], None]] = {
             "anything": lambda: c.any_request(serials, []),

@@ -33,6 +33,9 @@ _BLOCK = 24
 _REACH = 64
 """How far from the pointer its image may reach: the cap of its side."""
 _LETTERS = "asdfghjkl"
+_SHIFT, _SUPER = 42, 125
+"""Codes of keys (linux/input-event-codes.h), and their bits in the keymap's state."""
+_SHIFT_BIT, _SUPER_BIT = 1, 64
 
 
 class SeenError(AssertionError):
@@ -137,13 +140,15 @@ class Claims:
     def __init__(self, judge: Callable[[], Any]) -> None:
         self.judge = judge
         self.claimed = False
+        self.chords = 0
 
     def focus(self, *, taken: bool) -> None:
         """One of the sandbox's windows has the keyboard, or none."""
         self.claimed = taken
 
     def pressed(self, *_: Any, **__: Any) -> None:
-        """A chord; none is pressed here."""
+        """A chord; none is pressed in this sandbox's windows."""
+        self.chords += 1
 
     def trouble(self, _reason: str) -> None:
         """Why there are no chords."""
@@ -320,6 +325,8 @@ class Judge:
         self._shown()
         for each in self.observers:
             each.keymap_kept()
+        if windows:
+            self._chord(observer)
         self.judged += 1
         spent = (busy(self.pid) - used) / (time.monotonic() - began)
         self.busiest = max(self.busiest, spent)
@@ -352,6 +359,23 @@ class Judge:
         if keys := self.hostile.keys_since(marks):
             raise SeenError(f"keys typed at the prompt were heard: {keys}")
 
+    def _chord(self, observer: Observer) -> None:
+        """A chord that begins in an observer's window is no other sandbox's."""
+        if not self.click(observer):
+            return
+        self.keys.change(_SUPER, 1)
+        self.keys.modifiers(_SUPER_BIT)
+        self.keys.change(_SHIFT, 1)
+        self.keys.modifiers(_SUPER_BIT | _SHIFT_BIT)
+        self.hostile.come_between()
+        self.keys.press(CODES["c"])
+        for key in (_SHIFT, _SUPER):
+            self.keys.change(key, 0)
+        self.keys.modifiers(0)
+        observer.roundtrip()
+        if self.claims.chords:
+            raise SeenError("a window that came between took a chord for its own")
+
     def _undisturbed(self, observer: Observer) -> None:
         """While the person works on, others act; only a new window takes focus."""
         since, mapped = len(observer.events), self.hostile.mapped
@@ -379,7 +403,7 @@ class Judge:
             self.go(*place)
             for observer in self.observers:
                 observer.roundtrip()
-            self.hostile.act(2)
+            self.hostile.act(4)
             self.image_judged(place, own=own)
 
     def image_judged(self, place: tuple[int, int], *, own: bool) -> None:

@@ -71,7 +71,10 @@ def test_an_arrow_where_the_compositor_has_no_shapes():
 def test_a_pointer_on_the_content_is_the_applications():
     with started() as it:
         says(it, "enter", 7, it.server_side(it.win), 256, 256)
-        assert it.told("wp_cursor_shape_device_v1", "set_shape") == []
+        says(it, "motion", 5, 0, 0)
+        says(it, "motion", 6, 512, 512)
+        # One of ours at the enter, and then no more.
+        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[7, 1]]
         assert it.told("wl_pointer", "set_cursor") == []
 
 
@@ -82,7 +85,8 @@ def test_a_client_without_a_pointer_leaves_no_picture_on_its_frame():
         it.send(it.pointer, "release")
         says(it, "leave", 7, it.server_side(it.win))
         onto_frame(it, 1, 50, serial=8)
-        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[8, 25]]
+        shapes = it.told("wp_cursor_shape_device_v1", "set_shape")
+        assert shapes == [[6, 1], [8, 25]]
 
 
 def test_nor_the_picture_of_where_the_pointer_came_from_on_its_content():
@@ -90,6 +94,17 @@ def test_nor_the_picture_of_where_the_pointer_came_from_on_its_content():
         it.send(it.pointer, "release")
         says(it, "enter", 6, it.server_side(it.win), 256, 256)
         assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[6, 1]]
+
+
+def test_nor_on_the_content_of_a_client_that_has_not_set_one_yet():
+    """It may never do so; its own comes after ours."""
+    with started() as it:
+        says(it, "enter", 6, it.server_side(it.win), 256, 256)
+        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[6, 1]]
+        image = it.surface()
+        it.send(it.pointer, "set_cursor", 6, image, 0, 0)
+        assert it.told("wl_pointer", "set_cursor")[-1][0] == 6
+        assert it.server_side(image).role == "cursor"
 
 
 def test_our_pointer_goes_and_comes_with_the_seats():
@@ -137,7 +152,8 @@ def test_only_the_serial_of_the_latest_enter_sets_a_picture():
             it.send(it.pointer, "set_cursor", serial, 0, 0, 0)
             it.send(device, "set_shape", serial, 3)
         assert [a[0] for a in it.told("wl_pointer", "set_cursor")] == [10]
-        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[10, 3]]
+        ours = [[6, 1], [8, 1], [10, 1]]
+        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [*ours, [10, 3]]
 
 
 def test_an_image_that_the_compositor_was_not_told_of_has_no_offset():
