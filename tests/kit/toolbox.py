@@ -21,7 +21,7 @@ PACKAGES = (
     *("mount", "hostname", "ca-certificates", "procps", "bash-completion", "bc"),
     *("curl", "diffutils", "dialog", "gnupg", "less", "lsof", "ncurses-base"),
     *("pinentry-curses", "time", "util-linux", "wget", "xdg-utils", "findutils"),
-    *("apt-utils", "libnss-myhostname", "locales", "python3-minimal", "xz-utils"),
+    *("apt-utils", "libnss-myhostname", "locales", "python3", "xz-utils"),
     *("pulseaudio-utils", "wl-clipboard"),
 )
 """With what distrobox-enter would install at first, so that it needs no mirror."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import rich_click as click
 from typing_extensions import override
@@ -98,6 +98,12 @@ _OPTIONS = (
 )
 
 
+if TYPE_CHECKING:
+    _IntParameter = click.ParamType[int]
+else:  # Debian 12's click is not generic
+    _IntParameter = click.ParamType
+
+
 class ChangeFields(TypedDict):
     """The fields of a RunRequest that change a machine for one start."""
 
@@ -126,7 +132,7 @@ class ChangeWords:
         )
 
 
-class _Memory(click.ParamType[int]):
+class _Memory(_IntParameter):
     """An amount of memory as a record has it, in MiB."""
 
     name = "amount"

@@ -23,7 +23,7 @@ from broker.control.api import LaunchBindRequest, LaunchPrepareRequest
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
-from broker.launch.process.spawn import spawn
+from broker.launch.process.spawn import Child, spawn
 from policy.records.model import SharedBox
 
 _NAME_OPTIONS = ("-c", "--container", "-n", "--name")
@@ -86,14 +86,13 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
             )
             values = _values(launch.directory)
             env = {k: v for k, v in os.environ.items() if k not in _GONE}
-            # Ctrl-C is for the program, which is in our process group.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
             child = spawn(
                 [program, *with_environment(kind, words, values)],
                 env={**env, **values},
                 cwd=Path.cwd(),
                 stdin=0,
             )
+            _pass_signals_on(child)
             code = await child.wait()
         finally:
             await end_launch(client, launch.id)
@@ -139,6 +138,16 @@ def _values(directory: str) -> dict[str, str]:
             "VITRAIL_COPY": f"unix:{directory}/vitrail.FileCopy",
         }
     return values
+
+
+def _pass_signals_on(child: Child) -> None:
+    """Leave the end to the program: the lease ends when it has.
+
+    Ctrl-C reaches it without us, because it is in our process group.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: child.popen.send_signal(number))
 
 
 def _record(paths: Paths, kind: str, words: Sequence[str]) -> SandboxName:
