@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from contextlib import contextmanager
 
@@ -39,8 +40,9 @@ def boxed():
                 pytest.skip("this kernel cannot tell a process's pid namespace")
             yield leader, namespaces
         finally:
+            # The first process of the namespace: bubblewrap outside ends with it.
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
-            child.kill()
             child.wait()
 
 
