@@ -30,11 +30,7 @@ from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.wayland.compositor import short_directory
 
-_UNFINISHED = pytest.mark.skipif(
-    not os.environ.get("VITRAIL_UNFINISHED"),
-    reason="has not passed as a whole yet; VITRAIL_UNFINISHED=1 runs it",
-)
-pytestmark = [_UNFINISHED, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 _RULE = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
 # The lines of fido2-assert(1): hash of the client's data, relying party, credential.
 _ASSERT = """\
@@ -146,7 +142,7 @@ async def signs_with_the_hosts_key(broker, listener, monkeypatch):
     monkeypatch.setattr(security_keys, "open_key", lambda root: os.dup(key.fileno()))
     hidraw.settimeout(0)
     stream = await listener.accept()
-    with hidraw, key:
+    with hidraw, key, stream.socket:
         async with rulebook(_RULE) as b, trio.open_nursery() as nursery:
             b.person.says = yes()
             nursery.start_soon(serve_token, hidraw, token)

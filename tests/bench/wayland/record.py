@@ -30,6 +30,7 @@ class Recording(WaylandConnection):
         super().__init__(*args, **options)
         self.chunks: list[tuple[str, bytes, int]] = []
         core = self.core
+        sessions.crop_by_viewports(core)
         feed_client, feed_server = core.from_client, core.from_server
 
         def client(data, fds, now):

@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
-from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
+from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
@@ -165,7 +165,8 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
     mine = take(unix=str(private), leader=os.getpid())
     assert mine.claim == ContainerClaim(str(private), 7)
     doors = await mine.open_doors()
-    assert set(doors) == {DISPLAY, AUDIO, WAYLAND_DOOR}, "no agent of ours is in there"
+    wanted = {DISPLAY, AUDIO, WAYLAND_DOOR, *TRANSFERS}
+    assert set(doors) == wanted, "no agent of ours is in there"
     for service, door in doors.items():
         assert oct((private / service).stat().st_mode)[-3:] == "600"
         door.close()

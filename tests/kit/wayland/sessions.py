@@ -52,13 +52,20 @@ def drain(core: WaylandFilter) -> None:
             queue.data.clear()
 
 
+def crop_by_viewports(core: WaylandFilter) -> None:
+    """Make a filter crop as where the compositor has a GPU (scene/buffer_part.py).
+
+    Sessions are recorded and replayed so, on a sway that draws with the CPU: parts of
+    buffers depend on when the compositor releases them.
+    """
+    core.globals.host[1 << 31] = ("zwp_linux_dmabuf_v1", 3)
+
+
 def replay(chunks: list[tuple[str, bytes, int]]) -> WaylandFilter:
     """Feed a session to a new filter; it must not fault."""
     machine = FakeMachine()
     core = WaylandFilter(RULES, Sandbox("work"), machine)
-    # Recorded on sway without a GPU, when the filter cropped by viewports there too
-    # (scene/buffer_part.py); with a GPU it still does.
-    core.globals.host[1 << 31] = ("zwp_linux_dmabuf_v1", 3)
+    crop_by_viewports(core)
     for side, data, fds in chunks:
         feed = core.from_client if side == "c" else core.from_server
         feed(data, [machine.fd() for _ in range(fds)] if fds else (), 0.0)
