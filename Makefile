@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench coverage fuzz deb clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench coverage fuzz deb try-deb clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
@@ -16,6 +16,7 @@ help:
 	@echo "make coverage   how many branches of the cores their own tests take"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
 	@echo "make deb        a Debian package in out/; for Debian 13: make deb SUITE=trixie"
+	@echo "make try-deb    install that package into a fresh root, use it, remove it"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -70,6 +71,10 @@ fuzz: setup-tests
 # In a fresh root of that release, so nothing of this machine is in the package.
 deb:
 	@.ci/deb $(or $(SUITE),bookworm)
+
+# Install it into a fresh root of that release, use it as a new user, remove it.
+try-deb:
+	@.ci/try-deb $(or $(DEB),$(firstword $(wildcard out/vitrail_*.deb))) $(or $(SUITE),bookworm)
 
 clean:
 	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so
