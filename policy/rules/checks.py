@@ -15,10 +15,6 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "redundant": ("note", "an earlier rule says the same of all that it matches"),
         "never-matches": ("warning", "no call can match it"),
         "unknown-sandbox": ("warning", "no sandbox has this name"),
-        "disposable-name": (
-            "warning",
-            "no sandbox has the name of a disposable record: each has a number behind it",
-        ),
         "unknown-tag": ("warning", "no sandbox has this tag"),
         "unknown-type": ("warning", "no sandbox is of this type"),
         "unknown-service": ("warning", "no service of ours has this name"),

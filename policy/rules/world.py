@@ -26,6 +26,8 @@ DEFAULT = "@default"
 DISPVM = "@dispvm"
 DISPVM_OF = "@dispvm:"
 RUNNING = "Running"
+DISPOSABLE = "disposable"
+"""The class of our records of which fresh sandboxes are made, and their type here."""
 
 
 class WorldError(ValueError):
@@ -38,7 +40,8 @@ class Domain:
 
     ``template_for_dispvms``: disposables may be made of it; ``default_dispvm``
     is what ``@dispvm`` means when this sandbox says it; ``internal`` ones are
-    never offered to a person.
+    never offered to a person.  ``record`` is the disposable record that a running
+    sandbox is of: rules that name it mean its sandboxes.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Domain:
     power_state: str = "Halted"
     uuid: str | None = None
     internal: bool = False
+    record: str | None = None
 
 
 Keys = tuple[str, ...]
@@ -169,6 +173,8 @@ class World:
             if domain is not None and domain.uuid is not None:
                 keys.append(f"uuid:{domain.uuid}")
         if domain is not None:
+            if domain.record is not None:
+                keys.append(domain.record)
             keys.append(f"@type:{domain.type}")
             keys += [f"@tag:{tag}" for tag in sorted(domain.tags)]
         return tuple(keys)
@@ -195,7 +201,8 @@ def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> Wor
     """Return the world of the records; ``running`` is (sandbox, its record).
 
     A record is a sandbox of its name whose type is its class.  A running
-    disposable has its record's tags, under its own name.
+    disposable has its record's tags, under its own name, and rules for its record's
+    name are for it, too: a rule that denies ``web`` something must not miss ``web-1234``.
     """
     domains = {"dom0": Domain("dom0", "AdminVM", power_state=RUNNING)}
     up = dict(running)
@@ -206,7 +213,7 @@ def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> Wor
             view.sandbox_class,
             view.tags,
             view.default_disposable,
-            template_for_dispvms=view.sandbox_class == "disposable",
+            template_for_dispvms=view.sandbox_class == DISPOSABLE,
             power_state=RUNNING if name in up else "Halted",
         )
     for name, of in up.items():
@@ -218,6 +225,7 @@ def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> Wor
                 view.tags,
                 view.default_disposable,
                 power_state=RUNNING,
+                record=of,
             )
     return World(MappingProxyType(domains))
 

@@ -19,7 +19,7 @@ from policy import limits
 from policy.rules.conditions import NO_MATCH, Match
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
-from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
+from policy.rules.world import ADMIN, DEFAULT, DISPOSABLE, DISPVM, DISPVM_OF, World
 
 OTHER = ""
 """Any service or argument that no rule names; any unknown sandbox."""
@@ -32,7 +32,8 @@ class Atoms:
     """The atoms of a world and a set of rules, and the set of each token.
 
     ``instances``: disposables run under names of their own, with the tags and the type
-    of their template.
+    of their template; rules for the name of one of our records are for its disposables,
+    too, those for the name of one of Qubes' templates are not.
     """
 
     def __init__(self, rules: Iterable[Rule], world: World, *, instances: bool) -> None:
@@ -58,7 +59,9 @@ class Atoms:
         if instances:
             for name in world.names:
                 if world.is_template(name):
-                    keys = set(world.source_keys(name)) - {name}
+                    keys = set(world.source_keys(name))
+                    if world.domains[name].type != DISPOSABLE:
+                        keys.discard(name)
                     self._source(f"an instance of {name}", keys)
         self._source(OTHER, ("*", "@anyvm"))
 

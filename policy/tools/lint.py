@@ -28,9 +28,6 @@ from policy.tools.finding import found_in, parameter, tokens_of
 from policy.tools.lint_asks import lint_asks
 from policy.tools.sarif import Finding
 
-_SOURCE = 2
-"""The column of a rule's source."""
-
 
 def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
     """Return the findings in the order of the lines.
@@ -42,7 +39,6 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Findi
     found = [
         *_without_effect(rules.rules, world, instances=instances),
         *_names(rules.rules, world),
-        *_disposables(rules.rules, world),
         *_services(rules.rules),
         *_wide(rules.rules),
         *_claims(rules.rules),
@@ -140,22 +136,6 @@ def _names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
             hint = f"did you mean '{token.prefix}{near}'?" if near else ""
             text = f"'{token.text}': {CHECKS[check][1]}"
             yield found_in(check, rule, column, text, hint)
-
-
-def _disposables(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
-    """A source that is the name of a record of which fresh sandboxes are made."""
-    for rule in rules:
-        for column, token in tokens_of(rule):
-            if column != _SOURCE or token.prefix or token.key == ADMIN:
-                continue
-            domain = world.domains.get(world.name_of(token.value))
-            # Qubes' templates of disposables are sandboxes of their own.
-            if domain is None or not domain.template_for_dispvms:
-                continue
-            if domain.type == "disposable":
-                text = f"'{token.text}': {CHECKS['disposable-name'][1]}"
-                hint = "give the record a tag, and write @tag:NAME; or @type:disposable"
-                yield found_in("disposable-name", rule, column, text, hint)
 
 
 def _services(rules: tuple[Rule, ...]) -> Iterator[Finding]:

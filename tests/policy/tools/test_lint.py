@@ -105,7 +105,6 @@ def test_asks_that_offer_nothing_offer_nothing(text, world):
         ("a * work vault allow scheme=https\na * work vault ask scheme=https\n", [("shadowed", 2, 16)]),
         ("a * work vault allow scheme=https\na * work vault deny scheme=https\n", []),
         ("a * vualt @anyvm deny\n", [("unknown-sandbox", 1, 5)]),
-        ("a * web @anyvm deny\na * work web deny\n", [("disposable-name", 1, 5)]),
         ("a * work vualt allow\n", [("never-matches", 1, 1), ("unknown-sandbox", 1, 10)]),
         ("a * @tag:jbo @anyvm deny\n", [("never-matches", 1, 1), ("unknown-tag", 1, 5)]),
         ("a * @type:AppVM @anyvm deny\n", [("never-matches", 1, 1), ("unknown-type", 1, 5)]),
@@ -147,12 +146,15 @@ def test_findings_name_the_lines_that_cause_them():
 
 
 def test_a_running_disposable_counts_as_a_source():
-    """Its name is new, but its type is known."""
-    text = "a * web @anyvm deny\na * @type:disposable vault allow\n"
-    found = [f.check for f in lint(_rules(text), _WORLD)]
-    assert found == ["disposable-name", "contradictory"]
-    found = [f.check for f in lint(_rules(text), _WORLD, instances=True)]
-    assert found == ["disposable-name"]
+    """Its name is new: its record's rules are for it, those of Qubes' template not."""
+    text = "a * web @anyvm deny\na * @type:{} vault allow\n"
+    for kind, instances in (("disposable", ["contradictory"]), ("AppVM", [])):
+        web = Domain("web", kind, template_for_dispvms=True)
+        world = World({**_WORLD.domains, "web": web})
+        rules = _rules(text.format(kind))
+        assert [f.check for f in lint(rules, world)] == ["contradictory"]
+        found = lint(rules, world, instances=True)
+        assert [f.check for f in found] == instances
 
 
 def test_every_check_has_a_sentence():
