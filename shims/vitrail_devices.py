@@ -44,7 +44,7 @@ SAFE = "nosuid,nodev"
 FREE = 4
 """VDEV_ST_NULL in ``status``."""
 RETRY_SECONDS = 2.0
-MOST_RETRY_SECONDS = 64.0
+MOST_RETRY_SECONDS = 16.0
 """A broker that hands out no devices hangs up at once, and records that each time."""
 
 PROOF_SECONDS = 10.0

@@ -75,8 +75,9 @@ async def test_stick_travels_to_a_sibling_and_back(tmp_path):
     async with usb_machines() as (host, app, _lab):
         world = World(host, app, image)
         await host.start_service(_RECORDS, "--source", "kernel")
-        await app.run(_SHIM, user="root")
         async with host.hand() as hand:
+            # Behind it: a program that is hung up on waits longer each time.
+            await app.run(_SHIM, user="root")
             await seen_and_bounded(world, hand)
             await attached_and_detached(world, hand)
             await pulled_out_while_it_is_read(world, hand)

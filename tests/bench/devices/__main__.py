@@ -40,8 +40,8 @@ _SHIM = "setsid python3 /srv/shims/vitrail_devices.py >/tmp/shim.log 2>&1 &"
 async def plug_to_guest(host, app, image: Path, repeats: int) -> list[dict]:
     found = []
     await host.start_service(_RECORDS)
-    await app.run(_SHIM, user="root")
     async with host.hand() as hand:
+        await app.run(_SHIM, user="root")
         for number in range(repeats):
             began = time.monotonic()
             await host.stick(f"p{number}", 1, image)
