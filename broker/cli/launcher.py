@@ -13,7 +13,7 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.run.flatpak import open_app
-from broker.cli.run.shared_box import run_shared_box, write_opener
+from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.launch.podman.hooks import PROGRAM, hook_files, write_hooks
@@ -192,6 +192,8 @@ def remove(program: str, *, app: str | None) -> None:
     paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
     if program != "podman":
         paths = [_wrapper(program)]
+        if not any(_wrapper(other).exists() for other in _BOXES if other != program):
+            paths += opener_files()
     for path in paths:
         try:
             path.unlink()

@@ -17,7 +17,7 @@ from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import world
 
-GREY = (0x55, 0x55, 0x55)
+PURPLE = (0xCC, 0x79, 0xA7)
 
 
 async def test_a_box_s_window_says_that_it_is_a_label():
@@ -28,11 +28,12 @@ async def test_a_box_s_window_says_that_it_is_a_label():
         )
         assert answer.code == 0, answer
         (found,) = answer.objects
-        wrapper, record = (Path(path) for path in found["written"])
+        wrapper, record, opener = (Path(path) for path in found["written"])
         assert wrapper == w.base / ".local" / "bin" / "distrobox-enter"
         assert "launcher exec distrobox" in wrapper.read_text()
         assert os.access(wrapper, os.X_OK)
         assert record.name == "distrobox.toml"
+        assert os.access(opener, os.X_OK)
         run = w.paths.runtime.parent
         words = [
             *("launcher", "exec", "distrobox", "/usr/bin/podman", "run", "--rm"),
@@ -49,7 +50,7 @@ async def test_a_box_s_window_says_that_it_is_a_label():
             assert name.startswith("distrobox-")
             assert begin["peer"].startswith("label only")
             title = f"[{name}: label, not boundary] boxed"
-            await wait_frames(w.comp, {title: {GREY}})
+            await wait_frames(w.comp, {title: {PURPLE}})
             podman(w.environ, "kill", "d1")
             await child.wait()
 
@@ -62,6 +63,7 @@ async def test_a_box_s_window_says_that_it_is_a_label():
         answer = await brokerctl("launcher", "remove", "distrobox", env=w.environ)
         assert answer.code == 0, answer
         assert not wrapper.exists()
+        assert not opener.exists()
         assert record.exists()
 
 

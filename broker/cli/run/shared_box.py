@@ -106,8 +106,7 @@ def write_opener() -> Path:
     """
     from shims.bundle import files_tool
 
-    path = _opener()
-    program = path.with_name("vitrail_files.py")
+    path, program = opener_files()
     path.parent.mkdir(parents=True, exist_ok=True)
     script = f'#!/bin/sh\nexec python3 {shlex.quote(str(program))} vitrail-open "$@"\n'
     for target, data in ((program, files_tool()), (path, script.encode())):
@@ -118,9 +117,11 @@ def write_opener() -> Path:
     return path
 
 
-def _opener() -> Path:
+def opener_files() -> tuple[Path, Path]:
+    """The program that opens addresses, and the part of it that does the work."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "vitrail" / "vitrail-open"
+    folder = Path(data) / "vitrail"
+    return folder / "vitrail-open", folder / "vitrail_files.py"
 
 
 def _values(directory: str) -> dict[str, str]:
@@ -129,10 +130,11 @@ def _values(directory: str) -> dict[str, str]:
         "WAYLAND_DISPLAY": f"{directory}/wayland-0",
         "PULSE_SERVER": f"unix:{directory}/vitrail.Audio",
     }
-    if _opener().is_file():
+    opener, _ = opener_files()
+    if opener.is_file():
         # xdg-open and most programs ask BROWSER before anything else.
         values |= {
-            "BROWSER": str(_opener()),
+            "BROWSER": str(opener),
             "VITRAIL_OPEN_URL": f"unix:{directory}/vitrail.OpenURL",
             "VITRAIL_OPEN_FILE": f"unix:{directory}/vitrail.OpenFile",
             "VITRAIL_COPY": f"unix:{directory}/vitrail.FileCopy",
