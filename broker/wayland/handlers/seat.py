@@ -255,7 +255,7 @@ def keyboard_leave(
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
-    # guard: no focus of a window that is gone
+    # Our own keyboard of the seat ends it, too (``host_seat.blur``): either suffices.
     core.blur_keyboard(keyboard)
     if before is None or told(surface) is not before:
         return  # of a window that its client has ended meanwhile, perhaps

@@ -175,7 +175,6 @@ GUARDS = (
     Guard("menus cost more", "", "tests/attack/test_wayland_costs.py", "pools"),
     Guard("moves of subsurfaces cost more", "", "tests/attack/test_wayland_costs.py", "pools"),
     Guard("a commit costs by its surfaces", "", "tests/broker/wayland/test_bounds.py", "looked_at"),
-    Guard("no focus of a window that is gone", "", "tests/broker/wayland/handlers/test_seat.py", "has_the_keyboard_no_more"),
     Guard("no focus of a keyboard that is gone", "", "tests/broker/wayland/handlers/test_seat.py", "has_the_focus_no_more"),
     Guard("one budget for a sandbox", "return 0.0", "tests/broker/wayland/test_budget.py", "no_faster_together"),
     Guard("a part for each connection", "return whole.pace.take(now, amount)", "tests/broker/wayland/test_budget.py", "held_up_by_eight"),

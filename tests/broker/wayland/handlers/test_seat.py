@@ -222,6 +222,15 @@ def test_a_window_that_is_gone_has_the_keyboard_no_more(talk, named):
     assert not talk.core.focused
 
 
+def test_a_leave_takes_the_focus(talk):
+    """Also where the window stays: another one has the keyboard then."""
+    frame = root(talk)
+    says(talk, talk.keyboard, "enter", 7, frame, b"")
+    assert talk.core.focused
+    says(talk, talk.keyboard, "leave", 9, frame)
+    assert not talk.core.focused
+
+
 def test_a_keyboard_that_was_given_back_has_the_focus_no_more(talk):
     says(talk, talk.keyboard, "enter", 7, root(talk), b"")
     mine = talk.core.by_client[talk.keyboard]
