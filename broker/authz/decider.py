@@ -481,7 +481,7 @@ class Decider:
             answer, reason, where = self._judge.revalidate(permit)
             # guard: a swap asks
             if reason:
-                # guard: a swap cuts
+                # Denied while the grants were looked at; the others were cut above.
                 permit.end(reason, where)
                 ended.append((permit, reason))
             elif answer is not None and not self._holds_still(permit, answer):

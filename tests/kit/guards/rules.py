@@ -13,7 +13,6 @@ GUARDS = (
     Guard("rules asked again after the answer", "chosen = True", "tests/broker/authz/test_decider.py", "less_is_offered"),
     Guard("decided again before the effect", "", "tests/broker/authz/test_decider.py", "between_decision_and_effect"),
     Guard("recorded before the effect", "await self._log.note(self._event(request, answer, _ALLOW))", "tests/broker/authz/test_decider.py", "cannot_be_recorded"),
-    Guard("a swap cuts", "", "tests/broker/authz/test_decider.py", "denied_now_is_cut"),
     Guard("a swap asks", "if reason:\n    permit.end(reason, where)\n    ended.append((permit, reason))", "tests/broker/authz/test_decider.py", "asked_about_now"),
     Guard("grants looked at after a swap", "pass", "tests/broker/authz/test_decider.py", "no_rule_would_give"),
     Guard("a revoked grant cuts", "for permit in []:", "tests/broker/authz/test_decider.py", "revoking_ends"),

@@ -145,6 +145,18 @@ def test_copying_without_a_delivered_serial_is_answered_and_ignored(pair):
     assert two.offered("clipboard") == (0, [])
 
 
+@pytest.mark.parametrize("serial", [50, 999])
+def test_a_copy_needs_a_serial_since_the_focus_came(pair, serial):
+    """Its window has the keyboard, but the serial is old, or was never given."""
+    one, _ = pair
+    one.focus(50)
+    one.says(one.keyboard, "leave", 51, one.model.roots()[0])
+    one.focus(52)
+    source = one.copy("clipboard", b"text/plain", serial=serial)
+    assert one.heard("cancelled", source) == [[]]
+    assert one.offered("clipboard") == (0, [])
+
+
 def test_the_next_copy_cancels_the_one_before(pair):
     one, two = pair
     one.focus()
