@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import trio
-
 from broker.audit import schema
 from broker.authz.decision_events import Asked
 from broker.authz.permit import Asker, Request
+from broker.authz.put_question import put_question
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.question import PersonAnswer, Question, unfit, untrusted_word
 from broker.services.event_log import Journal
 
-_ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
 _GREY = "#555555"
 
 
@@ -73,43 +71,21 @@ async def choose(
     admitted = asker.admit(question)
     if isinstance(admitted, PersonAnswer):
         raise RefusedError(admitted.reason)
-    asked = await _put(question, admitted, asker=asker, log=log, number=number)
+    asked = await put_question(
+        schema.QuestionAsked(
+            service=question.service,
+            question=number,
+            detail={"targets": list(question.targets)},
+        ),
+        admitted,
+        lambda: asker.ask(admitted),
+        asker=asker,
+        log=log,
+        gone="the device was unplugged",
+    )
     # The asker is not trusted to have offered these only.
     reason = unfit(question, asked.said)
     if reason or not asked.said.allow:
         raise RefusedError(reason or asked.said.reason or "the person chose none")
     place = question.targets.index(asked.said.target)
     return ChosenRequest(requests[place], asked)
-
-
-async def _put(
-    question: Question, admitted: int, *, asker: Asker, log: Journal, number: int
-) -> Asked:
-    began = trio.current_time()
-    said = PersonAnswer(allow=False, by="gone", reason="the device was unplugged")
-    try:
-        await log.require(
-            schema.QuestionAsked(
-                service=question.service,
-                question=number,
-                detail={"targets": list(question.targets)},
-            )
-        )
-        said = await asker.ask(admitted)
-    finally:
-        asker.leave(admitted)
-        seconds = trio.current_time() - began
-        with trio.CancelScope(shield=True):
-            await log.note(
-                schema.QuestionAnswered(
-                    service=question.service,
-                    question=number,
-                    answer=_ALLOW if said.allow else _DENY,
-                    answered_by=said.by,
-                    seconds=seconds,
-                    remember=said.keep.value if said.allow else "",
-                    target=untrusted_word(said.target),
-                    reason=untrusted_word(said.reason, 400),
-                )
-            )
-    return Asked(number, said, seconds)

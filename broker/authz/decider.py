@@ -39,6 +39,7 @@ from broker.authz.decision_events import Asked, cut, decision, subject
 from broker.authz.evaluator import Judge
 from broker.authz.late_answers import LateAnswers
 from broker.authz.permit import Asker, NobodyToAsk, Permit, Request, keeps
+from broker.authz.put_question import put_question
 from broker.authz.rate_limits import Meters
 from broker.authz.rules import Rules
 from broker.core import limits
@@ -58,6 +59,7 @@ __all__ = ["Decider", "Permit", "Request"]
 
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
 _TARGETS_RECORDED = 64
+_GONE = "who asked has gone"
 _ELSEWHERE = "the rule leads elsewhere, and this has one target only"
 
 OnAsk = Callable[[], Awaitable[None]]
@@ -298,44 +300,28 @@ class Decider:
     ) -> Asked:
         """Ask the person, and record question and answer."""
         self._questions += 1
-        number, began = self._questions, trio.current_time()
-        said = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
-        try:
-            await self._log.require(
-                schema.QuestionAsked(
-                    **subject(request),
-                    question=number,
-                    rule=question.rule,
-                    policy=self._rules.digest,
-                    target=untrusted_word(request.target),
-                    detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
-                )
-            )
+        event = schema.QuestionAsked(
+            **subject(request),
+            question=self._questions,
+            rule=question.rule,
+            policy=self._rules.digest,
+            target=untrusted_word(request.target),
+            detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
+        )
+
+        async def hear() -> PersonAnswer:
             await on_ask()
-            said = await self._said(admitted, gone)
-        finally:
-            self.asker.leave(admitted)
-            seconds = trio.current_time() - began
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.QuestionAnswered(
-                        **subject(request),
-                        question=number,
-                        answer=_ALLOW if said.allow else _DENY,
-                        answered_by=said.by,
-                        seconds=seconds,
-                        remember=said.keep.value if said.allow else "",
-                        target=untrusted_word(said.target),
-                        reason=untrusted_word(said.reason, 400),
-                    )
-                )
-        return Asked(number, said, seconds)
+            return await self._said(admitted, gone)
+
+        return await put_question(
+            event, admitted, hear, asker=self.asker, log=self._log, gone=_GONE
+        )
 
     async def _said(self, admitted: int, gone: trio.Event | None) -> PersonAnswer:
         """The answer; ``gone`` is passed on while it is waited for."""
         if gone is None:
             return await self.asker.ask(admitted)
-        said = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
+        said = PersonAnswer(allow=False, by="gone", reason=_GONE)
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:
