@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -95,7 +96,7 @@ async def _run_unrecorded(name: str, argv: tuple[str, ...], steps: Steps) -> int
         await ensure_broker(paths)
         with made_record(paths, name, record_text("untrusted", "bwrap")):
             box = _box(words, files)
-            return (await _leased(paths, name, box, steps))[1]
+            return (await leased(paths, name, _starter(box), steps))[1]
 
 
 async def _run_recorded(
@@ -109,7 +110,7 @@ async def _run_recorded(
         with kept_home(paths, record) as home:
             command = argv or launch.command
             box = _box(command, launch.read_only, launch.read_write, home)
-            return await _leased(paths, record.name, box, steps)
+            return await leased(paths, record.name, _starter(box), steps)
 
 
 @contextmanager
@@ -157,15 +158,55 @@ def _box(
     )
 
 
-async def _leased(paths: Paths, record: str, box: Box, steps: Steps) -> tuple[str, int]:
-    """Run a box under a lease; returns the sandbox's name and the exit code."""
+class Held(Protocol):
+    """A program that waits for its lease."""
+
+    @property
+    def child(self) -> Child:
+        """The process that we started; its output is in its pipes."""
+        ...
+
+    @property
+    def leader(self) -> int:
+        """The process that the lease is held by."""
+        ...
+
+    def release(self) -> None:
+        """Let it run.  Raises OSError when it has gone."""
+        ...
+
+    async def end(self) -> None:
+        """End it, if it has not ended; not cancellable."""
+        ...
+
+
+Start = Callable[[Path], Awaitable[Held]]
+
+
+def _starter(box: Box) -> Start:
+    """Return how to start a box with the sockets of its lease."""
+
+    async def start(sockets: Path) -> HeldBox:
+        return await start_held(replace(box, sockets=sockets))
+
+    return start
+
+
+async def leased(
+    paths: Paths, record: str, start: Start, steps: Steps
+) -> tuple[str, int]:
+    """Run a held program under a lease.
+
+    ``start`` is given the directory of the lease's sockets.  Returns the sandbox's
+    name and the exit code.
+    """
     async with open_client(paths) as client:
         launch = await client.prepare_launch(
             LaunchPrepareRequest(record=record, ours=True)
         )
-        held: HeldBox | None = None
+        held: Held | None = None
         try:
-            held = await start_held(replace(box, sockets=Path(launch.directory)))
+            held = await start(Path(launch.directory))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(copy_output, held.child, steps)
                 await client.bind_launch(

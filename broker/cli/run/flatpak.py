@@ -16,18 +16,15 @@ import trio
 from broker.cli import render
 from broker.cli.policy.records import read_records
 from broker.cli.run.box import (
-    copy_output,
-    end_launch,
     exit_code,
+    leased,
     local_paths,
     made_record,
     record_text,
     with_files,
 )
-from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.control.api import LaunchBindRequest, LaunchPrepareRequest
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.launch.flatpak.files import (
@@ -37,7 +34,7 @@ from broker.launch.flatpak.files import (
     write_override,
 )
 from broker.launch.flatpak.overrides import Wanted
-from broker.launch.flatpak.process import start_held
+from broker.launch.flatpak.process import HeldFlatpak, start_held
 from policy.limits import LABEL_CHARS
 from policy.records.model import Flatpak, Record
 from policy.records.record_schema import FLATPAK_APP
@@ -128,31 +125,11 @@ class _Run:
                 if self._text is not None:
                     made = made_record(self._paths, self._record, self._text)
                     stack.enter_context(made)
-                return await self._leased(steps)
+                return await leased(self._paths, self._record, self._start, steps)
 
-    async def _leased(self, steps: Steps) -> tuple[str, int]:
-        app = self._launch.app
-        async with open_client(self._paths) as client:
-            prepared = await client.prepare_launch(
-                LaunchPrepareRequest(record=self._record, ours=True)
-            )
-            process = None
-            try:
-                self._override(Path(prepared.directory))
-                process = start_held(app, self._words, self._files, os.environ)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(copy_output, process.child, steps)
-                    await client.bind_launch(
-                        LaunchBindRequest(id=prepared.id, leader=process.child.pid)
-                    )
-                    process.release()
-                    code = await process.child.wait()
-                    nursery.cancel_scope.deadline = trio.current_time() + 1
-            finally:
-                if process is not None:
-                    await process.end()
-                await end_launch(client, prepared.id)
-        return prepared.sandbox, code
+    async def _start(self, sockets: Path) -> HeldFlatpak:
+        self._override(sockets)
+        return start_held(self._launch.app, self._words, self._files, os.environ)
 
     def _override(self, sockets: Path) -> None:
         launch = self._launch

@@ -14,14 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.launch.process.gate import GATE_WORDS
+
 SOCKETS = "/run/vitrail"
 _HOME = "/home/user"
-# Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
-# dies lets the program run, and it is waited for before bwrap asks the kernel to end
-# the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
-# opens it, its end does not, and all of bwrap's set-up lies behind.
-# guard: a box waits for its lease
-_GATE = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
@@ -70,7 +66,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
-        *("/bin/sh", "-c", _GATE, "sh"),
+        *GATE_WORDS,
         *box.command,
     ]
 

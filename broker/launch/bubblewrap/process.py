@@ -13,6 +13,7 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
 from broker.launch.process import program_filters
+from broker.launch.process.gate import Gate
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
 
@@ -34,21 +35,17 @@ class HeldBox:
     leader: int
     """The first process inside, as its pid is outside."""
     _pidfd: int
-    _gate: int | None
+    _gate: Gate
     _status: int
     """bubblewrap says here at the end how it was, and would die of a closed pipe."""
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        if self._gate is not None:
-            os.write(self._gate, b"go\n")
-        self.abandon()
+        self._gate.open()
 
     def abandon(self) -> None:
-        """Give up the means to let it run; a box that waits ends without running it."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            os.close(gate)
+        """Give up the means to let it run; it ends without running its program."""
+        self._gate.abandon()
 
     async def end(self) -> None:
         """End it, if it has not ended, and close our descriptors; not cancellable."""
@@ -100,7 +97,7 @@ async def start_held(box: Box) -> HeldBox:
                 await child.stop()
             raise
         ours.pop_all()
-        return HeldBox(child, leader, pidfd, release, heard)
+        return HeldBox(child, leader, pidfd, Gate(release), heard)
 
 
 def _hold(leader: int) -> int:

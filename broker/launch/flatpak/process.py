@@ -9,11 +9,9 @@ from pathlib import Path
 
 import trio
 
+from broker.launch.process.gate import GATE_WORDS, Gate
 from broker.launch.process.spawn import PIPE, Child, spawn
 
-# As with bubblewrap: a line opens the gate, its end does not.  flatpak becomes bwrap
-# (execve), so that this process is the leader and ends with the application.
-_GATE = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 _KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM", "TMPDIR"),
     *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"),
@@ -26,27 +24,28 @@ _KEPT = (
 
 @dataclass(eq=False)
 class HeldFlatpak:
-    """A ``flatpak run`` that waits; its pid becomes the application's outer process."""
+    """A ``flatpak run`` that waits.
+
+    flatpak becomes bwrap (execve), so that this process is the leader and ends with
+    the application.
+    """
 
     child: Child
-    _gate: int | None
+    _gate: Gate
+
+    @property
+    def leader(self) -> int:
+        """The application's outer process."""
+        return self.child.pid
 
     def release(self) -> None:
         """Let it run.  Raises OSError when it has gone."""
-        if self._gate is not None:
-            os.write(self._gate, b"go\n")
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Give up the means to let it run."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            os.close(gate)
+        self._gate.open()
 
     async def end(self) -> None:
         """End it, if it has not ended; not cancellable."""
         with trio.CancelScope(shield=True):
-            self.abandon()
+            self._gate.abandon()
             await self.child.stop()
 
 
@@ -74,7 +73,7 @@ def start_held(
     gate, release = os.pipe()
     try:
         child = spawn(
-            ["/bin/sh", "-c", _GATE, "sh", *flatpak_words(app, words, files)],
+            [*GATE_WORDS, *flatpak_words(app, words, files)],
             name="flatpak",
             env={name: environ[name] for name in _KEPT if name in environ},
             cwd="/",
@@ -87,4 +86,4 @@ def start_held(
         raise
     finally:
         os.close(gate)
-    return HeldFlatpak(child, release)
+    return HeldFlatpak(child, Gate(release))

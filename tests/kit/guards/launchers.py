@@ -33,8 +33,8 @@ GUARDS = (
         "another_boot",
     ),
     Guard(
-        "a box waits for its lease",
-        "_GATE = 'exec \"$@\" </dev/null'",
+        "a program waits for its lease",
+        "_SCRIPT = 'exec \"$@\" </dev/null'",
         "tests/conformance/launchers/test_launchers.py",
         "before_its_lease",
     ),

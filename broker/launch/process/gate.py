@@ -1,0 +1,33 @@
+"""A gate before a program: it runs when its lease has begun, and never without."""
+
+from __future__ import annotations
+
+import os
+
+# Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
+# dies lets the program run, and it is waited for before bwrap asks the kernel to end
+# the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
+# opens it, its end does not, and all of the launcher's set-up lies behind.
+# guard: a program waits for its lease
+_SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
+GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
+"""What stands before the words of a program whose standard input is the gate."""
+
+
+class Gate:
+    """Our end of it, the writing end of a pipe; at most one of both methods works."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    def open(self) -> None:
+        """Let the program run.  Raises OSError when it has gone."""
+        if self._fd is not None:
+            os.write(self._fd, b"go\n")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the means to let it run; a program that waits ends without running."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
