@@ -160,6 +160,8 @@ class MicroVM:
     """Whether a disposable one may be a copy of a booted machine."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
+    host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
+    """What the guest gets of the host, besides the image."""
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,30 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "host_files",
+            Words(
+                Choice(
+                    {
+                        "fonts": "the fonts that fontconfig has here for sans-serif, "
+                        "serif, monospace and emoji, as the guest's defaults",
+                        "locale": "the locale of the session that the broker runs in, "
+                        "and `LANG`",
+                        "certificates": "the root certificates that the host trusts, in "
+                        "place of the image's; those added by hand also in Firefox",
+                    }
+                ),
+                'an array of "fonts", "locale", "certificates"',
+                0,
+                3,
+                unique=True,
+            ),
+            "Files of the host's that the guest gets at each start. They tell it "
+            "something of the machine and of the person: an own certificate names a "
+            "company.",
+            default=[],
+            only=_VM,
+        ),
+        Field(
             "memory",
             MemoryAmount(*limits.MEMORY_MIB),
             "Memory of the machine; of a container, where the user's control groups "
