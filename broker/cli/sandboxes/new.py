@@ -11,6 +11,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.completion import examples
 from broker.cli.policy.records import EXAMPLES, print_problems
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
@@ -58,7 +59,11 @@ class _Wishes:
 @click.command("new")
 @click.argument("name")
 @click.option(
-    "--from", "example", default=None, help="An example, or a record of yours."
+    "--from",
+    "example",
+    default=None,
+    shell_complete=examples,
+    help="An example, or a record of yours.",
 )
 @click.option(
     "-p", "--package", "packages", multiple=True, help="A Debian package that it needs."
