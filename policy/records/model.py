@@ -191,6 +191,18 @@ class Podman:
 
 
 @dataclass(frozen=True)
+class Nspawn:
+    """A container of systemd-nspawn, of a directory tree."""
+
+    command: tuple[str, ...]
+    rootfs: Path
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+    memory_mib: int = 768
+    pids: int = 512
+
+
+@dataclass(frozen=True)
 class Flatpak:
     """An installed Flatpak application, with its permissions replaced by these."""
 
@@ -249,7 +261,7 @@ class External:
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
-Launch = MicroVM | External | Bwrap | Podman | Flatpak | SharedBox
+Launch = MicroVM | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
 
 
 @dataclass(frozen=True)
@@ -277,7 +289,7 @@ class HostRecord:
     @property
     def command(self) -> tuple[str, ...]:
         """The program of its record; empty where another program starts the sandbox."""
-        if isinstance(self.launch, MicroVM | Bwrap | Podman):
+        if isinstance(self.launch, MicroVM | Bwrap | Podman | Nspawn):
             return self.launch.command
         return ()
 

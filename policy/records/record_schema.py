@@ -171,6 +171,7 @@ _VM = "microvm"
 _EXTERNAL = "external"
 _BWRAP = "bwrap"
 _PODMAN = "podman"
+_NSPAWN = "nspawn"
 _SHARED = "shared-box"
 _FLATPAK = "flatpak"
 FLATPAK_APP = Pattern(
@@ -194,7 +195,9 @@ _PATHS = Words(
 
 def _bind(key: str, words: str) -> Field:
     text = f"Files and directories of the host's that it sees at the same path {words}"
-    return Field(key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN, _FLATPAK))
+    return Field(
+        key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN, _NSPAWN, _FLATPAK)
+    )
 
 
 LAUNCH = Table(
@@ -211,6 +214,8 @@ LAUNCH = Table(
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
                     "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
+                    _NSPAWN: "a container of systemd-nspawn, of the directory tree "
+                    "`rootfs`; no network",
                     _FLATPAK: "an installed Flatpak application, whose display, sound, "
                     "X11 and files are replaced by what this record says",
                     _SHARED: "a box of toolbox or distrobox, which shares the home "
@@ -290,7 +295,7 @@ LAUNCH = Table(
             "can limit it.",
             default=768,
             only=_VM,
-            also=(_PODMAN,),
+            also=(_PODMAN, _NSPAWN),
         ),
         Field("cpus", Whole(*limits.CPUS), "Virtual processors.", default=1, only=_VM),
         Field(
@@ -318,7 +323,7 @@ LAUNCH = Table(
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
             only=_VM,
-            also=(_BWRAP, _PODMAN),
+            also=(_BWRAP, _PODMAN, _NSPAWN),
         ),
         Field(
             "fork",
@@ -351,9 +356,11 @@ LAUNCH = Table(
         Field(
             "rootfs",
             SocketPath(limits.BIND_PATH_BYTES),
-            "A directory that is the container's root, in place of an image.",
-            default_words="none",
+            "A directory that is the container's root, in place of an image; nothing is "
+            "written to it.",
+            default_words="none; a record of kind `nspawn` needs it",
             only=_PODMAN,
+            also=(_NSPAWN,),
         ),
         Field(
             "app",
@@ -379,6 +386,7 @@ LAUNCH = Table(
             "them.",
             default=512,
             only=_PODMAN,
+            also=(_NSPAWN,),
         ),
         Field(
             "required",

@@ -17,7 +17,7 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -66,7 +66,7 @@ class HostFiles:
         return out.getvalue()
 
 
-async def host_settings(wanted: Iterable[str]) -> dict[str, str]:
+async def host_settings(wanted: Collection[str]) -> dict[str, str]:
     """Return the agent's constants for a record's ``launch.host_files``.
 
     Raises SetupError when this machine lacks what is asked for.
