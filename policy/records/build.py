@@ -502,7 +502,9 @@ def _launch(taken: Taken) -> Launch:
         case "external":
             return External(_peer(taken))
         case "bwrap":
-            return Bwrap(taken["launch.command"], *_binds(taken))
+            return Bwrap(
+                taken["launch.command"], *_binds(taken), taken["launch.network"]
+            )
         case "podman":
             return _podman(taken)
         case "flatpak":
@@ -535,6 +537,7 @@ def _podman(taken: Taken) -> Podman:
         memory_mib=taken["launch.memory"],
         pids=taken["launch.pids"],
         required=taken["launch.required"],
+        network=taken["launch.network"],
     )
 
 
