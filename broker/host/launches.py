@@ -41,13 +41,23 @@ from broker.peers.identity import Claim, ContainerClaim, FlatpakClaim, SharedCla
 from broker.services.event_log import Journal
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
-from policy.records.model import Bwrap, Flatpak, Launch, Podman, Record, SharedBox
+from policy.records.model import (
+    Bwrap,
+    Flatpak,
+    Launch,
+    Nspawn,
+    Podman,
+    Record,
+    SharedBox,
+)
 
 if TYPE_CHECKING:
     from broker.launch.network.namespace import BoxNetwork
 
 _KILL_SECONDS = 10.0
 """For the kernel to end a killed process; longer where its disk does not answer."""
+
+_KINDS = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
@@ -185,12 +195,12 @@ class Launches:
 
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
-        if not isinstance(record.host.launch, Bwrap | Podman | Flatpak | SharedBox):
+        if not isinstance(record.host.launch, _KINDS):
             raise RefusedError(
                 f"'{name}' is not a record of a container or a box",
                 where=record.where("launch.kind"),
-                hint='its [launch] would have kind = "bwrap", "podman", "flatpak" or '
-                '"shared-box"',
+                hint='its [launch] would have kind = "bwrap", "podman", "nspawn", '
+                '"flatpak" or "shared-box"',
             )
         return record
 

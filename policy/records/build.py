@@ -34,6 +34,7 @@ from policy.records.model import (
     Limits,
     MachinePeer,
     MicroVM,
+    Nspawn,
     Podman,
     Record,
     SharedBox,
@@ -106,6 +107,23 @@ _OTHERWISE = {
     "template": "did you mean 'inherits'?",
 }
 """Words that others have for a key, or that say it the other way round."""
+
+
+_NEEDED: Mapping[object, tuple[str, str, str, str]] = {
+    "flatpak": (
+        "app",
+        "nothing says which application this is",
+        'app = "an application ID as org.gnome.gedit"',
+        "'flatpak list --app --columns=application' prints those installed",
+    ),
+    "nspawn": (
+        "rootfs",
+        "nothing says which directory is the container's root",
+        'rootfs = "an absolute path"',
+        "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
+    ),
+}
+"""By kind: the key without which a record of it is refused, and how."""
 
 
 class _Reader:
@@ -343,14 +361,7 @@ class _Checks:
                     "",
                     "remove it; the program that starts the sandbox decides this",
                 )
-        missing = "launch.app" not in self.taken and "app" not in self._table("launch")
-        if kind == "flatpak" and missing:
-            self._at(
-                ("launch", "kind"),
-                "nothing says which application this is",
-                'app = "an application ID as org.gnome.gedit"',
-                "'flatpak list --app --columns=application' prints those installed",
-            )
+        self._needed(kind)
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -361,6 +372,14 @@ class _Checks:
                 )
         elif isinstance(values.get("peer", {}), Mapping):
             self._peer(self._table("peer"))
+
+    def _needed(self, kind: object) -> None:
+        """Some kinds have a key without which they say nothing."""
+        if kind not in _NEEDED:
+            return
+        key, message, expected, hint = _NEEDED[kind]
+        if f"launch.{key}" not in self.taken and key not in self._table("launch"):
+            self._at(("launch", "kind"), message, expected, hint)
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
@@ -507,6 +526,10 @@ def _launch(taken: Taken) -> Launch:
             )
         case "podman":
             return _podman(taken)
+        case "nspawn":
+            rootfs = Path(taken["launch.rootfs"])
+            limits = (taken["launch.memory"], taken["launch.pids"])
+            return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
         case "flatpak":
             app, network = taken["launch.app"], taken["launch.share_network"]
             return Flatpak(app, network, *_binds(taken))
@@ -524,6 +547,7 @@ def _launch(taken: Taken) -> Launch:
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
                 root=taken["launch.root"],
+                host_files=taken["launch.host_files"],
             )
 
 
