@@ -521,7 +521,9 @@ def _launch(taken: Taken) -> Launch:
         case "external":
             return External(_peer(taken))
         case "bwrap":
-            return Bwrap(taken["launch.command"], *_binds(taken))
+            return Bwrap(
+                taken["launch.command"], *_binds(taken), taken["launch.network"]
+            )
         case "podman":
             return _podman(taken)
         case "nspawn":
@@ -559,6 +561,7 @@ def _podman(taken: Taken) -> Podman:
         memory_mib=taken["launch.memory"],
         pids=taken["launch.pids"],
         required=taken["launch.required"],
+        network=taken["launch.network"],
     )
 
 

@@ -171,6 +171,7 @@ class Bwrap:
     command: tuple[str, ...]
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
+    network: Literal["none", "user"] = "none"
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,8 @@ class Podman:
     memory_mib: int = 768
     pids: int = 512
     required: bool = False
+    network: Literal["none", "user"] = "none"
+    """Of one that 'brokerctl run' starts; another has what its command line says."""
 
 
 @dataclass(frozen=True)

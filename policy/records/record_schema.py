@@ -210,7 +210,7 @@ LAUNCH = Table(
                 {
                     _VM: "a micro VM that Vitrail starts",
                     _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
-                    "own programs and a home of its own; no network",
+                    "own programs and a home of its own",
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
                     "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
@@ -310,6 +310,7 @@ LAUNCH = Table(
             "What the sandbox can reach.",
             default="none",
             only=_VM,
+            also=(_BWRAP, _PODMAN),
         ),
         Field(
             "command",
