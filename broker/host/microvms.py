@@ -314,6 +314,7 @@ class MicroVms:
             network=Network(launch.network),
             disposable=record.host.sandbox_class == "disposable",
             home=home,
+            huge_pages=launch.huge_pages,
         )
 
     async def _launch_secret(
@@ -351,7 +352,10 @@ class MicroVms:
         assert isinstance(record.host.launch, MicroVM)
         if self.starter is None:
             self.starter = Starter(
-                self._paths.templates, self._nursery, self.warnings.append
+                self._paths.templates,
+                self._nursery,
+                self.warnings.append,
+                self._paths.standbys,
             )
         request = StartRequest(
             record=record.name,
@@ -361,6 +365,7 @@ class MicroVms:
             warm=record.host.launch.command,
             spec=spec,
             tools=tools,
+            standby_mib=record.host.launch.standby_mib,
         )
         return await self.starter.start(
             request,
@@ -390,6 +395,7 @@ class MicroVms:
         """
         assert self._nursery is not None
         found: list[tuple[SandboxName, SandboxName, MicroVmMachine]] = []
+        await self._clean_standbys()
         directories = self._paths.sandbox("x").parent
         for directory in sorted(directories.glob("*/")):
             try:
@@ -400,6 +406,17 @@ class MicroVms:
             if machine is not None:
                 found.append(machine)
         return found
+
+    async def _clean_standbys(self) -> None:
+        """End the machines that waited for a start by a broker that was killed."""
+        if not self._paths.standbys.exists():
+            return
+        from broker.launch.template.standby import clean_standbys
+
+        try:
+            await clean_standbys(self._paths.standbys)
+        except (VitrailError, OSError) as error:
+            self.warnings.append(f"left over from an earlier broker: {error}")
 
     async def _adopt_one(
         self, directory: Path

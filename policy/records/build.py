@@ -50,7 +50,6 @@ from policy.records.record_schema import (
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
-    LIMITS,
     PEER,
     STATE,
     TABLES,
@@ -457,7 +456,11 @@ def _viewer(taken: Taken) -> ViewerRecord:
         transfer=Transfer(
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
-        limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        limits=Limits(
+            streams=taken["limits.streams"],
+            wayland_clients=taken["limits.wayland_clients"],
+            programs=taken["limits.programs"],
+        ),
         folders=Folders(
             **{
                 f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
@@ -521,6 +524,8 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                huge_pages=taken["launch.huge_pages"],
+                standby_mib=taken["launch.standby"] * taken["limits.standby_memory"],
                 root=taken["launch.root"],
             )
 

@@ -134,6 +134,18 @@ def _files(directory: Path) -> Iterator[Path]:
     yield from (directory / VSOCK_DIRECTORY).glob(f"{UDS_NAME}*")
 
 
+def move_files(source: Path, target: Path) -> None:
+    """Move a machine's sockets to another directory on the same file system.
+
+    A socket that is listened on, or a mount of the directory in a jail, goes on
+    after that.  The state file is written anew by the caller, before this.
+    """
+    (source / VSOCK_DIRECTORY).rename(target / VSOCK_DIRECTORY)
+    for name in (QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
+        (source / name).rename(target / name)
+    remove_files(source)
+
+
 def remove_files(directory: Path) -> None:
     """Remove what a machine leaves in its directory, and that if it is empty.
 
