@@ -208,6 +208,12 @@ class MicroVms:
             task_status.started()
             await trio.sleep_forever()
 
+    def waiting(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of the processes of machines that wait for a start."""
+        if self.starter is None or self.starter.pool is None:
+            return ()
+        return self.starter.pool.processes
+
     async def open(
         self,
         sandbox: SandboxName,
@@ -380,7 +386,14 @@ class MicroVms:
             return None
         from broker.launch.microvm.home import open_home
 
-        return await open_home(self._paths.homes, sandbox, state.keep, state.size, held)
+        return await open_home(
+            self._paths.homes,
+            sandbox,
+            state.keep,
+            state.size,
+            held,
+            encrypted=state.encrypted,
+        )
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""

@@ -554,7 +554,11 @@ def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 def _state(taken: Taken) -> State | None:
     if taken["class"] != "persistent" or taken[KIND_KEY] != STATE.only:
         return None
-    return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
+    return State(
+        frozenset(taken["state.keep"]),
+        taken["state.disk_size"],
+        encrypted=taken["state.encrypted"],
+    )
 
 
 def _peer(

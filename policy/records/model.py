@@ -263,6 +263,7 @@ class State:
 
     keep: frozenset[str]
     size: int
+    encrypted: bool = False
 
 
 @dataclass(frozen=True)

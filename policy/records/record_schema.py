@@ -415,6 +415,13 @@ STATE = Table(
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
+        Field(
+            "encrypted",
+            YesNo(),
+            "Whether the disk is encrypted (LUKS). 'brokerctl sandbox unlock' asks for "
+            "the passphrase, before each first start after a login.",
+            default=False,
+        ),
     ),
     only=_VM,
 )

@@ -290,6 +290,7 @@ class Plan:
         # guard: a home's lock lives as long as QEMU
         if spec.home is not None:
             fds.append(spec.home.lock)
+            fds += [spec.home.key] if spec.home.key >= 0 else []
         if self._hybrid is not None:
             passed.enter_context(self._hybrid.conn)
         wiring = Wiring(qmp, console, backend.device)

@@ -51,6 +51,8 @@ class HomeDisk:
     path: Path
     keep: frozenset[str]
     lock: int
+    key: int = -1
+    """A descriptor of its passphrase, for QEMU; -1: it is not encrypted."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     if spec.root is not None:
         words += root_args(spec.root, bus)
     if spec.home is not None:
-        words += _home(spec.home.path, bus)
+        words += _home(spec.home, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
     if wiring.nic_fd is not None:
         words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
@@ -253,15 +255,20 @@ def root_args(path: Path, bus: str, options: str = "") -> list[str]:
     ]
 
 
-def _home(path: Path, bus: str) -> list[str]:
+def _home(home: HomeDisk, bus: str) -> list[str]:
+    secret: list[str] = []
+    layer = {"driver": "raw"}
+    if home.key >= 0:
+        secret = ["-object", f"secret,id=homekey,file=/proc/self/fd/{home.key}"]
+        layer = {"driver": "luks", "key-secret": "homekey"}
     node = {
-        "driver": "raw",
+        **layer,
         "node-name": "home",
         # What the guest deletes becomes a hole in our file.
         "discard": "unmap",
         "file": {
             "driver": "file",
-            "filename": str(path),
+            "filename": str(home.path),
             "discard": "unmap",
             "locking": "on",
         },
@@ -270,7 +277,7 @@ def _home(path: Path, bus: str) -> list[str]:
     # stop the machine until a person comes.
     options = "werror=report,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
-    return [*("-blockdev", json.dumps(node)), *("-device", device)]
+    return [*secret, *("-blockdev", json.dumps(node)), *("-device", device)]
 
 
 def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -142,7 +143,9 @@ def move_files(source: Path, target: Path) -> None:
     """
     (source / VSOCK_DIRECTORY).rename(target / VSOCK_DIRECTORY)
     for name in (QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
-        (source / name).rename(target / name)
+        # The backend removes its own when QEMU has connected.
+        with suppress(FileNotFoundError):
+            (source / name).rename(target / name)
     remove_files(source)
 
 

@@ -86,6 +86,15 @@ class StandbyPool:
         """Records of which a machine waits."""
         return frozenset(self._waiting)
 
+    @property
+    def processes(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of all processes of machines that wait."""
+        return tuple(
+            (record, process.role, process.pid)
+            for record, standby in self._waiting.items()
+            for process in standby.vm.processes
+        )
+
     # -- making ------------------------------------------------------------------
 
     def prepare_soon(self, request: StartRequest, key: str) -> None:

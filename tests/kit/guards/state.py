@@ -16,6 +16,9 @@ GUARDS = (
     Guard("a machine that waited has the network that its record says", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
     Guard("a machine that waited has no address that is closed", "if False:", "tests/broker/launch/template/test_standby.py", "address_is_closed"),
     Guard("waiting machines have no more memory than the record allows", "if False:", "tests/broker/launch/template/test_standby.py", "no_more_memory"),
+    Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/launch/state/test_encrypted.py", "agree"),
+    Guard("a locked home is not opened", "if False:", "tests/broker/launch/state/test_encrypted.py", "locked"),
+    Guard("a wrong passphrase is not kept", "if False:", "tests/broker/cli/test_unlock.py", "wrong"),
     Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
 )  # fmt: skip
 

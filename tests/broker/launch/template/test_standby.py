@@ -26,6 +26,7 @@ class PaperVm:
         self.ended = trio.Event()
         self.closed = False
         self.state = None
+        self.processes = ()
 
     async def wait(self):
         await self.ended.wait()
