@@ -434,7 +434,8 @@ PEER = Table(
             "machine",
             MACHINE_NAME,
             "The name of a virtual machine that is registered with systemd-machined "
-            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "(`machinectl list`) with its vsock context id, or of a container of "
+            "root's; it is leased when it is "
             "there, without a hook.",
         ),
         Field(
