@@ -9,6 +9,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import places
 from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
@@ -18,8 +19,10 @@ from broker.core.names import take_sandbox_name
 
 
 @click.command("cp")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
-@click.argument("target", metavar="TARGET")
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE…", shell_complete=places
+)
+@click.argument("target", metavar="TARGET", shell_complete=places)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     """Copy files and directories; SANDBOX:PATH is one in a sandbox.

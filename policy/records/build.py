@@ -521,7 +521,9 @@ def _launch(taken: Taken) -> Launch:
         case "external":
             return External(_peer(taken))
         case "bwrap":
-            return Bwrap(taken["launch.command"], *_binds(taken))
+            return Bwrap(
+                taken["launch.command"], *_binds(taken), taken["launch.network"]
+            )
         case "podman":
             return _podman(taken)
         case "nspawn":
@@ -545,6 +547,7 @@ def _launch(taken: Taken) -> Launch:
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
                 root=taken["launch.root"],
+                host_files=taken["launch.host_files"],
             )
 
 
@@ -558,6 +561,7 @@ def _podman(taken: Taken) -> Podman:
         memory_mib=taken["launch.memory"],
         pids=taken["launch.pids"],
         required=taken["launch.required"],
+        network=taken["launch.network"],
     )
 
 

@@ -160,6 +160,8 @@ class MicroVM:
     """Whether a disposable one may be a copy of a booted machine."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
+    host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
+    """What the guest gets of the host, besides the image."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class Bwrap:
     command: tuple[str, ...]
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
+    network: Literal["none", "user"] = "none"
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ class Podman:
     memory_mib: int = 768
     pids: int = 512
     required: bool = False
+    network: Literal["none", "user"] = "none"
+    """Of one that 'brokerctl run' starts; another has what its command line says."""
 
 
 @dataclass(frozen=True)

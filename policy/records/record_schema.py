@@ -210,7 +210,7 @@ LAUNCH = Table(
                 {
                     _VM: "a micro VM that Vitrail starts",
                     _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
-                    "own programs and a home of its own; no network",
+                    "own programs and a home of its own",
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
                     "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
@@ -265,6 +265,30 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "host_files",
+            Words(
+                Choice(
+                    {
+                        "fonts": "the fonts that fontconfig has here for sans-serif, "
+                        "serif, monospace and emoji, as the guest's defaults",
+                        "locale": "the locale of the session that the broker runs in, "
+                        "and `LANG`",
+                        "certificates": "the root certificates that the host trusts, in "
+                        "place of the image's; those added by hand also in Firefox",
+                    }
+                ),
+                'an array of "fonts", "locale", "certificates"',
+                0,
+                3,
+                unique=True,
+            ),
+            "Files of the host's that the guest gets at each start. They tell it "
+            "something of the machine and of the person: an own certificate names a "
+            "company.",
+            default=[],
+            only=_VM,
+        ),
+        Field(
             "memory",
             MemoryAmount(*limits.MEMORY_MIB),
             "Memory of the machine; of a container, where the user's control groups "
@@ -286,6 +310,7 @@ LAUNCH = Table(
             "What the sandbox can reach.",
             default="none",
             only=_VM,
+            also=(_BWRAP, _PODMAN),
         ),
         Field(
             "command",

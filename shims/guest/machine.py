@@ -14,6 +14,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Optional
 
+from shims.guest.host_files import unpack_host_files
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Machine:
             if not os.path.lexists(target):
                 os.symlink(source, target)
         os.set_blocking(2, False)  # a stuck console must not stop us
+        unpack_host_files()
         self._promise_memory()
         self._link_up("lo")
 

@@ -253,6 +253,8 @@ class Guest:
                 await made.close()
                 raise
             self.worker = made
+            # guard: a record that changed while the worker began
+            await self.follow_record()
             await made.send(self.crossing.drags())
             self.streams.displays_changed.set()
             return made

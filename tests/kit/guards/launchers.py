@@ -69,6 +69,18 @@ GUARDS = (
         "does_not_stand_beside",
     ),
     Guard(
+        "a box's frames pass the filter",
+        "if True:",
+        "tests/e2e/test_box_network.py",
+        "bent_routes",
+    ),
+    Guard(
+        "the host's own network is not a box's",
+        "if False:",
+        "tests/e2e/test_box_network.py",
+        "given_to_no_process",
+    ),
+    Guard(
         "an application runs in one sandbox at a time",
         "pass",
         "tests/broker/launch/flatpak/test_overrides.py",
