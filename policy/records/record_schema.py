@@ -513,7 +513,8 @@ WINDOW = Table(
         Field(
             "name_strip",
             YesNo(),
-            "Whether the upper edge is a strip with the sandbox's name in it.",
+            "Whether the upper edge is a strip with the sandbox's name in it, in the "
+            "font that fontconfig has for `Vitrail`, otherwise for bold sans-serif.",
             default=False,
         ),
         Field(
