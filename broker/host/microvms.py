@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -234,6 +235,7 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         # Late: a host that only has leases of others' machines needs none of it.
+        from broker.launch.image.host_files import host_settings
         from broker.launch.image.store import find_image
 
         launch = _changed(wanted.host.launch, changes)
@@ -249,11 +251,14 @@ class MicroVms:
             with ExitStack() as held:
                 home = await self._home(sandbox, wanted.host.state, held)
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                initrd = image.write_initrd(directory, settings)
+                files = await host_settings(launch.host_files)
+                initrd = image.write_initrd(directory, {**settings, **files})
                 spec = self._spec(
                     sandbox, wanted, launch, image=image, initrd=initrd, home=home
                 )
-                started = await self._start(wanted, image, spec, tools, closed)
+                started = await self._start(
+                    wanted, image, spec, tools, closed, files=files
+                )
                 undo.push_async_callback(started.vm.close)
             await self._log.note(
                 schema.SandboxMachine(
@@ -349,9 +354,12 @@ class MicroVms:
         spec: VmSpec,
         tools: Tools,
         closed: frozenset[int],
+        *,
+        files: Mapping[str, str],
     ) -> StartedVm:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
+        from broker.launch.image.host_files import fingerprint
         from broker.launch.template.starting import Starter, StartRequest
 
         assert self._nursery is not None
@@ -366,8 +374,9 @@ class MicroVms:
         request = StartRequest(
             record=record.name,
             mode=record.host.launch.fork,
-            image=image.manifest.digest,
-            write_initrd=image.write_initrd,
+            # A template has the host's files in its memory.
+            image=image.manifest.digest + fingerprint(files),
+            write_initrd=partial(image.write_initrd, settings=files),
             warm=record.host.launch.command,
             spec=spec,
             tools=tools,

@@ -105,6 +105,7 @@ class HostPart:
             records=lambda: records.now,
             reload=records.reload,
             listen_vsock=self._listen_vsock,
+            sockets=self._ground.paths.runtime / "machined",
         ).run()
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:

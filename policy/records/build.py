@@ -34,6 +34,7 @@ from policy.records.model import (
     Limits,
     MachinePeer,
     MicroVM,
+    Nspawn,
     Podman,
     Record,
     SharedBox,
@@ -105,6 +106,23 @@ _OTHERWISE = {
     "template": "did you mean 'inherits'?",
 }
 """Words that others have for a key, or that say it the other way round."""
+
+
+_NEEDED: Mapping[object, tuple[str, str, str, str]] = {
+    "flatpak": (
+        "app",
+        "nothing says which application this is",
+        'app = "an application ID as org.gnome.gedit"',
+        "'flatpak list --app --columns=application' prints those installed",
+    ),
+    "nspawn": (
+        "rootfs",
+        "nothing says which directory is the container's root",
+        'rootfs = "an absolute path"',
+        "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
+    ),
+}
+"""By kind: the key without which a record of it is refused, and how."""
 
 
 class _Reader:
@@ -342,14 +360,7 @@ class _Checks:
                     "",
                     "remove it; the program that starts the sandbox decides this",
                 )
-        missing = "launch.app" not in self.taken and "app" not in self._table("launch")
-        if kind == "flatpak" and missing:
-            self._at(
-                ("launch", "kind"),
-                "nothing says which application this is",
-                'app = "an application ID as org.gnome.gedit"',
-                "'flatpak list --app --columns=application' prints those installed",
-            )
+        self._needed(kind)
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -360,6 +371,14 @@ class _Checks:
                 )
         elif isinstance(values.get("peer", {}), Mapping):
             self._peer(self._table("peer"))
+
+    def _needed(self, kind: object) -> None:
+        """Some kinds have a key without which they say nothing."""
+        if kind not in _NEEDED:
+            return
+        key, message, expected, hint = _NEEDED[kind]
+        if f"launch.{key}" not in self.taken and key not in self._table("launch"):
+            self._at(("launch", "kind"), message, expected, hint)
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
@@ -505,9 +524,15 @@ def _launch(taken: Taken) -> Launch:
         case "external":
             return External(_peer(taken))
         case "bwrap":
-            return Bwrap(taken["launch.command"], *_binds(taken))
+            return Bwrap(
+                taken["launch.command"], *_binds(taken), taken["launch.network"]
+            )
         case "podman":
             return _podman(taken)
+        case "nspawn":
+            rootfs = Path(taken["launch.rootfs"])
+            limits = (taken["launch.memory"], taken["launch.pids"])
+            return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
         case "flatpak":
             app, network = taken["launch.app"], taken["launch.share_network"]
             return Flatpak(app, network, *_binds(taken))
@@ -527,6 +552,7 @@ def _launch(taken: Taken) -> Launch:
                 huge_pages=taken["launch.huge_pages"],
                 standby_mib=taken["launch.standby"] * taken["limits.standby_memory"],
                 root=taken["launch.root"],
+                host_files=taken["launch.host_files"],
             )
 
 
@@ -540,6 +566,7 @@ def _podman(taken: Taken) -> Podman:
         memory_mib=taken["launch.memory"],
         pids=taken["launch.pids"],
         required=taken["launch.required"],
+        network=taken["launch.network"],
     )
 
 

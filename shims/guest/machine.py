@@ -14,6 +14,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Optional
 
+from shims.guest.host_files import unpack_host_files
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
@@ -100,19 +101,14 @@ class Machine:
             if not os.path.lexists(target):
                 os.symlink(source, target)
         os.set_blocking(2, False)  # a stuck console must not stop us
+        unpack_host_files()
         self._settle()
         self._link_up("lo")
 
     def _settle(self) -> None:
         """Set the kernel's settings; one that it does not have is left out."""
         for name, value in SETTINGS:
-            try:
-                with open(os.path.join(SYSTEM, name), "w", encoding="ascii") as knob:
-                    knob.write(value)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                log(f"{name}: {error}")
+            _set(os.path.join(SYSTEM, name), value)
 
     def name(self, name: str) -> None:
         """Set the host name and make it resolve."""
@@ -196,3 +192,13 @@ class Machine:
                 )
         except OSError as error:
             log(f"interface {name}: {error}")
+
+
+def _set(path: str, value: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as knob:
+            knob.write(value)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log(f"{path}: {error}")

@@ -203,6 +203,9 @@ WAYPIPE_DATA_BYTES = 2 << 30
 IMAGE_PACKAGES = 500
 """Packages named for one image: mmdebstrap takes them in one argument."""
 
+HOST_FILES_BYTES = 32 << 20
+"""Files of the host's that a guest gets: they are unpacked into its memory."""
+
 IMAGE_BUILD_SECONDS = 1800.0
 """One step of a build: half a minute is usual, a slow mirror takes longer."""
 
