@@ -189,6 +189,10 @@ class HostPart:
                 return machine.qmp
         return None
 
+    def waiting(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of the processes of machines that wait for a start."""
+        return self._vms.waiting()
+
     def warnings(self) -> list[str]:
         """Problems with machines, newest last."""
         return self._vms.warnings[-10:]
