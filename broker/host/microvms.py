@@ -48,7 +48,7 @@ _BACKEND = "vhost-device-vsock"
 
 
 class MicroVmMachine:
-    """Implements ``session.machine.Machine`` for a micro VM of ours."""
+    """Implements ``host.machine.Machine`` for a micro VM of ours."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.podman import CONF, STORAGE, run, stop_waiting
 
 SHARED = ("/usr", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/pulse")
-"""What programs of the host's need, where the container's root is empty."""
+"""Paths that the host's programs need where the container's root is empty."""
 
 
 @asynccontextmanager

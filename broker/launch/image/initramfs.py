@@ -31,9 +31,9 @@ MODULES = (
     "virtio_net",
     "af_packet",
 )
-# What a kernel with USB needs to be given devices over vsock (usbip) and to use them:
-# no module of the root file system is loaded later, because it has none.  Debian's
-# cloud kernel has no vhci_hcd, and such a kernel gets none of them.
+# Modules with which a kernel with USB attaches devices over vsock (usbip) and uses
+# them: the root file system has no modules that could be loaded later.  Debian's
+# cloud kernel has no vhci_hcd, and such a kernel gets none of these modules.
 USB_MODULES = (
     "vhci_hcd",
     "usb_storage",
@@ -58,8 +58,8 @@ OPTIONAL = frozenset(
     }
 )
 _SOFT_DEPENDENCIES = {"ext4": ("crc32c_generic",)}
-"""What a module asks the kernel for by the name of an algorithm, so that no
-``depends=`` names it."""
+"""Modules that another module requests by the name of an algorithm, so that its
+``depends=`` does not name them."""
 _DIRECTORIES = (
     "agent",
     "bin",

@@ -40,7 +40,7 @@ DEFAULT_PACKAGES = (
     "xkb-data",
 )
 REQUIRED_PACKAGES = ("python3", "waypipe")
-"""What the guest agent cannot do without; added to every list."""
+"""Packages that the guest agent requires; added to every list."""
 
 FORMAT = 1
 """Of the directory and its manifest; another one is built again."""
@@ -64,7 +64,7 @@ def take_image_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What an image is made of.  Raises RefusedError for bad words.
+    """The inputs of an image.  Raises RefusedError for invalid values.
 
     ``size`` is the least size of the root file system in bytes; it grows to
     what the packages need.  ``mirror`` overrides the machine's own archive.

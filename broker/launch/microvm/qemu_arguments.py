@@ -34,7 +34,7 @@ class Accel(StrEnum):
 
 
 class Network(StrEnum):
-    """What a guest's network is: no device at all, or a user's NAT."""
+    """A guest's network: no device at all, or NAT by a process of the user."""
 
     NONE = "none"
     USER = "user"
@@ -106,7 +106,7 @@ class Wiring:
     """Words of the vsock device without its bus suffix: see ``vsock_backend``."""
     nic_fd: int | None = None
     kernel_args: tuple[str, ...] = ()
-    """What the network adds to the kernel's command line."""
+    """Words that the network adds to the kernel's command line."""
     mac: str = "52:54:00:12:34:56"
 
 
@@ -264,7 +264,7 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
     node = {
         **layer,
         "node-name": "home",
-        # What the guest deletes becomes a hole in our file.
+        # Blocks that the guest discards become holes in our file.
         "discard": "unmap",
         "file": {
             "driver": "file",

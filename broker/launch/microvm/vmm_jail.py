@@ -100,7 +100,7 @@ def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
 
 
 class _Info(msgspec.Struct):
-    """What bubblewrap writes to ``--info-fd``; further fields are passed over."""
+    """The output of bubblewrap's ``--info-fd``; further fields are ignored."""
 
     pid: int = msgspec.field(name="child-pid")
 

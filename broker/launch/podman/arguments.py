@@ -19,12 +19,13 @@ _CONFINED = (
     *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
 )
 RUNTIME_LABEL = "io.vitrail.runtime"
-"""What marks a container as started by the broker of a runtime directory."""
+"""Label of a container; its value is the runtime directory of the broker that
+started it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the control groups of the user can limit."""
+    """Resource limits that the user's control groups can enforce."""
 
     memory_mib: int
     pids: int

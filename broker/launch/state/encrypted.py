@@ -28,7 +28,7 @@ from broker.launch.state.disk import make_disk
 from broker.launch.state.store import DISK, Home, HomeStore
 
 LUKS_BYTES = 2 << 20
-"""What the header takes of the file, rounded up."""
+"""Bytes that the LUKS header takes in the file, rounded up."""
 KEY = "homekey"
 """Name of the secret in QEMU."""
 _SEALS = (

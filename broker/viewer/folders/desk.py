@@ -123,7 +123,7 @@ class FolderDesk:
             await trio.sleep_forever()
 
     def shared(self) -> list[SharedFolder]:
-        """What sandboxes have, oldest first."""
+        """Return the folders that are mounted in sandboxes, oldest first."""
         return [shared for shared in self._shared if shared.mounted is not None]
 
     # -- on request --------------------------------------------------------------------

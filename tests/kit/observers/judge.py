@@ -53,7 +53,7 @@ class Prompt(Protocol):
         """Wait until a click counts."""
 
     def answer(self) -> bool | None:
-        """What it heard; None when nothing came."""
+        """Return the answer that the broker received; None: no answer came."""
 
 
 def busy(pid: int) -> float:
