@@ -68,7 +68,7 @@ class Judge:
         return record_gate.record_allows(self._records(), _of_record(request)).where
 
     def verdict(self, request: Request) -> Verdict:
-        """Return the verdict of record and rules; a denial by the record has no rule."""
+        """Return the verdict of both; a denial by the record has no rule."""
         return self.decide(request).answer
 
     def preview(self, request: Request) -> Verdict | None:
