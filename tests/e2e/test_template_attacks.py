@@ -16,7 +16,7 @@ from tests.kit.vm.machines import require_vm
 from tests.kit.world import descriptors, processes
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
-IN_A_ROW = int(os.environ.get("VITRAIL_COPIES", "20"))
+IN_A_ROW = int(os.environ.get("VITRAIL_COPIES", "10"))
 WRITE = "head -c 64M /dev/urandom > /tmp/written && wc -c < /tmp/written"
 
 
