@@ -522,6 +522,7 @@ def _launch(taken: Taken) -> Launch:
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
                 root=taken["launch.root"],
+                folders=taken["launch.folders"],
             )
 
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from policy.errors import Spot
+from policy.limits import SHARED_FOLDERS
 
 SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow", "waypipe-client"]
@@ -160,6 +161,8 @@ class MicroVM:
     """Whether a disposable one may be a copy of a booted machine."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
+    folders: int = 0
+    """Places for folders that are shared while it runs."""
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,15 @@ class Record:
     spots: Mapping[str, Spot] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
+
+    @property
+    def folder_places(self) -> int:
+        """How many folders a micro VM of this record can have; 0 for other kinds."""
+        if not isinstance(self.host.launch, MicroVM):
+            return 0
+        shared = self.viewer.folders
+        own = len(shared.read_only) + len(shared.read_write)
+        return min(own + self.host.launch.folders, SHARED_FOLDERS[1])
 
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""

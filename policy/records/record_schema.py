@@ -311,6 +311,15 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "folders",
+            Whole(*limits.SHARED_FOLDERS),
+            "Places for folders of yours that 'brokerctl share' gives it while it runs, "
+            "beside those of [folders]. Each is a process (virtiofsd); a machine with a "
+            "place boots and is not copied.",
+            default=0,
+            only=_VM,
+        ),
+        Field(
             "boot_deadline",
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",

@@ -25,6 +25,9 @@ from broker.core.names import SandboxName
 HOME_SERIAL = "vitrail-home"
 """Serial number of the home's disk (at most 20 characters): the guest looks for it."""
 
+FOLDER_TAG = "vitrail-"
+"""Name of a virtiofs device, followed by the number of its place."""
+
 
 class Accel(StrEnum):
     """How the guest's instructions are run."""
@@ -74,6 +77,8 @@ class VmSpec:
     kernel_args: tuple[str, ...] = ()
     home: HomeDisk | None = None
     """None: nothing of it is left when it stops."""
+    folders: int = 0
+    """Places for the person's folders; each has a process of its own."""
 
     def __post_init__(self) -> None:
         """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
@@ -101,6 +106,8 @@ class Wiring:
     vsock: Sequence[str]
     """Words of the vsock device without its bus suffix: see ``vsock_backend``."""
     nic_fd: int | None = None
+    folder_fds: Sequence[int] = ()
+    """A connection to the virtiofsd of each place."""
     kernel_args: tuple[str, ...] = ()
     """What the network adds to the kernel's command line."""
     mac: str = "52:54:00:12:34:56"
@@ -187,6 +194,8 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     if spec.home is not None:
         words += _home(spec.home.path, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
+    for place, fd in enumerate(wiring.folder_fds):
+        words += _folder(place, fd, bus)
     if wiring.nic_fd is not None:
         words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
     return words
@@ -229,6 +238,11 @@ def _home(path: Path, bus: str) -> list[str]:
     options = "werror=report,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
     return [*("-blockdev", json.dumps(node)), *("-device", device)]
+
+
+def _folder(place: int, fd: int, bus: str) -> list[str]:
+    device = f"vhost-user-fs-{bus},chardev=folder{place},tag={FOLDER_TAG}{place}"
+    return ["-chardev", f"socket,id=folder{place},fd={fd}", "-device", device]
 
 
 def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:
