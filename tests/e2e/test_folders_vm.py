@@ -20,7 +20,7 @@ from tests.kit.world import world
 
 RECORD = """\
 class = "persistent"
-display = "none"
+display = "allow"
 [label]
 colour = "blue"
 [folders]
@@ -63,7 +63,9 @@ async def a_machine():
         policy.mkdir(parents=True)
         (policy / "30-mine.policy").write_text(RULES)
         await w.start()
-        answer = await brokerctl("run", "--detach", "-q", "work", env=w.environ)
+        answer = await brokerctl(
+            "run", "--detach", "-q", "--no-window", "work", env=w.environ
+        )
         assert answer.code == 0, answer
         yield w, home
 
@@ -76,12 +78,6 @@ async def said(w, *words, code=0):
 
 async def inside(w, script, code=0):
     return await said(w, "exec", "work", "--", "sh", "-c", script, code=code)
-
-
-async def server(w, number):
-    (sandbox,) = (await w.status()).sandboxes
-    (pid,) = (p.pid for p in sandbox.processes if p.role == f"virtiofsd-{number}")
-    return pid
 
 
 @pytest.mark.long
@@ -111,7 +107,7 @@ async def by_the_record(w, home):
         "out",
     ]
     # The root of the device, beside the folder, is not for the guest to fill.
-    pid = await server(w, 0)
+    pid = await w.pid_of("virtiofsd-0", "work")
     assert os.listdir(f"/proc/{pid}/root") == ["here"]
 
 
@@ -184,7 +180,7 @@ async def killed(w, home):
         await eventually(lambda: none("Downloads"), deadline=120)
     (home / "Downloads/file").write_text("changed afterwards")
     await inside(w, "! grep -q changed /folders/Downloads/file")
-    os.kill(await server(w, 0), signal.SIGKILL)
+    os.kill(await w.pid_of("virtiofsd-0", "work"), signal.SIGKILL)
     await eventually(lambda: none("docs"), deadline=120)
     reasons = [e["reason"] for e in w.events("folder.unshared", outcome="unmounted")]
     assert "virtiofsd" in reasons[-1]
