@@ -64,14 +64,14 @@ async def a_machine():
         (policy / "30-mine.policy").write_text(RULES)
         await w.start()
         answer = await brokerctl(
-            "run", "--detach", "-q", "--no-window", "work", env=w.environ
+            "run", "--detach", "-q", "--no-window", "work", env=w.environ, deadline=300
         )
         assert answer.code == 0, answer
         yield w, home
 
 
 async def said(w, *words, code=0):
-    answer = await brokerctl(*words, env=w.environ)
+    answer = await brokerctl(*words, env=w.environ, deadline=300)
     assert answer.code == code, answer
     return answer.out if code == 0 else answer.err
 
