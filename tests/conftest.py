@@ -35,6 +35,7 @@ _NO_TIME = "no time is left in this run"
 _MAY_SKIP = (_NO_TIME, "make mutate")
 """Reasons that say nothing about the machine: another command runs those tests."""
 _LONG_UNTIL = "VITRAIL_LONG_UNTIL"
+_AGAIN_UNTIL = "VITRAIL_AGAIN_UNTIL"
 _SHORT_SECONDS = 150
 """The slowest short test takes 25 s in CI: anything longer is a hang."""
 _LONG_SECONDS = 540
@@ -51,15 +52,24 @@ def pytest_collection_modifyitems(items):
     _bound_tests(items)
 
 
-def _until():
+def _until(name=_LONG_UNTIL):
     """The moment after which no long test may begin; s since 1970, or None."""
-    until = os.environ.get(_LONG_UNTIL)
+    until = os.environ.get(name)
     return float(until) if until else None
 
 
-def _time_is_left():
-    until = _until()
+def _time_is_left(name=_LONG_UNTIL):
+    until = _until(name)
     return until is None or time.time() < until
+
+
+def _time_for_another():
+    """Whether a test may have its second attempt: later than a long one may begin.
+
+    A test that fails for a slow machine fails late in the run, after the last
+    long test has begun.
+    """
+    return _time_is_left(_AGAIN_UNTIL)
 
 
 def _bound_tests(items):
@@ -90,7 +100,7 @@ def _allow_second_attempt(items):
         if item.path.is_relative_to(_HERE) and (
             item.path.relative_to(_HERE).parts[0] in _REAL_MACHINES
         ):
-            item.add_marker(pytest.mark.flaky(reruns=1, condition=_time_is_left))
+            item.add_marker(pytest.mark.flaky(reruns=1, condition=_time_for_another))
 
 
 def pytest_terminal_summary(terminalreporter):

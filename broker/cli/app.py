@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import click
 from click.exceptions import Exit
+from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from broker import __version__
@@ -121,8 +122,17 @@ class _Verbs(click.Group):
         return command
 
 
+def _verbs(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Late: only a shell's Tab needs the module."""
+    from broker.cli.completion import verbs
+
+    return verbs(ctx, param, incomplete)
+
+
 @click.command("help")
-@click.argument("words", metavar="[VERB…]", nargs=-1)
+@click.argument("words", metavar="[VERB…]", nargs=-1, shell_complete=_verbs)
 @click.pass_context
 def _help(context: click.Context, words: tuple[str, ...]) -> None:
     """Show what VERB does, as 'VERB --help'; without one, all verbs."""

@@ -18,6 +18,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -223,7 +224,7 @@ def _set_one(name: SandboxName, ask: MixerRequest) -> None:
 
 
 @command.command()
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("percent", type=click.IntRange(0, 100))
 def volume(*, sandbox: str, percent: int) -> None:
     """Set how loud a sandbox is, 0 to 100; kept until it is changed."""
@@ -231,7 +232,7 @@ def volume(*, sandbox: str, percent: int) -> None:
 
 
 @command.command()
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 def mute(*, sandbox: str) -> None:
     """Silence a sandbox; its programs do not learn of it."""
     names = _set(sandbox, MixerRequest(muted=True))
@@ -243,14 +244,14 @@ def mute(*, sandbox: str) -> None:
 
 
 @command.command()
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 def unmute(*, sandbox: str) -> None:
     """Let it be heard again."""
     _set(sandbox, MixerRequest(muted=False))
 
 
 @command.command()
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("answer", type=click.Choice(["allow", "deny"]))
 def microphone(*, sandbox: str, answer: str) -> None:
     """Take the microphone away from a sandbox, or answer 'proxy pulse'.

@@ -92,6 +92,47 @@ def kinds(
     return _items(sorted({*schema.KINDS, *first}), incomplete)
 
 
+def images(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of guest images."""
+    from broker.cli.run.connect import offline_paths
+
+    del ctx, param
+    found = (path.name for path in offline_paths().images.glob("[a-z]*"))
+    return _items(sorted(found), incomplete)
+
+
+def examples(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of shipped examples and of records."""
+    from broker.cli.policy.records import EXAMPLES
+
+    del ctx, param
+    names = {*_sandboxes(), *(path.stem for path in EXAMPLES.glob("*.toml"))}
+    return _items(sorted(names), incomplete)
+
+
+def places(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """``SANDBOX:``, and files of this desktop."""
+    del ctx, param
+    found = _items([f"{name}:" for name in _sandboxes()], incomplete)
+    return [*found, CompletionItem(incomplete, type="file")]
+
+
+def verbs(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The verbs, for 'brokerctl help'."""
+    from broker.cli.app import VERBS
+
+    del ctx, param
+    return _items(list(VERBS), incomplete)
+
+
 def _items(names: list[str], incomplete: str) -> list[CompletionItem]:
     """Those that begin so; without a difference between capitals and others."""
     wanted = incomplete.lower()

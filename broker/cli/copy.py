@@ -9,8 +9,9 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import places
 from broker.cli.open_in import send_request
-from broker.cli.run.connect import open_client
+from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
 from broker.control.api import OpenRequest, RunItem, RunRequest
 from broker.core.escape import printable
@@ -18,13 +19,16 @@ from broker.core.names import take_sandbox_name
 
 
 @click.command("cp")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
-@click.argument("target", metavar="TARGET")
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE…", shell_complete=places
+)
+@click.argument("target", metavar="TARGET", shell_complete=places)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     """Copy files and directories; SANDBOX:PATH is one in a sandbox.
 
-    TARGET is 'SANDBOX:' or '.' (this desktop).  They arrive in
+    TARGET is 'SANDBOX:' or '.' (this desktop); a record's name is its sandbox that
+    runs, and a new one where none runs.  They arrive in
     ~/Incoming/SOURCE there, never replace a file, and are plain files: no links,
     no set-user-ID, not executable.  What a sandbox sends needs a rule for
     vitrail.FileCopy; what you send needs none, and a rule with the source @adminvm
@@ -42,6 +46,9 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     if source == where:
         raise click.UsageError("SOURCE and TARGET are the same place.")
     if not source:
+        if where:
+            # The person's own copy is for the one at work, not for a new disposable.
+            where = running_or_record(where)
         paths = [str(Path(path).absolute()) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)
         kept = trio.run(send_request, request, Steps(quiet=quiet))
@@ -49,6 +56,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         return
     words = [path.partition(":")[2] for path in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
+    source = running_or_record(source)
     sys.exit(trio.run(_from_sandbox, source, argv, Steps(quiet=quiet)))
 
 

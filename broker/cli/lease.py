@@ -9,6 +9,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask, open_client
 from broker.control.api import (
     LeaseItem,
@@ -26,7 +27,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("record")
+@click.argument("record", shell_complete=sandboxes)
 @click.option("--cid", type=click.IntRange(3, 0xFFFFFFFE), help="Its vsock CID.")
 @click.option("--hybrid", help="The path of its VMM's hybrid-vsock socket.")
 @click.option("--unix", help="The directory of its sockets (a container).")

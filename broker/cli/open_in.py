@@ -12,6 +12,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
@@ -29,7 +30,12 @@ OPENING = "VITRAIL_OPENING"
 
 @click.command("open")
 @click.argument("objects", nargs=-1, metavar="[URL|FILE]…")
-@click.option("--in", "sandbox", help="The sandbox, by its own or its record's name.")
+@click.option(
+    "--in",
+    "sandbox",
+    shell_complete=sandboxes,
+    help="The sandbox, by its own or its record's name.",
+)
 @click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
 @click.option("--check", is_flag=True, help="Print what would be accepted, do nothing.")
 @click.option(

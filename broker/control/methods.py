@@ -321,6 +321,9 @@ PACED: frozenset[str] = frozenset(
 )
 """Methods whose items wait for a client that does not read."""
 
+ENDING = f"{INTERFACE}.{SHUTDOWN.name}"
+"""The method whose effect ends the connection on which it is to be answered."""
+
 
 def find_method(name: str) -> Call:
     """Return a method.  Raises VarlinkError for an unknown one."""

@@ -23,6 +23,7 @@ import trio
 from broker.control import varlink
 from broker.control.api import Caller
 from broker.control.methods import (
+    ENDING,
     PACED,
     Exchange,
     RoleControl,
@@ -46,6 +47,8 @@ _READ_BYTES = 65536
 # Out of descriptors or memory: the next accept works once something is closed.
 _ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ACCEPT_PAUSE = 0.1
+# A client that does not read delays the broker's end no longer than this.
+_LAST_SECONDS = 1.0
 
 
 async def serve(
@@ -260,7 +263,13 @@ class _Connection:
             self._quiet_since = trio.current_time()
         if reply is None:
             return False
-        return call.oneway or await self._send(reply)
+        if call.oneway:
+            return True
+        # The broker may end before this task runs again, and its person would read
+        # "closed before it answered".
+        # guard: the end of the broker is answered
+        last = call.method == ENDING
+        return await self._send(reply, _LAST_SECONDS if last else None, shield=last)
 
     async def _perform(self, call: Call) -> VarlinkReply:
         if call.upgrade:
@@ -281,7 +290,13 @@ class _Connection:
         exchange = Exchange(self._api, self._caller, call.more, emit)
         return VarlinkReply(varlink.raw(await method(exchange, call.parameters)))
 
-    async def _send(self, reply: VarlinkReply, patience: float | None = None) -> bool:
+    async def _send(
+        self,
+        reply: VarlinkReply,
+        patience: float | None = None,
+        *,
+        shield: bool = False,
+    ) -> bool:
         """Send a reply.  False: the client does not take it, or has gone."""
         try:
             message = varlink.encode(reply)
@@ -289,7 +304,7 @@ class _Connection:
             message = varlink.encode(varlink.error_reply(problem))
         if patience is None:
             patience = limits.CONTROL_REPLY_SECONDS
-        with trio.move_on_after(patience):
+        with trio.move_on_after(patience, shield=shield):
             try:
                 # A method may emit from several of its tasks.
                 async with self._sending:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -40,10 +41,23 @@ from broker.peers.identity import Claim, ContainerClaim, FlatpakClaim, SharedCla
 from broker.services.event_log import Journal
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
-from policy.records.model import Bwrap, Flatpak, Launch, Podman, Record, SharedBox
+from policy.records.model import (
+    Bwrap,
+    Flatpak,
+    Launch,
+    Nspawn,
+    Podman,
+    Record,
+    SharedBox,
+)
+
+if TYPE_CHECKING:
+    from broker.launch.network.namespace import BoxNetwork
 
 _KILL_SECONDS = 10.0
 """For the kernel to end a killed process; longer where its disk does not answer."""
+
+_KINDS = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
@@ -58,9 +72,28 @@ class LaunchedMachine(ForeignMachine):
         super().__init__(claim, held, leader)
         self.state = state
         self._pidfd = held.pidfd(leader)
+        self.network: BoxNetwork | None = None
+        """What carries its frames; None: it has none, or an earlier broker's."""
         self.over = False
         """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False
+
+    async def connect(self, records: RecordSet) -> None:
+        """Give a sandbox of ours the network of its record.
+
+        Raises as ``start_box_network``, closed then.
+        """
+        launch = find_record(records, SandboxName(self.state.record)).host.launch
+        if not (self.state.ours and getattr(launch, "network", "none") == "user"):
+            return
+        from broker.launch.network.namespace import start_box_network
+
+        try:
+            self.network = await start_box_network(self._pidfd)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.close()
+            raise
 
     @override
     async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
@@ -95,6 +128,8 @@ class LaunchedMachine(ForeignMachine):
     async def close(self) -> None:
         """Let go of it, and remove its directory if it has ended."""
         await super().close()
+        if self.network is not None and not self._left_alive:
+            await self.network.end()
         if self.over or not self._left_alive:
             remove(Path(self.state.directory))
 
@@ -160,12 +195,12 @@ class Launches:
 
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
-        if not isinstance(record.host.launch, Bwrap | Podman | Flatpak | SharedBox):
+        if not isinstance(record.host.launch, _KINDS):
             raise RefusedError(
                 f"'{name}' is not a record of a container or a box",
                 where=record.where("launch.kind"),
-                hint='its [launch] would have kind = "bwrap", "podman", "flatpak" or '
-                '"shared-box"',
+                hint='its [launch] would have kind = "bwrap", "podman", "nspawn", '
+                '"flatpak" or "shared-box"',
             )
         return record
 
@@ -240,6 +275,7 @@ class Launches:
         try:
             await self.reload()
             machine = self._machine(state, leader)
+            await machine.connect(self.records())
         except BaseException as error:
             remove(Path(state.directory))
             if isinstance(error, VitrailError):

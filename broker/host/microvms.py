@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -219,6 +220,12 @@ class MicroVms:
             task_status.started()
             await trio.sleep_forever()
 
+    def waiting(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of the processes of machines that wait for a start."""
+        if self.starter is None or self.starter.pool is None:
+            return ()
+        return self.starter.pool.processes
+
     async def open(
         self,
         sandbox: SandboxName,
@@ -239,6 +246,7 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         # Late: a host that only has leases of others' machines needs none of it.
+        from broker.launch.image.host_files import host_settings
         from broker.launch.image.store import find_image
 
         launch = _changed(wanted.host.launch, changes)
@@ -254,17 +262,22 @@ class MicroVms:
             with ExitStack() as held:
                 home = await self._home(sandbox, wanted.host.state, held)
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                files = await host_settings(launch.host_files)
                 spec = self._spec(
                     sandbox,
                     wanted,
                     launch,
                     image=image,
                     initrd=image.write_initrd(
-                        directory, settings, folders=wanted.folder_places > 0
+                        directory,
+                        {**settings, **files},
+                        folders=wanted.folder_places > 0,
                     ),
                     home=home,
                 )
-                started = await self._start(wanted, image, spec, tools, closed)
+                started = await self._start(
+                    wanted, image, spec, tools, closed, files=files
+                )
                 undo.push_async_callback(started.vm.close)
             await self._log.note(
                 schema.SandboxMachine(
@@ -332,6 +345,7 @@ class MicroVms:
             disposable=record.host.sandbox_class == "disposable",
             home=home,
             folders=record.folder_places,
+            huge_pages=launch.huge_pages,
         )
 
     async def _launch_secret(
@@ -360,25 +374,33 @@ class MicroVms:
         spec: VmSpec,
         tools: Tools,
         closed: frozenset[int],
+        *,
+        files: Mapping[str, str],
     ) -> StartedVm:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
+        from broker.launch.image.host_files import fingerprint
         from broker.launch.template.starting import Starter, StartRequest
 
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)
         if self.starter is None:
             self.starter = Starter(
-                self._paths.templates, self._nursery, self.warnings.append
+                self._paths.templates,
+                self._nursery,
+                self.warnings.append,
+                self._paths.standbys,
             )
         request = StartRequest(
             record=record.name,
             mode=record.host.launch.fork,
-            image=image.manifest.digest,
-            write_initrd=image.write_initrd,
+            # A template has the host's files in its memory.
+            image=image.manifest.digest + fingerprint(files),
+            write_initrd=partial(image.write_initrd, settings=files),
             warm=record.host.launch.command,
             spec=spec,
             tools=tools,
+            standby_mib=record.host.launch.standby_mib,
         )
         return await self.starter.start(
             request,
@@ -393,7 +415,14 @@ class MicroVms:
             return None
         from broker.launch.microvm.home import open_home
 
-        return await open_home(self._paths.homes, sandbox, state.keep, state.size, held)
+        return await open_home(
+            self._paths.homes,
+            sandbox,
+            state.keep,
+            state.size,
+            held,
+            encrypted=state.encrypted,
+        )
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""
@@ -408,6 +437,7 @@ class MicroVms:
         """
         assert self._nursery is not None
         found: list[tuple[SandboxName, SandboxName, MicroVmMachine]] = []
+        await self._clean_standbys()
         directories = self._paths.sandbox("x").parent
         for directory in sorted(directories.glob("*/")):
             try:
@@ -418,6 +448,17 @@ class MicroVms:
             if machine is not None:
                 found.append(machine)
         return found
+
+    async def _clean_standbys(self) -> None:
+        """End the machines that waited for a start by a broker that was killed."""
+        if not self._paths.standbys.exists():
+            return
+        from broker.launch.template.standby import clean_standbys
+
+        try:
+            await clean_standbys(self._paths.standbys)
+        except (VitrailError, OSError) as error:
+            self.warnings.append(f"left over from an earlier broker: {error}")
 
     async def _adopt_one(
         self, directory: Path

@@ -70,6 +70,7 @@ class Frames(_Message, frozen=True, tag="frames"):
     ceilings: dict[_Text, _Count]
     promote: bool = False
     trace: bool = False
+    strip: Annotated[bytes, msgspec.Meta(max_length=1 << 17)] = b""
 
 
 class AgentStream(_Message, frozen=True, tag="agent-stream"):

@@ -107,6 +107,8 @@ class ViewerRole:
     ) -> None:
         self._paths = paths
         self._records = records
+        self._followed = records()
+        """The records that the sandboxes follow: other callers read new ones, too."""
         self._tools = tools
         self._log = log
         self._guests: dict[LeaseId, Guest] = {}
@@ -189,19 +191,22 @@ class ViewerRole:
         change could not be recorded: then the old files stay in force, less the
         permissions that the new ones take away.
         """
-        before, digest = self._records(), self.rules.digest
+        digest = self.rules.digest
         try:
             try:
                 await self._reload_records()
-                self._warn_of_records(before)
             finally:
                 # Also where the records could not be recorded: the rules may deny.
                 await self.rules.reload()
         finally:
             # Also where only one of the two could be recorded, or none.
             pending = self.rules.pending is not None or self._pending_records()
-            changed = self.rules.digest != digest or self._records() is not before
-            if changed or pending:
+            # guard: records that another part has read
+            fresh = self._records() is not self._followed
+            if fresh:
+                before, self._followed = self._followed, self._records()
+                self._warn_of_records(before)
+            if fresh or pending or self.rules.digest != digest:
                 self._follow_change()
 
     def _warn_of_records(self, before: RecordSet) -> None:

@@ -27,6 +27,7 @@ def order_of(rules: WindowRules) -> worker.Frames:
         deny=sorted(rules.deny),
         ceilings=dict(rules.ceilings),
         promote=rules.promote,
+        strip=rules.strip,
         trace=traced(),
     )
 
@@ -49,6 +50,7 @@ def rules_of(order: worker.Frames) -> WindowRules:
         deny=frozenset(order.deny),
         ceilings=order.ceilings,
         promote=order.promote,
+        strip=order.strip,
     )
 
 

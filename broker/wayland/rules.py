@@ -13,6 +13,8 @@ from broker.wayland.verdicts import GLOBALS, OPTIONS
 _COLOR = re.compile(r"#([0-9a-fA-F]{6})")
 DEFAULT_BORDER = 4
 MAX_BORDER = 64
+MAX_STRIP = 1 << 17
+"""Pixels of a name: 32 characters of 64 by 64, the widest there are."""
 
 
 class Fullscreen(enum.Enum):
@@ -36,6 +38,8 @@ class WindowRules:
     globals that this sandbox does not get although others do; deny wins.
     ``promote``: subsurfaces that reach outside their window become framed
     popups; otherwise they are cropped.
+    ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
+    ``top`` rows; where it is empty, the name is drawn with letters of ours.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
     """
 
@@ -51,6 +55,7 @@ class WindowRules:
     deny: frozenset[str] = field(default_factory=frozenset)
     ceilings: Mapping[str, int] = field(default_factory=dict)
     promote: bool = False
+    strip: bytes = b""
 
     @property
     def shown(self) -> str:
@@ -64,6 +69,8 @@ class WindowRules:
                     f"a window {what} of {value} pixels",
                     hint=f"1 to {MAX_BORDER}; a window without a border is not offered",
                 )
+        if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
+            raise RefusedError(f"a name of {len(self.strip)} pixels in {self.top} rows")
         for name in self.deny - GLOBALS.keys():
             raise RefusedError(f"the Wayland global {name} is not known")
         for name in self.allow - OPTIONS:

@@ -34,6 +34,7 @@ from policy.records.model import (
     Limits,
     MachinePeer,
     MicroVM,
+    Nspawn,
     Podman,
     Record,
     SharedBox,
@@ -50,7 +51,6 @@ from policy.records.record_schema import (
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
-    LIMITS,
     PEER,
     STATE,
     TABLES,
@@ -106,6 +106,23 @@ _OTHERWISE = {
     "template": "did you mean 'inherits'?",
 }
 """Words that others have for a key, or that say it the other way round."""
+
+
+_NEEDED: Mapping[object, tuple[str, str, str, str]] = {
+    "flatpak": (
+        "app",
+        "nothing says which application this is",
+        'app = "an application ID as org.gnome.gedit"',
+        "'flatpak list --app --columns=application' prints those installed",
+    ),
+    "nspawn": (
+        "rootfs",
+        "nothing says which directory is the container's root",
+        'rootfs = "an absolute path"',
+        "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
+    ),
+}
+"""By kind: the key without which a record of it is refused, and how."""
 
 
 class _Reader:
@@ -343,14 +360,7 @@ class _Checks:
                     "",
                     "remove it; the program that starts the sandbox decides this",
                 )
-        missing = "launch.app" not in self.taken and "app" not in self._table("launch")
-        if kind == "flatpak" and missing:
-            self._at(
-                ("launch", "kind"),
-                "nothing says which application this is",
-                'app = "an application ID as org.gnome.gedit"',
-                "'flatpak list --app --columns=application' prints those installed",
-            )
+        self._needed(kind)
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -361,6 +371,14 @@ class _Checks:
                 )
         elif isinstance(values.get("peer", {}), Mapping):
             self._peer(self._table("peer"))
+
+    def _needed(self, kind: object) -> None:
+        """Some kinds have a key without which they say nothing."""
+        if kind not in _NEEDED:
+            return
+        key, message, expected, hint = _NEEDED[kind]
+        if f"launch.{key}" not in self.taken and key not in self._table("launch"):
+            self._at(("launch", "kind"), message, expected, hint)
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
@@ -457,7 +475,11 @@ def _viewer(taken: Taken) -> ViewerRecord:
         transfer=Transfer(
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
-        limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        limits=Limits(
+            streams=taken["limits.streams"],
+            wayland_clients=taken["limits.wayland_clients"],
+            programs=taken["limits.programs"],
+        ),
         folders=Folders(
             **{
                 f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
@@ -502,9 +524,15 @@ def _launch(taken: Taken) -> Launch:
         case "external":
             return External(_peer(taken))
         case "bwrap":
-            return Bwrap(taken["launch.command"], *_binds(taken))
+            return Bwrap(
+                taken["launch.command"], *_binds(taken), taken["launch.network"]
+            )
         case "podman":
             return _podman(taken)
+        case "nspawn":
+            rootfs = Path(taken["launch.rootfs"])
+            limits = (taken["launch.memory"], taken["launch.pids"])
+            return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
         case "flatpak":
             app, network = taken["launch.app"], taken["launch.share_network"]
             return Flatpak(app, network, *_binds(taken))
@@ -521,8 +549,11 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                huge_pages=taken["launch.huge_pages"],
+                standby_mib=taken["launch.standby"] * taken["limits.standby_memory"],
                 root=taken["launch.root"],
                 folders=taken["launch.folders"],
+                host_files=taken["launch.host_files"],
             )
 
 
@@ -536,6 +567,7 @@ def _podman(taken: Taken) -> Podman:
         memory_mib=taken["launch.memory"],
         pids=taken["launch.pids"],
         required=taken["launch.required"],
+        network=taken["launch.network"],
     )
 
 
@@ -550,7 +582,11 @@ def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 def _state(taken: Taken) -> State | None:
     if taken["class"] != "persistent" or taken[KIND_KEY] != STATE.only:
         return None
-    return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
+    return State(
+        frozenset(taken["state.keep"]),
+        taken["state.disk_size"],
+        encrypted=taken["state.encrypted"],
+    )
 
 
 def _peer(

@@ -159,10 +159,16 @@ class MicroVM:
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
     fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
+    huge_pages: bool = False
+    """Its memory is of pages of 2 MiB; it boots then."""
+    standby_mib: int = 0
+    """Memory of machines that wait for a start, in MiB; 0: none of this record."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
     folders: int = 0
     """Places for folders that are shared while it runs."""
+    host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
+    """What the guest gets of the host, besides the image."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,7 @@ class Bwrap:
     command: tuple[str, ...]
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
+    network: Literal["none", "user"] = "none"
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,20 @@ class Podman:
     memory_mib: int = 768
     pids: int = 512
     required: bool = False
+    network: Literal["none", "user"] = "none"
+    """Of one that 'brokerctl run' starts; another has what its command line says."""
+
+
+@dataclass(frozen=True)
+class Nspawn:
+    """A container of systemd-nspawn, of a directory tree."""
+
+    command: tuple[str, ...]
+    rootfs: Path
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+    memory_mib: int = 768
+    pids: int = 512
 
 
 @dataclass(frozen=True)
@@ -250,7 +271,7 @@ class External:
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
-Launch = MicroVM | External | Bwrap | Podman | Flatpak | SharedBox
+Launch = MicroVM | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
 
 
 @dataclass(frozen=True)
@@ -262,6 +283,7 @@ class State:
 
     keep: frozenset[str]
     size: int
+    encrypted: bool = False
 
 
 @dataclass(frozen=True)
@@ -278,7 +300,7 @@ class HostRecord:
     @property
     def command(self) -> tuple[str, ...]:
         """The program of its record; empty where another program starts the sandbox."""
-        if isinstance(self.launch, MicroVM | Bwrap | Podman):
+        if isinstance(self.launch, MicroVM | Bwrap | Podman | Nspawn):
             return self.launch.command
         return ()
 

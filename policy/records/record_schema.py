@@ -171,6 +171,7 @@ _VM = "microvm"
 _EXTERNAL = "external"
 _BWRAP = "bwrap"
 _PODMAN = "podman"
+_NSPAWN = "nspawn"
 _SHARED = "shared-box"
 _FLATPAK = "flatpak"
 FLATPAK_APP = Pattern(
@@ -194,7 +195,9 @@ _PATHS = Words(
 
 def _bind(key: str, words: str) -> Field:
     text = f"Files and directories of the host's that it sees at the same path {words}"
-    return Field(key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN, _FLATPAK))
+    return Field(
+        key, _PATHS, text, default=[], only=_BWRAP, also=(_PODMAN, _NSPAWN, _FLATPAK)
+    )
 
 
 LAUNCH = Table(
@@ -207,10 +210,12 @@ LAUNCH = Table(
                 {
                     _VM: "a micro VM that Vitrail starts",
                     _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
-                    "own programs and a home of its own; no network",
+                    "own programs and a home of its own",
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
                     "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
+                    _NSPAWN: "a container of systemd-nspawn, of the directory tree "
+                    "`rootfs`; no network",
                     _FLATPAK: "an installed Flatpak application, whose display, sound, "
                     "X11 and files are replaced by what this record says",
                     _SHARED: "a box of toolbox or distrobox, which shares the home "
@@ -260,13 +265,37 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "host_files",
+            Words(
+                Choice(
+                    {
+                        "fonts": "the fonts that fontconfig has here for sans-serif, "
+                        "serif, monospace and emoji, as the guest's defaults",
+                        "locale": "the locale of the session that the broker runs in, "
+                        "and `LANG`",
+                        "certificates": "the root certificates that the host trusts, in "
+                        "place of the image's; those added by hand also in Firefox",
+                    }
+                ),
+                'an array of "fonts", "locale", "certificates"',
+                0,
+                3,
+                unique=True,
+            ),
+            "Files of the host's that the guest gets at each start. They tell it "
+            "something of the machine and of the person: an own certificate names a "
+            "company.",
+            default=[],
+            only=_VM,
+        ),
+        Field(
             "memory",
             MemoryAmount(*limits.MEMORY_MIB),
             "Memory of the machine; of a container, where the user's control groups "
             "can limit it.",
             default=768,
             only=_VM,
-            also=(_PODMAN,),
+            also=(_PODMAN, _NSPAWN),
         ),
         Field("cpus", Whole(*limits.CPUS), "Virtual processors.", default=1, only=_VM),
         Field(
@@ -281,6 +310,7 @@ LAUNCH = Table(
             "What the sandbox can reach.",
             default="none",
             only=_VM,
+            also=(_BWRAP, _PODMAN),
         ),
         Field(
             "command",
@@ -294,7 +324,7 @@ LAUNCH = Table(
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
             only=_VM,
-            also=(_BWRAP, _PODMAN),
+            also=(_BWRAP, _PODMAN, _NSPAWN),
         ),
         Field(
             "fork",
@@ -320,6 +350,24 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "huge_pages",
+            YesNo(),
+            "Whether the machine's memory is of pages of 2 MiB, which this machine must "
+            "have set aside (`vm.nr_hugepages`). It is all in use from the start, and "
+            "the machine boots: such memory is not copied.",
+            default=False,
+            only=_VM,
+        ),
+        Field(
+            "standby",
+            Whole(0, 1),
+            "Machines that are copied in advance and wait, paused, for a start of this "
+            "disposable sandbox: a window then comes sooner, and the machine's memory "
+            "is in use all the time.",
+            default=0,
+            only=_VM,
+        ),
+        Field(
             "boot_deadline",
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",
@@ -336,9 +384,11 @@ LAUNCH = Table(
         Field(
             "rootfs",
             SocketPath(limits.BIND_PATH_BYTES),
-            "A directory that is the container's root, in place of an image.",
-            default_words="none",
+            "A directory that is the container's root, in place of an image; nothing is "
+            "written to it.",
+            default_words="none; a record of kind `nspawn` needs it",
             only=_PODMAN,
+            also=(_NSPAWN,),
         ),
         Field(
             "app",
@@ -364,6 +414,7 @@ LAUNCH = Table(
             "them.",
             default=512,
             only=_PODMAN,
+            also=(_NSPAWN,),
         ),
         Field(
             "required",
@@ -406,6 +457,13 @@ STATE = Table(
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
+        Field(
+            "encrypted",
+            YesNo(),
+            "Whether the disk is encrypted (LUKS). 'brokerctl sandbox unlock' asks for "
+            "the passphrase, before each first start after a login.",
+            default=False,
+        ),
     ),
     only=_VM,
 )
@@ -435,7 +493,8 @@ PEER = Table(
             "machine",
             MACHINE_NAME,
             "The name of a virtual machine that is registered with systemd-machined "
-            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "(`machinectl list`) with its vsock context id, or of a container of "
+            "root's; it is leased when it is "
             "there, without a hook.",
         ),
         Field(
@@ -472,6 +531,14 @@ LIMITS = Table(
             "Programs started by us.",
             default=limits.PROGRAMS[1],
         ),
+        Field(
+            "standby_memory",
+            MemoryAmount(*limits.MEMORY_MIB),
+            "Memory that all waiting machines of the broker (`launch.standby`) may "
+            "have together for one of this record to be among them.",
+            default=2048,
+            only=_VM,
+        ),
     ),
 )
 
@@ -488,7 +555,8 @@ WINDOW = Table(
         Field(
             "name_strip",
             YesNo(),
-            "Whether the upper edge is a strip with the sandbox's name in it.",
+            "Whether the upper edge is a strip with the sandbox's name in it, in the "
+            "font that fontconfig has for `Vitrail`, otherwise for bold sans-serif.",
             default=False,
         ),
         Field(

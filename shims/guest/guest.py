@@ -14,6 +14,7 @@ from shims.guest.account import PATH, Account
 from shims.guest.agent import Agent
 from shims.guest.display import Display
 from shims.guest.folders import Folders
+from shims.guest.host_files import host_environment
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
 from shims.guest.programs import Programs
@@ -153,6 +154,7 @@ class Guest:
             "LOGNAME": self.account.name,
             "SHELL": self.account.shell or "/bin/sh",
             "LANG": "C.UTF-8",
+            **host_environment(),
             "XDG_RUNTIME_DIR": self.session_dir,
             "PULSE_CLIENTCONFIG": self._sound_config,
             # For clients that are not libpulse and read no configuration.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,12 +12,13 @@ import trio
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
 from tests.kit.vm.templates import ready_template
-from tests.kit.wayland.compositor import pixels, wait_frames
+from tests.kit.wayland.compositor import pixels, wait_frames, wait_window
 from tests.kit.world import record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 GREEN = (0x00, 0x9E, 0x73)
 RED = ("-o", "colors.background=cc0000")
+MANY = 8
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,15 @@ async def copies(sandbox_class="disposable"):
     program = "tests.kit.vm.patient_copies"
     async with world({"app": app}, program=program) as w:
         yield w
+
+
+async def kill(pid):
+    """kill -9, and wait until all of its threads have let go of everything."""
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    with trio.fail_after(60):
+        await trio.lowlevel.wait_readable(pidfd)
+    os.close(pidfd)
 
 
 def red_share(image):
@@ -58,3 +70,32 @@ async def test_a_window_of_a_copy_is_framed_and_typed_into():
         await wait_frames(w.comp, {f"[{sandbox}] shell": {GREEN}})
         code, said = await w.output(sandbox, "hostname")
         assert (code, said.decode().strip()) == (0, sandbox)
+
+
+async def test_copies_outlive_their_broker_as_other_machines_do():
+    """Killed: the next broker adopts what runs, and ends it as any other."""
+    async with copies() as w:
+        sandbox = await w.window("app", "before")
+        assert [e["how"] for e in w.events("sandbox.machine")] == ["copy"]
+        # Without it the machine ends with its window, which was the broker's.
+        await w.run(sandbox, "sleep", "1000", window=False)
+        machine = await w.pid_of("QEMU")
+        await kill(await w.broker_pid())
+        await w.start()
+        await w.wait_event("lease.begin", sandbox=sandbox, pid=machine)
+        last, _ = await w.run(sandbox, "foot", "-T", "after", "sleep", "1000")
+        assert last.started.sandbox == sandbox
+        await wait_window(w.comp, title="after")
+        assert await w.pid_of("QEMU") == machine
+        await w.stop(sandbox)
+        await w.wait_event("sandbox.stop", sandbox=sandbox)
+
+
+async def test_eight_copies_at_once_show_their_windows():
+    async with copies() as w:
+        async with trio.open_nursery() as nursery:
+            for number in range(MANY):
+                nursery.start_soon(w.window, "app", f"number-{number}")
+        events = w.events("sandbox.machine")
+        assert [e["how"] for e in events] == ["copy"] * MANY
+        assert len({e["sandbox"] for e in events}) == MANY

@@ -10,8 +10,9 @@ import trio
 
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.e2e.test_clipboard import SECRET, Box, held_from
-from tests.kit.brokerctl import running
+from tests.kit.brokerctl import brokerctl, running
 from tests.kit.clipboard.person import Person
+from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.sound.servers import hearing, needs, sound_server, tone
 from tests.kit.wayland.compositor import wait_window
@@ -41,7 +42,7 @@ while :; do
   sleep 0.1
 done
 """
-KINDS = ("bwrap", "podman")
+KINDS = ("bwrap", "podman", "nspawn")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def add(w, name, kind, colour="blue"):
     folder = w.base / f"shared-{name}"
     folder.mkdir()
     launch, shared = "", ""
-    if kind == "podman":
+    if kind in {"podman", "nspawn"}:
         root = w.base / "root"
         if not root.exists():
             root_directory(w.base)
@@ -78,6 +79,8 @@ async def settings_of(*kinds):
     """The environment that launchers of these kinds need."""
     async with AsyncExitStack() as stack:
         found = {}
+        if "nspawn" in kinds:
+            skip_without_nspawn()
         if "podman" in kinds:
             found = await stack.enter_async_context(podman_settings())
         yield found
@@ -105,6 +108,25 @@ async def test_a_tone_is_heard_at_the_sink(kind):
         assert abs(heard.seconds - 2) < 0.5, heard.seconds
         closed = await w.wait_event("stream.closed", service="vitrail.Audio")
         assert closed["sandbox"] == "player"
+
+
+async def test_a_window_of_nspawn_s_is_framed_and_stopping_it_ends_the_run():
+    async with (
+        settings_of("nspawn"),
+        world(start=False, image=False) as w,
+    ):
+        await w.start()
+        add(w, "work", "nspawn")
+        words = ("run", "-q", "work", "--", "foot", "-T", "notes", "sleep", "1000")
+        async with running(*words, env=w.environ) as child:
+            window = await wait_window(w.comp, title="[work] notes")
+            assert window
+            (begin,) = [e for e in w.events() if e["kind"] == "lease.begin"]
+            assert begin["sandbox"] == "work"
+            await brokerctl("stop", "work", env=w.environ)
+            with trio.fail_after(90):
+                await child.wait()
+        await w.wait_event("lease.end", sandbox="work")
 
 
 async def test_the_chords_carry_a_text_from_a_box_to_a_container_and_back():

@@ -18,6 +18,7 @@ import trio
 
 from broker.control import server
 from broker.control.api import (
+    Caller,
     Exited,
     LeaseItem,
     LeaseReleaseRequest,
@@ -235,6 +236,30 @@ async def test_a_stop_goes_on_when_the_caller_hangs_up(path: Path) -> None:
         go.set()
         with trio.fail_after(60):
             await done.wait()
+
+
+async def test_the_end_of_the_broker_is_answered_though_it_ends_at_once(
+    path: Path,
+) -> None:
+    api = ScriptedBroker()
+    async with trio.open_nursery() as nursery:
+
+        async def end(caller: Caller) -> None:
+            del caller
+            nursery.cancel_scope.cancel()
+
+        api.shutdown = end  # type: ignore[method-assign]
+        await nursery.start(server.serve, path, api)
+        heard = []
+
+        async def ask() -> None:
+            with trio.CancelScope(shield=True), trio.fail_after(60):
+                async with open_client(path) as client:
+                    await client.shutdown()
+                    heard.append("answered")
+
+        nursery.start_soon(ask)
+    assert heard == ["answered"]
 
 
 async def test_no_broker_says_how_to_start_one(path: Path) -> None:

@@ -21,6 +21,9 @@ def env() -> Iterator[dict[str, str]]:
         folder.mkdir(parents=True)
         for name, colour in {"web": "red", "my-bank": "yellow"}.items():
             (folder / f"{name}.toml").write_text(record(colour=colour))
+        images = paths_of(env).images
+        images.mkdir(parents=True)
+        (images / "my-image").symlink_to("elsewhere")
         yield env
 
 
@@ -68,6 +71,24 @@ async def test_labels(env, tmp_path):
         (["audit", "--service", "disp"], {"Display"}),
         (["audit", "--kind", "stream.o"], {"stream.opened"}),
         (["run", "--det"], {"--detach"}),
+        (["share", "/tmp", "w"], {"web"}),
+        (["unshare", "/tmp", "my"], {"my-bank"}),
+        (["device", "at"], {"attach"}),
+        (["guest", "in"], {"install"}),
+        (["image", "remove", "my"], {"my-image"}),
+        (["run", "--image", "my"], {"my-image"}),
+        (["new", "x", "--from", "de"], {"demo"}),
+        (["new", "x", "--host-files", "f"], {"fonts"}),
+        (["kill-window", "w"], {"web"}),
+        (["audio", "mute", "w"], {"web"}),
+        (["open", "--in", "w"], {"web"}),
+        (["cp", "a", "w"], {"web:"}),
+        (["policy", "show", "w"], {"web"}),
+        (["policy", "explain", "vitrail.Dis"], {"vitrail.Display"}),
+        (["policy", "explain", "Display", "w"], {"web"}),
+        (["policy", "effective", "w"], {"web"}),
+        (["lease", "acquire", "w"], {"web"}),
+        (["help", "aud"], {"audio", "audit"}),
     ],
 )
 async def test_what_tab_offers(env, words, offered):

@@ -137,6 +137,16 @@ async def test_the_desktop_s_time_zone_by_choice(env):
     assert record_of(env, "b").viewer.timezone == "desktop"
 
 
+async def test_the_host_s_files_by_choice(env):
+    words = ("--host-files", "fonts", "--host-files", "certificates")
+    answer = await brokerctl("new", "b", *words, "--no-menu", env=env)
+    assert answer.code == 0, answer.err
+    assert record_of(env, "b").host.launch.host_files == ("fonts", "certificates")
+    wrong = await brokerctl("new", "c", "--host-files", "home", env=env)
+    assert wrong.code == 2
+    assert "certificates" in wrong.err
+
+
 async def test_one_that_keeps_nothing_is_removed_when_it_does_not_run(env):
     """Record and menu entry; while a sandbox of it runs, nothing is removed."""
     await brokerctl("new", "mine", env=env)

@@ -10,7 +10,7 @@ import pytest
 
 from broker.audit.schema import LeaseBegin, StreamOpened
 from broker.audit.store import open_store
-from broker.control.api import SandboxStatus
+from broker.control.api import Exited, OpenItem, RunItem, SandboxStatus
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 
@@ -96,3 +96,49 @@ async def test_audit_of_a_record_has_its_sandboxes_and_capitals_do_not_matter(en
     assert await found("--sandbox", "Demo-1002") == ["demo-1002"]
     assert await found("--service", "display") == [name for name, _ in DEMOS]
     assert await found("--sandbox", "nothing") == []
+
+
+async def test_cp_to_a_record_goes_to_its_sandbox_that_runs(env, tmp_path):
+    """Not into a new disposable, which would end with the file in it."""
+    (tmp_path / "notes.txt").write_text("milk")
+    words = ("cp", str(tmp_path / "notes.txt"), "demo:")
+    api = OpeningBroker()
+    api.state = broker(("demo-1001", "demo")).state
+    async with serving(paths_of(env).control, api):
+        answer = await brokerctl(*words, env=env)
+    assert answer.code == 0, answer.err
+    assert [request.sandbox for request in api.opened] == ["demo-1001"]
+    api = OpeningBroker()
+    api.state = broker(*DEMOS).state
+    async with serving(paths_of(env).control, api):
+        answer = await brokerctl(*words, env=env)
+    assert answer.code == 1
+    assert "demo-1001, demo-1002" in answer.err
+    assert not api.opened
+
+
+async def test_cp_from_a_record_is_asked_of_its_sandbox_that_runs(env):
+    api = broker(("demo-1001", "demo"))
+
+    async def done(caller, request, emit):
+        assert request.argv == ["vitrail-copy", "--to", "@adminvm", "--", "/x"]
+        return RunItem(exited=Exited(sandbox=request.record, program=1, code=0))
+
+    api.on_run = done
+    async with serving(paths_of(env).control, api):
+        answer = await brokerctl("cp", "demo:/x", ".", env=env)
+    assert answer.code == 0, answer.err
+    (request,) = [request for verb, request in api.asked if verb == "run"]
+    assert request.record == "demo-1001"
+
+
+class OpeningBroker(ScriptedBroker):
+    """Accepts every copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.opened = []
+
+    async def open_objects(self, caller, request, emit):
+        self.opened.append(request)
+        return OpenItem(sandbox=request.sandbox)

@@ -30,7 +30,10 @@ async def podman_settings(**engine):
         conf = CONF.format(runtime=Path(runtime).name)
         conf += "".join(f"{key} = {value}\n" for key, value in engine.items())
         (base / "containers.conf").write_text(conf)
-        (base / "storage.conf").write_text(STORAGE.format(base=base))
+        storage = STORAGE.format(base=base)
+        # Without root, Podman takes this in place of graphroot.
+        storage += f'rootless_storage_path = "{base}/store"\n'
+        (base / "storage.conf").write_text(storage)
         env = {
             "CONTAINERS_CONF": str(base / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
@@ -40,7 +43,10 @@ async def podman_settings(**engine):
         finally:
             everything = {**os.environ, **env}
             run(everything, "rm", "-af", "-t", "0", check=False)
-            run(everything, "unshare", "rm", "-rf", f"{base}/store", f"{base}/run")
+            # Podman mounts it on itself in the namespace that its commands share.
+            clear = 'umount --lazy "$1"; shift; rm -rf "$@"'
+            places = (f"{base}/store/overlay", f"{base}/store", f"{base}/run")
+            run(everything, "unshare", "sh", "-c", clear, "sh", *places)
             stop_waiting(everything)
 
 

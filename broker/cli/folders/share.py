@@ -9,6 +9,7 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.control.api import FolderShareRequest
 from broker.core.escape import printable
@@ -16,7 +17,7 @@ from broker.core.escape import printable
 
 @click.command("share")
 @click.argument("directory", required=False, type=click.Path())
-@click.argument("sandbox", required=False)
+@click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--write", is_flag=True, help="Let the sandbox change it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(

@@ -8,13 +8,14 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.control.api import FolderUnshareRequest
 
 
 @click.command("unshare")
-@click.argument("folder")
-@click.argument("sandbox")
+@click.argument("folder", type=click.Path())
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.option(
     "--force", is_flag=True, help="End the sandbox where it has files of it open."
 )

@@ -9,6 +9,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import images
 from broker.cli.images.describe import describe
 from broker.cli.images.steps import Steps
 from broker.core.errors import RefusedError, SetupError
@@ -26,7 +27,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("export")
-@click.argument("name")
+@click.argument("name", shell_complete=images)
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--key", type=_FILE, required=True, help="An Ed25519 key (PEM).")
 @_JSON

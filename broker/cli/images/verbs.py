@@ -10,6 +10,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import images
 from broker.cli.images import foreign
 from broker.cli.images.describe import age_text, describe
 from broker.cli.images.steps import Steps
@@ -30,7 +31,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @command.command()
-@click.argument("name", default=store.DEFAULT_NAME)
+@click.argument("name", default=store.DEFAULT_NAME, shell_complete=images)
 @click.option("--suite", default=store.DEFAULT_SUITE, show_default=True)
 @click.option(
     "-p", "--package", "packages", multiple=True, help="A package besides the default."
@@ -122,7 +123,7 @@ def _row(image: Image) -> list[str]:
 
 
 @command.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=images)
 @_JSON
 def remove(names: Sequence[str], *, as_json: bool) -> None:
     """Remove images.  Machines that run on one go on."""
@@ -147,7 +148,7 @@ def rebuild(*, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name", default=store.DEFAULT_NAME)
+@click.argument("name", default=store.DEFAULT_NAME, shell_complete=images)
 @_JSON
 def rollback(name: str, *, as_json: bool) -> None:
     """Use the version of NAME that was there before it was last built.

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.completion import sandboxes, services
 from broker.cli.policy.load import (
     JSON,
     POLICY,
@@ -55,9 +56,9 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("eval")
-@click.argument("service", required=False)
-@click.argument("source", required=False)
-@click.argument("target", required=False)
+@click.argument("service", required=False, shell_complete=services)
+@click.argument("source", required=False, shell_complete=sandboxes)
+@click.argument("target", required=False, shell_complete=sandboxes)
 @told_of
 @POLICY
 @WORLD

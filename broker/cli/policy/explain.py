@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.completion import sandboxes, services
 from broker.cli.policy.ask import (
     EXIT,
     print_answer,
@@ -36,9 +37,9 @@ from policy.tools.replay import Recorded
 
 
 @click.command("explain")
-@click.argument("service", required=False)
-@click.argument("source", required=False)
-@click.argument("target", required=False)
+@click.argument("service", required=False, shell_complete=services)
+@click.argument("source", required=False, shell_complete=sandboxes)
+@click.argument("target", required=False, shell_complete=sandboxes)
 @click.option(
     "--event",
     "number",

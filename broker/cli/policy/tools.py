@@ -10,6 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.policy.load import (
     JSON,
     POLICY,
@@ -211,7 +212,7 @@ def _change_json(change: Change) -> dict[str, object]:
 
 
 @click.command()
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @POLICY
 @WORLD
 @JSON

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.policy.ask import evaluate
 from broker.cli.policy.bundle import bundle
 from broker.cli.policy.check import check
@@ -64,7 +65,7 @@ for _verb in _VERBS:
 
 
 @command.command()
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(sandbox: str, *, as_json: bool) -> None:
     """Show what holds for SANDBOX, and where each value comes from.

@@ -110,6 +110,7 @@ async def _run_recorded(
         with kept_home(paths, record) as home:
             command = argv or launch.command
             box = _box(command, launch.read_only, launch.read_write, home)
+            box = replace(box, resolver=_resolver(launch.network))
             return await leased(paths, record.name, _starter(box), steps)
 
 
@@ -156,6 +157,13 @@ def _box(
         language=os.environ.get("LANG") or "C.UTF-8",
         terminal=os.environ.get("TERM") or "dumb",
     )
+
+
+def _resolver(network: str) -> str | None:
+    # Late: most boxes have no network, and start without this code.
+    from broker.launch.network.namespace import resolver_lines
+
+    return resolver_lines() if network == "user" else None
 
 
 class Held(Protocol):

@@ -10,8 +10,11 @@ from typing import TypeVar
 import trio
 
 from broker.control import client
+from broker.control.api import NotFoundError
 from broker.control.client import Client
 from broker.core.errors import SetupError, VitrailError
+from broker.core.escape import printable
+from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths, require_private
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
@@ -65,3 +68,22 @@ def ask(question: Callable[[Client], Awaitable[_Result]]) -> _Result:
             return await question(connection)
 
     return trio.run(asking)
+
+
+def running_or_record(name: str) -> str:
+    """Return the one sandbox that runs of a record, or the name as it is.
+
+    Raises NotFoundError where several run.
+    """
+    from broker.cli.run.start import broker_runs
+
+    if not broker_runs(find_paths()):
+        return name
+    status = ask(lambda connection: connection.status())
+    found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
+    if len(found) > 1:
+        raise NotFoundError(
+            f"'{printable(name, 60)}' has {len(found)} sandboxes",
+            hint=f"name one of them: {', '.join(found)}",
+        )
+    return found[0] if found else name

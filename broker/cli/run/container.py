@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -16,6 +17,7 @@ from broker.cli.run.start import ensure_broker
 from broker.cli.run.terminal import has_input
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
+from broker.launch.network.namespace import resolver_lines
 from broker.launch.podman.arguments import Container, Limits, podman_args
 from broker.launch.podman.hooks import PROGRAM, write_hooks
 from broker.launch.process.spawn import DEVNULL, PIPE, run_tool, spawn
@@ -46,10 +48,24 @@ def run_container(
 
 async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
     paths = local_paths()
+    assert isinstance(record.host.launch, Podman)
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record) as home:
-            return await _contained(paths, described(record, argv, home), steps)
+            container = described(record, argv, home)
+            if record.host.launch.network == "user":
+                container = replace(container, resolver=_resolver(paths))
+            return await _contained(paths, container, steps)
+
+
+def _resolver(paths: Paths) -> Path:
+    """Write the resolv.conf(5) that containers with a network see."""
+    target = _hooks(paths) / "resolv.conf"
+    fresh = target.with_name(f".resolv.conf.{os.getpid()}")
+    fresh.write_text(resolver_lines())
+    fresh.chmod(0o644)  # for each user of the container
+    fresh.replace(target)
+    return target
 
 
 async def _contained(paths: Paths, container: Container, steps: Steps) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import rich_click as click
 from typing_extensions import override
 
+from broker.cli.completion import images
 from broker.cli.run import terminal
 
 
@@ -178,7 +179,12 @@ _CHANGES = (
         type=click.Choice(["none", "user"]),
         help="For this start: user only where the record has it.",
     ),
-    click.option("--image", metavar="IMAGE", help="For this start: another image."),
+    click.option(
+        "--image",
+        metavar="IMAGE",
+        shell_complete=images,
+        help="For this start: another image.",
+    ),
 )
 
 

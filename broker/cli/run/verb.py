@@ -23,6 +23,7 @@ from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
 from broker.cli.run.flatpak import run_app, run_recorded_app, take_app
 from broker.cli.run.image import ensure_image, record_of_host
+from broker.cli.run.nspawn import run_tree
 from broker.cli.run.options import (
     ChangeWords,
     StreamWords,
@@ -38,7 +39,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
-from policy.records.model import Bwrap, Flatpak, Podman, Record
+from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -140,7 +141,12 @@ def _run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
     sys.exit(run_app(take_app(app), given, quiet=words.quiet, as_json=words.as_json))
 
 
-_STARTS = {Bwrap: run_recorded, Podman: run_container, Flatpak: run_recorded_app}
+_STARTS = {
+    Bwrap: run_recorded,
+    Podman: run_container,
+    Nspawn: run_tree,
+    Flatpak: run_recorded_app,
+}
 """How this command runs a record's sandbox to its end, by the kind of launch."""
 
 

@@ -6,13 +6,14 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.control.api import WindowCloseRequest
 from broker.core.escape import printable
 
 
 @click.command("kill-window")
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("window", type=click.IntRange(min=1))
 @click.option("--ask", is_flag=True, help="Ask the application to close it instead.")
 def command(sandbox: str, window: int, *, ask: bool) -> None:

@@ -61,7 +61,8 @@ def command(*, form: str | None) -> None:
     """Show name and colour of each record's windows, by application id.
 
     'brokerctl labels --sway > ~/.config/sway/config.d/vitrail' marks titles;
-    run it again when a record has changed.
+    run it again when a record has changed.  Sway's font must be one with
+    'pango:' before its name, as in 'font pango:monospace 10'.
     """
     found = read_records(offline_paths())
     labels = [label_of(found.records[name]) for name in sorted(found.records)]
@@ -112,13 +113,17 @@ def _css(labels: list[Label]) -> str:
 
 
 def _sway(labels: list[Label]) -> str:
-    lines = ["# Made by 'brokerctl labels --sway'."]
+    lines = ["# Made by 'brokerctl labels --sway'.", f"# {_NEEDS_PANGO}"]
     for one in labels:
         # The filter's own "[name] " stays: this is for the eye.
         title = f"{one.markup} %title".replace('"', "'")
         app_id = one.app_id.replace("\\", "\\\\")
         lines.append(f'for_window [app_id="{app_id}"] title_format "{title}"')
     return "\n".join(lines) + "\n"
+
+
+_NEEDS_PANGO = "Labels need a font line with 'pango:', as: font pango:monospace 10"
+"""sway shows markup as text where its configuration names a font without it (sway(5))."""
 
 
 def _waybar(labels: list[Label]) -> str:

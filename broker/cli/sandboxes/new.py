@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.completion import examples
 from broker.cli.policy.records import EXAMPLES, print_problems
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
@@ -51,12 +53,17 @@ class _Wishes:
     memory: str | None
     persistent: bool
     timezone: str | None
+    host_files: tuple[str, ...]
 
 
 @click.command("new")
 @click.argument("name")
 @click.option(
-    "--from", "example", default=None, help="An example, or a record of yours."
+    "--from",
+    "example",
+    default=None,
+    shell_complete=examples,
+    help="An example, or a record of yours.",
 )
 @click.option(
     "-p", "--package", "packages", multiple=True, help="A Debian package that it needs."
@@ -71,6 +78,12 @@ class _Wishes:
 @click.option(
     "--timezone", type=click.Choice(["utc", "desktop"]), help="Of its programs."
 )
+@click.option(
+    "--host-files",
+    multiple=True,
+    type=click.Choice(["fonts", "locale", "certificates"]),
+    help="What it gets of this machine; several times.",
+)
 @click.option("--no-menu", is_flag=True, help="No entry in the application menu.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -84,6 +97,7 @@ def command(
     memory: str | None,
     persistent: bool,
     timezone: str | None,
+    host_files: tuple[str, ...],
     no_menu: bool,
     as_json: bool,
 ) -> None:
@@ -103,6 +117,7 @@ def command(
         memory,
         persistent,
         timezone,
+        host_files,
     )
     base = example or ("web" if _NEED_NETWORK & {*packages} else _DEFAULT)
     paths = offline_paths()
@@ -152,14 +167,15 @@ def _changed(text: str, name: str, wishes: _Wishes) -> str:
         text = re.sub(r"(?m)^timezone = .*\n", "", text)
         zone = f"timezone = {_quote(wishes.timezone)}\n"
         text = re.sub(r"(?m)^(class = .*\n)", lambda found: found[1] + zone, text)
+    if wishes.host_files:
+        files = _array(dict.fromkeys(wishes.host_files))
+        text = _set(text, "launch", "host_files", files)
     if wishes.packages:
         text = _set(text, "launch", "image", _quote(name))
-        packages = ", ".join(_quote(package) for package in wishes.packages)
-        text = _set(text, "launch", "packages", f"[{packages}]")
+        text = _set(text, "launch", "packages", _array(wishes.packages))
     program = wishes.command or _program(wishes.packages)
     if program:
-        words = ", ".join(_quote(word) for word in program)
-        text = _set(text, "launch", "command", f"[{words}]")
+        text = _set(text, "launch", "command", _array(program))
     memory = wishes.memory or _ROOM.get(program[0] if program else "")
     if memory:
         text = _set(text, "launch", "memory", _quote(memory))
@@ -199,6 +215,10 @@ def _quote(word: str) -> str:
         + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped)
         + '"'
     )
+
+
+def _array(words: Iterable[str]) -> str:
+    return f"[{', '.join(_quote(word) for word in words)}]"
 
 
 def _checked(target: Path, text: str) -> Record:

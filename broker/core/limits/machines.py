@@ -61,6 +61,14 @@ FORK_SECONDS = 5.0
 emulated machine.  Booting instead takes longer than this."""
 
 FORK_FAILURES = 2
+
+STANDBY_DELAY_SECONDS = 3.0
+"""From a start to the next machine that waits: the person's window comes first."""
+STANDBY_FREE_BYTES = 1 << 30
+"""Memory that stays available; with less, no machine waits."""
+STANDBY_LOOK_SECONDS = 10.0
+STANDBY_PAUSE_SECONDS = 60.0
+"""From short memory to the next machine that waits."""
 """Copies of a record that fail in a row before it boots plainly until the broker
 is started again."""
 
@@ -194,6 +202,9 @@ WAYPIPE_DATA_BYTES = 2 << 30
 
 IMAGE_PACKAGES = 500
 """Packages named for one image: mmdebstrap takes them in one argument."""
+
+HOST_FILES_BYTES = 32 << 20
+"""Files of the host's that a guest gets: they are unpacked into its memory."""
 
 IMAGE_BUILD_SECONDS = 1800.0
 """One step of a build: half a minute is usual, a slow mirror takes longer."""

@@ -2,8 +2,9 @@
 
 It has the programs (``/usr``), the part of ``/etc`` without which they do not
 start, the sockets of its own lease, and the files that the person or its record
-names.  It has no home of the person's, no network, no other process, no device but the harmless ones, and no way
-to more rights.
+names.  It has no home of the person's, no network but its own loopback (``network``
+adds another), no other process, no device but the harmless ones, and no way to more
+rights.
 
 Pure: descriptors and paths in, words out (bwrap(1)).
 """
@@ -39,6 +40,8 @@ class Box:
     """The same, and it can change them."""
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
+    resolver: str | None = None
+    """Its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
 
@@ -53,6 +56,8 @@ class Descriptors:
     group: int
     rules: int
     """The system-call filter (``process.program_filters``)."""
+    resolver: int | None = None
+    hosts: int | None = None
 
 
 def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
@@ -83,6 +88,10 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
     yield from ("--ro-bind-data", str(fds.passwd), "/etc/passwd")
     yield from ("--ro-bind-data", str(fds.group), "/etc/group")
+    if fds.resolver is not None:
+        yield from ("--ro-bind-data", str(fds.resolver), "/etc/resolv.conf")
+    if fds.hosts is not None:
+        yield from ("--ro-bind-data", str(fds.hosts), "/etc/hosts")
     for place in ("/tmp", "/var/tmp", "/run", "/home"):  # noqa: S108 -- the box's own
         yield from ("--tmpfs", place)
     if box.home is None:

@@ -18,6 +18,7 @@ from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
 
 _STATUS_BYTES = 4096
+_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 _START_SECONDS = 10.0
 
 
@@ -79,12 +80,15 @@ async def start_held(box: Box) -> HeldBox:
             )
             group = _memory(theirs, f"user:x:{gid}:\n".encode())
             rules = _memory(theirs, program_filters.box_filter())
-            fds = Descriptors(status, passwd, group, rules)
+            hosts = _memory(theirs, _HOSTS)
+            resolver = _resolver(theirs, box)
+            fds = Descriptors(status, passwd, group, rules, resolver, hosts)
+            named = [] if resolver is None else [resolver]
             child = spawn(
                 bwrap_args(box, fds, uid),
                 name="bwrap",
                 cwd="/",
-                pass_fds=(status, passwd, group, rules),
+                pass_fds=(status, passwd, group, rules, hosts, *named),
                 stdin=gate,
                 stdout=PIPE,
                 stderr=PIPE,
@@ -112,6 +116,10 @@ def _kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         return  # it has ended
+
+
+def _resolver(stack: ExitStack, box: Box) -> int | None:
+    return None if box.resolver is None else _memory(stack, box.resolver.encode())
 
 
 def _memory(stack: ExitStack, data: bytes) -> int:

@@ -27,6 +27,7 @@ MODULES = (
     "vmw_vsock_virtio_transport",
     "vsock_loopback",
     "virtio_rng",
+    "virtio_balloon",
     "virtio_net",
     "af_packet",
 )
@@ -54,7 +55,7 @@ USB_MODULES = (
 FOLDER_MODULES = ("fuse", "virtiofs")
 OPTIONAL = frozenset(
     {
-        *("vsock_loopback", "virtio_rng", "crc32c_generic"),
+        *("vsock_loopback", "virtio_rng", "virtio_balloon", "crc32c_generic"),
         *USB_MODULES,
         *FOLDER_MODULES,
     }

@@ -24,12 +24,11 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError
+from broker.launch.network.addresses import GATEWAY, GUEST, RESOLVER
 from broker.launch.process.identity import Tracked, spawn_helper
 from broker.launch.process.spawn import our_program
 
-GUEST = "10.0.2.15"
-GATEWAY = "10.0.2.2"
-RESOLVER = "10.0.2.3"
+__all__ = ("GATEWAY", "GUEST", "RESOLVER")
 
 
 @dataclass(eq=False)

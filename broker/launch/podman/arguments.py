@@ -1,8 +1,9 @@
 """Podman's arguments for a container of a record (podman-run(1)).
 
-It has no network, a read-only root, no capability and no way to more rights.  Of the
-host's files it has those that its record names, and its sockets, which the hook
-mounts.  Pure: a description in, words out.
+It has a read-only root, no capability, no way to more rights, and no network:
+where its record says so, the broker adds one (``launch.network``) before its program
+runs.  Of the host's files it has those that its record names, and its sockets, which
+the hook mounts.  Pure: a description in, words out.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Container:
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
     limits: Limits | None = None
+    resolver: Path | None = None
+    """A file outside that is its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     stdin: bool = False
@@ -89,6 +92,8 @@ def _files(container: Container) -> Iterator[str]:
         yield from ("--volume", f"{path}:{path}:ro")
     for path in container.read_write:
         yield from ("--volume", f"{path}:{path}:rw")
+    if container.resolver is not None:
+        yield from ("--volume", f"{container.resolver}:/etc/resolv.conf:ro")
     if container.home is None:
         yield from ("--tmpfs", f"{_HOME}:rw,nosuid,nodev,mode=0700")
     else:

@@ -12,6 +12,7 @@ from broker.launch.waypipe.podman import WaypipePodman
 from broker.services import event_log
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.workers.pool import Workers
+from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
 
@@ -35,3 +36,5 @@ class GuestTools:
     """Where the mixer finds what plays."""
     sound_places: SoundServerPlaces = field(default_factory=SoundServerPlaces)
     """Connections of all sandboxes to the sound server."""
+    letters: StripLetters = field(default_factory=StripLetters)
+    """Of the names in frames."""

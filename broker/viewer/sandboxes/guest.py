@@ -48,8 +48,9 @@ from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
 from broker.viewer.sandboxes.time_zone import time_zone
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
-from broker.viewer.sandboxes.window_rules import rules_from
+from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
+from broker.wayland.rules import WindowRules
 from policy.records.model import Record
 
 _REMOVE_SECONDS = 5.0
@@ -222,10 +223,14 @@ class Guest:
         record = self._record()
         if self.worker is not None and record is not None:
             with contextlib.suppress(UpstreamError):  # it has just ended
-                await self.worker.follow(rules_from(record, self.lease.sandbox))
+                rules = await self._rules(record)
+                await self.worker.follow(rules)
             await self.sound.follow_record(record)
 
     # -- the worker ----------------------------------------------------------
+
+    async def _rules(self, record: Record) -> WindowRules:
+        return await drawn_rules(record, self.lease.sandbox, self._tools.letters)
 
     async def _ensure_worker(self) -> Worker:
         async with self._making:
@@ -248,7 +253,7 @@ class Guest:
                 self.lease.sandbox,
                 self._display,
                 compositor,
-                rules=rules_from(record, self.lease.sandbox),
+                rules=await self._rules(record),
                 clients=record.viewer.limits.wayland_clients,
                 chords=self.crossing.chords(),
             )
@@ -259,6 +264,8 @@ class Guest:
                 await made.close()
                 raise
             self.worker = made
+            # guard: a record that changed while the worker began
+            await self.follow_record()
             await made.send(self.crossing.drags())
             self.streams.displays_changed.set()
             return made

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.core.names import SandboxName
+from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.wayland.rules import Fullscreen, WindowRules, take_color
 from broker.wayland.verdicts import OPTIONS
 from policy.records.model import Record, SharedBox
+
+
+async def drawn_rules(
+    record: Record, sandbox: SandboxName, letters: StripLetters
+) -> WindowRules:
+    """The rules, with the name for the strip in the desktop's font."""
+    rules = rules_from(record, sandbox)
+    if not rules.label:
+        return rules
+    return replace(rules, strip=await letters.name(rules.name, rules.top))
 
 
 def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:

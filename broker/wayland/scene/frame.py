@@ -167,7 +167,12 @@ class LabelPicture:
     """The sandbox's name, drawn once for all frames of a connection."""
 
     def __init__(self, core: ClientState, height: int) -> None:
-        self.width, pixels = label.draw(core.rules.name, height, core.rules.color)
+        rules = core.rules
+        if rules.strip and height == rules.top:
+            drawn = label.draw_strip(rules.strip, height, rules.color)
+        else:
+            drawn = label.draw(rules.name, height, rules.color)
+        self.width, pixels = drawn
         paint = core.machine.paint()
         paint.grow(len(pixels))
         paint.write(0, pixels)

@@ -1,7 +1,9 @@
 """The sandbox's name as pixels, for the frame's upper strip.
 
-A sandbox's name has only a-z, 0-9 and '-' (``core.names``), so a font of 37
-letters is enough, and no text renderer that a guest could reach.
+The broker draws it in the desktop's font and hands over the coverage of each pixel
+(``WindowRules.strip``).  Where there is none, letters of ours are used: a sandbox's name
+has only a-z, 0-9 and '-' (``core.names``), so 37 are enough, and there is no text
+renderer that a guest could reach.
 """
 
 from __future__ import annotations
@@ -41,6 +43,22 @@ def ink(color: int) -> int:
 def scale_for(height: int) -> int:
     """How large a letter's pixel is in a strip of this height; 0: none fits."""
     return max(0, (height - 2) // HIGH)
+
+
+def draw_strip(strip: bytes, height: int, color: int) -> tuple[int, bytes]:
+    """Return width and XRGB8888 pixels of a name whose coverage is given."""
+    front = ink(color)
+    shades = [_mixed(color, front, share) for share in range(256)]
+    return len(strip) // height, b"".join([shades[share] for share in strip])
+
+
+def _mixed(back: int, front: int, share: int) -> bytes:
+    """A pixel of which ``share`` of 255 parts is covered."""
+    channels = (
+        ((back >> bits & 255) * (255 - share) + (front >> bits & 255) * share) // 255
+        for bits in (0, 8, 16)
+    )
+    return bytes((*channels, 255))
 
 
 def draw(name: str, height: int, color: int) -> tuple[int, bytes]:

@@ -75,7 +75,8 @@ async def run(repeats: int) -> dict[str, list[dict]]:
         image = Path(name) / "stick.img"
         image.write_bytes(os.urandom(16 << 20))
         guest = {"bench_guest.py": Path(__file__).with_name("guest.py")}
-        async with usb_machines(extra=guest) as (host, app, _lab):
+        modules = ("vhci_hcd", "vsock_loopback")
+        async with usb_machines(extra=guest, modules=modules) as (host, app, _lab):
             return {
                 "plug to guest": await plug_to_guest(host, app, image, repeats),
                 "sockets": await sockets(host, image, repeats),

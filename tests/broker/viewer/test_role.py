@@ -53,6 +53,8 @@ class Stand:
         self.log = log
         self.host = Host()
         self.workers = PaperWorkers()
+        self.held = None
+        """Records that were read once, as the broker keeps them."""
         (path / "sandboxes.d").mkdir()
         self.write("a", record("persistent"))
         environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
@@ -60,7 +62,7 @@ class Stand:
             paths=find_paths(environ),
             rules=Rules(find_paths(environ), log),
             reload_records=self.reload_records,
-            records=lambda: load_records([path / "sandboxes.d"], shipped=None),
+            records=lambda: self.held or self.read(),
             tools=GuestTools(
                 workers=self.workers,
                 pump=None,
@@ -71,6 +73,9 @@ class Stand:
             ),
             log=log,
         )
+
+    def read(self):
+        return load_records([self.path / "sandboxes.d"], shipped=None)
 
     async def reload_records(self):
         """They are read for each question here."""
@@ -436,6 +441,53 @@ async def test_a_record_cuts_though_rules_could_not_be_recorded(monkeypatch):
             while s.role.decider.live():
                 await trio.testing.wait_all_tasks_blocked(0.01)
         conn.close()
+
+
+async def test_records_that_another_part_has_read_first_are_followed():
+    """A launcher's request reads them, too: the change is no less one for that."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.held = s.read()
+        await s.role.reload()
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        (one,) = s.workers.opened
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        count = len(one.rules)
+        s.write("a", record("persistent") + "[window]\nwindows = 1\n")
+        s.held = s.read()  # as 'brokerctl lease acquire' makes the host do
+        await s.role.reload()
+        with trio.fail_after(30):
+            while len(one.rules) == count:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert one.rules[-1].ceilings["windows"] == 1
+        count = len(one.rules)
+        await s.role.reload()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(one.rules) == count, "nothing has changed"
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_record_that_changes_while_the_worker_begins_is_followed():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        s.workers.may_open = trio.Event()
+        offered = []
+
+        async def offer():
+            offered.append(await s.offer(streams))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(offer)
+            await s.workers.asked.wait()
+            s.write("a", record("persistent") + "[window]\nwindows = 1\n")
+            await s.role.reload()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            s.workers.may_open.set()
+        (one,) = s.workers.opened
+        assert [rules.ceilings["windows"] for rules in one.rules] == [1]
+        await s.role.lease_ended(LEASE.id, "over")
+        offered[0].close()
 
 
 async def test_a_rule_that_comes_cuts_a_stream():

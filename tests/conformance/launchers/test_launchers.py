@@ -30,6 +30,8 @@ from broker.host.launches import LaunchControl, Launches
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import start_held
 from broker.launch.interface import read_state
+from broker.launch.nspawn.arguments import Tree
+from broker.launch.nspawn.process import start_held as start_tree
 from broker.launch.podman.arguments import Container, podman_args
 from broker.launch.podman.hooks import PROGRAM, write_hooks
 from broker.launch.process.identity import boot_id
@@ -39,7 +41,8 @@ from broker.peers.identity import ProcessFacts, check
 from policy.records.loader import RecordSet, parse_record
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import SilentViewer, host_role
-from tests.kit.podman import podman_settings, root_directory, shared_words
+from tests.kit.nspawn import skip_without_nspawn
+from tests.kit.podman import SHARED, podman_settings, root_directory, shared_words
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.slow
@@ -210,7 +213,40 @@ def close_pipes(child):
             pipe.close()
 
 
-LAUNCHERS = {one.kind: one for one in (Bwrap, Podman)}
+class Nspawn(Bwrap):
+    """Bound by the program that starts it, too."""
+
+    kind = "nspawn"
+
+    @property
+    def record(self):
+        root = self.stage.base / "root"
+        return f'class = "persistent"\n[launch]\nkind = "nspawn"\nrootfs = "{root}"\n'
+
+    @asynccontextmanager
+    async def held(self, state):
+        root = self.stage.base / "root"
+        if not root.exists():
+            root_directory(self.stage.base)
+        text = PROGRAM_TEXT.format(shared=self.stage.shared)
+        shared = tuple(Path(path) for path in SHARED if Path(path).exists())
+        tree = Tree(
+            "work",
+            ("/bin/sh", "-c", text),
+            root,
+            state.sockets,
+            read_only=shared,
+            read_write=(self.stage.shared,),
+        )
+        held = await start_tree(tree, None)
+        try:
+            yield held
+        finally:
+            await held.end()
+            close_pipes(held.child)
+
+
+LAUNCHERS = {one.kind: one for one in (Bwrap, Podman, Nspawn)}
 
 
 @pytest.fixture(params=LAUNCHERS)
@@ -221,6 +257,10 @@ async def launcher(request):
         if made is Bwrap:
             if shutil.which("bwrap") is None:
                 pytest.skip("bubblewrap is not installed")
+            yield _with_record(made(stage))
+            return
+        if made is Nspawn:
+            skip_without_nspawn()
             yield _with_record(made(stage))
             return
         async with podman_settings() as settings:

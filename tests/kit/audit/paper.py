@@ -15,6 +15,7 @@ class PaperWorker:
         self.say, self.messages = trio.open_memory_channel(0)
         self.keeper_pid = 0
         self.orders = []
+        self.rules = []
         self.deaf = False
         self.closed = trio.Event()
 
@@ -25,6 +26,7 @@ class PaperWorker:
 
     async def follow(self, rules):
         """Take other rules; nothing is drawn here."""
+        self.rules.append(rules)
 
     async def wait_closed(self):
         await self.closed.wait()

@@ -39,6 +39,12 @@ GUARDS = (
         "before_its_lease",
     ),
     Guard(
+        "a file beside the tree adds nothing to a container",
+        "_SETTINGS = ()",
+        "tests/broker/launch/nspawn/test_process.py",
+        "beside_the_tree",
+    ),
+    Guard(
         "a required lease stops the container",
         "if False:",
         "tests/broker/launch/podman/test_hook.py",
@@ -61,6 +67,18 @@ GUARDS = (
         "kept = present",
         "tests/broker/launch/flatpak/test_overrides.py",
         "does_not_stand_beside",
+    ),
+    Guard(
+        "a box's frames pass the filter",
+        "if True:",
+        "tests/e2e/test_box_network.py",
+        "bent_routes",
+    ),
+    Guard(
+        "the host's own network is not a box's",
+        "if False:",
+        "tests/e2e/test_box_network.py",
+        "given_to_no_process",
     ),
     Guard(
         "an application runs in one sandbox at a time",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.wayland.rules import WindowRules
+from broker.core.errors import RefusedError
+from broker.wayland.rules import MAX_STRIP, WindowRules
 from broker.wayland.scene import label
 from tests.kit.wayland.talk import Talk
 
@@ -82,3 +83,30 @@ def test_menus_have_a_thin_frame_without_the_name():
         # The frame lies at 5, 6 of the parent's frame; content in content lies
         # higher, as the parent's strip is the thicker one.
         assert it.heard("configure", made) == [[5, 6 + 4 - 18, 100, 60]]
+
+
+def test_a_name_of_the_desktop_s_font_is_mixed_from_colour_and_ink():
+    width, pixels = label.draw_strip(bytes([0, 255, 128, 0, 0, 0]), 2, 0x800000)
+    assert width == 3
+    dark, light, mixed = pixels[:4], pixels[4:8], pixels[8:12]
+    assert dark == bytes([0, 0, 0x80, 255])
+    assert light == b"\xff" * 4
+    assert mixed == bytes([128, 128, 191, 255])
+
+
+def test_the_strip_has_the_name_of_the_desktop_s_font():
+    rules = WindowRules("work", label=True, top=18, strip=bytes(50 * 18))
+    with Talk(rules) as it:
+        it.start().show(200, 50, 0)
+        (root,) = it.model.roots()
+        assert it.model.rects(root)[-1][1:] == (4, 0, 50, 18)
+
+
+@pytest.mark.parametrize("size", [17, 18 * 8000])
+def test_a_name_of_another_size_is_refused(size):
+    with pytest.raises(RefusedError, match="rows"):
+        WindowRules("work", label=True, top=18, strip=bytes(size))
+
+
+def test_the_longest_name_fits():
+    WindowRules("w" * 32, label=True, top=64, strip=bytes(MAX_STRIP))

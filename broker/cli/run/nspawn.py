@@ -1,0 +1,63 @@
+"""``brokerctl run`` of a record with ``launch.kind = "nspawn"``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from broker.cli import render
+from broker.cli.run.box import Start, exit_code, kept_home, leased, local_paths
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import ensure_broker
+from broker.launch.nspawn.arguments import Tree
+from broker.launch.nspawn.process import HeldTree, choose_scope, start_held
+from policy.records.model import Nspawn, Record
+
+
+def run_tree(
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+) -> int:
+    """Run a container by its record to its end.
+
+    Returns its exit code, 128 and more for a signal.
+    """
+    steps = Steps(quiet=quiet, as_json=as_json)
+    name, code = trio.run(_run, record, argv, steps)
+    return exit_code(name, code, as_json=as_json)
+
+
+async def _run(
+    record: Record, argv: Sequence[str] | None, steps: Steps
+) -> tuple[str, int]:
+    paths = local_paths()
+    async with steps.shown():
+        await ensure_broker(paths)
+        with kept_home(paths, record) as home:
+            return await leased(paths, record.name, _starter(record, argv, home), steps)
+
+
+def _starter(record: Record, argv: Sequence[str] | None, home: Path | None) -> Start:
+    launch = record.host.launch
+    assert isinstance(launch, Nspawn)
+    scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
+    if scope is None:
+        render.note("no limits of memory and processes: there is no systemd to ask")
+
+    async def start(sockets: Path) -> HeldTree:
+        tree = Tree(
+            name=record.name,
+            command=tuple(argv or launch.command),
+            rootfs=launch.rootfs,
+            sockets=sockets,
+            read_only=launch.read_only,
+            read_write=launch.read_write,
+            home=home,
+            language=os.environ.get("LANG") or "C.UTF-8",
+            terminal=os.environ.get("TERM") or "dumb",
+        )
+        return await start_held(tree, scope)
+
+    return start

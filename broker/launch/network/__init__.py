@@ -1,0 +1,1 @@
+"""The network of a box or container: the frame filter of micro VMs before passt."""

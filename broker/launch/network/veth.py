@@ -1,0 +1,232 @@
+"""The process between a box's network namespace and passt.
+
+    program in the box ─ eth0 ═ veth ═ packet socket, filter ═ passt
+
+Its arguments are descriptors: the box's network namespace, passt's stream socket, and
+a pipe for the word that the box's interface is up.
+
+A box has an interface of its own and no right over it: the cable (veth(4)) is made
+from here, with the rights that the owner of a user namespace has over it
+(user_namespaces(7)), and its other end lies in a network namespace that has nothing
+else.  So nothing inside has to be a wall: each frame is checked outside by the same
+filter as a machine's (``microvm.ethernet_frames``), whatever the box sends.  A TAP
+device would need /dev/net/tun, which not every machine lets its users open; rules of
+nftables inside the box's namespace would be a second implementation of the filter.
+
+The filter's table follows the addresses of the network namespace that this process
+was started in, as ``frameguard`` does.  It ends with the box's interface, which the
+kernel removes with the box's last process, and with passt.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+import subprocess  # noqa: TID251 -- in namespaces that only this process enters
+import sys
+
+from typing_extensions import override
+
+from broker.core import limits
+from broker.launch.microvm.ethernet_frames import FrameError
+from broker.launch.microvm.frameguard import Addresses, Guard, lock
+from broker.launch.network.addresses import GATEWAY, GUEST
+
+MTU = 1500
+INSIDE, _OUTSIDE = "eth0", "vitrail0"
+
+_NEWUSER, _NEWNET = 0x10000000, 0x40000000
+_NS_GET_USERNS = 0xB701
+_CAPABILITIES = (12, 13, 21)  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
+_CAP_VERSION = 0x20080522
+_PR_CAP_AMBIENT, _RAISE = 47, 2
+_SOL_PACKET, _IGNORE_OUTGOING, _ALL_PROTOCOLS = 263, 23, 3
+_SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
+_BATCH = 64
+"""Frames read from the box before the other side is served."""
+_LENGTH = struct.Struct(">I")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def lay_cable(namespace: int) -> socket.socket:
+    """Give a network namespace an interface; returns the cable's other end.
+
+    This process changes its user and network namespaces.  Raises OSError with the
+    step that the kernel refuses.
+    """
+    owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
+    _check(_libc.setns(owner, _NEWUSER), "its user namespace is not yours")
+    _check(_libc.unshare(_NEWNET), "no network namespaces here")
+    _keep_rights()
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    _ip(
+        f"link add {_OUTSIDE} type veth peer name {INSIDE} netns /proc/self/fd/{namespace}\n"
+        f"link set {_OUTSIDE} mtu {MTU} addrgenmode none up\n",
+        namespace,
+    )
+    packets = _packet_socket()
+    _check(_libc.setns(namespace, _NEWNET), "its network cannot be entered")
+    _checksums_in_software()
+    _ip(
+        "link set lo up\n"
+        f"link set {INSIDE} mtu {MTU} addrgenmode none up\n"
+        f"address add {GUEST}/24 dev {INSIDE}\n"
+        f"route add default via {GATEWAY}\n",
+        namespace,
+    )
+    _check(_libc.setns(outside, _NEWNET), "")
+    for fd in (owner, outside, namespace):
+        os.close(fd)
+    return packets
+
+
+def _keep_rights() -> None:
+    """Hand the rights over the namespaces on to ``ip``, see capabilities(7)."""
+    mask = sum(1 << number for number in _CAPABILITIES)
+    header = struct.pack("=Ii", _CAP_VERSION, 0)
+    sets = struct.pack("=6I", mask, mask, mask, 0, 0, 0)
+    _check(_libc.capset(header, sets), "capset")
+    for number in _CAPABILITIES:
+        _check(_libc.prctl(_PR_CAP_AMBIENT, _RAISE, number, 0, 0), "ambient capability")
+
+
+def _ip(batch: str, namespace: int) -> None:
+    done = subprocess.run(
+        ["ip", "-batch", "-"],
+        input=batch.encode(),
+        pass_fds=(namespace,),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise OSError(0, f"ip: {done.stderr.decode(errors='replace').strip()}")
+
+
+def _packet_socket() -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    packets = socket.socket(socket.AF_PACKET, kind, 0)
+    # Set before frames arrive: it would read what it has written itself.
+    packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+    packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.FRAMES_READ_BYTES)
+    packets.bind((_OUTSIDE, _ALL_PROTOCOLS))
+    return packets
+
+
+def _checksums_in_software() -> None:
+    """Have the kernel compute checksums and cut segments before the cable.
+
+    A veth pair leaves both out (the frames never reach a wire), and passt passes on
+    what it is given.
+    """
+    value = array.array("I", [_SET_TX_CHECKSUMS, 0])
+    request = struct.pack("16sP", INSIDE.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCETHTOOL, request.ljust(40, b"\0"))
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what} ({os.strerror(code)})")
+
+
+class PacketGuard(Guard):
+    """``Guard`` whose first side is a packet socket: one frame a call, no lengths."""
+
+    def __init__(
+        self, packets: socket.socket, passt: socket.socket, addresses: Addresses
+    ) -> None:
+        super().__init__(packets, passt, addresses)
+        self._packets, self._passt = packets, passt
+        self._inward = bytearray()
+
+    @override
+    def _carry(self, side: socket.socket) -> bool:
+        if side is self._packets:
+            self._waiting[self._passt] = memoryview(self._outward())
+            self._flush(self._passt)
+            return True
+        data = side.recv(limits.FRAMES_READ_BYTES)
+        self._inward += data
+        for frame in self._whole_frames():
+            self._put(frame)
+        return bool(data)
+
+    def _outward(self) -> bytes:
+        """Frames of the box that may pass, as passt reads them."""
+        passed: list[bytes] = []
+        for _ in range(_BATCH):
+            try:
+                untrusted_frame = self._packets.recv(limits.FRAME_BYTES)
+            except BlockingIOError:
+                break
+            # guard: a box's frames pass the filter
+            if self._filter.may_pass(untrusted_frame):
+                passed += (_LENGTH.pack(len(untrusted_frame)), untrusted_frame)
+        return b"".join(passed)
+
+    def _whole_frames(self) -> list[bytes]:
+        found: list[bytes] = []
+        start = 0
+        while len(self._inward) - start >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._inward, start)
+            if size > limits.FRAME_BYTES:
+                raise FrameError(f"a frame of {size} bytes")
+            end = start + _LENGTH.size + size
+            if len(self._inward) < end:
+                break
+            found.append(bytes(self._inward[start + _LENGTH.size : end]))
+            start = end
+        del self._inward[:start]
+        return found
+
+    def _put(self, frame: bytes) -> None:
+        try:
+            self._packets.send(frame)
+        except OSError as error:
+            # A full queue or an odd frame is a lost frame, as on every network.
+            if error.errno not in {
+                errno.ENOBUFS,
+                errno.EAGAIN,
+                errno.EINVAL,
+                errno.EMSGSIZE,
+            }:
+                raise
+
+    @override
+    def _serve(self, side: socket.socket, happened: int) -> bool:
+        if side is self._packets and happened & select.POLLERR:
+            return False  # ENETDOWN: the box's end of the cable is gone
+        return super()._serve(side, happened)
+
+
+def main() -> int:
+    """Entry point; returns 1 with the reason on standard error."""
+    namespace, passt, ready = (int(word) for word in sys.argv[1:4])
+    try:
+        addresses = Addresses()  # of the host's namespace, before this leaves it
+        packets = lay_cable(namespace)
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+    guard = PacketGuard(packets, socket.socket(fileno=passt), addresses)
+    os.write(ready, b"r")
+    os.close(ready)
+    lock()
+    try:
+        guard.run()
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:
+            raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+if __name__ == "__main__":
+    sys.exit(main())

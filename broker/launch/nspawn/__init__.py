@@ -1,0 +1,1 @@
+"""systemd-nspawn: a container of a directory tree, by an ordinary user."""

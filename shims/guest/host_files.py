@@ -1,0 +1,56 @@
+"""Files of the host's that a record gives its guest: fonts, locale, certificates."""
+
+from __future__ import annotations
+
+import binascii
+import io
+import json
+import os
+import shutil
+import tarfile
+from typing import Dict
+
+from shims.guest.loop import log
+
+# A compressed tar archive in base64, and a value of LANG; the launcher fills them in
+# where the record has launch.host_files.
+LAUNCH_FILES = ""
+LAUNCH_LANG = ""
+
+CERTIFICATES = "etc/ssl/certs"
+ADDED = "usr/local/share/ca-certificates"
+FIREFOX = "etc/firefox/policies/policies.json"
+
+
+def host_environment() -> Dict[str, str]:
+    """Return the variables that belong to the host's files."""
+    return {"LANG": LAUNCH_LANG} if LAUNCH_LANG else {}
+
+
+def unpack_host_files(text: str = "", root: str = "/") -> None:
+    """Put the files into place.  What fails is logged: the guest works without them."""
+    text = text or LAUNCH_FILES
+    if not text:
+        return
+    try:
+        with tarfile.open(fileobj=io.BytesIO(binascii.a2b_base64(text))) as archive:
+            if CERTIFICATES in archive.getnames():
+                # A root that the host does not trust must not stay from the image.
+                shutil.rmtree(os.path.join(root, CERTIFICATES), ignore_errors=True)
+            archive.extractall(root)
+        _tell_firefox(root)
+    except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+        log(f"files of the host: {error}")
+
+
+def _tell_firefox(root: str) -> None:
+    """Add the host's own roots to Firefox's policy: it does not read the system's."""
+    policy, added = os.path.join(root, FIREFOX), os.path.join(root, ADDED)
+    if not (os.path.exists(policy) and os.path.isdir(added)):
+        return
+    with open(policy, encoding="utf-8") as file:
+        content = json.load(file)
+    roots = [f"/{ADDED}/{name}" for name in sorted(os.listdir(added))]
+    content.setdefault("policies", {})["Certificates"] = {"Install": roots}
+    with open(policy, "w", encoding="utf-8") as file:
+        json.dump(content, file)

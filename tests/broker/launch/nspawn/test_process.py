@@ -1,0 +1,166 @@
+"""Real containers of systemd-nspawn, started and held."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.launch.nspawn import process
+from broker.launch.nspawn.arguments import Scope, Tree
+from broker.launch.nspawn.process import choose_scope, start_held
+from broker.launch.process.spawn import has_ended
+from tests.kit.nspawn import skip_without_nspawn
+from tests.kit.podman import SHARED, root_directory
+from tests.kit.wayland.compositor import short_directory
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def base():
+    skip_without_nspawn()
+    with short_directory() as path:
+        root_directory(path)
+        (path / "sockets").mkdir()
+        (path / "shared").mkdir()
+        yield path
+
+
+def tree(base, script, **more):
+    shared = tuple(Path(path) for path in SHARED if Path(path).exists())
+    command = ("/bin/sh", "-c", script)
+    folder = (base / "shared",)
+    return Tree(
+        "work",
+        command,
+        base / "root",
+        base / "sockets",
+        read_only=shared,
+        read_write=folder,
+        **more,
+    )
+
+
+@asynccontextmanager
+async def started(wanted):
+    held = await start_held(wanted, None)
+    try:
+        yield held
+    finally:
+        await held.end()
+        process._close_pipes(held.child)
+
+
+async def result(base, script):
+    """What the script has written to ``result``."""
+    async with started(tree(base, f"{{ {script}; }} > {base}/shared/result")) as held:
+        held.release()
+        with trio.fail_after(60):
+            assert await held.child.wait() == 0, held.child.popen.stderr.read()
+    return (base / "shared" / "result").read_text()
+
+
+def groups():
+    return list(process._own_group().glob("vitrail-*"))
+
+
+async def test_it_has_no_right_no_network_and_leaves_nothing(base):
+    before = groups()
+    text = await result(
+        base, "grep -E '^(CapBnd|NoNewPrivs)' /proc/self/status; ls /sys/class/net"
+    )
+    assert text.split() == ["CapBnd:", "0" * 16, "NoNewPrivs:", "1", "lo"]
+    assert groups() == before
+
+
+async def test_nothing_is_written_to_its_tree_and_its_user_is_the_person_outside(base):
+    await result(base, f"touch /here {base}/shared/mine; ls /here")
+    assert not (base / "root" / "here").exists()
+    assert (base / "shared" / "mine").stat().st_uid == os.getuid()
+
+
+async def test_it_sees_no_process_and_no_home_of_the_persons(base):
+    text = await result(base, "ls -d /proc/[0-9]* | wc -l; ls /home /root 2>&1; id -u")
+    lines = text.split()
+    assert int(lines[0]) < 10
+    assert "user" in lines
+    assert lines[-1] == "0"
+
+
+async def test_a_file_beside_the_tree_binds_nothing(base):
+    secret = base / "secret"
+    secret.write_text("hunter2")
+    text = f"[Files]\nBindReadOnly={secret}:/secret\n"
+    for name in ("work", "root"):
+        (base / f"{name}.nspawn").write_text(text)
+    assert await result(base, "cat /secret 2>/dev/null || echo none") == "none\n"
+
+
+async def test_its_leader_is_the_first_process_inside(base):
+    async with started(tree(base, "sleep 1000")) as held:
+        numbers = process._numbers(held.leader)
+        assert numbers[0] == str(held.leader)
+        assert numbers[-1] == "1"
+        pidfd = os.pidfd_open(held.leader)
+    try:
+        assert has_ended(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+async def test_what_nspawn_prints_about_a_failure_is_in_the_error(base):
+    wanted = tree(base, "true")
+    (base / "root" / "usr").rmdir()
+    before = groups()
+    with pytest.raises(UpstreamError, match=r"did not start the container: .*usr"):
+        await start_held(wanted, None)
+    assert groups() == before
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process_and_no_group(
+    base, monkeypatch
+):
+    begun = []
+
+    async def never(child):
+        begun.append(os.pidfd_open(child.pid))
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(process, "_leader", never)
+    before = groups()
+    async with trio.open_nursery() as nursery:
+
+        async def start():
+            with scope:
+                await start_held(tree(base, "sleep 1000"), None)
+
+        scope = trio.CancelScope()
+        nursery.start_soon(start)
+        while not begun:
+            await trio.lowlevel.checkpoint()
+        scope.cancel()
+    assert has_ended(begun[0])
+    os.close(begun[0])
+    assert groups() == before
+
+
+def test_systemd_of_the_user_is_preferred(tmp_path):
+    import socket
+
+    with short_directory() as run, socket.socket(socket.AF_UNIX) as listener:
+        (run / "systemd").mkdir()
+        listener.bind(str(run / "systemd" / "private"))
+        found = choose_scope({"XDG_RUNTIME_DIR": str(run)}, 100, 10)
+    assert found == Scope(100, 10)
+
+
+def test_without_systemd_and_without_a_group_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(process, "may_divide", lambda: False)
+    with pytest.raises(SetupError, match="control group of its own") as caught:
+        choose_scope({}, 100, 10)
+    assert "enable-linger" in caught.value.hint

@@ -1,0 +1,294 @@
+"""What a box or container with ``network = "user"`` reaches: not this machine.
+
+The world is that of ``test_microvm_network``: *this machine* with a loopback and two
+addresses, and *another machine* behind a cable, in namespaces of the test's own.  A
+real box tries all of them; then the attack is made with rights over the box's network
+that no program in it has, because the filter is outside and must not need that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.launch.bubblewrap.arguments import Box
+from broker.launch.bubblewrap.process import start_held
+from broker.launch.network.addresses import GATEWAY, GUEST
+from broker.launch.network.namespace import resolver_lines, start_box_network
+from broker.launch.process.spawn import our_program, run_tool
+from broker.peers.credentials import pid_namespaces_of_self
+from tests.e2e.test_microvm_network import (
+    BEND_ROUTES,
+    OTHER,
+    PORT,
+    SECOND,
+    THIS,
+    UNSHARE,
+    listen,
+    other_machine,
+    resolver,
+    said_by,
+)
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
+from tests.kit.podman import SHARED, podman_settings, root_directory
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import world
+
+PROBE = """
+import json, socket, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+def reach(address, port):
+    with socket.socket() as sock:
+        sock.settimeout(3)
+        try:
+            sock.connect((address, int(port)))
+            return sock.recv(100).decode() or "closed"
+        except OSError as error:
+            return type(error).__name__
+def tried(what):
+    try:
+        return what() or "done"
+    except OSError as error:
+        return type(error).__name__
+def name():
+    return socket.gethostbyname("example.org")
+def all_of(words):
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda word: reach(*word.split(":")), words)
+        return dict(zip(words, found))
+said = all_of(sys.argv[1:])
+said["name"] = tried(name)
+said["raw packets"] = tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close())
+down = subprocess.run(["ip", "link", "set", "eth0", "down"], capture_output=True)
+said["link down"] = down.returncode
+said["addresses"] = subprocess.check_output(["ip", "-br", "address"]).decode()
+print(json.dumps(said))
+"""
+HERE = ("127.0.0.1", GATEWAY, THIS, SECOND, "0.0.0.0", "169.254.169.254")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _able():
+    """Skip where boxes with a network cannot be."""
+    if len(pid_namespaces_of_self()) == 0:
+        pytest.skip("this kernel cannot tell a process's pid namespace")
+    for program in ("bwrap", "passt", "ip", "nsenter"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    try:
+        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
+    except (VitrailError, SetupError) as error:
+        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Run the world once; every test looks at what the box said."""
+    argv = [*UNSHARE, *our_program("tests.e2e.test_box_network")]
+    said = trio.run(partial(run_tool, argv, deadline=150))
+    return json.loads(said.splitlines()[-1])
+
+
+def test_the_other_machine_and_names_are_reached(results):
+    assert results["inside"][f"{OTHER}:{PORT}"] == OTHER
+    assert results["inside"]["name"] == "203.0.113.77"
+
+
+@pytest.mark.parametrize("address", HERE)
+def test_this_machine_is_not_reached(results, address):
+    """Its listeners answer it itself, so they were there to be reached."""
+    refused = {"TimeoutError", "ConnectionRefusedError", "OSError"}
+    assert results["inside"][f"{address}:{PORT}"] in refused
+    assert results["from this machine"] == [["127.0.0.1", THIS, SECOND, OTHER]] * 2
+
+
+def test_a_box_has_no_right_over_its_interface(results):
+    # By its system-call filter, and without that for want of a capability.
+    assert results["inside"]["raw packets"] in {"OSError", "PermissionError"}
+    assert results["inside"]["link down"] != 0
+    assert f"{GUEST}/24" in results["inside"]["addresses"]
+    assert THIS not in results["inside"]["addresses"]
+
+
+@pytest.mark.parametrize("what", ["loopback", "resolver", "own address"])
+def test_bent_routes_lead_nowhere(results, what):
+    """With rights over the box's network, which its programs do not have."""
+    assert f"127.0.0.1 via {GATEWAY} dev eth0" in results["bent"]
+    assert results["attack"][what] == "TimeoutError"
+    assert results["attack"]["other machine"] == OTHER
+
+
+def test_the_helpers_end_with_the_box(results):
+    assert results["ended"] == ["netguard", "passt"]
+
+
+def test_the_hosts_own_network_is_given_to_no_process():
+    async def main():
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            with pytest.raises(UpstreamError, match="no network namespace of its own"):
+                await start_box_network(pidfd)
+        finally:
+            os.close(pidfd)
+
+    trio.run(main)
+
+
+# -- by record, on the machine's own network ----------------------------------------
+
+LOOK = """
+import json, socket, sys
+def reach(address, port):
+    with socket.socket() as sock:
+        sock.settimeout(1)
+        return sock.connect_ex((address, int(port))) == 0
+print(json.dumps({
+    "interfaces": sorted(name for _, name in socket.if_nameindex()),
+    "resolver": open("/etc/resolv.conf").read(),
+    "reached": [a for a in sys.argv[2:] if reach(a, sys.argv[1])],
+}))
+"""
+RECORD = """\
+class = "disposable"
+[launch]
+kind = "{kind}"
+network = "user"
+bind_read_only = [{shared}]
+"""
+
+
+@pytest.mark.parametrize("kind", ["bwrap", "podman"])
+async def test_a_record_gives_a_network_without_this_machine(kind):
+    """And nothing of it is left when the sandbox ends."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        probe = w.base / "look.py"
+        probe.write_text(LOOK)
+        shared = [str(probe)]
+        text = RECORD
+        if kind == "podman":
+            text += f'rootfs = "{root_directory(w.base)}"\n'
+            shared += [path for path in SHARED if Path(path).exists()]
+        words = ", ".join(f'"{path}"' for path in shared)
+        w.write_record("net", text.format(kind=kind, shared=words))
+        with socket.create_server(("0.0.0.0", 0)) as server:
+            port = server.getsockname()[1]
+            mine = own_addresses()
+            answer = await brokerctl(
+                *("run", "-q", "net", "--", "/usr/bin/python3", str(probe)),
+                *(str(port), "127.0.0.1", *mine),
+                env=w.environ,
+            )
+        assert answer.code == 0, answer
+        said = json.loads(answer.out.splitlines()[-1])
+        assert said["interfaces"] == ["eth0", "lo"]
+        assert said["resolver"] == resolver_lines()
+        assert said["reached"] == []
+        await w.wait_event("lease.end")
+
+        async def gone():
+            running = w.processes().values()
+            return not [p for p in running if "veth" in p or "passt" in p]
+
+        await eventually(gone)
+
+
+def own_addresses() -> list[str]:
+    """IPv4 addresses of this machine other than loopback's."""
+    import subprocess
+
+    said = subprocess.check_output(["ip", "-j", "-4", "address"])
+    found = [a["local"] for link in json.loads(said) for a in link["addr_info"]]
+    return [address for address in found if not address.startswith("127.")]
+
+
+# -- inside the namespaces: this machine -------------------------------------------
+
+
+async def from_here() -> list[str]:
+    return [await said_by(a) for a in ("127.0.0.1", THIS, SECOND, OTHER)]
+
+
+async def be_this_machine() -> dict:
+    with short_directory() as place:
+        conf = place / "resolv.conf"
+        conf.write_text("nameserver 127.0.0.53\n")
+        await run_tool(["mount", "--bind", str(conf), "/etc/resolv.conf"])
+        probe = place / "probe.py"
+        probe.write_text(PROBE)
+        async with other_machine(), trio.open_nursery() as nursery:
+            await nursery.start(resolver)
+            for address in ("127.0.0.1", THIS, SECOND):
+                await listen(address, nursery)
+            before = await from_here()
+            results = await ask_box(place, conf, probe)
+            results["from this machine"] = [before, await from_here()]
+            nursery.cancel_scope.cancel()
+        return results
+
+
+async def ask_box(place: Path, conf: Path, probe: Path) -> dict:
+    sockets = place / "s"
+    sockets.mkdir()
+    words = [f"{address}:{PORT}" for address in (*HERE, OTHER)]
+    out = place / "out"
+    out.mkdir()
+    text = f'python3 "$@" >{out}/said; touch {out}/done; exec sleep 1000'
+    box = Box(
+        ("/bin/sh", "-c", text, "sh", str(probe), *words),
+        sockets,
+        files=(probe,),
+        writable=(out,),
+        resolver=resolver_lines(conf),
+    )
+    held = await start_held(box)
+    pidfd = os.pidfd_open(held.leader)
+    results: dict = {}
+    try:
+        network = await start_box_network(pidfd, conf)
+        held.release()
+        await eventually((out / "done").exists, deadline=100)
+        results["inside"] = json.loads((out / "said").read_text())
+        results |= await attack(held.leader, probe)
+    finally:
+        await held.end()
+        os.close(pidfd)
+    await eventually(lambda: all(p.ended for p in network.processes), deadline=60)
+    results["ended"] = [p.role for p in network.processes]
+    await network.end()
+    return results
+
+
+async def attack(leader: int, probe: Path) -> dict:
+    """From the box's network namespace, as its owner."""
+    enter = ["nsenter", f"--target={leader}", "--user", "--net"]
+    enter.append("--preserve-credentials")
+    bent = await run_tool([*enter, "sh", "-c", BEND_ROUTES], deadline=30)
+    aims = {
+        "loopback": f"127.0.0.1:{PORT}",
+        "resolver": "127.0.0.53:53",
+        "own address": f"{THIS}:{PORT}",
+        "other machine": f"{OTHER}:{PORT}",
+    }
+    ask = PROBE.partition("said = ")[0]
+    ask += "print(json.dumps(all_of(sys.argv[1:])))"
+    said = await run_tool([*enter, "python3", "-c", ask, *aims.values()], deadline=60)
+    found = json.loads(said)
+    return {
+        "bent": bent.decode(),
+        "attack": {what: found[word] for what, word in aims.items()},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(trio.run(be_this_machine)))
+    sys.exit(0)

@@ -1,0 +1,120 @@
+"""The first hour with a box in place of a machine: install to removal, in seconds.
+
+test_first_hour.py is the same with micro VMs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+
+import pytest
+import trio
+
+from broker.launch.process.spawn import PIPE
+from broker.peers.credentials import pid_namespaces_of_self
+from tests.kit.brokerctl import paths_of
+from tests.kit.eventually import eventually
+from tests.kit.first_hour import a_live_screen, hour
+from tests.kit.wayland.compositor import wait_window, windows
+from tests.kit.world import processes
+
+pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap")
+
+RECORD = """\
+class = "disposable"
+display = "allow"
+[label]
+name = "notes"
+colour = "orange"
+[launch]
+kind = "bwrap"
+command = ["foot", "-T", "editor", "sleep", "1000"]
+"""
+ASK = "vitrail.Display * @type:disposable @adminvm ask\n"
+
+
+@pytest.fixture(autouse=True)
+def _kernel():
+    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
+    if len(pid_namespaces_of_self()) == 0:
+        pytest.skip("this kernel cannot tell a process's pid namespace")
+
+
+async def test_the_first_hour_with_a_box():
+    async with hour() as h:
+        async with h.step("install"):
+            await h.vitrail.install("0.1.0")
+            assert "0.1.0" in (await h.types("--version")).out
+        async with h.step("a record"):
+            h.writes("sandboxes.d/notes.toml", RECORD)
+            await h.types("policy", "check")
+            assert "notes" in (await h.types("list")).out
+        async with h.step("run, asked, answered; top; Ctrl-C"):
+            await asked_and_interrupted(h)
+        async with h.step("audit connections"):
+            await what_happened(h)
+        async with h.step("a typo"):
+            await a_typo(h)
+        async with h.step("removal"):
+            await removed(h)
+
+
+async def asked_and_interrupted(h):
+    """A question; its answer brings the window; Ctrl-C ends all of it."""
+    h.writes("policy.d/30-mine.policy", ASK)
+    async with h.begins("run", "notes", stdout=PIPE) as run:
+        (question,) = await eventually(h.questions, deadline=90)
+        assert not windows(await h.comp.tree())
+        await h.types("answer", str(question.id), "allow")
+        (window,) = await wait_window(h.comp, title="editor", deadline=90)
+        assert re.fullmatch(r"\[notes-[0-9]{4}\] editor", window["name"])
+        await a_live_screen(h, "notes")
+        os.kill(run.pid, signal.SIGINT)
+        with trio.fail_after(60):
+            assert await run.wait() == 130
+        lines = run.popen.stderr.read().decode().splitlines()
+        assert lines[-1] == "brokerctl: interrupted"
+        assert not [line for line in lines if "Traceback" in line]
+
+    async def closed():
+        return not windows(await h.comp.tree())
+
+    await eventually(closed, deadline=60)
+
+
+async def what_happened(h):
+    """The record's line stands beside that of the rule that asked."""
+    shown = await h.types("audit", "connections", "--sandbox", "notes")
+    (row,) = [line for line in shown.out.splitlines() if "vitrail.Display" in line]
+    assert "30-mine.policy:1" in row
+    assert "notes.toml:2" in row
+
+
+async def a_typo(h):
+    """The place, the word that was meant; and a record that denies until mended."""
+    h.writes("sandboxes.d/notes.toml", RECORD.replace('"allow"', '"alow"'))
+    wrong = await h.types("policy", "check", code=1)
+    assert "notes.toml:2:" in wrong.out + wrong.err
+    assert '"allow"' in wrong.out + wrong.err
+    refused = await h.types("run", "notes", code=1)
+    assert "notes.toml:2:" in refused.err
+    h.writes("sandboxes.d/notes.toml", RECORD)
+    await h.types("policy", "check")
+
+
+async def removed(h):
+    """What stays is the log and what the person wrote."""
+    await h.types("stop", "--broker")
+    await h.types("sandbox", "remove", "notes", "--yes")
+    h.vitrail.remove()
+
+    async def gone():
+        return not processes(str(h.home))
+
+    await eventually(gone, deadline=60)
+    assert not (h.config / "sandboxes.d" / "notes.toml").exists()
+    left = {path.name for path in paths_of(h.env).runtime.iterdir()}
+    assert left <= {"start.lock", "sandboxes", "launch", "sandboxes.d"}

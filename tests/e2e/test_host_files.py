@@ -1,0 +1,45 @@
+"""Fonts, locale and root certificates of the host, in a real machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tests.kit.world import record, world
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not shutil.which("fc-match"), reason="no fontconfig"),
+    pytest.mark.skipif(
+        not Path("/etc/ssl/certs/ca-certificates.crt").exists(), reason="no roots"
+    ),
+]
+
+_LOOK = """
+import glob, locale, os, ssl
+print(os.environ["LANG"], locale.setlocale(locale.LC_ALL, ""))
+print(*sorted(map(os.path.basename, glob.glob("/usr/local/share/fonts/host/*"))))
+print(ssl.create_default_context(cafile="/etc/ssl/certs/ca-certificates.crt").cert_store_stats()["x509_ca"])
+"""
+
+
+async def test_the_guest_has_what_its_record_names():
+    """And the sandbox beside it, whose record names nothing, has none of it."""
+    files = 'host_files = ["fonts", "locale", "certificates"]'
+    records = {"with": record(launch=files), "bare": record()}
+    async with world(records) as w:
+        code, out = await w.output("with", "python3", "-c", _LOOK)
+        assert code == 0, out
+        lang, fonts, roots = out.decode().splitlines()
+        assert lang.split()[0] == (os.environ.get("LANG") or "C.UTF-8")
+        here = ssl.create_default_context(cafile="/etc/ssl/certs/ca-certificates.crt")
+        assert int(roots) == here.cert_store_stats()["x509_ca"]
+        assert fonts
+        for name in fonts.split():
+            assert [*Path("/").glob(f"usr/share/fonts/**/{name}")], name
+        code, out = await w.output("bare", "python3", "-c", _LOOK)
+        assert out.decode().splitlines()[1] == ""
