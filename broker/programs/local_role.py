@@ -16,7 +16,7 @@ from broker.control.api import BrokerApi
 from broker.core.lease import Lease
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
-from broker.host.folders import FolderHost
+from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes

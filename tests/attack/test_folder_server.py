@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.host.vm_folders import ServedFolder, free_place, revoke, serve
+from broker.host.folders.micro_vm import ServedFolder, free_place, revoke, serve
 from broker.launch.folders.opened import open_folder
 from broker.launch.microvm.folder_server import (
     PLACE,

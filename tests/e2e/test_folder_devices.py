@@ -13,7 +13,7 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
-from broker.host.vm_folders import revoke, serve
+from broker.host.folders.micro_vm import revoke, serve
 from broker.ipc import agent
 from broker.launch.folders.opened import open_folder
 from broker.launch.image.build import build_image
@@ -143,7 +143,7 @@ async def to_be_changed(guest, server, home):
     assert oct(made.stat().st_mode) == "0o100644"
     (home / "Downloads/mine").write_text("person")
     assert await guest.run("cat /folders/Downloads/mine") == "person"
-    program = await guest.keep("exec 5</folders/Downloads/file; echo open; read x")
+    program = await guest.keep("exec 5</folders/Downloads/file; echo open; exec sleep 3600")
     assert not await guest.unmount(1)
     with pytest.raises(RefusedError, match="open"):
         await served.release()
@@ -161,7 +161,7 @@ async def to_be_changed(guest, server, home):
 
 async def killed(guest, served, home):
     """A guest that keeps a file open loses the folder with its server, and lives."""
-    await guest.keep("exec 5</folders/Downloads/file; echo open; read x")
+    await guest.keep("exec 5</folders/Downloads/file; echo open; exec sleep 3600")
     await revoke(served)
     assert served.server.ended
     with pytest.raises(UpstreamError):

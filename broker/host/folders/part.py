@@ -17,12 +17,12 @@ import trio
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
+from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launches import LaunchedMachine
 from broker.host.machine import Machine
 from broker.host.microvms import MicroVmMachine
 from broker.host.role import ActiveLease, HostRole
-from broker.host.vm_folders import ServedFolder, clear, free_place, revoke, serve
 from broker.launch.folders import mounts
 from broker.launch.folders.opened import OpenedFolder
 from broker.peers.identity import ContainerClaim, SharedClaim
