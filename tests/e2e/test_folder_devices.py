@@ -143,7 +143,9 @@ async def to_be_changed(guest, server, home):
     assert oct(made.stat().st_mode) == "0o100644"
     (home / "Downloads/mine").write_text("person")
     assert await guest.run("cat /folders/Downloads/mine") == "person"
-    program = await guest.keep("exec 5</folders/Downloads/file; echo open; exec sleep 3600")
+    program = await guest.keep(
+        "exec 5</folders/Downloads/file; echo open; exec sleep 3600"
+    )
     assert not await guest.unmount(1)
     with pytest.raises(RefusedError, match="open"):
         await served.release()
