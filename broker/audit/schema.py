@@ -129,13 +129,15 @@ class SandboxStart(Event, frozen=True, kw_only=True, tag="sandbox.start"):
 class Start(enum.StrEnum):
     """How a machine came up."""
 
+    STANDBY = "standby"
+    """A copy waited for this start."""
     COPY = "copy"
     """The memory of a machine that had booted was copied."""
     BOOT = "boot"
 
 
 class SandboxMachine(Event, frozen=True, kw_only=True, tag="sandbox.machine"):
-    """How the machine of a sandbox came up; ``reason``: why not as a copy."""
+    """How the machine of a sandbox came up; ``reason``: why not faster."""
 
     how: Start
 

@@ -56,6 +56,11 @@ class Paths:
         return self.cache / "templates"
 
     @property
+    def standbys(self) -> Path:
+        """Machines that wait for a start, a directory for each record (0700)."""
+        return self.runtime / "standby"
+
+    @property
     def tools(self) -> Path:
         """Programs fetched for this user only (vhost-device-vsock)."""
         return self.cache / "tools"

@@ -58,6 +58,7 @@ class _Host:
         self._report = HostStatus(
             role=ground.role,
             host=self._host.role,
+            waiting=self._host.waiting,
             pump=ground.pump,
             shipping=ground.shipping,
             store=ground.store,

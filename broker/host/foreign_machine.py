@@ -29,6 +29,7 @@ from broker.peers.identity import (
     Connector,
     ContainerClaim,
     FlatpakClaim,
+    GroupClaim,
     HybridClaim,
     SharedClaim,
     VsockClaim,
@@ -122,7 +123,7 @@ class ForeignMachine:
                 return {}  # the shared listeners of session.vsock
             case HybridClaim():
                 return await hybrid_doors(Path(self._claim.base))
-            case ContainerClaim() | FlatpakClaim() | SharedClaim():
+            case ContainerClaim() | GroupClaim() | FlatpakClaim() | SharedClaim():
                 # There is no agent of ours inside, so there is no other end to talk to.
                 self._acceptor, doors = await container_doors(
                     Path(self._claim.directory)

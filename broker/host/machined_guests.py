@@ -1,6 +1,6 @@
 """Machines of systemd-machined as machines that a host can lease.
 
-Whatever registers there (systemd-vmspawn, microvm.nix, mkosi, a script) needs no hook:
+Whatever registers there (systemd-vmspawn, systemd-nspawn, a script) needs no hook:
 a record whose ``peer.machine`` is the machine's name says which sandbox it is.
 
 machined has no message for changes that a client could wait for through varlink, so
@@ -30,6 +30,7 @@ from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.core.names import SandboxName
 from broker.core.stderr_log import isolated
 from broker.host.foreign_machine import ForeignMachine, HeldMachine
+from broker.host.machined_containers import make_directory, registered_container
 from broker.host.machined_reply import Registered, call_list, read_reply
 from broker.host.role import HostRole
 from broker.launch.process.identity import boot_id
@@ -55,6 +56,7 @@ class MachinedGuests:
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
         listen_vsock: Callable[[], Awaitable[object]],
+        sockets: Path,
         path: Path = SOCKET,
         directory: Path = DIRECTORY,
     ) -> None:
@@ -63,6 +65,7 @@ class MachinedGuests:
         self._records = records
         self._reload = reload
         self._listen_vsock = listen_vsock
+        self._sockets = sockets
         self._path = path
         self._directory = directory
         self._refused: dict[str, tuple[int, int]] = {}
@@ -99,6 +102,8 @@ class MachinedGuests:
             if name is None or self._leased(record):
                 continue
             try:
+                # A container's own configuration binds it, so it is there before.
+                make_directory(self._sockets / record.name)
                 await self._look_for(record, name)
             except (VitrailError, OSError, trio.BrokenResourceError) as error:
                 await self._note(record, name, (0, 0), error)
@@ -114,7 +119,7 @@ class MachinedGuests:
             self._refused.pop(record.name, None)
             return
         try:
-            machine = await self._machine(found)
+            machine = await self._machine(found, self._sockets / record.name)
         except VitrailError as error:
             await self._note(record, name, (found.leader, found.inode), error)
             return
@@ -143,23 +148,25 @@ class MachinedGuests:
             )
         )
 
-    async def _machine(self, found: Registered) -> ForeignMachine:
-        if found.kind != "vm" or found.cid is None:
-            raise RefusedError(
-                f"machine '{found.name}' is a {found.kind} and has no vsock",
-                hint="containers that root starts cannot be told apart by a broker "
-                "of yours; a VM needs a vsock device",
-            )
-        cid = take_cid(found.cid)
+    async def _machine(self, found: Registered, sockets: Path) -> ForeignMachine:
         held = HeldMachine([found.leader])
         try:
             require_leader(found, held.pidfd(found.leader))
-            await self._listen_vsock()
-            claim = VsockClaim(credentials.network_namespace(), cid, found.leader)
-            return ForeignMachine(claim, held, found.leader)
+            if found.kind == "container":
+                return registered_container(found.name, sockets, held, found.leader)
+            return await self._virtual(found, held)
         except BaseException:
             held.close()
             raise
+
+    async def _virtual(self, found: Registered, held: HeldMachine) -> ForeignMachine:
+        if found.cid is None:
+            raise RefusedError(f"machine '{found.name}' is a VM and has no vsock")
+        require_owner(found)
+        cid = take_cid(found.cid)
+        await self._listen_vsock()
+        claim = VsockClaim(credentials.network_namespace(), cid, found.leader)
+        return ForeignMachine(claim, held, found.leader)
 
     async def _ask(self, name: str) -> Registered | None:
         """Ask machined for one machine.  Raises PeerError or OSError."""
@@ -194,6 +201,10 @@ def require_leader(found: Registered, pidfd: int) -> None:
         raise RefusedError(
             f"process {found.leader} is not the leader of machine '{found.name}'"
         )
+
+
+def require_owner(found: Registered) -> None:
+    """Refuse a VM of another user than root and ours.  Raises RefusedError."""
     # guard: a machine of another user is not leased
     if Path(f"/proc/{found.leader}").stat().st_uid not in {0, os.getuid()}:
         raise RefusedError(

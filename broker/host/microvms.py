@@ -209,6 +209,12 @@ class MicroVms:
             task_status.started()
             await trio.sleep_forever()
 
+    def waiting(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of the processes of machines that wait for a start."""
+        if self.starter is None or self.starter.pool is None:
+            return ()
+        return self.starter.pool.processes
+
     async def open(
         self,
         sandbox: SandboxName,
@@ -319,6 +325,7 @@ class MicroVms:
             network=Network(launch.network),
             disposable=record.host.sandbox_class == "disposable",
             home=home,
+            huge_pages=launch.huge_pages,
         )
 
     async def _launch_secret(
@@ -359,7 +366,10 @@ class MicroVms:
         assert isinstance(record.host.launch, MicroVM)
         if self.starter is None:
             self.starter = Starter(
-                self._paths.templates, self._nursery, self.warnings.append
+                self._paths.templates,
+                self._nursery,
+                self.warnings.append,
+                self._paths.standbys,
             )
         request = StartRequest(
             record=record.name,
@@ -370,6 +380,7 @@ class MicroVms:
             warm=record.host.launch.command,
             spec=spec,
             tools=tools,
+            standby_mib=record.host.launch.standby_mib,
         )
         return await self.starter.start(
             request,
@@ -384,7 +395,14 @@ class MicroVms:
             return None
         from broker.launch.microvm.home import open_home
 
-        return await open_home(self._paths.homes, sandbox, state.keep, state.size, held)
+        return await open_home(
+            self._paths.homes,
+            sandbox,
+            state.keep,
+            state.size,
+            held,
+            encrypted=state.encrypted,
+        )
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""
@@ -399,6 +417,7 @@ class MicroVms:
         """
         assert self._nursery is not None
         found: list[tuple[SandboxName, SandboxName, MicroVmMachine]] = []
+        await self._clean_standbys()
         directories = self._paths.sandbox("x").parent
         for directory in sorted(directories.glob("*/")):
             try:
@@ -409,6 +428,17 @@ class MicroVms:
             if machine is not None:
                 found.append(machine)
         return found
+
+    async def _clean_standbys(self) -> None:
+        """End the machines that waited for a start by a broker that was killed."""
+        if not self._paths.standbys.exists():
+            return
+        from broker.launch.template.standby import clean_standbys
+
+        try:
+            await clean_standbys(self._paths.standbys)
+        except (VitrailError, OSError) as error:
+            self.warnings.append(f"left over from an earlier broker: {error}")
 
     async def _adopt_one(
         self, directory: Path

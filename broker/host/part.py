@@ -105,6 +105,7 @@ class HostPart:
             records=lambda: records.now,
             reload=records.reload,
             listen_vsock=self._listen_vsock,
+            sockets=self._ground.paths.runtime / "machined",
         ).run()
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:
@@ -187,6 +188,10 @@ class HostPart:
             if active_lease.lease.id == lease and isinstance(machine, MicroVmMachine):
                 return machine.qmp
         return None
+
+    def waiting(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of the processes of machines that wait for a start."""
+        return self._vms.waiting()
 
     def warnings(self) -> list[str]:
         """Problems with machines, newest last."""

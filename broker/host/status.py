@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from typing_extensions import override
 
@@ -20,6 +21,10 @@ class HostStatus(StatusCollector):
     """A host's part of the status; of the guests inside it knows nothing."""
 
     host: HostRole
+    waiting: Callable[[], Sequence[tuple[str, str, int]]] = field(
+        default=tuple, kw_only=True
+    )
+    """(record, role, pid) of the processes of machines that wait for a start."""
 
     @override
     async def sandboxes(self) -> list[api.SandboxStatus]:
@@ -44,6 +49,9 @@ class HostStatus(StatusCollector):
             process_status(role, pid, active_lease.lease.sandbox)
             for active_lease in self.host.active_leases()
             for role, pid in active_lease.machine.facts.processes
+        ] + [
+            process_status(f"{role} (waits)", pid, record)
+            for record, role, pid in self.waiting()
         ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 from pathlib import Path
@@ -22,6 +23,7 @@ SO_PEERPIDFD = 77  # Linux 6.5, not yet in Python's socket module
 _PIDFD_GET_PID_NAMESPACE = 0xFF05  # ioctl on a pidfd, Linux 6.11
 _NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 _UCRED = struct.Struct("3i")
+_GROUP_BYTES = 1 << 16
 _PF_EXITING = 0x4  # include/linux/sched.h; field 9 of /proc/PID/stat
 # A namespace is at most 32 levels deep (pid_namespaces(7)).
 _DEEPEST = 32
@@ -91,7 +93,28 @@ def facts_of(numbers: tuple[int, int, int], pidfd: int) -> ProcessFacts:
     """
     if pidfd < 0:
         return ProcessFacts(*numbers, 0, ())
-    return ProcessFacts(*numbers, pidfd_inode(pidfd), pid_namespaces(pidfd))
+    group = control_group(numbers[0], pidfd)
+    return ProcessFacts(*numbers, pidfd_inode(pidfd), pid_namespaces(pidfd), group)
+
+
+def control_group(pid: int, pidfd: int) -> str:
+    """Return a process's path in the unified hierarchy (cgroups(7)), or "".
+
+    Any user may read it.  The kernel allows no line end in a group's name.  Raises
+    RefusedError when the process has ended: the number may be another's by then.
+    """
+    try:
+        with Path(f"/proc/{pid}/cgroup").open("rb") as file:
+            lines = file.read(_GROUP_BYTES).split(b"\n")
+    except OSError:
+        lines = []
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    # guard: a number that is used again is not the peer's
+    if poll.poll(0):
+        raise RefusedError("the peer process has ended")
+    found = next((line[3:] for line in lines if line.startswith(b"0::")), b"")
+    return os.fsdecode(found)
 
 
 def is_ending(pid: int) -> bool:

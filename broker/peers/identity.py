@@ -65,6 +65,19 @@ class ContainerClaim:
 
 
 @dataclass(frozen=True)
+class GroupClaim:
+    """A container of root's, by the control group that root has made for it.
+
+    ``group`` is a path in the unified hierarchy (cgroups(7)).  ``holder`` is a process
+    in it: while that lives, no other group can have the path.
+    """
+
+    directory: str
+    group: str
+    holder: int = field(compare=False)
+
+
+@dataclass(frozen=True)
 class FlatpakClaim:
     """A Flatpak application: all of its instances, and their nested sandboxes.
 
@@ -88,7 +101,10 @@ class SharedClaim:
     uid: int
 
 
-Claim = HybridClaim | VsockClaim | ContainerClaim | FlatpakClaim | SharedClaim
+LocalClaim = ContainerClaim | GroupClaim | FlatpakClaim | SharedClaim
+"""A sandbox on this machine's kernel, with its sockets in a directory."""
+
+Claim = HybridClaim | VsockClaim | LocalClaim
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,8 @@ class ProcessFacts:
     """What the kernel says of the process at a UNIX socket's far end.
 
     ``pidfd_inode`` is unique for a process's life (0: kernel too old);
-    ``pid_namespaces`` are the inodes from its own namespace up to ours.
+    ``pid_namespaces`` are the inodes from its own namespace up to ours; ``group`` is
+    its control group in the unified hierarchy, empty where that is not known.
     """
 
     pid: int
@@ -104,6 +121,7 @@ class ProcessFacts:
     gid: int
     pidfd_inode: int
     pid_namespaces: tuple[int, ...]
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,7 @@ def claim_key(claim: Claim) -> tuple[str, str]:
             return ("hybrid", claim.base)
         case VsockClaim():
             return ("cid", f"{claim.netns}:{claim.cid}")
-        case ContainerClaim() | FlatpakClaim() | SharedClaim():
+        case ContainerClaim() | GroupClaim() | FlatpakClaim() | SharedClaim():
             return ("unix", claim.directory)
         case _:
             assert_never(claim)
@@ -149,6 +167,8 @@ def describe(claim: Claim) -> str:
             return f"cid {claim.cid}"
         case ContainerClaim():
             return f"container at {claim.directory}"
+        case GroupClaim():
+            return f"container {claim.group} at {claim.directory}"
         case FlatpakClaim():
             return f"Flatpak {claim.app} at {claim.directory}"
         case SharedClaim():
@@ -183,10 +203,24 @@ def check(
                 raise RefusedError(
                     f"the machine that had CID {facts.cid} ends or has ended"
                 )
+        case GroupClaim(), ProcessFacts():
+            _check_group(claim, facts, alive)
         case ContainerClaim() | FlatpakClaim() | SharedClaim(), ProcessFacts():
             _check_local(claim, facts)
         case _:
             raise RefusedError("the connection came by another kind of socket")
+
+
+def _check_group(claim: GroupClaim, facts: ProcessFacts, alive: frozenset[int]) -> None:
+    """Compare a process's control group with that of a container of root's."""
+    # guard: a process of another control group is refused
+    if not f"{facts.group}/".startswith(f"{claim.group}/"):
+        raise RefusedError(
+            f"process {facts.pid} (uid {facts.uid}) is not in this container"
+        )
+    # guard: a control group that was made again is not the container's
+    if claim.holder not in alive:
+        raise RefusedError("the container ends or has ended")
 
 
 def _check_local(

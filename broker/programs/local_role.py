@@ -150,6 +150,7 @@ def _status(
     return LocalStatus(
         role=ground.role,
         host=host.role,
+        waiting=host.waiting,
         viewer=viewer,
         pump=ground.pump,
         shipping=ground.shipping,

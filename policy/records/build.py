@@ -51,7 +51,6 @@ from policy.records.record_schema import (
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
-    LIMITS,
     PEER,
     STATE,
     TABLES,
@@ -383,6 +382,13 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
+        if "required" in self._table("launch") and "libvirt" not in peer:
+            self._at(
+                ("launch", "required"),
+                "'required' has no meaning for a machine without a hook",
+                "",
+                'remove it, or name a domain: [peer] libvirt = "NAME"',
+            )
         expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(
@@ -476,7 +482,11 @@ def _viewer(taken: Taken) -> ViewerRecord:
         transfer=Transfer(
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
-        limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+        limits=Limits(
+            streams=taken["limits.streams"],
+            wayland_clients=taken["limits.wayland_clients"],
+            programs=taken["limits.programs"],
+        ),
         folders=Folders(
             **{
                 f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
@@ -546,6 +556,8 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 packages=tuple(taken["launch.packages"]),
                 fork=taken["launch.fork"],
+                huge_pages=taken["launch.huge_pages"],
+                standby_mib=taken["launch.standby"] * taken["limits.standby_memory"],
                 root=taken["launch.root"],
                 host_files=taken["launch.host_files"],
             )
@@ -576,7 +588,11 @@ def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 def _state(taken: Taken) -> State | None:
     if taken["class"] != "persistent" or taken[KIND_KEY] != STATE.only:
         return None
-    return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
+    return State(
+        frozenset(taken["state.keep"]),
+        taken["state.disk_size"],
+        encrypted=taken["state.encrypted"],
+    )
 
 
 def _peer(

@@ -158,6 +158,10 @@ class MicroVM:
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
     fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
+    huge_pages: bool = False
+    """Its memory is of pages of 2 MiB; it boots then."""
+    standby_mib: int = 0
+    """Memory of machines that wait for a start, in MiB; 0: none of this record."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
@@ -276,6 +280,7 @@ class State:
 
     keep: frozenset[str]
     size: int
+    encrypted: bool = False
 
 
 @dataclass(frozen=True)

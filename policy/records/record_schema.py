@@ -341,6 +341,24 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "huge_pages",
+            YesNo(),
+            "Whether the machine's memory is of pages of 2 MiB, which this machine must "
+            "have set aside (`vm.nr_hugepages`). It is all in use from the start, and "
+            "the machine boots: such memory is not copied.",
+            default=False,
+            only=_VM,
+        ),
+        Field(
+            "standby",
+            Whole(0, 1),
+            "Machines that are copied in advance and wait, paused, for a start of this "
+            "disposable sandbox: a window then comes sooner, and the machine's memory "
+            "is in use all the time.",
+            default=0,
+            only=_VM,
+        ),
+        Field(
             "boot_deadline",
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",
@@ -392,12 +410,12 @@ LAUNCH = Table(
         Field(
             "required",
             YesNo(),
-            "Whether a container that is started with this record's annotation is "
-            "stopped from starting when it cannot have its lease.  Otherwise it "
-            "starts without display and sound.",
+            "Whether a container that is started with this record's annotation, or the "
+            "domain that `peer.libvirt` names, is stopped from starting when it cannot "
+            "have its lease.  Otherwise it starts without display and sound.",
             default=False,
             only=_PODMAN,
-            also=(_SHARED,),
+            also=(_SHARED, _EXTERNAL),
         ),
     ),
 )
@@ -430,6 +448,13 @@ STATE = Table(
             "value lengthens it with the next start, a smaller one does nothing.",
             default="10G",
         ),
+        Field(
+            "encrypted",
+            YesNo(),
+            "Whether the disk is encrypted (LUKS). 'brokerctl sandbox unlock' asks for "
+            "the passphrase, before each first start after a login.",
+            default=False,
+        ),
     ),
     only=_VM,
 )
@@ -459,7 +484,8 @@ PEER = Table(
             "machine",
             MACHINE_NAME,
             "The name of a virtual machine that is registered with systemd-machined "
-            "(`machinectl list`) with its vsock context id; it is leased when it is "
+            "(`machinectl list`) with its vsock context id, or of a container of "
+            "root's; it is leased when it is "
             "there, without a hook.",
         ),
         Field(
@@ -495,6 +521,14 @@ LIMITS = Table(
             Whole(*limits.PROGRAMS),
             "Programs started by us.",
             default=limits.PROGRAMS[1],
+        ),
+        Field(
+            "standby_memory",
+            MemoryAmount(*limits.MEMORY_MIB),
+            "Memory that all waiting machines of the broker (`launch.standby`) may "
+            "have together for one of this record to be among them.",
+            default=2048,
+            only=_VM,
         ),
     ),
 )

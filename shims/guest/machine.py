@@ -46,6 +46,18 @@ LINKS = (
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
 )
+SYSTEM = "/proc/sys"
+SETTINGS = (
+    # Programs may ask for more memory than there is: foot's pools are 512 MiB and
+    # nearly empty; waypipe asks for as much to mirror them, which a small machine
+    # refuses by the kernel's default rule.
+    ("vm/overcommit_memory", "1"),
+    # What would wake an idle machine: memory is looked through for compaction twice
+    # a second, each processor's work is watched and its numbers are summed up.
+    ("vm/compaction_proactiveness", "0"),
+    ("kernel/watchdog", "0"),
+    ("vm/stat_interval", "30"),
+)
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 RB_POWER_OFF = 0x4321FEDC
 UDHCPC = """#!/bin/sh
@@ -90,20 +102,13 @@ class Machine:
                 os.symlink(source, target)
         os.set_blocking(2, False)  # a stuck console must not stop us
         unpack_host_files()
-        self._promise_memory()
+        self._settle()
         self._link_up("lo")
 
-    def _promise_memory(self) -> None:
-        """Let programs ask for more memory than there is.
-
-        foot's pools are 512 MiB and nearly empty; waypipe asks for as much to
-        mirror them, which a small machine refuses by the kernel's default rule.
-        """
-        try:
-            with open("/proc/sys/vm/overcommit_memory", "w", encoding="ascii") as knob:
-                knob.write("1")
-        except OSError as error:
-            log(f"overcommit: {error}")
+    def _settle(self) -> None:
+        """Set the kernel's settings; one that it does not have is left out."""
+        for name, value in SETTINGS:
+            _set(os.path.join(SYSTEM, name), value)
 
     def name(self, name: str) -> None:
         """Set the host name and make it resolve."""
@@ -187,3 +192,13 @@ class Machine:
                 )
         except OSError as error:
             log(f"interface {name}: {error}")
+
+
+def _set(path: str, value: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as knob:
+            knob.write(value)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log(f"{path}: {error}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import errno
+import os
+import socket
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
@@ -245,3 +248,57 @@ async def _as_before(w, before):
     """Links of files in the broker; sockets and the rest come and go."""
     now = descriptors(await w.broker_pid())
     return all(now[kind] <= before[kind] for kind in now if kind.startswith("/"))
+
+
+BUS = """
+import os, socket, sys
+def reached(address):
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(address)
+print(*[reached(word.replace("@", "\\0")) for word in sys.argv[1:]])
+print(*sorted(name for name in os.environ if "DBUS" in name))
+"""
+
+
+async def test_a_box_reaches_no_session_bus():
+    """Neither a bus by path nor one by an abstract name, and it learns of none."""
+    async with stand() as (w, folder):
+        path, abstract = str(w.base / "bus"), f"@vitrail-bus-{os.getpid()}"
+        with ExitStack() as stack:
+            for name in (path, abstract.replace("@", "\0")):
+                bus = stack.enter_context(socket.socket(socket.AF_UNIX))
+                bus.bind(name)
+                bus.listen()
+                with socket.socket(socket.AF_UNIX) as ours:
+                    ours.connect(name)  # it was there to be reached
+            w.environ["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={path}"
+            found, names = await inside(w, folder, BUS, path, abstract)
+        assert found.split() == [str(errno.ENOENT), str(errno.ECONNREFUSED)]
+        assert names == ""
+
+
+async def test_a_socket_replaced_by_another_harms_no_file_and_no_other():
+    """By a program outside, which may write there: its names are not followed."""
+    async with stand() as (w, folder):
+        victim = w.base / "victim"
+        victim.mkdir()
+        (victim / "file").write_text("kept")
+        words = ("run", "-q", "evil", "--", "sleep", "1000")
+        async with running(*words, env=w.environ):
+            begin = await w.wait_event("lease.begin", sandbox="evil")
+            (sockets,) = (w.paths.runtime / "launch").glob("*/s")
+            (sockets / "vitrail.Audio").unlink()
+            (sockets / "vitrail.Audio").symlink_to(victim)
+            (sockets / "wayland-0").unlink()
+            (sockets / "wayland-0").symlink_to(victim / "file")
+            (sockets / "more").symlink_to(victim, target_is_directory=True)
+            other = ("run", "-q", "--bwrap", "--", "foot", "-T", "calm", "sleep", "99")
+            async with running(*other, env=w.environ):
+                await wait_window(w.comp, title="calm")
+            answer = await brokerctl("stop", begin["sandbox"], env=w.environ)
+            assert answer.code == 0, answer
+            await w.wait_event("lease.end", sandbox="evil")
+        await eventually(lambda: not sockets.parent.exists())
+        assert (victim / "file").read_text() == "kept"
+        again = await inside(w, folder, "print('runs again')")
+        assert again == ["runs again"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import trio
@@ -127,3 +128,26 @@ async def _with_a_bad_name():
     )
     assert child.popen.stdout.read(2) == b"up"
     return child
+
+
+def test_the_control_group_of_a_process_is_what_proc_reports():
+    words = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next((line[3:] for line in words if line.startswith("0::")), "")
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        assert credentials.control_group(os.getpid(), pidfd) == own
+    finally:
+        os.close(pidfd)
+
+
+async def test_the_control_group_of_a_process_that_has_ended_is_not_another_s():
+    """Attack: its number is another process's by now; here it is ours."""
+    child = spawn(["true"])
+    pidfd = os.dup(child.pidfd)
+    try:
+        with trio.fail_after(60):
+            await child.wait()
+        with pytest.raises(RefusedError, match="has ended"):
+            credentials.control_group(os.getpid(), pidfd)
+    finally:
+        os.close(pidfd)

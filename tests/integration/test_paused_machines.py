@@ -6,17 +6,25 @@ left out here, and ``tests/e2e`` has them.
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from broker.core.errors import UpstreamError, sole
 from broker.core.names import SandboxName
 from broker.launch.microvm import qmp
 from broker.launch.microvm.launcher import HomeDisk, Network
+from broker.launch.microvm.state import find_processes, read_state
 from broker.launch.state.disk import ready_disk
+from broker.launch.state.encrypted import passphrase_file, ready_encrypted_disk
 from broker.launch.state.store import HomeStore
 from broker.launch.template import fork, make
+from broker.launch.template.standby import clean_standbys
+from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage
 from tests.kit.vm.machines import alive, leftovers, machine, require_vm
 from tests.kit.wayland.compositor import short_directory
@@ -112,3 +120,92 @@ async def test_qemu_holds_the_lock_of_a_home(tmp_path: Path):
         finally:
             await entered.__aexit__(None, None, None)
         assert not store.in_use(NAME)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_qemu_opens_an_encrypted_home_in_its_jail(tmp_path: Path):
+    store = HomeStore(tmp_path / "homes")
+    passphrase = b"correct horse battery"
+    with short_directory() as place, ExitStack() as held:
+        lock = held.enter_context(store.lock(NAME))
+        home = await ready_encrypted_disk(store, NAME, 32 << 20, passphrase)
+        wrong = passphrase_file(b"wrong horse battery")
+        held.callback(os.close, wrong)
+        disk = HomeDisk(home.disk, frozenset({"home"}), lock.fd, wrong)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with machine(place, home=disk):
+                pass
+        error = sole(caught.value)
+        assert isinstance(error, UpstreamError)
+        assert "QEMU did not start" in str(error)
+        assert "horse" not in str(error)
+        assert leftovers(place) in ([], ["logs", "logs/console.log"])
+        right = passphrase_file(passphrase)
+        held.callback(os.close, right)
+        async with machine(place, home=replace(disk, key=right)) as vm:
+            held.close()
+            assert store.in_use(NAME)
+            (block,) = await vm.qmp.execute("query-block")
+            assert block["inserted"]["drv"] == "luks"
+            assert block["inserted"]["image"]["virtual-size"] == 32 << 20
+            words = Path(f"/proc/{vm.vmm.pid}/cmdline").read_bytes()
+            assert b"horse" not in words
+
+
+def wanted(s, name):
+    """A request of a record of which a machine waits."""
+    return replace(s.request(name), standby_mib=4096)
+
+
+async def test_a_machine_that_waited_becomes_a_sandbox():
+    async with stage() as s:
+        await s.starter.make(s.request("maker"))
+        first = await s.starter.start(wanted(s, "one"))
+        assert first.how == "copy"
+        await eventually(lambda: bool(s.starter.pool.records))
+        waiting = {pid for _, _, pid in s.starter.pool.processes}
+        state = read_state(s.place / "standby" / "web")
+        assert state is not None
+        assert state.name == "web", "it has the name of its record until it is used"
+        second = await s.starter.start(wanted(s, "two"))
+        try:
+            assert (second.how, second.why) == ("standby", "")
+            vm, place = second.vm, s.place / "two"
+            assert {process.pid for process in vm.processes} == waiting
+            state = read_state(place)
+            assert state is not None
+            assert (state.name, state.logs) == ("two", str(s.place / "logs" / "two"))
+            found = find_processes(state)
+            assert {process.pid for process in found.all} == waiting
+            for process in found.all:
+                process.close()
+            assert vm.uds == place / "vsock" / "vm.vsock"
+            assert {"qmp", "console", "vsock"} <= set(leftovers(place))
+            assert vm.console.path.parent == s.place / "logs" / "two"
+            assert (await vm.qmp.execute("query-status"))["running"] is False
+            await eventually(lambda: bool(s.starter.pool.records))
+            assert not waiting & {pid for _, _, pid in s.starter.pool.processes}
+        finally:
+            await first.vm.close()
+            await second.vm.close()
+        assert leftovers(s.place / "two") in ([], ["initrd"])
+    assert not list(s.place.glob("standby/*"))
+
+
+async def test_a_later_broker_ends_machines_that_waited():
+    async with stage() as s:
+        await s.starter.make(s.request("maker"))
+        started = await s.starter.start(wanted(s, "one"))
+        await eventually(lambda: bool(s.starter.pool.records))
+        pids = [pid for _, _, pid in s.starter.pool.processes]
+        assert len(pids) == 2
+        assert await clean_standbys(s.place / "standby") == 2
+
+        def gone():
+            return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+        assert await eventually(gone)
+        assert not list(s.place.glob("standby/*"))
+        await eventually(lambda: not s.starter.pool.records)
+        await started.vm.close()

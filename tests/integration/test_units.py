@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from broker.control.client import open_client
-from broker.launch.process.spawn import PIPE, STDOUT, spawn
+from broker.launch.process.spawn import DEVNULL, PIPE, STDOUT, spawn
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
@@ -239,3 +239,32 @@ async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():
                 assert await child.wait() == 0
         assert not paths.control.exists()
         assert not link.exists()
+
+
+async def test_a_broker_that_a_socket_unit_starts_has_time_to(tmp_path):
+    """A connection makes systemd start it; a socket without one is given up sooner."""
+    from broker.cli.run.start import answer_seconds
+
+    tool = shutil.which("systemd-socket-activate")
+    if tool is None:
+        pytest.skip("systemd-socket-activate is not installed")
+    control = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX) as mine:
+        assert answer_seconds(control) == 4
+        mine.bind(str(control))
+        mine.listen()
+        assert answer_seconds(control) == 4
+    control.unlink()
+    # It listens on: without --accept it becomes the program with the first connection.
+    argv = [tool, "--accept", f"--listen={control}", "true"]
+    child = spawn(argv, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        await eventually(lambda: _accepts(control))
+        assert answer_seconds(control) == 30
+    finally:
+        await child.stop()
+
+
+def _accepts(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,10 @@ async def podman_settings(**engine):
         conf = CONF.format(runtime=Path(runtime).name)
         conf += "".join(f"{key} = {value}\n" for key, value in engine.items())
         (base / "containers.conf").write_text(conf)
-        (base / "storage.conf").write_text(STORAGE.format(base=base))
+        storage = STORAGE.format(base=base)
+        # Without root, Podman takes this in place of graphroot.
+        storage += f'rootless_storage_path = "{base}/store"\n'
+        (base / "storage.conf").write_text(storage)
         env = {
             "CONTAINERS_CONF": str(base / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
@@ -40,8 +44,28 @@ async def podman_settings(**engine):
         finally:
             everything = {**os.environ, **env}
             run(everything, "rm", "-af", "-t", "0", check=False)
-            run(everything, "unshare", "rm", "-rf", f"{base}/store", f"{base}/run")
+            # Podman mounts it on itself in the namespace that its commands share.
+            clear = 'umount --lazy "$1"; shift; rm -rf "$@"'
+            places = (f"{base}/store/overlay", f"{base}/store", f"{base}/run")
+            run(everything, "unshare", "sh", "-c", clear, "sh", *places)
             stop_waiting(everything)
+            _end_those_of(base)
+
+
+def _end_those_of(base: Path) -> None:
+    """End what Podman left for its next command in runtime directories of worlds.
+
+    It keeps their user namespace, and 'podman system migrate' ends only that of the
+    present runtime directory.
+    """
+    ours = f"CONTAINERS_STORAGE_CONF={base}/storage.conf".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (process / "comm").read_text().strip()
+            if name == "podman" and ours in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended, or is another user's
 
 
 def root_directory(base: Path) -> Path:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -144,7 +145,7 @@ async def _answers(paths: Paths) -> bool:
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.
     """
-    with trio.move_on_after(_DYING_SECONDS):
+    with trio.move_on_after(answer_seconds(paths.control)):
         while broker_runs(paths):
             try:
                 async with open_client(paths.control) as client:
@@ -158,6 +159,24 @@ async def _answers(paths: Paths) -> bool:
         f"something listens at {paths.control} and does not answer",
         hint="'brokerctl doctor' looks for the reason",
     )
+
+
+def answer_seconds(control: Path) -> float:
+    """How long a broker may take to answer, in seconds.
+
+    A service manager listens before the broker that our connection makes it start
+    (systemd.socket(5)); on a slow machine that takes longer than a dying one does.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(str(control))
+            facts = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            # The process that called listen(2), unix(7).
+            listener = struct.unpack("3i", facts)[0]
+            program = Path(f"/proc/{listener}/comm").read_text()
+        except OSError:
+            return _DYING_SECONDS
+    return _READY_SECONDS if program.startswith("systemd") else _DYING_SECONDS
 
 
 async def end_broker(client: Client) -> None:

@@ -25,6 +25,7 @@ from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, offline_paths
 from broker.cli.run.start import broker_runs
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
+from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.launch.state import backup as backups
@@ -50,6 +51,10 @@ def command() -> None:
 
     A sandbox that runs is refused: stop it first.
     """
+
+
+command.add_command(unlock)
+command.add_command(lock)
 
 
 def _store() -> HomeStore:
@@ -314,6 +319,12 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
         home = store.require(sandbox)
         if home.meta.kind != DISK:
             raise RefusedError(f"the home of '{sandbox}' is not a disk")
+        if home.meta.encrypted:
+            raise RefusedError(
+                f"the home of '{sandbox}' is encrypted",
+                hint=f"'brokerctl sandbox remove --keep-record {sandbox}' removes it, "
+                "and the next start makes a new one",
+            )
         _ask(f"Empty the home of '{sandbox}' ({render.size(home.used())})?", yes=yes)
         with store.new(DISK) as prepared:
             trio.run(make_disk, prepared / DISK, home.size())

@@ -61,11 +61,22 @@ FORK_SECONDS = 5.0
 emulated machine.  Booting instead takes longer than this."""
 
 FORK_FAILURES = 2
+
+STANDBY_DELAY_SECONDS = 3.0
+"""From a start to the next machine that waits: the person's window comes first."""
+STANDBY_FREE_BYTES = 1 << 30
+"""Memory that stays available; with less, no machine waits."""
+STANDBY_LOOK_SECONDS = 10.0
+STANDBY_PAUSE_SECONDS = 60.0
+"""From short memory to the next machine that waits."""
 """Copies of a record that fail in a row before it boots plainly until the broker
 is started again."""
 
 HOME_MAKE_SECONDS = 60.0
 """Making an empty file system; a tenth of a second on a quiet disk."""
+HOME_ENCRYPT_SECONDS = 300.0
+"""One command of an encrypted home: a second or two, for QEMU measures how fast this
+machine is, and many times that beside other work."""
 
 FRAME_BYTES = 65536 + 14
 """An Ethernet frame of a guest.  passt announces an MTU of at most 65520, and

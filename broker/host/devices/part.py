@@ -34,7 +34,7 @@ from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.qemu import QemuDevice
 from broker.host.role import ActiveLease
 from broker.launch.microvm.qmp import Qmp, open_qmp
-from broker.peers.identity import ContainerClaim, SharedClaim
+from broker.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 
 _RETRY_SECONDS = 5.0
 _NO_WAY = (
@@ -265,7 +265,7 @@ class DeviceHost:
                 "you may open, with or without Vitrail",
                 hint="use a VM for a device that other programs must not reach",
             )
-        if any(isinstance(claim, ContainerClaim) for claim in claims):
+        if any(isinstance(claim, ContainerClaim | GroupClaim) for claim in claims):
             return RefusedError(
                 f"'{lease.sandbox}' is a container, and a node that it has opened "
                 "cannot be taken back",

@@ -27,6 +27,7 @@ MODULES = (
     "vmw_vsock_virtio_transport",
     "vsock_loopback",
     "virtio_rng",
+    "virtio_balloon",
     "virtio_net",
     "af_packet",
 )
@@ -50,7 +51,12 @@ USB_MODULES = (
     "nls_cp437",
     "nls_ascii",
 )
-OPTIONAL = frozenset({"vsock_loopback", "virtio_rng", "crc32c_generic", *USB_MODULES})
+OPTIONAL = frozenset(
+    {
+        *("vsock_loopback", "virtio_rng", "virtio_balloon", "crc32c_generic"),
+        *USB_MODULES,
+    }
+)
 _SOFT_DEPENDENCIES = {"ext4": ("crc32c_generic",)}
 """What a module asks the kernel for by the name of an algorithm, so that no
 ``depends=`` names it."""

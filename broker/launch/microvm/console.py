@@ -89,6 +89,18 @@ class ConsoleLog:
         if file is not None:
             file.close()
 
+    def move(self, directory: Path) -> None:
+        """Go on in another directory, with what was kept so far; never raises."""
+        old = self.path
+        self._shut()
+        self.path = directory / old.name
+        try:
+            data = old.read_bytes()
+            old.unlink()
+        except OSError:
+            data = b""  # nothing was kept, which ``lost`` counts
+        self.write(data)
+
     async def wait_for(self, needle: bytes) -> None:
         """Wait until the last 4 KiB hold ``needle`` (no proof of anything)."""
         while needle not in self._tail:

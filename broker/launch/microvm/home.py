@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,14 +21,30 @@ async def open_home(
     keep: frozenset[str],
     size: int,
     held: ExitStack,
+    *,
+    encrypted: bool = False,
 ) -> HomeDisk:
     """Return the disk of a sandbox, of at least ``size`` bytes.
 
-    Our copy of its lock ends with ``held``, QEMU's with QEMU.  Raises
-    RefusedError when the home is in use, SetupError when it cannot be made.
+    Our copy of its lock, and of its passphrase, ends with ``held``, QEMU's with
+    QEMU.  Raises RefusedError when the home is in use or locked, SetupError when it
+    cannot be made.
     """
     store = HomeStore(homes)
     await trio.to_thread.run_sync(recover, store)
     lock = held.enter_context(store.lock(sandbox))
-    home = await ready_disk(store, sandbox, size)
-    return HomeDisk(home.disk, keep, lock.fd)
+    if not encrypted:
+        home = await ready_disk(store, sandbox, size)
+        return HomeDisk(home.disk, keep, lock.fd)
+    # Late: few homes are.
+    from broker.launch.state.encrypted import (
+        passphrase_file,
+        ready_encrypted_disk,
+        require_passphrase,
+    )
+
+    passphrase = require_passphrase(sandbox)
+    home = await ready_encrypted_disk(store, sandbox, size, passphrase)
+    key = passphrase_file(passphrase)
+    held.callback(os.close, key)
+    return HomeDisk(home.disk, keep, lock.fd, key)

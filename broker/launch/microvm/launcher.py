@@ -69,8 +69,7 @@ __all__ = [
 ]
 
 
-if TYPE_CHECKING:
-    from broker.launch.microvm.network import UserNetwork
+HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,8 @@ async def start_vm(
         spec.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         spec.directory.chmod(0o700)
         await _refuse_running(spec)
+        if spec.huge_pages:
+            _require_huge_pages(spec)
         async with AsyncExitStack() as undo:
             undo.callback(remove_files, spec.directory)
             plan = (make_plan or Plan)(spec, tools, undo, on_loss)
@@ -152,6 +153,24 @@ async def _refuse_running(spec: VmSpec) -> None:
             hint=f"'brokerctl stop {spec.name}' ends it",
         )
     await clean_leftovers(spec.directory)
+
+
+def _require_huge_pages(spec: VmSpec, pages: Path = HUGE_PAGES) -> None:
+    """Raise SetupError where fewer are free than the machine's memory has.
+
+    QEMU's own error is that memory cannot be mapped, without the reason.
+    """
+    try:
+        free = int((pages / "free_hugepages").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        free = 0
+    need = -(-spec.memory_mib // 2)
+    if free < need:
+        raise SetupError(
+            f"{spec.name} needs {need} huge pages of 2 MiB, and {free} are free",
+            hint=f"'sudo sysctl vm.nr_hugepages={need}', or remove huge_pages from "
+            "its record",
+        )
 
 
 MakePlan: TypeAlias = Callable[
@@ -271,6 +290,7 @@ class Plan:
         # guard: a home's lock lives as long as QEMU
         if spec.home is not None:
             fds.append(spec.home.lock)
+            fds += [spec.home.key] if spec.home.key >= 0 else []
         if self._hybrid is not None:
             passed.enter_context(self._hybrid.conn)
         wiring = Wiring(qmp, console, backend.device)

@@ -51,6 +51,8 @@ class HomeDisk:
     path: Path
     keep: frozenset[str]
     lock: int
+    key: int = -1
+    """A descriptor of its passphrase, for QEMU; -1: it is not encrypted."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class VmSpec:
     kernel_args: tuple[str, ...] = ()
     home: HomeDisk | None = None
     """None: nothing of it is left when it stops."""
+    huge_pages: bool = False
+    """Its memory is of pages of 2 MiB, which the host has set aside."""
 
     def __post_init__(self) -> None:
         """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
@@ -135,13 +139,22 @@ _ACCEL_WORDS = {
 _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-def base_args(qemu: Path, accel: Accel, *, name: str) -> list[str]:
-    """The words that every machine of ours begins with."""
+def base_args(
+    qemu: Path, accel: Accel, *, name: str, translated_mib: int = 0
+) -> list[str]:
+    """The words that every machine of ours begins with.
+
+    ``translated_mib``: the most that an emulated machine's translated code takes;
+    with 0 as much as QEMU wants, up to a GiB.
+    """
+    accelerator, how, *cpu = _ACCEL_WORDS[accel]
+    if accel is Accel.TCG and translated_mib:
+        how += f",tb-size={translated_mib}"
     return [
         str(qemu),
         *("-name", name),
         *("-machine", MACHINES[accel].machine),
-        *_ACCEL_WORDS[accel],
+        *(accelerator, how, *cpu),
         *("-sandbox", _SECCOMP),
         "-nodefaults",
         "-no-user-config",
@@ -165,14 +178,19 @@ def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
 def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[str]:
     """QEMU's whole command line; the machine starts paused (``-S``)."""
     bus = MACHINES[accel].bus
-    words = base_args(qemu, accel, name=f"vitrail-{spec.name}")
+    words = base_args(
+        qemu,
+        accel,
+        name=f"vitrail-{spec.name}",
+        translated_mib=translated_mib(spec.memory_mib),
+    )
     memory = f"{spec.memory_mib}M"
     words += [
         "-S",
         *("-smp", str(spec.cpus)),
         *("-m", memory),
         # vhost-user needs the guest's memory as a file that can be shared.
-        *("-object", f"memory-backend-memfd,id=mem,size={memory},share=on"),
+        *("-object", _memory(spec)),
         *("-machine", "memory-backend=mem"),
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
@@ -182,14 +200,40 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         *listener_args("console", wiring.console_fd),
         *("-serial", "chardev:console"),
     ]
+    if not spec.huge_pages:
+        words += free_page_args(bus)
     if spec.root is not None:
         words += root_args(spec.root, bus)
     if spec.home is not None:
-        words += _home(spec.home.path, bus)
+        words += _home(spec.home, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
     if wiring.nic_fd is not None:
         words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
     return words
+
+
+def translated_mib(memory_mib: int) -> int:
+    """Return how much translated code a booted machine may keep, in MiB.
+
+    QEMU's own answer is a GiB, of which a boot fills more than it ever runs again.
+    """
+    return max(64, memory_mib // 8)
+
+
+def _memory(spec: VmSpec) -> str:
+    pages = ",hugetlb=on,hugetlbsize=2M" if spec.huge_pages else ""
+    return f"memory-backend-memfd,id=mem,size={spec.memory_mib}M,share=on{pages}"
+
+
+def free_page_args(bus: str, options: str = "") -> list[str]:
+    """Return the words by which a guest gives back the pages that it has freed.
+
+    Only for a machine whose memory is its own: QEMU punches holes into the file, and
+    the guest chooses where.  A file that other machines map as well must not be
+    below such a device.
+    """
+    device = f"virtio-balloon-{bus},id=balloon,free-page-reporting=on{options}"
+    return ["-device", device]
 
 
 def listener_args(name: str, fd: int) -> list[str]:
@@ -211,15 +255,20 @@ def root_args(path: Path, bus: str, options: str = "") -> list[str]:
     ]
 
 
-def _home(path: Path, bus: str) -> list[str]:
+def _home(home: HomeDisk, bus: str) -> list[str]:
+    secret: list[str] = []
+    layer = {"driver": "raw"}
+    if home.key >= 0:
+        secret = ["-object", f"secret,id=homekey,file=/proc/self/fd/{home.key}"]
+        layer = {"driver": "luks", "key-secret": "homekey"}
     node = {
-        "driver": "raw",
+        **layer,
         "node-name": "home",
         # What the guest deletes becomes a hole in our file.
         "discard": "unmap",
         "file": {
             "driver": "file",
-            "filename": str(path),
+            "filename": str(home.path),
             "discard": "unmap",
             "locking": "on",
         },
@@ -228,7 +277,7 @@ def _home(path: Path, bus: str) -> list[str]:
     # stop the machine until a person comes.
     options = "werror=report,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
-    return [*("-blockdev", json.dumps(node)), *("-device", device)]
+    return [*secret, *("-blockdev", json.dumps(node)), *("-device", device)]
 
 
 def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:

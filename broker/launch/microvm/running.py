@@ -24,7 +24,9 @@ from broker.launch.microvm.state import (
     CONSOLE_SOCKET,
     QMP_SOCKET,
     VmState,
+    move_files,
     remove_files,
+    write_state,
 )
 from broker.launch.microvm.vsock_backend import (
     HELPER,
@@ -109,6 +111,22 @@ class Vm:
     def processes(self) -> tuple[Tracked, ...]:
         """QEMU and its helpers."""
         return (self.vmm, *self._helpers)
+
+    def settle(
+        self,
+        state: VmState,
+        directory: Path,
+        on_loss: Callable[[str], None] | None,
+    ) -> None:
+        """Take a name and a place of its own: for a machine that waited for them.
+
+        While its files move, both places name its processes, so that a broker
+        that is killed meanwhile leaves none of them unknown.  Raises OSError.
+        """
+        write_state(directory, state)
+        move_files(self.directory, directory)
+        self.console.move(Path(state.logs))
+        self.directory, self.state, self._on_loss = directory, state, on_loss
 
     async def cont(self) -> None:
         """Let the guest run.  Raises UpstreamError when QEMU refuses."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -132,6 +133,20 @@ def _files(directory: Path) -> Iterator[Path]:
     for name in (STATE_FILE, "vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
         yield directory / name
     yield from (directory / VSOCK_DIRECTORY).glob(f"{UDS_NAME}*")
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move a machine's sockets to another directory on the same file system.
+
+    A socket that is listened on, or a mount of the directory in a jail, goes on
+    after that.  The state file is written anew by the caller, before this.
+    """
+    (source / VSOCK_DIRECTORY).rename(target / VSOCK_DIRECTORY)
+    for name in (QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
+        # The backend removes its own when QEMU has connected.
+        with suppress(FileNotFoundError):
+            (source / name).rename(target / name)
+    remove_files(source)
 
 
 def remove_files(directory: Path) -> None:

@@ -94,7 +94,9 @@ def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
     files = (spec.kernel, spec.initrd, *((spec.root,) if spec.root else ()))
     devices = (DEVICE,) if accel is Accel.KVM else ()
     home = () if spec.home is None else (spec.home.path,)
-    return JailView(qemu, readable=files, writable=home, devices=devices)
+    # A passphrase is read by the name of its descriptor.
+    proc = spec.home is not None and spec.home.key >= 0
+    return JailView(qemu, readable=files, writable=home, devices=devices, proc=proc)
 
 
 class _Info(msgspec.Struct):

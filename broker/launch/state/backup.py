@@ -162,7 +162,9 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
     (prepared / RECORD).unlink()
     (prepared / _META).unlink()
     fresh = msgspec.structs.replace(
-        msgspec.json.decode(own, type=HomeMeta), kind=found.kind
+        msgspec.json.decode(own, type=HomeMeta),
+        kind=found.kind,
+        encrypted=found.encrypted,
     )
     (prepared / _META).write_bytes(msgspec.json.encode(fresh))
     return text

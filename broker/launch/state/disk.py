@@ -71,6 +71,11 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
             f"the home of '{name}' is a directory, made by another kind of launch",
             hint=f"copy what you need, then 'brokerctl sandbox remove {name}'",
         )
+    if home.meta.encrypted:
+        raise SetupError(
+            f"the home of '{name}' is encrypted, and its record does not say so",
+            hint="set encrypted = true in its [state]",
+        )
     if home.size() < size:
         # The guest lengthens the file system in it, mounted: resize2fs(8) on
         # the host would parse data of the guest.

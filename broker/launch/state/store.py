@@ -59,6 +59,8 @@ class HomeMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made: float
     """Seconds since 1970."""
     version: Literal[1] = 1
+    encrypted: bool = False
+    """Whether the disk is LUKS; see ``broker.launch.state.encrypted``."""
 
 
 @dataclass(frozen=True)
@@ -218,15 +220,22 @@ class HomeStore:
     # -- changing ------------------------------------------------------------
 
     @contextmanager
-    def new(self, kind: Literal["disk", "tree"]) -> Iterator[Path]:
+    def new(
+        self, kind: Literal["disk", "tree"], *, encrypted: bool = False
+    ) -> Iterator[Path]:
         """Give a directory in which a home is prepared: put ``disk`` or ``tree`` in it.
 
         ``publish`` or ``replace`` makes it the home; otherwise it is removed.
         """
         with self._change() as room:
-            made = HomeMeta(kind, time.time())
+            made = HomeMeta(kind, time.time(), encrypted=encrypted)
             (room / _META).write_bytes(msgspec.json.encode(made))
             yield room
+
+    @contextmanager
+    def _like(self, meta: HomeMeta) -> Iterator[Path]:
+        with self.new(meta.kind, encrypted=meta.encrypted) as prepared:
+            yield prepared
 
     def publish(self, prepared: Path, name: SandboxName) -> Home:
         """Make a prepared directory the home of a name that has none.
@@ -281,7 +290,7 @@ class HomeStore:
     ) -> Home:
         """Copy a home under another name, without its snapshots."""
         source = self.require(name)
-        with self.new(source.meta.kind) as prepared:
+        with self._like(source.meta) as prepared:
             copy_state(source.directory, prepared, progress)
             return self.publish(prepared, to)
 
@@ -291,7 +300,7 @@ class HomeStore:
         """Keep a copy of a home.  Raises RefusedError when the label is taken."""
         source = self.require(name)
         target = self.root / name / _SNAPSHOTS / label
-        with self.new(source.meta.kind) as prepared:
+        with self._like(source.meta) as prepared:
             copy_state(source.directory, prepared, progress)
             flush_tree(prepared)
             try:
@@ -309,7 +318,7 @@ class HomeStore:
     ) -> Home:
         """Put the copy of a snapshot in the place of a home; the snapshot stays."""
         source = self._snapshot(name, label)
-        with self.new(source.meta.kind) as prepared:
+        with self._like(source.meta) as prepared:
             copy_state(source.directory, prepared, progress)
             return self.replace(prepared, name)
 

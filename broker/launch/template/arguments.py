@@ -20,6 +20,7 @@ from broker.launch.microvm.qemu_arguments import (
     Accel,
     VmSpec,
     base_args,
+    free_page_args,
     listener_args,
     root_args,
 )
@@ -75,6 +76,8 @@ def forkable_args(
         *("-device", f"vmgenid,id=generation,guid={wiring.generation}"),
         *_slot(VSOCK_SLOT, 1, "0x5"),
         *_slot(NIC_SLOT, 2, "0x6"),
+        # A template's memory and that of each copy are files of their own.
+        *free_page_args("pci", ",addr=0x7"),
         *wiring.extra,
     ]
 

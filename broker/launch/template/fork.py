@@ -22,6 +22,7 @@ import trio
 from typing_extensions import override
 
 from broker.core.errors import UpstreamError, sole
+from broker.core.names import SandboxName
 from broker.launch.microvm.launcher import Plan, Tools
 from broker.launch.microvm.qemu_arguments import VmSpec, listener_args
 from broker.launch.microvm.qmp import Qmp
@@ -121,9 +122,11 @@ class CopyPlan(Plan):
     async def prepare(self, vm: Vm) -> None:
         """Load the state, plug the devices, give the identity, and pause."""
         with self._files:
-            await self._prepare(vm)
+            await self.load(vm)
+            await self.identify(vm, self._spec.name)
 
-    async def _prepare(self, vm: Vm) -> None:
+    async def load(self, vm: Vm) -> None:
+        """Load the state and plug the devices; the guest does not run."""
         await _load(vm.qmp, self._state_file)
         await vm.qmp.execute(
             "device_add",
@@ -133,16 +136,19 @@ class CopyPlan(Plan):
             nic = {"driver": "virtio-net-pci", "netdev": "net", "bus": NIC_SLOT}
             mac = "52:54:00:" + secrets.token_bytes(3).hex(":")
             await vm.qmp.execute("device_add", {**nic, "mac": mac, "romfile": ""})
-        self._port.send(self._identity(vm.cid).encode())
+
+    async def identify(self, vm: Vm, name: SandboxName) -> None:
+        """Let the guest take its identity, and pause it again."""
+        self._port.send(self._identity(vm.cid, name).encode())
         await vm.cont()
         await hear(self._port, GuestWords("taken", "linked"))
         await vm.qmp.execute("stop")
 
-    def _identity(self, cid: int) -> Identity:
+    def _identity(self, cid: int, name: SandboxName) -> Identity:
         network = () if self._network is None else self._network.kernel_args
         words = dict(word.partition("=")[::2] for word in network)
         return Identity(
-            name=self._spec.name,
+            name=name,
             time=time.time_ns(),
             seed=secrets.token_bytes(SEED_BYTES),
             cid=cid,
@@ -150,6 +156,32 @@ class CopyPlan(Plan):
             net=words.get("vitrail.net", ""),
             dns=words.get("vitrail.dns", ""),
         )
+
+
+class WaitingPlan(CopyPlan):
+    """A copy that is loaded, and waits, paused, for its name.
+
+    Its guest has run no instruction since the template was saved: the identity, the
+    time and the seed are those of the moment at which it is used.
+    """
+
+    @override
+    async def prepare(self, vm: Vm) -> None:
+        """Load the state and plug the devices."""
+        try:
+            await self.load(vm)
+        except BaseException:
+            self.release()
+            raise
+
+    async def wake(self, vm: Vm, name: SandboxName) -> None:
+        """Give it the identity of a sandbox; it is paused again after that."""
+        with self._files:
+            await self.identify(vm, name)
+
+    def release(self) -> None:
+        """Close what ``wake`` would have needed."""
+        self._files.close()
 
 
 def _fill(template: Template, memory: int) -> None:

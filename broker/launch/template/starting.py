@@ -6,54 +6,28 @@ the reason goes into the event.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
-from broker.launch.microvm.launcher import Accel, Tools, Vm, VmSpec, start_vm
-from broker.launch.template.arguments import key_words
+from broker.launch.microvm.launcher import Accel, Vm, start_vm
 from broker.launch.template.fork import CopyPlan
-from broker.launch.template.key import TemplateInputs
 from broker.launch.template.make import TemplatePlan, make_template
-from broker.launch.template.store import Template, TemplateStore, qemu_identity
-from shims.bundle import guest_agent
+from broker.launch.template.memory_pressure import available_bytes
+from broker.launch.template.request import StartedVm, StartRequest, template_key
+from broker.launch.template.standby import StandbyPool
+from broker.launch.template.store import Template, TemplateStore
+
+__all__ = ["StartRequest", "StartedVm", "Starter", "template_key"]
 
 VARIABLE = "VITRAIL_FORK"
 """With ``no`` machines boot, whatever records say: for a machine that is measured."""
-
-
-@dataclass(frozen=True)
-class StartRequest:
-    """A machine to be started: ``mode`` is the record's ``launch.fork``."""
-
-    record: str
-    mode: Literal["copy", "no"]
-    image: str
-    """Digest of the image; the agent that is booted is the one that we ship."""
-    write_initrd: Callable[[Path], Path]
-    """Writes the initramfs with that agent into a directory; returns its path."""
-    warm: Sequence[str]
-    """The record's program: run once in a template, so that it is in memory."""
-    spec: VmSpec
-    tools: Tools
-
-
-@dataclass(frozen=True)
-class StartedVm:
-    """A machine that is started and paused.  ``why`` it is not a copy, or nothing."""
-
-    vm: Vm
-    how: Literal["copy", "boot"]
-    why: str = ""
 
 
 class Starter:
@@ -63,7 +37,11 @@ class Starter:
     """
 
     def __init__(
-        self, root: Path, nursery: trio.Nursery, report: Callable[[str], None]
+        self,
+        root: Path,
+        nursery: trio.Nursery,
+        report: Callable[[str], None],
+        standbys: Path | None = None,
     ) -> None:
         self._store = TemplateStore(root)
         self._nursery = nursery
@@ -75,6 +53,9 @@ class Starter:
         self.fork_seconds = limits.FORK_SECONDS
         self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
         self.background = True
+        self.pool = None
+        if standbys is not None:
+            self.pool = StandbyPool(standbys, nursery, start_vm, self._find, report)
 
     async def start(
         self,
@@ -99,8 +80,13 @@ class Starter:
             self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
         key = template_key(request)
-        find = partial(self._store.find, request.record, key, time.time())
-        template, why = await trio.to_thread.run_sync(find)
+        unused = ""
+        if self.pool is not None:
+            waited, unused = await self.pool.take(request, key, quarantine, on_loss)
+            if waited is not None:
+                self.pool.prepare_soon(request, key)
+                return StartedVm(waited, "standby")
+        template, why = await self._look(request, key)
         if template is not None:
             try:
                 vm = await self._copy(start, template, request.warm)
@@ -109,11 +95,26 @@ class Starter:
                 self._failed(request.record)
             else:
                 self._failures.pop(request.record, None)
-                return StartedVm(vm, "copy")
+                if self.pool is not None:
+                    self.pool.prepare_soon(request, key)
+                return StartedVm(vm, "copy", unused)
         vm = await start()
         if not self._given_up(request.record):
             self._make_soon(request, key)
-        return StartedVm(vm, "boot", why)
+        return StartedVm(vm, "boot", "; ".join(filter(None, (unused, why))))
+
+    async def _look(
+        self, request: StartRequest, key: str
+    ) -> tuple[Template | None, str]:
+        find = partial(self._store.find, request.record, key, time.time())
+        return await trio.to_thread.run_sync(find)
+
+    async def _find(self, request: StartRequest, key: str) -> Template | None:
+        return (
+            None
+            if self._given_up(request.record)
+            else (await self._look(request, key))[0]
+        )
 
     def _never(self, request: StartRequest) -> str:
         """Why this machine is never a copy, or nothing."""
@@ -124,6 +125,8 @@ class Starter:
             return f"{VARIABLE}=no"
         if not spec.disposable:
             return "only disposable sandboxes are copied"
+        if spec.huge_pages:
+            return "machines with huge pages are not copied"
         if tools.accel is not Accel.TCG:
             return "machines under KVM are not copied yet"
         if tools.vhost_device_vsock is None:
@@ -162,6 +165,8 @@ class Starter:
             await trio.sleep(self.delay_seconds)
             async with self._one_at_a_time:
                 await self.make(request, key)
+            if self.pool is not None:
+                self.pool.prepare_soon(request, key)
         except (VitrailError, OSError) as error:
             self._failures[request.record] = limits.FORK_FAILURES
             self._report(f"no template of '{request.record}' could be made: {error}")
@@ -191,24 +196,10 @@ class Starter:
             return await trio.to_thread.run_sync(publish)
 
 
-def template_key(request: StartRequest) -> str:
-    """Return the key of the template from which this machine can be copied."""
-    spec, tools = request.spec, request.tools
-    return TemplateInputs(
-        record=request.record,
-        image=request.image,
-        agent=hashlib.sha256(guest_agent()).hexdigest(),
-        qemu=qemu_identity(tools.qemu),
-        words=key_words(spec, tools.qemu, tools.accel, request.warm),
-    ).key()
-
-
 def _check_room(directory: Path, need: int) -> None:
     """Raise UpstreamError unless so much memory and disk is free."""
     disk = os.statvfs(directory)
     if disk.f_bavail * disk.f_frsize < need:
         raise UpstreamError(f"less than {need >> 20} MiB are free on its disk")
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemAvailable" and int(amount.split()[0]) << 10 < need:
-            raise UpstreamError(f"less than {need >> 20} MiB of memory are free")
+    if available_bytes() < need:
+        raise UpstreamError(f"less than {need >> 20} MiB of memory are free")

@@ -13,12 +13,13 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
-from broker.host.machined_guests import MachinedGuests, require_leader
+from broker.host.machined_containers import unit_of
+from broker.host.machined_guests import MachinedGuests, require_leader, require_owner
 from broker.host.machined_reply import Registered, call_list, read_reply
 from broker.launch.process.identity import boot_id
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
-from broker.peers.identity import VsockClaim
+from broker.peers.identity import GroupClaim, VsockClaim
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
@@ -175,7 +176,7 @@ async def test_a_leader_of_another_user_is_refused(leader, monkeypatch):
     """Attack: a user of this host registers a machine of the record's name."""
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     with pytest.raises(RefusedError, match="another user's process"):
-        check(registered(leader.pid))
+        require_owner(registered(leader.pid))
 
 
 # -- the watch -------------------------------------------------------------------------
@@ -275,6 +276,7 @@ async def watched(tmp_path, nursery, monkeypatch):
             records=lambda: records,
             reload=nothing,
             listen_vsock=nothing,
+            sockets=base / "sockets",
             path=machined.path,
             directory=machined.directory,
         )
@@ -324,7 +326,7 @@ async def test_machined_is_asked_only_when_something_has_changed(watched):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"class": "container"}, "is a container"),
+        ({"class": "container"}, "only units in machine.slice are known"),
         ({"vSockCid": None}, "has no vsock"),
         ({"vSockCid": 2}, "never a sandbox"),
         ({"vSockCid": 0xFFFFFFFF}, "never a sandbox"),
@@ -371,3 +373,74 @@ async def test_a_socket_of_another_user_is_not_asked(watched, leader, monkeypatc
     (event,) = await eventually(lambda: list(log.refusals))
     assert f"served by user {real}" in event.reason
     assert role.admitted == []
+
+
+# -- containers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group", "unit"),
+    [
+        ("/machine.slice/systemd-nspawn@a.service/payload", None),
+        ("/machine.slice/machine-a.scope/payload/init.scope", None),
+        ("/machine.slice/machine-a.slice/machine-a-b.scope", None),
+        ("/machine.slice/machine-a.scope", None),
+        ("/machine.slice", ""),
+        ("/machine.slice/payload", ""),
+        ("/user.slice/user-1000.slice/session-1.scope", ""),
+        ("/user.slice/user-1000.slice/machine.slice/a.scope", ""),
+        ("/machine.slicer/a.scope", ""),
+        ("/../machine.slice/a.scope", ""),
+        ("machine.slice/a.scope", ""),
+        ("/", ""),
+        ("", ""),
+    ],
+)
+def test_a_unit_of_roots_slice_is_known_by_its_path(group, unit):
+    wanted = unit
+    if unit is None:
+        names = {"systemd-nspawn@a.service", "machine-a.scope", "machine-a-b.scope"}
+        parts = group.split("/")
+        end = next(n for n, part in enumerate(parts) if part in names)
+        wanted = "/".join(parts[: end + 1])
+    assert unit_of(group) == (wanted or None)
+
+
+@pytest.fixture
+def in_machine_slice(monkeypatch):
+    """The kernel's answer for a container of root's; without root it cannot be had."""
+    group = "/machine.slice/systemd-nspawn@sbx1.service/payload"
+    monkeypatch.setattr(credentials, "control_group", lambda _pid, _pidfd: group)
+
+
+async def test_a_container_of_roots_is_leased_by_its_unit(
+    watched, leader, in_machine_slice
+):
+    machined, role, log = watched
+    machined.register(leader.pid, vSockCid=None, **{"class": "container"})
+    (held,) = await eventually(lambda: list(role.admitted))
+    claim = held.machine.claim
+    assert isinstance(claim, GroupClaim)
+    assert claim.group == "/machine.slice/systemd-nspawn@sbx1.service"
+    assert claim.holder == leader.pid
+    doors = await held.machine.open_doors()
+    try:
+        mode = os.stat(f"{claim.directory}/wayland-0").st_mode
+        assert mode & 0o777 == 0o666
+        assert os.stat(claim.directory).st_mode & 0o777 == 0o755
+        assert os.stat(os.path.dirname(claim.directory)).st_mode & 0o077 == 0
+    finally:
+        for door in doors.values():
+            door.close()
+    assert os.listdir(claim.directory) == []
+    leader.kill()
+    with trio.fail_after(60):
+        await held.machine.wait()
+    assert log.refusals == []
+
+
+async def test_the_directory_of_its_sockets_is_there_before_the_container(watched):
+    machined, _role, _log = watched
+    directory = machined.path.parent / "sockets" / "work"
+    await eventually(directory.is_dir)
+    assert os.listdir(directory) == []

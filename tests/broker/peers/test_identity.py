@@ -9,6 +9,7 @@ from broker.peers.identity import (
     Connector,
     ContainerClaim,
     FlatpakClaim,
+    GroupClaim,
     HybridClaim,
     ProcessFacts,
     VsockClaim,
@@ -75,3 +76,41 @@ def test_hypervisor_loopback_host_and_any_are_never_sandboxes(cid):
 @pytest.mark.parametrize("cid", [3, 42, 0xFFFFFFFE])
 def test_other_cids_are(cid):
     assert take_cid(cid) == cid
+
+
+GROUP = GroupClaim("/run/a", "/machine.slice/a.service", holder=5)
+
+
+def in_group(group):
+    return ProcessFacts(10, 100000, 100000, 777, (), group)
+
+
+@pytest.mark.parametrize(
+    "group", ["/machine.slice/a.service", "/machine.slice/a.service/payload/x y"]
+)
+def test_a_process_of_the_control_group_is_the_container(group):
+    check(GROUP, in_group(group), alive=frozenset({5}))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        "",
+        "/",
+        "/machine.slice",
+        "/machine.slice/a.servicex",
+        "/machine.slice/b.service",
+        "/machine.slice/b.service/machine.slice/a.service",
+        "/user.slice/machine.slice/a.service",
+        "/../machine.slice/a.service",
+    ],
+)
+def test_a_process_of_another_control_group_is_refused(group):
+    with pytest.raises(RefusedError, match="not in this container"):
+        check(GROUP, in_group(group), alive=frozenset({5}))
+
+
+def test_a_control_group_is_the_container_s_while_its_holder_lives():
+    """A unit of the same name may have been started since."""
+    with pytest.raises(RefusedError, match="has ended"):
+        check(GROUP, in_group("/machine.slice/a.service"), alive=frozenset({6}))

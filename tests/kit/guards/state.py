@@ -12,6 +12,13 @@ GUARDS = (
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),
     Guard("a template of another key is not used", "if False:", "tests/broker/launch/template/test_store.py", "another_key"),
     Guard("a truncated template is not used", "if False:", "tests/broker/launch/template/test_store.py", "truncated"),
+    Guard("a machine that waited is not used with another key", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
+    Guard("a machine that waited has the network that its record says", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
+    Guard("a machine that waited has no address that is closed", "if False:", "tests/broker/launch/template/test_standby.py", "address_is_closed"),
+    Guard("waiting machines have no more memory than the record allows", "if False:", "tests/broker/launch/template/test_standby.py", "no_more_memory"),
+    Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/launch/state/test_encrypted.py", "agree"),
+    Guard("a locked home is not opened", "if False:", "tests/broker/launch/state/test_encrypted.py", "locked"),
+    Guard("a wrong passphrase is not kept", "if False:", "tests/broker/cli/test_unlock.py", "wrong"),
     Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
 )  # fmt: skip
 

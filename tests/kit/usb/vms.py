@@ -45,12 +45,14 @@ _DAEMON = (
 )
 
 
-def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
+def kernel_modules(
+    folder: Path, release: str, more: tuple[str, ...] = ()
+) -> dict[str, Path]:
     """The USB modules of a kernel, in the order in which they are loaded.
 
     The package is fetched from the machine's own archive and unpacked once.
     """
-    cache = find_paths().cache / "tests" / f"modules3-{release}"
+    cache = find_paths().cache / "tests" / "+".join((f"modules3-{release}", *more))
     if not (cache / "order").exists():
         cache.mkdir(parents=True, exist_ok=True)
         name = f"linux-image-{release}"
@@ -62,7 +64,7 @@ def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
             ["dpkg-deb", "-x", package, folder / "kernel"], check=True, timeout=120
         )
         tree = folder / "kernel/lib/modules" / release
-        found = read_modules(tree, HOST_MODULES)
+        found = read_modules(tree, (*HOST_MODULES, *more))
         for module, content in found.items():
             (cache / f"{module}.ko").write_bytes(content)
         (cache / "order").write_text("".join(f"{module}\n" for module in found))
@@ -245,10 +247,11 @@ async def _carry(source: trio.SocketStream, target: str) -> None:
 
 
 @asynccontextmanager
-async def usb_machines(sibling=True, extra=None):
+async def usb_machines(sibling=True, extra=None, modules=()):
     """The two VMs with their modules loaded; gives the host and the sibling.
 
-    ``extra``: further files below ``/srv/extra``.
+    ``extra``: further files below ``/srv/extra``; ``modules``: further modules of the
+    host VM, loaded after those of its buses.
     """
     scratch = Path(os.environ.get("TMPDIR", "/tmp")) / f"usbvm-{os.getpid()}"
     scratch.mkdir(exist_ok=True)
@@ -256,11 +259,11 @@ async def usb_machines(sibling=True, extra=None):
     from broker.launch.image.build import build_image
 
     image = await build_image(find_paths(), SPEC, print)
-    modules = await trio.to_thread.run_sync(
-        kernel_modules, scratch, image.manifest.kernel
+    found = await trio.to_thread.run_sync(
+        kernel_modules, scratch, image.manifest.kernel, tuple(modules)
     )
     extra = {**(extra or {})}
-    extra |= {f"modules/{name}": path for name, path in modules.items()}
+    extra |= {f"modules/{name}": path for name, path in found.items()}
     extra["usb_hand.py"] = here / "hand.py"
     async with lab(SPEC, extra, spec=SPEC) as made:
         monitor = made.base / "qmp"

@@ -77,7 +77,9 @@ async def stage():
     with short_directory() as place:
         problems: list[str] = []
         async with trio.open_nursery() as nursery:
-            starter = Starter(place / "templates", nursery, problems.append)
+            places = place / "templates", place / "standby"
+            starter = Starter(places[0], nursery, problems.append, places[1])
+            starter.pool.delay_seconds = 0
             starter.fork_seconds = 60
             starter.background = False
             # Templates are made when a test says so.

@@ -12,6 +12,7 @@ import pytest
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
+from broker.launch.microvm.launcher import _require_huge_pages
 from broker.launch.microvm.qemu_arguments import (
     Accel,
     Network,
@@ -56,8 +57,9 @@ def test_under_tcg_it_is_a_q35_with_pci_devices(spec):
     machine, memory = after(words, "-machine")
     assert machine.startswith("q35,")
     assert memory == "memory-backend=mem"
-    assert after(words, "-accel") == ["tcg,thread=multi"]
+    assert after(words, "-accel") == ["tcg,thread=multi,tb-size=96"]
     assert after(words, "-device") == [
+        "virtio-balloon-pci,id=balloon,free-page-reporting=on",
         "virtio-blk-pci,drive=root",
         "vhost-user-vsock-pci,chardev=vsock",
     ]
@@ -68,7 +70,9 @@ def test_under_kvm_it_is_a_microvm_with_mmio_devices(spec):
     words = qemu_args(spec, QEMU, Accel.KVM, KERNEL)
     assert after(words, "-machine")[0].startswith("microvm,")
     assert after(words, "-cpu") == ["host"]
+    assert after(words, "-accel") == ["kvm"]
     assert after(words, "-device") == [
+        "virtio-balloon-device,id=balloon,free-page-reporting=on",
         "virtio-blk-device,drive=root",
         "vhost-vsock-device,guest-cid=42,vhostfd=7",
     ]
@@ -85,6 +89,19 @@ def test_every_machine_is_paused_confined_and_bare(spec, accel):
     ]
     assert after(words, "-object") == ["memory-backend-memfd,id=mem,size=768M,share=on"]
     assert not after(words, "-netdev")
+
+
+def test_translated_code_has_room_for_a_large_machine(spec):
+    for memory, room in ((128, 64), (512, 64), (768, 96), (8192, 1024)):
+        words = qemu_args(replace(spec, memory_mib=memory), QEMU, Accel.TCG, HYBRID)
+        assert after(words, "-accel") == [f"tcg,thread=multi,tb-size={room}"]
+
+
+def test_huge_pages_are_not_given_back_one_by_one(spec):
+    words = qemu_args(replace(spec, huge_pages=True), QEMU, Accel.TCG, HYBRID)
+    memory = "memory-backend-memfd,id=mem,size=768M,share=on,hugetlb=on,hugetlbsize=2M"
+    assert after(words, "-object") == [memory]
+    assert not any("balloon" in word for word in words)
 
 
 @pytest.mark.parametrize("path", ["/a,b/root", '/a"b', "/a b,file.locking=off", "/ä"])
@@ -218,3 +235,17 @@ def test_other_peoples_files_stay(spec, state):
     remove_files(spec.directory)
     assert not spec.directory.exists()
     remove_files(spec.directory)  # again is harmless
+
+
+@pytest.mark.parametrize(
+    ("free", "enough"), [("384\n", True), ("383\n", False), (None, False)]
+)
+def test_huge_pages_must_be_free(spec, tmp_path, free, enough):
+    if free is not None:
+        (tmp_path / "free_hugepages").write_text(free)
+    if enough:
+        _require_huge_pages(spec, tmp_path)
+        return
+    with pytest.raises(SetupError, match="384 huge pages of 2 MiB") as caught:
+        _require_huge_pages(spec, tmp_path)
+    assert "vm.nr_hugepages=384" in caught.value.hint

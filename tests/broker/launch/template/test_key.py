@@ -56,9 +56,18 @@ def test_name_and_places_are_not_in_the_words():
 
 
 def test_neither_template_nor_copy_has_what_must_not_be_saved():
-    """vhost-user cannot be saved, a balloon frees pages of others, a NIC has a MAC."""
+    """vhost-user cannot be saved, a NIC has a MAC."""
     wiring = ForkWiring(3, "guid", 4, [])
     words = " ".join(forkable_args(SPEC, QEMU, Accel.TCG, wiring, []))
-    for device in ("vhost", "balloon", "virtio-net", "-netdev", "virtio-mem"):
+    for device in ("vhost", "virtio-net", "-netdev", "virtio-mem"):
         assert device not in words
     assert "vitrail.name" not in words
+
+
+def test_pages_are_given_back_only_of_memory_that_is_the_machines_own():
+    """With a file that siblings map, too, a guest would free theirs."""
+    wiring = ForkWiring(3, "guid", 4, [])
+    words = forkable_args(SPEC, QEMU, Accel.TCG, wiring, [])
+    memory = [word for word in words if "memory-backend-" in word]
+    assert [word.rpartition(",")[2] for word in memory] == ["share=on"]
+    assert sum("balloon" in word for word in words) == 1

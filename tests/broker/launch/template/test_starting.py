@@ -119,6 +119,7 @@ async def test_a_template_is_made_once_for_many_starts(stage):
     [
         ({"mode": "no"}, 'fork = "no"'),
         ({"spec": {"disposable": False}}, "only disposable"),
+        ({"spec": {"huge_pages": True}}, "huge pages"),
         ({"tools": {"accel": Accel.KVM}}, "under KVM"),
         ({"tools": {"vhost_device_vsock": None}}, "kernel's vsock"),
     ],

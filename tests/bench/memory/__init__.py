@@ -1,0 +1,1 @@
+"""What machines cost while they are idle: memory, processor time."""

@@ -1,0 +1,168 @@
+"""Podman: what goes in and out of a container by record, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.peers.credentials import pid_namespaces_of_self
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
+from tests.kit.podman import (
+    SHARED,
+    containers,
+    podman_settings,
+    podman_start,
+    root_directory,
+    shared_words,
+)
+from tests.kit.waypipe.podman import run as podman
+from tests.kit.world import world
+
+RECORD = """\
+class = "{kind}"
+display = "allow"
+[launch]
+kind = "podman"
+rootfs = "{root}"
+bind_read_only = [{shared}]
+"""
+HOOKED = """\
+class = "disposable"
+display = "allow"
+[launch]
+kind = "podman"
+required = true
+"""
+
+
+@pytest.fixture(autouse=True)
+def _kernel():
+    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
+    if len(pid_namespaces_of_self()) == 0:
+        pytest.skip("this kernel cannot tell a process's pid namespace")
+
+
+def write_record(w, name, kind):
+    root = w.base / "root"
+    if not root.exists():
+        root_directory(w.base)
+    shared = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
+    w.write_record(name, RECORD.format(kind=kind, root=root, shared=shared))
+
+
+def run_with_input(w, text, *words):
+    """'brokerctl run' with standard input of a pipe; returns its output."""
+    argv = [sys.executable, "-m", "broker.cli.app", "run", "-q", *words]
+    done = subprocess.run(
+        argv,
+        input=text,
+        env=w.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.long
+async def test_standard_input_and_a_home_that_stays():
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        write_record(w, "kept", "persistent")
+        script = "cat >note; echo $HOME; cat note"
+        words = ("kept", "--", "sh", "-c", script)
+        out = await trio.to_thread.run_sync(run_with_input, w, "a line\n", *words)
+        assert out.splitlines()[-2:] == ["/home/user", "a line"]
+        again = await brokerctl("run", "-q", "kept", "--", "cat", "note", env=w.environ)
+        assert (again.code, again.lines[-1:]) == (0, ["a line"])
+        answer = await brokerctl("sandbox", "snapshot", "kept", "before", env=w.environ)
+        assert answer.code == 0, answer
+        answer = await brokerctl("run", "-q", "kept", "--", "rm", "note", env=w.environ)
+        assert answer.code == 0, answer
+        answer = await brokerctl(
+            "sandbox", "restore", "kept", "before", "--yes", env=w.environ
+        )
+        assert answer.code == 0, answer
+        again = await brokerctl("run", "-q", "kept", "--", "cat", "note", env=w.environ)
+        assert (again.code, again.lines[-1:]) == (0, ["a line"])
+
+
+async def test_a_disposable_one_leaves_nothing():
+    """No container, image, overlay, mount, socket, directory or control group."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        write_record(w, "brief", "disposable")
+        script = "echo x >~/x; echo x >/tmp/x; cat /proc/sys/kernel/hostname"
+        run = ("run", "-q", "brief", "--", "sh", "-c", script)
+        found = []
+        for _ in range(2):
+            answer = await brokerctl(*run, env=w.environ)
+            assert answer.code == 0, answer
+            number = answer.lines[-1]  # the first digits of the container's id
+            assert len(number) == 12
+            await eventually(lambda: _leases_ended(w))
+            found.append(left(w))
+            assert list(Path("/sys/fs/cgroup").glob(f"*/**/*{number}*")) == []
+        assert found[0] == found[1]
+        assert found[0]["containers"] == found[0]["images"] == []
+        assert found[0]["launches"] == found[0]["mounts"] == []
+
+
+async def _leases_ended(w):
+    return len(w.events("lease.begin")) == len(w.events("lease.end"))
+
+
+def left(w):
+    """What containers could leave, by kind."""
+    store = Path(w.environ["CONTAINERS_STORAGE_CONF"]).parent
+    images = podman(w.environ, "images", "-a", "--format", "json")
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = subprocess.run(
+        ["podman", "unshare", "find", str(store), "-mindepth", "2", "-maxdepth", "3"],
+        env=w.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # The network's and the locks' files stay; a layer or a container is a directory.
+    return {
+        "containers": containers(w.environ),
+        "images": json.loads(images),
+        "layers": sorted(found.stdout.split()),
+        "launches": list((w.paths.runtime / "launch").glob("*")),
+        "files": sorted(path.name for path in (w.paths.runtime / "oci").iterdir()),
+        "mounts": [line for line in mounts if str(w.base) in line],
+    }
+
+
+async def test_two_hooks_at_once_give_two_leases():
+    """Each container has sockets of its own, and only these."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        w.write_record("work", HOOKED)
+        root_directory(w.base)
+        answer = await brokerctl("launcher", "install", "podman", env=w.environ)
+        assert answer.code == 0, answer
+        hooks = w.paths.config[0].parent / "containers" / "oci" / "hooks.d"
+        conf = Path(w.environ["CONTAINERS_CONF"])
+        conf.write_text(conf.read_text() + f'hooks_dir = ["{hooks}"]\n')
+        words = [
+            *("--rm", "--network=none", "--annotation", "io.vitrail.sandbox=work"),
+            *(*shared_words(), "--rootfs", f"{w.base / 'root'}:O"),
+            *("sh", "-c", "stat -c %i /run/vitrail/wayland-0"),
+        ]
+        children = [podman_start(w.environ, *words) for _ in range(3)]
+        inodes = set()
+        for child in children:
+            out, err = await trio.to_thread.run_sync(child.communicate)
+            assert child.returncode == 0, err
+            inodes.add(out.strip())
+        assert len(inodes) == 3
+        await eventually(lambda: _leases_ended(w))
+        begun = {event["sandbox"] for event in w.events("lease.begin")}
+        assert len(begun) == 3

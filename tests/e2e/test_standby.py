@@ -1,0 +1,84 @@
+"""A machine that waits for the next start of its record: used, ended, cleaned up."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.e2e.test_copied_windows import kill
+from tests.kit.eventually import eventually
+from tests.kit.vm.machines import require_vm
+from tests.kit.vm.templates import ready_template
+from tests.kit.world import record, the_image, world
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+IDENTITY = """
+hostname; cat /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1
+"""
+
+
+@pytest.fixture(autouse=True)
+def _vm(monkeypatch):
+    require_vm()
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+
+
+@asynccontextmanager
+async def standbys():
+    """A broker whose record 'app' has a template, and wants a machine that waits."""
+    await ready_template(await the_image(), "app")
+    program = "tests.kit.vm.patient_copies"
+    async with world({"app": record(launch="standby = 1")}, program=program) as w:
+        yield w
+
+
+async def waits(w):
+    """Wait until a machine waits; returns the pids of its processes."""
+
+    async def ready():
+        processes = (await w.status()).processes
+        found = {p.pid for p in processes if p.role.endswith("(waits)")}
+        assert len(found) in {0, 2}
+        return found
+
+    return await eventually(ready, deadline=120)
+
+
+async def hows(w):
+    return [(e["how"], e.get("reason", "")) for e in w.events("sandbox.machine")]
+
+
+async def test_a_start_takes_the_machine_that_waits_and_another_one_comes():
+    async with standbys() as w:
+        first = (await w.run("app", "sleep", "1000", window=False))[0].started.sandbox
+        said = [(await w.output(first, "sh", "-c", IDENTITY))[1].split(b"\n")]
+        before = await waits(w)
+        second = await w.window("app", "waited")
+        assert await hows(w) == [("copy", ""), ("standby", "")]
+        assert await w.pid_of("QEMU", second) in before
+        said.append((await w.output(second, "sh", "-c", IDENTITY))[1].split(b"\n"))
+        for ours, others in zip(*said, strict=True):
+            assert ours != others or not ours
+        assert said[1][0].decode() == second
+        assert not await waits(w) & before, "another machine waits now"
+        await w.stop(second)
+        await w.stop(first)
+
+
+async def test_a_machine_that_waits_ends_after_its_broker_was_killed():
+    """Nothing of it may be adopted: it is no sandbox, and has no lease."""
+    async with standbys() as w:
+        first = (await w.run("app", "sleep", "1000", window=False))[0].started.sandbox
+        waited = await waits(w)
+        leases = [e["sandbox"] for e in w.events("lease.begin")]
+        assert leases == [first]
+        await kill(await w.broker_pid())
+        await w.start()
+
+        async def gone():
+            return not waited & set(w.processes())
+
+        assert await eventually(gone, deadline=60)
+        assert {e["sandbox"] for e in w.events("lease.begin")} == {first}
+        await w.stop(first)

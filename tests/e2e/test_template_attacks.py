@@ -1,0 +1,85 @@
+"""Many copies of one template: it is as it was, and has no secret in it."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import secrets
+
+import pytest
+import trio
+
+from tests.kit.eventually import eventually
+from tests.kit.vm.copies import output, stage
+from tests.kit.vm.machines import require_vm
+from tests.kit.world import descriptors, processes
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+IN_A_ROW = int(os.environ.get("VITRAIL_COPIES", "10"))
+WRITE = "head -c 64M /dev/urandom > /tmp/written && wc -c < /tmp/written"
+
+
+@pytest.fixture(autouse=True)
+def _vm(monkeypatch):
+    require_vm()
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+
+
+def template(s):
+    return s.place / "templates" / "web"
+
+
+def digest(path):
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 22):
+            total.update(data)
+    return total.hexdigest()
+
+
+def contains(path, needle):
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+    ):
+        return view.find(needle) >= 0
+
+
+async def test_many_copies_in_a_row_leave_the_template_as_it_was(monkeypatch, tmp_path):
+    """And it has no secret of this machine in it."""
+    token = secrets.token_hex(24)
+    monkeypatch.setenv("VITRAIL_TEST_TOKEN", token)
+    (tmp_path / "key").write_text(token)
+    async with stage() as s:
+        await s.starter.make(s.request("maker"))
+        files = [template(s) / name for name in ("memory", "state")]
+        # What is in it is found: the kernel's command line, the agent's source.
+        assert contains(files[0], b"vitrail.template=1")
+        assert contains(files[0], b"FORK_SEED_BYTES")
+        home = os.path.expanduser("~")
+        for secret in (token, home, str(s.place), os.environ["XDG_RUNTIME_DIR"]):
+            assert not any(contains(path, secret.encode()) for path in files), secret
+        before = await trio.to_thread.run_sync(lambda: list(map(digest, files)))
+        await in_a_row(s)
+        after = await trio.to_thread.run_sync(lambda: list(map(digest, files)))
+        assert after == before
+
+
+async def in_a_row(s):
+    seen = set()
+    for number in range(IN_A_ROW):
+        async with s.machine(f"copy-{number}") as (started, broker, _vm):
+            assert (started.how, started.why) == ("copy", "")
+            said = await output(broker, f"{WRITE}; cat /proc/sys/kernel/random/boot_id")
+            assert said[0] == str(64 << 20)
+            seen.add(said[1])
+        if number == 0:
+            held = descriptors(os.getpid())
+    assert len(seen) == IN_A_ROW
+    assert not descriptors(os.getpid()) - held
+
+    async def gone():
+        return not processes(s.place)
+
+    assert await eventually(gone, deadline=60)
