@@ -11,8 +11,9 @@ names a sandbox in its metadata,
     <vitrail:sandbox xmlns:vitrail="https://vitrail.io/libvirt/1"
                      name="work" required="yes"/>
 
-and says ``required="yes"`` does not start without the broker; any other starts
-whatever happens here, and then has no lease: nothing of it reaches the desktop.
+and says ``required="yes"`` does not start without the broker, and neither does one
+whose record says ``required = true`` in its [launch].  Any other starts whatever
+happens here, and then has no lease: nothing of it reaches the desktop.
 
 Whose broker: the user's who runs libvirtd, or, for the system's libvirtd, the one
 in ``/etc/vitrail/libvirt-hook.json`` ({"uid": 1000}).
@@ -24,7 +25,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import re
+import select
+import signal
 import socket
+import stat
 import sys
 import time
 from xml.parsers import expat
@@ -44,6 +50,9 @@ XML_DEPTH = 64
 TEXT_CHARS = 512
 ARGUMENTS = 1000
 ANSWER_BYTES = 1 << 20
+RECORDS_SECONDS = 5.0
+RECORDS = 1000
+RECORD_BYTES = 1 << 20
 
 
 class HookError(Exception):
@@ -245,6 +254,95 @@ def report(event: str, name: str, domain: Domain) -> None:
     call(path, parameters, DEADLINE[event])
 
 
+def folders_of(uid: int) -> list[str]:
+    """The directories of a person's records, in the order in which they win."""
+    home = pwd.getpwuid(uid).pw_dir
+    config = os.environ.get("XDG_CONFIG_HOME") if uid == os.getuid() else None
+    bases = (runtime_directory(uid), config or f"{home}/.config", "/etc")
+    return [f"{base}/vitrail/sandboxes.d" for base in bases]
+
+
+def is_required(uid: int, names: set[str]) -> bool:
+    """Whether a record of the person's says that this domain needs its lease.
+
+    They are read by a process that has the person's rights and a deadline: root would
+    open what a link points to, and wait for a file system that never answers.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = b"0"
+        try:
+            os.close(read)
+            _become(uid)
+            answer = b"1" if record_requires(folders_of(uid), names) else b"0"
+        finally:
+            os.write(write, answer)
+            os._exit(0)
+    os.close(write)
+    try:
+        ready, _, _ = select.select([read], [], [], RECORDS_SECONDS)
+        return bool(ready) and os.read(read, 1) == b"1"
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        # Not waited for without end: it may hang in a file system of the person's.
+        os.waitpid(child, os.WNOHANG)
+
+
+def _become(uid: int) -> None:
+    """Take on a user's rights for good."""
+    if os.getuid() == uid:
+        return
+    # guard: root reads a person's records with the person's rights
+    os.setgroups([])
+    os.setgid(pwd.getpwuid(uid).pw_gid)
+    os.setuid(uid)
+
+
+def record_requires(folders: list[str], names: set[str]) -> bool:
+    """Whether the record that names the domain has ``required = true``."""
+    seen: set[str] = set()
+    for folder in folders:
+        try:
+            files = sorted(os.listdir(folder))[:RECORDS]
+        except OSError:
+            continue
+        for file in files:
+            if file.endswith(".toml") and file not in seen:
+                seen.add(file)
+                domain, required = _read_record(os.path.join(folder, file))
+                if required and domain in names:
+                    return True
+    return False
+
+
+def _read_record(path: str) -> tuple[str, bool]:
+    """The domain that a record names, and whether it is required."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            # guard: only a regular file is read as a record
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return "", False
+            text = file.read(RECORD_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return "", False
+    try:
+        import tomllib
+
+        values = tomllib.loads(text)
+        domain = values.get("peer", {}).get("libvirt")
+        required = values.get("launch", {}).get("required")
+    except (ImportError, ValueError, AttributeError):
+        # Python before 3.11, or a record with a mistake, which the broker denies:
+        # the words alone decide then.
+        found = re.search(r"(?m)^\s*libvirt\s*=\s*[\"']([^\"'\n]+)[\"']", text)
+        domain = found.group(1) if found else ""
+        required = bool(re.search(r"(?m)^\s*required\s*=\s*true\b", text))
+    return str(domain), required is True
+
+
 def printable(text: str) -> str:
     """The text without characters that a terminal would act on."""
     # guard: a hook's message is escaped
@@ -260,16 +358,28 @@ def main(words: list[str]) -> int:
     event = STEPS.get((step, substep))
     if event is None:
         return 0
-    required = False
+    domain = Domain()
     try:
         domain = read_domain(sys.stdin.buffer.read(XML_BYTES))
-        required = domain.required
         report(event, name, domain)
     except HookError as error:
         text = f"vitrail: no lease for domain {name[:100]}: {error}"
         sys.stderr.write(printable(text) + "\n")
-        return 1 if required and event == "prepare" else 0
+        return 1 if event == "prepare" and must_have(name, domain) else 0
     return 0
+
+
+def must_have(name: str, domain: Domain) -> bool:
+    """Whether the domain must not start without its lease."""
+    if domain.required:
+        return True
+    names = {name, domain.uuid} - {""}
+    try:
+        return is_required(owner(), names)
+    except (HookError, OSError, KeyError) as error:
+        text = f"vitrail: the records were not read: {error}"
+        sys.stderr.write(printable(text) + "\n")
+        return False
 
 
 if __name__ == "__main__":

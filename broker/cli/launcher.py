@@ -16,6 +16,7 @@ from broker.cli.run.flatpak import open_app
 from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
+from broker.core.replace_file import replace_file
 from broker.launch.podman.hooks import PROGRAM, hook_files, write_hooks
 from policy.records.loader import FOLDER, search_path
 
@@ -100,12 +101,9 @@ def install(program: str, *, uid: int | None, as_json: bool) -> None:
             f"the hook cannot be installed: {error.strerror}",
             where=str(error.filename or ""),
         ) from error
+    render.written_files(written, as_json=as_json, add_to=other)
     if as_json:
-        words = [str(path) for path in written]
-        render.json_line({"written": words, "add_to": other and str(other)})
         return
-    for path in written:
-        render.note(f"wrote {path}")
     if other is not None:
         render.note(f"add this directory to hooks_dir in {other}: {folder}")
     render.note("try it: podman run --annotation io.vitrail.sandbox=RECORD …")
@@ -136,23 +134,17 @@ def _install_box(program: str, *, as_json: bool) -> None:
             record.write_text(text)
             written.append(record)
         wrapper.parent.mkdir(parents=True, exist_ok=True)
-        fresh = wrapper.with_suffix(".new")
-        fresh.write_text(_WRAPPER.format(program=program, real=shlex.quote(str(real))))
-        fresh.chmod(0o755)
-        fresh.replace(wrapper)
+        text = _WRAPPER.format(program=program, real=shlex.quote(str(real)))
+        replace_file(wrapper, text.encode(), mode=0o755)
         written.append(write_opener())
     except OSError as error:
         raise SetupError(
             f"{program} cannot be set up: {error.strerror}",
             where=str(error.filename or ""),
         ) from error
-    if as_json:
-        words = [str(path) for path in written]
-        render.json_line({"written": words, "add_to": None})
-        return
-    for path in written:
-        render.note(f"wrote {path}")
-    render.note(f"{program} gives a label, not a boundary: docs/launchers/boxes.md")
+    render.written_files(written, as_json=as_json)
+    if not as_json:
+        render.note(f"{program} gives a label, not a boundary: docs/launchers/boxes.md")
 
 
 def _wrapper(program: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.core.errors import VitrailError
@@ -47,6 +48,18 @@ def note(text: str) -> None:
     from rich.text import Text
 
     Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
+
+
+def written_files(
+    paths: Iterable[Path], *, as_json: bool, add_to: Path | None = None
+) -> None:
+    """Print the files that a command wrote; ``add_to`` is one for the person to edit."""
+    if as_json:
+        words = [str(path) for path in paths]
+        json_line({"written": words, "add_to": add_to and str(add_to)})
+        return
+    for path in paths:
+        note(f"wrote {path}")
 
 
 def json_text(value: Json) -> str:

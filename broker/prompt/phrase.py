@@ -16,6 +16,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
+from broker.core.replace_file import replace_file
 
 _NUMBER = 3
 """Words of a phrase of ours: a million of them, and one guess is seen."""
@@ -68,12 +69,7 @@ def write_phrase(paths: Paths, phrase: str) -> None:
     taken = take_phrase(phrase)
     path = phrase_file(paths)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(taken + "\n")
-    new.replace(path)
+    replace_file(path, f"{taken}\n".encode())
 
 
 def ensure_phrase(paths: Paths) -> str:

@@ -8,10 +8,10 @@ here may write the records too.)
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from broker.core.paths import Paths
+from broker.core.replace_file import replace_file
 from policy.records.loader import (
     SUFFIX,
     RecordSet,
@@ -51,11 +51,4 @@ def keep_records(found: RecordSet, paths: Paths) -> None:
 def _write(path: Path, content: bytes) -> None:
     if path.is_file() and path.read_bytes() == content:
         return
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-    new.replace(path)
+    replace_file(path, content)

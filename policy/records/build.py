@@ -382,6 +382,13 @@ class _Checks:
 
     def _peer(self, peer: Mapping[str, object]) -> None:
         present = [field.key for field in PEER.fields if field.key in peer]
+        if "required" in self._table("launch") and "libvirt" not in peer:
+            self._at(
+                ("launch", "required"),
+                "'required' has no meaning for a machine without a hook",
+                "",
+                'remove it, or name a domain: [peer] libvirt = "NAME"',
+            )
         expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(

@@ -419,12 +419,12 @@ LAUNCH = Table(
         Field(
             "required",
             YesNo(),
-            "Whether a container that is started with this record's annotation is "
-            "stopped from starting when it cannot have its lease.  Otherwise it "
-            "starts without display and sound.",
+            "Whether a container that is started with this record's annotation, or the "
+            "domain that `peer.libvirt` names, is stopped from starting when it cannot "
+            "have its lease.  Otherwise it starts without display and sound.",
             default=False,
             only=_PODMAN,
-            also=(_SHARED,),
+            also=(_SHARED, _EXTERNAL),
         ),
     ),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.replace_file import replace_file
 
 _SUFFIX = ".json"
 
@@ -68,20 +69,8 @@ def load_cursor(directory: Path, name: str) -> Cursor:
 def save_cursor(directory: Path, cursor: Cursor) -> None:
     """Put it on disk.  Raises UpstreamError when the disk refuses."""
     path = directory / f"{cursor.name}{_SUFFIX}"
-    fresh = path.with_name(f"{path.name}.new")
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, msgspec.json.encode(cursor) + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        fresh.replace(path)
-        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, msgspec.json.encode(cursor) + b"\n")
     except OSError as error:
         raise UpstreamError(f"the cursor {path} cannot be written: {error}") from error
 

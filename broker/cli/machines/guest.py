@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import rich_click as click
 from broker.cli import render
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
+from broker.core.replace_file import replace_file
 from shims.bundle import INSTALLER, guest_installer
 
 
@@ -43,7 +43,7 @@ def install(*, output: str | None, as_json: bool) -> None:
     path = find_paths().cache / INSTALLER if output is None else Path(output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        replace_file(path, content, mode=0o755)
     except OSError as error:
         raise SetupError(
             f"the installer cannot be written: {error.strerror}", where=str(path)
@@ -56,14 +56,3 @@ def install(*, output: str | None, as_json: bool) -> None:
     render.note(f"wrote {path} ({len(content) // 1024} KiB)")
     render.note(f"run it in the guest: {command_line}")
     render.note(f"or copy it there, and as root: sh {INSTALLER}")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file of ours in one step: a reader finds the old one or the new one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(content)
-        fresh.chmod(0o755)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

@@ -40,12 +40,9 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
             where=str(error.filename or ""),
             hint="'sudo brokerctl launcher install libvirt'",
         ) from error
+    render.written_files(written, as_json=as_json)
     if as_json:
-        words = [str(path) for path in written]
-        render.json_line({"written": words, "add_to": None})
         return
-    for path in written:
-        render.note(f"wrote {path}")
     if uid is None:
         render.note("qemu:///system reports to no broker: add --uid NUMBER for that")
     render.note(

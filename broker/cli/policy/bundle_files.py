@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.cli import render
-from broker.cli.policy.install import flush, put
+from broker.cli.policy.install import put
 from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.replace_file import flush_folder
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import read_file
@@ -242,7 +243,7 @@ def install(overlay: dict[str, bytes | None]) -> None:
     for path, content in overlay.items():
         if content is None:
             Path(path).unlink(missing_ok=True)
-            flush(Path(path).parent)
+            flush_folder(Path(path).parent)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from broker.cli.policy.load import record_directories, rule_directories
 from broker.cli.policy.show import print_change
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.replace_file import replace_file
 from policy.errors import Problem
 from policy.records.loader import RecordSet, load_records
 from policy.rules.rulefiles import SHIPPED, load_rules
@@ -117,31 +117,11 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
     Raises RefusedError.
     """
-    new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        new.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(new, flags, mode)
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        new.replace(path)
-        flush(path.parent)
+        replace_file(path, content, mode=mode)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise RefusedError(
             f"{path} cannot be written: {error.strerror}",
             hint=f"who may write in {path.parent}?",
         ) from error
-
-
-def flush(folder: Path) -> None:
-    """Have a directory's entries on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

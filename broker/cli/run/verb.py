@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import rich_click as click
@@ -21,8 +22,6 @@ from broker.cli.run.attached import Attached
 from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import open_client
 from broker.cli.run.container import run_container
-from broker.cli.run.flatpak import run_app, run_recorded_app, take_app
-from broker.cli.run.image import ensure_image, record_of_host
 from broker.cli.run.nspawn import run_tree
 from broker.cli.run.options import (
     ChangeWords,
@@ -137,15 +136,26 @@ def command(
 
 
 def _run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
+    from broker.cli.run.flatpak import run_app, take_app
+
     given = argv[1:] if argv[:1] == ["--"] else argv
     sys.exit(run_app(take_app(app), given, quiet=words.quiet, as_json=words.as_json))
+
+
+def _run_recorded_app(
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+) -> int:
+    # Late, like images: a box starts while these would be read.
+    from broker.cli.run.flatpak import run_recorded_app
+
+    return run_recorded_app(record, argv, quiet=quiet, as_json=as_json)
 
 
 _STARTS = {
     Bwrap: run_recorded,
     Podman: run_container,
     Nspawn: run_tree,
-    Flatpak: run_recorded_app,
+    Flatpak: _run_recorded_app,
 }
 """How this command runs a record's sandbox to its end, by the kind of launch."""
 
@@ -190,6 +200,8 @@ def _on_host(
     """Return record and program's words of a run on this machine's own root."""
     paths = find_paths()
     if role_here(paths) is None:
+        from broker.cli.run.image import record_of_host
+
         record_of_host(paths, read_records(paths).records)
     words = (first, *rest)
     return root, words if words[0] == "--" else ("--", *words)
@@ -251,6 +263,8 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
     async with steps.shown():
         began = trio.current_time()
         if record is not None and request.image is None:
+            from broker.cli.run.image import ensure_image
+
             await ensure_image(paths, record, steps)
         began = trio.current_time()
         steps.begin("start the broker")

@@ -12,6 +12,7 @@ import msgspec
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.paths import Paths
+from broker.core.replace_file import replace_file
 from broker.launch.flatpak.key_file import parse, write
 from broker.launch.flatpak.overrides import Change, Wanted, apply, undo, wanted_change
 
@@ -105,8 +106,4 @@ def _text(path: Path) -> str:
 def _replace(path: Path, data: bytes) -> None:
     """Write a file at once: an instance that starts meanwhile reads a whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-        file.write(data)
-    fresh.replace(path)
+    replace_file(path, data)

@@ -11,6 +11,8 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from broker.core.replace_file import replace_file
+
 _PROGRAM = "vitrail"
 FOLDER = Path("/etc/libvirt/hooks")
 SETTINGS = Path("/etc/vitrail/libvirt-hook.json")
@@ -35,10 +37,7 @@ def install_hook(
     """
     path = hook_program(folder)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{_PROGRAM}.new")
-    fresh.write_bytes(hook_source())
-    fresh.chmod(0o755)
-    fresh.replace(path)
+    replace_file(path, hook_source(), mode=0o755)
     if uid is None:
         return [path]
     settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

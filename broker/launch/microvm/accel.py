@@ -19,6 +19,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.replace_file import replace_file
 from broker.launch.microvm.qemu_arguments import Accel, base_args
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.identity import boot_id
@@ -222,8 +223,6 @@ def _read(path: Path) -> _Kept | None:
 def _write(path: Path, kept: _Kept) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(kept))
-        fresh.replace(path)
+        replace_file(path, msgspec.json.encode(kept))
     except OSError:
         return  # the next start looks again, that is all

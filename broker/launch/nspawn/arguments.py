@@ -34,7 +34,7 @@ _PREPARE = (
     "mount -t tmpfs -o mode=0755,nosuid,nodev none /run/systemd && "
     'exec "$@"'
 )
-# NAME.nspawn beside the tree could bind what the record does not name.
+# NAME.nspawn beside the tree could set the program's user, limits and host name.
 # guard: a file beside the tree adds nothing to a container
 _SETTINGS = ("--settings=no",)
 _CONFINED = (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+
+from broker.core.replace_file import replace_file
 
 PROGRAM = "vitrail_oci_hook.py"
 _STAGES = ("precreate", "createRuntime")
@@ -44,24 +45,16 @@ def write_hooks(
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     program.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     source = resources.files("shims") / PROGRAM
-    written = [_replace(program, source.read_bytes(), 0o755)]
+    replace_file(program, source.read_bytes(), mode=0o755)
+    written = [program]
     for stage in _STAGES:
         text = stage_json(program, stage, control, records)
         name = folder / f"vitrail-{stage.lower()}.json"
-        written.append(_replace(name, text.encode(), 0o644))
+        replace_file(name, text.encode(), mode=0o644)
+        written.append(name)
     return written
 
 
 def hook_files(folder: Path) -> list[Path]:
     """The stages' files of a directory of hooks, whether they are there or not."""
     return [folder / f"vitrail-{stage.lower()}.json" for stage in _STAGES]
-
-
-def _replace(path: Path, data: bytes, mode: int) -> Path:
-    """Write a file so that a container that starts meanwhile sees a whole one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with os.fdopen(os.open(fresh, flags, mode), "wb") as file:
-        file.write(data)
-    fresh.replace(path)
-    return path

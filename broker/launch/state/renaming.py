@@ -6,14 +6,14 @@ written down first; one that a crash interrupted is completed by the next comman
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from broker.core.errors import UpstreamError
 from broker.core.names import take_sandbox_name
-from broker.launch.state.store import HomeStore, flush
+from broker.core.replace_file import flush_folder, replace_file
+from broker.launch.state.store import HomeStore
 
 _JOURNAL = ".renaming.json"
 
@@ -34,7 +34,7 @@ def rename_sandbox(store: HomeStore, change: Renaming) -> None:
     Raises OSError when the disk is full: nothing has changed then.
     """
     journal = store.root / _JOURNAL
-    _replace(journal, msgspec.json.encode(change))
+    replace_file(journal, msgspec.json.encode(change))
     recover(store)
 
 
@@ -63,18 +63,6 @@ def _complete(store: HomeStore, change: Renaming) -> None:
     if store.find(name) is not None and store.find(to) is None:
         store.rename(name, to)
     if old.exists():
-        _replace(new, change.text.encode())
+        replace_file(new, change.text.encode())
         old.unlink()
-        flush(old.parent)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    flush(path.parent)
+        flush_folder(old.parent)

@@ -9,7 +9,6 @@ The first ``clipboard.toml`` of the configuration directories holds.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import msgspec
 from broker.clipboard.chords import PRESETS, Chord, ChordPair
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
+from broker.core.replace_file import replace_file
 
 FILE = "clipboard.toml"
 TEXTS = {
@@ -96,7 +96,6 @@ def save_choice(paths: Paths, choice: ChordChoice) -> Path:
         text = f'copy = "{choice.copy}"\npaste = "{choice.paste}"\n'
     path = paths.config[0] / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{FILE}.{os.getpid()}")
-    new.write_text(f"# The chords of copy and paste between sandboxes.\n{text}")
-    new.replace(path)
+    text = f"# The chords of copy and paste between sandboxes.\n{text}"
+    replace_file(path, text.encode(), mode=0o644)
     return path

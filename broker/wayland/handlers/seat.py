@@ -209,9 +209,9 @@ def release_keyboard(core: ClientState, keyboard: Keyboard) -> None:
 
 def keymap(core: ClientState, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
     """A copy of ours: the compositor's file is every other program's, too."""
+    # guard: a keymap is a copy
     copy, length = core.machine.copy_keymap(fd, size)
     form = form if length else _NO_KEYMAP
-    # guard: a keymap is a copy
     core.down.add(_keymap(keyboard.cid, form, length), [copy])
 
 

@@ -5,13 +5,15 @@
 The broker runs already.  In turn, so that a busy moment falls on all: foot alone,
 ``brokerctl run --bwrap``, ``podman run`` with the compositor's own socket mounted,
 ``podman run`` with the hook, and ``brokerctl run`` of a record.  Prints least and
-median in milliseconds, the raw values, and ratios to the peer that does the same
-without Vitrail.
+median in milliseconds, the raw values, the least processor time of the command and
+what it started (not the broker's), and ratios to the peer that does the same without
+Vitrail.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -35,8 +37,19 @@ kind = "{kind}"
 _LOOK_SECONDS = 0.01
 
 
-async def window_after(w: World, words: Sequence[str], title: str) -> float:
-    """Seconds until a command's window is on the screen; it is ended then."""
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+async def window_after(
+    w: World, words: Sequence[str], title: str
+) -> tuple[float, float]:
+    """Seconds until a command's window is on the screen, and of the processor.
+
+    The command is ended then.
+    """
+    used = _processor_seconds()
     began = time.perf_counter()
     child = subprocess.Popen(
         [*words, "foot", "-T", title, "sleep", "1000"],
@@ -60,7 +73,7 @@ async def window_after(w: World, words: Sequence[str], title: str) -> float:
     finally:
         child.kill()
         child.wait()
-    return took
+    return took, _processor_seconds() - used
 
 
 async def _shown(w: World, title: str) -> bool:
@@ -109,15 +122,19 @@ async def main(runs: int) -> None:
         w.environ["PYTHONPATH"] = os.getcwd()
         ways = commands(w)
         times: dict[str, list[float]] = {name: [] for name in ways}
+        work: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(runs + 1):  # the first one warms the caches
             for number, (name, words) in enumerate(ways.items()):
-                took = await window_after(w, words, f"bench-{turn}-{number}")
+                took, used = await window_after(w, words, f"bench-{turn}-{number}")
                 if turn:
                     times[name].append(took * 1000)
+                    work[name].append(used * 1000)
     for name, values in times.items():
         raw = " ".join(f"{value:.0f}" for value in values)
         median = statistics.median(values)
-        print(f"{name:30} least {min(values):6.0f}  median {median:6.0f}  ({raw})")
+        used = min(work[name])
+        line = f"{name:30} least {min(values):6.0f}  median {median:6.0f}  ({raw})"
+        print(f"{line}  processor {used:.0f}")
     for name, peer in (
         ("brokerctl run --bwrap", "foot alone"),
         ("podman run, hook", "podman run, raw socket"),

@@ -53,6 +53,8 @@ GUARDS = (
     Guard("a control group that was made again is not the container's", "if False:", "tests/broker/peers/test_identity.py", "control_group"),
     Guard("a number that is used again is not the peer's", "if False:", "tests/integration/test_credentials.py", "control_group"),
     Guard("machined's socket is served by root", "if False:", "tests/broker/host/test_machined.py", "not_asked"),
+    Guard("root reads a person's records with the person's rights", "pass", "tests/broker/launch/libvirt/test_hook.py", "rights_of_the_person"),
+    Guard("only a regular file is read as a record", "if False:", "tests/broker/launch/libvirt/test_hook.py", "regular_file"),
     Guard("QEMU's own command line names the domain", "if False:", "tests/broker/host/test_libvirt_guests.py", "command_line"),
     Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
     Guard("a guest proves its launch", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),

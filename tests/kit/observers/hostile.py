@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,8 +27,10 @@ CONTENT = 0x00FF00
 """What its windows and menus are painted with."""
 CURSOR = 0xFF00FF
 """What its pointer images are painted with."""
-_QUESTIONS = 400
-"""Registries whose globals, some 2 KiB each, are more than socket and queue hold."""
+_QUESTIONS = 4000
+"""Registries whose globals, some 1 KiB each, are more than socket and queue hold."""
+_HEARS_AGAIN = 0.1
+"""Whether a deaf connection reads again, when it is its turn."""
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 16, 64, 100, 300, 5000, 0x7FFFFFFF)
 _GLOBALS = (
     "wl_seat", "wl_data_device_manager", "zwp_primary_selection_device_manager_v1",
@@ -46,11 +47,12 @@ _WITH_SERIAL = frozenset(
     key for key, row in policies.REQUESTS.items() if row.serial is not Serial.NONE
 )
 WEIGHTS = {
-    "anything": 10, "menus": 5, "images": 6, "regions": 2, "selections": 3,
-    "moves": 3, "files": 2, "pointers": 1, "deafness": 4, "windows": 2,
+    "anything": 8, "menus": 5, "images": 6, "regions": 2, "selections": 3,
+    "moves": 5, "files": 2, "pointers": 1, "deafness": 4, "windows": 2,
 }  # fmt: skip
 """What it does, and how often."""
-_ENDED = (ServerError, GoneError, BrokenPipeError, ConnectionError, TimeoutError)
+ENDED = (ServerError, GoneError, BrokenPipeError, ConnectionError, TimeoutError)
+"""How a connection ends."""
 
 
 class Connection(Window):
@@ -64,7 +66,7 @@ class Connection(Window):
         self.ended: list[tuple[int, str]] = []
         self.windows: list[tuple[int, int, int]] = []
         self.mapped = 0
-        self.mapping: int | None = None
+        self.images: set[int] = set()
         for name in _GLOBALS:
             if name in self.globals:
                 self.bind(name)
@@ -93,6 +95,8 @@ class Connection(Window):
     def live(self, interface: str) -> list[int]:
         """Ids of its objects of an interface."""
         gone = {oid for oid, _ in self.ended}
+        # A pointer image's buffer on a window would be taken for a pointer image.
+        gone |= self.images
         return [
             o for o, kind in self.kinds.items() if kind == interface and o not in gone
         ]
@@ -119,13 +123,12 @@ class Connection(Window):
         if not self.deaf:
             self.roundtrip()
 
-    def toggle_deaf(self) -> None:
-        """Read nothing any more, or again; answers fill all queues meanwhile."""
-        self.deaf = not self.deaf
-        if self.deaf:
-            first, self.next_id = self.next_id, self.next_id + _QUESTIONS
-            ask = emit.get_registry
-            self.raw(b"".join(ask(1, n) for n in range(first, self.next_id)))
+    def go_deaf(self) -> None:
+        """Read nothing any more; answers fill all queues meanwhile."""
+        self.deaf = True
+        first, self.next_id = self.next_id, self.next_id + _QUESTIONS
+        ask = emit.get_registry
+        self.raw(b"".join(ask(1, n) for n in range(first, self.next_id)))
 
     # -- sequences that lead somewhere ---------------------------------------------
 
@@ -158,16 +161,17 @@ class Connection(Window):
         entered = [
             e[3][0] for e in self.events if e[0] == self.pointer and e[2] == "enter"
         ]
-        if entered and self.dice.random() < 0.5:
+        if entered and self.dice.random() < 0.8:
             serials = entered[-1:]
         again = self.dice.random() < 0.5
         for turn in range(self.dice.choice((1, 3, 9))):
             spot = self.dice.choice(((0, 0), (63, 63), (-63, -63), (500, 500)))
-            serial = self.dice.choice(serials[-3:] or [1])
+            serial = self.dice.choice(serials or [1])
             if again or not turn:
                 self.send(self.pointer, "set_cursor", serial, surface, *spot)
             step = self.dice.choice(((0, 0), (9, 9), (-40, 40)))
             buffer = self.paint(surface, 64, 64, 0xFF000000 | CURSOR)
+            self.images.add(buffer)
             if self.versions[self.compositor] >= 5:
                 self.send(surface, "offset", *step)
             else:
@@ -184,38 +188,29 @@ class Connection(Window):
             self.send(surface, "set_input_region", region)
             self.send(surface, "commit")
 
-    def flood(self, seconds: float) -> None:
-        """Requests that are short for it and long for the compositor.
-
-        Packed beforehand: what counts is the compositor's time, not ours.
-        """
-        surface, _, _ = self.dice.choice(self.windows)
-        region = self.make(self.compositor, "create_region", "wl_region")
-        for n in range(60):
-            self.send(region, "add", 3 * n, 2 * (n % 30), 2, 1)
-        use = emit.request("wl_surface", "set_input_region")
-        commit = emit.request("wl_surface", "commit")(surface)
-        round_ = use(surface, region) + commit + use(surface, 0) + commit
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.raw(round_ * 100)
-
     def select(self, serials: list[int]) -> None:
         """Take the selection, or start a drag, with some serial."""
         manager = self.one("wl_data_device_manager")
         source = self.make(manager, "create_data_source", "wl_data_source")
         self.send(source, "offer", b"text/plain")
-        serial = self.dice.choice(serials or [1])
+        newest = self.serials()[-1:]
+        serial = self.dice.choice(newest * 3 + (serials or [1]))
+        if newest and self.dice.random() < 0.5:
+            serial = newest[0]
         if self.dice.random() < 0.5:
             self.send(self.device, "set_selection", source, serial)
         else:
             surface, _, _ = self.dice.choice(self.windows)
             self.send(self.device, "start_drag", source, surface, 0, serial)
 
-    def take_window(self, serials: list[int]) -> None:
-        """Have a window of its own follow the pointer."""
+    def take_window(self, foreign: list[int]) -> None:
+        """Have a window of its own follow the pointer.
+
+        With its newest serials, whatever they were given for, and the other
+        connection's: some compositors look for that of the last button alone.
+        """
         _, _, top = self.dice.choice(self.windows)
-        for serial in serials[-20:]:
+        for serial in self.serials()[-20:] + foreign[-20:]:
             self.send(top, "move", self.seat, serial)
             self.send(top, "resize", self.seat, serial, self.dice.choice((1, 2, 10)))
             self.send(top, "show_window_menu", self.seat, serial, 1, 1)
@@ -223,6 +218,8 @@ class Connection(Window):
     def scribble(self) -> None:
         """Write into each file that it was given, as root of its sandbox may."""
         for fd in self.fds:
+            with contextlib.suppress(OSError):
+                os.fchmod(fd, 0o600)  # the compositor has taken all rights from it
             for mode in (os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
                 with contextlib.suppress(OSError):
                     again = os.open(f"/proc/self/fd/{fd}", mode)
@@ -341,15 +338,33 @@ class Hostile:
         self.mapped += 1
         return made
 
+    def play_for_focus(self) -> bool:
+        """Map a window and take it back; False where the connection has ended."""
+        connection = self.connections[0]
+        connection.deaf = False
+        try:
+            shown = connection.show(40, 30, 0xFF000000 | CONTENT)
+            self.mapped += 1
+            for oid in reversed(shown):
+                connection.send(oid, "destroy")
+            connection.roundtrip()
+        except ENDED:
+            return False
+        return True
+
     def come_between(self) -> None:
         """Map a window now; most compositors give it the keyboard."""
         try:
             self._window(self.connections[0])
-        except _ENDED as error:
-            self.ends += 1
-            self.errors[str(error)[:80]] += 1
-            self.connections[0].close()
-            self.connections[0] = self._open()
+        except ENDED as error:
+            self._again(0, error)
+
+    def _again(self, at: int, error: Exception) -> None:
+        """Open a connection in place of one that has ended."""
+        self.ends += 1
+        self.errors[str(error)[:80]] += 1
+        self.connections[at].close()
+        self.connections[at] = self._open()
 
     def close(self) -> None:
         """End all connections."""
@@ -361,11 +376,14 @@ class Hostile:
         return [(c, len(c.events)) for c in self.connections]
 
     def keys_since(self, marks: list[tuple[Connection, int]]) -> list[int]:
-        """Codes of the keys that any of them heard after that."""
+        """Codes of the keys that any of them read after that.
+
+        One that was deaf meanwhile reads what it was sent before, too.
+        """
         heard = []
         for connection, since in marks:
             if connection in self.connections:  # else it is closed
-                with contextlib.suppress(*_ENDED):
+                with contextlib.suppress(*ENDED):
                     connection.listen()
             heard += connection.keys(since)
         return heard
@@ -374,38 +392,42 @@ class Hostile:
         """Serials that the other connection received."""
         return [s for c in self.connections if c is not than for s in c.serials()]
 
-    def flood(self, seconds: float) -> None:
-        """Keep the compositor busy from a connection that stays alive."""
-        with contextlib.suppress(*_ENDED):
-            self.connections[0].flood(seconds)
-
     def act(self, times: int, *, windows: bool = False) -> None:
         """Do so many things, on either connection; new windows only where told."""
         for _ in range(times):
-            at = self.dice.randrange(len(self.connections))
+            at = self._chosen()
             connection = self.connections[at]
             try:
                 self._once(connection, windows=windows)
                 self.requests += 1
-            except _ENDED as error:
-                self.ends += 1
-                self.errors[str(error)[:80]] += 1
-                connection.close()
-                self.connections[at] = self._open()
+            except ENDED as error:
+                self._again(at, error)
+
+    def _chosen(self) -> int:
+        """Most often the connection that was given a serial last: there is news."""
+        if self.dice.random() < 0.5:
+            return self.dice.randrange(len(self.connections))
+        newest = [(c.serials() or [0])[-1] for c in self.connections]
+        return newest.index(max(newest))
 
     def _once(self, c: Connection, *, windows: bool) -> None:
+        if c.deaf:  # its silence would be over with the first answer it reads
+            if c.dice.random() < _HEARS_AGAIN:
+                c.deaf = False
+            return
         c.listen()  # to what the person has just done
-        serials = c.serials() + self.foreign(c)
+        foreign = self.foreign(c)
+        serials = c.serials() + foreign
         does: dict[str, Callable[[], None]] = {
             "anything": lambda: c.any_request(serials, []),
             "menus": lambda: c.menu(serials),
             "images": lambda: c.image(serials),
             "regions": c.regions,
             "selections": lambda: c.select(serials),
-            "moves": lambda: c.take_window(serials),
+            "moves": lambda: c.take_window(foreign),
             "files": c.scribble,
             "pointers": c.give_up_pointer,
-            "deafness": c.toggle_deaf,
+            "deafness": c.go_deaf,
             "windows": lambda: self._window(c),
         }
         names = [n for n in self.actions if windows or n != "windows"]
@@ -414,5 +436,6 @@ class Hostile:
         c.listen()
 
     def _window(self, c: Connection) -> None:
+        c.deaf = False  # it has to hear how large the window may be
         c.new_window()
         self.mapped += 1

@@ -8,10 +8,7 @@ Each judgement that fails raises ``SeenError`` with the promise that was broken.
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,156 +17,28 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from tests.kit.observers.honest import LEFT_WAIT, Claims, Observer, SeenError
 from tests.kit.observers.hostile import CONTENT, CURSOR, Hostile
-from tests.kit.wayland.client import Window
 from tests.kit.wayland.input import CODES
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.resizing import kept, picture_name
 
-LEFT_WAIT = 8.0
-"""Seconds in which an honest client must have heard of a click or a key."""
 _BLOCK = 24
 """Side of the square of a window's own colour that a person clicks into."""
+_EDGE = 3
+"""The same of a frame, which is thinner."""
 _REACH = 64
-"""How far from the pointer its image may reach: the cap of its side."""
+"""How far from the pointer its image may reach: the cap of its side, rounded."""
+_MAPPINGS = 60
+"""Windows of a sandbox that may open in a minute without input in it."""
+_AFTER_INPUT = 3.5
+"""Seconds after which a window is no answer to input any more."""
 _LETTERS = "asdfghjkl"
+_TYPED = {CODES[letter] for letter in _LETTERS}
+"""Keys that are typed into honest windows only; the hostile ones get another."""
 _SHIFT, _SUPER = 42, 125
 """Codes of keys (linux/input-event-codes.h), and their bits in the keymap's state."""
 _SHIFT_BIT, _SUPER_BIT = 1, 64
-
-
-class SeenError(AssertionError):
-    """An observer saw what must never be seen."""
-
-
-class Observer(Window):
-    """An honest client with a window of one colour, which owns a selection."""
-
-    def begin(self, name: str, color: int) -> Observer:
-        """Show the window and listen."""
-        self.start()
-        self.name, self.color = name, color
-        self.seat = self.bind("wl_seat", min(5, self.globals["wl_seat"][1]))
-        self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
-        self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
-        self.manager = self.bind("wl_data_device_manager")
-        self.device = self.make(
-            self.manager, "get_data_device", "wl_data_device", None, self.seat
-        )
-        self.source = 0
-        surface = self.surface()
-        xdg, top = self.toplevel(surface)
-        self.top = top
-        self.send(top, "set_title", name.encode())
-        self.send(surface, "commit")
-        self.configured(xdg)
-        self.paint(surface, 320, 220, 0xFF000000 | color)
-        self.send(surface, "commit")
-        self.roundtrip()
-        self.keymap = self._keymap()
-        return self
-
-    def _keymap(self) -> str:
-        """Digest of the newest keymap that it was sent, as it is now."""
-        sizes = [e[3][-1] for e in self.events if e[2] == "keymap"]
-        # Pipes of selections come in the same list; a keymap is a regular file.
-        files = [fd for fd in self.fds if stat.S_ISREG(os.fstat(fd).st_mode)]
-        if not sizes or not files:
-            return "none"
-        size = os.fstat(files[-1]).st_size
-        if size < sizes[-1]:
-            return f"{size} bytes of {sizes[-1]}"
-        with mmap.mmap(files[-1], sizes[-1], mmap.MAP_PRIVATE, mmap.PROT_READ) as m:
-            return hashlib.sha256(m[:]).hexdigest()[:16]
-
-    def keymap_kept(self) -> None:
-        """Nobody has written into the keymap that it uses, or will be sent.
-
-        The person's keyboard stays the same, so each keymap is the first one.
-        """
-        now = self._keymap()
-        if now != self.keymap:
-            raise SeenError(f"the keymap of {self.name} was {self.keymap}, is {now}")
-        self.make(self.seat, "get_keyboard", "wl_keyboard")
-        self.roundtrip()
-        newest = max(o for o, kind in self.kinds.items() if kind == "wl_keyboard")
-        self.send(newest, "release")
-        if (now := self._keymap()) != self.keymap:
-            raise SeenError(f"a new keymap of {self.name} is {now}, not {self.keymap}")
-
-    def heard(self, name: str, since: int = 0, oid: int | None = None) -> list[Any]:
-        """Arguments of all events of that name after a place."""
-        return [
-            e[3] for e in self.events[since:] if e[2] == name and oid in {None, e[0]}
-        ]
-
-    def focused(self) -> bool:
-        """Whether the compositor says that it has the keyboard."""
-        told = [
-            e[2] for e in self.events
-            if e[0] == self.keyboard and e[2] in {"enter", "leave"}
-        ]  # fmt: skip
-        return told[-1:] == ["enter"]
-
-    def leaves(self, since: int) -> int:
-        """How often it lost the keyboard after a place."""
-        return len(self.heard("leave", since, self.keyboard))
-
-    def eventually(self, true: Callable[[], bool]) -> bool:
-        """Whether something becomes true as it listens."""
-        end = time.monotonic() + LEFT_WAIT
-        while True:
-            self.roundtrip()
-            if true():
-                return True
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.02)
-
-    def own_selection(self, serial: int) -> None:
-        """Take the clipboard, as a person's copy does."""
-        self.source = self.make(self.manager, "create_data_source", "wl_data_source")
-        self.send(self.source, "offer", b"text/plain")
-        self.send(self.device, "set_selection", self.source, serial)
-        self.roundtrip()
-
-
-class Claims:
-    """The broker's part: which sandbox claims the keyboard, and who pressed."""
-
-    def __init__(self, judge: Callable[[], Any]) -> None:
-        self.judge = judge
-        self.claimed = False
-        self.chords = 0
-
-    def focus(self, *, taken: bool) -> None:
-        """One of the sandbox's windows has the keyboard, or none."""
-        self.claimed = taken
-
-    def pressed(self, *_: Any, **__: Any) -> None:
-        """A chord; none is pressed in this sandbox's windows."""
-        self.chords += 1
-
-    def trouble(self, _reason: str) -> None:
-        """Why there are no chords."""
-
-    @property
-    def drags(self) -> Claims:
-        """Who is told of drags: nothing of one crosses."""
-        return self
-
-    def started(self, _source: Any) -> None:
-        """One of its drags began."""
-
-    performed = ended = over = dropped = started
-
-    def outward(self, _source: Any) -> tuple[bytes, ...]:
-        """Nothing of it is for others."""
-        return ()
-
-    def wanted(self, *_: Any) -> bool:
-        """Nobody may have it."""
-        return False
 
 
 class Prompt(Protocol):
@@ -198,22 +67,21 @@ class Judge:
 
     def __init__(
         self, mouse: Any, keys: Any, look: Callable[[], Image.Image],
-        claims: Claims, pid: int,
+        claims: Claims, pid: int, frames: tuple[int, ...],
     ) -> None:  # fmt: skip
         self.mouse, self.keys, self.look = mouse, keys, look
-        self.claims, self.pid = claims, pid
+        self.claims, self.pid, self.frames = claims, pid, frames
         self.observers: list[Observer] = []
         self.hostile: Hostile
         self.judged = self.hidden = self.leaves = self.number = 0
-        self.busiest = 0.0
+        self.busiest, self.taken = 0.0, 0
 
     # -- the person ----------------------------------------------------------------
 
-    def spot(self, color: int) -> tuple[int, int] | None:
+    def spot(self, color: int, b: int = _BLOCK) -> tuple[int, int] | None:
         """A point of the screen in the middle of some block of that colour."""
         seen = mask(self.look(), color)
         sums = np.pad(seen.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        b = _BLOCK
         area = sums[b:, b:] - sums[:-b, b:] - sums[b:, :-b] + sums[:-b, :-b]
         rows, columns = (area == b * b).nonzero()
         if not len(rows):
@@ -304,7 +172,7 @@ class Judge:
             return told == [[CODES[letter], 1], [CODES[letter], 0]]
 
         came = observer.eventually(typed)
-        stolen = self.hostile.keys_since(marks)
+        stolen = set(self.hostile.keys_since(marks)) & _TYPED
         if stolen:
             raise SeenError(f"a key typed into {observer.name} was heard: {stolen}")
         if not came:
@@ -315,8 +183,7 @@ class Judge:
     def step(self, *, windows: bool = False) -> None:
         """The hostile client acts, the person works, all promises are judged."""
         began, used = time.monotonic(), busy(self.pid)
-        if self.judged % 2 == 0:
-            self.visit()
+        self.visit()
         self.hostile.act(6, windows=windows)
         observer = self.observers[self.judged % len(self.observers)]
         if self.click(observer):
@@ -331,14 +198,25 @@ class Judge:
         spent = (busy(self.pid) - used) / (time.monotonic() - began)
         self.busiest = max(self.busiest, spent)
 
-    def flooded(self, seconds: float = 1.5, bound: float = 0.6) -> None:
-        """Its requests keep no core busy: the compositor is there for others."""
-        used, began = busy(self.pid), time.monotonic()
-        self.hostile.flood(seconds)
-        spent = (busy(self.pid) - used) / (time.monotonic() - began)
-        self.busiest = max(self.busiest, spent)
-        if spent > bound:
-            raise SeenError(f"the compositor is {spent:.0%} busy for a flood")
+    def paced(self, seconds: float) -> None:
+        """The keyboard is not taken more often than windows may open without input.
+
+        Takes at most so many seconds; less when the windows are refused.
+        """
+        observer = self.observers[-1]
+        if not self.click(observer):
+            return
+        time.sleep(_AFTER_INPUT)
+        observer.roundtrip()
+        since = len(observer.events)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.hostile.play_for_focus():
+            observer.roundtrip()
+            self.taken = observer.leaves(since)
+            if self.taken > _MAPPINGS:
+                raise SeenError(
+                    f"windows without input took the keyboard {self.taken} times"
+                )
 
     def prompted(self, prompt: Prompt) -> None:
         """The prompt appears under a hostile pointer image, and is answered no."""
@@ -356,8 +234,8 @@ class Judge:
         answer = prompt.answer()
         if answer is not False:
             raise SeenError(f"the person pressed Deny, and the prompt heard {answer}")
-        if keys := self.hostile.keys_since(marks):
-            raise SeenError(f"keys typed at the prompt were heard: {keys}")
+        if keys := set(self.hostile.keys_since(marks)) & _TYPED:
+            raise SeenError(f"keys typed elsewhere were heard: {keys}")
 
     def _chord(self, observer: Observer) -> None:
         """A chord that begins in an observer's window is no other sandbox's."""
@@ -396,24 +274,46 @@ class Judge:
 
     def _shown(self) -> None:
         """The hostile pointer image is where the pointer is, on its own content."""
-        for color, own in ((CONTENT, True), (self.observers[0].color, False)):
-            place = self.spot(color)
+        places = [(CONTENT, _BLOCK), (self.observers[0].color, _BLOCK)]
+        places += [(frame, _EDGE) for frame in self.frames]
+        for color, block in places:
+            place = self.spot(color, block)
             if place is None:
                 continue
             self.go(*place)
             for observer in self.observers:
                 observer.roundtrip()
             self.hostile.act(4)
-            self.image_judged(place, own=own)
+            if color == CONTENT:
+                self._image_near(place)
+            else:
+                self._no_image(place, color)
 
-    def image_judged(self, place: tuple[int, int], *, own: bool) -> None:
-        """One look at where the hostile pointer image is."""
+    def _image(self, place: tuple[int, int]) -> tuple[int, ...]:
+        """Where the hostile pointer image is, from the pointer; empty for nowhere."""
         rows, columns = mask(self.look(), CURSOR).nonzero()
         if not len(rows):
-            return
+            return ()
         x, y = place
         box = (columns.min() - x, rows.min() - y, columns.max() - x, rows.max() - y)
-        if not own:
-            raise SeenError(f"its pointer image is on another's window, at {box}")
-        if max(abs(int(side)) for side in box) >= _REACH:
+        return tuple(int(side) for side in box)
+
+    def _image_near(self, place: tuple[int, int]) -> None:
+        box = self._image(place)
+        if box and max(abs(side) for side in box) > _REACH:
             raise SeenError(f"its pointer image is {box} from the pointer")
+
+    def _no_image(self, place: tuple[int, int], color: int) -> None:
+        """It goes as soon as the filter has heard that the pointer is there."""
+        end = time.monotonic() + LEFT_WAIT
+        while box := self._image(place):
+            if time.monotonic() > end:
+                kept(picture_name("image"), self.look())
+                self.mouse.move(5, 5)
+                if not mask(self.look(), color)[place[1], place[0]]:
+                    return  # a window or a menu of its own has come below the pointer
+                raise SeenError(
+                    f"its pointer image is {box} from the pointer at {place}, over a"
+                    f" frame or another's window of colour {color:06x}"
+                )
+            time.sleep(0.05)

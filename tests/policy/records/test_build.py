@@ -195,7 +195,8 @@ def test_external_peers(name, peer):
     record = _good(name)
     assert record.host.launch == External(peer)
     assert not any(
-        key.startswith("launch.") for key in set(record.values) - {"launch.kind"}
+        key.startswith("launch.")
+        for key in set(record.values) - {"launch.kind", "launch.required"}
     )
 
 
@@ -224,3 +225,24 @@ def test_digest_is_of_the_meaning():
     assert digest(tags.format("a", "b")) == digest(tags.format("b", "a"))
     peers = 'class = "disposable"\nlaunch.kind = "external"\npeer.{} = "/a"\n'
     assert digest(peers.format("unix")) != digest(peers.format("hybrid"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "problem"),
+    [
+        ('libvirt = "work"', None),
+        ("cid = 42", "no meaning for a machine without a hook"),
+        ('machine = "work"', "no meaning for a machine without a hook"),
+    ],
+)
+def test_a_lease_is_required_where_a_hook_can_refuse(peer, problem):
+    text = f'class = "persistent"\n[launch]\nkind = "external"\nrequired = true\n[peer]\n{peer}\n'
+    _made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert [problem in found.message for found in problems] == [True] * bool(problem)
+
+
+def test_a_tree_needs_its_directory():
+    text = 'class = "persistent"\n[launch]\nkind = "nspawn"\n'
+    _made, problems = parse_record("work", Path("work.toml"), text.encode())
+    (problem,) = problems
+    assert "which directory is the container's root" in problem.message

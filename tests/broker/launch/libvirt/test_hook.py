@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -231,3 +233,89 @@ def test_hostile_names_are_shown_escaped(place):
     assert done.returncode == 0
     assert done.stderr.strip().isascii()
     assert done.stderr.decode().strip().isprintable()
+
+
+# -- required by a record ---------------------------------------------------------------
+
+RECORD = """\
+class = "persistent"
+[launch]
+kind = "external"
+required = {required}
+[peer]
+libvirt = "{domain}"
+"""
+
+
+def write_record(folder, text, name="office"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.toml").write_text(text)
+
+
+@pytest.mark.parametrize("domain", ["work", UUID])
+def test_a_domain_whose_record_requires_it_does_not_start_without_the_broker(
+    place, domain
+):
+    text = RECORD.format(required="true", domain=domain)
+    write_record(place / "vitrail/sandboxes.d", text)
+    assert run(place, "work", "prepare", "begin", "-").returncode == 1
+    assert run(place, "other", "started", "begin", "-").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RECORD.format(required="false", domain="work"),
+        RECORD.format(required="true", domain="another"),
+        RECORD.format(required="1", domain="work"),
+        "[launch]\nrequired = true\n",
+        "",
+        "\0" * 5000,
+    ],
+)
+def test_any_other_starts(place, text):
+    write_record(place / "vitrail/sandboxes.d", text)
+    assert run(place, "work", "prepare", "begin", "-").returncode == 0
+
+
+def test_the_first_directory_s_record_of_a_name_counts(tmp_path):
+    write_record(tmp_path / "a", RECORD.format(required="false", domain="work"))
+    write_record(tmp_path / "b", RECORD.format(required="true", domain="work"))
+    folders = [str(tmp_path / "none"), str(tmp_path / "a"), str(tmp_path / "b")]
+    assert not hook.record_requires(folders, {"work"})
+    assert hook.record_requires(folders[::-1], {"work"})
+
+
+def test_a_record_with_a_mistake_is_read_by_its_words(tmp_path):
+    text = RECORD.format(required="true", domain="work") + "a = = b\n"
+    write_record(tmp_path, text)
+    assert hook.record_requires([str(tmp_path)], {"work"})
+
+
+def test_what_is_not_a_regular_file_is_no_record(tmp_path):
+    """Attack: a pipe that never ends, in the place of a record."""
+    path = tmp_path / "office.toml"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    try:
+        os.write(writer, RECORD.format(required="true", domain="work").encode())
+        assert hook._read_record(str(path)) == ("", False)
+    finally:
+        os.close(writer)
+
+
+def test_records_that_are_not_read_in_time_do_not_hold_libvirt_up(monkeypatch):
+    """Attack: a file system of the person's that never answers."""
+    monkeypatch.setattr(hook, "RECORDS_SECONDS", 0.2)
+    monkeypatch.setattr(hook, "record_requires", lambda *_: signal.pause())
+    assert hook.is_required(os.getuid(), {"work"}) is False
+
+
+def test_root_reads_them_with_the_rights_of_the_person(monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, lambda value, name=name: taken.append(name))
+    real = pwd.getpwnam("nobody")
+    hook._become(real.pw_uid)
+    assert taken == ["setgroups", "setgid", "setuid"]

@@ -92,13 +92,15 @@ async def test_it_sees_no_process_and_no_home_of_the_persons(base):
     assert lines[-1] == "0"
 
 
-async def test_a_file_beside_the_tree_binds_nothing(base):
+async def test_a_file_beside_the_tree_adds_nothing(base):
     secret = base / "secret"
     secret.write_text("hunter2")
-    text = f"[Files]\nBindReadOnly={secret}:/secret\n"
+    # nspawn itself passes over what our options set, such as the binds.
+    text = f"[Exec]\nHostname=beside\n[Files]\nBindReadOnly={secret}:/secret\n"
     for name in ("work", "root"):
         (base / f"{name}.nspawn").write_text(text)
-    assert await result(base, "cat /secret 2>/dev/null || echo none") == "none\n"
+    script = "cat /proc/sys/kernel/hostname /secret 2>/dev/null || echo none"
+    assert await result(base, script) == "work\nnone\n"
 
 
 async def test_its_leader_is_the_first_process_inside(base):

@@ -58,7 +58,8 @@ def test_a_crash_at_any_step_is_completed_later(store, tmp_path, monkeypatch, st
             raise _PowerCutError
 
     with monkeypatch.context() as patched:
-        patched.setattr(renaming, "flush", flush)
+        patched.setattr(renaming, "flush_folder", flush)
+        patched.setattr("broker.core.replace_file.flush_folder", flush)
         patched.setattr("broker.launch.state.store.flush", flush)
         try:
             rename_sandbox(store, change(tmp_path))

@@ -1,0 +1,45 @@
+"""Replacement of a whole file: a reader finds the old content or the new one.
+
+Also after a power cut, and beside another writer of the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write ``content`` in place of ``path``, which may be missing; on disk on return.
+
+    A symbolic link at ``path`` is replaced, not followed.  ``mode`` is the file's,
+    whatever the umask is.  The directory must exist.  Raises OSError; ``path`` is
+    then as it was.
+    """
+    # A name of its own, so that two writers do not mix their bytes, and one that
+    # cannot be guessed: the directory may be another user's, too.
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(fresh, _FLAGS, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have a directory's entries on disk.  Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
