@@ -87,6 +87,8 @@ def _limits(limits: Limits | None) -> Iterator[str]:
 
 
 def _files(container: Container) -> Iterator[str]:
+    # Where shared folders are mounted later: the root is read-only.
+    yield from ("--tmpfs", "/folders:rw,nosuid,nodev,noexec,size=64k,mode=0755")
     for path in container.read_only:
         yield from ("--volume", f"{path}:{path}:ro")
     for path in container.read_write:
