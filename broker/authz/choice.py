@@ -1,7 +1,7 @@
 """One question about several requests of which the person chooses one, or none.
 
-For what comes from the machine and not from a sandbox: a device that was plugged in
-and that rules let go to more than one of them.
+For an event of the machine, not of a sandbox: a device was plugged in, and rules
+allow it to more than one sandbox.
 """
 
 from __future__ import annotations

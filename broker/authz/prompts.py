@@ -140,7 +140,7 @@ class Questions:
     ) -> None:
         """Answer a question, as ``who`` for the log.
 
-        Raises RefusedError that says what can be answered.
+        Raises RefusedError that lists the possible answers.
         """
         entry = self._queue.get(number)
         if entry is None:

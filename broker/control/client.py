@@ -339,10 +339,10 @@ async def open_client(
 
 
 def _require_own(stream: trio.SocketStream, path: Path) -> None:
-    """Refuse a server of another user's before anything is said to it.
+    """Refuse a server of another user before any request is sent to it.
 
-    XDG_RUNTIME_DIR may name a directory that another user serves, and what is
-    said has the arguments and the environment of programs in it.
+    XDG_RUNTIME_DIR may name a directory that another user serves, and requests
+    contain the arguments and the environment of programs.
     """
     ucred = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     uid = _UCRED.unpack(ucred)[1]

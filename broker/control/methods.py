@@ -80,7 +80,7 @@ class Method(Generic[_Request, _Answer]):
     request: type[_Request]
     answer: type[_Answer]
     handler: str
-    """The method of ``BrokerApi`` that answers; it gets what its parameters name."""
+    """The method of ``BrokerApi`` that answers; arguments are passed by parameter name."""
     waits: bool = False
     """Whether it may take as long as a machine or a person; else a client gives up."""
     paced: bool = False
@@ -119,7 +119,7 @@ class RoleControl(Protocol):
 
 @dataclass(frozen=True)
 class Exchange:
-    """One call on its way: who asks whom, and where items go."""
+    """One call in progress: the role's control, the caller, and the receiver."""
 
     api: RoleControl
     caller: Caller

@@ -179,8 +179,8 @@ def check_peer(
 ) -> None:
     """Refuse a lease for another peer than the record's own.
 
-    Who a sandbox is stands in its record; a launcher only says when.  Raises
-    RefusedError.
+    The record defines the peer of a sandbox; a launcher only reports the start.
+    Raises RefusedError.
     """
     known: tuple[str, str | int]
     match peer:

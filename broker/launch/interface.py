@@ -11,7 +11,7 @@ Every sandbox passes the same steps, whichever program starts it:
 3. *started*: the process may run.
 4. *ended*: its pidfd says so, or the launcher does.  Streams are cut first, then
    the directory is removed.
-5. *after a crash* of the broker: what was prepared is still waited for, what lives is
+5. *after a crash* of the broker: prepared sandboxes are still awaited, live ones are
    leased again, and the rest is removed.
 
 A launcher of the first kind (``StartingLauncher``, the micro VM) starts the

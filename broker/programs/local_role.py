@@ -1,7 +1,7 @@
 """Both roles on one machine, wired together and run.
 
-Who is whose parent: the ground owns store, workers and pump; the viewer role
-owns the guests, the host role the leases and through them every stream.
+Ownership: the runtime owns store, workers and pump; the viewer role owns the
+guests, the host role the leases and through them every stream.
 """
 
 from __future__ import annotations

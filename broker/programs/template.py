@@ -6,7 +6,7 @@ byte.  Its death ends no worker: they hold on to the supervisor, not to it;
 the supervisor starts another one when it next needs a worker.
 
 The price of forking: all workers of one template share the layout of their
-address space, so who has taken one over knows it for the others.
+address space, so an attacker who has taken one over knows it for the others.
 """
 
 from __future__ import annotations

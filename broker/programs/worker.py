@@ -82,8 +82,7 @@ class _Compositor:
         Raises UpstreamError with the reason.
         """
         async with self._asking:
-            # Question and answer belong together, or the next one who asks
-            # gets our answer.
+            # Question and answer belong together, or the next caller gets our answer.
             with trio.CancelScope(shield=True):
                 await self._keeper.send(messages.CONNECT)
                 got = await self._keeper.receive(fd_limit=1)

@@ -34,7 +34,7 @@ class Shipping:
     def shipped(self) -> int | None:
         """The last event that every receiver has; None: there are none.
 
-        What cannot be understood counts as nothing shipped: so nothing goes.
+        A state that cannot be read counts as nothing shipped, so no event is removed.
         """
         if find_config(self._paths.config) is None:
             return None

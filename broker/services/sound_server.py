@@ -33,7 +33,7 @@ def read_cookie(environ: dict[str, str] | None = None) -> bytes:
 
 
 async def connect_server(path: Path) -> socket.socket:
-    """Connect to the sound server.  Raises UpstreamError that says what failed."""
+    """Connect to the sound server.  Raises UpstreamError with the cause."""
     try:
         # It waits while the server has too many callers: PulseAudio lets five.
         return await connect(

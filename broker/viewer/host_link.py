@@ -369,7 +369,7 @@ class RemoteHost(LinkEnd):
                 raise RefusedError(
                     f"too many undecided streams, with those of {opening.lease.sandbox}"
                 )
-            # Also what waits for its turn is cut with its lease.
+            # A stream that waits for its turn is also cut with its lease.
             # guard: what waits is cut with its lease
             with epoch.stream(preamble.number, opening):
                 await place.turn()

@@ -49,7 +49,7 @@ class StreamAnswer:
             try:
                 await send_all(sock, answer)
             except UpstreamError:
-                return  # it has gone; who carries the stream finds out
+                return  # it has gone; the code that carries the stream detects it
 
     def close(self) -> None:
         """Let go, without an answer where none was given."""

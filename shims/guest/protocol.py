@@ -81,7 +81,7 @@ CONTROL_PIECE_BYTES = 3584  # as LINK_PIECE_BYTES there: no transport loses thes
 
 
 class MessageError(Exception):
-    """The broker sent what we do not understand; the connection ends."""
+    """The broker sent an unknown message; the connection ends."""
 
 
 def decode(body: bytes) -> Dict[str, Any]:

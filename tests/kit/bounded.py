@@ -2,7 +2,7 @@
 
 pytest-timeout raises in the middle of trio's own code: what the test had started
 stays, and every later test fails with "Attempted to call run() from inside a run()".
-So the test is cancelled first, and what each of its tasks waited for is told.
+So the test is cancelled first, and the wait of each of its tasks is reported.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def _tree(task: trio.lowlevel.Task, depth: int = 0) -> Iterator[str]:
 
 
 def drop_abandoned_run(failed: TracebackType | None = None) -> None:
-    """Let go of what a test kept open that was ended in the middle of trio's code.
+    """Release the objects of a test that was ended in the middle of trio's code.
 
-    Its traceback holds it all; it is closed now, not in somebody else's test.
+    Its traceback holds them all; they are closed now, not in another test.
     """
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
         if hasattr(sys, name):

@@ -141,7 +141,7 @@ class Rulebook:
         self.reloaded = trio.Event()
 
     async def follow(self, nursery):
-        """Do so whenever a file has changed, by itself."""
+        """Do so automatically whenever a file has changed."""
         await nursery.start(follow_files, self.paths, self.rules, self.reload)
 
     async def change(self, name, text):

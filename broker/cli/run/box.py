@@ -299,7 +299,7 @@ def _taken(paths: Paths, folder: Path, base: Path) -> int:
 
 
 def _sweep(paths: Paths, folder: Path) -> None:
-    """Clear away what runs that were killed could not."""
+    """Remove the leftovers of runs that were killed."""
     for base in [lock.with_suffix("") for lock in folder.glob("*.lock")]:
         try:
             fd = os.open(_lock(base), os.O_RDWR | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""``brokerctl list``: what can be run, and what of it runs."""
+"""``brokerctl list``: the records, and which of them run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl top``: what runs, on a live screen."""
+"""``brokerctl top``: running sandboxes on a live screen."""
 
 from __future__ import annotations
 

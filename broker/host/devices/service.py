@@ -396,7 +396,7 @@ class Service:
         return made, (node,)
 
     async def _follow(self, held: _Held) -> None:
-        """Until it ends by itself, is asked back or is unplugged."""
+        """Wait until it ends, is revoked or is unplugged."""
         with held.scope:
             if held.way == "usbip":
                 reason = await usbip.wait_ended(held.device)

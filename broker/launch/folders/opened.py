@@ -1,7 +1,7 @@
 """A directory that is to be shared: opened once, by a path without links, and checked.
 
-What is shared is the directory behind the descriptor; a path that another program
-changes afterwards has no effect.  Secrets are refused, whatever the rules say: a
+The directory behind the descriptor is shared; a path that another program changes
+afterwards has no effect.  Secrets are refused, whatever the rules say: a
 sandbox that can read ``~/.ssh`` or the broker's own state is the person.
 """
 

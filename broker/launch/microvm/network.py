@@ -92,8 +92,8 @@ def start_user_network(
 ) -> UserNetwork:
     """Start passt and the frame filter for one guest.
 
-    passt drops its privileges and closes itself in (user namespace, empty
-    root, seccomp) by itself.  It ends with its socket.
+    passt drops its privileges and confines itself (user namespace, empty root,
+    seccomp).  It ends with its socket.
 
     Raises SetupError when passt is missing.
     """

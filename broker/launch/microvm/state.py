@@ -146,7 +146,7 @@ def move_files(source: Path, target: Path) -> None:
     """Move a machine's sockets to another directory on the same file system.
 
     A socket that is listened on, or a mount of the directory in a jail, goes on
-    after that.  The state file is written anew by the caller, before this.
+    after that.  The caller writes the state file again, before this.
     """
     (source / VSOCK_DIRECTORY).rename(target / VSOCK_DIRECTORY)
     for name in (QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):

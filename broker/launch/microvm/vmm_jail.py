@@ -178,7 +178,7 @@ async def spawn_jailed(
 
     ``known`` writes a process down for a later broker.  It is called with
     bubblewrap's outer process, then with the program's, each before that one
-    does anything: whatever instant we are killed at, what runs is written down.
+    does anything: at any instant that we are killed, each running process is recorded.
 
     Raises SetupError when the program is not installed, JailError when the
     jail cannot be built.  What bubblewrap finds out

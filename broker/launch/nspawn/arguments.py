@@ -2,7 +2,7 @@
 
 systemd-nspawn before 256 runs as root only.  Here that root is one of a user
 namespace with the person's subordinate numbers (unshare(1), subuid(5)): outside, its
-first user is the person, and all others are numbers that nobody else has.
+first user is the person, and all others are numbers of no other user.
 
 It needs, too, what a person's own ``/run`` and control groups do not give: a
 ``/run/systemd`` to lock its tree in, which is an empty one of its own mount

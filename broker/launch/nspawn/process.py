@@ -183,7 +183,7 @@ async def _leader(child: Child) -> tuple[int, int]:
 
 
 def _message(child: Child) -> str:
-    """The end of what it has printed so far."""
+    """Return the end of its output so far."""
     pipe = child.popen.stderr
     assert pipe is not None
     os.set_blocking(pipe.fileno(), False)

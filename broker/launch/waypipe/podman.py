@@ -1,6 +1,6 @@
 """The waypipe client of a sandbox in a container of rootless Podman.
 
-For those who have their own image, as many socat set-ups do; the default is
+For users with an image of their own, as many socat set-ups have; the default is
 the jail of ``launch.waypipe_client``, which gives it less.  The container has
 no network, a read-only root, no capabilities and no new privileges; it sees
 the one directory with its two sockets, as there.  It is never pulled: the

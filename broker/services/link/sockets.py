@@ -67,8 +67,8 @@ def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
         # The directory of the VMM's sockets is the guard; the process that
         # connects is the VMM, whose uid is its launcher's affair.
         return str(config.endpoint)
-    # The uid is all that is asked, and it holds also when that process has
-    # ended: who it really is, the handshake or the preamble proves.
+    # Only the uid is checked, which stays valid when that process has ended; the
+    # handshake or the preamble proves the peer's identity.
     ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     uid = _UCRED.unpack(ucred)[1]
     if uid != config.uid:

@@ -104,7 +104,7 @@ class WorkerTemplate:
             return  # our own close()
         except PeerError as error:
             # A descriptor of it did not fit into our table, so its answer is
-            # lost: end it; who waits for the answer asks the next one.
+            # lost: end it; the caller that waits for the answer asks the next one.
             if not warm:
                 raise SetupError(str(error)) from error
             return

@@ -270,7 +270,7 @@ class ClipboardService:
             self._nursery = nursery
             nursery.start_soon(self._tick)
             task_status.started()
-            async with self._events:  # who still has something to say need not wait
+            async with self._events:  # a later post fails at once
                 async for event, done in self._events:
                     await self._feed(event)
                     if done is not None:

@@ -14,7 +14,7 @@ from broker.devices.messages import DeviceItem
 
 
 class DeviceChoices:
-    """Open questions, and what was declined, by the numbers of the plug-ins."""
+    """Open questions and declined devices, by the numbers of the plug-ins."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """The devices of the host at the other end of the link.
 
-Implements ``desk.DeviceSource``.  What the host says about its devices is believed
-about these devices only: which sandbox gets one is decided here, and the host hands
-out what its own records allow.
+Implements ``desk.DeviceSource``.  The host's claims about its devices are trusted
+for these devices only: which sandbox gets one is decided here, and the host hands
+out only devices that its own records allow.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class OpenExchange:
         self._changed = trio.Event()
 
     def take(self, message: messages.FromWorker) -> None:
-        """Its worker says something.  Raises PeerError for what cannot be."""
+        """Handle a message of its worker.  Raises PeerError for an impossible one."""
         match message:
             case messages.TransferAsked() if self._ask is None:
                 self._ask = message.ask

@@ -53,7 +53,7 @@ class ProgramOutput:
         self._changed.set()
 
     async def pass_on(self, emit: api.Emit[api.RunItem]) -> None:
-        """Pass on what comes, at the client's pace, until ``end``."""
+        """Pass on output as it arrives, at the client's pace, until ``end``."""
         while True:
             self._changed = trio.Event()
             await self.drain(emit)
@@ -62,7 +62,7 @@ class ProgramOutput:
             await self._changed.wait()
 
     async def drain(self, emit: api.Emit[api.RunItem]) -> None:
-        """Pass on what is here."""
+        """Pass on the output that waits."""
         while self._waiting:
             data, stderr = self._waiting.popleft()
             # Counted until the client has taken it.

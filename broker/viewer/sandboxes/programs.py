@@ -50,7 +50,7 @@ class Program:
     code: int | None = None
     changed: trio.Event = field(default_factory=trio.Event)
     listeners: list[Callable[[bytes, bool], None]] = field(default_factory=list)
-    """Called with what it wrote, and whether to its standard error."""
+    """Called with its output, and whether that went to standard error."""
     input: ProgramInput | None = None
     """None: its standard input is empty."""
     tty: bool = False

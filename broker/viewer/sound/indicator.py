@@ -26,8 +26,8 @@ _SECONDS = 5.0
 _AGAIN_SECONDS = 10.0
 """Until a failed notification is tried again."""
 _LEAST_SECONDS = 2.0
-"""For so long it is shown, however short the source was open: who listens in
-pieces of a tenth of a second is to be seen."""
+"""Shortest display time, however short the source was open: a sandbox that records
+in pieces of a tenth of a second must be visible."""
 _STAYS = 0
 _CRITICAL = 2
 _ICON = "audio-input-microphone"

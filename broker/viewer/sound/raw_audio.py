@@ -1,6 +1,6 @@
 """``audio = "raw"``: a sandbox's bytes, unread, to the sound server.
 
-This is what the socat script did, for those who come from there.  The server
+The socat script did the same; this is for its former users.  The server
 takes orders from the sandbox as from the person's own programs: it can record
 the microphone and everything that is played, and load modules.  So it takes a
 line in the record, and ``brokerctl status`` warns for as long as it holds.

@@ -48,7 +48,7 @@ async def _record(store, numbers) -> None:
 
 
 async def fill(path: Path, events: int) -> str:
-    """Make the log; returns the last checkpoint, as somebody else keeps it.
+    """Make the log; returns the last checkpoint, as another party keeps it.
 
     The key evolves at each fifth of it but the last one.
     """
@@ -65,7 +65,7 @@ async def fill(path: Path, events: int) -> str:
 
 @contextmanager
 def opened(path: Path):
-    """As somebody with a database program has it."""
+    """Open the log with a plain database connection."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
     try:
@@ -82,7 +82,7 @@ def report(db, path: Path, *kept: str, **words):
 
 
 class Attacker:
-    """Somebody who may write the log's file, and its key's where he has the ``key``.
+    """An attacker who can write the log's file; with ``key`` also the key file.
 
     Each attack runs inside ``attack``, which takes it back afterwards.
     """

@@ -1,4 +1,4 @@
-"""Workers of paper: what the broker would hear from one, said by the test."""
+"""Fake workers, whose messages to the broker come from the test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from broker.ipc import agent, worker
 
 
 class PaperWorker:
-    """A worker that says what the test makes it say."""
+    """A fake worker that sends the test's messages."""
 
     def __init__(self):
         self.say, self.messages = trio.open_memory_channel(0)

@@ -64,7 +64,7 @@ async def sides(directory: Path):
 
 
 async def told(side: Side) -> None:
-    """Wait until a witness has told all that it has: it waits for news then.
+    """Wait until a witness has sent everything: it waits for news then.
 
     That all tasks are blocked would say nothing: the log has threads.
     """

@@ -112,7 +112,7 @@ def gives(c: Guest, content: bytes, mime: bytes = TEXT) -> w.RecordCrossing:
 
 
 def serves(c: Guest, source: int, content: bytes, over: threading.Event) -> None:
-    """Write it to everybody who asks: weston itself does, before anybody else."""
+    """Write it to every client that asks: weston itself does, before all others."""
     done = 0
     while not over.is_set():
         with suppress(TimeoutError):
@@ -187,7 +187,7 @@ def let_go(c: Guest, drag: Drag) -> str:
 
 
 def gives_drop(c: Guest, drag: Drag, content: bytes) -> str:
-    """Let go, and write it to who asks; what the compositor says at the end."""
+    """Let go, write it to the client that asks, and return the drag's last event."""
     if let_go(c, drag) == "cancelled":
         return "cancelled"
     with os.fdopen(c.asked(drag.source), "wb") as out:
@@ -204,7 +204,7 @@ def shown(c: Guest) -> list[str]:
 
 
 def takes_drop(c: Guest, mime: bytes = TEXT) -> bytes:
-    """Accept what is dropped on the window, and read it."""
+    """Accept a drop on the window, and read it."""
     entered = c.wait(lambda e: e[0] == c.device and e[2] == "enter")[3]
     serial, offer = entered[0], entered[4]
     c.send(offer, "accept", serial, mime)
@@ -222,7 +222,7 @@ def takes_drop(c: Guest, mime: bytes = TEXT) -> bytes:
 
 
 def takes(c: Guest, mime: bytes = TEXT) -> bytes:
-    """Read what is offered now."""
+    """Read the current offer."""
     c.wait(lambda e: e[2] == "offer" and e[3][0] == mime)
     offer = [e[3][0] for e in c.events if e[2] == "data_offer"][-1]
     theirs, ours = os.pipe()

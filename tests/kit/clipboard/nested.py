@@ -1,8 +1,8 @@
 """Drags on compositors that take no orders: mutter, and those shown on another one.
 
-Nobody says where such a compositor puts a window, and how long a movement of
-the pointer takes through two of them: so the pointer looks for what it wants,
-and what is believed is what a client or a worker says of it.
+Such a compositor does not report where it puts a window, nor how long a movement of
+the pointer takes through two of them: so the pointer searches for its target, and
+its place is taken from the events of a client or a worker.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _spots() -> Iterator[tuple[int, int]]:
 
 
 def _rest(c: Guest) -> None:
-    """Wait until nothing more is said of the pointer where it is.
+    """Wait until no more events come for the pointer's present place.
 
     Two answers of the inner compositor, so that it has read the movement, which
     lay in its socket before the first was asked for; and then some silence, as

@@ -41,7 +41,7 @@ def allow(_source: str, _target: str, _kinds: Any) -> w.PasteTerms | None:
 
 
 class Desk:
-    """``records`` is what the crossing says; ``said`` what every worker did."""
+    """``records`` are those of the clipboard core; ``said`` all workers' actions."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Desk:
         self._tell()
 
     async def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until something was said or recorded that makes it true."""
+        """Wait until a message or a record makes the condition true."""
         with trio.fail_after(DEADLINE):
             while not (found := condition()):
                 await self._news.wait()

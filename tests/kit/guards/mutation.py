@@ -7,7 +7,7 @@ that fails then.  ``python -m tests.kit.guards.TABLE [NAME…]`` tries the rows 
 table; ``make mutate`` tries them all.
 
 The marker finds the statement, not its text: a guard that was moved, renamed or
-formatted anew is still found, and one whose marker was lost is an error.
+reformatted is still found, and one whose marker was lost is an error.
 """
 
 from __future__ import annotations

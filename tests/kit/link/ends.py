@@ -98,7 +98,7 @@ class Ends:
 
 
 class NoWitness:
-    """Keeps nobody's checkpoints and has none."""
+    """A witness that keeps no checkpoints and has none."""
 
     async def attend(self, _epoch):
         await trio.sleep_forever()

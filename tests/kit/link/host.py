@@ -94,7 +94,7 @@ async def announce(epoch, record="app", sandbox=None, peer="test"):
 
 
 async def say(path, data):
-    """A new connection on which that was said."""
+    """Open a connection and send ``data`` on it."""
     sock = await dial(path)
     await send_all(sock, data)
     return sock

@@ -65,7 +65,7 @@ def sessions(seed: int = 0, *, host_dials: bool = True) -> tuple[Session, Sessio
 
 
 class Wire:
-    """Carries bytes between two machines, changed, cut and held as told.
+    """Carries bytes between two machines; a test can change, cut and hold them.
 
     ``refused`` keeps each end's refusal; a refusing end's answer is carried
     on and then its connection closed, as the shell does it.

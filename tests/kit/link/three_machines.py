@@ -2,8 +2,8 @@
 
 One vhost-device-vsock process makes them siblings: each has a CID of its own
 and reaches the others by AF_VSOCK.  Besides, host and viewer give the test a
-shell over their own hybrid socket.  What the lab's transport cannot do is said
-in the link's settings: single writes of at most 3732 bytes.
+shell over their own hybrid socket.  The link's settings state the limit of the
+lab's transport: single writes of at most 3732 bytes.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class Lab:
         return self.base / f"{guest.name}.{what}"
 
     async def boot(self, guest: Guest) -> None:
-        """Start it, or start it anew; returns when its shell is there."""
+        """Start it, or start it again; returns when its shell is there."""
         initrd = self._at(guest, "initrd")
         data = self._kernel.write_initrd(self.base).read_bytes()
         data += guest.initrd
@@ -328,7 +328,7 @@ async def lab(
 async def siblings(*, application=True):
     """The three machines, running; yields host, viewer and application.
 
-    Without ``application`` there is none, and what is yielded for it is not run.
+    Without ``application`` that machine is yielded too, but not run.
     """
     async with lab() as made:
         host, viewer = Guest("host", HOST), Guest("viewer", VIEWER)

@@ -1,6 +1,6 @@
 """Honest clients beside a hostile one, and the broker's part of the clipboard.
 
-What they hear is what the judge goes by; a promise that is broken raises SeenError.
+The judge decides by the events that they receive; a broken promise raises SeenError.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Observer(Window):
             return hashlib.sha256(m[:]).hexdigest()[:16]
 
     def keymap_kept(self) -> None:
-        """Nobody has written into the keymap that it uses, or will be sent.
+        """Check that no client wrote into its keymap, nor into the one sent next.
 
         The person's keyboard stays the same, so each keymap is the first one.
         """
@@ -149,5 +149,5 @@ class Claims:
         return ()
 
     def wanted(self, *_: Any) -> bool:
-        """Nobody may have it."""
+        """Refuse every request."""
         return False

@@ -378,7 +378,7 @@ class Hostile:
     def keys_since(self, marks: list[tuple[Connection, int]]) -> list[int]:
         """Codes of the keys that any of them read after that.
 
-        One that was deaf meanwhile reads what it was sent before, too.
+        One that was deaf meanwhile also reads the events sent before.
         """
         heard = []
         for connection, since in marks:

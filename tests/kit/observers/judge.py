@@ -161,7 +161,7 @@ class Judge:
             self.keys.press(CODES["q"])
 
     def type_into(self, observer: Observer) -> None:
-        """Type a letter; it must come to the observer, and to nobody else."""
+        """Type a letter; it must come to the observer and to no other client."""
         self.number += 1
         letter = _LETTERS[self.number % len(_LETTERS)]
         marks, since = self.hostile.marks(), len(observer.events)

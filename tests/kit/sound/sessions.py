@@ -2,9 +2,9 @@
 
     python -m tests.kit.sound.sessions DIRECTORY
 
-records them anew, from clients and servers that are installed here.  Samples
-are cut short; commands are kept as they were.  A file is lines of hex: what
-the client said, one frame in a line.
+records them again, from clients and servers that are installed here.  Samples
+are cut short; commands are kept as they were.  A file is lines of hex: the
+client's frames, one in a line.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ async def _record(kind: str, name: str, words: str, folder: Path) -> None:
         await run(*words.format(wav=wav).split(), env=env, check=False)
         nursery.cancel_scope.cancel()
     for number, data in enumerate(said):
-        # 32 hexadecimal digits are the machine's id, which is nobody's business.
+        # 32 hexadecimal digits are the machine's id, which must not be published.
         clean = re.sub(rb"[0-9a-f]{32}\0", b"0" * 32 + b"\0", bytes(data))
         frames = split(clean)
         if len(frames) > 1:

@@ -19,7 +19,7 @@ _HEAD = "Seconds on two cores, for tests that take half a second or more."
 def merged(
     kept: dict[str, float], measured: dict[str, float], root: Path
 ) -> dict[str, float]:
-    """The new times; what has become short, and what is gone, is left out."""
+    """The new times, without tests that have become short or no longer exist."""
     times = {
         name: seconds
         for name, seconds in kept.items()

@@ -160,7 +160,7 @@ def sockets(base: Path):
 
 
 async def settled(w: World, before, *, deadline=60):
-    """Wait until everything is as it was; says what is not."""
+    """Wait until all counts are as before; the failure lists the differences."""
     found = {}
 
     async def same():

@@ -1,7 +1,7 @@
 """A FUSE file system with one file, whose server opens it and then falls silent.
 
-What a hostile sandbox mounts in its own user namespace: whoever asks the file
-for anything that the kernel does not know by itself waits for ever.
+A hostile sandbox mounts this in its own user namespace: a process that asks the
+file for anything that the kernel does not know waits forever.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def silent_file(directory: Path):
         finally:
             _libc.umount2(os.fsencode(directory), _UMOUNT_DETACH)
     finally:
-        os.close(device)  # whoever still waits is told that it is over
+        os.close(device)  # a process that still waits gets an error
         if fd >= 0:
             with suppress(ConnectionAbortedError):
                 os.close(fd)

@@ -12,7 +12,7 @@ take its CID; the thief becomes the next lease (2), is killed as well, and while
 ends an innocent machine with that CID knocks (3).  Prints a line of JSON.
 
 WITHOUT takes something away, to see that it is needed: ``duplicate`` (of ours),
-``ending`` (nobody looks whether a CID's holder has begun to end), or ``words`` (a
+``ending`` (no check whether a CID's holder has begun to end), or ``words`` (a
 lease expects another word than its machine says: that the alarm works).
 """
 

@@ -88,9 +88,9 @@ class Client:
     def raw(self, data: bytes, fds: list[int] | None = None) -> None:
         """Any bytes at all.
 
-        Why a connection has ended is heard by reading: what is sent after its end
-        is lost, as it would be a moment earlier.  Who never reads hears of it
-        after a while, by BrokenPipeError.
+        The reason for a connection's end is found by reading: bytes sent after
+        the end are lost, as they would be a moment earlier.  A client that never
+        reads gets BrokenPipeError after a while.
         """
         control = []
         if fds:
@@ -210,8 +210,8 @@ class Client:
         except ServerError as error:
             return error
         except (GoneError, BrokenPipeError, ConnectionResetError):
-            # A reset is told before what still lies in the socket (unix(7)),
-            # and that may hold the error.
+            # A reset is reported before the bytes still in the socket (unix(7)),
+            # which may hold the error.
             try:
                 while self.error is None:
                     self.read()

@@ -85,7 +85,7 @@ class Shown(Thing):
 
 
 class Model:
-    """``out`` collects what the compositor says; ``requests`` what it was told."""
+    """``out`` collects the compositor's events; ``requests`` the requests to it."""
 
     def __init__(self, offers: list[tuple[str, int]] | None = None) -> None:
         self.out = bytearray()

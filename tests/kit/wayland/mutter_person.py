@@ -104,7 +104,7 @@ class GnomePointer:
     def move(self, x: int, y: int) -> None:
         """Move to a point of the screen."""
         if self._at is None:
-            # Where it is nobody says; a corner stops it.
+            # Its position is unknown; a corner stops it.
             self._step(-FAR, -FAR)
             self._at = (0, 0)
         self._step(x - self._at[0], y - self._at[1])

@@ -88,7 +88,7 @@ class Party(Window):
         self.roundtrip()
 
     def focused(self) -> bool:
-        """Whether it was told last that it has the keyboard."""
+        """Whether the last keyboard event was ``enter``."""
         told = [e[2] for e in self.events if e[0] == self.keyboard]
         told = [name for name in told if name in {"enter", "leave"}]
         return bool(told) and told[-1] == "enter"

@@ -1,6 +1,6 @@
-"""Recorded sessions: what both sides said, to be fed again.
+"""Recorded sessions: the bytes of both sides, for replay.
 
-A filter's answers depend only on what it is fed and in which order, so the
+A filter's answers depend only on its input and the order of that, so the
 compositor's recorded bytes name the ids that the same filter gives out again.
 One record: side (c or s), number of descriptors, length, bytes.
 """

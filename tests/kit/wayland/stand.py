@@ -97,7 +97,7 @@ class Stand:
         """A screenshot that has not changed for a while, and at least thrice.
 
         sway shows a window's first picture and each move when the client has
-        acknowledged what it was told, or 200 ms later when it has not, as a
+        acknowledged the configure event, or 200 ms later when it has not, as a
         client that waits here cannot; no event says when.
         """
         return trio.from_thread.run(unchanged, self.comp)
@@ -214,7 +214,7 @@ class JailedStand(Stand):
                 await self.listener(message)
 
     def closed(self) -> list[messages.WaylandClosed]:
-        """The ends that it has told."""
+        """Return its messages about ended connections."""
         return [m for m in self.said if isinstance(m, messages.WaylandClosed)]
 
 

@@ -13,7 +13,7 @@ from tests.kit.wayland.model import Model, connect
 
 
 class Talk(Window):
-    """``say`` what a client says; ``events`` is what it was answered.
+    """A client: ``say`` sends requests; ``events`` are the answers.
 
     Raises ServerError as soon as the filter answers with an error.
     """
@@ -48,7 +48,7 @@ class Talk(Window):
             self.pump()
 
     def pump(self) -> None:
-        """Let both sides talk until all is said; raise the client's error."""
+        """Pass bytes between both sides until none wait; raise the client's error."""
         connect(self.core, self.model)
         self.hear()
         if self.error is not None:

@@ -133,7 +133,7 @@ async def world(kind: str):
 async def started(comp, inner, *, panel: int = 0):
     """A pointer and the filter on a compositor that runs; ``inner`` is shown on it."""
     behind = inner.display if inner is not None else None
-    # A pointer's place is told as a part of the screen; labwc's has its own size.
+    # A pointer's place is given as a fraction of the screen; labwc's has its own size.
     screen = (await pixels(comp)).size
     async with filtered(comp, behind=behind) as it:
         with (

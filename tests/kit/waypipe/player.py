@@ -1,9 +1,9 @@
 """Plays a recorded stream into a real waypipe client, in front of a mute compositor.
 
 A client in Rust keeps account of Wayland's objects and ends a stream that makes
-one anew while the compositor has not said that the old one is gone.  Nobody
-answers a recording, so here the stream stops before each block that uses an id
-again, and the compositor says that one thing (``wl_display.delete_id``).
+one again before the compositor has deleted the old one.  A recording gets no
+answers, so here the stream stops before each block that uses an id again, and the
+compositor sends only that event (``wl_display.delete_id``).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Player:
                 self._tell()
 
     async def _connection(self) -> socket.socket:
-        """The one on which something is said: a client in C makes one on trial."""
+        """Return the connection that carries bytes: a client in C makes one on trial."""
         while True:
             await trio.lowlevel.wait_readable(self._display)
             compositor, _ = self._display.accept()
