@@ -63,6 +63,7 @@ CPUS = (1, 64)
 """Virtual processors of a micro VM."""
 
 BOOT_SECONDS = (5, 3600)
+SHARED_FOLDERS = (0, 8)
 """Boot deadline: emulation on a busy machine may take minutes."""
 
 STREAMS = (1, 256)

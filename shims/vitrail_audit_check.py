@@ -130,7 +130,7 @@ class WrongError(Exception):
 
 
 class Checkpoint(NamedTuple):
-    """What a signed note says, and its signatures."""
+    """The content of a signed note, and its signatures."""
 
     text: bytes
     origin: str

@@ -60,7 +60,7 @@ class HookError(Exception):
 
 
 class Domain:
-    """What the XML says that matters here; every value is still to be judged."""
+    """The values of the domain's XML that the hook uses, not yet validated."""
 
     def __init__(self) -> None:
         self.uuid = ""

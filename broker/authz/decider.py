@@ -93,7 +93,7 @@ class Decider:
         self._live: set[Permit] = set()
         self._questions = 0
         self._cut: list[tuple[Permit, str]] = []
-        """What ``cut_denied`` has ended and nothing has recorded."""
+        """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
         self._meters = Meters()
 
     # -- asking ----------------------------------------------------------------

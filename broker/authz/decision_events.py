@@ -140,7 +140,10 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
 
 
 def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
-    """What a device is; a serial number names a person's thing, and stays out."""
+    """The event's fields about a device, without its serial number.
+
+    A serial number identifies an object that belongs to the person.
+    """
     return {
         "device-id": device.id,
         "device-port": device.port,

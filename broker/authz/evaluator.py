@@ -68,11 +68,14 @@ class Judge:
         return record_gate.record_allows(self._records(), _of_record(request)).where
 
     def verdict(self, request: Request) -> Verdict:
-        """What both say; a deny of the record's has no rule."""
+        """Return the verdict of both; a denial by the record has no rule."""
         return self.decide(request).answer
 
     def preview(self, request: Request) -> Verdict | None:
-        """What both say together; None for a no of the record's."""
+        """Return the verdict that a request would get.
+
+        None: the record denies it, or a rule leads a settled request elsewhere.
+        """
         decided = self.decide(request)
         if decided.refused_by_record:
             return None
@@ -99,7 +102,7 @@ class Judge:
         return Digests(rules=self._rules.digest, records=self._records().digest)
 
     def question(self, request: Request, answer: Verdict) -> Question:
-        """What the person is to be asked."""
+        """Return the question that an ``ask`` verdict puts to the person."""
         record = self._records().records.get(request.lease.record)
         return question_of(request, answer, record)
 

@@ -23,7 +23,7 @@ from policy.rules.world import ADMIN_NAMES
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a sandbox asks.  Texts are validated by the caller, or hostile.
+    """A sandbox's request.  Texts are validated by the caller, or hostile.
 
     ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the person at
     the viewer, '' no target.  An attribute is None where it is not stated, ''
@@ -46,8 +46,8 @@ class Request:
     stream: int = 0
     peer: str = ""
     source: str = ""
-    """Who gives, where that is not the lease's sandbox: ``@adminvm`` for what
-    the person's own programs give to it."""
+    """The giver, where it is not the lease's sandbox: ``@adminvm`` for content that
+    the person's own programs give to the sandbox."""
     words: str = ""
     """The operation, in plain words; empty: as of every request of the service."""
     details: tuple[tuple[str, str], ...] = ()
@@ -83,7 +83,7 @@ class Request:
 
     @property
     def subject(self) -> Subject:
-        """What an equal request has in common with it."""
+        """The key that equal requests share, for grants and late answers."""
         return Subject(
             self.lease.id,
             self.service,
@@ -145,7 +145,7 @@ class Asker(Protocol):
         ...
 
     def absent(self, number: int) -> bool:
-        """Who asked has gone, and the answer is wanted for its next request.
+        """True: the asker has gone, and the answer is kept for its next request.
 
         False: the same question is put for another request, which gets the answer.
         """

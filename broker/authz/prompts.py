@@ -123,7 +123,7 @@ class Questions:
     # -- for brokerctl -----------------------------------------------------------------
 
     def pending(self) -> list[QueueEntry]:
-        """What waits for an answer, oldest first."""
+        """Return the questions that wait for an answer, oldest first."""
         return self._queue.all()
 
     def shown(self) -> int:

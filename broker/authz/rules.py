@@ -112,9 +112,9 @@ class Rules:
         moved = chosen.rules.rules != self.now.rules.rules
         if fresh:
             if self._started:
-                # What takes away must not wait for the log, nor fail with it: a
-                # full disk, which a sandbox may have filled, would keep alive
-                # what the person has just denied.  What gives waits.
+                # A stricter set must not wait for the log, nor fail with it: a full
+                # disk, which a sandbox may have filled, would keep alive operations
+                # that the person has just denied.  New permissions do wait.
                 # guard: what takes away does not wait for the log
                 self.pending = Engine(chosen.rules)
                 # guard: what is denied is cut before it is recorded
@@ -158,7 +158,7 @@ class Rules:
         )
 
     def standing(self) -> str:
-        """What holds while the files have a mistake; empty when they have none."""
+        """Describe the rules in force while the files have errors; else empty."""
         if not self.problems:
             return ""
         if self.now.rules.problems:

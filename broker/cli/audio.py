@@ -1,7 +1,7 @@
 """``brokerctl audio``: a mixer for sandboxes, beside the desktop's own.
 
 State and commands go to the process that runs a sandbox's filter
-(``session.sound_desk``). The streams that really play are read from the sound server
+(``viewer.sound.mixer``). The streams that really play are read from the sound server
 itself, and muting is done there too: that works even where a filter no longer obeys.
 """
 

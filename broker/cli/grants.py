@@ -16,7 +16,7 @@ from broker.core.escape import printable
 @click.group("grants", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """What a person has allowed for a time, or until a sandbox stops.
+    """List or revoke permissions granted for a time, or until a sandbox stops.
 
     Without a verb: list.
     """

@@ -1,4 +1,4 @@
-"""What brokerctl prints: tables for people, JSON for scripts, errors."""
+"""Output of brokerctl: tables for people, JSON for scripts, errors."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class Client:
         return await self._call(methods.AUDIT_PRUNE, request)
 
     async def pending(self) -> PendingAnswer:
-        """What waits for the person."""
+        """Return the questions that wait for the person."""
         return await self._call(methods.PENDING, Nothing())
 
     async def answer(self, request: QuestionAnswerRequest) -> None:

@@ -105,7 +105,7 @@ class Elsewhere:
 
 
 class RoleControl(Protocol):
-    """What the control socket serves: ``BrokerApi``, or as much as a role has.
+    """The methods of the control socket: ``BrokerApi``, or a role's part of it.
 
     Each method of the table has its handler here or a row in ``elsewhere``;
     ``serve`` looks before it begins.

@@ -80,8 +80,8 @@ async def serve(
 
 @contextmanager
 def _given(activated: socket.socket) -> Iterator[trio.socket.SocketType]:
-    # Who may connect is the manager's word (SocketMode=); each connection is
-    # still asked for its user.
+    # The service manager limits who may connect (SocketMode=); the user of each
+    # connection is still checked.
     activated.setblocking(False)  # noqa: FBT003
     yield trio.socket.from_stdlib_socket(activated)
 

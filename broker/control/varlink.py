@@ -89,7 +89,7 @@ class VarlinkReader:
 _calls = msgspec.json.Decoder(Call)
 _replies = msgspec.json.Decoder(VarlinkReply)
 _encoder = msgspec.json.Encoder()
-# What msgspec raises for bytes that are not the JSON they should be.
+# The errors of msgspec for bytes that are not the expected JSON.
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -151,7 +151,7 @@ FAILED = f"{INTERFACE}.Failed"
 
 
 class ErrorParameters(msgspec.Struct, frozen=True):
-    """What every error of our interface carries."""
+    """Parameters of every error of our interface."""
 
     message: str = ""
     hint: str = ""

@@ -65,7 +65,7 @@ async def accept(listener: Listener) -> socket.socket:
 
 @dataclass(frozen=True)
 class Vouched:
-    """What an acceptor learned of a connection's far end; None: it has ended."""
+    """An acceptor's facts about a connection's far end; None: the process ended."""
 
     facts: identity.ProcessFacts | None
 
@@ -80,7 +80,7 @@ async def _no_devices(
 
 @dataclass(eq=False)
 class Admission:
-    """What the accept loops of one lease share."""
+    """The state that the accept loops of one lease share."""
 
     lease: Lease
     claim: identity.Claim
@@ -92,7 +92,7 @@ class Admission:
     standby: Carry | None = None
     """Keeps connections that wait for a device; None: this broker hands out none."""
     secret: LaunchSecret | None = None
-    """What its guest proves on each connection; None: its transport needs none."""
+    """The secret that its guest proves on each connection; None: no proof is needed."""
     streams: dict[int, tuple[Opening, float]] = field(default_factory=dict)
     """Taken or about to be: number to opening and time of day."""
     _nursery: trio.Nursery | None = None

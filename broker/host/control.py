@@ -1,4 +1,4 @@
-"""What a host does for ``brokerctl``: leases, and where the rest is to be found."""
+"""Control methods of a host: leases, and hints for methods of other roles."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
 
 
 class HostControl(LeaseControl, SharedControl):
-    """What the control socket serves on the host of two machines."""
+    """The control methods of the host where host and viewer are two machines."""
 
     elsewhere = ELSEWHERE
 

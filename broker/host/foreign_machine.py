@@ -85,7 +85,7 @@ def _hold(pid: int) -> int:
 
 
 class ForeignMachine:
-    """Implements ``session.machine.Machine`` for what others started."""
+    """Implements ``host.machine.Machine`` for machines that other programs started."""
 
     def __init__(self, claim: Claim, held: HeldMachine, leader: int | None) -> None:
         self._claim = claim

@@ -73,7 +73,7 @@ class LaunchedMachine(ForeignMachine):
         self.state = state
         self._pidfd = held.pidfd(leader)
         self.network: BoxNetwork | None = None
-        """What carries its frames; None: it has none, or an earlier broker's."""
+        """The network that carries its frames; None: none, or an earlier broker's."""
         self.over = False
         """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False

@@ -69,7 +69,7 @@ _EVENTS = frozenset({"prepare", "started", "release"})
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a later broker needs of a domain that has its lease."""
+    """The state of a leased domain that a later broker needs to adopt it."""
 
     boot: str
     record: str

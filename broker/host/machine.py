@@ -1,6 +1,6 @@
 """The interface of a machine for the host's part, whichever program started it.
 
-``launch.microvm`` machines and foreign ones (``session.foreign``) both wear
+``launch.microvm`` machines and foreign ones (``host.foreign_machine``) both wear
 this face, so leases, doors and ends are written once.
 """
 
@@ -24,7 +24,7 @@ ConnectionKind: TypeAlias = Listener | RemoteListener
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What ``brokerctl status`` shows of a machine."""
+    """Facts about a machine for ``brokerctl status``."""
 
     pid: int | None = None
     """Of the process whose end is the machine's end."""
@@ -52,7 +52,7 @@ class Machine(Protocol):
 
     @property
     def secret(self) -> LaunchSecret | None:
-        """What its guest and we prove to each other; None: nothing is proved."""
+        """The secret that guest and broker prove to each other; None: no proof."""
         ...
 
     def alive(self) -> frozenset[int]:

@@ -44,11 +44,13 @@ ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
 FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable["Tools"]]
 _RECORD_FILE = "record"
+FOLDERS = "virtiofsd-"
+"""As ``launch.microvm.state.FOLDERS``, which is loaded with the first machine."""
 _BACKEND = "vhost-device-vsock"
 
 
 class MicroVmMachine:
-    """Implements ``session.machine.Machine`` for a micro VM of ours."""
+    """Implements ``host.machine.Machine`` for a micro VM of ours."""
 
     def __init__(
         self,
@@ -93,6 +95,15 @@ class MicroVmMachine:
     def qmp(self) -> Qmp:
         """QEMU's monitor.  Raises UpstreamError when it is not connected."""
         return self._vm.qmp
+
+    @property
+    def folder_servers(self) -> dict[int, Tracked]:
+        """What serves folders, by the number of its place."""
+        return {
+            int(process.role.removeprefix(FOLDERS)): process
+            for process in self._vm.processes
+            if process.role.startswith(FOLDERS)
+        }
 
     def alive(self) -> frozenset[int]:
         """Pids of those of its processes that may connect and do not end."""
@@ -252,9 +263,17 @@ class MicroVms:
                 home = await self._home(sandbox, wanted.host.state, held)
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 files = await host_settings(launch.host_files)
-                initrd = image.write_initrd(directory, {**settings, **files})
                 spec = self._spec(
-                    sandbox, wanted, launch, image=image, initrd=initrd, home=home
+                    sandbox,
+                    wanted,
+                    launch,
+                    image=image,
+                    initrd=image.write_initrd(
+                        directory,
+                        {**settings, **files},
+                        folders=wanted.folder_places > 0,
+                    ),
+                    home=home,
                 )
                 started = await self._start(
                     wanted, image, spec, tools, closed, files=files
@@ -325,6 +344,7 @@ class MicroVms:
             network=Network(launch.network),
             disposable=record.host.sandbox_class == "disposable",
             home=home,
+            folders=record.folder_places,
             huge_pages=launch.huge_pages,
         )
 

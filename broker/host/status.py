@@ -1,4 +1,4 @@
-"""What ``brokerctl status`` shows of a host: machines, leases, streams."""
+"""The status of a host: machines, leases, streams."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class PortTakenError(SetupError):
 
 @dataclass(frozen=True)
 class VsockPorts:
-    """What we listen on."""
+    """The vsock listeners of this broker."""
 
     listeners: tuple[tuple[ServiceName, Listener], ...]
     privileged: bool
@@ -148,7 +148,7 @@ async def _offer(
         reason = "no lease names this CID"
         await _refuse(service, conn, f"cid {facts.cid}", reason, log)
     elif doors.waiting >= limits.BACKLOG:
-        # What the kernel's backlog does for listeners of their own.
+        # The kernel's backlog sets this limit for a machine with listeners of its own.
         reason = "too many connections wait for a decision"
         await _refuse(service, conn, f"cid {facts.cid}", reason, log)
     else:

@@ -18,14 +18,18 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import PeerError
 
-VERSION = 4
+VERSION = 5
 """2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.
-4: standard error apart, output at its reader's pace."""
+4: standard error apart, output at its reader's pace.  5: folders."""
 INPUT_VERSION = 3
 """The first version that knows ``input``, ``resize`` and their fields of ``run``."""
+FOLDERS_VERSION = 5
+"""The first version that knows ``mount`` and ``unmount``."""
 PACED_VERSION = 4
 """The first version that knows ``more`` and its fields of ``run``."""
 
+FolderPlace = Annotated[int, msgspec.Meta(ge=0, lt=limits.FOLDERS_PER_SANDBOX)]
+"""Which of a micro VM's virtiofs devices."""
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -100,8 +104,23 @@ class AgentStep(_Message, frozen=True, tag="hop"):
     detail: _Text = ""
 
 
+class AgentMounted(_Message, frozen=True, tag="mounted"):
+    """The answer to ``mount`` and ``unmount``."""
+
+    place: FolderPlace
+    ok: bool
+    detail: _Text = ""
+
+
 FromGuest = (
-    AgentHello | AgentStarted | AgentFailed | Output | AgentExited | AgentStep | Taken
+    AgentHello
+    | AgentStarted
+    | AgentFailed
+    | Output
+    | AgentExited
+    | AgentStep
+    | Taken
+    | AgentMounted
 )
 
 
@@ -188,7 +207,32 @@ class AgentPing(_Message, frozen=True, tag="ping"):
     has are the ends of streams that died unseen."""
 
 
-ToGuest = Run | More | Input | Resize | Signal | AgentPowerOff | AgentPing
+class AgentMount(_Message, frozen=True, tag="mount"):
+    """Mount the folder of a place at /folders/NAME; it may be mounted there already."""
+
+    place: FolderPlace
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    write: bool
+
+
+class AgentUnmount(_Message, frozen=True, tag="unmount"):
+    """Unmount it.  ``force``: also where files are open, whose reads then fail."""
+
+    place: FolderPlace
+    force: bool
+
+
+ToGuest = (
+    Run
+    | More
+    | Input
+    | Resize
+    | Signal
+    | AgentPowerOff
+    | AgentPing
+    | AgentMount
+    | AgentUnmount
+)
 
 _from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
 _to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)

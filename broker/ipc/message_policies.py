@@ -61,6 +61,24 @@ AGENT: Mapping[str, ChannelPolicy] = {
     "hop": no_descriptors(
         _AGENT, "at any time", _DECODE, "Text that names a step that failed, escaped."
     ),
+    "mounted": no_descriptors(
+        _AGENT,
+        "for a folder that it was asked to mount or unmount",
+        "one answer for each request, waited for by FOLDER_GUEST_SECONDS at most",
+        "Claims that it did so; text in an error or a warning, escaped.",
+    ),
+    "mount": no_descriptors(
+        _BROKER,
+        "for a folder that a rule lets it have",
+        "a process in the guest",
+        "The guest learns the folder's name.",
+    ),
+    "unmount": no_descriptors(
+        _BROKER,
+        "for a folder that it was asked to mount",
+        "a process in the guest",
+        "Nothing.",
+    ),
     "run": no_descriptors(
         _BROKER,
         "after hello",

@@ -37,7 +37,7 @@ from broker.core.names import SandboxName
 from broker.launch.process.identity import ProcessIdentity
 
 MachineT_co = TypeVar("MachineT_co", covariant=True)
-"""What the caller's leases are of (``host.machine.Machine``)."""
+"""The type that the caller leases (``host.machine.Machine``)."""
 
 SOCKETS = "s"
 """The directory of the sockets, inside a launch's own."""
@@ -46,7 +46,7 @@ _STATE_FILE = "launch.json"
 
 
 class Launcher(Protocol[MachineT_co]):
-    """What every launcher does."""
+    """The interface of every launcher."""
 
     warnings: list[str]
     """Problems with earlier sandboxes, for ``brokerctl status``."""

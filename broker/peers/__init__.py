@@ -1,3 +1,3 @@
-"""Who is at the far end: claims, credentials, leases."""
+"""Identity of the peer at the far end: claims, credentials, leases."""
 
 from __future__ import annotations

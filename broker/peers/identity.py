@@ -1,4 +1,4 @@
-"""Who a peer is, as the kernel vouches for it.
+"""The identity of a peer, as reported by the kernel.
 
 A claim says how the peer of a lease will be recognised; the *key* of a claim
 is what no two live leases may share.  Nothing here does IO: the facts come
@@ -109,7 +109,7 @@ Claim = HybridClaim | VsockClaim | LocalClaim
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """What the kernel says of the process at a UNIX socket's far end.
+    """The kernel's facts about the process at a UNIX socket's far end.
 
     ``pidfd_inode`` is unique for a process's life (0: kernel too old);
     ``pid_namespaces`` are the inodes from its own namespace up to ours; ``group`` is
@@ -126,7 +126,7 @@ class ProcessFacts:
 
 @dataclass(frozen=True)
 class VsockFacts:
-    """What the kernel says of the machine at an AF_VSOCK socket's far end."""
+    """The kernel's facts about the machine at an AF_VSOCK socket's far end."""
 
     netns: int
     cid: int

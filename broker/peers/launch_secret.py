@@ -43,7 +43,7 @@ FILE = "launch-secret"
 
 @dataclass(frozen=True)
 class LaunchSecret:
-    """What only a launch's broker and its guest know."""
+    """A secret that only a launch's broker and its guest know."""
 
     value: bytes = field(repr=False)
 

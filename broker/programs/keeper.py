@@ -34,7 +34,7 @@ from broker.services.workers.security_context import SecurityContext, open_conte
 
 @dataclass(frozen=True)
 class Order:
-    """What a keeper starts with; it owns the sockets."""
+    """The start parameters of a keeper, which owns the sockets."""
 
     supervisor: socket.socket
     """Its own channel to the supervisor."""

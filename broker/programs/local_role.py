@@ -13,9 +13,10 @@ from pathlib import Path
 import trio
 
 from broker.control.api import BrokerApi
+from broker.core.lease import Lease
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
-from broker.host.folders import FolderHost
+from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
@@ -32,6 +33,7 @@ from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
+from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.windows import WindowsPart
 
 __all__ = ["Options", "run_local"]
@@ -135,9 +137,15 @@ def _folder_desk(ground: Runtime, host: HostPart, viewer: ViewerRole) -> FolderD
         leases=lambda: [guest.lease for guest in viewer.guests()],
         record=lambda lease: viewer.record(lease.record),
         notify=lambda: viewer.decider.notify,
+        inside=partial(_guest_folders, viewer),
         home=Path.home(),
         private=[paths.runtime, paths.state, paths.cache, *paths.config],
     )
+
+
+def _guest_folders(viewer: ViewerRole, lease: Lease) -> GuestFolders | None:
+    guest = viewer.guest(lease.id)
+    return None if guest is None else guest.folders
 
 
 def _status(

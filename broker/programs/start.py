@@ -1,4 +1,4 @@
-"""What the three broker programs share: words, limits, the pump, readiness."""
+"""Start-up shared by the broker programs: arguments, limits, the pump, readiness."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run_broker(
     try:
         _run(program, words, prepare)
     except (VitrailError, ExceptionGroup) as group:
-        # What a task could not do comes in the groups of the nurseries around it.
+        # A task's error arrives in the groups of the nurseries around it.
         error = sole(group)
         if not isinstance(error, VitrailError):
             raise

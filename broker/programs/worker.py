@@ -456,7 +456,7 @@ def _count_of(stream: int, connection: StreamConnection) -> messages.WorkerStrea
 
 
 def _fault_of(error: Exception | None) -> messages.Fault:
-    """Whose fault it was that a connection ended so."""
+    """Return the side at fault for the end of a connection."""
     match error:
         case None | RefusedError():
             return messages.Fault.NOBODY

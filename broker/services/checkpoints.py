@@ -159,7 +159,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class _Far:
-    """What the other end is known to have of our log."""
+    """The part of our log that the other end has confirmed."""
 
     held: int = 0
     """Events at the newest checkpoint."""

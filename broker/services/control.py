@@ -1,4 +1,4 @@
-"""What a broker of every role does for ``brokerctl``: state, stop, retention."""
+"""Control methods that every role serves: state, stop, retention."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PowerOffCall(Protocol):
 
 @dataclass(frozen=True)
 class Shared:
-    """What the control class of every role is made of."""
+    """The parts that the control class of every role needs."""
 
     role: str
     """``local``, ``host`` or ``viewer``."""

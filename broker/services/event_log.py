@@ -94,7 +94,7 @@ class Journal:
         return self._store.namer.digest(content)
 
     def warnings(self) -> list[str]:
-        """What ``brokerctl status`` should warn of."""
+        """Return warnings for ``brokerctl status``: lost events."""
         if not self._lost:
             return []
         now = ", and still none can be" if self._gap is not None else ""

@@ -30,7 +30,7 @@ _PAUSE = 0.05
 _READ_BYTES = 65536
 
 Seen = frozenset[tuple[str, tuple[int, ...]]]
-"""What one look has found; equal when nothing has changed."""
+"""The result of one scan: each path with its facts; equal when nothing changed."""
 
 
 def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:

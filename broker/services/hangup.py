@@ -16,7 +16,7 @@ import trio
 
 _LOOK_SECONDS = 0.5
 _READ_BYTES = 65536
-# What the far end's send buffer holds (212,992 bytes by default), twice.
+# Reads that cover the far end's send buffer (212,992 bytes by default) twice.
 _READS = 8
 
 

@@ -54,7 +54,7 @@ class Records:
         async with self._changing:
             fresh = with_last_good(self._read(), self.now)
             if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
-                # What takes away waits for no log; see authz.rules.
+                # A stricter set does not wait for the log; see authz.rules.
                 self.pending = fresh
                 self.tightened()
                 await self._say(fresh)

@@ -48,7 +48,7 @@ class Shipping:
         return None if waiting is None else waiting.sequence
 
     def warnings(self) -> list[str]:
-        """What ``brokerctl status`` should warn of."""
+        """Return warnings about shipping for ``brokerctl status``."""
         if find_config(self._paths.config) is None:
             return []
         from broker.audit.ship.state import warnings

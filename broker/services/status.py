@@ -1,4 +1,4 @@
-"""What ``brokerctl status`` shows of every role; host and viewer add their own."""
+"""The status that every role reports; host and viewer add their own."""
 
 from __future__ import annotations
 

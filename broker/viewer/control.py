@@ -1,4 +1,4 @@
-"""What a viewer does for ``brokerctl``: programs, windows, questions, clipboard."""
+"""Control methods of a viewer: programs, windows, questions, clipboard."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class PersonControl:
     # -- questions and grants --------------------------------------------------------
 
     async def pending(self) -> api.PendingAnswer:
-        """What waits for the person."""
+        """Return the questions that wait for the person."""
         return questions.pending(self._person.viewer)
 
     async def answer(
@@ -142,7 +142,7 @@ ELSEWHERE: Mapping[str, Elsewhere] = MappingProxyType(
 
 
 class ViewerControl(PersonControl, DeviceControl, SharedControl):
-    """What the control socket serves on the viewer of two machines."""
+    """The control methods of the viewer where host and viewer are two machines."""
 
     elsewhere = ELSEWHERE
 

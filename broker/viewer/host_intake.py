@@ -1,7 +1,7 @@
 """How fast a viewer takes what its host opens, and how many of it wait.
 
 Each stream costs a decision on disk, events, and some of a worker's time.  A
-host paces every one of its sandboxes (``session.doors``); one that was taken
+host paces every one of its sandboxes (``host.admission``); one that was taken
 over need not, and has as many leases as it likes.  So there is one pace for
 all streams of the link, also across its epochs, and few wait for it.
 

@@ -51,7 +51,7 @@ from broker.viewer.role import ViewerRole
 from broker.viewer.stream_answer import StreamAnswer
 
 _SOON = 0.001
-"""What rounding may leave of a wait."""
+"""Seconds that rounding may leave of a wait."""
 _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
 

@@ -58,7 +58,7 @@ def make_viewer(ground: Runtime, workers: Workers) -> ViewerRole:
 
 
 def viewer_warnings(viewer: ViewerRole) -> list[str]:
-    """What a person should know of the guests and the desktop."""
+    """Return warnings about the guests and the desktop, for ``brokerctl status``."""
     found = [
         f"{guest.lease.sandbox}: {text}"
         for guest in viewer.guests()

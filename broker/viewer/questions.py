@@ -15,7 +15,7 @@ from broker.viewer.role import ViewerRole
 
 
 def pending(viewer: ViewerRole) -> api.PendingAnswer:
-    """What waits for the person."""
+    """Return the questions that wait for the person."""
     if viewer.questions is None:
         return api.PendingAnswer(questions=[])
     shown = viewer.questions.shown()

@@ -125,7 +125,7 @@ class ViewerRole:
             log=log,
             pending_records=pending_records,
         )
-        """Who asks whether a sandbox may; every service of the viewer does."""
+        """Decides every request of a sandbox; all services of the viewer use it."""
         rules.tightened = self.decider.cut_denied
         self.clipboard = ClipboardService(
             decider=self.decider,
@@ -133,7 +133,7 @@ class ViewerRole:
             record=lambda lease: self.record(lease.record),
             choose=partial(load_choice, paths),
         )
-        """What crosses between sandboxes by the person's hand."""
+        """The person's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own)
         self.opening = OpeningService(
@@ -144,10 +144,10 @@ class ViewerRole:
         self.person = PersonOpens(
             decider=self.decider, log=log, targets=self.targets, own=own
         )
-        """What the person opens or copies."""
+        """Files and links that the person opens in, or copies to, a sandbox."""
         self.devices: DeviceDesk | None = None
+        """Assigns devices to sandboxes; None: this viewer assigns none."""
         self.folders: FolderDesk | None = None
-        """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
         """The person; None: no question is asked, and that is a denial."""
         self._desktop = desktop

@@ -182,7 +182,8 @@ class Runner:
             if run.request.wait:
                 follower.listen(guest, program)
             try:
-                # Who stays sees the window; who leaves wants to know that it came.
+                # A client that waits sees the window itself; one that does not wait is
+                # answered only after the window has appeared.
                 until = Step.COMPOSITOR if run.request.wait else Step.WINDOW
                 await follower.follow(guest, program, last=until)
             except UpstreamError as error:

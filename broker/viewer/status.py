@@ -1,4 +1,4 @@
-"""What ``brokerctl status`` shows of a viewer: guests, rules, questions, workers."""
+"""The status of a viewer: guests, rules, questions, workers."""
 
 from __future__ import annotations
 

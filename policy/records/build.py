@@ -559,6 +559,7 @@ def _launch(taken: Taken) -> Launch:
                 huge_pages=taken["launch.huge_pages"],
                 standby_mib=taken["launch.standby"] * taken["limits.standby_memory"],
                 root=taken["launch.root"],
+                folders=taken["launch.folders"],
                 host_files=taken["launch.host_files"],
             )
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from policy.errors import Spot
+from policy.limits import SHARED_FOLDERS
 
 SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow", "waypipe-client"]
@@ -164,6 +165,8 @@ class MicroVM:
     """Memory of machines that wait for a start, in MiB; 0: none of this record."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
+    folders: int = 0
+    """Places for folders that are shared while it runs."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
     """Files of the host that the guest gets, besides the image."""
 
@@ -324,6 +327,15 @@ class Record:
     spots: Mapping[str, Spot] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
+
+    @property
+    def folder_places(self) -> int:
+        """How many folders a micro VM of this record can have; 0 for other kinds."""
+        if not isinstance(self.host.launch, MicroVM):
+            return 0
+        shared = self.viewer.folders
+        own = len(shared.read_only) + len(shared.read_write)
+        return min(own + self.host.launch.folders, SHARED_FOLDERS[1])
 
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""

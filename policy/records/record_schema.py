@@ -341,6 +341,15 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "folders",
+            Whole(*limits.SHARED_FOLDERS),
+            "Places for folders of yours that 'brokerctl share' gives it while it runs, "
+            "beside those of [folders]. Each is a process (virtiofsd); a machine with a "
+            "place boots and is not copied.",
+            default=0,
+            only=_VM,
+        ),
+        Field(
             "huge_pages",
             YesNo(),
             "Whether the machine's memory is of pages of 2 MiB, which this machine must "

@@ -29,7 +29,7 @@ def kill_group(pid: int, signum: int) -> None:
 
 
 class Account:
-    """Who runs programs: the guest's unprivileged user, or our own user."""
+    """The account that runs programs: the guest's unprivileged user, or our own."""
 
     def __init__(self) -> None:
         self._switch: Dict[str, Any] = {}

@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional, Tuple
 from shims.guest.account import PATH, Account
 from shims.guest.agent import Agent
 from shims.guest.display import Display
+from shims.guest.folders import Folders
 from shims.guest.host_files import host_environment
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
@@ -59,6 +60,7 @@ class Guest:
         self._carriers = (carrier, sound)
         self.display = Display(self, carrier)
         self.programs = Programs(self)
+        self.folders = Folders(self)
 
     def start(self) -> None:
         """Begin everything that needs neither the broker nor an identity."""
@@ -126,6 +128,10 @@ class Guest:
             self.programs.resize(
                 message["program"], message["rows"], message["columns"]
             )
+        elif kind == "mount":
+            self.folders.mount(message["place"], message["name"])
+        elif kind == "unmount":
+            self.folders.unmount(message["place"], force=message["force"])
         elif kind == "poweroff":
             self.power_off()
         elif kind == "ping":

@@ -52,8 +52,8 @@ SETTINGS = (
     # nearly empty; waypipe asks for as much to mirror them, which a small machine
     # refuses by the kernel's default rule.
     ("vm/overcommit_memory", "1"),
-    # What would wake an idle machine: memory is looked through for compaction twice
-    # a second, each processor's work is watched and its numbers are summed up.
+    # Timers that would wake an idle machine: compaction scans memory twice a second,
+    # the watchdog checks each processor, and counters are summed up.
     ("vm/compaction_proactiveness", "0"),
     ("kernel/watchdog", "0"),
     ("vm/stat_interval", "30"),

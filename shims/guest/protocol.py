@@ -11,7 +11,7 @@ import binascii
 import json
 from typing import Any, Dict
 
-VERSION = 4
+VERSION = 5
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
@@ -28,6 +28,7 @@ FROM_GUEST = {
     "exited": ("program", "code"),
     "hop": ("name", "ok", "detail"),
     "taken": ("program", "count"),
+    "mounted": ("place", "ok", "detail"),
 }
 # Message type -> fields with their types; those in OPTIONAL may be absent.
 TO_GUEST: Dict[str, Dict[str, type]] = {
@@ -49,6 +50,8 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
     "signal": {"program": int, "number": int},
     "poweroff": {},
     "ping": {"serving": str, "displays": int},
+    "mount": {"place": int, "name": str, "write": bool},
+    "unmount": {"place": int, "force": bool},
 }
 OPTIONAL: Dict[str, Any] = {
     "env": {},
@@ -100,6 +103,9 @@ def decode(body: bytes) -> Dict[str, Any]:
         raise MessageError(f"unknown field in {message['type']}: {min(unknown)}")
     if message["type"] == "run":
         check_run(message)
+    elif message["type"] == "mount":
+        if message["name"] in ("", ".", "..") or set(message["name"]) & {"/", "\0"}:
+            raise MessageError("mount.name is not a file's name")
     elif message["type"] == "input":
         try:
             message["data"] = binascii.a2b_base64(message["data"])

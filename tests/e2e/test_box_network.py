@@ -167,7 +167,9 @@ bind_read_only = [{shared}]
 """
 
 
-@pytest.mark.parametrize("kind", ["bwrap", "podman"])
+@pytest.mark.parametrize(
+    "kind", ["bwrap", pytest.param("podman", marks=pytest.mark.long)]
+)
 async def test_a_record_gives_a_network_without_this_machine(kind):
     """And nothing of it is left when the sandbox ends."""
     async with podman_settings() as settings, world(image=False, extra=settings) as w:

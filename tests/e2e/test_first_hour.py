@@ -1,17 +1,13 @@
 """The first hour, as a person has it: real machines, a real compositor, brokerctl.
 
-Each step is what somebody types; what it answers is what they read.
+Each step is a command that a person types; its answer is the text that they read.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import signal
-import struct
-import termios
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 import trio
@@ -20,42 +16,11 @@ from broker.launch.process.spawn import PIPE
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.first_hour import a_live_screen, hour, terminal
 from tests.kit.wayland.compositor import wait_window
-from tests.kit.world import record, world
+from tests.kit.world import processes, record, the_image, world
 
 pytestmark = pytest.mark.long
-
-
-class Terminal:
-    """A pseudo-terminal with a person in front of it."""
-
-    def __init__(self, rows=24, columns=80):
-        self.master, self.slave = pty.openpty()
-        size = struct.pack("4H", rows, columns, 0, 0)
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, size)
-        self.screen = bytearray()
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    async def shows(self, text, deadline=120):
-        with trio.fail_after(deadline):
-            while text.encode() not in self.screen:
-                await trio.lowlevel.wait_readable(self.master)
-                self.screen.extend(os.read(self.master, 65536))
-
-    def close(self):
-        os.close(self.master)
-        os.close(self.slave)
-
-
-@contextmanager
-def terminal(**size):
-    made = Terminal(**size)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 async def test_pipes_shells_and_ctrl_c():
@@ -144,3 +109,136 @@ async def test_a_question_about_a_window_lives_until_it_is_answered():
         assert answered["answered_by"] == "person"
         assert answered["seconds"] > 29
         await w.stop()
+
+
+@pytest.mark.timeout(900)
+async def test_the_first_hour():
+    await the_image()
+    async with hour() as h:
+        async with h.step("install"):
+            await h.vitrail.install("0.1.0")
+            assert "0.1.0" in (await h.types("--version")).out
+        async with h.step("new"):
+            await a_new_sandbox(h)
+        async with h.step("a typo"):
+            await mistakes(h)
+        async with h.step("run, asked, answered after 30 s"):
+            await asked_and_interrupted(h)
+        async with h.step("shell, copy, exec, top, update"):
+            await a_shell_and_a_copy(h)
+        async with h.step("audit connections"):
+            await what_happened(h)
+        async with h.step("removal"):
+            await removed(h)
+
+
+async def a_new_sandbox(h):
+    refused = await h.types("run", "demo", code=1)
+    assert "brokerctl new demo --from demo" in refused.err
+    made = await h.types("new", "demo", "--from", "demo", "--label", "orange")
+    assert "start it: brokerctl run demo" in made.err
+    assert "demo" in (await h.types("list")).out
+
+
+async def asked_and_interrupted(h):
+    """The window waits for an answer for half a minute; Ctrl-C ends everything."""
+    h.writes(
+        "policy.d/30-mine.policy", "vitrail.Display * @type:disposable @adminvm ask\n"
+    )
+    async with h.begins("run", "demo", stdout=PIPE) as run:
+        async with h.step("  from the command to the question"):
+            (question,) = await eventually(h.questions, deadline=240)
+        shown = (await h.types("pending", "--json")).objects[0]["questions"]
+        assert [q["id"] for q in shown] == [question.id]
+        async with h.step("  a question waits"):
+            with trio.move_on_after(30):
+                while [q.id for q in await h.questions()] == [question.id]:
+                    await trio.sleep(1)
+                raise AssertionError("the question went before it was answered")
+        async with h.step("  from the answer to the window"):
+            await h.types("answer", str(question.id), "allow")
+            await wait_window(h.comp, title="[demo-", deadline=90)
+        async with h.step("  Ctrl-C"):
+            os.kill(run.pid, signal.SIGINT)
+            with trio.fail_after(60):
+                assert await run.wait() == 130
+        lines = run.popen.stderr.read().decode().splitlines()
+        assert lines[-1] == "brokerctl: interrupted"
+        assert not [line for line in lines if "Traceback" in line]
+    assert "no sandbox runs" in (await h.types("status")).out
+    (h.config / "policy.d" / "30-mine.policy").unlink()
+
+
+async def a_shell_and_a_copy(h):
+    notes = h.home / "notes.txt"
+    notes.write_text("remember the milk\n")
+    async with AsyncExitStack() as stack:
+        person = stack.enter_context(terminal(rows=30, columns=100))
+        streams = {"stdin": person.slave, "stdout": person.slave}
+        shell = await stack.enter_async_context(h.begins("shell", "demo", **streams))
+        person.type("echo $((40 + 2)) $TERM\n")
+        await person.shows("42 xterm-256color", deadline=240)
+        (name,) = (await h.types("status")).out.splitlines()[1].split()[:1]
+        async with h.step("  copy"):
+            await h.types("cp", str(notes), "demo:")
+            person.type("cat Incoming/*/notes.txt\n")
+            await person.shows("remember the milk")
+        async with h.step("  exec, its output and its errors"):
+            words = ("exec", "-q", "demo", "--", "sh", "-c")
+            done = await h.types(*words, "echo out; echo err >&2; exit 7", code=7)
+            assert (done.out, done.err) == ("out\n", "err\n")
+        async with h.step("  top"):
+            await a_live_screen(h, name)
+        async with h.step("  update"):
+            await updated(h)
+        person.type("exit 5\n")
+        with trio.fail_after(60):
+            assert await shell.wait() == 5
+
+
+async def what_happened(h):
+    shown = await h.types("audit", "connections", "--sandbox", "demo")
+    rows = [line for line in shown.out.splitlines() if "vitrail.Display" in line]
+    (asked,) = [line for line in rows if "30-mine.policy:1" in line]
+    assert "demo.toml:" in asked, "the record's line stands beside the rule's"
+
+
+async def mistakes(h):
+    wrong = await h.types("runn", "demo", code=2)
+    assert "run" in wrong.err
+    wrong = await h.types("run", "dmeo", code=1)
+    assert "demo" in wrong.err, "the name that was meant is offered"
+    good = (h.config / "sandboxes.d" / "demo.toml").read_text()
+    h.writes("sandboxes.d/demo.toml", good.replace('"allow"', '"alow"', 1))
+    wrong = await h.types("policy", "check", code=1)
+    said = wrong.out + wrong.err
+    assert "demo.toml:" in said
+    assert "alow" in said
+    assert "allow" in said.replace("alow", "")
+    refused = await h.types("run", "demo", code=1)
+    assert "demo.toml:" in refused.err
+    h.writes("sandboxes.d/demo.toml", good)
+    await h.types("policy", "check")
+
+
+async def updated(h):
+    """A newer version over a broker that runs: both are named, and it goes on."""
+    await h.vitrail.install("0.1.1")
+    status = (await h.types("status")).out
+    assert "the broker that runs is Vitrail 0.1.0, brokerctl is 0.1.1" in status
+    await h.types("exec", "demo", "--", "true")
+
+
+async def removed(h):
+    """Sandbox, broker, program: what stays is the log and the cache."""
+    await h.types("stop", "--broker")
+    await h.types("sandbox", "remove", "demo", "--yes")
+    h.vitrail.remove()
+
+    async def gone():
+        return not processes(str(h.home))
+
+    await eventually(gone, deadline=60)
+    data = h.home / ".local" / "share"
+    left = [path for path in (h.config, data) for path in path.rglob("*")]
+    assert not [path for path in left if path.is_file()]

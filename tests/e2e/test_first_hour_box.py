@@ -21,7 +21,10 @@ from tests.kit.first_hour import a_live_screen, hour
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import processes
 
-pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap")
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap"),
+]
 
 RECORD = """\
 class = "disposable"

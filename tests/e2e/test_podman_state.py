@@ -72,6 +72,7 @@ def run_with_input(w, text, *words):
     return done.stdout
 
 
+@pytest.mark.long
 async def test_standard_input_and_a_home_that_stays():
     async with podman_settings() as settings, world(image=False, extra=settings) as w:
         write_record(w, "kept", "persistent")

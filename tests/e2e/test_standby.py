@@ -12,7 +12,7 @@ from tests.kit.vm.machines import require_vm
 from tests.kit.vm.templates import ready_template
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 IDENTITY = """
 hostname; cat /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1
 """

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from broker.launch.process.spawn import wait_ended
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.world import world
 
 RECORD = """\
@@ -129,3 +132,68 @@ async def test_a_sandbox_that_keeps_a_folder_open_ends_with_the_permission():
             assert "folder docs open" in ended["reason"]
         finally:
             os.close(held)
+
+
+async def test_a_broker_that_was_killed_leaves_no_folder_that_no_rule_allows():
+    """The next one unmounts what it finds, and shares what the record and rules say."""
+    async with a_box() as (w, home, inside):
+        await eventually((inside / "docs/file").exists)
+        await said(w, "share", "--write", str(home / "Downloads"), "work")
+        assert (inside / "Downloads/file").exists()
+        broker = await w.broker_pid()
+        os.kill(broker, signal.SIGKILL)
+        await wait_ended(os.pidfd_open(broker))
+        assert (inside / "Downloads/file").exists(), "nothing has unmounted it yet"
+        await w.start()
+        (pid,) = [s.pid for s in (await w.status()).sandboxes]
+        assert Path(f"/proc/{pid}/root/folders") == inside
+        await eventually(lambda: not (inside / "Downloads/file").exists())
+        await eventually((inside / "docs/file").exists)
+        found = json.loads(await said(w, "share", "--json"))["folders"]
+        assert [f["inside"] for f in found] == ["/folders/docs"]
+
+
+PODMAN = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "blue"
+[folders]
+read_only = ["{shared}"]
+[launch]
+kind = "podman"
+rootfs = "{root}"
+command = ["/usr/bin/sleep", "600"]
+bind_read_only = [{binds}]
+"""
+
+
+async def test_folders_of_a_podman_container():
+    async with podman_settings() as podman, world(image=False, start=False) as w:
+        w.environ.update(podman)
+        home = w.base / "home"
+        for name in ("docs", "Downloads"):
+            (home / name).mkdir(parents=True)
+            (home / name / "file").write_text(name)
+        w.environ["HOME"] = str(home)
+        binds = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
+        text = PODMAN.format(
+            shared=home / "docs", root=root_directory(w.base), binds=binds
+        )
+        w.write_record("work", text)
+        policy = w.paths.config[0] / "policy.d"
+        policy.mkdir(parents=True)
+        (policy / "30-mine.policy").write_text(RULES)
+        await w.start()
+        async with running("run", "-q", "work", env=w.environ):
+            await w.wait_event("folder.shared", sandbox="work")
+            (pid,) = [s.pid for s in (await w.status()).sandboxes]
+            inside = Path(f"/proc/{pid}/root/folders")
+            await eventually((inside / "docs/file").exists)
+            with pytest.raises(OSError, match="Read-only"):
+                (inside / "docs/file").write_text("x")
+            await said(w, "share", "--write", str(home / "Downloads"), "work")
+            (inside / "Downloads/new").write_text("from the container")
+            assert (home / "Downloads/new").read_text() == "from the container"
+            await said(w, "unshare", "Downloads", "work")
+            assert not (inside / "Downloads").exists()

@@ -35,7 +35,7 @@ _START = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What it said, and its exit code."""
+    """Its standard output, standard error and exit code."""
 
     code: int
     out: str
@@ -95,7 +95,7 @@ async def brokerctl(
 
 
 def called(*words: str, env: Mapping[str, str]) -> Answer:
-    """What it says as a call inside this process: a start takes half a second.
+    """Call it inside this process and return its answer: a start takes half a second.
 
     For verbs that run no event loop of their own, in tests that have one.
     """

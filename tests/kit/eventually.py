@@ -15,7 +15,7 @@ PATIENCE = 60.0
 
 
 class NeverError(AssertionError):
-    """What a test waited for did not become true in time."""
+    """The condition that a test waited for did not become true in time."""
 
 
 async def eventually(

@@ -137,7 +137,7 @@ async def hour():
 
 
 async def a_live_screen(h, name):
-    """What a person sees of ``top``, in 80 columns."""
+    """Run ``top`` on a screen of 80 columns and check its text."""
     screen = pyte.Screen(80, 24)
     stream = pyte.ByteStream(screen)
     async with AsyncExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.podman import CONF, STORAGE, run, stop_waiting
 
 SHARED = ("/usr", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/pulse")
-"""What programs of the host's need, where the container's root is empty."""
+"""Paths that the host's programs need where the container's root is empty."""
 
 
 @asynccontextmanager
@@ -48,6 +49,23 @@ async def podman_settings(**engine):
             places = (f"{base}/store/overlay", f"{base}/store", f"{base}/run")
             run(everything, "unshare", "sh", "-c", clear, "sh", *places)
             stop_waiting(everything)
+            _end_those_of(base)
+
+
+def _end_those_of(base: Path) -> None:
+    """End what Podman left for its next command in runtime directories of worlds.
+
+    It keeps their user namespace, and 'podman system migrate' ends only that of the
+    present runtime directory.
+    """
+    ours = f"CONTAINERS_STORAGE_CONF={base}/storage.conf".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (process / "comm").read_text().strip()
+            if name == "podman" and ours in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended, or is another user's
 
 
 def root_directory(base: Path) -> Path:

@@ -133,7 +133,7 @@ class Rulebook:
         await self.rules.start()
 
     async def reload(self):
-        """What the broker does when a file has changed."""
+        """Read rules and records again, as the broker does when a file has changed."""
         self.read_records()
         await self.rules.reload()
         await self.decider.decide_again()

@@ -37,7 +37,7 @@ _COLUMNS = (
 
 @dataclass
 class Connection:
-    """What the log says of one connection; texts are not yet escaped."""
+    """One connection, from its events in the log; texts are not yet escaped."""
 
     sequence: int
     time_ns: int

@@ -1,4 +1,4 @@
-"""What ``brokerctl doctor`` looks for where the audit log is shipped."""
+"""Checks of ``brokerctl doctor`` where the audit log is shipped."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class _Edit:
 
     @property
     def before(self) -> bytes | None:
-        """What stands there now."""
+        """The file's current content; None: there is no file."""
         return _read(self.file) if os.path.lexists(self.file) else None
 
 
@@ -205,7 +205,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
 
 
 def _beginning(job: _Edit, folder: str) -> bytes:
-    """What the editor begins with: the file, the one that it would hide, a start."""
+    """Return the initial content: the file, the one that it hides, or a template."""
     if job.old is not None:
         return job.old
     for base in offline_paths().config:

@@ -1,4 +1,4 @@
-"""What ``brokerctl doctor`` says about one thing."""
+"""The result of one check of ``brokerctl doctor``."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Finding:
     state: State
     text: str
     mend: str = ""
-    """What to do, as a command where one does it; empty when all is well."""
+    """The remedy, as a command where one exists; empty when all is well."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the checks look at."""
+    """The paths and the environment that the checks examine."""
 
     paths: Paths
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

@@ -1,4 +1,4 @@
-"""What ``edit`` and ``bundle apply`` share: the set as it would be, and putting it there."""
+"""Preview and installation of a changed set, for ``edit`` and ``bundle apply``."""
 
 from __future__ import annotations
 

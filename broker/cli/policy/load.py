@@ -1,4 +1,4 @@
-"""What the verbs of ``brokerctl policy`` read: rules, records, worlds, calls."""
+"""Input files of ``brokerctl policy``: rules, records, worlds, calls."""
 
 from __future__ import annotations
 

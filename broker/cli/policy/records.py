@@ -64,7 +64,7 @@ def copy_example(name: str, paths: Paths) -> str:
 
 
 def hint_for_unknown(name: str, known: Iterable[str]) -> str:
-    """What to do about a name that is not a record: a near one, or an example."""
+    """Return a hint for a name that is not a record: a similar name, or an example."""
     known = sorted(known)
     examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     if name not in examples:

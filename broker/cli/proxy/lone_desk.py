@@ -17,7 +17,7 @@ from broker.worker.pulse.connection import PulseService
 
 
 class LoneDesk:
-    """See ``sound_desk.Desk``."""
+    """See ``viewer.sound.mixer.Desk``."""
 
     def __init__(
         self, service: PulseService, levels: Path, indicator: Indicator

@@ -35,7 +35,7 @@ from broker.relay.process import PumpHandle, start_pump
 
 _MODES = click.Choice([str(mode) for mode in RelayMode])
 
-# What listens, connects and logs besides the connections themselves.
+# Descriptors for listening, connecting and logging, beside those of connections.
 _SPARE_DESCRIPTORS = 32
 
 
@@ -46,7 +46,7 @@ def command() -> None:
 
 @dataclass(frozen=True)
 class Order:
-    """What the person asked for.  Modes: *in* is from the listening side."""
+    """The options of the command line.  Modes: *in* is from the listening side."""
 
     listen: Endpoint
     connect: Endpoint

@@ -58,7 +58,7 @@ class Attached:
         return last
 
     def _explained(self, error: BaseException) -> BaseException:
-        """What became of the program when the broker has gone."""
+        """Return the error to report; one for a program whose broker has gone."""
         if self._started is None or not isinstance(error, BrokerGoneError):
             return error
         name = printable(self._started.sandbox, 60)

@@ -1,4 +1,4 @@
-"""What the verbs share that talk to a running broker."""
+"""Functions shared by the verbs that connect to a running broker."""
 
 from __future__ import annotations
 

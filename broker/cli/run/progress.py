@@ -103,7 +103,7 @@ class Steps:
         self.done(title, trio.current_time() - began)
 
     def output(self, untrusted_data: bytes, *, stderr: bool = False) -> None:
-        """What the sandbox's program printed: escaped where a person reads it."""
+        """Print the output of the sandbox's program: escaped on a terminal."""
         to = sys.stderr if stderr else sys.stdout
         if self._json:
             text = untrusted_data.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What ``brokerctl top`` shows, taken at one moment."""
+"""The data of ``brokerctl top`` at one moment."""
 
 from __future__ import annotations
 

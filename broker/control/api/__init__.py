@@ -1,4 +1,4 @@
-"""What ``brokerctl`` and other programs may ask a broker, in types.
+"""Types of the requests that ``brokerctl`` and other programs send to a broker.
 
 The broker's side implements ``BrokerApi``; the server and the client of
 ``control`` carry it as varlink, interface ``io.vitrail.Broker``

@@ -16,11 +16,11 @@ class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
     service: str
     argument: str
     words: str
-    """What the sandbox wants, in plain words."""
+    """The operation that the sandbox requests, in plain words."""
     details: list[str] = []
     """The sandbox's claims about it, each ``name: value``."""
     targets: list[str]
-    """What may be chosen."""
+    """The targets that the person may choose."""
     default_target: str
     """The preselected target; empty: none."""
     keeps: list[str]

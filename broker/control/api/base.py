@@ -1,4 +1,4 @@
-"""What every request and answer is made of, and who asks."""
+"""Base types of all requests and answers, and the caller's identity."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ApiRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ApiAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a broker answers, or a part of it."""
+    """A broker's answer, or a part of it."""
 
 
 class Nothing(ApiRequest, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What a broker does for its control socket."""
+"""The interface of a broker behind its control socket."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ more than one answer, it does nothing."""
 
 
 class BrokerApi(Protocol):
-    """What a broker does for its control socket.
+    """The methods that a broker implements for its control socket.
 
     Every method may raise RefusedError (also NotFoundError), SetupError,
     UpstreamError or PeerError, which reach the client as they are.  A method
@@ -164,7 +164,7 @@ class BrokerApi(Protocol):
         ...
 
     async def pending(self) -> PendingAnswer:
-        """What waits for the person."""
+        """Questions that wait for the person."""
         ...
 
     async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:

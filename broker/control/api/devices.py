@@ -26,7 +26,7 @@ class DeviceStatus(ApiAnswer, frozen=True, kw_only=True):
     sandboxes: list[str]
     """Where this machine's ``devices.toml`` lets it go; ``*``: anywhere."""
     sandbox: str = ""
-    """Who has it."""
+    """The sandbox that has the device; empty: none."""
     attachment: str = ""
     backend: str = ""
     since: float | None = None

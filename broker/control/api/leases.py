@@ -56,7 +56,7 @@ class LeaseListAnswer(ApiAnswer, frozen=True, kw_only=True):
 
 
 class MachineEventRequest(ApiRequest, frozen=True, kw_only=True):
-    """What a launcher's hook reports of a machine of its own.
+    """A launcher hook's report about a machine of that launcher.
 
     ``prepare`` comes before the machine runs and makes its sockets ready;
     ``started`` gives it its lease (again, after a restart of the launcher);

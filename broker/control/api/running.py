@@ -25,7 +25,7 @@ class RunRequest(ApiRequest, frozen=True, kw_only=True):
     rows: int | None = None
     columns: int | None = None
     stderr: bool | None = None
-    """What it writes to its standard error comes apart, as ``RunItem.stderr``."""
+    """Send its standard error separately, as ``RunItem.stderr``."""
     memory_mib: int | None = None
     """Of the machine that this starts: at most the record's; so are the next three."""
     cpus: int | None = None
@@ -86,7 +86,7 @@ class RunItem(ApiAnswer, frozen=True, kw_only=True):
     progress: Progress | None = None
     started: Started | None = None
     output: bytes | None = None
-    """What the program wrote, hostile; base64 on the wire."""
+    """The program's output, hostile; base64 on the wire."""
     stderr: bytes | None = None
     """As ``output``, where the request wants its standard error apart."""
     exited: Exited | None = None

@@ -121,7 +121,7 @@ class AuditStatus(ApiAnswer, frozen=True, kw_only=True):
 
 
 class LinkOther(ApiAnswer, frozen=True, kw_only=True):
-    """What the broker at the link's other end says of itself; a claim."""
+    """The status that the broker at the link's other end claims."""
 
     program: str
     leases: int
@@ -148,7 +148,7 @@ class LinkStatus(ApiAnswer, frozen=True, kw_only=True):
     problem: str = ""
     """Why there is no link now, or why the last one ended."""
     name: str = ""
-    """What the other broker is called here."""
+    """The local name of the other broker."""
     epoch: str = ""
     epochs: int = 0
     """How often the link has come up."""

@@ -74,6 +74,9 @@ is started again."""
 
 HOME_MAKE_SECONDS = 60.0
 """Making an empty file system; a tenth of a second on a quiet disk."""
+HOME_ENCRYPT_SECONDS = 300.0
+"""One command of an encrypted home: a second or two, for QEMU measures how fast this
+machine is, and many times that beside other work."""
 
 FRAME_BYTES = 65536 + 14
 """An Ethernet frame of a guest.  passt announces an MTU of at most 65520, and

@@ -60,5 +60,9 @@ The end of a process follows the end of its connection by milliseconds."""
 OPENED_TOKENS = 64
 """Deliveries of one sandbox that wait to be fetched."""
 
+FOLDER_GUEST_SECONDS = 60.0
+"""For a guest to mount a folder, or to unmount one on request; it may be emulated."""
+FOLDER_REVOKE_SECONDS = 5.0
+"""For a guest to unmount a folder whose permission has ended; then its server ends."""
 FOLDERS_PER_SANDBOX = 8
 """Shared folders of one sandbox: each is a task, a descriptor and a mount."""

@@ -73,7 +73,7 @@ class _Waiting:
 
 
 class DeviceHost:
-    """What the viewer's part asks about devices."""
+    """The host's devices, as the viewer's part uses them."""
 
     elsewhere = ""
 

@@ -1,4 +1,4 @@
-"""What may ever leave this machine: ``devices.toml``, its administrator's word.
+"""The administrator's list of devices that may leave this machine: ``devices.toml``.
 
     strict = true                       # nothing binds before a verdict
 

@@ -48,7 +48,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What bubblewrap inherits."""
+    """File descriptors that bubblewrap inherits."""
 
     status: int
     """It says here which process is the first one inside."""

@@ -33,7 +33,7 @@ _RESET = ("!host:reset", "!host")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an application gets."""
+    """The permissions that an application gets by its override file."""
 
     sockets: Path
     """The directory of its lease's sockets: a directory, because a socket that is

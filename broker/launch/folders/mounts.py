@@ -48,13 +48,22 @@ def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
 
 
 async def attach(
-    namespace: int, folder: OpenedFolder, *, write: bool, base: str = BASE
+    namespace: int,
+    folder: OpenedFolder,
+    *,
+    write: bool,
+    base: str = BASE,
+    name: str = "",
 ) -> str:
-    """Mount a folder; returns its path inside.  Raises UpstreamError."""
-    words = [str(namespace), base, folder.name, str(folder.fd), str(folder.path)]
+    """Mount a folder; returns its path inside.  Raises UpstreamError.
+
+    ``name``: the directory below ``base``, if that is not the folder's name.
+    """
+    name = name or folder.name
+    words = [str(namespace), base, name, str(folder.fd), str(folder.path)]
     mode = "rw" if write else "ro"
     await _run("attach", *words, mode, fds=(namespace, folder.fd))
-    return f"{base}/{folder.name}"
+    return f"{base}/{name}"
 
 
 async def detach(

@@ -50,7 +50,7 @@ class OpenedFolder:
 
     @property
     def name(self) -> str:
-        """What it is called in a sandbox."""
+        """The directory's name in a sandbox."""
         return self.path.name
 
     def close(self) -> None:

@@ -116,7 +116,8 @@ def attach(tree: int, base: str, name: str) -> None:
     """Move a detached mount to a new directory."""
     Path(base).mkdir(0o755, exist_ok=True)
     place = os.open(base, _DIRECTORY)
-    os.mkdir(name, 0o755, dir_fd=place)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o755, dir_fd=place)
     target = os.open(name, _DIRECTORY, dir_fd=place)
     _call(_SYS_MOVE_MOUNT, tree, b"", target, b"", _F_EMPTY | _T_EMPTY)
 

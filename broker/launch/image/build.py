@@ -57,7 +57,7 @@ any date that follows the archive would change an image whose packages have
 not changed."""
 
 _HOME = "/usr/lib/vitrail"
-# What mmdebstrap says of its own hooks and directories is not useful to a person.
+# Without mmdebstrap's lines about its own hooks and directories.
 _STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
 _UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*")
 
@@ -84,7 +84,7 @@ async def build_image(
             with disk_full_explained(paths.images):
                 return await _build(paths, spec, progress, work)
         except BaseException:
-            # What cannot be removed now is removed by the next build.
+            # The next build removes the leftovers that this cannot remove.
             with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
                 shutil.rmtree(work, ignore_errors=True)
                 await remove_leftovers(paths, spec.name)

@@ -33,7 +33,7 @@ class _Need:
 
 
 def _measure(path: Path) -> _Need:
-    """What the members of a tar archive take in an ext2 file system."""
+    """Return the blocks and inodes that an archive's members need in ext2."""
     blocks = 0
     inodes = 16
     with tarfile.open(path) as archive:

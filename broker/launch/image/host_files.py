@@ -1,4 +1,4 @@
-"""What a micro VM gets of this machine by ``launch.host_files``.
+"""Files of this machine that a micro VM gets by ``launch.host_files``.
 
 The files come with the guest agent in the initramfs of the launch, so that they are
 those of the day and any image can be used.  Fonts are those of fontconfig's four

@@ -31,9 +31,9 @@ MODULES = (
     "virtio_net",
     "af_packet",
 )
-# What a kernel with USB needs to be given devices over vsock (usbip) and to use them:
-# no module of the root file system is loaded later, because it has none.  Debian's
-# cloud kernel has no vhci_hcd, and such a kernel gets none of them.
+# Modules with which a kernel with USB attaches devices over vsock (usbip) and uses
+# them: the root file system has no modules that could be loaded later.  Debian's
+# cloud kernel has no vhci_hcd, and such a kernel gets none of these modules.
 USB_MODULES = (
     "vhci_hcd",
     "usb_storage",
@@ -51,15 +51,18 @@ USB_MODULES = (
     "nls_cp437",
     "nls_ascii",
 )
+# What a machine with folders loads beside these: ``folder_overlay``.
+FOLDER_MODULES = ("fuse", "virtiofs")
 OPTIONAL = frozenset(
     {
         *("vsock_loopback", "virtio_rng", "virtio_balloon", "crc32c_generic"),
         *USB_MODULES,
+        *FOLDER_MODULES,
     }
 )
 _SOFT_DEPENDENCIES = {"ext4": ("crc32c_generic",)}
-"""What a module asks the kernel for by the name of an algorithm, so that no
-``depends=`` names it."""
+"""Modules that another module requests by the name of an algorithm, so that its
+``depends=`` does not name them."""
 _DIRECTORIES = (
     "agent",
     "bin",
@@ -73,6 +76,10 @@ _DIRECTORIES = (
 )
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 _TRAILER = "TRAILER!!!"
+_ORDER = "modules/order"
+_HEAD_BYTES = 110
+_SIZE_AT = 54
+"""Where the size of the content is in the head of an entry, as 8 digits."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,34 @@ def agent_overlay(shim: bytes) -> bytes:
     )
 
 
+def folder_overlay(initramfs: bytes) -> bytes:
+    """Return an archive that, put behind this one, has it load ``FOLDER_MODULES``.
+
+    Nothing where it has no such modules: kernels of Debian 13 have them built in.  A
+    kernel that has neither is found by the guest's mount, whose error is shown.
+    """
+    if b"modules/virtiofs.ko\0" not in initramfs:
+        return b""
+    order = _read_entry(initramfs, _ORDER)
+    order += "".join(f"{name}\n" for name in FOLDER_MODULES).encode()
+    return write_cpio(
+        {
+            "modules": ArchiveEntry(stat.S_IFDIR | 0o755),
+            _ORDER: ArchiveEntry(stat.S_IFREG | 0o644, order),
+        }
+    )
+
+
+def _read_entry(archive: bytes, name: str) -> bytes:
+    """Return the content of a file in an archive of ours."""
+    encoded = name.encode() + b"\0"
+    at = archive.index(encoded)
+    head = archive[at - _HEAD_BYTES : at]
+    size = int(head[_SIZE_AT : _SIZE_AT + 8], 16)
+    begin = at - _HEAD_BYTES + len(_padded(bytearray(head + encoded), 4))
+    return archive[begin : begin + size]
+
+
 def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -> bytes:
     """Return the initramfs; ``modules`` in the order in which they are loaded."""
     entries = {name: ArchiveEntry(stat.S_IFDIR | 0o755) for name in _DIRECTORIES}
@@ -135,8 +170,8 @@ def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -
     entries["bin/busybox"] = ArchiveEntry(stat.S_IFREG | 0o755, busybox)
     # init's standard streams, open before it has mounted anything.
     entries["dev/console"] = ArchiveEntry(stat.S_IFCHR | 0o600, device=(5, 1))
-    order = "".join(f"{name}\n" for name in modules)
-    entries["modules/order"] = ArchiveEntry(stat.S_IFREG | 0o644, order.encode())
+    order = "".join(f"{name}\n" for name in modules if name not in FOLDER_MODULES)
+    entries[_ORDER] = ArchiveEntry(stat.S_IFREG | 0o644, order.encode())
     for name, content in modules.items():
         entries[f"modules/{name}.ko"] = ArchiveEntry(stat.S_IFREG | 0o644, content)
     return write_cpio(entries)
@@ -160,9 +195,10 @@ def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, 
 
 
 def boot_modules(directory: Path) -> dict[str, bytes]:
-    """Return what an image loads at its start: ``MODULES``, and USB where it has it."""
+    """Return what an image has: ``MODULES``, USB where its kernel has it, folders."""
     usb = any(directory.glob("kernel/**/vhci-hcd.ko*"))
-    return read_modules(directory, (*MODULES, *(USB_MODULES if usb else ())))
+    more = (*(USB_MODULES if usb else ()), *FOLDER_MODULES)
+    return read_modules(directory, (*MODULES, *more))
 
 
 def _add(

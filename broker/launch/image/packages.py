@@ -19,7 +19,7 @@ ROLLING = frozenset({"sid", "unstable", "experimental"})
 """Suites without security and update suites of their own."""
 
 _FIELDS = "$(CREATED_BY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
-# What of apt's configuration matters for reaching an archive.
+# The settings of apt that affect how an archive is reached.
 _OPTIONS = re.compile(
     r"Acquire::(?:https?::(?:Proxy|Proxy-Auto-Detect)(?:::\S*)?"
     r"|Check-Valid-Until|Check-Date|Retries)"

@@ -40,7 +40,7 @@ DEFAULT_PACKAGES = (
     "xkb-data",
 )
 REQUIRED_PACKAGES = ("python3", "waypipe")
-"""What the guest agent cannot do without; added to every list."""
+"""Packages that the guest agent requires; added to every list."""
 
 FORMAT = 1
 """Of the directory and its manifest; another one is built again."""
@@ -64,7 +64,7 @@ def take_image_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What an image is made of.  Raises RefusedError for bad words.
+    """The inputs of an image.  Raises RefusedError for invalid values.
 
     ``size`` is the least size of the root file system in bytes; it grows to
     what the packages need.  ``mirror`` overrides the machine's own archive.
@@ -158,7 +158,11 @@ class Image:
         return sum(path.stat().st_blocks * 512 for path in files)
 
     def write_initrd(
-        self, directory: Path, settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        folders: bool = False,
     ) -> Path:
         """Return the initramfs to boot with, with the agent that we ship.
 
@@ -166,18 +170,23 @@ class Image:
         ``settings`` of this launch (see ``launch_settings``), a copy that
         brings it is written below ``directory``, readable for us alone; so a
         new agent needs no new image.
+
+        ``folders``: it loads what a machine with folders needs.
         """
         shim = with_constants(guest_agent().decode(), settings or {}).encode()
-        if hashlib.sha256(shim).hexdigest() == self.manifest.agent:
+        same = hashlib.sha256(shim).hexdigest() == self.manifest.agent
+        if same and not folders:
             return self.initrd
         # The module that builds images is needed nowhere else in a broker.
-        from broker.launch.image.initramfs import agent_overlay
+        from broker.launch.image.initramfs import agent_overlay, folder_overlay
 
+        data = self.initrd.read_bytes()
+        data += folder_overlay(data) if folders else b""
         path = directory / "initrd"
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-            file.write(self.initrd.read_bytes() + agent_overlay(shim))
+            file.write(data + agent_overlay(shim))
         return path
 
 

@@ -114,7 +114,7 @@ class Guard:
         self._addresses = addresses
         self._filter = FrameFilter(addresses.read())
         self._sides = (qemu, passt)
-        # What waits to be written to each side.
+        # Bytes that wait to be written to each side.
         self._waiting = {qemu: memoryview(b""), passt: memoryview(b"")}
         qemu.settimeout(0)
         passt.settimeout(0)

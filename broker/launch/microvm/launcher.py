@@ -201,6 +201,7 @@ class Plan:
         self._network: UserNetwork | None = None
         self._state: VmState | None = None
         self._helpers: tuple[Tracked, ...] = ()
+        self._folder_conns: list[socket.socket] = []
 
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
         """Start the vsock backend and the network, writing each down."""
@@ -233,6 +234,20 @@ class Plan:
             for process in self._network.processes:
                 self._write_down(process)
                 self._helpers += (process,)
+        for number in range(spec.folders):
+            await self._start_folder(number)
+
+    async def _start_folder(self, number: int) -> None:
+        # Late: few machines have folders.
+        from broker.launch.microvm.folder_server import start_folder_server
+
+        directory = self._spec.directory
+        server = await start_folder_server(number, directory, known=self._write_down)
+        self._undo.callback(server.conn.close)
+        self._undo.callback(server.process.close)
+        self._undo.push_async_callback(server.process.end, 0)
+        self._folder_conns.append(server.conn)
+        self._helpers += (server.process,)
 
     def _write_down(self, process: Tracked) -> None:
         """Write a process to the state file, in place of an earlier one of its role."""
@@ -293,7 +308,10 @@ class Plan:
             fds += [spec.home.key] if spec.home.key >= 0 else []
         if self._hybrid is not None:
             passed.enter_context(self._hybrid.conn)
-        wiring = Wiring(qmp, console, backend.device)
+        # QEMU has them from here on.
+        conns = [passed.enter_context(conn).fileno() for conn in self._folder_conns]
+        fds += conns
+        wiring = Wiring(qmp, console, backend.device, folder_fds=conns)
         if self._network is not None:
             nic = passed.enter_context(self._network.conn).fileno()
             fds.append(nic)
@@ -333,7 +351,7 @@ async def adopt_vm(
     if state is None:
         return None
     found = find_processes(state)
-    if found.vmm is None or len(found.helpers) != len(state.helpers):
+    if found.vmm is None or not found.complete(state):
         for process in found.all:
             process.close()
         return None

@@ -25,6 +25,9 @@ from broker.core.names import SandboxName
 HOME_SERIAL = "vitrail-home"
 """Serial number of the home's disk (at most 20 characters): the guest looks for it."""
 
+FOLDER_TAG = "vitrail-"
+"""Name of a virtiofs device, followed by the number of its place."""
+
 
 class Accel(StrEnum):
     """How the guest's instructions are run."""
@@ -34,7 +37,7 @@ class Accel(StrEnum):
 
 
 class Network(StrEnum):
-    """What a guest's network is: no device at all, or a user's NAT."""
+    """A guest's network: no device at all, or NAT by a process of the user."""
 
     NONE = "none"
     USER = "user"
@@ -76,6 +79,8 @@ class VmSpec:
     kernel_args: tuple[str, ...] = ()
     home: HomeDisk | None = None
     """None: nothing of it is left when it stops."""
+    folders: int = 0
+    """Places for the person's folders; each has a process of its own."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB, which the host has set aside."""
 
@@ -105,8 +110,10 @@ class Wiring:
     vsock: Sequence[str]
     """Words of the vsock device without its bus suffix: see ``vsock_backend``."""
     nic_fd: int | None = None
+    folder_fds: Sequence[int] = ()
+    """A connection to the virtiofsd of each place."""
     kernel_args: tuple[str, ...] = ()
-    """What the network adds to the kernel's command line."""
+    """Words that the network adds to the kernel's command line."""
     mac: str = "52:54:00:12:34:56"
 
 
@@ -207,6 +214,8 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     if spec.home is not None:
         words += _home(spec.home, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
+    for place, fd in enumerate(wiring.folder_fds):
+        words += _folder(place, fd, bus)
     if wiring.nic_fd is not None:
         words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
     return words
@@ -264,7 +273,7 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
     node = {
         **layer,
         "node-name": "home",
-        # What the guest deletes becomes a hole in our file.
+        # Blocks that the guest discards become holes in our file.
         "discard": "unmap",
         "file": {
             "driver": "file",
@@ -278,6 +287,11 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
     options = "werror=report,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
     return [*secret, *("-blockdev", json.dumps(node)), *("-device", device)]
+
+
+def _folder(place: int, fd: int, bus: str) -> list[str]:
+    device = f"vhost-user-fs-{bus},chardev=folder{place},tag={FOLDER_TAG}{place}"
+    return ["-chardev", f"socket,id=folder{place},fd={fd}", "-device", device]
 
 
 def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:

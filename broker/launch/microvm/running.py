@@ -22,6 +22,7 @@ from broker.launch.microvm.console import ConsoleLog, pump_console
 from broker.launch.microvm.qmp import Qmp, QmpEvent, open_qmp
 from broker.launch.microvm.state import (
     CONSOLE_SOCKET,
+    FOLDERS,
     QMP_SOCKET,
     VmState,
     move_files,
@@ -260,6 +261,8 @@ class Vm:
             self._blame(EndKind.LOST, f"{HELPER} {how}")
             self.vmm.kill()
             return
+        if helper.role.startswith(FOLDERS):
+            return  # its folder has ended with it, which is not the machine's end
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             await self.vmm.wait()  # the network's helpers end with QEMU
         if not self.vmm.ended and self._on_loss is not None:

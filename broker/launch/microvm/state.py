@@ -30,6 +30,8 @@ from broker.launch.process.identity import ProcessIdentity, Tracked, boot_id, fi
 STATE_FILE = "vm.json"
 QMP_SOCKET = "qmp"
 CONSOLE_SOCKET = "console"
+FOLDERS = "virtiofsd-"
+"""Begins the role of what serves a folder; the number of its place follows."""
 QEMU = "QEMU"
 """Its role; the others are helpers."""
 
@@ -113,6 +115,11 @@ class FoundState:
     def all(self) -> tuple[Tracked, ...]:
         """QEMU first."""
         return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
+
+    def complete(self, state: VmState) -> bool:
+        """Whether all that it cannot live without is there; a folder's server is not."""
+        living = {process.role for process in self.helpers}
+        return all(role in living or role.startswith(FOLDERS) for role in state.helpers)
 
 
 def find_processes(state: VmState) -> FoundState:

@@ -85,6 +85,10 @@ class JailView:
     proc: bool = False
     """A /proc of its own processes, for a program that can open a descriptor
     only by a name (``/proc/self/fd``): the memory of a machine that is copied."""
+    words: tuple[str, ...] = ()
+    """Further words of bubblewrap."""
+    rules: Callable[[], bytes] = program_filters.vmm_filter
+    """Makes the system-call filter."""
     background: bool = False
     """The lowest priority, and killed when we end."""
 
@@ -100,7 +104,7 @@ def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
 
 
 class _Info(msgspec.Struct):
-    """What bubblewrap writes to ``--info-fd``; further fields are passed over."""
+    """The output of bubblewrap's ``--info-fd``; further fields are ignored."""
 
     pid: int = msgspec.field(name="child-pid")
 
@@ -114,7 +118,7 @@ def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]
     words += ["--clearenv", "--setenv", "PATH", os.defpath]
     for name, value in (env or {}).items():
         words += ["--setenv", name, value]
-    words += [*_system(), *_own(view), "--chdir", "/"]
+    words += [*_system(), *_own(view), *view.words, "--chdir", "/"]
     # guard: a VMM's root is read-only
     words += ["--remount-ro", "/"]
     return words
@@ -205,7 +209,7 @@ async def spawn_jailed(
         )
     first = ["nice", "-n", "19", bwrap] if view.background else [bwrap]
     words = [*first, *jail_args(view, env)]
-    return await _spawn(role, words, argv, pass_fds, known)
+    return await _spawn(role, words, argv, view.rules(), pass_fds=pass_fds, known=known)
 
 
 async def why_no_jail() -> str:
@@ -233,6 +237,8 @@ async def _spawn(
     role: str,
     bwrap: list[str],
     argv: Sequence[str],
+    system_calls: bytes,
+    *,
     pass_fds: Sequence[int],
     known: Callable[[Tracked], None],
 ) -> Tracked:
@@ -255,7 +261,7 @@ async def _spawn(
         try:
             # guard: a VMM's jail is written down before it is built
             known(outer)
-            os.write(rules.write, program_filters.vmm_filter())
+            os.write(rules.write, system_calls)
             rules.close_write()
             info.close_write()
             inside = enter(outer, await _read_pid(info.read))

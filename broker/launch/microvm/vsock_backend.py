@@ -189,10 +189,10 @@ def hybrid_args(tool: Path, cid: int, backend: Path, uds: Path) -> list[str]:
 
 
 def hybrid_environment() -> dict[str, str]:
-    """What vhost-device-vsock's environment needs beside a PATH.
+    """Return the variables that vhost-device-vsock needs beside PATH.
 
-    Version 0.3 stalls forever when a stream is full both ways; what
-    mends that is loaded into it (``_fairpoll.c``), where it was built.
+    Version 0.3 stalls forever when a stream is full both ways; LD_PRELOAD loads
+    the fix (``_fairpoll.c``) into it, where that was built.
     """
     built = find_spec("broker.launch.microvm._fairpoll")
     if built is None or built.origin is None or set(" :") & set(built.origin):

@@ -19,12 +19,13 @@ _CONFINED = (
     *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
 )
 RUNTIME_LABEL = "io.vitrail.runtime"
-"""What marks a container as started by the broker of a runtime directory."""
+"""Label of a container; its value is the runtime directory of the broker that
+started it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the control groups of the user can limit."""
+    """Resource limits that the user's control groups can enforce."""
 
     memory_mib: int
     pids: int
@@ -86,6 +87,8 @@ def _limits(limits: Limits | None) -> Iterator[str]:
 
 
 def _files(container: Container) -> Iterator[str]:
+    # Where shared folders are mounted later: the root is read-only.
+    yield from ("--tmpfs", "/folders:rw,nosuid,nodev,noexec,size=64k,mode=0755")
     for path in container.read_only:
         yield from ("--volume", f"{path}:{path}:ro")
     for path in container.read_write:

@@ -11,7 +11,7 @@ import os
 # guard: a program waits for its lease
 _SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
-"""What stands before the words of a program whose standard input is the gate."""
+"""The words before the command line of a program whose standard input is the gate."""
 
 
 class Gate:

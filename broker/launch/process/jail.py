@@ -70,7 +70,7 @@ class Jailed:
 
 
 class _Report(msgspec.Struct, forbid_unknown_fields=True):
-    """What the process on its way in writes to the caller's pipe."""
+    """A report to the caller's pipe from the process that enters the jail."""
 
     pid: int = 0
     jail: Jail | None = None
@@ -335,8 +335,8 @@ def _landlock() -> int:
     if abi < 1:
         return 0
     rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)  # landlock(7), one bit each
-    # What to forbid: rights on files, TCP (bind, connect), reach (abstract
-    # sockets, signals).  The structure grew with the versions.
+    # Forbidden: rights on files, TCP (bind, connect), scopes (abstract sockets,
+    # signals).  The structure grew with the versions.
     rules = struct.pack("QQQ", (1 << rights) - 1, 3, 3)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     ruleset = _libc.syscall(_LANDLOCK_CREATE, rules, size, 0)

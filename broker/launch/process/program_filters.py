@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from functools import cache
 
 from broker.core.libseccomp import seccomp as libseccomp
@@ -23,6 +24,13 @@ _TCGETS, _TCGETS2 = 0x5401, 0x802C542A
 _WAYPIPE_FCNTL = (0, 1, 2, 3, 5, 6, 7, 1030, 1031, 1032, 1033, 1034)
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E020000
+
+_MODES = (
+    *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
+    *(("open", 2), ("openat", 3), ("creat", 1)),
+    *(("mknod", 1), ("mknodat", 2), ("mkdir", 1), ("mkdirat", 2)),
+)
+"""Calls that set a file's mode, and which argument that is."""
 
 # A C program that is started by exec, forks, and makes threads, memfds and
 # connections to the two sockets of its directory.
@@ -107,6 +115,41 @@ def vmm_filter() -> bytes:
     for bit in range(32):
         if _CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
+    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    return rules.program()
+
+
+# virtiofsd enters its directory (chroot), keeps the working directory of each thread
+# apart (unshare), and takes the guest's user for what that makes (setresuid): all of
+# it inside a user namespace with one user.  It installs an allow-list of its own then.
+_FOLDER_NEEDS = frozenset({"chroot", "unshare", "capset", "setresuid", "setresgid"})
+
+
+@cache
+def folder_server_filter() -> bytes:
+    """The BPF program of virtiofsd (installed by bubblewrap): the VMM's deny-list.
+
+    setgroups(2) is answered by success and does nothing: a user namespace without
+    privilege refuses it, and virtiofsd does not start then.
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    kept = _FOLDER_NEEDS | _VMM_LACKS | {"setgroups"}
+    rules.kill([name for name in NEVER if name not in kept])
+    rules.kill(["execveat"])
+    for name in _VMM_LACKS:
+        rules.deny(name, errno.ENOSYS)
+    rules.deny("clone3", errno.ENOSYS)
+    rules.refuse("setgroups", 0)
+    for bit in range(32):
+        if _CLONE_NEW >> bit & 1:
+            rules.deny_if("clone", rules.has(0, 1 << bit))
+            # guard: a folder's server makes no namespaces
+            rules.deny_if("unshare", rules.has(0, 1 << bit))
+    for bit in (stat.S_ISUID, stat.S_ISGID):
+        for name, argument in _MODES:
+            # The mount is nosuid; another user of this machine has another mount.
+            # guard: a guest makes no setuid files in a folder
+            rules.refuse(name, errno.EPERM, rules.has(argument, bit))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 

@@ -105,9 +105,9 @@ def worker_filter() -> bytes:
     rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
     rules.allow_if("memfd_create", rules.equal(1, _MFD_CLOEXEC_ALLOW_SEALING))
     # The content goes into a pipe of the client's, which could make any
-    # other write wait (session.worker_serving).
+    # other write wait (worker.clipboard.serving).
     rules.allow_if("splice", rules.equal(5, os.SPLICE_F_NONBLOCK))
-    # What glibc's fstat() has become; the jail's only directory is empty.
+    # glibc's fstat() calls this; the jail's only directory is empty.
     rules.allow_if("newfstatat", rules.has(3, _AT_EMPTY_PATH))
     return rules.program()
 

@@ -28,7 +28,7 @@ from broker.launch.state.disk import make_disk
 from broker.launch.state.store import DISK, Home, HomeStore
 
 LUKS_BYTES = 2 << 20
-"""What the header takes of the file, rounded up."""
+"""Bytes that the LUKS header takes in the file, rounded up."""
 KEY = "homekey"
 """Name of the secret in QEMU."""
 _SEALS = (
@@ -84,7 +84,7 @@ async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
                 *(str(path), str(size)),
             ],
             pass_fds=(key,),
-            deadline=limits.HOME_MAKE_SECONDS,
+            deadline=limits.HOME_ENCRYPT_SECONDS,
         )
         path.chmod(0o600)
         await _write_all(io, plain, path, key)
@@ -104,7 +104,7 @@ async def _write_all(io: str, plain: Path, path: Path, key: int) -> None:
             [io, *secret_args(key), "--image-opts", _options(path), *commands],
             cwd=room,
             pass_fds=(key,),
-            deadline=limits.HOME_MAKE_SECONDS,
+            deadline=limits.HOME_ENCRYPT_SECONDS,
         )
 
 
@@ -117,7 +117,11 @@ async def opens(disk: Path, passphrase: bytes) -> bool:
     key = passphrase_file(passphrase)
     try:
         words = [io, "-r", *secret_args(key), "--image-opts", _options(disk)]
-        await run_tool([*words, "-c", "length"], pass_fds=(key,))
+        await run_tool(
+            [*words, "-c", "length"],
+            pass_fds=(key,),
+            deadline=limits.HOME_ENCRYPT_SECONDS,
+        )
     except UpstreamError:
         return False
     finally:

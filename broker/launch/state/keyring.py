@@ -22,6 +22,7 @@ _NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219)}
 _USER_KEYRING = -4
 _PROCESS_KEYRING = -2
 _UNLINK, _LINK, _SEARCH, _READ, _SET_TIMEOUT = 9, 8, 10, 11, 15
+_GONE = frozenset({errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED})
 _KIND = b"user"
 PASSPHRASE_BYTES = range(8, 1025)
 
@@ -80,7 +81,7 @@ def _find(sandbox: SandboxName) -> int | None:
     try:
         return _call(1, search, keyring, _KIND, _name(sandbox), ctypes.c_long(0))
     except OSError as error:
-        if error.errno in {errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED}:
+        if error.errno in _GONE:
             return None
         raise
 
@@ -96,7 +97,12 @@ def read(sandbox: SandboxName) -> bytes | None:
     room = ctypes.create_string_buffer(PASSPHRASE_BYTES[-1])
     size = ctypes.c_size_t(len(room))
     read_words = ctypes.c_int(_READ), ctypes.c_long(number), room, size
-    length = _call(1, *read_words)
+    try:
+        length = _call(1, *read_words)
+    except OSError as error:
+        if error.errno in _GONE:  # it expired after it was found
+            return None
+        raise
     return room.raw[: min(length, len(room))]
 
 
@@ -105,5 +111,9 @@ def forget(sandbox: SandboxName) -> bool:
     number = _find(sandbox)
     if number is None:
         return False
-    _keyctl(_UNLINK, number, _USER_KEYRING)
+    try:
+        _keyctl(_UNLINK, number, _USER_KEYRING)
+    except OSError as error:
+        if error.errno not in {*_GONE, errno.ENOENT}:
+            raise
     return True

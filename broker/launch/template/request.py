@@ -1,4 +1,4 @@
-"""What is asked of the starter, and what came of it."""
+"""A request to start a machine from a template, and its result."""
 
 from __future__ import annotations
 

@@ -123,6 +123,8 @@ class Starter:
             return 'the record says fork = "no"'
         if os.environ.get(VARIABLE) == "no":
             return f"{VARIABLE}=no"
+        if spec.folders:
+            return "machines with folders are not copied"
         if not spec.disposable:
             return "only disposable sandboxes are copied"
         if spec.huge_pages:

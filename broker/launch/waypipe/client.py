@@ -69,7 +69,7 @@ class SocketPlace:
 
     @property
     def path(self) -> Path:
-        """What connect(2) takes for it, for as long as it is open."""
+        """The path for connect(2), valid while the descriptor is open."""
         # guard: a jailed client's socket is opened once
         return Path(f"/proc/self/fd/{self.fd}")
 

@@ -61,7 +61,7 @@ class WaypipePodman:
 
     @property
     def label(self) -> str:
-        """What marks a container as this broker's, or its predecessor's."""
+        """The label of containers that this broker, or its predecessor, started."""
         return f"{_LABEL}={self.runtime}"
 
     async def require_rust(self) -> None:

@@ -55,7 +55,7 @@ class LinkConfig:
 
     @property
     def uid(self) -> int:
-        """Whose processes may be at the other end of a UNIX socket."""
+        """The user whose processes may be at the other end of a UNIX socket."""
         return os.geteuid() if self.peer_uid < 0 else self.peer_uid
 
 

@@ -1,4 +1,4 @@
-"""What both ends of the link have in common: their store, state, log and witness.
+"""The part that both ends of the link share: store, state, log and witness.
 
 The host dials and the viewer listens, so how an epoch comes about is in
 ``host/viewer_link.py`` and ``viewer/host_link.py``.  Here are the state that each

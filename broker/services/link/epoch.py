@@ -110,7 +110,7 @@ class Epoch:
 
     @property
     def name(self) -> str:
-        """What the other broker is called here."""
+        """The local name of the other broker."""
         return self.session.peer.name
 
     @property

@@ -168,7 +168,10 @@ def _open_private(path: Path) -> int:
 
 
 def _private(path: Path, fd: int) -> os.stat_result:
-    """What a file is that only we may have read or written."""
+    """Return the status of a key file.
+
+    Raises SetupError unless it is a regular file that only this user may access.
+    """
     facts = os.fstat(fd)
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
         raise SetupError("not a file of this user's", where=str(path))

@@ -48,7 +48,10 @@ class LeaseTurns:
         return turn
 
     def _keys(self, request: m.LinkRequest) -> tuple[str, ...]:
-        """What the request is about; ids are 16 hex digits, names have a sign."""
+        """Return the lease and sandbox that a request names.
+
+        The keys cannot be equal: a lease id is 16 hex digits, a name has a prefix.
+        """
         if isinstance(request, m.LeaseBegun):
             self._sandbox[request.lease] = f"sandbox {request.sandbox}"
             return request.lease, self._sandbox[request.lease]

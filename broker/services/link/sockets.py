@@ -50,7 +50,7 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
 
 
 def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
-    """Who is at the other end, as the kernel says; for status and events.
+    """Return the other end's identity, from the kernel, for status and events.
 
     Raises RefusedError unless it is the one that the configuration names.
     """

@@ -21,7 +21,7 @@ _ASK_SECONDS = 2.0
 
 @dataclass(eq=False)
 class LinkState:
-    """What one end knows of its link; kept by that end's shell."""
+    """The state of the link at one end, kept by that end's shell."""
 
     role: Role
     endpoint: str

@@ -54,7 +54,7 @@ Said: TypeAlias = (
     | messages.DragWantedMessage
     | Content
 )
-"""What a worker says about the clipboard, as the session gets it."""
+"""A worker's messages about the clipboard, as its owner receives them."""
 
 
 class Orders(Protocol):
@@ -65,10 +65,10 @@ class Orders(Protocol):
 
 
 class ClipboardMember(Protocol):
-    """A sandbox's place on the viewer's clipboard (``session.clipboard``)."""
+    """A sandbox's place on the viewer's clipboard (``viewer.clipboard.service``)."""
 
     def chords(self) -> messages.ChordsMessage:
-        """What its windows are to know as chords."""
+        """Return the chords that its windows recognise."""
         ...
 
     def drags(self) -> messages.DragsMessage:
@@ -160,7 +160,7 @@ Order: TypeAlias = (
     | words.Export
     | words.Withdraw
 )
-"""What of the crossing's actions a worker does."""
+"""The actions of the clipboard core that a worker carries out."""
 
 
 async def order(worker: Orders, action: Order) -> None:

@@ -97,7 +97,7 @@ class Worker:
 
     @property
     def keeper_pid(self) -> int:
-        """Who the compositor sees: SO_PEERCRED of each of its connections."""
+        """The pid in SO_PEERCRED of each connection, as the compositor sees it."""
         return self._keeper.pid
 
     @property

@@ -2,7 +2,7 @@
 
 The log first: unrecorded content does not cross.  Names in the texts are
 sandboxes' validated ones; types are well-formed ones, and escaped again by
-the code that shows them (``session.desktop``).
+the code that shows them (``viewer.desktop``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def what(record: w.RecordCrossing) -> str:
 
 
 def name(party: str) -> str:
-    """Who it is, for a person."""
+    """Return a member's name for a person."""
     return _YOURS if party == w.VIEWER else party
 
 

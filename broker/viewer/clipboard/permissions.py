@@ -1,4 +1,4 @@
-"""What rules and records say of a copy or a paste, as terms of the crossing.
+"""Terms of a copy or a paste, from the rules and the records.
 
 Of the rule, the source's record and the target's the strictest holds, among
 those that say something; where none does, the service's own default.
@@ -55,7 +55,7 @@ class Terms:
         return any(True for _ in self._rules(lease.sandbox, w.VIEWER))
 
     def inward(self, lease: Lease) -> w.CopyTerms | None:
-        """What could come in of the person's own selection; None: nothing."""
+        """Return the terms for pasting the person's own selection; None: no rule."""
         rules = list(self._rules("dom0", lease.sandbox))
         # guard: rules for the person's own
         return _widest(rules, self._speaking(lease)) if rules else None
@@ -83,7 +83,7 @@ class Terms:
         return True, out
 
     def dragged(self, source: Lease | None, target: Lease | None) -> w.CopyTerms | None:
-        """What could go from one to the other by a drag; None: nothing.
+        """Return the terms of a drag from one to the other; None: it is not allowed.
 
         None in the place of a lease: the person's own programs.
         """

@@ -51,7 +51,7 @@ def _silent(title: str, text: str, *, sandbox: str = "") -> None:
 CarryFiles = Callable[[Guest, str, Sequence[str]], Awaitable[None]]
 
 _Posted = tuple[w.Event, trio.Event | None]
-"""What happened, and what to set once all that follows from it is done."""
+"""An event, and the trio event to set when all its actions are done."""
 
 
 class Party:
@@ -78,7 +78,7 @@ class Party:
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
 
     def chords(self) -> messages.ChordsMessage:
-        """What its windows are to know as chords."""
+        """Return the chords that its windows recognise."""
         choice = self._clipboard.choice
         return messages.ChordsMessage(choice.copy, choice.paste)
 
@@ -361,7 +361,7 @@ class ClipboardService:
         return w.DragOver(lease.sandbox, said.number, said.mark, terms)
 
     def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
-        """What may go out of it by a drag."""
+        """Return the terms of a drag to the person's programs; None: not allowed."""
         return self._terms.dragged(lease, None)
 
     def troubled(self, party: Party) -> None:

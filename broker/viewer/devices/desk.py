@@ -49,7 +49,7 @@ class DeviceSource(Protocol):
 
     changed: trio.Event
     elsewhere: str
-    """What to know where a port has no device; empty: nothing."""
+    """A hint for the error that a port has no device; empty: no hint."""
 
     async def devices(self) -> Devices:
         """Return all devices.  Raises SetupError, UpstreamError."""
@@ -277,7 +277,7 @@ class DeviceDesk:
         return await self._source.devices()
 
     def holdings(self) -> list[Holding]:
-        """What sandboxes have, oldest first."""
+        """Return the devices that sandboxes hold, oldest first."""
         return [h for h in self._holdings.values() if h.backend]
 
     async def attach(self, where: str, sandbox: str) -> Holding:

@@ -35,7 +35,7 @@ _REPORT_DESCRIPTOR_BYTES = 4096
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
-    """What the process says; it may have been taken over by its guest."""
+    """A message of the process, which its guest may have taken over."""
 
     ask: Annotated[int, msgspec.Meta(ge=1)] = 0
     what: Annotated[str, msgspec.Meta(max_length=20)] = ""
@@ -161,7 +161,7 @@ def _granted_at_all(opening: Opening, decider: Decider) -> bool:
 
 
 class _Questions:
-    """What one process asks; one question at a time."""
+    """The questions of one process, put one at a time."""
 
     def __init__(self, opening: Opening, decider: Decider, sock: socket.socket) -> None:
         self._opening, self._decider, self._sock = opening, decider, sock

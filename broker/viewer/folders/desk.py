@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -44,9 +44,31 @@ class Mounted(Protocol):
     """Where it is inside."""
     kept: bool
     """Behind its end: whether a program of the sandbox may have kept it."""
+    place: int | None
+    """Which device of a micro VM has it: its guest mounts it.  None elsewhere."""
 
     async def release(self) -> None:
         """Unmount it now.  Raises RefusedError where files of it are open."""
+        ...
+
+    async def lost(self) -> None:
+        """Wait until it is gone without a request, and raise UpstreamError then."""
+        ...
+
+
+class InsideGuest(Protocol):
+    """The guest of a micro VM: ``viewer.sandboxes.guest_folders.GuestFolders``."""
+
+    async def mount(self, place: int, name: str, *, write: bool) -> None:
+        """Have it mounted.  Raises UpstreamError."""
+        ...
+
+    async def unmount(self, place: int) -> None:
+        """Have it unmounted.  Raises RefusedError where files of it are open."""
+        ...
+
+    async def revoke(self, place: int) -> None:
+        """Have it unmounted in any case; returns soon."""
         ...
 
 
@@ -99,6 +121,7 @@ class FolderDesk:
         leases: Callable[[], Iterable[Lease]],
         record: Callable[[Lease], Record | None],
         notify: Callable[[], Notify],
+        inside: Callable[[Lease], InsideGuest | None],
         home: Path,
         private: Sequence[Path],
     ) -> None:
@@ -108,6 +131,7 @@ class FolderDesk:
         self._leases = leases
         self._record = record
         self._notify = notify
+        self._inside = inside
         self._home = home
         self._private = tuple(private)
         self._shared: list[SharedFolder] = []
@@ -123,7 +147,7 @@ class FolderDesk:
             await trio.sleep_forever()
 
     def shared(self) -> list[SharedFolder]:
-        """What sandboxes have, oldest first."""
+        """Return the folders that are mounted in sandboxes, oldest first."""
         return [shared for shared in self._shared if shared.mounted is not None]
 
     # -- on request --------------------------------------------------------------------
@@ -153,7 +177,7 @@ class FolderDesk:
                 str(shared.folder.path),
             }:
                 if not force and shared.mounted is not None:
-                    await shared.mounted.release()
+                    await self._release(shared, shared.mounted)
                 shared.end("taken back on request")
                 await shared.over.wait()
                 return shared
@@ -161,6 +185,12 @@ class FolderDesk:
             f"{printable(sandbox, 64)} has no folder '{printable(name, 200)}'",
             hint="'brokerctl share' lists the shared folders",
         )
+
+    async def _release(self, shared: SharedFolder, mounted: Mounted) -> None:
+        guest = self._inside(shared.lease)
+        if mounted.place is not None and guest is not None:
+            await guest.unmount(mounted.place)
+        await mounted.release()
 
     async def _begin(self, path: str, lease: Lease, *, write: bool) -> SharedFolder:
         assert self._nursery is not None
@@ -236,12 +266,15 @@ class FolderDesk:
             )
         )
         try:
-            async with self._source.mounted(
-                shared.lease, shared.folder, write=shared.write
-            ) as mounted:
+            async with (
+                self._source.mounted(
+                    shared.lease, shared.folder, write=shared.write
+                ) as mounted,
+                self._in_guest(shared, mounted),
+            ):
                 shared.mounted = mounted
                 status.started(shared)
-                await trio.sleep_forever()
+                await mounted.lost()
         except VitrailError as error:
             shared.reason = shared.reason or error.message
             raise
@@ -252,11 +285,27 @@ class FolderDesk:
                         **about,
                         service=FOLDER,
                         object=path,
-                        outcome="unmounted" if shared.mounted else "failed",
+                        outcome="failed" if shared.mounted is None else "unmounted",
                         reason=shared.reason or "its permission has ended",
                         seconds=trio.current_time() - began,
                     )
                 )
+
+    @asynccontextmanager
+    async def _in_guest(
+        self, shared: SharedFolder, mounted: Mounted
+    ) -> AsyncIterator[None]:
+        """Have the guest of a micro VM mount it while the block runs."""
+        guest = self._inside(shared.lease)
+        if mounted.place is None or guest is None:
+            yield
+            return
+        try:
+            await guest.mount(mounted.place, shared.folder.name, write=shared.write)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await guest.revoke(mounted.place)
 
     # -- with the sandbox --------------------------------------------------------------
 

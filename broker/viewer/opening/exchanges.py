@@ -1,4 +1,4 @@
-"""What one sandbox's worker says about its files and links, sorted by connection.
+"""Messages of one sandbox's worker about files and links, sorted by connection.
 
 Claims of a process that may be hostile: each is bounded, and about this sandbox.
 """

@@ -56,7 +56,7 @@ LOOP = "VITRAIL_OPENING"
 
 @dataclass
 class EditResult:
-    """What became of an edited file, for the person."""
+    """The outcome of an edit, for the person."""
 
     before: bytes = b""
     """SHA-256 of its content at the beginning."""

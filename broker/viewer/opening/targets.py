@@ -57,7 +57,7 @@ class Targets:
         self._viewer = viewer
         self._own = own
         self.host: Host | None = None
-        """Who starts machines; set when the viewer runs."""
+        """The host, which starts machines; set when the viewer runs."""
 
     @contextmanager
     def delivery(

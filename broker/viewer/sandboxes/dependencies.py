@@ -1,4 +1,4 @@
-"""What all guests of a viewer share: processes, the log, and where things are."""
+"""Dependencies that all guests of a viewer share: processes, log and paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from broker.viewer.sound.mixer import desks_folder
 
 @dataclass(frozen=True)
 class GuestTools:
-    """What all guests of a viewer share."""
+    """The dependencies that all guests of a viewer share."""
 
     workers: Workers
     pump: PumpSupervisor

@@ -41,6 +41,7 @@ from broker.services.workers import clipboard_member
 from broker.services.workers.pool import Worker
 from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
@@ -99,6 +100,12 @@ class Guest:
         self.programs = Programs(logs)
         self.transfers = Exchanges()
         """Its programs' requests about files and links."""
+        self.warnings: deque[str] = deque(maxlen=_WARNINGS)
+        self.folders = GuestFolders(
+            self._order,
+            lambda: None if self.agent is None else self.agent.version,
+            self.warnings.append,
+        )
         self.worker: Worker | None = None
         self.agent: agent.AgentHello | None = None
         self._agent_stream = 0
@@ -108,7 +115,6 @@ class Guest:
         self.agent_changed = trio.Event()
         self.idle = trio.Event()
         """Set when the last program has ended."""
-        self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.acted: Callable[[float], None] = _unheard
         """Called when the person has acted in its windows, so many seconds ago."""
         self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
@@ -346,11 +352,14 @@ class Guest:
             case agent.AgentHello():
                 self._agent_stream = message.stream
                 self._set_agent(untrusted)
+                await self._mount_folders()
                 self.programs.agent_up()
                 self.programs.adopt(untrusted.programs)
                 await self._forget_lost(untrusted.programs)
                 if not self.programs.live():
                     self.idle.set()  # nothing runs, and no other program is requested
+            case agent.AgentMounted():
+                self.folders.take(untrusted)
             case agent.AgentStep():
                 if not untrusted.ok:
                     name, detail = (
@@ -360,6 +369,13 @@ class Guest:
                     self.programs.fail(f"in the guest, {name}: {detail}")
             case _:
                 await self._ended(self.programs.take(untrusted))
+
+    async def _mount_folders(self) -> None:
+        """Have them mounted; a guest that cannot still runs its programs."""
+        try:
+            await self.folders.agent_up()
+        except VitrailError as error:
+            self.warnings.append(str(error))
 
     async def _forget_lost(self, claimed: Sequence[int]) -> None:
         """Programs that the current agent does not know have ended unseen."""

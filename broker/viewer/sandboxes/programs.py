@@ -99,7 +99,7 @@ def _numbers(logs: Path) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-# What a shell answers for a program that it could not start.
+# The exit code of a shell for a command that it could not find.
 _NOT_STARTED = 127
 
 

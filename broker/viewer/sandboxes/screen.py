@@ -1,4 +1,4 @@
-"""What a sandbox's worker says of its connections to the compositor.
+"""A worker's reports about a sandbox's connections to the compositor.
 
 Events, reasons and hops come of it.  Everything is a claim of a process that
 may have been taken over: counted, bounded, escaped.

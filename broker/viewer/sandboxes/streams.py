@@ -107,7 +107,7 @@ class GuestStreams:
     async def counts(
         self, current: Worker | None
     ) -> dict[int, worker.WorkerStreamCount]:
-        """What the worker says of the streams that it carries, by their numbers."""
+        """Return the worker's counts of the streams that it carries, by number."""
         if current is None:
             return {}
         said = (await current.statistics()).streams
@@ -285,7 +285,7 @@ class GuestStreams:
 
 
 async def _last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
-    """What the worker still says of a stream that was cut: its counts."""
+    """Return the worker's last counts of a stream that was cut; None: none in time."""
     with trio.move_on_after(_LAST_WORDS_SECONDS):
         return await told()
     return None

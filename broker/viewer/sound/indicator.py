@@ -1,8 +1,8 @@
-"""What the person sees while a microphone is open: a notification that stays.
+"""A notification that stays on the screen while a microphone is open.
 
-Over D-Bus to whatever shows notifications on this desktop
-(org.freedesktop.Notifications).  Where nothing does, nothing is shown, and
-standard error says so once: a filter that stopped for that would be worse.
+Sent over D-Bus to the desktop's notification server
+(org.freedesktop.Notifications).  Without one nothing is shown, and standard error
+says so once: a filter that stopped for that would be worse.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ICON = "audio-input-microphone"
 
 
 def _why(error: Exception) -> str:
-    """What D-Bus says went wrong, for a person."""
+    """Return the cause of a D-Bus error as a sentence for a person."""
     if isinstance(error, KeyError):
         return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
     if isinstance(error, trio.TooSlowError):

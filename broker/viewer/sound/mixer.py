@@ -39,7 +39,7 @@ _LINE_BYTES = 4096
 
 
 class SoundStatus(msgspec.Struct, frozen=True):
-    """What a mixer shows of a sandbox.  Texts are fit to be shown."""
+    """A sandbox's row in a mixer.  Its texts are escaped."""
 
     sandbox: str
     volume: int
@@ -74,7 +74,7 @@ class MixerReply(msgspec.Struct, frozen=True):
 
 
 class Desk(Protocol):
-    """Who runs the filter."""
+    """The process that runs a sandbox's sound filter, as the mixer's socket uses it."""
 
     def status(self) -> SoundStatus:
         """How it is now."""

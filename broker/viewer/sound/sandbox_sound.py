@@ -376,11 +376,11 @@ class GuestSound:
         finally:
             self._orders.pop(number, None)
 
-    # -- the mixer (sound_desk.Desk) -------------------------------------------------
+    # -- the mixer (mixer.Desk) -----------------------------------------------------
 
     @property
     def level(self) -> Level:
-        """What the person has set."""
+        """The person's setting in the mixer; read from disk at first use."""
         if self._level is None:
             self._level = load_level(self._levels(), self._lease.record)
         return self._level

@@ -72,7 +72,7 @@ async def main(runs: int, host: bool) -> None:
             for number, (name, words) in enumerate(commands(w, host).items()):
                 if name == "standby":
                     await standby_ready(w)
-                took = await window_after(w, words, f"bench-{turn}-{number}")
+                took, _ = await window_after(w, words, f"bench-{turn}-{number}")
                 times.setdefault(name, []).append(took)
                 if "podman" not in name:
                     hows[name] = w.events("sandbox.machine")[-1]["how"]

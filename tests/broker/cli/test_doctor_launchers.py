@@ -39,3 +39,10 @@ async def test_a_shared_box_is_called_a_label(tmp_path):
     (label,) = [one for one in found if "label, not a boundary" in one.text]
     assert label.state is State.WARN
     assert label.text.startswith("t1:")
+
+
+async def test_nspawn_needs_two_packages(tmp_path):
+    made = context(tmp_path, {"t1": 'nspawn"\nrootfs = "/srv/tree'})
+    found = await check_launchers(made)
+    missing = {one.mend for one in found if "not installed" in one.text}
+    assert missing == {"apt install systemd-container", "apt install uidmap"}

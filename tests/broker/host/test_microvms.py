@@ -140,7 +140,7 @@ def stand(monkeypatch):
                 kernel=Path("/kernel"),
                 root=Path("/root"),
                 manifest=SimpleNamespace(built=1.0, digest="d"),
-                write_initrd=lambda directory, settings: directory / "initrd",
+                write_initrd=lambda directory, settings, folders: directory / "initrd",
             )
             monkeypatch.setattr(store, "find_image", lambda paths, name: image)
             monkeypatch.setattr(starting, "start_vm", mine.start_vm)

@@ -60,7 +60,7 @@ class Journal:
         Path(self.socket).unlink(missing_ok=True)
 
     async def entries(self, *words: str) -> list[dict]:
-        """What journalctl reads in it; a field that is no text comes as its bytes."""
+        """Return its entries from journalctl; a field that is not text is its bytes."""
         said = await run_tool(
             [
                 "journalctl",

@@ -148,7 +148,7 @@ class Attacker:
             self._sign(tree)
 
     def _sign(self, tree: Growing) -> None:
-        """What the key of now can sign; certificates of what is gone go, too."""
+        """Sign the tree with the current key; remove certificates of removed events."""
         assert self.key is not None
         note = Checkpoint(self.key.origin, tree.size, tree.root(), head=True)
         signed = note.signed(self.key.private, self.key.public)

@@ -63,6 +63,6 @@ async def filled(directory: Path, count: int) -> None:
 
 
 def bodies(directory: Path) -> list[str]:
-    """What is in the log, in its order."""
+    """Return the bodies of all events, in the order of the log."""
     with open_log(directory / "audit.sqlite") as log:
         return [found.body for found in log.find(Filters())]

@@ -118,7 +118,7 @@ def serves(c: Guest, source: int, content: bytes, over: threading.Event) -> None
         with suppress(TimeoutError):
             c.sock.settimeout(0.05)
             c.read()
-        # What came with a descriptor, in the order of the descriptors.
+        # Events that came with a descriptor, in the order of the descriptors.
         came = [e for e in c.events if e[2] in {"keymap", "send"}]
         for event, fd in list(zip(came, c.fds, strict=True))[done:]:
             if event[0] == source:
@@ -197,7 +197,7 @@ def gives_drop(c: Guest, drag: Drag, content: bytes) -> str:
 
 
 def shown(c: Guest) -> list[str]:
-    """What a window was told of a drag over it."""
+    """Return the names of the drag events that a window received."""
     c.roundtrip()
     names = {"enter", "motion", "drop", "data_offer"}
     return [e[2] for e in c.events if e[0] == c.device and e[2] in names]

@@ -103,6 +103,11 @@ GUARDS = (
     Guard("a copy of the mount is not overlooked", "if False:", "tests/attack/test_folders.py", "keeps"),
     Guard("only a rule makes a folder writable", "if False:", "tests/broker/viewer/folders/test_desk.py", "without_write"),
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
+    Guard("a folder's server makes no namespaces", "", "tests/attack/test_folder_server.py", "taken_over"),
+    Guard("a guest makes no setuid files in a folder", "", "tests/attack/test_folder_server.py", "taken_over"),
+    Guard("a guest writes nothing beside a shared folder", "", "tests/attack/test_folder_server.py", "taken_over"),
+    Guard("a folder that is held ends its server", "", "tests/attack/test_folder_server.py", "holds"),
+    Guard("a guest delays the end of a folder by seconds only", "await self._ask(message, limits.FOLDER_GUEST_SECONDS)", "tests/broker/viewer/sandboxes/test_guest_folders.py", "silent"),
     Guard("a folder that is held ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "keeps"),
 )  # fmt: skip
 

@@ -93,7 +93,7 @@ class Guest:
 
 
 def dependencies() -> set[str]:
-    """What the brokers' dependencies have put into site-packages, theirs too."""
+    """Return the site-packages entries of all dependencies, indirect ones too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     todo, known, found = list(project["dependencies"]), set(), set()
     while todo:

@@ -96,7 +96,7 @@ def pair(host, viewer):
 
 
 class Transport:
-    """What carries the link, as a VMM's process does: socat between two sockets."""
+    """A transport for the link, like a VMM's process: socat between two sockets."""
 
     def __init__(self, near, far):
         self._words = [

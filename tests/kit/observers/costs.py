@@ -1,4 +1,4 @@
-"""What a sandbox makes the compositor work, beside plain requests at the same budget.
+"""Compositor work that a sandbox causes, beside plain requests at the same budget.
 
 The filter lets a sandbox send so many requests a second.  What that may cost is judged
 from outside: the compositor's own CPU clock while a client sends one kind of request as

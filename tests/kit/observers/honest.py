@@ -136,7 +136,7 @@ class Claims:
 
     @property
     def drags(self) -> Claims:
-        """Who is told of drags: nothing of one crosses."""
+        """The receiver of drag events: itself, because nothing crosses by a drag."""
         return self
 
     def started(self, _source: Any) -> None:

@@ -24,9 +24,9 @@ from broker.wayland.protocol.signatures import Argument, Message, requests_of
 from tests.kit.wayland.client import GoneError, ServerError, Window, memfd
 
 CONTENT = 0x00FF00
-"""What its windows and menus are painted with."""
+"""The colour of its windows and menus."""
 CURSOR = 0xFF00FF
-"""What its pointer images are painted with."""
+"""The colour of its pointer images."""
 _QUESTIONS = 4000
 """Registries whose globals, some 1 KiB each, are more than socket and queue hold."""
 _HEARS_AGAIN = 0.1
@@ -50,7 +50,7 @@ WEIGHTS = {
     "anything": 8, "menus": 5, "images": 6, "regions": 2, "selections": 3,
     "moves": 5, "files": 2, "pointers": 1, "deafness": 4, "windows": 2,
 }  # fmt: skip
-"""What it does, and how often."""
+"""Its kinds of action, each with its relative frequency."""
 ENDED = (ServerError, GoneError, BrokenPipeError, ConnectionError, TimeoutError)
 """How a connection ends."""
 

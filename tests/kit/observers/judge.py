@@ -28,7 +28,7 @@ _BLOCK = 24
 _EDGE = 3
 """The same of a frame, which is thinner."""
 _REACH = 64
-"""How far from the pointer its image may reach: the cap of its side."""
+"""How far from the pointer its image may reach: the cap of its side, rounded."""
 _MAPPINGS = 60
 """Windows of a sandbox that may open in a minute without input in it."""
 _AFTER_INPUT = 3.5
@@ -53,7 +53,7 @@ class Prompt(Protocol):
         """Wait until a click counts."""
 
     def answer(self) -> bool | None:
-        """What it heard; None when nothing came."""
+        """Return the answer that the broker received; None: no answer came."""
 
 
 def busy(pid: int) -> float:
@@ -300,7 +300,7 @@ class Judge:
 
     def _image_near(self, place: tuple[int, int]) -> None:
         box = self._image(place)
-        if box and max(abs(side) for side in box) >= _REACH:
+        if box and max(abs(side) for side in box) > _REACH:
             raise SeenError(f"its pointer image is {box} from the pointer")
 
     def _no_image(self, place: tuple[int, int], color: int) -> None:

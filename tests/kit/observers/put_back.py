@@ -40,8 +40,8 @@ HOLES: dict[str, tuple[str | mutation.Guard, ...]] = {
     "17 windows for focus": ("windows come at a pace",),
     "18 regions": ("requests cost what goes up",),
 }  # fmt: skip
-"""What is put back, and the guards that are turned off for it: rows of the tables, or
-rows that put back more of the hole."""
+"""Each hole that is put back, with the guards that are turned off for it: rows of the
+guard tables, or rows that put back more of the hole."""
 _TEST = "tests/attack/test_wayland_observers.py"
 _PLAY, _COSTS = "random_hostile_client and sway", "flood_of_regions"
 

@@ -130,7 +130,7 @@ async def fill(sending: trio.SocketStream) -> int:
 
 
 def fds(pid: int | str = "self") -> list[str]:
-    """What the process's descriptors are, sorted."""
+    """Return the targets of the process's descriptors (readlink), sorted."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own

@@ -72,7 +72,7 @@ BROWSERS = tuple(_OPTIONS)
 
 
 class Page:
-    """What the page has said: ``said`` has each key's words, oldest first."""
+    """The page's reports: ``said`` has the values of each key, oldest first."""
 
     def __init__(self, port: int) -> None:
         self.port = port

@@ -52,7 +52,7 @@ class Server:
 
     @property
     def brokerctl(self) -> dict[str, str]:
-        """What brokerctl needs besides, run from a checkout."""
+        """Further variables that brokerctl needs when run from a checkout."""
         path = os.pathsep.join(p for p in sys.path if p)
         return {"PYTHONPATH": path, "PYTHONDEVMODE": "1", "COLUMNS": "200"}
 
@@ -178,7 +178,7 @@ async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
     async def connectable() -> bool:
         return (await server.run("pw-cli", "info", "0", check=False)).code == 0
 
-    # Who finds nobody at the socket does not wait but ends.
+    # A client exits at once if no server listens on the socket.
     await eventually(connectable, deadline=_START_SECONDS)
     for program in ("wireplumber", "pipewire-pulse"):
         await stack.enter_async_context(started(program, env=env))
@@ -236,7 +236,7 @@ def tone(path: Path, hertz: float = 1000.0, seconds: float = 2.0, level=0.5) -> 
 
 @dataclass
 class Heard:
-    """What was recorded: 48 kHz, stereo, 16 bits."""
+    """A recording: 48 kHz, stereo, 16 bits."""
 
     data: bytes
 
@@ -312,7 +312,7 @@ async def hearing(server: Server, device: str = "viewer.monitor"):
             size = path.stat().st_size
 
             async def more() -> bool:
-                # What was played last is still on its way for a moment.
+                # The last samples arrive with a short delay.
                 return path.stat().st_size > size + RATE * 4 // 2
 
             await eventually(more)

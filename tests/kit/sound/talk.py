@@ -53,7 +53,7 @@ class Said:
 
 
 def commands(data: bytes) -> list[Said | frames.Samples]:
-    """What some bytes say."""
+    """Return the commands and sample frames in a byte string."""
     found: list[Said | frames.Samples] = []
     for frame in cut(data):
         if isinstance(frame, frames.Samples):
@@ -171,7 +171,7 @@ class Server:
         return out
 
     def answer(self, one: Said) -> bytes:
-        """What a server replies."""
+        """Return the server's reply to a command."""
         act: Callable[[Said], bytes] | None = getattr(
             self, one.command.name.lower(), None
         )
@@ -179,7 +179,7 @@ class Server:
         return frames.command(C.REPLY, one.tag, fields)
 
     def named(self, command: Command) -> list[Said]:
-        """What was said of one kind."""
+        """Return the received commands of one kind."""
         return [one for one in self.said if one.command is command]
 
     def auth(self, one: Said) -> bytes:

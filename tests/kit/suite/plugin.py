@@ -168,7 +168,7 @@ _LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 class _Times:
-    """What each test took, setup and teardown included; in the main process."""
+    """Seconds of each test, setup and teardown included; in the main process."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 LEAST_SECONDS = 0.5
-"""What is shorter than that has no line of its own in the file."""
+"""Shorter tests have no line of their own in the file."""
 
 
 def read_times(path: Path) -> dict[str, float]:

@@ -37,7 +37,7 @@ SPEC = ImageSpec(
     kernel="linux-image-amd64",
 )
 HOST_MODULES = ("xhci_pci", "usbip_host")
-"""What the host VM needs besides; the rest is in the initramfs of every image whose
+"""Further modules of the host VM; the rest is in the initramfs of every image whose
 kernel has vhci-hcd."""
 _DAEMON = (
     *("python3", "-m", "broker.programs.devices", "--user", "vit"),

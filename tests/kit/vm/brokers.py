@@ -79,14 +79,14 @@ async def start_sway(guest):
 
 
 async def screenshot(guest):
-    """What is on that machine's screen now."""
+    """Return a screenshot of that machine."""
     said = await guest.run("grim -t ppm - | gzip -1 | base64 -w0", env=SCREEN)
     return Image.open(io.BytesIO(gzip.decompress(base64.b64decode(said))))
 
 
 @asynccontextmanager
 async def explained(*guests):
-    """What both brokers have to say, when something goes wrong."""
+    """Print the logs of both brokers when the block fails."""
     try:
         yield
     except BaseException:

@@ -87,12 +87,12 @@ class Libvirt:
             **w.environ,
             "PATH": f"{os.environ['PATH']}:/usr/sbin",
             "HOME": str(w.base),
-            # What it has found out about QEMU is kept: 8 s the first time.
+            # Keeps the capabilities of QEMU; probing them takes 8 s.
             "XDG_CACHE_HOME": str(Path(w.environ["XDG_CACHE_HOME"]) / "vitrail-tests"),
         }
 
     async def virsh(self, *words, deadline=90):
-        """What virsh prints.  Raises UpstreamError with its message."""
+        """Return the output of virsh.  Raises UpstreamError with its message."""
         # libvirtd, which virsh starts, has /etc/libvirt/hooks and no other place; so
         # it gets an /etc/libvirt of the world's own.
         etc = str(self.w.base / "etc-libvirt")

@@ -39,7 +39,7 @@ def require_vm() -> Tools:
 
 
 async def vm_tools() -> Tools:
-    """What this machine has.  Raises SetupError without QEMU or a vsock."""
+    """Return this machine's VM tools.  Raises SetupError without QEMU or a vsock."""
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:
         raise SetupError("qemu-system-x86 is not installed")

@@ -110,7 +110,7 @@ async def run_in_vmm_jail(
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a probe may try to reach; all of it is there and reachable, outside."""
+    """The targets of a probe; all of them exist and can be reached from outside."""
 
     home: Path
     session_socket: Path

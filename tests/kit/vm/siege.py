@@ -28,7 +28,7 @@ MEMORY_GROWTH = 24 << 20
 PICTURES = 6
 """Buffers and strips that a living window may have more at one time than another."""
 
-# What every attack from inside a guest begins with.
+# The prelude of every attack from inside a guest.
 GUEST = """
 import errno, os, resource, signal, socket, struct, sys, time
 AGENT, DISPLAY = (2, 6500), (2, 6501)
@@ -118,7 +118,7 @@ def window_ids(tree):
 
 
 async def census(w: World):
-    """What could leak, as a flat table: {what: how many}."""
+    """Count the resources that could leak, as a flat table: {resource: number}."""
     status = await w.status()
     table = Counter({"tasks": status.tasks, "leases": len(status.leases)})
     for process in status.processes:

@@ -100,7 +100,7 @@ class Ours:
 
 
 class Rounds:
-    """What the rounds share."""
+    """The state and the steps that all rounds share."""
 
     def __init__(self, role, words, program, rng):
         self.role, self.words, self.program, self.rng = role, words, program, rng

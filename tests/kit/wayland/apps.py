@@ -32,7 +32,7 @@ TOOLKITS = {
     "NO_AT_BRIDGE": "1",
     "LIBGL_ALWAYS_SOFTWARE": "1",
 }
-"""What has each toolkit speak Wayland, and nobody wait for a bus or a GPU."""
+"""Variables that select Wayland in each toolkit, and avoid waits for a bus or GPU."""
 _GUEST = {
     "HOME": "/home/u",
     "XDG_RUNTIME_DIR": "/run/u",
@@ -121,7 +121,7 @@ class Boxed:
             found = frames(image, FRAME)
             for at in self.it.spots:
                 seen = frames(image, FRAME, pointer=at)
-                # What is left to the pointer's image is a square itself.
+                # Ignore the pointer's image, which is a small square itself.
                 found += [f for f in seen if min(f.w, f.h) > 64]
             return [f for f in found if f.w > least and f.h > least]
 
@@ -153,7 +153,7 @@ class Boxed:
             here = mask(await pixels(self.it.comp), FRAME)
             good = []
             for n, place in enumerate(places):
-                # What a menu of this menu covers is as it should be.
+                # Accept the part that a submenu covers.
                 seen = here.copy()
                 for x, y, w, h in places[n + 1 :]:
                     _fill(seen, window.x + x, window.y + y, w, h)

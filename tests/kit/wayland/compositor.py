@@ -52,11 +52,10 @@ def windows(tree: dict) -> list[dict]:
 
 
 async def steady(look: Callable[[], Awaitable[Any]], *, times: int = 4) -> Any:
-    """What ``look`` says once it has said the same so many times in a row.
+    """Return the value of ``look`` once it is the same ``times`` times in a row.
 
-    For a count that others are compared with: one that was taken while something
-    was still being ended is never come by again.  What goes on changing is told as
-    it was last.
+    For a reference count: one that was taken during a clean-up is never reached
+    again.  Returns the last value if it does not settle within 20 seconds.
     """
     last, same = await look(), 1
     with trio.move_on_after(20):
@@ -82,7 +81,7 @@ async def wait_window(
 
 
 async def pixels(comp: HeadlessCompositor) -> Image.Image:
-    """What the screen shows."""
+    """Return a screenshot."""
     with short_directory() as path:
         await comp.screenshot(path / "screen.png")
         with Image.open(path / "screen.png") as image:

@@ -78,7 +78,7 @@ async def open_display(
 
 
 async def _hand_over(listener: socket.socket, worker: Worker) -> None:
-    """What the broker does with a display stream that it has let in."""
+    """Accept display streams and send them to the worker, as the broker does."""
     listener.settimeout(0)
     number = 0
     while True:

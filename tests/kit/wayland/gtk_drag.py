@@ -14,7 +14,7 @@ SIZE = (300, 200)
 
 
 class Half:
-    """What both toolkits have in common."""
+    """The part that GTK 3 and GTK 4 share."""
 
     def __init__(self, place: str) -> None:
         self._told = open(place, "w")  # noqa: SIM115 -- as long as the program

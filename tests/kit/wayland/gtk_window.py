@@ -25,7 +25,7 @@ CHOICES = ("red", "green", "blue")
 
 
 class Window:
-    """What both toolkits have in common."""
+    """The part that GTK 3 and GTK 4 share."""
 
     def __init__(self, gtk, gio, told) -> None:
         self.gtk, self.gio, self._told = gtk, gio, told

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Token:
-    """What stands for a descriptor."""
+    """A stand-in for a file descriptor."""
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -116,7 +116,7 @@ class GnomePointer:
 
 
 def mutter_environment(runtime: Path) -> dict[str, str]:
-    """What a headless mutter and its session bus are started with."""
+    """Return the environment of a headless mutter and its session bus."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(runtime),

@@ -22,7 +22,7 @@ from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.stand import CONFIG, SIZE, Stand, filtered, nested
 
 HOSTILE, HONEST = 0x00FF00, 0x0000FF
-"""What each paints its window with."""
+"""The colours of the two sandboxes' windows."""
 
 
 class Party(Window):

@@ -186,7 +186,7 @@ async def filtered(
         try:
             yield it
         finally:
-            # What a failed test left must not be the next one's warning.
+            # Children that a failed test left must not cause warnings in the next one.
             for child in it.children:
                 if child.returncode is None:
                     child.kill_now()

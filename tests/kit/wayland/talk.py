@@ -109,5 +109,5 @@ class Talk(Window):
         self.pump()
 
     def server_side(self, oid: int) -> Any:
-        """What the model has for a client's object."""
+        """Return the model's object for a client's object id."""
         return self.model.things[self.core.by_client[oid].sid]

@@ -154,7 +154,7 @@ class Player:
             await self._changed.wait()
 
     async def _listen(self) -> None:
-        """What the client asks its compositor."""
+        """Collect the client's requests and descriptors for its compositor."""
         with await self._connection() as self._compositor:
             while True:
                 await trio.lowlevel.wait_readable(self._compositor)
@@ -176,7 +176,7 @@ class Player:
             compositor.close()
 
     async def _hear(self) -> None:
-        """What the client sends back, of which only ``delete_id`` is of interest."""
+        """Read the messages that the client sends back; only ``delete_id`` is used."""
         heard = bytearray()
         async for data in self._server:
             heard += data

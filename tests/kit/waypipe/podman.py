@@ -17,7 +17,7 @@ from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe import rust_waypipe
 
 IMAGE = "localhost/waypipe:test"
-# What a machine without systemd, or with mixed cgroups, needs; it harms no other.
+# Settings for a machine without systemd, or with mixed cgroups; harmless on others.
 CONF = """\
 [containers]
 default_ulimits = []

@@ -239,3 +239,10 @@ def test_a_lease_is_required_where_a_hook_can_refuse(peer, problem):
     text = f'class = "persistent"\n[launch]\nkind = "external"\nrequired = true\n[peer]\n{peer}\n'
     _made, problems = parse_record("work", Path("work.toml"), text.encode())
     assert [problem in found.message for found in problems] == [True] * bool(problem)
+
+
+def test_a_tree_needs_its_directory():
+    text = 'class = "persistent"\n[launch]\nkind = "nspawn"\n'
+    _made, problems = parse_record("work", Path("work.toml"), text.encode())
+    (problem,) = problems
+    assert "which directory is the container's root" in problem.message

@@ -18,6 +18,41 @@ from tests.kit.rulebook import WORK, no, rulebook, yes
 RULE = "vitrail.Folder * work @adminvm "
 
 
+class Lost:
+    """A folder's server; ``over`` ends it."""
+
+    def __init__(self):
+        self.over = trio.Event()
+
+    async def wait_lost(self):
+        await self.over.wait()
+        raise UpstreamError("the process that serves it has ended")
+
+
+class Inside:
+    """A micro VM's guest, that obeys unless ``refusal`` is set; ``said`` has all."""
+
+    def __init__(self):
+        self.said = []
+        self.refusal = None
+
+    async def mount(self, place, name, *, write):
+        await trio.lowlevel.checkpoint()
+        self.said.append(("mount", place, name, write))
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def unmount(self, place):
+        await trio.lowlevel.checkpoint()
+        self.said.append(("unmount", place))
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def revoke(self, place):
+        await trio.lowlevel.checkpoint()
+        self.said.append(("revoke", place))
+
+
 class Source:
     """Sandboxes, as a test wants them: ``inside`` has what is mounted."""
 
@@ -26,6 +61,8 @@ class Source:
         self.ended = []
         self.fails = None
         self.kept = False
+        self.place = None
+        self.lost = Lost()
 
     @asynccontextmanager
     async def mounted(self, lease, folder, *, write):
@@ -33,7 +70,13 @@ class Source:
         if self.fails is not None:
             raise self.fails
         self.inside[folder.name] = write
-        mount = SimpleNamespace(path=f"/folders/{folder.name}", kept=False)
+        mount = SimpleNamespace(
+            path=f"/folders/{folder.name}",
+            kept=False,
+            place=self.place,
+            lost=self.lost.wait_lost,
+            release=trio.lowlevel.checkpoint,
+        )
         try:
             yield mount
         finally:
@@ -49,7 +92,7 @@ class Source:
 
 
 @asynccontextmanager
-async def desk(rules, tmp_path, folders=None):
+async def desk(rules, tmp_path, folders=None, inside=None):
     for number in range(limits.FOLDERS_PER_SANDBOX + 1):
         (tmp_path / f"home/f{number}").mkdir(parents=True)
     record = SimpleNamespace(viewer=SimpleNamespace(folders=folders or Folders()))
@@ -62,6 +105,7 @@ async def desk(rules, tmp_path, folders=None):
             leases=lambda: b.leases,
             record=lambda lease: record,
             notify=lambda: lambda title, text: b.told.append((title, text)),
+            inside=lambda lease: inside,
             home=tmp_path / "home",
             private=[],
         )
@@ -149,3 +193,43 @@ async def test_folders_of_a_record_come_by_the_rules(tmp_path):
         assert source.inside == {"f0": False}
         titles = sorted(title.rpartition("/")[2] for title, _ in b.told)
         assert titles == ["absent", "f1"]
+
+
+async def test_a_micro_vm_mounts_it_and_unmounts_it_first(tmp_path):
+    inside = Inside()
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (_, source, made):
+        source.place = 3
+        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        assert inside.said == [("mount", 3, "f0", False)]
+        inside.refusal = RefusedError("busy")
+        with pytest.raises(RefusedError, match="busy"):
+            await made.unshare("f0", "work", force=False)
+        assert source.inside == {"f0": False}
+        await made.unshare("f0", "work", force=True)
+        assert inside.said[1:] == [("unmount", 3), ("revoke", 3)]
+        assert source.inside == {}
+        assert source.ended == []
+
+
+async def test_a_guest_that_cannot_mount_it_has_no_folder(tmp_path):
+    inside = Inside()
+    inside.refusal = UpstreamError("no such device")
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (_, source, made):
+        source.place = 0
+        with pytest.raises(UpstreamError, match="no such device"):
+            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        assert source.inside == {}
+        assert made.shared() == []
+
+
+async def test_a_folder_whose_server_ends_is_over(tmp_path):
+    inside = Inside()
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (_, source, made):
+        source.place = 0
+        shared = await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        source.lost.over.set()
+        with trio.fail_after(10):
+            await shared.over.wait()
+        assert made.shared() == []
+        assert inside.said[-1] == ("revoke", 0)
+        assert "has ended" in shared.reason

@@ -16,9 +16,12 @@ import trio
 
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
+from broker.core.names import LeaseId
+from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launches import LaunchedMachine
 from broker.host.machine import Machine
+from broker.host.microvms import MicroVmMachine
 from broker.host.role import ActiveLease, HostRole
 from broker.launch.folders import mounts
 from broker.launch.folders.opened import OpenedFolder
@@ -41,6 +44,12 @@ class MountedFolder:
     released: bool = False
     kept: bool = False
     """Whether a program may have kept it in spite of the end."""
+    place: int | None = None
+    """Only micro VMs have places."""
+
+    async def lost(self) -> None:
+        """Wait for ever: a mount needs no process."""
+        await trio.sleep_forever()
 
     async def release(self) -> None:
         """Unmount it.  Raises RefusedError where a program may keep it."""
@@ -60,13 +69,19 @@ class FolderHost:
         self._host = host
         self._notes = runtime / "folders"
         """A file for each sandbox that has one, for the broker after a crash."""
+        self._places: dict[LeaseId, set[int]] = {}
+        """Of micro VMs: where folders are."""
 
     @asynccontextmanager
     async def mounted(
         self, lease: Lease, folder: OpenedFolder, *, write: bool
-    ) -> AsyncIterator[MountedFolder]:
+    ) -> AsyncIterator[MountedFolder | ServedFolder]:
         """See ``FolderSource``; a sandbox that keeps files open at the end is ended."""
         machine = self._machine(lease)
+        if isinstance(machine, MicroVmMachine):
+            async with self._served(lease, machine, folder, write=write) as served:
+                yield served
+            return
         note = self._note(lease)
         note.parent.mkdir(mode=0o700, exist_ok=True)
         with note.open("a") as file:
@@ -83,18 +98,44 @@ class FolderHost:
                 if not mounted.released:
                     await _revoke(mounted)
 
+    @asynccontextmanager
+    async def _served(
+        self,
+        lease: Lease,
+        machine: MicroVmMachine,
+        folder: OpenedFolder,
+        *,
+        write: bool,
+    ) -> AsyncIterator[ServedFolder]:
+        used = self._places.setdefault(lease.id, set())
+        place, server = free_place(machine, used)
+        used.add(place)
+        try:
+            served = await serve(place, server, folder, write=write)
+            try:
+                yield served
+            finally:
+                await revoke(served)
+        finally:
+            used.remove(place)
+            if not used:
+                self._places.pop(lease.id, None)
+
     async def end_sandbox(self, lease: Lease, reason: str) -> None:
         """See ``FolderSource``."""
         await self._host.stop(lease.id, grace=1.0, reason=reason)
 
     async def forget(self, lease: Lease) -> None:
         """See ``FolderSource``."""
+        machine = self._machine(lease)
+        if isinstance(machine, MicroVmMachine):
+            await clear(machine)
+            return
         note = self._note(lease)
         try:
             names = note.read_text().splitlines()
         except FileNotFoundError:
             return
-        machine = self._machine(lease)
         for name in names:
             with suppress(VitrailError), _namespace(machine) as (_, namespace):
                 await mounts.detach(namespace, name, lazily=True)
@@ -150,7 +191,4 @@ def _leader(machine: Machine) -> int:
             "a machine that another program started takes no folder",
             hint="share it by that program, or copy files with 'brokerctl cp'",
         )
-    raise RefusedError(
-        "a micro VM takes no folder",
-        hint="copy files with 'brokerctl cp', or use a box or a container",
-    )
+    raise RefusedError("this sandbox takes no folder")

@@ -1,0 +1,113 @@
+"""The way of a directory into a micro VM: a mount in the namespace of a virtiofsd.
+
+Its guest unmounts it first, where it is asked and does so.  Where it does not,
+virtiofsd is killed: it may have files of the directory open for the guest, which
+unmounting does not reach.  The place is lost to the machine then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.host.microvms import MicroVmMachine
+from broker.launch.folders import mounts
+from broker.launch.folders.opened import OpenedFolder
+from broker.launch.process.identity import Tracked
+from broker.launch.process.spawn import wait_ended
+
+_ROOT, _HERE = "/shared", "here"
+"""As ``launch.microvm.folder_server.ROOT`` and ``PLACE``, loaded with a machine."""
+
+
+@dataclass(eq=False)
+class ServedFolder:
+    """A folder in a micro VM: ``viewer.folders.desk.Mounted``."""
+
+    server: Tracked
+    place: int | None
+    path: str
+    released: bool = False
+    kept: bool = False
+
+    async def release(self) -> None:
+        """Unmount it.  Raises RefusedError where virtiofsd has files of it open."""
+        try:
+            with _namespace(self.server) as namespace:
+                await mounts.detach(namespace, _HERE, base=_ROOT)
+        except mounts.HeldError as error:
+            raise RefusedError(
+                "the guest has files of it open",
+                hint="'brokerctl unshare --force' takes it away in spite of that",
+            ) from error
+        self.released = True
+
+    async def lost(self) -> None:
+        """Wait for the end of virtiofsd, and raise UpstreamError then."""
+        await wait_ended(self.server.pidfd)
+        raise UpstreamError("the process that serves it (virtiofsd) has ended")
+
+
+def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
+    """Return a place where no folder is.  Raises RefusedError without one."""
+    for place, server in machine.folder_servers.items():
+        if place not in used and not server.ended:
+            return place, server
+    raise RefusedError(
+        "this micro VM has no free place for a folder",
+        hint="its record needs 'folders = 1' or more in [launch], or the directory in "
+        "[folders]; start it again then",
+    )
+
+
+async def serve(
+    place: int, server: Tracked, folder: OpenedFolder, *, write: bool
+) -> ServedFolder:
+    """Mount a folder for a virtiofsd.  Raises VitrailError."""
+    with _namespace(server) as namespace:
+        await mounts.attach(namespace, folder, write=write, base=_ROOT, name=_HERE)
+    return ServedFolder(server, place, f"/folders/{folder.name}")
+
+
+async def revoke(served: ServedFolder) -> None:
+    """Take it away, whatever the guest does; not cancellable."""
+    with trio.CancelScope(shield=True):
+        if served.released:
+            return
+        with suppress(VitrailError):
+            await served.release()
+            return
+        # guard: a folder that is held ends its server
+        await served.server.end(0)
+
+
+async def clear(machine: MicroVmMachine) -> None:
+    """Take away what an earlier broker has left."""
+    for place, server in machine.folder_servers.items():
+        if server.ended:
+            continue
+        left = ServedFolder(server, place, "")
+        try:
+            await left.release()
+        except RefusedError:
+            await server.end(0)
+        except VitrailError:
+            continue  # nothing is mounted there
+
+
+@contextmanager
+def _namespace(server: Tracked) -> Iterator[int]:
+    """Yield the mount namespace of a virtiofsd."""
+    if server.ended:
+        raise UpstreamError("the process that serves it (virtiofsd) has ended")
+    pidfd = os.dup(server.pidfd)
+    try:
+        with mounts.mount_namespace(server.pid, pidfd) as namespace:
+            yield namespace
+    finally:
+        os.close(pidfd)

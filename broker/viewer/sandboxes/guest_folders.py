@@ -1,0 +1,125 @@
+"""Folders inside a micro VM: its agent is asked to mount and unmount them.
+
+The guest's answers are for the person's information.  What a guest can read or write
+is decided by its virtiofsd alone, which belongs to the host part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.ipc import agent
+
+_Message = agent.AgentMount | agent.AgentUnmount
+
+
+class GuestFolders:
+    """What one guest has been asked to mount, by place.
+
+    ``order`` sends to its agent; ``version`` is the agent's, None while there is none;
+    ``warn`` gets a sentence when a folder of the record could not be mounted.
+    """
+
+    def __init__(
+        self,
+        order: Callable[[agent.ToGuest], Awaitable[None]],
+        version: Callable[[], int | None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._order = order
+        self._version = version
+        self._warn = warn
+        self._wanted: dict[int, agent.AgentMount] = {}
+        self._asked: dict[int, trio.Event] = {}
+        self._answers: dict[int, agent.AgentMounted] = {}
+
+    async def mount(self, place: int, name: str, *, write: bool) -> None:
+        """Have a folder mounted; before the agent is there it is only noted.
+
+        Raises UpstreamError when the guest cannot.
+        """
+        message = agent.AgentMount(place, name, write)
+        self._wanted[place] = message
+        if self._version() is None:
+            return
+        failed = ""
+        try:
+            failed = await self._ask(message, limits.FOLDER_GUEST_SECONDS)
+        except BaseException:
+            self._wanted.pop(place, None)
+            raise
+        if failed:
+            self._wanted.pop(place, None)
+            raise UpstreamError(f"the guest could not mount it: {failed}")
+
+    async def unmount(self, place: int) -> None:
+        """Have a folder unmounted.  Raises RefusedError where files of it are open."""
+        if place not in self._wanted or self._version() is None:
+            return
+        message = agent.AgentUnmount(place, force=False)
+        failed = await self._ask(message, limits.FOLDER_GUEST_SECONDS)
+        if failed:
+            raise RefusedError(
+                f"the guest did not unmount it: {failed}",
+                hint="close its files and try again; 'brokerctl unshare --force' "
+                "takes it away at once",
+            )
+        self._wanted.pop(place, None)
+
+    async def revoke(self, place: int) -> None:
+        """Have a folder unmounted, whatever has it open; returns in any case."""
+        if self._wanted.pop(place, None) is None or self._version() is None:
+            return
+        message = agent.AgentUnmount(place, force=True)
+        try:
+            # guard: a guest delays the end of a folder by seconds only
+            await self._ask(message, limits.FOLDER_REVOKE_SECONDS)
+        except VitrailError:
+            return  # its server is ended next, which needs no answer
+
+    async def agent_up(self) -> None:
+        """Ask for all of them: the agent is there, for the first time or again."""
+        for message in list(self._wanted.values()):
+            await self._send(message)
+
+    def take(self, untrusted: agent.AgentMounted) -> None:
+        """Take an answer."""
+        asked = self._asked.get(untrusted.place)
+        if asked is not None:
+            self._answers[untrusted.place] = untrusted
+            asked.set()
+        elif not untrusted.ok and untrusted.place in self._wanted:
+            name = printable(self._wanted[untrusted.place].name, 80)
+            detail = printable(untrusted.detail, 200)
+            self._warn(f"the guest could not mount the folder {name}: {detail}")
+
+    async def _ask(self, message: _Message, seconds: float) -> str:
+        """Ask, and return why the guest could not, or nothing.  Raises UpstreamError."""
+        place = message.place
+        if place in self._asked:
+            raise UpstreamError("the guest is busy with this folder")
+        answered = self._asked[place] = trio.Event()
+        try:
+            with trio.move_on_after(seconds):
+                await self._send(message)
+                await answered.wait()
+        finally:
+            del self._asked[place]
+            answer = self._answers.pop(place, None)
+        if answer is None:
+            raise UpstreamError(f"the guest's agent has not answered in {seconds:g} s")
+        return "" if answer.ok else printable(answer.detail, 200) or "no reason"
+
+    async def _send(self, message: _Message) -> None:
+        version = self._version()
+        if version is None or version < agent.FOLDERS_VERSION:
+            raise UpstreamError(
+                "the guest's agent is too old for folders",
+                hint="build its image again: 'brokerctl image build --force'",
+            )
+        await self._order(message)

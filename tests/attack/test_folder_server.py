@@ -1,0 +1,223 @@
+"""A micro VM's folder is all that its virtiofsd can reach, taken over or not.
+
+Invariant: what serves a folder sees that directory and its own libraries; read-only
+stays read-only, nothing is written beside the folder, no setuid file is made in it, and
+its end takes the folder away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.host.folders.micro_vm import ServedFolder, free_place, revoke, serve
+from broker.launch.folders.opened import open_folder
+from broker.launch.microvm.folder_server import (
+    PLACE,
+    ROOT,
+    find_virtiofsd,
+    folder_view,
+    start_folder_server,
+)
+from broker.launch.microvm.vmm_jail import spawn_jailed
+from tests.kit.eventually import eventually
+
+TRY = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+top = "/shared/here"
+while not os.path.exists(top + "/file"):
+    time.sleep(0.01)
+def tried(name, action):
+    try:
+        result = action()
+        if isinstance(result, int) and result < 0:
+            raise OSError(ctypes.get_errno(), "")
+        print(name + "=worked", end=" ")
+    except OSError as error:
+        print(name + "=" + os.strerror(error.errno).split()[0], end=" ")
+def killed(name, action):
+    if (pid := os.fork()) == 0:
+        tried(name, action)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1] == 31:
+        print(name + "=killed", end=" ")
+def make(path, mode=0o644):
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, mode))
+print(open(top + "/file").read().strip(), end=" ")
+for path in ("/etc/passwd", "/home", "/root", "/run", "/tmp"):
+    tried("sees", lambda: os.stat(path))
+tried("beside", lambda: make("/shared/beside"))
+tried("root", lambda: make("/anywhere"))
+tried("setuid", lambda: os.chmod(top + "/file", 0o4755))
+tried("setgid", lambda: os.chmod(top + "/file", 0o2755))
+tried("made", lambda: make(top + "/evil", 0o4755))
+tried("write", lambda: make(top + "/new"))
+tried("mode", lambda: os.chmod(top + "/file", 0o755))
+tried("namespace", lambda: libc.unshare(0x10000000))
+killed("mount", lambda: libc.mount(b"x", b"/dev", b"tmpfs", 0, None))
+killed("unmount", lambda: libc.umount2(top.encode(), 2))
+killed("handle", lambda: libc.syscall(304, -100, None, 0))
+print("end", flush=True)
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "home/Downloads"
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("content\n")
+    return tmp_path / "home"
+
+
+@asynccontextmanager
+async def shell_in_jail(script):
+    """A shell in the place of virtiofsd; yields its process."""
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is needed")
+    python = Path(sys.executable).resolve()
+    view = folder_view(python)
+    view = replace(view, readable=(Path(sysconfig.get_path("stdlib")),))
+    process = await spawn_jailed("probe", [str(python), "-I", "-c", script], view)
+    try:
+        await eventually(Path(f"/proc/{process.pid}/root{ROOT}/{PLACE}").is_dir)
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+        process.close()
+
+
+async def tried(home, *, write):
+    """What a program in the jail can do with a folder: its lines."""
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with shell_in_jail(TRY) as process:
+        await serve(0, process, folder, write=write)
+        with trio.fail_after(60):
+            await process.wait()
+        words = process.words
+    folder.close()
+    return words
+
+
+@pytest.mark.parametrize("write", [False, True])
+async def test_a_taken_over_server_has_its_folder_and_nothing_else(home, write):
+    words = await tried(home, write=write)
+    assert words.startswith("content"), words
+    found = [word.split("=") for word in words.split() if "=" in word]
+    found = [(name, result) for name, result in found if name != "sees"]
+    assert words.count("sees=No") == 5, words
+    assert dict(found) == {
+        **dict.fromkeys(("beside", "root"), "Read-only"),
+        **dict.fromkeys(("setuid", "setgid", "made", "namespace"), "Operation"),
+        **dict.fromkeys(("write", "mode"), "worked" if write else "Read-only"),
+        **dict.fromkeys(("mount", "unmount", "handle"), "killed"),
+    }, words
+    assert words.endswith("end")
+    mode = (home / "Downloads/file").stat().st_mode
+    assert oct(mode) == ("0o100755" if write else "0o100644")
+    assert sorted(os.listdir(home / "Downloads")) == (
+        ["file", "new"] if write else ["file"]
+    )
+
+
+@asynccontextmanager
+async def a_server(tmp_path):
+    """A real virtiofsd, without a machine."""
+    find_or_skip()
+    place = tmp_path / "vm"
+    place.mkdir()
+    known = []
+    server = await start_folder_server(0, place, known=known.append)
+    try:
+        assert os.listdir(place) == [], "no socket is left that others could open"
+        assert len(known) == 2
+        status = Path(f"/proc/{server.process.pid}/root")
+        await eventually(lambda: os.listdir(status) == [PLACE])
+        yield server.process
+    finally:
+        server.conn.close()
+        await server.process.end(0)
+        server.process.close()
+
+
+async def test_a_folder_comes_and_goes_while_its_server_runs(tmp_path, home):
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with a_server(tmp_path) as process:
+        root = Path(f"/proc/{process.pid}/root/{PLACE}")
+        assert os.listdir(root) == []
+        served = await serve(0, process, folder, write=False)
+        assert served.path == "/folders/Downloads"
+        assert os.listdir(root) == ["file"]
+        with pytest.raises(OSError, match="Read-only"):
+            (root / "file").write_text("x")
+        await served.release()
+        assert os.listdir(root) == []
+        await serve(0, process, folder, write=True)
+        (root / "file").write_text("changed")
+    folder.close()
+    assert (home / "Downloads/file").read_text() == "changed"
+
+
+async def test_a_folder_that_its_guest_holds_ends_its_server(tmp_path, home):
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with a_server(tmp_path) as process:
+        served = await serve(0, process, folder, write=False)
+        root = Path(f"/proc/{process.pid}/root/{PLACE}")
+        held = os.open(root / "file", os.O_RDONLY)
+        try:
+            with pytest.raises(RefusedError, match="open"):
+                await served.release()
+            await revoke(served)
+        finally:
+            os.close(held)
+        assert process.ended
+        with trio.fail_after(10), pytest.raises(UpstreamError, match="virtiofsd"):
+            await served.lost()
+        with pytest.raises(UpstreamError, match="has ended"):
+            await serve(0, process, folder, write=False)
+    folder.close()
+
+
+class Machine:
+    """A machine with these servers."""
+
+    def __init__(self, servers):
+        self.folder_servers = servers
+
+
+async def test_a_place_is_taken_once_and_never_of_a_dead_server(tmp_path):
+    async with a_server(tmp_path) as process:
+        machine = Machine({0: process})
+        assert free_place(machine, set()) == (0, process)
+        with pytest.raises(RefusedError, match="no free place"):
+            free_place(machine, {0})
+        process.kill()
+        await process.wait()
+        with pytest.raises(RefusedError, match="no free place"):
+            free_place(machine, set())
+        await revoke(ServedFolder(process, 0, ""))
+
+
+async def test_no_jail_no_folder(tmp_path, monkeypatch):
+    """Other programs of a machine may be let run without one; this may not."""
+    find_or_skip()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetupError):
+        await start_folder_server(0, tmp_path, known=lambda process: None)
+
+
+def find_or_skip():
+    try:
+        find_virtiofsd()
+    except SetupError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,187 @@
+"""Folders of the person's in a real micro VM, through virtiofsd in its jail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError
+from broker.launch.microvm.folder_server import find_virtiofsd
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
+from tests.kit.vm.machines import require_vm
+from tests.kit.world import world
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "blue"
+[folders]
+read_only = ["{home}/docs"]
+[launch]
+memory = "512M"
+network = "none"
+folders = 1
+command = ["sleep", "3600"]
+"""
+RULES = """\
+vitrail.Folder +docs      @anyvm @adminvm allow
+vitrail.Folder +Downloads @anyvm @adminvm allow write=yes
+"""
+
+
+@pytest.fixture(autouse=True)
+def _vm():
+    require_vm()
+    try:
+        find_virtiofsd()
+    except SetupError as error:
+        pytest.skip(str(error))
+
+
+@asynccontextmanager
+async def a_machine():
+    """A running micro VM with a folder of its record; yields the world and the home."""
+    async with world(start=False) as w:
+        home = w.base / "home"
+        for name in ("docs", "Downloads"):
+            (home / name).mkdir(parents=True)
+            (home / name / "file").write_text(name)
+        (home / "secret").write_text("not shared")
+        (home / "docs/out").symlink_to("../secret")
+        (home / "docs/absolute").symlink_to(home / "secret")
+        w.environ["HOME"] = str(home)
+        w.write_record("work", RECORD.format(home=home))
+        policy = w.paths.config[0] / "policy.d"
+        policy.mkdir(parents=True)
+        (policy / "30-mine.policy").write_text(RULES)
+        await w.start()
+        answer = await brokerctl(
+            "run", "--detach", "-q", "--no-window", "work", env=w.environ, deadline=300
+        )
+        assert answer.code == 0, answer
+        yield w, home
+
+
+async def said(w, *words, code=0):
+    answer = await brokerctl(*words, env=w.environ, deadline=300)
+    assert answer.code == code, answer
+    return answer.out if code == 0 else answer.err
+
+
+async def inside(w, script, code=0):
+    return await said(w, "exec", "work", "--", "sh", "-c", script, code=code)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_micro_vm_reads_and_writes_what_it_was_given():
+    async with a_machine() as (w, home):
+        await by_the_record(w, home)
+        await on_request(w, home)
+        await taken_back(w, home)
+        await killed(w, home)
+        assert (home / "secret").read_text() == "not shared"
+        assert [s.name for s in (await w.status()).sandboxes]
+
+
+async def by_the_record(w, home):
+    """Mounted before a program asks; read-only; its links lead nowhere outside."""
+    text = (
+        "until test -e /folders/docs/file; do sleep 0.1; done; cat /folders/docs/file"
+    )
+    assert await inside(w, text) == "docs"
+    assert "Read-only" in await inside(w, "echo x 2>&1 >/folders/docs/file; true")
+    await inside(w, "! cat /folders/docs/out && ! cat /folders/docs/absolute")
+    await inside(w, "! touch /folders/docs/new && ! rm -f /folders/docs/file")
+    assert sorted(p.name for p in (home / "docs").iterdir()) == [
+        "absolute",
+        "file",
+        "out",
+    ]
+    # The root of the device, beside the folder, is not for the guest to fill.
+    pid = await w.pid_of("virtiofsd-0", "work")
+    assert os.listdir(f"/proc/{pid}/root") == ["here"]
+
+
+async def on_request(w, home):
+    """Shared while it runs, changed by both, and shown."""
+    await said(w, "share", "--write", str(home / "Downloads"), "work")
+    await inside(w, "echo from the guest >/folders/Downloads/new")
+    made = home / "Downloads/new"
+    assert made.read_text() == "from the guest\n"
+    assert made.stat().st_uid == os.getuid()
+    (home / "Downloads/mine").write_text("from the person")
+    assert await inside(w, "cat /folders/Downloads/mine") == "from the person"
+    await inside(
+        w, "chmod 4755 /folders/Downloads/new; chmod 755 /folders/Downloads/new"
+    )
+    assert oct(made.stat().st_mode) == "0o100755"
+    await inside(w, "! chmod 4755 /folders/Downloads/new")
+    assert oct(made.stat().st_mode) == "0o100755"
+    found = json.loads(await said(w, "share", "--json"))["folders"]
+    assert {(f["inside"], f["write"]) for f in found} == {
+        ("/folders/docs", False),
+        ("/folders/Downloads", True),
+    }
+    (home / "more").mkdir()
+    policy = w.paths.config[0] / "policy.d/30-mine.policy"
+    policy.write_text(f"{RULES}vitrail.Folder +more @anyvm @adminvm allow\n")
+    text = await said(w, "share", str(home / "more"), "work", code=1)
+    assert "no free place" in text
+
+
+async def taken_back(w, home):
+    """Refused while a program has it open; the place can be used again."""
+    opened = await brokerctl(
+        "exec",
+        "work",
+        "--",
+        "sh",
+        "-c",
+        "sleep 3600 </folders/Downloads/file >/dev/null 2>&1 & echo $!",
+        env=w.environ,
+    )
+    assert opened.code == 0, opened
+    text = await said(w, "unshare", "Downloads", "work", code=1)
+    assert "--force" in text
+    await inside(w, f"kill {opened.out.strip()}")
+
+    async def gone():
+        answer = await brokerctl("unshare", "Downloads", "work", env=w.environ)
+        return answer.code == 0
+
+    await eventually(gone)
+    await inside(w, "! test -e /folders/Downloads")
+    await said(w, "share", "--write", str(home / "Downloads"), "work")
+    assert await inside(w, "cat /folders/Downloads/file") == "Downloads"
+    ended = w.events("folder.unshared", outcome="unmounted")
+    assert [e["object"] for e in ended] == [str(home / "Downloads")]
+
+
+async def killed(w, home):
+    """A rule that goes takes an open folder; a dead server ends its folder alone."""
+    await inside(w, "sleep 3600 </folders/Downloads/file >/dev/null 2>&1 &")
+    policy = w.paths.config[0] / "policy.d/30-mine.policy"
+    policy.write_text(RULES.splitlines()[0] + "\n")
+
+    async def none(name):
+        found = json.loads(await said(w, "share", "--json"))["folders"]
+        return all(Path(f["path"]).name != name for f in found)
+
+    with trio.fail_after(120):
+        await eventually(lambda: none("Downloads"), deadline=120)
+    (home / "Downloads/file").write_text("changed afterwards")
+    await inside(w, "! grep -q changed /folders/Downloads/file")
+    os.kill(await w.pid_of("virtiofsd-0", "work"), signal.SIGKILL)
+    await eventually(lambda: none("docs"), deadline=120)
+    reasons = [e["reason"] for e in w.events("folder.unshared", outcome="unmounted")]
+    assert "virtiofsd" in reasons[-1]
+    assert await inside(w, "echo alive") == "alive\n"
