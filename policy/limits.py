@@ -104,7 +104,7 @@ WINDOW_BYTES = (1 << 20, 4 << 30)
 needs a MiB or two."""
 
 AUDIO_STREAMS = (1, 64)
-"""What PipeWire's PulseAudio server lets one client have."""
+"""The upper end is the limit of PipeWire's PulseAudio server for one client."""
 
 AUDIO_RATE = (8000, 384000)
 """From telephones to what sound servers take (PA_RATE_MAX is 384 kHz)."""
@@ -226,7 +226,7 @@ BUNDLE_FILES = 2048
 """RECORDS and RULE_FILES together."""
 
 BUNDLE_VERSION = (1 << 53) - 1
-"""What every reader of JSON holds exactly; also the time in microseconds."""
+"""Every reader of JSON holds it exactly; the time in microseconds fits as well."""
 
 # -- editing -----------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ BINDS = 32
 """Paths of the host's that a container or box sees."""
 
 BIND_PATH_BYTES = 1024
-"""Of such a path; well below PATH_MAX, with room for what is in it."""
+"""Length of such a path; well below PATH_MAX, with room for the names in it."""
 
 CONTAINER_PIDS = (1, 32768)
 """Processes of one container."""

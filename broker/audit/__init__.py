@@ -1,3 +1,3 @@
-"""What happened: the schema of events, their store, and questions to it."""
+"""The audit log: the schema of events, their store, and queries."""
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ FIELDS = ("kind", "verdict", "sandbox", "service", "rule", "peer", "outcome")
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a sandbox's closed streams have moved."""
+    """Traffic of a sandbox's closed streams."""
 
     sandbox: str
     streams: int

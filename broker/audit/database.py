@@ -134,7 +134,7 @@ _LEAF = "vitrail_leaf"
 
 
 def foreign_objects(db: sqlite3.Connection) -> list[str]:
-    """What the database has and a log of ours has not, or the other way round.
+    """Return schema objects that only the database has, or only a log of ours.
 
     A planted trigger or view would run inside our own commits.
     Raises sqlite3.Error.
@@ -247,7 +247,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     check_version(version, application, path)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    # What retention removes must not be left in the file's free pages.
+    # Events that retention removes must not be left in the file's free pages.
     db.execute("PRAGMA secure_delete = ON")
     db.execute(f"PRAGMA journal_size_limit = {audit_limits.AUDIT_WAL_BYTES}")
     db.create_function(

@@ -1,4 +1,4 @@
-"""What a stretch of the log comes to: the arithmetic of ``brokerctl audit report``.
+"""Summary of a period of the log: the arithmetic of ``brokerctl audit report``.
 
 Events go in one at a time, oldest first; memory is bounded by the limits
 below, whatever the log holds, and everything beyond them is only counted.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from broker.audit.filters import Found
 
 COLUMNS = 240
-"""Of a timeline, from its first moment to its last."""
+"""Columns of a timeline, from its first moment to its last."""
 
 SANDBOXES = 200
 """Timelines; a peer cannot invent sandboxes, but machines of a fleet are many."""
@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(frozen=True, order=True)
 class Subject:
-    """What makes decisions equal."""
+    """Fields that equal decisions share."""
 
     machine: str
     sandbox: str

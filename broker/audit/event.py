@@ -1,4 +1,4 @@
-"""What every event has, and how one becomes a line of JSON.
+"""The common fields of events, and their encoding as lines of JSON.
 
 An event is flat JSON, so that ``jq`` and a database can ask for any field.
 Fields that hold their default are left out.  The caller fills in what
@@ -19,13 +19,13 @@ from broker.core.errors import InternalError
 from broker.core.limits import audit as audit_limits
 
 VERSION = 2
-"""Of the schema.  A new kind or a new field with a default keeps it; a changed
+"""The schema's version.  A new kind or a new field with a default keeps it; a changed
 meaning raises it.  Events of version 1 are read as they are: version 2 added
 kinds and fields, and a stream's bytes may be null, which is: not known (version
 1 wrote 0 for the agent's)."""
 
 Scalar = str | int | float | bool | list[str]
-"""What ``detail`` may hold: nothing nested, so that it stays a table."""
+"""Types of values in ``detail``: nothing nested, so that it stays a table."""
 
 
 class EventVerdict(enum.StrEnum):
@@ -44,7 +44,7 @@ class Event(
     tag_field="kind",
     forbid_unknown_fields=True,
 ):
-    """What every event has; empty or 0 means: does not apply."""
+    """Fields common to all events; empty or 0 means: does not apply."""
 
     # Stamped by the store, whatever the caller wrote.
     version: int = 0

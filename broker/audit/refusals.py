@@ -145,7 +145,7 @@ class Counter:
         return window
 
     def _owner(self, event: schema.Event, now: float) -> _Owner | None:
-        """Whose budget it is; None: too many of them, and no budget is left."""
+        """Return the owner of its budget; None: too many owners, no budget left."""
         name = _owner_of(event)
         owner = self._owners.get(name)
         if owner is None:
@@ -215,7 +215,7 @@ def _owner_of(event: schema.Event) -> str:
 
 
 def _shared(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
-    """What the refusals beyond the budget have in common."""
+    """Return the event that stands for the refusals beyond the budget."""
     if isinstance(event, schema.LogConflict):
         return schema.LogConflict(size=0, peer=peer, reason=_OTHERS, count=event.count)
     shared = (

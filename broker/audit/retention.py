@@ -19,9 +19,9 @@ _KEPT_BLOCKS = 2
 _AT_ONCE = 64
 """Blocks in one transaction, so that a decision waits for milliseconds only."""
 _UNSHIPPED = 2
-"""Times the largest size: what a log may take that a receiver has not got yet."""
+"""Limit of a log that a receiver has not received yet, in times the largest size."""
 _FILL = 0.9
-"""Of the largest size: what a log is brought down to that was larger."""
+"""Part of the largest size to which a log that exceeds it is reduced."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RetentionPlan:
 
 
 def used_bytes(db: sqlite3.Connection) -> int:
-    """What the log takes in its file; free pages are filled again.
+    """Return the bytes that the log uses in its file; free pages are reused.
 
     Raises sqlite3.Error.
     """

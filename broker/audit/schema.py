@@ -62,11 +62,11 @@ class LeaseBegin(Event, frozen=True, kw_only=True, tag="lease.begin"):
 
     record: str = ""
     pid: int = 0
-    """Of the process whose end is the lease's end; 0: a control connection."""
+    """The process whose end ends the lease; 0: a control connection."""
 
 
 class LeaseEnd(Event, frozen=True, kw_only=True, tag="lease.end"):
-    """It is no longer, and every stream of it is cut."""
+    """The lease has ended, and every stream of it is cut."""
 
 
 class LeaseRefused(Event, frozen=True, kw_only=True, tag="lease.refused"):
@@ -89,7 +89,7 @@ class Decision(Event, frozen=True, kw_only=True, tag="decision"):
     question: int = 0
     """The number of the question that was asked first, if one was."""
     answered_by: str = ""
-    """Who answered it: ``person``, ``grant``, ``timeout``."""
+    """The source of the answer: ``person``, ``grant``, ``timeout``."""
     answer_seconds: float = 0.0
     """From question to answer."""
 
@@ -162,7 +162,7 @@ class ProgramStarted(Event, frozen=True, kw_only=True, tag="program.started"):
 
 
 class ProgramExited(Event, frozen=True, kw_only=True, tag="program.exited"):
-    """It ended, says the guest: exit code, or minus the signal's number."""
+    """The guest reports the program's end: exit code, or minus the signal's number."""
 
     program: int
     code: int
@@ -212,7 +212,7 @@ class LinkUp(Event, frozen=True, kw_only=True, tag="link.up"):
     """Host and viewer have proved themselves to each other: a new epoch."""
 
     name: str
-    """What the other broker is called here, by its pinned key."""
+    """The local name of the other broker, by its pinned key."""
     epoch: str = ""
 
 
@@ -269,7 +269,7 @@ class GrantMade(Event, frozen=True, kw_only=True, tag="grant.made"):
 
 
 class GrantEnded(Event, frozen=True, kw_only=True, tag="grant.ended"):
-    """It holds no longer: expired, taken back, its lease or its rule is gone."""
+    """The grant has ended: expired, revoked, or its lease or its rule is gone."""
 
     grant: str
     target: str = ""
@@ -304,7 +304,7 @@ class TransferReturned(Event, frozen=True, kw_only=True, tag="transfer.returned"
 
 
 class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
-    """It is over; ``outcome`` says how."""
+    """The transfer has ended; ``outcome`` says how."""
 
     transfer: int
     target: str
@@ -322,7 +322,7 @@ class DeviceAttached(Event, frozen=True, kw_only=True, tag="device.attached"):
 
 
 class DeviceDetached(Event, frozen=True, kw_only=True, tag="device.detached"):
-    """It is no longer."""
+    """The device is no longer attached to the sandbox."""
 
     device: str
     seconds: float = 0.0
@@ -336,7 +336,7 @@ class FolderShared(Event, frozen=True, kw_only=True, tag="folder.shared"):
 
 
 class FolderUnshared(Event, frozen=True, kw_only=True, tag="folder.unshared"):
-    """It is no longer."""
+    """The directory is no longer mounted in the sandbox."""
 
     seconds: float = 0.0
 
@@ -348,7 +348,7 @@ class ClipboardOffered(Event, frozen=True, kw_only=True, tag="clipboard.offered"
     selection: str = ""
     """``clipboard``, ``primary`` or ``drag``."""
     bytes: int = 0
-    """Of all types together."""
+    """The size of all types together."""
     digest: str = ""
     """As in ``clipboard.pasted``."""
 
@@ -382,7 +382,7 @@ class MicrophoneOn(Event, frozen=True, kw_only=True, tag="microphone.on"):
 
 
 class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
-    """It hears no longer."""
+    """The sandbox no longer hears the microphone."""
 
     seconds: float
     bytes: int = 0

@@ -30,14 +30,14 @@ _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdwy])")
 
 
 class AuditMode(enum.StrEnum):
-    """What happens when something cannot be recorded."""
+    """Behaviour when an event cannot be recorded."""
 
     REQUIRED = "required"
     BEST_EFFORT = "best-effort"
 
 
 class Names(enum.StrEnum):
-    """What becomes of the names of objects."""
+    """Treatment of the names of objects."""
 
     KEEP = "keep"
     HASH = "hash"
@@ -45,7 +45,7 @@ class Names(enum.StrEnum):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``audit.toml`` says; the fields' meaning stands above."""
+    """Contents of ``audit.toml``; the module's docstring explains the keys."""
 
     mode: AuditMode = AuditMode.REQUIRED
     names: Names = Names.KEEP

@@ -23,11 +23,11 @@ from broker.core.limits import audit as audit_limits
 from broker.core.token_bucket import TokenBucket
 
 _ROW_BYTES = 200
-"""Of an event beside its body and the columns made from it: leaf, keys, pages."""
+"""Bytes of an event beside its body and the columns made from it: leaf, keys, pages."""
 
 
 def cost(body_bytes: int) -> int:
-    """What an event takes in the log's file, columns and indices included."""
+    """Estimate an event's bytes in the log's file, columns and indices included."""
     return 2 * body_bytes + _ROW_BYTES
 
 

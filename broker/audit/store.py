@@ -59,7 +59,7 @@ _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 @dataclass(frozen=True)
 class StoreStatistics:
-    """What the writer did since it was opened."""
+    """Counters of the writer since it was opened, and its queue."""
 
     events: int
     commits: int
@@ -71,7 +71,7 @@ class StoreStatistics:
 class _Entry:
     event: schema.Event
     head: bytes
-    """Of its JSON: all before its number; ``tail`` all after it."""
+    """The event's JSON before its number; ``tail`` is the rest after it."""
     tail: bytes
     done: trio.Event = field(default_factory=trio.Event)
     leads: bool = False
@@ -372,7 +372,7 @@ class Store:
 class _Opened:
     db: sqlite3.Connection
     version: int
-    """What the database was before it was opened."""
+    """The schema's version before the database was opened."""
     tree: Growing
     seal: Seal
     namer: Namer

@@ -5,8 +5,8 @@
 (today); ``@1790000000[.5]`` (seconds since 1970); ``-2h30min``, ``+5s``,
 ``2h 30min ago``, ``5s left``.  Local time where no zone is given.
 
-What differs from systemd: a bare number after a sign is seconds there and
-here, but a bare year of two digits is refused, as it reads like a mistake.
+Difference from systemd: a bare year of two digits is refused, as it reads like
+a mistake.  A bare number after a sign is seconds in both.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _zone(word: str) -> tzinfo:
 
 
 def _nanoseconds(moment: datetime) -> int:
-    """Of a time with a zone, or of one in this system's."""
+    """Convert a time with a zone, or one in this system's zone."""
     # In two steps: a float of nanoseconds is good to 200 ns only.
     seconds = int(moment.replace(microsecond=0).timestamp())
     return seconds * _SECOND + moment.microsecond * 1000

@@ -1,4 +1,4 @@
-"""What the broker of the clipboard holds between events, and how it gives that up."""
+"""State of the clipboard's broker between events, and its release."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BrokerState:
 
     @property
     def focused(self) -> str | None:
-        """Who has the keyboard, if exactly one says so."""
+        """The member that has the keyboard, if exactly one claims it."""
         return next(iter(self._claims)) if len(self._claims) == 1 else None
 
     def _drop_copy(self, reason: str) -> Iterator[w.Action]:

@@ -199,7 +199,7 @@ class Recogniser:
         return self._state is not None and bool(self._state[0] & ~self._ignored)
 
     def key(self, serial: int, key: int, state: int) -> KeyVerdict:
-        """What becomes of a key event.
+        """Return the verdict on a key event.
 
         The same event comes once for each wl_keyboard of the connection; all
         share the first one's verdict, and a chord is reported once.

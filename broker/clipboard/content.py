@@ -23,7 +23,7 @@ class HeldContent:
     since: float
     until: float
     primary: bool = False
-    """It was only selected, not copied."""
+    """Whether it was only selected, not copied."""
     files: tuple[str, ...] = ()
     """Addresses of files, in place of items."""
 
@@ -68,7 +68,7 @@ def may_cross(kind: str, terms: w.PasteTerms) -> bool:
 def crossing(
     items: tuple[w.Item, ...], terms: w.PasteTerms
 ) -> tuple[tuple[w.Item, ...], str]:
-    """What of the content crosses under these terms; or nothing, and why."""
+    """Return the items that cross under these terms; and why, if there are none."""
     allowed = tuple(item for item in items if may_cross(item.kind, terms))
     # guard: size of a rule
     if size_of(allowed) > most(terms.max_bytes):

@@ -7,8 +7,8 @@ compositor calls it dropped.  So no worker can take content that is only dragged
 it, nor give content that was not dropped.  Where a second one claims the drop, one of
 them lies, and neither gets it.
 
-Whose window a drag is over *now* cannot be known: the messages of three workers
-come in no order.  So a drag is remembered over each window that it came over,
+The window that a drag is over *now* cannot be known: the messages of three workers
+have no common order.  So a drag is remembered over each window that it came over,
 and only the report of the drop counts.
 """
 

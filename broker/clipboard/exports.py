@@ -21,7 +21,7 @@ from broker.clipboard.content import HeldContent, crossing, size_of, ticking
 from broker.core import limits
 
 MARK = "application/x-vitrail-export-"
-"""What a mark begins with; the rest is random."""
+"""Prefix of a mark; the rest is random."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Standing:
-    """What the person's selection is, as far as we know."""
+    """The person's current selection, as far as the broker knows."""
 
     transfer: int
     source: str
@@ -73,7 +73,7 @@ class Exports:
 
     @property
     def source(self) -> str:
-        """Whose content the person's selection is, as far as we know."""
+        """The sandbox that the person's selection came from; empty: none known."""
         return self._standing.source if self._standing else ""
 
     def origin(self, untrusted_types: tuple[str, ...]) -> str | None:

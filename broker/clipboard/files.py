@@ -17,7 +17,7 @@ URI_LIST = "text/uri-list"
 
 
 def pick(untrusted_types: Iterable[str]) -> list[Pick]:
-    """What to read for a list of files: one type or none."""
+    """Choose the type to read for a list of files: one or none."""
     names = [t for t in untrusted_types if t.lower().replace(" ", "") == URI_LIST]
     return [Pick(name, URI_LIST) for name in names[:1]]
 
@@ -37,7 +37,7 @@ def listed(items: Iterable[w.Item]) -> tuple[str, ...]:
 
 
 def without_list(items: Iterable[w.Item]) -> list[w.Item]:
-    """What may cross as content."""
+    """Return the items that may cross as content: all but the list of files."""
     return [item for item in items if item.kind != URI_LIST]
 
 

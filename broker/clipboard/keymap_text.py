@@ -146,7 +146,7 @@ def _group(word: str) -> int:
 
 
 def _bracket(words: Tokens, start: int) -> Tokens:
-    """What stands inside the bracket that opens at ``start``."""
+    """Return the tokens inside the bracket that opens at ``start``."""
     if start >= len(words) or words[start] not in _OPENING:
         raise KeymapError("a bracket was expected in the keymap")
     return words[start + 1 : _closing(words, start)]

@@ -25,7 +25,7 @@ class CopyTerms:
 
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
     max_bytes: int = limits.CLIPBOARD_BYTES
-    """Of all types together; bytes."""
+    """Size of all types together; bytes."""
     ttl: float = limits.CLIPBOARD_SECONDS
     """How long it may be pasted; seconds."""
     primary: bool = False
@@ -34,14 +34,14 @@ class CopyTerms:
 
 @dataclass(frozen=True, slots=True)
 class PasteTerms:
-    """What rule and records say of one paste: the strictest of them all."""
+    """Terms of one paste: the strictest of its rule and records."""
 
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
     max_bytes: int = limits.CLIPBOARD_BYTES
     ttl: float = limits.CLIPBOARD_SECONDS
     """How old it may be, and how long the offer stands in the target; seconds."""
     primary: bool = False
-    """It becomes the target's primary selection as well."""
+    """Whether it becomes the target's primary selection as well."""
     clean: frozenset[str] = frozenset()
     """``plain``, ``controls``, ``images``, as in a record."""
     rule: str = ""
@@ -68,7 +68,7 @@ class FocusTaken:
 
 @dataclass(frozen=True, slots=True)
 class FocusGone:
-    """It says that none has it any more."""
+    """A worker says that no window of its sandbox has the keyboard any more."""
 
     sandbox: str
 
@@ -213,7 +213,7 @@ class DragStarted:
 
 @dataclass(frozen=True, slots=True)
 class DragPerformed:
-    """It reports that its own drag was dropped on a window that accepts it."""
+    """A worker says that its own drag was dropped on a window that accepts it."""
 
     sandbox: str
     mark: str
@@ -221,7 +221,7 @@ class DragPerformed:
 
 @dataclass(frozen=True, slots=True)
 class DragEnded:
-    """It says that its own drag is over."""
+    """A worker says that its own drag is over."""
 
     sandbox: str
     mark: str
@@ -243,7 +243,7 @@ class DragOver:
 
 @dataclass(frozen=True, slots=True)
 class DragDropped:
-    """It says that this one was dropped there."""
+    """A worker says that this drag was dropped there."""
 
     sandbox: str
     number: int
@@ -386,7 +386,7 @@ class AskPolicy:
     """Each kind and its size in bytes; None: not known before it is read."""
     origin: str = ""
     drag: bool = False
-    """It was dragged there."""
+    """Whether it was dragged there, not copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,15 +473,15 @@ class Blame:
 
 
 class Outcome(enum.Enum):
-    """What became of a chord."""
+    """Outcome of a chord."""
 
     COPIED = "copied"
     PASTED = "pasted"
     EXPORTED = "exported"
-    """It is to become the person's own selection."""
+    """The content is to become the person's own selection."""
     REFUSED = "refused"
     DROPPED = "dropped"
-    """It had begun and was given up."""
+    """The transfer had begun and was given up."""
     EXPIRED = "expired"
     CLEARED = "cleared"
 

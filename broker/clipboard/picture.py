@@ -33,7 +33,7 @@ _GREY, _COLOUR, _PALETTE = 0, 2, 3
 _SLICE = 1 << 18
 """Bytes of pixels between two turns of others: some tens of milliseconds."""
 _ROW = 64
-"""What a row costs beside its bytes, in the same measure."""
+"""Overhead of a row beside its bytes, in the same unit."""
 
 
 def _bad(what: str) -> PeerError:
@@ -52,7 +52,7 @@ class _Head:
 
     @property
     def bits(self) -> int:
-        """Of a pixel."""
+        """Bits of a pixel."""
         return _CHANNELS[self.colour] * self.depth
 
     @property

@@ -20,7 +20,7 @@ _GRID = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-"""Of each pass: its first pixel's column and row, and the steps to the next."""
+"""For each pass: its first pixel's column and row, and the steps to the next."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,16 @@ class Drop:
     source: str
     target: str
     number: int
-    """What the worker calls it that saw the drop, or the asking."""
+    """Its number at the worker that saw the drop, or the request."""
     mark: str
-    """Of the drag; empty: the person's own."""
+    """Mark of the drag; empty: the person's own."""
     terms: w.CopyTerms
     wanted: str = ""
     """The type that is asked for, as its source spells it."""
 
     @property
     def seen_by(self) -> str:
-        """Whose worker that is."""
+        """The sandbox of that worker."""
         return self.source if self.target == w.VIEWER else self.target
 
 
@@ -62,11 +62,11 @@ class Copy:
     too_large: bool = False
     """A kind was left out for its size."""
     into: tuple[Paste, w.PasteTerms] | None = None
-    """Of the person's own selection: the paste that it is read for, allowed."""
+    """For the person's own selection: the allowed paste that it is read for."""
     waiting: bool = False
     """Allowed, but the dialog that was answered still has the focus."""
     drop: Drop | None = None
-    """It was not copied but dropped."""
+    """The drop, if it was not copied but dropped."""
 
     @property
     def host(self) -> bool:
@@ -82,7 +82,7 @@ class Copy:
 
     @property
     def target(self) -> str:
-        """Whom it is read for, where that is known already."""
+        """The member that it is read for, where that is known already."""
         if self.drop is not None:
             return self.drop.target
         return self.reader if self.host else ""
@@ -121,7 +121,7 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Offered:
-    """What a target's filter serves."""
+    """The offer that a target's filter serves."""
 
     transfer: int
     source: str
@@ -141,4 +141,4 @@ class TransferStatus:
     offered: tuple[tuple[str, str, float], ...] = ()
     """Source, target and seconds left of each paste that may still be taken."""
     exported: str = ""
-    """Whose content the person's own selection is, as far as we know."""
+    """The sandbox that the person's own selection came from, if it is known."""

@@ -25,8 +25,8 @@ TEXT_NAMES = (
     "TEXT",
     "STRING",
 )
-"""What UTF-8 text is called, the surest first: what we ask a source for, and
-all that we offer, as applications look for different ones."""
+"""Types of UTF-8 text, the surest first: the order in which a source is asked, and
+all that a target is offered, as applications look for different ones."""
 
 SECRET_HINT = "x-kde-passwordManagerHint"  # noqa: S105 -- a type's name
 """A type by which password managers ask history managers to keep nothing."""
@@ -97,7 +97,7 @@ def fits(kind: str, patterns: Collection[str]) -> bool:
 def choose(
     untrusted_types: Sequence[str], patterns: Collection[str]
 ) -> tuple[Pick, ...]:
-    """What to read of a selection: one name for each kind that fits, text first.
+    """Choose the types to read: one name for each kind that fits, text first.
 
     At most CLIPBOARD_KINDS; the source's order decides which.  Raises PeerError
     for more types, or longer ones, than a filter lets a client offer.

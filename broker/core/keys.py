@@ -1,4 +1,4 @@
-"""What becomes of a key event: between the filter of a window and the chords."""
+"""Verdicts on key events: from the chords to the filter of a window."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class KeyVerdict(enum.Enum):
-    """What becomes of one key event."""
+    """Verdict on one key event."""
 
     FORWARD = "forward"
     SWALLOW = "swallow"

@@ -1,4 +1,4 @@
-"""What a lease and a stream are called when they are spoken of.
+"""Descriptions of a lease and of a stream, for messages and logs.
 
 Small frozen values: they cross between host and viewer, into the audit log
 and onto the control socket.
@@ -34,4 +34,4 @@ class Opening:
     peer: str
     """How the peer was recognised, for the log: ``hybrid:…`` or ``cid 42``."""
     direct: bool = False
-    """Of ``vitrail.Display``: an application's own connection, not waypipe's."""
+    """For ``vitrail.Display``: an application's own connection, not waypipe's."""

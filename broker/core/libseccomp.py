@@ -27,4 +27,4 @@ def _binding() -> Any:  # noqa: ANN401 (neither binding has types)
 seccomp = _binding()
 
 ERRORS = (OSError, ValueError, RuntimeError)
-"""What a rule that the library refuses raises, in one binding or the other."""
+"""Exceptions of a rule that the library refuses, in one binding or the other."""

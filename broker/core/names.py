@@ -16,7 +16,7 @@ LeaseId = NewType("LeaseId", str)
 """16 lower-case hex digits, random, never used twice."""
 
 ServiceName = NewType("ServiceName", str)
-"""What a stream asks for, as ``vitrail.Display``."""
+"""The service that a stream requests, as ``vitrail.Display``."""
 
 # The name becomes a directory, a part of a UNIX socket path (108 bytes in
 # all), a window title's prefix and a QEMU argument: short and plain.

@@ -67,7 +67,7 @@ class Paths:
 
     @property
     def homes(self) -> Path:
-        """What persistent sandboxes keep; see ``broker.launch.state``."""
+        """State of persistent sandboxes; see ``broker.launch.state``."""
         return self.state / "homes"
 
     def sandbox(self, name: str) -> Path:
@@ -129,7 +129,7 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
 def require_private(paths: Paths) -> None:
     """Refuse a runtime directory in which another user can put sockets.
 
-    Who may rename in it, or in XDG_RUNTIME_DIR, can serve ``control`` to us.
+    A user who may rename in it, or in XDG_RUNTIME_DIR, can serve ``control`` to us.
     Directories that do not exist yet are skipped.  Raises SetupError.
     """
     if os.geteuid() == 0:  # root serves and asks brokers of every user

@@ -40,13 +40,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     argument: str
     """Escaped; empty where there is none."""
     words: str
-    """What the sandbox wants, in plain words."""
+    """The sandbox's request in plain words."""
     details: tuple[tuple[str, str], ...] = ()
     """The sandbox's claims about it: name and escaped value."""
     targets: tuple[str, ...]
-    """What may be chosen; at least one."""
+    """Targets to choose from; at least one."""
     default_target: str = ""
-    """The one chosen beforehand; empty: none."""
+    """The target chosen beforehand; empty: none."""
     keeps: tuple[Keep, ...] = (Keep.ONCE,)
     seconds: int = 0
     """How long ``Keep.TIME`` is, and the most that any answer holds; 0: no limit."""

@@ -75,7 +75,7 @@ class Assembler:
 
     @property
     def channel(self) -> int | None:
-        """Of the message that is not whole."""
+        """The channel of the incomplete message, if there is one."""
         return None if self._head is None else self._head[0]
 
     def drop(self) -> None:

@@ -75,7 +75,7 @@ class Device:
 
     @property
     def digest(self) -> str:
-        """Of the descriptors: what ``hash=`` in a rule is compared with."""
+        """The digest of the descriptors, which ``hash=`` in a rule is compared with."""
         return self.descriptors.digest
 
     @property
@@ -90,7 +90,7 @@ class Device:
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
-        """What must be the same for a verdict about it to hold."""
+        """Values that must stay the same for a verdict about it to remain valid."""
         return (
             self.port,
             self.bus,

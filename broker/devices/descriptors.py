@@ -37,7 +37,7 @@ class InterfaceClass(NamedTuple):
 
 
 class Descriptors(NamedTuple):
-    """What the descriptors of a device say.
+    """Contents of the descriptors of a device.
 
     ``interfaces``: of every configuration and alternate setting, in descriptor
     order, so that a keyboard that waits in a second configuration is seen.

@@ -140,7 +140,7 @@ _Message = TypeVar("_Message")
 
 
 HANDOVER = struct.Struct("<8sII")
-"""What a guest reads before its socket is the kernel's: ``MAGIC``, devid, speed."""
+"""Header that a guest reads before its kernel gets the socket: MAGIC, devid, speed."""
 MAGIC = b"VitrUSB1"
 
 

@@ -42,7 +42,7 @@ class Plug:
     since: float
     state: DeviceState = DeviceState.PLUGGED
     lease: str = ""
-    """Of the sandbox that has it, or is about to."""
+    """The lease of the sandbox that has the device, or is about to."""
     attachment: str = ""
     """Names the attachment in the log and on the command line."""
     gone: bool = False
@@ -168,7 +168,7 @@ class DeviceTable:
     # -- who has what ----------------------------------------------------------------
 
     def plugs(self) -> list[Plug]:
-        """All that is plugged in, oldest first."""
+        """Return all plugged devices, oldest first."""
         return sorted(self._in_port.values(), key=lambda plug: plug.number)
 
     def find(self, number: int) -> Plug:
@@ -213,13 +213,13 @@ class DeviceTable:
         plug.state = DeviceState.ATTACHED
 
     def ending(self, plug: Plug) -> None:
-        """It is being taken back."""
+        """Mark a device as being detached."""
         plug.state = DeviceState.DETACHING
 
     def ended(self, plug: Plug) -> None:
-        """It has no owner again; a device that is still there may be attached again."""
+        """Mark a device as free; while it is plugged in, it may be attached again."""
         plug.state, plug.lease, plug.attachment = DeviceState.PLUGGED, "", ""
 
     def of_lease(self, lease: str) -> list[Plug]:
-        """What a sandbox has, or is about to have."""
+        """Return the devices that a sandbox has, or is about to have."""
         return [plug for plug in self.plugs() if plug.lease == lease]

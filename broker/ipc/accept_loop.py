@@ -11,7 +11,7 @@ import trio
 from broker.core.token_bucket import TokenBucket
 
 SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Of accept(2), when there is no room for one more; the listener works."""
+"""Errors of accept(2) for lack of resources; the listener itself works."""
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
 

@@ -26,14 +26,14 @@ NEXT = b"n"
 DELIVER = b"d"
 """Send the connection into the socket that is attached."""
 CONNECTION = b"c"
-"""What arrives there: the connection is attached."""
+"""The packet sent into that socket: the connection is attached."""
 
 _ARRIVAL = struct.Struct("<BiII")
 ARRIVAL_BYTES = _ARRIVAL.size
 
 
 class Voucher(enum.IntEnum):
-    """What the kernel gave of the process that connected."""
+    """The kernel's proof of the process that connected."""
 
     PIDFD = 0
     """A pidfd, attached."""

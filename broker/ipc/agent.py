@@ -1,6 +1,6 @@
-"""What broker and guest agent say to each other on ``vitrail.Agent``.
+"""Messages between broker and guest agent on ``vitrail.Agent``.
 
-JSON objects with a ``type`` key, one in each frame (``core.frames``).  The
+JSON objects with a ``type`` key, one in each frame (``ipc.framing``).  The
 guest's side is ``shims/guest``, which repeats this table because a
 shim imports nothing of ours; a test holds the two together.
 
@@ -71,12 +71,12 @@ class AgentFailed(_Message, frozen=True, tag="failed"):
 
 
 class Output(_Message, frozen=True, tag="output"):
-    """What a program wrote to its standard output or error, base64 in JSON."""
+    """Data of a program's standard output or error, base64 in JSON."""
 
     program: ProgramId
     data: Annotated[bytes, msgspec.Meta(max_length=limits.AGENT_OUTPUT_BYTES)]
     stderr: bool = False
-    """It is of the standard error; only where Run asks for that apart."""
+    """The data is of standard error; only where Run requests that separately."""
 
 
 class AgentExited(_Message, frozen=True, tag="exited"):
@@ -255,5 +255,5 @@ def decode_to_guest(body: bytes) -> ToGuest:
 
 
 def encode(message: FromGuest | ToGuest) -> bytes:
-    """Return a frame's body; ``core.frames`` adds the length."""
+    """Return a frame's body; ``ipc.framing`` adds the length."""
     return _encoder.encode(message)

@@ -179,7 +179,7 @@ def order_pair() -> tuple[OrderChannel, socket.socket, int]:
     """Return the broker's end, and the socket and the pipe to give away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        # What the far end would send here must not get into our queue.
+        # Data that the far end sends here must not get into our queue.
         # guard: a worker sends no descriptor
         ours.shutdown(socket.SHUT_RD)
         up, into = os.pipe2(os.O_CLOEXEC)

@@ -1,8 +1,8 @@
-"""What the supervisor and a worker say to each other about the clipboard.
+"""Messages between the supervisor and a worker about the clipboard.
 
-As ``core.worker``, of whose unions these are part.  ``transfer`` is the
-supervisor's number of one step of a copy or a paste; which sandbox a worker
-speaks of is never in a message, it is whose channel it came by.
+They are part of the unions of ``ipc.worker``.  ``transfer`` is the supervisor's
+number of one step of a copy or a paste; a message never names the worker's
+sandbox, which is the one that the channel belongs to.
 
 Content is in no message: it comes beside one as a file in memory that is
 sealed against every change, so its receiver reads the checked content.
@@ -127,7 +127,7 @@ class DragsMessage(_Message, frozen=True, tag="drags"):
 
 
 class AcceptDragMessage(_Message, frozen=True, tag="accept-drag"):
-    """It may be dropped where it is (DragOver)."""
+    """The drag may be dropped on the window that it is over (DragOver)."""
 
     number: _Count
 
@@ -220,7 +220,7 @@ class ClipboardData(_Message, frozen=True, tag="clipboard-data"):
 
 
 class ClipboardLarge(_Message, frozen=True, tag="clipboard-large"):
-    """It has more than ``max_bytes``; nothing of it is kept."""
+    """The content has more than ``max_bytes``; nothing of it is kept."""
 
     transfer: _Count
 
@@ -239,7 +239,7 @@ class OfferEndedMessage(_Message, frozen=True, tag="offer-ended"):
 
 
 class OfferRefusedMessage(_Message, frozen=True, tag="offer-refused"):
-    """It was not offered."""
+    """The content was not offered."""
 
     transfer: _Count
     reason: _Text
@@ -275,7 +275,7 @@ class DragPerformedMessage(_Message, frozen=True, tag="drag-performed"):
 
 
 class DragEndedMessage(_Message, frozen=True, tag="drag-ended"):
-    """It is over, or its source is gone."""
+    """The drag is over, or its source is gone."""
 
     mark: _Type
 
@@ -291,7 +291,7 @@ class DragOverMessage(_Message, frozen=True, tag="drag-over"):
 
 
 class DragDroppedMessage(_Message, frozen=True, tag="drag-dropped"):
-    """It was dropped there."""
+    """The drag was dropped there."""
 
     number: _Count
 

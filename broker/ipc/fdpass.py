@@ -30,7 +30,7 @@ def _room(fd_limit: int) -> int:
 
 
 class Received(NamedTuple):
-    """What one recvmsg(2) gave.  Empty ``data`` is the peer's end of stream."""
+    """The result of one recvmsg(2).  Empty ``data`` is the peer's end of stream."""
 
     data: bytes
     fds: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What broker and prompt agent say to each other: one value in one packet.
+"""Messages between broker and prompt agent: one value in one packet.
 
 The agent is ours and trusted, and still asked only for facts that it can know: which
 question was answered, and how.  The broker checks each answer against the choices it
@@ -56,7 +56,7 @@ class PromptAnswer(_Message, frozen=True, tag="said"):
 
 
 class Unable(_Message, frozen=True, tag="unable"):
-    """It cannot show anything (no compositor), and ends."""
+    """The agent cannot show anything (no compositor), and ends."""
 
     reason: str
 

@@ -88,7 +88,7 @@ ToWorker: TypeAlias = (
 
 
 class TransferAsked(_Message, frozen=True, tag="transfer-asked"):
-    """What the program wants: a claim of a sandbox."""
+    """The program's request: a claim of a sandbox."""
 
     stream: _Count
     ask: Ask

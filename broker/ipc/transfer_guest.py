@@ -1,6 +1,6 @@
-"""What a program of a sandbox and its broker say before and after the bytes.
+"""Messages between a sandbox's program and its broker, before and after the bytes.
 
-JSON objects with a ``type`` key, one in each frame (``core.frames``), on the ports
+JSON objects with a ``type`` key, one in each frame (``ipc.framing``), on the ports
 of ``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.  The other
 side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.
@@ -118,7 +118,7 @@ class TransferProgress(_Message, frozen=True, tag="progress"):
 
 
 class TransferDone(_Message, frozen=True, tag="done"):
-    """It was opened, or the target has kept all of it.
+    """The object was opened, or the target has kept all of it.
 
     To a program that took a delivery: all entries were passed on.
     """

@@ -1,7 +1,7 @@
 """Messages between the supervisor and a worker.
 
-One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``), or,
-from a worker, in one message of a pipe (``session.channel``).  Two parties:
+One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``), or,
+from a worker, in one message of a pipe (``ipc.channel``).  Two parties:
 
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have
@@ -183,7 +183,7 @@ class SoundLevel(_Message, frozen=True, tag="sound-level"):
 
 
 class Hearing(enum.StrEnum):
-    """What recordings may hear."""
+    """The source of recordings."""
 
     ALLOW = "allow"
     """The real source."""
@@ -273,7 +273,7 @@ class WindowMapped(_Message, frozen=True, tag="window-mapped"):
 
 
 class Fault(enum.StrEnum):
-    """Whose fault the end of a connection was."""
+    """The party that caused the end of a connection."""
 
     NOBODY = "nobody"
     CLIENT = "client"
@@ -352,7 +352,7 @@ class Windows(_Message, frozen=True, tag="windows"):
 
 
 class WindowClosed(_Message, frozen=True, tag="window-closed"):
-    """It was asked to close or cut; or there is a ``problem``."""
+    """A window was asked to close, or was cut; or there is a ``problem``."""
 
     ask: _Count
     problem: _Text = ""
@@ -405,7 +405,7 @@ class SoundClosed(_Message, frozen=True, tag="sound-closed"):
 
 
 class SoundState(_Message, frozen=True, tag="sound-state"):
-    """Who records, and whether the real source is open: a worker's claim.
+    """State of recording, and whether the real source is open: a worker's claim.
 
     Sent when it has changed, a few times a second at most.  ``missing`` says
     why there is nothing to hear with.
@@ -435,7 +435,7 @@ class MicrophoneSet(_Message, frozen=True, tag="microphone-set"):
 
 
 FromSound: TypeAlias = SoundClosed | SoundState | SoundRefused | MicrophoneSet
-"""What a worker says about sound."""
+"""Messages of a worker about sound."""
 FromRest: TypeAlias = (
     WorkerReady
     | FromAgent

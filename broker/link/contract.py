@@ -55,7 +55,7 @@ class Viewer(Protocol):
 
 
 class Host(Protocol):
-    """What the viewer may ask the host for, within the host's own records."""
+    """Requests of the viewer that the host serves, within its own records."""
 
     async def start(
         self,

@@ -51,7 +51,7 @@ async def connect(
     """Return a connected, non-blocking socket that the caller owns.
 
     ``descriptors``: whether a UNIX socket's far end may send some, where the
-    kernel can refuse them (``core.fdpass.refuse_descriptors``).
+    kernel can refuse them (``ipc.fdpass.refuse_descriptors``).
     For a hybrid endpoint the hand-shake is done and nothing beyond it read.
     Raises UpstreamError or SetupError with a sentence, also when it takes
     longer than ``deadline`` seconds.

@@ -1,4 +1,4 @@
-"""What a handshake gives: an epoch, its peer and its keys.
+"""The result of a handshake: an epoch, its peer and its keys.
 
 Every control connection is an epoch of its own.  Its keys are made by HKDF
 from one secret, a key for each purpose and each direction, so that nothing
@@ -25,7 +25,7 @@ LABEL = b"vitrail link 1 "
 
 
 class Purpose(enum.Enum):
-    """What a session key is for; each has one key per direction."""
+    """Purpose of a session key; each purpose has one key per direction."""
 
     CONTROL = b"control"
     STREAM = b"stream"
@@ -35,7 +35,7 @@ class Purpose(enum.Enum):
 
 @dataclass(frozen=True)
 class Session:
-    """What a handshake gives: one epoch with one peer."""
+    """The result of a handshake: one epoch with one peer."""
 
     role: Role
     """Ours."""

@@ -124,7 +124,7 @@ TABLE: Mapping[tuple[HandshakeState, HandshakeKind], HandshakeState] = {
 
 @dataclass(frozen=True)
 class Fresh:
-    """What a handshake needs of randomness; used once."""
+    """Random values of one handshake; used once."""
 
     private: X25519PrivateKey = field(repr=False)
     epoch_part: bytes

@@ -1,4 +1,4 @@
-"""Who the brokers are: identities, the file of pinned peers, session keys.
+"""Identities of the brokers, the file of pinned peers, session keys.
 
 An identity is one Ed25519 key pair, made once per broker.  A peer is pinned
 by its public key, a name for people, and the one role that it may play.

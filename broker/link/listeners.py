@@ -107,7 +107,7 @@ async def open_listener(
     A UNIX socket is made with mode 0600.  One that a dead program left is
     replaced, a live one's or another kind of file never.  ``descriptors``:
     whether its clients may send some, where the kernel can refuse them
-    (``core.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
+    (``ipc.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
     used, closed on an error.  Raises SetupError with a sentence.
     """
     match endpoint:

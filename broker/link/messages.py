@@ -1,4 +1,4 @@
-"""What host and viewer say to each other on control: types, table, coding.
+"""Messages between host and viewer on control: types, table, encoding.
 
 JSON objects with a ``type`` key; every field is typed and bounded, a field or
 type that is not here is refused.  A request carries a number of its own
@@ -78,7 +78,7 @@ class LinkRequest(Message, frozen=True):
 
 
 class LinkReply(Message, frozen=True):
-    """The one answer to the request of that number."""
+    """The only reply to the request of that number."""
 
     request: _Number
 
@@ -124,7 +124,7 @@ class LeaseEnded(LinkRequest, frozen=True, tag="lease-ended"):
 
 
 class StartProgress(LinkRequest, frozen=True, tag="progress"):
-    """What takes time while a start is under way, for the person who waits."""
+    """The current step of a start that takes time, for the person who waits."""
 
     start: _Number
     """The viewer's number of that StartSandbox."""
@@ -159,7 +159,7 @@ class StartSandbox(LinkRequest, frozen=True, tag="start"):
 
     @property
     def changes(self) -> LaunchChanges:
-        """What this start has otherwise than the record."""
+        """Differences of this start from the record."""
         return LaunchChanges(self.memory_mib, self.cpus, self.network, self.image)
 
 
@@ -205,11 +205,11 @@ class Cut(LinkRequest, frozen=True, tag="cut"):
 
 
 class LinkPing(LinkRequest, frozen=True, tag="ping"):
-    """Are you there."""
+    """Check that the other end still answers."""
 
 
 class StatusAsked(LinkRequest, frozen=True, tag="status-asked"):
-    """What 'brokerctl status' here shows about the other end."""
+    """Request for the other end's state, which 'brokerctl status' shows."""
 
 
 class WitnessNote(LinkRequest, frozen=True, tag="witness"):
@@ -241,11 +241,11 @@ class Witnessed(LinkReply, frozen=True, tag="witnessed"):
 
 
 class RequestDone(LinkReply, frozen=True, tag="done"):
-    """It was done."""
+    """The request was executed."""
 
 
 class RequestRefused(LinkReply, frozen=True, tag="refused"):
-    """It was not; in the words of the other end's error."""
+    """The request was not executed; with the text of the other end's error."""
 
     fault: _Fault
     message: _Text

@@ -81,7 +81,7 @@ SIZES: Mapping[int, int] = {
 
 
 class Typed(enum.Enum):
-    """What the person did."""
+    """Input of the person."""
 
     RIGHT = "typed the other screen's code"
 

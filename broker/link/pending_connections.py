@@ -28,9 +28,9 @@ class Ticket:
     deadline: float
     """Still unproved at this time, it is closed."""
     known: bool = False
-    """It has named a pinned key; whether it holds that, it has yet to prove."""
+    """Its peer has named a pinned key, and has not yet proved to hold it."""
     proved: bool = False
-    """It holds that key, and waits for the turn of its epoch."""
+    """Its peer holds that key, and waits for the turn of its epoch."""
 
 
 class PendingConnections:
@@ -57,7 +57,7 @@ class PendingConnections:
         return ticket, pushed
 
     def _surplus(self, peer: str) -> Ticket | None:
-        """Who must go before one more of ``peer`` may come."""
+        """Return the ticket that one more of ``peer`` would push out, if any."""
         if self._of_peer[peer] >= limits.LINK_UNAUTHENTICATED_PER_PEER:
             crowd = peer
         elif len(self._tickets) >= limits.LINK_UNAUTHENTICATED:
@@ -77,7 +77,7 @@ class PendingConnections:
             del self._of_peer[ticket.peer]
 
     def overdue(self, now: float) -> list[Ticket]:
-        """Those whose deadline has come, oldest first; they still wait."""
+        """Return tickets whose deadline has passed, oldest first; they still wait."""
         return [t for t in self._tickets.values() if t.deadline <= now]
 
     def __len__(self) -> int:

@@ -86,7 +86,7 @@ class PreambleVerdict(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Preamble:
-    """What an authenticated stream asks for."""
+    """Request of an authenticated stream."""
 
     opened_by: Role
     number: int

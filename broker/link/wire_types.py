@@ -129,7 +129,7 @@ def other_version(untrusted_version: int) -> LinkRefusedError:
 def refusal(
     door: ConnectionKind, kind: int, role: Role, reason: RefusalReason
 ) -> bytes:
-    """The one message whose form never changes: header and a reason."""
+    """Return the message whose form never changes: header and a reason."""
     return HEADER.pack(door.value, VERSION, kind, role) + bytes([reason])
 
 

@@ -19,7 +19,7 @@ from broker.prompt.words import duration
 WORD = "allow"
 WIDTH = 640
 FRAME = 14
-"""Of the sandbox's colour, on all sides."""
+"""Width of the frame in the sandbox's colour, on all sides."""
 PAD = 22
 ROW = 32
 LINE = 24
@@ -56,7 +56,7 @@ class Layout:
     height: int
     text: Rect
     targets: Rect
-    """Of the rows; empty where there is one target, which is part of the text."""
+    """Area of the rows; empty where there is one target, which is part of the text."""
     keeps: tuple[Rect, ...]
     phrase: Rect
     hint: Rect
@@ -179,7 +179,7 @@ class Dialog:
             self._choose()
 
     def release(self, code: int, now: float) -> PersonAnswer | None:
-        """It goes up; on the button on which it went down that is an answer."""
+        """Handle a release; an answer if it is on the button that was pressed."""
         armed = self.guard.release(_BUTTON_CODES + code, now)
         pressed, self.pressed = self.pressed, None
         # guard: pressed where it is let go

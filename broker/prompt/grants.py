@@ -17,7 +17,7 @@ from broker.core.question import Keep
 
 
 class Subject(NamedTuple):
-    """What a grant is for; requests with an equal one are served by it."""
+    """The subject of a grant, which serves all requests with an equal subject."""
 
     lease: str
     service: str
@@ -98,5 +98,5 @@ class Grants:
         return [g for g in self._grants.values() if g.subject.lease == lease]
 
     def over(self, now: float) -> list[Grant]:
-        """Those whose time is over."""
+        """Return the grants that have expired."""
         return [g for g in self._grants.values() if g.until <= now]

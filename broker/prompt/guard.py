@@ -14,7 +14,7 @@ from broker.core import limits
 
 
 class Guard:
-    """Of one dialog, and one question: another question is another guard."""
+    """The guard of one dialog and one question: another question has another guard."""
 
     def __init__(self, hold: float = limits.PROMPT_GUARD_SECONDS) -> None:
         self._hold = hold
@@ -48,7 +48,7 @@ class Guard:
         return armed
 
     def release(self, code: int, now: float) -> bool:
-        """It goes up again; whether that may mean something."""
+        """A key or button goes up; whether it may mean something."""
         armed = self.armed(now)
         self._held.discard(code)
         if not armed:

@@ -19,7 +19,7 @@ _KEYMAP_BYTES = 4 << 20
 _TOUCH_CODE = 0x1000
 """Fingers are buttons from here on."""
 _LINE_OF_WHEEL = 10.0
-"""What one notch of a wheel sends (wl_pointer.axis)."""
+"""The value of one notch of a wheel (wl_pointer.axis)."""
 
 
 class SeatInput:

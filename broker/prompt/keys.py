@@ -1,4 +1,4 @@
-"""What a key writes, by the compositor's keymap: libxkbcommon through ctypes.
+"""Text of a key by the compositor's keymap: libxkbcommon through ctypes.
 
 Only what the dialog needs: a keymap, a state, the name and the text of a key.
 The keymap is the compositor's word, which is trusted; what the library does

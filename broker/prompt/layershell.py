@@ -88,7 +88,7 @@ class LayerSurfaceProxy(Proxy[LayerSurface]):
 
     @LayerSurface.event()
     def closed(self) -> None:
-        """It is shown no longer."""
+        """The surface is no longer shown."""
         self._marshal(1)
 
 

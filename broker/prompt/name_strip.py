@@ -16,7 +16,7 @@ import sys
 from PIL import Image, ImageDraw, ImageFont
 
 CHARACTERS = string.ascii_lowercase + string.digits + "-"
-"""What a sandbox's name may have (``core.names``)."""
+"""Characters of a sandbox's name (``core.names``)."""
 _SMALLEST = 8
 """Pixels; smaller letters of an outline font cannot be read."""
 

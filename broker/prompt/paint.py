@@ -34,7 +34,7 @@ _LINE_COLOUR, _CHOSEN = (204, 204, 208), (222, 235, 250)
 _ALLOW, _DENY, _INERT = (28, 110, 60), (150, 32, 32), (176, 176, 180)
 
 _CHARACTERS = 200
-"""Of one line, before it is cut to its width."""
+"""Most characters of one line, before it is cut to its width."""
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

@@ -76,7 +76,7 @@ class Queue:
         return list(self._entries.values())
 
     def get(self, number: int) -> QueueEntry | None:
-        """The one with that id, if it waits still."""
+        """Return the entry with that id, if it still waits."""
         return self._entries.get(number)
 
     # -- asking ------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Queue:
         return asker
 
     def release(self, asker: int) -> None:
-        """It may be shown now."""
+        """Allow the question of this caller to be shown."""
         for entry in self._entries.values():
             entry.ready = entry.ready or asker in entry.askers
 
@@ -139,7 +139,7 @@ class Queue:
                 return
 
     def absent(self, asker: int) -> bool:
-        """It has gone, and wants the answer for its next request.
+        """Mark a caller as gone; the answer is kept for its next request.
 
         False: another caller has the same question, and gets the answer.
         """
@@ -159,14 +159,14 @@ class Queue:
     # -- showing --------------------------------------------------------------------
 
     def front(self) -> QueueEntry | None:
-        """The one to show: of the sandbox that was shown longest ago."""
+        """Return the entry to show: of the sandbox that was shown longest ago."""
         # guard: shown after it is recorded
         waiting = [entry for entry in self._entries.values() if entry.ready]
         # guard: fair turns
         return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
 
     def showing(self, entry: QueueEntry) -> None:
-        """It is shown; others of its sandbox wait until others had their turn."""
+        """Mark an entry as shown; its sandbox waits until others had their turn."""
         self._shows += 1
         self._shown_at[entry.question.lease] = self._shows
 

@@ -157,7 +157,7 @@ class SoundRefusedError(RefusedError):
 
 
 class Facility(IntEnum):
-    """What a subscription event is about; the mask has bit ``1 << facility``."""
+    """Subject of a subscription event; the mask has bit ``1 << facility``."""
 
     SINK = 0
     SOURCE = 1
@@ -176,7 +176,7 @@ class Change(IntEnum):
 
 
 class Way(Enum):
-    """What the filter does with a command of a client."""
+    """Treatment of a client's command by the filter."""
 
     HANDSHAKE = "handshake"
     PLAYBACK = "playback"
@@ -278,7 +278,7 @@ REQUESTS: Mapping[Command, Request] = MappingProxyType(
         _C.SET_SOURCE_OUTPUT_MUTE: _request(_LOCAL, "Lb"),
     }
 )
-"""All that a client may say.  A property list's keys to remove are ``k``."""
+"""Commands that a client may send.  A property list's keys to remove are ``k``."""
 
 NOT_FROM_CLIENTS = frozenset(
     {
@@ -303,7 +303,7 @@ NOT_FROM_CLIENTS = frozenset(
         _C.RECORD_BUFFER_ATTR_CHANGED,
     }
 )
-"""What only a server says: a client that does has broken the protocol."""
+"""Commands of servers only: a client that sends one has broken the protocol."""
 
 REFUSED = frozenset(Command) - frozenset(REQUESTS) - NOT_FROM_CLIENTS
 """Known and not allowed: answered with "access denied", and an event.  Modules,

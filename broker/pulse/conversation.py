@@ -27,7 +27,7 @@ Answer = Callable[[Reader], bytes]
 
 @dataclass(frozen=True)
 class Pending:
-    """What becomes of an answer of the server."""
+    """Callbacks for the server's reply to one command: success or error code."""
 
     done: Callable[[Reader], None]
     failed: Callable[[int], None]

@@ -113,7 +113,7 @@ class PulseFilter(Conversation):
 
     @property
     def application(self) -> str:
-        """What the client calls itself, fit to be shown."""
+        """The client's own name for itself, safe to display."""
         name = self.properties.get("application.name", b"").rstrip(b"\0").decode()
         return self.sandbox.labels.bare(name)
 

@@ -63,7 +63,7 @@ def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def check_source(f: PulseFilter, index: int, name: str | None) -> None:
-    """The one source, if there is one.  Monitors carry the sound of others."""
+    """Refuse all but our only source.  Monitors carry the sound of others."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
         raise SoundRefusedError(Error.ACCESS, "a monitor")
     if index not in {INVALID, virtual_devices.DEVICE}:
@@ -154,12 +154,12 @@ class _Listing:
         self._parts: list[bytes] = []
 
     def found(self, reader: Reader) -> None:
-        """One stream."""
+        """Add the reply about one stream."""
         self._parts.append(_own_inputs(self._filter, reader))
         self._count()
 
     def gone(self, _code: int) -> None:
-        """One that has ended meanwhile."""
+        """Count a stream that has ended meanwhile."""
         self._count()
 
     def _count(self) -> None:

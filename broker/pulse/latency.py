@@ -20,8 +20,8 @@ from broker.pulse.samples import frame_bytes
 from broker.pulse.tagstruct import Spec
 
 _PIECES = 4
-"""Of the least ones in the least buffer: two to be written (``minreq`` is at most
-so long), two for the device."""
+"""Least pieces in the least buffer: two to be written (``minreq`` is at most so
+long), two for the device."""
 _FRAGMENT_PIECES = 2
 _DEFAULT_SECONDS = 2
 """``tlength`` of a client that leaves it open, in both servers."""
@@ -48,9 +48,9 @@ def least_fragment(spec: Spec) -> int:
 
 
 def bounded(spec: Spec, asked: Sizes, most: int, *, early: bool) -> Sizes:
-    """What of it the server is asked for.
+    """Return the buffer sizes to request from the server, within the limits.
 
-    ``most`` is the largest buffer; the least one of all is allowed even so.
+    ``most`` is the largest buffer; the least possible one is allowed even so.
     ``early`` says that the client wants early requests.
     """
     least = least_bytes(spec)

@@ -165,7 +165,7 @@ def _set_loudness(
     fields[_VOLUME] = f.sandbox.loudness(asked)
     fields[_MUTED] = muted or level.muted
     if len(fields) > _VOLUME_SET:
-        # What the server remembers for it must not undo the person's choice.
+        # A volume that the server remembers for it must not undo the person's choice.
         fields[_VOLUME_SET] = volume is not None or f.sandbox.is_turned_down
     if len(fields) > _MUTED_SET and level.muted:
         fields[_MUTED_SET] = True

@@ -58,7 +58,7 @@ class Playback:
         self.maxlength = maxlength
         """The server's buffer for it, in bytes."""
         self.volume = volume
-        """What the client has asked for; None: nothing, so 100 %."""
+        """The volume that the client requested; None: none requested, so 100 %."""
         self.muted = muted
         self.variable = variable
         """Whether it was asked for as one whose rate may change."""
@@ -285,7 +285,7 @@ class Playback:
         return self.muted or self.owner.sandbox.level.muted
 
     def shown_volume(self, real: tuple[int, ...]) -> tuple[int, ...]:
-        """What the client is shown of the server's: without the person's part."""
+        """Convert the server's volume for the client: without the person's part."""
         gain = self.owner.sandbox.level.volume
         if gain == 0:
             return self.volume or (_FULL,) * len(real)

@@ -139,7 +139,7 @@ POLICIES: Mapping[Command, ChannelPolicy] = {
 
 
 def happens(command: Command) -> str:
-    """What the filter does with a command, in a word."""
+    """Return the treatment of a command by the filter, in a word."""
     if command in REQUESTS:
         return REQUESTS[command].way.value
     return "refused" if command in REFUSED else "from the server"

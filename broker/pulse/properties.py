@@ -24,7 +24,7 @@ ALLOWED = frozenset(
     }
 )
 LABELLED = ("application.name", "media.name")
-"""What mixers show: these begin with the sandbox's name."""
+"""Properties that mixers display: their values begin with the sandbox's name."""
 SANDBOX_KEY = "vitrail.sandbox"
 """Which sandbox a client or stream of the sound server belongs to."""
 

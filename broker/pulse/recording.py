@@ -275,7 +275,7 @@ class Recording:
         return encode(signature, values[: len(signature)])
 
     def _give_up(self, reason: str) -> None:
-        """It stays silent; the person learns why."""
+        """Keep the source silent, and report the reason to the person."""
         self._close_real()
         self._opening = self
         self.owner.sandbox.tell(MicrophoneMissing(reason))

@@ -1,4 +1,4 @@
-"""What one sandbox's sound may do: values that policy compiles to."""
+"""Sound rules of one sandbox: values that policy compiles to."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Microphone(StrEnum):
 
 
 class Revoked(StrEnum):
-    """What a recording becomes when the answer is no, or no longer yes."""
+    """Treatment of a recording whose permission was denied or revoked."""
 
     SILENCE = "silence"
-    """It goes on, and every sample of it is silent."""
+    """The recording goes on, and every sample of it is silent."""
     END = "end"
-    """It is ended, and the source is not shown any more."""
+    """The recording is ended, and the source is no longer shown."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SoundRules:
 
 @dataclass(frozen=True)
 class Level:
-    """What the person has set for a whole sandbox in the mixer."""
+    """The person's setting for a whole sandbox in the mixer."""
 
     volume: int = limits.PULSE_VOLUME
     """0 to 65536 (100 %), multiplied with the volume of each stream."""

@@ -1,4 +1,4 @@
-"""What the sound server says unasked: passed on about own streams, else dropped.
+"""Unsolicited messages of the sound server: forwarded for own streams, else dropped.
 
 Events about streams that have just been deleted are normal: both sides write
 without waiting for each other.

@@ -110,12 +110,12 @@ def _device(version: int, name: str, text: str, formats_since: int) -> bytes:
 
 
 def sink(version: int) -> bytes:
-    """The one sink."""
+    """Return the description of the only sink."""
     return _device(version, SINK_NAME, _SINK_TEXT, 21)
 
 
 def source(version: int) -> bytes:
-    """The one source."""
+    """Return the description of the only source."""
     return _device(version, SOURCE_NAME, _SOURCE_TEXT, 22)
 
 

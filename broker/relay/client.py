@@ -287,7 +287,7 @@ class Pump:
     # -- numbers -----------------------------------------------------------------
 
     def statistics(self) -> PumpStatistics:
-        """What the broker knows without asking the pump."""
+        """Return the statistics that the broker has without asking the pump."""
         return PumpStatistics(
             pid=self._handle.pid,
             alive=not self._died.is_set(),

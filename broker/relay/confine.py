@@ -1,4 +1,4 @@
-"""What the pump's process may ask of the kernel: a list of system calls.
+"""The system calls that the pump's process may use.
 
 The pump parses nothing, so there is little to attack in it; but it holds
 every stream of every sandbox, so it gets nothing else to do harm with.
@@ -84,7 +84,7 @@ ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
     ("pipe2", ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)),
     ("mmap", ((2, _PROT_EXEC, 0),)),
     ("mprotect", ((2, _PROT_EXEC, 0),)),
-    # What glibc's fstat() has become.
+    # Some versions of glibc implement fstat() by it.
     ("newfstatat", ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)),
 )
 

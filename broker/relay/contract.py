@@ -1,4 +1,4 @@
-"""What broker and pump process say to each other, and what a stream's end is.
+"""Messages between broker and pump process, and the end of a stream.
 
 One SEQPACKET socket joins the two: a message is one packet of a fixed form,
 so nothing is ever half read.  ``Submit`` carries two descriptors
@@ -48,7 +48,7 @@ class EndReason(enum.StrEnum):
 
 
 class Side(enum.StrEnum):
-    """Whose descriptor an error came from."""
+    """Side of a stream whose descriptor an error came from."""
 
     NONE = ""
     A = "a"

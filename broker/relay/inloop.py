@@ -29,7 +29,7 @@ _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 
 @dataclass(eq=False)
 class _State:
-    """What both directions and the idle watcher share."""
+    """State that both directions and the idle watcher share."""
 
     scope: trio.CancelScope
     active: float

@@ -115,8 +115,8 @@ def pump(control_fd: int) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kernel = kernel_version()
     control = socket.socket(fileno=control_fd)
-    # What exists now lives as long as the process: the collector need not
-    # look at it again, and the pages shared with the parent stay shared.
+    # Objects that exist now live as long as the process: the collector need not
+    # look at them again, and the pages shared with the parent stay shared.
     gc.collect()
     gc.freeze()
     # Loaded before the walls stand, which let nothing be opened.

@@ -12,7 +12,7 @@ from broker.core.errors import RefusedError
 from broker.transfer.entries import Entry, FileEntry, entry_frame
 
 HEAD_BYTES = 512
-"""Of a file; its type is seen by then."""
+"""Length of a file's head, in which its type is recognised."""
 
 # Offset, bytes, type.
 _MAGIC = (

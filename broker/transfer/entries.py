@@ -1,6 +1,6 @@
 """The entries of a transfer: directories and files, checked as they pass.
 
-Each entry is a frame (``core.frames``) with a JSON object, ``dir``, ``file`` or
+Each entry is a frame (``ipc.framing``) with a JSON object, ``dir``, ``file`` or
 ``end``; a file's bytes follow its frame, exactly as many as it says.  There are
 no links, owners, times or modes: what arrives is a plain file or directory.
 
@@ -66,7 +66,7 @@ class Quota:
     single: bool = False
     """One file only, as when it is to be opened."""
     name: str = ""
-    """What the first entry is called, as in the request; empty: any name."""
+    """Name of the first entry, as in the request; empty: any name."""
 
 
 def entry_frame(entry: Entry) -> bytes:

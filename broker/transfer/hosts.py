@@ -111,8 +111,8 @@ def _label(untrusted_label: str) -> tuple[str, str]:
     try:
         shown = idna.ulabel(untrusted_label)
         coded = idna.alabel(shown).decode("ascii")
-        # What UTS 46 would map (full width, circled, compatibility forms) is
-        # refused: it looks like another name on purpose.
+        # A name that UTS 46 would map (full width, circled, compatibility forms)
+        # is refused: it looks like another name on purpose.
         same = untrusted_label in {shown, coded} and coded.startswith("xn--")
     except (idna.IDNAError, UnicodeError):
         same, shown, coded = False, "", ""

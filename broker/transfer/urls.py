@@ -25,7 +25,7 @@ from broker.transfer.hosts import HostName, take_host
 from broker.transfer.mailto import take_mailto
 
 DEFAULT_SCHEMES = frozenset({"https", "http", "mailto"})
-"""What may be opened where a rule has no ``scheme=``."""
+"""Schemes that may be opened where a rule has no ``scheme=``."""
 
 NEVER = frozenset(
     {

@@ -181,7 +181,7 @@ def _damaged(surface: Surface) -> int:
 
 
 def _others(core: ClientState, than: XdgSurface, drawn: int) -> int:
-    """What is drawn of the sandbox's other windows, as if they lay there, too."""
+    """Pixels drawn of the sandbox's other windows, as if all overlapped the damage."""
     total = 0
     for each in core.sandbox.filters:
         for other in each.windows:

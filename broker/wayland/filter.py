@@ -1,17 +1,17 @@
 """The filter of one Wayland connection: the machine between two byte streams.
 
-What a client may see and do
+Access of a client
     It sees a compositor that has the globals of ``verdicts.py`` and no others.  Every
     message is parsed, checked against the frozen tables and the protocol's rules, and
     serialised again with ids of our own; nothing is passed through unread.
 
-What the compositor is trusted for
-    To speak the protocol.  A message of its that does not parse ends the
-    connection (UpstreamError), it is not worked around.
+Trust in the compositor
+    It is trusted to speak the protocol.  A message from it that does not parse
+    ends the connection (UpstreamError); there is no workaround.
 
-What cannot be prevented here
-    Whatever an application draws inside its own content rectangle, and what
-    a taken-over worker claims: this file guards against the client only.
+Outside the scope of this filter
+    The picture that an application draws inside its own content rectangle, and
+    the claims of a taken-over worker: this file guards against the client only.
 
 How ids stay consistent
     Objects have an id on each side, from separate spaces (``objects.py``).
@@ -56,11 +56,12 @@ from broker.wayland.scene import buffer_part, commit
 from broker.wayland.state import ENOUGH, ClientState
 
 _MESSAGE_BYTES = 20
-"""Of a usual request (attach, damage, commit and a frame's, on average)."""
+"""Size of a usual request (attach, damage, commit and a frame's, on average)."""
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
-"""What a message may have, in bytes."""
+"""Valid sizes of a message, in bytes."""
 
-# What frames are made of; without one of these no window may be shown.
+# Globals (with their least version) that frames are made of: without any one of
+# them no window may be shown.
 NEEDED = {
     "wl_compositor": COMPOSITOR_VERSION,
     "wl_subcompositor": 1,
@@ -292,7 +293,7 @@ class WaylandFilter(ClientState):
         """Take what the compositor sent.
 
         A fault is set, not raised: UpstreamError for bytes that are not Wayland.
-        What the client has done before may find a mistake of ours here, too.
+        Earlier requests of the client can lead to an internal error here, too.
         """
         if fds:
             self._server_fds.extend(fds)

@@ -60,7 +60,7 @@ def free_cap(role: Role | None) -> int:
 
 
 COMPOSITOR_VERSION = 4
-"""Of wl_compositor at least, on the compositor's side: for damage_buffer."""
+"""Least version of the compositor's wl_compositor: for damage_buffer."""
 _FAR = limits.WAYLAND_COORDINATE
 _DAMAGES = frozenset({"damage", "buffer_damage"})
 EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)
@@ -68,7 +68,7 @@ EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)
 
 
 class State:
-    """What one commit changes; attributes not set stay as they are."""
+    """Double-buffered state of one commit; attributes not set do not change."""
 
     buffer: Buffer | Unset | None = UNSET
     dx: int = 0
@@ -438,7 +438,7 @@ class Toplevel(ProtocolObject):
 
 
 class Granted(NamedTuple):
-    """What a configure of a popup means: its content's ``size``, and its ``place``.
+    """The result of a popup's configure: its content's ``size``, and its ``place``.
 
     The place is the frame's on its parent's frame.
     """

@@ -1,4 +1,4 @@
-"""What the core asks of the machine and of its sandbox; the shell provides it.
+"""Interfaces of the core to the machine and to its sandbox; the shell provides them.
 
 Everything here is synchronous and short.  The core itself opens, reads and
 closes nothing.
@@ -100,7 +100,7 @@ class Judge(Protocol):
         """The state of modifiers, and the active layout."""
 
     def key(self, serial: int, key: int, state: int) -> KeyVerdict:
-        """What becomes of a key event; the same one comes for each keyboard."""
+        """Return the verdict on a key event; the same event comes for each keyboard."""
 
 
 class InputListener(Protocol):
@@ -138,19 +138,19 @@ class DragPort(Protocol):
         """The compositor reports a drop on a client that takes it."""
 
     def ended(self, source: DataSource) -> None:
-        """It is over, or its source is gone."""
+        """The drag is over, or its source is gone."""
 
     def outward(self, source: DataSource) -> Sequence[bytes]:
-        """Which of its types the person's own programs may know of."""
+        """Return the types of a drag that the person's own programs may see."""
 
     def wanted(self, source: DataSource, mime: bytes, fd: Fd) -> bool:
-        """One of them asks for such a type; takes ``fd`` if it answers true."""
+        """A program of theirs requests such a type; takes ``fd`` if it returns true."""
 
     def over(self, over: Over) -> None:
         """A drag that is not this sandbox's came over one of its windows."""
 
     def dropped(self, over: Over) -> None:
-        """It was dropped there, after ``foreign.accept``."""
+        """The drag was dropped there, after ``foreign.accept``."""
 
 
 class Selection(Protocol):
@@ -161,14 +161,14 @@ class Selection(Protocol):
         """The types that it has."""
 
     def cancel(self) -> None:
-        """It is no longer the selection."""
+        """The content is no longer the selection."""
 
     def send(self, mime: bytes, fd: Fd) -> bool:
         """Have data written; takes ``fd`` if it answers true."""
 
 
 class ExportPort(Selection, Protocol):
-    """What we gave the compositor as the person's own selection."""
+    """The selection that we gave the compositor as the person's own."""
 
     def taken(self) -> None:
         """The compositor has announced our own selection."""

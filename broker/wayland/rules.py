@@ -18,7 +18,7 @@ MAX_STRIP = 1 << 17
 
 
 class Fullscreen(enum.Enum):
-    """What a window's wish for the whole screen becomes."""
+    """Treatment of a window's request for fullscreen."""
 
     FAKE = "fake"
     """Maximised, while the application is configured as fullscreen."""
@@ -59,7 +59,7 @@ class WindowRules:
 
     @property
     def shown(self) -> str:
-        """What stands before every title."""
+        """The prefix of every title; by default the sandbox's name."""
         return self.prefix or self.name
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What all Wayland connections of one sandbox share: counters, selections.
+"""State that all Wayland connections of one sandbox share: counters, selections.
 
 A selection belongs to the sandbox: its clipboard is made by one of its
 applications and seen by the others, and nothing else ever comes in or out.
@@ -39,7 +39,7 @@ CEILINGS = MappingProxyType(
 
 
 DRAG_MARK = b"application/x-vitrail-drag-"
-"""What the private type of a drag begins with; the rest is random."""
+"""Prefix of the private type of a drag; the rest is random."""
 
 
 class Usage:

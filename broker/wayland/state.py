@@ -92,7 +92,7 @@ class ClientState(ObjectTable, ABC):
         self.crops_by_buffer = False
         """This compositor ignores where a viewport's source begins."""
         self.pixel_weight = 1
-        """What a drawn pixel is charged; more where the compositor has no GPU."""
+        """The charge for a drawn pixel; higher where the compositor has no GPU."""
         self.clock = 0
         self.clock_shift: Callable[[int], int] | None = None
         """Nanoseconds from a clock to the one that is announced to the client."""

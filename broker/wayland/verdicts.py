@@ -1,4 +1,4 @@
-"""What a sandbox may use of the compositor: a verdict for every known global.
+"""Globals of the compositor that a sandbox may use: a verdict for every known one.
 
 This table is the whole decision.  A global that is not in it is not
 advertised, so a newer compositor or library alone exposes nothing.
@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 
 class GlobalVerdict(enum.Enum):
-    """What happens to a global that the compositor offers."""
+    """Treatment of a global that the compositor offers."""
 
     YES = "yes"
     """Advertised; its messages pass checked, most of them rewritten."""
@@ -219,7 +219,7 @@ GLOBALS: Mapping[str, Global] = MappingProxyType({row.name: row for row in _ROWS
 """Interface name to its row."""
 
 OPTIONS = frozenset(r.name for r in _ROWS if r.verdict is GlobalVerdict.OPTION)
-"""What a sandbox's record may allow in addition."""
+"""Globals that a sandbox's record may allow in addition."""
 
 
 def advertised_version(

@@ -1,4 +1,4 @@
-"""What the wire asks of the machine: memory for pools, pipes.
+"""Interface of the wire to the machine: memory for pools, pipes.
 
 Synchronous and short, like the filter's own ports.
 """

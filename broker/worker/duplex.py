@@ -21,11 +21,11 @@ from broker.core.errors import UpstreamError, VitrailError
 
 LAST_WORDS_SECONDS = 1.0
 GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
-"""What a socket reports whose other end has closed it."""
+"""Errors of a socket whose other end has closed it."""
 
 
 class DuplexCore(Protocol):
-    """What a filter shows of itself to every kind of connection."""
+    """Interface of a filter to every kind of connection."""
 
     @property
     def fault(self) -> Exception | None:
@@ -48,7 +48,7 @@ class DuplexConnection(ABC, Generic[_Core]):
     """One client, one server, one core.  ``reason`` says why it ended, once it has."""
 
     KIND: ClassVar[str]
-    """Of its sockets, in a message: ``a KIND socket failed``."""
+    """The kind of its sockets, for messages: ``a KIND socket failed``."""
 
     core: _Core
 

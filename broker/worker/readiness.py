@@ -32,7 +32,7 @@ from typing_extensions import override
 
 
 class Turn(Enum):
-    """Who has something to do after a step."""
+    """The tasks that may have work after a step."""
 
     NOBODY = 0
     PERHAPS = 1
@@ -109,7 +109,7 @@ class _Steps(trio.abc.Instrument):
         self._epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
         self._live: dict[int, Step] = {}
-        """Of those whose task waits."""
+        """Steps of the sockets whose task waits."""
         self._token = trio.lowlevel.current_trio_token()
         self._trio = _descriptor_of_trio()
         if self._trio is None:
@@ -215,7 +215,7 @@ def _nothing() -> None:
 
 
 def _descriptor_of_trio() -> int | None:
-    """What trio waits on, or None where this trio keeps it elsewhere."""
+    """Return trio's epoll descriptor, or None where this trio keeps it elsewhere."""
     try:
         from trio._core._run import GLOBAL_RUN_CONTEXT
 

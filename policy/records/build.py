@@ -68,7 +68,7 @@ LETTER_PIXELS = 9
 
 @dataclass(frozen=True)
 class Draft:
-    """What one file sets: clean values and the places of their keys.
+    """Values that one file sets, validated, and the places of their keys.
 
     ``failed``: something was wrong with it, so it is no record's parent.
     """
@@ -301,7 +301,7 @@ _OWN = frozenset(
 
 
 def _with_parents(draft: Draft, parents: Sequence[Draft]) -> Taken:
-    """What holds: set, inherited, or a default."""
+    """Return the effective values: set, inherited, or a default."""
     merged: Taken = {}
     for parent in reversed(parents):
         merged.update({k: v for k, v in parent.taken.items() if k not in _OWN})
@@ -327,7 +327,7 @@ def _impossible(path: KeyPath, message: str, expected: str, hint: str) -> None:
 
 
 class _Checks:
-    """What must go together; about keys that the draft itself sets."""
+    """Checks of keys that depend on each other, for keys that the draft itself sets."""
 
     def __init__(self, draft: Draft, taken: Taken, log_stderr: Complain) -> None:
         self.taken = taken

@@ -75,7 +75,7 @@ class Interface(NamedTuple):
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a rule may ask about a device.
+    """Attributes of a device that a rule may match.
 
     ``interfaces`` are in descriptor order.  Texts are cleaned by the caller; an
     empty one is an attribute that the device does not have.

@@ -32,7 +32,7 @@ _WORD = re.compile(r"\W*([\w-]+)")
 
 @dataclass(frozen=True)
 class Document:
-    """What stood in a file, and where.
+    """Values of a file, and their places.
 
     ``keys`` has the place of each key, ``spans`` that of each value; tables
     made by a header have the header's key as both.

@@ -29,7 +29,7 @@ class ValueRefused:
 
 
 REFUSED = ValueRefused()
-"""What ``take`` returns after it complained."""
+"""The result of ``take`` after it has reported a problem."""
 
 
 class Kind(Protocol):

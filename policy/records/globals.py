@@ -35,7 +35,7 @@ USUAL: Mapping[str, str] = MappingProxyType(
         "xdg_system_bell_v1": "Rings the bell, at most a few times a second.",
     }
 )
-"""What every sandbox has, unless its record denies it."""
+"""Globals that every sandbox has, unless its record denies them."""
 
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,7 +44,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "zwp_keyboard_shortcuts_inhibit_manager_v1": "Receives the desktop's own key bindings, those of copy and paste among them.",
     }
 )
-"""What a sandbox has only if its record allows it."""
+"""Globals that a sandbox has only if its record allows them."""
 
 NEVER: Mapping[str, str] = MappingProxyType(
     {
@@ -93,4 +93,4 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "xdg_toplevel_tag_manager_v1": "Names windows for compositor rules.",
     }
 )
-"""What no record can allow."""
+"""Globals that no record can allow."""

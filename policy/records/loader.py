@@ -28,8 +28,8 @@ FOLDER = "sandboxes.d"
 
 
 Overlay = Mapping[str, bytes | None]
-"""What files would be, by their absolute path (normalised): new content, or
-None for a file that would be gone."""
+"""Proposed changes of files, by their absolute path (normalised): new content, or
+None for a file to be removed."""
 
 NOTHING: Overlay = MappingProxyType({})
 
@@ -46,10 +46,11 @@ def overlaid(directory: Path, overlay: Overlay) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class RecordSet:
-    """What the directories hold.
+    """All records of the directories.
 
     ``broken`` maps the name of each record that cannot be used to its first
-    problem; in a running broker its last good one may be in ``records``.  ``digest`` is the SHA-256, in hex, of what the set means.
+    problem; in a running broker its last good one may be in ``records``.
+    ``digest`` is the SHA-256, in hex, of the meaning of the set.
     """
 
     records: Mapping[str, Record]

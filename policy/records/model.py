@@ -90,7 +90,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Clipboard:
-    """What may cross where a rule lets it; None: the record does not say.
+    """Content that may cross where a rule allows it; None: the record sets nothing.
 
     ``max_size`` is in bytes, ``ttl`` in seconds.
     """
@@ -125,7 +125,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class ViewerRecord:
-    """What the viewer's side needs to know of a sandbox."""
+    """The part of a sandbox's record that the viewer uses."""
 
     label: Label
     sandbox_class: SandboxClass
@@ -156,7 +156,7 @@ class MicroVM:
     command: tuple[str, ...]
     boot_deadline: int
     packages: tuple[str, ...] = ()
-    """Of the image, besides the default ones; 'brokerctl run' builds it."""
+    """Packages of the image besides the default ones; 'brokerctl run' builds it."""
     fork: Literal["copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine."""
     huge_pages: bool = False
@@ -168,7 +168,7 @@ class MicroVM:
     folders: int = 0
     """Places for folders that are shared while it runs."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
-    """What the guest gets of the host, besides the image."""
+    """Files of the host that the guest gets, besides the image."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ Launch = MicroVM | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
 
 @dataclass(frozen=True)
 class State:
-    """What a persistent sandbox keeps between its runs.
+    """Data that a persistent sandbox keeps between its runs.
 
     ``keep`` has ``home`` or nothing; ``size`` is in bytes.
     """
@@ -288,7 +288,7 @@ class State:
 
 @dataclass(frozen=True)
 class HostRecord:
-    """What the host's side needs to know of a sandbox.
+    """The part of a sandbox's record that the host uses.
 
     ``state`` is None for all but persistent sandboxes that we start.
     """

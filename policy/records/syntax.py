@@ -1,4 +1,4 @@
-"""What tomllib complains about, in words that say what to do."""
+"""Explanations of tomllib's errors, with the correction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``brokerctl policy lint`` looks for, by name."""
+"""The checks of ``brokerctl policy lint``, by name."""
 
 from __future__ import annotations
 

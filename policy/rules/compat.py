@@ -75,7 +75,7 @@ class _Walk:
         return self._allow(self.rule, target)
 
     def _verified(self, text: str) -> str:
-        """What a caller, or a redirect, may name."""
+        """Validate a caller's or redirect's target; unknown names are ``@default``."""
         try:
             token = parse_token(text, Place.CALL, compat=True)
         except TokenError as error:

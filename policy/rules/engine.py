@@ -368,7 +368,7 @@ class Engine:
         return first is asking or first.redirect is None or bool(asking.redirect)
 
     def _granted(self, call: PolicyCall, world: World) -> set[str]:
-        """What rules for this service, argument and source grant to a person.
+        """Return the targets that rules for this service and source offer a person.
 
         Of the rules about a target the first one counts, as anywhere.
         """

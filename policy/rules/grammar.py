@@ -325,7 +325,7 @@ def _action(line: _Line, field: GrammarField) -> Action | None:
 def _parameters(
     line: _Line, action: Action, fields: list[GrammarField]
 ) -> dict[str, Any]:
-    """What the parameters say, as keyword arguments of Rule."""
+    """Parse the parameters into keyword arguments of Rule."""
     made: dict[str, Any] = {}
     ours: dict[str, Any] = {}
     seen: set[str] = set()

@@ -92,7 +92,7 @@ def decide(records: RecordSet, request: RecordRequest) -> RecordDecision:
 def record_allows(records: RecordSet, request: RecordRequest) -> RecordDecision:
     """Whether the record lets a sandbox ask at all, for services of others.
 
-    What no record has a key for is decided by rules alone; but a sandbox
+    A service that no record has a key for is decided by rules alone; but a sandbox
     without a valid record, or under a name that is not its own, has nothing.
     """
     return _decide(records, request, own=request.service in _OF_RECORDS)

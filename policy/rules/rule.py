@@ -58,7 +58,7 @@ class Rule:
         return Problem(self.file, span, message, hint=hint, source_line=self.text)
 
     def outcome(self) -> tuple[object, ...]:
-        """All that it says about a call that it decides."""
+        """Return the rule's answer for a call that it decides."""
         return (
             self.action,
             self.redirect.text if self.redirect else None,
@@ -72,7 +72,7 @@ class Rule:
         )
 
     def meaning(self) -> tuple[object, ...]:
-        """All that it means, without its place: what a digest is made of."""
+        """Return the rule's meaning without its place, as the input of a digest."""
         columns = (self.service, self.argument, self.source.key, self.target.key)
         return (*columns, self.match, self.observe, *self.outcome())
 

@@ -1,4 +1,4 @@
-"""What may stand in the columns of a rule (qrexec policy 5.0, four contexts)."""
+"""Tokens in the columns of a rule (qrexec policy 5.0, four contexts)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall
 
 PERSON = frozenset({"you", "me", "viewer"})
-"""What people write for ``@adminvm``, the viewer and its person."""
+"""Aliases of ``@adminvm``, the viewer and its person."""
 
 
 @dataclass(frozen=True)

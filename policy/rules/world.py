@@ -4,7 +4,7 @@ A world is a value: rules and a world give an answer without looking at the
 machine.  It is made of records, or of the JSON that Qubes' policy tools read
 as ``--system-info`` (``domains``: name to properties).
 
-What a token of a rule can match is a finite set of *keys*: ``*``, ``@anyvm``,
+Tokens of rules can match only a finite set of *keys*: ``*``, ``@anyvm``,
 the name, ``@tag:…`` and so on.  A world knows the keys of each source and
 target, so that matching is a look into a set.
 """
@@ -134,7 +134,7 @@ class World:
         return text
 
     def template(self, source: str) -> str | None:
-        """What ``@dispvm`` means for a source, as ``@dispvm:NAME``."""
+        """Resolve ``@dispvm`` for a source, as ``@dispvm:NAME``; None without one."""
         domain = self.domains.get(source)
         if domain is None or domain.default_dispvm is None:
             return None

@@ -194,7 +194,7 @@ def _left(piece: Piece, covers: Sequence[Cover]) -> bool:
 
 @dataclass
 class Reach:
-    """What a set's rules decide.
+    """The reach of a set's rules: the calls that they decide.
 
     ``decides``: for each rule, by number, whether it ever decides; ``matches``
     whether its columns match any call at all; ``by`` the earlier rules (by

@@ -125,7 +125,7 @@ def sign(
 
 @dataclass(frozen=True)
 class Signer:
-    """Whose key it is, and which bundles it may sign."""
+    """The owner of a key, and the bundles that it may sign."""
 
     name: str
     bundles: frozenset[str] | None

@@ -171,7 +171,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
 
 
 def outcome(answer: PolicyAnswer) -> tuple[object, ...]:
-    """What of an answer is a decision, not its place."""
+    """Return the decision in an answer, without the rule's place."""
     return (
         answer.verdict,
         answer.target,

@@ -1,4 +1,4 @@
-"""All that one sandbox may do, and what others may do to it.
+"""Effective permissions of one sandbox, and of others towards it.
 
 By the classes of ``diff``: one call of each class is evaluated.
 """

@@ -1,4 +1,4 @@
-"""Who may do what to whom: the arrows of a picture.
+"""Permitted flows between sandboxes: the arrows of a picture.
 
 An arrow stands for all that one sandbox may have of another (or of the person
 at the viewer), by any rule.  A denied call has no arrow.
@@ -46,7 +46,7 @@ def flows(
     these; empty keeps all.
     """
     near, named = set(sandboxes), {rule.service for rule in rules.rules}
-    # What no rule names is decided as anything else is.
+    # A service that no rule names is decided as any other such service.
     wanted = {one if one in named else ANY_SERVICE for one in services}
     found: set[Flow] = set()
     for source in world.names:
@@ -65,7 +65,7 @@ def flows(
 def _flows_of(grant: Grant, world: World) -> Iterable[Flow]:
     call, answer = grant.call, grant.answer
     if answer.verdict == "ask":
-        # What a person may choose, whatever was called.
+        # The targets that a person may choose, whatever was called.
         reached, unnamed = answer.targets, set(grant.targets) == {DEFAULT}
     elif answer.rule is not None and answer.rule.redirect is not None:
         reached, unnamed = (answer.target or "",), set(grant.targets) == {DEFAULT}

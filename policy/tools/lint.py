@@ -5,7 +5,7 @@ they look.
 
 ``decides`` and ``matches`` are exact (see ``algebra``), but for rules with
 conditions: two different conditions are taken to be about different calls.
-What rests on the world says so; a sandbox may be added later.
+A finding that depends on the world says so: a sandbox may be added later.
 """
 
 from __future__ import annotations

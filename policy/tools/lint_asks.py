@@ -1,4 +1,4 @@
-"""What asks offer, and where rules redirect to: the part of lint that asks the engine.
+"""Lint of the choices of asks and of redirect targets, by queries to the engine.
 
 For each ask one call of each class of sources is tried; two sources are of one
 class when no rule about the service distinguishes them.

@@ -202,7 +202,7 @@ def _scripts(record: Record) -> Iterator[Finding]:
 
 
 def _names(record: Record) -> list[tuple[str, str]]:
-    """All that a person may read as the sandbox's name, each with its key."""
+    """Return texts that a person may read as the sandbox's name, with their keys."""
     view = record.viewer
     found = [("name", record.name)]
     if view.label.name != record.name:

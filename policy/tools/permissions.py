@@ -22,7 +22,7 @@ from policy.tools.sarif import Finding
 
 _READ = {RECORDS: (RECORD,), RULES: (RULE, ".policytest")}
 _BESIDE = (".json", ".md", ".txt")
-"""What may well lie there: worlds, notes."""
+"""Suffixes of other files that may lie there: worlds, notes."""
 
 
 def look_at(directories: Iterable[Path], read: Iterable[str] = ()) -> list[Finding]:

@@ -73,7 +73,7 @@ class SigningKey:
         return self.from_seed(self.index + 1, self.origin, seed, size)
 
     def text(self) -> str:
-        """What the file holds."""
+        """Return the contents of the key's file."""
         coded = base64.b64encode(self.seed).decode()
         return (
             f"{_HEAD} 2\norigin {self.origin}\nindex {self.index}\nseed {coded}\n"

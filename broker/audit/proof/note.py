@@ -80,7 +80,7 @@ class KeyChange:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a log is at one size."""
+    """A log's root hash at one size."""
 
     origin: str
     size: int

@@ -102,7 +102,7 @@ class Seal:
 
         Raises sqlite3.Error, or OSError from the key's file.
         """
-        # What others know of must not be longer than what the key's file knows.
+        # A published log must not be longer than the key's file records.
         self._file.flush()
         note = self._signed_note(tree, head=False)
         row = (tree.size, "kept", time.time_ns(), note)

@@ -58,13 +58,13 @@ class Report:
     """Size at the last change of keys: not even a thief of today's key can
     have changed earlier events unseen."""
     checkpoints: int = 0
-    """Signed ones that were compared, all kinds together."""
+    """Signed checkpoints that were compared, all kinds together."""
     against: int = 0
-    """Of them, those that were kept elsewhere."""
+    """The compared checkpoints that were kept elsewhere."""
     uncompared: int = 0
-    """Kept elsewhere, and not compared: the events that they cover were removed."""
+    """Kept elsewhere and not compared: the events that they cover were removed."""
     count: int = 0
-    """Of all problems."""
+    """The number of all problems."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -331,7 +331,7 @@ def _verified(
 def verify_end(db: sqlite3.Connection, keys: Sequence[SigningKey]) -> Report:
     """Check only the log's end: keys, head, and the root that it signs.
 
-    What a broker looks at when it starts; milliseconds, whatever the log's size.
+    The check of a broker at its start; milliseconds, whatever the log's size.
     Raises sqlite3.Error when it cannot be read.
     """
     report = Report()

@@ -23,7 +23,7 @@ from broker.core.limits import audit as audit_limits
 
 
 class WitnessFate(enum.Enum):
-    """What became of a checkpoint."""
+    """Outcome of a checkpoint that was received."""
 
     KEPT = "kept"
     UNSIGNED = "unsigned"
@@ -33,9 +33,9 @@ class WitnessFate(enum.Enum):
     CHANGED = "changed"
     """The proof is wrong: the held checkpoint is not of the beginning of that log."""
     BACK = "back"
-    """It has fewer events than the newest one that is held."""
+    """The checkpoint has fewer events than the newest one that is held."""
     FORKED = "forked"
-    """It has another root at the same size."""
+    """The checkpoint has another root at the same size."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def newest_origin(db: sqlite3.Connection, peer: str) -> str:
 
 
 def held_notes(db: sqlite3.Connection, peer: str = "") -> list[tuple[str, int, str]]:
-    """All that is held: whose, when it came (ns since 1970), and the note.
+    """Return all held notes: the peer, the time of arrival (ns since 1970), the note.
 
     Newest last; ``peer`` keeps to one.  Raises sqlite3.Error.
     """

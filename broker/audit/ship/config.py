@@ -133,7 +133,7 @@ AnyTarget = PostgresTarget | OtlpTarget | JournaldTarget | JsonlTarget
 
 
 class ShipConfig(msgspec.Struct, forbid_unknown_fields=True):
-    """What the file says."""
+    """Contents of ``ship.toml``."""
 
     machine: str = ""
     target: list[AnyTarget] = []

@@ -76,7 +76,7 @@ def save_cursor(directory: Path, cursor: Cursor) -> None:
 
 
 def held_back(directory: Path, names: Sequence[str], log: str = "") -> Cursor | None:
-    """Of the receivers with these names the one that is farthest behind.
+    """Return the cursor of the receiver that is farthest behind, of these names.
 
     Events after its ``sequence`` have not been delivered to it, so retention
     keeps them.  A cursor of another log than ``log`` (its id, if it is known)

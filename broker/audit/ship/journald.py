@@ -42,7 +42,7 @@ _SEALS = (
 
 
 def message_id(kind: str) -> str:
-    """What ``journalctl MESSAGE_ID=…`` finds all events of a kind by."""
+    """Return the id of a kind's events for ``journalctl MESSAGE_ID=…``."""
     return uuid.uuid5(_KINDS, kind).hex
 
 
@@ -91,7 +91,7 @@ class Journald(Target):
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
-        """It cannot be asked."""
+        """Return None: journald cannot be asked for a position."""
         return None
 
     @override

@@ -47,7 +47,7 @@ class Jsonl(Target):
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
-        """What its last line says; half a line, of a crash, is removed."""
+        """Return the position of its last event; removes a partial line of a crash."""
         try:
             return self._tail(log)
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class Jsonl(Target):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             fd = os.open(self._path, flags, 0o600)
             try:
-                # What a full disk leaves in part, ``position`` sees.
+                # A full disk can leave a partial line; ``position`` removes it.
                 lines = [line(batch, item) for item in batch.items]
                 lines += [note_line(batch, sealed) for sealed in batch.notes]
                 rest = memoryview(b"".join(lines))

@@ -63,7 +63,7 @@ def make_target(config: AnyTarget) -> Target:
 
 @dataclass(frozen=True)
 class Place:
-    """Whose log it is and where it is kept."""
+    """Paths of a log and of its shipping cursors, and its machine's name."""
 
     log: Path
     cursors: Path

@@ -37,7 +37,7 @@ def _identity(paths: Paths) -> str:
 
 
 def warnings(paths: Paths) -> list[str]:
-    """What ``brokerctl status`` should warn of."""
+    """Warnings for ``brokerctl status``."""
     path = find_config(paths.config)
     if path is None:
         return []

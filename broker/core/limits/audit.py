@@ -34,7 +34,7 @@ of ever new ones is at most 350,000 events, some 300 MB."""
 
 AUDIT_SHARE_BYTES = 16 << 20
 AUDIT_SHARE_PER_SECOND = 2048
-"""What one sandbox may fill of the log: at once, and in the long run.  A stream
+"""Bytes of the log that one sandbox may fill: at once, and per second.  A stream
 takes 3 KiB, so 5,000 streams in a burst and then two in three seconds; a sandbox
 that does nothing else needs six days for a log of 1 GiB."""
 
@@ -43,14 +43,14 @@ AUDIT_SHARES_PER_SECOND = 16384
 """The same for all sandboxes together."""
 
 AUDIT_SHARE_FLOOR_BYTES = 1 << 20
-"""What each sandbox may fill whatever the others have filled: 300 streams."""
+"""Bytes that each sandbox may fill whatever the others have filled: 300 streams."""
 
 AUDIT_COUNT = (1 << 53) - 1
 """Refusals counted into one event; more are not reported.  Every reader of JSON and
 every database holds so large a number, and a thousand of them added."""
 
 AUDIT_WAL_BYTES = 16 << 20
-"""What the write-ahead log is cut back to after a checkpoint."""
+"""Size to which the write-ahead log is truncated after a checkpoint."""
 
 AUDIT_NOTE_BYTES = 4096
 """A signed checkpoint; ours have about 300, witnesses may add their lines."""
@@ -70,10 +70,10 @@ LINK_NOTE_CHARACTERS = 200
 """One line of a checkpoint: a name of 54 characters and 92 of base64, and room."""
 
 LINK_PROOF_HASHES = 128
-"""Of a consistency proof: twice the height of a tree of 2**64 events."""
+"""Hashes of a consistency proof: twice the height of a tree of 2**64 events."""
 
 LINK_NOTE_LINES = 12
-"""Of a checkpoint on the link: ours have six, witnesses may add some."""
+"""Lines of a checkpoint on the link: ours have six, witnesses may add some."""
 
 SHIP_BATCH_EVENTS = 1000
 SHIP_BATCH_BYTES = 1 << 20
@@ -87,7 +87,7 @@ SHIP_TARGETS = 16
 """Receivers of one log; each costs a task and a connection."""
 
 SHIP_REPLY_BYTES = 65536
-"""Of a receiver's answer that is read: the rest of it is not for us."""
+"""Bytes of a receiver's reply that are read; the rest is ignored."""
 
 SHIP_SECONDS = 30.0
 """For a receiver to take one batch; then it counts as dead and is asked again."""

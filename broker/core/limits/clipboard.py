@@ -17,8 +17,8 @@ CLIPBOARD_LAYOUTS = 4
 """Layouts of one keymap whose chords are kept ready; XKB has no more."""
 
 CLIPBOARD_BYTES = 64_000
-"""What crosses between two sandboxes at once where no rule says otherwise, as
-Qubes has it; more is refused whole."""
+"""Content of one paste between two sandboxes where no rule sets another size, as in
+Qubes; larger content is refused whole."""
 
 CLIPBOARD_BYTES_MOST = 64 << 20
 """The most that a rule can allow (``policy.limits.CLIPBOARD_BYTES``): a large
@@ -75,7 +75,7 @@ CLIPBOARD_ORDERS = 64
 copy and a paste of all types are ten each."""
 
 CLIPBOARD_PIXEL_BYTES = 34_000_000
-"""Of a picture that is encoded again, unpacked: a 4K screen with transparency.
+"""Size of an unpacked picture that is encoded again: a 4K screen with transparency.
 The slowest filter takes ten seconds for it, as long as there is."""
 
 CLIPBOARD_PICTURE_SIDE = 32_768

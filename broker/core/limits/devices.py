@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DEVICE_DESCRIPTOR_BYTES = 65553
-"""What the kernel gives of one device: 18 bytes, then its configurations, each at
+"""Descriptors of one device in the kernel: 18 bytes, then its configurations, each at
 most 65535 bytes (wTotalLength).  A device with more is not described, so it
 is attached to nothing."""
 

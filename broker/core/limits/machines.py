@@ -23,18 +23,18 @@ VM_READY_SECONDS = 10.0
 """From starting a helper (vhost-device-vsock) to its socket; milliseconds."""
 
 VM_QUIT_SECONDS = 2.0
-"""What QEMU gets to end after 'quit' or SIGTERM, before SIGKILL."""
+"""Time for QEMU to end after 'quit' or SIGTERM, before SIGKILL."""
 
 VM_DRAIN_SECONDS = 0.5
-"""What a machine's monitor and console may still say after QEMU has ended."""
+"""Time to read a machine's monitor and console to their end after QEMU has ended."""
 
 CONSOLE_BYTES_PER_SECOND = 1 << 18
 """A guest's console is read no faster; QEMU holds the guest back beyond it.
 Booting writes 30 KiB, so only a guest that floods notices."""
 
 FIRST_WORDS_BYTES = 1 << 16
-"""What we keep of a helper's standard error: its first words say why it did
-not start, and a guest may cause any number of later ones."""
+"""Bytes kept of a helper's standard error: the first ones explain why it did not
+start, and a guest may cause any number of later ones."""
 
 VM_MEMORY_MIB = range(128, 65537)
 """A guest's memory: Debian's kernel and initramfs do not unpack in less; more
@@ -157,7 +157,7 @@ backlog.  A desktop session that starts is a burst of some tens."""
 
 WORKER_MESSAGES_PER_SECOND = 1000.0
 WORKER_MESSAGES_BURST = 4000
-"""What the supervisor accepts from one worker.  An honest one keeps the two
+"""Messages that the supervisor accepts from one worker.  An honest one keeps the two
 paces above (300 a second together), so one that exceeds this was taken over,
 and is ended: its messages cost time that other sandboxes need."""
 
@@ -166,8 +166,8 @@ KEEPER_CONNECT_SECONDS = 5.0
 
 WORKER_FDS = 2048
 """RLIMIT_NOFILE of a worker: two sockets for each client, and 28 descriptors
-in flight for some tens of them at one time.  Who exceeds it loses the
-connection that did (MSG_CTRUNC)."""
+in flight for some tens of them at one time.  A client that exceeds it
+loses its connection (MSG_CTRUNC)."""
 
 WORKER_ADDRESS_BYTES = 8 << 30
 """RLIMIT_AS of a worker: pools are mapped sparse, 1 GiB at most each."""

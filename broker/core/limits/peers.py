@@ -28,8 +28,8 @@ starts makes some tens."""
 
 DISPLAY_HEADER_BYTES = 16
 DISPLAY_HEADER_SECONDS = 5.0
-"""What a waypipe server says first on each connection, and from accept until
-it is there.  It is sent with connecting, so it takes milliseconds; before it no
+"""The header of a waypipe server on each connection, and the time from accept until
+it is there.  It is sent on connecting, so it takes milliseconds; before it no
 process is started for the connection and nothing of it goes to the pump."""
 
 LAUNCH_PROOF_SECONDS = 5.0
@@ -70,8 +70,8 @@ AGENT_OUTPUT_WINDOW = 131072
 the rest back, so that a program waits for a slow reader as it does at a pipe."""
 
 AGENT_OUTPUT_OVERHEAD = 256
-"""What a message of output counts beside its data, so that the window bounds the
-number of messages, too."""
+"""Bytes charged for a message of output beside its data, so that the window bounds
+the number of messages, too."""
 
 AGENT_INPUT_BYTES = 8192
 """Standard input of a program in one message."""
@@ -84,7 +84,7 @@ AGENT_PING_SECONDS = 2.0
 """Between two pings to an agent, which looks for a new broker after three
 times as long without one.  Not every transport notifies a guest of a killed
 broker: vhost-device-vsock (0.3) drops a connection with bytes under way and
-says nothing (see ``session.hangup``)."""
+says nothing (see ``services.hangup``)."""
 
 PROGRAMS_PER_SANDBOX = 64
 """Programs that one sandbox runs for us at one time."""

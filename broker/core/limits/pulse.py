@@ -39,7 +39,7 @@ the person's own programs are never used up by sandboxes."""
 
 PULSE_CONNECTIONS_KEPT = 16
 PULSE_CONNECTIONS_FEW = 4
-"""Of PULSE_CONNECTIONS_ALL, so many are for sandboxes that have fewer than
+"""Part of PULSE_CONNECTIONS_ALL that is reserved for sandboxes with fewer than
 PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound."""
 
 PULSE_CONNECTS_PER_SECOND = 20.0
@@ -163,9 +163,9 @@ PULSE_IDLE_SECONDS = 10.0
 
 PULSE_STATES_PER_SECOND = 10.0
 PULSE_STATES_BURST = 20
-"""What the supervisor takes of one worker's words about its recordings; an honest
-one says five a second.  Each change of the microphone is an event on disk."""
+"""Reports of one worker about its recordings that the supervisor accepts; an honest
+one sends five a second.  Each change of the microphone is an event on disk."""
 
 PULSE_REVOKE_SECONDS = 1.0
-"""What a client gets to take the samples that were sent before a revoke; the
-connection of one that does not is closed."""
+"""Time for a client to read the samples that were sent before a revoke; the
+connection of a client that does not read them is closed."""

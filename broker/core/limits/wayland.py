@@ -74,8 +74,8 @@ WAYLAND_CALLBACKS = 256
 """Frame callbacks and feedbacks held for one commit of a surface."""
 
 WAYLAND_KEPT_BYTES = 32 << 20
-"""What a sandbox makes us remember in regions and offered types, about 100
-bytes each; thousands of menus' worth."""
+"""Memory for a sandbox's regions and offered types, about 100 bytes each; enough
+for thousands of menus."""
 
 WAYLAND_CHILD_OPS = 512
 """Positions and stacking orders of subsurfaces held for one commit."""
@@ -146,8 +146,8 @@ WAYLAND_MESSAGES_BURST_OF_ALL = 180_000
 """The same, at once: nine large applications that start together."""
 
 WAYLAND_SHARE_SECONDS = 0.25
-"""What a connection saves up of its part of what all of its sandbox share, while
-others have spent that: an even part of so many seconds' worth."""
+"""Budget that a connection saves up while others have spent the rate that all of its
+sandbox share: an even part of so many seconds of that rate."""
 
 WAYLAND_CLIENT_READ_BYTES = 1 << 14
 """One read of a client's requests: at most two thousand, after which others of
@@ -175,13 +175,13 @@ sway looks at all of them again, 0.7 us each: so at most 120,000 a second, 8,000
 at once.  Twenty that are committed one by one at 144 Hz are half of that."""
 
 WAYLAND_CPU_PIXEL_WEIGHT = 10
-"""What a pixel that the compositor draws is charged where it has no GPU: pixman takes
+"""Charge for a pixel that the compositor draws where it has no GPU: pixman takes
 0.85 to 1.1 ns for one, so less than half a core is spent on drawing for a sandbox.
 1080p at 60 pictures a second in three layers is just below the rate."""
 
 WAYLAND_FEW = 4
-"""Windows up to which one without subsurfaces is not charged for what is drawn: it is
-two layers, its own and its frame's."""
+"""Windows up to which one without subsurfaces is not charged for drawing: it is two
+layers, its own and its frame's."""
 
 WAYLAND_LAYERS = 16
 """Surfaces of one window over one another, on average over its area.  Browsers and
@@ -191,10 +191,10 @@ WAYLAND_LAYERED_PIXELS = 1 << 24
 """Windows whose surfaces have fewer pixels in all may have any number of layers."""
 
 WAYLAND_POOL_MESSAGES = 8
-"""What a pool costs the compositor beside its message (mmap and munmap), 34 to 43 us in all."""
+"""Messages charged for a pool beside its own (mmap and munmap): 34 to 43 us in all."""
 
 WAYLAND_POPUP_MESSAGES = 100
-"""What a menu costs the compositor beside its messages: 235 to 530 us in all."""
+"""Messages charged for a menu beside its own: 235 to 530 us in all."""
 
 WAYLAND_WINDOWS_A_MESSAGE = 40
 """For so many windows of a sandbox a commit of one costs as much as one more message."""
@@ -247,7 +247,7 @@ WAYLAND_TRACE_WAITING = 20_000
 thousands.  Further lines are lost, and counted."""
 
 WAYLAND_TRACE_CHARS = 400
-"""Of one line."""
+"""Characters of one line of the trace."""
 
 WAYLAND_LATE_SECONDS = 0.1
 """After which a window that has not answered a smaller size is cropped to it:

@@ -34,7 +34,7 @@ _DEEPEST_PIXEL = 8
 
 
 def shm_format(core: ClientState, shm: ProtocolObject, form: int) -> None:
-    """What the client may use of what the compositor draws."""
+    """Announce a format of the compositor if the filter knows its pixels' size."""
     if form in PIXEL_BYTES:
         core.down.data += _format(shm.cid, form)
 

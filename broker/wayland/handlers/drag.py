@@ -133,7 +133,7 @@ def _arrive(
     y: int,
     host: ProtocolObject | None,
 ) -> None:
-    """It is over what the client shows."""
+    """Handle a drag that enters the client's content."""
     top = device.over
     assert top is not None
     x, y = _in_content(device, x, y)

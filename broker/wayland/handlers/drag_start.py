@@ -40,10 +40,10 @@ class Start:
 
     def __init__(self) -> None:
         self.local = False
-        """It has no source: other clients are to see nothing of it."""
+        """Whether the drag has no source: other clients must not see it."""
         self.asked: Asked | None = None
         self.waiting = False
-        """For the answer by which the compositor has dealt with it."""
+        """Whether the reply that follows the compositor's handling is still missing."""
 
 
 def send(core: ClientState, asked: Asked) -> None:

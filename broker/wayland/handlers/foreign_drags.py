@@ -43,13 +43,13 @@ class Over:
     ) -> None:
         self.core, self.device, self.surface, self.host = core, device, surface, host
         self.mark = next((m for m in host.mimes if m.startswith(DRAG_MARK)), b"")
-        """Of another sandbox's drag; empty for the person's own programs'."""
+        """The mark of another sandbox's drag; empty for the person's own programs'."""
         self.serial = self.x = self.y = 0
         self.accepted = False
         """Whether it may be dropped here."""
         self.dropped = False
         self.offer: SelectionOffer | None = None
-        """What the client was given of it."""
+        """The offer that the client received for it, if any."""
         self._likes, self._actions, self._told = False, 0, False
 
     @property
@@ -118,14 +118,14 @@ def accept(over: Over) -> None:
 
 
 def leave(device: Device) -> None:
-    """It went elsewhere, or it was dropped."""
+    """Handle the drag's end on this device: it went elsewhere, or it was dropped."""
     over = device.foreign
     if over is not None and not over.dropped:
         device.foreign = None
 
 
 def drop(core: ClientState, device: Device) -> None:
-    """It was dropped here."""
+    """Handle a drop of the drag on this device."""
     over, hand = device.foreign, core.sandbox.hand
     if over is None or hand is None or not over.accepted or over.dropped:
         return
@@ -212,7 +212,7 @@ def taken(offer: SelectionOffer) -> None:
 
 
 def withdraw(over: Over) -> None:
-    """It is not to be had any more."""
+    """End the client's offer: its content is no longer available."""
     offer, over.offer = over.offer, None
     if offer is None:
         return

@@ -119,7 +119,7 @@ class Hands:
         self.balance()
 
     def remove_seat(self, name: int) -> None:
-        """It has it no more."""
+        """Remove a seat that the compositor has withdrawn."""
         seat = self._seats.pop(name, None)
         if seat is not None:
             self.drop_keyboard(seat)
@@ -130,7 +130,7 @@ class Hands:
         return self._seats.get(seat.host_name) if isinstance(seat, Seat) else None
 
     def make_keyboard(self, seat: OwnSeat) -> None:
-        """It has a keyboard: listen to it."""
+        """Create a keyboard of ours for a seat that has one."""
         core = self._core
         keyboard = Keyboard("wl_keyboard", seat.version)
         core.own("wl_keyboard", keyboard)
@@ -139,7 +139,7 @@ class Hands:
         core.up.data += _get_keyboard(seat.sid, keyboard.sid)
 
     def drop_keyboard(self, seat: OwnSeat) -> None:
-        """It has none any more."""
+        """Drop our keyboard of a seat that has none any more."""
         keyboard, seat.keyboard = seat.keyboard, None
         if keyboard is None:
             return
@@ -148,7 +148,7 @@ class Hands:
             self._core.end_own(keyboard)
 
     def make_pointer(self, seat: OwnSeat) -> None:
-        """It has a pointer: frames are ours to serve."""
+        """Create a pointer of ours for a seat that has one: it serves the frames."""
         pointer = HostPointer(seat.version, seat.sid)
         self._core.own("wl_pointer", pointer)
         pointer.events = dispatch.own_events("wl_pointer", host_pointer.EVENTS)
@@ -156,7 +156,7 @@ class Hands:
         self._core.up.data += _get_pointer(seat.sid, pointer.sid)
 
     def drop_pointer(self, seat: OwnSeat) -> None:
-        """It has none any more."""
+        """Drop our pointer of a seat that has none any more."""
         pointer, seat.pointer = seat.pointer, None
         if pointer is None:
             return

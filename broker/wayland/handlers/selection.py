@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEVICE_ROLE = 0
 DEVICE_USED_SOURCE = 1
 _MIME_BYTES = 50
-"""What an offered type costs us beside its text, about."""
+"""Approximate memory of an offered type beside its text."""
 MANAGER = "wl_data_device_manager"
 _PRIMARY = "zwp_primary_selection"
 
@@ -57,11 +57,11 @@ class DataSource(ProtocolObject):
 
     @property
     def accepted(self) -> bytes | None:
-        """What would be taken of its drag by a client of its own sandbox."""
+        """The type of its drag that a client of its own sandbox accepts, if any."""
         return next(reversed(self.takers.values()), None)
 
     def forget(self) -> None:
-        """It is over: what offers still hold of it is next to nothing."""
+        """End the source; offers that still refer to it then hold little memory."""
         self.dead = True
         self.mimes = []
         self.takers = {}
@@ -146,7 +146,7 @@ class Device(ProtocolObject):
         self.untold: HostOffer | None = None
         self.foreign: Over | None = None
         self.offer: SelectionOffer | None = None
-        """Of the sandbox's own drag that is over the client."""
+        """The offer of the sandbox's own drag that is over the client."""
         self.dropped = False
 
 

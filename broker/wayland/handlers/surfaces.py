@@ -47,7 +47,7 @@ VIEWPORT_NO_SURFACE = 3
 
 _FAR = limits.WAYLAND_COORDINATE
 _OP_BYTES = 100
-"""What a rectangle in a region costs us, about."""
+"""Approximate memory of one rectangle in a region."""
 
 
 # -- surfaces --------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
 
 
 def _remember(core: ClientState, role: Toplevel, serial: int) -> None:
-    """What its acknowledgement will mean."""
+    """Store the state that acknowledging this configure will confirm."""
     (w, h), edges = role.configured, core.edges
     if core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in role.states:
         role.real_fullscreen.add(serial)

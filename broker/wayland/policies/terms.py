@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 class Sender(enum.Enum):
-    """Who may send a request so that it has an effect, or who receives an event."""
+    """Clients whose request has an effect, or clients that receive an event."""
 
     ANYBODY = "any client"
     """Every client at any time; a background window as well as the focused one."""
@@ -48,7 +48,7 @@ class Serial(enum.Enum):
 
 
 class Cost(enum.Enum):
-    """What the compositor has to do for a request, or for what an event makes."""
+    """Work of the compositor for a request, or for an object that an event creates."""
 
     NONE = "nothing: the filter keeps or answers it"
     MESSAGE = "one message"
@@ -84,13 +84,13 @@ MEASURED: Mapping[Cost, tuple[str, str]] = {
     Cost.PLACEMENT: ("3 to 4", "one or two messages"),
     Cost.EVENT: ("", ""),
 }
-"""What requests of each kind cost: microseconds of a compositor's CPU time for one, by
+"""Cost of requests of each kind: microseconds of a compositor's CPU time for one, by
 ``python -m tests.bench.wayland.costs`` (sway 1.7 with
 pixman, on two busy cores); and what the filter charges for one."""
 
 
 class Descriptors(enum.Enum):
-    """Which descriptors a message carries, and who owns what is behind them."""
+    """The descriptors that a message carries, and who owns the files or pipes."""
 
     NONE = "none"
     CLIENT_MEMORY = "the client's memory file: checked (regular, tmpfs, size), and sealed or copied before the compositor has it"

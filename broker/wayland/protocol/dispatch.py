@@ -29,7 +29,7 @@ Handlers = Mapping[str, Callable[..., None]]
 
 
 class Action(enum.Enum):
-    """What happens to a message that has no handler of its own."""
+    """Treatment of a message that has no handler of its own."""
 
     FORWARD = "forwarded"
     """Checked (size, strings, objects, new ids, descriptors), given the other

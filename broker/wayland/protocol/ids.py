@@ -20,10 +20,10 @@ from broker.wayland.sandbox import Sandbox, Usage
 
 
 class HandlerTables(Protocol):
-    """What each message of an interface calls (``handler_table.py`` has it).
+    """The handler of each message of an interface (see ``handler_table.py``).
 
     Given to the table of objects, which every handler uses: importing it from here
-    would be a circle through all handlers.
+    would be a cycle through all handlers.
     """
 
     def request_table(self, interface: str, version: int) -> tuple[Handler, ...]:

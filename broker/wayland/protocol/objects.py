@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from broker.wayland.state import ClientState
 
 Handler = Callable[["ClientState", Any, bytes, int, int], None]
-"""What handles a message: filter, object, data, start and size of the message."""
+"""A message handler: takes filter, object, data, and the message's start and size."""
 
 
 class ProtocolObject:

@@ -60,7 +60,7 @@ class Serials:
         self._pressed[by, which] = (serial, on)
 
     def lift(self, by: int, which: int | None = None) -> None:
-        """It goes up; all of that object's where none is named."""
+        """A button or finger goes up; without ``which``, all of that object's."""
         for key in [k for k in self._pressed if k[0] == by]:
             if which in {None, key[1]}:
                 del self._pressed[key]

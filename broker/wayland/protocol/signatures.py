@@ -43,7 +43,7 @@ class Message:
 
     @property
     def layout(self) -> str:
-        """Of the whole message, for ``struct``: object, opcode, size, words."""
+        """Format of the whole message for ``struct``: object, opcode, size, words."""
         assert self.words is not None, "a message of unknown size"
         return "IHH" + self.words.format.lstrip("=")
 

@@ -7,9 +7,9 @@ Four columns of arrows, because a filter has two conversations:
             <- comp    events of the compositor
     client <-          events to the client
 
-What stands in only one of a pair was swallowed, held or made by us.  Text
-from either side is escaped; contents (selections, keys' meaning) are not in
-Wayland messages but in descriptors, and those are not read.
+A message in only one column of a pair was dropped, held back or created by the
+filter.  Text from either side is escaped; contents (selections, keys' meaning)
+are not in Wayland messages but in descriptors, and those are not read.
 """
 
 from __future__ import annotations

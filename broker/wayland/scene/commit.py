@@ -188,7 +188,7 @@ def apply(core: ClientState, surface: Surface, state: State) -> None:
 
 
 def _apply_children(core: ClientState, surface: Surface) -> None:
-    """What synchronised children have kept for this moment."""
+    """Apply the state that synchronised children have cached until this commit."""
     for sub in surface.children:
         child = sub.surface
         if child is not None and child.cached is not None and child.synced:
@@ -230,7 +230,7 @@ def _attach(
 def count_pixels(
     core: ClientState, before: tuple[int, int] | None, after: tuple[int, int] | None
 ) -> None:
-    """What the compositor may keep a copy of, at the present and from now on."""
+    """Count the pixels that the compositor may keep a copy of, before and after."""
     more = after[0] * after[1] if after is not None else 0
     if before is not None:
         more -= before[0] * before[1]

@@ -1,4 +1,4 @@
-"""What of one surface shows: its viewport, and what moves with the crop."""
+"""The visible part of a surface: its viewport, and the state that moves with it."""
 
 from __future__ import annotations
 

@@ -66,12 +66,12 @@ class Edges(NamedTuple):
 
     @property
     def wide(self) -> int:
-        """What the frame adds to a width."""
+        """Pixels that the frame adds to a width."""
         return self.left + self.right
 
     @property
     def high(self) -> int:
-        """What the frame adds to a height."""
+        """Pixels that the frame adds to a height."""
         return self.top + self.bottom
 
 

@@ -46,7 +46,7 @@ class SmallBufferError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What our viewport of a surface must say: source and destination."""
+    """Source and destination of our viewport of a surface."""
 
     source: SourceRect
     size: tuple[int, int]

@@ -134,7 +134,7 @@ def follow_parent(
     size: tuple[int, int] | None,
     serial: int | None,
 ) -> None:
-    """What a positioner says about its parent to come (version 3)."""
+    """Set a positioner's data about the future state of its parent (version 3)."""
     out = core.up.data
     if reactive:
         out += _set_reactive(made)

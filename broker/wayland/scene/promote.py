@@ -90,9 +90,9 @@ class Promoted:
         )
 
     def room(self) -> Rect:
-        """What may be seen of the surface and of all on it, in its own coordinates.
+        """The visible part of the surface and its subsurfaces, in its own coordinates.
 
-        What the compositor has granted may be more than it is as large as by now.
+        The size that the compositor granted may exceed the surface's current size.
         """
         w, h = self.granted or self.next
         surface = self.sub.surface

@@ -1,6 +1,6 @@
-"""What belongs to a place on a surface and is shifted by its crop.
+"""State with coordinates on a surface, which its crop shifts.
 
-Its input and opaque regions, and the region and hint of a locked or confined pointer.
+Input and opaque regions, and the region and hint of a locked or confined pointer.
 """
 
 from __future__ import annotations

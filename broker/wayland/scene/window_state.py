@@ -23,7 +23,7 @@ TOPLEVEL_INVALID_SIZE = 2
 def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
     """The part of a window's surface that its frame surrounds.
 
-    What the client declared as window geometry, or its whole surface.  A
+    The window geometry that the client declared, or its whole surface.  A
     popup gets the size that it was placed with and no more (``_popup_size``).  A
     window is, with its frame, no larger than the largest screen, unless the
     compositor itself made it so: a frame beyond all edges is none.  Maximised or tiled

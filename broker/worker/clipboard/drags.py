@@ -205,5 +205,5 @@ def _mark(source: DataSource) -> str:
 
 
 def _kind(mime: bytes) -> str | None:
-    """What a client's type is to us; None for what never crosses."""
+    """Return the kind of a client's type; None for one that never crosses."""
     return kind_of(mime.decode("utf-8", "replace"))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
-"""What a pipe holds: pipe(7)."""
+"""Capacity of a pipe: pipe(7)."""
 _NO_ROOM = "the sandbox's worker has no room for it"
 _ONE_FILE = (
     messages.ReadType
@@ -69,7 +69,7 @@ class _Press:
 
 
 class WorkerClipboard(InputListener):
-    """All that crosses to and from the worker's sandbox."""
+    """Transfers to and from the worker's sandbox."""
 
     def __init__(self, sandbox: Sandbox, outbox: Outbox) -> None:
         self._sandbox = sandbox
@@ -205,7 +205,7 @@ class WorkerClipboard(InputListener):
     # -- reading -----------------------------------------------------------------------
 
     def _types(self, order: messages.AskTypesMessage) -> list[str]:
-        """What may be read now; whose it is, is kept for that."""
+        """Return the types that can be read now, and keep their origin for it."""
         self._reading.cancel()
         if order.drag or order.drop:
             origin = self.drags.origin(order.drag, order.drop)

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from broker.wayland.state import ClientState
 
 _SECRET = b"secret"
-"""What SECRET_HINT holds where history managers are to keep nothing."""
+"""Content of SECRET_HINT that asks history managers to keep nothing."""
 
 
 class Owner(Protocol):
-    """Whose content it is (``WorkerClipboard``)."""
+    """The owner of the content (``WorkerClipboard``)."""
 
     @property
     def serving(self) -> Serving:
-        """What serves it."""
+        """The ``Serving`` that writes it to applications."""
         ...
 
     def held_ended(self, held: Held) -> None:
@@ -48,7 +48,7 @@ class Owner(Protocol):
 
 
 class Serving:
-    """All that is being written to a sandbox's applications."""
+    """Writes of content to a sandbox's applications."""
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None

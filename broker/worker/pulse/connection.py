@@ -346,7 +346,7 @@ def _unread(sock: socket.socket) -> int:
 
 @dataclass
 class PulseService:
-    """What all connections of one sandbox have in common.
+    """State that all sound connections of one sandbox share.
 
     ``connect`` opens a new connection to the sound server (UpstreamError if it
     cannot); ``report`` gets the reason of every connection that did not end by

@@ -365,7 +365,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
 
 @dataclass(frozen=True)
 class WaylandService:
-    """What all connections of one sandbox have in common.
+    """State that all Wayland connections of one sandbox share.
 
     ``connect`` opens a new connection to the compositor (UpstreamError if it
     cannot); ``report`` gets the reason of every connection that did not end

@@ -1,4 +1,4 @@
-"""What the Wayland filter asks of the operating system: files and pipes.
+"""Operating system interface of the Wayland filter: files and pipes.
 
 A client's shared memory ends up mapped by the compositor.  Were the file to
 shrink there, the compositor would get SIGBUS, so it is sealed against

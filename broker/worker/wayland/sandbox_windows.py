@@ -56,7 +56,7 @@ class SandboxWindows:
 
     @property
     def sandbox(self) -> Sandbox:
-        """What its connections share."""
+        """State that its connections share."""
         return self._sandbox
 
     def _note_act(self) -> None:

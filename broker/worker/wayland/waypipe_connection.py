@@ -115,7 +115,7 @@ class StreamConnection(WaylandConnection):
         self._began = 0.0
         """Since when this stream is worked on by its task, while it is."""
         self._left: Event | None = None
-        """What a step has come upon and could not do."""
+        """An event that a step has received and could not handle."""
         self._fed = False
         """Whether it has fed messages that are not settled."""
         self._later = b""
