@@ -80,7 +80,7 @@ class Method(Generic[_Request, _Answer]):
     request: type[_Request]
     answer: type[_Answer]
     handler: str
-    """The method of ``BrokerApi`` that answers; arguments are passed by parameter name."""
+    """The method of ``BrokerApi`` that answers; arguments go by parameter name."""
     waits: bool = False
     """Whether it may take as long as a machine or a person; else a client gives up."""
     paced: bool = False

@@ -221,7 +221,7 @@ def effective(
 ) -> None:
     """Show every call that SANDBOX may make, and that others may make to it.
 
-    What its record denies is left out, whatever rules grant.
+    Services that its record denies are left out, whatever rules grant.
 
     Calls not shown are denied.  Calls that no rule distinguishes are shown once.
 

@@ -165,7 +165,7 @@ class Player:
                 self._tell()
 
     async def _connection(self) -> socket.socket:
-        """Return the connection that carries bytes: a client in C makes one on trial."""
+        """Return the first connection with data: a client in C makes one on trial."""
         while True:
             await trio.lowlevel.wait_readable(self._display)
             compositor, _ = self._display.accept()

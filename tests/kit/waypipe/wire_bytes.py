@@ -98,7 +98,7 @@ class MemoryFile:
 
 
 class Memory:
-    """Memory files of a test; ``discarded`` has the descriptors that were given back."""
+    """Memory files of a test; ``discarded`` has the descriptors given back."""
 
     def __init__(self) -> None:
         self.files: list[MemoryFile] = []
