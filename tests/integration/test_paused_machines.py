@@ -165,7 +165,8 @@ async def test_a_machine_that_waited_becomes_a_sandbox():
         assert first.how == "copy"
         await eventually(lambda: bool(s.starter.pool.records))
         waiting = {pid for _, _, pid in s.starter.pool.processes}
-        state = read_state(s.place / "standby" / "web")
+        (waited,) = (s.place / "standby").iterdir()
+        state = read_state(waited)
         assert state is not None
         assert state.name == "web", "it has the name of its record until it is used"
         second = await s.starter.start(wanted(s, "two"))
