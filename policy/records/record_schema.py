@@ -159,7 +159,7 @@ LABEL = Table(
         Field(
             "name",
             Title(limits.LABEL_CHARS),
-            "What people call it.",
+            "The name shown to people.",
             default_words="the sandbox's name",
             own=True,
         ),
@@ -225,7 +225,7 @@ LAUNCH = Table(
                     "'brokerctl lease acquire'; recognised by [peer]",
                 }
             ),
-            "Who starts the sandbox, and as what.",
+            "The launcher that starts the sandbox, and its settings.",
             default=_VM,
         ),
         Field(
@@ -258,8 +258,8 @@ LAUNCH = Table(
                 limits.PACKAGES,
                 unique=True,
             ),
-            "What the image has besides the default packages; 'brokerctl run' builds "
-            "it, and again when this changes. The image is then this record's own: "
+            "Packages of the image besides the default ones; 'brokerctl run' builds "
+            "that image and rebuilds it when this changes. The image is then this record's own: "
             "`image` names one that no other record uses.",
             default=[],
             only=_VM,
@@ -307,7 +307,7 @@ LAUNCH = Table(
                     "host's own addresses are closed off",
                 }
             ),
-            "What the sandbox can reach.",
+            "The network that the sandbox can reach.",
             default="none",
             only=_VM,
             also=(_BWRAP, _PODMAN),
@@ -431,7 +431,7 @@ LAUNCH = Table(
 
 STATE = Table(
     "state",
-    "What a persistent sandbox keeps when it is stopped. Everything else that it "
+    "Data that a persistent sandbox keeps when it is stopped. Everything else it "
     "writes is gone then, as with a disposable one.",
     (
         Field(
@@ -511,7 +511,7 @@ PEER = Table(
 
 LIMITS = Table(
     "limits",
-    "What the sandbox may hold at one time; never more than the broker allows.",
+    "Limits on resources held at one time; never above those of the broker.",
     (
         Field(
             "streams",
@@ -583,7 +583,7 @@ WINDOW = Table(
                     "imitate anything, your desktop and its prompts too",
                 }
             ),
-            "What a window's wish for the whole screen becomes.",
+            "The effect of a window's request for fullscreen.",
             default="fake",
         ),
         Field(
@@ -602,7 +602,7 @@ WINDOW = Table(
                     "popup, at most nine tenths of the screen and touching its window",
                 }
             ),
-            "What becomes of parts of a window that reach outside it.",
+            "The treatment of parts of a window that reach outside it.",
             default="crop",
         ),
         Field(
@@ -697,7 +697,7 @@ AUDIO = Table(
                     "end": "its recording ends with an error",
                 }
             ),
-            "What becomes of a recording when the microphone is taken away.",
+            "The effect on a recording when the microphone is taken away.",
             default="silence",
         ),
         Field("streams", Whole(*limits.AUDIO_STREAMS), "Streams at one time.", 16),
@@ -732,7 +732,7 @@ AUDIO = Table(
 
 CLIPBOARD = Table(
     "clipboard",
-    "What may cross between its clipboard and another, where a rule for "
+    "Limits on data that crosses between its clipboard and another, where a rule for "
     "`vitrail.ClipboardPaste` lets it.  Of this record, the other side's and the "
     "rule the strictest holds.",
     (

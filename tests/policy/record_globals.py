@@ -32,14 +32,14 @@ _PARTS = (
     (
         "USUAL",
         GlobalVerdict.YES,
-        "What every sandbox has, unless its record denies it.",
+        "Globals that every sandbox has, unless its record denies them.",
     ),
     (
         "OPTIONS",
         GlobalVerdict.OPTION,
-        "What a sandbox has only if its record allows it.",
+        "Globals that a sandbox has only if its record allows them.",
     ),
-    ("NEVER", GlobalVerdict.NO, "What no record can allow."),
+    ("NEVER", GlobalVerdict.NO, "Globals that no record can allow."),
 )
 
 

@@ -11,7 +11,7 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.launch.folders.opened import OpenedFolder
-from broker.launch.folders.tool import BASE, HELD
+from broker.launch.folders.tool import ABSENT, BASE, HELD
 from broker.launch.process.spawn import has_ended, our_program, run_tool
 
 _SECONDS = 20.0
@@ -20,6 +20,10 @@ _LOOK_SECONDS = 0.02
 
 class HeldError(RefusedError):
     """A program of the sandbox has files of the folder open."""
+
+
+class AbsentError(UpstreamError):
+    """No folder is mounted there."""
 
 
 @contextmanager
@@ -72,7 +76,7 @@ async def detach(
     """Unmount a folder.
 
     ``lazily``: also where files of it are open, which stay so.  Raises HeldError,
-    UpstreamError.
+    AbsentError, UpstreamError.
     """
     how = "lazily" if lazily else "now"
     await _run("detach", str(namespace), base, name, how, fds=(namespace,))
@@ -85,6 +89,8 @@ async def _run(*words: str, fds: tuple[int, ...]) -> None:
     except UpstreamError as error:
         if f"failed with code {HELD}:" in error.message:
             raise HeldError("a program of the sandbox has files of it open") from error
+        if f"failed with code {ABSENT}:" in error.message:
+            raise AbsentError("no folder is mounted there") from error
         reason = error.message.rpartition("failed with code 1: ")[2]
         raise UpstreamError(
             f"it could not be mounted or unmounted: {reason}"

@@ -9,6 +9,7 @@ next start wants.  Then that start copies or boots.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Container
 from contextlib import AsyncExitStack
@@ -43,7 +44,8 @@ class Standby:
     plan: WaitingPlan
     vm: Vm
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    taken: bool = False
+    gone: bool = False
+    """A start has it, or it is being ended."""
 
     async def close(self) -> None:
         """End it, and remove its directory; not cancellable."""
@@ -95,6 +97,12 @@ class StandbyPool:
             for process in standby.vm.processes
         )
 
+    def drop(self, record: str) -> None:
+        """End the machine of a record of which none is wanted any more."""
+        standby = self._waiting.get(record)
+        if standby is not None:
+            standby.scope.cancel()
+
     # -- making ------------------------------------------------------------------
 
     def prepare_soon(self, request: StartRequest, key: str) -> None:
@@ -137,9 +145,11 @@ class StandbyPool:
         return available_bytes() >= (need << 20) + limits.STANDBY_FREE_BYTES
 
     async def _start(self, request: StartRequest, template: Template) -> Standby:
-        directory = self._root / request.record
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(mode=0o700, parents=True)
+        # One of its own: the last machine of the record may still be waking or
+        # ending in its place, and its files must not be those of this one.
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # guard: a machine that waits has a place of its own
+        directory = Path(tempfile.mkdtemp(dir=self._root))
         spec = replace(
             request.spec,
             name=SandboxName(request.record),
@@ -178,12 +188,16 @@ class StandbyPool:
     # -- waiting -----------------------------------------------------------------
 
     async def _keep(self, record: str, standby: Standby) -> None:
-        """Wait for its use or its end."""
+        """Wait for its use or its end, at its template's age at the latest."""
+        left = standby.made + limits.TEMPLATE_SECONDS - time.time()
+        # guard: a machine that waits ends with its template's age
+        standby.scope.deadline = trio.current_time() + left
         try:
             with standby.scope:
                 await standby.vm.wait()
         finally:
-            if not standby.taken:
+            if not standby.gone:
+                standby.gone = True
                 await standby.close()
                 del self._waiting[record]
 
@@ -213,8 +227,11 @@ class StandbyPool:
         standby = self._waiting.get(request.record)
         if standby is None or standby.scope.cancel_called:
             return None, ""
+        # guard: a machine that is being ended is not used
+        if standby.gone:
+            return None, ""
         del self._waiting[request.record]
-        standby.taken = True
+        standby.gone = True
         standby.scope.cancel()
         why = _unfit(standby, request, key, quarantine)
         try:
@@ -267,10 +284,17 @@ def _unfit(
 async def clean_standbys(root: Path) -> int:
     """End the machines that waited for a broker that was killed; how many processes.
 
-    Raises UpstreamError where a state file is not ours.
+    Raises UpstreamError where a state file is not ours, after the others have ended.
     """
     ended = 0
+    failed: UpstreamError | None = None
     for directory in sorted(root.glob("*/")):
-        ended += await clean_leftovers(directory)
+        try:
+            ended += await clean_leftovers(directory)
+        except UpstreamError as error:
+            failed = error
+            continue
         shutil.rmtree(directory, ignore_errors=True)
+    if failed is not None:
+        raise failed
     return ended

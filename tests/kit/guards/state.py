@@ -16,8 +16,13 @@ GUARDS = (
     Guard("a machine that waited has the network that its record says", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
     Guard("a machine that waited has no address that is closed", "if False:", "tests/broker/launch/template/test_standby.py", "address_is_closed"),
     Guard("waiting machines have no more memory than the record allows", "if False:", "tests/broker/launch/template/test_standby.py", "no_more_memory"),
+    Guard("a machine that waits has a place of its own", "directory = self._root / request.record; directory.mkdir(exist_ok=True)", "tests/broker/launch/template/test_standby.py", "different_places"),
+    Guard("a machine that waits ends with its template's age", "", "tests/broker/launch/template/test_standby.py", "ends_with_its_template"),
+    Guard("a machine that is being ended is not used", "if False:", "tests/broker/launch/template/test_standby.py", "ended_once"),
+    Guard("a record that boots has no machine that waits", "", "tests/broker/launch/template/test_standby.py", "boots_from_now_on"),
     Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/launch/state/test_encrypted.py", "agree"),
     Guard("a locked home is not opened", "if False:", "tests/broker/launch/state/test_encrypted.py", "locked"),
+    Guard("a passphrase on its way is not swapped out, and is read once", "write = os.memfd_create('key'); read = os.open(f'/proc/self/fd/{write}', os.O_RDONLY)", "tests/broker/launch/state/test_encrypted.py", "swapped"),
     Guard("a wrong passphrase is not kept", "if False:", "tests/broker/cli/test_unlock.py", "wrong"),
     Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.kit.suite.plugin import ROOT, TIMES
 from tests.kit.suite.times import LEAST_SECONDS, read_times, write_times
 
-_HEAD = "Seconds on two cores, for tests that take half a second or more."
+_HEAD = "Seconds on two cores, for tests that take a fifth of a second or more."
 
 
 def merged(

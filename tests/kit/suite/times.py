@@ -1,7 +1,7 @@
 """How long each test takes: measured in every run, kept in a file for planning.
 
 A line is seconds, a tab, and the test's node id.  ``tests/times.tsv`` has the tests
-that take half a second or more: ``tests.kit.suite.record`` writes it again.
+that take a fifth of a second or more: ``tests.kit.suite.record`` writes it again.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-LEAST_SECONDS = 0.5
-"""Shorter tests have no line of their own in the file."""
+LEAST_SECONDS = 0.2
+"""Shorter tests have no line in the file; `make unit` runs them."""
 
 
 def read_times(path: Path) -> dict[str, float]:
