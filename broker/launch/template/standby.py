@@ -29,6 +29,7 @@ from broker.launch.template.memory_pressure import available_bytes, memory_short
 from broker.launch.template.request import StartRequest
 from broker.launch.template.store import Template, program_identity
 
+RESOLV_CONF = Path("/etc/resolv.conf")
 StartVm = Callable[..., Awaitable[Vm]]
 FindTemplate = Callable[[StartRequest, str], Awaitable[Template | None]]
 
@@ -43,6 +44,8 @@ class Standby:
     network: Network
     helpers: tuple[str, ...]
     """Of which its programs beside QEMU were."""
+    resolver: bytes
+    """The resolv.conf(5) that passt has read; empty without a network."""
     plan: WaitingPlan
     vm: Vm
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -171,7 +174,7 @@ class StandbyPool:
             logs=directory / "logs",
             initrd=request.write_initrd(directory),
         )
-        helpers = _helpers(request.tools)
+        helpers, resolver = _helpers(request.tools), _resolver(spec.network)
         plans: list[WaitingPlan] = []
 
         def make_plan(
@@ -194,6 +197,7 @@ class StandbyPool:
             memory_mib=spec.memory_mib,
             network=spec.network,
             helpers=helpers,
+            resolver=resolver,
             plan=plans[0],
             vm=vm,
         )
@@ -289,6 +293,9 @@ def _unfit(
     # guard: a machine that waited has the programs of this machine
     if standby.helpers != _helpers(request.tools):
         return "the machine that waited has old programs beside it"
+    # guard: a machine that waited asks the resolver of this place
+    if standby.resolver != _resolver(request.spec.network):
+        return "the machine that waited has another resolver"
     if not 0 <= time.time() - standby.made <= limits.TEMPLATE_SECONDS:
         return "the machine that waited is older than a day"
     # guard: a machine that waited has no address that is closed
@@ -301,6 +308,16 @@ def _helpers(tools: Tools) -> tuple[str, ...]:
     """Which programs run beside QEMU; another text when a package replaced one."""
     paths = filter(None, (tools.vhost_device_vsock, tools.passt))
     return tuple(map(program_identity, paths))
+
+
+def _resolver(network: Network) -> bytes:
+    """Return what passt reads at its start: it does not look again."""
+    if network is not Network.USER:
+        return b""
+    try:
+        return RESOLV_CONF.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 async def clean_standbys(root: Path) -> int:

@@ -206,6 +206,31 @@ async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
         assert s.vms[1].closed
 
 
+async def test_one_with_the_resolver_of_another_place_is_not_used(
+    stage, tmp_path, monkeypatch
+):
+    """passt has read /etc/resolv.conf before this laptop was carried elsewhere."""
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text("nameserver 192.0.2.1\n")
+    monkeypatch.setattr(standby, "RESOLV_CONF", resolver)
+    async with stage() as s:
+        spec = replace(s.request.spec, network=Network.USER)
+        for request in (s.request, replace(s.request, spec=spec)):
+            s.request = request
+            await s.starter.make(s.request)
+            await s.start()
+            await s.waiting()
+            resolver.write_text("nameserver 198.51.100.1\n")
+            uses_network = request.spec.network is Network.USER
+            started = await s.start()
+            assert started.how == ("copy" if uses_network else "standby")
+            assert ("another resolver" in started.why) == uses_network
+            resolver.write_text("nameserver 192.0.2.1\n")
+            await s.waiting()
+            s.pool.drop("web")
+            await eventually(lambda: not s.pool.records)
+
+
 async def test_a_full_disk_leaves_no_directory(stage):
     def full(_directory):
         raise OSError(28, "No space left on device")
