@@ -20,7 +20,7 @@ from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.foreign_machine import ForeignMachine
-from broker.host.launches import LaunchedMachine
+from broker.host.launched_machine import LaunchedMachine
 from broker.host.machine import Machine
 from broker.host.microvms import MicroVmMachine
 from broker.host.role import ActiveLease, HostRole

@@ -22,6 +22,7 @@ GUARDS = (
     Guard("a record that boots has no machine that waits", "", "tests/broker/launch/template/test_standby.py", "boots_from_now_on"),
     Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/launch/state/test_encrypted.py", "agree"),
     Guard("a locked home is not opened", "if False:", "tests/broker/launch/state/test_encrypted.py", "locked"),
+    Guard("a passphrase on its way is not swapped out, and is read once", "write = os.memfd_create('key'); read = os.open(f'/proc/self/fd/{write}', os.O_RDONLY)", "tests/broker/launch/state/test_encrypted.py", "swapped"),
     Guard("a wrong passphrase is not kept", "if False:", "tests/broker/cli/test_unlock.py", "wrong"),
     Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
 )  # fmt: skip
