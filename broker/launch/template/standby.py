@@ -27,7 +27,7 @@ from broker.launch.microvm.launcher import Network, Tools, Vm, VmSpec, clean_lef
 from broker.launch.template.fork import WaitingPlan
 from broker.launch.template.memory_pressure import available_bytes, memory_short
 from broker.launch.template.request import StartRequest
-from broker.launch.template.store import Template
+from broker.launch.template.store import Template, program_identity
 
 StartVm = Callable[..., Awaitable[Vm]]
 FindTemplate = Callable[[StartRequest, str], Awaitable[Template | None]]
@@ -41,6 +41,8 @@ class Standby:
     made: float
     memory_mib: int
     network: Network
+    helpers: tuple[str, ...]
+    """Of which its programs beside QEMU were."""
     plan: WaitingPlan
     vm: Vm
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -150,6 +152,18 @@ class StandbyPool:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # guard: a machine that waits has a place of its own
         directory = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            with trio.fail_after(limits.FORK_SECONDS * 4):
+                return await self._start_in(directory, request, template)
+        except BaseException as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, trio.TooSlowError):
+                raise UpstreamError("the copy was not loaded in time") from None
+            raise
+
+    async def _start_in(
+        self, directory: Path, request: StartRequest, template: Template
+    ) -> Standby:
         spec = replace(
             request.spec,
             name=SandboxName(request.record),
@@ -157,6 +171,7 @@ class StandbyPool:
             logs=directory / "logs",
             initrd=request.write_initrd(directory),
         )
+        helpers = _helpers(request.tools)
         plans: list[WaitingPlan] = []
 
         def make_plan(
@@ -172,17 +187,15 @@ class StandbyPool:
             return plan
 
         start = partial(self._start_vm, spec, request.tools, nursery=self._nursery)
-        try:
-            with trio.fail_after(limits.FORK_SECONDS * 4):
-                vm = await start(make_plan=make_plan)
-        except BaseException as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(error, trio.TooSlowError):
-                raise UpstreamError("the copy was not loaded in time") from None
-            raise
-        spec = request.spec
+        vm = await start(make_plan=make_plan)
         return Standby(
-            template.key, template.made, spec.memory_mib, spec.network, plans[0], vm
+            key=template.key,
+            made=template.made,
+            memory_mib=spec.memory_mib,
+            network=spec.network,
+            helpers=helpers,
+            plan=plans[0],
+            vm=vm,
         )
 
     # -- waiting -----------------------------------------------------------------
@@ -233,8 +246,8 @@ class StandbyPool:
         del self._waiting[request.record]
         standby.gone = True
         standby.scope.cancel()
-        why = _unfit(standby, request, key, quarantine)
         try:
+            why = _unfit(standby, request, key, quarantine)
             if not why:
                 await self._wake(standby, request.spec, on_loss)
         except (VitrailError, OSError) as error:
@@ -273,12 +286,21 @@ def _unfit(
     # guard: a machine that waited has the network that its record says
     if standby.network != request.spec.network:
         return "the machine that waited has another network"
+    # guard: a machine that waited has the programs of this machine
+    if standby.helpers != _helpers(request.tools):
+        return "the machine that waited has old programs beside it"
     if not 0 <= time.time() - standby.made <= limits.TEMPLATE_SECONDS:
         return "the machine that waited is older than a day"
     # guard: a machine that waited has no address that is closed
     if standby.vm.cid in quarantine:
         return "the vsock address of the machine that waited is in use"
     return ""
+
+
+def _helpers(tools: Tools) -> tuple[str, ...]:
+    """Which programs run beside QEMU; another text when a package replaced one."""
+    paths = filter(None, (tools.vhost_device_vsock, tools.passt))
+    return tuple(map(program_identity, paths))
 
 
 async def clean_standbys(root: Path) -> int:

@@ -14,6 +14,8 @@ GUARDS = (
     Guard("a truncated template is not used", "if False:", "tests/broker/launch/template/test_store.py", "truncated"),
     Guard("a machine that waited is not used with another key", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
     Guard("a machine that waited has the network that its record says", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
+    Guard("a copy is one of the template that was found", "if False:", "tests/broker/launch/template/test_store.py", "template_that_was_found"),
+    Guard("a machine that waited has the programs of this machine", "if False:", "tests/broker/launch/template/test_standby.py", "old_helper"),
     Guard("a machine that waited has no address that is closed", "if False:", "tests/broker/launch/template/test_standby.py", "address_is_closed"),
     Guard("waiting machines have no more memory than the record allows", "if False:", "tests/broker/launch/template/test_standby.py", "no_more_memory"),
     Guard("a machine that waits has a place of its own", "directory = self._root / request.record; directory.mkdir(exist_ok=True)", "tests/broker/launch/template/test_standby.py", "different_places"),

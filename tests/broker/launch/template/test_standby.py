@@ -181,6 +181,43 @@ async def test_one_that_is_another_machine_is_ended_and_not_used(stage, change, 
         assert not s.vms[0].directory.exists()
 
 
+async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
+    """A package has replaced vhost-device-vsock: the old one must not go on."""
+    helper = tmp_path / "vhost-device-vsock"
+    helper.write_text("#!/bin/sh")
+    async with stage() as s:
+        s.request = replace(
+            s.request, tools=replace(s.request.tools, vhost_device_vsock=helper)
+        )
+        await s.starter.make(s.request)
+        await s.start()
+        await s.waiting()
+        helper.write_text("#!/bin/sh -e")
+        started = await s.start()
+        assert started.how == "copy"
+        assert "has old programs beside it" in started.why
+        assert s.vms[0].closed
+        await s.waiting()
+        helper.unlink()
+        key = starting.template_key(s.request)
+        vm, why = await s.pool.take(s.request, key, (), None)
+        assert vm is None
+        assert "No such file" in why
+        assert s.vms[1].closed
+
+
+async def test_a_full_disk_leaves_no_directory(stage):
+    def full(_directory):
+        raise OSError(28, "No space left on device")
+
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start(write_initrd=full)
+        await eventually(lambda: bool(s.problems))
+        assert "No space left" in s.problems[0]
+        assert list((s.place / "standby").iterdir()) == []
+
+
 async def test_one_whose_address_is_closed_is_not_used(stage):
     async with stage() as s:
         await s.starter.make(s.request)
