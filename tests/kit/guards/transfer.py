@@ -105,6 +105,7 @@ GUARDS = (
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
     Guard("a folder's server makes no namespaces", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a guest makes no setuid files in a folder", "", "tests/attack/test_folder_server.py", "taken_over"),
+    Guard("a guest hides no setuid bit behind a pointer", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a guest writes nothing beside a shared folder", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a folder that is held ends its server", "", "tests/attack/test_folder_server.py", "holds"),
     Guard("a guest delays the end of a folder by seconds only", "await self._ask(message, limits.FOLDER_GUEST_SECONDS)", "tests/broker/viewer/sandboxes/test_guest_folders.py", "silent"),
