@@ -334,9 +334,10 @@ def _read_record(path: str) -> tuple[str, bool]:
         values = tomllib.loads(text)
         domain = values.get("peer", {}).get("libvirt")
         required = values.get("launch", {}).get("required")
-    except (ImportError, ValueError, AttributeError):
-        # Python before 3.11, or a record with a mistake, which the broker denies:
-        # the words alone decide then.
+    # guard: no record keeps the others from being read
+    except (ImportError, ValueError, AttributeError, RecursionError):
+        # Python before 3.11, or a record with a mistake (or nested too deeply), which
+        # the broker denies: the words alone decide then.
         found = re.search(r"(?m)^\s*libvirt\s*=\s*[\"']([^\"'\n]+)[\"']", text)
         domain = found.group(1) if found else ""
         required = bool(re.search(r"(?m)^\s*required\s*=\s*true\b", text))

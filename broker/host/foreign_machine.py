@@ -7,14 +7,16 @@ than our own launcher's.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
 from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
 from broker.host.acceptor import RemoteListener, end_acceptor, start_acceptor
@@ -201,6 +203,42 @@ async def container_doors(
     services = (DISPLAY, AUDIO, WAYLAND_DOOR, *sorted(TRANSFERS))
     places = {service: UnixEndpoint(directory / service) for service in services}
     return await start_acceptor(places, WAYLAND_DOOR)
+
+
+def admit_other_users(
+    directory: Path, doors: Mapping[ServiceName, ConnectionKind]
+) -> None:
+    """Let other users connect to the sockets of these doors in a directory.
+
+    Raises UpstreamError where a file of another kind is in a socket's place; the doors
+    are closed then.
+    """
+    try:
+        for service in doors:
+            # guard: only a socket is opened to other users
+            _admit_other_users(directory / service)
+    except BaseException:
+        for door in doors.values():
+            door.close()
+        raise
+
+
+def _admit_other_users(path: Path) -> None:
+    # The directory is mounted in a sandbox, which may be able to write to it: a link
+    # there must not open a file of the person's to all users.
+    try:
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise FileExistsError(errno.EEXIST, "another file is in its place")
+            # chmod(2) takes no O_PATH descriptor but by this path (open(2)).
+            Path(f"/proc/self/fd/{fd}").chmod(0o666)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise UpstreamError(
+            f"no socket for its users: {error.strerror}", where=str(path)
+        ) from error
 
 
 def take_foreign(

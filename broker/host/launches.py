@@ -9,35 +9,30 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import trio
-from typing_extensions import override
 
 from broker.audit import schema
 from broker.control import api
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
-from broker.core.names import SandboxName, ServiceName, take_sandbox_name
+from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.services import AUDIO
-from broker.host.foreign_machine import ForeignMachine, HeldMachine, container_claim
+from broker.host.foreign_machine import HeldMachine, container_claim
+from broker.host.launched_machine import LaunchedMachine, remove
 from broker.host.lease_requests import asked_name, sandbox_name
-from broker.host.machine import ConnectionKind
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
-from broker.launch.process.identity import boot_id, find, identity_of
-from broker.launch.process.spawn import has_ended, wait_ended
-from broker.peers.identity import Claim, ContainerClaim, FlatpakClaim, SharedClaim
+from broker.launch.process.identity import ProcessIdentity, boot_id, find, identity_of
+from broker.peers.identity import Claim, FlatpakClaim, SharedClaim
 from broker.services.event_log import Journal
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
@@ -51,99 +46,10 @@ from policy.records.model import (
     SharedBox,
 )
 
-if TYPE_CHECKING:
-    from broker.launch.network.namespace import BoxNetwork
-
-_KILL_SECONDS = 10.0
-"""For the kernel to end a killed process; longer where its disk does not answer."""
-
 _KINDS = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
-
-
-class LaunchedMachine(ForeignMachine):
-    """A sandbox that was bound to its first process."""
-
-    def __init__(
-        self, state: Prepared, claim: Claim, held: HeldMachine, leader: int
-    ) -> None:
-        super().__init__(claim, held, leader)
-        self.state = state
-        self._pidfd = held.pidfd(leader)
-        self.network: BoxNetwork | None = None
-        """The network that carries its frames; None: none, or an earlier broker's."""
-        self.over = False
-        """Its launcher has ended it: no later broker leases it again."""
-        self._left_alive = False
-
-    async def connect(self, records: RecordSet) -> None:
-        """Give a sandbox of ours the network of its record.
-
-        Raises as ``start_box_network``, closed then.
-        """
-        launch = find_record(records, SandboxName(self.state.record)).host.launch
-        if not (self.state.ours and getattr(launch, "network", "none") == "user"):
-            return
-        from broker.launch.network.namespace import start_box_network
-
-        try:
-            self.network = await start_box_network(self._pidfd)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self.close()
-            raise
-
-    @override
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
-        """Listen; a container's users other than its root may connect, too.
-
-        They are other users outside (user_namespaces(7)).  Outside, the directory above
-        keeps them from these sockets; inside, the pid namespace decides, not the user.
-        """
-        doors = await super().open_doors()
-        if isinstance(self.claim, ContainerClaim):
-            for service in doors:
-                (self.state.sockets / service).chmod(0o666)
-            self.state.sockets.chmod(0o755)
-        return doors
-
-    @override
-    async def power_down(self, grace: float) -> None:
-        """End its first process where ``brokerctl run`` started it."""
-        if not self.state.ours:
-            # It runs on; the next broker leases it again.
-            self._left_alive = not has_ended(self._pidfd)
-        elif not has_ended(self._pidfd):
-            _signal(self._pidfd, signal.SIGTERM)
-            with trio.move_on_after(grace):
-                await wait_ended(self._pidfd)
-            _signal(self._pidfd, signal.SIGKILL)
-            with trio.move_on_after(_KILL_SECONDS):
-                await wait_ended(self._pidfd)
-        await super().power_down(grace)
-
-    @override
-    async def close(self) -> None:
-        """Let go of it, and remove its directory if it has ended."""
-        await super().close()
-        if self.network is not None and not self._left_alive:
-            await self.network.end()
-        if self.over or not self._left_alive:
-            remove(Path(self.state.directory))
-
-
-def _signal(pidfd: int, number: signal.Signals) -> None:
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return  # it has ended meanwhile
-
-
-def remove(directory: Path) -> None:
-    """Remove a launch's directory; a mount of it elsewhere keeps its files."""
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 @dataclass(eq=False)
@@ -290,6 +196,8 @@ class Launches:
         try:
             claim = self._claim(state, record.host.launch, held, leader)
             identity = identity_of(leader, held.pidfd(leader))
+            # guard: a leader's number that is used again is not the leader
+            _require_leader(state, identity)
             bound = msgspec.structs.replace(state, leader=identity)
             write_state(bound)
         except BaseException as error:
@@ -370,11 +278,21 @@ class Launches:
         # guard: what is leased again is the same process
         leader = find("leader", state.leader) if state.boot == boot_id() else None
         if leader is None:
-            raise SetupError(f"{state.sandbox} has ended while no broker ran")
+            raise _ended(state)
         try:
             return self._machine(state, leader.pid)
         finally:
             leader.close()
+
+
+def _require_leader(state: Prepared, identity: ProcessIdentity) -> None:
+    """Refuse a process that is not the leader that the launch has been bound to."""
+    if state.leader not in {None, identity}:
+        raise _ended(state)
+
+
+def _ended(state: Prepared) -> SetupError:
+    return SetupError(f"{state.sandbox} has ended while no broker ran")
 
 
 class LaunchControl:

@@ -12,14 +12,20 @@ root's configuration that binds it into the container (systemd.nspawn(5)).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from typing_extensions import override
 
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
 from broker.core.names import ServiceName
-from broker.host.foreign_machine import ForeignMachine, HeldMachine
+from broker.host.foreign_machine import (
+    ForeignMachine,
+    HeldMachine,
+    admit_other_users,
+)
 from broker.host.machine import ConnectionKind
 from broker.peers import credentials
 from broker.peers.identity import GroupClaim
@@ -39,8 +45,7 @@ class RegisteredContainer(ForeignMachine):
         """
         doors = await super().open_doors()
         assert isinstance(self.claim, GroupClaim)
-        for service in doors:
-            Path(self.claim.directory, service).chmod(0o666)
+        admit_other_users(Path(self.claim.directory), doors)
         return doors
 
 
@@ -71,8 +76,11 @@ def registered_container(
     group = credentials.control_group(leader, held.pidfd(leader))
     unit = unit_of(group)
     if unit is None:
+        # Below its unit a container gives names as it likes, of any bytes.
+        # guard: the name of a control group is escaped
+        shown = printable(os.fsencode(group))
         raise RefusedError(
-            f"container '{name}' is in the control group '{group}', and only units in "
+            f"container '{name}' is in the control group '{shown}', and only units in "
             f"{_SLICE} are known to be root's",
             hint=f"start it as 'systemd-nspawn@{name}.service' or by machinectl",
         )

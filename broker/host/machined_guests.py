@@ -101,12 +101,17 @@ class MachinedGuests:
             name = _machine_name(record)
             if name is None or self._leased(record):
                 continue
-            try:
-                # A container's own configuration binds it, so it is there before.
-                make_directory(self._sockets / record.name)
-                await self._look_for(record, name)
-            except (VitrailError, OSError, trio.BrokenResourceError) as error:
-                await self._note(record, name, (0, 0), error)
+            # guard: an error about one machine ends no other's look
+            with isolated():
+                await self._look_at(record, name)
+
+    async def _look_at(self, record: Record, name: str) -> None:
+        try:
+            # A container's own configuration binds it, so it is there before.
+            make_directory(self._sockets / record.name)
+            await self._look_for(record, name)
+        except (VitrailError, OSError, trio.BrokenResourceError) as error:
+            await self._note(record, name, (0, 0), error)
 
     def _leased(self, record: Record) -> bool:
         return any(

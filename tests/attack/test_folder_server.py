@@ -19,7 +19,14 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.host.folders.micro_vm import ServedFolder, free_place, revoke, serve
+from broker.host.folders.micro_vm import (
+    ServedFolder,
+    clear,
+    free_place,
+    revoke,
+    serve,
+)
+from broker.launch.folders import mounts
 from broker.launch.folders.opened import open_folder
 from broker.launch.microvm.folder_server import (
     PLACE,
@@ -32,7 +39,7 @@ from broker.launch.microvm.vmm_jail import spawn_jailed
 from tests.kit.eventually import eventually
 
 TRY = """
-import ctypes, os, time
+import ctypes, os, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
 top = "/shared/here"
 while not os.path.exists(top + "/file"):
@@ -61,6 +68,8 @@ tried("root", lambda: make("/anywhere"))
 tried("setuid", lambda: os.chmod(top + "/file", 0o4755))
 tried("setgid", lambda: os.chmod(top + "/file", 0o2755))
 tried("made", lambda: make(top + "/evil", 0o4755))
+how = struct.pack("QQQ", os.O_CREAT | os.O_WRONLY, 0o4755, 0)
+tried("hidden", lambda: libc.syscall(437, -100, top.encode() + b"/hidden", how, 24))
 tried("write", lambda: make(top + "/new"))
 tried("mode", lambda: os.chmod(top + "/file", 0o755))
 tried("namespace", lambda: libc.unshare(0x10000000))
@@ -121,6 +130,7 @@ async def test_a_taken_over_server_has_its_folder_and_nothing_else(home, write):
         **dict.fromkeys(("setuid", "setgid", "made", "namespace"), "Operation"),
         **dict.fromkeys(("write", "mode"), "worked" if write else "Read-only"),
         **dict.fromkeys(("mount", "unmount", "handle"), "killed"),
+        "hidden": "Function",
     }, words
     assert words.endswith("end")
     mode = (home / "Downloads/file").stat().st_mode
@@ -185,6 +195,74 @@ async def test_a_folder_that_its_guest_holds_ends_its_server(tmp_path, home):
             await served.lost()
         with pytest.raises(UpstreamError, match="has ended"):
             await serve(0, process, folder, write=False)
+    folder.close()
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_a_mount_that_is_given_up_late_leaves_nothing(
+    tmp_path, home, monkeypatch, how
+):
+    """The helper has mounted it, and the broker stops waiting before it hears that."""
+    folder = open_folder(str(home / "Downloads"), home, ())
+    attach = mounts.attach
+    with trio.CancelScope() as scope:
+
+        async def late(*args, **more):
+            await attach(*args, **more)
+            if how == "fails":
+                raise UpstreamError("it took longer than 20 s")
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(mounts, "attach", late)
+        async with a_server(tmp_path) as process:
+            root = Path(f"/proc/{process.pid}/root/{PLACE}")
+            with pytest.raises((UpstreamError, trio.Cancelled)):
+                await serve(0, process, folder, write=True)
+            assert os.listdir(root) == []
+            assert not process.ended, "the place can be used again"
+    folder.close()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(24, "Too many open files"), UpstreamError("it took 20 s")]
+)
+async def test_a_folder_that_cannot_be_unmounted_ends_its_server(
+    tmp_path, home, monkeypatch, error
+):
+    folder = open_folder(str(home / "Downloads"), home, ())
+
+    async def detach(*_, **__):
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    async with a_server(tmp_path) as process:
+        served = await serve(0, process, folder, write=False)
+        monkeypatch.setattr(mounts, "detach", detach)
+        await revoke(served)
+        assert process.ended
+    folder.close()
+
+
+async def test_what_an_earlier_broker_left_is_taken_back(tmp_path, home, monkeypatch):
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with a_server(tmp_path) as process:
+        machine = Machine({0: process})
+        await clear(machine)
+        assert not process.ended, "nothing was mounted"
+        await serve(0, process, folder, write=False)
+        await clear(machine)
+        assert os.listdir(f"/proc/{process.pid}/root/{PLACE}") == []
+        assert not process.ended
+        await serve(0, process, folder, write=False)
+
+        async def detach(*_, **__):
+            await trio.lowlevel.checkpoint()
+            raise UpstreamError("it took 20 s")
+
+        monkeypatch.setattr(mounts, "detach", detach)
+        await clear(machine)
+        assert process.ended
     folder.close()
 
 

@@ -6,17 +6,21 @@ import os
 import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
+from broker.host.folders import part
+from broker.host.folders.part import FolderHost
 from broker.launch.bubblewrap.arguments import SOCKETS, Box
 from broker.launch.bubblewrap.process import start_held
 from broker.launch.folders import mounts, opened
 from broker.launch.folders.opened import open_folder
-from broker.launch.process.spawn import spawn
+from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.eventually import eventually
+from tests.kit.rulebook import WORK
 
 needs_box = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
@@ -318,6 +322,160 @@ async def test_an_unused_folder_is_unmounted(home, tmp_path):
         await mounts.detach(namespace, "Downloads")
         assert not (root / "folders/Downloads").exists()
     folder.close()
+
+
+@asynccontextmanager
+async def hosted(tmp_path, home, program, monkeypatch):
+    """A box that a host part knows; yields the part, the folder and the box's root."""
+    folder = open_folder(str(home / "Downloads"), home, ())
+    monkeypatch.setattr(part, "_leader", lambda machine: machine.pid)
+    async with box(tmp_path, program) as (held, _):
+        machine = SimpleNamespace(pid=held.leader, alive=lambda: {held.leader})
+        active = SimpleNamespace(lease=WORK, machine=machine, stopping=False)
+        host = SimpleNamespace(active_leases=lambda: [active])
+        held.release()
+        root = Path(f"/proc/{held.leader}/root")
+        yield FolderHost(host, tmp_path), folder, root
+    folder.close()
+
+
+WAIT = "import time; time.sleep(600)"
+WAIT_MOUNTED = """
+import os, time
+while not os.path.exists("/folders/Downloads/file"):
+    time.sleep(0.001)
+"""
+HOLD_WHEN_IT_COMES = """
+import os, time
+while not os.path.exists("/folders/Downloads/file"):
+    time.sleep(0.001)
+held = os.open("/folders/Downloads", os.O_RDONLY)
+open("/tmp/here", "w").close()
+time.sleep(600)
+"""
+COPY_WHEN_IT_COMES = HOLD_WHEN_IT_COMES.replace(
+    'held = os.open("/folders/Downloads", os.O_RDONLY)',
+    "import ctypes; ctypes.CDLL(None).unshare(0x10000000 | 0x20000)",
+)
+
+
+@needs_box
+@pytest.mark.parametrize("program", [WAIT, HOLD_WHEN_IT_COMES])
+async def test_a_mount_that_is_given_up_late_is_undone(
+    home, tmp_path, monkeypatch, program
+):
+    """The helper has mounted it, and the broker stops waiting before it hears that."""
+    attach = mounts.attach
+    async with hosted(tmp_path, home, program, monkeypatch) as (host, folder, root):
+
+        async def late(*args, **more):
+            await attach(*args, **more)
+            if program is not WAIT:
+                await eventually((root / "tmp/here").exists)
+            raise UpstreamError("it took longer than 20 s")
+
+        monkeypatch.setattr(mounts, "attach", late)
+        wanted = UpstreamError if program is WAIT else mounts.HeldError
+        with pytest.raises(wanted):
+            async with host.mounted(WORK, folder, write=True):
+                pass
+        assert not (root / "folders/Downloads/file").exists()
+
+
+@needs_box
+@pytest.mark.parametrize("program", [HOLD_WHEN_IT_COMES, COPY_WHEN_IT_COMES])
+async def test_a_crash_lets_no_program_keep_a_folder(
+    home, tmp_path, monkeypatch, program
+):
+    async with hosted(tmp_path, home, program, monkeypatch) as (host, folder, root):
+        mounted = host.mounted(WORK, folder, write=True)
+        await mounted.__aenter__()
+        await eventually((root / "tmp/here").exists)
+        assert await FolderHost(host._host, tmp_path).forget(WORK)
+        assert not (root / "folders/Downloads/file").exists()
+        await mounted.__aexit__(None, None, None)
+
+
+@needs_box
+async def test_after_a_crash_an_unused_folder_is_unmounted(home, tmp_path, monkeypatch):
+    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, root):
+        mounted = host.mounted(WORK, folder, write=True)
+        await mounted.__aenter__()
+        assert (root / "folders/Downloads/file").exists()
+        assert not await FolderHost(host._host, tmp_path).forget(WORK)
+        assert not (root / "folders/Downloads/file").exists()
+        assert not await FolderHost(host._host, tmp_path).forget(WORK)
+        await mounted.__aexit__(None, None, None)
+
+
+@needs_box
+async def test_a_copy_made_while_it_is_unmounted_is_found(home, tmp_path, monkeypatch):
+    """A program makes namespaces again and again, and one falls between two looks."""
+    async with hosted(tmp_path, home, COPY_WHEN_IT_COMES, monkeypatch) as (
+        host,
+        folder,
+        root,
+    ):
+        async with host.mounted(WORK, folder, write=False) as mounted:
+            await eventually((root / "tmp/here").exists)
+            monkeypatch.setattr(mounts, "refuse_other_namespaces", lambda pid: None)
+        assert mounted.released
+        assert mounted.kept
+
+
+@needs_box
+async def test_a_sandbox_that_may_mount_may_have_a_copy(home, tmp_path):
+    """A second place in the same namespace is found by no look at namespaces."""
+    program = """
+import ctypes, time
+mount = ctypes.CDLL(None).mount
+mount(b"/folders/Downloads", b"/tmp", None, 0x1000, None)
+open("/tmp2/here", "w").close()
+time.sleep(600)
+"""
+    words = ["bwrap", "--unshare-all", "--cap-add", "CAP_SYS_ADMIN", "--as-pid-1"]
+    for path in ("/usr", "/lib", "/lib64", "/bin"):
+        words += ["--ro-bind-try", path, path]
+    words += ["--tmpfs", "/tmp", "--tmpfs", "/tmp2", "--tmpfs", "/run"]
+    words += ["--info-fd", "1", "--", "/usr/bin/python3", "-I", "-c", WAIT_MOUNTED]
+    words[-1] += program
+    folder = open_folder(str(home / "Downloads"), home, ())
+    child = spawn(words, name="bwrap", stdout=PIPE)
+    try:
+        line = await trio.to_thread.run_sync(child.popen.stdout.readline)
+        while b"child-pid" not in line:
+            line = await trio.to_thread.run_sync(child.popen.stdout.readline)
+        pid = int(line.split(b":")[1].strip(b" ,\n"))
+        root = Path(f"/proc/{pid}/root")
+        await eventually((root / "tmp2").is_dir)
+        pidfd = os.pidfd_open(pid)
+        with mounts.mount_namespace(pid, pidfd) as namespace:
+            await mounts.attach(namespace, folder, write=False)
+            await eventually((root / "tmp2/here").exists)
+            assert (root / "tmp/file").exists(), "the copy"
+            with pytest.raises(mounts.HeldError):
+                mounts.refuse_other_namespaces(pid)
+            await mounts.detach(namespace, "Downloads")
+            assert (root / "tmp/file").exists(), "it stays"
+            assert mounts.may_have_copy(pid)
+        os.close(pidfd)
+    finally:
+        child.popen.stdout.close()
+        await child.stop(0)
+    folder.close()
+
+
+@needs_box
+async def test_without_descriptors_a_folder_counts_as_kept(home, tmp_path, monkeypatch):
+    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+
+        async def detach(*_, **__):
+            await trio.lowlevel.checkpoint()
+            raise OSError(24, "Too many open files")
+
+        async with host.mounted(WORK, folder, write=False) as mounted:
+            monkeypatch.setattr(mounts, "detach", detach)
+        assert mounted.kept
 
 
 def test_our_own_mount_namespace_is_never_taken():

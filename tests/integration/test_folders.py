@@ -153,6 +153,21 @@ async def test_a_broker_that_was_killed_leaves_no_folder_that_no_rule_allows():
         assert [f["inside"] for f in found] == ["/folders/docs"]
 
 
+async def test_a_sandbox_that_keeps_a_folder_over_a_crash_is_ended():
+    async with a_box() as (w, _, inside):
+        await eventually((inside / "docs/file").exists)
+        held = os.open(inside / "docs/file", os.O_RDONLY)
+        try:
+            broker = await w.broker_pid()
+            os.kill(broker, signal.SIGKILL)
+            await wait_ended(os.pidfd_open(broker))
+            await w.start()
+            ended = await w.wait_event("lease.end", sandbox="work")
+            assert "earlier broker" in ended["reason"]
+        finally:
+            os.close(held)
+
+
 PODMAN = """\
 class = "persistent"
 display = "allow"

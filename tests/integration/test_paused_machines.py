@@ -20,7 +20,7 @@ from broker.launch.microvm import qmp
 from broker.launch.microvm.launcher import HomeDisk, Network
 from broker.launch.microvm.state import find_processes, read_state
 from broker.launch.state.disk import ready_disk
-from broker.launch.state.encrypted import passphrase_file, ready_encrypted_disk
+from broker.launch.state.encrypted import passphrase_pipe, ready_encrypted_disk
 from broker.launch.state.store import HomeStore
 from broker.launch.template import fork, make
 from broker.launch.template.standby import clean_standbys
@@ -130,7 +130,7 @@ async def test_qemu_opens_an_encrypted_home_in_its_jail(tmp_path: Path):
     with short_directory() as place, ExitStack() as held:
         lock = held.enter_context(store.lock(NAME))
         home = await ready_encrypted_disk(store, NAME, 32 << 20, passphrase)
-        wrong = passphrase_file(b"wrong horse battery")
+        wrong = passphrase_pipe(b"wrong horse battery")
         held.callback(os.close, wrong)
         disk = HomeDisk(home.disk, frozenset({"home"}), lock.fd, wrong)
         with pytest.raises(ExceptionGroup) as caught:
@@ -141,7 +141,7 @@ async def test_qemu_opens_an_encrypted_home_in_its_jail(tmp_path: Path):
         assert "QEMU did not start" in str(error)
         assert "horse" not in str(error)
         assert leftovers(place) in ([], ["logs", "logs/console.log"])
-        right = passphrase_file(passphrase)
+        right = passphrase_pipe(passphrase)
         held.callback(os.close, right)
         async with machine(place, home=replace(disk, key=right)) as vm:
             held.close()
@@ -165,7 +165,8 @@ async def test_a_machine_that_waited_becomes_a_sandbox():
         assert first.how == "copy"
         await eventually(lambda: bool(s.starter.pool.records))
         waiting = {pid for _, _, pid in s.starter.pool.processes}
-        state = read_state(s.place / "standby" / "web")
+        (waited,) = (s.place / "standby").iterdir()
+        state = read_state(waited)
         assert state is not None
         assert state.name == "web", "it has the name of its record until it is used"
         second = await s.starter.start(wanted(s, "two"))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.stderr_log import log_exception
 from broker.host.microvms import MicroVmMachine
 from broker.launch.folders import mounts
 from broker.launch.folders.opened import OpenedFolder
@@ -69,9 +70,16 @@ async def serve(
     place: int, server: Tracked, folder: OpenedFolder, *, write: bool
 ) -> ServedFolder:
     """Mount a folder for a virtiofsd.  Raises VitrailError."""
-    with _namespace(server) as namespace:
-        await mounts.attach(namespace, folder, write=write, base=_ROOT, name=_HERE)
-    return ServedFolder(server, place, f"/folders/{folder.name}")
+    served = ServedFolder(server, place, f"/folders/{folder.name}")
+    try:
+        with _namespace(server) as namespace:
+            await mounts.attach(namespace, folder, write=write, base=_ROOT, name=_HERE)
+    except BaseException:
+        # The helper may have mounted it before it was given up.
+        # guard: a place is empty after a failed mount
+        await revoke(served)
+        raise
+    return served
 
 
 async def revoke(served: ServedFolder) -> None:
@@ -79,25 +87,22 @@ async def revoke(served: ServedFolder) -> None:
     with trio.CancelScope(shield=True):
         if served.released:
             return
-        with suppress(VitrailError):
+        try:
             await served.release()
+        except mounts.AbsentError:
             return
-        # guard: a folder that is held ends its server
-        await served.server.end(0)
+        except (VitrailError, OSError) as error:
+            if isinstance(error, OSError):
+                log_exception(error)
+            # guard: a folder that is held ends its server
+            await served.server.end(0)
 
 
 async def clear(machine: MicroVmMachine) -> None:
     """Take away what an earlier broker has left."""
     for place, server in machine.folder_servers.items():
-        if server.ended:
-            continue
-        left = ServedFolder(server, place, "")
-        try:
-            await left.release()
-        except RefusedError:
-            await server.end(0)
-        except VitrailError:
-            continue  # nothing is mounted there
+        if not server.ended:
+            await revoke(ServedFolder(server, place, ""))
 
 
 @contextmanager

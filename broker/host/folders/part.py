@@ -17,14 +17,16 @@ import trio
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
+from broker.core.stderr_log import log_exception
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.foreign_machine import ForeignMachine
-from broker.host.launches import LaunchedMachine
+from broker.host.launched_machine import LaunchedMachine
 from broker.host.machine import Machine
 from broker.host.microvms import MicroVmMachine
 from broker.host.role import ActiveLease, HostRole
 from broker.launch.folders import mounts
 from broker.launch.folders.opened import OpenedFolder
+from broker.launch.folders.tool import BASE
 from broker.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
@@ -57,6 +59,9 @@ class MountedFolder:
             with _namespace(self.machine) as (pid, namespace):
                 await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
                 await mounts.detach(namespace, self.name)
+                # Until then a program could make one.
+                # guard: a copy made before the unmounting is found
+                self.kept = await trio.to_thread.run_sync(mounts.may_have_copy, pid)
         except mounts.HeldError as error:
             raise RefusedError(error.message, hint=_CLOSE_IT) from error
         self.released = True
@@ -86,11 +91,15 @@ class FolderHost:
         note.parent.mkdir(mode=0o700, exist_ok=True)
         with note.open("a") as file:
             file.write(f"{folder.name}\n")
-        with _namespace(machine) as (pid, namespace):
-            if isinstance(machine, LaunchedMachine):
-                await mounts.wait_set_up(pid, _SOCKETS)
-            path = await mounts.attach(namespace, folder, write=write)
-        mounted = MountedFolder(machine, folder.name, path)
+        mounted = MountedFolder(machine, folder.name, f"{BASE}/{folder.name}")
+        try:
+            await _mount(mounted, folder, write=write)
+        except BaseException:
+            # The helper may have mounted it before it was given up.
+            with trio.CancelScope(shield=True):
+                # guard: nothing is mounted after a failed mount
+                await _withdraw(mounted)
+            raise
         try:
             yield mounted
         finally:
@@ -125,21 +134,21 @@ class FolderHost:
         """See ``FolderSource``."""
         await self._host.stop(lease.id, grace=1.0, reason=reason)
 
-    async def forget(self, lease: Lease) -> None:
+    async def forget(self, lease: Lease) -> bool:
         """See ``FolderSource``."""
         machine = self._machine(lease)
         if isinstance(machine, MicroVmMachine):
             await clear(machine)
-            return
+            return False
         note = self._note(lease)
         try:
             names = note.read_text().splitlines()
         except FileNotFoundError:
-            return
-        for name in names:
-            with suppress(VitrailError), _namespace(machine) as (_, namespace):
-                await mounts.detach(namespace, name, lazily=True)
+            return False
+        left = [MountedFolder(machine, name, "") for name in dict.fromkeys(names)]
+        kept = [await _taken_back(mounted) for mounted in left]
         note.unlink(missing_ok=True)
+        return any(kept)
 
     def _note(self, lease: Lease) -> Path:
         return self._notes / lease.sandbox
@@ -152,14 +161,49 @@ class FolderHost:
         raise RefusedError(f"{lease.sandbox} has stopped")
 
 
+async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -> None:
+    with _namespace(mounted.machine) as (pid, namespace):
+        if isinstance(mounted.machine, LaunchedMachine):
+            await mounts.wait_set_up(pid, _SOCKETS)
+        await mounts.attach(namespace, folder, write=write)
+
+
 async def _revoke(mounted: MountedFolder) -> None:
     """Unmount a folder, where files of it are open, too."""
-    with suppress(VitrailError):
+    mounted.kept = True
+    try:
         await mounted.release()
+    except VitrailError:
+        await _detach_lazily(mounted)
+    except OSError as error:  # no descriptor or process is to be had
+        log_exception(error)
+    else:
         return
+    mounted.kept = bool(mounted.machine.alive())
+
+
+async def _detach_lazily(mounted: MountedFolder) -> None:
     with suppress(VitrailError), _namespace(mounted.machine) as (_, namespace):
         await mounts.detach(namespace, mounted.name, lazily=True)
-    mounted.kept = bool(mounted.machine.alive())
+
+
+async def _taken_back(mounted: MountedFolder) -> bool:
+    """Unmount it, if it is mounted; whether a program may have kept it."""
+    try:
+        with _namespace(mounted.machine) as (pid, namespace):
+            await mounts.detach(namespace, mounted.name)
+            return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
+    except mounts.AbsentError:
+        return False
+    except VitrailError:
+        await _detach_lazily(mounted)
+        return bool(mounted.machine.alive())
+
+
+async def _withdraw(mounted: MountedFolder) -> None:
+    """Undo an attempt to mount.  Raises HeldError where a program keeps the folder."""
+    if await _taken_back(mounted):
+        raise mounts.HeldError("a program of the sandbox has files of it open")
 
 
 @contextmanager

@@ -11,15 +11,21 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.launch.folders.opened import OpenedFolder
-from broker.launch.folders.tool import BASE, HELD
+from broker.launch.folders.tool import ABSENT, BASE, HELD
 from broker.launch.process.spawn import has_ended, our_program, run_tool
 
 _SECONDS = 20.0
 _LOOK_SECONDS = 0.02
+_CAP_SYS_ADMIN = 21
+"""Number of the capability (linux/capability.h)."""
 
 
 class HeldError(RefusedError):
     """A program of the sandbox has files of the folder open."""
+
+
+class AbsentError(UpstreamError):
+    """No folder is mounted there."""
 
 
 @contextmanager
@@ -72,7 +78,7 @@ async def detach(
     """Unmount a folder.
 
     ``lazily``: also where files of it are open, which stay so.  Raises HeldError,
-    UpstreamError.
+    AbsentError, UpstreamError.
     """
     how = "lazily" if lazily else "now"
     await _run("detach", str(namespace), base, name, how, fds=(namespace,))
@@ -85,6 +91,8 @@ async def _run(*words: str, fds: tuple[int, ...]) -> None:
     except UpstreamError as error:
         if f"failed with code {HELD}:" in error.message:
             raise HeldError("a program of the sandbox has files of it open") from error
+        if f"failed with code {ABSENT}:" in error.message:
+            raise AbsentError("no folder is mounted there") from error
         reason = error.message.rpartition("failed with code 1: ")[2]
         raise UpstreamError(
             f"it could not be mounted or unmounted: {reason}"
@@ -116,8 +124,33 @@ def _has_mount(pid: int, path: str) -> bool:
 def refuse_other_namespaces(pid: int) -> None:
     """Raise HeldError where a program of the sandbox has mounts of its own."""
     # guard: a copy of the mount is not overlooked
-    if other_namespaces(pid):
+    if may_have_copy(pid):
         raise HeldError("a program of the sandbox has mounts of its own")
+
+
+def may_have_copy(pid: int) -> bool:
+    """Whether unmounting may leave a copy of the mount in the sandbox of ``pid``."""
+    # guard: a sandbox that may mount may have a copy
+    if _may_mount(pid):
+        return True
+    return other_namespaces(pid)
+
+
+def _may_mount(pid: int) -> bool:
+    """Whether programs of a container can have CAP_SYS_ADMIN in its own namespaces.
+
+    They can mount the folder at a second place then, which no other program can find
+    out for certain.  Our launchers drop all capabilities; a container that the person
+    starts may have them (podman-run(1), --privileged).
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(
+            encoding="ascii", errors="replace"
+        )
+    except OSError:
+        return False  # it has ended, and all of its namespace with it
+    bounding = int(status.partition("CapBnd:")[2].split(maxsplit=1)[0], 16)
+    return bool(bounding >> _CAP_SYS_ADMIN & 1)
 
 
 def other_namespaces(pid: int) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -26,6 +27,8 @@ BASE = "/folders"
 """Where folders are, in every sandbox."""
 HELD = 75
 """Exit code: a program of the sandbox has files of the folder open (EX_TEMPFAIL)."""
+ABSENT = 66
+"""Exit code: nothing is mounted there (EX_NOINPUT)."""
 
 _SYS_OPENAT2, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 437, 428, 429, 442
 _NEWNS, _NEWUSER = 0x20000, 0x10000000
@@ -127,13 +130,18 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def detach(base: str, name: str, *, lazily: bool) -> int:
-    """Unmount; ``HELD`` where a program has files open, unless ``lazily``."""
+    """Unmount; ``HELD`` where a program has files open, unless ``lazily``.
+
+    ``ABSENT`` where nothing is mounted.
+    """
     path = os.fsencode(f"{base}/{name}")
     flags = _NOFOLLOW | (_DETACH if lazily else 0)
     if _libc.umount2(path, flags) != 0:
         code = ctypes.get_errno()
-        if code == 16:  # EBUSY
+        if code == errno.EBUSY:
             return HELD
+        if code in {errno.EINVAL, errno.ENOENT}:
+            return ABSENT
         raise OSError(code, os.strerror(code))
     with contextlib.suppress(OSError):
         Path(base, name).rmdir()

@@ -35,6 +35,9 @@ _NO_DATA = frozenset({"", "C", "POSIX", "C.UTF-8", "C.utf8"})
 _BUNDLES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt")
 _ADDED = ("usr/local/share/ca-certificates", "etc/pki/ca-trust/source/anchors")
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+_PEM = re.compile(
+    rb"-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----[\w+/=\s]+-----END \1-----"
+)
 
 
 @dataclass
@@ -54,7 +57,7 @@ class HostFiles:
         folders = {
             str(parent) for name in self.files for parent in [*Path(name).parents][:-1]
         }
-        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
             for name in sorted(folders):
                 entry = tarfile.TarInfo(name)
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o755
@@ -204,13 +207,15 @@ def _below(folder: Path, name: str) -> dict[str, bytes]:
 
 def _certificates(root: Path) -> dict[str, bytes]:
     """The system's root certificates, and those that were added to it by hand."""
-    bundle = next((root / name for name in _BUNDLES if (root / name).is_file()), None)
-    if bundle is None:
+    paths = (root / name for name in _BUNDLES)
+    bundles = (only_certificates(path.read_bytes()) for path in paths if path.is_file())
+    bundle = next(filter(None, bundles), b"")
+    if not bundle:
         raise SetupError(
             "launch.host_files: this machine has no root certificates",
             hint=f"/{_BUNDLES[0]} is of the package ca-certificates",
         )
-    files = {"etc/ssl/certs/ca-certificates.crt": bundle.read_bytes()}
+    files = {"etc/ssl/certs/ca-certificates.crt": bundle}
     for path in sorted((root / "etc/ssl/certs").glob("*")):
         # The names by which OpenSSL finds a root in a directory (openssl-rehash(1)).
         if _HASHED.fullmatch(path.name) and path.is_file():
@@ -218,7 +223,28 @@ def _certificates(root: Path) -> dict[str, bytes]:
     for folder in _ADDED:
         for path in sorted((root / folder).rglob("*")):
             if path.suffix in {".crt", ".pem"} and path.is_file():
-                files[f"usr/local/share/ca-certificates/{path.stem}.crt"] = (
-                    path.read_bytes()
-                )
-    return files
+                # No two in one: from a/root.crt to a-root.crt, from x.pem to x.pem.crt.
+                name = "-".join(path.relative_to(root / folder).parts)
+                name = f"{name.removesuffix('.crt')}.crt"
+                files[f"usr/local/share/ca-certificates/{name}"] = path.read_bytes()
+    # guard: a private key beside a root stays on the host
+    files = {name: only_certificates(content) for name, content in files.items()}
+    return {name: content for name, content in files.items() if content}
+
+
+def only_certificates(content: bytes) -> bytes:
+    """Return the certificates of a file, and nothing else that is in it.
+
+    Programs that make a root write its private key into the same file or beside it.
+    """
+    blocks = [found[0] + b"\n" for found in _PEM.finditer(content)]
+    if blocks:
+        return b"".join(blocks)
+    # Late: most machines have none in DER.
+    from cryptography import x509
+
+    try:
+        x509.load_der_x509_certificate(content)
+    except ValueError:
+        return b""
+    return content

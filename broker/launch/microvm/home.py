@@ -38,13 +38,13 @@ async def open_home(
         return HomeDisk(home.disk, keep, lock.fd)
     # Late: few homes are.
     from broker.launch.state.encrypted import (
-        passphrase_file,
+        passphrase_pipe,
         ready_encrypted_disk,
         require_passphrase,
     )
 
     passphrase = require_passphrase(sandbox)
     home = await ready_encrypted_disk(store, sandbox, size, passphrase)
-    key = passphrase_file(passphrase)
+    key = passphrase_pipe(passphrase)
     held.callback(os.close, key)
     return HomeDisk(home.disk, keep, lock.fd, key)

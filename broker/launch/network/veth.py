@@ -26,6 +26,7 @@ import errno
 import fcntl
 import os
 import select
+import shutil
 import socket
 import struct
 import subprocess  # noqa: TID251 -- in namespaces that only this process enters
@@ -48,6 +49,8 @@ _CAP_VERSION = 0x20080522
 _PR_CAP_AMBIENT, _RAISE = 47, 2
 _SOL_PACKET, _IGNORE_OUTGOING, _ALL_PROTOCOLS = 263, 23, 3
 _SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
+_PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where ip(8) is: on some systems only where administrators have their programs."""
 _BATCH = 64
 """Frames read from the box before the other side is served."""
 _LENGTH = struct.Struct(">I")
@@ -98,8 +101,11 @@ def _keep_rights() -> None:
 
 
 def _ip(batch: str, namespace: int) -> None:
+    program = shutil.which("ip", path=_PLACES)
+    if program is None:
+        raise OSError(errno.ENOENT, "the program ip is not installed")
     done = subprocess.run(
-        ["ip", "-batch", "-"],
+        [program, "-batch", "-"],
         input=batch.encode(),
         pass_fds=(namespace,),
         capture_output=True,

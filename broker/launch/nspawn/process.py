@@ -131,6 +131,9 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
                 stdout=PIPE,
                 stderr=PIPE,
             )
+        except BaseException:
+            _remove_group(group)
+            raise
         finally:
             os.close(gate)
         try:

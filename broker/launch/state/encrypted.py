@@ -2,7 +2,7 @@
 
 The guest sees an ordinary disk: neither the passphrase nor the key is ever in it.  On
 our disk only QEMU and ``qemu-img`` read the file.  They get the passphrase from a
-sealed memfd, so it is on no command line, in no file and in no log.
+pipe, so it is on no command line, in no file and in no log.
 
 A new file system is made beside the file, empty, and written into it through
 ``qemu-io``: only what mke2fs wrote, so that the file stays sparse.
@@ -10,7 +10,6 @@ A new file system is made beside the file, empty, and written into it through
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -31,9 +30,6 @@ LUKS_BYTES = 2 << 20
 """Bytes that the LUKS header takes in the file, rounded up."""
 KEY = "homekey"
 """Name of the secret in QEMU."""
-_SEALS = (
-    fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-)
 _PIECE = 16 << 20
 _OPEN_MILLISECONDS = 1000
 """How long this machine takes to try one passphrase."""
@@ -44,16 +40,22 @@ def secret_args(fd: int) -> list[str]:
     return ["--object", f"secret,id={KEY},file=/proc/self/fd/{fd}"]
 
 
-def passphrase_file(passphrase: bytes) -> int:
-    """Return a sealed memfd with the passphrase; the caller closes it."""
-    fd = os.memfd_create("vitrail-key", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def passphrase_pipe(passphrase: bytes) -> int:
+    """Return the end of a pipe that gives the passphrase once; the caller closes it.
+
+    A pipe's memory is the kernel's own, which is never swapped out.  A program that
+    inherits it has read it after that, and has no descriptor to read it again.
+    """
+    # guard: a passphrase on its way is not swapped out, and is read once
+    read, write = os.pipe2(os.O_CLOEXEC)
     try:
-        os.write(fd, passphrase)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        os.write(write, passphrase)
     except BaseException:
-        os.close(fd)
+        os.close(read)
         raise
-    return fd
+    finally:
+        os.close(write)
+    return read
 
 
 def _tool(name: str) -> str:
@@ -73,7 +75,7 @@ async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
     """
     image, io = _tool("qemu-img"), _tool("qemu-io")
     plain = path.with_name("plain")
-    key = passphrase_file(passphrase)
+    key = passphrase_pipe(passphrase)
     try:
         await make_disk(plain, size)
         await run_tool(
@@ -87,34 +89,38 @@ async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
             deadline=limits.HOME_ENCRYPT_SECONDS,
         )
         path.chmod(0o600)
-        await _write_all(io, plain, path, key)
+        await _write_all(io, plain, path, passphrase)
     finally:
         os.close(key)
         plain.unlink(missing_ok=True)
 
 
-async def _write_all(io: str, plain: Path, path: Path, key: int) -> None:
+async def _write_all(io: str, plain: Path, path: Path, passphrase: bytes) -> None:
     """Write every piece of a file that is no hole into the encrypted disk.
 
     In one run: to open the disk takes a second, by design.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as room:
         commands = await trio.to_thread.run_sync(_split, plain, Path(room))
-        await run_tool(
-            [io, *secret_args(key), "--image-opts", _options(path), *commands],
-            cwd=room,
-            pass_fds=(key,),
-            deadline=limits.HOME_ENCRYPT_SECONDS,
-        )
+        key = passphrase_pipe(passphrase)
+        try:
+            await run_tool(
+                [io, *secret_args(key), "--image-opts", _options(path), *commands],
+                cwd=room,
+                pass_fds=(key,),
+                deadline=limits.HOME_ENCRYPT_SECONDS,
+            )
+        finally:
+            os.close(key)
 
 
 async def opens(disk: Path, passphrase: bytes) -> bool:
     """Whether a passphrase opens an encrypted disk; nothing is written.
 
-    Raises SetupError without the program.
+    Raises SetupError without the program, UpstreamError when it fails otherwise.
     """
     io = _tool("qemu-io")
-    key = passphrase_file(passphrase)
+    key = passphrase_pipe(passphrase)
     try:
         words = [io, "-r", *secret_args(key), "--image-opts", _options(disk)]
         await run_tool(
@@ -122,7 +128,9 @@ async def opens(disk: Path, passphrase: bytes) -> bool:
             pass_fds=(key,),
             deadline=limits.HOME_ENCRYPT_SECONDS,
         )
-    except UpstreamError:
+    except UpstreamError as error:
+        if "Invalid password" not in error.message:
+            raise
         return False
     finally:
         os.close(key)

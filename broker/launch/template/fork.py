@@ -39,7 +39,7 @@ from broker.launch.template.arguments import (
 )
 from broker.launch.template.identity import SEED_BYTES, GuestWords, Identity
 from broker.launch.template.make import hear, ignore_shared
-from broker.launch.template.store import Template
+from broker.launch.template.store import MEMORY, STATE, Template
 
 _POLL_SECONDS = 0.005
 
@@ -63,7 +63,7 @@ class CopyPlan(Plan):
         self._memory = -1
         self._files = ExitStack()
         undo.callback(self._files.close)
-        self._state_file = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
+        self._state_file = template.open(STATE)
         self._files.callback(os.close, self._state_file)
         self._port, self._far_port = socket.socketpair()
         self._port.settimeout(0)
@@ -185,7 +185,7 @@ class WaitingPlan(CopyPlan):
 
 
 def _fill(template: Template, memory: int) -> None:
-    source = os.open(template.memory, os.O_RDONLY | os.O_CLOEXEC)
+    source = template.open(MEMORY)
     try:
         copy_sparse(source, memory)
     finally:

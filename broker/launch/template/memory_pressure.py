@@ -79,10 +79,14 @@ async def wait_priority(fd: int) -> None:
 def available_bytes(meminfo: Path = MEMINFO) -> int:
     """Return the memory that programs can have without swapping.
 
-    A kernel that does not say has none, as far as machines that wait go.
+    A kernel that does not say has none, as far as machines that wait go; nor has one
+    whose file cannot be read (that of a container whose lxcfs has ended).
     """
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemAvailable":
-            return int(amount.split()[0]) << 10
+    try:
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                return int(amount.removesuffix("kB")) << 10
+    except (OSError, ValueError):
+        return 0
     return 0

@@ -11,7 +11,7 @@ from typing import Literal
 from broker.launch.microvm.launcher import Tools, Vm, VmSpec
 from broker.launch.template.arguments import key_words
 from broker.launch.template.key import TemplateInputs
-from broker.launch.template.store import qemu_identity
+from broker.launch.template.store import program_identity
 from shims.bundle import guest_agent
 
 
@@ -50,6 +50,6 @@ def template_key(request: StartRequest) -> str:
         record=request.record,
         image=request.image,
         agent=hashlib.sha256(guest_agent()).hexdigest(),
-        qemu=qemu_identity(tools.qemu),
+        qemu=program_identity(tools.qemu),
         words=key_words(spec, tools.qemu, tools.accel, request.warm),
     ).key()

@@ -9,6 +9,7 @@ next start wants.  Then that start copies or boots.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Container
 from contextlib import AsyncExitStack
@@ -26,7 +27,7 @@ from broker.launch.microvm.launcher import Network, Tools, Vm, VmSpec, clean_lef
 from broker.launch.template.fork import WaitingPlan
 from broker.launch.template.memory_pressure import available_bytes, memory_short
 from broker.launch.template.request import StartRequest
-from broker.launch.template.store import Template
+from broker.launch.template.store import Template, program_identity
 
 StartVm = Callable[..., Awaitable[Vm]]
 FindTemplate = Callable[[StartRequest, str], Awaitable[Template | None]]
@@ -40,10 +41,13 @@ class Standby:
     made: float
     memory_mib: int
     network: Network
+    helpers: tuple[str, ...]
+    """Of which its programs beside QEMU were."""
     plan: WaitingPlan
     vm: Vm
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    taken: bool = False
+    gone: bool = False
+    """A start has it, or it is being ended."""
 
     async def close(self) -> None:
         """End it, and remove its directory; not cancellable."""
@@ -95,6 +99,12 @@ class StandbyPool:
             for process in standby.vm.processes
         )
 
+    def drop(self, record: str) -> None:
+        """End the machine of a record of which none is wanted any more."""
+        standby = self._waiting.get(record)
+        if standby is not None:
+            standby.scope.cancel()
+
     # -- making ------------------------------------------------------------------
 
     def prepare_soon(self, request: StartRequest, key: str) -> None:
@@ -137,9 +147,23 @@ class StandbyPool:
         return available_bytes() >= (need << 20) + limits.STANDBY_FREE_BYTES
 
     async def _start(self, request: StartRequest, template: Template) -> Standby:
-        directory = self._root / request.record
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(mode=0o700, parents=True)
+        # One of its own: the last machine of the record may still be waking or
+        # ending in its place, and its files must not be those of this one.
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # guard: a machine that waits has a place of its own
+        directory = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            with trio.fail_after(limits.FORK_SECONDS * 4):
+                return await self._start_in(directory, request, template)
+        except BaseException as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, trio.TooSlowError):
+                raise UpstreamError("the copy was not loaded in time") from None
+            raise
+
+    async def _start_in(
+        self, directory: Path, request: StartRequest, template: Template
+    ) -> Standby:
         spec = replace(
             request.spec,
             name=SandboxName(request.record),
@@ -147,6 +171,7 @@ class StandbyPool:
             logs=directory / "logs",
             initrd=request.write_initrd(directory),
         )
+        helpers = _helpers(request.tools)
         plans: list[WaitingPlan] = []
 
         def make_plan(
@@ -162,28 +187,30 @@ class StandbyPool:
             return plan
 
         start = partial(self._start_vm, spec, request.tools, nursery=self._nursery)
-        try:
-            with trio.fail_after(limits.FORK_SECONDS * 4):
-                vm = await start(make_plan=make_plan)
-        except BaseException as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(error, trio.TooSlowError):
-                raise UpstreamError("the copy was not loaded in time") from None
-            raise
-        spec = request.spec
+        vm = await start(make_plan=make_plan)
         return Standby(
-            template.key, template.made, spec.memory_mib, spec.network, plans[0], vm
+            key=template.key,
+            made=template.made,
+            memory_mib=spec.memory_mib,
+            network=spec.network,
+            helpers=helpers,
+            plan=plans[0],
+            vm=vm,
         )
 
     # -- waiting -----------------------------------------------------------------
 
     async def _keep(self, record: str, standby: Standby) -> None:
-        """Wait for its use or its end."""
+        """Wait for its use or its end, at its template's age at the latest."""
+        left = standby.made + limits.TEMPLATE_SECONDS - time.time()
+        # guard: a machine that waits ends with its template's age
+        standby.scope.deadline = trio.current_time() + left
         try:
             with standby.scope:
                 await standby.vm.wait()
         finally:
-            if not standby.taken:
+            if not standby.gone:
+                standby.gone = True
                 await standby.close()
                 del self._waiting[record]
 
@@ -213,11 +240,14 @@ class StandbyPool:
         standby = self._waiting.get(request.record)
         if standby is None or standby.scope.cancel_called:
             return None, ""
+        # guard: a machine that is being ended is not used
+        if standby.gone:
+            return None, ""
         del self._waiting[request.record]
-        standby.taken = True
+        standby.gone = True
         standby.scope.cancel()
-        why = _unfit(standby, request, key, quarantine)
         try:
+            why = _unfit(standby, request, key, quarantine)
             if not why:
                 await self._wake(standby, request.spec, on_loss)
         except (VitrailError, OSError) as error:
@@ -256,6 +286,9 @@ def _unfit(
     # guard: a machine that waited has the network that its record says
     if standby.network != request.spec.network:
         return "the machine that waited has another network"
+    # guard: a machine that waited has the programs of this machine
+    if standby.helpers != _helpers(request.tools):
+        return "the machine that waited has old programs beside it"
     if not 0 <= time.time() - standby.made <= limits.TEMPLATE_SECONDS:
         return "the machine that waited is older than a day"
     # guard: a machine that waited has no address that is closed
@@ -264,13 +297,26 @@ def _unfit(
     return ""
 
 
+def _helpers(tools: Tools) -> tuple[str, ...]:
+    """Which programs run beside QEMU; another text when a package replaced one."""
+    paths = filter(None, (tools.vhost_device_vsock, tools.passt))
+    return tuple(map(program_identity, paths))
+
+
 async def clean_standbys(root: Path) -> int:
     """End the machines that waited for a broker that was killed; how many processes.
 
-    Raises UpstreamError where a state file is not ours.
+    Raises UpstreamError where a state file is not ours, after the others have ended.
     """
     ended = 0
+    failed: UpstreamError | None = None
     for directory in sorted(root.glob("*/")):
-        ended += await clean_leftovers(directory)
+        try:
+            ended += await clean_leftovers(directory)
+        except UpstreamError as error:
+            failed = error
+            continue
         shutil.rmtree(directory, ignore_errors=True)
+    if failed is not None:
+        raise failed
     return ended

@@ -75,6 +75,7 @@ class Starter:
         )
         why = self._never(request)
         if why:
+            self._drop_standby(request.record)
             return StartedVm(await start(), "boot", why)
         if not self._swept:
             self._swept = True
@@ -102,6 +103,11 @@ class Starter:
         if not self._given_up(request.record):
             self._make_soon(request, key)
         return StartedVm(vm, "boot", "; ".join(filter(None, (unused, why))))
+
+    def _drop_standby(self, record: str) -> None:
+        if self.pool is not None:
+            # guard: a record that boots has no machine that waits
+            self.pool.drop(record)
 
     async def _look(
         self, request: StartRequest, key: str

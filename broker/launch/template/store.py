@@ -8,6 +8,7 @@ were copied from it have their own memory and need it no more.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core import limits
+from broker.core.errors import UpstreamError
 
 MEMORY = "memory"
 STATE = "state"
@@ -50,6 +52,26 @@ class Template:
     def state(self) -> Path:
         """The state of its devices, as QEMU's migration writes it; 0400."""
         return self.directory / STATE
+
+    def open(self, name: str) -> int:
+        """Return a descriptor of ``MEMORY`` or ``STATE``, for reading.
+
+        Raises UpstreamError when another template has taken this one's place,
+        OSError when there is none any more.
+        """
+        place = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(_META, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+            with os.fdopen(fd, "rb") as file:
+                meta = msgspec.json.decode(file.read(), type=_Meta)
+            # guard: a copy is one of the template that was found
+            if (meta.key, meta.made) != (self.key, self.made):
+                raise UpstreamError("the template was replaced meanwhile")
+            return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
+        except ValueError as error:
+            raise UpstreamError(f"the template cannot be read: {error}") from error
+        finally:
+            os.close(place)
 
 
 class TemplateStore:
@@ -146,8 +168,8 @@ def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
     return ""
 
 
-def qemu_identity(path: Path) -> str:
-    """Return a text that changes when a package replaces the QEMU binary."""
+def program_identity(path: Path) -> str:
+    """Return a text that changes when a package replaces a program."""
     real = path.resolve()
     found = real.stat()
     parts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

@@ -26,6 +26,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
+from broker.launch.folders.mounts import HeldError
 from broker.launch.folders.opened import OpenedFolder, open_folder
 from broker.services import event_log
 from policy.records.model import Record
@@ -85,8 +86,11 @@ class FolderSource(Protocol):
         """End a sandbox."""
         ...
 
-    async def forget(self, lease: Lease) -> None:
-        """Unmount what an earlier broker has left in a sandbox."""
+    async def forget(self, lease: Lease) -> bool:
+        """Unmount what an earlier broker has left in a sandbox.
+
+        Returns whether a program of it may have kept some of it.
+        """
         ...
 
 
@@ -102,6 +106,8 @@ class SharedFolder:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
     reason: str = ""
+    kept: bool = False
+    """It was mounted in an attempt that failed, and a program may have kept it."""
 
     def end(self, reason: str) -> None:
         """Begin to take it back."""
@@ -232,6 +238,7 @@ class FolderDesk:
                     await self._carry(shared, task_status)
             _refuse_unmounted(shared)
         except VitrailError as error:
+            shared.kept = isinstance(error, HeldError)
             if shared.mounted is None:
                 raise
             # The permission has ended: it is recorded, and the folder unmounted.
@@ -249,8 +256,10 @@ class FolderDesk:
     def _end_keeper(self, shared: SharedFolder) -> None:
         """End a sandbox that has files of an unmounted folder open."""
         assert self._nursery is not None
+        mounted = shared.mounted
+        kept = shared.kept if mounted is None else mounted.kept
         # guard: a folder that is held ends its sandbox
-        if shared.mounted is not None and shared.mounted.kept:
+        if kept:
             reason = f"it kept files of the folder {shared.folder.name} open"
             self._nursery.start_soon(self._source.end_sandbox, shared.lease, reason)
 
@@ -311,9 +320,16 @@ class FolderDesk:
 
     async def lease_begun(self, lease: Lease) -> None:
         """A sandbox is about to run: share the folders of its record, by the rules."""
-        await self._source.forget(lease)
+        kept = await self._source.forget(lease)
         record = self._record(lease)
-        if record is None or self._nursery is None:
+        if self._nursery is None:
+            return
+        # guard: a folder that is held after a crash ends its sandbox
+        if kept:
+            reason = "it kept files of folders open that an earlier broker had shared"
+            self._nursery.start_soon(self._source.end_sandbox, lease, reason)
+            return
+        if record is None:
             return
         folders = record.viewer.folders
         wanted = [*folders.read_only, *folders.read_write]
@@ -330,7 +346,7 @@ class FolderDesk:
         try:
             write = path in record.viewer.folders.read_write
             await self._begin(str(path), lease, write=write)
-        except VitrailError as error:
+        except (VitrailError, OSError) as error:
             self._notify()(
                 f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
                 printable(str(error), 400),

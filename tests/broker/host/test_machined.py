@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import trio
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.host.foreign_machine import ForeignMachine
 from broker.host.machined_containers import unit_of
 from broker.host.machined_guests import MachinedGuests, require_leader, require_owner
 from broker.host.machined_reply import Registered, call_list, read_reply
@@ -444,3 +446,74 @@ async def test_the_directory_of_its_sockets_is_there_before_the_container(watche
     directory = machined.path.parent / "sockets" / "work"
     await eventually(directory.is_dir)
     assert os.listdir(directory) == []
+
+
+async def test_what_a_container_has_named_its_group_is_escaped_in_the_log(
+    watched, leader, monkeypatch
+):
+    """Any bytes but a slash and a line end are a group's name (cgroups(7))."""
+    machined, role, log = watched
+    untrusted_group = os.fsdecode(b"/system.slice/lab.service/\xff\x1b]0;evil\x07")
+    monkeypatch.setattr(credentials, "control_group", lambda *_: untrusted_group)
+    machined.register(leader.pid, vSockCid=None, **{"class": "container"})
+    (event,) = await eventually(lambda: list(log.refusals))
+    assert msgspec.json.encode(event)
+    assert "lab.service" in event.reason
+    assert event.reason.isprintable()
+    assert role.admitted == []
+
+
+async def test_an_error_about_one_record_keeps_none_of_the_others_waiting(
+    tmp_path, monkeypatch
+):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.toml").write_text(RECORD)
+    records = load_records([tmp_path])
+    guests = MachinedGuests(
+        host=Role(),
+        log=Log(),
+        records=lambda: records,
+        reload=trio.lowlevel.checkpoint,
+        listen_vsock=trio.lowlevel.checkpoint,
+        sockets=tmp_path / "sockets",
+        path=tmp_path / "none",
+        directory=tmp_path,
+    )
+    looked = []
+
+    async def look_for(record, _name):
+        looked.append(record.name)
+        raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr(guests, "_look_for", look_for)
+    await guests.look()
+    assert sorted(looked) == ["first", "second"]
+
+
+async def test_only_a_socket_is_opened_to_the_users_of_a_container(
+    watched, leader, in_machine_slice, monkeypatch
+):
+    """Root's configuration may bind the directory so that those users write to it."""
+    machined, role, _log = watched
+    machined.register(leader.pid, vSockCid=None, **{"class": "container"})
+    (held,) = await eventually(lambda: list(role.admitted))
+    victim = machined.path.parent / "victim"
+    victim.touch(mode=0o600)
+    directory = held.machine.claim.directory
+    real = ForeignMachine.open_doors
+    opened = []
+
+    async def open_doors(machine):
+        doors = await real(machine)
+        opened.extend(doors.values())
+        os.unlink(f"{directory}/wayland-0")
+        os.symlink(victim, f"{directory}/wayland-0")
+        return doors
+
+    monkeypatch.setattr(ForeignMachine, "open_doors", open_doors)
+    with pytest.raises(UpstreamError, match="wayland-0"):
+        await held.machine.open_doors()
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert opened
+    assert all(door.channel.fileno() < 0 for door in opened)
+    assert os.listdir(directory) == ["wayland-0"]

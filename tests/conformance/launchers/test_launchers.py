@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
 import pytest
 import trio
 
@@ -26,6 +27,7 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import DISPLAY
+from broker.host import launches
 from broker.host.launches import LaunchControl, Launches
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import start_held
@@ -34,7 +36,7 @@ from broker.launch.nspawn.arguments import Tree
 from broker.launch.nspawn.process import start_held as start_tree
 from broker.launch.podman.arguments import Container, podman_args
 from broker.launch.podman.hooks import PROGRAM, write_hooks
-from broker.launch.process.identity import boot_id
+from broker.launch.process.identity import boot_id, find
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from broker.peers.identity import ProcessFacts, check
@@ -394,8 +396,6 @@ async def test_a_later_broker_leases_what_lives_again(launcher):
 
 
 def _not_ours(state):
-    import msgspec
-
     return msgspec.structs.replace(state, ours=False)
 
 
@@ -523,6 +523,32 @@ async def test_a_process_of_another_boot_is_not_leased_again(prepared):
         with pytest.raises(SetupError, match="has ended while"):
             stage.launches._adopted(read_state(Path(state.directory)))
         assert lease.running
+
+
+async def test_a_process_that_has_the_leaders_number_now_is_not_leased_again(
+    prepared, monkeypatch
+):
+    """The leader may end, and its number be used again, behind the first look."""
+    stage, launcher, state = prepared
+    async with launcher.held(state) as held:
+        await stage.launches.bind(state.id, held.leader)
+        bound = read_state(Path(state.directory))
+        box = Box(("/bin/sh", "-c", "true"), state.sockets)
+        other = await start_held(box)
+        try:
+
+            def found(role, identity):
+                tracked = find(role, identity)
+                tracked.identity = msgspec.structs.replace(identity, pid=other.leader)
+                return tracked
+
+            monkeypatch.setattr(launches, "find", found)
+            with pytest.raises(SetupError, match="has ended while"):
+                stage.launches._adopted(bound)
+            assert read_state(Path(state.directory)) == bound
+        finally:
+            await other.end()
+            close_pipes(other.child)
 
 
 async def test_a_record_of_another_kind_is_not_launched(prepared):

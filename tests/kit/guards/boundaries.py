@@ -55,6 +55,7 @@ GUARDS = (
     Guard("machined's socket is served by root", "if False:", "tests/broker/host/test_machined.py", "not_asked"),
     Guard("root reads a person's records with the person's rights", "pass", "tests/broker/launch/libvirt/test_hook.py", "rights_of_the_person"),
     Guard("only a regular file is read as a record", "if False:", "tests/broker/launch/libvirt/test_hook.py", "regular_file"),
+    Guard("no record keeps the others from being read", "except (ImportError, ValueError, AttributeError):", "tests/broker/launch/libvirt/test_hook.py", "with_a_mistake"),
     Guard("QEMU's own command line names the domain", "if False:", "tests/broker/host/test_libvirt_guests.py", "command_line"),
     Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
     Guard("a guest proves its launch", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),

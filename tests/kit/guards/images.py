@@ -10,6 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 _TREE = "tests/broker/launch/image/foreign/test_tree.py"
 _ARCHIVE = "tests/broker/launch/image/foreign/test_archive.py"
 _SIGNED = "tests/broker/launch/image/foreign/test_signed.py"
+_FILES = "tests/broker/launch/image/test_host_files.py"
 _HOST = "tests/broker/launch/image/foreign/test_hostroot.py"
 
 GUARDS = (
@@ -22,6 +23,7 @@ GUARDS = (
     Guard("an image is signed by the key that was named", "pass", _SIGNED, "another_key"),
     Guard("a signed image has the files that were signed", "if False:", _SIGNED, "not_signed"),
     Guard("no program of the host's has a set-user-ID bit in a guest", "mode = found.st_mode", _HOST, "set_user_id"),
+    Guard("a private key beside a root stays on the host", "", _FILES, "private_key"),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -69,6 +69,30 @@ GUARDS = (
         "does_not_stand_beside",
     ),
     Guard(
+        "the name of a control group is escaped",
+        "shown = group",
+        "tests/broker/host/test_machined.py",
+        "is_escaped_in_the_log",
+    ),
+    Guard(
+        "an error about one machine ends no other's look",
+        "await self._look_at(record, name)",
+        "tests/broker/host/test_machined.py",
+        "keeps_none_of_the_others",
+    ),
+    Guard(
+        "only a socket is opened to other users",
+        "(directory / service).chmod(0o666)",
+        "tests/broker/host/test_machined.py",
+        "only_a_socket",
+    ),
+    Guard(
+        "a leader's number that is used again is not the leader",
+        "pass",
+        "tests/conformance/launchers/test_launchers.py",
+        "number_now",
+    ),
+    Guard(
         "a box's frames pass the filter",
         "if True:",
         "tests/e2e/test_box_network.py",

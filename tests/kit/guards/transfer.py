@@ -105,9 +105,15 @@ GUARDS = (
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
     Guard("a folder's server makes no namespaces", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a guest makes no setuid files in a folder", "", "tests/attack/test_folder_server.py", "taken_over"),
+    Guard("a guest hides no setuid bit behind a pointer", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a guest writes nothing beside a shared folder", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a folder that is held ends its server", "", "tests/attack/test_folder_server.py", "holds"),
     Guard("a guest delays the end of a folder by seconds only", "await self._ask(message, limits.FOLDER_GUEST_SECONDS)", "tests/broker/viewer/sandboxes/test_guest_folders.py", "silent"),
+    Guard("a place is empty after a failed mount", "", "tests/attack/test_folder_server.py", "given_up_late"),
+    Guard("nothing is mounted after a failed mount", "", "tests/attack/test_folders.py", "given_up_late"),
+    Guard("a sandbox that may mount may have a copy", "if False:", "tests/attack/test_folders.py", "may_mount"),
+    Guard("a copy made before the unmounting is found", "self.kept = False", "tests/attack/test_folders.py", "while_it_is_unmounted"),
+    Guard("a folder that is held after a crash ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "over_a_crash"),
     Guard("a folder that is held ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "keeps"),
 )  # fmt: skip
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.core import limits
 from broker.core.errors import SetupError
@@ -17,6 +21,27 @@ from shims.bundle import guest_agent, with_constants
 from shims.guest.host_files import unpack_host_files
 
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+ADDED = "usr/local/share/ca-certificates"
+KEY = "-----BEGIN PRIVATE KEY-----\nTUlJRXZR\n-----END PRIVATE KEY-----\n"
+
+
+def pem(text):
+    """A certificate as far as its frame goes."""
+    return f"-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n"
+
+
+def der():
+    """A certificate of OpenSSL's own form, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "company")])
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, since, since)
+    encoding, kind = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
+    plain = serialization.NoEncryption()
+    return (
+        made.sign(key, hashes.SHA256()).public_bytes(encoding),
+        key.private_bytes(encoding, kind, plain),
+    )
 
 
 @pytest.fixture
@@ -24,10 +49,10 @@ def machine(tmp_path) -> Path:
     """A machine with a bundle of roots, one of them its own, and a compiled locale."""
     root = tmp_path / "machine"
     for name, text in {
-        BUNDLE: "bundle",
-        "etc/ssl/certs/0a775a30.0": "by hash",
+        BUNDLE: pem("bundle"),
+        "etc/ssl/certs/0a775a30.0": pem("hash"),
         "etc/ssl/certs/README": "no root",
-        "usr/local/share/ca-certificates/company.crt": "company",
+        "usr/local/share/ca-certificates/company.crt": pem("company"),
         "usr/local/share/ca-certificates/notes.txt": "no root",
         "usr/lib/locale/xx_YY.utf8/LC_TIME": "times",
         "usr/lib/locale/xx_YY.utf8/LC_MESSAGES/SYS_LC_MESSAGES": "messages",
@@ -40,9 +65,9 @@ def machine(tmp_path) -> Path:
 async def test_certificates_take_the_place_of_the_image_s(machine, tmp_path):
     found = await collect(["certificates"], root=machine)
     assert found.files == {
-        BUNDLE: b"bundle",
-        "etc/ssl/certs/0a775a30.0": b"by hash",
-        "usr/local/share/ca-certificates/company.crt": b"company",
+        BUNDLE: pem("bundle").encode(),
+        "etc/ssl/certs/0a775a30.0": pem("hash").encode(),
+        f"{ADDED}/company.crt": pem("company").encode(),
     }
     guest = tmp_path / "guest"
     policies = guest / "etc/firefox/policies/policies.json"
@@ -50,12 +75,58 @@ async def test_certificates_take_the_place_of_the_image_s(machine, tmp_path):
         path.parent.mkdir(parents=True)
         path.write_text('{"policies": {"DisableTelemetry": true}}')
     unpack_host_files(found.settings()["LAUNCH_FILES"], str(guest))
-    assert (guest / BUNDLE).read_text() == "bundle"
+    assert (guest / BUNDLE).read_text() == pem("bundle")
     assert not (guest / "etc/ssl/certs/distrusted.0").exists()
     assert json.loads(policies.read_text())["policies"] == {
         "DisableTelemetry": True,
         "Certificates": {"Install": ["/usr/local/share/ca-certificates/company.crt"]},
     }
+
+
+async def test_a_private_key_beside_a_certificate_stays_here(machine):
+    """Programs that make a root (mitmproxy, mkcert) write its key next to it."""
+    certificate, key = der()
+    added = machine / ADDED
+    (added / "both.pem").write_text(f"Subject: x\n{KEY}{pem('one')}{KEY}{pem('two')}")
+    (added / "rootCA-key.pem").write_text(KEY)
+    (added / "der.crt").write_bytes(certificate)
+    (added / "key.crt").write_bytes(key)
+    (added / "trailing.crt").write_bytes(certificate + key)
+    (machine / "etc/ssl/certs/11111111.0").symlink_to(added / "both.pem")
+    (machine / "etc/ssl/certs/22222222.0").symlink_to(added / "rootCA-key.pem")
+    found = (await collect(["certificates"], root=machine)).files
+    both = (pem("one") + pem("two")).encode()
+    assert found.pop(f"{ADDED}/both.pem.crt") == both
+    assert found.pop("etc/ssl/certs/11111111.0") == both
+    assert found.pop(f"{ADDED}/der.crt") == certificate
+    kept = {BUNDLE, "etc/ssl/certs/0a775a30.0", f"{ADDED}/company.crt"}
+    assert set(found) == kept
+
+
+async def test_roots_of_equal_names_are_all_taken(machine):
+    for name in ("a", "b"):
+        (machine / ADDED / name).mkdir()
+        (machine / ADDED / name / "root.crt").write_text(pem(name))
+    (machine / ADDED / "company.pem").write_text(pem("other"))
+    found = (await collect(["certificates"], root=machine)).files
+    assert {Path(name).name for name in found if name.startswith(ADDED)} == {
+        *("a-root.crt", "b-root.crt", "company.crt", "company.pem.crt")
+    }
+
+
+async def test_a_file_with_a_long_name_is_taken(machine, tmp_path):
+    name = f"{ADDED}/{'x' * 200}.crt"
+    (machine / name).write_text(pem("long"))
+    found = await collect(["certificates"], root=machine)
+    guest = tmp_path / "guest"
+    unpack_host_files(found.settings()["LAUNCH_FILES"], str(guest))
+    assert (guest / name).read_text() == pem("long")
+
+
+async def test_a_bundle_without_certificates_is_refused(machine):
+    (machine / BUNDLE).write_text(KEY)
+    with pytest.raises(SetupError, match="no root certificates"):
+        await collect(["certificates"], root=machine)
 
 
 async def test_other_files_leave_the_image_s_certificates(machine, tmp_path):

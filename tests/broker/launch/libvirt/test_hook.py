@@ -290,6 +290,10 @@ def test_a_record_with_a_mistake_is_read_by_its_words(tmp_path):
     text = RECORD.format(required="true", domain="work") + "a = = b\n"
     write_record(tmp_path, text)
     assert hook.record_requires([str(tmp_path)], {"work"})
+    # Deeper than the parser goes: neither it nor another record is passed over.
+    deep = "a = " + "[" * 100_000
+    (tmp_path / "a.toml").write_text(deep)
+    assert hook.record_requires([str(tmp_path)], {"work"})
 
 
 def test_what_is_not_a_regular_file_is_no_record(tmp_path):

@@ -124,6 +124,21 @@ async def test_what_nspawn_prints_about_a_failure_is_in_the_error(base):
     assert groups() == before
 
 
+async def test_a_start_that_finds_no_room_for_a_process_leaves_no_group(
+    base, monkeypatch
+):
+    before = groups()
+
+    def spawn(*_words, **_more):
+        assert len(groups()) == len(before) + 1
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(process, "spawn", spawn)
+    with pytest.raises(BlockingIOError):
+        await start_held(tree(base, "true"), None)
+    assert groups() == before
+
+
 async def test_a_start_that_is_cancelled_leaves_no_process_and_no_group(
     base, monkeypatch
 ):

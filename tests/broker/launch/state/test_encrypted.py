@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 import trio
 
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.launch.microvm.qemu_arguments import HomeDisk
 from broker.launch.state import encrypted, keyring
@@ -43,7 +45,7 @@ def on_paper(monkeypatch):
 
 def plain_text(path, to):
     """What is in an encrypted disk, by QEMU's own tool."""
-    key = encrypted.passphrase_file(PASSPHRASE)
+    key = encrypted.passphrase_pipe(PASSPHRASE)
     try:
         subprocess.run(
             [
@@ -93,15 +95,31 @@ async def test_it_is_an_empty_file_system_and_opens_with_its_passphrase(
     subprocess.run(["/sbin/e2fsck", "-f", "-n", str(tmp_path / "plain")], check=True)
 
 
-def test_a_passphrase_file_can_be_read_and_not_changed():
-    fd = encrypted.passphrase_file(PASSPHRASE)
+def test_a_passphrase_is_read_once_and_never_swapped_out():
+    """A memfd is swapped out like any memory; QEMU keeps what it inherits."""
+    fd = encrypted.passphrase_pipe(PASSPHRASE)
+    name = Path(f"/proc/self/fd/{fd}")
     try:
-        assert os.pread(fd, 100, 0) == PASSPHRASE
-        with pytest.raises(PermissionError):
-            os.pwrite(fd, b"x", 0)
+        assert stat.S_ISFIFO(os.fstat(fd).st_mode)
         assert not os.get_inheritable(fd)
+        assert name.read_bytes() == PASSPHRASE
+        assert name.read_bytes() == b"", "and a QEMU that is taken over has no other"
     finally:
         os.close(fd)
+
+
+async def test_a_failure_of_qemu_s_is_not_a_wrong_passphrase(tmp_path, monkeypatch):
+    async def fails(*_words, **_kept):
+        await trio.lowlevel.checkpoint()
+        raise UpstreamError(f"qemu-io failed with code 1: {why}")
+
+    monkeypatch.setattr(encrypted, "run_tool", fails)
+    monkeypatch.setattr(encrypted, "_tool", lambda name: name)
+    why = "qemu-io: can't open: Invalid password, cannot unlock any keyslot"
+    assert not await opens(tmp_path / "disk", PASSPHRASE)
+    why = "qemu-io: can't open: Volume is not in LUKS format"
+    with pytest.raises(UpstreamError, match="not in LUKS format"):
+        await opens(tmp_path / "disk", PASSPHRASE)
 
 
 def test_pieces_are_the_data_of_a_sparse_file(tmp_path):

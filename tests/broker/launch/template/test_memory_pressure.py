@@ -41,6 +41,15 @@ def test_a_kernel_that_does_not_say_has_none(tmp_path):
     assert available_bytes(tmp_path / "meminfo") == 0
 
 
+@pytest.mark.parametrize("text", [None, "MemAvailable:", "MemAvailable: x kB", "\xff"])
+def test_one_that_cannot_be_read_has_none(tmp_path, text):
+    """As in a container whose lxcfs has ended: the broker goes on."""
+    path = tmp_path / "meminfo"
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    assert available_bytes(path) == 0
+
+
 async def test_memory_is_short_below_the_reserve(tmp_path, meminfo):
     why = await memory_short(tmp_path / "none", meminfo(PLENTY - 1))
     assert why == "less than 1024 MiB are available"

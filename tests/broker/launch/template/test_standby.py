@@ -24,6 +24,8 @@ class PaperVm:
         self.directory = directory
         self.cid = 1000
         self.ended = trio.Event()
+        self.may_close = trio.Event()
+        self.may_close.set()
         self.closed = False
         self.state = None
         self.processes = ()
@@ -32,7 +34,7 @@ class PaperVm:
         await self.ended.wait()
 
     async def close(self):
-        await trio.lowlevel.checkpoint()
+        await self.may_close.wait()
         self.closed = True
         self.ended.set()
 
@@ -126,7 +128,8 @@ async def test_the_next_start_takes_the_machine_that_waits(stage):
         await s.starter.make(s.request)
         assert (await s.start()).how == "copy"
         await s.waiting()
-        assert (s.place / "standby" / "web").is_dir()
+        assert s.vms[0].directory.parent == s.place / "standby"
+        assert s.vms[0].directory.stat().st_mode & 0o777 == 0o700
         lost = []
         started = await s.starter.start(s.request, on_loss=lost.append)
         (vm, *_) = s.vms
@@ -176,6 +179,43 @@ async def test_one_that_is_another_machine_is_ended_and_not_used(stage, change, 
         assert why in started.why
         assert s.vms[0].closed
         assert not s.vms[0].directory.exists()
+
+
+async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
+    """A package has replaced vhost-device-vsock: the old one must not go on."""
+    helper = tmp_path / "vhost-device-vsock"
+    helper.write_text("#!/bin/sh")
+    async with stage() as s:
+        s.request = replace(
+            s.request, tools=replace(s.request.tools, vhost_device_vsock=helper)
+        )
+        await s.starter.make(s.request)
+        await s.start()
+        await s.waiting()
+        helper.write_text("#!/bin/sh -e")
+        started = await s.start()
+        assert started.how == "copy"
+        assert "has old programs beside it" in started.why
+        assert s.vms[0].closed
+        await s.waiting()
+        helper.unlink()
+        key = starting.template_key(s.request)
+        vm, why = await s.pool.take(s.request, key, (), None)
+        assert vm is None
+        assert "No such file" in why
+        assert s.vms[1].closed
+
+
+async def test_a_full_disk_leaves_no_directory(stage):
+    def full(_directory):
+        raise OSError(28, "No space left on device")
+
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start(write_initrd=full)
+        await eventually(lambda: bool(s.problems))
+        assert "No space left" in s.problems[0]
+        assert list((s.place / "standby").iterdir()) == []
 
 
 async def test_one_whose_address_is_closed_is_not_used(stage):
@@ -324,3 +364,76 @@ async def test_a_start_that_is_cancelled_while_it_wakes_one_ends_it(stage):
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert s.vms[0].closed
+
+
+async def test_one_that_dies_as_a_start_wants_it_is_ended_once(stage):
+    """Ending takes seconds, and a start may come in them."""
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start()
+        await s.waiting()
+        (dying,) = s.vms
+        dying.may_close = trio.Event()
+        dying.ended.set()
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.start)
+            await trio.testing.wait_all_tasks_blocked()
+            dying.may_close.set()
+        await eventually(lambda: not s.pool.records)
+        assert dying.closed
+        assert (await s.start()).how == "copy", "the pool lives on"
+        await s.waiting()
+
+
+async def test_one_that_wakes_and_the_next_one_have_different_places(stage):
+    """The sockets of one must never be moved into the sandbox of the other."""
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start()
+        await s.waiting()
+        s.wake_hangs = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.start)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await s.start()).how == "copy"
+            await s.waiting()
+            first, second = s.vms
+            assert first.directory != second.directory
+            assert first.directory.is_dir()
+            assert second.directory.is_dir()
+            nursery.cancel_scope.cancel()
+        assert not first.directory.exists()
+        assert second.directory.is_dir()
+
+
+async def test_it_ends_with_its_template_s_age(stage, autojump_clock):
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start()
+        await s.waiting()
+        await trio.sleep(limits.TEMPLATE_SECONDS - 60)
+        assert s.pool.records == {"web"}
+        await trio.sleep(120)
+        assert not s.pool.records
+        assert s.vms[0].closed
+
+
+async def test_a_record_that_boots_from_now_on_has_none(stage):
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start()
+        await s.waiting()
+        assert (await s.start(mode="no")).how == "boot"
+        await eventually(lambda: not s.pool.records)
+        assert s.vms[0].closed
+
+
+async def test_remains_that_cannot_be_read_do_not_keep_the_others(tmp_path):
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "1" / "vm.json").write_text("no state")
+    (tmp_path / "2" / "initrd").write_text("of a machine that was being started")
+    with pytest.raises(UpstreamError, match=r"vm\.json"):
+        await standby.clean_standbys(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.core import limits
+from broker.core.errors import UpstreamError
 from broker.launch.template.store import TemplateStore
 
 NOW = 1_700_000_000.0
@@ -89,3 +90,22 @@ def test_what_is_old_is_swept_and_what_is_being_made_is_not(store: TemplateStore
     assert sorted(p.name for p in store.root.iterdir()) == [".new-other", "web"]
     store.sweep(NOW + limits.TEMPLATE_SECONDS)
     assert list(store.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["memory", "state"])
+def test_a_file_is_that_of_the_template_that_was_found(store: TemplateStore, name: str):
+    """Another one may be published between the look and the copy."""
+    make(store)
+    found, _ = store.find("web", "k", NOW)
+    assert found is not None
+    fd = found.open(name)
+    try:
+        assert os.read(fd, 1) == name[:1].encode()
+    finally:
+        os.close(fd)
+    make(store, key="another")
+    with pytest.raises(UpstreamError, match="was replaced"):
+        found.open(name)
+    store.drop("web")
+    with pytest.raises(FileNotFoundError):
+        found.open(name)

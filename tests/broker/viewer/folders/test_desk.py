@@ -11,6 +11,7 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.launch.folders.mounts import HeldError
 from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.rulebook import WORK, no, rulebook, yes
@@ -61,6 +62,7 @@ class Source:
         self.ended = []
         self.fails = None
         self.kept = False
+        self.left = False
         self.place = None
         self.lost = Lost()
 
@@ -89,6 +91,7 @@ class Source:
 
     async def forget(self, lease):
         await trio.lowlevel.checkpoint()
+        return self.left
 
 
 @asynccontextmanager
@@ -162,6 +165,36 @@ async def test_a_sandbox_that_keeps_a_folder_is_ended(tmp_path):
         await trio.testing.wait_all_tasks_blocked()
         assert source.ended == [("work", "it kept files of the folder f0 open")]
         assert shared.reason == "taken back on request"
+
+
+async def test_a_sandbox_that_keeps_a_failed_mount_is_ended(tmp_path):
+    async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
+        source.fails = HeldError("a program has files of it open")
+        with pytest.raises(HeldError):
+            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert source.ended == [("work", "it kept files of the folder f0 open")]
+
+
+async def test_a_sandbox_that_keeps_a_folder_over_a_crash_is_ended(tmp_path):
+    folders = Folders((tmp_path / "home/f0",), ())
+    async with desk(f"{RULE}allow\n", tmp_path, folders) as (_, source, made):
+        source.left = True
+        await made.lease_begun(WORK)
+        await trio.testing.wait_all_tasks_blocked()
+        ((sandbox, reason),) = source.ended
+        assert sandbox == "work"
+        assert "earlier broker" in reason
+        assert source.inside == {}
+
+
+async def test_a_record_s_folder_that_fails_does_not_end_the_broker(tmp_path):
+    folders = Folders((tmp_path / "home/f0",), ())
+    async with desk(f"{RULE}allow\n", tmp_path, folders) as (b, source, made):
+        source.fails = OSError(28, "No space left on device")
+        await made.lease_begun(WORK)
+        ((_, text),) = b.told
+        assert "No space left" in text
 
 
 async def test_a_failed_mount_leaves_nothing(tmp_path):

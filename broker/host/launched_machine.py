@@ -1,0 +1,113 @@
+"""A sandbox that another program started, from its binding to its end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from typing_extensions import override
+
+from broker.core.names import SandboxName, ServiceName
+from broker.host.foreign_machine import (
+    ForeignMachine,
+    HeldMachine,
+    admit_other_users,
+)
+from broker.host.machine import ConnectionKind
+from broker.launch.interface import Prepared
+from broker.launch.process.spawn import has_ended, wait_ended
+from broker.peers.identity import Claim, ContainerClaim
+from broker.services.records import find_record
+from policy.records.loader import RecordSet
+
+if TYPE_CHECKING:
+    from broker.launch.network.namespace import BoxNetwork
+
+_KILL_SECONDS = 10.0
+"""For the kernel to end a killed process; longer where its disk does not answer."""
+
+
+class LaunchedMachine(ForeignMachine):
+    """A sandbox that was bound to its first process."""
+
+    def __init__(
+        self, state: Prepared, claim: Claim, held: HeldMachine, leader: int
+    ) -> None:
+        super().__init__(claim, held, leader)
+        self.state = state
+        self._pidfd = held.pidfd(leader)
+        self.network: BoxNetwork | None = None
+        """The network that carries its frames; None: none, or an earlier broker's."""
+        self.over = False
+        """Its launcher has ended it: no later broker leases it again."""
+        self._left_alive = False
+
+    async def connect(self, records: RecordSet) -> None:
+        """Give a sandbox of ours the network of its record.
+
+        Raises as ``start_box_network``, closed then.
+        """
+        launch = find_record(records, SandboxName(self.state.record)).host.launch
+        if not (self.state.ours and getattr(launch, "network", "none") == "user"):
+            return
+        from broker.launch.network.namespace import start_box_network
+
+        try:
+            self.network = await start_box_network(self._pidfd)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.close()
+            raise
+
+    @override
+    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+        """Listen; a container's users other than its root may connect, too.
+
+        They are other users outside (user_namespaces(7)).  Outside, the directory above
+        keeps them from these sockets; inside, the pid namespace decides, not the user.
+        """
+        doors = await super().open_doors()
+        if isinstance(self.claim, ContainerClaim):
+            admit_other_users(self.state.sockets, doors)
+            self.state.sockets.chmod(0o755)
+        return doors
+
+    @override
+    async def power_down(self, grace: float) -> None:
+        """End its first process where ``brokerctl run`` started it."""
+        if not self.state.ours:
+            # It runs on; the next broker leases it again.
+            self._left_alive = not has_ended(self._pidfd)
+        elif not has_ended(self._pidfd):
+            _signal(self._pidfd, signal.SIGTERM)
+            with trio.move_on_after(grace):
+                await wait_ended(self._pidfd)
+            _signal(self._pidfd, signal.SIGKILL)
+            with trio.move_on_after(_KILL_SECONDS):
+                await wait_ended(self._pidfd)
+        await super().power_down(grace)
+
+    @override
+    async def close(self) -> None:
+        """Let go of it, and remove its directory if it has ended."""
+        await super().close()
+        if self.network is not None and not self._left_alive:
+            await self.network.end()
+        if self.over or not self._left_alive:
+            remove(Path(self.state.directory))
+
+
+def _signal(pidfd: int, number: signal.Signals) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return  # it has ended meanwhile
+
+
+def remove(directory: Path) -> None:
+    """Remove a launch's directory; a mount of it elsewhere keeps its files."""
+    shutil.rmtree(directory, ignore_errors=True)
