@@ -85,7 +85,7 @@ class Decision(Event, frozen=True, kw_only=True, tag="decision"):
     policy: str = ""
     """The digest of the policy that answered."""
     target: str = ""
-    """The other sandbox, or ``@adminvm`` for the person."""
+    """The other sandbox; ``dom0`` or ``@adminvm`` for the person."""
     question: int = 0
     """The number of the question that was asked first, if one was."""
     answered_by: str = ""

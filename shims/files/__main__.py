@@ -14,18 +14,15 @@ from shims.files.edited import Edited
 from shims.files.portal import serve_portal
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
-from shims.files.sending import Walk, entries
+from shims.files.sending import Walk, write_entries
 from shims.files.store import Store, keep
 
 
 def send_files(words: List[str]) -> int:
     """Write the entries of files to standard output."""
     walk = Walk(words)
-    out = sys.stdout.buffer
     try:
-        for data in entries(walk):
-            out.write(data)
-        out.flush()
+        write_entries(walk, sys.stdout.buffer)
     except BrokenPipeError:
         raise TransferError("the receiver broke it off") from None
     return 0
@@ -57,7 +54,8 @@ def store_entries(words: List[str]) -> int:
     kept = Store(words[0], words[1], int(words[2]))
     # guard: files are kept from a jail
     confine()
-    names = keep(sys.stdin.buffer, kept)
+    with os.fdopen(0, "rb", closefd=False) as source:
+        names = keep(source, kept)
     print(json.dumps(names))
     return 0
 

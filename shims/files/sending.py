@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Tuple,
+    Union,
+)
 
 from shims.files.connection import Connection
 from shims.files.progress import Bar
@@ -46,34 +56,69 @@ class Walk:
             self.left_out += 1
 
 
-def entries(walk: Walk) -> Iterator[bytes]:
-    """Yield the bytes of all entries.
+class Content(NamedTuple):
+    """The content of a file that follows its entry."""
 
-    A file that has become shorter breaks the transfer off, as its size was announced;
-    one that has grown is cut there.
-    """
+    fd: int
+    """Open until the next part is asked for."""
+    path: str
+    size: int
+
+    def take(self, step: Callable[[int, int], int]) -> Iterator[int]:
+        """Pass it on by ``step``; yields each number of bytes.
+
+        ``step`` takes the descriptor and a maximum, and returns the number of bytes
+        that it has taken, 0 at the file's end.  A file that has become shorter breaks
+        the transfer off, as its size was announced; one that has grown is cut there.
+        """
+        left = self.size
+        while left:
+            taken = step(self.fd, left)
+            if not taken:
+                raise TransferError(f"{self.path} has become shorter while it was read")
+            left -= taken
+            yield taken
+
+
+def _parts(walk: Walk) -> Iterator[Union[bytes, Content]]:
     for inside, path, size in walk.found:
         if size < 0:
             yield frame({"type": "dir", "path": inside})
             continue
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb", buffering=0) as source:
+        try:
             yield frame({"type": "file", "path": inside, "size": size})
-            left = size
-            while left:
-                data = source.read(min(left, COPY_BYTES))
-                if not data:
-                    raise TransferError(f"{path} has become shorter while it was read")
-                left -= len(data)
-                yield data
+            yield Content(fd, path, size)
+        finally:
+            os.close(fd)
     yield frame({"type": "end"})
+
+
+def write_entries(walk: Walk, out: BinaryIO) -> None:
+    """Write all entries to a file or a pipe.  Raises OSError, TransferError."""
+
+    def step(fd: int, most: int) -> int:
+        data = os.read(fd, min(most, COPY_BYTES))
+        out.write(data)
+        return len(data)
+
+    for part in _parts(walk):
+        if isinstance(part, bytes):
+            out.write(part)
+        else:
+            for _ in part.take(step):
+                pass
+    out.flush()
 
 
 def send_entries(connection: Connection, walk: Walk, *also: str) -> Dict[str, Any]:
     """Send all entries; returns the message at the end, ``done`` or one of these."""
     bar = Bar(walk.size)
-    for data in entries(walk):
-        connection.send(data)
-        bar.add(len(data))
+    for part in _parts(walk):
+        if isinstance(part, bytes):
+            connection.send(part)
+        else:
+            for sent in part.take(connection.send_file):
+                bar.add(sent)
     bar.end()
     return connection.wait("done", *also)

@@ -10,7 +10,8 @@ import secrets
 import shutil
 import struct
 from functools import partial
-from typing import BinaryIO, Callable, Dict, List, Optional, Tuple
+from io import BufferedReader
+from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.files.progress import Bar
 from shims.files.protocol import (
@@ -57,6 +58,7 @@ class Store:
         self._lock = -1
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._known: Dict[Tuple[str, ...], int] = {}
+        self._buffer = bytearray(COPY_BYTES)
         self._unnamed: List[Tuple[int, str]] = []
         self.kept: List[str] = []
         """Names in the directory, once ``finish`` has returned."""
@@ -68,7 +70,7 @@ class Store:
         parent = self._parent(path)
         os.mkdir(path[-1], 0o700, dir_fd=parent)
 
-    def file(self, path: List[str], size: int, source: BinaryIO) -> None:
+    def file(self, path: List[str], size: int, source: BufferedReader) -> None:
         """Keep a file of so many bytes, which are read from ``source``."""
         check_path(path)
         self._room(size)
@@ -172,18 +174,19 @@ class Store:
             fd = inner
         return fd
 
-    def _fill(self, fd: int, size: int, source: BinaryIO) -> None:
+    def _fill(self, fd: int, size: int, source: BufferedReader) -> None:
         left = size
+        whole = memoryview(self._buffer)
         while left:
-            data = source.read(min(left, COPY_BYTES))
-            if not data:
+            got = source.readinto(whole[: min(left, COPY_BYTES)])
+            if not got:
                 raise TransferError("the transfer was broken off")
-            left -= len(data)
-            view = memoryview(data)
+            left -= got
+            view = whole[:got]
             while view:
                 view = view[os.write(fd, view) :]
             if self._bar is not None:
-                self._bar.add(len(data))
+                self._bar.add(got)
             if left and left % (64 << 20) < COPY_BYTES:
                 self._room(left)
 
@@ -253,7 +256,7 @@ def mark(fd: int, origin: str) -> None:
             raise
 
 
-def keep(source: BinaryIO, store: Store) -> List[str]:
+def keep(source: BufferedReader, store: Store) -> List[str]:
     """Keep all entries; returns the names, or leaves nothing and raises."""
     try:
         while True:

@@ -39,7 +39,7 @@ from broker.launch.microvm.vmm_jail import spawn_jailed
 from tests.kit.eventually import eventually
 
 TRY = """
-import ctypes, os, time
+import ctypes, os, struct, time
 libc = ctypes.CDLL(None, use_errno=True)
 top = "/shared/here"
 while not os.path.exists(top + "/file"):
@@ -68,6 +68,8 @@ tried("root", lambda: make("/anywhere"))
 tried("setuid", lambda: os.chmod(top + "/file", 0o4755))
 tried("setgid", lambda: os.chmod(top + "/file", 0o2755))
 tried("made", lambda: make(top + "/evil", 0o4755))
+how = struct.pack("QQQ", os.O_CREAT | os.O_WRONLY, 0o4755, 0)
+tried("hidden", lambda: libc.syscall(437, -100, top.encode() + b"/hidden", how, 24))
 tried("write", lambda: make(top + "/new"))
 tried("mode", lambda: os.chmod(top + "/file", 0o755))
 tried("namespace", lambda: libc.unshare(0x10000000))
@@ -128,6 +130,7 @@ async def test_a_taken_over_server_has_its_folder_and_nothing_else(home, write):
         **dict.fromkeys(("setuid", "setgid", "made", "namespace"), "Operation"),
         **dict.fromkeys(("write", "mode"), "worked" if write else "Read-only"),
         **dict.fromkeys(("mount", "unmount", "handle"), "killed"),
+        "hidden": "Function",
     }, words
     assert words.endswith("end")
     mode = (home / "Downloads/file").stat().st_mode

@@ -18,7 +18,7 @@ from broker.launch.bubblewrap.arguments import SOCKETS, Box
 from broker.launch.bubblewrap.process import start_held
 from broker.launch.folders import mounts, opened
 from broker.launch.folders.opened import open_folder
-from broker.launch.process.spawn import spawn
+from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK
 
@@ -340,6 +340,11 @@ async def hosted(tmp_path, home, program, monkeypatch):
 
 
 WAIT = "import time; time.sleep(600)"
+WAIT_MOUNTED = """
+import os, time
+while not os.path.exists("/folders/Downloads/file"):
+    time.sleep(0.001)
+"""
 HOLD_WHEN_IT_COMES = """
 import os, time
 while not os.path.exists("/folders/Downloads/file"):
@@ -416,6 +421,48 @@ async def test_a_copy_made_while_it_is_unmounted_is_found(home, tmp_path, monkey
             monkeypatch.setattr(mounts, "refuse_other_namespaces", lambda pid: None)
         assert mounted.released
         assert mounted.kept
+
+
+@needs_box
+async def test_a_sandbox_that_may_mount_may_have_a_copy(home, tmp_path):
+    """A second place in the same namespace is found by no look at namespaces."""
+    program = """
+import ctypes, time
+mount = ctypes.CDLL(None).mount
+mount(b"/folders/Downloads", b"/tmp", None, 0x1000, None)
+open("/tmp2/here", "w").close()
+time.sleep(600)
+"""
+    words = ["bwrap", "--unshare-all", "--cap-add", "CAP_SYS_ADMIN", "--as-pid-1"]
+    for path in ("/usr", "/lib", "/lib64", "/bin"):
+        words += ["--ro-bind-try", path, path]
+    words += ["--tmpfs", "/tmp", "--tmpfs", "/tmp2", "--tmpfs", "/run"]
+    words += ["--info-fd", "1", "--", "/usr/bin/python3", "-I", "-c", WAIT_MOUNTED]
+    words[-1] += program
+    folder = open_folder(str(home / "Downloads"), home, ())
+    child = spawn(words, name="bwrap", stdout=PIPE)
+    try:
+        line = await trio.to_thread.run_sync(child.popen.stdout.readline)
+        while b"child-pid" not in line:
+            line = await trio.to_thread.run_sync(child.popen.stdout.readline)
+        pid = int(line.split(b":")[1].strip(b" ,\n"))
+        root = Path(f"/proc/{pid}/root")
+        await eventually((root / "tmp2").is_dir)
+        pidfd = os.pidfd_open(pid)
+        with mounts.mount_namespace(pid, pidfd) as namespace:
+            await mounts.attach(namespace, folder, write=False)
+            await eventually((root / "tmp2/here").exists)
+            assert (root / "tmp/file").exists(), "the copy"
+            with pytest.raises(mounts.HeldError):
+                mounts.refuse_other_namespaces(pid)
+            await mounts.detach(namespace, "Downloads")
+            assert (root / "tmp/file").exists(), "it stays"
+            assert mounts.may_have_copy(pid)
+        os.close(pidfd)
+    finally:
+        child.popen.stdout.close()
+        await child.stop(0)
+    folder.close()
 
 
 @needs_box

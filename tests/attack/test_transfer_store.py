@@ -19,7 +19,7 @@ import trio
 from broker.launch.process.spawn import PIPE, spawn
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
-from shims.files.sending import Walk, entries
+from shims.files.sending import Walk, write_entries
 from shims.files.store import ORIGIN_ATTRIBUTE, Store, keep
 from tests.kit.shims import files_program
 
@@ -192,7 +192,9 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     (source / "d").mkdir(parents=True)
     for number in range(300):
         (source / "d" / str(number)).write_bytes(bytes(5000))
-    data = b"".join(entries(Walk([str(source)])))
+    out = io.BytesIO()
+    write_entries(Walk([str(source)]), out)
+    data = out.getvalue()
     dice = random.Random(SEED)
     argv = [
         sys.executable,

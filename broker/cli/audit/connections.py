@@ -18,6 +18,7 @@ from broker.audit.filters import Found
 from broker.audit.times import rfc3339
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.events import shown_target
 from broker.cli.audit.source import open_source
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.escape import printable
@@ -182,7 +183,7 @@ def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
         connection.sandbox or "-",
         connection.record or "-",
         connection.service + (f" #{connection.stream}" if connection.stream else ""),
-        connection.target or connection.peer or "-",
+        shown_target(connection.target) or connection.peer or "-",
         _bytes(connection.bytes_from_sandbox),
         _bytes(connection.bytes_to_sandbox),
         "-" if connection.seconds is None else render.seconds(connection.seconds),

@@ -16,6 +16,7 @@ from broker.audit.filters import Found
 from broker.audit.times import rfc3339
 from broker.cli import render
 from broker.core.escape import printable
+from broker.prompt.words import VIEWER, VIEWER_NAMES
 
 Fields = Mapping[str, object]
 
@@ -112,8 +113,17 @@ def _from(fields: Fields) -> str:
 
 
 def _decision(fields: Fields) -> str:
-    target = f" to {_text(fields, 'target')}" if fields.get("target") else ""
+    target = f" to {_target(fields)}" if fields.get("target") else ""
     return f"{_stream(fields)}{target}: {_text(fields, 'verdict')}"
+
+
+def _target(fields: Fields) -> str:
+    return shown_target(_text(fields, "target"))
+
+
+def shown_target(name: str) -> str:
+    """The name of a target in rules and in our pages; the log has Qubes' name."""
+    return VIEWER if name in VIEWER_NAMES else name
 
 
 def _closed(fields: Fields) -> str:
@@ -143,7 +153,7 @@ def _clipboard(fields: Fields) -> str:
     size = render.size(int(_number(fields, "bytes"))) if fields.get("bytes") else ""
     words = [size, ", ".join(printable(str(one)) for one in types if one)]
     if fields.get("target"):
-        words.append(f"to {_text(fields, 'target')}")
+        words.append(f"to {_target(fields)}")
     if fields.get("digest"):
         words.append(_text(fields, "digest"))
     return " ".join(word for word in words if word)

@@ -61,7 +61,7 @@ class MountedFolder:
                 await mounts.detach(namespace, self.name)
                 # Until then a program could make one.
                 # guard: a copy made before the unmounting is found
-                self.kept = await trio.to_thread.run_sync(mounts.other_namespaces, pid)
+                self.kept = await trio.to_thread.run_sync(mounts.may_have_copy, pid)
         except mounts.HeldError as error:
             raise RefusedError(error.message, hint=_CLOSE_IT) from error
         self.released = True
@@ -192,7 +192,7 @@ async def _taken_back(mounted: MountedFolder) -> bool:
     try:
         with _namespace(mounted.machine) as (pid, namespace):
             await mounts.detach(namespace, mounted.name)
-            return await trio.to_thread.run_sync(mounts.other_namespaces, pid)
+            return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
     except mounts.AbsentError:
         return False
     except VitrailError:

@@ -16,6 +16,8 @@ from broker.launch.process.spawn import has_ended, our_program, run_tool
 
 _SECONDS = 20.0
 _LOOK_SECONDS = 0.02
+_CAP_SYS_ADMIN = 21
+"""Number of the capability (linux/capability.h)."""
 
 
 class HeldError(RefusedError):
@@ -122,8 +124,33 @@ def _has_mount(pid: int, path: str) -> bool:
 def refuse_other_namespaces(pid: int) -> None:
     """Raise HeldError where a program of the sandbox has mounts of its own."""
     # guard: a copy of the mount is not overlooked
-    if other_namespaces(pid):
+    if may_have_copy(pid):
         raise HeldError("a program of the sandbox has mounts of its own")
+
+
+def may_have_copy(pid: int) -> bool:
+    """Whether unmounting may leave a copy of the mount in the sandbox of ``pid``."""
+    # guard: a sandbox that may mount may have a copy
+    if _may_mount(pid):
+        return True
+    return other_namespaces(pid)
+
+
+def _may_mount(pid: int) -> bool:
+    """Whether programs of a container can have CAP_SYS_ADMIN in its own namespaces.
+
+    They can mount the folder at a second place then, which no other program can find
+    out for certain.  Our launchers drop all capabilities; a container that the person
+    starts may have them (podman-run(1), --privileged).
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(
+            encoding="ascii", errors="replace"
+        )
+    except OSError:
+        return False  # it has ended, and all of its namespace with it
+    bounding = int(status.partition("CapBnd:")[2].split(maxsplit=1)[0], 16)
+    return bool(bounding >> _CAP_SYS_ADMIN & 1)
 
 
 def other_namespaces(pid: int) -> bool:

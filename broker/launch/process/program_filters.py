@@ -150,6 +150,9 @@ def folder_server_filter() -> bytes:
             # The mount is nosuid; another user of this machine has another mount.
             # guard: a guest makes no setuid files in a folder
             rules.refuse(name, errno.EPERM, rules.has(argument, bit))
+    # Its mode is behind a pointer; programs fall back to openat.
+    # guard: a guest hides no setuid bit behind a pointer
+    rules.deny("openat2", errno.ENOSYS)
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 

@@ -49,6 +49,16 @@ def found(event: AnyEvent) -> Found:
             "decision         vitrail.Display #3: deny: display is false  (web.toml:4:1)",
         ),
         (
+            Decision(
+                sandbox="web",
+                service="vitrail.OpenURL",
+                target="dom0",
+                verdict=EventVerdict.ALLOW,
+                rule="30-mine.policy:1",
+            ),
+            "vitrail.OpenURL to @adminvm: allow",
+        ),
+        (
             StreamClosed(
                 sandbox="web",
                 service="vitrail.Display",
