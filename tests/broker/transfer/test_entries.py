@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 
@@ -71,7 +72,9 @@ def test_the_guests_program_says_the_same(tmp_path):
     (tmp_path / "d" / "empty").touch()
     (tmp_path / "x").write_bytes(b"y")
     walk = sending.Walk([str(tmp_path / "d"), str(tmp_path / "x")])
-    assert read(b"".join(sending.entries(walk))) == TREE
+    out = io.BytesIO()
+    sending.write_entries(walk, out)
+    assert read(out.getvalue()) == TREE
     assert (protocol.FRAME_BYTES, protocol.DEPTH) == (
         limits.TRANSFER_FRAME_BYTES,
         limits.TRANSFER_DEPTH,
