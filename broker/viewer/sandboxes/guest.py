@@ -51,7 +51,7 @@ from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.wayland.rules import WindowRules
-from policy.records.model import Record
+from policy.records.model import Bwrap, Record
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
@@ -163,6 +163,8 @@ class Guest:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.streams.tell_displays, lambda: self.worker)
+                if self._is_box():
+                    nursery.start_soon(self._alone, self._worker_early)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -231,6 +233,21 @@ class Guest:
 
     async def _rules(self, record: Record) -> WindowRules:
         return await drawn_rules(record, self.lease.sandbox, self._tools.letters)
+
+    def _is_box(self) -> bool:
+        """Whether its program is waited for: a box's window, and allowed."""
+        record = self._record()
+        return record is not None and (
+            isinstance(record.host.launch, Bwrap) and record.viewer.display == "allow"
+        )
+
+    async def _worker_early(self) -> None:
+        """Start its worker while its program starts, which takes as long.
+
+        Where that fails the first stream tries again, and says why.
+        """
+        with contextlib.suppress(VitrailError):
+            await self._ensure_worker()
 
     async def _ensure_worker(self) -> Worker:
         async with self._making:
