@@ -113,6 +113,7 @@ class Acceptors:
     def __init__(self) -> None:
         self._template: _Template | None = None
         self._turn = trio.Lock()
+        self._ended = False
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -122,6 +123,7 @@ class Acceptors:
         try:
             await trio.sleep_forever()
         finally:
+            self._ended = True  # a sandbox that comes up now starts no other
             with trio.CancelScope(shield=True):
                 await self.close()
 
@@ -141,6 +143,8 @@ class Acceptors:
 
         Raises SetupError when no process can be started.
         """
+        if self._ended:
+            raise SetupError("the broker is about to end")
         if self._template is None:
             self._template = _Template()
 
@@ -233,7 +237,7 @@ class _Template:
             with trio.fail_after(limits.ACCEPTOR_START_SECONDS):
                 await trio.lowlevel.wait_readable(self._channel)
             got = fdpass.receive(self._channel, messages.FORKED_BYTES, 1)
-        except (OSError, PeerError, trio.TooSlowError):
+        except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError):
             return None
         if len(got.fds) != 1:
             fdpass.close_all(got.fds)
@@ -242,6 +246,7 @@ class _Template:
 
     async def end(self) -> None:
         """End it; the acceptors live on."""
+        trio.lowlevel.notify_closing(self._channel)
         self._channel.close()
         self.child.kill()
         await self.child.wait()

@@ -163,8 +163,6 @@ class Guest:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.streams.tell_displays, lambda: self.worker)
-                if self._is_box():
-                    nursery.start_soon(self._alone, self._worker_early)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -234,18 +232,19 @@ class Guest:
     async def _rules(self, record: Record) -> WindowRules:
         return await drawn_rules(record, self.lease.sandbox, self._tools.letters)
 
-    def _is_box(self) -> bool:
-        """Whether its program is waited for: a box's window, and allowed."""
+    def prepare(self) -> None:
+        """Start the worker of a box already, while its program starts.
+
+        Other sandboxes take longer to start, or may never open a window.
+        """
         record = self._record()
-        return record is not None and (
-            isinstance(record.host.launch, Bwrap) and record.viewer.display == "allow"
-        )
+        if record is None or record.viewer.display != "allow":
+            return
+        if isinstance(record.host.launch, Bwrap):
+            self._start(self._worker_early)
 
     async def _worker_early(self) -> None:
-        """Start its worker while its program starts, which takes as long.
-
-        Where that fails the first stream tries again, and says why.
-        """
+        # Where that fails the first stream tries again, and says why.
         with contextlib.suppress(VitrailError):
             await self._ensure_worker()
 
