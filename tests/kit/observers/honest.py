@@ -78,6 +78,14 @@ class Observer(Window):
         if (now := self._keymap()) != self.keymap:
             raise SeenError(f"a new keymap of {self.name} is {now}, not {self.keymap}")
 
+    def selection_kept(self) -> None:
+        """Check that the selection which it took is still the one of its clipboard.
+
+        No chord crosses a sandbox's border here, so nobody else may take it.
+        """
+        if self.source and self.heard("cancelled", oid=self.source):
+            raise SeenError(f"the selection of {self.name} was cancelled")
+
     def heard(self, name: str, since: int = 0, oid: int | None = None) -> list[Any]:
         """Arguments of all events of that name after a place."""
         return [

@@ -192,6 +192,7 @@ class Judge:
         self._shown()
         for each in self.observers:
             each.keymap_kept()
+            each.selection_kept()
         if windows:
             self._chord(observer)
         self.judged += 1
