@@ -113,7 +113,9 @@ class StandbyPool:
     def prepare_soon(self, request: StartRequest, key: str) -> None:
         """Start a machine for the next start, in the background, if one is wanted."""
         record = request.record
-        if request.standby_mib and not {record} & (self._waiting.keys() | self._coming):
+        if record in self._waiting or record in self._coming:
+            return
+        if request.standby_mib:
             self._coming[record] = 0
             self._nursery.start_soon(self._prepare, request, key)
 
