@@ -32,6 +32,7 @@ GUARDS = (
     Guard("a record that is not on record denies", "then = self._decide(request, self._records(), engine or self._rules.engine)", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
     Guard("a jailed client's socket is opened once", "return Path(os.readlink(f\"/proc/self/fd/{self.fd}\").removesuffix(\" (deleted)\"))", "tests/attack/test_waypipe_place.py", "link_in_place"),
     Guard("no link in a jailed client's directory", "place = SocketPlace(os.open(path, os.O_PATH | os.O_CLOEXEC))", "tests/attack/test_waypipe_place.py", "link_in_place"),
+    Guard("a waypipe client has no directory to fill", "", "tests/attack/test_jail_waypipe.py", "no_names"),
     Guard("a jailed client listens in a jail", "pass", "tests/attack/test_waypipe_place.py", "outside_of_the_jail"),
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
