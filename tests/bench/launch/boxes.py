@@ -51,17 +51,21 @@ async def window_after(
     """
     used = _processor_seconds()
     began = time.perf_counter()
-    child = subprocess.Popen(
-        [*words, "foot", "-T", title, "sleep", "1000"],
-        env=w.environ,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    complaints = w.base / "stderr"
+    with complaints.open("wb") as stderr:
+        child = subprocess.Popen(
+            [*words, "foot", "-T", title, "sleep", "1000"],
+            env=w.environ,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
     try:
         with trio.fail_after(120):
             while not await _shown(w, title):
+                if child.poll() is not None:
+                    raise RuntimeError(complaints.read_text(errors="replace"))
                 await trio.sleep(_LOOK_SECONDS)
         took = time.perf_counter() - began
         await w.comp.command(f'[title="{title}$"] kill')
