@@ -10,12 +10,10 @@ so, and the next stream or program gets a new one.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -33,6 +31,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
+from broker.core.trees import remove_tree
 from broker.ipc import agent, transfer, worker
 from broker.launch.compositor import display_path
 from broker.services import event_log
@@ -197,8 +196,7 @@ class Guest:
             # serves all sandboxes.
             with trio.move_on_after(_REMOVE_SECONDS):
                 await trio.to_thread.run_sync(
-                    partial(shutil.rmtree, self._display, ignore_errors=True),
-                    abandon_on_cancel=True,
+                    remove_tree, self._display, abandon_on_cancel=True
                 )
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
