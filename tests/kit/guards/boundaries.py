@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("descriptors of an order that waits", "mine = [*fds]", "tests/attack/test_order_descriptors.py", "takes_no_orders or given_up"),
+    Guard("descriptors of an order to a worker that begins", "mine = [*fds]", "tests/attack/test_order_descriptors.py", "begins"),
     Guard("a start is within its record", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),
     Guard("a start has no network that its record has not", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),
     Guard("a machine that runs is not changed", "if False:", "tests/broker/host/test_role.py", "is_not_changed"),
