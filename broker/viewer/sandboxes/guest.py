@@ -32,7 +32,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
 from broker.core.trees import remove_tree
-from broker.ipc import agent, transfer, worker
+from broker.ipc import agent, fdpass, transfer, worker
 from broker.launch.compositor import display_path
 from broker.services import event_log
 from broker.services.stream_events import StreamEvents
@@ -330,8 +330,17 @@ class Guest:
                 await self.screen.take(message)
 
     async def order(self, message: transfer.ToWorker, fds: Sequence[int] = ()) -> None:
-        """Send its worker a message about files and links."""
-        await (await self._ensure_worker()).send(message, fds)
+        """Send its worker a message about files and links.
+
+        The caller keeps its copies of ``fds``, which may be closed as soon as this
+        waits: the other end of a transfer is another sandbox's task.
+        """
+        # guard: descriptors of an order to a worker that begins
+        mine = fdpass.duplicates(fds)
+        try:
+            await (await self._ensure_worker()).send(message, mine)
+        finally:
+            fdpass.close_all(mine)
 
     # -- the guest's agent ------------------------------------------------------
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import trio
 
 from broker.launch.microvm.qmp import Json
-from tests.bench.launch.boxes import window_after
+from tests.bench.launch.boxes import output_of, window_after
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
 from tests.kit.vm.templates import ready_template
@@ -72,7 +72,7 @@ async def standby_ready(w: World) -> None:
 
 def commands(w: World, records: Iterable[str]) -> dict[str, list[str]]:
     """Each way to start, without its program."""
-    run = [sys.executable, "-m", "broker.cli.app", "run", "-q"]
+    run = [sys.executable, "-m", "broker.cli.app", "run"]
     ways = {name: [*run, name, "--"] for name in records}
     ways[PODMAN] = [
         *("podman", "run", "--rm", "--network=none", *shared_words()),
@@ -114,10 +114,19 @@ async def main(runs: int, host: bool, as_json: bool) -> None:
                 if name != PODMAN:
                     hows[name] = w.events("sandbox.machine")[-1]["how"]
                 load = os.getloadavg()[0]
-                print(f"{turn} {name}: {took:.2f} s, load {load:.1f}", flush=True)
+                print(
+                    f"{turn} {name}: {took:.2f} s, load {load:.1f}{steps(w)}",
+                    flush=True,
+                )
     show(times, hows)
     if as_json:
         print(json.dumps({"seconds": times, "how": hows}))
+
+
+def steps(w: World) -> str:
+    """Return the steps of the last ``brokerctl run``, each with its time."""
+    lines = output_of(w).read_text(errors="replace").splitlines()
+    return "".join(f";{line.strip(' ✓')}" for line in lines if "✓" in line)
 
 
 def show(times: Mapping[str, list[float]], hows: Mapping[str, Json]) -> None:

@@ -1,6 +1,6 @@
 """Memory of machines that boot and of copies.
 
-    python -m tests.bench.memory [--json] [COUNT…]
+    python -m tests.bench.memory [--way boot|copy] [--no-windows] [--json] [COUNT…]
 
 For each way (boot, copy) and each COUNT (1 4 8): that many idle machines of a running
 broker; the memory of their QEMUs and vsock backends (Pss of
@@ -11,8 +11,8 @@ Processor time: ``tests.bench.memory.idle``.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable
 
 import trio
@@ -74,28 +74,48 @@ def show(way: str, what: str, found: list[float]) -> None:
     print(f"{way} {len(found)} {what}: {sum(found):.0f} MiB ({each})", flush=True)
 
 
-async def main(counts: list[int], as_json: bool) -> None:
+async def measure(
+    w: World, way: str, counts: list[int], windows: bool
+) -> dict[str, object]:
+    """Measure one way."""
+    single = await one_machine(w, way)
+    print(way, {k: round(v, 2) for k, v in single.items()}, flush=True)
+    result: dict[str, object] = {"one": single}
+    for count in counts:
+        found = await many(w, way, count, windows=False)
+        show(way, "idle", found)
+        result[f"{count} idle"] = found
+    if windows:
+        found = await many(w, way, counts[-1], windows=True)
+        show(way, "with a window", found)
+        result[f"{counts[-1]} windows"] = found
+    return result
+
+
+async def main(ways: list[str], counts: list[int], windows: bool) -> dict[str, object]:
     """Measure and print."""
     await ready_template(await the_image(), "copy")
-    result: dict[str, object] = {}
     async with world(WAYS) as w:
-        for way in WAYS:
-            single = await one_machine(w, way)
-            result[way] = single
-            print(way, {k: round(v, 2) for k, v in single.items()}, flush=True)
-            for count in counts:
-                found = await many(w, way, count, windows=False)
-                show(way, "idle", found)
-                result[f"{way} {count} idle"] = found
-            found = await many(w, way, counts[-1], windows=True)
-            show(way, "with a window", found)
-            result[f"{way} {counts[-1]} windows"] = found
+        result = {way: await measure(w, way, counts, windows) for way in ways}
         hows = {e["how"] for e in w.events("sandbox.machine")}
         print(f"machines came up by {sorted(hows)}")
-    if as_json:
-        print(json.dumps(result))
+    return dict(result)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.memory")
+    parser.add_argument("counts", metavar="COUNT", nargs="*", type=int)
+    parser.add_argument("--way", action="append", choices=tuple(WAYS))
+    parser.add_argument("--no-windows", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
-    trio.run(main, numbers or [1, 4, 8], "--json" in sys.argv)
+    words = arguments()
+    found = trio.run(
+        main, words.way or list(WAYS), words.counts or [1, 4, 8], not words.no_windows
+    )
+    if words.json:
+        print(json.dumps(found))
