@@ -22,7 +22,6 @@ ends with the lease.  ``state.json`` lets a later broker take a domain over.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
+from broker.core.trees import remove_tree
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
 from broker.host.machine import ConnectionKind, MachineFacts
 from broker.host.role import HostRole
@@ -146,7 +146,7 @@ class LibvirtMachine(ForeignMachine):
         if self._backend is not None:
             await self._backend.end(0)
             self._backend.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        remove_tree(self._directory)
 
 
 class LibvirtGuests:
@@ -329,7 +329,7 @@ class LibvirtGuests:
         if backend is not None:
             await backend.end(0)
             backend.close()
-            shutil.rmtree(self._directory(name), ignore_errors=True)
+            remove_tree(self._directory(name))
 
     # -- a later broker ----------------------------------------------------------
 
@@ -357,7 +357,7 @@ class LibvirtGuests:
                 await self._adopt(directory)
             except (VitrailError, OSError, ValueError) as error:
                 warnings.append(f"{directory.name} was not leased again: {error}")
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory)
         return warnings
 
     async def _adopt(self, directory: Path) -> None:

@@ -25,8 +25,12 @@ Playback = Literal["none", "allow", "raw"]
 Microphone = Literal["deny", "ask", "allow"]
 ByRules = Literal["none", "rules"]
 
-STRIP_PIXELS = 18
-"""The least height of an upper edge with a name, if the record says nothing."""
+STRIP_PIXELS = 20
+"""The least height of an upper edge with a name, if the record gives none, in logical pixels.
+
+With 4, the default border, a multiple of 4: whole pixels of the screen at scale 1.25,
+1.5 and 1.75, so that the content begins at one and is not blurred.
+"""
 
 
 @dataclass(frozen=True)

@@ -590,7 +590,7 @@ WINDOW = Table(
             "top",
             Whole(*limits.BORDER_PIXELS, unit="logical pixels"),
             "Height of the upper edge; a name needs 9.",
-            default_words="`border`, with `name_strip` at least 18",
+            default_words="`border`, with `name_strip` at least 20",
         ),
         Field(
             "title_prefix",

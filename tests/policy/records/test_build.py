@@ -156,7 +156,7 @@ def test_a_word_stands_for_a_table():
     ("text", "top", "prefix"),
     [
         ("", 4, "x"),
-        ("name_strip = true", 18, "x"),
+        ("name_strip = true", 20, "x"),
         ("border = 30\nname_strip = true", 30, "x"),
         ("name_strip = true\ntop = 9", 9, "x"),
         ("top = 1", 1, "x"),
