@@ -47,6 +47,8 @@ GUARDS = (
     Guard("the process in a jail is bubblewrap's own child", "if False:", "tests/broker/launch/process/test_identity.py", "own_child"),
     Guard("a hook's message is escaped", "return text", "tests/broker/launch/libvirt/test_hook.py", "escaped"),
     Guard("a domain's description chooses no sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "description"),
+    Guard("a throw-away domain that reboots or crashes is over", "for name in ():", "tests/broker/launch/libvirt/test_throwaway.py", "is_over"),
+    Guard("the image is the same after a throw-away domain", "pass", "tests/broker/launch/libvirt/test_throwaway.py", "read_only"),
     Guard("one domain at a time is a sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "one_domain"),
     Guard("machined answers about the machine that was asked for", "if False:", "tests/broker/host/test_machined.py", "another_reply"),
     Guard("a machine's leader is the process that was registered", "if False:", "tests/broker/host/test_machined.py", "has_the_pid_now"),
