@@ -5,19 +5,32 @@ Also after a power cut, and beside another writer of the same file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write ``content`` in place of ``path``, which may be missing; on disk on return.
+    """Write ``content`` in place of ``path``, as ``whole_file`` does.  Raises OSError."""
+    with whole_file(path, mode=mode) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(
+    path: Path, *, mode: int = 0o600, replace: bool = True
+) -> Iterator[BinaryIO]:
+    """Yield a file that becomes ``path`` at the end of the block; then on disk.
 
     A symbolic link at ``path`` is replaced, not followed.  ``mode`` is the file's,
-    whatever the umask is.  The directory must exist.  Raises OSError; ``path`` is
-    then as it was.
+    whatever the umask is.  The directory must exist.  Raises OSError, and
+    FileExistsError where ``path`` exists and is not to be replaced; ``path`` is then
+    as it was, as it is when the block raises.
     """
     # A name of its own, so that two writers do not mix their bytes, and one that
     # cannot be guessed: the directory may be another user's, too.
@@ -26,13 +39,16 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, mode)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(fd)
-        fresh.replace(path)
-    except BaseException:
+        if replace:
+            fresh.replace(path)
+        else:
+            # rename(2) would replace; a link is refused where the name is taken.
+            os.link(fresh, path, follow_symlinks=False)
+    finally:
         fresh.unlink(missing_ok=True)
-        raise
     flush_folder(path.parent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import trio
 from typing_extensions import override
 
 from broker.core.names import SandboxName, ServiceName
+from broker.core.trees import remove_tree
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
     ForeignMachine,
@@ -113,4 +113,4 @@ def _signal(pidfd: int, number: signal.Signals) -> None:
 
 def remove(directory: Path) -> None:
     """Remove a launch's directory; a mount of it elsewhere keeps its files."""
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory)

@@ -3,6 +3,8 @@
 libvirt's hook reports three steps (``MachineEventRequest``); this broker never
 calls libvirt.  The record whose ``peer.libvirt`` is the domain's name or UUID
 says which sandbox it is, and nothing that the hook reports can choose another.
+'brokerctl run' of a record with ``launch.kind = "libvirt-qemu"`` reports the same
+steps of the domain that it makes.
 
     prepare   the record is found; for a vhost-user vsock, vhost-device-vsock is
               started in its jail and waits for QEMU.  No socket of a service
@@ -20,7 +22,6 @@ ends with the lease.  ``state.json`` lets a later broker take a domain over.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
+from broker.core.trees import remove_tree
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
 from broker.host.machine import ConnectionKind, MachineFacts
@@ -63,7 +65,7 @@ from broker.launch.process.ready import wait_listening
 from broker.peers import credentials
 from broker.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet
-from policy.records.model import External, LibvirtPeer, Record
+from policy.records.model import External, LibvirtPeer, LibvirtQemu, Record
 
 _STATE = "state.json"
 _EVENTS = frozenset({"prepare", "started", "release"})
@@ -148,7 +150,7 @@ class LibvirtMachine(ForeignMachine):
         if self._backend is not None:
             await self._backend.end(0)
             self._backend.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        remove_tree(self._directory)
 
 
 class LibvirtGuests:
@@ -331,7 +333,7 @@ class LibvirtGuests:
         if backend is not None:
             await backend.end(0)
             backend.close()
-            shutil.rmtree(self._directory(name), ignore_errors=True)
+            remove_tree(self._directory(name))
 
     # -- a later broker ----------------------------------------------------------
 
@@ -359,7 +361,7 @@ class LibvirtGuests:
                 await self._adopt(directory)
             except (VitrailError, OSError, ValueError) as error:
                 warnings.append(f"{directory.name} was not leased again: {error}")
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory)
         return warnings
 
     async def _adopt(self, directory: Path) -> None:
@@ -396,6 +398,8 @@ def _shown(request: api.MachineEventRequest) -> str:
 
 def _domain(record: Record) -> str | None:
     launch = record.host.launch
+    if isinstance(launch, LibvirtQemu):
+        return launch.domain(record.name)
     if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
         return launch.peer.domain
     return None

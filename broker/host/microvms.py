@@ -7,7 +7,6 @@ broker that was killed.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -23,6 +22,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailE
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
+from broker.core.trees import remove_tree
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
@@ -150,7 +150,7 @@ class MicroVmMachine:
     async def close(self) -> None:
         """Remove everything that is left of it."""
         await self._vm.close()
-        shutil.rmtree(self._vm.directory, ignore_errors=True)
+        remove_tree(self._vm.directory)
         await self._log.note(
             schema.SandboxStop(
                 sandbox=self._sandbox,
@@ -308,7 +308,7 @@ class MicroVms:
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await undo.aclose()
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory)
                 if isinstance(error, VitrailError | OSError):
                     failed = schema.SandboxFailed(
                         sandbox=sandbox, step="machine", reason=str(error)
@@ -487,7 +487,7 @@ class MicroVms:
                 return sandbox, record, machine
             reason = "not all of its processes live"
         ended = await clean_leftovers(directory)
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory)
         await self._log.note(
             schema.SandboxStop(
                 sandbox=sandbox,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from broker.core.errors import PeerError
+from broker.core.errors import PeerError, UpstreamError
 
 _INT = array.array("i").itemsize
 # As plain numbers: an enumeration's own "&" costs as much as a system call.
@@ -106,6 +106,26 @@ def send(
     rights = array.array("i", fds)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
     return sock.sendmsg([data], ancillary, _NO_SIGNAL)
+
+
+def duplicates(fds: Iterable[int]) -> list[int]:
+    """Duplicate descriptors; the caller closes the new ones.
+
+    A number means another file as soon as its owner has closed it: a task that waits
+    before it sends descriptors of others needs its own.  Raises UpstreamError when
+    there is no room for them, and then leaves none open.
+    """
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))  # noqa: PERF401 -- closed if a later one fails
+    except OSError as error:
+        close_all(made)
+        raise UpstreamError(
+            f"no descriptor for a message: {error.strerror}",
+            hint="the process may have too many open files",
+        ) from error
+    return made
 
 
 def close_all(fds: Iterable[int]) -> None:

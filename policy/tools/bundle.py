@@ -94,15 +94,16 @@ def written_key(key: Ed25519PublicKey) -> str:
 
 def take_key(text: str) -> Ed25519PublicKey:
     """Return a public key; raises BundleError."""
+    reason = "not a public key, which is ed25519: and 44 characters"
     found = _KEY.fullmatch(text.strip())
+    if found is None:
+        raise BundleError(reason)
     try:
-        if found is not None:
-            return Ed25519PublicKey.from_public_bytes(
-                base64.b64decode(found[1], validate=True)
-            )
-    except (ValueError, binascii.Error):
-        pass  # reported below, as for text that does not look like a key
-    raise BundleError("not a public key, which is ed25519: and 44 characters")
+        return Ed25519PublicKey.from_public_bytes(
+            base64.b64decode(found[1], validate=True)
+        )
+    except (ValueError, binascii.Error) as error:
+        raise BundleError(reason) from error
 
 
 def sign(

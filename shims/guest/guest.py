@@ -15,6 +15,7 @@ from shims.guest.agent import Agent
 from shims.guest.display import Display
 from shims.guest.folders import Folders
 from shims.guest.host_files import host_environment
+from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
 from shims.guest.programs import Programs
@@ -78,6 +79,7 @@ class Guest:
             self.machine.network(self, self.settings.dns)
         if self.machine is not None:
             start_root_programs(self)
+            make_host_keys(self)
         if self.machine is not None and self.settings.disposable:
             self.loop.later(1.0, self._check_orphan)
 

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Optional
 
 from shims.guest.host_files import unpack_host_files
+from shims.guest.host_keys import remove_image_keys
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Machine:
             if not os.path.lexists(target):
                 os.symlink(source, target)
         os.set_blocking(2, False)  # a stuck console must not stop us
+        # guard: no machine uses host keys of its image
+        remove_image_keys()
         unpack_host_files()
         self._settle()
         self._link_up("lo")

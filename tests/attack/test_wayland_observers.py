@@ -56,7 +56,7 @@ CONFIG = (
     "default_border none\ndefault_floating_border none\n"
     "for_window [title=.*] floating enable\n"
 )
-OTHER, PLAIN = 0x2040F0, 0xE0E020
+OTHER, PLAIN, SAME = 0x2040F0, 0xE0E020, 0x8060C0
 FRAMES = 0xD01010, 0x10A0A0
 
 
@@ -114,13 +114,15 @@ def play(
         keys.press(1)  # a seat's keyboard has a keymap once a key was pressed
         look = partial(trio.from_thread.run, screenshot, comp)
         judge = Judge(mouse, keys, look, claims, pid, FRAMES)
-        with Observer(other) as one, Observer(display) as two:
+        with Observer(other) as one, Observer(display) as two, Observer(work) as same:
             for observer, name, color, place in (
                 (one, "other", OTHER, (250, 620)),
                 (two, "plain", PLAIN, (1000, 620)),
+                (same, "same", SAME, (250, 160)),
             ):
-                judge.observers.append(observer.begin(name, color))
-                judge.place(observer, *place)
+                judge.place(observer.begin(name, color), *place)
+            judge.observers += [one, two]
+            judge.neighbour = same
             judge.hostile = hostile = Hostile(work, seed, actions)
             end = time.monotonic() + seconds
             try:

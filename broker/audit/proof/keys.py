@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.proof.note import origin_of, public_key
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
+from broker.core.replace_file import flush_folder
 
 _HEAD = "vitrail audit key"
 _SEED_BYTES = 32
@@ -162,7 +163,7 @@ class KeyFile:
         self.follow(self._next)
         _erase(self.path)
         self._next.rename(self.path)
-        _flush_directory(self.path.parent)
+        flush_folder(self.path.parent)
 
     def follow(self, path: Path | None = None) -> None:
         """Write the newest size into this file from now on; default: ``path``.
@@ -201,7 +202,7 @@ class KeyFile:
         _erase(self._next)
         with contextlib.suppress(FileNotFoundError):
             self._next.unlink()
-            _flush_directory(self._next.parent)
+            flush_folder(self._next.parent)
 
     def any(self) -> list[SigningKey]:
         """Return all keys, in force or not, for callers that only compare.
@@ -244,6 +245,8 @@ def _read(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
+    # Not beside it and renamed: the copy of a seed that a kill left under another name
+    # would never be erased.  ``staged`` expects an empty file.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(path, flags, 0o600)
     try:
@@ -252,12 +255,4 @@ def _write(path: Path, text: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    _flush_directory(path.parent)
-
-
-def _flush_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    flush_folder(path.parent)

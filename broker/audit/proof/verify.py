@@ -9,6 +9,7 @@ was not given away; a checkpoint that was kept elsewhere needs neither.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -529,10 +530,9 @@ def _text(raw: bytes) -> str:
 
 def _decode(body: bytes) -> tuple[object, ...] | None:
     """The columns that a body should have; None when it is not an event."""
-    try:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
         return row_of(schema.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # not of our version: read as a later one's below
+    # Not of our version: read as a later one's.
     try:
         fields = msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):

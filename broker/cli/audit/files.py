@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.core.errors import UpstreamError
+from broker.core.replace_file import whole_file
 
 
 def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
@@ -23,18 +23,15 @@ def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
             sys.stdout.write(text)
         return
     if path.exists() and not force:
-        raise click.UsageError(f"{path} is there already: --force replaces it")
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        raise _there(path)  # before the work, which may be long
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123
-                file.writelines(texts)
-                file.flush()
-                os.fsync(fd)
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        with whole_file(path, replace=force) as file:
+            file.writelines(text.encode() for text in texts)
+    except FileExistsError as error:
+        raise _there(path) from error
     except OSError as error:
         raise UpstreamError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _there(path: Path) -> click.UsageError:
+    return click.UsageError(f"{path} is there already: --force replaces it")

@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from broker.cli.audit.source import LocalSource, Source, open_source
 from broker.cli.audit.verify import checkpoint_command, prove_command, verify_command
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import SetupError
+from broker.core.replace_file import replace_file
 
 _BEFORE_FOLLOWING = 10
 """Lines shown before following, as journalctl -f does."""
@@ -285,16 +285,8 @@ def _keep_cursor(path: Path, cursor: str) -> None:
     The file may be in a directory that several users write to.
     """
     try:
-        # Its name cannot be guessed before, so no link waits there; mode 0600.
-        fd, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(fd, "w") as file:
-                file.write(f"{cursor}\n")
-            # guard: the cursor's file replaces a link
-            Path(fresh).replace(path)
-        except BaseException:
-            Path(fresh).unlink(missing_ok=True)
-            raise
+        # guard: the cursor's file replaces a link
+        replace_file(path, f"{cursor}\n".encode())
     except OSError as error:
         raise SetupError(f"the cursor cannot be kept: {error}") from error
 

@@ -103,7 +103,7 @@ def _sweep(paths: Paths, folder: Path) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear(paths, base)
         except BlockingIOError:
-            pass  # it runs
+            continue  # it runs
         finally:
             os.close(fd)
 

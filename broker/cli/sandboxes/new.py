@@ -82,7 +82,7 @@ class _Wishes:
     "--host-files",
     multiple=True,
     type=click.Choice(["fonts", "locale", "certificates"]),
-    help="What it gets of this machine; several times.",
+    help="Files of this machine that it gets; may be repeated.",
 )
 @click.option("--no-menu", is_flag=True, help="No entry in the application menu.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

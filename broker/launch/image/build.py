@@ -59,6 +59,17 @@ not changed."""
 _HOME = "/usr/lib/vitrail"
 # Without mmdebstrap's lines about its own hooks and directories.
 _STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
+# Values that packages draw while they are installed, and that every machine of the
+# image would share.  Not in customize.sh: the agent removes host keys at each start, so
+# an image that was built before needs no new build.
+# guard: an image has no key that was drawn while it was built
+_DRAWN: tuple[str, ...] = (
+    "etc/ssh/ssh_host_*",
+    "etc/ssl/private/ssl-cert-snakeoil.key",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+)
 _UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*")
 
 
@@ -178,6 +189,7 @@ def bootstrap_words(
         f'--customize-hook=mkdir -p "$1{_HOME}"',
         f"--customize-hook=upload {work}/vitrail_guest.py {_HOME}/vitrail_guest.py",
         f"--customize-hook=# in {scratch}\n{customize}",
+        "--customize-hook=rm -f " + " ".join(f'"$1"/{name}' for name in _DRAWN),
         f"--customize-hook=tar-out /var/tmp/vitrail-boot {work}/boot.tar",
         '--customize-hook=rm -r "$1/var/tmp/vitrail-boot"',
         spec.suite,

@@ -72,7 +72,7 @@ class HostFiles:
 async def host_settings(wanted: Collection[str]) -> dict[str, str]:
     """Return the agent's constants for a record's ``launch.host_files``.
 
-    Raises SetupError when this machine lacks what is asked for.
+    Raises SetupError when this machine has no such files.
     """
     return (await collect(wanted)).settings() if wanted else {}
 

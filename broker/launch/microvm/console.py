@@ -51,7 +51,7 @@ class ConsoleLog:
         return self.path.with_name(f"{self.path.name}.1")
 
     def write(self, untrusted_data: bytes) -> None:
-        """Keep these bytes; never raises."""
+        """Append bytes; never raises."""
         self._tail = (self._tail + untrusted_data)[-_CHUNK:]
         left = len(untrusted_data)
         try:
@@ -90,7 +90,7 @@ class ConsoleLog:
             file.close()
 
     def move(self, directory: Path) -> None:
-        """Go on in another directory, with what was kept so far; never raises."""
+        """Continue in another directory, with the bytes kept so far; never raises."""
         old = self.path
         self._shut()
         self.path = directory / old.name

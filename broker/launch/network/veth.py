@@ -118,7 +118,7 @@ def _ip(batch: str, namespace: int) -> None:
 def _packet_socket() -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     packets = socket.socket(socket.AF_PACKET, kind, 0)
-    # Set before frames arrive: it would read what it has written itself.
+    # Set before frames arrive: the socket would receive its own frames.
     packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
     packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.FRAMES_READ_BYTES)
     packets.bind((_OUTSIDE, _ALL_PROTOCOLS))

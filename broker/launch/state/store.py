@@ -25,6 +25,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ import msgspec
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.stderr_log import log_stderr
+from broker.core.trees import disk_usage, remove_tree
 from broker.launch.state.sparse import Progress, copy_sparse, no_progress
 
 DISK: Literal["disk"] = "disk"
@@ -104,7 +107,7 @@ class Home:
         """Bytes on our disk, snapshots not counted (blocks may be shared)."""
         if self.meta.kind == DISK:
             return self.disk.stat().st_blocks * 512
-        return sum(p.lstat().st_blocks * 512 for p in self.tree.rglob("*"))
+        return disk_usage(self.tree)
 
 
 class HomeLock:
@@ -336,14 +339,20 @@ class HomeStore:
         )
 
     def sweep(self) -> int:
-        """Remove leftovers of crashes, unless a change is in progress."""
+        """Remove leftovers of crashes, unless a change is in progress.
+
+        One that cannot be removed is reported, and is in the way of no sandbox.
+        """
         alone = self._flock(_STORE, fcntl.LOCK_EX)
         if alone is None:
             return 0
         with alone:
             left = [*self.root.glob(f"{_NEW}*"), *self.root.glob(f"{_OLD}*")]
             for path in left:
-                shutil.rmtree(path)
+                error = remove_tree(path)
+                # guard: a leftover that stays is in no other sandbox's way
+                if error is not None:
+                    log_stderr(f"{path} is left over and cannot be removed: {error}")
             return len(left)
 
     def _discard(self, path: Path) -> None:
@@ -361,7 +370,7 @@ class HomeStore:
                 raise RefusedError("another command is cleaning up; try again")
             undo.enter_context(held)
             room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
-            undo.callback(shutil.rmtree, room, ignore_errors=True)
+            undo.callback(remove_tree, room)
             yield room
 
 
@@ -384,8 +393,8 @@ def _read_meta(directory: Path) -> HomeMeta | None:
 def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> None:
     """Copy the content of a home, without its ``meta.json``.
 
-    Raises OSError; links and devices in a directory are copied as they are, so
-    nothing outside of it is read.
+    Raises OSError; links in a directory are copied as they are, so nothing outside of
+    it is read.  Pipes, sockets and devices are left out.
     """
     disk = source / DISK
     if disk.is_file():
@@ -397,8 +406,21 @@ def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> 
             files.callback(os.close, writer)
             copy_sparse(reader, writer, progress)
         return
-    shutil.copytree(source / TREE, target / TREE, symlinks=True)
+    try:
+        shutil.copytree(source / TREE, target / TREE, symlinks=True, ignore=_special)
+    except RecursionError as error:
+        raise UpstreamError(f"{source / TREE} has directories that are too deep") from (
+            error
+        )
     progress(1, 1)
+
+
+def _special(folder: str, names: list[str]) -> set[str]:
+    """Of these names in a directory, those that are neither files, links nor directories."""
+    plain = (stat.S_ISREG, stat.S_ISLNK, stat.S_ISDIR)
+    modes = {name: os.lstat(Path(folder, name)).st_mode for name in names}
+    # guard: a copy of a home opens no pipe
+    return {name for name, mode in modes.items() if not any(k(mode) for k in plain)}
 
 
 def flush(path: Path) -> None:

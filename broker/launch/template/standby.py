@@ -8,7 +8,6 @@ next start wants.  Then that start copies or boots.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Container
@@ -23,6 +22,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.names import SandboxName
+from broker.core.trees import remove_tree
 from broker.launch.microvm.launcher import Network, Tools, Vm, VmSpec, clean_leftovers
 from broker.launch.template.fork import WaitingPlan
 from broker.launch.template.memory_pressure import available_bytes, memory_short
@@ -58,7 +58,7 @@ class Standby:
             self.plan.release()
             directory = self.vm.directory
             await self.vm.close()
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
 
 
 class StandbyPool:
@@ -113,7 +113,9 @@ class StandbyPool:
     def prepare_soon(self, request: StartRequest, key: str) -> None:
         """Start a machine for the next start, in the background, if one is wanted."""
         record = request.record
-        if request.standby_mib and not {record} & (self._waiting.keys() | self._coming):
+        if record in self._waiting or record in self._coming:
+            return
+        if request.standby_mib:
             self._coming[record] = 0
             self._nursery.start_soon(self._prepare, request, key)
 
@@ -159,7 +161,7 @@ class StandbyPool:
             with trio.fail_after(limits.FORK_SECONDS * 4):
                 return await self._start_in(directory, request, template)
         except BaseException as error:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory)
             if isinstance(error, trio.TooSlowError):
                 raise UpstreamError("the copy was not loaded in time") from None
             raise
@@ -277,7 +279,7 @@ class StandbyPool:
             raise UpstreamError(f"it was not up within {limits.FORK_SECONDS:g} s")
         state = msgspec.structs.replace(vm.state, name=spec.name, logs=str(spec.logs))
         vm.settle(state, spec.directory, on_loss)
-        shutil.rmtree(waited, ignore_errors=True)
+        remove_tree(waited)
 
 
 def _unfit(
@@ -333,7 +335,7 @@ async def clean_standbys(root: Path) -> int:
         except UpstreamError as error:
             failed = error
             continue
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory)
     if failed is not None:
         raise failed
     return ended

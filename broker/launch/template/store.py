@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.trees import remove_tree
 
 MEMORY = "memory"
 STATE = "state"
@@ -102,7 +102,7 @@ class TemplateStore:
 
     def drop(self, record: str) -> None:
         """Remove a record's template, if it has one."""
-        shutil.rmtree(self.root / record, ignore_errors=True)
+        remove_tree(self.root / record)
 
     @contextmanager
     def new(self) -> Iterator[Path]:
@@ -112,7 +112,7 @@ class TemplateStore:
         try:
             yield room
         finally:
-            shutil.rmtree(room, ignore_errors=True)
+            remove_tree(room)
 
     def publish(self, room: Path, record: str, key: str, now: float) -> Template:
         """Make a prepared directory the template of a record, in place of the old."""
@@ -144,7 +144,7 @@ class TemplateStore:
             age = limits.TEMPLATE_MAKE_SECONDS * 2 if half else limits.TEMPLATE_SECONDS
             with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > age:
-                    shutil.rmtree(path, ignore_errors=True)
+                    remove_tree(path)
 
     def disk_bytes(self) -> int:
         """Bytes on disk of all templates, holes not counted."""

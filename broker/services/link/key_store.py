@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
+from broker.core.replace_file import replace_file, whole_file
 from broker.link.keys import (
     KEY_BYTES,
     BrokerIdentity,
@@ -84,7 +85,12 @@ class LinkStore:
             self.directory.chmod(0o700)
             if not self.key_file.exists():
                 fresh = BrokerIdentity.from_seed(secrets.token_bytes(KEY_BYTES))
-                self._write(self.key_file, fresh.to_pem(), replace=False)
+                # The first one stays, of two brokers that start at once.
+                with (
+                    contextlib.suppress(FileExistsError),
+                    whole_file(self.key_file, replace=False) as file,
+                ):
+                    file.write(fresh.to_pem())
             return self._identity.get(
                 self.key_file,
                 _PEM_BYTES,
@@ -134,25 +140,7 @@ class LinkStore:
 
     def _write_peers(self, peers: Peers) -> None:
         with _explained(self.peers_file):
-            self._write(self.peers_file, format_peers(peers.all).encode(), replace=True)
-
-    def _write(self, path: Path, data: bytes, *, replace: bool) -> None:
-        """Put a whole file there or none; without ``replace`` the first one stays."""
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(fresh, flags, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            if replace:
-                fresh.replace(path)
-            else:
-                with contextlib.suppress(FileExistsError):
-                    os.link(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+            replace_file(self.peers_file, format_peers(peers.all).encode())
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
-from broker.ipc import agent, clipboard, sealed_memfd, transfer
+from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
 from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
 from broker.services.process_memory import ProcessMemory
@@ -177,7 +177,7 @@ class Worker:
     async def send(self, message: messages.ToWorker, fds: Sequence[int] = ()) -> None:
         """Give an order; the caller keeps its copies of ``fds``.
 
-        Raises RefusedError for a message that does not fit into an agent's
+        They may be closed as soon as this waits.  Raises RefusedError for a message that does not fit into an agent's
         frame, UpstreamError when the worker has ended or takes no orders any
         more (then it is ended).
         """
@@ -196,16 +196,22 @@ class Worker:
             fds = [*fds, self._file_for(message.transfer, most)]
         elif isinstance(message, clipboard.StopRead):
             self._forget_read(message.transfer)
+        # A number that is closed while the order waits for its turn is another file's
+        # by then, perhaps another sandbox's.
+        # guard: descriptors of an order that waits
+        mine = fdpass.duplicates(fds)
         gone = f"the worker of {self.sandbox} has ended"
         try:
             async with self._sending:
                 with trio.fail_after(limits.WORKER_STOP_SECONDS):
-                    await self._channel.send(messages.encode(message), fds)
+                    await self._channel.send(messages.encode(message), mine)
         except trio.TooSlowError as error:
             self._end("it takes no orders")
             raise UpstreamError(gone) from error
         except (OSError, trio.ClosedResourceError) as error:
             raise UpstreamError(gone) from error
+        finally:
+            fdpass.close_all(mine)
 
     def _file_for(self, number: int, most: int) -> int:
         """Make the file that the worker fills; ours until it was read or given up.

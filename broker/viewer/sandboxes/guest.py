@@ -10,12 +10,10 @@ so, and the next stream or program gets a new one.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -33,7 +31,8 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
-from broker.ipc import agent, transfer, worker
+from broker.core.trees import remove_tree
+from broker.ipc import agent, fdpass, transfer, worker
 from broker.launch.compositor import display_path
 from broker.services import event_log
 from broker.services.stream_events import StreamEvents
@@ -197,8 +196,7 @@ class Guest:
             # serves all sandboxes.
             with trio.move_on_after(_REMOVE_SECONDS):
                 await trio.to_thread.run_sync(
-                    partial(shutil.rmtree, self._display, ignore_errors=True),
-                    abandon_on_cancel=True,
+                    remove_tree, self._display, abandon_on_cancel=True
                 )
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
@@ -348,8 +346,17 @@ class Guest:
                 await self.screen.take(message)
 
     async def order(self, message: transfer.ToWorker, fds: Sequence[int] = ()) -> None:
-        """Send its worker a message about files and links."""
-        await (await self._ensure_worker()).send(message, fds)
+        """Send its worker a message about files and links.
+
+        The caller keeps its copies of ``fds``, which may be closed as soon as this
+        waits: the other end of a transfer is another sandbox's task.
+        """
+        # guard: descriptors of an order to a worker that begins
+        mine = fdpass.duplicates(fds)
+        try:
+            await (await self._ensure_worker()).send(message, mine)
+        finally:
+            fdpass.close_all(mine)
 
     # -- the guest's agent ------------------------------------------------------
 

@@ -297,7 +297,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             try:
                 count = sock.send(data, socket.MSG_NOSIGNAL)
             except BlockingIOError:
-                pass  # no room: all of it waits
+                count = 0  # no room: all of it waits
             except OSError as error:
                 self._lost(error)
                 return Turn.MINE

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
@@ -51,17 +52,21 @@ async def window_after(
     """
     used = _processor_seconds()
     began = time.perf_counter()
-    child = subprocess.Popen(
-        [*words, "foot", "-T", title, "sleep", "1000"],
-        env=w.environ,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    said = output_of(w)
+    with said.open("wb") as output:
+        child = subprocess.Popen(
+            [*words, "foot", "-T", title, "sleep", "1000"],
+            env=w.environ,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
     try:
         with trio.fail_after(120):
             while not await _shown(w, title):
+                if child.poll() is not None:
+                    raise RuntimeError(said.read_text(errors="replace"))
                 await trio.sleep(_LOOK_SECONDS)
         took = time.perf_counter() - began
         await w.comp.command(f'[title="{title}$"] kill')
@@ -74,6 +79,11 @@ async def window_after(
         child.kill()
         child.wait()
     return took, _processor_seconds() - used
+
+
+def output_of(w: World) -> Path:
+    """Return the file with what the last command wrote."""
+    return w.base / "output"
 
 
 async def _shown(w: World, title: str) -> bool:

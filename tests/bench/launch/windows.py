@@ -1,36 +1,64 @@
 """Time from a command to its window: micro VMs that boot, are copied, and wait.
 
-    python -m tests.bench.launch.windows [RUNS]
+    python -m tests.bench.launch.windows [--host] [--json] [RUNS]
 
 The broker runs already and the records' templates are made.  In turn, so that a busy
 moment falls on all: ``brokerctl run`` of foot in a machine that boots, in a copy, in
-a machine that waited (its successor is waited for outside the measured time), in a
-machine of this machine's own programs, and ``podman run`` of the same program with
-the compositor's socket.  Prints least and median in seconds, and the raw values.
+a machine that waited (its successor is waited for outside the measured time), with
+``--host`` in a machine of this machine's own programs, which are copied into an
+image before that; and ``podman run`` of the same program with the compositor's
+socket.  Prints least and median in seconds, and the raw values.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import trio
 
 from broker.launch.microvm.qmp import Json
-from tests.bench.launch.boxes import window_after
+from tests.bench.launch.boxes import output_of, window_after
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
 from tests.kit.vm.templates import ready_template
 from tests.kit.world import World, record, the_image, world
 
+BOOT = 'fork = "no"'
 RECORDS = {
-    "boot": record(launch='fork = "no"'),
+    "boot": record(launch=BOOT),
     "copy": record(),
     "standby": record(launch="standby = 1"),
 }
-"""The host's programs boot first: their template is made by a run of theirs."""
+HOST = {"host": record(launch=f'root = "host"\n{BOOT}')}
+PODMAN = "podman run, raw socket"
+QUIET_SHARE = 0.15
+"""Processors that others may use in the second before a measurement."""
+QUIET_SECONDS = 40
+IMAGE_SECONDS = 500
+"""To copy this machine's programs into an image, once."""
+
+
+def busy_seconds() -> float:
+    """Return the seconds that all processors have worked since the machine's boot."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def wait_quiet() -> None:
+    """Wait until the machine does little else, or not any longer."""
+    with trio.move_on_after(QUIET_SECONDS):
+        while True:
+            before = busy_seconds()
+            await trio.sleep(1)
+            if busy_seconds() - before <= QUIET_SHARE:
+                return
 
 
 async def standby_ready(w: World) -> None:
@@ -42,48 +70,74 @@ async def standby_ready(w: World) -> None:
     await eventually(ready, deadline=120)
 
 
-def commands(w: World, host: bool) -> dict[str, list[str]]:
+def commands(w: World, records: Iterable[str]) -> dict[str, list[str]]:
     """Each way to start, without its program."""
-    run = [sys.executable, "-m", "broker.cli.app", "run", "-q"]
-    ways = {name: [*run, name, "--"] for name in RECORDS}
-    if host:
-        ways["root host, boot"] = [*run, "--root", "host", "--"]
-    root = root_directory(w.base)
-    ways["podman run, raw socket"] = [
+    run = [sys.executable, "-m", "broker.cli.app", "run"]
+    ways = {name: [*run, name, "--"] for name in records}
+    ways[PODMAN] = [
         *("podman", "run", "--rm", "--network=none", *shared_words()),
         *("--volume", f"{w.comp.display}:/tmp/wayland-0"),
         *("--env", "WAYLAND_DISPLAY=/tmp/wayland-0", "--env", "XDG_RUNTIME_DIR=/tmp"),
-        *("--rootfs", f"{root}:O"),
+        *("--rootfs", f"{root_directory(w.base)}:O"),
     ]
     return ways
 
 
-async def main(runs: int, host: bool) -> None:
+async def prepare(w: World, records: Iterable[str]) -> None:
+    """Have what a first start makes: images, a machine that waits."""
+    await w.window("standby", "first")
+    if "host" in records:
+        with trio.fail_after(IMAGE_SECONDS):
+            await w.window("host", "of this machine")
+    await w.stop()
+
+
+async def main(runs: int, host: bool, as_json: bool) -> None:
     """Measure and print."""
     image = await the_image()
     for name in ("copy", "standby"):
         await ready_template(image, name)
+    records = {**RECORDS, **(HOST if host else {})}
     times: dict[str, list[float]] = {}
     hows: dict[str, Json] = {}
-    async with podman_settings() as settings, world(RECORDS, extra=settings) as w:
+    async with podman_settings() as settings, world(records, extra=settings) as w:
         w.environ["PYTHONPATH"] = os.getcwd()
-        await w.window("standby", "first")  # from now on one waits
+        await prepare(w, records)
+        ways = commands(w, records)
         for turn in range(runs):
-            for number, (name, words) in enumerate(commands(w, host).items()):
+            for number, (name, words) in enumerate(ways.items()):
                 if name == "standby":
                     await standby_ready(w)
+                await wait_quiet()
                 took, _ = await window_after(w, words, f"bench-{turn}-{number}")
                 times.setdefault(name, []).append(took)
-                if "podman" not in name:
+                if name != PODMAN:
                     hows[name] = w.events("sandbox.machine")[-1]["how"]
-                print(f"{turn} {name}: {took:.2f} s", flush=True)
+                load = os.getloadavg()[0]
+                print(
+                    f"{turn} {name}: {took:.2f} s, load {load:.1f}{steps(w)}",
+                    flush=True,
+                )
+    show(times, hows)
+    if as_json:
+        print(json.dumps({"seconds": times, "how": hows}))
+
+
+def steps(w: World) -> str:
+    """Return the steps of the last ``brokerctl run``, each with its time."""
+    lines = output_of(w).read_text(errors="replace").splitlines()
+    return "".join(f";{line.strip(' ✓')}" for line in lines if "✓" in line)
+
+
+def show(times: Mapping[str, list[float]], hows: Mapping[str, Json]) -> None:
+    """Print the table."""
     print(f"on {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     for name, values in times.items():
         raw = " ".join(f"{value:.2f}" for value in values)
-        median = statistics.median(values)
+        middle = statistics.median(values)
         how = hows.get(name, "")
         print(
-            f"{name:24} {how!s:8} least {min(values):.2f}  median {median:.2f}  ({raw})"
+            f"{name:24} {how!s:8} least {min(values):.2f}  median {middle:.2f}  ({raw})"
         )
 
 
@@ -92,4 +146,4 @@ if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     if not Path("tests").is_dir():
         sys.exit("start it in the checkout")
-    trio.run(main, *(numbers or [5]), host_too)
+    trio.run(main, *(numbers or [5]), host_too, "--json" in sys.argv)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("descriptors of an order that waits", "mine = [*fds]", "tests/attack/test_order_descriptors.py", "takes_no_orders or given_up"),
+    Guard("descriptors of an order to a worker that begins", "mine = [*fds]", "tests/attack/test_order_descriptors.py", "begins"),
     Guard("a start is within its record", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),
     Guard("a start has no network that its record has not", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),
     Guard("a machine that runs is not changed", "if False:", "tests/broker/host/test_role.py", "is_not_changed"),
@@ -33,6 +35,7 @@ GUARDS = (
     Guard("a record that is not on record denies", "then = self._decide(request, self._records(), engine or self._rules.engine)", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
     Guard("a jailed client's socket is opened once", "return Path(os.readlink(f\"/proc/self/fd/{self.fd}\").removesuffix(\" (deleted)\"))", "tests/attack/test_waypipe_place.py", "link_in_place"),
     Guard("no link in a jailed client's directory", "place = SocketPlace(os.open(path, os.O_PATH | os.O_CLOEXEC))", "tests/attack/test_waypipe_place.py", "link_in_place"),
+    Guard("a waypipe client has no directory to fill", "", "tests/attack/test_jail_waypipe.py", "no_names"),
     Guard("a jailed client listens in a jail", "pass", "tests/attack/test_waypipe_place.py", "outside_of_the_jail"),
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
@@ -45,6 +48,8 @@ GUARDS = (
     Guard("the process in a jail is bubblewrap's own child", "if False:", "tests/broker/launch/process/test_identity.py", "own_child"),
     Guard("a hook's message is escaped", "return text", "tests/broker/launch/libvirt/test_hook.py", "escaped"),
     Guard("a domain's description chooses no sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "description"),
+    Guard("a throw-away domain that reboots or crashes is over", "for name in ():", "tests/broker/launch/libvirt/test_throwaway.py", "is_over"),
+    Guard("the image is the same after a throw-away domain", "pass", "tests/broker/launch/libvirt/test_throwaway.py", "read_only"),
     Guard("one domain at a time is a sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "one_domain"),
     Guard("machined answers about the machine that was asked for", "if False:", "tests/broker/host/test_machined.py", "another_reply"),
     Guard("a machine's leader is the process that was registered", "if False:", "tests/broker/host/test_machined.py", "has_the_pid_now"),

@@ -11,6 +11,8 @@ GUARDS = (
     Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),
     Guard("a template of another key is not used", "if False:", "tests/broker/launch/template/test_store.py", "another_key"),
+    Guard("an image has no key that was drawn while it was built", "_DRAWN = ()", "tests/broker/launch/image/test_host_keys.py", "package_drew"),
+    Guard("no machine uses host keys of its image", "", "tests/broker/launch/image/test_host_keys.py", "before_anything"),
     Guard("a truncated template is not used", "if False:", "tests/broker/launch/template/test_store.py", "truncated"),
     Guard("a machine that waited is not used with another key", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
     Guard("a machine that waited has the network that its record says", "if False:", "tests/broker/launch/template/test_standby.py", "another_machine"),
@@ -27,6 +29,10 @@ GUARDS = (
     Guard("a locked home is not opened", "if False:", "tests/broker/launch/state/test_encrypted.py", "locked"),
     Guard("a passphrase on its way is not swapped out, and is read once", "write = os.memfd_create('key'); read = os.open(f'/proc/self/fd/{write}', os.O_RDONLY)", "tests/broker/launch/state/test_encrypted.py", "swapped"),
     Guard("a wrong passphrase is not kept", "if False:", "tests/broker/cli/test_unlock.py", "wrong"),
+    Guard("a leftover that stays is in no other sandbox's way", "if error is not None: raise error", "tests/attack/test_stubborn_trees.py", "leftover_that_stays"),
+    Guard("a copy of a home opens no pipe", "return set()", "tests/attack/test_stubborn_trees.py", "pipes_and_sockets"),
+    Guard("a directory that is closed to its owner is opened", "if False:", "tests/attack/test_stubborn_trees.py", "resists and closed"),
+    Guard("a walk leaves a directory by the way it came", "if False:", "tests/attack/test_stubborn_trees.py", "moved_meanwhile"),
     Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
 )  # fmt: skip
 

@@ -37,7 +37,7 @@ class Observer(Window):
         self.device = self.make(
             self.manager, "get_data_device", "wl_data_device", None, self.seat
         )
-        self.source = 0
+        self.source = self.owned_since = 0
         surface = self.surface()
         xdg, top = self.toplevel(surface)
         self.top = top
@@ -78,6 +78,18 @@ class Observer(Window):
         if (now := self._keymap()) != self.keymap:
             raise SeenError(f"a new keymap of {self.name} is {now}, not {self.keymap}")
 
+    def selection_kept(self) -> None:
+        """Check that the selection which it took is still the one of its clipboard.
+
+        No chord crosses a sandbox's border here, so nobody else may take it.
+        """
+        if self.lost_selection():
+            raise SeenError(f"the selection of {self.name} was cancelled")
+
+    def lost_selection(self) -> bool:
+        """Whether the selection that it took last is no more the clipboard's."""
+        return bool(self.heard("cancelled", self.owned_since, self.source))
+
     def heard(self, name: str, since: int = 0, oid: int | None = None) -> list[Any]:
         """Arguments of all events of that name after a place."""
         return [
@@ -109,6 +121,10 @@ class Observer(Window):
 
     def own_selection(self, serial: int) -> None:
         """Take the clipboard, as a person's copy does."""
+        if self.source:
+            self.send(self.source, "destroy")
+        # Ids are used again: what was heard of the former one is not of the next.
+        self.owned_since = len(self.events)
         self.source = self.make(self.manager, "create_data_source", "wl_data_source")
         self.send(self.source, "offer", b"text/plain")
         self.send(self.device, "set_selection", self.source, serial)

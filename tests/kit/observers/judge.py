@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from tests.kit.observers.connection import CONTENT, CURSOR
 from tests.kit.observers.honest import LEFT_WAIT, Claims, Observer, SeenError
-from tests.kit.observers.hostile import CONTENT, CURSOR, Hostile
+from tests.kit.observers.hostile import Hostile
 from tests.kit.wayland.input import CODES
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.resizing import kept, picture_name
@@ -72,6 +73,7 @@ class Judge:
         self.mouse, self.keys, self.look = mouse, keys, look
         self.claims, self.pid, self.frames = claims, pid, frames
         self.observers: list[Observer] = []
+        self.neighbour: Observer
         self.hostile: Hostile
         self.judged = self.hidden = self.leaves = self.number = 0
         self.busiest, self.taken = 0.0, 0
@@ -192,8 +194,11 @@ class Judge:
         self._shown()
         for each in self.observers:
             each.keymap_kept()
+            each.selection_kept()
         if windows:
             self._chord(observer)
+        elif self.judged % 3 == 0:
+            self._copy_kept()
         self.judged += 1
         spent = (busy(self.pid) - used) / (time.monotonic() - began)
         self.busiest = max(self.busiest, spent)
@@ -253,6 +258,25 @@ class Judge:
         observer.roundtrip()
         if self.claims.chords:
             raise SeenError("a window that came between took a chord for its own")
+
+    def _copy_kept(self) -> None:
+        """A copy stays the sandbox's selection while its program has the keyboard.
+
+        The program is an honest one of the same sandbox: what comes into others is
+        only ever that sandbox's selection, so it must be what the person copied.
+        """
+        neighbour, mapped = self.neighbour, self.hostile.mapped
+        since = len(neighbour.events)
+        if not self.click(neighbour):
+            return
+        serial = neighbour.heard("button", since, neighbour.pointer)[0][0]
+        since = len(neighbour.events)
+        neighbour.own_selection(serial)
+        self.hostile.take_selection()
+        neighbour.roundtrip()
+        disturbed = neighbour.leaves(since) or self.hostile.mapped != mapped
+        if neighbour.lost_selection() and not disturbed:
+            raise SeenError("a program in the background replaced a copy")
 
     def _undisturbed(self, observer: Observer) -> None:
         """While the person works on, others act; only a new window takes focus."""

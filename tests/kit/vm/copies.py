@@ -72,8 +72,8 @@ class StartedCopies:
 
 
 @asynccontextmanager
-async def stage():
-    image = await build_image(find_paths(), ImageSpec(), print)
+async def stage(image=None):
+    image = image or await build_image(find_paths(), ImageSpec(), print)
     with short_directory() as place:
         problems: list[str] = []
         async with trio.open_nursery() as nursery:

@@ -26,6 +26,7 @@ class PaperVm:
         self.ended = trio.Event()
         self.may_close = trio.Event()
         self.may_close.set()
+        self.closing = trio.Event()
         self.closed = False
         self.state = None
         self.processes = ()
@@ -34,6 +35,7 @@ class PaperVm:
         await self.ended.wait()
 
     async def close(self):
+        self.closing.set()
         await self.may_close.wait()
         self.closed = True
         self.ended.set()
@@ -50,6 +52,7 @@ class PaperPlan:
         self.released = False
 
     async def wake(self, vm, name):
+        self.stage.waking.set()
         await trio.lowlevel.checkpoint()
         if self.stage.wake_hangs:
             await trio.sleep_forever()
@@ -69,6 +72,7 @@ class StandbyStage(Stage):
         self.vms = []
         self.wake_error = None
         self.wake_hangs = False
+        self.waking = trio.Event()
         self.short = trio.Event()
         self.request = replace(
             self.request,
@@ -97,6 +101,10 @@ class StandbyStage(Stage):
 
     async def waiting(self, record="web"):
         await eventually(lambda: record in self.pool.records)
+
+    async def decided(self):
+        """Wait until none is being started: the pool looks for templates in a thread."""
+        await eventually(lambda: not self.pool._coming)
 
 
 @pytest.fixture
@@ -154,7 +162,7 @@ async def test_none_waits_unless_the_record_says_so(stage):
     async with stage() as s:
         await s.starter.make(s.request)
         await s.start(standby_mib=0)
-        await trio.testing.wait_all_tasks_blocked()
+        await s.decided()
         assert s.vms == []
 
 
@@ -293,13 +301,23 @@ async def test_a_failure_copies_in_the_same_start(stage, error):
         assert s.vms[0].closed
 
 
-async def test_one_that_does_not_wake_is_ended(stage, autojump_clock):
+async def test_one_that_does_not_wake_is_ended(stage, mock_clock):
+    mock_clock.rate = 1
     async with stage() as s:
         await s.starter.make(s.request)
         await s.start()
         await s.waiting()
         s.wake_hangs = True
-        started = await s.start()
+        results = []
+
+        async def start():
+            results.append(await s.start())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start)
+            await s.waking.wait()
+            mock_clock.jump(limits.FORK_SECONDS)
+        (started,) = results
         assert started.how == "copy"
         assert "within 5 s" in started.why
         assert s.vms[0].closed
@@ -327,7 +345,7 @@ async def test_short_memory_ends_all_and_none_comes_at_once(stage):
         assert s.vms[0].closed
         assert "it is a test" in s.problems[0]
         assert (await s.start()).how == "copy"
-        await trio.testing.wait_all_tasks_blocked()
+        await s.decided()
         assert len(s.vms) == 1
 
 
@@ -339,8 +357,7 @@ async def test_waiting_machines_have_no_more_memory_than_allowed(stage):
         await s.start()
         await s.waiting()
         await s.starter.start(mail)
-        # The pool looks for the template in a thread; a second start would not count.
-        await eventually(lambda: not s.pool._coming)
+        await s.decided()  # a second start would not count before
         assert s.pool.records == {"web"}, "2 * 768 MiB are more than 768"
         await s.starter.start(replace(mail, standby_mib=1536))
         await s.waiting("mail")
@@ -352,7 +369,7 @@ async def test_without_free_memory_none_waits(stage, monkeypatch):
         await s.starter.make(s.request)
         monkeypatch.setattr(standby, "available_bytes", lambda: need - 1)
         await s.start()
-        await trio.testing.wait_all_tasks_blocked()
+        await s.decided()
         assert s.vms == []
         monkeypatch.setattr(standby, "available_bytes", lambda: need)
         await s.start()
@@ -387,7 +404,7 @@ async def test_a_start_that_is_cancelled_while_it_wakes_one_ends_it(stage):
         s.wake_hangs = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.start)
-            await trio.testing.wait_all_tasks_blocked()
+            await s.waking.wait()
             nursery.cancel_scope.cancel()
         assert s.vms[0].closed
 
@@ -401,11 +418,10 @@ async def test_one_that_dies_as_a_start_wants_it_is_ended_once(stage):
         (dying,) = s.vms
         dying.may_close = trio.Event()
         dying.ended.set()
-        await trio.testing.wait_all_tasks_blocked()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(s.start)
-            await trio.testing.wait_all_tasks_blocked()
-            dying.may_close.set()
+        await dying.closing.wait()
+        assert (await s.start()).how == "copy"
+        assert not dying.closed
+        dying.may_close.set()
         await eventually(lambda: not s.pool.records)
         assert dying.closed
         assert (await s.start()).how == "copy", "the pool lives on"
@@ -421,7 +437,7 @@ async def test_one_that_wakes_and_the_next_one_have_different_places(stage):
         s.wake_hangs = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.start)
-            await trio.testing.wait_all_tasks_blocked()
+            await s.waking.wait()
             assert (await s.start()).how == "copy"
             await s.waiting()
             first, second = s.vms
@@ -433,15 +449,18 @@ async def test_one_that_wakes_and_the_next_one_have_different_places(stage):
         assert second.directory.is_dir()
 
 
-async def test_it_ends_with_its_template_s_age(stage, autojump_clock):
+async def test_it_ends_with_its_template_s_age(stage, mock_clock):
+    # Not autojump_clock: it jumps while a thread of the pool's is at work, too.
+    mock_clock.rate = 1
     async with stage() as s:
         await s.starter.make(s.request)
         await s.start()
         await s.waiting()
-        await trio.sleep(limits.TEMPLATE_SECONDS - 60)
+        mock_clock.jump(limits.TEMPLATE_SECONDS - 600)
+        await trio.testing.wait_all_tasks_blocked()
         assert s.pool.records == {"web"}
-        await trio.sleep(120)
-        assert not s.pool.records
+        mock_clock.jump(1200)
+        await eventually(lambda: not s.pool.records)
         assert s.vms[0].closed
 
 

@@ -1,0 +1,125 @@
+"""Directory trees that a sandbox, or a process that it took over, has written.
+
+Such a tree may be deeper than a path is long or than Python recurses, and its
+directories may be closed to their owner.  So it is walked by descriptors, one directory
+open at a time, without recursion, and no link is followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RIGHTS = 0o700
+
+
+def remove_tree(path: Path) -> OSError | None:
+    """Remove a directory with all below it; nothing happens where there is none.
+
+    Returns the first error, when all is removed that can be; None: nothing is left.
+    Closed directories get back their owner's rights on the way.
+    """
+    errors: list[OSError] = []
+    try:
+        for fd, name, is_directory in _walk(path, errors, unlock=True):
+            try:
+                (os.rmdir if is_directory else os.unlink)(name, dir_fd=fd)
+            except OSError as error:
+                errors.append(error)
+        path.rmdir()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        errors.append(error)
+    return errors[0] if errors else None
+
+
+def disk_usage(path: Path) -> int:
+    """Return the bytes on disk of all below a directory.
+
+    What may not be read counts nothing, nor does what is moved meanwhile.
+    """
+    blocks = 0
+    try:
+        for fd, name, _ in _walk(path, [], unlock=False):
+            try:
+                blocks += os.lstat(name, dir_fd=fd).st_blocks
+            except OSError:
+                continue  # removed meanwhile
+    except OSError:
+        pass  # a running sandbox may move what is being read
+    return 512 * blocks
+
+
+def _walk(
+    top: Path, errors: list[OSError], *, unlock: bool
+) -> Iterator[tuple[int, str, bool]]:
+    """Give each name below ``top`` with its directory, open, and whether it is one.
+
+    A directory comes behind its content.  ``errors`` gets those of directories that
+    cannot be entered.  Raises OSError where ``top`` cannot be, or a directory was moved.
+    """
+    fd = _enter(os.fspath(top), None, unlock=unlock)
+    above: list[tuple[str, tuple[int, int], list[str]]] = []
+    try:
+        files, waiting = _listed(fd)
+        yield from ((fd, name, False) for name in files)
+        while waiting or above:
+            if not waiting:
+                name, identity, waiting = above.pop()
+                fd = _exchange(fd, os.open("..", os.O_RDONLY | _DIRECTORY, dir_fd=fd))
+                # guard: a walk leaves a directory by the way it came
+                if _identity(fd) != identity:
+                    raise OSError(errno.ESTALE, "a directory was moved", name)
+                yield fd, name, True
+                continue
+            name = waiting.pop()
+            try:
+                below = _enter(name, fd, unlock=unlock)
+            except OSError as error:
+                errors.append(error)
+                continue
+            above.append((name, _identity(fd), waiting))
+            fd = _exchange(fd, below)
+            files, waiting = _listed(fd)
+            yield from ((fd, name, False) for name in files)
+    finally:
+        os.close(fd)
+
+
+def _exchange(old: int, new: int) -> int:
+    os.close(old)
+    return new
+
+
+def _enter(name: str, above: int | None, *, unlock: bool) -> int:
+    """Open a directory, for reading and to go on from there.  Raises OSError."""
+    place = os.open(name, os.O_PATH | _DIRECTORY, dir_fd=above)
+    try:
+        # guard: a directory that is closed to its owner is opened
+        if unlock and stat.S_IMODE(os.fstat(place).st_mode) & _RIGHTS != _RIGHTS:
+            # chmod(2) takes no O_PATH descriptor but by this path (open(2)).
+            Path(f"/proc/self/fd/{place}").chmod(_RIGHTS)
+        return os.open(".", os.O_RDONLY | _DIRECTORY, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _listed(fd: int) -> tuple[list[str], list[str]]:
+    """The names in a directory: those of directories are the second list."""
+    files: list[str] = []
+    directories: list[str] = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            is_directory = entry.is_dir(follow_symlinks=False)
+            (directories if is_directory else files).append(entry.name)
+    return files, directories

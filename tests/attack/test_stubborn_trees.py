@@ -1,0 +1,163 @@
+"""Directories that a sandbox has made so that they cannot be removed or read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+from broker.core.names import SandboxName
+from broker.core.trees import disk_usage, remove_tree
+from broker.launch.state.renaming import recover
+from broker.launch.state.store import TREE, HomeStore
+from broker.launch.state.tree import ready_tree
+
+BOX, OTHER = SandboxName("box"), SandboxName("other")
+DEEP = 1500
+"""More than Python's recursion limit."""
+
+
+def _closed(place):
+    """A directory that its owner may not enter, with something in it."""
+    inner = place / "closed" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("x")
+    inner.chmod(0o500)
+    inner.parent.chmod(0)
+
+
+def _deep(place):
+    """Directories in each other, deeper than a path can be long."""
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chdir(place)
+        for _ in range(DEEP):
+            os.mkdir("directory")
+            os.chdir("directory")
+        with open("file", "w", encoding="ascii") as file:
+            file.write("x")
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def _special(place):
+    """A FIFO, a socket without a listener, a link out of the tree."""
+    os.mkfifo(place / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(place / "socket"))
+    (place / "link").symlink_to("/")
+
+
+@pytest.fixture(params=[_closed, _deep, _special])
+def hostile(request, tmp_path):
+    """What fills a directory; whatever a failure leaves is removed."""
+    yield request.param
+    subprocess.run(["chmod", "-R", "u+rwx", str(tmp_path)], check=False)
+    subprocess.run(["rm", "-rf", str(tmp_path / "homes")], check=True)
+
+
+def test_a_home_that_resists_is_removed_and_the_others_are_usable(hostile, tmp_path):
+    store = HomeStore(tmp_path / "homes")
+    hostile(ready_tree(store, BOX).tree)
+    other = ready_tree(store, OTHER)
+    assert store.require(BOX).used() >= 0
+
+    store.remove(BOX)
+    assert list(store.root.glob(".[no]*")) == [], "nothing of it is left"
+    recover(store)
+    assert store.find(OTHER) == other
+
+
+def test_a_leftover_that_stays_keeps_no_other_sandbox_from_starting(
+    tmp_path, monkeypatch, capsys
+):
+    store = HomeStore(tmp_path / "homes")
+    ready_tree(store, OTHER)
+    (store.root / ".new-left").mkdir()
+    refusal = OSError(1, "Operation not permitted", "file")
+    monkeypatch.setattr("broker.launch.state.store.remove_tree", lambda _: refusal)
+    recover(store)
+    assert ".new-left" in capsys.readouterr().err
+    assert store.find(OTHER) is not None
+
+
+def test_a_copy_leaves_pipes_and_sockets_out(tmp_path):
+    store = HomeStore(tmp_path / "homes")
+    tree = ready_tree(store, BOX).tree
+    (tree / "kept").write_text("content")
+    _special(tree)
+    copy = store.snapshot(BOX, SandboxName("s1")).directory / TREE
+    assert sorted(path.name for path in copy.iterdir()) == ["kept", "link"]
+    assert (copy / "link").is_symlink()
+
+
+def test_what_is_removed_is_never_behind_a_link(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "link").symlink_to(outside)
+    assert remove_tree(top) is None
+    assert not top.exists()
+    assert (outside / "file").exists()
+    # The top itself, too: a name that a sandbox may have replaced.
+    top.symlink_to(outside)
+    assert remove_tree(top) is not None
+    assert (outside / "file").exists()
+
+
+def test_the_first_error_is_returned_and_the_rest_goes(tmp_path, monkeypatch):
+    top = tmp_path / "top"
+    (top / "kept").mkdir(parents=True)
+    for name in ("kept/stays", "goes", "kept/goes"):
+        (top / name).write_text("x")
+    unlink = os.unlink
+
+    def refuse(path, *, dir_fd=None):
+        if path == "stays":
+            raise PermissionError(1, "Operation not permitted", path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    error = remove_tree(top)
+    assert isinstance(error, PermissionError)
+    assert sorted(p.name for p in top.rglob("*")) == ["kept", "stays"]
+
+
+def test_a_directory_that_is_moved_meanwhile_leads_nowhere_else(tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    (outside / "place").mkdir(parents=True)
+    (outside / "kept").mkdir()
+    top = tmp_path / "top"
+    (top / "in" / "moved").mkdir(parents=True)
+    (top / "in" / "moved" / "file").write_text("x")
+    unlink = os.unlink
+
+    def move(path, *, dir_fd=None):
+        unlink(path, dir_fd=dir_fd)
+        (top / "in" / "moved").rename(outside / "place" / "moved")
+
+    monkeypatch.setattr(os, "unlink", move)
+    error = remove_tree(top)
+    assert error is not None
+    assert "moved" in str(error)
+    assert (outside / "place" / "moved").exists()
+    assert (outside / "kept").exists()
+
+
+def test_nothing_to_remove_is_no_error(tmp_path):
+    assert remove_tree(tmp_path / "none") is None
+
+
+def test_usage_counts_blocks_and_passes_over_what_it_may_not_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 8192)
+    before = disk_usage(tmp_path)
+    assert before >= 8192
+    _closed(tmp_path)
+    assert disk_usage(tmp_path) >= before
+    assert (tmp_path / "closed").stat().st_mode & 0o777 == 0, "reading changes nothing"
+    remove_tree(tmp_path / "closed")
