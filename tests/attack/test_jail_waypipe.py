@@ -11,9 +11,11 @@ import os
 import socket
 
 import pytest
+import trio
 
 from broker.core.names import SandboxName
 from broker.launch.waypipe.client import start_waypipe_client
+from broker.link.endpoints import UnixEndpoint, connect
 from broker.services.workers.pool import open_workers
 from tests.attack.test_jail_worker import check_walls
 from tests.kit.vm.probes import build, run_free, run_in_waypipe_jail, world
@@ -67,9 +69,20 @@ async def test_it_works_outside_and_not_inside(
 
 
 @pytest.mark.parametrize("what", ["create", "mkdir"])
-async def test_its_directory_takes_no_files(built, display_dir, what):
+@pytest.mark.parametrize("where", ["/s/new", "/s/client/new"])
+async def test_its_directories_take_no_files(built, display_dir, what, where):
     assert run_free(built, what, str(display_dir / "outside")) == "worked"
-    assert await run_in_waypipe_jail(built, display_dir, what, "/s/new") == "EPERM"
+    assert await run_in_waypipe_jail(built, display_dir, what, where) == "EPERM"
+
+
+@pytest.mark.parametrize(
+    ("where", "answer"), [("/s/new", "EROFS"), ("/s/client/new", "worked")]
+)
+async def test_it_makes_sockets_in_one_directory_only(
+    built, display_dir, where, answer
+):
+    """Until that one accepts, when the directory is removed."""
+    assert await run_in_waypipe_jail(built, display_dir, "bind", where) == answer
 
 
 @pytest.mark.parametrize(
@@ -94,6 +107,24 @@ async def test_its_own_sockets_it_does_reach(built, display_dir):
         assert reached == "worked"
     # It forks for each connection; that it may, too.
     assert await run_in_waypipe_jail(built, display_dir, "fork") == "worked"
+
+
+async def test_one_that_accepts_makes_no_names_any_more(built, display_dir):
+    """Names of sockets have no limit, and are inodes of the person's session."""
+    client = await start_waypipe_client(display_dir, built.program)
+    try:
+        assert client.place is not None
+        with (
+            await connect(UnixEndpoint(client.place.path)) as conn,
+            trio.fail_after(20),
+        ):
+            conn.sendall(b"f")
+            await trio.lowlevel.wait_readable(conn)
+            assert conn.recv(1) == b"\0", "so many names were made"
+        assert os.listdir(display_dir) == ["waypipe.sock"]
+    finally:
+        await client.stop()
+    assert os.listdir(display_dir) == []
 
 
 async def test_a_real_client_stands_behind_these_walls(display_dir):

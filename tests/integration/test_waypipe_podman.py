@@ -62,7 +62,10 @@ async def test_it_listens_confined_and_leaves_nothing(monkeypatch):
             status = Path(f"/proc/{facts['State']['Pid']}/status").read_text()
             assert "NoNewPrivs:\t1\n" in status
             assert "CapEff:\t0000000000000000\n" in status
-            assert [m["Destination"] for m in facts["Mounts"]] == ["/s"]
+            assert {m["Destination"]: m["RW"] for m in facts["Mounts"]} == {
+                "/s": False, "/s/client": True,
+            }  # fmt: skip
+            assert set(os.listdir(path)) == {"wayland.sock", "waypipe.sock"}
             await client.stop()
             assert ours(env, how) == []
             assert not client.socket_path.exists()

@@ -9,6 +9,10 @@ reach only one directory with two sockets: the one on which it listens for the
 sandbox, and the one of the sandbox's worker, which parses its output
 again.  It never sees the compositor.
 
+It must make its socket itself, in a directory, and bind(2) makes names there without
+a limit.  So that directory is a further one, which is removed as soon as the socket
+accepts, before a byte of the sandbox's has reached the client.
+
 GPU buffers, video and compression are off: less of it runs.
 """
 
@@ -39,6 +43,9 @@ from broker.launch.process.spawn import STDOUT, Child, run_tool, spawn
 WAYPIPE_SOCKET = "waypipe.sock"
 """Where it listens for the sandbox, in the sandbox's display directory."""
 
+WAYPIPE_ROOM = "client"
+"""The directory below that one in which it makes its socket."""
+
 _INSIDE = Path("/s")
 _LIBRARIES = Path("/l")
 _PROGRAM = Path("/waypipe")
@@ -61,8 +68,8 @@ class WaypipeProgram:
 class SocketPlace:
     """A socket's file, opened once (O_PATH); whatever takes its name later.
 
-    The client's jail may write to the directory, so its name can become a
-    symbolic link to a socket of the person's at any time.
+    The client's jail may write to the directory where it makes its socket, so the
+    name there can become a symbolic link to a socket of the person's.
     """
 
     fd: int
@@ -108,6 +115,25 @@ class WaypipeClient:
     place: SocketPlace | None = None
     """Its socket, once it accepts."""
 
+    @property
+    def room(self) -> Path:
+        """The directory in which it makes its socket; gone once that accepts."""
+        return self.socket_path.parent / WAYPIPE_ROOM
+
+    def leave_room(self) -> None:
+        """Take its socket out of the directory that it may write to, and that away.
+
+        Raises UpstreamError where it made anything else there.
+        """
+        try:
+            (self.room / WAYPIPE_SOCKET).rename(self.socket_path)
+            # guard: a waypipe client has no directory to fill
+            self.room.rmdir()
+        except OSError as error:
+            raise UpstreamError(
+                f"the directory of the waypipe client is not as it should be: {error.strerror}"
+            ) from error
+
     def said(self) -> str:
         """Return its output since the last call, escaped.
 
@@ -129,6 +155,7 @@ class WaypipeClient:
         if self.place is not None:
             self.place.close()
         self.socket_path.unlink(missing_ok=True)
+        shutil.rmtree(self.room, ignore_errors=True)  # it did not come to accept
         return code
 
 
@@ -228,7 +255,9 @@ def jail_arguments(
         words += ["--ro-bind", at, at]
     for library in program.libraries:
         words += ["--ro-bind", str(library), str(_LIBRARIES / library.name)]
-    words += ["--bind", str(display_dir), str(_INSIDE), "--remount-ro", "/"]
+    room = display_dir / WAYPIPE_ROOM
+    words += ["--ro-bind", str(display_dir), str(_INSIDE)]
+    words += ["--bind", str(room), str(_INSIDE / WAYPIPE_ROOM), "--remount-ro", "/"]
     return [*words, "--chdir", str(_INSIDE), "--", str(_PROGRAM), *arguments]
 
 
@@ -246,9 +275,8 @@ async def start_waypipe_client(
     waypipe = _find("waypipe", waypipe_path)
     program = await find_program(waypipe)
     socket_path = display_dir / WAYPIPE_SOCKET
-    socket_path.unlink(missing_ok=True)
     arguments = ["--compress", "none", "--no-gpu"]
-    arguments += ["-s", str(_INSIDE / WAYPIPE_SOCKET), "client"]
+    arguments += ["-s", str(_INSIDE / WAYPIPE_ROOM / WAYPIPE_SOCKET), "client"]
     # Both ends non-blocking: a client that prints more than the broker reads must
     # neither stall nor fill a disk.
     output, output_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -273,6 +301,14 @@ async def start_waypipe_client(
     return client
 
 
+def make_room(display_dir: Path) -> None:
+    """Make the directory in which a client makes its socket, with nothing in it."""
+    (display_dir / WAYPIPE_SOCKET).unlink(missing_ok=True)
+    room = display_dir / WAYPIPE_ROOM
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir(mode=0o700)
+
+
 @dataclass(frozen=True)
 class Jailed:
     """bubblewrap, and the program in its jail by its number outside."""
@@ -295,6 +331,7 @@ async def start_jailed(
     Raises SetupError when bubblewrap is missing, UpstreamError when it fails.
     """
     bwrap = _find("bwrap", None)
+    make_room(display_dir)
     info_in, info_out = os.pipe2(os.O_CLOEXEC)
     try:
         with tempfile.TemporaryFile() as rules:
@@ -369,11 +406,12 @@ async def wait_accepting(client: WaypipeClient) -> None:
         with trio.move_on_after(_POLL_SECONDS):
             code = await client.child.wait()
             raise UpstreamError(f"the waypipe client ended with code {code}")
+    client.leave_room()
 
 
 def _accepts(client: WaypipeClient) -> bool:
     try:
-        place = open_place(client.socket_path)
+        place = open_place(client.room / WAYPIPE_SOCKET)
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -3,7 +3,7 @@
 For users with an image of their own, as many socat set-ups have; the default is
 the jail of ``launch.waypipe_client``, which gives it less.  The container has
 no network, a read-only root, no capabilities and no new privileges; it sees
-the one directory with its two sockets, as there.  It is never pulled: the
+the one directory with its two sockets, and loses the other one, as there.  It is never pulled: the
 image must be in the user's own store.
 
 A container outlives the ``podman`` that started it, so one that a killed
@@ -27,8 +27,10 @@ from broker.core.paths import Paths, read_config
 from broker.launch.process.spawn import STDOUT, run_tool, spawn
 from broker.launch.waypipe import client as waypipe_client
 from broker.launch.waypipe.client import (
+    WAYPIPE_ROOM,
     WAYPIPE_SOCKET,
     WaypipeClient,
+    make_room,
     refuse_c,
     start_waypipe_client,
     version_in,
@@ -155,7 +157,7 @@ async def start_in_podman(display_dir: Path, how: WaypipePodman) -> WaypipeClien
     await _present(how.image)
     name = f"vitrail-waypipe-{secrets.token_hex(6)}"
     socket_path = display_dir / WAYPIPE_SOCKET
-    socket_path.unlink(missing_ok=True)
+    make_room(display_dir)
     output, output_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         child = spawn(
@@ -188,11 +190,18 @@ async def start_in_podman(display_dir: Path, how: WaypipePodman) -> WaypipeClien
 def _arguments(name: str, display_dir: Path, how: WaypipePodman) -> list[str]:
     return [
         *("run", "--rm", "--name", name, "--label", how.label, *_CONFINED),
-        *("--volume", f"{display_dir}:{_INSIDE}", "--workdir", _INSIDE),
+        *("--volume", f"{display_dir}:{_INSIDE}:ro", "--workdir", _INSIDE),
+        *("--volume", f"{display_dir / WAYPIPE_ROOM}:{_INSIDE}/{WAYPIPE_ROOM}"),
         *("--env", f"XDG_RUNTIME_DIR={_INSIDE}"),
         *("--env", f"WAYLAND_DISPLAY={_INSIDE}/wayland.sock"),
         *_entry(how.image),
-        *("--compress", "none", "--no-gpu", "-s", f"{_INSIDE}/{WAYPIPE_SOCKET}"),
+        *(
+            "--compress",
+            "none",
+            "--no-gpu",
+            "-s",
+            f"{_INSIDE}/{WAYPIPE_ROOM}/{WAYPIPE_SOCKET}",
+        ),
         "client",
     ]
 

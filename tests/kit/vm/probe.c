@@ -43,6 +43,34 @@ static int unix_socket(const char *name, int abstract) {
                           sizeof(sa_family_t) + abstract + strlen(name)));
 }
 
+static int binds(const char *name) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), result;
+    if (fd < 0) return errno;
+    strncpy(at.sun_path, name, sizeof at.sun_path - 1);
+    result = worked(bind(fd, (struct sockaddr *)&at, sizeof at));
+    close(fd);
+    return result;
+}
+
+/* A waypipe client that was taken over: listens at PATH, and makes NAMES of
+ * sockets when it is sent a byte. Answers with the number that it could make. */
+static int fills(const char *path, char **names) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), conn;
+    char byte, made;
+    strncpy(at.sun_path, path, sizeof at.sun_path - 1);
+    if (bind(fd, (struct sockaddr *)&at, sizeof at) || listen(fd, 8)) return errno;
+    while ((conn = accept(fd, 0, 0)) >= 0) {
+        if (read(conn, &byte, 1) == 1) {
+            for (made = 0; *names; names++) made += !binds(*names);
+            if (write(conn, &made, 1) != 1) return errno;
+        }
+        close(conn);
+    }
+    return errno;
+}
+
 static int inet(int kind, int port) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
     int fd = socket(AF_INET, kind, 0);
@@ -122,6 +150,7 @@ static int attempt(const char *what, const char *with) {
     if (!strcmp(what, "create")) return worked(open(with, O_CREAT | O_WRONLY, 0600));
     if (!strcmp(what, "mkdir")) return worked(mkdirat(AT_FDCWD, with, 0700));
     if (!strcmp(what, "list")) return list(with);
+    if (!strcmp(what, "bind")) return binds(with);
     if (!strcmp(what, "unix")) return unix_socket(with, 0);
     if (!strcmp(what, "abstract")) return unix_socket(with, 1);
     if (!strcmp(what, "tcp")) return inet(SOCK_STREAM, number);
@@ -167,6 +196,9 @@ void run(const char *what, const char *with) {
 }
 
 int main(int count, char **words) {
+    char *names[] = {"/s/client/one", "/s/client/two", "/s/three", 0};
+    if (count > 5 && !strcmp(words[1], "--compress")) /* as waypipe is started */
+        return fills(words[5], names);
     run(words[1], count > 2 ? words[2] : "");
     return 0;
 }
