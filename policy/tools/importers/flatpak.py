@@ -103,8 +103,8 @@ class _Import:
             return self._home / _DIRECTORIES[first] / rest.lstrip("/")
         if first == "~" and slash:
             return self._home / rest.lstrip("/")
-        # guard: directories of the session and of the system
         found = Path("/", rest.lstrip("/"))
+        # guard: directories of the session and of the system
         if first or any(found.is_relative_to(one) for one in _SYSTEM):
             return None
         return found

@@ -55,9 +55,29 @@ def test_each_loss_has_a_note():
 
 @pytest.mark.parametrize(
     "wide",
-    ["~/", "~/.", "~//", "//", "/.", "/home", "/home/", "/home/./ada", "/home/ada"]
-    + ["/var/home/ada", "/var", "xdg-documents//", "/run/user", "//run", "/./run"]
-    + ["/var/run", "/proc", "/dev/shm", "~/..", "xdg-music/..", "/srv/../home"],
+    [
+        "~/",
+        "~/.",
+        "~//",
+        "//",
+        "/.",
+        "/home",
+        "/home/",
+        "/home/./ada",
+        "/home/ada",
+        "/var/home/ada",
+        "/var",
+        "xdg-documents//",
+        "/run/user",
+        "//run",
+        "/./run",
+        "/var/run",
+        "/proc",
+        "/dev/shm",
+        "~/..",
+        "xdg-music/..",
+        "/srv/../home",
+    ],
 )
 def test_an_application_does_not_get_everything_by_another_spelling(wide):
     """Its author writes it, and could write to the person's start-up files."""
