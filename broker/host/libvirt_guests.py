@@ -3,6 +3,8 @@
 libvirt's hook reports three steps (``MachineEventRequest``); this broker never
 calls libvirt.  The record whose ``peer.libvirt`` is the domain's name or UUID
 says which sandbox it is, and nothing that the hook reports can choose another.
+'brokerctl run' of a record with ``launch.kind = "libvirt-qemu"`` reports the same
+steps of the domain that it makes.
 
     prepare   the record is found; for a vhost-user vsock, vhost-device-vsock is
               started in its jail and waits for QEMU.  No socket of a service
@@ -40,6 +42,7 @@ from broker.core.escape import printable
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.trees import remove_tree
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
 from broker.host.machine import ConnectionKind, MachineFacts
 from broker.host.role import HostRole
@@ -62,7 +65,7 @@ from broker.launch.process.ready import wait_listening
 from broker.peers import credentials
 from broker.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet
-from policy.records.model import External, LibvirtPeer, Record
+from policy.records.model import External, LibvirtPeer, LibvirtQemu, Record
 
 _STATE = "state.json"
 _EVENTS = frozenset({"prepare", "started", "release"})
@@ -113,8 +116,11 @@ class LibvirtMachine(ForeignMachine):
         return MachineFacts(pid=facts.pid, cid=facts.cid, processes=helper)
 
     @override
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+    async def open_doors(
+        self, acceptors: Acceptors
+    ) -> Mapping[ServiceName, ConnectionKind]:
         """Listen where vhost-device-vsock connects, or nowhere for a CID."""
+        del acceptors  # a machine passes no descriptors
         if isinstance(self.claim, HybridClaim):
             return await hybrid_doors(Path(self.claim.base))
         return {}
@@ -392,6 +398,8 @@ def _shown(request: api.MachineEventRequest) -> str:
 
 def _domain(record: Record) -> str | None:
     launch = record.host.launch
+    if isinstance(launch, LibvirtQemu):
+        return launch.domain(record.name)
     if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
         return launch.peer.domain
     return None

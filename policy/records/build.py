@@ -31,6 +31,7 @@ from policy.records.model import (
     Label,
     Launch,
     LibvirtPeer,
+    LibvirtQemu,
     Limits,
     MachinePeer,
     MicroVM,
@@ -543,6 +544,14 @@ def _launch(taken: Taken) -> Launch:
         case "flatpak":
             app, network = taken["launch.app"], taken["launch.share_network"]
             return Flatpak(app, network, *_binds(taken))
+        case "libvirt-qemu":
+            return LibvirtQemu(
+                image=taken["launch.image"],
+                memory_mib=taken["launch.memory"],
+                cpus=taken["launch.cpus"],
+                command=taken["launch.command"],
+                boot_deadline=taken["launch.boot_deadline"],
+            )
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:

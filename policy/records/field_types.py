@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
@@ -78,9 +78,13 @@ def is_whole(value: object, low: int, high: int) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words, each with a sentence on its effect."""
+    """One of some words, each with a sentence on its effect.
+
+    ``instead``: words that people try, and what they can write instead.
+    """
 
     options: Mapping[str, str]
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -91,7 +95,9 @@ class Choice:
         """See ``Kind``."""
         if isinstance(value, str) and value in self.options:
             return value
-        return refuse(self, value, path, log_stderr, did_you_mean(value, self.options))
+        hint = self.instead.get(value, "") if isinstance(value, str) else ""
+        hint = hint or did_you_mean(value, self.options)
+        return refuse(self, value, path, log_stderr, hint)
 
     def schema(self) -> Schema:
         """See ``Kind``."""

@@ -25,8 +25,12 @@ Playback = Literal["none", "allow", "raw"]
 Microphone = Literal["deny", "ask", "allow"]
 ByRules = Literal["none", "rules"]
 
-STRIP_PIXELS = 18
-"""The least height of an upper edge with a name, if the record says nothing."""
+STRIP_PIXELS = 20
+"""The least height of an upper edge with a name, if the record gives none, in logical pixels.
+
+With 4, the default border, a multiple of 4: whole pixels of the screen at scale 1.25,
+1.5 and 1.75, so that the content begins at one and is not blurred.
+"""
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,25 @@ class MicroVM:
 
 
 @dataclass(frozen=True)
+class LibvirtQemu:
+    """A domain of the user's libvirt, made for a run and gone after it.
+
+    It boots an image as a micro VM does.  ``boot_deadline`` is in seconds.
+    """
+
+    image: str
+    memory_mib: int
+    cpus: int
+    command: tuple[str, ...]
+    boot_deadline: int
+
+    @staticmethod
+    def domain(record: str) -> str:
+        """Return the name of the domain of a record."""
+        return f"vitrail-{record}"
+
+
+@dataclass(frozen=True)
 class Bwrap:
     """A box of namespaces on this machine's own programs, by bubblewrap."""
 
@@ -271,7 +294,9 @@ class External:
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
 
-Launch = MicroVM | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
+Launch = (
+    MicroVM | LibvirtQemu | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
+)
 
 
 @dataclass(frozen=True)
@@ -300,7 +325,7 @@ class HostRecord:
     @property
     def command(self) -> tuple[str, ...]:
         """The program of its record; empty where another program starts the sandbox."""
-        if isinstance(self.launch, MicroVM | Bwrap | Podman | Nspawn):
+        if isinstance(self.launch, MicroVM | LibvirtQemu | Bwrap | Podman | Nspawn):
             return self.launch.command
         return ()
 

@@ -169,6 +169,20 @@ LABEL = Table(
 
 _VM = "microvm"
 _EXTERNAL = "external"
+_LIBVIRT = "libvirt-qemu"
+_OTHERS = 'start it yourself; its record has kind = "external" and [peer] {} (docs/{})'
+_INSTEAD = {
+    "libvirt": 'kind = "libvirt-qemu" makes a domain for a run; a domain that you start '
+    'has kind = "external" and [peer] libvirt = "NAME" (docs/launchers/libvirt.md)',
+    "libvirt-lxc": "libvirt starts containers as root only; kind "
+    '= "nspawn" or "podman" runs them as you (docs/launchers/libvirt.md)',
+    "vmspawn": _OTHERS.format('machine = "NAME"', "launchers/machined.md"),
+    "firecracker": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
+    "cloud-hypervisor": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
+    "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
+    "crosvm": _OTHERS.format("cid = NUMBER", "launchers/vmm.md"),
+}
+"""Launchers that people know, which are not a kind of their own here."""
 _BWRAP = "bwrap"
 _PODMAN = "podman"
 _NSPAWN = "nspawn"
@@ -209,6 +223,9 @@ LAUNCH = Table(
             Choice(
                 {
                     _VM: "a micro VM that Vitrail starts",
+                    _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
+                    "'brokerctl run' makes of the image and removes at the end; no "
+                    "network, and libvirt's confinement instead of Vitrail's jail",
                     _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
                     "own programs and a home of its own",
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
@@ -223,7 +240,8 @@ LAUNCH = Table(
                     "there is no boundary",
                     _EXTERNAL: "started by another program, which takes a lease with "
                     "'brokerctl lease acquire'; recognised by [peer]",
-                }
+                },
+                _INSTEAD,
             ),
             "The launcher that starts the sandbox, and its settings.",
             default=_VM,
@@ -234,6 +252,7 @@ LAUNCH = Table(
             "The guest image ('brokerctl image list').",
             default="default",
             only=_VM,
+            also=(_LIBVIRT,),
         ),
         Field(
             "root",
@@ -295,9 +314,16 @@ LAUNCH = Table(
             "can limit it.",
             default=768,
             only=_VM,
-            also=(_PODMAN, _NSPAWN),
+            also=(_LIBVIRT, _PODMAN, _NSPAWN),
         ),
-        Field("cpus", Whole(*limits.CPUS), "Virtual processors.", default=1, only=_VM),
+        Field(
+            "cpus",
+            Whole(*limits.CPUS),
+            "Virtual processors.",
+            default=1,
+            only=_VM,
+            also=(_LIBVIRT,),
+        ),
         Field(
             "network",
             Choice(
@@ -324,7 +350,7 @@ LAUNCH = Table(
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
             only=_VM,
-            also=(_BWRAP, _PODMAN, _NSPAWN),
+            also=(_LIBVIRT, _BWRAP, _PODMAN, _NSPAWN),
         ),
         Field(
             "fork",
@@ -373,6 +399,7 @@ LAUNCH = Table(
             "How long the guest's agent may take to answer.",
             default=90,
             only=_VM,
+            also=(_LIBVIRT,),
         ),
         Field(
             "container_image",
@@ -563,7 +590,7 @@ WINDOW = Table(
             "top",
             Whole(*limits.BORDER_PIXELS, unit="logical pixels"),
             "Height of the upper edge; a name needs 9.",
-            default_words="`border`, with `name_strip` at least 18",
+            default_words="`border`, with `name_strip` at least 20",
         ),
         Field(
             "title_prefix",

@@ -11,21 +11,29 @@ from broker.cli.policy.finding import Context, Finding, ok, warn
 from broker.launch.libvirt.hook import FOLDER, hook_program, hook_source
 from broker.launch.microvm.hosttools import find_vhost_device_vsock
 from policy.records.loader import load_records, search_path
-from policy.records.model import External, LibvirtPeer, MachinePeer, Record
+from policy.records.model import External, LibvirtPeer, LibvirtQemu, MachinePeer, Record
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
 HOOKS = FOLDER
+_FOR_A_RUN = (
+    ("virsh", "libvirt-clients"),
+    ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+)
 _INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
 
 
 async def check_vm_launchers(context: Context) -> Sequence[Finding]:
     """Check what the records of libvirt's and machined's machines need."""
     folders = search_path(context.paths.runtime, context.paths.config)
-    kinds = {type(peer) for peer in _peers(load_records(folders).records.values())}
+    records = load_records(folders).records.values()
+    kinds = {type(peer) for peer in _peers(records)}
     found: list[Finding] = []
     if LibvirtPeer in kinds:
         found += _libvirt(context)
+    if any(isinstance(record.host.launch, LibvirtQemu) for record in records):
+        found += _throwaway(context)
     if MachinePeer in kinds:
         found += _machined()
     return found or [ok("virtual machines", "machines that others start can be leased")]
@@ -48,6 +56,15 @@ def _libvirt(context: Context) -> Iterator[Finding]:
     if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
         text = f"domains have no vsock: no {VHOST_VSOCK} and no vhost-device-vsock"
         yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
+
+
+def _throwaway(context: Context) -> Iterator[Finding]:
+    path = context.environ.get("PATH", os.defpath)
+    for program, package in _FOR_A_RUN:
+        # virsh starts libvirtd, which is not on everybody's PATH.
+        if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
+            text = f'records of kind "libvirt-qemu" need {program}'
+            yield warn("virtual machines", text, f"apt install {package}")
 
 
 def _machined() -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import rich_click as click
 import trio
@@ -90,7 +91,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         )
     old = _virsh(connect, "dumpxml", "--inactive", "--", domain)
     try:
-        new = with_vsock(old, _way(domain, old))
+        new = with_vsock(old, _way(domain, old, connect))
     except DomainError as error:
         raise RefusedError(f"domain '{printable(domain, 60)}': {error}") from error
     if new is None:
@@ -112,12 +113,17 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     render.note(f"{printable(domain, 60)} is defined; it has its vsock when it starts")
 
 
-def _way(domain: str, xml: str) -> VsockWay:
+def _way(domain: str, xml: str, connect: str) -> VsockWay:
     if _VHOST_VSOCK.exists():
         return VsockWay(None)
     record = _record_of(domain, xml)
     runtime = offline_paths().runtime
-    return VsockWay(runtime / "libvirt" / record / "vsock" / "vhost.sock")
+    # https://libvirt.org/uri.html: the path says whose libvirtd it is.
+    systems = urlsplit(connect).path == "/system"
+    return VsockWay(
+        runtime / "libvirt" / record / "vsock" / "vhost.sock",
+        (os.getuid(), os.getgid()) if systems else None,
+    )
 
 
 def _record_of(domain: str, xml: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import rich_click as click
@@ -38,7 +39,14 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
-from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record
+from policy.records.model import (
+    Bwrap,
+    Flatpak,
+    LibvirtQemu,
+    Nspawn,
+    Podman,
+    Record,
+)
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -270,7 +278,10 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
         steps.begin("start the broker")
         if await ensure_broker(paths, module=module):
             steps.done("start the broker", trio.current_time() - began)
-        async with open_client(paths) as client:
+        async with (
+            _its_domain(paths, record, request, steps),
+            open_client(paths) as client,
+        ):
             try:
                 attached = Attached(
                     paths, steps, stdin=bool(request.stdin), tty=bool(request.tty)
@@ -283,6 +294,28 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 with trio.move_on_after(_END_SECONDS):
                     await client.hang_up()
                 raise
+
+
+@asynccontextmanager
+async def _its_domain(
+    paths: Paths, record: Record | None, request: RunRequest, steps: Steps
+) -> AsyncGenerator[None]:
+    """Have the domain of a record with ``kind = "libvirt-qemu"`` for this run."""
+    if record is None or not isinstance(record.host.launch, LibvirtQemu):
+        yield
+        return
+    # Late: few records are of this kind.
+    from broker.cli.machines.throwaway import throwaway_domain
+
+    changes = (request.memory_mib, request.cpus, request.network, request.image)
+    if not request.wait or any(change is not None for change in changes):
+        raise RefusedError(
+            f"the domain of '{record.name}' is as its record says, and ends with its run",
+            where=record.where("launch.kind"),
+            hint="leave out --detach, --memory, --cpus, --network and --image",
+        )
+    async with throwaway_domain(paths, record, steps):
+        yield
 
 
 def _own_record(request: RunRequest, paths: Paths) -> Record | None:

@@ -25,6 +25,9 @@ class VsockWay:
 
     vhost_user: Path | None
     """None: the kernel's, with a CID that libvirt chooses."""
+    owner: tuple[int, int] | None = None
+    """User and group of ``vhost_user``, where QEMU would run as another user:
+    the system's libvirtd."""
 
 
 def with_vsock(xml: str, way: VsockWay) -> str | None:
@@ -51,6 +54,8 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
     else:
         _share_memory(root)
         _add_arguments(root, way.vhost_user)
+        if way.owner is not None:
+            _run_as(root, *way.owner)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 
@@ -77,6 +82,19 @@ def _share_memory(root: ET.Element) -> None:
         for present in backing.findall(wanted.tag):
             backing.remove(present)
         backing.append(wanted)
+
+
+def _run_as(root: ET.Element, uid: int, gid: int) -> None:
+    """Have libvirt run QEMU as this user: no other can enter the socket's directory.
+
+    A label that starts with + is a number
+    (https://libvirt.org/formatdomain.html#security-label).
+    """
+    for present in root.findall("seclabel[@model='dac']"):
+        root.remove(present)
+    static = {"type": "static", "model": "dac", "relabel": "yes"}
+    label = ET.SubElement(root, "seclabel", static)
+    ET.SubElement(label, "label").text = f"+{uid}:+{gid}"
 
 
 def _add_arguments(root: ET.Element, socket: Path) -> None:

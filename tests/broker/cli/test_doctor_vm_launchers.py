@@ -68,3 +68,19 @@ async def test_what_machineds_records_need_is_named(place, tmp_path):
     (tmp_path / "VHOST_VSOCK").touch()
     (found,) = await place("machine")
     assert found.state is State.OK
+
+
+async def test_what_a_domain_for_a_run_needs_is_named(place, tmp_path):
+    folder = tmp_path / "config/vitrail/sandboxes.d"
+    folder.mkdir(parents=True)
+    text = 'class = "disposable"\n[launch]\nkind = "libvirt-qemu"\n'
+    (folder / "scan.toml").write_text(text)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    missing = {one.mend for one in await place(path=str(programs))}
+    assert {"apt install libvirt-clients", "apt install qemu-system-x86"} <= missing
+    for name in ("virsh", "libvirtd", "qemu-system-x86_64"):
+        (programs / name).write_text("")
+        (programs / name).chmod(0o755)
+    (found,) = await place(path=str(programs))
+    assert found.state is State.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from policy.records.model import (
     External,
     HybridPeer,
     Label,
+    LibvirtQemu,
     Limits,
     MicroVM,
     Transfer,
@@ -154,7 +156,7 @@ def test_a_word_stands_for_a_table():
     ("text", "top", "prefix"),
     [
         ("", 4, "x"),
-        ("name_strip = true", 18, "x"),
+        ("name_strip = true", 20, "x"),
         ("border = 30\nname_strip = true", 30, "x"),
         ("name_strip = true\ntop = 9", 9, "x"),
         ("top = 1", 1, "x"),
@@ -246,3 +248,49 @@ def test_a_tree_needs_its_directory():
     _made, problems = parse_record("work", Path("work.toml"), text.encode())
     (problem,) = problems
     assert "which directory is the container's root" in problem.message
+
+
+def test_a_domain_for_a_run_has_these_settings():
+    text = (
+        'class = "disposable"\n[launch]\nkind = "libvirt-qemu"\nmemory = "1G"\n'
+        'cpus = 2\nimage = "tools"\ncommand = ["foot", "-F"]\nboot_deadline = 120\n'
+    )
+    made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert problems == []
+    launch = made.host.launch
+    assert launch == LibvirtQemu("tools", 1024, 2, ("foot", "-F"), 120)
+    assert launch.domain(made.name) == "vitrail-work"
+    assert made.host.command == ("foot", "-F")
+    assert made.host.state is None
+
+
+@pytest.mark.parametrize(
+    "line", ['network = "user"', 'root = "host"', "folders = 1", 'packages = ["gimp"]']
+)
+def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(line):
+    text = f'class = "disposable"\n[launch]\nkind = "libvirt-qemu"\n{line}\n'
+    made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert made is None
+    (problem,) = problems
+    assert 'no meaning for kind = "libvirt-qemu"' in problem.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("libvirt", "libvirt-qemu"),
+        ("libvirt-lxc", "as root only"),
+        ("vmspawn", 'machine = "NAME"'),
+        ("firecracker", 'hybrid = "PATH"'),
+        ("cloud-hypervisor", 'hybrid = "PATH"'),
+        ("libkrun", 'hybrid = "PATH"'),
+        ("crosvm", "cid = NUMBER"),
+    ],
+)
+def test_a_launcher_that_is_no_kind_here_has_its_way_in_the_hint(kind, hint):
+    text = f'class = "disposable"\n[launch]\nkind = "{kind}"\n'
+    made, (problem,) = parse_record("work", Path("work.toml"), text.encode())
+    assert made is None
+    assert hint in problem.hint
+    (page,) = re.findall(r"docs/\S+\.md", problem.hint)
+    assert (Path(__file__).parents[3] / page).exists()

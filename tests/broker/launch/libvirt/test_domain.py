@@ -57,3 +57,18 @@ def test_what_is_no_domain_is_refused(xml, message):
 def test_a_path_that_qemu_would_read_otherwise_is_refused():
     with pytest.raises(DomainError, match="cannot be told"):
         with_vsock(XML, VsockWay(Path("/run/a,b=c/vhost.sock")))
+
+
+def test_the_systems_qemu_runs_as_the_sockets_owner():
+    """Another user's QEMU could not enter the directory of the person's socket."""
+    before = XML.replace(
+        "</domain>",
+        "<seclabel type='dynamic' model='dac'/>"
+        "<seclabel type='dynamic' model='apparmor'/></domain>",
+    )
+    new = ET.fromstring(with_vsock(before, VsockWay(SOCKET.vhost_user, (1000, 100))))
+    labels = {one.get("model"): one for one in new.findall("seclabel")}
+    assert len(new.findall("seclabel")) == 2
+    assert labels["apparmor"].get("type") == "dynamic"
+    assert labels["dac"].get("type") == "static"
+    assert labels["dac"].findtext("label") == "+1000:+100"

@@ -1,0 +1,278 @@
+"""``brokerctl run`` of a record with ``launch.kind = "libvirt-qemu"``.
+
+The domain is made paused, leased, and then resumed, so no connection of its guest
+comes before its lease.  One ``virsh`` makes it with ``--autodestroy`` and stays: when
+this command dies in whatever way, libvirt ends the domain.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import trio
+
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.control.api import MachineEventRequest
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.launch.image.store import find_image
+from broker.launch.libvirt.domain import VsockWay, with_vsock
+from broker.launch.libvirt.throwaway import Throwaway, throwaway_xml
+from broker.launch.microvm.accel import choose_accel
+from broker.launch.process.identity import open_pidfd
+from broker.launch.process.spawn import (
+    DEVNULL,
+    PIPE,
+    Child,
+    has_ended,
+    run_tool,
+    spawn,
+    wait_ended,
+)
+from policy.records.model import LibvirtQemu, Record
+
+_URI = "qemu:///session"
+_QEMU = "qemu-system-x86_64"
+_VHOST_VSOCK = Path("/dev/vhost-vsock")
+# libvirt's first contact asks QEMU for its features, for 10 s and more.
+_START_SECONDS = 120.0
+_END_SECONDS = 20.0
+_LOOK_SECONDS = 0.1
+_MESSAGE_BYTES = 2000
+_KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+
+
+@asynccontextmanager
+async def throwaway_domain(
+    paths: Paths, record: Record, steps: Steps
+) -> AsyncGenerator[None]:
+    """Have the domain of a record while the block runs; it is leased and boots.
+
+    A domain that runs already is left to the command that made it.  Raises
+    SetupError without libvirt, QEMU or the image, UpstreamError when libvirt does
+    not start the domain, RefusedError as the broker does.
+    """
+    if await _is_leased(paths, record.name):
+        yield
+        return
+    made, virsh = await _made(paths, record, steps)
+    try:
+        yield
+    finally:
+        await _end(made, virsh)
+
+
+async def _made(paths: Paths, record: Record, steps: Steps) -> tuple[_Made, Child]:
+    """Make the domain, lease it and let it run; nothing is left of a failed start."""
+    with _directory(paths) as directory:
+        made = await _described(paths, record, directory)
+        await _report(paths, "prepare", made)
+        virsh = _make(made)
+        try:
+            async with steps.step(f"start the domain {made.domain}"):
+                await _start(paths, made, virsh)
+        except BaseException:
+            await _end(made, virsh)
+            with trio.CancelScope(shield=True), suppress(VitrailError):
+                # Its vsock helper waits for a QEMU that never comes.
+                await _report(paths, "release", made)
+            raise
+    # QEMU has read its files: the directory is not needed any more.
+    return made, virsh
+
+
+@dataclass
+class _Made:
+    """A domain of this run."""
+
+    domain: str
+    uuid: str
+    vhost_user: Path | None
+    file: Path
+    """Its XML."""
+    pidfd: int = -1
+    """QEMU's; -1: it is not known."""
+
+
+@contextmanager
+def _directory(paths: Paths) -> Iterator[Path]:
+    """A directory of this run, for the initramfs and the XML."""
+    paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix="domain-", dir=paths.runtime))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+async def _is_leased(paths: Paths, name: str) -> bool:
+    async with open_client(paths) as client:
+        leases = (await client.leases()).leases
+    return any(lease.sandbox == name for lease in leases)
+
+
+async def _described(paths: Paths, record: Record, directory: Path) -> _Made:
+    """Write the XML of a record's domain."""
+    launch = record.host.launch
+    assert isinstance(launch, LibvirtQemu)
+    emulator = _program(_QEMU, "qemu-system-x86")
+    _program("virsh", "libvirt-clients")
+    image = find_image(paths, launch.image)
+    choice = await choose_accel(emulator, image.kernel, image.initrd, cache=paths.cache)
+    spec = Throwaway(
+        domain=launch.domain(record.name),
+        uuid=str(uuid.uuid4()),
+        sandbox=record.name,
+        emulator=emulator,
+        accel=choice.accel,
+        kernel=image.kernel,
+        initrd=image.write_initrd(directory),
+        root=image.root,
+        memory_mib=launch.memory_mib,
+        cpus=launch.cpus,
+    )
+    vhost_user = None
+    if not _VHOST_VSOCK.exists():
+        vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
+    xml = with_vsock(throwaway_xml(spec), VsockWay(vhost_user))
+    assert xml is not None
+    made = _Made(spec.domain, spec.uuid, vhost_user, directory / "domain.xml")
+    made.file.write_text(xml)
+    return made
+
+
+def _program(name: str, package: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        raise SetupError(f"{name} is not installed", hint=f"apt install {package}")
+    return Path(found)
+
+
+async def _report(
+    paths: Paths,
+    event: str,
+    made: _Made,
+    leader: int | None = None,
+    cid: int | None = None,
+) -> None:
+    """Report a step as libvirt's hook does; where that is installed, it has."""
+    request = MachineEventRequest(
+        launcher="libvirt",
+        event=event,
+        name=made.domain,
+        uuid=made.uuid,
+        vhost_user=None if made.vhost_user is None else str(made.vhost_user),
+        leader=leader,
+        cid=cid,
+    )
+    async with open_client(paths) as client:
+        await client.machine_event(request)
+
+
+def _make(made: _Made) -> Child:
+    """Start the virsh that makes the domain and keeps it."""
+    words = (
+        f"create --paused --autodestroy {made.file.name}; "
+        f"event --domain {made.domain} --event lifecycle --loop"
+    )
+    return spawn(
+        ["virsh", "--quiet", "--connect", _URI, words],
+        name="virsh",
+        env=_environment(),
+        cwd=made.file.parent,
+        stdout=DEVNULL,
+        stderr=PIPE,
+    )
+
+
+async def _start(paths: Paths, made: _Made, virsh: Child) -> None:
+    """Wait until the domain is there, have it leased, and let it run."""
+    with trio.move_on_after(_START_SECONDS) as waited:
+        while not await _is_paused(made):
+            if has_ended(virsh.pidfd):
+                raise UpstreamError(
+                    f"libvirt did not start the domain: {_message(virsh)}",
+                    hint=f"'virsh --connect {_URI} list --all' shows its domains",
+                )
+            await trio.sleep(_LOOK_SECONDS)
+    if waited.cancelled_caught:
+        raise UpstreamError(
+            f"libvirt did not start the domain in {_START_SECONDS:.0f} s",
+            hint="its log is ~/.cache/libvirt/qemu/log",
+        )
+    pid = _pid(made)
+    made.pidfd = open_pidfd(pid)
+    await _report(paths, "started", made, leader=pid, cid=await _cid(made))
+    await _virsh("resume", "--domain", made.domain)
+
+
+async def _is_paused(made: _Made) -> bool:
+    try:
+        state = await _virsh("domstate", "--domain", made.domain)
+    except UpstreamError:
+        return False  # there is no such domain yet
+    return state.strip() == "paused"
+
+
+def _pid(made: _Made) -> int:
+    """QEMU's pid, from the file that libvirt has written."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    path = Path(runtime, "libvirt/qemu/run", f"{made.domain}.pid")
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError) as error:
+        raise UpstreamError(f"cannot read QEMU's pid: {path}: {error}") from error
+
+
+async def _cid(made: _Made) -> int | None:
+    """The CID that libvirt has chosen; None for a socket of the broker's."""
+    if made.vhost_user is not None:
+        return None
+    root = ET.fromstring(await _virsh("dumpxml", "--domain", made.domain))  # noqa: S314 -- the user's own libvirtd wrote it
+    found = root.find("devices/vsock/cid")
+    text = "" if found is None else found.get("address", "")
+    if not text.isdecimal():
+        raise UpstreamError("libvirt gave the domain no CID")
+    return int(text)
+
+
+async def _end(made: _Made, virsh: Child) -> None:
+    """End the domain; libvirt has removed it then."""
+    with trio.CancelScope(shield=True), trio.move_on_after(_END_SECONDS):
+        with suppress(VitrailError):  # it has ended, or never began
+            await _virsh("destroy", "--domain", made.domain)
+        await virsh.stop()
+        if made.pidfd >= 0:
+            await wait_ended(made.pidfd)
+    if virsh.popen.stderr is not None:
+        virsh.popen.stderr.close()
+    if made.pidfd >= 0:
+        os.close(made.pidfd)
+
+
+async def _virsh(*words: str) -> str:
+    argv = ["virsh", "--quiet", "--connect", _URI, *words]
+    data = await run_tool(argv, env=_environment(), deadline=60, output_limit=1 << 20)
+    return data.decode("utf-8", "replace")
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return {**kept, "LC_ALL": "C"}
+
+
+def _message(child: Child) -> str:
+    pipe = child.popen.stderr
+    assert pipe is not None
+    data = os.read(pipe.fileno(), _MESSAGE_BYTES)  # it has ended
+    return printable(data.decode("utf-8", "replace").strip(), _MESSAGE_BYTES)
