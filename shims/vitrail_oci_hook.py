@@ -16,6 +16,10 @@ absent, slow or refusing, a malformed state, this process killed, it starts with
 display and sound, unless its record says ``required = true`` (or the annotation
 ``io.vitrail.required=true``): then it does not start.
 
+Podman gives a container the annotations of its image, too.  An image is a stranger's,
+so only annotations that Podman's command line, or a file of the person's, has given
+count: see ``refuse_annotations_of_image``.
+
 Standard library only, Python 3.9.
 """
 
@@ -28,10 +32,11 @@ import re
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 Json = Any
 """A JSON document that has not been looked at."""
@@ -42,6 +47,9 @@ ALL_IDS = (0, 0, 4294967295)
 """The line of /proc/self/uid_map that says: no user namespace."""
 OURS = "io.vitrail.ours"
 LAUNCH = "io.vitrail.launch"
+PREFIX = "io.vitrail."
+STORAGE_ID = re.compile(r"[0-9a-f]{64}")
+MANIFEST_BYTES = 8 << 20
 INSIDE = "/run/vitrail"
 INTERFACE = "io.vitrail.Broker"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -49,6 +57,7 @@ LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
 YES = {"1", "true", "yes"}
 DEADLINE_SECONDS = 8.0
 """For the broker, all in all; below the timeout in the hook's JSON."""
+PEER_CREDENTIALS = (socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
 RETRY_SECONDS = 0.05
 INPUT_BYTES = 16 << 20
 REPLY_BYTES = 1 << 20
@@ -98,6 +107,10 @@ class Broker:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(self._left())
             sock.connect(self._path)
+            uid = struct.unpack("3i", sock.getsockopt(*PEER_CREDENTIALS))[1]
+            # guard: the hook speaks with a broker of its user's
+            if uid != os.geteuid():
+                raise LeaseError(f"{self._path} is served by another user")
             request = {"method": f"{INTERFACE}.{method}", "parameters": parameters}
             sock.sendall(json.dumps(request).encode() + b"\0")
             reply = b""
@@ -180,7 +193,7 @@ def _in_record(text: str) -> Json:
         values = tomllib.loads(text)
         launch = values.get("launch", {}).get("required")
         parent = values.get("inherits", "")
-    except (ImportError, ValueError, AttributeError):
+    except (ImportError, ValueError, AttributeError, RecursionError):
         # Python before 3.11, or a record with a mistake, which the broker denies:
         # the word alone decides then.
         found = re.search(r"(?m)^\s*required\s*=\s*(true|false)\b", text)
@@ -190,12 +203,126 @@ def _in_record(text: str) -> Json:
     return (launch if isinstance(launch, bool) else None), str(parent)
 
 
+# -- whose annotations they are ---------------------------------------------------------
+
+
+def refuse_annotations_of_image(
+    config: Json, annotations: Dict[str, str], command_line: List[str]
+) -> None:
+    """Raise LeaseError for annotations of ours that may be the image's own.
+
+    They are the person's when each is on Podman's command line, or when Podman's
+    storage shows that the image has none (``podman start``, annotations of a file).
+    """
+    wanted = {f"{key}={value}" for key, value in annotations.items() if _is_ours(key)}
+    # guard: an image brings no annotation of ours
+    if wanted <= typed_annotations(command_line):
+        return
+    root = config.get("root") if isinstance(config, dict) else None
+    path = root.get("path") if isinstance(root, dict) else None
+    names = image_names(path) if isinstance(path, str) else None
+    if names is None:
+        raise LeaseError(
+            "it is not known whether the annotation is the image's own: give it to "
+            "'podman run --annotation'"
+        )
+    if any(map(_is_ours, names)):
+        raise LeaseError("the image has annotations for Vitrail, and may not have any")
+
+
+def _is_ours(key: str) -> bool:
+    return key.startswith(PREFIX) and key != LAUNCH
+
+
+def typed_annotations(words: List[str]) -> Set[str]:
+    """Return the values of ``--annotation`` on a command line."""
+    option = "--annotation"
+    behind = {word for before, word in zip(words, words[1:]) if before == option}
+    joined = {word for word in words if word.startswith(option + "=")}
+    return behind | {word[len(option) + 1 :] for word in joined}
+
+
+def command_line_of(pid: int) -> List[str]:
+    """Return a process's command line; nothing where it has ended."""
+    try:
+        data = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return data.decode("utf-8", "surrogateescape").split("\0")
+
+
+def image_names(root: str) -> Optional[Set[str]]:
+    """Return every name in the manifests of the image behind a container's root.
+
+    ``GRAPH/overlay/LAYER/merged``, or ``GRAPH/vfs/dir/LAYER``: the lists of containers
+    beside it name the image.  None where that is not found.
+    """
+    parts = Path(root).parts
+    layers = [number for number, p in enumerate(parts) if STORAGE_ID.fullmatch(p)]
+    for number in layers[-1:]:
+        above = Path(*parts[:number])
+        for driver in (above, above.parent):
+            image = _image_of(
+                driver.with_name(driver.name + "-containers"), parts[number]
+            )
+            if image is not None:
+                return _names_in(driver.with_name(driver.name + "-images") / image)
+    return None
+
+
+def _image_of(folder: Path, layer: str) -> Optional[str]:
+    for name in ("containers.json", "volatile-containers.json"):
+        for entry in _document(folder / name) or []:
+            if isinstance(entry, dict) and entry.get("layer") == layer:
+                image = entry.get("image")
+                if isinstance(image, str) and STORAGE_ID.fullmatch(image):
+                    return image
+    return None
+
+
+def _names_in(folder: Path) -> Optional[Set[str]]:
+    """Every name in every manifest: which of them Podman reads is its own business."""
+    found: Set[str] = set()
+    try:
+        files = [path for path in folder.iterdir() if _is_manifest(path.name)]
+    except OSError:
+        return None
+    for path in files:
+        if _document(path, found) is None:
+            return None
+    return found if files else None
+
+
+def _is_manifest(name: str) -> bool:
+    # A name with other characters is in base64, behind "=" (containers/storage).
+    return name == "manifest" or name.startswith("=bWFuaWZlc3Q")
+
+
+def _document(path: Path, names: Optional[Set[str]] = None) -> Json:
+    """Return a JSON document; ``names`` gets the names of all its objects' members."""
+    seen: Set[str] = set() if names is None else names
+
+    def note(pairs: List[Tuple[str, Json]]) -> Dict[str, Json]:
+        seen.update(key for key, _ in pairs)
+        return dict(pairs)
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(MANIFEST_BYTES).decode("utf-8", "replace")
+        return json.loads(text, object_pairs_hook=note)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 # -- stages ---------------------------------------------------------------------------
 
 
-def precreate(config: Json, annotations: Dict[str, str], broker: Broker) -> str:
+def precreate(
+    config: Json, annotations: Dict[str, str], broker: Broker, command_line: List[str]
+) -> str:
     """Return the configuration with the sockets' directory; raises LeaseError."""
     refuse_rootful(os.geteuid(), Path("/proc/self/uid_map").read_text())
+    refuse_annotations_of_image(config, annotations, command_line)
     name = annotations[SANDBOX]
     if not NAME.fullmatch(name):
         raise LeaseError(f"the annotation {SANDBOX} is not the name of a record")
@@ -271,8 +398,11 @@ def enter(config: Json, launch: str, directory: str) -> None:
     config.setdefault("annotations", {})[LAUNCH] = launch
 
 
-def create_runtime(state: Json, annotations: Dict[str, str], broker: Broker) -> str:
+def create_runtime(
+    state: Json, annotations: Dict[str, str], broker: Broker, command_line: List[str]
+) -> str:
     """Have the broker lease the container's first process; raises LeaseError."""
+    del command_line  # the runtime's; only ``precreate`` hands out what this needs
     launch = annotations.get(LAUNCH, "")
     if not LAUNCH_ID.fullmatch(launch):
         raise LeaseError("the container was created without its launch")
@@ -286,10 +416,13 @@ def create_runtime(state: Json, annotations: Dict[str, str], broker: Broker) -> 
 STAGES = {"precreate": precreate, "createRuntime": create_runtime}
 
 
-def serve(stage: str, text: str, control: str, deadline: float) -> str:
+def serve(
+    stage: str, text: str, control: str, deadline: float, command_line: List[str]
+) -> str:
     """Do one stage's work; returns its output, raises LeaseError."""
     document = json.loads(text)
-    return STAGES[stage](document, annotations_of(document), Broker(control, deadline))
+    broker = Broker(control, deadline)
+    return STAGES[stage](document, annotations_of(document), broker, command_line)
 
 
 # -- the process around it --------------------------------------------------------------
@@ -301,13 +434,14 @@ def in_child(stage: str, text: str, control: str, seconds: float) -> Optional[st
     Returns None for a failure; the reason is on standard error.
     """
     deadline = time.monotonic() + seconds
+    command_line = command_line_of(os.getppid())
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
         code = 1
         try:
-            output = serve(stage, text, control, deadline)
+            output = serve(stage, text, control, deadline, command_line)
             with os.fdopen(write_end, "w") as file:
                 file.write(output + "\n")
             code = 0

@@ -9,6 +9,18 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "an image brings no annotation of ours",
+        "if True:",
+        "tests/broker/launch/podman/test_hook.py",
+        "annotation_of_the_image",
+    ),
+    Guard(
+        "the hook speaks with a broker of its user's",
+        "if False:",
+        "tests/broker/launch/podman/test_hook.py",
+        "another_user",
+    ),
+    Guard(
         "a launch is bound once",
         "state = self._pending.get(launch)",
         "tests/conformance/launchers/test_launchers.py",

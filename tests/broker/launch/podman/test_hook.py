@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -84,14 +86,32 @@ def place(tmp_path):
     return tmp_path
 
 
-def hook(place, stage, text, seconds=10.0):
+def typed(document) -> list[str]:
+    """The words of a command line that gives all annotations of a document."""
+    found = document.get("annotations") if isinstance(document, dict) else None
+    pairs = found.items() if isinstance(found, dict) else ()
+    # No argument has a NUL, and the hook is to refuse that one for what it is.
+    words = [f"{key}={value}".replace("\0", "") for key, value in pairs]
+    return [word for pair in words for word in ("--annotation", pair)]
+
+
+def hook(place, stage, text, seconds=10.0, podman=None):
+    """Run a stage; ``podman`` is its parent's command line: its annotations."""
+    podman = typed(text) if podman is None else podman
     if not isinstance(text, bytes | str):
         text = json.dumps(text)
     words = [sys.executable, str(HOOK), stage, "--control", str(place / "control")]
     words += ["--records", str(place / "records"), "--seconds", str(seconds)]
     data = text if isinstance(text, bytes) else text.encode()
+    # Behind it a command, so that the shell stays the parent.
+    parent = ["/bin/sh", "-c", "eval $HOOK; exit $?", "podman", "run", *podman]
     return subprocess.run(
-        words, input=data, capture_output=True, timeout=60, check=False, env={}
+        parent,
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={"HOOK": shlex.join(words)},
     )
 
 
@@ -299,3 +319,110 @@ def test_a_container_of_root_s_gets_no_lease_and_is_told_why():
         hook.refuse_rootful(0, ALL)
     hook.refuse_rootful(0, SOME)
     hook.refuse_rootful(1000, ALL)
+
+
+# -- whose annotations they are ------------------------------------------------------
+
+LAYER, IMAGE = "1" * 64, "2" * 64
+OF_THE_IMAGE = '{"annotations": {"io.vitrail.sandbox": "work"}}'
+
+
+def stored(place, manifest, *, driver="overlay", name="manifest"):
+    """Podman's storage with a container; returns its configuration."""
+    graph = place / "storage"
+    root = {
+        "overlay": graph / "overlay" / LAYER / "merged",
+        "vfs": graph / "vfs" / "dir" / LAYER,
+    }[driver]
+    containers, images = (
+        graph / f"{driver}-{kind}" for kind in ("containers", "images")
+    )
+    (images / IMAGE).mkdir(parents=True)
+    containers.mkdir()
+    entry = {"id": "3" * 64, "layer": LAYER, "image": IMAGE}
+    (containers / "containers.json").write_text(json.dumps([entry]))
+    (images / IMAGE / name).write_text(manifest)
+    return {**config(), "root": {"path": str(root)}}
+
+
+def is_leased(place, document, podman=()):
+    with Broker(place / "control", lambda *_: reply(**PREPARED)) as broker:
+        done = hook(place, "precreate", document, podman=list(podman))
+    assert done.returncode == 0, done.stderr
+    leased = "io.vitrail.launch" in json.loads(done.stdout)["annotations"]
+    assert bool(broker.calls) is leased
+    return leased
+
+
+@pytest.mark.parametrize(
+    "podman",
+    [
+        ["--annotation", "io.vitrail.sandbox=work", "IMAGE"],
+        ["--annotation=io.vitrail.sandbox=work", "IMAGE"],
+    ],
+)
+def test_an_annotation_on_the_command_line_is_the_persons(place, podman):
+    assert is_leased(place, config(), podman)
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+@pytest.mark.parametrize(
+    ("manifest", "leased"),
+    [
+        ('{"annotations": {"org.opencontainers.image.title": "x"}}', True),
+        ("{}", True),
+        (OF_THE_IMAGE, False),
+        # As Podman's own reader of JSON takes it.
+        ('{"Annotations": {"io.vitrail.sandbox": "work"}}', False),
+        ('{"annotations": {"io\\u002evitrail.sandbox": "work"}}', False),
+        ('{"annotations": {"io.vitrail.sandbox": "work"}, "annotations": {}}', False),
+        # It adds to what the person has given.
+        ('{"annotations": {"io.vitrail.ours": "true"}}', False),
+        ("no JSON", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_an_annotation_of_the_image_leases_nothing(place, driver, manifest, leased):
+    # 'podman start': the annotations were given to 'podman create', or by the image.
+    document = stored(place, manifest, driver=driver)
+    assert is_leased(place, document, ["start", "work"]) is leased
+
+
+def test_the_command_line_must_have_each_of_them(place):
+    document = stored(place, '{"annotations": {"io.vitrail.ours": "true"}}')
+    document["annotations"]["io.vitrail.ours"] = "true"
+    assert not is_leased(place, document, ["--annotation", "io.vitrail.sandbox=work"])
+
+
+def test_a_manifest_by_its_digest_is_read_too(place):
+    name = "=" + base64.b64encode(b"manifest-sha256:" + b"0" * 64).decode()
+    document = stored(place, OF_THE_IMAGE, name=name)
+    assert not is_leased(place, document, ["start", "work"])
+
+
+@pytest.mark.parametrize("root", [None, {}, {"path": 3}, {"path": "/srv/root"}])
+def test_an_image_that_is_not_found_is_not_believed(place, root):
+    assert not is_leased(place, {**config(), "root": root}, ["start", "work"])
+
+
+def test_a_broker_of_another_user_is_not_asked(place, monkeypatch):
+    from shims import vitrail_oci_hook as module
+
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "control"))
+        listener.listen()
+        broker = module.Broker(str(place / "control"), time.monotonic() + 10)
+        with pytest.raises(module.LeaseError, match="another user"):
+            broker.call("LaunchPrepare", {"record": "work"}, patient=False)
+        conn, _ = listener.accept()
+        with conn:
+            assert conn.recv(1) == b"", "not a byte"
+
+
+def test_a_record_that_is_nested_too_deeply_is_read_by_its_words(place):
+    deep = "[launch]\nrequired = true\nx = " + "[" * 100_000
+    required(place, deep)
+    done = hook(place, "precreate", config())
+    assert (done.returncode, b"required" in done.stderr) == (1, True)
+    assert b"Traceback" not in done.stderr
