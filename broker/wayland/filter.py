@@ -36,6 +36,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.wayland import handler_table
 from broker.wayland.handlers import (
+    attention,
     cursor,
     drag_start,
     host_seat,
@@ -166,6 +167,8 @@ class WaylandFilter(ClientState):
         self.data_manager = bind("wl_data_device_manager", self.data_version)
         self._xdg_outputs = bind("zxdg_output_manager_v1", 1)
         self.cursor_shapes = bind(cursor.MANAGER, 1)
+        if attention.IDLE_MANAGER in self.rules.allow:
+            self.idle_inhibit = bind(attention.IDLE_MANAGER, 1)
         for name, (interface, version) in list(self.globals.host.items()):
             if interface == "wl_output":
                 self._watch_output(name, version)
@@ -201,6 +204,9 @@ class WaylandFilter(ClientState):
             if pool.file is not None:
                 pool.file.close()
         self.pools.clear()
+        for device in self.devices:
+            # guard: a client that is gone takes nothing
+            device.go_on()
         self.palette.close()
         self.usage.give_all()
         self.hands.close()
@@ -233,6 +239,8 @@ class WaylandFilter(ClientState):
         try:
             self._may_read()
             self._client_rest = self._read_client(data)
+            if self.inhibitors:
+                attention.follow_windows(self)
         except ProtocolFault as fault:
             self.fail(fault)
         # guard: mistakes end one connection

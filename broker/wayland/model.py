@@ -395,8 +395,8 @@ class Toplevel(ProtocolObject):
     """An xdg_toplevel.  ``configured``: the content size last sent, 0 for none.
 
     ``told_maximized``: by serial of a configure that maximises or tiles, the size
-    of the whole window.  ``untold``: the compositor shows an earlier title, which
-    changed too often.  ``due``: when it is late to become smaller, ``cap``: the
+    of the whole window.  ``untold``: names (``window_state.rename``) of which
+    the compositor has an earlier one, because they changed too often.  ``due``: when it is late to become smaller, ``cap``: the
     content size that it was cropped to then (``resize_timeout.py``).
     """
 
@@ -411,7 +411,7 @@ class Toplevel(ProtocolObject):
         self.xdg: XdgSurface | None = None
         self.parent: Toplevel | None = None
         self.title = b""
-        self.untold = False
+        self.untold: set[str] = set()
         self.app_id = b""
         self.maximized = False
         self.fake_fullscreen = False

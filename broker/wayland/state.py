@@ -36,6 +36,7 @@ from broker.wayland.scene.frame import Edges, LabelPicture, Palette
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from broker.wayland.handlers.attention import IdleInhibitor
     from broker.wayland.handlers.cursor import Arrow
     from broker.wayland.handlers.drag_start import Start
     from broker.wayland.handlers.host_seat import Hands
@@ -89,6 +90,7 @@ class ClientState(ObjectTable, ABC):
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0
+        self.idle_inhibit = 0
         self.crops_by_buffer = False
         """This compositor ignores where a viewport's source begins."""
         self.pixel_weight = 1
@@ -111,6 +113,7 @@ class ClientState(ObjectTable, ABC):
         self.windows: set[XdgSurface] = set()
         self.promoted: set[Subsurface] = set()
         self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
+        self.inhibitors: list[IdleInhibitor] = []
         self.window_changes = 0
 
     def _set_input(self) -> None:

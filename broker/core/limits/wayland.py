@@ -203,8 +203,9 @@ WAYLAND_ACTIVATIONS_PER_MINUTE = 20
 """Requests for attention of one sandbox that reach the compositor."""
 
 WAYLAND_TITLES_PER_MINUTE = 600
-"""Changes of titles of one sandbox that the compositor receives at once.  sway
-redraws for each, some 0.2 ms: a flood of them stopped the whole desktop."""
+"""Changes of titles, and of application ids, of one sandbox that the compositor
+receives at once.  sway redraws for a title, some 0.2 ms: a flood of them stopped the
+whole desktop.  Compositors pass both on to taskbars, whose queues are short."""
 
 WAYLAND_BELLS_PER_MINUTE = 60
 """Rings of the system bell."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import identity
-from broker.wayland.model import Surface
+from broker.wayland.handlers import popups
+from broker.wayland.model import OwnSurface, Surface
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.wayland.protocol.objects import ProtocolObject
@@ -23,6 +24,22 @@ class Token(ProtocolObject):
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.fresh = False
+
+
+IDLE_MANAGER = "zwp_idle_inhibit_manager_v1"
+IDLE_INHIBITOR = "zwp_idle_inhibitor_v1"
+
+
+class IdleInhibitor(ProtocolObject):
+    """A client's zwp_idle_inhibitor_v1; ``ours`` is the compositor's, on ``root``."""
+
+    __slots__ = ("ours", "root", "surface")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+        self.root: OwnSurface | None = None
+        self.ours: ProtocolObject | None = None
 
 
 def window_sid(surface: Surface | None) -> int:
@@ -88,12 +105,53 @@ def activate(
 
 
 def create_inhibitor(
-    core: ClientState, manager: ProtocolObject, new_id: int, surface: Surface
+    core: ClientState, _manager: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
-    inhibitor = core.make(new_id, "zwp_idle_inhibitor_v1", manager.version)
-    core.up.data += _create_inhibitor(
-        manager.sid, inhibitor.sid, window_sid(surface) or surface.sid
-    )
+    made = core.make(new_id, IDLE_INHIBITOR, 1, server=False)
+    assert isinstance(made, IdleInhibitor)
+    made.surface = surface
+    core.inhibitors.append(made)
+
+
+def destroy_inhibitor(core: ClientState, inhibitor: IdleInhibitor) -> None:
+    core.inhibitors.remove(inhibitor)
+    _let_sleep(core, inhibitor)
+    core.drop_local(inhibitor)
+
+
+def follow_windows(core: ClientState) -> None:
+    """Keep the screen on for windows that are shown, and for nothing else.
+
+    sway cannot say whether a surface without a window is visible, nor a window that is
+    not mapped, and takes both for visible: one inhibitor on such a surface would keep
+    the screen from locking for as long as its application runs.  So the compositor has
+    an inhibitor of ours for each one whose window is shown.
+    """
+    for inhibitor in core.inhibitors:
+        root = _shown(inhibitor.surface)
+        if root is inhibitor.root:
+            continue
+        _let_sleep(core, inhibitor)
+        if root is not None:
+            inhibitor.root, inhibitor.ours = root, core.own(IDLE_INHIBITOR)
+            core.up.data += _create_inhibitor(
+                core.idle_inhibit, inhibitor.ours.sid, root.sid
+            )
+
+
+def _let_sleep(core: ClientState, inhibitor: IdleInhibitor) -> None:
+    ours, inhibitor.ours, inhibitor.root = inhibitor.ours, None, None
+    if ours is not None:
+        core.end_own(ours)
+
+
+def _shown(surface: Surface | None) -> OwnSurface | None:
+    """The frame of the window that a surface is shown in; None where none is."""
+    window = popups.window_of(surface.root().xdg) if surface is not None else None
+    # guard: the screen stays on for a window that is shown
+    if window is None or window.frame is None or not window.mapped:
+        return None
+    return window.frame.root
 
 
 _create_inhibitor = emit.request("zwp_idle_inhibit_manager_v1", "create_inhibitor")
@@ -126,10 +184,12 @@ REQUESTS: Rules = {
     ("xdg_system_bell_v1", "ring"): ring,
     ("zwp_idle_inhibit_manager_v1", "destroy"): FORWARD,
     ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): create_inhibitor,
+    ("zwp_idle_inhibitor_v1", "destroy"): destroy_inhibitor,
 }
 EVENTS: Rules = {
     ("xdg_activation_token_v1", "done"): done,
 }
 CLASSES: Classes = {
     "xdg_activation_token_v1": Token,
+    "zwp_idle_inhibitor_v1": IdleInhibitor,
 }

@@ -195,13 +195,7 @@ def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
 def drag_leave(core: ClientState, device: Device) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
-        offer = device.offer
-        if offer is not None and not device.dropped:
-            # Its later requests about the drag have no effect.
-            offer.left = True
-            if isinstance(offer.source, DataSource):
-                # guard: a window speaks for itself
-                offer.source.takers.pop(offer, None)
+        device.go_on()
     device.told, device.over, device.frame = False, None, None
     device.waits = None
     foreign_drags.leave(device)

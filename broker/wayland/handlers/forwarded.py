@@ -13,7 +13,6 @@ REQUESTS: Rules = {
     ("xdg_dialog_v1", "unset_modal"): FORWARD,
     ("xdg_wm_dialog_v1", "destroy"): FORWARD,
     ("xdg_wm_dialog_v1", "get_xdg_dialog"): FORWARD,
-    ("zwp_idle_inhibitor_v1", "destroy"): FORWARD,
     ("zwp_pointer_gestures_v1", "get_swipe_gesture"): FORWARD,
     ("zwp_pointer_gestures_v1", "get_pinch_gesture"): FORWARD,
     ("zwp_pointer_gestures_v1", "release"): FORWARD,

@@ -271,13 +271,13 @@ def follow_focus(core: ClientState) -> None:
     menus = _menus(core)
     if not menus:
         return
-    focused = {_window(surface.root().xdg) for surface in core.focused.values()}
+    focused = {window_of(surface.root().xdg) for surface in core.focused.values()}
     for popup in menus:
-        if _window(popup.xdg) not in focused:
+        if window_of(popup.xdg) not in focused:
             dismiss(core, popup)
 
 
-def _window(xdg: XdgSurface | None) -> XdgSurface | None:
+def window_of(xdg: XdgSurface | None) -> XdgSurface | None:
     """The window that a popup stands on; the surface itself if it is not a popup."""
     while xdg is not None and isinstance(xdg.role, Popup):
         xdg = xdg.role.parent

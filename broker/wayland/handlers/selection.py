@@ -149,6 +149,20 @@ class Device(ProtocolObject):
         """The offer of the sandbox's own drag that is over the client."""
         self.dropped = False
 
+    def go_on(self) -> None:
+        """The sandbox's own drag is not over the client any more, or the client is gone.
+
+        Its later requests about the drag have no effect, and what it would take of the
+        drag says nothing about the place where the drag is now.
+        """
+        offer = self.offer
+        if offer is None or self.dropped:
+            return
+        offer.left = True
+        if isinstance(offer.source, DataSource):
+            # guard: a window speaks for itself
+            offer.source.takers.pop(offer, None)
+
 
 _cancelled = emit.event("wl_data_source", "cancelled")
 _send = emit.event("wl_data_source", "send")
@@ -349,6 +363,8 @@ def destroy_primary_offer(core: ClientState, offer: SelectionOffer) -> None:
 
 
 def _release_device(core: ClientState, device: Device) -> None:
+    # guard: a released device takes nothing
+    device.go_on()
     core.devices.remove(device)
     if device.sid:
         core.destroy(device)

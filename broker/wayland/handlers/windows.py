@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import identity
 from broker.wayland.model import (
     FULLSCREEN,
     MAXIMIZED,
@@ -301,16 +300,14 @@ def set_title(core: ClientState, toplevel: Toplevel, untrusted_title: bytes) -> 
     # Kept whole: a remapped window is introduced again.
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
-        window_state.retitle(core, toplevel)
+        window_state.rename(core, toplevel, window_state.TITLE)
     core.windows_changed()
 
 
 def set_app_id(core: ClientState, toplevel: Toplevel, untrusted_app_id: bytes) -> None:
     toplevel.app_id = untrusted_app_id
     if toplevel.xdg is not None and toplevel.xdg.committed:
-        core.up.data += emit.set_app_id(
-            toplevel.sid, identity.app_id(core.rules.name, untrusted_app_id)
-        )
+        window_state.rename(core, toplevel, window_state.APP_ID)
 
 
 def edges_of(core: ClientState, toplevel: Toplevel) -> Edges:

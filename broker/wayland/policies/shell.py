@@ -49,7 +49,7 @@ REQUESTS: Policies = {
         "Text in a title, behind the sandbox's name; at most 600 a minute."
     ),
     ("xdg_toplevel", "set_app_id"): request(
-        "Text in an application id, behind the sandbox's name."
+        "Text in an application id, behind the sandbox's name; at most 600 a minute."
     ),
     ("xdg_toplevel", "show_window_menu"): request(
         "The compositor's menu of its own window appears.",

@@ -109,7 +109,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         if _stands_alone(core, surface, xdg, xdg.role):
             return
     elif xdg.role is not None and xdg.role.untold and xdg.committed:
-        window_state.retitle(core, xdg.role)
+        window_state.rename_late(core, xdg.role)
     if surface.extent is not None:
         if not xdg.mapped:
             xdg.mapped = True

@@ -198,24 +198,41 @@ def introduce(core: ClientState, xdg: XdgSurface) -> None:
     """
     role = xdg.role
     if isinstance(role, Toplevel):
-        _tell_title(core, role)
-        app_id = identity.app_id(core.rules.name, role.app_id)
-        core.up.data += emit.set_app_id(role.sid, app_id)
+        role.untold.clear()
+        for tell in _TELL.values():
+            tell(core, role)
 
 
 def _tell_title(core: ClientState, toplevel: Toplevel) -> None:
     title = identity.title(core.rules.shown, toplevel.title)
     core.up.data += emit.set_title(toplevel.sid, title)
-    toplevel.untold = False
 
 
-def retitle(core: ClientState, toplevel: Toplevel) -> None:
-    """Send a changed title, or, if that is too often, leave it to a later commit."""
-    toplevel.untold = True
-    most = limits.WAYLAND_TITLES_PER_MINUTE
-    # guard: titles have a pace
-    if core.sandbox.may("titles", most, core.now):
-        _tell_title(core, toplevel)
+def _tell_app_id(core: ClientState, toplevel: Toplevel) -> None:
+    app_id = identity.app_id(core.rules.name, toplevel.app_id)
+    core.up.data += emit.set_app_id(toplevel.sid, app_id)
+
+
+TITLE, APP_ID = "titles", "application ids"
+_TELL = {TITLE: _tell_title, APP_ID: _tell_app_id}
+
+
+def rename(core: ClientState, toplevel: Toplevel, what: str) -> None:
+    """Send a changed name, or, if that is too often, leave it to a later commit.
+
+    A compositor draws for each, and passes each on to every taskbar and dock.
+    """
+    toplevel.untold.add(what)
+    # guard: names of windows have a pace
+    if core.sandbox.may(what, limits.WAYLAND_TITLES_PER_MINUTE, core.now):
+        toplevel.untold.discard(what)
+        _TELL[what](core, toplevel)
+
+
+def rename_late(core: ClientState, toplevel: Toplevel) -> None:
+    """Send the names that changed too often until now, if that is possible."""
+    for what in sorted(toplevel.untold):
+        rename(core, toplevel, what)
 
 
 def unmap(core: ClientState, xdg: XdgSurface) -> None:

@@ -34,6 +34,7 @@ _DIRECTORIES = {
     "xdg-templates": "Templates",
     "xdg-videos": "Videos",
 }
+_SYSTEM = ("/run", "/var/run", "/proc", "/sys", "/dev")
 _WIDE = {"host", "host-os", "host-etc", "home", "~", "/"}
 
 
@@ -75,28 +76,44 @@ class _Import:
     def _filesystem(self, value: str) -> None:
         path, colon, mode = value.partition(":")
         key = "bind_read_only" if colon and mode == "ro" else "bind_read_write"
-        if path in _WIDE:
+        found = None if path in _WIDE else self._path(path)
+        # guard: a wide directory by another name
+        if path in _WIDE or (found is not None and self._is_wide(found)):
             self._note(
                 f"filesystems={value}",
                 "not taken: name the directories in bind_read_only or bind_read_write",
             )
             return
-        found = self._path(path)
         if found is None or len(self._binds[key]) >= limits.BINDS:
             self._note(f"filesystems={value}", "not taken")
         elif str(found) not in self._binds[key]:
             self._binds[key].append(str(found))
 
     def _path(self, path: str) -> Path | None:
-        """The directory that a permission names; None for those of the session."""
+        """The directory that a permission names; None for those of the session.
+
+        The application's author wrote it: ``~/.``, ``//`` and ``/./run`` name what they
+        name however they are spelled, and ``..`` is not followed.
+        """
         first, slash, rest = path.partition("/")
+        # guard: directories by way of others
+        if ".." in rest.split("/"):
+            return None
         if first in _DIRECTORIES:
-            return self._home / _DIRECTORIES[first] / rest
+            return self._home / _DIRECTORIES[first] / rest.lstrip("/")
         if first == "~" and slash:
-            return self._home / rest
-        if path.startswith("/") and not path.startswith(("/run", "/var/run")):
-            return Path(path)
-        return None
+            return self._home / rest.lstrip("/")
+        found = Path("/", rest.lstrip("/"))
+        # guard: directories of the session and of the system
+        if first or any(found.is_relative_to(one) for one in _SYSTEM):
+            return None
+        return found
+
+    def _is_wide(self, found: Path) -> bool:
+        """Whether the home directory is inside, by either of its names."""
+        # Where the system is read-only, /home is a link to /var/home.
+        other = Path("/var", self._home.relative_to("/"))
+        return self._home.is_relative_to(found) or other.is_relative_to(found)
 
     def _sockets(self) -> None:
         for socket in self._items("sockets"):

@@ -452,3 +452,20 @@ def test_a_flood_of_titles_does_not_reach_the_compositor(talk):
     talk.send(surface, "commit")
     (last,) = talk.told("xdg_toplevel", "set_title")[before + len(told) :]
     assert last == [b"[work] title 649"]
+
+
+def test_a_flood_of_application_ids_does_not_reach_the_compositor(talk):
+    """Each goes on to every taskbar: one that is slow is cut off by its compositor."""
+    surface, _, top = talk.show(10, 10, 0)
+    before = len(talk.told("xdg_toplevel", "set_app_id"))
+    for number in range(limits.WAYLAND_TITLES_PER_MINUTE + 50):
+        talk.send(top, "set_app_id", b"app%d" % number)
+    told = talk.told("xdg_toplevel", "set_app_id")[before:]
+    assert len(told) == limits.WAYLAND_TITLES_PER_MINUTE
+    talk.send(top, "set_title", b"of its own pace")
+    assert talk.told("xdg_toplevel", "set_title")[-1] == [b"[work] of its own pace"]
+    talk.now = 61.0
+    talk.send(surface, "commit")
+    talk.send(surface, "commit")
+    (last,) = talk.told("xdg_toplevel", "set_app_id")[before + len(told) :]
+    assert last == [b"vitrail.work.app649"]

@@ -53,6 +53,43 @@ def test_each_loss_has_a_note():
     ]
 
 
+@pytest.mark.parametrize(
+    "wide",
+    [
+        "~/",
+        "~/.",
+        "~//",
+        "//",
+        "/.",
+        "/home",
+        "/home/",
+        "/home/./ada",
+        "/home/ada",
+        "/var/home/ada",
+        "/var",
+        "xdg-documents//",
+        "/run/user",
+        "//run",
+        "/./run",
+        "/var/run",
+        "/proc",
+        "/dev/shm",
+        "~/..",
+        "xdg-music/..",
+        "/srv/../home",
+    ],
+)
+def test_an_application_does_not_get_everything_by_another_spelling(wide):
+    """Its author writes it, and could write to the person's start-up files."""
+    found = imported(f"[Context]\nfilesystems={wide};\n")
+    ((name, text),) = found.files.items()
+    record, problems = parse_record("gedit", Path(name), text.encode())
+    assert problems == []
+    taken = [*record.host.launch.read_only, *record.host.launch.read_write]
+    assert taken in ([], [Path("/home/ada/Documents")])
+    assert bool(taken) != bool(found.notes), "what is not taken has a note"
+
+
 def test_an_application_without_permissions_is_silent():
     ((_, text),) = imported("").files.items()
     assert 'playback = "none"' in text

@@ -624,3 +624,35 @@ def test_a_drag_tells_nothing_of_other_windows(pair):
     two.send(offer, "accept", 70, b"text/uri-list")
     one.says(source, "action", 2)
     assert one.heard("action", source) == [[2]]
+
+
+@pytest.mark.parametrize("end", ["release", "disconnect"])
+def test_who_is_no_longer_there_takes_no_drag(pair, end):
+    """Else its source would learn of the windows of others that the drag is over."""
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    over(two, [private])
+    offer = two.heard("data_offer", two.devices["clipboard"])[-1][0]
+    two.send(offer, "accept", 70, b"text/uri-list")
+    if end == "release":
+        two.send(two.devices["clipboard"], "release")
+    else:
+        two.core.close()
+    one.says(source, "action", 1)  # over a window of another sandbox
+    one.says(source, "target", private)
+    assert one.heard("action", source) == one.heard("target", source) == []
+
+
+def test_who_has_a_drop_may_go_before_its_source_hears_of_it(pair):
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    over(two, [private])
+    device = two.devices["clipboard"]
+    offer = two.heard("data_offer", device)[-1][0]
+    two.send(offer, "accept", 70, b"text/uri-list")
+    two.says(device, "drop")
+    two.says(device, "leave")
+    two.send(device, "release")
+    assert one.core.by_client[source].accepted == b"text/uri-list"
