@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from broker.cli.app import VERBS
+from broker.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.app import VERBS
+from broker.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,149 +1,18 @@
-"""``brokerctl``: the table of verbs and how an error reaches a person."""
+"""``brokerctl``: the command.
+
+A box without a record is started by ``run.quick``, which imports little; every other
+verb by click (``cli.verbs``).
+"""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import io
-import os
-import shutil
 import sys
-from collections.abc import Mapping
-from types import MappingProxyType
 
-import click
-from click.exceptions import Exit
-from click.shell_completion import CompletionItem
-from typing_extensions import override
-
-from broker import __version__
-from broker.cli import render
 from broker.cli.interrupts import is_interrupt, received
-from broker.cli.overview import overview
-from broker.cli.run.pipes import reader_may_leave
-from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
-from broker.core.escape import displayed, printable
 from broker.launch.process.core_files import forbid_core_files
 
-# Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
-# when the verb is used, so that 'brokerctl status' need not wait for a TOML
-# parser, and 'brokerctl policy check' works where trio is broken.
-GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
-    {
-        "Sandboxes": {
-            "new": ("sandboxes.new", "Make a sandbox of your own."),
-            "list": ("sandboxes.listing", "Show what can be run, and what runs."),
-            "run": ("run.verb", "Run a program in a sandbox."),
-            "shell": ("run.shell", "Open a shell in a sandbox."),
-            "exec": ("run.exec", "Run a program in a sandbox that runs."),
-            "stop": ("run.stop", "End sandboxes, or the broker."),
-            "sandbox": ("sandboxes.state", "Homes: copy, rename, snapshot, back up."),
-            "demo": ("run.demo", "Show an application of a micro VM once."),
-        },
-        "What runs": {
-            "status": ("sandboxes.status", "Show what runs, and problems."),
-            "top": ("sandboxes.top", "Watch sandboxes on a live screen."),
-            "windows": ("sandboxes.windows", "List windows with their sandbox."),
-            "kill-window": ("sandboxes.kill_window", "End a window."),
-            "logs": ("run.logs", "Show what a sandbox printed."),
-            "audio": ("audio", "Show and change how loud sandboxes are."),
-            "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
-            "device": ("device.verbs", "Attach devices to sandboxes."),
-            "share": (
-                "folders.share",
-                "Share a folder with a sandbox; list shared folders.",
-            ),
-            "unshare": ("folders.unshare", "Take a shared folder back."),
-            "open": ("open_in", "Open files and addresses in a sandbox."),
-            "cp": ("copy", "Copy files to, from and between sandboxes."),
-        },
-        "Questions and decisions": {
-            "pending": ("pending", "Show the questions that wait for an answer."),
-            "answer": ("answer", "Answer a question."),
-            "grants": ("grants", "Show or revoke temporary grants."),
-            "prompt": ("prompt", "Show or set the secret phrase of real dialogs."),
-            "policy": ("policy.verbs", "Check, explain and test records and rules."),
-            "audit": ("audit.verbs", "Show decisions and their outcome."),
-        },
-        "Set-up": {
-            "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
-            "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
-            "completion": ("completion", "Completion for bash, zsh and fish."),
-            "image": ("images.verbs", "Make, import, list and remove guest images."),
-            "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
-            "guest": ("machines.guest", "Install the agent in other VMs."),
-            "lease": ("lease", "Leases for machines that others start."),
-            "pair": ("pair", "Make a host and a viewer accept each other."),
-            "link": ("link", "The keys of the two brokers of a link."),
-            "proxy": ("proxy.verb", "Relay, Wayland and sound filters alone."),
-        },
-    }
-)
-VERBS: Mapping[str, str] = MappingProxyType(
-    {verb: module for group in GROUPS.values() for verb, (module, _) in group.items()}
-)
-
-
 _INTERRUPTED = 130
-
-
-class _Verbs(click.Group):
-    @override
-    def invoke(self, ctx: click.Context) -> object:
-        # Inside click, which would answer a closed pipe with exit code 1.
-        with reader_may_leave():
-            return super().invoke(ctx)
-
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    @override
-    def get_help(self, ctx: click.Context) -> str:
-        # From the table: the help of every verb would load every verb.
-        return overview(GROUPS, shutil.get_terminal_size((80, 24)).columns).rstrip()
-
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "help":
-            return _help
-        module = VERBS.get(cmd_name)
-        if module is None:
-            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
-            if near:
-                raise click.UsageError(
-                    f"No such command '{printable(cmd_name, 60)}': did you mean "
-                    f"'{near[0]}'?",
-                    ctx=ctx,
-                )
-            return None
-        loaded = importlib.import_module(f"broker.cli.{module}")
-        command: click.Command = loaded.command
-        return command
-
-
-def _verbs(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Late: only a shell's Tab needs the module."""
-    from broker.cli.completion import verbs
-
-    return verbs(ctx, param, incomplete)
-
-
-@click.command("help")
-@click.argument("words", metavar="[VERB…]", nargs=-1, shell_complete=_verbs)
-@click.pass_context
-def _help(context: click.Context, words: tuple[str, ...]) -> None:
-    """Show what VERB does, as 'VERB --help'; without one, all verbs."""
-    app.main([*words, "--help"], prog_name="brokerctl", standalone_mode=False)
-    context.exit()
-
-
-@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="brokerctl")
-def app() -> None:
-    """Run, explain and audit what Vitrail's brokers do."""
+_BOX_OPTIONS = {"--bwrap", "-q", "--quiet"}
 
 
 def main() -> None:
@@ -151,44 +20,49 @@ def main() -> None:
     forbid_core_files()
     with received() as interrupts:
         try:
-            app(prog_name="brokerctl", standalone_mode=False)
+            code = _run(sys.argv[1:])
         except Exception as error:  # noqa: BLE001 -- unknown errors are raised again
-            code = _report(sole(error))
+            from broker.cli.verbs import report
+            from broker.core.errors import sole
+
+            code = report(sole(error))
         except BaseException as error:
             if not is_interrupt(error):
                 raise
             code = _INTERRUPTED
-        else:
-            return
         if code == _INTERRUPTED:
+            from broker.cli import render
+
             render.note("brokerctl: interrupted")
             code = interrupts.exit_code
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
-def _report(error: Exception) -> int:
-    """Show an error as people read it, and return the exit code."""
-    match error:
-        case Exit():
-            return error.exit_code
-        case click.Abort():
-            return _INTERRUPTED
-        case click.ClickException():
-            shown = io.StringIO()
-            error.show(file=shown)
-            sys.stderr.write(displayed(shown.getvalue()))
-            return 2
-        case InternalError():
-            raise error
-        case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
-            render.error(error)
-            return 3 if isinstance(error, IntegrityError) else 1
-        case BrokenPipeError():
-            # The reader (head, less) has gone; that is not our error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        case _:
-            raise error
+def _run(words: list[str]) -> int:
+    box, code = box_of(words), None
+    if box is not None:
+        # Late, as what it imports is of no use to other verbs.
+        from broker.cli.quick.box import run
+
+        code = run(box)
+    if code is None:
+        from broker.cli.verbs import run_verb
+
+        run_verb()
+        code = 0
+    return code
+
+
+def box_of(words: list[str]) -> tuple[str, ...] | None:
+    """Return the program's words of a command line that ``quick.box`` serves."""
+    if words[:1] != ["run"]:
+        return None
+    end = 1
+    while end < len(words) and words[end] in _BOX_OPTIONS:
+        end += 1
+    plain = words[end : end + 1] == ["--"] and len(words) > end + 1
+    return tuple(words[end + 1 :]) if plain and "--bwrap" in words[:end] else None
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def command(*, shell: str) -> None:
     bash and zsh: source <(brokerctl completion bash); fish: brokerctl
     completion fish | source.
     """
-    from broker.cli.app import app
+    from broker.cli.verbs import app
 
     kind = get_completion_class(shell)
     assert kind is not None
@@ -127,7 +127,7 @@ def verbs(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The verbs, for 'brokerctl help'."""
-    from broker.cli.app import VERBS
+    from broker.cli.verbs import VERBS
 
     del ctx, param
     return _items(list(VERBS), incomplete)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import trio
 
 from broker.core import limits
-from broker.core.errors import InternalError, RefusedError, SetupError
+from broker.core.errors import InternalError, PeerError, RefusedError, SetupError
 from broker.core.names import ServiceName
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
-from broker.launch.process.spawn import Child, our_program, spawn
+from broker.launch.process.spawn import our_program, spawn
 from broker.link.addresses import UnixEndpoint, new_socket
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
 from broker.peers.identity import ProcessFacts
+from broker.services.workers.pidfd_process import PidfdProcess
 
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
 _MODULE = "broker.programs.acceptor"
@@ -101,73 +102,169 @@ def _arrived(got: fdpass.Received) -> Arrived:
             os.close(pidfd)
 
 
-async def start_acceptor(
-    places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
-) -> tuple[Child, dict[ServiceName, RemoteListener]]:
-    """Start an acceptor and listen at these paths; it has the sockets.
+class Acceptors:
+    """Starts acceptors by forking them from one warm process of ours.
 
-    ``direct`` is the one whose connections the worker gets as they are.
-    Raises SetupError when no process can be started, a path is too long or
-    another program listens there.
-
-    The acceptor is started before its sockets have a path: the process that closes a
-    listening socket last drops what its backlog holds, so that must never be
-    the broker.
+    A Python program takes longer to start than all else that stands between a box
+    and its window.  The warm process is started when the first sandbox needs it, and
+    again when it has died; the acceptors themselves do not depend on it.
     """
-    with ExitStack() as undo:
-        sockets = {
-            service: undo.enter_context(new_socket(socket.AF_UNIX, place))
-            for service, place in places.items()
-        }
-        pairs = {service: socket.socketpair(*_CHANNEL) for service in places}
-        for ours, _ in pairs.values():
-            undo.callback(ours.close)
-        child = _start(sockets, {s: theirs for s, (_, theirs) in pairs.items()}, direct)
-        undo.callback(child.kill_now)
-        doors: dict[ServiceName, RemoteListener] = {}
-        for service, place in places.items():
-            mine = sockets[service]
-            listener = await open_listener(place, descriptors=True, sock=mine)
-            undo.callback(listener.close)
-            listener.hand_over()
-            doors[service] = RemoteListener(listener, pairs[service][0])
-        undo.pop_all()
-    return child, doors
 
+    def __init__(self) -> None:
+        self._template: _Template | None = None
+        self._turn = trio.Lock()
+        self._ended = False
 
-def _start(
-    sockets: Mapping[ServiceName, socket.socket],
-    channels: Mapping[ServiceName, socket.socket],
-    direct: ServiceName,
-) -> Child:
-    """Start the process; closes its ends of the channels here."""
-    words: list[str] = []
-    fds: list[int] = []
-    for service, channel in channels.items():
-        numbers = sockets[service].fileno(), channel.fileno()
-        words.append(f"{numbers[0]}:{numbers[1]}:{int(service == direct)}")
-        fds += numbers
-    try:
-        return spawn(our_program(_MODULE, *words), name="acceptor", pass_fds=fds)
-    except OSError as error:
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """End the warm process when cancelled."""
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._ended = True  # a sandbox that comes up now starts no other
+            with trio.CancelScope(shield=True):
+                await self.close()
+
+    async def close(self) -> None:
+        """End the warm process."""
+        template, self._template = self._template, None
+        if template is not None:
+            await template.end()
+
+    @property
+    def pid(self) -> int:
+        """The warm process's id; 0 while there is none."""
+        return self._template.child.pid if self._template is not None else 0
+
+    def warm(self) -> None:
+        """Start the warm process, because an acceptor will be needed soon.
+
+        Raises SetupError when no process can be started.
+        """
+        if self._ended:
+            raise SetupError("the broker is about to end")
+        if self._template is None:
+            self._template = _Template()
+
+    async def start(
+        self, places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
+    ) -> tuple[PidfdProcess, dict[ServiceName, RemoteListener]]:
+        """Start an acceptor and listen at these paths; it has the sockets.
+
+        ``direct`` is the one whose connections the worker gets as they are.
+        Raises SetupError when no process can be started, a path is too long or
+        another program listens there.
+
+        The acceptor is started before its sockets have a path: the process that
+        closes a listening socket last drops what its backlog holds, so that must
+        never be the broker.
+        """
+        with ExitStack() as undo:
+            sockets = {
+                service: undo.enter_context(new_socket(socket.AF_UNIX, place))
+                for service, place in places.items()
+            }
+            pairs = {service: socket.socketpair(*_CHANNEL) for service in places}
+            for ours, _ in pairs.values():
+                undo.callback(ours.close)
+            fds = [
+                sock.fileno()
+                for service in places
+                for sock in (sockets[service], pairs[service][1])
+            ]
+            try:
+                order = bytes(service == direct for service in places)
+                child = await self._fork(order, fds)
+            finally:
+                for _, theirs in pairs.values():
+                    theirs.close()
+            undo.callback(_discard, child)
+            doors: dict[ServiceName, RemoteListener] = {}
+            for service, place in places.items():
+                mine = sockets[service]
+                listener = await open_listener(place, descriptors=True, sock=mine)
+                undo.callback(listener.close)
+                listener.hand_over()
+                doors[service] = RemoteListener(listener, pairs[service][0])
+            undo.pop_all()
+        return child, doors
+
+    async def _fork(self, order: bytes, fds: Sequence[int]) -> PidfdProcess:
+        """Have an acceptor forked; by a fresh warm process if that has just died."""
+        async with self._turn:
+            for _ in range(2):
+                self.warm()
+                assert self._template is not None
+                # Not cancelled between an order and its answer, which the next
+                # order would take for its own.
+                with trio.CancelScope(shield=True):
+                    child = await self._template.fork(order, fds)
+                    if child is not None:
+                        return child
+                    await self.close()
         raise SetupError(
-            f"no process for the container's connections: {error.strerror}",
-            hint="the machine may be out of memory, processes or descriptors",
-        ) from error
-    finally:
-        for channel in channels.values():
-            channel.close()
+            "no process for the container's connections",
+            hint="the machine may be out of memory, processes or descriptors; the "
+            "broker's standard error says why",
+        )
 
 
-async def end_acceptor(child: Child) -> None:
+class _Template:
+    """One run of ``programs.acceptor``, which forks an acceptor for each order."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = socket.socketpair(*_CHANNEL)
+        self._channel.settimeout(0)
+        try:
+            with theirs:
+                words = our_program(_MODULE, str(theirs.fileno()))
+                self.child = spawn(words, name="acceptor", pass_fds=[theirs.fileno()])
+        except BaseException as error:
+            self._channel.close()
+            if isinstance(error, OSError):
+                raise SetupError(
+                    f"no process for the container's connections: {error.strerror}",
+                    hint="the machine may be out of memory, processes or descriptors",
+                ) from error
+            raise
+
+    async def fork(self, order: bytes, fds: Sequence[int]) -> PidfdProcess | None:
+        """Return an acceptor that has these descriptors; None: this process is dead."""
+        try:
+            fdpass.send(self._channel, order, fds)
+            with trio.fail_after(limits.ACCEPTOR_START_SECONDS):
+                await trio.lowlevel.wait_readable(self._channel)
+            got = fdpass.receive(self._channel, messages.FORKED_BYTES, 1)
+        except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError):
+            return None
+        if len(got.fds) != 1:
+            fdpass.close_all(got.fds)
+            return None
+        return PidfdProcess(messages.decode_forked(got.data), got.fds[0])
+
+    async def end(self) -> None:
+        """End it; the acceptors live on."""
+        trio.lowlevel.notify_closing(self._channel)
+        self._channel.close()
+        self.child.kill()
+        await self.child.wait()
+
+
+def _discard(child: PidfdProcess) -> None:
+    """End an acceptor that has not accepted anything; its parent reaps it."""
+    child.kill()
+    child.close()
+
+
+async def end_acceptor(child: PidfdProcess) -> None:
     """End it; returns when it is gone, or when it should have been.
 
     A process that the kernel does not let go (it closes a file whose file
     system does not answer) must not hold up the end of the lease.
     """
     child.kill()
-    with trio.CancelScope(shield=True):
-        with trio.move_on_after(limits.ACCEPTOR_END_SECONDS):
-            await child.wait()
-            return
-        child.abandon()
+    with trio.move_on_after(limits.ACCEPTOR_END_SECONDS, shield=True):
+        await child.wait()
+    child.close()

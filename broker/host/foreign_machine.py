@@ -19,10 +19,10 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
 from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
-from broker.host.acceptor import RemoteListener, end_acceptor, start_acceptor
+from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
 from broker.host.machine import ConnectionKind, MachineFacts
 from broker.launch.process.identity import open_pidfd
-from broker.launch.process.spawn import Child, has_ended, wait_ended
+from broker.launch.process.spawn import has_ended, wait_ended
 from broker.link.addresses import HybridEndpoint, UnixEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
@@ -37,6 +37,7 @@ from broker.peers.identity import (
     VsockClaim,
     take_cid,
 )
+from broker.services.workers.pidfd_process import PidfdProcess
 
 
 class HeldMachine:
@@ -94,7 +95,7 @@ class ForeignMachine:
         self._held = held
         self._leader = leader
         self._left = trio.Event()
-        self._acceptor: Child | None = None
+        self._acceptor: PidfdProcess | None = None
 
     @property
     def claim(self) -> Claim:
@@ -118,7 +119,9 @@ class ForeignMachine:
         """Pids of its processes that have not begun to end."""
         return self._held.alive()
 
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+    async def open_doors(
+        self, acceptors: Acceptors
+    ) -> Mapping[ServiceName, ConnectionKind]:
         """Listen where its connections will arrive."""
         match self._claim:
             case VsockClaim():
@@ -128,7 +131,7 @@ class ForeignMachine:
             case ContainerClaim() | GroupClaim() | FlatpakClaim() | SharedClaim():
                 # There is no agent of ours inside, so there is no other end to talk to.
                 self._acceptor, doors = await container_doors(
-                    Path(self._claim.directory)
+                    acceptors, Path(self._claim.directory)
                 )
                 return doors
 
@@ -193,8 +196,8 @@ async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
 
 
 async def container_doors(
-    directory: Path,
-) -> tuple[Child, dict[ServiceName, RemoteListener]]:
+    acceptors: Acceptors, directory: Path
+) -> tuple[PidfdProcess, dict[ServiceName, RemoteListener]]:
     """Have an acceptor listen on a socket named for each service.
 
     Only those that need no agent of ours; also one for Wayland itself, to be
@@ -202,7 +205,7 @@ async def container_doors(
     """
     services = (DISPLAY, AUDIO, WAYLAND_DOOR, *sorted(TRANSFERS))
     places = {service: UnixEndpoint(directory / service) for service in services}
-    return await start_acceptor(places, WAYLAND_DOOR)
+    return await acceptors.start(places, WAYLAND_DOOR)
 
 
 def admit_other_users(

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from broker.core.names import SandboxName, ServiceName
 from broker.core.trees import remove_tree
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
     ForeignMachine,
     HeldMachine,
@@ -64,13 +65,15 @@ class LaunchedMachine(ForeignMachine):
             raise
 
     @override
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+    async def open_doors(
+        self, acceptors: Acceptors
+    ) -> Mapping[ServiceName, ConnectionKind]:
         """Listen; a container's users other than its root may connect, too.
 
         They are other users outside (user_namespaces(7)).  Outside, the directory above
         keeps them from these sockets; inside, the pid namespace decides, not the user.
         """
-        doors = await super().open_doors()
+        doors = await super().open_doors(acceptors)
         if isinstance(self.claim, ContainerClaim):
             admit_other_users(self.state.sockets, doors)
             self.state.sockets.chmod(0o755)

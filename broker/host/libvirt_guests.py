@@ -42,6 +42,7 @@ from broker.core.escape import printable
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.trees import remove_tree
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
 from broker.host.machine import ConnectionKind, MachineFacts
 from broker.host.role import HostRole
@@ -115,8 +116,11 @@ class LibvirtMachine(ForeignMachine):
         return MachineFacts(pid=facts.pid, cid=facts.cid, processes=helper)
 
     @override
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+    async def open_doors(
+        self, acceptors: Acceptors
+    ) -> Mapping[ServiceName, ConnectionKind]:
         """Listen where vhost-device-vsock connects, or nowhere for a CID."""
+        del acceptors  # a machine passes no descriptors
         if isinstance(self.claim, HybridClaim):
             return await hybrid_doors(Path(self.claim.base))
         return {}

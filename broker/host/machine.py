@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from broker.core.names import ServiceName
-from broker.host.acceptor import RemoteListener
+from broker.host.acceptor import Acceptors, RemoteListener
 from broker.link.listeners import Listener
 from broker.peers.identity import Claim
 
@@ -59,7 +59,9 @@ class Machine(Protocol):
         """Pids of the claim's processes that have not begun to end."""
         ...
 
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+    async def open_doors(
+        self, acceptors: Acceptors
+    ) -> Mapping[ServiceName, ConnectionKind]:
         """Return its listening sockets, one for each service; called once.
 
         Raises SetupError when one of them cannot be had (port in use).

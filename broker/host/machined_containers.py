@@ -21,6 +21,7 @@ from typing_extensions import override
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import ServiceName
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
     ForeignMachine,
     HeldMachine,
@@ -38,12 +39,14 @@ class RegisteredContainer(ForeignMachine):
     """A container that systemd-nspawn has started for root."""
 
     @override
-    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+    async def open_doors(
+        self, acceptors: Acceptors
+    ) -> Mapping[ServiceName, ConnectionKind]:
         """Listen; the container's users, which are others outside, may connect.
 
         Outside, the directory above keeps other users from these sockets.
         """
-        doors = await super().open_doors()
+        doors = await super().open_doors(acceptors)
         assert isinstance(self.claim, GroupClaim)
         admit_other_users(Path(self.claim.directory), doors)
         return doors

@@ -23,6 +23,7 @@ from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.trees import remove_tree
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
 from broker.launch.process.identity import Tracked
@@ -113,8 +114,9 @@ class MicroVmMachine:
             if not credentials.is_ending(p.pid) and not p.ended
         )
 
-    async def open_doors(self) -> Mapping[ServiceName, Listener]:
+    async def open_doors(self, acceptors: Acceptors) -> Mapping[ServiceName, Listener]:
         """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
+        del acceptors  # a machine passes no descriptors
         return await hybrid_doors(self._vm.uds) if self._vm.uds is not None else {}
 
     async def go(self) -> None:

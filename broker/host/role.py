@@ -20,6 +20,7 @@ from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import isolated, log_exception
+from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission, Carry
 from broker.host.machine import Machine
 from broker.link.contract import Viewer
@@ -89,6 +90,8 @@ class HostRole:
         self._streams = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self.acceptors = Acceptors()
+        """Accept the connections of containers and boxes."""
         self.standby: Carry | None = None
         """Keeps the connections of guests that wait for a device."""
 
@@ -98,6 +101,7 @@ class HostRole:
         """Parent of every lease's task; runs until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.acceptors.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -267,7 +271,7 @@ class HostRole:
         task_status: trio.TaskStatus[None],
     ) -> None:
         machine = active_lease.machine
-        listeners = await machine.open_doors()
+        listeners = await machine.open_doors(self.acceptors)
         try:
             try:
                 await self._viewer.lease_begun(active_lease.lease)

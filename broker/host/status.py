@@ -45,14 +45,19 @@ class HostStatus(StatusCollector):
 
     @override
     def processes(self) -> list[api.ProcessStatus]:
-        return [
-            process_status(role, pid, active_lease.lease.sandbox)
-            for active_lease in self.host.active_leases()
-            for role, pid in active_lease.machine.facts.processes
-        ] + [
-            process_status(f"{role} (waits)", pid, record)
-            for record, role, pid in self.waiting()
-        ]
+        warm = self.host.acceptors.pid
+        return (
+            [process_status("acceptor template", warm)] * bool(warm)
+            + [
+                process_status(role, pid, active_lease.lease.sandbox)
+                for active_lease in self.host.active_leases()
+                for role, pid in active_lease.machine.facts.processes
+            ]
+            + [
+                process_status(f"{role} (waits)", pid, record)
+                for record, role, pid in self.waiting()
+            ]
+        )
 
 
 def sandbox_status(

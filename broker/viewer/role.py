@@ -284,6 +284,7 @@ class ViewerRole:
             await self.folders.lease_begun(lease)
         if self.devices is not None:
             self.devices.look_again()
+        guest.prepare()
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""

@@ -18,13 +18,14 @@ from types import MappingProxyType
 
 from policy import limits
 from policy.errors import WHOLE_FILE, Problem, Span, did_you_mean
+from policy.records import folder
 from policy.records.build import Draft, build_record, take_draft
 from policy.records.document import read_document
 from policy.records.model import Record
 from policy.records.record_schema import INHERITS_KEY, NAME
 
 SUFFIX = ".toml"
-FOLDER = "sandboxes.d"
+FOLDER = folder.FOLDER
 
 
 Overlay = Mapping[str, bytes | None]

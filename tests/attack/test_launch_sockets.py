@@ -287,6 +287,8 @@ async def test_a_socket_replaced_by_another_harms_no_file_and_no_other():
         async with running(*words, env=w.environ):
             begin = await w.wait_event("lease.begin", sandbox="evil")
             (sockets,) = (w.paths.runtime / "launch").glob("*/s")
+            # The last step before the program runs; the event comes before.
+            await eventually(lambda: sockets.stat().st_mode & 0o777 == 0o755)
             (sockets / "vitrail.Audio").unlink()
             (sockets / "vitrail.Audio").symlink_to(victim)
             (sockets / "wayland-0").unlink()

@@ -11,7 +11,7 @@ import trio
 
 from broker.audit import settings
 from broker.audit.ship import config as ship
-from broker.cli import app, render
+from broker.cli import render, verbs
 from broker.cli.audit.verbs import _keep_cursor, _read_cursor
 from broker.cli.run.connect import open_client
 from broker.core.errors import SetupError
@@ -166,11 +166,11 @@ ESCAPES = "a\x1b]52;c;ZXZpbA==\x07b\x9b6nc\u202ed\re"
 def test_no_error_drives_the_terminal(how, capsys, monkeypatch):
     """From a broker, a file name or a sandbox, in whichever way it gets into one."""
     if how == "error":
-        app._report(SetupError(ESCAPES))
+        verbs.report(SetupError(ESCAPES))
     elif how == "hint":
-        app._report(SetupError("x", hint=ESCAPES, where=ESCAPES))
+        verbs.report(SetupError("x", hint=ESCAPES, where=ESCAPES))
     elif how == "usage":
-        app._report(click.UsageError(ESCAPES))
+        verbs.report(click.UsageError(ESCAPES))
     elif how == "note":
         render.note(ESCAPES)
     else:

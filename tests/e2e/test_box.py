@@ -50,6 +50,10 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
             (keeper,) = [p for p in (await w.status()).processes if p.role == "keeper"]
             (window,) = await wait_window(w.comp, title="boxed")
             assert window["pid"] == keeper.pid
+            # The short way, without the modules that take longer than the window.
+            loaded = Path(f"/proc/{child.pid}/maps").read_text()
+            assert "python3" in loaded
+            assert "msgspec" not in loaded
             child.kill()
             await child.wait()
         # Killed, it could put nothing away itself: the kernel has ended the box.

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from broker.audit.store import open_store
-from broker.cli.app import VERBS
+from broker.cli.verbs import VERBS
 from broker.control.api import RunItem
 from tests.kit.brokerctl import home, paths_of, running
 from tests.kit.control import ScriptedBroker, serving

@@ -15,14 +15,8 @@ import trio
 
 from broker.cli import render
 from broker.cli.policy.records import read_records
-from broker.cli.run.box import (
-    exit_code,
-    leased,
-    local_paths,
-    made_record,
-    record_text,
-    with_files,
-)
+from broker.cli.quick.made_record import made_record, record_text, with_files
+from broker.cli.run.box import exit_code, leased, local_paths
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError

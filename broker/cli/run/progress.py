@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.cli import render
+from broker.cli.quick.output import write_output
 from broker.control.api import Progress, RunItem
 from broker.core.escape import printable
 
@@ -108,13 +109,8 @@ class Steps:
         if self._json:
             text = untrusted_data.decode("utf-8", "backslashreplace")
             render.json_line({"stderr" if stderr else "output": text})
-        elif to.isatty():
-            lines = untrusted_data.split(b"\n")
-            to.write("\n".join(printable(line, 4096) for line in lines))
-            to.flush()
         else:
-            to.buffer.write(untrusted_data)
-            to.buffer.flush()
+            write_output(to, untrusted_data)
 
     def _print(self, text: str) -> None:
         if not self._quiet and not self._json:

@@ -117,6 +117,10 @@ WAYLAND_READ_BYTES = 65536
 WAYLAND_CLIENTS_PER_SANDBOX = 128
 """Connections to the compositor held by one sandbox."""
 
+ACCEPTOR_START_SECONDS = 30.0
+"""The process that forks acceptors has to be started for the first one, on a machine
+that may be busy; it is killed and started again after this time."""
+
 ACCEPTOR_END_SECONDS = 2.0
 """A sandbox's acceptor that was killed ends at once, unless the kernel waits
 for a file system of the sandbox's; the lease ends without it then."""

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import msgspec
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
-from broker.launch.process import program_filters
+from broker.launch.bubblewrap.arguments import Box
+from broker.launch.bubblewrap.command import (
+    START_SECONDS,
+    STATUS_BYTES,
+    kill,
+    leader_of,
+    prepare,
+)
 from broker.launch.process.gate import Gate
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
-
-_STATUS_BYTES = 4096
-_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
-_START_SECONDS = 10.0
-
-
-class _Status(msgspec.Struct):
-    """The first line of --json-status-fd; further fields are passed over."""
-
-    leader: int = msgspec.field(name="child-pid")
 
 
 @dataclass(eq=False)
@@ -53,7 +47,7 @@ class HeldBox:
         with trio.CancelScope(shield=True):
             # The first process inside, before bwrap outside: that asks the kernel late
             # to end the box with it.
-            _kill(self._pidfd)
+            kill(self._pidfd)
             self.abandon()
             await self.child.stop()
             os.close(self._pidfd)
@@ -66,42 +60,27 @@ async def start_held(box: Box) -> HeldBox:
     Raises SetupError when it is not installed, UpstreamError when it does not say
     in time that it has started.
     """
-    uid, gid = os.getuid(), os.getgid()
     with ExitStack() as ours:
-        gate, release = os.pipe()
-        heard, status = os.pipe()
-        ours.callback(os.close, release)
-        ours.callback(os.close, heard)
-        with ExitStack() as theirs:
-            theirs.callback(os.close, gate)
-            theirs.callback(os.close, status)
-            passwd = _memory(
-                theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode()
-            )
-            group = _memory(theirs, f"user:x:{gid}:\n".encode())
-            rules = _memory(theirs, program_filters.box_filter())
-            hosts = _memory(theirs, _HOSTS)
-            resolver = _resolver(theirs, box)
-            fds = Descriptors(status, passwd, group, rules, resolver, hosts)
-            named = [] if resolver is None else [resolver]
-            child = spawn(
-                bwrap_args(box, fds, uid),
-                name="bwrap",
-                cwd="/",
-                pass_fds=(status, passwd, group, rules, hosts, *named),
-                stdin=gate,
-                stdout=PIPE,
-                stderr=PIPE,
-            )
+        command = prepare(box, ours)
+        child = spawn(
+            command.argv,
+            name="bwrap",
+            cwd="/",
+            pass_fds=command.pass_fds,
+            stdin=command.stdin,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        command.theirs.close()
         try:
-            leader = await _leader(heard)
+            leader = await _leader(command.status)
             pidfd = _hold(leader)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop()
             raise
         ours.pop_all()
-        return HeldBox(child, leader, pidfd, Gate(release), heard)
+        return HeldBox(child, leader, pidfd, command.gate, command.status)
 
 
 def _hold(leader: int) -> int:
@@ -111,40 +90,14 @@ def _hold(leader: int) -> int:
         raise UpstreamError(f"the box ended at once: {error.strerror}") from error
 
 
-def _kill(pidfd: int) -> None:
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it has ended
-
-
-def _resolver(stack: ExitStack, box: Box) -> int | None:
-    return None if box.resolver is None else _memory(stack, box.resolver.encode())
-
-
-def _memory(stack: ExitStack, data: bytes) -> int:
-    fd = os.memfd_create("vitrail-box", os.MFD_CLOEXEC)
-    stack.callback(os.close, fd)
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
 async def _leader(fd: int) -> int:
     os.set_blocking(fd, False)
-    said = b""
-    with trio.move_on_after(_START_SECONDS):
-        while b"\n" not in said and len(said) < _STATUS_BYTES:
+    status = b""
+    with trio.move_on_after(START_SECONDS):
+        while b"\n" not in status and len(status) < STATUS_BYTES:
             await trio.lowlevel.wait_readable(fd)
-            data = os.read(fd, _STATUS_BYTES)
+            data = os.read(fd, STATUS_BYTES)
             if not data:
                 break
-            said += data
-    try:
-        return msgspec.json.decode(said.split(b"\n")[0], type=_Status).leader
-    except msgspec.DecodeError as error:
-        raise UpstreamError(
-            "bubblewrap did not start the box",
-            hint="its own words are above; user namespaces must be allowed "
-            "('brokerctl doctor')",
-        ) from error
+            status += data
+    return leader_of(status)

@@ -27,9 +27,12 @@ import trio
 import broker
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.launch.process import popen
 
 _TAIL_BYTES = 4096
 _LOOK_SECONDS = 0.05
+
+PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
 
 
 async def wait_ended(pidfd: int) -> None:
@@ -133,14 +136,6 @@ class Child:
         return code
 
 
-# A parent that died before setpriv had set the signal will send none, so the
-# child looks, after that, whether it still has the parent it was started by.
-_GUARD = (
-    *("setpriv", "--pdeathsig", "KILL", "--"),
-    *("sh", "-c", '[ "$PPID" = "$0" ] || exit 125; exec "$@"'),
-)
-
-
 def spawn(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -148,7 +143,7 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | str = "/",
     pass_fds: Sequence[int] = (),
-    stdin: int = subprocess.DEVNULL,
+    stdin: int = DEVNULL,
     stdout: int | None = None,
     stderr: int | None = None,
     outlive_us: bool = False,
@@ -161,31 +156,23 @@ def spawn(
 
     Raises SetupError when the program is not installed.
     """
-    words = [os.fspath(word) for word in argv]
-    guard = [] if outlive_us else [*_GUARD, str(os.getpid())]
-    if shutil.which(words[0], path=None if env is None else env.get("PATH")) is None:
-        # Asked first: behind setpriv a missing program is only an exit code.
-        raise SetupError(
-            f"the program {words[0]} is not installed",
-            hint="'brokerctl doctor' says which package has it",
-        )
-    popen = subprocess.Popen(
-        [*guard, *words],
-        env=None if env is None else dict(env),
+    started = popen.start_process(
+        argv,
+        env=env,
         cwd=cwd,
-        pass_fds=tuple(pass_fds),
+        pass_fds=pass_fds,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        start_new_session=True,
+        outlive_us=outlive_us,
     )
     try:
-        pidfd = os.pidfd_open(popen.pid)
+        pidfd = os.pidfd_open(started.pid)
     except BaseException:
-        popen.kill()  # not reaped, so the number is its own
-        popen.wait()
+        started.kill()  # not reaped, so the number is its own
+        started.wait()
         raise
-    return Child(popen, pidfd, name or Path(words[0]).name)
+    return Child(started, pidfd, name or Path(argv[0]).name)
 
 
 def our_program(module: str, *args: str) -> list[str]:
@@ -225,11 +212,6 @@ def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
         return subprocess.call(["env", "--default-signal=INT", *words])
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-PIPE = subprocess.PIPE
-DEVNULL = subprocess.DEVNULL
-STDOUT = subprocess.STDOUT
 
 
 async def run_tool(

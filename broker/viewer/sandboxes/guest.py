@@ -50,7 +50,7 @@ from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.wayland.rules import WindowRules
-from policy.records.model import Record
+from policy.records.model import Bwrap, Record
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
@@ -229,6 +229,22 @@ class Guest:
 
     async def _rules(self, record: Record) -> WindowRules:
         return await drawn_rules(record, self.lease.sandbox, self._tools.letters)
+
+    def prepare(self) -> None:
+        """Start the worker of a box already, while its program starts.
+
+        Other sandboxes take longer to start, or may never open a window.
+        """
+        record = self._record()
+        if record is None or record.viewer.display != "allow":
+            return
+        if isinstance(record.host.launch, Bwrap):
+            self._start(self._worker_early)
+
+    async def _worker_early(self) -> None:
+        # Where that fails the first stream tries again, and says why.
+        with contextlib.suppress(VitrailError):
+            await self._ensure_worker()
 
     async def _ensure_worker(self) -> Worker:
         async with self._making:

@@ -19,7 +19,7 @@ import time
 
 import trio
 
-from broker.cli.app import VERBS as APP_VERBS
+from broker.cli.verbs import VERBS as APP_VERBS
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 

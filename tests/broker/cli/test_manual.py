@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from broker.cli.app import VERBS
+from broker.cli.verbs import VERBS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "brokerctl.1.md").read_text()
 

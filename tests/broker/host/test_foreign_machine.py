@@ -11,6 +11,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
@@ -72,7 +73,7 @@ async def test_a_cid_needs_no_process():
     mine = take(cid=42)
     assert mine.claim == VsockClaim(credentials.network_namespace(), 42)
     assert (mine.facts.pid, mine.facts.cid) == (None, 42)
-    assert await mine.open_doors() == {}, "the listeners of all are shared"
+    assert await mine.open_doors(Acceptors()) == {}, "the listeners of all are shared"
     assert mine.alive() == frozenset()
     await mine.close()
 
@@ -164,7 +165,8 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
     monkeypatch.setattr(credentials, "pid_namespaces_of_self", lambda: (8,))
     mine = take(unix=str(private), leader=os.getpid())
     assert mine.claim == ContainerClaim(str(private), 7)
-    doors = await mine.open_doors()
+    acceptors = Acceptors()
+    doors = await mine.open_doors(acceptors)
     wanted = {DISPLAY, AUDIO, WAYLAND_DOOR, *TRANSFERS}
     assert set(doors) == wanted, "no agent of ours is in there"
     for service, door in doors.items():
@@ -172,6 +174,7 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
         door.close()
         assert not (private / service).exists()
     await mine.close()
+    await acceptors.close()
 
 
 # -- life and death ----------------------------------------------------------------

@@ -14,6 +14,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.machined_containers import unit_of
 from broker.host.machined_guests import MachinedGuests, require_leader, require_owner
@@ -194,6 +195,7 @@ class Role:
         return self.admitted
 
     busy: bool = False
+    acceptors: Acceptors = field(default_factory=Acceptors)
 
     async def admit(self, sandbox, record, machine):
         assert sandbox == record
@@ -286,6 +288,7 @@ async def watched(tmp_path, nursery, monkeypatch):
         yield machined, role, log
         for held in role.admitted:
             await held.machine.close()
+        await role.acceptors.close()
         nursery.cancel_scope.cancel()
 
 
@@ -425,7 +428,7 @@ async def test_a_container_of_roots_is_leased_by_its_unit(
     assert isinstance(claim, GroupClaim)
     assert claim.group == "/machine.slice/systemd-nspawn@sbx1.service"
     assert claim.holder == leader.pid
-    doors = await held.machine.open_doors()
+    doors = await held.machine.open_doors(role.acceptors)
     try:
         mode = os.stat(f"{claim.directory}/wayland-0").st_mode
         assert mode & 0o777 == 0o666
@@ -503,8 +506,8 @@ async def test_only_a_socket_is_opened_to_the_users_of_a_container(
     real = ForeignMachine.open_doors
     opened = []
 
-    async def open_doors(machine):
-        doors = await real(machine)
+    async def open_doors(machine, acceptors):
+        doors = await real(machine, acceptors)
         opened.extend(doors.values())
         os.unlink(f"{directory}/wayland-0")
         os.symlink(victim, f"{directory}/wayland-0")
@@ -512,7 +515,7 @@ async def test_only_a_socket_is_opened_to_the_users_of_a_container(
 
     monkeypatch.setattr(ForeignMachine, "open_doors", open_doors)
     with pytest.raises(UpstreamError, match="wayland-0"):
-        await held.machine.open_doors()
+        await held.machine.open_doors(role.acceptors)
     assert victim.stat().st_mode & 0o777 == 0o600
     assert opened
     assert all(door.channel.fileno() < 0 for door in opened)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from broker.cli.run.box import with_files
+from broker.cli.quick.made_record import with_files
 from broker.launch.bubblewrap.arguments import SOCKETS, Box, Descriptors, bwrap_args
 
 FDS = Descriptors(status=11, passwd=12, group=13, rules=14)

@@ -1,0 +1,1 @@
+"""The way of ``brokerctl run --bwrap`` that imports little."""

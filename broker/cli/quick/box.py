@@ -1,0 +1,189 @@
+"""``brokerctl run --bwrap`` without an event loop, and without click.
+
+The window of such a box is on the screen before trio, click and msgspec would have
+been imported.  It is taken for the plain case alone: a broker runs, and no option
+asks for more than quiet.  ``run.box`` does the same for all others, and says what is
+wrong where nothing can be run at all.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from broker.cli.quick.calls import Calls, open_calls
+from broker.cli.quick.made_record import made_record, new_name, record_text, with_files
+from broker.core.errors import UpstreamError, VitrailError
+from broker.core.paths import Paths, find_paths, require_private
+from broker.launch.bubblewrap.arguments import Box
+from broker.launch.bubblewrap.command import (
+    START_SECONDS,
+    STATUS_BYTES,
+    BoxCommand,
+    kill,
+    leader_of,
+    prepare,
+)
+from broker.launch.process.gate import Gate
+from broker.launch.process.popen import PIPE, start_process
+
+_READ_BYTES = 65536
+_LAST_OUTPUT_SECONDS = 1.0
+
+
+def run(words: tuple[str, ...]) -> int | None:
+    """Run a program to its end and return its exit code, 128 and more for a signal.
+
+    None, and nothing has been done, where ``run.box`` must do it.
+    """
+    with ExitStack() as stack:
+        paths = _paths()
+        broker = None if paths is None else open_calls(stack, paths.control)
+        if paths is None or broker is None:
+            return None
+        name = new_name()
+        command, files = with_files(words, Path.cwd())
+        stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
+        language = os.environ.get("LANG") or "C.UTF-8"
+        terminal = os.environ.get("TERM") or "dumb"
+        box = Box(command, Path(), files, language=language, terminal=terminal)
+        code = _leased(broker, name, box)
+    return code if code >= 0 else 128 - code
+
+
+def _paths() -> Paths | None:
+    """This user's paths; None for root, and where this may be one of two machines."""
+    try:
+        paths = find_paths()
+        # guard: a box in haste looks at the runtime directory
+        require_private(paths)
+    except VitrailError:
+        return None
+    linked = (paths.state / "link", *(path / "link.toml" for path in paths.config))
+    other = os.geteuid() == 0 or any(path.exists() for path in linked)
+    return None if other else paths
+
+
+def _leased(broker: Calls, name: str, box: Box) -> int:
+    launch = broker.call("LaunchPrepare", {"record": name, "ours": True})
+    number = str(launch["id"])
+    try:
+        with _held(replace(box, sockets=Path(str(launch["directory"])))) as held:
+            broker.call("LaunchBind", {"id": number, "leader": held.leader})
+            held.release()
+            return held.run_to_end(_write)
+    finally:
+        # A broker that is gone does it later.
+        with suppress(VitrailError):
+            broker.call("LaunchEnd", {"id": number})
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A started box."""
+
+    bwrap: int
+    """A pidfd of bubblewrap's process outside, which ends with the box's own code."""
+    leader: int
+    """The first process inside, as its pid is outside."""
+    gate: Gate
+    output: tuple[int, ...]
+    wait: Callable[[], int]
+
+    def release(self) -> None:
+        """Let the program run.  Raises OSError when bubblewrap has gone."""
+        self.gate.open()
+
+    def run_to_end(self, write: Callable[[bytes], None]) -> int:
+        """Pass its output on until it has ended; returns its exit code."""
+        waiting = select.poll()
+        for fd in (self.bwrap, *self.output):
+            waiting.register(fd, select.POLLIN)
+        still, deadline = len(self.output), float("inf")
+        while still and (left := deadline - time.monotonic()) > 0:
+            for fd, _ in waiting.poll(None if left == float("inf") else left * 1000):
+                if fd == self.bwrap:
+                    # Its last output is still in the pipes.
+                    deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
+                elif data := os.read(fd, _READ_BYTES):
+                    write(data)
+                    continue
+                else:
+                    still -= 1
+                waiting.unregister(fd)
+        return self.wait()
+
+
+@contextmanager
+def _held(box: Box) -> Iterator[_Running]:
+    """Start a box whose program waits for its release; it ends with the block."""
+    with ExitStack() as ours:
+        command = prepare(box, ours)
+        popen = start_process(
+            command.argv,
+            pass_fds=command.pass_fds,
+            stdin=command.stdin,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        command.theirs.close()
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        output = popen.stdout.fileno(), popen.stderr.fileno()
+        started = False
+        try:
+            bwrap = os.pidfd_open(popen.pid)  # not reaped, so the number is its own
+            ours.callback(os.close, bwrap)
+            leader = _leader(command)
+            pidfd = _pidfd(leader)
+            ours.callback(os.close, pidfd)
+            # The first process inside, before bwrap outside: that asks the kernel
+            # late to end the box with it.
+            ours.callback(kill, pidfd)
+            started = True
+            yield _Running(bwrap, leader, command.gate, output, popen.wait)
+        finally:
+            ours.close()
+            popen.kill()
+            popen.wait()
+            if not started:
+                os.set_blocking(output[1], False)
+                with suppress(BlockingIOError):
+                    _write(os.read(output[1], _READ_BYTES))
+            popen.stdout.close()
+            popen.stderr.close()
+
+
+def _leader(command: BoxCommand) -> int:
+    status, deadline = b"", time.monotonic() + START_SECONDS
+    waiting = select.poll()
+    waiting.register(command.status, select.POLLIN)
+    while b"\n" not in status and len(status) < STATUS_BYTES:
+        left = deadline - time.monotonic()
+        if left <= 0 or not waiting.poll(left * 1000):
+            break
+        data = os.read(command.status, STATUS_BYTES)
+        if not data:
+            break
+        status += data
+    return leader_of(status)
+
+
+def _pidfd(leader: int) -> int:
+    try:
+        return os.pidfd_open(leader)
+    except OSError as error:
+        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+
+
+def _write(untrusted_data: bytes) -> None:
+    """Print output of the program, escaped where a person reads it."""
+    from broker.cli.quick.output import write_output
+
+    write_output(sys.stdout, untrusted_data)

@@ -1,0 +1,119 @@
+"""The record of a program that has none, for as long as it runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from broker.core.paths import Paths
+from policy.records.folder import FOLDER
+
+_RECORD = """\
+# Made by 'brokerctl run', and removed when that ends.
+class = "persistent"
+display = "allow"
+tags = ["box"]
+[label]
+name = "{label}"
+colour = "red"
+[audio]
+playback = "allow"
+microphone = "deny"
+[launch]
+kind = "{kind}"
+"""
+
+
+def new_name() -> str:
+    """Return a name that no other run has."""
+    return f"box-{os.urandom(3).hex()}"
+
+
+def with_files(
+    argv: tuple[str, ...], here: Path
+) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """The command with whole paths, and the files that it names.
+
+    A word that is the path of a regular file of the person's is readable inside;
+    the person has named it.  Files below /usr are there already.
+    """
+    words, files = [argv[0]], []
+    for word in argv[1:]:
+        path = Path(here, word)
+        try:
+            real = path.resolve(strict=True) if word else None
+        except OSError:
+            real = None
+        if real is None or not real.is_file() or real.is_relative_to("/usr"):
+            words.append(word)
+            continue
+        words.append(str(real))
+        files.append(real)
+    return tuple(words), tuple(files)
+
+
+def record_text(label: str, kind: str) -> str:
+    """Return the text of a record for a program that has none; [launch] is its end."""
+    return _RECORD.format(label=label, kind=kind)
+
+
+@contextmanager
+def made_record(paths: Paths, name: str, text: str) -> Iterator[None]:
+    """A record for as long as we live; ``name`` is used by no other run."""
+    folder = paths.runtime / "boxes"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    base = folder / name
+    # Held for as long as we live: a process that finds it free may remove the remains.
+    held = _taken(paths, folder, base)
+    try:
+        record = paths.runtime / FOLDER / f"{name}.toml"
+        record.parent.mkdir(mode=0o700, exist_ok=True)
+        record.touch(mode=0o600, exist_ok=False)
+        record.write_text(text)
+        yield
+    finally:
+        _clear(paths, base)
+        os.close(held)
+
+
+def _taken(paths: Paths, folder: Path, base: Path) -> int:
+    """Make and lock a box's lock file, with no other run sweeping meanwhile."""
+    turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        _sweep(paths, folder)
+        held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    finally:
+        os.close(turn)
+    return held
+
+
+def _sweep(paths: Paths, folder: Path) -> None:
+    """Remove the leftovers of runs that were killed."""
+    for base in [lock.with_suffix("") for lock in folder.glob("*.lock")]:
+        try:
+            fd = os.open(_lock(base), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # its own run has just removed it
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(paths, base)
+        except BlockingIOError:
+            continue  # it runs
+        finally:
+            os.close(fd)
+
+
+def _clear(paths: Paths, base: Path) -> None:
+    with suppress(FileNotFoundError):
+        (paths.runtime / FOLDER / f"{base.name}.toml").unlink()
+    with suppress(FileNotFoundError):
+        _lock(base).unlink()
+
+
+def _lock(base: Path) -> Path:
+    return base.with_suffix(".lock")

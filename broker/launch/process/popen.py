@@ -1,0 +1,68 @@
+"""Starting a process without an event loop; ``spawn`` is the same with one.
+
+``brokerctl run --bwrap`` uses it alone: its window is on the screen before trio would
+have been imported.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from broker.core.errors import SetupError
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+
+# A parent that died before setpriv had set the signal will send none, so the
+# child looks, after that, whether it still has the parent it was started by.
+_GUARD = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("sh", "-c", '[ "$PPID" = "$0" ] || exit 125; exec "$@"'),
+)
+
+
+def start_process(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str = "/",
+    pass_fds: Sequence[int] = (),
+    stdin: int = DEVNULL,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    outlive_us: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program; see ``spawn.spawn``.  Raises SetupError, OSError."""
+    words = [os.fspath(word) for word in argv]
+    require_installed(words[0], env)
+    guard = [] if outlive_us else [*_GUARD, str(os.getpid())]
+    return subprocess.Popen(
+        [*guard, *words],
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def require_installed(program: str, env: Mapping[str, str] | None = None) -> None:
+    """Raise SetupError when a program of this name or path cannot be executed.
+
+    Asked first: behind setpriv a missing program is only an exit code.
+    """
+    folders = [""] if "/" in program else os.get_exec_path(env)
+    for folder in folders:
+        path = Path(folder, program)
+        if path.is_file() and os.access(path, os.X_OK):
+            return
+    raise SetupError(
+        f"the program {program} is not installed",
+        hint="'brokerctl doctor' says which package has it",
+    )

@@ -1,0 +1,88 @@
+"""The short way of ``run --bwrap``: which command lines it serves, and its broker."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from broker.cli.app import box_of
+from broker.cli.quick import box
+from broker.cli.quick.calls import open_calls
+from tests.kit.wayland.compositor import short_directory
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("run --bwrap -- foot", ("foot",)),
+        ("run -q --bwrap -- foot -T x -- y", ("foot", "-T", "x", "--", "y")),
+        ("run --bwrap --quiet -- foot --json", ("foot", "--json")),
+        ("run --bwrap foot", None),
+        ("run --bwrap --", None),
+        ("run -q -- foot", None),
+        ("run --bwrap --json -- foot", None),
+        ("run --bwrap -d -- foot", None),
+        ("run work -- --bwrap", None),
+        ("exec --bwrap -- foot", None),
+        ("--help run --bwrap -- foot", None),
+        ("", None),
+    ],
+)
+def test_it_serves_the_plain_command_line_alone(line, program):
+    assert box_of(line.split()) == program
+
+
+def test_it_does_nothing_where_no_broker_answers(monkeypatch):
+    with short_directory() as base:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+        assert box.run(("true",)) is None
+        assert list(base.iterdir()) == []
+
+
+def listening(base):
+    (base / "vitrail").mkdir(mode=0o700)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(base / "vitrail" / "control"))
+    listener.listen()
+    listener.setblocking(False)
+    return listener
+
+
+def test_it_says_nothing_to_another_users_broker(monkeypatch):
+    mine = os.getuid()
+    if mine == 0:
+        pytest.skip("root speaks with every user's broker")
+    with short_directory() as base, listening(base) as listener:
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+        with ExitStack() as stack:
+            # Where it were taken for ours, the question would wait for an answer.
+            monkeypatch.setattr("broker.cli.quick.calls._ANSWER_SECONDS", 0.2)
+            assert open_calls(stack, base / "vitrail" / "control") is None
+        with listener.accept()[0] as conn:
+            assert conn.recv(1) == b"", "not a byte"
+
+
+def test_it_does_not_connect_where_others_may_write(monkeypatch):
+    if os.geteuid() == 0:
+        pytest.skip("root is every user")
+    with short_directory() as base, listening(base) as listener:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+        monkeypatch.setattr("broker.cli.quick.calls._ANSWER_SECONDS", 0.2)
+        base.chmod(0o777)
+        assert box.run(("true",)) is None
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@pytest.mark.parametrize("name", ["link.toml", "link"])
+def test_it_leaves_one_of_two_machines_alone(monkeypatch, name):
+    with short_directory() as base, listening(base) as listener:
+        for variable in ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+            monkeypatch.setenv(variable, str(base))
+        (base / "vitrail" / name).touch()
+        assert box.run(("true",)) is None
+        with pytest.raises(BlockingIOError):
+            listener.accept()

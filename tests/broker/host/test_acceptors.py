@@ -1,0 +1,114 @@
+"""Acceptors: forked from a warm process, and independent of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError
+from broker.core.services import DISPLAY, WAYLAND_DOOR
+from broker.host.acceptor import Acceptors, end_acceptor
+from broker.link.addresses import UnixEndpoint
+
+SERVICES = (DISPLAY, WAYLAND_DOOR)
+
+
+@asynccontextmanager
+async def running():
+    acceptors = Acceptors()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(acceptors.run)
+        yield acceptors
+        nursery.cancel_scope.cancel()
+    assert acceptors.pid == 0
+
+
+@asynccontextmanager
+async def one(acceptors, directory):
+    directory.mkdir(mode=0o700, exist_ok=True)
+    places = {service: UnixEndpoint(directory / service) for service in SERVICES}
+    child, doors = await acceptors.start(places, WAYLAND_DOOR)
+    try:
+        yield child, doors
+    finally:
+        for door in doors.values():
+            door.close()
+        await end_acceptor(child)
+
+
+async def arrives(directory, doors):
+    """Connect as a program of this process, and have it accepted."""
+    with socket.socket(socket.AF_UNIX) as client, trio.fail_after(60):
+        client.connect(str(directory / WAYLAND_DOOR))
+        arrived = await doors[WAYLAND_DOOR].accept()
+    arrived.conn.close()
+    return arrived.facts.pid
+
+
+def files_of(pid):
+    return sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").glob("*"))
+
+
+async def test_two_of_one_warm_process(tmp_path):
+    async with (
+        running() as acceptors,
+        one(acceptors, tmp_path / "a") as (first, doors),
+    ):
+        warm, files = acceptors.pid, files_of(acceptors.pid)
+        assert await arrives(tmp_path / "a", doors) == os.getpid()
+        async with one(acceptors, tmp_path / "b") as (second, others):
+            assert await arrives(tmp_path / "b", others) == os.getpid()
+            assert acceptors.pid == warm
+            assert len({warm, first.pid, second.pid}) == 3
+            # It keeps the pidfd of each, and none of their sockets.
+            assert sorted([*files, "anon_inode:[pidfd]"]) == files_of(warm)
+            # None of the first one's sockets has come to the second by the fork.
+            mine = {f for f in files_of(first.pid) if f.startswith("socket:")}
+            assert not mine & set(files_of(second.pid))
+
+
+async def test_the_warm_process_dies_and_its_acceptors_live_on(tmp_path):
+    async with (
+        running() as acceptors,
+        one(acceptors, tmp_path / "a") as (_child, doors),
+    ):
+        dead = acceptors.pid
+        os.kill(dead, signal.SIGKILL)
+        assert await arrives(tmp_path / "a", doors) == os.getpid()
+        async with one(acceptors, tmp_path / "b") as (_other, others):
+            assert acceptors.pid not in {0, dead}
+            assert await arrives(tmp_path / "b", others) == os.getpid()
+
+
+async def test_an_order_that_is_not_answered_fails_and_the_next_one_is(
+    tmp_path, monkeypatch
+):
+    async with running() as acceptors:
+        acceptors.warm()
+        os.kill(acceptors.pid, signal.SIGSTOP)
+        monkeypatch.setattr("broker.core.limits.ACCEPTOR_START_SECONDS", 0.0)
+        with pytest.raises(SetupError, match="no process for the container's"):
+            async with one(acceptors, tmp_path / "a"):
+                pass
+        assert acceptors.pid == 0
+        monkeypatch.undo()
+        async with one(acceptors, tmp_path / "a") as (_child, doors):
+            assert await arrives(tmp_path / "a", doors) == os.getpid()
+
+
+async def test_an_acceptor_ends_with_its_channels(tmp_path):
+    async with running() as acceptors, one(acceptors, tmp_path / "a") as (child, doors):
+        warm = acceptors.pid
+        for door in doors.values():
+            door.close()
+        with trio.fail_after(60):
+            await child.wait()
+        async with one(acceptors, tmp_path / "b") as (_other, others):
+            assert await arrives(tmp_path / "b", others) == os.getpid()
+        assert acceptors.pid == warm
