@@ -20,9 +20,18 @@ from shims.files.connection import Connection
 from shims.files.progress import Bar
 from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame
 
+# guard: nothing is sent through a link
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without waiting: a pipe may have taken the file's place.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 class Walk:
-    """Files and directories to be sent, in order; links and devices are left out."""
+    """Files and directories to be sent, in order; links and devices are left out.
+
+    Each entry is reached from its directory's descriptor: another process that may
+    write there, as a sandbox with a shared folder, puts a link in a directory's place.
+    """
 
     def __init__(self, paths: List[str]) -> None:
         self.found: List[Tuple[List[str], str, int]] = []
@@ -33,16 +42,22 @@ class Walk:
             if not os.path.lexists(path):
                 raise TransferError(f"there is no {path}")
             # A named path may be a link; an entry found below it may not.
-            self._add([name], os.path.realpath(path))
+            real = os.path.realpath(path)
+            parent = os.open(os.path.dirname(real), _DIRECTORY)
+            try:
+                self._add([name], real, parent)
+            finally:
+                os.close(parent)
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(max(size, 0) for _, _, size in self.found)
 
-    def _add(self, inside: List[str], path: str) -> None:
+    def _add(self, inside: List[str], path: str, parent: int) -> None:
+        name = os.path.basename(path)
         try:
-            facts = os.lstat(path)
+            facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
             self.left_out += 1
             return
@@ -50,10 +65,65 @@ class Walk:
             self.found.append((inside, path, facts.st_size))
         elif stat.S_ISDIR(facts.st_mode) and len(inside) < DEPTH:
             self.found.append((inside, path, -1))
-            for name in sorted(os.listdir(path)):
-                self._add([*inside, name], os.path.join(path, name))
+            self._add_directory(inside, path, parent)
         else:
             self.left_out += 1
+
+    def _add_directory(self, inside: List[str], path: str, parent: int) -> None:
+        fd = _open_below(parent, path, _DIRECTORY)
+        try:
+            for name in sorted(os.listdir(fd)):
+                self._add([*inside, name], os.path.join(path, name), fd)
+        finally:
+            os.close(fd)
+
+
+def _open_below(parent: int, path: str, flags: int) -> int:
+    """Open the last component of a path in its directory."""
+    try:
+        return os.open(os.path.basename(path), flags, dir_fd=parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+class _Folder:
+    """The directory of the files that are sent just now, opened component by component."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._fd = -1
+
+    def open(self, inside: List[str], path: str) -> int:
+        """Open a file of a walk for reading.  Raises OSError, TransferError."""
+        folder = os.path.dirname(path)
+        if folder != self._path:
+            self.close()
+            self._fd = self._directory(folder, len(inside) - 2)
+            self._path = folder
+        fd = _open_below(self._fd, path, _FILE)
+        # guard: what is sent is a file
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise TransferError(f"{path} is not a file any more")
+        return fd
+
+    def _directory(self, folder: str, below: int) -> int:
+        """Open a directory that is so many components below the named one."""
+        parts = folder.rsplit("/", below) if below > 0 else [folder]
+        fd = os.open(parts[0] or "/", _DIRECTORY)
+        for part in parts[1:]:
+            try:
+                inner = _open_below(fd, part, _DIRECTORY)
+            finally:
+                os.close(fd)
+            fd = inner
+        return fd
+
+    def close(self) -> None:
+        """Close the directory."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._path, self._fd = "", -1
 
 
 class Content(NamedTuple):
@@ -81,16 +151,20 @@ class Content(NamedTuple):
 
 
 def _parts(walk: Walk) -> Iterator[Union[bytes, Content]]:
-    for inside, path, size in walk.found:
-        if size < 0:
-            yield frame({"type": "dir", "path": inside})
-            continue
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            yield frame({"type": "file", "path": inside, "size": size})
-            yield Content(fd, path, size)
-        finally:
-            os.close(fd)
+    folder = _Folder()
+    try:
+        for inside, path, size in walk.found:
+            if size < 0:
+                yield frame({"type": "dir", "path": inside})
+                continue
+            fd = folder.open(inside, path)
+            try:
+                yield frame({"type": "file", "path": inside, "size": size})
+                yield Content(fd, path, size)
+            finally:
+                os.close(fd)
+    finally:
+        folder.close()
     yield frame({"type": "end"})
 
 

@@ -1,9 +1,10 @@
-"""Contents that change, and file systems without sendfile(2), while files are sent."""
+"""Files, directories and contents that change while they are sent."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import socket
 import threading
@@ -95,3 +96,57 @@ def test_a_file_that_shrank_breaks_the_transfer_off(sent, source):
     os.truncate(source, SIZE // 2)
     with pytest.raises(TransferError, match="shorter while it was read"):
         sent(walk, SIZE * 2)
+
+
+@pytest.fixture(name="swapped")
+def _swapped(tmp_path):
+    """A tree with a directory ``d/e``, and a directory beside it that is secret."""
+    (tmp_path / "d/e/f").mkdir(parents=True)
+    (tmp_path / "secret/f").mkdir(parents=True)
+    for folder, text in (("d/e", "mine"), ("secret", "a key")):
+        (tmp_path / folder / "id").write_text(text)
+        (tmp_path / folder / "f/id").write_text(text)
+
+    def swap(what="d/e"):
+        (tmp_path / what).rename(tmp_path / "was")
+        (tmp_path / what).symlink_to(tmp_path / "secret")
+
+    return swap
+
+
+@pytest.mark.parametrize("what", ["d", "d/e", "d/e/f"])
+def test_a_directory_that_becomes_a_link_is_not_sent_through(swapped, tmp_path, what):
+    walk = Walk([str(tmp_path / "d")])
+    swapped(what)
+    out = io.BytesIO()
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
+        write_entries(walk, out)
+    assert b"a key" not in out.getvalue()
+
+
+def test_a_directory_that_becomes_a_link_while_it_is_listed(
+    swapped, tmp_path, monkeypatch
+):
+    """Between the look at it and its listing."""
+    real = os.stat
+
+    def stat(name, *words, **more):
+        facts = real(name, *words, **more)
+        if name == "e":
+            monkeypatch.setattr(os, "stat", real)
+            swapped()
+        return facts
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
+        Walk([str(tmp_path / "d")])
+
+
+def test_a_pipe_in_a_files_place_is_not_waited_for(source):
+    walk = Walk([str(source)])
+    source.unlink()
+    os.mkfifo(source)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(TransferError, match="not a file any more"):
+        write_entries(walk, io.BytesIO())
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,18 @@ from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.launcher import EndKind
 from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+DRAW_KEYS = ("dbus", "openssh-server", "ssl-cert")
+# The key's file is drawn in the background.
+HOST_KEYS = """
+until [ -s /etc/ssh/ssh_host_ed25519_key.pub ]; do sleep 0.1; done
+ls /etc/ssh/ssh_host_*_key; cat /etc/ssh/ssh_host_*.pub
+"""
 
 
 @pytest.fixture
@@ -172,3 +180,24 @@ async def show_foot(vm, broker, client, comp, image):
         end = await vm.wait()
         assert end.kind is EndKind.GUEST
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("_vm")
+async def test_copies_of_an_image_with_ssh_have_host_keys_of_their_own():
+    """Packages draw keys while they are installed: all machines would have the same."""
+    packages = (*ImageSpec().packages, *DRAW_KEYS)
+    spec = replace(ImageSpec(), name="ssh", packages=packages)
+    image = await build_image(find_paths(), spec, print)
+    keys = []
+    async with stage(image) as s:
+        await s.starter.make(s.request("maker"))
+        memory = (s.place / "templates" / "web" / "memory").read_bytes()
+        assert b"BEGIN OPENSSH PRIVATE KEY" not in memory
+        for name in ("one", "two"):
+            async with s.machine(name) as (started, broker, _vm):
+                assert (started.how, started.why) == ("copy", "")
+                keys.append(await output(broker, HOST_KEYS))
+    one, two = keys
+    assert one[0] == two[0] == "/etc/ssh/ssh_host_ed25519_key"
+    assert one[1].startswith("ssh-ed25519 ")
+    assert one[1].split()[1] != two[1].split()[1]

@@ -90,6 +90,8 @@ GUARDS = (
     Guard("the portal opens the file of the descriptor", "if False:", "tests/broker/transfer/test_bus_messages.py", "another_file"),
     Guard("no link on the way to a shared folder", "how = struct.pack('QQQ', flags, 0, 0)", "tests/attack/test_folders.py", "behind_the_check"),
     Guard("the home is not shared", "if False:", "tests/attack/test_folders.py", "secrets"),
+    Guard("nothing is sent through a link", "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC", "tests/attack/test_transfer_sending.py", "becomes_a_link"),
+    Guard("what is sent is a file", "if False:", "tests/attack/test_transfer_sending.py", "pipe"),
     Guard("hidden directories of the home are not shared", "if False:", "tests/attack/test_folders.py", "secrets"),
     Guard("the broker's directories are not shared", "if False:", "tests/attack/test_folders.py", "secrets"),
     Guard("only own directories are shared", "if False:", "tests/attack/test_folders.py", "another_user"),

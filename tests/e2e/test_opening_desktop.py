@@ -1,0 +1,154 @@
+"""The person's own file manager and default programs open things in a sandbox.
+
+Thunar with our action and GLib with our desktop file as its default, on a real
+compositor, by a real broker's rules; the sandbox is a guest that is a process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from broker.launch.process.spawn import run_tool
+from tests.kit.eventually import eventually
+from tests.kit.plain_guests import plain
+from tests.kit.sound.servers import started
+from tests.kit.wayland.compositor import pixels, wait_window
+from tests.kit.wayland.input import CONTROL, Keyboard
+from tests.kit.wayland.resizing import kept
+from tests.kit.world import world
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+    ),
+    pytest.mark.skipif(
+        shutil.which("dbus-run-session") is None, reason="not installed: dbus"
+    ),
+]
+ENTRIES = Path(str(resources.files("broker"))) / "data/desktop"
+RULES = """\
+vitrail.OpenURL  * @adminvm @default allow target=personal autostart=no
+vitrail.OpenFile * @adminvm @default allow target=personal autostart=no
+"""
+_F10, _SHIFT, _UP, _ENTER = 68, 42, 103, 28
+MENU = (0, 24, 300, 300)
+"""Where Thunar shows the menu of a file that is selected."""
+
+
+@asynccontextmanager
+async def desktop_of():
+    """A desktop with our entries, its environment, and a sandbox that shows text."""
+    async with world(start=False, image=False) as w:
+        home = w.base / "person"
+        folders = ("bin", ".config/Thunar", ".local/share/applications", "papers")
+        for name in folders:
+            (home / name).mkdir(parents=True)
+        tool = home / "bin/brokerctl"
+        code = "import sys; from broker.cli.app import main; sys.exit(main())"
+        # The person's programs have their settings in HOME, the broker's are elsewhere.
+        ours = f"env XDG_CONFIG_HOME={w.base}/config {sys.executable}"
+        tool.write_text(f"#!/bin/sh\nexec {ours} -c '{code}' \"$@\"\n")
+        tool.chmod(0o755)
+        entry = home / ".local/share/applications/io.vitrail.Open.desktop"
+        shutil.copy(ENTRIES / "io.vitrail.Open.desktop", entry)
+        action = (ENTRIES / "thunar-action.xml").read_text()
+        actions = f'<?xml version="1.0"?>\n<actions>\n{action}</actions>\n'
+        (home / ".config/Thunar/uca.xml").write_text(actions)
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-mine.policy").write_text(RULES)
+        await w.start()
+        async with plain(w, "personal") as guests:
+            personal = guests["personal"]
+            personal.opens("text/plain", "foot -T %f sleep 1000")
+            personal.opens("x-scheme-handler/https", "foot -T %u sleep 1000")
+            yield w, home, person_of(w, home)
+
+
+def person_of(w, home):
+    """The environment of the person's own programs."""
+    return {
+        **w.environ,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "PATH": f"{home}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": os.getcwd(),
+        "XDG_DATA_HOME": str(home / ".local/share"),
+        "XDG_CURRENT_DESKTOP": "sway",
+        "GDK_BACKEND": "wayland",
+        "NO_AT_BRIDGE": "1",
+    }
+
+
+async def test_thunar_shows_our_entry_and_opens_a_file_by_it():
+    if shutil.which("thunar") is None:
+        pytest.skip("not installed: thunar")
+    async with desktop_of() as (w, home, env):
+        (home / "papers/notes.txt").write_text("some notes")
+        thunar = ("dbus-run-session", "--", "thunar", str(home / "papers"))
+        async with started(*thunar, env=env):
+            await wait_window(w.comp, title="papers")
+            with Keyboard(w.comp.display) as keyboard:
+                await chosen_in_the_menu(w, keyboard)
+                begin = await w.wait_event("transfer.begin")
+                assert (begin["target"], begin["mime"]) == ("personal", "text/plain")
+                await wait_window(w.comp, title="[personal] ")
+                await w.wait_event("transfer.end", outcome="done")
+                (window,) = await wait_window(w.comp, title="notes.txt")
+                assert window["name"].startswith("[personal] ")
+
+
+async def chosen_in_the_menu(w, keyboard):
+    """Select the file, open its menu, and take the entry above the last one."""
+
+    async def changed(press):
+        before = (await pixels(w.comp)).crop(MENU).tobytes()
+        press()
+
+        async def look():
+            return (await pixels(w.comp)).crop(MENU).tobytes() != before
+
+        await eventually(look)
+
+    def menu():
+        keyboard.chord(CONTROL, "a")
+        keyboard.change(_SHIFT, 1)
+        keyboard.modifiers(1)
+        keyboard.press(_F10)
+        keyboard.change(_SHIFT, 0)
+        keyboard.modifiers(0)
+
+    await changed(menu)
+    for _ in range(2):
+        await changed(partial(keyboard.press, _UP))
+    kept("opening-thunar", await pixels(w.comp))
+    keyboard.press(_ENTER)
+
+
+async def test_the_default_program_for_addresses_and_files_is_ours():
+    if shutil.which("gio") is None:
+        pytest.skip("not installed: libglib2.0-bin")
+    async with desktop_of() as (w, home, env):
+        (home / ".config/mimeapps.list").write_text(
+            "[Default Applications]\n"
+            "x-scheme-handler/https=io.vitrail.Open.desktop\n"
+            "text/plain=io.vitrail.Open.desktop\n"
+        )
+        (home / "papers/notes.txt").write_text("some notes")
+        for what, title in (
+            ("https://example.org/from/my/desktop", "/from/my/desktop"),
+            (str(home / "papers/notes.txt"), "notes.txt"),
+        ):
+            await run_tool(["dbus-run-session", "--", "gio", "open", what], env=env)
+            await wait_window(w.comp, title=title)
+        targets = {e["target"] for e in w.events("transfer.begin")}
+        assert targets == {"personal"}
