@@ -78,6 +78,7 @@ GUARDS = (
     Guard("a taken port is told", "", "tests/attack/test_launch_secret.py", "event_and_a_notification"),
     Guard("one reading empties the shared backlog", "batch = [await listener.accept()]", "tests/broker/host/test_vsock_listeners.py", "is_its_cid_s"),
     Guard("the runtime directory is ours alone", "return", "tests/attack/test_own_files.py", "runtime_directory or our_directory"),
+    Guard("verbs that ask once look at the runtime directory", "", "tests/attack/test_control_impostor.py", "look_at_the_runtime"),
     Guard("a box in haste speaks with a broker of its user's", "if False:", "tests/broker/cli/quick/test_box.py", "another_users"),
     Guard("a box in haste looks at the runtime directory", "pass", "tests/broker/cli/quick/test_box.py", "others_may_write"),
     Guard("brokerctl looks at the runtime directory", "", "tests/attack/test_own_files.py", "says_nothing_there"),
