@@ -50,6 +50,7 @@ GUARDS = (
     Guard("a domain's description chooses no sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "description"),
     Guard("a throw-away domain that reboots or crashes is over", "for name in ():", "tests/broker/launch/libvirt/test_throwaway.py", "is_over"),
     Guard("the image is the same after a throw-away domain", "pass", "tests/broker/launch/libvirt/test_throwaway.py", "read_only"),
+    Guard("a container's first process is the only one of its controller", "if False:", "tests/broker/launch/libvirt/test_hook.py", "other_children"),
     Guard("one domain at a time is a sandbox", "if False:", "tests/broker/host/test_libvirt_guests.py", "one_domain"),
     Guard("machined answers about the machine that was asked for", "if False:", "tests/broker/host/test_machined.py", "another_reply"),
     Guard("a machine's leader is the process that was registered", "if False:", "tests/broker/host/test_machined.py", "has_the_pid_now"),
