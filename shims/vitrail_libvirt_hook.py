@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""libvirt's qemu hook: reports a domain's steps to Vitrail's broker.
+"""libvirt's hook for QEMU and LXC: reports a domain's steps to Vitrail's broker.
 
-libvirt runs it as ``hooks/qemu.d/vitrail NAME STEP SUBSTEP EXTRA`` with the
-domain's XML on standard input (https://libvirt.org/hooks.html).  It never calls
+libvirt runs it as ``hooks/qemu.d/vitrail NAME STEP SUBSTEP EXTRA``, or in ``lxc.d``, with
+the domain's XML on standard input (https://libvirt.org/hooks.html).  It never calls
 libvirt back, which would wait for itself.
 
 A domain that no record of Vitrail's is about is none of its business.  One that
@@ -63,6 +63,8 @@ class Domain:
     """The values of the domain's XML that the hook uses, not yet validated."""
 
     def __init__(self) -> None:
+        self.is_container = False
+        self.controller: int | None = None
         self.uuid = ""
         self.cid: int | None = None
         self.vhost_user: str | None = None
@@ -105,7 +107,10 @@ class _Reader:
         self.path.append(name)
         self.collected = ""
         where = "/".join(self.path)
-        if where == "domain/devices/vsock/cid":
+        if where == "domain":
+            self.domain.is_container = attributes.get("type") == "lxc"
+            self.domain.controller = _number(attributes.get("id"))
+        elif where == "domain/devices/vsock/cid":
             self.domain.cid = _number(attributes.get("address"))
         elif where == f"domain/metadata/{NAMESPACE} sandbox":
             self.domain.record = attributes.get("name", "")[:TEXT_CHARS]
@@ -200,6 +205,28 @@ def pid_of(name: str) -> int:
         raise HookError(f"{path}: {error}") from error
 
 
+def init_of(controller: int | None) -> int:
+    """The first process of a container: libvirt's controller has this one child.
+
+    libvirt writes its number down after the hook has run.  Raises HookError.
+    """
+    path = f"/proc/{controller}/task/{controller}/children"
+    try:
+        with open(path, encoding="ascii") as file:
+            children = [int(word) for word in file.read(4096).split()]
+    except (OSError, ValueError) as error:
+        raise HookError(f"{path}: {error}") from error
+    # guard: a container's first process is the only one of its controller
+    if len(children) != 1:
+        raise HookError(f"{path} has {len(children)} processes in place of one")
+    return children[0]
+
+
+def leader_of(name: str, domain: Domain) -> int:
+    """The pid by which the broker knows the domain.  Raises HookError."""
+    return init_of(domain.controller) if domain.is_container else pid_of(name)
+
+
 def call(path: str, parameters: dict[str, object], deadline: float) -> None:
     """Call the broker (varlink) and wait for its answer.  Raises HookError."""
     message = json.dumps({"method": METHOD, "parameters": parameters})
@@ -241,14 +268,14 @@ def peer_uid(sock: socket.socket) -> int:
 def report(event: str, name: str, domain: Domain) -> None:
     """Tell the broker of a step.  Raises HookError."""
     parameters: dict[str, object] = {
-        "launcher": "libvirt",
+        "launcher": "libvirt-lxc" if domain.is_container else "libvirt",
         "event": event,
         "name": name,
         "uuid": domain.uuid,
         "record": domain.record,
         "cid": domain.cid,
         "vhost_user": domain.vhost_user,
-        "leader": pid_of(name) if event == "started" else None,
+        "leader": leader_of(name, domain) if event == "started" else None,
     }
     path = runtime_directory(owner()) + "/vitrail/control"
     call(path, parameters, DEADLINE[event])

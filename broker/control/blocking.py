@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -20,11 +21,13 @@ from broker.control.api import INTERFACE
 from broker.control.methods import Method
 from broker.control.varlink import Call, VarlinkReader
 from broker.core.errors import InternalError, SetupError, UpstreamError
+from broker.core.paths import Paths, require_private
 
 ANSWER_SECONDS = 30.0
 """For one answer, as in ``client``."""
 
 _READ_BYTES = 65536
+_UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
@@ -79,13 +82,16 @@ class BlockingClient:
 
 @contextmanager
 def open_blocking(
-    path: Path, *, start: str = "'brokerctl run SANDBOX' starts one"
+    paths: Paths, *, start: str = "'brokerctl run SANDBOX' starts one"
 ) -> Iterator[BlockingClient]:
-    """Connect to the broker that serves at ``path``.
+    """Connect to this user's broker.
 
-    Raises SetupError when none does, which says ``start``, or when it may not
-    be reached.
+    Raises SetupError when none runs, which says ``start``, when it may not be
+    reached, or when others may put sockets into the runtime directory.
     """
+    # guard: verbs that ask once look at the runtime directory
+    require_private(paths)
+    path = paths.control
     with socket.socket(socket.AF_UNIX) as conn:
         conn.settimeout(ANSWER_SECONDS)
         try:
@@ -99,4 +105,29 @@ def open_blocking(
                 f"the broker at {path} cannot be reached: {error}",
                 hint="a broker serves the user who started it: are you that user?",
             ) from error
+        require_own(conn, path)
         yield BlockingClient(conn)
+
+
+class _Socket(Protocol):
+    """The part of a socket that ``require_own`` needs: Python's, or trio's."""
+
+    def getsockopt(self, level: int, option: int, length: int, /) -> bytes:
+        """As socket.getsockopt."""
+        ...
+
+
+def require_own(conn: _Socket, path: Path) -> None:
+    """Refuse a server of another user before any request is sent to it.
+
+    XDG_RUNTIME_DIR may name a directory that another user serves, and requests
+    contain the arguments and the environment of programs, and answers to questions.
+    """
+    ucred = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid = _UCRED.unpack(ucred)[1]
+    # guard: brokerctl speaks with a broker of its user's
+    if os.getuid() != 0 and uid not in {0, os.getuid()}:
+        raise SetupError(
+            f"the broker at {path} is another user's (uid {uid})",
+            hint="is XDG_RUNTIME_DIR your own?",
+        )

@@ -7,8 +7,6 @@ they were there.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,6 +58,7 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
+from broker.control.blocking import require_own
 from broker.control.methods import Method
 from broker.control.varlink import Call, VarlinkReader, VarlinkReply
 from broker.core.errors import InternalError, SetupError, UpstreamError
@@ -67,7 +66,6 @@ from broker.core.errors import InternalError, SetupError, UpstreamError
 ANSWER_SECONDS = 30.0
 """For one answer of a method that does not wait for a machine."""
 
-_UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _READ_BYTES = 65536
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
@@ -334,21 +332,5 @@ async def open_client(
             hint="a broker serves the user who started it: are you that user?",
         ) from error
     async with stream:
-        _require_own(stream, path)
+        require_own(stream.socket, path)
         yield Client(stream)
-
-
-def _require_own(stream: trio.SocketStream, path: Path) -> None:
-    """Refuse a server of another user before any request is sent to it.
-
-    XDG_RUNTIME_DIR may name a directory that another user serves, and requests
-    contain the arguments and the environment of programs.
-    """
-    ucred = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid = _UCRED.unpack(ucred)[1]
-    # guard: brokerctl speaks with a broker of its user's
-    if os.getuid() != 0 and uid not in {0, os.getuid()}:
-        raise SetupError(
-            f"the broker at {path} is another user's (uid {uid})",
-            hint="is XDG_RUNTIME_DIR your own?",
-        )

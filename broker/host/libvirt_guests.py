@@ -45,6 +45,12 @@ from broker.core.trees import remove_tree
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
 from broker.host.machine import ConnectionKind, MachineFacts
+from broker.host.machined_containers import (
+    LIBVIRT_LXC,
+    libvirt_container,
+    libvirt_sockets,
+    make_directory,
+)
 from broker.host.role import HostRole
 from broker.launch.microvm.vsock_backend import (
     BACKEND_SOCKET,
@@ -68,6 +74,7 @@ from policy.records.loader import RecordSet
 from policy.records.model import External, LibvirtPeer, LibvirtQemu, Record
 
 _STATE = "state.json"
+_LAUNCHERS = frozenset({"libvirt", LIBVIRT_LXC})
 _EVENTS = frozenset({"prepare", "started", "release"})
 
 
@@ -173,7 +180,7 @@ class LibvirtGuests:
 
     async def event(self, request: api.MachineEventRequest) -> api.MachineEventAnswer:
         """Take a step.  Raises RefusedError, SetupError or UpstreamError."""
-        if request.launcher != "libvirt" or request.event not in _EVENTS:
+        if request.launcher not in _LAUNCHERS or request.event not in _EVENTS:
             raise RefusedError(
                 f"no launcher '{printable(request.launcher, 40)}' with a step "
                 f"'{printable(request.event, 40)}' is known",
@@ -229,7 +236,10 @@ class LibvirtGuests:
             )
         await self._drop(record.name)
         backend = None
-        if request.vhost_user is not None:
+        if request.launcher == LIBVIRT_LXC:
+            # Its XML mounts it.
+            make_directory(libvirt_sockets(self._paths, record.name))
+        elif request.vhost_user is not None:
             backend = await self._start_backend(record, Path(request.vhost_user))
         self._expected[record.name] = _Expected(request.uuid, backend)
 
@@ -302,8 +312,13 @@ class LibvirtGuests:
         request: api.MachineEventRequest,
         held: HeldMachine,
         backend: Tracked | None,
-    ) -> LibvirtMachine:
+    ) -> ForeignMachine:
         assert request.leader is not None
+        if request.launcher == LIBVIRT_LXC:
+            state = self._directory(record.name)
+            return libvirt_container(
+                record.name, self._paths, held, request.leader, state
+            )
         _require_uuid(request.leader, request.uuid)
         directory = self._directory(record.name)
         claim: Claim
@@ -376,6 +391,11 @@ class LibvirtGuests:
         leader.close()
         pid = state.leader.pid
         held = HeldMachine([pid, *([helper.pid] if helper else [])])
+        name = SandboxName(record.name)
+        if state.backend is None and state.cid is None:
+            container = libvirt_container(name, self._paths, held, pid, directory)
+            await self._host.admit(name, name, container)
+            return
         claim: Claim
         if helper is not None:
             base = directory / VSOCK_DIRECTORY / UDS_NAME
@@ -387,7 +407,6 @@ class LibvirtGuests:
                 credentials.network_namespace(), take_cid(state.cid or 0), pid
             )
         machine = LibvirtMachine(claim, held, pid, directory=directory, backend=helper)
-        name = SandboxName(record.name)
         await self._host.admit(name, name, machine)
 
 

@@ -1,4 +1,4 @@
-"""Containers of root's that are registered with systemd-machined.
+"""Containers of root's: those registered with systemd-machined, and libvirt's (LXC).
 
 The kernel does not tell a broker of an ordinary user in which pid namespace a process
 of root's is (it needs the right to trace it).  What every user may read is the control
@@ -7,12 +7,15 @@ processes between units.  So a connection is the container's when it comes from 
 process in the unit of its leader.
 
 The sockets are in a directory of ours with a fixed name for each record, because it is
-root's configuration that binds it into the container (systemd.nspawn(5)).
+root's configuration that binds it into the container (systemd.nspawn(5)), or the
+domain's XML that mounts it.  libvirt's hook reports a container as a domain of QEMU,
+with its first process as the leader.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from typing_extensions import override
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import ServiceName
+from broker.core.paths import Paths
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
     ForeignMachine,
@@ -33,10 +37,15 @@ from broker.peers.identity import GroupClaim
 
 _SLICE = "machine.slice"
 _UNITS = (".service", ".scope")
+_LIBVIRTS_DEPTH = 3
+
+
+LIBVIRT_LXC = "libvirt-lxc"
+"""The hook's word for libvirt's containers."""
 
 
 class RegisteredContainer(ForeignMachine):
-    """A container that systemd-nspawn has started for root."""
+    """A container that another program has started for root."""
 
     @override
     async def open_doors(
@@ -59,6 +68,8 @@ def unit_of(group: str) -> str | None:
     user may have the right to move processes.
     """
     parts = group.split("/")
+    if _is_libvirts(parts):
+        return "/".join(parts[:3])
     # guard: only root's slice of machines has containers
     if parts[:2] != ["", _SLICE]:
         return None
@@ -68,10 +79,23 @@ def unit_of(group: str) -> str | None:
     return None
 
 
-def registered_container(
+def _is_libvirts(parts: list[str]) -> bool:
+    """Whether libvirt has made the group itself, where systemd is not process 1.
+
+    ``/machine`` is below the root of all groups, so root has made it.
+    """
+    return (
+        parts[:2] == ["", "machine"]
+        and len(parts) > _LIBVIRTS_DEPTH - 1
+        and parts[2].startswith("lxc-")
+        and parts[2].endswith(".libvirt-lxc")
+    )
+
+
+def root_claim(
     name: str, directory: Path, held: HeldMachine, leader: int
-) -> RegisteredContainer:
-    """Return a container whose leader is held.
+) -> GroupClaim:
+    """Return the claim of a container whose leader is held; make its directory.
 
     Raises RefusedError when its control group is not one that root alone fills,
     UpstreamError when there is no directory for its sockets.
@@ -85,10 +109,19 @@ def registered_container(
         raise RefusedError(
             f"container '{name}' is in the control group '{shown}', and only units in "
             f"{_SLICE} are known to be root's",
-            hint=f"start it as 'systemd-nspawn@{name}.service' or by machinectl",
+            hint=f"start it as 'systemd-nspawn@{name}.service', by machinectl, or by the "
+            "system's libvirtd",
         )
     make_directory(directory)
-    return RegisteredContainer(GroupClaim(str(directory), unit, leader), held, leader)
+    return GroupClaim(str(directory), unit, leader)
+
+
+def registered_container(
+    name: str, directory: Path, held: HeldMachine, leader: int
+) -> RegisteredContainer:
+    """Return a container whose leader is held; raises as ``root_claim``."""
+    claim = root_claim(name, directory, held, leader)
+    return RegisteredContainer(claim, held, leader)
 
 
 def make_directory(directory: Path) -> None:
@@ -100,3 +133,32 @@ def make_directory(directory: Path) -> None:
         raise UpstreamError(
             f"no directory for its sockets: {error.strerror}", where=str(directory)
         ) from error
+
+
+class LibvirtContainer(RegisteredContainer):
+    """A container of libvirt's that runs; its state is for a later broker."""
+
+    def __init__(
+        self, claim: GroupClaim, held: HeldMachine, leader: int, state: Path
+    ) -> None:
+        super().__init__(claim, held, leader)
+        self._state = state
+
+    @override
+    async def close(self) -> None:
+        """Let go of it, and remove what a later broker would take it over by."""
+        await super().close()
+        shutil.rmtree(self._state, ignore_errors=True)
+
+
+def libvirt_sockets(paths: Paths, record: str) -> Path:
+    """The directory of a container's sockets, for the <filesystem> of its domain."""
+    return paths.runtime / LIBVIRT_LXC / record
+
+
+def libvirt_container(
+    record: str, paths: Paths, held: HeldMachine, leader: int, state: Path
+) -> LibvirtContainer:
+    """Return a container whose leader is held; raises as ``root_claim``."""
+    claim = root_claim(record, libvirt_sockets(paths, record), held, leader)
+    return LibvirtContainer(claim, held, leader, state)

@@ -8,8 +8,12 @@ import socket
 import pytest
 import trio
 
+from broker.control.api import Nothing
+from broker.control.blocking import open_blocking
 from broker.control.client import open_client
+from broker.control.methods import STATUS
 from broker.core.errors import SetupError
+from broker.core.paths import find_paths
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -27,3 +31,37 @@ async def test_nothing_is_said_to_another_users_broker(monkeypatch):
         conn, _ = listener.accept()
         with conn, trio.fail_after(5):
             assert conn.recv(1) == b"", "not a byte"
+
+
+def test_verbs_that_ask_once_say_nothing_to_it_either(monkeypatch):
+    # 'brokerctl top' answers questions by this client.
+    mine = os.getuid()
+    if mine == 0:
+        pytest.skip("root speaks with every user's broker")
+    with short_directory() as base, socket.socket(socket.AF_UNIX) as listener:
+        paths = find_paths({"XDG_RUNTIME_DIR": str(base)})
+        paths.runtime.mkdir(mode=0o700)
+        listener.bind(str(paths.control))
+        listener.listen()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+        with (
+            pytest.raises(SetupError, match="another user's"),
+            open_blocking(paths) as client,
+        ):
+            client.call(STATUS, Nothing())
+        conn, _ = listener.accept()
+        with conn:
+            assert conn.recv(1) == b"", "not a byte"
+
+
+def test_verbs_that_ask_once_look_at_the_runtime_directory():
+    if os.getuid() == 0:
+        pytest.skip("root is every user")
+    with short_directory() as base, socket.socket(socket.AF_UNIX) as listener:
+        paths = find_paths({"XDG_RUNTIME_DIR": str(base)})
+        paths.runtime.mkdir(mode=0o700)
+        listener.bind(str(paths.control))
+        listener.listen()
+        paths.runtime.chmod(0o777)
+        with pytest.raises(SetupError, match="others may write"), open_blocking(paths):
+            pass

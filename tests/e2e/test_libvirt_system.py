@@ -9,6 +9,7 @@ broker, the desktop and virsh; so it is for root alone:
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's libvirtd needs root")
-@pytest.mark.parametrize("case", ["window_and_end", "required"])
+@pytest.mark.parametrize("case", ["window_and_end", "required", "container"])
 def test_as_root(case):
     require_libvirt()
     with system_libvirt(USER) as place:
@@ -62,8 +63,8 @@ class System:
             link.unlink(missing_ok=True)
             link.symlink_to(target)
 
-    async def virsh(self, *words, deadline=90):
-        argv = ["virsh", "--quiet", "--connect", self.place.uri, *words]
+    async def virsh(self, *words, driver="qemu", deadline=90):
+        argv = ["virsh", "--quiet", "--connect", self.place.driver(driver), *words]
         return (await run_tool(argv, env=dict(os.environ), deadline=deadline)).decode()
 
     async def start(self, name, record):
@@ -118,3 +119,56 @@ async def test_required():
         await leased(w, "work")
         await system.virsh("destroy", "office")
         await w.wait_event("lease.end", sandbox="work")
+
+
+CONTAINER = """\
+<domain type='lxc'><name>office</name><memory unit='MiB'>512</memory>
+<os><type>exe</type><init>/bin/sh</init><initarg>-c</initarg><initarg>{script}</initarg>
+<initenv name='WAYLAND_DISPLAY'>/run/vitrail/wayland-0</initenv>
+<initenv name='XDG_RUNTIME_DIR'>/run</initenv><initenv name='LANG'>C.UTF-8</initenv>
+</os><features><privnet/></features><devices>
+<filesystem type='mount'><source dir='{root}'/><target dir='/'/></filesystem>
+<filesystem type='mount'><source dir='/usr'/><target dir='/usr'/><readonly/></filesystem>
+<filesystem type='mount'><source dir='/etc'/><target dir='/etc'/><readonly/></filesystem>
+<filesystem type='mount'><source dir='{sockets}'/><target dir='/run/vitrail'/><readonly/>
+</filesystem><console type='pty'/></devices></domain>
+"""
+SCRIPT = "until [ -S /run/vitrail/wayland-0 ]; do sleep 0.2; done; exec foot -T {} sleep 1000"
+
+
+def container_xml(w, place, title):
+    # Root makes directories in it, and removes them with the place.
+    root = place.person / "root"
+    for name in ("proc", "sys", "dev", "run/vitrail", "usr", "etc", "tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / name).symlink_to(f"usr/{name}")
+    sockets = w.paths.runtime / "libvirt-lxc/work"
+    return CONTAINER.format(root=root, sockets=sockets, script=SCRIPT.format(title))
+
+
+@AS_PERSON
+async def test_container():
+    async with world({"work": RECORD.format("office")}, image=False) as w:
+        system = System(w)
+        file = w.base / "office.xml"
+        file.write_text(container_xml(w, system.place, "boxed"))
+        await system.virsh("create", str(file), driver="lxc")
+        held = await leased(w, "work")
+        assert os.stat(f"/proc/{held.pid}").st_uid == 0, "it is root's"
+        await wait_window(w.comp, title="boxed")
+        await wait_frames(w.comp, {"[work] boxed": {GREEN}})
+        # A program of the person's, outside, is not the container.
+        display = w.paths.runtime / "libvirt-lxc/work/wayland-0"
+        with socket.socket(socket.AF_UNIX) as outside:
+            outside.connect(str(display))
+            await w.wait_event("stream.refused", sandbox="work")
+        await system.virsh("destroy", "office", driver="lxc")
+        ended = await w.wait_event("lease.end", sandbox="work")
+        assert ended["reason"] == "it has ended"
+
+        async def gone():
+            return not windows(await w.comp.tree())
+
+        assert await eventually(gone)
+        assert not (w.paths.runtime / "libvirt" / "work").exists()

@@ -54,7 +54,7 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
 
 def remove_libvirt() -> None:
     """Remove the hook.  Raises SetupError."""
-    for path in (hook_program(FOLDER), SETTINGS):
+    for path in (hook_program(FOLDER), hook_program(FOLDER, "lxc"), SETTINGS):
         try:
             path.unlink()
         except FileNotFoundError:

@@ -51,7 +51,7 @@ def command(
 def _ask() -> Status:
     """The status.  Raises SetupError that says how to start a broker."""
     try:
-        with open_blocking(find_paths().control) as client:
+        with open_blocking(find_paths()) as client:
             return client.call(STATUS, Nothing())
     except SetupError:
         # Which broker this machine has takes a look into its files.

@@ -26,9 +26,9 @@ def command(*, as_json: bool) -> None:
 
     Exit code: 0, or 1 when no broker runs.
     """
-    path = find_paths().control
+    paths = find_paths()
     cpu = Cpu()
-    with open_blocking(path) as client:
+    with open_blocking(paths) as client:
         first = take(client, cpu)
         if as_json:
             time.sleep(_BETWEEN)
@@ -43,10 +43,10 @@ def command(*, as_json: bool) -> None:
             hint="install python3-textual, or 'pip install vitrail[top]'; "
             "'brokerctl status --watch' needs nothing",
         ) from error
-    screen = Screen(path, cpu)
+    screen = Screen(paths, cpu)
     while chosen := screen.run():
         _show_log(chosen)
-        screen = Screen(path, cpu)
+        screen = Screen(paths, cpu)
     if screen.return_code:
         raise SystemExit(screen.return_code)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -23,6 +22,7 @@ from broker.control.api import (
 from broker.control.blocking import open_blocking
 from broker.control.methods import ANSWER, STOP, WINDOW_CLOSE, Method
 from broker.core.errors import VitrailError
+from broker.core.paths import Paths
 
 _EVERY = 1.0
 """Seconds between two looks."""
@@ -51,9 +51,9 @@ class Screen(App[str]):
         ("q", "quit", "Quit"),
     ]
 
-    def __init__(self, path: Path, cpu: Cpu) -> None:
+    def __init__(self, paths: Paths, cpu: Cpu) -> None:
         super().__init__()
-        self._path = path
+        self._paths = paths
         self._cpu = cpu
         self._snapshot: Snapshot | None = None
         self._stopping = ""
@@ -80,7 +80,7 @@ class Screen(App[str]):
 
     def _take(self) -> None:
         try:
-            with open_blocking(self._path) as client:
+            with open_blocking(self._paths) as client:
                 snapshot = take(client, self._cpu)
         except VitrailError as error:
             self.call_from_thread(self.exit, None, 1, f"error: {error}")
@@ -175,7 +175,7 @@ class Screen(App[str]):
     ) -> None:
         def order() -> None:
             try:
-                with open_blocking(self._path) as client:
+                with open_blocking(self._paths) as client:
                     client.call(method, request)
             except VitrailError as error:
                 self._tell(str(error), severity="error")

@@ -1,6 +1,6 @@
-"""Where libvirt's qemu hook goes.
+"""Where libvirt's hooks go.
 
-``/etc/libvirt/hooks/qemu.d`` (since libvirt 6.5.0), for the system's libvirtd and
+``/etc/libvirt/hooks/qemu.d`` and ``lxc.d`` (since libvirt 6.5.0), for the system's libvirtd and
 for those of sessions: libvirt 9.0's session daemon looks there and nowhere else
 (seen with strace; https://libvirt.org/hooks.html).
 """
@@ -18,9 +18,9 @@ FOLDER = Path("/etc/libvirt/hooks")
 SETTINGS = Path("/etc/vitrail/libvirt-hook.json")
 
 
-def hook_program(folder: Path) -> Path:
-    """Our hook in a directory of hooks."""
-    return folder / "qemu.d" / _PROGRAM
+def hook_program(folder: Path, driver: str = "qemu") -> Path:
+    """Our hook in a directory of hooks, for one of libvirt's drivers."""
+    return folder / f"{driver}.d" / _PROGRAM
 
 
 def hook_source() -> bytes:
@@ -35,11 +35,14 @@ def install_hook(
 
     Returns the files.  Raises OSError.
     """
-    path = hook_program(folder)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    replace_file(path, hook_source(), mode=0o755)
+    # libvirt's LXC driver is the system's alone, and reports to one user's broker.
+    drivers = ("qemu",) if uid is None else ("qemu", "lxc")
+    written = [hook_program(folder, driver) for driver in drivers]
+    for path in written:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        replace_file(path, hook_source(), mode=0o755)
     if uid is None:
-        return [path]
+        return written
     settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     settings.write_text(json.dumps({"uid": uid}) + "\n")
-    return [path, settings]
+    return [*written, settings]

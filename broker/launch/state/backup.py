@@ -1,7 +1,7 @@
 """A home in one encrypted file, and back.
 
-``tar --sparse | gzip`` into gpg or age, which write the file: their formats are what
-people and other programs can read in ten years.  The archive has three members:
+``tar --sparse | gzip | gpg`` or ``age``: their formats are what people and other
+programs can read in ten years.  The archive has three members:
 ``meta.json``, the record as ``record.toml``, and ``disk`` or ``tree``.
 
 An imported archive is not trusted: only these members are taken, a disk must be a
@@ -22,6 +22,7 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.replace_file import whole_file
 from broker.launch.process.spawn import DEVNULL, Child, spawn
 from broker.launch.state.sparse import data_ranges
 from broker.launch.state.store import DISK, TREE, HomeMeta
@@ -48,17 +49,17 @@ class Lock:
     identity: Path | None = None
     """age's key, to open a backup."""
 
-    def close_words(self, target: Path) -> list[str]:
-        """Return the command that reads the archive and writes ``target``."""
+    def close_words(self) -> list[str]:
+        """Return the command that reads the archive and writes the backup."""
         if self.recipients and all(r.startswith(_AGE) for r in self.recipients):
             to = [word for r in self.recipients for word in ("--recipient", r)]
-            return ["age", "--encrypt", *to, "--output", str(target)]
+            return ["age", "--encrypt", *to]
         if self.recipients:
             to = [word for r in self.recipients for word in ("--recipient", r)]
             how = ["--encrypt", "--trust-model", "always", *to]
         else:
             how = ["--symmetric", *self._passphrase()]
-        return [*_GPG, "--compress-algo", "none", *how, "--output", str(target)]
+        return [*_GPG, "--compress-algo", "none", *how]
 
     def open_words(self, source: Path) -> list[str]:
         """Return the command that reads ``source`` and writes the archive."""
@@ -100,32 +101,24 @@ async def back_up(
 ) -> None:
     """Write the home in ``directory`` and its record into one new file.
 
-    The file appears when it is whole: it is written beside its place.  Raises
-    RefusedError when it is there already, UpstreamError when a program fails.
+    The file appears when it is whole.  Raises RefusedError when it is there already,
+    UpstreamError when a program fails.
     """
-    if target.exists():
-        raise RefusedError(f"{target} exists already")
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
     room = directory / RECORD
-    room.write_text(record, encoding="utf-8")
     kind = DISK if (directory / DISK).is_file() else TREE
     make = ["tar", "--create", "--sparse", "--directory", str(directory)]
     try:
-        await _pipeline(
-            [
-                [*make, "--", _META, RECORD, kind],
-                ["gzip", "-1"],
-                lock.close_words(part),
-            ],
-            count,
-        )
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.rename(target)
+        # The descriptor of a file that no other program can name: the directory may be
+        # one that others write to, and a passphrase takes its time.
+        with whole_file(target, replace=False) as file:
+            room.write_text(record, encoding="utf-8")
+            words = [*make, "--", _META, RECORD, kind]
+            commands = [words, ["gzip", "-1"], lock.close_words()]
+            await _pipeline(commands, count, file.fileno())
+    except FileExistsError as error:
+        raise RefusedError(f"{target} exists already") from error
     finally:
         room.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
 
 
 async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
@@ -135,6 +128,8 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
     cannot be decrypted.
     """
     take = ["tar", "--extract", "--sparse", "--no-same-owner", "--no-same-permissions"]
+    # guard: a backup changes no rights of our own directory
+    take.append("--no-overwrite-dir")
     # The archive's own meta.json is read, not kept: the new home has its own.
     own = (prepared / _META).read_bytes()
     (prepared / _META).unlink()
@@ -178,7 +173,12 @@ def _check_kind(path: Path, kind: str) -> None:
 
 
 def _read_small(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:  # a link, or one without the right to read it
+        raise RefusedError(
+            f"the backup's {path.name} cannot be read: {error.strerror}"
+        ) from error
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RefusedError(f"the backup's {path.name} is not a file")
@@ -188,7 +188,9 @@ def _read_small(path: Path) -> bytes:
     return data
 
 
-async def _pipeline(commands: Sequence[Sequence[str]], count: Count) -> None:
+async def _pipeline(
+    commands: Sequence[Sequence[str]], count: Count, output: int = DEVNULL
+) -> None:
     """Run three commands, each one's output the next one's input.
 
     The bytes between the first two pass through us and are counted.  Raises
@@ -204,7 +206,7 @@ async def _pipeline(commands: Sequence[Sequence[str]], count: Count) -> None:
         wiring = (
             (DEVNULL, first_write),
             (second_read, third_write),
-            (third_read, DEVNULL),
+            (third_read, output),
         )
         ours = [first_write, second_read, third_write, third_read]
         try:
@@ -266,7 +268,7 @@ def check_programs(lock: Lock) -> None:
     """Raise SetupError unless one of the programs is there."""
     import shutil
 
-    words = lock.close_words(Path("x"))
+    words = lock.close_words()
     if shutil.which(words[0]) is None:
         raise SetupError(
             f"{words[0]} is not installed", hint=f"'sudo apt install {words[0]}'"

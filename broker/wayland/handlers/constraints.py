@@ -109,13 +109,7 @@ def _ops(region: Region | None) -> RegionOps | None:
     return tuple(region.ops)
 
 
-def set_locked_region(
-    core: ClientState, constraint: Constraint, region: Region | None
-) -> None:
-    _hold(core, constraint, "region", _ops(region))
-
-
-def set_confined_region(
+def set_region(
     core: ClientState, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
@@ -146,18 +140,10 @@ def _let_go(constraint: Constraint) -> None:
         surface.constraint = None
 
 
-def _end(core: ClientState, constraint: Constraint) -> None:
+def destroy(core: ClientState, constraint: Constraint) -> None:
     _let_go(constraint)
     constraint.surface = None
     core.destroy(constraint)
-
-
-def destroy_lock(core: ClientState, constraint: Constraint) -> None:
-    _end(core, constraint)
-
-
-def destroy_confinement(core: ClientState, constraint: Constraint) -> None:
-    _end(core, constraint)
 
 
 def _over(interface: str, name: str) -> Callable[[ClientState, Constraint], None]:
@@ -214,14 +200,14 @@ def destroy_inhibitor(core: ClientState, inhibitor: Inhibitor) -> None:
 # -- tables ----------------------------------------------------------------------
 
 REQUESTS: Rules = {
-    ("zwp_confined_pointer_v1", "destroy"): destroy_confinement,
-    ("zwp_confined_pointer_v1", "set_region"): set_confined_region,
+    ("zwp_confined_pointer_v1", "destroy"): destroy,
+    ("zwp_confined_pointer_v1", "set_region"): set_region,
     ("zwp_keyboard_shortcuts_inhibit_manager_v1", "destroy"): FORWARD,
     ("zwp_keyboard_shortcuts_inhibit_manager_v1", "inhibit_shortcuts"): inhibit,
     ("zwp_keyboard_shortcuts_inhibitor_v1", "destroy"): destroy_inhibitor,
-    ("zwp_locked_pointer_v1", "destroy"): destroy_lock,
+    ("zwp_locked_pointer_v1", "destroy"): destroy,
     ("zwp_locked_pointer_v1", "set_cursor_position_hint"): set_hint,
-    ("zwp_locked_pointer_v1", "set_region"): set_locked_region,
+    ("zwp_locked_pointer_v1", "set_region"): set_region,
     ("zwp_pointer_constraints_v1", "destroy"): FORWARD,
     ("zwp_pointer_constraints_v1", "lock_pointer"): lock_pointer,
     ("zwp_pointer_constraints_v1", "confine_pointer"): confine_pointer,

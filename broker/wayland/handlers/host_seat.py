@@ -224,11 +224,10 @@ class Hands:
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
-        # guard: host clipboard swallowed
-        if mine is not None and not self.active:
-            core.end_own(mine)
-            return
         self.offer = mine
+        # Not before the next one, also where nothing is ever read: weston 10 tells a
+        # selection's owner that it is cancelled when its newest offer is destroyed.
+        # guard: host clipboard swallowed
         if before is not None and before is not mine:
             core.end_own(before)
         export = self._export

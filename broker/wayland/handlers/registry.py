@@ -43,6 +43,9 @@ class Globals:
         self._denied = denied
         self.host: dict[int, tuple[str, int]] = {}
         self.by_name: dict[int, Advertised] = {}
+        self.bound: set[str] = set()
+        """The interfaces of all that the client has ever bound: what it made of one
+        lives on when it has destroyed that one."""
         self._next = 1
         for row in GLOBALS.values():
             if row.local and self._version(row.name, row.version):
@@ -77,6 +80,15 @@ class Globals:
                 entry.removed = True
                 return entry
         return None
+
+    def take_away(self, interfaces: frozenset[str]) -> list[Advertised]:
+        """The record allows these no more; those that the client has been told of."""
+        self._denied |= interfaces
+        gone = [e for e in self.by_name.values() if e.interface in interfaces]
+        for entry in gone:
+            # guard: what a record takes away is not bound later
+            del self.by_name[entry.name]
+        return [entry for entry in gone if not entry.removed]
 
     def first(self) -> dict[str, tuple[int, int]]:
         """The compositor's name and version of each global, the first of its kind."""
@@ -135,6 +147,20 @@ def host_delete_id(core: ClientState, _display: ProtocolObject, sid: int) -> Non
 # -- wl_registry ------------------------------------------------------------------------
 
 
+def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
+    """The record allows these globals no more; whether the client has used one.
+
+    One that has not is told that they are gone, and cannot bind them any more.
+    """
+    # guard: who has used what a record takes away
+    if core.globals.bound & interfaces:
+        return True
+    for entry in core.globals.take_away(interfaces):
+        for registry in core.registries:
+            core.down.data += emit.registry_remove(registry.cid, entry.name)
+    return False
+
+
 def bind(
     core: ClientState,
     registry: ProtocolObject,
@@ -155,6 +181,7 @@ def bind(
             INVALID_OBJECT,
             f"{entry.interface} has version {entry.version}, not {version}",
         )
+    core.globals.bound.add(entry.interface)
     obj = core.make(new_id, entry.interface, version, server=bool(entry.host_name))
     if isinstance(obj, Seat):
         obj.host_name = entry.host_name

@@ -225,14 +225,6 @@ def destroy_primary_manager(core: ClientState, manager: ProtocolObject) -> None:
 
 
 def source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
-    _add_mime(core, source, mime)
-
-
-def primary_source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
-    _add_mime(core, source, mime)
-
-
-def _add_mime(core: ClientState, source: DataSource, mime: bytes) -> None:
     # guard: types bounded
     # guard: number of a client's types
     if (
@@ -253,14 +245,6 @@ def source_set_actions(_core: ClientState, source: DataSource, actions: int) -> 
 
 
 def destroy_source(core: ClientState, source: DataSource) -> None:
-    end_source(core, source)
-
-
-def destroy_primary_source(core: ClientState, source: DataSource) -> None:
-    end_source(core, source)
-
-
-def end_source(core: ClientState, source: DataSource) -> None:
     """Destroy it here and, while it is dragged, at the compositor."""
     kept = sum(len(mime) + _MIME_BYTES for mime in source.mimes)
     core.usage.give("kept_bytes", kept)
@@ -276,18 +260,6 @@ def end_source(core: ClientState, source: DataSource) -> None:
 
 
 def set_selection(
-    core: ClientState, device: Device, source: DataSource | None, serial: int
-) -> None:
-    _select(core, device, source, serial)
-
-
-def set_primary_selection(
-    core: ClientState, device: Device, source: DataSource | None, serial: int
-) -> None:
-    _select(core, device, source, serial)
-
-
-def _select(
     core: ClientState, device: Device, source: DataSource | None, serial: int
 ) -> None:
     if source is not None:
@@ -342,16 +314,6 @@ _primary_selection = emit.event("zwp_primary_selection_device_v1", "selection")
 
 
 def receive(core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
-    _receive(core, offer, mime, fd)
-
-
-def primary_receive(
-    core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd
-) -> None:
-    _receive(core, offer, mime, fd)
-
-
-def _receive(core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
     source = offer.source
     # guard: only pipes are written into
     if source is None or not core.machine.admit_pipe(fd) or not source.send(mime, fd):
@@ -362,7 +324,7 @@ def destroy_primary_offer(core: ClientState, offer: SelectionOffer) -> None:
     core.drop_local(offer)
 
 
-def _release_device(core: ClientState, device: Device) -> None:
+def release_device(core: ClientState, device: Device) -> None:
     # guard: a released device takes nothing
     device.go_on()
     core.devices.remove(device)
@@ -371,14 +333,6 @@ def _release_device(core: ClientState, device: Device) -> None:
     else:
         core.drop_local(device)
     core.hands.balance()
-
-
-def release_device(core: ClientState, device: Device) -> None:
-    _release_device(core, device)
-
-
-def destroy_primary_device(core: ClientState, device: Device) -> None:
-    _release_device(core, device)
 
 
 # -- the compositor's side of a data device: host offers, swallowed -------------------------------
@@ -436,12 +390,12 @@ REQUESTS: Rules = {
     ("zwp_primary_selection_device_manager_v1", "create_source"): create_primary_source,
     ("zwp_primary_selection_device_manager_v1", "get_device"): get_primary_device,
     ("zwp_primary_selection_device_manager_v1", "destroy"): destroy_primary_manager,
-    ("zwp_primary_selection_device_v1", "set_selection"): set_primary_selection,
-    ("zwp_primary_selection_device_v1", "destroy"): destroy_primary_device,
-    ("zwp_primary_selection_offer_v1", "receive"): primary_receive,
+    ("zwp_primary_selection_device_v1", "set_selection"): set_selection,
+    ("zwp_primary_selection_device_v1", "destroy"): release_device,
+    ("zwp_primary_selection_offer_v1", "receive"): receive,
     ("zwp_primary_selection_offer_v1", "destroy"): destroy_primary_offer,
-    ("zwp_primary_selection_source_v1", "offer"): primary_source_offer,
-    ("zwp_primary_selection_source_v1", "destroy"): destroy_primary_source,
+    ("zwp_primary_selection_source_v1", "offer"): source_offer,
+    ("zwp_primary_selection_source_v1", "destroy"): destroy_source,
 }
 EVENTS: Rules = {
     ("wl_data_device", "data_offer"): host_offer,

@@ -199,34 +199,7 @@ def decode(
     Strings come as bytes without NUL and are known to be UTF-8.  Raises
     ValueError when the arguments do not fill the message exactly.
     """
-    args: list[Any] = []
-    for argument in message.args:
-        kind = argument.kind
-        if kind == "h":
-            args.append(None)
-            continue
-        if start + 4 > end:
-            raise ValueError("too short")
-        (word,) = _WORD.unpack_from(untrusted_data, start)
-        start += 4
-        if kind in "sa":
-            stop = start + word
-            if stop > end:
-                raise ValueError("a string or array reaches beyond its message")
-            raw = bytes(untrusted_data[start:stop])
-            args.append(
-                _string(raw, nullable=argument.nullable) if kind == "s" else raw
-            )
-            start = stop + (-word % 4)
-        elif kind in "if":
-            args.append(word - 0x100000000 if word & 0x80000000 else word)
-        else:
-            args.append(word)
-    if start != end:
-        raise ValueError(
-            f"{end - start} bytes too long" if start < end else "too short"
-        )
-    return args
+    return reader(message)(bytes(untrusted_data), start, end)
 
 
 Reader = Callable[[bytes, int, int], list[Any]]

@@ -18,6 +18,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.ipc import worker as messages
 from broker.wayland import listing
+from broker.wayland.handlers.registry import take_away
 from broker.wayland.rule_messages import rules_of
 from broker.wayland.rules import takes_away
 from broker.wayland.sandbox import Sandbox
@@ -122,19 +123,16 @@ class SandboxWindows:
     def _change(self, order: messages.Frames) -> None:
         """Take other rules: whole for new connections.
 
-        A connection that uses a removed permission is ended; the other rules
-        apply to future windows.
+        A connection that has used a removed permission is ended, the others cannot
+        use it any more; the other rules apply to future windows.
         """
         before, self._rules = self._rules, rules_of(order)
         self._sandbox.bound_by(self._rules.ceilings)
         gone = takes_away(before, self._rules)
         for core in list(self._sandbox.filters):
-            has = gone is None or any(
-                obj.interface in gone for obj in core.by_client.values()
-            )
-            if has:
+            if gone is None or take_away(core, gone):
                 core.fail(RefusedError("the sandbox's record allows less now"))
-                core.wake()
+            core.wake()
 
     # -- for the person ----------------------------------------------------------
 

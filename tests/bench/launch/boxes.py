@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -44,11 +44,14 @@ def _processor_seconds() -> float:
 
 
 async def window_after(
-    w: World, words: Sequence[str], title: str
+    w: World,
+    words: Sequence[str],
+    title: str,
+    shown: Callable[[], None] = lambda: None,
 ) -> tuple[float, float]:
     """Seconds until a command's window is on the screen, and of the processor.
 
-    The command is ended then.
+    ``shown`` is called then, and the command is ended.
     """
     used = _processor_seconds()
     began = time.perf_counter()
@@ -69,6 +72,7 @@ async def window_after(
                     raise RuntimeError(said.read_text(errors="replace"))
                 await trio.sleep(_LOOK_SECONDS)
         took = time.perf_counter() - began
+        shown()
         await w.comp.command(f'[title="{title}$"] kill')
         with trio.fail_after(60):
             while await _shown(w, title):

@@ -1,13 +1,15 @@
 """Time from a command to its window: micro VMs that boot, are copied, and wait.
 
-    python -m tests.bench.launch.windows [--host] [--json] [RUNS]
+    python -m tests.bench.launch.windows [--host] [--busy] [--json] [RUNS]
 
 The broker runs already and the records' templates are made.  In turn, so that a busy
 moment falls on all: ``brokerctl run`` of foot in a machine that boots, in a copy, in
 a machine that waited (its successor is waited for outside the measured time), with
 ``--host`` in a machine of this machine's own programs, which are copied into an
 image before that; and ``podman run`` of the same program with the compositor's
-socket.  Prints least and median in seconds, and the raw values.
+socket.  Each start waits for a quiet moment, without ``--busy``.  Prints least and
+median in seconds, and the raw values; the steps of each start, and the processor time
+until its window.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import os
 import statistics
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from broker.launch.microvm.qmp import Json
 from tests.bench.launch.boxes import output_of, window_after
+from tests.bench.memory.idle import thread_seconds
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
 from tests.kit.vm.templates import ready_template
@@ -43,6 +47,31 @@ IMAGE_SECONDS = 500
 """To copy this machine's programs into an image, once."""
 
 
+class Used:
+    """Processor time of the broker, its processes and the compositor until ``end``.
+
+    Unlike the time on the clock, it hardly depends on what else the machine does.
+    Processes that have ended by then are left out: short ones.
+    """
+
+    def __init__(self, w: World) -> None:
+        self._world = w
+        self._before = self._now()
+        self.seconds = 0.0
+
+    def _now(self) -> dict[int, float]:
+        found = {}
+        for pid in self._world.processes():
+            with suppress(OSError):
+                found[pid] = sum(thread_seconds(pid).values())
+        return found
+
+    def end(self) -> None:
+        """Take the time until now."""
+        now = self._now()
+        self.seconds = sum(now[pid] - self._before.get(pid, 0.0) for pid in now)
+
+
 def busy_seconds() -> float:
     """Return the seconds that all processors have worked since the machine's boot."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
@@ -51,9 +80,9 @@ def busy_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-async def wait_quiet() -> None:
-    """Wait until the machine does little else, or not any longer."""
-    with trio.move_on_after(QUIET_SECONDS):
+async def wait_quiet(seconds: float) -> None:
+    """Wait until the machine does little else, at most so long."""
+    with trio.move_on_after(seconds):
         while True:
             before = busy_seconds()
             await trio.sleep(1)
@@ -92,13 +121,14 @@ async def prepare(w: World, records: Iterable[str]) -> None:
     await w.stop()
 
 
-async def main(runs: int, host: bool, as_json: bool) -> None:
+async def main(runs: int, host: bool, as_json: bool, patient: bool) -> None:
     """Measure and print."""
     image = await the_image()
     for name in ("copy", "standby"):
         await ready_template(image, name)
     records = {**RECORDS, **(HOST if host else {})}
     times: dict[str, list[float]] = {}
+    work: dict[str, list[float]] = {}
     hows: dict[str, Json] = {}
     async with podman_settings() as settings, world(records, extra=settings) as w:
         w.environ["PYTHONPATH"] = os.getcwd()
@@ -108,19 +138,22 @@ async def main(runs: int, host: bool, as_json: bool) -> None:
             for number, (name, words) in enumerate(ways.items()):
                 if name == "standby":
                     await standby_ready(w)
-                await wait_quiet()
-                took, _ = await window_after(w, words, f"bench-{turn}-{number}")
+                await wait_quiet(QUIET_SECONDS if patient else 0)
+                used = Used(w)
+                title = f"bench-{turn}-{number}"
+                took, _ = await window_after(w, words, title, used.end)
                 times.setdefault(name, []).append(took)
+                work.setdefault(name, []).append(used.seconds)
                 if name != PODMAN:
                     hows[name] = w.events("sandbox.machine")[-1]["how"]
-                load = os.getloadavg()[0]
-                print(
-                    f"{turn} {name}: {took:.2f} s, load {load:.1f}{steps(w)}",
-                    flush=True,
-                )
+                numbers = f"{took:.2f} s, processor {used.seconds:.2f} s"
+                load = f"load {os.getloadavg()[0]:.1f}"
+                print(f"{turn} {name}: {numbers}, {load}{steps(w)}", flush=True)
     show(times, hows)
+    for name, values in work.items():
+        print(f"{name:24} processor: least {min(values):.2f} s")
     if as_json:
-        print(json.dumps({"seconds": times, "how": hows}))
+        print(json.dumps({"seconds": times, "processor": work, "how": hows}))
 
 
 def steps(w: World) -> str:
@@ -146,4 +179,5 @@ if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     if not Path("tests").is_dir():
         sys.exit("start it in the checkout")
-    trio.run(main, *(numbers or [5]), host_too, "--json" in sys.argv)
+    options = host_too, "--json" in sys.argv, "--busy" not in sys.argv
+    trio.run(main, *(numbers or [5]), *options)

@@ -95,7 +95,7 @@ async def measure(
 async def main(ways: list[str], counts: list[int], windows: bool) -> dict[str, object]:
     """Measure and print."""
     await ready_template(await the_image(), "copy")
-    async with world(WAYS) as w:
+    async with world(WAYS, program="tests.kit.vm.patient_copies") as w:
         result = {way: await measure(w, way, counts, windows) for way in ways}
         hows = {e["how"] for e in w.events("sandbox.machine")}
         print(f"machines came up by {sorted(hows)}")

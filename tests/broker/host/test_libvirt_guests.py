@@ -14,7 +14,8 @@ from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
 from broker.host.libvirt_guests import LibvirtGuests
 from broker.launch.process.spawn import DEVNULL, spawn
-from broker.peers.identity import VsockClaim
+from broker.peers import credentials
+from broker.peers.identity import GroupClaim, VsockClaim
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.vm.libvirt import RECORD
@@ -129,6 +130,62 @@ async def test_a_domain_that_started_is_leased_by_its_cid_and_process(
     # libvirtd was restarted under it: nothing changes.
     await guests.event(step("started", "any", cid=4711, leader=qemu))
     assert len(role.admitted) == 1
+    await held.machine.close()
+
+
+LXC = {"launcher": "libvirt-lxc", "uuid": str(uuid.uuid4())}
+
+
+@pytest.fixture
+def in_libvirts_group(monkeypatch):
+    """The kernel's answer for a container of root's; without root it cannot be had."""
+    group = "/machine/lxc-7-office.libvirt-lxc/x"
+    monkeypatch.setattr(credentials, "control_group", lambda _pid, _pidfd: group)
+
+
+async def test_a_container_of_libvirts_is_leased_by_its_control_group(
+    guests, role, qemu, in_libvirts_group
+):
+    await guests.event(step("prepare", **LXC))
+    paths = guests._paths
+    sockets = paths.runtime / "libvirt-lxc" / "work"
+    assert sockets.is_dir(), "its XML mounts it"
+    assert role.admitted == []
+    await guests.event(step("started", leader=qemu, **LXC))
+    (held,) = role.admitted
+    claim = held.machine.claim
+    assert claim == GroupClaim(str(sockets), "/machine/lxc-7-office.libvirt-lxc", qemu)
+    assert held.machine.facts.pid == qemu
+    await guests.event(step("started", leader=qemu, **LXC))
+    assert len(role.admitted) == 1, "libvirtd was restarted under it"
+    # A later broker takes it over, and nothing remains of it when it has ended.
+    await guests.event(step("release", **LXC))
+    role.admitted.clear()
+    assert await guests.adopt() == []
+    (again,) = role.admitted
+    assert again.machine.claim == claim
+    await again.machine.close()
+    assert not (paths.runtime / "libvirt" / "work").exists()
+    await held.machine.close()
+
+
+async def test_a_container_outside_roots_groups_is_refused(guests, role, qemu):
+    await guests.event(step("prepare", **LXC))
+    with pytest.raises(RefusedError, match="only units in"):
+        await guests.event(step("started", leader=qemu, **LXC))
+    assert role.admitted == []
+
+
+async def test_a_container_is_no_second_domain_of_a_record(
+    guests, role, qemu, in_libvirts_group
+):
+    await guests.event(step("prepare", "any"))
+    await guests.event(step("started", "any", cid=4711, leader=qemu))
+    with pytest.raises(RefusedError, match="runs already"):
+        await guests.event(step("prepare", "any", launcher="libvirt-lxc"))
+    with pytest.raises(RefusedError, match="another domain"):
+        await guests.event(step("started", "any", launcher="libvirt-lxc", leader=1))
+    (held,) = role.admitted
     await held.machine.close()
 
 

@@ -20,6 +20,7 @@ GUARDS = (
     Guard("a layer has a limit of names", "if False:", _TREE, "counts_as_a_name"),
     Guard("a layer that grows without end is refused", "if False:", _ARCHIVE, "grows_without_end"),
     Guard("a blob has its own digest", "if False:", _ARCHIVE, "another_digest"),
+    Guard("a merge gives a file, and no link to one", "if False:", _ARCHIVE, "taken_over and root.tar"),
     Guard("an image is signed by the key that was named", "pass", _SIGNED, "another_key"),
     Guard("a signed image has the files that were signed", "if False:", _SIGNED, "not_signed"),
     Guard("no program of the host's has a set-user-ID bit in a guest", "mode = found.st_mode", _HOST, "set_user_id"),

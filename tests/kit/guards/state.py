@@ -9,6 +9,7 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
+    Guard("a backup changes no rights of our own directory", "", "tests/broker/launch/state/test_backup.py", "closed"),
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),
     Guard("a template of another key is not used", "if False:", "tests/broker/launch/template/test_store.py", "another_key"),
     Guard("an image has no key that was drawn while it was built", "_DRAWN = ()", "tests/broker/launch/image/test_host_keys.py", "package_drew"),

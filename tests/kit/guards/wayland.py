@@ -21,6 +21,8 @@ GUARDS = (
     Guard("a client that is gone takes nothing", "", "tests/broker/wayland/handlers/test_selection.py", "no_longer_there"),
     Guard("names of windows have a pace", "if True:", "tests/broker/wayland/test_filter.py", "flood_of_titles or flood_of_application_ids"),
     Guard("the screen stays on for a window that is shown", "if window is None or window.frame is None:", "tests/broker/wayland/handlers/test_attention.py"),
+    Guard("what a record takes away is not bound later", "pass", "tests/broker/worker/wayland/test_sandbox_windows.py", "takes_away"),
+    Guard("who has used what a record takes away", "if False:", "tests/broker/worker/wayland/test_sandbox_windows.py", "takes_away"),
     Guard("least size within the screen", "", "tests/broker/wayland/scene/test_frame.py", "least_size"),
     Guard("no popup without its parent", "if xdg.mapped and (not touches(role, parent)):", "tests/broker/wayland/scene/test_frame.py", "without_a_shown_parent"),
     Guard("no popup of a window not shown", "if False:", "tests/broker/wayland/scene/test_frame.py", "without_a_shown_parent"),

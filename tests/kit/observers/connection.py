@@ -18,6 +18,7 @@ from broker.wayland import policies
 from broker.wayland.policies.terms import Serial
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.signatures import Argument, Message, requests_of
+from tests.kit.observers.honest import await_devices
 from tests.kit.wayland.client import Window, memfd
 
 CONTENT = 0x00FF00
@@ -61,6 +62,7 @@ class Connection(Window):
             if name in self.globals:
                 self.bind(name)
         self.seat = self.one("wl_seat")
+        await_devices(self, self.seat)
         self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
         self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
         manager = self.one("wl_data_device_manager")

@@ -23,6 +23,15 @@ class SeenError(AssertionError):
     """An observer saw what must never be seen."""
 
 
+def await_devices(client: Window, seat: int) -> None:
+    """Wait until a seat has a pointer and a keyboard.
+
+    weston gives a keyboard that never says anything to a client which asks for one
+    before the seat has it.
+    """
+    client.wait(lambda e: e[0] == seat and e[2] == "capabilities" and e[3][0] & 3 == 3)
+
+
 class Observer(Window):
     """An honest client with a window of one colour, which owns a selection."""
 
@@ -31,6 +40,7 @@ class Observer(Window):
         self.start()
         self.name, self.color = name, color
         self.seat = self.bind("wl_seat", min(5, self.globals["wl_seat"][1]))
+        await_devices(self, self.seat)
         self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
         self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
         self.manager = self.bind("wl_data_device_manager")

@@ -53,6 +53,8 @@ ln -s "$1/person/run" "/run/user/$2"
 mkdir -p "$3/.config"
 mount -t tmpfs -o mode=755 none "$3/.config"
 ln -s "$1/person/config" "$3/.config/vitrail"
+# libvirt's LXC driver takes either hierarchy, and not one of each kind.
+umount /sys/fs/cgroup/unified 2>/dev/null || :
 exec libvirtd -f "$1/libvirtd.conf"
 """
 
@@ -66,7 +68,11 @@ class Place:
     @property
     def uri(self) -> str:
         """For virsh -c."""
-        return f"qemu+unix:///system?socket={self.base}/sock/libvirt-sock"
+        return self.driver("qemu")
+
+    def driver(self, name: str) -> str:
+        """The same for one of its drivers."""
+        return f"{name}+unix:///system?socket={self.base}/sock/libvirt-sock"
 
     @property
     def person(self) -> Path:
@@ -101,16 +107,20 @@ def system_libvirt(user: str) -> Iterator[Place]:
         yield Place(base)
     finally:
         # Once more, for the domains of a test that failed.
-        virsh = ["virsh", "-c", Place(base).uri]
-        names = subprocess.run(
-            [*virsh, "list", "--name"], capture_output=True, text=True, check=False
-        ).stdout
-        for name in filter(None, names.splitlines()):
-            subprocess.run([*virsh, "destroy", name], capture_output=True, check=False)
+        for driver in ("qemu", "lxc"):
+            _destroy_all(["virsh", "-c", Place(base).driver(driver)])
         daemon.terminate()
         daemon.wait(60)
         print((base / "output").read_text())
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _destroy_all(virsh: list[str]) -> None:
+    names = subprocess.run(
+        [*virsh, "list", "--name"], capture_output=True, text=True, check=False
+    ).stdout
+    for name in filter(None, names.splitlines()):
+        subprocess.run([*virsh, "destroy", name], capture_output=True, check=False)
 
 
 def _wait(daemon, base: Path) -> None:

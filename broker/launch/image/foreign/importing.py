@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import tempfile
@@ -26,6 +27,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
+from broker.core.trees import remove_tree
 from broker.launch.image import files, store
 from broker.launch.image.build import put_in_place
 from broker.launch.image.build_room import (
@@ -182,6 +184,24 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
     Raises SetupError when the image lacks a program or this machine
     cannot jail, UpstreamError for everything that is wrong with the archive.
     """
+    # A directory of its own: what a merge that was taken over leaves beside its result
+    # (a link named "kernel") must not be in the way of what is written here later.
+    room = Path(tempfile.mkdtemp(prefix="merge-", dir=work))
+    try:
+        merged = await _merged(archive, room)
+        made = room / "root.tar"
+        # guard: a merge gives a file, and no link to one
+        if not stat.S_ISREG(made.lstat().st_mode):
+            raise UpstreamError("the archive's merge gave something else than a file")
+        made.rename(work / made.name)
+    except FileNotFoundError as error:
+        raise UpstreamError("the archive's merge gave no file") from error
+    finally:
+        remove_tree(room)
+    return merged
+
+
+async def _merged(archive: Path, work: Path) -> Merged:
     machine = os.uname().machine
     agent = work / "agent.py"
     agent.write_bytes(guest_agent())
@@ -196,7 +216,6 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
     out = await run_tool(
         words, deadline=limits.IMAGE_BUILD_SECONDS, output_limit=16 << 20
     )
-    agent.unlink()
     try:
         merged = msgspec.json.decode(out, type=Merged)
     except msgspec.MsgspecError as error:

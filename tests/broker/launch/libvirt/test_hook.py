@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.launch.libvirt.hook import install_hook
 from shims import vitrail_libvirt_hook as hook
 from tests.kit.wayland.compositor import short_directory
 
@@ -186,6 +187,57 @@ def test_each_step_is_reported_once_with_its_facts(place, words, event, leader):
     }
 
 
+def container(controller):
+    return (
+        f"<domain type='lxc' id='{controller}'><name>work</name><uuid>{UUID}</uuid>"
+        "<devices><emulator>/usr/lib/libvirt/libvirt_lxc</emulator></devices></domain>"
+    ).encode()
+
+
+@pytest.fixture
+def controller():
+    """A process with one child, as libvirt's controller of a container."""
+    script = "import subprocess, sys; c = subprocess.Popen(['sleep', '600']); "
+    script += "print(c.pid, flush=True); sys.stdin.read(); c.kill(); c.wait()"
+    words = [sys.executable, "-c", script]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes) as process:
+        yield process.pid, int(process.stdout.readline())
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("words", [("prepare", "begin"), ("started", "begin")])
+def test_a_container_is_reported_with_its_first_process(place, controller, words):
+    outer, first = controller
+    broker = Broker(place, OK)
+    done = run(place, "work", *words, "-", document=container(outer))
+    assert (done.returncode, done.stderr) == (0, b"")
+    broker.join(30)
+    (call,) = broker.calls
+    parameters = call["parameters"]
+    assert parameters["launcher"] == "libvirt-lxc"
+    assert parameters["leader"] == (first if words[0] == "started" else None)
+    assert (parameters["cid"], parameters["vhost_user"]) == (None, None)
+
+
+@pytest.mark.parametrize("controller", ["0", "-1", "x", "1/../self", "99999999", ""])
+def test_a_controller_that_is_none_has_no_container(place, controller):
+    done = run(place, "work", "started", "begin", "-", document=container(controller))
+    assert done.returncode == 0
+    assert b"no lease for domain work" in done.stderr
+
+
+def test_a_controller_with_other_children_is_not_believed():
+    children = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    try:
+        with pytest.raises(hook.HookError, match="in place of one"):
+            hook.init_of(os.getpid())
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
 REFUSED = (
     b'{"error":"io.vitrail.Broker.Refused","parameters":{"message":"no \\u001b[2J"}}\0'
 )
@@ -323,3 +375,12 @@ def test_root_reads_them_with_the_rights_of_the_person(monkeypatch):
     real = pwd.getpwnam("nobody")
     hook._become(real.pw_uid)
     assert taken == ["setgroups", "setgid", "setuid"]
+
+
+def test_the_systems_drivers_both_have_the_hook(tmp_path):
+    written = install_hook(1000, tmp_path / "hooks", tmp_path / "etc/settings.json")
+    names = [str(path.relative_to(tmp_path)) for path in written]
+    assert names == ["hooks/qemu.d/vitrail", "hooks/lxc.d/vitrail", "etc/settings.json"]
+    assert all(os.access(path, os.X_OK) for path in written[:2])
+    assert [p.name for p in install_hook(None, tmp_path / "own")] == ["vitrail"]
+    assert not (tmp_path / "own/lxc.d").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,46 @@ async def test_a_backup_that_cannot_be_written_leaves_nothing(tmp_path, lock):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("case", ["link", "more", "no record", "no archive"])
+async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, lock):
+    # The directory is one in which another user makes links while gpg runs.
+    store, folder = home(tmp_path), tmp_path / "shared"
+    folder.mkdir()
+    file, outside = folder / "mail.backup", tmp_path / "outside"
+
+    def plant(_: int) -> None:
+        for name in (".mail.backup.part", "mail.backup.part"):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(outside)
+
+    where = store.require(MAIL).directory
+    await back_up(where, "", file, lock, plant)
+    assert not file.is_symlink()
+    assert file.stat().st_size > 0
+    assert not outside.exists()
+    with HomeStore(tmp_path / "other").new(DISK) as prepared:
+        await unpack(file, prepared, lock, lambda _: None)
+
+
+async def test_a_file_that_appears_meanwhile_is_kept(tmp_path, lock):
+    store, file = home(tmp_path), tmp_path / "mail.backup"
+    where = store.require(MAIL).directory
+    with pytest.raises(RefusedError, match="exists already"):
+        await back_up(
+            where, "", file, lock, lambda _: file.write_text("theirs") and None
+        )
+    assert file.read_text() == "theirs"
+    assert list(tmp_path.glob(".mail*")) == []
+
+
+def _directory(name: str, mode: int) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.mode = tarfile.DIRTYPE, mode
+    return found
+
+
+@pytest.mark.parametrize(
+    "case", ["link", "linked record", "closed", "more", "no record", "no archive"]
+)
 async def test_what_is_no_backup_is_refused(tmp_path: Path, lock: Lock, case: str):
     room = tmp_path / "room"
     room.mkdir()
@@ -153,19 +193,31 @@ async def test_what_is_no_backup_is_refused(tmp_path: Path, lock: Lock, case: st
         case "link":
             (room / "disk").unlink()
             (room / "disk").symlink_to("/etc/passwd")
+        case "linked record":
+            (room / "record.toml").unlink()
+            (room / "record.toml").symlink_to("/etc/passwd")
         case "more":
             (room / "more").write_text("")
         case "no record":
             (room / "record.toml").unlink()
     archive = tmp_path / "archive"
-    names = sorted(p.name for p in room.iterdir())
-    subprocess.run(["tar", "-czf", archive, "-C", room, *names], check=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        if case == "closed":
+            tar.addfile(_directory("./", 0))
+        for path in sorted(room.iterdir()):
+            tar.add(path, f"./{path.name}")
     if case == "no archive":
         archive.write_bytes(os.urandom(5000))
     file = tmp_path / "b"
-    with archive.open("rb") as source:
-        subprocess.run(lock.close_words(file), stdin=source, check=True)
+    with archive.open("rb") as source, file.open("wb") as out:
+        subprocess.run(lock.close_words(), stdin=source, stdout=out, check=True)
     store = HomeStore(tmp_path / "homes")
+    if case == "closed":
+        # What it says about our own directory does not count, and the rest is a backup.
+        with store.new(DISK) as prepared:
+            await unpack(file, prepared, lock, lambda _: None)
+            assert prepared.stat().st_mode & 0o777 == 0o700
+        return
     with pytest.raises((RefusedError, UpstreamError)), store.new(DISK) as prepared:
         await unpack(file, prepared, lock, lambda _: None)
     assert store.all() == []

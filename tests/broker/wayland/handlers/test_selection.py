@@ -134,6 +134,19 @@ def test_the_hosts_clipboard_is_never_told(pair):
     one.model.tell(device, "selection", offer)
     one.pump()
     assert not any(b"secret" in str(e).encode() for e in one.events)
+
+
+def test_the_hosts_clipboard_is_let_go_of_with_the_next_offer(pair):
+    """weston 10 cancels a selection whose newest offer is destroyed."""
+    one, _ = pair
+    one.focus()
+    device = one.server_side(one.devices["clipboard"])
+    for _ in range(2):
+        offer = one.model.server_offer(device)
+        one.model.tell(offer, "offer", b"text/plain")
+        assert one.told("wl_data_offer", "destroy") == []
+        one.model.tell(device, "selection", offer)
+        one.pump()
     assert one.told("wl_data_offer", "destroy") == [[]]
 
 

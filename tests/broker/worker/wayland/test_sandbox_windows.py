@@ -11,6 +11,8 @@ from broker.wayland import listing
 from broker.wayland.rule_messages import order_of
 from broker.wayland.rules import WindowRules
 from broker.worker.wayland.sandbox_windows import SandboxWindows, Trace
+from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.talk import Talk
 
 RULES = WindowRules("work")
 
@@ -142,3 +144,59 @@ async def test_a_trace_is_slower_than_the_broker_s_limit_of_messages(autojump_cl
     await told(trace, 10)
     took = trio.current_time() - began
     assert 10 / took < limits.WORKER_MESSAGES_PER_SECOND
+
+
+# -- a record that allows less -------------------------------------------------------
+
+INHIBITS = "zwp_keyboard_shortcuts_inhibit_manager_v1"
+
+
+@pytest.fixture
+def allowed():
+    """The windows of a sandbox that may inhibit shortcuts, and an application of it."""
+    rules = WindowRules("work", allow=frozenset({INHIBITS}))
+    windows = SandboxWindows(order_of(rules))
+    with Talk(rules, sandbox=windows.sandbox) as talk:
+        yield windows, talk.start()
+
+
+def less(windows):
+    assert list(windows.obey(order_of(RULES))) == []
+
+
+def test_what_a_record_takes_away_is_not_bound_later(allowed):
+    windows, talk = allowed
+    name, version = talk.globals[INHIBITS]
+    less(windows)
+    talk.pump()
+    assert [name] in talk.heard("global_remove")
+    with pytest.raises(ServerError, match="no global"):
+        talk.send(
+            talk.registry, "bind", name, INHIBITS.encode(), version, talk.new(INHIBITS)
+        )
+
+
+def test_what_a_record_takes_away_ends_who_made_something_of_it(allowed):
+    """The inhibitor lives on without its manager."""
+    windows, talk = allowed
+    win, _, _ = talk.show(10, 10, 0)
+    manager, seat = talk.bind(INHIBITS), talk.bind("wl_seat")
+    made = "zwp_keyboard_shortcuts_inhibitor_v1"
+    talk.make(manager, "inhibit_shortcuts", made, None, win, seat)
+    talk.send(manager, "destroy")
+    less(windows)
+    with pytest.raises(ServerError, match="allows less now"):
+        talk.pump()
+
+
+def test_what_a_record_takes_away_does_not_disturb_others(allowed):
+    windows, talk = allowed
+    less(windows)
+    talk.show(10, 10, 0)
+    assert INHIBITS not in {e[3][1].decode() for e in seen_again(talk)}
+
+
+def seen_again(talk):
+    """What a second registry lists."""
+    registry = talk.make(1, "get_registry", "wl_registry")
+    return [e for e in talk.events if e[0] == registry and e[2] == "global"]

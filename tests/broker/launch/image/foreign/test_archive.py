@@ -14,6 +14,7 @@ import pytest
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.launch.image.foreign import archive as archives
+from broker.launch.image.foreign import importing
 from broker.launch.image.foreign.archive import ArchiveError, OciArchive
 from broker.launch.image.foreign.importing import (
     import_image,
@@ -208,6 +209,31 @@ async def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
     head = info.tobuf(tarfile.GNU_FORMAT)
     with pytest.raises(UpstreamError, match="cannot be imported"):
         await merge(tmp_path, image(head + bytes(1 << 20)).data())
+
+
+@pytest.mark.parametrize("link", ["root.tar", "kernel", "root", "manifest.json"])
+async def test_a_merge_that_was_taken_over_leaves_no_link(tmp_path, monkeypatch, link):
+    # It runs in the real jail, and has that directory to write to.
+    program = f"""
+import os
+open("/work/root.tar", "wb").close()
+if os.path.exists("/work/{link}"):
+    os.unlink("/work/{link}")
+os.symlink("{tmp_path}/outside", "/work/{link}")
+os.mkdir("/work/closed", 0)
+print("{{}}")
+"""
+    monkeypatch.setattr(importing, "_START", program)
+    path, work = tmp_path / "archive", tmp_path / "work"
+    path.write_bytes(b"")
+    work.mkdir()
+    if link == "root.tar":
+        with pytest.raises(UpstreamError, match="something else"):
+            await merge_archive(path, work)
+        assert list(work.iterdir()) == []
+        return
+    await merge_archive(path, work)
+    assert [p.name for p in work.iterdir()] == ["root.tar"]
 
 
 def test_the_jail_has_no_home_and_no_network(tmp_path):
