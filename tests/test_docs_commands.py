@@ -58,8 +58,12 @@ def mistakes(call: str) -> Iterator[str]:
         return
     command = command_of(verb)
     known = _ALWAYS | options(command)
-    while isinstance(command, click.Group) and words and words[0] in command.commands:
-        command = command.commands[words.pop(0)]
+    while isinstance(command, click.Group) and words:
+        inner = command.get_command(click.Context(command), words[0])
+        if inner is None:
+            break
+        command = inner
+        words.pop(0)
         known |= options(command)
     is_group = isinstance(command, click.Group) and not command.invoke_without_command
     if is_group and words and re.fullmatch("[a-z]+", words[0]):

@@ -22,6 +22,7 @@ from broker.ipc import fdpass
 from broker.ipc import keeper as keeper_messages
 from broker.launch.process import jail, seccomp
 from broker.programs.keeper import Order, keep
+from broker.wayland.rule_messages import traced
 
 _FDS_OF_AN_ORDER = 4
 
@@ -33,6 +34,9 @@ def main() -> None:
     # Compiled once; keepers and workers inherit them.
     seccomp.worker_filter()
     seccomp.keeper_filter()
+    if traced():
+        # Now: a worker that wants it cannot open files any more.
+        from broker.wayland.protocol import trace  # noqa: F401
     gc.collect()
     gc.freeze()  # present objects are shared: do not touch them when collecting
     try:

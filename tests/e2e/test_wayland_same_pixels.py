@@ -53,10 +53,23 @@ CHROMIUM = (
     *("--no-first-run", "--user-data-dir=/tmp/profile", "file:///shared/page.html"),
 )
 FIREFOX = ("firefox-esr", "--no-remote", "--new-instance", "/shared/page.html")
+QT6 = """
+from PyQt6.QtWidgets import QApplication, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
+app, window = QApplication([]), QWidget()
+column = QVBoxLayout(window)
+column.addWidget(QPushButton("a button"))
+text = QPlainTextEdit(open("/shared/text.txt").read())
+text.setReadOnly(True)
+column.addWidget(text)
+window.show()
+app.exec()
+"""
+QT6_PARTS = ("python3/dist-packages/PyQt6", "*/qt6/plugins/platforms/libqwayland*")
 APPS = {
     "foot": ("foot", "-o", "cursor.blink=no", "sh", "-c", "ls /usr; sleep 1000"),
     "gtk3": ("gtk3-demo",),
     "gtk4": ("gtk4-demo",),
+    "qt6": ("/usr/bin/python3", "-c", QT6),
     "qt5": ("featherpad", "/shared/text.txt"),
     "mpv": ("mpv", "--no-config", "--vo=wlshm", "--pause", "--no-osc", "/shared/picture.png"),
     "chromium": CHROMIUM,
@@ -120,6 +133,8 @@ async def application(
     words = APPS[name]
     if not shutil.which(words[0]):
         pytest.skip(f"{words[0]} is missing")
+    if name == "qt6" and not all(any(Path("/usr/lib").glob(p)) for p in QT6_PARTS):
+        pytest.skip("python3-pyqt6 or qt6-wayland is missing")
     async with boxed(it, *words, shared=shared, display=display, **env):
         await eventually(lambda: any_window(comp), deadline=120)
         await fitted(comp, WIDE + 2 * border, HIGH + 2 * border)

@@ -79,6 +79,25 @@ async def test_warm_workers_are_small(directory, capsys):
             assert 0 < memory.private < 15e6
 
 
+async def test_a_killed_worker_that_does_not_end_is_let_go(
+    directory, monkeypatch, capfd
+):
+    """As one that closes a file whose server is silent (FUSE)."""
+    before = open_descriptors()
+    async with open_workers() as workers:
+        worker = await workers.open_worker(WORK, directory, directory / "no")
+        inner = os.pidfd_open(worker.inner_pid)
+        monkeypatch.setattr(limits, "WORKER_KILLED_SECONDS", 0.1)
+        monkeypatch.setattr(limits, "WORKER_STOP_SECONDS", 0.1)
+        monkeypatch.setattr(worker._inner, "wait", trio.sleep_forever)
+        with trio.fail_after(30):
+            await worker.close()
+            await trio.lowlevel.wait_readable(inner)  # it was killed all the same
+        os.close(inner)
+    assert "work was killed and has not ended" in capfd.readouterr().err
+    assert open_descriptors() == before
+
+
 async def test_everything_is_gone_after_the_block(directory):
     before = open_descriptors()
     async with open_workers() as workers:

@@ -17,6 +17,7 @@ from broker.audit import schema
 from broker.audit.filters import Filters
 from broker.audit.times import parse_time
 from broker.cli.completion import kinds, logged_sandboxes, services
+from broker.cli.late_group import LateGroup
 from broker.core.errors import SetupError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -55,7 +56,7 @@ class Asking(click.RichCommand):
         return super().parse_args(ctx, with_values(args))
 
 
-class AskingGroup(click.RichGroup):
+class AskingGroup(LateGroup):
     """The same for a verb that has further verbs."""
 
     @override

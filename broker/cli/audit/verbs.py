@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import rich_click as click
 import trio
@@ -20,14 +21,11 @@ from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
 from broker.cli import render
-from broker.cli.audit import connections, export, report, ship, stats
 from broker.cli.audit.event_text import Asked, AskingGroup, asking
 from broker.cli.audit.events import as_message
-from broker.cli.audit.gc import gc_command
 from broker.cli.audit.integrity import banner
 from broker.cli.audit.print import OUTPUTS, texts
 from broker.cli.audit.source import LocalSource, Source, open_source
-from broker.cli.audit.verify import checkpoint_command, prove_command, verify_command
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import SetupError
 from broker.core.replace_file import replace_file
@@ -52,6 +50,21 @@ class _Show:
     """A cursor."""
     show_cursor: bool
     cursor_file: Path | None
+
+
+_LATER = MappingProxyType(
+    {
+        "connections": "audit.connections:command",
+        "stats": "audit.stats:command",
+        "report": "audit.report:command",
+        "export": "audit.export:command",
+        "ship": "audit.ship:command",
+        "verify": "audit.verify:verify_command",
+        "prove": "audit.verify:prove_command",
+        "checkpoint": "audit.verify:checkpoint_command",
+        "gc": "audit.gc:gc_command",
+    }
+)
 
 
 @click.group(
@@ -337,15 +350,4 @@ def _coloured(show: _Show) -> bool:
     return people and sys.stdout.isatty() and not Console().no_color
 
 
-for _verb in (
-    connections.command,
-    stats.command,
-    report.command,
-    export.command,
-    ship.command,
-    verify_command,
-    prove_command,
-    checkpoint_command,
-    gc_command,
-):
-    command.add_command(_verb)
+command.later = _LATER

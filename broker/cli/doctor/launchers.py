@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Sequence
 
 from broker.cli.policy.finding import Context, Finding, ok, warn
+from broker.core.errors import SetupError, UpstreamError
+from broker.launch.process.spawn import run_tool
 from broker.peers.credentials import pid_namespaces_of_self
 from policy.records.loader import load_records, search_path
 from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
@@ -15,7 +17,12 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
     """Check what the records of boxes and containers need, and name labels."""
     folders = search_path(context.paths.runtime, context.paths.config)
     records = list(load_records(folders).records.values())
-    found = [*_missing(context, records), *_labels(records), *_abstract(records)]
+    found = [
+        *_missing(context, records),
+        *await _without_network(context, records),
+        *_labels(records),
+        *_abstract(records),
+    ]
     return found or [ok("launchers", "records of boxes and containers can be started")]
 
 
@@ -36,6 +43,34 @@ def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
         if kind in kinds and shutil.which(program, path=path) is None:
             text = f"records need {program}, which is not installed"
             found.append(warn("launchers", text, f"apt install {package}"))
+    return found
+
+
+async def _without_network(
+    context: Context, records: Sequence[Record]
+) -> list[Finding]:
+    """What boxes and containers with a network of their own lack."""
+    if not any(
+        isinstance(record.host.launch, Bwrap | Podman)
+        and record.host.launch.network == "user"
+        for record in records
+    ):
+        return []
+    text = 'boxes and containers with network = "user" cannot start: '
+    # ip(8) is where administrators have their programs, on some systems only there.
+    path = f"{context.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    found = [
+        warn("launchers", f"{text}{name} is not installed", f"apt install {package}")
+        for name, package in (("ip", "iproute2"), ("passt", "passt"))
+        if shutil.which(name, path=path) is None
+    ]
+    ip = shutil.which("ip", path=path)
+    if ip is not None:
+        try:
+            await run_tool(["unshare", "-Urn", ip, "link", "add", "type", "veth"])
+        except (UpstreamError, SetupError, OSError) as error:
+            why = f"{text}no veth pair can be made ({error})"
+            found.append(warn("launchers", why, "sudo modprobe veth"))
     return found
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 from rich.console import Console
@@ -16,52 +17,43 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.policy.ask import evaluate
-from broker.cli.policy.bundle import bundle
-from broker.cli.policy.check import check
-from broker.cli.policy.edit import edit
-from broker.cli.policy.explain import explain_call
-from broker.cli.policy.graph import graph
-from broker.cli.policy.import_from import import_from
-from broker.cli.policy.lint import lint
-from broker.cli.policy.load import rules_of, situation_from
-from broker.cli.policy.records import hint_for_unknown, read_records, refuse_broken
-from broker.cli.policy.replay import simulate
-from broker.cli.policy.tools import diff, effective, fmt, test_policy
-from broker.cli.run.connect import offline_paths
+from broker.cli.late_group import LateGroup
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from policy.records.loader import RecordSet
-from policy.records.model import Record
-from policy.records.schema import reference
-from policy.records.schema_calls import SCHEMAS, text_of
-from policy.rules.checks import SERVICES
-from policy.rules.engine import Engine, PolicyCall
-from policy.rules.verdict import Verdict
+
+if TYPE_CHECKING:
+    from policy.records.loader import RecordSet
+    from policy.records.model import Record
+    from policy.rules.verdict import Verdict
+
+_LATER = MappingProxyType(
+    {
+        "bundle": "policy.bundle:bundle",
+        "check": "policy.check:check",
+        "diff": "policy.tools:diff",
+        "edit": "policy.edit:edit",
+        "effective": "policy.tools:effective",
+        "eval": "policy.ask:evaluate",
+        "explain": "policy.explain:explain_call",
+        "fmt": "policy.tools:fmt",
+        "graph": "policy.graph:graph",
+        "import": "policy.import_from:import_from",
+        "lint": "policy.lint:lint",
+        "simulate": "policy.replay:simulate",
+        "test": "policy.tools:test_policy",
+    }
+)
+
+SCHEMA_NAMES = ("sandbox", "world", "call", "answer")
+"""The keys of schema_calls.SCHEMAS, whose module is loaded late."""
 
 
-@click.group("policy")
+@click.group("policy", cls=LateGroup)
 def command() -> None:
     """Check, explain and test records and rules; works without a running broker."""
 
 
-_VERBS = (
-    bundle,
-    check,
-    diff,
-    edit,
-    effective,
-    evaluate,
-    explain_call,
-    fmt,
-    graph,
-    import_from,
-    lint,
-    simulate,
-    test_policy,
-)
-for _verb in _VERBS:
-    command.add_command(_verb)
+command.later = _LATER
 
 
 @command.command()
@@ -75,6 +67,10 @@ def show(sandbox: str, *, as_json: bool) -> None:
 
     Exit code: 0, or 1 when there is no such record or it has a mistake.
     """
+    from broker.cli.policy.load import rules_of, situation_from
+    from policy.rules.checks import SERVICES
+    from policy.rules.engine import Engine, PolicyCall
+
     found = _load()
     record = found.records.get(sandbox)
     if record is None:
@@ -95,7 +91,7 @@ def show(sandbox: str, *, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("of", type=click.Choice(list(SCHEMAS)), default="sandbox")
+@click.argument("of", type=click.Choice(SCHEMA_NAMES), default="sandbox")
 @click.option("--markdown", is_flag=True, help="Print the reference of all keys.")
 def schema(of: str, *, markdown: bool) -> None:
     """Print the JSON Schema of a record, for editors; or of another thing.
@@ -103,15 +99,23 @@ def schema(of: str, *, markdown: bool) -> None:
     'world' is what --world reads, 'call' and 'answer' are the lines of
     'eval --batch'.
     """
+    from policy.records.schema import reference
+    from policy.records.schema_calls import text_of
+
     sys.stdout.write(reference() if markdown else text_of(of))
 
 
 def _load() -> RecordSet:
+    from broker.cli.policy.records import read_records
+    from broker.cli.run.connect import offline_paths
+
     return read_records(offline_paths())
 
 
 def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
     """Report why there is no usable record of this name, and exit."""
+    from broker.cli.policy.records import hint_for_unknown, refuse_broken
+
     problem = found.broken.get(sandbox)
     if problem is not None:
         refuse_broken(found, problem, stderr=False)

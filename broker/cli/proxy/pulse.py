@@ -225,6 +225,8 @@ async def _run(
 ) -> None:
     # Late: trio and the filter are not needed to print a help text.
     from broker.cli.proxy.lone_desk import LoneDesk
+    from broker.cli.proxy.sound_client import serve_client
+    from broker.core.connection_quota import SoundPlaces
     from broker.ipc.accept_loop import serve
     from broker.link.endpoints import UnixEndpoint
     from broker.link.listeners import open_listener
@@ -232,7 +234,7 @@ async def _run(
     from broker.services.sound_server import connect_server, read_cookie, server_path
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level
-    from broker.worker.pulse.connection import PulseService, serve_client
+    from broker.worker.pulse.connection import PulseService
 
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once
@@ -247,7 +249,7 @@ async def _run(
     service = PulseService(
         sandbox, lambda: connect_server(path), read_cookie(), told.failed
     )
-    indicator = Indicator()
+    indicator, places = Indicator(), SoundPlaces()
     # Signals first: a process that sees the socket may already stop us cleanly.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         listener = await open_listener(UnixEndpoint(listen.absolute()))
@@ -255,8 +257,8 @@ async def _run(
             # One line, whatever the terminal's width: scripts wait for it.
             render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
             async with trio.open_nursery() as nursery:
-                one = partial(serve_client, service=service)
-                nursery.start_soon(serve, listener.sock, one, service.places.pace)
+                one = partial(serve_client, service=service, places=places)
+                nursery.start_soon(serve, listener.sock, one, places.pace)
                 nursery.start_soon(indicator.run)
                 if folders is not None:
                     desk = LoneDesk(service, folders.levels, indicator)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import trio
-
-from broker.control import client
-from broker.control.api import NotFoundError
-from broker.control.client import Client
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths, require_private
-from broker.link.wire_types import Role
-from broker.services.link.role import role_here
+
+if TYPE_CHECKING:
+    from broker.control.client import Client
 
 _Result = TypeVar("_Result")
 
@@ -35,12 +32,30 @@ def offline_paths() -> Paths:
         return find_paths({**os.environ, "XDG_RUNTIME_DIR": run})
 
 
+def broker_runs(paths: Paths) -> bool:
+    """Whether a broker of this user answers."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(paths.control))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise SetupError(
+                f"the broker at {paths.control} cannot be reached: {error.strerror}",
+                hint="a broker serves the user who started it: are you that user?",
+            ) from error
+    return True
+
+
 @asynccontextmanager
 async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
     """Connect to this user's broker.
 
     Raises SetupError that says how to start one when none runs.
     """
+    # Late, as below: verbs that read files only need none of it.
+    from broker.control import client
+
     where = find_paths() if paths is None else paths
     # guard: brokerctl looks at the runtime directory
     require_private(where)
@@ -50,6 +65,9 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
 
 def _how(paths: Paths) -> str:
     """How the broker of this machine is started."""
+    from broker.link.wire_types import Role
+    from broker.services.link.role import role_here
+
     try:
         role = role_here(paths)
     except VitrailError:
@@ -62,6 +80,7 @@ def _how(paths: Paths) -> str:
 
 def ask(question: Callable[[Client], Awaitable[_Result]]) -> _Result:
     """Connect, ask, and return the answer: for verbs that ask once."""
+    import trio
 
     async def asking() -> _Result:
         async with open_client() as connection:
@@ -75,7 +94,7 @@ def running_or_record(name: str) -> str:
 
     Raises NotFoundError where several run.
     """
-    from broker.cli.run.start import broker_runs
+    from broker.control.api import NotFoundError
 
     if not broker_runs(find_paths()):
         return name

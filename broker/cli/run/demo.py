@@ -19,9 +19,9 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.run.connect import open_client
+from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.progress import Steps
-from broker.cli.run.start import broker_runs, end_broker, ensure_broker, refuse_root
+from broker.cli.run.start import end_broker, ensure_broker, refuse_root
 from broker.cli.run.verb import command_after_dashes
 from broker.control.api import RunRequest
 from broker.core.errors import SetupError, UpstreamError, VitrailError

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.run.connect import broker_runs
 from broker.control.client import Client, open_client
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
@@ -25,21 +26,6 @@ _LOOK_SECONDS = 0.05
 _LOG_BYTES = 1 << 20
 _TAIL = 2000
 _PROGRAM = re.compile(r"^vitrail-[a-z]+: ")
-
-
-def broker_runs(paths: Paths) -> bool:
-    """Whether a broker of this user answers."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(paths.control))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except OSError as error:
-            raise SetupError(
-                f"the broker at {paths.control} cannot be reached: {error.strerror}",
-                hint="a broker serves the user who started it: are you that user?",
-            ) from error
-    return True
 
 
 def refuse_root() -> None:

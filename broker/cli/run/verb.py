@@ -21,7 +21,7 @@ from broker.cli.policy.records import (
 )
 from broker.cli.run.attached import Attached
 from broker.cli.run.box import run_box, run_recorded
-from broker.cli.run.connect import open_client
+from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.container import run_container
 from broker.cli.run.nspawn import run_tree
 from broker.cli.run.options import (
@@ -31,7 +31,7 @@ from broker.cli.run.options import (
     options_of_streams,
 )
 from broker.cli.run.progress import Steps
-from broker.cli.run.start import broker_runs, ensure_broker, refuse_root
+from broker.cli.run.start import ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable

@@ -128,7 +128,9 @@ _NEEDS_PANGO = "Labels need a font line with 'pango:', as: font pango:monospace 
 
 def _waybar(labels: list[Label]) -> str:
     rewrite = {rf"\[{one.sandbox}\] (.*)": f"{one.markup} $2" for one in labels}
-    made = {"sway/window": {"rewrite": rewrite}, "wlr/taskbar": {"rewrite": rewrite}}
+    # Unlike sway/window, a task list shows markup as text unless it is switched on.
+    taskbar = {"markup": True, "rewrite": rewrite}
+    made = {"sway/window": {"rewrite": rewrite}, "wlr/taskbar": taskbar}
     return json.dumps(made, indent=2) + "\n"
 
 

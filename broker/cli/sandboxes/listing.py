@@ -8,8 +8,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.policy.records import EXAMPLES, print_problems, read_records
-from broker.cli.run.connect import ask, offline_paths
-from broker.cli.run.start import broker_runs
+from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.core.escape import printable
 from policy.records.model import MicroVM, Record
 

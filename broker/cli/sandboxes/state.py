@@ -22,8 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
-from broker.cli.run.connect import ask, offline_paths
-from broker.cli.run.start import broker_runs
+from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError

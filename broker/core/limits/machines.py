@@ -137,6 +137,10 @@ next attempt."""
 WORKER_STOP_SECONDS = 3.0
 """From Stop, or from the death of one half, until the kernel is asked to end it."""
 
+WORKER_KILLED_SECONDS = 10.0
+"""A killed worker ends at once, unless the kernel waits for a file system that the
+sandbox chose; the lease ends without it then."""
+
 WORKER_MESSAGE_BYTES = 2 * AGENT_FRAME_BYTES
 """One message between supervisor and worker.  The largest holds one agent
 frame; an order must also fit into a SEQPACKET socket's buffer (212992 by default)."""

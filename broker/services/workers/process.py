@@ -17,6 +17,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName
+from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
 from broker.ipc import keeper as keeper_messages
@@ -404,7 +405,16 @@ class Worker:
         for process in (self._inner, self._keeper):
             if process:
                 process.kill()
-        await self._wait_gone()
+        # A killed process that closes a file of FUSE ends when the server of that file
+        # answers, which may be never.  It runs no code of ours any more.
+        # guard: a worker that does not end holds no lease up
+        with trio.move_on_after(limits.WORKER_KILLED_SECONDS) as patience:
+            await self._wait_gone()
+        if patience.cancelled_caught:
+            log_stderr(
+                f"the worker of {self.sandbox} was killed and has not ended: a file "
+                "that its sandbox gave it is on a file system that does not answer"
+            )
         for process in (self._inner, self._keeper):
             if process:
                 process.close()

@@ -225,6 +225,7 @@ def _spawn(control: int) -> Child:
         env={
             "PATH": os.environ.get("PATH", os.defpath),
             "PYTHONPATH": str(Path(broker.__file__).parents[1]),
+            "VITRAIL_DEBUG": os.environ.get("VITRAIL_DEBUG", ""),
         },
         pass_fds=[control],
     )

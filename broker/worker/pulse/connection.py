@@ -13,17 +13,14 @@ import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import trio
 from typing_extensions import override
 
 from broker.core import limits
-from broker.core.connection_quota import SoundPlaces
 from broker.core.errors import (
     PeerError,
-    RefusedError,
     UpstreamError,
 )
 from broker.pulse import frames
@@ -358,7 +355,6 @@ class PulseService:
     cookie: bytes
     report: Callable[[Exception], None]
     connections: set[PulseConnection] = field(default_factory=set)
-    places: SoundPlaces = field(default_factory=SoundPlaces)
 
     async def revoke_microphone(self) -> None:
         """No byte of the real source reaches a client after this has returned."""
@@ -366,23 +362,3 @@ class PulseService:
         async with trio.open_nursery() as nursery:
             for connection in list(self.connections):
                 nursery.start_soon(connection.drained)
-
-
-async def serve_client(client: socket.socket, service: PulseService) -> None:
-    """Serve one accepted connection to its end; closes the socket."""
-    with client, ExitStack() as held:
-        try:
-            # guard: clients at one time
-            held.enter_context(service.places.one())
-            server = held.enter_context(await service.connect())
-        except (RefusedError, UpstreamError) as error:
-            service.report(error)
-            return
-        connection = PulseConnection(client, server, service.sandbox, service.cookie)
-        service.connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            service.connections.discard(connection)
-        if connection.core.fault is not None:
-            service.report(connection.core.fault)

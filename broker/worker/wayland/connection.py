@@ -24,7 +24,6 @@ from broker.ipc import fdpass
 from broker.wayland.budget import Budget
 from broker.wayland.filter import WaylandFilter
 from broker.wayland.ports import Machine
-from broker.wayland.protocol.trace import TracedFilter, Tracer
 from broker.wayland.protocol.wire import Outgoing, bad_message
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
@@ -111,6 +110,10 @@ def _filter(
     """A filter, one that traces its actions if a trace is wanted."""
     if trace is None:
         return WaylandFilter(rules, sandbox, machine, wake)
+    # Late: 170 lines that a worker without a trace does not load; the template has
+    # loaded them for one that is to trace.
+    from broker.wayland.protocol.trace import TracedFilter, Tracer
+
     traced = TracedFilter(rules, sandbox, machine, wake)
     traced.tracer = Tracer(trace)
     return traced

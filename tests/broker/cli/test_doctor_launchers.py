@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+
 from broker.cli.doctor.launchers import check_launchers
 from broker.cli.policy.finding import Context, State
 from broker.core.paths import find_paths
@@ -46,3 +50,32 @@ async def test_nspawn_needs_two_packages(tmp_path):
     found = await check_launchers(made)
     missing = {one.mend for one in found if "not installed" in one.text}
     assert missing == {"apt install systemd-container", "apt install uidmap"}
+
+
+NETWORK = 'bwrap"\nnetwork = "user'
+IP = """#!/bin/sh
+echo "$@" > {log}
+echo "Error: Unknown device type." >&2
+exit {code}
+"""
+
+
+@pytest.mark.parametrize("code", [0, 2])
+async def test_a_network_needs_a_virtual_cable(tmp_path, code):
+    """Tried as the launcher does it, in a network namespace of its own."""
+    tools, log = tmp_path / "tools", tmp_path / "log"
+    tools.mkdir()
+    (tools / "ip").write_text(IP.format(log=log, code=code))
+    (tools / "ip").chmod(0o755)
+    made = context(tmp_path, {"a": NETWORK}, path=f"{tools}:{os.environ['PATH']}")
+    found = [f for f in await check_launchers(made) if "veth" in f.text]
+    if "unshare failed" in "".join(f.text for f in found) and not log.exists():
+        pytest.skip("no user namespaces here")
+    assert log.read_text() == "link add type veth\n"
+    assert [f.mend for f in found] == ["sudo modprobe veth"] * bool(code)
+    assert all("Unknown device type" in f.text for f in found)
+
+
+async def test_a_box_without_a_network_needs_no_cable(tmp_path):
+    found = await check_launchers(context(tmp_path, {"a": "bwrap"}))
+    assert not [one for one in found if "network" in one.text]

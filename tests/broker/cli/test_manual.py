@@ -17,7 +17,9 @@ PAGE = (Path(__file__).parents[3] / "docs" / "brokerctl.1.md").read_text()
 
 def commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
-        for word, inner in command.commands.items():
+        context = click.Context(command)
+        for word in command.list_commands(context):
+            inner = command.get_command(context, word)
             yield from commands(f"{name} {word}", inner)
     if not isinstance(command, click.Group) or command.invoke_without_command:
         yield name, command

@@ -82,6 +82,7 @@ GUARDS = (
     Guard("verbs that ask once look at the runtime directory", "", "tests/attack/test_control_impostor.py", "look_at_the_runtime"),
     Guard("a box in haste speaks with a broker of its user's", "if False:", "tests/broker/cli/quick/test_box.py", "another_users"),
     Guard("a box in haste looks at the runtime directory", "pass", "tests/broker/cli/quick/test_box.py", "others_may_write"),
+    Guard("a worker that does not end holds no lease up", "with trio.CancelScope() as patience:", "tests/integration/test_worker.py", "does_not_end"),
     Guard("brokerctl looks at the runtime directory", "", "tests/attack/test_own_files.py", "says_nothing_there"),
     Guard("settings are written by root or us alone", "if False:", "tests/attack/test_own_files.py", "settings"),
     Guard("the cursor's file replaces a link", "path.write_text(f'{cursor}\\n')", "tests/attack/test_own_files.py", "place_of_the_cursor"),

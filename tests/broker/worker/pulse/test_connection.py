@@ -11,14 +11,16 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.cli.proxy.sound_client import serve_client
 from broker.core import limits
+from broker.core.connection_quota import SoundPlaces
 from broker.core.errors import RefusedError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command
 from broker.pulse.rules import SoundRules
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import encode
-from broker.worker.pulse.connection import PulseConnection, PulseService, serve_client
+from broker.worker.pulse.connection import PulseConnection, PulseService
 from tests.kit.sound.talk import Peer, Server, open_playback
 
 C = Command
@@ -154,13 +156,13 @@ async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
 
     sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
     service = PulseService(sandbox, connect, bytes(256), reported.append)
-    most = limits.PULSE_CONNECTIONS
+    most, places = limits.PULSE_CONNECTIONS, SoundPlaces()
     with ExitStack() as stack, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for _ in range(most + 3):
                 ours, theirs = socket.socketpair()
                 stack.enter_context(theirs)
-                nursery.start_soon(serve_client, ours, service)
+                nursery.start_soon(serve_client, ours, service, places)
             await wait_all_tasks_blocked()
             assert asked == most
             refused = [e for e in reported if isinstance(e, RefusedError)]
@@ -168,5 +170,5 @@ async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
             answers.set()
         ours, theirs = socket.socketpair()  # they have ended: there is room
         stack.enter_context(theirs)
-        await serve_client(ours, service)
+        await serve_client(ours, service, places)
         assert asked == most + 1

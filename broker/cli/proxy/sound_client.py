@@ -1,0 +1,35 @@
+"""One accepted connection of the sound filter that runs alone.
+
+A broker counts and opens the connections of a worker itself.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+from broker.core.connection_quota import SoundPlaces
+from broker.core.errors import RefusedError, UpstreamError
+from broker.worker.pulse.connection import PulseConnection, PulseService
+
+
+async def serve_client(
+    client: socket.socket, service: PulseService, places: SoundPlaces
+) -> None:
+    """Serve one accepted connection to its end; closes the socket."""
+    with client, ExitStack() as held:
+        try:
+            # guard: clients at one time
+            held.enter_context(places.one())
+            server = held.enter_context(await service.connect())
+        except (RefusedError, UpstreamError) as error:
+            service.report(error)
+            return
+        connection = PulseConnection(client, server, service.sandbox, service.cookie)
+        service.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            service.connections.discard(connection)
+        if connection.core.fault is not None:
+            service.report(connection.core.fault)
