@@ -270,7 +270,6 @@ class Judge:
         if not self.click(neighbour):
             return
         serial = neighbour.heard("button", since, neighbour.pointer)[0][0]
-        since = len(neighbour.events)
         neighbour.own_selection(serial)
         self.hostile.take_selection()
         neighbour.roundtrip()
