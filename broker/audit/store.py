@@ -148,6 +148,11 @@ class Store:
             except trio.Cancelled:
                 if entry in self._pending:
                     self._pending.remove(entry)
+                # The turn may have come between the cancellation and this line, and
+                # all others wait for the one who has it.
+                # guard: a turn of the log that is not taken goes to the next one
+                if entry.leads:
+                    self._pass_on()
                 raise
             if not entry.leads:
                 return

@@ -184,7 +184,11 @@ class Acceptors:
             doors: dict[ServiceName, RemoteListener] = {}
             for service, place in places.items():
                 mine = sockets[service]
-                listener = await open_listener(place, descriptors=True, sock=mine)
+                # The sandbox has the directory mounted, and can lock it (flock(2)).
+                # guard: a sandbox's lock is not waited for
+                listener = await open_listener(
+                    place, descriptors=True, sock=mine, alone=True
+                )
                 undo.callback(listener.close)
                 listener.hand_over()
                 doors[service] = RemoteListener(listener, pairs[service][0])

@@ -101,6 +101,7 @@ async def open_listener(
     backlog: int = limits.BACKLOG,
     descriptors: bool = False,
     sock: socket.socket | None = None,
+    alone: bool = False,
 ) -> Listener:
     """Listen on an endpoint.
 
@@ -108,7 +109,9 @@ async def open_listener(
     replaced, a live one's or another kind of file never.  ``descriptors``:
     whether its clients may send some, where the kernel can refuse them
     (``ipc.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
-    used, closed on an error.  Raises SetupError with a sentence.
+    used, closed on an error.  ``alone``: no other program makes sockets in its
+    directory, and one that can lock it is not waited for.  Raises SetupError with a
+    sentence.
     """
     match endpoint:
         case UnixEndpoint() | HybridEndpoint():
@@ -117,7 +120,7 @@ async def open_listener(
             # guard: who connects sends no descriptor
             if not descriptors:
                 fdpass.refuse_descriptors(sock)
-            return await _listen_unix(endpoint, sock, backlog)
+            return await _listen_unix(endpoint, sock, backlog, alone=alone)
         case VsockEndpoint():
             return _listen_vsock(endpoint, backlog)
 
@@ -134,7 +137,11 @@ def _listen_vsock(endpoint: VsockEndpoint, backlog: int) -> Listener:
 
 
 async def _listen_unix(
-    endpoint: UnixEndpoint | HybridEndpoint, sock: socket.socket, backlog: int
+    endpoint: UnixEndpoint | HybridEndpoint,
+    sock: socket.socket,
+    backlog: int,
+    *,
+    alone: bool,
 ) -> Listener:
     if isinstance(endpoint, HybridEndpoint):
         path = endpoint.listening_path
@@ -144,7 +151,8 @@ async def _listen_unix(
     try:
         # A program that makes or replaces a socket holds the directory's lock, so
         # that two programs cannot each take the other's new one for stale.
-        lock = await _lock(path.parent)
+        if not alone:
+            lock = await _lock(path.parent)
         _make(endpoint, sock, path, backlog)
         return Listener(endpoint, sock, path, _inode(path))
     except BaseException as error:

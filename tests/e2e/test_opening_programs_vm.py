@@ -28,7 +28,8 @@ from tests.kit.world import record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-PACKAGES = ("imv", "zathura", "zathura-pdf-poppler")
+# With a browser, so that links can be tried by hand in the same image.
+PACKAGES = ("firefox-esr", "imv", "zathura", "zathura-pdf-poppler")
 IMAGE = ImageSpec(name="opening", packages=(*DEFAULT_PACKAGES, *PACKAGES))
 RULES = """\
 vitrail.OpenFile * @adminvm @default allow target=@dispvm:viewer mime=application/pdf,image/*

@@ -24,6 +24,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
+from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.launch.process.spawn import our_program, spawn
 
@@ -224,7 +225,12 @@ def _decode(untrusted_data: bytes) -> _Said:
 def _request(opening: Opening, said: _Said) -> Request:
     """U2F sends only a hash of the relying party: ``host=`` cannot allow it."""
     what = "register at" if said.what == "register" else "sign in to"
-    party = said.host or f"a service known by its hash only ({said.digest[:16]}…)"
+    # Its process has checked that it is a host, and may have been taken over since.
+    # guard: the relying party's letters
+    party = untrusted_word(said.host, limits.URL_HOST_CHARS)
+    if not party:
+        digest = untrusted_word(said.digest[:16])
+        party = f"a service known by its hash only ({digest}…)"
     return Request(
         lease=opening.lease,
         service=SECURITY_KEY,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from broker.audit.database import MIGRATIONS
 from broker.audit.query import Filters, open_log
@@ -183,6 +184,32 @@ async def test_cancelling_the_one_who_commits_loses_nobodys_event(path: Path) ->
             gate.open()
         assert store.statistics().events == 4
     assert [sequence for sequence, _ in rows(path)] == [1, 2, 3, 4]
+
+
+async def test_a_turn_that_comes_with_a_cancellation_is_passed_on(path: Path) -> None:
+    """Else all later callers wait for one who has gone."""
+    async with open_store(path) as store, trio.open_nursery() as nursery:
+        store._committing = True  # another one commits
+        scope, others = trio.CancelScope(), []
+
+        async def cancelled() -> None:
+            with scope:
+                await store.record(STOP)
+
+        async def later() -> None:
+            others.append(await store.record(STOP))
+
+        nursery.start_soon(cancelled)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(later)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        store._pass_on()  # before the cancelled task runs again
+        with trio.fail_after(60):
+            await store.record(STOP)
+            while not others:
+                await trio.testing.wait_all_tasks_blocked()
+    assert len(rows(path)) == 2
 
 
 async def test_a_full_disk_denies_and_room_allows_again(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -112,3 +113,17 @@ async def test_an_acceptor_ends_with_its_channels(tmp_path):
         async with one(acceptors, tmp_path / "b") as (_other, others):
             assert await arrives(tmp_path / "b", others) == os.getpid()
         assert acceptors.pid == warm
+
+
+async def test_a_sandbox_that_locks_its_directory_is_not_waited_for(tmp_path):
+    # It has it mounted read-only, which is enough for flock(2).  Each such sandbox
+    # held up the start of a later broker for as long as a connect may take.
+    directory = tmp_path / "a"
+    directory.mkdir(mode=0o700)
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        async with running() as acceptors, one(acceptors, directory) as (_, doors):
+            assert await arrives(directory, doors) == os.getpid()
+    finally:
+        os.close(held)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a turn of the log that is not taken goes to the next one", "if False:", "tests/broker/audit/test_store.py", "comes_with_a_cancellation"),
     Guard("a head is no checkpoint, at the start", "return True", "tests/attack/test_audit_tail.py", "any_note or first_note"),
     Guard("a head is no checkpoint, in verify", "return", "tests/attack/test_audit_tail.py", "any_note or first_note"),
     Guard("the key knows the newest size, at the start", "if False:", "tests/attack/test_audit_tail.py", "older_copy and killed"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("the relying party's letters", "party = said.host", "tests/broker/viewer/devices/test_security_keys.py"),
     Guard("unnamed keyboards", "if False:", "tests/policy/records/test_device.py", "never_match"),
     Guard("a key twice in JSON", "if False:", "tests/policy/records/test_device.py", "corpus"),
     Guard("an unknown key in JSON", "if False:", "tests/policy/records/test_device.py", "corpus"),

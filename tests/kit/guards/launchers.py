@@ -9,6 +9,12 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a sandbox's lock is not waited for",
+        "listener = await open_listener(place, descriptors=True, sock=mine)",
+        "tests/broker/host/test_acceptors.py",
+        "locks_its_directory",
+    ),
+    Guard(
         "an image brings no annotation of ours",
         "if True:",
         "tests/broker/launch/podman/test_hook.py",
