@@ -18,7 +18,7 @@ import trio
 
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import displayed
-from broker.host.devices.client import SOCKET
+from broker.host.devices.client import socket_path
 from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
 from broker.host.devices.service import Service
@@ -36,19 +36,18 @@ from broker.host.devices.service import Service
 @click.option(
     "--socket",
     "path",
-    default=SOCKET,
     type=click.Path(path_type=Path),
-    show_default=True,
+    help="Otherwise /run/vitrail-devices-USER/devices.sock.",
 )
 @click.option(
     "--source",
     type=click.Choice(["udev", "kernel"]),
     help="Whose events; otherwise udevd's where it runs.",
 )
-def main(user: str, records: Path, path: Path, source: str | None) -> None:
+def main(user: str, records: Path, path: Path | None, source: str | None) -> None:
     """Hand USB devices of this machine to the sandboxes of a user's broker."""
     try:
-        trio.run(partial(_run, user, records, path, source))
+        trio.run(partial(_run, user, records, path or socket_path(user), source))
     except VitrailError as error:
         sys.exit(f"vitrail-devices: {displayed(error.diagnostics())}")
 

@@ -204,7 +204,7 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
 
         async def release(held, *, authorize):
             await gate.wait()
-            place.kernel.released.append(held.port)
+            await place.kernel.release(held, authorize=authorize)
 
         monkeypatch.setattr(usbip, "release", release)
         here, there = socket.socketpair()
@@ -307,3 +307,25 @@ async def test_record_that_was_removed_takes_the_device_back(monkeypatch):
             (made.attachment, "this machine's records changed")
         ]
         assert place.kernel.released == ["2-1"]
+
+
+@pytest.mark.parametrize("way", ["usbip", "node"])
+async def test_a_device_that_another_service_has_handed_over_stays_there(
+    monkeypatch, way
+):
+    async with service(monkeypatch) as place:
+        client = await place.connect()
+        item = await number(client)
+        place.kernel.handed_over.add("2-1")
+        here, there = socket.socketpair()
+        words = (item, "work", "lease")
+        ask = client.node(*words) if way == "node" else client.export(*words, here)
+        with here, there, pytest.raises(RefusedError, match="handed over by usbip"):
+            await ask
+        assert (place.kernel.exported, place.kernel.released) == ([], [])
+        # It is this service's to give when the other one has taken it back.
+        place.kernel.handed_over.clear()
+        here, there = socket.socketpair()
+        with here, there:
+            made = await client.export(item, "work", "lease", here)
+        assert made.devid == 0x20005

@@ -7,6 +7,7 @@ who may ask for what, and that nothing stays handed over.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 from contextlib import asynccontextmanager
@@ -14,10 +15,11 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.devices import messages
 from broker.host.devices import client as device_client
 from broker.host.devices import monitor, usbip
+from broker.host.devices.client import socket_path
 from broker.host.devices.listener import listen
 from broker.host.devices.records import load_records
 from broker.host.devices.service import Service
@@ -39,12 +41,15 @@ class Kernel:
 
     def __init__(self, monkeypatch):
         self.exported, self.released = [], []
+        self.handed_over = set()
         self.in_use = True
         self.fails = None
         self.before = None
         monkeypatch.setattr(usbip, "export", self.export)
         monkeypatch.setattr(usbip, "release", self.release)
-        monkeypatch.setattr(usbip, "in_use", lambda held: self.in_use)
+        monkeypatch.setattr(
+            usbip, "in_use", lambda held: self.in_use and held.port in self.handed_over
+        )
 
     def export(self, held, decided, conn):
         if self.before is not None:
@@ -53,11 +58,13 @@ class Kernel:
         if self.fails is not None:
             raise self.fails
         self.exported.append((decided.port, conn.family))
+        self.handed_over.add(decided.port)
         return Export(decided.bus << 16 | decided.number, 3)
 
     async def release(self, held, *, authorize):
         await trio.lowlevel.checkpoint()
         self.released.append(held.port)
+        self.handed_over.discard(held.port)
 
 
 class Place:
@@ -302,3 +309,23 @@ async def test_user_comes_through_to_the_socket_whatever_the_umask(tmp_path):
         os.umask(before)
     assert path.parent.stat().st_mode & 0o777 == 0o755
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_second_service_does_not_take_the_socket_of_a_running_one(monkeypatch):
+    async with service(monkeypatch) as place:
+        with pytest.raises(SetupError, match="another program listens"):
+            listen(place.path, os.getuid())
+        client = await place.connect()
+        assert await client.devices()
+
+
+def test_a_killed_service_s_socket_is_replaced(tmp_path):
+    path = tmp_path / "run/devices.sock"
+    listen(path, os.getuid()).close()
+    listen(path, os.getuid()).close()
+
+
+def test_each_user_s_service_has_a_directory_of_its_own():
+    ada, bob = socket_path("ada"), socket_path("bob")
+    assert ada.parent != bob.parent
+    assert socket_path() == socket_path(pwd.getpwuid(os.geteuid()).pw_name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pwd
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,9 +25,22 @@ from broker.core.errors import (
 from broker.devices import messages
 from broker.ipc import fdpass
 
-SOCKET = Path("/run/vitrail/devices.sock")
 _HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
+
+
+def socket_path(user: str = "") -> Path:
+    """Return where a user's ``vitrail-devices`` listens; by default, this user's.
+
+    Each has a directory of its own: what a killed one has handed over is listed beside
+    its socket, and must not be taken back by another's next start.
+    Raises SetupError for a user without a name.
+    """
+    try:
+        name = user or pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise SetupError(f"user {os.geteuid()} has no name") from None
+    return Path(f"/run/vitrail-devices-{name}/devices.sock")
 
 
 class DeviceReply(msgspec.Struct):
@@ -189,9 +204,10 @@ def connect(
     *,
     changed: Callable[[], None],
     ended: Callable[[str, str], None],
-    path: Path = SOCKET,
+    path: Path | None = None,
 ) -> DeviceClient:
     """Connect to ``vitrail-devices``.  Raises SetupError when it does not run."""
+    path = path or socket_path()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.connect(str(path))

@@ -17,6 +17,8 @@ def listen(path: Path, owner: int) -> socket.socket:
         # Whatever the umask is: the user must come through to the socket.
         path.parent.chmod(0o755)
     _must_be_ours(path.parent)
+    # guard: a running service keeps its socket
+    _must_be_dead(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         path.unlink(missing_ok=True)
@@ -30,6 +32,23 @@ def listen(path: Path, owner: int) -> socket.socket:
         raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
     sock.settimeout(0)
     return sock
+
+
+def _must_be_dead(path: Path) -> None:
+    """Refuse a path at which another program listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except OSError as error:
+            # A full backlog is one that lives; so may be what we cannot tell.
+            raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
+    raise SetupError(
+        f"another program listens at {path}",
+        hint="'systemctl status vitrail-devices@USER' shows it; one is enough",
+    )
 
 
 def _must_be_ours(folder: Path) -> None:

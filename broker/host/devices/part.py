@@ -28,7 +28,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.devices import messages
-from broker.host.devices.client import SOCKET, DeviceClient, connect
+from broker.host.devices.client import DeviceClient, connect
 from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.qemu import QemuDevice
@@ -81,7 +81,7 @@ class DeviceHost:
         self,
         qmp_of: Callable[[LeaseId], Qmp | None],
         *,
-        path: Path = SOCKET,
+        path: Path | None = None,
         leases: Callable[[], Iterable[ActiveLease]] = tuple,
     ) -> None:
         self._qmp_of = qmp_of

@@ -337,7 +337,7 @@ class Service:
         try:
             held = _Held(
                 plug,
-                SysfsDevice(plug.device.port, self._root),
+                _not_in_use(SysfsDevice(plug.device.port, self._root)),
                 client,
                 request.way,
                 request.sandbox,
@@ -478,6 +478,18 @@ def _fitting(
         if item.number not in fitting
     ]
     return [item for item in items if item.number in fitting], problems[:16]
+
+
+def _not_in_use(device: SysfsDevice) -> SysfsDevice:
+    """Return a device, or refuse one that others have handed over; it is closed then."""
+    # guard: a device of another service is left with it
+    if usbip.in_use(device):
+        device.close()
+        raise RefusedError(
+            f"the device in port {device.port} is handed over by usbip already",
+            hint="by another user's vitrail-devices, or by an administrator",
+        )
+    return device
 
 
 def _sent(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> bool:

@@ -9,6 +9,8 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("the relying party's letters", "party = said.host", "tests/broker/viewer/devices/test_security_keys.py"),
+    Guard("a running service keeps its socket", "", "tests/integration/test_device_service.py", "second_service"),
+    Guard("a device of another service is left with it", "if False:", "tests/attack/test_device_service.py", "another_service"),
     Guard("unnamed keyboards", "if False:", "tests/policy/records/test_device.py", "never_match"),
     Guard("a key twice in JSON", "if False:", "tests/policy/records/test_device.py", "corpus"),
     Guard("an unknown key in JSON", "if False:", "tests/policy/records/test_device.py", "corpus"),
