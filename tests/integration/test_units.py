@@ -123,6 +123,8 @@ async def test_the_first_question_starts_the_broker():
 
 
 HOOK = Path(__file__).parents[2] / "shims" / "vitrail_oci_hook.py"
+PODMAN = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[4:]))"
+"""Its command line names the annotations, which count for that alone."""
 
 
 async def test_a_container_s_hook_starts_the_broker():
@@ -142,6 +144,8 @@ async def test_a_container_s_hook_starts_the_broker():
             await listens(paths.control)
             done = await trio.run_process(
                 [
+                    *(sys.executable, "-c", PODMAN, "run"),
+                    *("--annotation", "io.vitrail.sandbox=work"),
                     *(sys.executable, str(HOOK), "precreate", "--seconds", "60"),
                     *("--control", str(paths.control)),
                 ],
