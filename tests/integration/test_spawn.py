@@ -160,7 +160,7 @@ async def test_children_die_with_us_unless_they_are_to_outlive_us(fate):
 
 async def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_ends():
     """As if we had died between fork and prctl: another pid is the parent's."""
-    from broker.launch.process import spawn as module
+    from broker.launch.process import popen as module
 
     orphan = [*module._GUARD, str(os.getppid()), "sleep", "300"]
     child = spawn(orphan, outlive_us=True)
