@@ -56,6 +56,8 @@ class Guest:
     cid: int
     shelled: bool = True
     systemd: bool = False
+    memory: int = 0
+    """MiB; 0: what is enough for a broker and a compositor."""
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
     initrd: bytes = b""
@@ -352,7 +354,7 @@ def _start(qemu, accel, guest, kernel, initrd, disks, base):
             f"VITRAIL_DISPLAY=vsock:{HOST}:6501",
             f"VITRAIL_PIECES={PIECES}",
         ]
-    memory = "1280M" if guest.shelled else "640M"
+    memory = f"{guest.memory or (1280 if guest.shelled else 640)}M"
     words = [
         *base_args(qemu, accel, name=guest.name),
         *("-m", memory),

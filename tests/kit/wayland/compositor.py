@@ -92,7 +92,7 @@ async def frames(comp: HeadlessCompositor, *, width: int = 4) -> dict[str, set[t
     """By title: all colours within ``width`` pixels of each window's four edges."""
     found = windows(await comp.tree())
     image = await pixels(comp)
-    return {node["name"]: _edges(image, node, width) for node in found}
+    return {node["name"]: edges(image, node, width) for node in found}
 
 
 async def wait_frames(comp: HeadlessCompositor, wanted: dict[str, set[tuple]]) -> None:
@@ -106,7 +106,8 @@ async def wait_frames(comp: HeadlessCompositor, wanted: dict[str, set[tuple]]) -
     assert await frames(comp) == wanted
 
 
-def _edges(image: Image.Image, window: dict, width: int) -> set[tuple]:
+def edges(image: Image.Image, window: dict, width: int) -> set[tuple]:
+    """All colours within ``width`` pixels of a window of sway's tree, at its edges."""
     # Inside what sway draws around a window itself.
     rect, inner = window["rect"], window["window_rect"]
     left, top = rect["x"] + inner["x"], rect["y"] + inner["y"]
