@@ -1,6 +1,6 @@
 """``brokerctl``: the command.
 
-A box without a record is started by ``run.quick``, which imports little; every other
+A box without a record is started by ``quick.box``, which imports little; every other
 verb by click (``cli.verbs``).
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from broker.cli.interrupts import is_interrupt, received
+from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
 from broker.launch.process.core_files import forbid_core_files
 
-_INTERRUPTED = 130
 _BOX_OPTIONS = {"--bwrap", "-q", "--quiet"}
 
 
@@ -29,8 +28,8 @@ def main() -> None:
         except BaseException as error:
             if not is_interrupt(error):
                 raise
-            code = _INTERRUPTED
-        if code == _INTERRUPTED:
+            code = INTERRUPTED
+        if code == INTERRUPTED:
             from broker.cli import render
 
             render.note("brokerctl: interrupted")
@@ -42,7 +41,7 @@ def main() -> None:
 def _run(words: list[str]) -> int:
     box, code = box_of(words), None
     if box is not None:
-        # Late, as what it imports is of no use to other verbs.
+        # Imported late: other verbs do not need these modules.
         from broker.cli.quick.box import run
 
         code = run(box)

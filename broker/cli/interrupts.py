@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _OTHERS = (signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of a verb that Ctrl-C ended."""
 
 
 class Interrupts:

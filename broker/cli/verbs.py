@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from broker import __version__
 from broker.cli import render
+from broker.cli.interrupts import INTERRUPTED
 from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError
@@ -80,9 +81,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
 VERBS: Mapping[str, str] = MappingProxyType(
     {verb: module for group in GROUPS.values() for verb, (module, _) in group.items()}
 )
-
-
-_INTERRUPTED = 130
 
 
 class _Verbs(click.Group):
@@ -158,7 +156,7 @@ def report(error: Exception) -> int:
         case Exit():
             return error.exit_code
         case click.Abort():
-            return _INTERRUPTED
+            return INTERRUPTED
         case click.ClickException():
             shown = io.StringIO()
             error.show(file=shown)

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,17 +42,14 @@ def remove_tree(path: Path) -> OSError | None:
 def disk_usage(path: Path) -> int:
     """Return the bytes on disk of all below a directory.
 
-    What may not be read counts nothing, nor does what is moved meanwhile.
+    Entries that cannot be read are not counted, nor are those behind a directory that
+    a running sandbox moves at the same time.
     """
     blocks = 0
-    try:
+    with suppress(OSError):
         for fd, name, _ in _walk(path, [], unlock=False):
-            try:
+            with suppress(OSError):  # removed since it was listed
                 blocks += os.lstat(name, dir_fd=fd).st_blocks
-            except OSError:
-                continue  # removed meanwhile
-    except OSError:
-        pass  # a running sandbox may move what is being read
     return 512 * blocks
 
 

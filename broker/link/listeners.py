@@ -191,21 +191,30 @@ def _remove_stale(endpoint: Endpoint, path: Path) -> None:
             f"{path} is in the way: it is not a socket",
             hint="remove it, or choose another path",
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:
-            pass  # its backlog is full: it lives
-        except OSError as error:
-            raise _explain_listen(endpoint, error) from error
+    try:
+        alive = has_listener(path)
+    except OSError as error:
+        raise _explain_listen(endpoint, error) from error
+    if not alive:
+        path.unlink()
+        return
     raise SetupError(
         f"{endpoint} is in use: another program listens there",
         hint=f"stop it ('ss -xlp | grep {path.name}' names it), or choose another path",
     )
+
+
+def has_listener(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
+    """Whether a program listens at a socket's path.  Raises OSError if that is unknown."""
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:
+            return True  # its backlog is full
+        return True
 
 
 async def _lock(directory: Path) -> int:

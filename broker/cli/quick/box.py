@@ -50,9 +50,7 @@ def run(words: tuple[str, ...]) -> int | None:
         name = new_name()
         command, files = with_files(words, Path.cwd())
         stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
-        language = os.environ.get("LANG") or "C.UTF-8"
-        terminal = os.environ.get("TERM") or "dumb"
-        box = Box(command, Path(), files, language=language, terminal=terminal)
+        box = Box(command, Path(), files).speaking_as(os.environ)
         code = _leased(broker, name, box)
     return code if code >= 0 else 128 - code
 

@@ -137,15 +137,8 @@ def _box(
     home: Path | None = None,
 ) -> Box:
     """A box that learns language and terminal type of the person's environment."""
-    return Box(
-        tuple(command),
-        _NOT_YET,
-        files,
-        writable,
-        home,
-        language=os.environ.get("LANG") or "C.UTF-8",
-        terminal=os.environ.get("TERM") or "dumb",
-    )
+    box = Box(tuple(command), _NOT_YET, files, writable, home)
+    return box.speaking_as(os.environ)
 
 
 def _resolver(network: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError
+from broker.link.listeners import has_listener
 
 
 def listen(path: Path, owner: int) -> socket.socket:
@@ -36,15 +37,13 @@ def listen(path: Path, owner: int) -> socket.socket:
 
 def _must_be_dead(path: Path) -> None:
     """Refuse a path at which another program listens."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.settimeout(0)
-        try:
-            probe.connect(os.fspath(path))
-        except (FileNotFoundError, ConnectionRefusedError):
+    try:
+        if not has_listener(path, socket.SOCK_SEQPACKET):
             return
-        except OSError as error:
-            # A full backlog is one that lives; so may be what we cannot tell.
-            raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
     raise SetupError(
         f"another program listens at {path}",
         hint="'systemctl status vitrail-devices@USER' shows it; one is enough",

@@ -11,8 +11,8 @@ Pure: descriptors and paths in, words out (bwrap(1)).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.launch.process.gate import GATE_WORDS
@@ -44,6 +44,12 @@ class Box:
     """Its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
+
+    def speaking_as(self, environ: Mapping[str, str]) -> Box:
+        """Return the box with the language and terminal type of an environment."""
+        language = environ.get("LANG") or self.language
+        terminal = environ.get("TERM") or self.terminal
+        return replace(self, language=language, terminal=terminal)
 
 
 @dataclass(frozen=True)

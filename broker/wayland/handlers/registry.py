@@ -44,8 +44,8 @@ class Globals:
         self.host: dict[int, tuple[str, int]] = {}
         self.by_name: dict[int, Advertised] = {}
         self.bound: set[str] = set()
-        """The interfaces of all that the client has ever bound: what it made of one
-        lives on when it has destroyed that one."""
+        """Interfaces of all globals that the client has ever bound: objects made from
+        a global outlive it."""
         self._next = 1
         for row in GLOBALS.values():
             if row.local and self._version(row.name, row.version):

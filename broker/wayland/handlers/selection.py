@@ -150,10 +150,10 @@ class Device(ProtocolObject):
         self.dropped = False
 
     def go_on(self) -> None:
-        """The sandbox's own drag is not over the client any more, or the client is gone.
+        """The sandbox's own drag has left the client, or the client has disconnected.
 
-        Its later requests about the drag have no effect, and what it would take of the
-        drag says nothing about the place where the drag is now.
+        Its later requests about the drag have no effect: the types and actions that it
+        accepted do not apply to the window under the pointer.
         """
         offer = self.offer
         if offer is None or self.dropped:

@@ -184,8 +184,8 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
     Raises SetupError when the image lacks a program or this machine
     cannot jail, UpstreamError for everything that is wrong with the archive.
     """
-    # A directory of its own: what a merge that was taken over leaves beside its result
-    # (a link named "kernel") must not be in the way of what is written here later.
+    # A directory of its own: a merge that was taken over can leave other files beside
+    # its result (a link named "kernel"), and later steps write to ``work``.
     room = Path(tempfile.mkdtemp(prefix="merge-", dir=work))
     try:
         merged = await _merged(archive, room)
