@@ -29,7 +29,7 @@ class AbsentError(UpstreamError):
     """No folder is mounted there."""
 
 
-class Attached(NamedTuple):
+class AttachedFolder(NamedTuple):
     """A mounted folder: its path inside, and the kernel's number of the mount."""
 
     path: str
@@ -68,7 +68,7 @@ async def attach(
     write: bool,
     base: str = BASE,
     name: str = "",
-) -> Attached:
+) -> AttachedFolder:
     """Mount a folder.  Raises UpstreamError.
 
     ``name``: the directory below ``base``, if that is not the folder's name.
@@ -77,7 +77,7 @@ async def attach(
     words = [str(namespace), base, name, str(folder.fd), str(folder.path)]
     mode = "rw" if write else "ro"
     number = await _run("attach", *words, mode, fds=(namespace, folder.fd))
-    return Attached(f"{base}/{name}", int(number))
+    return AttachedFolder(f"{base}/{name}", int(number))
 
 
 async def detach(
