@@ -166,6 +166,15 @@ class _Far:
     known: int = 0
     """Keys, the first one included."""
 
+    def leads_to(self, now: _Far, sent: int) -> bool:
+        """Whether an answer to ``sent`` certificates shows progress.
+
+        What a witness holds and knows becomes more, and the held checkpoint is named
+        once: so a witness that lies is given up after as many rounds as there are keys.
+        """
+        more = (sent > 0 and now.known > self.known) or now.held > self.held == 0
+        return more and now.known >= self.known and self.held in {0, now.held}
+
 
 class CheckpointWitness:
     """The other broker keeps our checkpoints, and we keep its."""
@@ -223,7 +232,7 @@ class CheckpointWitness:
         the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
         """
         while True:
-            reply = await self._send(epoch, note, far)
+            reply, sent = await self._send(epoch, note, far)
             if reply.kept:
                 await self._store.witnessed(epoch.name, note)
                 return _Far(parse_note(note).checkpoint.size, reply.known)
@@ -233,11 +242,15 @@ class CheckpointWitness:
                 held = found.checkpoint.size
                 await self._check(epoch.name, found)
             now = _Far(held, reply.known)
-            if now == far:
+            # guard: the answers of a witness lead somewhere
+            if not far.leads_to(now, sent):
                 raise UpstreamError("it takes neither its proof nor its signature")
             far = now
 
-    async def _send(self, epoch: Epoch, note: str, far: _Far) -> m.Witnessed:
+    async def _send(
+        self, epoch: Epoch, note: str, far: _Far
+    ) -> tuple[m.Witnessed, int]:
+        """Send a checkpoint; returns the answer and the number of certificates sent."""
         proof = await self._proof(far.held, parse_note(note).checkpoint.size)
         most = audit_limits.AUDIT_WITNESS_KEYS
         keys = await self._store.certificates(far.known, most)
@@ -252,7 +265,7 @@ class CheckpointWitness:
         )
         if not isinstance(reply, m.Witnessed):
             raise InternalError("an answer that does not fit the question")
-        return reply
+        return reply, len(keys)
 
     async def _proof(self, since: int, size: int) -> list[str]:
         """That the log at ``size`` goes on from ``since``; [] where none can be."""

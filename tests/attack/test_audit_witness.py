@@ -9,12 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.database import open_database
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.note import Checkpoint, parse_note, public_key
+from broker.audit.proof.keys import KeyFile, SigningKey
+from broker.audit.proof.note import Checkpoint, KeyChange, parse_note, public_key
 from broker.audit.proof.witness import held_notes
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.link import messages as m
+from broker.services.checkpoints import _Far
 from tests.kit.audit.log import event, opened
 from tests.kit.audit.witness import Line, Side, sides, talk
 
@@ -123,3 +124,60 @@ async def test_notes_kept_before_are_believed_when_they_are_signed(
         await publish(near, far, 1)
         assert held(far) == [7, 8]
         assert far.conflicts() == near.conflicts() == []
+
+
+async def test_size_that_no_database_holds_is_refused(tmp_path: Path) -> None:
+    """Of a log of the peer's own making, signed and certified as it should be."""
+    key = SigningKey.first(0)
+    first = Checkpoint(key.origin, 0, bytes(32), KeyChange(0, key.public))
+    async with sides(tmp_path) as (_, far):
+        for number, size in enumerate((1 << 63, 10**19 - 1, 10**18), start=1):
+            note = Checkpoint(key.origin, size, bytes(32)).signed(
+                key.private, key.public
+            )
+            keys = [first.signed(key.private, key.public).split("\n")]
+            request = m.WitnessNote(number, note.split("\n"), keys=keys)
+            with pytest.raises(RefusedError, match="its size is not a number"):
+                await far.witness.take(Line("desk", far), request)
+        assert held(far) == []
+
+
+class Liar(Line):
+    """A witness that always knows something else, and keeps nothing."""
+
+    def __init__(self, far: Side, answers) -> None:
+        super().__init__("screen", far)
+        self._answers = answers
+
+    async def ask(self, make):
+        self.asked.append(make(len(self.asked) + 1))
+        assert len(self.asked) < 50, "it is asked without an end"
+        note, known = self._answers(len(self.asked))
+        return m.Witnessed(len(self.asked), note, kept=False, known=known)
+
+
+def _other_keys(asked: int) -> tuple[list[str], int]:
+    return [], asked % 2
+
+
+def _more_keys_than_there_are(asked: int) -> tuple[list[str], int]:
+    return [], 1000 * asked
+
+
+def _other_checkpoints(asked: int) -> tuple[list[str], int]:
+    origin = SigningKey.first(0).origin
+    return made_up(origin, asked, Ed25519PrivateKey.generate()), 0
+
+
+@pytest.mark.parametrize(
+    "answers", [_other_keys, _more_keys_than_there_are, _other_checkpoints]
+)
+async def test_witness_that_keeps_nothing_is_given_up(tmp_path: Path, answers) -> None:
+    """Each round costs proofs and certificates in the thread that records events."""
+    async with sides(tmp_path) as (near, far):
+        await near.store.record(event(1))
+        await near.sealing.publish()
+        liar = Liar(far, answers)
+        with pytest.raises(UpstreamError, match="neither its proof"):
+            await near.witness._offer(liar, near.sealing.newest, _Far())
+        assert len(liar.asked) <= 3
