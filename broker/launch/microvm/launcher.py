@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 import trio
@@ -179,6 +179,15 @@ MakePlan: TypeAlias = Callable[
 _SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
 
 
+class Backend(Protocol):
+    """A process beside QEMU that carries the guest's streams."""
+
+    process: Tracked
+
+    async def end(self) -> None:
+        """End the process; not cancellable."""
+
+
 class Plan:
     """A machine on its way up: started processes, and how to undo that.
 
@@ -216,15 +225,9 @@ class Plan:
             spec, cid=cid, hybrid=tool is not None, accel=self._tools.accel
         )
         if tool is not None:
-            self._hybrid = await start_hybrid_vsock(
-                tool,
-                spec.directory,
-                cid,
-                unjailed=self._unjailed,
-                known=self._write_down,
-            )
-            self._undo.push_async_callback(self._hybrid.end)
-            self._helpers += (self._hybrid.process,)
+            backend = await self.start_streams(cid)
+            self._undo.push_async_callback(backend.end)
+            self._helpers += (backend.process,)
         if spec.network is Network.USER:
             # Late: most machines have no network.
             from broker.launch.microvm.network import start_user_network
@@ -236,6 +239,19 @@ class Plan:
                 self._helpers += (process,)
         for number in range(spec.folders):
             await self._start_folder(number)
+
+    async def start_streams(self, cid: int) -> Backend:
+        """Start the process that carries the guest's streams."""
+        tool = self._tools.vhost_device_vsock
+        assert tool is not None
+        self._hybrid = await start_hybrid_vsock(
+            tool,
+            self._spec.directory,
+            cid,
+            unjailed=self._unjailed,
+            known=self._write_down,
+        )
+        return self._hybrid
 
     async def _start_folder(self, number: int) -> None:
         # Late: few machines have folders.
