@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 import trio
@@ -53,6 +53,7 @@ from broker.launch.process.ready import listen_unix
 
 if TYPE_CHECKING:
     from broker.launch.microvm.network import UserNetwork
+    from broker.launch.microvm.port_mux import PortMux
 
 __all__ = [
     "Accel",
@@ -179,15 +180,6 @@ MakePlan: TypeAlias = Callable[
 _SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
 
 
-class Backend(Protocol):
-    """A process beside QEMU that carries the guest's streams."""
-
-    process: Tracked
-
-    async def end(self) -> None:
-        """End the process; not cancellable."""
-
-
 class Plan:
     """A machine on its way up: started processes, and how to undo that.
 
@@ -205,7 +197,7 @@ class Plan:
         self._tools = tools
         self._undo = undo
         self._on_loss = on_loss
-        self._hybrid: HybridVsock | None = None
+        self._hybrid: HybridVsock | PortMux | None = None
         self._kernel: KernelVsock | None = None
         self._network: UserNetwork | None = None
         self._state: VmState | None = None
@@ -225,9 +217,9 @@ class Plan:
             spec, cid=cid, hybrid=tool is not None, accel=self._tools.accel
         )
         if tool is not None:
-            backend = await self.start_streams(cid)
-            self._undo.push_async_callback(backend.end)
-            self._helpers += (backend.process,)
+            self._hybrid = await self.start_streams(tool, cid)
+            self._undo.push_async_callback(self._hybrid.end)
+            self._helpers += (self._hybrid.process,)
         if spec.network is Network.USER:
             # Late: most machines have no network.
             from broker.launch.microvm.network import start_user_network
@@ -240,18 +232,13 @@ class Plan:
         for number in range(spec.folders):
             await self._start_folder(number)
 
-    async def start_streams(self, cid: int) -> Backend:
-        """Start the process that carries the guest's streams."""
-        tool = self._tools.vhost_device_vsock
-        assert tool is not None
-        self._hybrid = await start_hybrid_vsock(
-            tool,
-            self._spec.directory,
-            cid,
-            unjailed=self._unjailed,
-            known=self._write_down,
+    async def start_streams(self, tool: Path, cid: int) -> HybridVsock | PortMux:
+        """Start the process that carries the guest's connections."""
+        place, unjailed = self._spec.directory, self._unjailed
+        known = self._write_down
+        return await start_hybrid_vsock(
+            tool, place, cid, unjailed=unjailed, known=known
         )
-        return self._hybrid
 
     async def _start_folder(self, number: int) -> None:
         # Late: few machines have folders.

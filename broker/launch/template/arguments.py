@@ -21,6 +21,7 @@ from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
+from broker.launch.microvm.port_mux import KERNEL_WORD, port_words
 from broker.launch.microvm.qemu_arguments import (
     MACHINES,
     Accel,
@@ -34,10 +35,6 @@ from broker.launch.template.identity import PORT
 
 VSOCK_SLOT = "hot0"
 NIC_SLOT = "hot1"
-STREAMS_PORT = "vitrail.streams"
-"""Name of the port that carries the streams of a machine without a vsock device."""
-STREAMS_ARGUMENT = "vitrail.streams=port"
-"""Tells the guest's agent that this port is its way to the broker."""
 _SHARING_DEVICES = frozenset(
     {
         *("virtio-blk-pci", "virtio-serial-pci", "virtserialport", "virtio-rng-pci"),
@@ -115,17 +112,12 @@ def _memory(spec: VmSpec, wiring: ForkWiring) -> str:
 
 
 def _ports(wiring: ForkWiring) -> Iterator[str]:
-    ports = {"port": (PORT, wiring.port_fd)}
+    ports = 1 if wiring.streams_fd is None else 2
+    yield from ("-device", f"virtio-serial-pci,id=ser,max_ports={ports + 1},addr=0x3")
+    yield from ("-chardev", f"socket,id=port,fd={wiring.port_fd}")
+    yield from ("-device", f"virtserialport,bus=ser.0,nr=1,chardev=port,name={PORT}")
     if wiring.streams_fd is not None:
-        ports["streams"] = (STREAMS_PORT, wiring.streams_fd)
-    yield from (
-        "-device",
-        f"virtio-serial-pci,id=ser,max_ports={len(ports) + 1},addr=0x3",
-    )
-    for number, (chardev, (name, fd)) in enumerate(ports.items(), 1):
-        yield from ("-chardev", f"socket,id={chardev},fd={fd}")
-        device = f"virtserialport,bus=ser.0,nr={number},chardev={chardev},name={name}"
-        yield from ("-device", device)
+        yield from port_words(wiring.streams_fd, "ser.0", 2)
 
 
 def refuse_freeing(words: Sequence[str]) -> None:
@@ -154,7 +146,7 @@ def _kernel_args(
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*MACHINES[accel].kernel_args, "vitrail.template=1"]
     if wiring.streams_fd is not None:
-        words.append(STREAMS_ARGUMENT)
+        words.append(KERNEL_WORD)
     packed = base64.urlsafe_b64encode(json.dumps(list(warm)).encode()).decode("ascii")
     if warm and len(packed) <= _WARM_CHARS:
         words.append(f"vitrail.warm={packed}")

@@ -120,12 +120,16 @@ class CopyPlan(Plan):
         self, wiring: ForkWiring, passed: ExitStack, fds: list[int]
     ) -> ForkWiring:
         """Add what carries the machine's streams, and its descriptors."""
-        if self._hybrid is None:
-            raise UpstreamError("a copy needs vhost-device-vsock")
-        vsock = passed.enter_context(self._hybrid.conn).fileno()
+        vsock = self.streams_socket(passed)
         fds.append(vsock)
         extra = (*wiring.extra, "-chardev", f"socket,id=vsock,fd={vsock}")
         return replace(wiring, extra=extra)
+
+    def streams_socket(self, passed: ExitStack) -> int:
+        """Return the descriptor of what carries the streams; QEMU has it from here."""
+        if self._hybrid is None:
+            raise UpstreamError("a copy needs a process for its streams")
+        return passed.enter_context(self._hybrid.conn).fileno()
 
     @override
     async def prepare(self, vm: Vm) -> None:

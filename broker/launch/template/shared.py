@@ -25,15 +25,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import trio
 from typing_extensions import override
 
 from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.launcher import Tools
+from broker.launch.microvm.port_mux import PortMux, mux_program, start_port_mux
 from broker.launch.microvm.qemu_arguments import VmSpec
 from broker.launch.microvm.running import Vm
 from broker.launch.state.sparse import copy_sparse
@@ -41,17 +41,15 @@ from broker.launch.template.arguments import ForkWiring
 from broker.launch.template.fork import CopyPlan, WaitingPlan
 from broker.launch.template.store import MEMORY, Template
 
-if TYPE_CHECKING:
-    from broker.launch.microvm.launcher import Backend
-    from broker.launch.microvm.port_mux import PortMux
-
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def why_not_shared() -> str:
     """Return why no machine can share memory here, or nothing."""
-    if find_spec("broker.launch.microvm._portmux") is None:
-        return "its streams need a part of Vitrail that was not built (no C compiler)"
+    try:
+        mux_program()
+    except SetupError as error:
+        return f"memory is not shared: {error.message}"
     return ""
 
 
@@ -149,7 +147,6 @@ class SharedPlan(CopyPlan):
         super().__init__(spec, tools, undo, on_loss, template=template, warm=warm)
         self._record = record
         self._memories = memories
-        self._mux: PortMux | None = None
 
     @override
     async def take_memory(self) -> None:
@@ -159,21 +156,17 @@ class SharedPlan(CopyPlan):
         self._files.callback(os.close, self._memory)
 
     @override
-    async def start_streams(self, cid: int) -> Backend:
-        from broker.launch.microvm.port_mux import start_port_mux
-
-        self._mux = await start_port_mux(
-            self._spec.directory, cid, unjailed=self._unjailed, known=self._write_down
+    async def start_streams(self, _tool: Path, cid: int) -> PortMux:
+        place, unjailed = self._spec.directory, self._unjailed
+        return await start_port_mux(
+            place, cid, unjailed=unjailed, known=self._write_down
         )
-        return self._mux
 
     @override
     def wire_streams(
         self, wiring: ForkWiring, passed: ExitStack, fds: list[int]
     ) -> ForkWiring:
-        if self._mux is None:
-            raise UpstreamError("a machine that shares memory needs its port")
-        streams = passed.enter_context(self._mux.conn).fileno()
+        streams = self.streams_socket(passed)
         fds.append(streams)
         return replace(wiring, streams_fd=streams, private=True)
 
