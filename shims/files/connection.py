@@ -12,6 +12,8 @@ from shims.files.launch import prove
 from shims.files.protocol import COPY_BYTES, TransferError, read_message
 
 HOST_CID = 2
+# As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
+PORT_SOCKETS = "/run/vitrail/port"
 PORTS = {"VITRAIL_OPEN_URL": 6510, "VITRAIL_OPEN_FILE": 6511, "VITRAIL_COPY": 6512}
 SERVICES = {
     "VITRAIL_OPEN_URL": "vitrail.OpenURL",
@@ -24,11 +26,17 @@ PIECE_BYTES = 28672
 STEP_BYTES = 1 << 20  # of one sendfile(2), between two looks at the progress bar
 
 
+def standard_address(port: int) -> str:
+    """Return the address of one of the broker's ports."""
+    path = f"{PORT_SOCKETS}/{port}"
+    return f"unix:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
+
+
 class Connection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
     def __init__(self, variable: str) -> None:
-        address = os.environ.get(variable) or f"vsock:{HOST_CID}:{PORTS[variable]}"
+        address = os.environ.get(variable) or standard_address(PORTS[variable])
         kind, _, rest = address.partition(":")
         family = socket.AF_UNIX if kind == "unix" else socket.AF_VSOCK
         target: Any = rest
