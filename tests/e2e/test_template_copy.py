@@ -12,6 +12,12 @@ from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import alive, leftovers, require_vm
 
 
+MODES = [
+    ("copy", "copy"),
+    pytest.param("shared", "fork", marks=pytest.mark.long),
+]
+
+
 @pytest.fixture(autouse=True)
 def _vm(monkeypatch):
     require_vm()
@@ -25,7 +31,7 @@ hostname; date +%s; ls /sys/class/net; cat /sys/class/net/*/address
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+@pytest.mark.parametrize(("mode", "how"), MODES)
 async def test_copies_are_machines_of_their_own(mode, how):
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
@@ -56,7 +62,7 @@ async def test_copies_are_machines_of_their_own(mode, how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+@pytest.mark.parametrize(("mode", "how"), MODES)
 async def test_a_copy_that_fails_boots_in_the_same_start(mode, how):
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
