@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Deque, Dict, Optional
 
 from shims.guest.loop import Loop, Timer, log
@@ -238,11 +239,9 @@ class PortStreams:
         # At the limit the next connection waits in the backlog.
         events = selectors.EVENT_READ if self._numbers else 0
         for port, listener in self._listeners.items():
-            self._loop.watch(
-                listener.fileno(), events, lambda _events, port=port: self._accept(port)
-            )
+            self._loop.watch(listener.fileno(), events, partial(self._accept, port))
 
-    def _accept(self, port: int) -> None:
+    def _accept(self, port: int, _events: int) -> None:
         try:
             sock, _ = self._listeners[port].accept()
         except OSError:
