@@ -474,7 +474,7 @@ class _Checks:
         if why:
             self._at(
                 ("launch", "fork"),
-                f"fork = \"shared\" does not go with {why}",
+                f'fork = "shared" does not go with {why}',
                 'fork = "copy" or "no"',
                 'set fork = "copy", or remove the other key',
             )

@@ -11,7 +11,6 @@ from broker.launch.microvm.launcher import Network
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import alive, leftovers, require_vm
 
-
 MODES = [
     ("copy", "copy"),
     pytest.param("shared", "fork", marks=pytest.mark.long),

@@ -31,9 +31,9 @@ import trio
 from typing_extensions import override
 
 from broker.core import limits
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import UpstreamError
 from broker.launch.microvm.launcher import Tools
-from broker.launch.microvm.port_mux import PortMux, mux_program, start_port_mux
+from broker.launch.microvm.port_mux import PortMux, start_port_mux, why_missing
 from broker.launch.microvm.qemu_arguments import VmSpec
 from broker.launch.microvm.running import Vm
 from broker.launch.state.sparse import copy_sparse
@@ -46,11 +46,8 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 def why_not_shared() -> str:
     """Return why no machine can share memory here, or nothing."""
-    try:
-        mux_program()
-    except SetupError as error:
-        return f"memory is not shared: {error.message}"
-    return ""
+    why = why_missing()
+    return f"memory is not shared: {why}" if why else ""
 
 
 def seal_memory(template: Template, size: int) -> int:
