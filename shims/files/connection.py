@@ -29,7 +29,15 @@ STEP_BYTES = 1 << 20  # of one sendfile(2), between two looks at the progress ba
 def standard_address(port: int) -> str:
     """Return the address of one of the broker's ports."""
     path = f"{PORT_SOCKETS}/{port}"
-    return f"unix:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
+    return f"port:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
+
+
+def read_answer(sock: socket.socket) -> None:
+    """Read the broker's answer, as ``shims/guest/address.py``.  Raises OSError."""
+    answer = sock.recv(1)
+    code = answer[0] if answer else errno.ECONNRESET
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 class Connection:
@@ -38,15 +46,18 @@ class Connection:
     def __init__(self, variable: str) -> None:
         address = os.environ.get(variable) or standard_address(PORTS[variable])
         kind, _, rest = address.partition(":")
-        family = socket.AF_UNIX if kind == "unix" else socket.AF_VSOCK
+        family = socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX
         target: Any = rest
-        if kind != "unix":
+        if kind == "vsock":
             cid, port = rest.split(":")
             target = (int(cid), int(port))
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         try:
             self.socket.connect(target)
+            if kind == "port":
+                read_answer(self.socket)
         except OSError as error:
+            self.socket.close()
             raise TransferError(f"no broker at {address}: {error.strerror}") from None
         try:
             prove(self.socket, SERVICES[variable])

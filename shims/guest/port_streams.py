@@ -3,14 +3,18 @@
 For a machine that has no AF_VSOCK because it shares its template's memory.  A process
 of its own listens at UNIX sockets, one for each port of the broker's, and carries what
 connects there, in the frames of ``broker/launch/microvm/port_mux.py``.  It writes
-nothing before the host's HELLO, and accepts nothing: so the copies of a template, in
+nothing before the host's HELLO, and refuses programs: so the copies of a template, in
 which it waits, begin anew.
+
+The first byte that a program receives is 0, or the errno of a refused connection: a
+UNIX connection is accepted before the broker is asked.  ``Address`` reads it.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import heapq
 import os
 import select
@@ -37,7 +41,7 @@ PORT_HEADER = struct.Struct("<BBHI")
 PORT_STREAMS = 300
 PORT_WINDOW = 262144
 PORT_FRAME = 65536
-HELLO, OPEN, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 7)
+HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
 # A write(2) to the port takes 32 KiB at most; a frame fills one.
 PORT_PIECE = 32768 - PORT_HEADER.size
 # The driver's buffers have a page each, and a read(2) takes from one; readv(2) goes on.
@@ -58,6 +62,7 @@ class PortStream:
         self.number = number
         self.sock = sock
         self.gone = False  # the socket is closed
+        self.accepted = False
         self.may_send = PORT_WINDOW
         self.may_take = PORT_WINDOW
         self.taken = 0  # by the program, and not yet given back as credit
@@ -101,6 +106,7 @@ class PortStreams:
         """Wait for the host's HELLO."""
         os.set_blocking(self._port, False)
         self._watch_port()
+        self._watch_listeners()
 
     # -- the port
 
@@ -196,7 +202,9 @@ class PortStreams:
         stream = self._streams.get(number)
         if stream is None or stream.host_closed:
             raise PortError(f"the host sent a frame for stream {number}, not open")
-        if kind == DATA:
+        if kind == ACCEPT and not stream.accepted:
+            self._accepted(stream, 0)
+        elif kind == DATA and stream.accepted:
             if not 0 < value <= min(stream.may_take, PORT_FRAME - PORT_HEADER.size):
                 raise PortError(f"the host sent DATA of {value} bytes")
             stream.may_take -= value
@@ -210,9 +218,17 @@ class PortStreams:
             stream.may_send += value
             self._watch_stream(stream)
         elif kind == CLOSE:
+            if not stream.accepted:
+                self._accepted(stream, value or errno.ECONNRESET)
             self._closed(stream)
         else:
             raise PortError(f"the host sent a frame of type {kind}")
+
+    def _accepted(self, stream: PortStream, code: int) -> None:
+        """Pass the broker's answer to the program."""
+        stream.accepted = True
+        if not stream.gone:
+            answer_program(stream.sock, code)
 
     def _greet(self, kind: int, version: int, nonce: int) -> None:
         if (kind, version) != (HELLO, PORT_VERSION):
@@ -220,7 +236,6 @@ class PortStreams:
         self._greeted = True
         self._send(HELLO, PORT_VERSION, nonce)
         self._watch_readers()
-        self._watch_listeners()
 
     def _closed(self, stream: PortStream) -> None:
         stream.host_closed = True
@@ -247,6 +262,12 @@ class PortStreams:
         except OSError:
             return
         sock.settimeout(0)
+        if not self._greeted:
+            # A template's program finds no broker; a connection that waited would be
+            # opened by each copy.
+            answer_program(sock, errno.ENODEV)
+            sock.close()
+            return
         stream = PortStream(heapq.heappop(self._numbers), sock)
         self._streams[stream.number] = stream
         self._send(OPEN, stream.number, port)
@@ -397,6 +418,12 @@ class PortStreams:
         heapq.heappush(self._numbers, stream.number)
         if len(self._numbers) == 1:
             self._watch_listeners()
+
+
+def answer_program(sock: socket.socket, code: int) -> None:
+    """Write the first byte; a program that has gone reads none."""
+    with contextlib.suppress(OSError):
+        sock.send(bytes([min(code, 255)]))
 
 
 def listen_for_programs(directory: str, uid: int, gid: int) -> Dict[int, socket.socket]:

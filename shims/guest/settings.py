@@ -71,6 +71,6 @@ class Settings:
         low = LOW_PORT_OFFSET if LAUNCH_LOW_PORTS else 0
         standard = f"vsock:{HOST_CID}:{port - low}"
         if self.port:
-            standard = f"unix:{PORT_SOCKETS}/{port}"
+            standard = f"port:{PORT_SOCKETS}/{port}"
         text = self._environ.get(variable, standard)
         return Address(text, service, self.secret)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEADER = struct.Struct("<BBHI")
-HELLO, OPEN, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 7)
+HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
 VERSION = 1
 STREAMS = 300
 WINDOW = 262144

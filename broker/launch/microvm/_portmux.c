@@ -42,7 +42,7 @@ enum {
 	WINDOW_BYTES = 262144,  /* of each stream and direction */
 };
 
-enum type { HELLO = 1, OPEN, DATA, SHUTDOWN, CREDIT, CLOSE };
+enum type { HELLO = 1, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE };
 
 enum {
 	IN_BYTES = 262144,
@@ -69,6 +69,7 @@ struct stream {
 	uint32_t port;
 	int64_t deadline;       /* of CONNECTING or of guest_closed, in ms */
 	/* broker to guest */
+	bool owe_accept;
 	uint32_t may_send;      /* the credit that the guest has given */
 	bool broker_ended;      /* nothing more to read */
 	bool owe_shutdown;
@@ -178,7 +179,7 @@ static bool refuse(struct mux *m, const char *format, ...)
 static const char *name_of(unsigned type)
 {
 	static const char *const names[] = {
-		"?", "HELLO", "OPEN", "DATA", "SHUTDOWN", "CREDIT", "CLOSE"
+		"?", "HELLO", "OPEN", "ACCEPT", "DATA", "SHUTDOWN", "CREDIT", "CLOSE"
 	};
 	return type < sizeof names / sizeof *names ? names[type] : names[0];
 }
@@ -236,7 +237,7 @@ static void leave(struct mux *m, struct stream *s, int why)
 	s->fd = -1;
 	give_ring(m, s);
 	s->state = GONE;
-	s->owe_shutdown = false;
+	s->owe_accept = s->owe_shutdown = false;
 	s->owe_close = true;
 	s->why = (uint32_t)why;
 }
@@ -341,6 +342,7 @@ static void try_connect(struct mux *m, struct stream *s)
 	s->fd = far_connect(m->uds, s->port);
 	if (s->fd >= 0) {
 		s->state = LIVE;
+		s->owe_accept = true;
 		drain(m, s);
 	} else if (errno != EAGAIN || m->now >= s->deadline) {
 		/* guard: a connection that the broker refuses is refused to the guest */
@@ -408,7 +410,7 @@ static bool take_credit(struct mux *m, struct stream *s, int number, uint32_t va
 static void take_close(struct mux *m, struct stream *s)
 {
 	s->guest_closed = true;
-	s->owe_shutdown = false;
+	s->owe_accept = s->owe_shutdown = false;
 	if (s->sent_close)
 		give_number(m, s);
 	else if (s->state == CONNECTING && !s->held)
@@ -442,7 +444,7 @@ static bool take_frame(struct mux *m)
 	if (!m->greeted)
 		return take_hello(m, type, number, value);
 	/* guard: a type of frame that the guest may not send ends it */
-	if (type < OPEN || type > CLOSE)
+	if (type < OPEN || type == ACCEPT || type > CLOSE)
 		return refuse(m, "the guest sent a frame of type %u", type);
 	/* guard: a stream's number is within the table */
 	if (number >= STREAMS)
@@ -500,8 +502,8 @@ static bool take(struct mux *m, const unsigned char *p, size_t n)
 
 static bool wants_read(struct mux *m, const struct stream *s)
 {
-	return s->state == LIVE && !s->broker_ended && !s->guest_closed && s->may_send
-	    && room(m) >= HEADER_BYTES + LEAST_BYTES;
+	return s->state == LIVE && !s->owe_accept && !s->broker_ended && !s->guest_closed
+	    && s->may_send && room(m) >= HEADER_BYTES + LEAST_BYTES;
 }
 
 /* Read once; closed: the broker has closed the connection, and not only its half. */
@@ -535,12 +537,14 @@ static void answer(struct mux *m, int number)
 {
 	struct stream *s = &m->streams[number];
 
+	if (s->owe_accept && put(m, ACCEPT, number, 0))
+		s->owe_accept = false;
 	if (s->state == LIVE && s->taken >= CREDIT_BYTES && !s->guest_ended
 	    && !s->guest_closed && put(m, CREDIT, number, s->taken)) {
 		s->may_take += s->taken;
 		s->taken = 0;
 	}
-	if (s->owe_shutdown && put(m, SHUTDOWN, number, 0))
+	if (s->owe_shutdown && !s->owe_accept && put(m, SHUTDOWN, number, 0))
 		s->owe_shutdown = false;
 	if (s->owe_close && put(m, CLOSE, number, s->why)) {
 		s->owe_close = false;

@@ -20,20 +20,21 @@ type         from   value
 ===========  =====  ===================================================================
 1 HELLO      both   a nonce; in place of the number the version, 1
 2 OPEN       guest  the port
-3 DATA       both   the length of what follows, 1 to 65528 bytes
-4 SHUTDOWN   both   0: no DATA follows
-5 CREDIT     both   so many bytes more may be sent
-6 CLOSE      both   an errno, or 0: the connection is closed
+3 ACCEPT     host   0: the stream is connected
+4 DATA       both   the length of what follows, 1 to 65528 bytes
+5 SHUTDOWN   both   0: no DATA follows
+6 CREDIT     both   so many bytes more may be sent
+7 CLOSE      both   an errno, or 0: the connection is closed
 ===========  =====  ===================================================================
 
 The host's HELLO is first, and the guest's first frame answers it with the same nonce;
 the guest writes nothing before.  So a template, whose port has a silent far end, has
 nothing under way, and its copies begin anew.
 
-A stream may be sent DATA of 256 KiB each way, then as much as CREDIT gave back; OPEN is
-not answered, and DATA may follow it at once.  CLOSE comes after the sender's last DATA,
-which is delivered still; a refused connection is an OPEN that is answered by CLOSE.
-After CLOSE an end sends nothing in that stream.  The number is free again when both
+OPEN is answered by ACCEPT, or by CLOSE where the broker refuses the connection; the
+guest's DATA need not wait for that.  A stream may be sent DATA of 256 KiB each way, then
+as much as CREDIT gave back.  CLOSE comes after the sender's last DATA, which is delivered
+still.  After CLOSE an end sends nothing in that stream.  The number is free again when both
 have sent CLOSE.  A guest that breaks any of this ends the program, and its machine.
 """
 

@@ -35,6 +35,7 @@ GUARDS = (
     Guard("a witness follows the keys", "if False:", "tests/attack/test_audit_witness.py", "do_not_follow"),
     Guard("a peer has few logs", "if False:", "tests/attack/test_audit_witness.py", "without_end"),
     Guard("old notes are proved", "if True:", "tests/attack/test_audit_witness.py", "kept_before"),
+    Guard("a witness asks for no proof without end", "if now == far:", "tests/attack/test_audit_witness.py", "never_content"),
     Guard("what is never proved is a conflict", "pass", "tests/attack/test_audit_witness.py", "real_key"),
     Guard("hashes that were to stay", "if False:", "tests/attack/test_audit_removal.py", "to_stay"),
     Guard("what was not compared is not counted", "report.against = len(against)", "tests/attack/test_audit_removal.py", "not_counted"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,8 +20,14 @@ import pytest
 from broker.core.errors import SetupError
 from broker.core.services import PORTS
 from broker.launch.microvm.port_mux import PORT_NAME, mux_program
+from shims import vitrail_devices, vitrail_security_key
+from shims.files import connection
+from shims.files.protocol import TransferError
 from shims.guest import port_streams, protocol
+from shims.guest.address import Address
+from shims.guest.loop import Loop
 from tests.kit.port_mux import (
+    ACCEPT,
     CLOSE,
     CREDIT,
     DATA,
@@ -72,6 +81,20 @@ class Guest:
         sock = self._stack.enter_context(socket.socket(socket.AF_UNIX))
         sock.settimeout(PATIENCE)
         sock.connect(str(self._directory / str(port)))
+        return sock
+
+    def joined(self, port: int = PORT) -> socket.socket:
+        """Connect, and read the broker's answer."""
+        sock = self.connect(port)
+        assert sock.recv(1) == b"\0"
+        return sock
+
+    def opened(self, stream: int = 0) -> socket.socket:
+        """Connect, and play a host that accepts it."""
+        sock = self.connect()
+        self.wire.expect(OPEN, stream)
+        self.wire.send(frame(ACCEPT, stream))
+        assert sock.recv(1) == b"\0"
         return sock
 
     def ended(self) -> str:
@@ -171,7 +194,7 @@ def exchange(program, conn, content):
 
 
 def test_bytes_flow_both_ways_and_each_half_ends(both, stack):
-    program = both.connect()
+    program = both.joined()
     conn = accept(both, stack)
     content = os.urandom(3 * WINDOW + 12345)
     got = exchange(program, conn, content)
@@ -180,7 +203,7 @@ def test_bytes_flow_both_ways_and_each_half_ends(both, stack):
 
 
 def test_a_program_that_closes_closes_at_the_broker(both, stack):
-    program = both.connect()
+    program = both.joined()
     program.sendall(b"all of it")
     program.close()
     conn = accept(both, stack)
@@ -189,7 +212,7 @@ def test_a_program_that_closes_closes_at_the_broker(both, stack):
 
 def test_a_program_that_closes_behind_its_half_closes_at_the_broker(both, stack):
     """Or the broker's connection would be half open for ever."""
-    program = both.connect()
+    program = both.joined()
     program.shutdown(socket.SHUT_WR)
     conn = accept(both, stack)
     assert read(conn) == b""
@@ -200,7 +223,7 @@ def test_a_program_that_closes_behind_its_half_closes_at_the_broker(both, stack)
 
 
 def test_the_brokers_last_words_arrive_and_then_the_end(both, stack):
-    program = both.connect()
+    program = both.joined()
     conn = accept(both, stack)
     conn.sendall(b"refused")
     conn.close()
@@ -208,12 +231,13 @@ def test_the_brokers_last_words_arrive_and_then_the_end(both, stack):
 
 
 def test_a_port_that_the_broker_does_not_serve_closes(both):
+    both.joined()  # from here on the host's end is there
     program = both.connect(6502)
-    assert read(program) == b""
+    assert read(program) == bytes([errno.ENOENT])
 
 
 def test_300_programs_at_once_and_one_more_that_waits(both, stack):
-    programs = [both.connect() for _ in range(STREAMS)]
+    programs = [both.joined() for _ in range(STREAMS)]
     conns = [accept(both, stack) for _ in programs]
     late = both.connect()
     late.sendall(b"late")
@@ -231,9 +255,9 @@ def test_300_programs_at_once_and_one_more_that_waits(both, stack):
 
 
 def test_a_deaf_program_holds_no_other(both, stack):
-    deaf = both.connect()
+    deaf = both.joined()
     deaf_conn = accept(both, stack)
-    live = both.connect()
+    live = both.joined()
     conn = accept(both, stack)
     written = fill(deaf_conn)
     for turn in range(50):
@@ -244,9 +268,8 @@ def test_a_deaf_program_holds_no_other(both, stack):
     assert read(deaf, written) == bytes(written)
 
 
-def test_when_the_hosts_end_dies_the_guests_ends(both, stack):
-    program = both.connect()
-    accept(both, stack)
+def test_when_the_hosts_end_dies_the_guests_ends(both):
+    program = both.joined()
     both.mux.kill()
     assert both.ended() == "the host has closed the port"
     assert read(program) == b""
@@ -255,24 +278,26 @@ def test_when_the_hosts_end_dies_the_guests_ends(both, stack):
 # -- the guest's end alone ------------------------------------------------------------
 
 
-def test_it_writes_nothing_before_the_hosts_hello(guest):
+def test_before_the_hosts_hello_it_writes_nothing_and_refuses_programs(guest):
+    """A template's copies would all open what its program had begun."""
     program = guest.connect()
-    program.sendall(b"early")
+    assert read(program) == bytes([errno.ENODEV])
     guest.wire.sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
         guest.wire.receive()
     guest.wire.sock.settimeout(PATIENCE)
     guest.wire.send(frame(HELLO, VERSION, 5))
     assert guest.wire.expect(HELLO, VERSION).value == 5
+    program = guest.connect()
+    program.sendall(b"early")
     assert guest.wire.expect(OPEN, 0).value == PORT
     assert guest.wire.expect(DATA, 0).data == b"early"
 
 
 def test_it_sends_no_more_than_its_window(greeted):
-    program = greeted.connect()
+    program = greeted.opened()
     # The rest fits into the socket.
     program.sendall(bytes(WINDOW + 65536))
-    greeted.wire.expect(OPEN, 0)
     greeted.wire.read(0, WINDOW)
     greeted.wire.sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
@@ -284,20 +309,16 @@ def test_it_sends_no_more_than_its_window(greeted):
 
 def test_a_number_is_used_again_when_both_have_closed(greeted):
     for _ in range(3):
-        program = greeted.connect()
-        greeted.wire.expect(OPEN, 0)
-        program.close()
+        greeted.opened().close()
         greeted.wire.expect(CLOSE, 0)
-        other = greeted.connect()
-        greeted.wire.expect(OPEN, 1)
+        other = greeted.opened(1)
         greeted.wire.send(frame(CLOSE, 0), frame(CLOSE, 1))
         greeted.wire.expect(CLOSE, 1)
         assert read(other) == b""
 
 
 def test_what_the_host_sent_before_close_is_delivered(greeted):
-    program = greeted.connect()
-    greeted.wire.expect(OPEN, 0)
+    program = greeted.opened()
     content = os.urandom(WINDOW)
     greeted.wire.send(data(0, content), frame(CLOSE, 0))
     assert read(program) == content
@@ -325,6 +346,7 @@ def test_a_host_of_another_protocol_ends_it(guest, name):
     ("script", "reason"),
     [
         (frame(9, 0), "a frame of type 9"),
+        (frame(ACCEPT, 0), "a frame of type 3"),
         (frame(DATA, 0, 0), "DATA of 0 bytes"),
         (frame(DATA, 0, MOST + 1), "DATA of 65529 bytes"),
         (frame(CREDIT, 0, 1), "a credit of 1 bytes"),
@@ -332,10 +354,75 @@ def test_a_host_of_another_protocol_ends_it(guest, name):
     ],
 )
 def test_a_host_that_breaks_the_rules_ends_it(greeted, script, reason):
-    greeted.connect()
-    greeted.wire.expect(OPEN, 0)
+    greeted.opened()
     greeted.wire.send(script)
     assert reason in greeted.ended()
+
+
+def test_data_before_the_answer_ends_it(greeted):
+    greeted.connect()
+    greeted.wire.expect(OPEN, 0)
+    greeted.wire.send(data(0, b"x"))
+    assert "a frame of type 4" in greeted.ended()
+
+
+def test_the_agent_reads_the_brokers_answer(greeted, stack):
+    path = greeted._directory / str(PORT)
+    got = []
+    loop = Loop()
+    try:
+        for answer in (frame(ACCEPT, 0), frame(CLOSE, 1, errno.ECONNREFUSED)):
+            number = len(got)
+
+            def done(sock, code):
+                got.append((sock is not None, code))
+                if sock is not None:
+                    stack.enter_context(sock)
+                loop.stop()
+
+            Address(f"port:{path}").connect(loop, done)
+            greeted.wire.expect(OPEN, number)
+            greeted.wire.send(answer)
+            loop._running = True
+            loop.run()
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    assert got == [(True, 0), (False, errno.ECONNREFUSED)]
+
+
+def test_the_programs_for_files_and_devices_read_it_too(greeted, stack, monkeypatch):
+    path = greeted._directory / str(PORT)
+    monkeypatch.setattr(connection, "PORT_SOCKETS", str(greeted._directory))
+    assert connection.standard_address(PORT) == f"port:{path}"
+    assert connection.standard_address(1) == "vsock:2:1"
+    monkeypatch.setenv("VITRAIL_COPY", f"port:{path}")
+    tools = (
+        lambda: connection.Connection("VITRAIL_COPY"),
+        lambda: vitrail_devices.connect(f"port:{path}"),
+        lambda: vitrail_security_key.connect(f"port:{path}"),
+    )
+    pool = ThreadPoolExecutor(1)
+    stack.callback(pool.shutdown, wait=False)
+
+    def asked(connect):
+        """Return what will be made, and the number of its stream."""
+        made = pool.submit(connect)
+        while (found := greeted.wire.receive()).type != OPEN:
+            assert found.type == CLOSE
+        return made, found.stream
+
+    for connect in tools:
+        made, number = asked(connect)
+        greeted.wire.send(frame(CLOSE, number, errno.ECONNREFUSED))
+        with pytest.raises((OSError, TransferError), match="refused"):
+            made.result(PATIENCE)
+        made, number = asked(connect)
+        greeted.wire.send(frame(ACCEPT, number), data(number, b"!"))
+        sock = made.result(PATIENCE)
+        stack.enter_context(getattr(sock, "reader", sock))
+        with getattr(sock, "socket", sock) as sock:
+            assert sock.recv(1) == b"!"
 
 
 def test_only_the_guests_user_reaches_its_sockets(tmp_path):
@@ -357,9 +444,9 @@ def test_numbers_and_names_are_those_of_the_host():
     assert port_streams.PORT_STREAMS == STREAMS
     assert port_streams.PORT_WINDOW == WINDOW
     assert port_streams.PORT_FRAME == MOST + 8
-    kinds = (HELLO, OPEN, DATA, SHUTDOWN, CREDIT, CLOSE)
+    kinds = (HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE)
     assert kinds == tuple(
         getattr(port_streams, name)
-        for name in ("HELLO", "OPEN", "DATA", "SHUTDOWN", "CREDIT", "CLOSE")
+        for name in ("HELLO", "OPEN", "ACCEPT", "DATA", "SHUTDOWN", "CREDIT", "CLOSE")
     )
     assert set(protocol.STREAM_PORTS) == set(PORTS.values())
