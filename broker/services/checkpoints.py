@@ -166,15 +166,6 @@ class _Far:
     known: int = 0
     """Keys, the first one included."""
 
-    def leads_to(self, now: _Far, sent: int) -> bool:
-        """Whether an answer to ``sent`` certificates shows progress.
-
-        What a witness holds and knows becomes more, and the held checkpoint is named
-        once: so a witness that lies is given up after as many rounds as there are keys.
-        """
-        more = (sent > 0 and now.known > self.known) or now.held > self.held == 0
-        return more and now.known >= self.known and self.held in {0, now.held}
-
 
 class CheckpointWitness:
     """The other broker keeps our checkpoints, and we keep its."""
@@ -231,8 +222,9 @@ class CheckpointWitness:
         It reports the checkpoint that it holds and its known keys; each round sends
         the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
         """
+        asked = False
         while True:
-            reply, sent = await self._send(epoch, note, far)
+            reply, keys = await self._send(epoch, note, far)
             if reply.kept:
                 await self._store.witnessed(epoch.name, note)
                 return _Far(parse_note(note).checkpoint.size, reply.known)
@@ -242,15 +234,17 @@ class CheckpointWitness:
                 held = found.checkpoint.size
                 await self._check(epoch.name, found)
             now = _Far(held, reply.known)
-            # guard: the answers of a witness lead somewhere
-            if not far.leads_to(now, sent):
+            # Its first answer says what it has; then it takes what it is sent.
+            taken = now.held == far.held and far.known < now.known <= far.known + keys
+            # guard: a witness asks for no proof without end
+            if now == far or (asked and not taken):
                 raise UpstreamError("it takes neither its proof nor its signature")
-            far = now
+            asked, far = True, now
 
     async def _send(
         self, epoch: Epoch, note: str, far: _Far
     ) -> tuple[m.Witnessed, int]:
-        """Send a checkpoint; returns the answer and the number of certificates sent."""
+        """Send it once; returns the answer, and how many keys were sent with it."""
         proof = await self._proof(far.held, parse_note(note).checkpoint.size)
         most = audit_limits.AUDIT_WITNESS_KEYS
         keys = await self._store.certificates(far.known, most)

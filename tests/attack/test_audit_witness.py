@@ -142,42 +142,33 @@ async def test_size_that_no_database_holds_is_refused(tmp_path: Path) -> None:
         assert held(far) == []
 
 
-class Liar(Line):
-    """A witness that always knows something else, and keeps nothing."""
+class Insatiable(Line):
+    """A witness that keeps nothing and asks for another proof each time."""
 
-    def __init__(self, far: Side, answers) -> None:
+    def __init__(self, far: Side, answers: list[int], *, known: bool) -> None:
         super().__init__("screen", far)
-        self._answers = answers
+        self.kept = ""
+        self._answers, self._known = answers, known
 
     async def ask(self, make):
         self.asked.append(make(len(self.asked) + 1))
-        assert len(self.asked) < 50, "it is asked without an end"
-        note, known = self._answers(len(self.asked))
-        return m.Witnessed(len(self.asked), note, kept=False, known=known)
+        assert len(self.asked) < 100, "the sender goes on without end"
+        number = self._answers[len(self.asked) % len(self._answers)]
+        number += len(self.asked) * (len(self._answers) == 1)
+        note = [] if self._known else self.kept.split("\n")
+        return m.Witnessed(0, note if number % 2 else [], kept=False, known=number)
 
 
-def _other_keys(asked: int) -> tuple[list[str], int]:
-    return [], asked % 2
-
-
-def _more_keys_than_there_are(asked: int) -> tuple[list[str], int]:
-    return [], 1000 * asked
-
-
-def _other_checkpoints(asked: int) -> tuple[list[str], int]:
-    origin = SigningKey.first(0).origin
-    return made_up(origin, asked, Ed25519PrivateKey.generate()), 0
-
-
-@pytest.mark.parametrize(
-    "answers", [_other_keys, _more_keys_than_there_are, _other_checkpoints]
-)
-async def test_witness_that_keeps_nothing_is_given_up(tmp_path: Path, answers) -> None:
-    """Each round costs proofs and certificates in the thread that records events."""
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("answers", [[3, 4], [0], [7, 900]])
+async def test_a_witness_that_is_never_content(
+    tmp_path: Path, answers: list[int], *, known: bool
+) -> None:
+    """It alternates between answers, or counts up: each would cost a proof."""
     async with sides(tmp_path) as (near, far):
-        await near.store.record(event(1))
-        await near.sealing.publish()
-        liar = Liar(far, answers)
-        with pytest.raises(UpstreamError, match="neither its proof"):
-            await near.witness._offer(liar, near.sealing.newest, _Far())
-        assert len(liar.asked) <= 3
+        await publish(near, far, 9)
+        line = Insatiable(far, answers, known=known)
+        line.kept = near.sealing.newest
+        with pytest.raises(UpstreamError, match="takes neither"):
+            await near.witness._offer(line, near.sealing.newest, _Far())
+        assert len(line.asked) < 10

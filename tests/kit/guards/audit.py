@@ -8,7 +8,6 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("the answers of a witness lead somewhere", "if now == far:", "tests/attack/test_audit_witness.py", "given_up"),
     Guard("bodies that are nested without an end", "_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)", "tests/broker/audit/proof/test_verify.py", "unreadable"),
     Guard("a removal that cannot be read", "with contextlib.suppress():", "tests/broker/audit/proof/test_verify.py", "unreadable"),
     Guard("sizes fit into a database", '_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")', "tests/attack/test_audit_witness.py", "no_database"),
@@ -42,6 +41,7 @@ GUARDS = (
     Guard("a witness follows the keys", "if False:", "tests/attack/test_audit_witness.py", "do_not_follow"),
     Guard("a peer has few logs", "if False:", "tests/attack/test_audit_witness.py", "without_end"),
     Guard("old notes are proved", "if True:", "tests/attack/test_audit_witness.py", "kept_before"),
+    Guard("a witness asks for no proof without end", "if now == far:", "tests/attack/test_audit_witness.py", "never_content"),
     Guard("what is never proved is a conflict", "pass", "tests/attack/test_audit_witness.py", "real_key"),
     Guard("hashes that were to stay", "if False:", "tests/attack/test_audit_removal.py", "to_stay"),
     Guard("what was not compared is not counted", "report.against = len(against)", "tests/attack/test_audit_removal.py", "not_counted"),

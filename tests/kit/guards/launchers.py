@@ -9,6 +9,12 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a container whose brokerctl was killed keeps its home in use",
+        "lock = ()",
+        "tests/e2e/test_podman_state.py",
+        "in_use",
+    ),
+    Guard(
         "a sandbox's lock is not waited for",
         "listener = await open_listener(place, descriptors=True, sock=mine)",
         "tests/broker/host/test_acceptors.py",
