@@ -21,6 +21,24 @@ GUARDS = (
         "locks_its_directory",
     ),
     Guard(
+        "a box's programs open few files",
+        "_FEW_FILES = ''",
+        "tests/conformance/launchers/test_launchers.py",
+        "in_flight and bwrap",
+    ),
+    Guard(
+        "a container's programs open few files",
+        "_FEW_FILES: tuple[str, ...] = ()",
+        "tests/conformance/launchers/test_launchers.py",
+        "in_flight and podman",
+    ),
+    Guard(
+        "a tree's programs open few files",
+        "_FEW_FILES: tuple[str, ...] = ()",
+        "tests/conformance/launchers/test_launchers.py",
+        "in_flight and nspawn",
+    ),
+    Guard(
         "an image brings no annotation of ours",
         "if True:",
         "tests/broker/launch/podman/test_hook.py",
