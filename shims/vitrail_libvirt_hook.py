@@ -53,6 +53,8 @@ ANSWER_BYTES = 1 << 20
 RECORDS_SECONDS = 5.0
 RECORDS = 1000
 RECORD_BYTES = 1 << 20
+PARENTS = 16
+"""Records that a record may inherit from, one behind the other."""
 
 
 class HookError(Exception):
@@ -328,47 +330,90 @@ def _become(uid: int) -> None:
 
 
 def record_requires(folders: list[str], names: set[str]) -> bool:
-    """Whether the record that names the domain has ``required = true``."""
-    seen: set[str] = set()
+    """Whether the record that names the domain has ``required = true``.
+
+    Its own word counts, else that of the nearest record that it inherits from.
+    """
+    records = _read_records(folders)
+    return any(
+        _is_required(name, records)
+        for name, record in records.items()
+        if record.domain in names
+    )
+
+
+class _Record:
+    """What a record says of its domain; ``required`` is None where it is silent."""
+
+    def __init__(
+        self, domain: str = "", *, required: bool | None = None, inherits: str = ""
+    ) -> None:
+        self.domain = domain
+        self.required = required
+        self.inherits = inherits
+
+
+def _is_required(name: str, records: dict[str, _Record]) -> bool:
+    for _ in range(PARENTS + 1):
+        record = records.get(name)
+        if record is None:
+            return False
+        if record.required is not None:
+            return record.required
+        # guard: a lease that a parent record requires is required
+        name = record.inherits
+    return False
+
+
+def _read_records(folders: list[str]) -> dict[str, _Record]:
+    """Each record by its name; the first directory that has it wins."""
+    found: dict[str, _Record] = {}
     for folder in folders:
         try:
             files = sorted(os.listdir(folder))[:RECORDS]
         except OSError:
             continue
         for file in files:
-            if file.endswith(".toml") and file not in seen:
-                seen.add(file)
-                domain, required = _read_record(os.path.join(folder, file))
-                if required and domain in names:
-                    return True
-    return False
+            name, dot, ending = file.rpartition(".")
+            if dot and ending == "toml" and name not in found:
+                found[name] = _read_record(os.path.join(folder, file))
+    return found
 
 
-def _read_record(path: str) -> tuple[str, bool]:
-    """The domain that a record names, and whether it is required."""
+def _read_record(path: str) -> _Record:
+    """Return what one file says."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
             # guard: only a regular file is read as a record
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return "", False
+                return _Record()
             text = file.read(RECORD_BYTES).decode("utf-8", "replace")
     except OSError:
-        return "", False
+        return _Record()
     try:
         import tomllib
 
         values = tomllib.loads(text)
         domain = values.get("peer", {}).get("libvirt")
         required = values.get("launch", {}).get("required")
+        inherits = values.get("inherits", "")
     # guard: no record keeps the others from being read
     except (ImportError, ValueError, AttributeError, RecursionError):
         # Python before 3.11, or a record with a mistake (or nested too deeply), which
         # the broker denies: the words alone decide then.
-        found = re.search(r"(?m)^\s*libvirt\s*=\s*[\"']([^\"'\n]+)[\"']", text)
-        domain = found.group(1) if found else ""
-        required = bool(re.search(r"(?m)^\s*required\s*=\s*true\b", text))
-    return str(domain), required is True
+        domain = _word(text, r"libvirt\s*=\s*[\"']([^\"'\n]+)[\"']")
+        inherits = _word(text, r"inherits\s*=\s*[\"']([a-z0-9-]+)[\"']")
+        written = _word(text, r"required\s*=\s*(true|false)\b")
+        required = written == "true" if written else None
+    own = required if isinstance(required, bool) else None
+    return _Record(str(domain), required=own, inherits=str(inherits))
+
+
+def _word(text: str, pattern: str) -> str:
+    """Return the value of a key that begins a line; empty without one."""
+    found = re.search(r"(?m)^\s*" + pattern, text)
+    return found.group(1) if found else ""
 
 
 def printable(text: str) -> str:

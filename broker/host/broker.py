@@ -88,7 +88,7 @@ class _Host:
             await serve_devices(nursery, self._host, self._viewer)
             await self._host.run(nursery)
             await nursery.start(self._viewer.run, self._host.role)
-            end = partial(end_sandboxes, self._host.role, self._api)
+            end = partial(end_sandboxes, self._host, self._api)
             await serve_until_asked(self._ground, self._api, ready, end)
             nursery.cancel_scope.cancel()
 

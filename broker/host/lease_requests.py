@@ -150,6 +150,11 @@ class Leasing:
             )
             raise
 
+    async def end(self) -> None:
+        """End what was prepared for machines that have not started."""
+        if self._guests is not None:
+            await self._guests.end()
+
     def guests(self) -> LibvirtGuests:
         """The machines of launchers with hooks."""
         if self._guests is None:

@@ -79,11 +79,14 @@ _EVENTS = frozenset({"prepare", "started", "release"})
 
 
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The state of a leased domain that a later broker needs to adopt it."""
+    """The state of a domain that a later broker needs to adopt it.
+
+    ``leader`` is None for one that was prepared and has not started.
+    """
 
     boot: str
     record: str
-    leader: ProcessIdentity
+    leader: ProcessIdentity | None
     backend: ProcessIdentity | None
     cid: int | None
 
@@ -92,7 +95,6 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Expected:
     """A domain that was prepared and has not started."""
 
-    uuid: str
     backend: Tracked | None
 
 
@@ -177,6 +179,7 @@ class LibvirtGuests:
         self._listen_vsock = listen_vsock
         self._expected: dict[str, _Expected] = {}
         self._one_at_a_time = trio.Lock()
+        self._ending = False
 
     async def event(self, request: api.MachineEventRequest) -> api.MachineEventAnswer:
         """Take a step.  Raises RefusedError, SetupError or UpstreamError."""
@@ -191,6 +194,9 @@ class LibvirtGuests:
         if record is None:
             return api.MachineEventAnswer()
         async with self._one_at_a_time:
+            # guard: a broker that ends prepares no domain
+            if self._ending:
+                raise RefusedError("this broker is about to end")
             if request.event == "prepare":
                 await self._prepare(record, request)
             elif request.event == "started":
@@ -198,6 +204,16 @@ class LibvirtGuests:
             else:
                 await self._drop(record.name)
         return api.MachineEventAnswer(sandbox=record.name)
+
+    async def end(self) -> None:
+        """End what was prepared for domains that have not started.
+
+        Such a domain starts without a lease, as it does where no broker runs.
+        """
+        async with self._one_at_a_time:
+            self._ending = True
+            for name in list(self._expected):
+                await self._drop(name)
 
     def _match(self, request: api.MachineEventRequest) -> Record | None:
         """The record of a domain; its own description may only agree with it."""
@@ -241,7 +257,7 @@ class LibvirtGuests:
             make_directory(libvirt_sockets(self._paths, record.name))
         elif request.vhost_user is not None:
             backend = await self._start_backend(record, Path(request.vhost_user))
-        self._expected[record.name] = _Expected(request.uuid, backend)
+        self._expected[record.name] = _Expected(backend)
 
     async def _start_backend(self, record: Record, wanted: Path) -> Tracked:
         # Late: most hosts have the kernel's vsock.
@@ -265,6 +281,8 @@ class LibvirtGuests:
         backend = await spawn_backend(tool, directory, draw_cid())
         try:
             await wait_listening(path, backend)
+            # A broker that is killed must not leave it to itself.
+            self._write(record.name, None, backend, None)
         except BaseException:
             await backend.end(0)
             backend.close()
@@ -300,7 +318,7 @@ class LibvirtGuests:
             SandboxName(record.name), SandboxName(record.name), machine
         )
         try:
-            self._write(record, leader, backend, request.cid)
+            self._write(record.name, leader, backend, request.cid)
         except OSError as error:
             raise UpstreamError(
                 f"'{record.name}' has its lease, and a later broker will not know: {error}"
@@ -357,19 +375,22 @@ class LibvirtGuests:
 
     def _write(
         self,
-        record: Record,
-        leader: ProcessIdentity,
+        name: str,
+        leader: ProcessIdentity | None,
         backend: Tracked | None,
         cid: int | None,
     ) -> None:
-        directory = self._directory(record.name)
+        directory = self._directory(name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         helper = None if backend is None else backend.identity
-        state = _State(boot_id(), record.name, leader, helper, cid)
+        state = _State(boot_id(), name, leader, helper, cid)
         (directory / _STATE).write_bytes(msgspec.json.encode(state))
 
     async def adopt(self) -> list[str]:
-        """Lease domains again that outlived an earlier broker; returns warnings."""
+        """Lease domains again that outlived an earlier broker; returns warnings.
+
+        Those that have not started yet are expected again.
+        """
         warnings: list[str] = []
         for directory in sorted((self._paths.runtime / "libvirt").glob("*/")):
             try:
@@ -383,13 +404,20 @@ class LibvirtGuests:
         data = (directory / _STATE).read_bytes()[: limits.VM_STATE_BYTES]
         state = msgspec.json.decode(data, type=_State)
         record = self._records().records.get(state.record)
-        helper = None if state.backend is None else find(HELPER, state.backend)
-        leader = find("QEMU", state.leader) if state.boot == boot_id() else None
-        if record is None or _domain(record) is None or leader is None:
+        helper, leader = _living(state)
+        waits = state.leader is None
+        if (
+            record is None
+            or _domain(record) is None
+            or (helper if waits else leader) is None
+        ):
             await self._end(directory.name, helper)
             raise RefusedError("its domain or its record is gone")
+        if leader is None:
+            self._expected[record.name] = _Expected(helper)
+            return
+        pid = leader.pid
         leader.close()
-        pid = state.leader.pid
         held = HeldMachine([pid, *([helper.pid] if helper else [])])
         name = SandboxName(record.name)
         if state.backend is None and state.cid is None:
@@ -408,6 +436,15 @@ class LibvirtGuests:
             )
         machine = LibvirtMachine(claim, held, pid, directory=directory, backend=helper)
         await self._host.admit(name, name, machine)
+
+
+def _living(state: _State) -> tuple[Tracked | None, Tracked | None]:
+    """The processes of a domain, its vsock helper and its leader, that still live."""
+    if state.boot != boot_id():
+        return None, None
+    helper = None if state.backend is None else find(HELPER, state.backend)
+    leader = None if state.leader is None else find("its leader", state.leader)
+    return helper, leader
 
 
 def _shown(request: api.MachineEventRequest) -> str:

@@ -228,7 +228,8 @@ class HostPart:
         return None
 
 
-async def end_sandboxes(host: HostRole, api: SharedControl) -> None:
+async def end_sandboxes(host: HostPart, api: SharedControl) -> None:
     """The end of a broker that owns machines: they end with it."""
-    host.refuse_new()
+    host.role.refuse_new()
     await api.stop_all()
+    await host.leasing.end()

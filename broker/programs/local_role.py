@@ -112,9 +112,7 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
-        await serve_until_asked(
-            ground, api, ready, partial(end_sandboxes, host.role, api)
-        )
+        await serve_until_asked(ground, api, ready, partial(end_sandboxes, host, api))
         nursery.cancel_scope.cancel()
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.host.folders import part
 from broker.host.folders.part import FolderHost
 from broker.launch.bubblewrap.arguments import SOCKETS, Box
@@ -197,7 +197,7 @@ print("device", tried(lambda: os.mknod(top + "/null", 0o20666, os.makedev(1, 3))
 async def test_a_folder_to_be_read_cannot_be_changed_or_left(home, tmp_path):
     folder = open_folder(str(home / "Downloads"), home, ())
     async with box(tmp_path, TRY) as (held, namespace):
-        inside = await mounts.attach(namespace, folder, write=False)
+        inside, _ = await mounts.attach(namespace, folder, write=False)
         assert inside == "/folders/Downloads"
         found, problem = await output(held)
     folder.close()
@@ -325,9 +325,9 @@ async def test_an_unused_folder_is_unmounted(home, tmp_path):
 
 
 @asynccontextmanager
-async def hosted(tmp_path, home, program, monkeypatch):
+async def hosted(tmp_path, home, program, monkeypatch, name="Downloads"):
     """A box that a host part knows; yields the part, the folder and the box's root."""
-    folder = open_folder(str(home / "Downloads"), home, ())
+    folder = open_folder(str(home / name), home, ())
     monkeypatch.setattr(part, "_leader", lambda machine: machine.pid)
     async with box(tmp_path, program) as (held, _):
         machine = SimpleNamespace(pid=held.leader, alive=lambda: {held.leader})
@@ -394,6 +394,73 @@ async def test_a_crash_lets_no_program_keep_a_folder(
         assert await FolderHost(host._host, tmp_path).forget(WORK)
         assert not (root / "folders/Downloads/file").exists()
         await mounted.__aexit__(None, None, None)
+
+
+MOVE_WHEN_IT_COMES = """
+import os, time
+while not os.path.exists("/folders/Downloads/file"):
+    time.sleep(0.001)
+os.rename("/folders", "/kept")
+os.mkdir("/folders")
+open("/tmp/here", "w").close()
+time.sleep(600)
+"""
+
+
+@needs_box
+@pytest.mark.parametrize("name", ["Downloads", "tmp"])
+async def test_a_folder_whose_place_was_moved_is_found(
+    home, tmp_path, monkeypatch, name
+):
+    """The box renames the directory of the mount: nothing is mounted at its path then,
+    or something else is."""
+    (home / "Downloads").rename(home / name)
+    program = MOVE_WHEN_IT_COMES.replace("Downloads", name)
+    if name == "tmp":
+        program = program.replace('os.mkdir("/folders")', 'os.symlink("/", "/folders")')
+        program = program.replace("/tmp/here", "/here")
+    async with hosted(tmp_path, home, program, monkeypatch, name) as (
+        host,
+        folder,
+        root,
+    ):
+        mounted = host.mounted(WORK, folder, write=True)
+        one = await mounted.__aenter__()
+        await eventually((root / "tmp/here" if name != "tmp" else root / "here").exists)
+        assert (root / "kept" / name / "file").exists()
+        with pytest.raises(VitrailError):
+            await one.release()
+        assert await FolderHost(host._host, tmp_path).forget(WORK)
+        await mounted.__aexit__(None, None, None)
+        assert one.kept
+
+
+@needs_box
+async def test_a_later_sandbox_of_the_name_has_no_folder_of_the_earlier(
+    home, tmp_path, monkeypatch
+):
+    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+        mounted = host.mounted(WORK, folder, write=True)
+        await mounted.__aenter__()
+        (active,) = host._host.active_leases()
+        later = SimpleNamespace(pid=os.getpid(), alive=lambda: {os.getpid()})
+        new = SimpleNamespace(lease=WORK, machine=later, stopping=False)
+        fresh = SimpleNamespace(active_leases=lambda: [new])
+        assert not await FolderHost(fresh, tmp_path).forget(WORK)
+        assert active.machine.alive()
+        await mounted.__aexit__(None, None, None)
+
+
+@needs_box
+async def test_a_note_that_was_cut_off_counts_as_kept(home, tmp_path, monkeypatch):
+    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+        mounted = host.mounted(WORK, folder, write=True)
+        await mounted.__aenter__()
+        note = tmp_path / "folders" / WORK.sandbox
+        note.write_bytes(note.read_bytes()[:-5])
+        assert await FolderHost(host._host, tmp_path).forget(WORK)
+        await mounted.__aexit__(None, None, None)
+        assert not note.exists()
 
 
 @needs_box

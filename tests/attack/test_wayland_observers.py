@@ -38,15 +38,9 @@ LONG = pytest.mark.long
 """weston and KWin are judged by clicks with deadlines: a loaded machine misses them."""
 SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_SECONDS", "5"))
 LONG_SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_LONG", "240"))
-OPEN = pytest.mark.xfail(
-    strict=False,
-    reason="on weston 10 a click does not reach its window in some runs, also beside an"
-    " honest client, for a reason that is not known; and a client that ends with the"
-    " newest offer of a selection ends the selection",
-)
 KINDS = [
     "sway",
-    pytest.param("weston", marks=[LONG, OPEN]),
+    pytest.param("weston", marks=LONG),
     pytest.param("kwin", marks=LONG),
 ]
 """The compositors that are judged."""
@@ -109,7 +103,7 @@ class Asked:
 
 
 def play(
-    comp, display, pid, work, other, claims, seed, seconds, actions, prompt
+    comp, display, pid, work, other, claims, seed, seconds, actions, weston, prompt
 ) -> Judge:
     """One run, in a thread."""
     with Pointer(comp.display, SIZE) as mouse, Keyboard(comp.display) as keys:
@@ -117,7 +111,7 @@ def play(
             mouse.move(*at)
         keys.press(1)  # a seat's keyboard has a keymap once a key was pressed
         look = partial(trio.from_thread.run, screenshot, comp)
-        judge = Judge(mouse, keys, look, claims, pid, FRAMES)
+        judge = Judge(mouse, keys, look, claims, pid, FRAMES, ends_cancel=weston)
         with Observer(other) as one, Observer(display) as two, Observer(work) as same:
             for observer, name, color, place in (
                 (one, "other", OTHER, (250, 620)),
@@ -177,6 +171,7 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
             seed,
             seconds,
             actions,
+            kind == "weston",
         )
         if kind != "sway":
             return await trio.to_thread.run_sync(run, None)

@@ -94,6 +94,33 @@ async def test_standard_input_and_a_home_that_stays():
         assert (again.code, again.lines[-1:]) == (0, ["a line"])
 
 
+async def test_a_home_is_in_use_as_long_as_its_container_lives():
+    """Also when 'brokerctl run' is killed: Podman's conmon has the lock then."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        write_record(w, "kept", "persistent")
+        ready = w.paths.homes / "kept/current/tree/ready"
+        script = "ls -l /proc/self/fd >ready; exec sleep 1000"
+        argv = [sys.executable, "-m", "broker.cli.app", "run", "-q", "kept", "--"]
+        running = subprocess.Popen([*argv, "sh", "-c", script], env=w.environ)
+        await eventually(ready.exists)
+        await w.wait_event("lease.begin", sandbox="kept")
+        running.kill()
+        await trio.to_thread.run_sync(running.wait)
+        answer = await brokerctl("sandbox", "snapshot", "kept", "x", env=w.environ)
+        assert "is in use" in answer.err, answer
+        assert str(w.paths.homes) not in ready.read_text(), "it is not the container's"
+        answer = await brokerctl("stop", "kept", env=w.environ)
+        assert answer.code == 0, answer
+
+        async def again():
+            run = ("run", "-q", "kept", "--", "cat", "ready")
+            return (await brokerctl(*run, env=w.environ)).code == 0
+
+        await eventually(again)
+        # Podman's clearing away behind a run does not keep it from the next one.
+        assert await again()
+
+
 async def test_a_disposable_one_leaves_nothing():
     """No container, image, overlay, mount, socket, directory or control group."""
     async with podman_settings() as settings, world(image=False, extra=settings) as w:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -98,14 +98,26 @@ async def _run_recorded(
         await ensure_broker(paths)
         with kept_home(paths, record) as home:
             command = argv or launch.command
-            box = _box(command, launch.read_only, launch.read_write, home)
+            tree = None if home is None else home.tree
+            box = _box(command, launch.read_only, launch.read_write, tree)
             box = replace(box, resolver=_resolver(launch.network))
             return await leased(paths, record.name, _starter(box), steps)
 
 
+@dataclass(frozen=True)
+class KeptHome:
+    """The home of a persistent record while a sandbox uses it."""
+
+    tree: Path
+    lock: int
+    """Descriptor of its lock; a process that inherits it keeps the home in use."""
+
+
 @contextmanager
-def kept_home(paths: Paths, record: Record) -> Iterator[Path | None]:
-    """Give the home directory of a persistent record, locked; None for others.
+def kept_home(paths: Paths, record: Record) -> Iterator[KeptHome | None]:
+    """Give the home of a persistent record, locked; None for others.
+
+    At the end the lock is given up, also for processes that have inherited it.
 
     Raises RefusedError when it is in use.
     """
@@ -114,8 +126,11 @@ def kept_home(paths: Paths, record: Record) -> Iterator[Path | None]:
         return
     store, name = HomeStore(paths.homes), SandboxName(record.name)
     recover(store)
-    with store.lock(name):
-        yield ready_tree(store, name).tree
+    held = store.lock(name)
+    try:
+        yield KeptHome(ready_tree(store, name).tree, held.fd)
+    finally:
+        held.release()
 
 
 def local_paths() -> Paths:

@@ -11,7 +11,13 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
-from broker.cli.run.box import copy_output, exit_code, kept_home, local_paths
+from broker.cli.run.box import (
+    KeptHome,
+    copy_output,
+    exit_code,
+    kept_home,
+    local_paths,
+)
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.cli.run.terminal import has_input
@@ -52,10 +58,10 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record) as home:
-            container = described(record, argv, home)
+            container = described(record, argv, None if home is None else home.tree)
             if record.host.launch.network == "user":
                 container = replace(container, resolver=_resolver(paths))
-            return await _contained(paths, container, steps)
+            return await _contained(paths, container, home, steps)
 
 
 def _resolver(paths: Paths) -> Path:
@@ -68,15 +74,21 @@ def _resolver(paths: Paths) -> Path:
     return target
 
 
-async def _contained(paths: Paths, container: Container, steps: Steps) -> int:
+async def _contained(
+    paths: Paths, container: Container, home: KeptHome | None, steps: Steps
+) -> int:
     hooks = _hooks(paths)
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     cid = hooks / f"cid-{secrets.token_hex(6)}"
+    # conmon(8) inherits it from Podman, and lives as long as the container.
+    # guard: a container whose brokerctl was killed keeps its home in use
+    lock = () if home is None else (home.lock,)
     child = spawn(
         podman_args(container, hooks, cid, paths.runtime),
         name="podman",
         env=env,
         cwd="/",
+        pass_fds=lock,
         stdin=0 if container.stdin else DEVNULL,
         stdout=PIPE,
         stderr=PIPE,

@@ -36,7 +36,8 @@ async def _run(
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record) as home:
-            return await leased(paths, record.name, _starter(record, argv, home), steps)
+            start = _starter(record, argv, None if home is None else home.tree)
+            return await leased(paths, record.name, start, steps)
 
 
 def _starter(record: Record, argv: Sequence[str] | None, home: Path | None) -> Start:

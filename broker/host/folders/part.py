@@ -19,6 +19,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
+from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launched_machine import LaunchedMachine
 from broker.host.machine import Machine
@@ -48,6 +49,8 @@ class MountedFolder:
     """Whether a program may have kept it in spite of the end."""
     place: int | None = None
     """Only micro VMs have places."""
+    number: int | None = None
+    """The kernel's number of the mount, once it is there."""
 
     async def lost(self) -> None:
         """Wait for ever: a mount needs no process."""
@@ -59,10 +62,11 @@ class MountedFolder:
             with _namespace(self.machine) as (pid, namespace):
                 await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
                 await mounts.detach(namespace, self.name)
+                mounts.refuse_moved(pid, self.number)
                 # Until then a program could make one.
                 # guard: a copy made before the unmounting is found
                 self.kept = await trio.to_thread.run_sync(mounts.may_have_copy, pid)
-        except mounts.HeldError as error:
+        except (mounts.HeldError, mounts.AbsentError) as error:
             raise RefusedError(error.message, hint=_CLOSE_IT) from error
         self.released = True
 
@@ -72,8 +76,7 @@ class FolderHost:
 
     def __init__(self, host: HostRole, runtime: Path) -> None:
         self._host = host
-        self._notes = runtime / "folders"
-        """A file for each sandbox that has one, for the broker after a crash."""
+        self._notes = FolderNotes(runtime / "folders")
         self._places: dict[LeaseId, set[int]] = {}
         """Of micro VMs: where folders are."""
 
@@ -87,18 +90,18 @@ class FolderHost:
             async with self._served(lease, machine, folder, write=write) as served:
                 yield served
             return
-        note = self._note(lease)
-        note.parent.mkdir(mode=0o700, exist_ok=True)
-        with note.open("a") as file:
-            file.write(f"{folder.name}\n")
         mounted = MountedFolder(machine, folder.name, f"{BASE}/{folder.name}")
+        pid = _leader(machine)
+        self._notes.write(lease.sandbox, pid, folder.name, None)
         try:
             await _mount(mounted, folder, write=write)
+            self._notes.write(lease.sandbox, pid, folder.name, mounted.number)
         except BaseException:
             # The helper may have mounted it before it was given up.
             with trio.CancelScope(shield=True):
                 # guard: nothing is mounted after a failed mount
                 await _withdraw(mounted)
+                self._notes.remove(lease.sandbox, folder.name)
             raise
         try:
             yield mounted
@@ -106,6 +109,8 @@ class FolderHost:
             with trio.CancelScope(shield=True):
                 if not mounted.released:
                     await _revoke(mounted)
+                if not mounted.kept:
+                    self._notes.remove(lease.sandbox, folder.name)
 
     @asynccontextmanager
     async def _served(
@@ -140,18 +145,17 @@ class FolderHost:
         if isinstance(machine, MicroVmMachine):
             await clear(machine)
             return False
-        note = self._note(lease)
         try:
-            names = note.read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        left = [MountedFolder(machine, name, "") for name in dict.fromkeys(names)]
+            noted = self._notes.left(lease.sandbox, _leader(machine))
+        except RefusedError:
+            return False  # it takes no folder, or has ended
+        if noted is None:
+            self._notes.clear(lease.sandbox)
+            return True
+        left = [MountedFolder(machine, name, "", number=n) for name, n in noted.items()]
         kept = [await _taken_back(mounted) for mounted in left]
-        note.unlink(missing_ok=True)
+        self._notes.clear(lease.sandbox)
         return any(kept)
-
-    def _note(self, lease: Lease) -> Path:
-        return self._notes / lease.sandbox
 
     def _machine(self, lease: Lease) -> Machine:
         leases: Iterable[ActiveLease] = self._host.active_leases()
@@ -165,7 +169,8 @@ async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -
     with _namespace(mounted.machine) as (pid, namespace):
         if isinstance(mounted.machine, LaunchedMachine):
             await mounts.wait_set_up(pid, _SOCKETS)
-        await mounts.attach(namespace, folder, write=write)
+        attached = await mounts.attach(namespace, folder, write=write)
+        mounted.number = attached.number
 
 
 async def _revoke(mounted: MountedFolder) -> None:
@@ -192,9 +197,11 @@ async def _taken_back(mounted: MountedFolder) -> bool:
     try:
         with _namespace(mounted.machine) as (pid, namespace):
             await mounts.detach(namespace, mounted.name)
+            mounts.refuse_moved(pid, mounted.number)
             return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
     except mounts.AbsentError:
-        return False
+        # guard: a folder whose place was moved is found
+        return mounted.number is not None
     except VitrailError:
         await _detach_lazily(mounted)
         return bool(mounted.machine.alive())

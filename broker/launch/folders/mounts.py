@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -26,6 +27,13 @@ class HeldError(RefusedError):
 
 class AbsentError(UpstreamError):
     """No folder is mounted there."""
+
+
+class AttachedFolder(NamedTuple):
+    """A mounted folder: its path inside, and the kernel's number of the mount."""
+
+    path: str
+    number: int
 
 
 @contextmanager
@@ -60,16 +68,16 @@ async def attach(
     write: bool,
     base: str = BASE,
     name: str = "",
-) -> str:
-    """Mount a folder; returns its path inside.  Raises UpstreamError.
+) -> AttachedFolder:
+    """Mount a folder.  Raises UpstreamError.
 
     ``name``: the directory below ``base``, if that is not the folder's name.
     """
     name = name or folder.name
     words = [str(namespace), base, name, str(folder.fd), str(folder.path)]
     mode = "rw" if write else "ro"
-    await _run("attach", *words, mode, fds=(namespace, folder.fd))
-    return f"{base}/{name}"
+    number = await _run("attach", *words, mode, fds=(namespace, folder.fd))
+    return AttachedFolder(f"{base}/{name}", int(number))
 
 
 async def detach(
@@ -84,10 +92,10 @@ async def detach(
     await _run("detach", str(namespace), base, name, how, fds=(namespace,))
 
 
-async def _run(*words: str, fds: tuple[int, ...]) -> None:
+async def _run(*words: str, fds: tuple[int, ...]) -> bytes:
     argv = our_program("broker.launch.folders.tool", *words)
     try:
-        await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
+        return await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
     except UpstreamError as error:
         if f"failed with code {HELD}:" in error.message:
             raise HeldError("a program of the sandbox has files of it open") from error
@@ -114,11 +122,27 @@ async def wait_set_up(pid: int, path: str) -> None:
 
 
 def _has_mount(pid: int, path: str) -> bool:
+    return any(mount[4] == os.fsencode(path) for mount in _mounts(pid))
+
+
+def refuse_moved(pid: int, number: int | None) -> None:
+    """Raise HeldError where a mount is in the namespace of a process, at any path.
+
+    A sandbox can rename the directories above a mount, and put others, with other
+    mounts, in their place: then another mount than the folder's was unmounted.
+    """
+    # guard: what was unmounted is the folder
+    if any(int(mount[0]) == number for mount in _mounts(pid)):
+        raise HeldError("the sandbox has it at another path")
+
+
+def _mounts(pid: int) -> list[list[bytes]]:
+    """The fields of each mount (proc(5), mountinfo); none where the process ended."""
     try:
         lines = Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines()
     except OSError:
-        return False
-    return any(line.split()[4] == os.fsencode(path) for line in lines)
+        return []
+    return [line.split() for line in lines]
 
 
 def refuse_other_namespaces(pid: int) -> None:

@@ -44,14 +44,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(argv: list[str]) -> int:
     """``attach NAMESPACE BASE NAME FOLDER PATH ro|rw``; ``detach NAMESPACE BASE NAME``.
 
-    NAMESPACE and FOLDER are descriptors.
+    NAMESPACE and FOLDER are descriptors.  ``attach`` prints the mount's number.
     """
     try:
         if argv[0] == "attach":
             namespace, base, name, folder, path, mode = argv[1:]
             tree = cloned(int(folder), path, write=mode == "rw")
+            number = mount_number(tree)  # the sandbox's /proc is not ours
             enter(int(namespace))
             attach(tree, base, name)
+            sys.stdout.write(number)
             return 0
         namespace, base, name, how = argv[1:]
         enter(int(namespace))
@@ -106,6 +108,12 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     wanted = struct.pack("QQQQ", attributes, 0, 0, 0)
     _call(_SYS_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, wanted, len(wanted))
     return tree
+
+
+def mount_number(tree: int) -> str:
+    """Return the number of a mount, which stays its own when it is moved (proc(5))."""
+    facts = Path(f"/proc/self/fdinfo/{tree}").read_text(encoding="ascii")
+    return facts.partition("mnt_id:")[2].split(maxsplit=1)[0]
 
 
 def enter(namespace: int) -> None:

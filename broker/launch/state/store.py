@@ -122,6 +122,12 @@ class HomeLock:
             os.close(self.fd)
             self.fd = -1
 
+    def release(self) -> None:
+        """Give the lock up, also where a copy is open (flock(2), LOCK_UN)."""
+        if self.fd >= 0:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        self.close()
+
     def __enter__(self) -> Self:
         """Hold it for a block."""
         return self

@@ -13,12 +13,14 @@ from broker.control.api import MachineEventRequest
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
 from broker.host.libvirt_guests import LibvirtGuests
+from broker.launch.microvm import hosttools
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
-from broker.peers.identity import GroupClaim, VsockClaim
+from broker.peers.identity import Connector, GroupClaim, VsockClaim
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.vm.libvirt import RECORD
+from tests.kit.vm.machines import require_vm
 from tests.kit.wayland.compositor import short_directory
 
 UUID = str(uuid.uuid4())
@@ -222,6 +224,70 @@ async def test_a_domain_without_a_vsock_is_refused_with_what_to_do(guests, qemu)
 async def test_a_vsock_elsewhere_is_never_opened(guests, path):
     with pytest.raises(RefusedError, match="the domain's vsock is at"):
         await guests.event(step("prepare", "any", vhost_user=path))
+
+
+@pytest.fixture
+def helper(monkeypatch):
+    """The real vhost-device-vsock, for guests whose HOME is elsewhere."""
+    tools = require_vm()
+    monkeypatch.setattr(
+        hosttools, "find_vhost_device_vsock", lambda _: tools.vhost_device_vsock
+    )
+
+
+def prepared(guests):
+    """The step of a domain with a vsock of the broker's, and its socket."""
+    path = guests._paths.runtime / "libvirt/bank/vsock/vhost.sock"
+    return step("prepare", "any", vhost_user=str(path)), path
+
+
+@pytest.mark.machine
+async def test_a_domain_that_never_starts_leaves_no_vsock_behind(guests, helper):
+    """Neither does it when the broker ends before libvirt reports the release."""
+    request, path = prepared(guests)
+    for end in (lambda: guests.event(step("release", "any")), guests.end):
+        await guests.event(request)
+        assert path.is_socket()
+        waiting = guests._expected["bank"].backend
+        await end()
+        assert waiting.ended
+        assert not (guests._paths.runtime / "libvirt/bank").exists()
+    with pytest.raises(RefusedError, match="about to end"):
+        await guests.event(request)
+
+
+@pytest.mark.machine
+async def test_a_killed_broker_s_prepared_domain_is_the_next_one_s(
+    guests, helper, role, qemu, tmp_path
+):
+    request, _ = prepared(guests)
+    await guests.event(request)
+    first = guests._expected["bank"].backend
+    later = LibvirtGuests(
+        paths=guests._paths,
+        host=role,
+        records=guests._records,
+        listen_vsock=guests._listen_vsock,
+    )
+    assert await later.adopt() == []
+    await later.event(step("started", "any", leader=qemu))
+    (held,) = role.admitted
+    assert held.machine.claim.connectors == frozenset(
+        {Connector(first.pid, first.identity.inode)}
+    )
+    await held.machine.close()
+    assert first.ended
+    # One whose record has gone meanwhile is ended in place of that.
+    role.admitted.clear()
+    await later.event(request)
+    second = later._expected["bank"].backend
+    empty = load_records([tmp_path / "none"])
+    last = made(guests._paths.runtime.parent, role, empty)
+    (warning,) = await last.adopt()
+    assert "record is gone" in warning
+    assert second.ended
+    for process in (first, second):
+        await process.wait()
 
 
 @pytest.mark.parametrize("words", [{"launcher": "xen"}, {"event": "migrate"}])

@@ -61,8 +61,10 @@ GUARDS = (
     Guard("a number that is used again is not the peer's", "if False:", "tests/integration/test_credentials.py", "control_group"),
     Guard("machined's socket is served by root", "if False:", "tests/broker/host/test_machined.py", "not_asked"),
     Guard("root reads a person's records with the person's rights", "pass", "tests/broker/launch/libvirt/test_hook.py", "rights_of_the_person"),
+    Guard("a lease that a parent record requires is required", "return False", "tests/broker/launch/libvirt/test_hook.py", "parent_record"),
     Guard("only a regular file is read as a record", "if False:", "tests/broker/launch/libvirt/test_hook.py", "regular_file"),
     Guard("no record keeps the others from being read", "except (ImportError, ValueError, AttributeError):", "tests/broker/launch/libvirt/test_hook.py", "with_a_mistake"),
+    Guard("a broker that ends prepares no domain", "if False:", "tests/broker/host/test_libvirt_guests.py", "never_starts"),
     Guard("QEMU's own command line names the domain", "if False:", "tests/broker/host/test_libvirt_guests.py", "command_line"),
     Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
     Guard("a guest proves its launch", "if False:", "tests/attack/test_launch_secret.py", "another_launch"),
@@ -93,6 +95,11 @@ GUARDS = (
     Guard("a box has no io_uring", "pass", "tests/attack/test_box_sockets.py"),
     Guard("a box has no keys and no programs of the kernel", "pass", "tests/attack/test_box_sockets.py"),
     Guard("a box types into no terminal", "pass", "tests/attack/test_box_sockets.py"),
+    Guard("a machine's port program opens no file for writing", 'rules.allow(["openat"])', "tests/broker/launch/microvm/test_port_mux.py", "jail_has_no_files"),
+    Guard("a machine's port program makes UNIX sockets only", 'rules.allow(["socket"])', "tests/broker/launch/microvm/test_port_mux.py", "jail_has_no_files"),
+    Guard("programs of other users do not reach the broker by the port", "os.chmod(path, 0o666)", "tests/broker/launch/microvm/test_port_streams.py", "only_the_guests_user"),
+    Guard("no mode of a sandbox stays in the terminal", "RESET: Final = b''", "tests/attack/test_terminal_escapes.py", "outlives"),
+    Guard("a count that fits on no screen", "if False:", "tests/attack/test_terminal_escapes.py", "does_not_pass"),
 )  # fmt: skip
 
 

@@ -9,10 +9,34 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a container whose brokerctl was killed keeps its home in use",
+        "lock = ()",
+        "tests/e2e/test_podman_state.py",
+        "in_use",
+    ),
+    Guard(
         "a sandbox's lock is not waited for",
         "listener = await open_listener(place, descriptors=True, sock=mine)",
         "tests/broker/host/test_acceptors.py",
         "locks_its_directory",
+    ),
+    Guard(
+        "a box's programs open few files",
+        "_FEW_FILES = ''",
+        "tests/conformance/launchers/test_launchers.py",
+        "in_flight and bwrap",
+    ),
+    Guard(
+        "a container's programs open few files",
+        "_FEW_FILES: tuple[str, ...] = ()",
+        "tests/conformance/launchers/test_launchers.py",
+        "in_flight and podman",
+    ),
+    Guard(
+        "a tree's programs open few files",
+        "_FEW_FILES: tuple[str, ...] = ()",
+        "tests/conformance/launchers/test_launchers.py",
+        "in_flight and nspawn",
     ),
     Guard(
         "an image brings no annotation of ours",
@@ -75,10 +99,58 @@ GUARDS = (
         "is_a_label",
     ),
     Guard(
-        "a container of root's gets no lease",
+        "a container of root's is leased by root's own hook alone",
         "if False:",
         "tests/broker/launch/podman/test_hook.py",
-        "root_s_gets_no_lease",
+        "leases_no_container_of_root_s",
+    ),
+    Guard(
+        "a container's record is a regular file",
+        "if False:",
+        "tests/broker/launch/podman/test_hook.py",
+        "no_regular_file",
+    ),
+    Guard(
+        "root's settings are root's alone",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "others_can_write",
+    ),
+    Guard(
+        "root reads the records of a container's person with the person's rights",
+        "pass",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "rights_of_the_person",
+    ),
+    Guard(
+        "a container in the host's namespaces gets no lease of root's",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "host_s_namespaces",
+    ),
+    Guard(
+        "a container of root's that can leave it gets no lease",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "can_leave",
+    ),
+    Guard(
+        "root mounts no other directory than a launch's",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "never_opened",
+    ),
+    Guard(
+        "root mounts a directory of the person's own",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "another_user_s",
+    ),
+    Guard(
+        "root's containers belong to a person's broker",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "without_a_person",
     ),
     Guard(
         "a permission of the person's own does not stand beside ours",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from broker.wayland.protocol import signatures
 from tests.kit.wayland.client import Window
 
 LEFT_WAIT = 8.0
@@ -60,6 +61,18 @@ class Observer(Window):
         self.keymap = self._keymap()
         return self
 
+    def _note(
+        self, oid: int, interface: str, message: signatures.Message, args: list[Any]
+    ) -> None:
+        """Answer pings, as each honest program does.
+
+        weston pings with each pointer that comes, and gives the clicks on a window
+        whose program has not answered for ten seconds to itself.
+        """
+        super()._note(oid, interface, message, args)
+        if interface == "xdg_wm_base" and message.name == "ping":
+            self.send(oid, "pong", args[0])
+
     def _keymap(self) -> str:
         """Digest of the newest keymap that it was sent, as it is now."""
         sizes = [e[3][-1] for e in self.events if e[2] == "keymap"]
@@ -81,9 +94,8 @@ class Observer(Window):
         now = self._keymap()
         if now != self.keymap:
             raise SeenError(f"the keymap of {self.name} was {self.keymap}, is {now}")
-        self.make(self.seat, "get_keyboard", "wl_keyboard")
+        newest = self.make(self.seat, "get_keyboard", "wl_keyboard")
         self.roundtrip()
-        newest = max(o for o, kind in self.kinds.items() if kind == "wl_keyboard")
         self.send(newest, "release")
         if (now := self._keymap()) != self.keymap:
             raise SeenError(f"a new keymap of {self.name} is {now}, not {self.keymap}")

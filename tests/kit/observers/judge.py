@@ -69,7 +69,12 @@ class Judge:
     def __init__(
         self, mouse: Any, keys: Any, look: Callable[[], Image.Image],
         claims: Claims, pid: int, frames: tuple[int, ...],
+        *, ends_cancel: bool = False,
     ) -> None:  # fmt: skip
+        """``ends_cancel``: the compositor cancels a selection when a client ends that has
+
+        its newest offer, as weston 10 does with any client, filtered or not.
+        """
         self.mouse, self.keys, self.look = mouse, keys, look
         self.claims, self.pid, self.frames = claims, pid, frames
         self.observers: list[Observer] = []
@@ -77,6 +82,7 @@ class Judge:
         self.hostile: Hostile
         self.judged = self.hidden = self.leaves = self.number = 0
         self.busiest, self.taken = 0.0, 0
+        self.ends_cancel, self._ends = ends_cancel, 0
 
     # -- the person ----------------------------------------------------------------
 
@@ -133,6 +139,7 @@ class Judge:
         if place is None:
             self.hidden += 1
             return False
+        self._answered(observer)
         since, mapped = len(observer.events), self.hostile.mapped
         self.go(*place)
         self.mouse.button(True)
@@ -151,6 +158,11 @@ class Judge:
         if not observer.eventually(observer.focused):
             raise SeenError(f"{observer.name} was clicked and has no keyboard")
         return True
+
+    def _answered(self, observer: Observer) -> None:
+        """Let the honest programs answer the compositor's pings before a click."""
+        for each in (*self.observers, self.neighbour, observer):
+            each.roundtrip()
 
     def visit(self) -> None:
         """Click into a window of the hostile client, and type there."""
@@ -194,7 +206,7 @@ class Judge:
         self._shown()
         for each in self.observers:
             each.keymap_kept()
-            each.selection_kept()
+        self._selections_kept()
         if windows:
             self._chord(observer)
         elif self.judged % 3 == 0:
@@ -259,6 +271,14 @@ class Judge:
         if self.claims.chords:
             raise SeenError("a window that came between took a chord for its own")
 
+    def _selections_kept(self) -> None:
+        ended = self.ends_cancel and self.hostile.ends != self._ends
+        self._ends = self.hostile.ends
+        for each in self.observers:
+            if ended and each.lost_selection():
+                each.own_selection(each.heard("button")[-1][0])
+            each.selection_kept()
+
     def _copy_kept(self) -> None:
         """A copy stays the sandbox's selection while its program has the keyboard.
 
@@ -266,7 +286,7 @@ class Judge:
         only ever that sandbox's selection, so it must be what the person copied.
         """
         neighbour, mapped = self.neighbour, self.hostile.mapped
-        since = len(neighbour.events)
+        since, ends = len(neighbour.events), self.hostile.ends
         if not self.click(neighbour):
             return
         serial = neighbour.heard("button", since, neighbour.pointer)[0][0]
@@ -275,6 +295,7 @@ class Judge:
         self.hostile.take_selection()
         neighbour.roundtrip()
         disturbed = neighbour.leaves(since) or self.hostile.mapped != mapped
+        disturbed = disturbed or (self.ends_cancel and self.hostile.ends != ends)
         if neighbour.lost_selection() and not disturbed:
             raise SeenError("a program in the background replaced a copy")
 

@@ -338,6 +338,50 @@ def test_the_first_directory_s_record_of_a_name_counts(tmp_path):
     assert hook.record_requires(folders[::-1], {"work"})
 
 
+CHILD = """\
+class = "persistent"
+inherits = "base"
+{own}[peer]
+libvirt = "work"
+{end}"""
+BASE = """\
+class = "persistent"
+{inherits}[launch]
+kind = "external"
+required = {required}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "a = = b\n"])
+@pytest.mark.parametrize("name", ["base", "zoo"])
+def test_a_lease_that_a_parent_record_requires_is_required(tmp_path, end, name):
+    """The child is silent; a broken file is read by its words."""
+    child = CHILD.format(own="", end=end).replace('"base"', f'"{name}"')
+    write_record(tmp_path / "b", child)
+    text = BASE.format(inherits="", required="true")
+    write_record(tmp_path / "c", text, name)
+    folders = [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "c")]
+    assert hook.record_requires(folders, {"work"})
+    assert not hook.record_requires(folders, {"other"})
+    # A record of that name in an earlier directory is the parent.
+    write_record(tmp_path / "a", text.replace("true", "false"), name)
+    assert not hook.record_requires(folders, {"work"})
+
+
+@pytest.mark.parametrize("end", ["", "a = = b\n"])
+def test_the_record_s_own_word_wins_over_its_parent_s(tmp_path, end):
+    own = "[launch]\nrequired = false\n"
+    write_record(tmp_path, CHILD.format(own=own, end=end))
+    write_record(tmp_path, BASE.format(inherits="", required="true"), "base")
+    assert not hook.record_requires([str(tmp_path)], {"work"})
+
+
+def test_records_that_inherit_in_a_circle_end_the_search(tmp_path):
+    write_record(tmp_path, CHILD.format(own="", end=""))
+    write_record(tmp_path, 'inherits = "office"\n', "base")
+    assert not hook.record_requires([str(tmp_path)], {"work"})
+
+
 def test_a_record_with_a_mistake_is_read_by_its_words(tmp_path):
     text = RECORD.format(required="true", domain="work") + "a = = b\n"
     write_record(tmp_path, text)
@@ -355,7 +399,7 @@ def test_what_is_not_a_regular_file_is_no_record(tmp_path):
     writer = os.open(path, os.O_RDWR)
     try:
         os.write(writer, RECORD.format(required="true", domain="work").encode())
-        assert hook._read_record(str(path)) == ("", False)
+        assert hook._read_record(str(path)).domain == ""
     finally:
         os.close(writer)
 
