@@ -1,13 +1,38 @@
 """The parts that are not Python, both optional.
 
 Everything else stands in pyproject.toml.  Where there is no compiler or no
-Python.h the package installs all the same: the pump runs in Python, and
-vhost-device-vsock as it is.
+Python.h the package installs all the same: the pump runs in Python,
+vhost-device-vsock as it is, and no machine shares its template's memory.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+PROGRAMS = {"broker.launch.microvm._portmux"}
+"""Parts that are started, and not loaded by Python."""
+
+
+class Build(build_ext):
+    """Links a part of ``PROGRAMS`` as an executable, under the name of a module."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile and link one part."""
+        if ext.name not in PROGRAMS:
+            super().build_extension(ext)
+            return
+        objects = self.compiler.compile(
+            ext.sources,
+            output_dir=self.build_temp,
+            extra_postargs=ext.extra_compile_args,
+        )
+        target = Path(self.get_ext_fullpath(ext.name))
+        self.compiler.link_executable(
+            objects, target.name, output_dir=str(target.parent)
+        )
 
 
 def part(name: str) -> Extension:
@@ -26,6 +51,9 @@ setup(
         part("relay._turns"),
         # Not a module: it is loaded into another program (launch/microvm/vsock_backend.py).
         part("launch.microvm._fairpoll"),
+        # A program: see broker/launch/microvm/port_mux.py.
+        part("launch.microvm._portmux"),
     ],
+    cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

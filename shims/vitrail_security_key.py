@@ -82,13 +82,23 @@ def prove(sock: socket.socket) -> None:
     sock.settimeout(None)
 
 
+def read_answer(sock: socket.socket) -> None:
+    """Read the broker's answer, as ``guest/address.py``; raises OSError."""
+    answer = sock.recv(1)
+    code = answer[0] if answer else errno.ECONNRESET
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 def connect(where: str) -> socket.socket:
-    """Connect to ``vsock:CID:PORT`` or ``unix:PATH``; raises OSError."""
+    """Connect to ``vsock:CID:PORT``, ``unix:PATH`` or ``port:PATH``; raises OSError."""
     kind, _, rest = where.partition(":")
-    sock = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_VSOCK)
+    sock = socket.socket(socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX)
     try:
-        if kind == "unix":
+        if kind != "vsock":
             sock.connect(rest)
+            if kind == "port":
+                read_answer(sock)
         else:
             cid, _, port = rest.partition(":")
             sock.connect((int(cid), int(port)))

@@ -131,6 +131,8 @@ class Start(enum.StrEnum):
 
     STANDBY = "standby"
     """A copy waited for this start."""
+    FORK = "fork"
+    """The memory is its template's, which its siblings share, until it writes."""
     COPY = "copy"
     """The memory of a machine that had booted was copied."""
     BOOT = "boot"
@@ -176,6 +178,7 @@ class Process(enum.StrEnum):
     TEMPLATE = "template"
     WAYPIPE_CLIENT = "waypipe-client"
     VHOST_DEVICE_VSOCK = "vhost-device-vsock"
+    PORT_MUX = "port-mux"
     VMM = "vmm"
     NETWORK = "network"
     COMPOSITOR = "compositor"

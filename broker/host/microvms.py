@@ -47,7 +47,11 @@ FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable["Too
 _RECORD_FILE = "record"
 FOLDERS = "virtiofsd-"
 """As ``launch.microvm.state.FOLDERS``, which is loaded with the first machine."""
-_BACKEND = "vhost-device-vsock"
+_BACKENDS = {
+    "vhost-device-vsock": schema.Process.VHOST_DEVICE_VSOCK,
+    "port-mux": schema.Process.PORT_MUX,
+}
+"""What carries a machine's streams, by its role."""
 
 
 class MicroVmMachine:
@@ -134,8 +138,9 @@ class MicroVmMachine:
         end = await self._vm.wait()
         if end.kind is EndKind.LOST:
             died = schema.Process.VMM
-            if _BACKEND in end.reason:
-                died = schema.Process.VHOST_DEVICE_VSOCK
+            for role, process in _BACKENDS.items():
+                if end.reason.startswith(role):
+                    died = process
             await self._log.note(
                 schema.ProcessDied(
                     sandbox=self._sandbox, process=died, reason=end.reason
@@ -163,7 +168,7 @@ class MicroVmMachine:
 def _connectors(vm: Vm) -> tuple[Tracked, ...]:
     if vm.uds is None:  # the kernel connects, for the CID that QEMU holds
         return (vm.vmm,)
-    return tuple(p for p in vm.processes if p.role == _BACKEND)
+    return tuple(p for p in vm.processes if p.role in _BACKENDS)
 
 
 def _claim(vm: Vm) -> Claim:
@@ -217,10 +222,14 @@ class MicroVms:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Parent of what watches the machines; they outlive its end."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            if self.starter is not None:
+                self.starter.close()
 
     def waiting(self) -> tuple[tuple[str, str, int], ...]:
         """(record, role, pid) of the processes of machines that wait for a start."""

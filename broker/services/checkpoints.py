@@ -222,8 +222,9 @@ class CheckpointWitness:
         It reports the checkpoint that it holds and its known keys; each round sends
         the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
         """
+        asked = False
         while True:
-            reply = await self._send(epoch, note, far)
+            reply, keys = await self._send(epoch, note, far)
             if reply.kept:
                 await self._store.witnessed(epoch.name, note)
                 return _Far(parse_note(note).checkpoint.size, reply.known)
@@ -233,11 +234,17 @@ class CheckpointWitness:
                 held = found.checkpoint.size
                 await self._check(epoch.name, found)
             now = _Far(held, reply.known)
-            if now == far:
+            # Its first answer says what it has; then it takes what it is sent.
+            taken = now.held == far.held and far.known < now.known <= far.known + keys
+            # guard: a witness asks for no proof without end
+            if now == far or (asked and not taken):
                 raise UpstreamError("it takes neither its proof nor its signature")
-            far = now
+            asked, far = True, now
 
-    async def _send(self, epoch: Epoch, note: str, far: _Far) -> m.Witnessed:
+    async def _send(
+        self, epoch: Epoch, note: str, far: _Far
+    ) -> tuple[m.Witnessed, int]:
+        """Send it once; returns the answer, and how many keys were sent with it."""
         proof = await self._proof(far.held, parse_note(note).checkpoint.size)
         most = audit_limits.AUDIT_WITNESS_KEYS
         keys = await self._store.certificates(far.known, most)
@@ -252,7 +259,7 @@ class CheckpointWitness:
         )
         if not isinstance(reply, m.Witnessed):
             raise InternalError("an answer that does not fit the question")
-        return reply
+        return reply, len(keys)
 
     async def _proof(self, since: int, size: int) -> list[str]:
         """That the log at ``size`` goes on from ``since``; [] where none can be."""

@@ -266,6 +266,7 @@ def build_record(
     checks.state()
     checks.window()
     checks.audio()
+    checks.fork()
     if draft.failed or checks.failed or "class" not in draft.taken:
         return None
     taken = checks.taken
@@ -453,6 +454,29 @@ class _Checks:
                 'without a sound service (playback = "none") there is no microphone',
                 "",
                 'set playback = "allow" as well',
+            )
+
+    def fork(self) -> None:
+        """Only a disposable machine without devices of others shares memory."""
+        taken = self.taken
+        if taken[KIND_KEY] != STATE.only or taken["launch.fork"] != "shared":
+            return
+        kept = taken.get("class")
+        folders = [f for f in FOLDERS.fields if taken[f"folders.{f.key}"]]
+        why = ""
+        if kept is not None and kept != "disposable":
+            why = f'class = "{kept}": only disposable machines share memory'
+        elif taken["launch.huge_pages"]:
+            why = "huge_pages: a machine would copy 2 MiB for each byte that it writes"
+        elif folders or taken["launch.folders"]:
+            why = "folders: their process (virtiofsd) would have its siblings' memory"
+        # guard: a record that cannot share memory does not ask for it
+        if why:
+            self._at(
+                ("launch", "fork"),
+                f'fork = "shared" does not go with {why}',
+                'fork = "copy" or "no"',
+                'set fork = "copy", or remove the other key',
             )
 
 

@@ -161,8 +161,9 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Packages of the image besides the default ones; 'brokerctl run' builds it."""
-    fork: Literal["copy", "no"] = "copy"
-    """Whether a disposable one may be a copy of a booted machine."""
+    fork: Literal["shared", "copy", "no"] = "copy"
+    """Whether a disposable one may be a copy of a booted machine, or share its
+    memory."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB; it boots then."""
     standby_mib: int = 0

@@ -356,13 +356,18 @@ LAUNCH = Table(
             "fork",
             Choice(
                 {
+                    "shared": "the memory of a booted machine is shared: each sandbox "
+                    "has pages of its own only where it writes. Ten take little more "
+                    "memory than three, and can learn from the processor's caches "
+                    "which of these pages the others use",
                     "copy": "the memory of a booted machine is copied; a disposable "
                     "sandbox then starts in about a second",
                     "no": "each one boots",
                 }
             ),
-            "How a disposable sandbox comes up. Copies of one template have the same "
-            "addresses in the kernel, and no page in common.",
+            "How a disposable sandbox comes up. Machines of one template have the same "
+            "addresses in the kernel; with `copy` they have no page in common. `shared` "
+            "goes with no folder and no `huge_pages`.",
             default="copy",
             only=_VM,
         ),

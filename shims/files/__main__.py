@@ -20,12 +20,15 @@ from shims.files.store import Store, keep
 
 def send_files(words: List[str]) -> int:
     """Write the entries of files to standard output."""
-    walk = Walk(words)
+    _write(Walk(words))
+    return 0
+
+
+def _write(walk: Walk) -> None:
     try:
         write_entries(walk, sys.stdout.buffer)
     except BrokenPipeError:
         raise TransferError("the receiver broke it off") from None
-    return 0
 
 
 def edit_file(words: List[str]) -> int:
@@ -33,10 +36,14 @@ def edit_file(words: List[str]) -> int:
 
     Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
     """
-    path = os.path.realpath(words[0])
+    # Found once: a link may take the place of any part of the path meanwhile.
+    walk = Walk([os.path.realpath(words[0])])
+    if len(walk.found) != 1 or walk.found[0][2] < 0:
+        raise TransferError(f"{words[0]} is not a file")
+    path = walk.found[0][1]
     edited = Edited(path)
     tell(f"sha256 {edited.before.hex()}")
-    send_files([path])
+    _write(walk)
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 1)  # its end is what the receiver waits for
     # guard: edited files come back into a jail

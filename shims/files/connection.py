@@ -12,6 +12,8 @@ from shims.files.launch import prove
 from shims.files.protocol import COPY_BYTES, TransferError, read_message
 
 HOST_CID = 2
+# As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
+PORT_SOCKETS = "/run/vitrail/port"
 PORTS = {"VITRAIL_OPEN_URL": 6510, "VITRAIL_OPEN_FILE": 6511, "VITRAIL_COPY": 6512}
 SERVICES = {
     "VITRAIL_OPEN_URL": "vitrail.OpenURL",
@@ -24,21 +26,38 @@ PIECE_BYTES = 28672
 STEP_BYTES = 1 << 20  # of one sendfile(2), between two looks at the progress bar
 
 
+def standard_address(port: int) -> str:
+    """Return the address of one of the broker's ports."""
+    path = f"{PORT_SOCKETS}/{port}"
+    return f"port:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
+
+
+def read_answer(sock: socket.socket) -> None:
+    """Read the broker's answer, as ``shims/guest/address.py``.  Raises OSError."""
+    answer = sock.recv(1)
+    code = answer[0] if answer else errno.ECONNRESET
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 class Connection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
     def __init__(self, variable: str) -> None:
-        address = os.environ.get(variable) or f"vsock:{HOST_CID}:{PORTS[variable]}"
+        address = os.environ.get(variable) or standard_address(PORTS[variable])
         kind, _, rest = address.partition(":")
-        family = socket.AF_UNIX if kind == "unix" else socket.AF_VSOCK
+        family = socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX
         target: Any = rest
-        if kind != "unix":
+        if kind == "vsock":
             cid, port = rest.split(":")
             target = (int(cid), int(port))
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         try:
             self.socket.connect(target)
+            if kind == "port":
+                read_answer(self.socket)
         except OSError as error:
+            self.socket.close()
             raise TransferError(f"no broker at {address}: {error.strerror}") from None
         try:
             prove(self.socket, SERVICES[variable])

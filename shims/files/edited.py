@@ -16,6 +16,7 @@ from shims.files.protocol import (
     read_message,
     size_of,
 )
+from shims.files.sending import open_directory
 from shims.files.store import STAGING, mark, require_room
 
 EDIT_FREE_BYTES = 1 << 20
@@ -41,17 +42,20 @@ class Edited:
     """
 
     def __init__(self, path: str) -> None:
-        self._folder = os.open(
-            os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        )
+        """Take it by an absolute path without links.  Raises OSError, TransferError."""
+        self._folder = open_directory(os.path.dirname(path))
         self._name = os.path.basename(path)
         self.before = self._content()
         """Its SHA-256."""
 
     def _content(self) -> bytes:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Without waiting: a pipe may have taken its place.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(self._name, flags, dir_fd=self._folder)
         try:
+            # guard: what is edited is a file
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise TransferError(f"{self._name} is not a file")
             return hash_of(fd)
         finally:
             os.close(fd)
@@ -80,7 +84,7 @@ class Edited:
             return f"{self._name} is unchanged"
         try:
             now = self._content()
-        except OSError:
+        except (OSError, TransferError):
             now = b""
         # guard: a file that was changed here meanwhile
         if now != self.before:

@@ -22,6 +22,9 @@ from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame
 
 # guard: nothing is sent through a link
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Of a directory that may only be passed through.
+# guard: no link above what is sent
+_ABOVE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without waiting: a pipe may have taken the file's place.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -43,7 +46,7 @@ class Walk:
                 raise TransferError(f"there is no {path}")
             # A named path may be a link; an entry found below it may not.
             real = os.path.realpath(path)
-            parent = os.open(os.path.dirname(real), _DIRECTORY)
+            parent = open_directory(os.path.dirname(real))
             try:
                 self._add([name], real, parent)
             finally:
@@ -78,6 +81,26 @@ class Walk:
             os.close(fd)
 
 
+def open_directory(path: str) -> int:
+    """Open a directory by an absolute path of which no component may be a link.
+
+    So the path is the one that was found, also where another process may write above
+    it.  Raises OSError.
+    """
+    parts = [part for part in path.split("/") if part]
+    fd = os.open("/", _ABOVE if parts else _DIRECTORY)
+    for number, part in enumerate(parts, 1):
+        flags = _DIRECTORY if number == len(parts) else _ABOVE
+        try:
+            inner = os.open(part, flags, dir_fd=fd)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
 def _open_below(parent: int, path: str, flags: int) -> int:
     """Open the last component of a path in its directory."""
     try:
@@ -87,36 +110,24 @@ def _open_below(parent: int, path: str, flags: int) -> int:
 
 
 class _Folder:
-    """The directory of the files that are sent just now, opened component by component."""
+    """The directory of the files that are sent just now."""
 
     def __init__(self) -> None:
         self._path = ""
         self._fd = -1
 
-    def open(self, inside: List[str], path: str) -> int:
+    def open(self, path: str) -> int:
         """Open a file of a walk for reading.  Raises OSError, TransferError."""
         folder = os.path.dirname(path)
         if folder != self._path:
             self.close()
-            self._fd = self._directory(folder, len(inside) - 2)
+            self._fd = open_directory(folder)
             self._path = folder
         fd = _open_below(self._fd, path, _FILE)
         # guard: what is sent is a file
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise TransferError(f"{path} is not a file any more")
-        return fd
-
-    def _directory(self, folder: str, below: int) -> int:
-        """Open a directory that is so many components below the named one."""
-        parts = folder.rsplit("/", below) if below > 0 else [folder]
-        fd = os.open(parts[0] or "/", _DIRECTORY)
-        for part in parts[1:]:
-            try:
-                inner = _open_below(fd, part, _DIRECTORY)
-            finally:
-                os.close(fd)
-            fd = inner
         return fd
 
     def close(self) -> None:
@@ -157,7 +168,7 @@ def _parts(walk: Walk) -> Iterator[Union[bytes, Content]]:
             if size < 0:
                 yield frame({"type": "dir", "path": inside})
                 continue
-            fd = folder.open(inside, path)
+            fd = folder.open(path)
             try:
                 yield frame({"type": "file", "path": inside, "size": size})
                 yield Content(fd, path, size)

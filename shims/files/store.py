@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -26,6 +28,7 @@ from shims.files.protocol import (
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
+STAGED = re.compile(r"\.vitrail-[0-9a-f]{16}")  # no other directory is ours to remove
 UNNAMED = 16  # files of one transfer that are open until its end
 ORIGIN_ATTRIBUTE = "user.xdg.origin.url"
 SYS_OPENAT2 = 437
@@ -135,8 +138,11 @@ class Store:
             self._top = -1
 
     def _remove(self, name: str) -> None:
-        # Through the descriptor: the path may lead elsewhere by now.
-        shutil.rmtree(f"/proc/self/fd/{self._top}/{name}", ignore_errors=True)
+        # One that another program has made deep enough stays.
+        # guard: a deep directory ends no transfer
+        with contextlib.suppress(RecursionError):
+            # Through the descriptor: the path may lead elsewhere by now.
+            shutil.rmtree(f"/proc/self/fd/{self._top}/{name}", ignore_errors=True)
 
     def _parent(self, path: List[str]) -> int:
         """Return a descriptor of the directory that an entry goes to."""
@@ -221,7 +227,8 @@ class Store:
     def _sweep(self) -> None:
         """Remove what killed processes have left; one that runs holds its lock."""
         for name in os.listdir(self._top):
-            if not name.startswith(STAGING):
+            # guard: only directories of ours are swept
+            if not STAGED.fullmatch(name):
                 continue
             try:
                 fd = os.open(

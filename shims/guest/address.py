@@ -14,8 +14,9 @@ CONNECT_SECONDS = 10.0
 
 
 class Address:
-    """``vsock:CID:PORT`` or ``unix:PATH``.
+    """``vsock:CID:PORT``, ``unix:PATH`` or ``port:PATH``.
 
+    The last is a socket of ``port_streams``, whose first byte is the broker's answer.
     With a secret the far end proves the launch before it is used.
     """
 
@@ -25,7 +26,8 @@ class Address:
         self._service = service
         self._secret = secret
         self.target: Any
-        if kind == "unix" and rest:
+        self._answers = kind == "port"
+        if kind in ("unix", "port") and rest:
             self.family = int(socket.AF_UNIX)
             self.target = rest
         elif kind == "vsock" and rest.count(":") == 1:
@@ -33,7 +35,7 @@ class Address:
             cid, port = rest.split(":")
             self.target = (int(cid), int(port))
         else:
-            raise ValueError(f"no address: {text!r} (vsock:CID:PORT or unix:PATH)")
+            raise ValueError(f"no address: {text!r} (vsock:CID:PORT, unix:PATH)")
 
     def connect(
         self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
@@ -47,7 +49,13 @@ class Address:
             else:
                 Proof(loop, sock, self._secret, self._service, done)
 
-        self._connect(loop, connected)
+        def answered(sock: Optional[socket.socket], code: int) -> None:
+            if sock is None or not self._answers:
+                connected(sock, code)
+            else:
+                await_answer(loop, sock, connected)
+
+        self._connect(loop, answered)
 
     def _connect(
         self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
@@ -80,3 +88,31 @@ class Address:
             selectors.EVENT_WRITE,
             lambda _events: finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)),
         )
+
+
+def await_answer(
+    loop: Loop,
+    sock: socket.socket,
+    done: "Callable[[Optional[socket.socket], int], None]",
+) -> None:
+    """Read the broker's answer, one byte: 0, or the errno of a refusal."""
+
+    def finish(code: int) -> None:
+        deadline.cancel()
+        loop.forget(sock.fileno())
+        if code:
+            sock.close()
+        done(None if code else sock, code)
+
+    def ready(_events: int) -> None:
+        try:
+            answer = sock.recv(1)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            finish(error.errno or errno.EIO)
+            return
+        finish(answer[0] if answer else errno.ECONNRESET)
+
+    deadline = loop.later(CONNECT_SECONDS, lambda: finish(errno.ETIMEDOUT))
+    loop.watch(sock.fileno(), selectors.EVENT_READ, ready)

@@ -18,6 +18,7 @@ from shims.guest.host_files import host_environment
 from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
+from shims.guest.port_streams import start_port_streams
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.settings import Settings
@@ -65,6 +66,8 @@ class Guest:
 
     def start(self) -> None:
         """Begin everything that needs neither the broker nor an identity."""
+        if self.settings.port:
+            start_port_streams(self)
         self._ask_version()
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()

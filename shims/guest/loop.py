@@ -81,9 +81,13 @@ class Loop:
         self, process: "subprocess.Popen[bytes]", ended: Callable[[int], None]
     ) -> None:
         """Call ``ended(code)`` when this child has been reaped."""
-        self._children[process.pid] = ended
         # We reap with waitpid(-1), as a PID 1 must; make Popen skip that.
         process.returncode = 0
+        self.child_number(process.pid, ended)
+
+    def child_number(self, pid: int, ended: Callable[[int], None]) -> None:
+        """Call ``ended(code)`` when the child of this number has been reaped."""
+        self._children[pid] = ended
         self._reap()
 
     def stop(self) -> None:

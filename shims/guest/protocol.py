@@ -18,6 +18,10 @@ DISPLAY_PORT = 6501
 AUDIO_PORT = 6502
 DEVICES_PORT = 6503
 SECURITY_KEY_PORT = 6504
+# All of the broker's, those for links and files included; broker/core/services.py.
+STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, 6510, 6511, 6512)
+# Sockets of these names, in a machine whose connections go over a virtio-serial port.
+PORT_SOCKETS = "/run/vitrail/port"
 LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too
 # Message type -> its fields, as in broker/ipc/agent.py.
 FROM_GUEST = {

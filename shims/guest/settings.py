@@ -17,6 +17,7 @@ from shims.guest.protocol import (
     HOST_CID,
     LOW_PORT_OFFSET,
     PIECE_BYTES,
+    PORT_SOCKETS,
     SECURITY_KEY_PORT,
 )
 
@@ -43,6 +44,7 @@ class Settings:
         )
         self.secret = launch_secret(environ.get("VITRAIL_SECRET", ""))
         self._environ = environ
+        self.port = words.get("streams", "") == "port"
         self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
         self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
         self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")
@@ -66,7 +68,9 @@ class Settings:
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
 
     def _address(self, variable: str, port: int, service: str) -> Address:
-        if LAUNCH_LOW_PORTS:
-            port -= LOW_PORT_OFFSET
-        text = self._environ.get(variable, f"vsock:{HOST_CID}:{port}")
+        low = LOW_PORT_OFFSET if LAUNCH_LOW_PORTS else 0
+        standard = f"vsock:{HOST_CID}:{port - low}"
+        if self.port:
+            standard = f"port:{PORT_SOCKETS}/{port}"
+        text = self._environ.get(variable, standard)
         return Address(text, service, self.secret)

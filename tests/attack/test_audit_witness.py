@@ -9,12 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.database import open_database
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.note import Checkpoint, parse_note, public_key
+from broker.audit.proof.keys import KeyFile, SigningKey
+from broker.audit.proof.note import Checkpoint, KeyChange, parse_note, public_key
 from broker.audit.proof.witness import held_notes
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.link import messages as m
+from broker.services.checkpoints import _Far
 from tests.kit.audit.log import event, opened
 from tests.kit.audit.witness import Line, Side, sides, talk
 
@@ -123,3 +124,51 @@ async def test_notes_kept_before_are_believed_when_they_are_signed(
         await publish(near, far, 1)
         assert held(far) == [7, 8]
         assert far.conflicts() == near.conflicts() == []
+
+
+async def test_size_that_no_database_holds_is_refused(tmp_path: Path) -> None:
+    """Of a log of the peer's own making, signed and certified as it should be."""
+    key = SigningKey.first(0)
+    first = Checkpoint(key.origin, 0, bytes(32), KeyChange(0, key.public))
+    async with sides(tmp_path) as (_, far):
+        for number, size in enumerate((1 << 63, 10**19 - 1, 10**18), start=1):
+            note = Checkpoint(key.origin, size, bytes(32)).signed(
+                key.private, key.public
+            )
+            keys = [first.signed(key.private, key.public).split("\n")]
+            request = m.WitnessNote(number, note.split("\n"), keys=keys)
+            with pytest.raises(RefusedError, match="its size is not a number"):
+                await far.witness.take(Line("desk", far), request)
+        assert held(far) == []
+
+
+class Insatiable(Line):
+    """A witness that keeps nothing and asks for another proof each time."""
+
+    def __init__(self, far: Side, answers: list[int], *, known: bool) -> None:
+        super().__init__("screen", far)
+        self.kept = ""
+        self._answers, self._known = answers, known
+
+    async def ask(self, make):
+        self.asked.append(make(len(self.asked) + 1))
+        assert len(self.asked) < 100, "the sender goes on without end"
+        number = self._answers[len(self.asked) % len(self._answers)]
+        number += len(self.asked) * (len(self._answers) == 1)
+        note = [] if self._known else self.kept.split("\n")
+        return m.Witnessed(0, note if number % 2 else [], kept=False, known=number)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("answers", [[3, 4], [0], [7, 900]])
+async def test_a_witness_that_is_never_content(
+    tmp_path: Path, answers: list[int], *, known: bool
+) -> None:
+    """It alternates between answers, or counts up: each would cost a proof."""
+    async with sides(tmp_path) as (near, far):
+        await publish(near, far, 9)
+        line = Insatiable(far, answers, known=known)
+        line.kept = near.sealing.newest
+        with pytest.raises(UpstreamError, match="takes neither"):
+            await near.witness._offer(line, near.sealing.newest, _Far())
+        assert len(line.asked) < 10

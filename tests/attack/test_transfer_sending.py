@@ -13,6 +13,7 @@ import pytest
 
 from shims.files import connection as module
 from shims.files.connection import Connection
+from shims.files.edited import Edited
 from shims.files.protocol import TransferError
 from shims.files.sending import Walk, send_entries, write_entries
 
@@ -124,6 +125,33 @@ def test_a_directory_that_becomes_a_link_is_not_sent_through(swapped, tmp_path, 
     assert b"a key" not in out.getvalue()
 
 
+@pytest.mark.parametrize("named", ["d/e/f", "d/e/f/id"])
+def test_a_directory_above_what_is_named_becomes_a_link(swapped, tmp_path, named):
+    walk = Walk([str(tmp_path / named)])
+    swapped("d/e")
+    out = io.BytesIO()
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
+        write_entries(walk, out)
+    assert b"a key" not in out.getvalue()
+
+
+def test_a_directory_above_what_is_edited_becomes_a_link(swapped, tmp_path):
+    swapped("d/e")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
+        Edited(str(tmp_path / "d/e/f/id"))
+    assert (tmp_path / "secret/f/id").read_text() == "a key"
+
+
+def test_a_directory_that_may_only_be_passed_through(tmp_path):
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "d/e/id").write_text("mine")
+    (tmp_path / "d").chmod(0o300)
+    out = io.BytesIO()
+    write_entries(Walk([str(tmp_path / "d/e/id")]), out)
+    (tmp_path / "d").chmod(0o700)
+    assert b"mine" in out.getvalue()
+
+
 def test_a_directory_that_becomes_a_link_while_it_is_listed(
     swapped, tmp_path, monkeypatch
 ):
@@ -150,3 +178,9 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(source):
     with pytest.raises(TransferError, match="not a file any more"):
         write_entries(walk, io.BytesIO())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_pipe_in_the_place_of_an_edited_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(TransferError, match="not a file"):
+        Edited(str(tmp_path / "a"))

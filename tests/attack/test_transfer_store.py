@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.core.trees import remove_tree
 from broker.launch.process.spawn import PIPE, spawn
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
@@ -222,6 +223,32 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     assert whole, "no kill came while something was half done"
     Store(str(top), "work", 0).close()
     assert seen(top) == []
+
+
+def test_a_directory_of_the_persons_is_not_taken_for_a_left_over(top):
+    (top / ".vitrail-settings/sub").mkdir(parents=True)
+    Store(str(top), "work", 0).close()
+    assert seen(top) == [".vitrail-settings", ".vitrail-settings/sub"]
+
+
+def test_a_directory_that_is_too_deep_to_be_removed_ends_no_transfer(top):
+    """Made by a sandbox that may write there."""
+    name = f".vitrail-{'0' * 16}"
+    place = top / name
+    place.mkdir(parents=True)
+    fd = os.open(place, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=fd)
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    try:
+        assert keep(told(file("a", size=1), b"x", END), Store(str(top), "w", 0)) == [
+            "a"
+        ]
+    finally:
+        remove_tree(place)
 
 
 def edited(path, data, meanwhile=None):

@@ -27,11 +27,14 @@ def _vm(monkeypatch):
     monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
+both = pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+
+
 @asynccontextmanager
-async def copies(sandbox_class="disposable"):
-    """A broker that has a template of the record 'app'."""
-    await ready_template(await the_image(), "app")
-    app = record(sandbox_class, launch='fork = "copy"')
+async def copies(mode):
+    """A broker that has a template of the record 'app', for this mode."""
+    await ready_template(await the_image(), "app", mode=mode)
+    app = record(launch=f'fork = "{mode}"')
     program = "tests.kit.vm.patient_copies"
     async with world({"app": app}, program=program) as w:
         yield w
@@ -55,13 +58,14 @@ def red_share(image):
     return near / (image.width * image.height)
 
 
-async def test_a_window_of_a_copy_is_framed_and_typed_into():
-    async with copies() as w:
+@both
+async def test_a_window_of_a_copy_is_framed_and_typed_into(mode, how):
+    async with copies(mode) as w:
         began = trio.current_time()
         sandbox = await w.window("app", "shell", *RED)
         print(f"from the order to the window: {trio.current_time() - began:.2f} s")
         (machine,) = w.events("sandbox.machine")
-        assert (machine["how"], machine.get("reason", "")) == ("copy", "")
+        assert (machine["how"], machine.get("reason", "")) == (how, "")
 
         async def red():
             return red_share(await pixels(w.comp)) > 0.5
@@ -72,11 +76,12 @@ async def test_a_window_of_a_copy_is_framed_and_typed_into():
         assert (code, said.decode().strip()) == (0, sandbox)
 
 
-async def test_copies_outlive_their_broker_as_other_machines_do():
+@both
+async def test_copies_outlive_their_broker_as_other_machines_do(mode, how):
     """Killed: the next broker adopts what runs, and ends it as any other."""
-    async with copies() as w:
+    async with copies(mode) as w:
         sandbox = await w.window("app", "before")
-        assert [e["how"] for e in w.events("sandbox.machine")] == ["copy"]
+        assert [e["how"] for e in w.events("sandbox.machine")] == [how]
         # Without it the machine ends with its window, which was the broker's.
         await w.run(sandbox, "sleep", "1000", window=False)
         machine = await w.pid_of("QEMU")
@@ -91,11 +96,12 @@ async def test_copies_outlive_their_broker_as_other_machines_do():
         await w.wait_event("sandbox.stop", sandbox=sandbox)
 
 
-async def test_eight_copies_at_once_show_their_windows():
-    async with copies() as w:
+@both
+async def test_eight_copies_at_once_show_their_windows(mode, how):
+    async with copies(mode) as w:
         async with trio.open_nursery() as nursery:
             for number in range(MANY):
                 nursery.start_soon(w.window, "app", f"number-{number}")
         events = w.events("sandbox.machine")
-        assert [e["how"] for e in events] == ["copy"] * MANY
+        assert [e["how"] for e in events] == [how] * MANY
         assert len({e["sandbox"] for e in events}) == MANY

@@ -6,6 +6,7 @@ import hashlib
 import mmap
 import os
 import secrets
+from pathlib import Path
 
 import pytest
 import trio
@@ -46,13 +47,16 @@ def contains(path, needle):
         return view.find(needle) >= 0
 
 
-async def test_many_copies_in_a_row_leave_the_template_as_it_was(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+async def test_many_copies_in_a_row_leave_the_template_as_it_was(
+    monkeypatch, tmp_path, mode, how
+):
     """And it has no secret of this machine in it."""
     token = secrets.token_hex(24)
     monkeypatch.setenv("VITRAIL_TEST_TOKEN", token)
     (tmp_path / "key").write_text(token)
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(s.request("maker", mode=mode))
         files = [template(s) / name for name in ("memory", "state")]
         # What is in it is found: the kernel's command line, the agent's source.
         assert contains(files[0], b"vitrail.template=1")
@@ -61,16 +65,22 @@ async def test_many_copies_in_a_row_leave_the_template_as_it_was(monkeypatch, tm
         for secret in (token, home, str(s.place), os.environ["XDG_RUNTIME_DIR"]):
             assert not any(contains(path, secret.encode()) for path in files), secret
         before = await trio.to_thread.run_sync(lambda: list(map(digest, files)))
-        await in_a_row(s)
+        await in_a_row(s, mode, how)
         after = await trio.to_thread.run_sync(lambda: list(map(digest, files)))
         assert after == before
+        if mode == "shared":
+            # What they mapped is what was written down, after all of their writes.
+            memory = s.starter._memories._held["web"].memory
+            mapped = Path(f"/proc/self/fd/{memory}")
+            assert await trio.to_thread.run_sync(digest, mapped) == before[0]
 
 
-async def in_a_row(s):
+async def in_a_row(s, mode, how):
     seen = set()
     for number in range(IN_A_ROW):
-        async with s.machine(f"copy-{number}") as (started, broker, _vm):
-            assert (started.how, started.why) == ("copy", "")
+        enter = s.machine(f"copy-{number}", mode=mode)
+        async with enter as (started, broker, _vm):
+            assert (started.how, started.why) == (how, "")
             said = await output(broker, f"{WRITE}; cat /proc/sys/kernel/random/boot_id")
             assert said[0] == str(64 << 20)
             seen.add(said[1])

@@ -11,6 +11,11 @@ from broker.launch.microvm.launcher import Network
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import alive, leftovers, require_vm
 
+MODES = [
+    ("copy", "copy"),
+    pytest.param("shared", "fork", marks=pytest.mark.long),
+]
+
 
 @pytest.fixture(autouse=True)
 def _vm(monkeypatch):
@@ -25,19 +30,20 @@ hostname; date +%s; ls /sys/class/net; cat /sys/class/net/*/address
 
 
 @pytest.mark.slow
-async def test_copies_are_machines_of_their_own():
+@pytest.mark.parametrize(("mode", "how"), MODES)
+async def test_copies_are_machines_of_their_own(mode, how):
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(s.request("maker", mode=mode))
         template = s.place / "templates" / "web"
         before = (template / "memory").read_bytes()
         said = []
         async with AsyncExitStack() as stack:
             for name in ("one", "two"):
                 began = trio.current_time()
-                enter = s.machine(name, network=Network.USER)
+                enter = s.machine(name, mode=mode, network=Network.USER)
                 started, broker, _vm = await stack.enter_async_context(enter)
                 print(f"{name}: hello after {trio.current_time() - began:.2f} s")
-                assert (started.how, started.why) == ("copy", "")
+                assert (started.how, started.why) == (how, "")
                 said.append(await output(broker, IDENTITY))
                 await broker.wait_hop("network", ok=True)
         one, two = said
@@ -55,16 +61,17 @@ async def test_copies_are_machines_of_their_own():
 
 
 @pytest.mark.slow
-async def test_a_copy_that_fails_boots_in_the_same_start():
+@pytest.mark.parametrize(("mode", "how"), MODES)
+async def test_a_copy_that_fails_boots_in_the_same_start(mode, how):
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(s.request("maker", mode=mode))
         state = s.place / "templates" / "web" / "state"
         state.chmod(0o600)
         size = state.stat().st_size
         state.write_bytes(bytes(size))
-        async with s.machine("one") as (started, broker, vm):
+        async with s.machine("one", mode=mode) as (started, broker, vm):
             assert started.how == "boot"
-            assert "the copy failed" in started.why
+            assert f"the {how} failed" in started.why
             assert "one" in await output(broker, "hostname")
             assert alive(vm) == ["QEMU", "vhost-device-vsock"]
         assert not (s.place / "templates" / "web").exists()

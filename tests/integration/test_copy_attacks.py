@@ -15,7 +15,7 @@ import pytest
 
 from broker.core.errors import UpstreamError
 from broker.launch.microvm import launcher
-from broker.launch.template import fork, starting
+from broker.launch.template import fork, shared, starting
 from broker.launch.template.make import hear as real_hear
 from tests.integration.test_paused_machines import _paused
 from tests.kit.eventually import eventually
@@ -33,9 +33,9 @@ def template(s):
 
 
 @asynccontextmanager
-async def unharmed(s):
+async def unharmed(s, mode):
     """A template that is there again after each attack; the files are the same."""
-    await s.starter.make(s.request("maker"))
+    await s.starter.make(s.request("maker", mode=mode))
     kept = s.place / "kept"
     kept.mkdir()
     for path in template(s).iterdir():
@@ -51,7 +51,7 @@ async def unharmed(s):
 
 
 class Deadly(fork.CopyPlan):
-    """A copy one of whose processes is killed at a step."""
+    """A machine on its way up, one of whose processes is killed at a step."""
 
     step = ""
 
@@ -85,6 +85,14 @@ class Deadly(fork.CopyPlan):
             fork.hear = patched
 
 
+class DeadlyCopy(Deadly):
+    """A copy."""
+
+
+class DeadlyFork(Deadly, shared.SharedPlan):
+    """One that shares its template's memory."""
+
+
 def full_disk(after):
     """Return a writer of the state file whose disk is full after some writes."""
     left = [after]
@@ -102,8 +110,9 @@ def full_disk(after):
 class Attacked:
     """One stage whose plain boots are only counted."""
 
-    def __init__(self, s, monkeypatch):
+    def __init__(self, s, monkeypatch, mode):
         self.s = s
+        self.mode = mode
         self.monkeypatch = monkeypatch
         self.boots = 0
         self.real = starting.start_vm
@@ -118,7 +127,7 @@ class Attacked:
         """A start tries the copy, then boots; and nothing of the copy is left."""
         boots, before = self.boots, descriptors(os.getpid())
         with pytest.raises(UpstreamError, match="this would be the boot"):
-            await self.s.starter.start(self.s.request(name))
+            await self.s.starter.start(self.s.request(name, mode=self.mode))
         assert self.boots == boots + 1
         assert not template(self.s).exists(), "it is not tried with it again"
         assert leftovers(self.s.place / name) == ["initrd"], name
@@ -135,15 +144,19 @@ class Attacked:
         self.s.starter._failures.clear()
 
 
-async def test_a_copy_that_dies_at_any_step_boots_and_leaves_nothing(monkeypatch):
-    async with stage() as s, unharmed(s) as restore:
-        attacked = Attacked(s, monkeypatch)
+@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+async def test_a_copy_that_dies_at_any_step_boots_and_leaves_nothing(
+    monkeypatch, mode, how
+):
+    async with stage() as s, unharmed(s, mode) as restore:
+        attacked = Attacked(s, monkeypatch, mode)
         monkeypatch.setattr(starting, "start_vm", attacked.start_vm)
-        monkeypatch.setattr(starting, "CopyPlan", Deadly)
+        monkeypatch.setattr(starting, "CopyPlan", DeadlyCopy)
+        monkeypatch.setattr(starting, "SharedPlan", DeadlyFork)
         # One that is not attacked comes up: the attacks are what fails below.
         restore()
-        started = await s.starter.start(s.request("whole"))
-        assert started.how == "copy"
+        started = await s.starter.start(s.request("whole", mode=mode))
+        assert started.how == how
         await started.vm.close()
         steps = ("started", "connected", "loaded", "backend", "identified")
         for step in steps:

@@ -30,6 +30,7 @@ from tests.kit.vm.machines import alive, leftovers, machine, require_vm
 from tests.kit.wayland.compositor import short_directory
 
 NAME = SandboxName("tiny")
+PLUGGED = "/machine/peripheral-anon"
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +66,7 @@ async def test_a_copy_has_its_own_memory_and_its_devices_plugged():
         try:
             assert (started.how, started.why) == ("copy", "")
             assert alive(vm) == ["QEMU", "vhost-device-vsock", "frameguard", "passt"]
-            path = {"path": "/machine/peripheral-anon"}
-            plugged = await vm.qmp.execute("qom-list", path)
+            plugged = await vm.qmp.execute("qom-list", {"path": PLUGGED})
             kinds = {device["type"] for device in plugged}
             assert {"child<vhost-user-vsock-pci>", "child<virtio-net-pci>"} <= kinds
             maps = Path(f"/proc/{vm.vmm.pid}/maps").read_text()
@@ -77,10 +77,57 @@ async def test_a_copy_has_its_own_memory_and_its_devices_plugged():
         assert leftovers(s.place / "one") in ([], ["initrd"])
 
 
-@pytest.mark.parametrize("case", ["state of zeros", "cut state", "no memory"])
-async def test_a_broken_template_is_a_boot_and_is_removed(case: str):
+def guest_memory(pid: int) -> dict[str, set[str]]:
+    """Return how a process maps each file of a guest's memory: rights and inode."""
+    found: dict[str, set[str]] = {}
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        _range, rights, _offset, device, inode, *name = line.split()
+        if name and name[0].startswith("/memfd:vitrail-"):
+            found.setdefault(f"{device} {inode}", set()).add(rights)
+    return found
+
+
+async def test_forks_map_one_memory_that_none_of_them_writes():
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(s.request("maker", mode="shared"))
+        folder = s.place / "templates" / "web"
+        before = (folder / "memory").read_bytes()
+        vms = []
+        try:
+            for name in ("one", "two"):
+                wanted = s.request(name, mode="shared", network=Network.USER)
+                started = await s.starter.start(wanted)
+                vms.append(started.vm)
+                assert (started.how, started.why) == ("fork", "")
+            roles = ["QEMU", "port-mux", "frameguard", "passt"]
+            assert [alive(vm) for vm in vms] == [roles, roles]
+            one, two = (guest_memory(vm.vmm.pid) for vm in vms)
+            assert list(one.values()) == [{"rw-p"}]
+            assert one == two
+            for vm in vms:
+                with pytest.raises(qmp.QmpError, match="balloon"):
+                    await vm.qmp.execute("balloon", {"value": 64 << 20})
+                kinds = await vm.qmp.execute("qom-list", {"path": PLUGGED})
+                kinds = {device["type"] for device in kinds}
+                assert "child<virtio-net-pci>" in kinds
+                assert not any("vhost" in kind for kind in kinds)
+            # A process of such a machine ends with it, and it with the process.
+            vms[0].processes[1].kill()
+            end = await vms[0].wait()
+            assert end.reason.startswith("port-mux ended")
+        finally:
+            for vm in vms:
+                await vm.close()
+        assert (folder / "memory").read_bytes() == before
+        for name in ("one", "two"):
+            assert leftovers(s.place / name) in ([], ["initrd"])
+
+
+@pytest.mark.parametrize("mode", ["copy", "shared"])
+@pytest.mark.parametrize("case", ["state of zeros", "cut state", "no memory"])
+async def test_a_broken_template_is_a_boot_and_is_removed(case: str, mode: str):
+    async with stage() as s:
+        await s.starter.make(s.request("maker", mode=mode))
         folder = s.place / "templates" / "web"
         for name in ("memory", "state"):
             (folder / name).chmod(0o600)
@@ -92,7 +139,7 @@ async def test_a_broken_template_is_a_boot_and_is_removed(case: str):
                 (folder / "state").write_bytes((folder / "state").read_bytes()[:5000])
             case "no memory":
                 (folder / "memory").unlink()
-        started = await s.starter.start(s.request("one"))
+        started = await s.starter.start(s.request("one", mode=mode))
         try:
             assert started.how == "boot"
             assert started.why
@@ -153,23 +200,24 @@ async def test_qemu_opens_an_encrypted_home_in_its_jail(tmp_path: Path):
             assert b"horse" not in words
 
 
-def wanted(s, name):
+def wanted(s, name, mode="copy"):
     """A request of a record of which a machine waits."""
-    return replace(s.request(name), standby_mib=4096)
+    return replace(s.request(name, mode=mode), standby_mib=4096)
 
 
-async def test_a_machine_that_waited_becomes_a_sandbox():
+@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+async def test_a_machine_that_waited_becomes_a_sandbox(mode: str, how: str):
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
-        first = await s.starter.start(wanted(s, "one"))
-        assert first.how == "copy"
+        await s.starter.make(s.request("maker", mode=mode))
+        first = await s.starter.start(wanted(s, "one", mode))
+        assert first.how == how
         await eventually(lambda: bool(s.starter.pool.records))
         waiting = {pid for _, _, pid in s.starter.pool.processes}
         (waited,) = (s.place / "standby").iterdir()
         state = read_state(waited)
         assert state is not None
         assert state.name == "web", "it has the name of its record until it is used"
-        second = await s.starter.start(wanted(s, "two"))
+        second = await s.starter.start(wanted(s, "two", mode))
         try:
             assert (second.how, second.why) == ("standby", "")
             vm, place = second.vm, s.place / "two"

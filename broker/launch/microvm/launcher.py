@@ -53,6 +53,7 @@ from broker.launch.process.ready import listen_unix
 
 if TYPE_CHECKING:
     from broker.launch.microvm.network import UserNetwork
+    from broker.launch.microvm.port_mux import PortMux
 
 __all__ = [
     "Accel",
@@ -196,7 +197,7 @@ class Plan:
         self._tools = tools
         self._undo = undo
         self._on_loss = on_loss
-        self._hybrid: HybridVsock | None = None
+        self._hybrid: HybridVsock | PortMux | None = None
         self._kernel: KernelVsock | None = None
         self._network: UserNetwork | None = None
         self._state: VmState | None = None
@@ -216,13 +217,7 @@ class Plan:
             spec, cid=cid, hybrid=tool is not None, accel=self._tools.accel
         )
         if tool is not None:
-            self._hybrid = await start_hybrid_vsock(
-                tool,
-                spec.directory,
-                cid,
-                unjailed=self._unjailed,
-                known=self._write_down,
-            )
+            self._hybrid = await self.start_streams(tool, cid)
             self._undo.push_async_callback(self._hybrid.end)
             self._helpers += (self._hybrid.process,)
         if spec.network is Network.USER:
@@ -236,6 +231,14 @@ class Plan:
                 self._helpers += (process,)
         for number in range(spec.folders):
             await self._start_folder(number)
+
+    async def start_streams(self, tool: Path, cid: int) -> HybridVsock | PortMux:
+        """Start the process that carries the guest's connections."""
+        place, unjailed = self._spec.directory, self._unjailed
+        known = self._write_down
+        return await start_hybrid_vsock(
+            tool, place, cid, unjailed=unjailed, known=known
+        )
 
     async def _start_folder(self, number: int) -> None:
         # Late: few machines have folders.

@@ -31,6 +31,7 @@ from broker.launch.microvm.state import (
 )
 from broker.launch.microvm.vsock_backend import (
     HELPER,
+    PORT_MUX,
     UDS_NAME,
     VSOCK_DIRECTORY,
     KernelVsock,
@@ -257,8 +258,9 @@ class Vm:
     async def _watch_helper(self, helper: Tracked) -> None:
         code = await helper.wait()
         how = "ended" if code is None else f"ended with code {code}"
-        if helper.role == HELPER:
-            self._blame(EndKind.LOST, f"{HELPER} {how}")
+        if helper.role in _STREAMS:
+            why = f": {helper.words}" if helper.words else ""
+            self._blame(EndKind.LOST, f"{helper.role} {how}{why}")
             self.vmm.kill()
             return
         if helper.role.startswith(FOLDERS):
@@ -291,6 +293,8 @@ class Vm:
         self._ended.set()
 
 
+_STREAMS = (HELPER, PORT_MUX)
+"""Roles of what carries the guest's connections."""
 _GUEST_REASONS = {
     "guest-shutdown": "the guest switched itself off",
     "guest-reset": "the guest reset itself (a kernel panic does that)",

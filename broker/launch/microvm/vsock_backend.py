@@ -35,6 +35,8 @@ VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 
 HELPER = "vhost-device-vsock"
 """Its role in messages and in the state file."""
+PORT_MUX = "port-mux"
+"""The role of the program that takes its place, see ``port_mux``."""
 
 VSOCK_DIRECTORY = "vsock"
 """Below the sandbox's runtime directory: where the hybrid sockets are."""

@@ -119,6 +119,38 @@ def vmm_filter() -> bytes:
     return rules.program()
 
 
+# A C program that is started by exec, and what its loader does before main().
+_PORT_MUX = words("""
+ execve read write lseek pread64 close fstat newfstatat access readlink brk munmap arch_prctl
+ set_tid_address set_robust_list rseq prlimit64 getrandom clock_gettime
+ connect sendto sendmsg recvfrom recvmsg shutdown poll ppoll restart_syscall
+ mremap madvise futex exit exit_group
+""")
+
+
+@cache
+def port_mux_filter() -> bytes:
+    """The BPF program of ``_portmux`` (installed by bubblewrap): an allow-list.
+
+    It reads and writes what it has and connects to UNIX sockets.  execve has to be
+    allowed, since bubblewrap's own exec comes after the filter.
+    """
+    rules = SeccompRules()
+    rules.kill([*NEVER, "execveat", "fork", "vfork", "clone", "clone3"])
+    rules.kill(["bind", "listen"])
+    rules.allow(_PORT_MUX)
+    write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
+    # guard: a machine's port program opens no file for writing
+    rules.allow_if("openat", rules.clear(2, write_flags))
+    # guard: a machine's port program makes UNIX sockets only
+    rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
+    # The loader maps code; no code makes written memory executable.
+    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
+    rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
+    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
+    return rules.program()
+
+
 # virtiofsd enters its directory (chroot), keeps the working directory of each thread
 # apart (unshare), and takes the guest's user for what that makes (setresuid): all of
 # it inside a user namespace with one user.  It installs an allow-list of its own then.

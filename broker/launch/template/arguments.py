@@ -4,17 +4,24 @@ Both have the same devices at the same addresses; a copy differs in its memory, 
 descriptors, the generation id and ``-incoming``.  Devices whose state cannot be
 saved (vhost-user) or must not be shared (a network card with its address) are in
 neither: they are plugged into the two root ports of a copy.
+
+Machines that share their template's memory have a second virtio-serial port in the
+place of a vsock device, and no device by which memory is freed: QEMU would punch
+holes into the template, and the guest chooses where.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
+from broker.core.errors import SetupError
 from broker.core.names import SandboxName
+from broker.launch.microvm.port_mux import KERNEL_WORD, port_words
 from broker.launch.microvm.qemu_arguments import (
     MACHINES,
     Accel,
@@ -28,6 +35,13 @@ from broker.launch.template.identity import PORT
 
 VSOCK_SLOT = "hot0"
 NIC_SLOT = "hot1"
+_SHARING_DEVICES = frozenset(
+    {
+        *("virtio-blk-pci", "virtio-serial-pci", "virtserialport", "virtio-rng-pci"),
+        *("vmgenid", "pcie-root-port"),
+    }
+)
+_SHARING_OBJECTS = frozenset({"memory-backend-file", "rng-builtin"})
 _WARM_CHARS = 700
 """The kernel's command line has 2048 characters on x86."""
 
@@ -45,41 +59,80 @@ class ForkWiring:
     serial: Sequence[str]
     """Words of the chardevs ``qmp`` and ``console``."""
     extra: Sequence[str] = ()
+    streams_fd: int | None = None
+    """A connected socket: the port for the streams of machines that share memory."""
+    private: bool = False
+    """The memory is a template's, which is mapped copy-on-write."""
 
 
 def forkable_args(
     spec: VmSpec, qemu: Path, accel: Accel, wiring: ForkWiring, warm: Sequence[str]
 ) -> list[str]:
-    """Return the command line; the machine starts paused (``-S``)."""
-    memory = f"{spec.memory_mib}M"
-    path = f"/proc/self/fd/{wiring.memory_fd}"
-    return [
+    """Return the command line; the machine starts paused (``-S``).
+
+    Raises SetupError for a machine that shares memory and has a device that could
+    free it.
+    """
+    words = [
         *base_args(qemu, accel, name=f"vitrail-{spec.name}"),
         "-S",
         *("-smp", str(spec.cpus)),
-        *("-m", memory),
-        "-object",
-        f"memory-backend-file,id=mem,size={memory},mem-path={path},share=on",
+        *("-m", f"{spec.memory_mib}M"),
+        *("-object", _memory(spec, wiring)),
         *("-machine", "memory-backend=mem"),
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
-        *("-append", _kernel_args(spec, accel, warm)),
+        *("-append", _kernel_args(spec, accel, warm, wiring)),
         *wiring.serial,
         *("-mon", "chardev=qmp,mode=control"),
         *("-serial", "chardev:console"),
         *([] if spec.root is None else root_args(spec.root, "pci", ",addr=0x2")),
-        *("-device", "virtio-serial-pci,id=ser,max_ports=2,addr=0x3"),
-        *("-chardev", f"socket,id=port,fd={wiring.port_fd}"),
-        *("-device", f"virtserialport,bus=ser.0,nr=1,chardev=port,name={PORT}"),
+        *_ports(wiring),
         *("-object", "rng-builtin,id=rng"),
         *("-device", "virtio-rng-pci,rng=rng,addr=0x4"),
         *("-device", f"vmgenid,id=generation,guid={wiring.generation}"),
         *_slot(VSOCK_SLOT, 1, "0x5"),
         *_slot(NIC_SLOT, 2, "0x6"),
-        # A template's memory and that of each copy are files of their own.
-        *free_page_args("pci", ",addr=0x7"),
         *wiring.extra,
     ]
+    if wiring.streams_fd is None:
+        # A template's memory and that of each copy are files of their own.
+        return words + free_page_args("pci", ",addr=0x7")
+    # guard: no machine that shares memory has a device that frees it
+    refuse_freeing(words)
+    return words
+
+
+def _memory(spec: VmSpec, wiring: ForkWiring) -> str:
+    # guard: a machine does not write into its template
+    share = "off,merge=off" if wiring.private else "on"
+    path = f"/proc/self/fd/{wiring.memory_fd}"
+    size = f"size={spec.memory_mib}M"
+    return f"memory-backend-file,id=mem,{size},mem-path={path},share={share}"
+
+
+def _ports(wiring: ForkWiring) -> Iterator[str]:
+    ports = 1 if wiring.streams_fd is None else 2
+    yield from ("-device", f"virtio-serial-pci,id=ser,max_ports={ports + 1},addr=0x3")
+    yield from ("-chardev", f"socket,id=port,fd={wiring.port_fd}")
+    yield from ("-device", f"virtserialport,bus=ser.0,nr=1,chardev=port,name={PORT}")
+    if wiring.streams_fd is not None:
+        yield from port_words(wiring.streams_fd, "ser.0", 2)
+
+
+def refuse_freeing(words: Sequence[str]) -> None:
+    """Raise SetupError for a device or object that is not known to leave memory alone.
+
+    With a balloon a guest frees pages of its template, and with them those of all its
+    siblings.  A process of a vhost-user device maps the template, not the machine's
+    memory.
+    """
+    for option, word in pairwise(words):
+        kind = word.partition(",")[0]
+        if option == "-device" and kind not in _SHARING_DEVICES:
+            raise SetupError(f"a machine that shares memory cannot have '{kind}'")
+        if option == "-object" and kind not in _SHARING_OBJECTS:
+            raise SetupError(f"a machine that shares memory cannot have '{kind}'")
 
 
 def _slot(name: str, number: int, address: str) -> list[str]:
@@ -87,16 +140,22 @@ def _slot(name: str, number: int, address: str) -> list[str]:
     return ["-device", words]
 
 
-def _kernel_args(spec: VmSpec, accel: Accel, warm: Sequence[str]) -> str:
+def _kernel_args(
+    spec: VmSpec, accel: Accel, warm: Sequence[str], wiring: ForkWiring
+) -> str:
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*MACHINES[accel].kernel_args, "vitrail.template=1"]
+    if wiring.streams_fd is not None:
+        words.append(KERNEL_WORD)
     packed = base64.urlsafe_b64encode(json.dumps(list(warm)).encode()).decode("ascii")
     if warm and len(packed) <= _WARM_CHARS:
         words.append(f"vitrail.warm={packed}")
     return " ".join((*words, *spec.kernel_args))
 
 
-def key_words(spec: VmSpec, qemu: Path, accel: Accel, warm: Sequence[str]) -> list[str]:
+def key_words(
+    spec: VmSpec, qemu: Path, accel: Accel, warm: Sequence[str], *, shared: bool = False
+) -> list[str]:
     """Return the words that a template's key is made of: the same for each copy."""
     plain = Path("file")
     same = replace(
@@ -106,5 +165,6 @@ def key_words(spec: VmSpec, qemu: Path, accel: Accel, warm: Sequence[str]) -> li
         initrd=plain,
         root=None if spec.root is None else plain,
     )
-    wiring = ForkWiring(0, "none", 0, listener_args("qmp", 0))
+    streams = 0 if shared else None
+    wiring = ForkWiring(0, "none", 0, listener_args("qmp", 0), streams_fd=streams)
     return forkable_args(same, qemu, accel, wiring, warm)

@@ -74,12 +74,13 @@ class CopyPlan(Plan):
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._copy_memory)
+                nursery.start_soon(self.take_memory)
                 await super().start_helpers(cid, quarantine)
         except ExceptionGroup as errors:
             raise sole(errors) from None
 
-    async def _copy_memory(self) -> None:
+    async def take_memory(self) -> None:
+        """Get the machine's memory: a copy of the template's."""
         self._memory = os.memfd_create(
             "vitrail-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
@@ -88,14 +89,10 @@ class CopyPlan(Plan):
 
     @override
     async def spawn_qemu(self, passed: ExitStack) -> Tracked:
-        if self._hybrid is None:
-            raise UpstreamError("a copy needs vhost-device-vsock")
         sockets = self.listen_sockets(passed)
-        passed.enter_context(self._hybrid.conn)
         passed.enter_context(self._far_port)
-        vsock = self._hybrid.conn.fileno()
-        extra = ["-incoming", "defer", "-chardev", f"socket,id=vsock,fd={vsock}"]
-        fds = [self._memory, self._state_file, self._far_port.fileno(), vsock]
+        fds = [self._memory, self._state_file, self._far_port.fileno()]
+        extra = ["-incoming", "defer"]
         if self._network is not None:
             nic = passed.enter_context(self._network.conn).fileno()
             fds.append(nic)
@@ -105,6 +102,7 @@ class CopyPlan(Plan):
         wiring = ForkWiring(
             self._memory, str(uuid.uuid4()), self._far_port.fileno(), serial, extra
         )
+        wiring = self.wire_streams(wiring, passed, fds)
         tools = self._tools
         words = forkable_args(self._spec, tools.qemu, tools.accel, wiring, self._warm)
         view = replace(qemu_view(self._spec, tools.qemu, tools.accel), proc=True)
@@ -118,6 +116,21 @@ class CopyPlan(Plan):
             known=self._write_down,
         )
 
+    def wire_streams(
+        self, wiring: ForkWiring, passed: ExitStack, fds: list[int]
+    ) -> ForkWiring:
+        """Add what carries the machine's streams, and its descriptors."""
+        vsock = self.streams_socket(passed)
+        fds.append(vsock)
+        extra = (*wiring.extra, "-chardev", f"socket,id=vsock,fd={vsock}")
+        return replace(wiring, extra=extra)
+
+    def streams_socket(self, passed: ExitStack) -> int:
+        """Return the descriptor of what carries the streams; QEMU has it from here."""
+        if self._hybrid is None:
+            raise UpstreamError("a copy needs a process for its streams")
+        return passed.enter_context(self._hybrid.conn).fileno()
+
     @override
     async def prepare(self, vm: Vm) -> None:
         """Load the state, plug the devices, give the identity, and pause."""
@@ -128,14 +141,16 @@ class CopyPlan(Plan):
     async def load(self, vm: Vm) -> None:
         """Load the state and plug the devices; the guest does not run."""
         await _load(vm.qmp, self._state_file)
-        await vm.qmp.execute(
-            "device_add",
-            {"driver": "vhost-user-vsock-pci", "chardev": "vsock", "bus": VSOCK_SLOT},
-        )
+        await self.plug_streams(vm)
         if self._network is not None:
             nic = {"driver": "virtio-net-pci", "netdev": "net", "bus": NIC_SLOT}
             mac = "52:54:00:" + secrets.token_bytes(3).hex(":")
             await vm.qmp.execute("device_add", {**nic, "mac": mac, "romfile": ""})
+
+    async def plug_streams(self, vm: Vm) -> None:
+        """Plug the device that carries the machine's streams."""
+        device = {"driver": "vhost-user-vsock-pci", "chardev": "vsock"}
+        await vm.qmp.execute("device_add", {**device, "bus": VSOCK_SLOT})
 
     async def identify(self, vm: Vm, name: SandboxName) -> None:
         """Let the guest take its identity, and pause it again."""

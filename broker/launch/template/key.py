@@ -36,6 +36,8 @@ class TemplateInputs:
     machine, CPU model, memory, processors, devices, the kernel's arguments."""
     host: str = ""
     """Under KVM: the host's CPU and kernel."""
+    mode: str = "copy"
+    """What becomes of its memory: ``copy`` or ``shared``."""
 
     def key(self) -> str:
         """Return 64 hex digits."""

@@ -45,6 +45,8 @@ class TemplatePlan:
     write_initrd: Callable[[Path], Path]
     background: bool = True
     """At the lowest priority: the person's own machines come first."""
+    shared: bool = False
+    """Its memory is one that machines share."""
 
 
 async def make_template(plan: TemplatePlan, room: Path) -> None:
@@ -81,6 +83,11 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     ]
     fds = [memory, console, qmp_theirs.fileno(), port_theirs.fileno()]
     wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
+    if plan.shared:
+        # A port at whose other end is only silence: a template has no stream.
+        _, streams_theirs = _pair(files)
+        fds.append(streams_theirs.fileno())
+        wiring = replace(wiring, streams_fd=streams_theirs.fileno())
     spec = replace(plan.spec, initrd=plan.write_initrd(room))
     words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
     view = qemu_view(spec, plan.tools.qemu, plan.tools.accel)

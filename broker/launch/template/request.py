@@ -20,7 +20,7 @@ class StartRequest:
     """A machine to be started: ``mode`` is the record's ``launch.fork``."""
 
     record: str
-    mode: Literal["copy", "no"]
+    mode: Literal["shared", "copy", "no"]
     image: str
     """Digest of the image; the agent that is booted is the one that we ship."""
     write_initrd: Callable[[Path], Path]
@@ -33,13 +33,19 @@ class StartRequest:
     """Memory that waiting machines may have, this record's included, in MiB.  0: none
     of this record waits."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether the machine's memory is that of its template."""
+        return self.mode == "shared"
+
 
 @dataclass(frozen=True)
 class StartedVm:
     """A machine that is started and paused.  ``why`` it did not come up faster."""
 
     vm: Vm
-    how: Literal["standby", "copy", "boot"]
+    how: Literal["standby", "fork", "copy", "boot"]
+    """``fork``: its memory is its template's, copied where it writes."""
     why: str = ""
 
 
@@ -51,5 +57,8 @@ def template_key(request: StartRequest) -> str:
         image=request.image,
         agent=hashlib.sha256(guest_agent()).hexdigest(),
         qemu=program_identity(tools.qemu),
-        words=key_words(spec, tools.qemu, tools.accel, request.warm),
+        words=key_words(
+            spec, tools.qemu, tools.accel, request.warm, shared=request.shared
+        ),
+        mode=request.mode,
     ).key()

@@ -27,6 +27,7 @@ from broker.launch.microvm.launcher import Network, Tools, Vm, VmSpec, clean_lef
 from broker.launch.template.fork import WaitingPlan
 from broker.launch.template.memory_pressure import available_bytes, memory_short
 from broker.launch.template.request import StartRequest
+from broker.launch.template.shared import SharedMemories, WaitingSharedPlan
 from broker.launch.template.store import Template, program_identity
 
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -75,8 +76,11 @@ class StandbyPool:
         start_vm: StartVm,
         find: FindTemplate,
         report: Callable[[str], None],
+        *,
+        memories: SharedMemories | None = None,
     ) -> None:
         self._root = root
+        self._memories = memories or SharedMemories(nursery)
         self._nursery = nursery
         self._start_vm = start_vm
         self._find = find
@@ -178,6 +182,11 @@ class StandbyPool:
         )
         helpers, resolver = _helpers(request.tools), _resolver(spec.network)
         plans: list[WaitingPlan] = []
+        waiting: Callable[..., WaitingPlan] = WaitingPlan
+        if request.shared:
+            waiting = partial(
+                WaitingSharedPlan, record=request.record, memories=self._memories
+            )
 
         def make_plan(
             spec: VmSpec,
@@ -185,7 +194,7 @@ class StandbyPool:
             undo: AsyncExitStack,
             on_loss: Callable[[str], None] | None,
         ) -> WaitingPlan:
-            plan = WaitingPlan(
+            plan = waiting(
                 spec, tools, undo, on_loss, template=template, warm=request.warm
             )
             plans.append(plan)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -21,8 +23,12 @@ from broker.launch.template.fork import CopyPlan
 from broker.launch.template.make import TemplatePlan, make_template
 from broker.launch.template.memory_pressure import available_bytes
 from broker.launch.template.request import StartedVm, StartRequest, template_key
+from broker.launch.template.shared import SharedMemories, SharedPlan, why_not_shared
 from broker.launch.template.standby import StandbyPool
 from broker.launch.template.store import Template, TemplateStore
+
+if TYPE_CHECKING:
+    from broker.launch.microvm.launcher import MakePlan
 
 __all__ = ["StartRequest", "StartedVm", "Starter", "template_key"]
 
@@ -53,9 +59,21 @@ class Starter:
         self.fork_seconds = limits.FORK_SECONDS
         self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
         self.background = True
+        self._memories = SharedMemories(nursery)
         self.pool = None
         if standbys is not None:
-            self.pool = StandbyPool(standbys, nursery, start_vm, self._find, report)
+            self.pool = StandbyPool(
+                standbys,
+                nursery,
+                start_vm,
+                self._find,
+                report,
+                memories=self._memories,
+            )
+
+    def close(self) -> None:
+        """Let go of the memory of templates; machines that run keep it."""
+        self._memories.close()
 
     async def start(
         self,
@@ -77,32 +95,44 @@ class Starter:
         if why:
             self._drop_standby(request.record)
             return StartedVm(await start(), "boot", why)
+        reasons = [why_not_shared()] if request.shared else []
+        if any(reasons):
+            request = replace(request, mode="copy")
         if not self._swept:
             self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
         key = template_key(request)
-        unused = ""
         if self.pool is not None:
             waited, unused = await self.pool.take(request, key, quarantine, on_loss)
             if waited is not None:
                 self.pool.prepare_soon(request, key)
-                return StartedVm(waited, "standby")
-        template, why = await self._look(request, key)
-        if template is not None:
-            try:
-                vm = await self._copy(start, template, request.warm)
-            except (VitrailError, OSError, ExceptionGroup) as error:
-                why = f"the copy failed: {error}"
-                self._failed(request.record)
-            else:
-                self._failures.pop(request.record, None)
-                if self.pool is not None:
-                    self.pool.prepare_soon(request, key)
-                return StartedVm(vm, "copy", unused)
+                return StartedVm(waited, "standby", _text(reasons))
+            reasons.append(unused)
+        vm, why = await self._try_copy(start, request, key)
+        if vm is not None:
+            how: Literal["fork", "copy"] = "fork" if request.shared else "copy"
+            return StartedVm(vm, how, _text(reasons))
         vm = await start()
         if not self._given_up(request.record):
             self._make_soon(request, key)
-        return StartedVm(vm, "boot", "; ".join(filter(None, (unused, why))))
+        return StartedVm(vm, "boot", _text([*reasons, why]))
+
+    async def _try_copy(
+        self, start: Callable[..., Awaitable[Vm]], request: StartRequest, key: str
+    ) -> tuple[Vm | None, str]:
+        """Return a machine that came up from its template, or None and why not."""
+        template, why = await self._look(request, key)
+        if template is None:
+            return None, why
+        try:
+            vm = await self._copy(start, template, request)
+        except (VitrailError, OSError, ExceptionGroup) as error:
+            self._failed(request.record)
+            return None, f"the {'fork' if request.shared else 'copy'} failed: {error}"
+        self._failures.pop(request.record, None)
+        if self.pool is not None:
+            self.pool.prepare_soon(request, key)
+        return vm, ""
 
     def _drop_standby(self, record: str) -> None:
         if self.pool is not None:
@@ -147,15 +177,24 @@ class Starter:
         self,
         start: Callable[..., Awaitable[Vm]],
         template: Template,
-        warm: Sequence[str],
+        request: StartRequest,
     ) -> Vm:
-        plan = partial(CopyPlan, template=template, warm=warm)
+        plan: MakePlan = partial(CopyPlan, template=template, warm=request.warm)
+        if request.shared:
+            plan = partial(
+                SharedPlan,
+                template=template,
+                warm=request.warm,
+                record=request.record,
+                memories=self._memories,
+            )
         with trio.move_on_after(self.fork_seconds):
             return await start(make_plan=plan)
         raise UpstreamError(f"it was not up within {self.fork_seconds:g} s")
 
     def _failed(self, record: str) -> None:
         self._failures[record] = self._failures.get(record, 0) + 1
+        self._memories.drop(record)
         self._store.drop(record)
 
     def _given_up(self, record: str) -> bool:
@@ -189,7 +228,12 @@ class Starter:
         spec, tools = request.spec, request.tools
         need = (spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
         plan = TemplatePlan(
-            spec, tools, request.warm, request.write_initrd, self.background
+            spec,
+            tools,
+            request.warm,
+            request.write_initrd,
+            self.background,
+            request.shared,
         )
         with self._store.new() as room:
             _check_room(room, need)
@@ -202,6 +246,10 @@ class Starter:
                 time.time(),
             )
             return await trio.to_thread.run_sync(publish)
+
+
+def _text(reasons: Sequence[str]) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def _check_room(directory: Path, need: int) -> None:

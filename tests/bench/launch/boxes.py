@@ -77,8 +77,13 @@ async def window_after(
         with trio.fail_after(60):
             while await _shown(w, title):
                 await trio.sleep(_LOOK_SECONDS)
-        with trio.fail_after(60):
-            await trio.to_thread.run_sync(child.wait)
+        with trio.move_on_after(60) as patience:
+            # Asked again and again: a thread that waits cannot be called back.
+            while child.poll() is None:
+                await trio.sleep(_LOOK_SECONDS)
+        if patience.cancelled_caught:
+            text = said.read_text(errors="replace")
+            raise RuntimeError(f"{words} goes on without its window: {text}")
     finally:
         child.kill()
         child.wait()

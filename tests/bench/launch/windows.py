@@ -1,10 +1,10 @@
 """Time from a command to its window: micro VMs that boot, are copied, and wait.
 
-    python -m tests.bench.launch.windows [--host] [--busy] [--json] [RUNS]
+    python -m tests.bench.launch.windows [--host] [--busy] [--json] [--only WAY] [RUNS]
 
 The broker runs already and the records' templates are made.  In turn, so that a busy
 moment falls on all: ``brokerctl run`` of foot in a machine that boots, in a copy, in
-a machine that waited (its successor is waited for outside the measured time), with
+one that shares its template's memory, in a machine that waited (its successor is waited for outside the measured time), with
 ``--host`` in a machine of this machine's own programs, which are copied into an
 image before that; and ``podman run`` of the same program with the compositor's
 socket.  Each start waits for a quiet moment, without ``--busy``.  Prints least and
@@ -14,6 +14,7 @@ until its window.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -27,9 +28,9 @@ import trio
 from broker.launch.microvm.qmp import Json
 from tests.bench.launch.boxes import output_of, window_after
 from tests.bench.memory.idle import thread_seconds
-from tests.kit.eventually import eventually
+from tests.kit.eventually import NeverError, eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.templates import Mode, ready_template
 from tests.kit.world import World, record, the_image, world
 
 BOOT = 'fork = "no"'
@@ -37,7 +38,9 @@ RECORDS = {
     "boot": record(launch=BOOT),
     "copy": record(),
     "standby": record(launch="standby = 1"),
+    "shared": record(launch='fork = "shared"'),
 }
+TEMPLATES: Mapping[str, Mode] = {"copy": "copy", "standby": "copy", "shared": "shared"}
 HOST = {"host": record(launch=f'root = "host"\n{BOOT}')}
 PODMAN = "podman run, raw socket"
 QUIET_SHARE = 0.15
@@ -91,12 +94,20 @@ async def wait_quiet(seconds: float) -> None:
 
 
 async def standby_ready(w: World) -> None:
-    """Wait until the next machine of the record 'standby' waits."""
+    """Wait until the next machine of the record 'standby' waits.
+
+    Raises RuntimeError with the broker's warnings when none comes: none is begun
+    while memory is short, for example.
+    """
 
     async def ready() -> bool:
         return any("(waits)" in p.role for p in (await w.status()).processes)
 
-    await eventually(ready, deadline=120)
+    try:
+        await eventually(ready, deadline=120)
+    except NeverError:
+        why = (await w.status()).warnings
+        raise RuntimeError(f"no machine waits: {why}") from None
 
 
 def commands(w: World, records: Iterable[str]) -> dict[str, list[str]]:
@@ -121,12 +132,12 @@ async def prepare(w: World, records: Iterable[str]) -> None:
     await w.stop()
 
 
-async def main(runs: int, host: bool, as_json: bool, patient: bool) -> None:
+async def main(options: argparse.Namespace) -> None:
     """Measure and print."""
     image = await the_image()
-    for name in ("copy", "standby"):
-        await ready_template(image, name)
-    records = {**RECORDS, **(HOST if host else {})}
+    records = {**RECORDS, **(HOST if options.host else {})}
+    for name, mode in TEMPLATES.items():
+        await ready_template(image, name, mode=mode)
     times: dict[str, list[float]] = {}
     work: dict[str, list[float]] = {}
     hows: dict[str, Json] = {}
@@ -134,14 +145,14 @@ async def main(runs: int, host: bool, as_json: bool, patient: bool) -> None:
         w.environ["PYTHONPATH"] = os.getcwd()
         await prepare(w, records)
         ways = commands(w, records)
-        for turn in range(runs):
-            for number, (name, words) in enumerate(ways.items()):
+        for turn in range(options.runs):
+            for number, name in enumerate(options.only or ways):
                 if name == "standby":
                     await standby_ready(w)
-                await wait_quiet(QUIET_SECONDS if patient else 0)
+                await wait_quiet(0 if options.busy else QUIET_SECONDS)
                 used = Used(w)
                 title = f"bench-{turn}-{number}"
-                took, _ = await window_after(w, words, title, used.end)
+                took, _ = await window_after(w, ways[name], title, used.end)
                 times.setdefault(name, []).append(took)
                 work.setdefault(name, []).append(used.seconds)
                 if name != PODMAN:
@@ -152,7 +163,7 @@ async def main(runs: int, host: bool, as_json: bool, patient: bool) -> None:
     show(times, hows)
     for name, values in work.items():
         print(f"{name:24} processor: least {min(values):.2f} s")
-    if as_json:
+    if options.json:
         print(json.dumps({"seconds": times, "processor": work, "how": hows}))
 
 
@@ -174,10 +185,17 @@ def show(times: Mapping[str, list[float]], hows: Mapping[str, Json]) -> None:
         )
 
 
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.launch.windows")
+    parser.add_argument("runs", metavar="RUNS", nargs="?", type=int, default=5)
+    parser.add_argument("--only", metavar="WAY", action="append")
+    for word in ("host", "busy", "json"):
+        parser.add_argument(f"--{word}", action="store_true")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    host_too = "--host" in sys.argv
-    numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     if not Path("tests").is_dir():
         sys.exit("start it in the checkout")
-    options = host_too, "--json" in sys.argv, "--busy" not in sys.argv
-    trio.run(main, *(numbers or [5]), *options)
+    trio.run(main, arguments())

@@ -1,8 +1,8 @@
-"""Memory of machines that boot and of copies.
+"""Memory of machines that boot, of copies, and of those that share their template's.
 
-    python -m tests.bench.memory [--way boot|copy] [--no-windows] [--json] [COUNT…]
+    python -m tests.bench.memory [--way boot|copy|shared] [--no-windows] [--json] [COUNT…]
 
-For each way (boot, copy) and each COUNT (1 4 8): that many idle machines of a running
+For each way (boot, copy, shared) and each COUNT (1 4 8): that many idle machines of a running
 broker; the memory of their QEMUs and vsock backends (Pss of
 /proc/PID/smaps_rollup), in all and each.  Of a single one, also its memory after a
 program that used 256 MiB has ended.  At last the largest COUNT with a window each.
@@ -23,7 +23,7 @@ from tests.kit.vm.templates import ready_template
 from tests.kit.world import World, the_image, world
 
 SETTLE_SECONDS = 8.0
-_ROLES = ("QEMU", "vhost-device-vsock")
+_ROLES = ("QEMU", "vhost-device-vsock", "port-mux")
 _HOG = "x = bytearray(256 << 20)\nfor at in range(0, len(x), 4096): x[at] = 1"
 
 
@@ -94,7 +94,9 @@ async def measure(
 
 async def main(ways: list[str], counts: list[int], windows: bool) -> dict[str, object]:
     """Measure and print."""
-    await ready_template(await the_image(), "copy")
+    image = await the_image()
+    await ready_template(image, "copy")
+    await ready_template(image, "shared", mode="shared")
     async with world(WAYS, program="tests.kit.vm.patient_copies") as w:
         result = {way: await measure(w, way, counts, windows) for way in ways}
         hows = {e["how"] for e in w.events("sandbox.machine")}

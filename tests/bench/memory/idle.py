@@ -2,7 +2,7 @@
 
     python -m tests.bench.memory.idle [--json] [SECONDS]
 
-For a machine that has booted and for a copy: the share of a core that QEMU's main
+For a machine that has booted, a copy and one that shares memory: the share of a core that QEMU's main
 thread, QEMU's other threads (the emulated processor, above all), vhost-device-vsock
 and the sandbox's processes take in ``SECONDS`` (60), from
 ``/proc/PID/task/TID/schedstat``.  Other load on the machine does not count, but makes
@@ -21,7 +21,11 @@ import trio
 from tests.kit.vm.templates import ready_template
 from tests.kit.world import World, record, the_image, world
 
-WAYS = {"boot": record(launch='fork = "no"'), "copy": record()}
+WAYS = {
+    "boot": record(launch='fork = "no"'),
+    "copy": record(),
+    "shared": record(launch='fork = "shared"'),
+}
 SETTLE_SECONDS = 20.0
 """The kernel and the agent do what is left of a start."""
 
@@ -72,7 +76,9 @@ async def start_idle(w: World, way: str) -> str:
 
 async def main(seconds: float, as_json: bool) -> None:
     """Measure and print."""
-    await ready_template(await the_image(), "copy")
+    image = await the_image()
+    await ready_template(image, "copy")
+    await ready_template(image, "shared", mode="shared")
     result = {}
     async with world(WAYS) as w:
         for way in WAYS:

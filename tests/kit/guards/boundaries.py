@@ -95,6 +95,11 @@ GUARDS = (
     Guard("a box has no io_uring", "pass", "tests/attack/test_box_sockets.py"),
     Guard("a box has no keys and no programs of the kernel", "pass", "tests/attack/test_box_sockets.py"),
     Guard("a box types into no terminal", "pass", "tests/attack/test_box_sockets.py"),
+    Guard("a machine's port program opens no file for writing", 'rules.allow(["openat"])', "tests/broker/launch/microvm/test_port_mux.py", "jail_has_no_files"),
+    Guard("a machine's port program makes UNIX sockets only", 'rules.allow(["socket"])', "tests/broker/launch/microvm/test_port_mux.py", "jail_has_no_files"),
+    Guard("programs of other users do not reach the broker by the port", "os.chmod(path, 0o666)", "tests/broker/launch/microvm/test_port_streams.py", "only_the_guests_user"),
+    Guard("no mode of a sandbox stays in the terminal", "RESET: Final = b''", "tests/attack/test_terminal_escapes.py", "outlives"),
+    Guard("a count that fits on no screen", "if False:", "tests/attack/test_terminal_escapes.py", "does_not_pass"),
 )  # fmt: skip
 
 

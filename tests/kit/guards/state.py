@@ -35,6 +35,11 @@ GUARDS = (
     Guard("a directory that is closed to its owner is opened", "if False:", "tests/attack/test_stubborn_trees.py", "resists and closed"),
     Guard("a walk leaves a directory by the way it came", "if False:", "tests/attack/test_stubborn_trees.py", "moved_meanwhile"),
     Guard("a home's lock lives as long as QEMU", "if False:", "tests/integration/test_paused_machines.py", "lock_of_a_home"),
+    Guard("no machine that shares memory has a device that frees it", "", "tests/broker/launch/template/test_key.py", "no_device_that_frees"),
+    Guard("a machine does not write into its template", "share = 'on'", "tests/broker/launch/template/test_key.py", "maps_its_template"),
+    Guard("no machine can write into the memory of its siblings", "", "tests/broker/launch/template/test_shared.py", "no_process"),
+    Guard("a machine has the memory of the template whose state it has", "if held is None:", "tests/broker/launch/template/test_shared.py", "one_memory"),
+    Guard("a record that cannot share memory does not ask for it", "if False:", "tests/policy/records/test_build.py", "cannot_share"),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ GUARDS = (
     Guard("a press ends with the pointer's leave", "", "tests/broker/wayland/handlers/test_seat.py", "pointer_that_leaves"),
     Guard("a press ends with its finger's object", "", "tests/broker/wayland/handlers/test_seat.py", "given_back_presses"),
     Guard("text input with the focus only", "if False:", "tests/broker/wayland/handlers/test_seat.py", "without_the_focus_ends"),
+    Guard("a destroyed surface has no focus of text input", "return text.focus", "tests/broker/wayland/handlers/test_seat.py", "text_input_of_a_destroyed"),
     Guard("text input enabled only with the focus", "if False:", "tests/broker/wayland/handlers/test_seat.py", "without_the_focus_ends"),
     Guard("windows come at a pace", "pass", "tests/broker/wayland/handlers/test_seat.py", "have_a_pace"),
     Guard("requests cost what goes up", "self.messages += count", "tests/broker/wayland/test_bounds.py", "cost_what_goes_up"),

@@ -43,7 +43,7 @@ class StartedCopies:
         )
         return StartRequest(
             record="web",
-            mode="no" if mode == "boot" else "copy",
+            mode="no" if mode == "boot" else mode,
             image=self.image.manifest.digest,
             write_initrd=self.image.write_initrd,
             warm=("true",),
@@ -87,6 +87,7 @@ async def stage(image=None):
             made = StartedCopies(place, image, await vm_tools(), starter)
             made.problems = problems
             yield made
+            starter.close()
             nursery.cancel_scope.cancel()
 
 

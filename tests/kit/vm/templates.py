@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import time
 from functools import partial
+from typing import Literal
 
 import trio
 
@@ -22,14 +23,18 @@ from broker.launch.template.store import TemplateStore
 from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory
 
+Mode = Literal["shared", "copy"]
 
-async def ready_template(image: Image, record: str, memory_mib: int = 512) -> None:
+
+async def ready_template(
+    image: Image, record: str, memory_mib: int = 512, mode: Mode = "copy"
+) -> None:
     """See that there is a template for ``world.record()`` of this name."""
     paths = find_paths()
     with short_directory() as place:
         request = StartRequest(
             record=record,
-            mode="copy",
+            mode=mode,
             image=image.manifest.digest,
             write_initrd=image.write_initrd,
             warm=("foot",),

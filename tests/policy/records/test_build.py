@@ -294,3 +294,39 @@ def test_a_launcher_that_is_no_kind_here_has_its_way_in_the_hint(kind, hint):
     assert hint in problem.hint
     (page,) = re.findall(r"docs/\S+\.md", problem.hint)
     assert (Path(__file__).parents[3] / page).exists()
+
+
+def _forked(lines, kind="disposable", rest=""):
+    text = f'class = "{kind}"\n[launch]\nfork = "shared"\n{lines}\n{rest}'
+    return parse_record("work", Path("work.toml"), text.encode())
+
+
+def test_a_disposable_sandbox_may_share_its_templates_memory():
+    made, problems = _forked('network = "user"\nstandby = 1')
+    assert made is not None, problems
+    assert isinstance(made.host.launch, MicroVM)
+    assert made.host.launch.fork == "shared"
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines", "rest", "why"),
+    [
+        ("persistent", "", "", "only disposable machines share memory"),
+        ("template", "", "", "only disposable machines share memory"),
+        ("disposable", "huge_pages = true", "", "huge_pages"),
+        ("disposable", "folders = 1", "", "virtiofsd"),
+        ("disposable", "", '[folders]\nread_only = ["/srv"]', "virtiofsd"),
+    ],
+)
+def test_what_cannot_share_memory_does_not_ask_for_it(kind, lines, rest, why):
+    made, (problem,) = _forked(lines, kind, rest)
+    assert made is None
+    assert why in problem.message
+    assert 'fork = "copy"' in problem.hint
+    assert (problem.span.line, problem.span.column) == (3, 1)
+
+
+def test_another_kind_of_sandbox_shares_no_memory():
+    made, (problem,) = _forked('kind = "bwrap"')
+    assert made is None
+    assert "no meaning" in problem.message

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.launch.microvm.qemu_arguments import Accel, VmSpec
 from broker.launch.template.arguments import ForkWiring, forkable_args, key_words
@@ -24,7 +25,7 @@ SPEC = VmSpec(
 INPUTS = TemplateInputs("web", "image", "agent", "qemu", ["-m", "768M"])
 
 
-@pytest.mark.parametrize("field", ["record", "image", "agent", "qemu", "host"])
+@pytest.mark.parametrize("field", ["record", "image", "agent", "qemu", "host", "mode"])
 def test_each_input_is_in_the_key(field):
     assert replace(INPUTS, **{field: "other"}).key() != INPUTS.key()
 
@@ -71,3 +72,61 @@ def test_pages_are_given_back_only_of_memory_that_is_the_machines_own():
     memory = [word for word in words if "memory-backend-" in word]
     assert [word.rpartition(",")[2] for word in memory] == ["share=on"]
     assert sum("balloon" in word for word in words) == 1
+
+
+def shared_words(spec=SPEC, **changes):
+    wiring = ForkWiring(3, "guid", 4, [], streams_fd=5)
+    return forkable_args(spec, QEMU, Accel.TCG, replace(wiring, **changes), [])
+
+
+def test_machines_that_share_memory_have_other_words():
+    words = key_words(SPEC, QEMU, Accel.TCG, ["foot"], shared=True)
+    assert words != key_words(SPEC, QEMU, Accel.TCG, ["foot"])
+    assert "vitrail.streams=port" in words[words.index("-append") + 1]
+
+
+def test_a_machine_maps_its_template_for_itself():
+    """Written by the template alone; and no other process merges its pages."""
+    (made,) = (word for word in shared_words() if "memory-backend-" in word)
+    assert made.endswith(",share=on")
+    (used,) = (w for w in shared_words(private=True) if "memory-backend-" in w)
+    assert used.endswith(",share=off,merge=off")
+
+
+def test_a_machine_that_shares_memory_cannot_free_it():
+    for private in (False, True):
+        words = " ".join(shared_words(private=private))
+        for device in ("balloon", "vhost", "virtio-mem", "memfd", "nvdimm"):
+            assert device not in words
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("-device", "virtio-balloon-pci,id=balloon"),
+        ("-device", "virtio-balloon-pci-non-transitional"),
+        ("-device", "vhost-user-vsock-pci,chardev=vsock"),
+        ("-device", "vhost-user-fs-pci,chardev=folder0"),
+        ("-device", "vhost-vsock-pci,guest-cid=42,vhostfd=3"),
+        ("-object", "memory-backend-memfd,id=more,size=1G"),
+        ("-device", "virtio-mem-pci,memdev=more"),
+        ("-device", "pc-dimm,memdev=more"),
+        ("-device", "of a later version"),
+    ],
+)
+def test_no_device_that_frees_memory_is_wired(extra):
+    with pytest.raises(SetupError, match="a machine that shares memory cannot have"):
+        shared_words(extra=extra, private=True)
+    # Copies have memory of their own.
+    assert extra[1] in forkable_args(
+        SPEC, QEMU, Accel.TCG, ForkWiring(3, "guid", 4, [], extra), []
+    )
+
+
+def test_both_ports_have_a_number_of_their_own():
+    words = [word for word in shared_words() if word.startswith("virtserialport")]
+    assert [word.split(",")[2] for word in words] == ["nr=1", "nr=2"]
+    assert [word.rpartition("=")[2] for word in words] == [
+        "vitrail.fork",
+        "vitrail.streams",
+    ]

@@ -14,6 +14,8 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.launch.microvm.launcher import Accel, Tools, VmSpec
 from broker.launch.template import starting
+from broker.launch.template.fork import CopyPlan
+from broker.launch.template.shared import SharedPlan
 from broker.launch.template.starting import Starter, StartRequest
 from tests.kit.eventually import eventually
 
@@ -27,6 +29,8 @@ class Stage:
         self.copy_error: Exception | None = None
         self.make_error: Exception | None = None
         self.copy_hangs = False
+        self.not_shared = ""
+        self.plans: list[type] = []
         self.problems: list[str] = []
         self.starter: Starter
         spec = VmSpec(
@@ -54,14 +58,16 @@ class Stage:
             self.boots += 1
             return "booted"
         self.copies += 1
+        self.plans.append(make_plan.func)
         if self.copy_hangs:
             await trio.sleep_forever()
         if self.copy_error is not None:
             raise self.copy_error
         return "copied"
 
-    async def make_template(self, _plan, room):
+    async def make_template(self, plan, room):
         await trio.lowlevel.checkpoint()
+        self.shared = plan.shared
         if self.make_error is not None:
             raise self.make_error
         self.made += 1
@@ -85,6 +91,7 @@ def stage(tmp_path, monkeypatch):
         s = Stage(tmp_path)
         monkeypatch.setattr(starting, "start_vm", s.start_vm)
         monkeypatch.setattr(starting, "make_template", s.make_template)
+        monkeypatch.setattr(starting, "why_not_shared", lambda: s.not_shared)
         async with trio.open_nursery() as nursery:
             s.starter = Starter(tmp_path / "templates", nursery, s.problems.append)
             s.starter.delay_seconds = 0
@@ -222,3 +229,42 @@ async def test_another_machine_is_no_copy_of_this_template(stage, change):
         assert started.how == "boot"
         assert "made of something else" in started.why
         assert s.copies == 0
+
+
+async def test_a_machine_shares_memory_where_its_record_says_so(stage):
+    async with stage() as s:
+        first = await s.start(mode="shared")
+        assert (first.vm, first.how) == ("booted", "boot")
+        await eventually(s.template.exists)
+        assert s.shared
+        second = await s.start(mode="shared")
+        assert (second.vm, second.how, second.why) == ("copied", "fork", "")
+        assert s.plans == [SharedPlan]
+
+
+async def test_a_fork_that_fails_boots(stage):
+    async with stage() as s:
+        shared = replace(s.request, mode="shared")
+        await s.starter.make(shared)
+        s.copy_error = UpstreamError("QEMU said no")
+        started = await s.start(mode="shared")
+        assert (started.how, started.why) == ("boot", "the fork failed: QEMU said no")
+
+
+async def test_where_memory_cannot_be_shared_it_is_copied(stage):
+    async with stage() as s:
+        s.not_shared = "no C compiler"
+        await s.starter.make(s.request)
+        assert not s.shared
+        started = await s.start(mode="shared")
+        assert (started.how, started.why) == ("copy", "no C compiler")
+        assert s.plans == [CopyPlan]
+
+
+@pytest.mark.parametrize(("one", "other"), [("copy", "shared"), ("shared", "copy")])
+async def test_a_template_of_one_mode_is_none_of_the_other(stage, one, other):
+    async with stage() as s:
+        await s.starter.make(replace(s.request, mode=one))
+        started = await s.start(mode=other)
+        assert started.how == "boot"
+        assert "made of something else" in started.why

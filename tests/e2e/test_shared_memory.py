@@ -1,0 +1,82 @@
+"""A guest that frees the memory which it shares with its siblings, and cannot.
+
+The builder refuses the device by which it could; here a machine has it all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+
+from broker.launch.microvm.qemu_arguments import free_page_args
+from broker.launch.template import arguments, fork, make, shared
+from tests.kit.eventually import eventually
+from tests.kit.vm.copies import output, stage
+from tests.kit.vm.machines import require_vm
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+SMALL = 160 << 20
+"""What a guest of 512 MiB is to keep."""
+
+
+@pytest.fixture(autouse=True)
+def _vm(monkeypatch):
+    require_vm()
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+
+
+@pytest.fixture(name="balloons")
+def _balloons(monkeypatch):
+    """Machines that share memory have a balloon, whatever the builder says."""
+    built = arguments.forkable_args
+
+    def with_balloon(*given):
+        return [*built(*given), *free_page_args("pci", ",addr=0x7")]
+
+    monkeypatch.setattr(fork, "forkable_args", with_balloon)
+    monkeypatch.setattr(make, "forkable_args", with_balloon)
+
+
+def memory_digest(s):
+    """Return the digest of the memory that the machines map."""
+    memory = s.starter._memories._held["web"].memory
+    total, at = hashlib.sha256(), 0
+    while data := os.pread(memory, 1 << 22, at):
+        total.update(data)
+        at += len(data)
+    return total.hexdigest()
+
+
+async def inflated(s, name):
+    """Digests of the shared memory before and after a guest has freed most of it."""
+    async with s.machine(name, mode="shared") as (started, broker, vm):
+        assert (started.how, started.why) == ("fork", "")
+        before = memory_digest(s)
+        await vm.qmp.execute("balloon", {"value": SMALL})
+
+        async def small():
+            answer = await vm.qmp.execute("query-balloon")
+            return answer["actual"] <= SMALL + (32 << 20)
+
+        assert await eventually(small, deadline=120)
+        assert await output(broker, "echo still here") == ["still here", ""]
+        return before, memory_digest(s)
+
+
+@pytest.mark.usefixtures("balloons")
+async def test_a_guest_cannot_free_memory_of_its_siblings(monkeypatch):
+    async with stage() as s:
+        await s.starter.make(s.request("maker", mode="shared"))
+        before, after = await inflated(s, "balloon")
+        assert after == before
+        async with s.machine("sibling", mode="shared") as (started, broker, _vm):
+            assert started.how == "fork"
+            assert (await output(broker, "hostname"))[0] == "sibling"
+        assert memory_digest(s) == before
+        # The attack is a real one: without the seals it succeeds.
+        s.starter._memories.drop("web")
+        monkeypatch.setattr(shared, "SEALS", shared.SEALS & ~shared.fcntl.F_SEAL_WRITE)
+        before, after = await inflated(s, "unsealed")
+        assert after != before
