@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import statistics
+import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -134,9 +135,10 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
     async with (
         stage() as s,
-        AsyncExitStack() as stack,
         trio.open_nursery() as nursery,
+        AsyncExitStack() as stack,
     ):
+        stack.callback(nursery.cancel_scope.cancel)
         machines = {}
         for way, mode in WAYS.items():
             await s.starter.make(s.request(f"maker{way}", mode=mode))
@@ -157,7 +159,8 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
                     values.setdefault(name, []).append(used * 1024 / mib)
                 took, _ = await one(way, broker, vm, "echo", ECHOES)
                 values.setdefault("echo ms", []).append(took * 1000 / ECHOES)
-        nursery.cancel_scope.cancel()
+                last = {name: round(many[-1], 2) for name, many in values.items()}
+                print(f"{way}: {last}", file=sys.stderr, flush=True)
     return found
 
 
