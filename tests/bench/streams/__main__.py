@@ -19,7 +19,7 @@ import socket
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -125,9 +125,10 @@ async def keep_pinging(broker: AgentBroker) -> None:
             await send(message)
 
     broker.send = in_turn
-    while True:
-        await broker.send(agent.AgentPing(serving="bench", displays=1))
-        await trio.sleep(limits.AGENT_PING_SECONDS)
+    with suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # it has ended
+        while True:
+            await broker.send(agent.AgentPing(serving="bench", displays=1))
+            await trio.sleep(limits.AGENT_PING_SECONDS)
 
 
 async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -138,7 +139,6 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
         trio.open_nursery() as nursery,
         AsyncExitStack() as stack,
     ):
-        stack.callback(nursery.cancel_scope.cancel)
         machines = {}
         for way, mode in WAYS.items():
             await s.starter.make(s.request(f"maker{way}", mode=mode))
