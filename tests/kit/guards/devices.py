@@ -8,6 +8,11 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("an answer is for its own request", "if False:", "tests/broker/devices/test_security_key.py", "not_the_next_ones"),
+    Guard("a revoked permission is not repeated", "if True:", "tests/broker/devices/test_security_key.py", "revoked_u2f"),
+    Guard("one use for each question", "repeated = self._allowed is not None", "tests/broker/devices/test_security_key.py", "signature_is_one_use"),
+    Guard("a permission that is revoked is cancelled at the key", "if not allow and not made.sent:", "tests/broker/devices/test_security_key.py", "revoked_before_the_touch"),
+    Guard("a key without a rule is taken back", "while True:", "tests/integration/test_security_key.py", "without_a_rule_is_taken_back"),
     Guard("the relying party's letters", "party = said.host", "tests/broker/viewer/devices/test_security_keys.py"),
     Guard("a running service keeps its socket", "", "tests/integration/test_device_service.py", "second_service"),
     Guard("a device of another service is left with it", "if False:", "tests/attack/test_device_service.py", "another_service"),
