@@ -110,6 +110,7 @@ GUARDS = (
     Guard("faked fullscreen may be smaller", "if changed or self._answers:", "tests/broker/wayland/scene/test_frame.py", "answered_with_a_picture"),
     Guard("configures forgotten", "", "tests/broker/wayland/scene/test_frame.py", "nobody_acknowledges"),
     Guard("late windows are cropped", "pass", "tests/broker/wayland/scene/test_resize_timeout.py", "is_cropped"),
+    Guard("a late window fills no former size", "pass", "tests/broker/wayland/scene/test_resize_timeout.py", "filled_the_screen"),
     Guard("tiles are not exceeded", "pass", "tests/broker/wayland/scene/test_resize_timeout.py", "is_not_exceeded", spans=2),
     Guard("nor without an answer", "if not large:", "tests/broker/wayland/scene/test_resize_timeout.py", "nor_by_who"),
     Guard("lateness is not put off", "if True:", "tests/broker/wayland/scene/test_resize_timeout.py", "put_it_off"),
