@@ -27,6 +27,12 @@ GUARDS = (
         "in_flight and bwrap",
     ),
     Guard(
+        "a box has a bounded number of processes",
+        "_FEW_PROCESSES = ''",
+        "tests/attack/test_box_processes.py",
+        "bounded",
+    ),
+    Guard(
         "a container's programs open few files",
         "_FEW_FILES: tuple[str, ...] = ()",
         "tests/conformance/launchers/test_launchers.py",
@@ -99,10 +105,58 @@ GUARDS = (
         "is_a_label",
     ),
     Guard(
-        "a container of root's gets no lease",
+        "a container of root's is leased by root's own hook alone",
         "if False:",
         "tests/broker/launch/podman/test_hook.py",
-        "root_s_gets_no_lease",
+        "leases_no_container_of_root_s",
+    ),
+    Guard(
+        "a container's record is a regular file",
+        "if False:",
+        "tests/broker/launch/podman/test_hook.py",
+        "no_regular_file",
+    ),
+    Guard(
+        "root's settings are root's alone",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "others_can_write",
+    ),
+    Guard(
+        "root reads the records of a container's person with the person's rights",
+        "pass",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "rights_of_the_person",
+    ),
+    Guard(
+        "a container in the host's namespaces gets no lease of root's",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "host_s_namespaces",
+    ),
+    Guard(
+        "a container of root's that can leave it gets no lease",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "can_leave",
+    ),
+    Guard(
+        "root mounts no other directory than a launch's",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "never_opened",
+    ),
+    Guard(
+        "root mounts a directory of the person's own",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "another_user_s",
+    ),
+    Guard(
+        "root's containers belong to a person's broker",
+        "if False:",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "without_a_person",
     ),
     Guard(
         "a permission of the person's own does not stand beside ours",
