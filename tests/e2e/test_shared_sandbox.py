@@ -5,7 +5,6 @@ Its streams go over a virtio-serial port; its windows: ``test_copied_windows.py`
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
@@ -54,8 +53,8 @@ async def has_input(w, sandbox):
     done = await trio.run_process(
         [*words, "sh", "-c", script],
         stdin=bytes(MANY),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_stdout=True,
+        capture_stderr=True,
         check=False,
         env=w.environ,
     )
@@ -93,5 +92,12 @@ async def test_text_crosses_between_machines_that_share_memory():
     async with world(records, start=False, program=PROGRAM) as w:
         rules_of(w)
         await w.start()
-        await crosses(w)
+        try:
+            await crosses(w)
+        except BaseException:
+            for e in w.events()[-60:]:
+                print(e)
+            for log in (w.paths.state / "logs").rglob("*.log"):
+                print(log, log.read_text(errors="replace")[-3000:])
+            raise
         assert [e["how"] for e in w.events("sandbox.machine")] == ["fork", "fork"]
