@@ -4,8 +4,8 @@ PY := .venv/bin/python
 .PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench coverage fuzz deb try-deb clean
 
 help:
-	@echo "make demo       an application in a micro VM, on your screen (the main job);"
-	@echo "                another one: make demo DEMO='-- weston-terminal'"
+	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
+	@echo "                for packages; another one: make demo DEMO='-- weston-terminal'"
 	@echo "make unit       the quick tests of pure logic, in a minute; needs no packages"
 	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x',"
 	@echo "                those that failed: make test PYTEST=--lf"

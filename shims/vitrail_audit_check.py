@@ -262,6 +262,15 @@ def check(
     return note
 
 
+def shown(untrusted_text: str) -> str:
+    """A text that may be the proof's, for a terminal: what moves no cursor."""
+    # guard: words of a proof are escaped
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in untrusted_text[:400]
+    )
+
+
 def main(words: Optional[List[str]] = None) -> int:
     """Check the proof in a file."""
     parser = argparse.ArgumentParser(description="Check a proof from an audit log.")
@@ -280,8 +289,8 @@ def main(words: Optional[List[str]] = None) -> int:
             with open(given.checkpoint, encoding="utf-8") as file:
                 kept = file.read()
         note = check(found, given.origin, kept)
-    except (WrongError, OSError, ValueError) as error:
-        print(f"NOT proved: {error}", file=sys.stderr)
+    except (WrongError, OSError, ValueError, RecursionError) as error:
+        print(f"NOT proved: {shown(str(error))}", file=sys.stderr)
         return 1
     number = json.loads(found["event"])["sequence"]
     print(f"proved: event {number} of the {note.size} in {note.origin}")

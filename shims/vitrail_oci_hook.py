@@ -20,26 +20,34 @@ Podman gives a container the annotations of its image, too.  An image is a stran
 so only annotations that Podman's command line, or a file of the person's, has given
 count: see ``refuse_annotations_of_image``.
 
+A container of root's is leased by the broker of the person that ``--settings`` names;
+see ``vitrail_oci_rootful.py``, which is installed beside this file then.
+
 Standard library only, Python 3.9.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 Json = Any
 """A JSON document that has not been looked at."""
+
+Module = Any
+"""``vitrail_oci_rootful``, or an object of it: a hook without root does not load it."""
 
 SANDBOX = "io.vitrail.sandbox"
 REQUIRED = "io.vitrail.required"
@@ -85,8 +93,9 @@ def log(text: str) -> None:
 class Broker:
     """Calls of the broker's varlink interface, all within one deadline."""
 
-    def __init__(self, path: str, deadline: float) -> None:
+    def __init__(self, path: str, uid: int, deadline: float) -> None:
         self._path = path
+        self._uid = uid
         self._deadline = deadline
 
     def call(
@@ -109,7 +118,7 @@ class Broker:
             sock.connect(self._path)
             uid = struct.unpack("3i", sock.getsockopt(*PEER_CREDENTIALS))[1]
             # guard: the hook speaks with a broker of its user's
-            if uid != os.geteuid():
+            if uid != self._uid:
                 raise LeaseError(f"{self._path} is served by another user")
             request = {"method": f"{INTERFACE}.{method}", "parameters": parameters}
             sock.sendall(json.dumps(request).encode() + b"\0")
@@ -175,8 +184,7 @@ def _read_record(name: str, records: List[str]) -> Json:
     """Return what the first record of this name says, and which one it inherits."""
     for directory in records:
         try:
-            with Path(directory, name + ".toml").open("rb") as file:
-                text = file.read(FILE_BYTES).decode("utf-8", "replace")
+            text = _read_regular(Path(directory, name + ".toml"))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -184,6 +192,19 @@ def _read_record(name: str, records: List[str]) -> Json:
             return None, ""
         return _in_record(text)
     return None, ""
+
+
+def _read_regular(path: Path) -> str:
+    """The text of a file that does not let its reader wait.  Raises OSError."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        # guard: a container's record is a regular file
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        return file.read(FILE_BYTES).decode("utf-8", "replace")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _in_record(text: str) -> Json:
@@ -317,42 +338,95 @@ def _document(path: Path, names: Optional[Set[str]] = None) -> Json:
 # -- stages ---------------------------------------------------------------------------
 
 
-def precreate(
-    config: Json, annotations: Dict[str, str], broker: Broker, command_line: List[str]
-) -> str:
+class Hook:
+    """One call of the hook: whose container it is, and the deadline."""
+
+    def __init__(self, words: argparse.Namespace, *, of_root: bool) -> None:
+        self.deadline = time.monotonic() + words.seconds
+        self.command_line = command_line_of(os.getppid())
+        self.records: List[str] = words.records
+        self.rootful: Module = None
+        self.person: Module = None
+        self._control: str = words.control or ""
+        self.refused = ""
+        if words.settings is not None:
+            # Beside this file, where root has put both.
+            self.rootful = importlib.import_module("vitrail_oci_rootful")
+            self._take_person(words.settings)
+            return
+        # guard: a container of root's is leased by root's own hook alone
+        if of_root:
+            self.refused = (
+                "a container of root's is for the hook that root installs: 'sudo "
+                "brokerctl launcher install podman'"
+            )
+
+    def _take_person(self, settings: str) -> None:
+        try:
+            self.person = self.rootful.take_person(settings)
+            self.records, self._control = self.person.records, self.person.control
+        except self.rootful.RefusedError as error:
+            self.refused = str(error)
+
+    def broker(self) -> Broker:
+        """The broker that leases it."""
+        uid = os.geteuid() if self.person is None else self.person.uid
+        return Broker(self._control, uid, self.deadline)
+
+    def serve(self, stage: str, text: str) -> str:
+        """Do one stage's work; returns its output, raises LeaseError."""
+        if self.refused:
+            raise LeaseError(self.refused)
+        document = json.loads(text)
+        return STAGES[stage](self, document, annotations_of(document))
+
+    def required(self, annotations: Dict[str, str]) -> str:
+        """Return "yes" for a lease that the record requires, else "no"."""
+        if self.person is not None:
+            self.rootful.become(self.person.uid)
+        return "yes" if is_required(annotations, self.records) else "no"
+
+
+def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     """Return the configuration with the sockets' directory; raises LeaseError."""
-    refuse_rootful(os.geteuid(), Path("/proc/self/uid_map").read_text())
-    refuse_annotations_of_image(config, annotations, command_line)
+    refuse_annotations_of_image(config, annotations, hook.command_line)
     name = annotations[SANDBOX]
     if not NAME.fullmatch(name):
         raise LeaseError(f"the annotation {SANDBOX} is not the name of a record")
-    ours = annotations.get(OURS, "").lower() in YES
-    answer = broker.call("LaunchPrepare", {"record": name, "ours": ours}, patient=False)
+    # A person's broker cannot end root's containers: they are not its own.
+    ours = hook.person is None and annotations.get(OURS, "").lower() in YES
+    if hook.person is not None:
+        _rootful(hook, "require_confined", config)
+    request = {"record": name, "ours": ours}
+    answer = hook.broker().call("LaunchPrepare", request, patient=False)
     launch, directory = answer.get("id"), answer.get("directory")
     if not isinstance(launch, str) or not isinstance(directory, str):
         raise LeaseError("the broker's answer has no launch")
+    if not LAUNCH_ID.fullmatch(launch):
+        raise LeaseError("the broker's answer has no launch")
+    if hook.person is not None:
+        directory = _rootful(hook, "mount_sockets", hook.person, launch, directory)
     try:
         enter(config, launch, directory)
     except (KeyError, TypeError, AttributeError) as error:
+        if hook.person is not None:
+            _rootful(hook, "unmount_sockets", launch)
         raise LeaseError(
             f"the configuration is not one of a container: {error!r}"
         ) from error
     return json.dumps(config)
 
 
-def refuse_rootful(uid: int, uid_map: str) -> None:
-    """Raise LeaseError for a container of root's, whose hooks are in no user namespace.
+def _rootful(hook: Hook, name: str, *words: Json) -> Json:
+    try:
+        return getattr(hook.rootful, name)(*words)
+    except hook.rootful.RefusedError as error:
+        raise LeaseError(str(error)) from error
 
-    A broker that runs as a person may not ask the kernel for the pid namespace of
-    root's processes (ptrace(2), PTRACE_MODE_READ), so nothing would tell the
-    container's connections from those of other programs.
-    """
-    # guard: a container of root's gets no lease
-    if uid == 0 and tuple(int(word) for word in uid_map.split()) == ALL_IDS:
-        raise LeaseError(
-            "rootful Podman is not supported, because the broker of a person cannot "
-            "identify root's processes: run podman as that person, without sudo"
-        )
+
+def is_roots(uid: int, uid_map: str) -> bool:
+    """Whether the hook runs for root, and not in a rootless Podman's user namespace."""
+    return uid == 0 and tuple(int(word) for word in uid_map.split()) == ALL_IDS
 
 
 def enter(config: Json, launch: str, directory: str) -> None:
@@ -398,50 +472,39 @@ def enter(config: Json, launch: str, directory: str) -> None:
     config.setdefault("annotations", {})[LAUNCH] = launch
 
 
-def create_runtime(
-    state: Json, annotations: Dict[str, str], broker: Broker, command_line: List[str]
-) -> str:
+def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:
     """Have the broker lease the container's first process; raises LeaseError."""
-    del command_line  # the runtime's; only ``precreate`` hands out what this needs
     launch = annotations.get(LAUNCH, "")
     if not LAUNCH_ID.fullmatch(launch):
         raise LeaseError("the container was created without its launch")
+    if hook.person is not None:
+        _rootful(hook, "unmount_sockets", launch)
     pid = state.get("pid")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
         raise LeaseError("the state has no process")
-    broker.call("LaunchBind", {"id": launch, "leader": pid}, patient=True)
+    request = {"id": launch, "leader": pid}
+    hook.broker().call("LaunchBind", request, patient=True)
     return ""
 
 
 STAGES = {"precreate": precreate, "createRuntime": create_runtime}
 
 
-def serve(
-    stage: str, text: str, control: str, deadline: float, command_line: List[str]
-) -> str:
-    """Do one stage's work; returns its output, raises LeaseError."""
-    document = json.loads(text)
-    broker = Broker(control, deadline)
-    return STAGES[stage](document, annotations_of(document), broker, command_line)
-
-
 # -- the process around it --------------------------------------------------------------
 
 
-def in_child(stage: str, text: str, control: str, seconds: float) -> Optional[str]:
+def in_child(what: str, work: Callable[[], str], deadline: float) -> Optional[str]:
     """Do the work in a child, whose death or silence is a failure like any other.
 
     Returns None for a failure; the reason is on standard error.
     """
-    deadline = time.monotonic() + seconds
-    command_line = command_line_of(os.getppid())
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
         code = 1
         try:
-            output = serve(stage, text, control, deadline, command_line)
+            output = work()
             with os.fdopen(write_end, "w") as file:
                 file.write(output + "\n")
             code = 0
@@ -453,13 +516,27 @@ def in_child(stage: str, text: str, control: str, seconds: float) -> Optional[st
             sys.stderr.flush()
             os._exit(code)
     os.close(write_end)
-    data = _read_all(read_end, deadline + 1)
+    data = _read_all(read_end, deadline)
     os.kill(child, signal.SIGKILL)  # it is ours until it is waited for
-    _, status = os.waitpid(child, 0)
+    status = _waited(child)
     if data is None or not data.endswith(b"\n"):
-        log(f"no lease at {stage}" + (" (killed)" if os.WIFSIGNALED(status) else ""))
+        log(f"no {what}" + (" (killed)" if os.WIFSIGNALED(status) else ""))
         return None
     return data[:-1].decode()
+
+
+def _waited(child: int) -> int:
+    """The status of a killed child; not waited for without end, as it may hang.
+
+    In a file system of the person's, it ends when that answers.
+    """
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            return status
+        time.sleep(RETRY_SECONDS)
+    return signal.SIGKILL
 
 
 def _read_all(fd: int, deadline: float) -> Optional[bytes]:
@@ -488,11 +565,27 @@ def without_launch(text: str) -> str:
         return text
 
 
+def lease(hook: Hook, stage: str, text: str, annotations: Dict[str, str]) -> Json:
+    """Return the stage's output, None without a lease, and whether one is required."""
+    if SANDBOX not in annotations:
+        log(f"no annotation {SANDBOX} can be read: the container starts as it is")
+        return None, False
+    # Read by a process of its own: a person's file must not hold root up.
+    answer = in_child("record", lambda: hook.required(annotations), hook.deadline)
+    output = in_child(
+        f"lease at {stage}", lambda: hook.serve(stage, text), hook.deadline + 1
+    )
+    by_annotation = annotations.get(REQUIRED, "").lower() in YES
+    return output, by_annotation or answer == "yes"
+
+
 def main() -> int:
     """Serve one stage; returns 1 only where a required lease is not to be had."""
     parser = argparse.ArgumentParser(description="OCI hook of Vitrail, for Podman")
     parser.add_argument("stage", choices=sorted(STAGES))
-    parser.add_argument("--control", required=True, metavar="PATH")
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--control", metavar="PATH")
+    whose.add_argument("--settings", metavar="PATH")
     parser.add_argument("--records", action="append", default=[], metavar="DIRECTORY")
     parser.add_argument("--seconds", type=float, default=DEADLINE_SECONDS)
     words = parser.parse_args()
@@ -501,13 +594,15 @@ def main() -> int:
         annotations = annotations_of(json.loads(text))
     except (ValueError, RecursionError):
         annotations = {}
-    output = None
+    of_root = is_roots(os.geteuid(), Path("/proc/self/uid_map").read_text())
+    output: Optional[str] = None
     required = False
-    if SANDBOX in annotations:
-        required = is_required(annotations, words.records)
-        output = in_child(words.stage, text, words.control, words.seconds)
+    if words.settings is not None and not of_root:
+        # Rootless Podman reads root's hooks, too, and has one of its own.
+        output = text if words.stage == "precreate" else ""
     else:
-        log(f"no annotation {SANDBOX} can be read: the container starts as it is")
+        hook = Hook(words, of_root=of_root)
+        output, required = lease(hook, words.stage, text, annotations)
     # guard: a required lease stops the container
     if output is None and required:
         log("the container does not start: its record says that a lease is required")

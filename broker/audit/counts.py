@@ -66,7 +66,10 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
         return rows(query, plan.values)
 
     most = f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(top)}"
-    total = "sum(coalesce(body ->> '$.{}', 0))"
+    # total(), because sum() of two large integers is an error: some counts are a
+    # worker's claim, and two of them would keep every reader from all numbers.
+    # guard: claims of bytes are added without an end
+    total = "total(coalesce(body ->> '$.{}', 0))"
     out, back, took = (
         total.format(name)
         for name in ("bytes_from_sandbox", "bytes_to_sandbox", "seconds")
@@ -80,7 +83,7 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
         most,
     )
     refused = ask(
-        "coalesce(sum(coalesce(body ->> '$.count', 1)), 0)",
+        "total(coalesce(body ->> '$.count', 1))",
         "kind IN ('stream.refused', 'lease.refused', 'link.refused')",
     )
     return Counts(
@@ -91,7 +94,10 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
             name: ask(f"{column[name]}, count(*)", f"{column[name]} != ''", most)
             for name in FIELDS
         },
-        traffic=[Traffic(row[0], *row[2:]) for row in traffic],
+        traffic=[
+            Traffic(name, streams, int(sent), int(got), seconds)
+            for name, _both, streams, sent, got, seconds in traffic
+        ],
         denied=ask(
             "sandbox, count(*)",
             f"{column['verdict']} = 'deny'",

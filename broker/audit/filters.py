@@ -82,7 +82,7 @@ class Found:
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, object])
-        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise IntegrityError(
                 f"event {self.sequence} was not written by a broker: {error}",
                 hint="the log was changed: run 'brokerctl audit verify'",

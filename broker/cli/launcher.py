@@ -12,12 +12,18 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
+from broker.cli.machines.rootful import install_rootful
 from broker.cli.run.flatpak import open_app
 from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.core.replace_file import replace_file
-from broker.launch.podman.hooks import PROGRAM, hook_files, write_hooks
+from broker.launch.podman.hooks import (
+    PROGRAM,
+    hook_files,
+    rootful_files,
+    write_hooks,
+)
 from policy.records.loader import FOLDER, search_path
 
 _DROP_IN = "50-vitrail.conf"
@@ -62,15 +68,16 @@ command.add_command(prepare)
 @click.option(
     "--uid",
     type=click.IntRange(min=1),
-    help="libvirt: the user whose broker qemu:///system reports to; default: who "
-    "called sudo.",
+    help="libvirt, and Podman of root's: the user whose broker leases what root "
+    "starts; default: who called sudo.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def install(program: str, *, uid: int | None, as_json: bool) -> None:
     """Install what makes PROGRAM's sandboxes start with their lease.
 
     podman: an OCI hook for containers with the annotation io.vitrail.sandbox=RECORD.
-    Rootless Podman reads it from this user's containers.conf.d.
+    Rootless Podman reads it from this user's containers.conf.d.  Called by root, it
+    writes the hook of root's Podman, for 'sudo podman run'.
 
     toolbox, distrobox: a record of that name, and a command of that name in
     ~/.local/bin, before the real one in PATH.  These boxes share your home directory
@@ -85,6 +92,9 @@ def install(program: str, *, uid: int | None, as_json: bool) -> None:
         return
     if program != "podman":
         _install_box(program, as_json=as_json)
+        return
+    if os.geteuid() == 0:
+        install_rootful(uid, as_json=as_json)
         return
     paths = find_paths()
     folder, conf = _hooks_folder(), _drop_in()
@@ -182,6 +192,8 @@ def remove(program: str, *, app: str | None) -> None:
         remove_libvirt()
         return
     paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
+    if program == "podman" and os.geteuid() == 0:
+        paths = rootful_files()
     if program != "podman":
         paths = [_wrapper(program)]
         if not any(_wrapper(other).exists() for other in _BOXES if other != program):

@@ -21,7 +21,7 @@ from broker.host.foreign_machine import (
 from broker.host.machine import ConnectionKind
 from broker.launch.interface import Prepared
 from broker.launch.process.spawn import has_ended, wait_ended
-from broker.peers.identity import Claim, ContainerClaim
+from broker.peers.identity import Claim, ContainerClaim, GroupClaim
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
 
@@ -71,10 +71,11 @@ class LaunchedMachine(ForeignMachine):
         """Listen; a container's users other than its root may connect, too.
 
         They are other users outside (user_namespaces(7)).  Outside, the directory above
-        keeps them from these sockets; inside, the pid namespace decides, not the user.
+        keeps them from these sockets; inside, the pid namespace or the control group
+        decides, not the user.
         """
         doors = await super().open_doors(acceptors)
-        if isinstance(self.claim, ContainerClaim):
+        if isinstance(self.claim, ContainerClaim | GroupClaim):
             admit_other_users(self.state.sockets, doors)
             self.state.sockets.chmod(0o755)
         return doors

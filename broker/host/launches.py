@@ -28,6 +28,7 @@ from broker.core.services import AUDIO
 from broker.host.foreign_machine import HeldMachine, container_claim
 from broker.host.launched_machine import LaunchedMachine, remove
 from broker.host.lease_requests import asked_name, sandbox_name
+from broker.host.machined_containers import podmans_claim
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
@@ -222,6 +223,9 @@ class Launches:
 
                 find = partial(app_of, self.paths.runtime.parent)
                 return FlatpakClaim(str(state.sockets), launch.app, find)
+            case Podman() if not state.ours:
+                group = podmans_claim(state.sockets, held, leader)
+                return group or container_claim(state.sockets, held, leader)
             case _:
                 return container_claim(state.sockets, held, leader)
 

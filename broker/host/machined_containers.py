@@ -1,4 +1,4 @@
-"""Containers of root's: those registered with systemd-machined, and libvirt's (LXC).
+"""Containers of root's: registered with systemd-machined, libvirt's (LXC), Podman's.
 
 The kernel does not tell a broker of an ordinary user in which pid namespace a process
 of root's is (it needs the right to trace it).  What every user may read is the control
@@ -9,12 +9,14 @@ process in the unit of its leader.
 The sockets are in a directory of ours with a fixed name for each record, because it is
 root's configuration that binds it into the container (systemd.nspawn(5)), or the
 domain's XML that mounts it.  libvirt's hook reports a container as a domain of QEMU,
-with its first process as the leader.
+with its first process as the leader.  A container of root's Podman is a launch, whose
+directory root's hook mounts.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,8 +39,8 @@ from broker.peers.identity import GroupClaim
 
 _SLICE = "machine.slice"
 _UNITS = (".service", ".scope")
-_LIBVIRTS_DEPTH = 3
-
+_OWN_DEPTH = 3
+_PODMANS = re.compile(r"libpod-[0-9a-f]{64}")
 
 LIBVIRT_LXC = "libvirt-lxc"
 """The hook's word for libvirt's containers."""
@@ -68,8 +70,8 @@ def unit_of(group: str) -> str | None:
     user may have the right to move processes.
     """
     parts = group.split("/")
-    if _is_libvirts(parts):
-        return "/".join(parts[:3])
+    if _is_libvirts(parts) or _is_podmans(parts):
+        return "/".join(parts[:_OWN_DEPTH])
     # guard: only root's slice of machines has containers
     if parts[:2] != ["", _SLICE]:
         return None
@@ -86,10 +88,34 @@ def _is_libvirts(parts: list[str]) -> bool:
     """
     return (
         parts[:2] == ["", "machine"]
-        and len(parts) > _LIBVIRTS_DEPTH - 1
+        and len(parts) >= _OWN_DEPTH
         and parts[2].startswith("lxc-")
         and parts[2].endswith(".libvirt-lxc")
     )
+
+
+def _is_podmans(parts: list[str]) -> bool:
+    """Whether root's Podman has made the group itself (cgroup_manager = "cgroupfs").
+
+    Beside those of its containers, "conmon" has its own programs.
+    """
+    return (
+        parts[:2] == ["", "libpod_parent"]
+        and len(parts) >= _OWN_DEPTH
+        and _PODMANS.fullmatch(parts[2]) is not None
+    )
+
+
+def podmans_claim(directory: Path, held: HeldMachine, leader: int) -> GroupClaim | None:
+    """Return the claim of a container of root's Podman whose leader is held.
+
+    None for a leader whose pid namespace the kernel tells us, or could tell none: that
+    is a container of our own user's.  Raises as ``root_claim``.
+    """
+    able = credentials.can_ask_pid_namespaces()
+    if not able or credentials.pid_namespaces(held.pidfd(leader)):
+        return None
+    return root_claim("podman", directory, held, leader)
 
 
 def root_claim(
@@ -109,8 +135,8 @@ def root_claim(
         raise RefusedError(
             f"container '{name}' is in the control group '{shown}', and only units in "
             f"{_SLICE} are known to be root's",
-            hint=f"start it as 'systemd-nspawn@{name}.service', by machinectl, or by the "
-            "system's libvirtd",
+            hint=f"start it as 'systemd-nspawn@{name}.service', by machinectl, by the "
+            "system's libvirtd, or by Podman with a control group of its own",
         )
     make_directory(directory)
     return GroupClaim(str(directory), unit, leader)

@@ -161,6 +161,15 @@ def pid_namespaces(pidfd: int) -> tuple[int, ...]:
     return tuple(inodes)
 
 
+def can_ask_pid_namespaces() -> bool:
+    """Whether this kernel tells the pid namespace of a process that we may trace."""
+    mine = os.pidfd_open(os.getpid())
+    try:
+        return bool(pid_namespaces(mine))
+    finally:
+        os.close(mine)
+
+
 def pid_namespaces_of_self() -> tuple[int, ...]:
     """Return the inodes of our own pid namespace and of those we can see above."""
     mine = os.pidfd_open(os.getpid())

@@ -11,6 +11,7 @@ import trio
 from broker.audit import schema
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Opening
+from broker.core.limits import audit as audit_limits
 from broker.services import event_log
 from broker.services.event_log import Journal
 from broker.services.pump_supervisor import PumpSupervisor
@@ -69,6 +70,12 @@ class StreamEvents:
         self, opening: Opening, outcome: StreamOutcome, began: float
     ) -> None:
         from_sandbox, to_sandbox = outcome.counts or (None, None)
+        if outcome.counts is not None:
+            # Where a worker carried the stream they are its claim, and readers add them.
+            # guard: claims of bytes have an end
+            from_sandbox, to_sandbox = (
+                min(n, audit_limits.AUDIT_COUNT) for n in outcome.counts
+            )
         await self._log.note(
             schema.StreamClosed(
                 **event_log.of_stream(opening),

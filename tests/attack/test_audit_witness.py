@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.database import open_database
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.note import Checkpoint, parse_note, public_key
+from broker.audit.proof.keys import KeyFile, SigningKey
+from broker.audit.proof.note import Checkpoint, KeyChange, parse_note, public_key
 from broker.audit.proof.witness import held_notes
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
@@ -124,6 +124,22 @@ async def test_notes_kept_before_are_believed_when_they_are_signed(
         await publish(near, far, 1)
         assert held(far) == [7, 8]
         assert far.conflicts() == near.conflicts() == []
+
+
+async def test_size_that_no_database_holds_is_refused(tmp_path: Path) -> None:
+    """Of a log of the peer's own making, signed and certified as it should be."""
+    key = SigningKey.first(0)
+    first = Checkpoint(key.origin, 0, bytes(32), KeyChange(0, key.public))
+    async with sides(tmp_path) as (_, far):
+        for number, size in enumerate((1 << 63, 10**19 - 1, 10**18), start=1):
+            note = Checkpoint(key.origin, size, bytes(32)).signed(
+                key.private, key.public
+            )
+            keys = [first.signed(key.private, key.public).split("\n")]
+            request = m.WitnessNote(number, note.split("\n"), keys=keys)
+            with pytest.raises(RefusedError, match="its size is not a number"):
+                await far.witness.take(Line("desk", far), request)
+        assert held(far) == []
 
 
 class Insatiable(Line):

@@ -43,7 +43,9 @@ _ED25519 = b"\x01"
 _SIGNATURE_BYTES = 64
 _ID_BYTES = 4
 _DASH = "\N{EM DASH} "
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+# At most 10**18 - 1: a database's integers end at 2**63, and a witness keeps the size.
+# guard: sizes fit into a database
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _NAME = re.compile(r"[^\s+]+")
 
 

@@ -196,6 +196,12 @@ pools, pipes and two sockets).  It also bounds the descriptors in flight, which
 the kernel counts for the whole person: below the usual 1024, so that a hostile
 client cannot keep others from passing any (unix(7), ETOOMANYREFS)."""
 
+SANDBOX_FDS = 700
+"""RLIMIT_NOFILE of each program in a box or container that we start: its user is
+the person to the kernel, as that of a waypipe client.  With the 253 descriptors
+that one last message may carry it stays below the usual 1024, too.  Browsers and
+desktop programs do with a few hundred."""
+
 WAYPIPE_FILE_BYTES = 1 << 30
 """RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
 

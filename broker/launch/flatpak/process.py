@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.process.gate import GATE_WORDS, Gate
+from broker.launch.process.gate import LIMITED_GATE_WORDS, Gate
 from broker.launch.process.spawn import PIPE, Child, spawn
 
 _KEPT = (
@@ -73,7 +73,7 @@ def start_held(
     gate, release = os.pipe()
     try:
         child = spawn(
-            [*GATE_WORDS, *flatpak_words(app, words, files)],
+            [*LIMITED_GATE_WORDS, *flatpak_words(app, words, files)],
             name="flatpak",
             env={name: environ[name] for name in _KEPT if name in environ},
             cwd="/",

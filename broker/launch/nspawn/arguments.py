@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core import limits
 from broker.launch.process.gate import GATE_WORDS
 
 SOCKETS = "/run/vitrail"
@@ -45,6 +46,9 @@ _CONFINED = (
     *("--drop-capability=all", "--no-new-privileges=yes"),
     *("--resolv-conf=off", "--timezone=off"),
 )
+# See LIMITED_GATE_WORDS; here the shell behind the gate is the tree's own.
+# guard: a tree's programs open few files
+_FEW_FILES = (f"--rlimit=RLIMIT_NOFILE={limits.SANDBOX_FDS}",)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def nspawn_args(tree: Tree, group: Scope | Path) -> list[str]:
         *_grouped(group),
         *_NAMESPACES,
         *("/bin/sh", "-c", _PREPARE, "sh"),
-        *("systemd-nspawn", *_CONFINED),
+        *("systemd-nspawn", *_CONFINED, *_FEW_FILES),
         *(f"--directory={tree.rootfs}", f"--machine={tree.name}"),
         *_files(tree),
         *_environment(tree),

@@ -12,12 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core import limits
+
 _HOME = "/home/user"
 _CONFINED = (
     *("--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"),
     # Its directories are the person's or ours; relabelling them is not ours to do.
     *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
 )
+# See LIMITED_GATE_WORDS (process.gate): its root is the person to the kernel.
+# guard: a container's programs open few files
+_FEW_FILES = (f"--ulimit=nofile={limits.SANDBOX_FDS}:{limits.SANDBOX_FDS}",)
 RUNTIME_LABEL = "io.vitrail.runtime"
 """Label of a container; its value is the runtime directory of the broker that
 started it."""
@@ -61,7 +66,7 @@ def podman_args(
     ``cid``, which does not exist yet.
     """
     return [
-        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED),
+        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED, *_FEW_FILES),
         *("--cidfile", str(cid)),
         *("--label", f"{RUNTIME_LABEL}={runtime}"),
         *("--annotation", f"io.vitrail.sandbox={container.record}"),

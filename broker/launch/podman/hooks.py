@@ -9,6 +9,12 @@ from pathlib import Path
 
 from broker.core.replace_file import replace_file
 
+ROOTFUL_HOOKS = Path("/etc/containers/oci/hooks.d")
+"""Where root's Podman looks for hooks without being told."""
+ROOTFUL = Path("/etc/vitrail")
+"""The program of root's hook, and its settings."""
+SETTINGS = "podman-hook.json"
+_MODULE = "vitrail_oci_rootful.py"
 PROGRAM = "vitrail_oci_hook.py"
 _STAGES = ("precreate", "createRuntime")
 _TIMEOUT_SECONDS = 20
@@ -22,10 +28,18 @@ def stage_json(
 
     Hooks get no environment of the person's, so every path stands in it.
     """
-    words = [PROGRAM, stage, "--control", str(control)]
+    words = ["--control", str(control)]
     for directory in records:
         words += ["--records", str(directory)]
-    hook = {"path": str(program), "args": words, "timeout": _TIMEOUT_SECONDS}
+    return _json(program, stage, words)
+
+
+def _json(program: Path, stage: str, words: Sequence[str]) -> str:
+    hook = {
+        "path": str(program),
+        "args": [PROGRAM, stage, *words],
+        "timeout": _TIMEOUT_SECONDS,
+    }
     document = {
         "version": "1.0.0",
         "hook": hook,
@@ -53,6 +67,43 @@ def write_hooks(
         replace_file(name, text.encode(), mode=0o644)
         written.append(name)
     return written
+
+
+def write_rootful(
+    uid: int,
+    runtime: Path,
+    records: Sequence[Path],
+    *,
+    folder: Path = ROOTFUL_HOOKS,
+    place: Path = ROOTFUL,
+) -> list[Path]:
+    """Write root's hook, for the broker of user ``uid``; returns the files.
+
+    ``runtime`` is the user's XDG_RUNTIME_DIR, ``records`` has the directories of their
+    records.  Raises OSError.
+    """
+    for directory in (folder, place):
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    values = {
+        "uid": uid,
+        "runtime": str(runtime),
+        "records": [str(directory) for directory in records],
+    }
+    settings, program = place / SETTINGS, place / PROGRAM
+    shims = resources.files("shims")
+    replace_file(place / _MODULE, (shims / _MODULE).read_bytes(), mode=0o644)
+    replace_file(program, (shims / PROGRAM).read_bytes(), mode=0o755)
+    replace_file(settings, (json.dumps(values) + "\n").encode(), mode=0o644)
+    stages = hook_files(folder)
+    for stage, path in zip(_STAGES, stages, strict=True):
+        text = _json(program, stage, ["--settings", str(settings)])
+        replace_file(path, text.encode(), mode=0o644)
+    return [program, place / _MODULE, settings, *stages]
+
+
+def rootful_files(folder: Path = ROOTFUL_HOOKS, place: Path = ROOTFUL) -> list[Path]:
+    """The files of root's hook, whether they are there or not."""
+    return [*hook_files(folder), *(place / n for n in (PROGRAM, _MODULE, SETTINGS))]
 
 
 def hook_files(folder: Path) -> list[Path]:

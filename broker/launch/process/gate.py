@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from broker.core import limits
+
 # Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
 # dies lets the program run, and it is waited for before bwrap asks the kernel to end
 # the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
@@ -12,6 +14,15 @@ import os
 _SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
 """The words before the command line of a program whose standard input is the gate."""
+
+# The kernel counts the descriptors in flight on UNIX sockets for the person, and holds
+# each sender to its own limit of open files (unix(7), ETOOMANYREFS): a program that may
+# have many open could keep the broker, the workers and the compositor from passing any.
+# Where the limit is lower already, the shell cannot set it, and need not.
+# guard: a box's programs open few files
+_FEW_FILES = f"ulimit -n {limits.SANDBOX_FDS} 2>/dev/null; "
+LIMITED_GATE_WORDS = ("/bin/sh", "-c", _FEW_FILES + _SCRIPT, "sh")
+"""The same, for a program that runs with the person's user id, as the kernel sees it."""
 
 
 class Gate:

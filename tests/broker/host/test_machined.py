@@ -418,6 +418,26 @@ def test_a_unit_of_roots_slice_is_known_by_its_path(group, unit):
     assert unit_of(group) == (wanted or None)
 
 
+PODMANS = f"/libpod_parent/libpod-{'0a' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("group", "unit"),
+    [
+        (PODMANS, PODMANS),
+        (f"{PODMANS}/container/x", PODMANS),
+        (f"/machine.slice/libpod-{'0a' * 32}.scope/container", None),
+        ("/libpod_parent/conmon", ""),
+        ("/libpod_parent", ""),
+        (f"{PODMANS}0", ""),
+        (f"/user.slice{PODMANS}", ""),
+    ],
+)
+def test_a_container_of_podman_s_is_known_by_its_group(group, unit):
+    wanted = group.rpartition("/")[0] if unit is None else unit
+    assert unit_of(group) == (wanted or None)
+
+
 @pytest.fixture
 def in_machine_slice(monkeypatch):
     """The kernel's answer for a container of root's; without root it cannot be had."""

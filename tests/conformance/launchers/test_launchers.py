@@ -49,7 +49,12 @@ from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.slow
 NAME = SandboxName("work")
-PROGRAM_TEXT = "touch {shared}/began; exec sleep 1000"
+PROGRAM_TEXT = (
+    "(ulimit -n 9999; ulimit -Hn) >{shared}/files 2>/dev/null; "
+    "touch {shared}/began; exec sleep 1000"
+)
+MOST_OF_A_MESSAGE = 253
+"""SCM_MAX_FD: the descriptors that one message may carry (unix(7))."""
 
 
 @pytest.fixture(autouse=True)
@@ -341,6 +346,19 @@ async def test_a_connection_from_outside_is_refused(launcher):
 
         (event,) = await eventually(refused)
         assert "not in this container" in event["reason"]
+
+
+async def test_its_programs_cannot_use_up_the_descriptors_in_flight(launcher):
+    """The kernel counts them for the person, and holds each sender to its own limit.
+
+    Whoever may have as many files open as the broker can keep it, the workers and
+    the compositor from passing any descriptor: no stream, no window, no keymap.
+    """
+    stage = launcher.stage
+    async with stage.broker(), launcher.start():
+        await eventually(lambda: stage.began)
+        most = int((stage.shared / "files").read_text())
+        assert most + MOST_OF_A_MESSAGE < 1024
 
 
 async def test_stopping_it_ends_its_first_process(launcher):

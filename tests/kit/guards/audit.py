@@ -8,6 +8,12 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("bodies that are nested without an end", "_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)", "tests/broker/audit/proof/test_verify.py", "unreadable"),
+    Guard("a removal that cannot be read", "with contextlib.suppress():", "tests/broker/audit/proof/test_verify.py", "unreadable"),
+    Guard("sizes fit into a database", '_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")', "tests/attack/test_audit_witness.py", "no_database"),
+    Guard("claims of bytes are added without an end", "total = \"sum(coalesce(body ->> '$.{}', 0))\"", "tests/attack/test_audit_claims.py", "whatever_was_claimed"),
+    Guard("claims of bytes have an end", "from_sandbox, to_sandbox = outcome.counts", "tests/attack/test_audit_claims.py", "recorded_up_to"),
+    Guard("words of a proof are escaped", "return untrusted_text", "tests/attack/test_audit_claims.py", "proof_that_is_none"),
     Guard("a turn of the log that is not taken goes to the next one", "if False:", "tests/broker/audit/test_store.py", "comes_with_a_cancellation"),
     Guard("a head is no checkpoint, at the start", "return True", "tests/attack/test_audit_tail.py", "any_note or first_note"),
     Guard("a head is no checkpoint, in verify", "return", "tests/attack/test_audit_tail.py", "any_note or first_note"),

@@ -106,6 +106,27 @@ def test_every_row_touched_is_found(log, name: str) -> None:
         assert report(db, log.path).good
 
 
+_UNREADABLE = {
+    "nested": """UPDATE event SET body = '{"x":' || replace(hex(zeroblob(100000)), '0', '[')
+        WHERE sequence = :n""",
+    "removal of later": """UPDATE event SET kind = 'audit.pruned',
+        body = json_set(body, '$.kind', 'audit.pruned', '$.later', 1)
+        WHERE sequence = :n""",
+}
+
+
+@pytest.mark.parametrize("name", _UNREADABLE)
+def test_unreadable_body_is_reported_and_the_rest_is_read(log, name: str) -> None:
+    """A verifier that fails at one event would not say what else was changed."""
+    with opened(log.path) as db:
+        db.execute("BEGIN")
+        db.execute(_UNREADABLE[name], {"n": 3})
+        found = report(db, log.path)
+        db.execute("ROLLBACK")
+    assert found.checked == log.size
+    assert found.problems[0].first == 3, says(found)
+
+
 # -- everything made to fit ------------------------------------------------------------
 
 

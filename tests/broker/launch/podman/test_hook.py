@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -311,14 +312,43 @@ ALL = "         0          0 4294967295\n"
 SOME = "         0        999          1\n         1    1000000      65536\n"
 
 
-def test_a_container_of_root_s_gets_no_lease_and_is_told_why():
+def test_a_person_s_own_hook_leases_no_container_of_root_s():
     """A rootless hook is root, too, in its user namespace; and a person is not root."""
-    from shims import vitrail_oci_hook as hook
+    from shims import vitrail_oci_hook as oci
 
-    with pytest.raises(hook.LeaseError, match="rootful Podman is not supported"):
-        hook.refuse_rootful(0, ALL)
-    hook.refuse_rootful(0, SOME)
-    hook.refuse_rootful(1000, ALL)
+    assert [oci.is_roots(*who) for who in ((0, ALL), (0, SOME), (1000, ALL))] == [
+        *(True, False, False)
+    ]
+    words = Namespace(seconds=5, control="/none", records=[], settings=None)
+    refused = oci.Hook(words, of_root=True)
+    with pytest.raises(oci.LeaseError, match="sudo brokerctl launcher install podman"):
+        refused.serve("precreate", json.dumps(config()))
+    assert oci.Hook(words, of_root=False).refused == ""
+
+
+def test_root_s_hook_is_silent_where_rootless_podman_calls_it(place):
+    given = json.dumps(config(**{"io.vitrail.required": "true"}))
+    for stage, out in (("precreate", given.encode()), ("createRuntime", b"")):
+        words = [sys.executable, str(HOOK), stage, "--settings", str(place / "none")]
+        done = subprocess.run(
+            words, input=given.encode(), capture_output=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, out, b"")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory"])
+def test_what_is_no_regular_file_is_no_record(place, kind):
+    """Attack: a pipe in a record's place, which would hold the container up."""
+    path = place / "records" / "work.toml"
+    if kind == "fifo":
+        os.mkfifo(path)
+        keep = os.open(path, os.O_RDWR)
+        os.write(keep, b"[launch]\nrequired = true\n")
+    else:
+        path.mkdir()
+    assert hook(place, "precreate", config(), 2).returncode == 0
+    if kind == "fifo":
+        os.close(keep)
 
 
 # -- whose annotations they are ------------------------------------------------------
@@ -405,14 +435,14 @@ def test_an_image_that_is_not_found_is_not_believed(place, root):
     assert not is_leased(place, {**config(), "root": root}, ["start", "work"])
 
 
-def test_a_broker_of_another_user_is_not_asked(place, monkeypatch):
+def test_a_broker_of_another_user_is_not_asked(place):
     from shims import vitrail_oci_hook as module
 
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "control"))
         listener.listen()
-        broker = module.Broker(str(place / "control"), time.monotonic() + 10)
+        path, end = str(place / "control"), time.monotonic() + 10
+        broker = module.Broker(path, os.getuid() + 1, end)
         with pytest.raises(module.LeaseError, match="another user"):
             broker.call("LaunchPrepare", {"record": "work"}, patient=False)
         conn, _ = listener.accept()

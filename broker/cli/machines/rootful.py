@@ -1,0 +1,43 @@
+"""``brokerctl launcher install podman`` by root: the hook of root's own Podman."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from broker.cli import render
+from broker.core.errors import SetupError
+from broker.core.paths import find_paths
+from broker.launch.podman.hooks import write_rootful
+from policy.records.loader import search_path
+
+
+def install_rootful(uid: int | None, *, as_json: bool) -> None:
+    """Write the hook; ``uid``: whose broker leases containers of root's.
+
+    Raises SetupError.
+    """
+    if uid is None:
+        uid = int(os.environ.get("SUDO_UID", "0"))
+    try:
+        home = pwd.getpwuid(uid).pw_dir
+    except KeyError as error:
+        raise SetupError(f"there is no user with the number {uid}") from error
+    # guard: root's containers belong to a person's broker
+    if uid == 0:
+        raise SetupError(
+            "it is not known whose broker leases the containers of root",
+            hint="add '--uid NUMBER', or call it by sudo",
+        )
+    paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
+    records = search_path(paths.runtime, paths.config)
+    try:
+        written = write_rootful(uid, paths.runtime.parent, records)
+    except OSError as error:
+        raise SetupError(
+            f"the hook cannot be installed: {error.strerror}",
+            where=str(error.filename or ""),
+        ) from error
+    render.written_files(written, as_json=as_json)
+    if not as_json:
+        render.note("try it: sudo podman run --annotation io.vitrail.sandbox=RECORD …")

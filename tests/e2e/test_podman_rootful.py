@@ -1,0 +1,251 @@
+"""Containers of root's Podman as sandboxes of a person.
+
+Root's half has Podman and runs this file again as the ordinary user, for the broker and
+the desktop; so it is for root alone:
+
+    sudo .venv/bin/python -m pytest tests/e2e/test_podman_rootful.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kit.eventually import eventually
+from tests.kit.podman import shared_words
+from tests.kit.rootful import MAPPED, Asker, rootful_podman
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
+from tests.kit.world import world
+
+ROOT = Path(__file__).parents[2]
+PLACE = os.environ.get("VITRAIL_ROOTFUL_PODMAN", "")
+USER = "vitrail"
+ORANGE = (0xE6, 0x9F, 0x00)
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "orange"
+[launch]
+kind = "podman"
+{required}
+"""
+AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
+pytestmark = [
+    pytest.mark.machine,
+    pytest.mark.skipif(
+        None in (shutil.which("podman"), shutil.which("runc")),
+        reason="podman or runc is not installed",
+    ),
+]
+CASES = ["framed", "reaches", "required", "later_broker", "confined"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's Podman needs root")
+@pytest.mark.parametrize("case", CASES)
+def test_as_root(case):
+    with rootful_podman(USER) as podman:
+        words = [".ci/as-user", "pytest", "-q", "-x", str(Path(__file__)), "-k", case]
+        words += ["--only-rerun", "none: root's half does it again as a whole"]
+        environ = {**os.environ, "VITRAIL_ROOTFUL_PODMAN": str(podman.base)}
+        with (podman.base / "person.log").open("wb") as log:
+            person = subprocess.Popen(
+                words, cwd=ROOT, env=environ, stdout=log, stderr=log
+            )
+            podman.serve(person)
+        text = (podman.base / "person.log").read_text()
+        print(text)
+        assert person.returncode == 0
+        assert "1 passed" in text
+    assert os.listdir("/run/vitrail-oci") == []
+
+
+def words(asker, *more, name="work", root=""):
+    return [
+        *("run", "--rm", "--network=none", f"--annotation=io.vitrail.sandbox={name}"),
+        *(*shared_words(), *more, "--rootfs", root or f"{asker.base / 'root'}:O"),
+    ]
+
+
+SECOND = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("/run/other/wayland-0")
+sock.settimeout(60)
+sys.exit(0 if sock.recv(1) == b"" else 3)
+"""
+
+
+@AS_PERSON
+async def test_framed():
+    """Its window; a second container, a program outside; its death cuts its streams."""
+    async with world({"work": RECORD.format(required="")}, image=False) as w:
+        asker = Asker(Path(PLACE))
+        await asker.install(w)
+        foot = ("foot", "-T", "mine", "sleep", "1000")
+        first = asker.begin(*words(asker, "--name=mine"), *foot)
+        await wait_window(w.comp, title="mine")
+        await wait_frames(w.comp, {"[work] mine": {ORANGE}})
+        (begin,) = w.events("lease.begin")
+        assert Path(f"/proc/{begin['pid']}").stat().st_uid == 0, "it is root's"
+        assert "/libpod-" in begin["peer"]
+        (sockets,) = (w.paths.runtime / "launch").glob("*/s")
+        # Another container of root's with the same directory.
+        other = ("run", "--rm", "--network=none", *shared_words())
+        mount = ("--volume", f"{sockets}:/run/other")
+        root = ("--rootfs", f"{asker.base / 'root'}:O")
+        code, text = await asker.run(*other, *mount, *root, "python3", "-c", SECOND)
+        assert code == 0, text
+        refused = await w.wait_event("stream.refused", sandbox="work")
+        assert "not in this container" in refused["reason"]
+        # The person's own program.
+        with socket.socket(socket.AF_UNIX) as outside:
+            outside.connect(str(sockets / "wayland-0"))
+            await eventually(lambda: _refused(w, 2))
+        # A second sandbox of the record has no lease, and starts.
+        code, _ = await asker.run(*words(asker), "ls", "/run/vitrail")
+        assert code == 2, "no such directory"
+        assert (await asker.run("kill", "mine"))[0] == 0
+        ended = await w.wait_event("lease.end", sandbox="work")
+        assert ended["reason"] == "it has ended"
+        await asker.end(first)
+
+        async def gone():
+            return not windows(await w.comp.tree())
+
+        await eventually(gone)
+        assert list((w.paths.runtime / "launch").glob("*")) == []
+
+
+async def _refused(w, number):
+    return len(w.events("stream.refused")) == number
+
+
+PROBE = """
+import os, socket, sys
+for path in sys.argv[1:]:
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error:
+        print(type(error).__name__)
+    else:
+        print("connected")
+there = "/run/vitrail/"
+for what in (
+    lambda: os.symlink("/", there + "x"),
+    lambda: os.unlink(there + "vitrail.Audio"),
+    lambda: os.chmod(there, 0o777),
+    lambda: os.chmod(there + "wayland-0", 0),
+    lambda: os.mknod(there + "disk", 0o060666, os.makedev(8, 0)),
+    lambda: os.rename(there + "wayland-0", there + "y"),
+    lambda: os.setxattr(there, "user.x", b"x"),
+):
+    try:
+        what()
+    except OSError as error:
+        print(error.errno)
+    else:
+        print("done")
+"""
+
+
+@AS_PERSON
+async def test_reaches():
+    """As root, as another user, and in a user namespace: its sockets, nothing else."""
+    async with world({"work": RECORD.format(required="")}, image=False) as w:
+        asker = Asker(Path(PLACE))
+        await asker.install(w)
+        mapped = (f"--uidmap=0:{MAPPED}:65536", f"--gidmap=0:{MAPPED}:65536")
+        its = str(asker.base / "mapped/root")
+        for user, more, root in (("0", (), ""), ("1000", (), ""), ("0", mapped, its)):
+            code, text = await asker.run(
+                *words(asker, f"--user={user}:{user}", *more, root=root),
+                *("python3", "-c", PROBE, str(w.comp.display), str(w.paths.control)),
+                *("/run/vitrail/wayland-0", f"/run/user/{user}/pulse/native"),
+            )
+            assert code == 0, text
+            found = text.split()
+            assert found[:4] == [
+                *("FileNotFoundError", "FileNotFoundError", "connected", "connected")
+            ], more
+            # EROFS; without the right to make a device, EPERM comes first.
+            assert set(found[4:]) <= {"30", "1"}, text
+            assert len(found) == 11
+            await eventually(lambda: _leases_ended(w))
+        assert len(w.events("lease.begin")) == 3
+
+
+async def _leases_ended(w):
+    return len(w.events("lease.begin")) == len(w.events("lease.end"))
+
+
+@AS_PERSON
+async def test_required():
+    """Without a broker, and with a person's links in the place of its directories."""
+    records = {
+        "work": RECORD.format(required=""),
+        "strict": RECORD.format(required="required = true"),
+        "child": 'inherits = "strict"\nclass = "persistent"\n',
+    }
+    async with world(records, image=False) as w:
+        asker = Asker(Path(PLACE))
+        await asker.install(w)
+        shell = ("sh", "-c", "echo it runs; ls /run/vitrail")
+        code, text = await asker.run(*words(asker, name="strict"), *shell)
+        assert (code, "it runs" in text) == (0, True), text
+        await eventually(lambda: _leases_ended(w))
+        # Attack: the person's directory leads to root's files.
+        launch = w.paths.runtime / "launch"
+        launch.rename(launch.with_name("kept"))
+        launch.symlink_to("kept")
+        for name, runs in (("work", True), ("strict", False), ("child", False)):
+            code, text = await asker.run(*words(asker, name=name), *shell)
+            assert ("it runs" in text) is runs, (name, text)
+        launch.unlink()
+        launch.with_name("kept").rename(launch)
+        await w.shutdown()
+        for name, runs in (("work", True), ("strict", False), ("child", False)):
+            code, text = await asker.run(*words(asker, name=name), *shell)
+            assert ("it runs" in text) is runs, (name, text)
+            assert (code == 2) is runs, (name, text)
+        await w.start()
+
+
+@AS_PERSON
+async def test_later_broker():
+    """One that was killed: the next one leases the container again, or its end."""
+    async with world({"work": RECORD.format(required="")}, image=False) as w:
+        asker = Asker(Path(PLACE))
+        await asker.install(w)
+        done = asker.begin(*words(asker, "--name=stays"), "sleep", "1000")
+        await w.wait_event("lease.begin", sandbox="work")
+        os.kill(await w.broker_pid(), 9)
+        await w.start()
+        await eventually(lambda: _begun(w, 2))
+        assert (await asker.run("kill", "stays"))[0] == 0
+        await asker.end(done)
+        await w.wait_event("lease.end", sandbox="work")
+
+
+async def _begun(w, number):
+    return len(w.events("lease.begin")) == number
+
+
+@AS_PERSON
+async def test_confined():
+    """Containers that can leave their namespaces, and one without a control group."""
+    async with world({"work": RECORD.format(required="")}, image=False) as w:
+        asker = Asker(Path(PLACE))
+        await asker.install(w)
+        shell = ("sh", "-c", "echo it runs; ls /run/vitrail")
+        ways = ("--cap-add=DAC_READ_SEARCH", "--pid=host", "--cap-add=SYS_ADMIN")
+        for way in ways:
+            code, text = await asker.run(*words(asker, way), *shell)
+            assert "it runs" in text, text
+            assert code == 2, (way, text)
+        assert w.events("lease.begin") == []

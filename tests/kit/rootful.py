@@ -1,0 +1,157 @@
+"""Root's Podman of a test, and how the person's half of the test uses it.
+
+Root starts it with a store and hooks of its own below ``base`` and runs what the
+person's half asks for, as ``sudo podman`` would: a file ``N.ask`` has the words, and
+``N.done`` gets the exit code and the output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.launch.podman.hooks import write_rootful
+from tests.kit.podman import root_directory
+from tests.kit.waypipe.podman import CONF, STORAGE
+
+MAPPED = 200000
+
+
+@dataclass
+class Rootful:
+    """Root's half."""
+
+    base: Path
+    uid: int
+    running: dict[Path, subprocess.Popen] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "CONTAINERS_CONF": str(self.base / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.base / "storage.conf"),
+        }
+
+    def serve(self, person: subprocess.Popen) -> None:
+        """Run what the person's half asks for, until it ends."""
+        while person.poll() is None:
+            for ask in sorted((self.base / "asks").glob("*.ask")):
+                words = json.loads(ask.read_text())
+                ask.unlink()
+                if isinstance(words, dict):
+                    self.install(Path(words["runtime"]), Path(words["records"]))
+                    _answer(ask, 0, "")
+                    continue
+                with ask.with_suffix(".out").open("wb") as out:
+                    child = subprocess.Popen(
+                        ["podman", "--runtime", "runc", *words],
+                        env=self.env,
+                        cwd="/",
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=out,
+                    )
+                self.running[ask] = child
+            self._finish()
+            time.sleep(0.05)
+
+    def _finish(self) -> None:
+        for ask, child in list(self.running.items()):
+            if child.poll() is not None:
+                del self.running[ask]
+                text = ask.with_suffix(".out").read_text(errors="replace")
+                _answer(ask, child.returncode, text)
+
+    def install(self, runtime: Path, records: Path) -> None:
+        """Write the hook, for the broker that has this runtime directory."""
+        hooks, place = self.base / "hooks", self.base / "etc/vitrail"
+        write_rootful(self.uid, runtime, [records], folder=hooks, place=place)
+
+    def end(self) -> None:
+        """Remove every container, and the mounts of the store."""
+        clear = ["podman", "rm", "-af", "-t", "0"]
+        subprocess.run(clear, env=self.env, capture_output=True, check=False)
+        for child in self.running.values():
+            child.wait(60)
+        umount = ["umount", "--lazy", str(self.base / "store" / "overlay")]
+        subprocess.run(umount, capture_output=True, check=False)
+
+
+def _answer(ask: Path, code: int, text: str) -> None:
+    fresh = ask.with_suffix(".fresh")
+    fresh.write_text(json.dumps([code, text]))
+    fresh.rename(ask.with_suffix(".done"))
+
+
+@contextmanager
+def rootful_podman(user: str) -> Iterator[Rootful]:
+    """Podman of root's with our hook, whose containers ``user``'s broker leases."""
+    entry = pwd.getpwnam(user)
+    base = Path(tempfile.mkdtemp(prefix="vt-pod-", dir="/tmp"))
+    base.chmod(0o755)
+    hooks = base / "hooks"
+    conf = CONF.format(runtime="runc") + f'hooks_dir = ["{hooks}"]\n'
+    (base / "containers.conf").write_text(conf)
+    (base / "storage.conf").write_text(STORAGE.format(base=base))
+    (base / "asks").mkdir()
+    os.chown(base / "asks", entry.pw_uid, entry.pw_gid)
+    root_directory(base)
+    # The same for a container whose root is this user outside.
+    mapped = root_directory(base / "mapped")
+    subprocess.run(["chown", "-R", f"{MAPPED}:{MAPPED}", mapped], check=True)
+    podman = Rootful(base, entry.pw_uid)
+    try:
+        yield podman
+    finally:
+        podman.end()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+class Asker:
+    """The person's half: words for root's podman."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self._count = 0
+
+    async def install(self, w) -> None:
+        """Have the hook written for the broker of a world."""
+        records = w.paths.config[0] / "sandboxes.d"
+        place = {"runtime": str(w.paths.runtime.parent), "records": str(records)}
+        await self.end(self._ask(place))
+
+    def begin(self, *words: str) -> Path:
+        """Have podman started; returns where its end will be reported."""
+        return self._ask(words)
+
+    def _ask(self, words) -> Path:
+        self._count += 1
+        ask = self.base / "asks" / f"{self._count:04}.ask"
+        fresh = ask.with_suffix(".new")
+        fresh.write_text(json.dumps(words))
+        fresh.rename(ask)
+        return ask.with_suffix(".done")
+
+    async def end(self, done: Path) -> tuple[int, str]:
+        """Wait for its end; returns exit code and output."""
+        with trio.fail_after(120):
+            while not done.exists():
+                await trio.sleep(0.05)
+        code, text = json.loads(done.read_text())
+        return code, text
+
+    async def run(self, *words: str) -> tuple[int, str]:
+        """Run it to its end."""
+        return await self.end(self.begin(*words))
