@@ -158,6 +158,7 @@ GUARDS = (
     Guard("windows come at a pace", "pass", "tests/broker/wayland/handlers/test_seat.py", "have_a_pace"),
     Guard("requests cost what goes up", "self.messages += count", "tests/broker/wayland/test_bounds.py", "cost_what_goes_up"),
     Guard("listeners bounded", "if False:", "tests/broker/wayland/handlers/test_seat.py", "hears_input_is_bounded"),
+    Guard("a destroyed window's focus has no chord", "pass", "tests/broker/wayland/handlers/test_host_seat.py", "leaves_no_focus"),
     Guard("a chord is one window's", "return chord.verdict", "tests/attack/test_clipboard_chords.py", "comes_between"),
     Guard("right-to-left titles are isolated", "pass", "tests/broker/wayland/test_identity.py", "right_to_left"),
     Guard("a second constraint is kept", "if surface is not None:", "tests/broker/wayland/handlers/test_constraints.py", "second_constraint"),
