@@ -33,42 +33,35 @@ def rules_of(w):
     (folder / "30-mine.policy").write_text(RULES)
 
 
-async def begun(w, name):
-    """Start a record's machine, without a window; returns the sandbox's name."""
-    last, _ = await w.run(name, "sleep", "100000", window=False)
-    return last.started.sandbox
-
-
 async def crosses(w):
     """Copy in one machine's window and paste in the other's; ``w`` has the screen."""
-    work, personal = await begun(w, "work"), await begun(w, "personal")
     # A terminal takes a selection from its program (OSC 52), once it has
     # the keyboard; so the program says it again and again.
     say = f"while sleep 1; do printf '\\033]52;c;{OSC}\\a'; done"
-    await w.run(work, "foot", "-T", work, "sh", "-c", say)
+    await w.run("work", "foot", "-T", "work", "sh", "-c", say)
     typed = "cat > /tmp/typed"
-    await w.run(personal, "foot", "-T", personal, "sh", "-c", typed)
-    for name in (work, personal):
+    await w.run("personal", "foot", "-T", "personal", "sh", "-c", typed)
+    for name in records():
         await wait_window(w.comp, title=f"[{name}] {name}", deadline=120)
     with Person(w) as person:
         await person.awake()
-        await person.focus(work)
+        await person.focus("work")
 
         async def copied():
-            await person.copy(work)
+            await person.copy("work")
             with trio.move_on_after(5):
-                return await held_from(w, work)
+                return await held_from(w, "work")
 
         await eventually(copied, deadline=120)
-        await person.paste(personal)
+        await person.paste("personal")
         pasted = await w.wait_event("clipboard.pasted", deadline=120)
-        assert (pasted["sandbox"], pasted["bytes"]) == (work, len(SECRET))
+        assert (pasted["sandbox"], pasted["bytes"]) == ("work", len(SECRET))
 
         async def arrived():
-            await person.focus(personal)
+            await person.focus("personal")
             await person.press(V, _CONTROL, _SHIFT)
             await person.press(_ENTER)
-            code, out = await w.output(personal, "cat", "/tmp/typed")
+            code, out = await w.output("personal", "cat", "/tmp/typed")
             # Its shell may still be on its way to make the file.
             return code == 0 and SECRET in out.decode()
 

@@ -25,12 +25,11 @@ def _vm(monkeypatch):
 
 
 @asynccontextmanager
-async def standbys(mode="copy"):
+async def standbys():
     """A broker whose record 'app' has a template, and wants a machine that waits."""
-    await ready_template(await the_image(), "app", mode=mode)
+    await ready_template(await the_image(), "app")
     program = "tests.kit.vm.patient_copies"
-    app = record(launch=f'standby = 1\nfork = "{mode}"')
-    async with world({"app": app}, program=program) as w:
+    async with world({"app": record(launch="standby = 1")}, program=program) as w:
         yield w
 
 
@@ -50,14 +49,13 @@ async def hows(w):
     return [(e["how"], e.get("reason", "")) for e in w.events("sandbox.machine")]
 
 
-@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
-async def test_a_start_takes_the_machine_that_waits_and_another_one_comes(mode, how):
-    async with standbys(mode) as w:
+async def test_a_start_takes_the_machine_that_waits_and_another_one_comes():
+    async with standbys() as w:
         first = (await w.run("app", "sleep", "1000", window=False))[0].started.sandbox
         said = [(await w.output(first, "sh", "-c", IDENTITY))[1].split(b"\n")]
         before = await waits(w)
         second = await w.window("app", "waited")
-        assert await hows(w) == [(how, ""), ("standby", "")]
+        assert await hows(w) == [("copy", ""), ("standby", "")]
         assert await w.pid_of("QEMU", second) in before
         said.append((await w.output(second, "sh", "-c", IDENTITY))[1].split(b"\n"))
         for ours, others in zip(*said, strict=True):
