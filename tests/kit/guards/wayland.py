@@ -145,6 +145,7 @@ GUARDS = (
     Guard("buffer transform", "if False:", "tests/broker/wayland/scene/test_frame.py", "breaking"),
     Guard("buffer before role", "if False:", "tests/broker/wayland/scene/test_frame.py", "breaking"),
     Guard("rates of bells and tokens", "if False:", "tests/broker/wayland/test_sandbox.py", "a_minute"),
+    Guard("an activation token is young", "return given is not None", "tests/broker/wayland/test_sandbox.py", "used_once"),
     Guard("tokens bounded", "if False:", "tests/broker/wayland/test_sandbox.py", "oldest"),
     Guard("copies with a serial since the focus came", "if not _may_select(core):", "tests/broker/wayland/handlers/test_selection.py", "since_the_focus_came"),
     Guard("moves with a press that lasts", "if core.serials.knows(serial):", "tests/broker/wayland/handlers/test_seat.py", "press_that_lasts or pointer_that_leaves"),
