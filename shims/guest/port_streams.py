@@ -3,8 +3,8 @@
 For a machine that has no AF_VSOCK because it shares its template's memory.  A process
 of its own listens at UNIX sockets, one for each port of the broker's, and carries what
 connects there, in the frames of ``broker/launch/microvm/port_mux.py``.  It writes
-nothing before the host's HELLO, and refuses programs: so the copies of a template, in
-which it waits, begin anew.
+nothing before the host's HELLO, and refuses programs: so each copy of a template, in
+which it waits, begins without a stream.
 
 The first byte that a program receives is 0, or the errno of a refused connection: a
 UNIX connection is accepted before the broker is asked.  ``Address`` reads it.
