@@ -342,6 +342,8 @@ def test_activation_needs_fresh_input_and_a_token_of_this_sandbox(talk):
     ((text, surface),) = talk.told("xdg_activation_v1", "activate")
     assert text == b"token-1"
     assert surface is root(talk)
+    talk.send(manager, "activate", b"token-1", talk.win)
+    assert len(talk.told("xdg_activation_v1", "activate")) == 1, "a token is used once"
 
 
 def test_input_that_is_long_past_does_not_activate(talk):
