@@ -4,8 +4,8 @@ PY := .venv/bin/python
 .PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench coverage fuzz deb try-deb clean
 
 help:
-	@echo "make demo       an application in a micro VM, on your screen (the main job);"
-	@echo "                another one: make demo DEMO='-- weston-terminal'"
+	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
+	@echo "                for packages; another one: make demo DEMO='-- weston-terminal'"
 	@echo "make unit       the quick tests of pure logic, in a minute; needs no packages"
 	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x',"
 	@echo "                those that failed: make test PYTEST=--lf"
@@ -65,7 +65,7 @@ bench: setup-tests
 
 # Half a minute of each target; a single one for longer: make fuzz FUZZ=waypipe SECONDS=600
 fuzz: setup-tests
-	@set -e; for one in $(or $(FUZZ),link messages policy transfer wayland waypipe pulse); do \
+	@set -e; for one in $(or $(FUZZ),link messages policy port_mux transfer wayland waypipe pulse); do \
 		.ci/as-user fuzz.$$one --seconds $(or $(SECONDS),30); done
 
 # In a fresh root of that release, so nothing of this machine is in the package.

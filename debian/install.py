@@ -63,6 +63,7 @@ def environment(private: Path, site: Path) -> None:
     """A virtual environment with Vitrail, and what Debian's modules lack."""
     shutil.rmtree(private, ignore_errors=True)
     run(sys.executable, "-m", "venv", private)
+    (private / ".gitignore").unlink(missing_ok=True)  # by venv of Python 3.13
     # A path file and not --system-site-packages: nothing of /usr/local and of the
     # user's own directory comes in.
     (site / "debian.pth").write_text(f"{DEBIANS}\n")

@@ -213,9 +213,11 @@ def markdown(page: Page, version: str) -> str:
 def roff(text: str) -> str:
     """The manual page, by lowdown.  Raises CalledProcessError when that fails."""
     words = ["lowdown", "-s", "-Tman", "--nroff-nolinks"]
-    return subprocess.run(
+    page = subprocess.run(
         words, input=text, text=True, capture_output=True, check=True
     ).stdout
+    # man(7): the first line names the preprocessor that the tables need.
+    return f"'\\\" t\n{page}" if "\n.TS" in page else page
 
 
 def write(directory: Path, version: str) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from broker.core.channel_policy import ChannelPolicy
 from broker.ipc import message_policies, transfer_policies
+from broker.launch.microvm import port_frames
 from broker.pulse import policies as pulse
 from broker.waypipe import policies as waypipe
 
@@ -53,6 +54,7 @@ def page() -> str:
         _table("PulseAudio commands", commands),
         _table("waypipe blocks", blocks),
         _table("Guest agent", dict(message_policies.AGENT)),
+        _table("Frames on a machine's port", dict(port_frames.POLICIES)),
         _table("Files and links", dict(transfer_policies.GUEST)),
         _table("Entries of a transfer", dict(transfer_policies.ENTRIES)),
         _table("Workers, keepers and the template", dict(message_policies.WORKER)),

@@ -17,6 +17,7 @@ from broker.ipc import (
     worker,
 )
 from broker.ipc import keeper as keeper_messages
+from broker.launch.microvm import port_frames
 from broker.pulse import policies as pulse
 from broker.pulse.commands import Command
 from broker.transfer import entries
@@ -39,6 +40,10 @@ CHANNELS = {
     "pulse": (pulse.POLICIES, set(Command)),
     "waypipe": (waypipe.POLICIES, set(Kind)),
     "agent": (message_policies.AGENT, tags(agent.FromGuest, agent.ToGuest)),
+    "port": (
+        port_frames.POLICIES,
+        {"HELLO", "OPEN", "ACCEPT", "DATA", "SHUTDOWN", "CREDIT", "CLOSE"},
+    ),
     "transfer": (
         transfer_policies.GUEST,
         tags(transfer_guest.Ask, transfer_guest.Reply),

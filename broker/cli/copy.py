@@ -7,6 +7,7 @@ from pathlib import Path
 
 import rich_click as click
 import trio
+from typing_extensions import override
 
 from broker.cli import render
 from broker.cli.completion import places
@@ -14,6 +15,7 @@ from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
 from broker.control.api import OpenRequest, RunItem, RunRequest
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 
@@ -26,6 +28,8 @@ from broker.core.names import take_sandbox_name
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     """Copy files and directories; SANDBOX:PATH is one in a sandbox.
+
+    A file here whose name has a colon is ./NAME:REST.
 
     TARGET is 'SANDBOX:' or '.' (this desktop); a record's name is its sandbox that
     runs, and a new one where none runs.  They arrive in
@@ -41,7 +45,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         raise click.UsageError("All SOURCEs must be in the same place.")
     (source,) = found
     if target != "." and (not target.endswith(":") or len(target) == 1):
-        raise click.UsageError("TARGET is 'SANDBOX:', or '.' for this desktop.")
+        raise click.UsageError(_bad_target(target))
     where = "" if target == "." else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
         raise click.UsageError("SOURCE and TARGET are the same place.")
@@ -56,16 +60,60 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         return
     words = [path.partition(":")[2] for path in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
-    source = running_or_record(source)
-    sys.exit(trio.run(_from_sandbox, source, argv, Steps(quiet=quiet)))
+    steps = _Steps(quiet=quiet, slow_only=True)
+    code = trio.run(_from_sandbox, running_or_record(source), argv, steps)
+    if steps.denied:
+        render.note(
+            f"  hint: 'brokerctl policy explain vitrail.FileCopy {source} "
+            f"{where or '@adminvm'}' shows the rule and the line that would allow it"
+        )
+    elif code == 0 and not where:
+        render.note("copied to ~/Incoming on this desktop")
+    sys.exit(code)
+
+
+def _bad_target(target: str) -> str:
+    """Return what is wrong with a TARGET that names a directory or a file."""
+    name, colon, path = target.partition(":")
+    if colon and path and "/" not in name:
+        return (
+            f"TARGET is '{name}:' without a path: files arrive in ~/Incoming there, "
+            "under the name of their source"
+        )
+    return (
+        "TARGET is 'SANDBOX:', or '.' for this desktop, where files arrive in "
+        "~/Incoming/SANDBOX"
+    )
+
+
+class _Steps(Steps):
+    """Notes whether the program in the sandbox reports that a rule denied it."""
+
+    denied = False
+
+    @override
+    def output(self, untrusted_data: bytes, *, stderr: bool = False) -> None:
+        # It chooses a hint and nothing else, so a false report does no harm.
+        self.denied = self.denied or b": denied: " in untrusted_data
+        super().output(untrusted_data, stderr=stderr)
 
 
 def _sandbox_of(source: str) -> str:
-    """The sandbox of SANDBOX:PATH; nothing for a path here."""
+    """The sandbox of SANDBOX:PATH; nothing for a path here.
+
+    As with scp(1) a word decides by its form, and not by the files that are here:
+    a file that a sandbox has sent under the name ``work:notes`` is not taken for one
+    of the sandbox 'work', nor the other way round.
+    """
     name, colon, _ = source.partition(":")
-    if not colon or "/" in name or Path(source).exists():
+    if not colon or "/" in name:
         return ""
-    return str(take_sandbox_name(name))
+    try:
+        return str(take_sandbox_name(name))
+    except RefusedError as error:
+        raise RefusedError(
+            error.message, hint=f"{error.hint}; a file here: './{source}'"
+        ) from error
 
 
 async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:

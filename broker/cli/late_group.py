@@ -9,6 +9,8 @@ from types import MappingProxyType
 import rich_click as click
 from typing_extensions import override
 
+from broker.cli.usage import refuse_unknown_verb
+
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -32,7 +34,14 @@ class LateGroup(click.RichGroup):
         if place is None:
             return super().get_command(ctx, cmd_name)
         module, attribute = place.split(":")
-        found: click.Command = getattr(
+        loaded: click.Command = getattr(
             importlib.import_module(f"broker.cli.{module}"), attribute
         )
-        return found
+        return loaded
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        refuse_unknown_verb(self, ctx, args)
+        return super().resolve_command(ctx, args)

@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
 from broker.control.api import PendingQuestion
 from broker.core.escape import printable
@@ -43,8 +44,10 @@ def lines(question: PendingQuestion) -> list[str]:
         out.append(f"   argument: {question.argument}")
     out += [f"   it says {detail}" for detail in question.details]
     targets = [
-        f"[{target}]" if target == question.default_target else target
-        for target in question.targets
+        f"[{shown_target(one)}]"
+        if one == question.default_target
+        else shown_target(one)
+        for one in question.targets
     ]
     out.append(f"   targets: {', '.join(targets)}")
     if len(question.keeps) > 1:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import io
 import os
 import shutil
 import sys
@@ -21,8 +19,8 @@ from broker.cli import render
 from broker.cli.interrupts import INTERRUPTED
 from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
+from broker.cli.usage import refuse_unknown_verb, report_usage
 from broker.core.errors import IntegrityError, InternalError, VitrailError
-from broker.core.escape import displayed, printable
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -105,17 +103,17 @@ class _Verbs(click.Group):
             return _help
         module = VERBS.get(cmd_name)
         if module is None:
-            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
-            if near:
-                raise click.UsageError(
-                    f"No such command '{printable(cmd_name, 60)}': did you mean "
-                    f"'{near[0]}'?",
-                    ctx=ctx,
-                )
             return None
         loaded = importlib.import_module(f"broker.cli.{module}")
         command: click.Command = loaded.command
         return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        refuse_unknown_verb(self, ctx, args)
+        return super().resolve_command(ctx, args)
 
 
 def _verbs(
@@ -158,9 +156,7 @@ def report(error: Exception) -> int:
         case click.Abort():
             return INTERRUPTED
         case click.ClickException():
-            shown = io.StringIO()
-            error.show(file=shown)
-            sys.stderr.write(displayed(shown.getvalue()))
+            report_usage(error)
             return 2
         case InternalError():
             raise error

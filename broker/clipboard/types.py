@@ -35,6 +35,16 @@ NEVER = frozenset(
     {
         "text/uri-list",
         "text/x-moz-url",
+        "text/x-moz-url-data",
+        "text/x-moz-url-priv",
+        "application/x-moz-file",
+        "application/x-moz-file-promise",
+        "application/x-moz-file-promise-url",
+        # KDE's own spelling of a list, which its file manager prefers.
+        "application/x-kde4-urilist",
+        # Where a service of KDE's archive program would be asked to put files.
+        "application/x-kde-ark-dndextract-service",
+        "application/x-kde-ark-dndextract-path",
         "x-special/gnome-copied-files",
         "x-special/mate-copied-files",
         "x-special/nautilus-clipboard",

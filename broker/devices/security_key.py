@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.devices import cbor
+from broker.devices.ctap_requests import apdu_body, pin_is_harmless, relying_party
 from broker.devices.ctaphid import (
     BROADCAST,
     Assembler,
@@ -27,17 +27,17 @@ from broker.devices.ctaphid import (
 )
 
 _MAKE, _GET, _INFO, _PIN, _NEXT = 0x01, 0x02, 0x04, 0x06, 0x08
-_PIN_HARMLESS = frozenset({1, 2, 5, 9})
-"""getPINRetries, getKeyAgreement, getPinToken, getPinUvAuthTokenUsingPin."""
 _INVALID_COMMAND, _DENIED, _CANCELLED, _INVALID_CBOR = 0x01, 0x27, 0x2D, 0x12
 _U2F_REGISTER, _U2F_AUTHENTICATE, _U2F_VERSION = 1, 2, 3
 _U2F_CHECK = 0x07
 _SW_NOT_ALLOWED, _SW_NO_SUCH, _SW_WRONG = b"\x69\x86", b"\x6d\x00", b"\x67\x00"
+_SW_NOT_TOUCHED = b"\x69\x85"
 _CBOR, _NO_WINK = 0x04, 0xFE
 _PRESENCE_NEEDED = b"\x02"
 _KEEPALIVE_SECONDS = 0.1
 _EARLY = 4
-_HOST_CHARACTERS = 253
+_LATE_SECONDS = 5.0
+"""For the key to answer what was cancelled; it does so at once."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,25 @@ class _Transaction:
     next_keepalive: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Repeated:
+    """A permission that is in use between two messages.
+
+    U2F repeats a request until the key is touched, which is one use and one question.
+    """
+
+    ask: Ask
+    until: float
+
+
+@dataclass(frozen=True)
+class _Late:
+    """An answer that the key still owes, to a request that was given up."""
+
+    command: int
+    until: float
+
+
 class SecurityKey:
     """The proxy of one guest's connection."""
 
@@ -103,11 +122,11 @@ class SecurityKey:
         self._capabilities = _CBOR
         self._early: list[tuple[Message, float]] = []
         """Messages of the guest from before the real key has answered."""
+        self._late: _Late | None = None
         self._now: _Transaction | None = None
         self._may_go_on = False
         """Whether getNextAssertion belongs to an assertion that was allowed."""
-        self._allowed: tuple[str, str, float] | None = None
-        """U2F repeats a request until the key is touched: what, digest, until."""
+        self._allowed: _Repeated | None = None
 
     def begin(self) -> list[Action]:
         """Open a channel at the real key; to be called first."""
@@ -127,10 +146,7 @@ class SecurityKey:
     def _message(self, message: Message, now: float) -> list[Action]:
         if self._real is None:
             # A program begins with INIT and waits for its answer.
-            if len(self._early) >= _EARLY:
-                return _error(message.channel, Error.CHANNEL_BUSY)
-            self._early.append((message, now))
-            return []
+            return self._wait(message, now)
         if message.command == Command.INIT:
             return self._init(message)
         if message.channel not in self._channels:
@@ -139,13 +155,33 @@ class SecurityKey:
             return self._cancel(message.channel)
         if message.command == Command.PING:
             return _to_guest(message)
+        if message.command not in {Command.CBOR, Command.MSG}:
+            return _error(message.channel, Error.INVALID_CMD)
         if self._now is not None:
             return _error(message.channel, Error.CHANNEL_BUSY)
+        # guard: an answer is for its own request
+        if self._late is not None:
+            return self._wait(message, now)
         if message.command == Command.CBOR:
             return self._ctap2(message, now)
-        if message.command == Command.MSG:
-            return self._u2f(message, now)
-        return _error(message.channel, Error.INVALID_CMD)
+        return self._u2f(message, now)
+
+    def _wait(self, message: Message, now: float) -> list[Action]:
+        """Keep a message until the key has answered."""
+        if len(self._early) >= _EARLY:
+            return _error(message.channel, Error.CHANNEL_BUSY)
+        self._early.append((message, now))
+        return []
+
+    def _go_on(self, now: float = 0.0) -> list[Action]:
+        """Take the messages that had to wait."""
+        self._late = None
+        early, self._early = self._early, []
+        return [
+            action
+            for message, came in early
+            for action in self._message(message, max(came, now))
+        ]
 
     def _init(self, message: Message) -> list[Action]:
         if len(message.payload) != 8:
@@ -160,32 +196,45 @@ class SecurityKey:
             self._channels[channel] = None
         elif channel not in self._channels:
             return _error(channel, Error.INVALID_CHANNEL)
-        elif self._now is not None and self._now.message.channel == channel:
-            actions = self._abort()
+        else:
+            self._early = [one for one in self._early if one[0].channel != channel]
+            if self._now is not None and self._now.message.channel == channel:
+                actions = self._abort()
         answer = message.payload + channel.to_bytes(4, "big")
         answer += bytes([2, 1, 0, 0, self._capabilities])
         return [*actions, *_to_guest(Message(message.channel, Command.INIT, answer))]
 
     def _cancel(self, channel: int) -> list[Action]:
         now = self._now
+        cancelled = _to_guest(Message(channel, Command.CBOR, bytes([_CANCELLED])))
+        waiting = [one for one in self._early if one[0].channel == channel]
+        if waiting:
+            self._early = [one for one in self._early if one not in waiting]
+            return cancelled
         if now is None or now.message.channel != channel:
             return []
         if now.sent and self._real is not None:
             return _to_key(Message(self._real, Command.CANCEL, b""))
-        return [
-            *self._abort(),
-            *_to_guest(Message(channel, Command.CBOR, bytes([_CANCELLED]))),
-        ]
+        return [*self._abort(), *cancelled]
 
     def _abort(self) -> list[Action]:
         """Forget the transaction; what the key still says of it is dropped."""
         now, self._now = self._now, None
         if now is None:
             return []
-        actions: list[Action] = [] if now.ask is None else [Over(now.ask.number)]
+        actions = self._end(now.ask)
         if now.sent and self._real is not None:
+            self._late = _Late(now.message.command, now.deadline + _LATE_SECONDS)
             actions += _to_key(Message(self._real, Command.CANCEL, b""))
         return actions
+
+    def _end(self, ask: Ask | None) -> list[Action]:
+        """A permission is not used any more, nor by a repeated request."""
+        if ask is None:
+            return []
+        if self._allowed is not None and self._allowed.ask is ask:
+            self._allowed = None
+        return [Over(ask.number)]
 
     # -- what passes -----------------------------------------------------------------------
 
@@ -195,14 +244,16 @@ class SecurityKey:
         command, body = message.payload[0], message.payload[1:]
         try:
             if command in {_MAKE, _GET}:
-                what = "register" if command == _MAKE else "sign in"
-                return self._ask(message, what, _relying_party(command, body), "", now)
+                register = command == _MAKE
+                what = "register" if register else "sign in"
+                party = relying_party(body, register=register)
+                return self._ask(message, what, party, "", now)
             # guard: management of the key
             # guard: next of an allowed assertion
             passes = (
                 (command == _INFO and not body)
                 or (command == _NEXT and not body and self._may_go_on)
-                or (command == _PIN and _pin_is_harmless(body))
+                or (command == _PIN and pin_is_harmless(body))
             )
         except PeerError:
             return self._status(message, _INVALID_CBOR)
@@ -223,7 +274,7 @@ class SecurityKey:
             return self._forward(_Transaction(message, now + limits.CTAP_SECONDS))
         if instruction not in {_U2F_REGISTER, _U2F_AUTHENTICATE}:
             return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
-        body = _apdu_body(apdu)
+        body = apdu_body(apdu)
         if body is None or len(body) < 64:
             return _to_guest(Message(message.channel, Command.MSG, _SW_WRONG))
         if instruction == _U2F_AUTHENTICATE and first == _U2F_CHECK:
@@ -237,34 +288,51 @@ class SecurityKey:
     ) -> list[Action]:
         self._may_go_on = False
         made = self._now = _Transaction(message, now + limits.CTAP_SECONDS)
-        if digest and self._allowed is not None:
-            again, other, until = self._allowed
-            if (again, other) == (what, digest) and now < until:
+        before: list[Action] = []
+        if self._allowed is not None:
+            ask = self._allowed.ask
+            if (ask.what, ask.digest) == (what, digest) and now < self._allowed.until:
+                made.ask = ask
                 return self._forward(made)
+            before = self._end(ask)
         made.ask = Ask(next(self._numbers), what, host, digest)
         made.next_keepalive = now + _KEEPALIVE_SECONDS
-        return [made.ask]
+        return [*before, made.ask]
 
     def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
-        """Take the answer to an ``Ask``; one that is over changes nothing."""
+        """Take the answer to an ``Ask``; one that is over changes nothing.
+
+        A no may come after a yes: the permission was revoked.
+        """
         made = self._now
         # guard: a verdict has its number
-        if made is None or made.ask is None or made.ask.number != number or made.sent:
+        if made is None or made.ask is None or made.ask.number != number:
+            return [] if allow else self._revoked(number)
+        # guard: a permission that is revoked is cancelled at the key
+        if not allow:
+            return self._denied(made)
+        if made.sent:
             return []
-        if allow:
-            self._may_go_on = made.message.command == Command.CBOR
-            if made.ask.digest:
-                until = now + limits.CTAP_SECONDS
-                self._allowed = (made.ask.what, made.ask.digest, until)
-            return self._forward(made)
-        self._now = None
+        self._may_go_on = made.message.command == Command.CBOR
+        if made.ask.digest:
+            self._allowed = _Repeated(made.ask, now + limits.CTAP_SECONDS)
+        return self._forward(made)
+
+    def _denied(self, made: _Transaction) -> list[Action]:
+        """Answer the guest; what the key signs from now on is dropped."""
+        self._may_go_on = False
         message, answer = made.message, bytes([_DENIED])
         if message.command == Command.MSG:
             answer = _SW_NOT_ALLOWED
-        return [
-            Over(number),
-            *_to_guest(Message(message.channel, message.command, answer)),
-        ]
+        ended = self._abort()
+        return [*ended, *_to_guest(Message(message.channel, message.command, answer))]
+
+    def _revoked(self, number: int) -> list[Action]:
+        """Between two of the messages that a permission is for."""
+        # guard: a revoked permission is not repeated
+        if self._allowed is None or self._allowed.ask.number != number:
+            return []
+        return self._end(self._allowed.ask)
 
     def _forward(self, made: _Transaction) -> list[Action]:
         assert self._real is not None
@@ -282,15 +350,21 @@ class SecurityKey:
         if found.command == Command.INIT and found.channel == BROADCAST:
             return self._opened(found.payload)
         now = self._now
-        if now is None or not now.sent or found.channel != self._real:
-            return []  # of another program's channel, or of an aborted request
+        if found.channel != self._real:
+            return []  # of another program's channel
+        if now is None or not now.sent:
+            late = self._late
+            owed = late is not None and found.command in {late.command, Command.ERROR}
+            return self._go_on() if owed else []
         channel = now.message.channel
         if found.command == Command.KEEPALIVE:
             return _to_guest(Message(channel, Command.KEEPALIVE, found.payload[:1]))
         if found.command not in {now.message.command, Command.ERROR}:
             return []
         self._now = None
-        actions: list[Action] = [] if now.ask is None else [Over(now.ask.number)]
+        # guard: one use for each question
+        repeated = self._allowed is not None and found.payload == _SW_NOT_TOUCHED
+        actions = [] if repeated else self._end(now.ask)
         return [*actions, *_to_guest(Message(channel, found.command, found.payload))]
 
     def _opened(self, payload: bytes) -> list[Action]:
@@ -298,8 +372,7 @@ class SecurityKey:
             self._real = int.from_bytes(payload[8:12], "big")
             # Any sandbox could make it blink, and the person cannot see which one did.
             self._capabilities = payload[16] & _NO_WINK
-            early, self._early = self._early, []
-            return [action for one in early for action in self._message(*one)]
+            return self._go_on()
         return []
 
     # -- time ----------------------------------------------------------------------------------
@@ -307,15 +380,26 @@ class SecurityKey:
     def next_tick(self) -> float | None:
         """When ``tick`` has something to do."""
         now = self._now
-        if now is None:
-            return None
-        return now.deadline if now.sent else min(now.deadline, now.next_keepalive)
+        times = [one.until for one in (self._late, self._allowed) if one is not None]
+        if now is not None:
+            times.append(now.deadline)
+        if now is not None and not now.sent:
+            times.append(now.next_keepalive)
+        return min(times, default=None)
 
     def tick(self, now: float) -> list[Action]:
         """Keep a guest waiting that is asked about, end what takes too long."""
-        made = self._now
-        if made is None:
-            return []
+        actions: list[Action] = []
+        if self._late is not None and now >= self._late.until:
+            actions = self._go_on(now)
+        made, allowed = self._now, self._allowed
+        if allowed is not None and now >= allowed.until:
+            self._allowed = None
+            if made is None or made.ask is not allowed.ask:
+                actions += self._end(allowed.ask)
+        return actions if made is None else [*actions, *self._tick(made, now)]
+
+    def _tick(self, made: _Transaction, now: float) -> list[Action]:
         message = made.message
         if now >= made.deadline:
             return [*self._abort(), *_error(message.channel, Error.OTHER)]
@@ -337,40 +421,3 @@ def _to_key(message: Message) -> list[Action]:
 
 def _error(channel: int, code: Error) -> list[Action]:
     return _to_guest(Message(channel, Command.ERROR, bytes([code])))
-
-
-def _relying_party(command: int, untrusted_body: bytes) -> str:
-    """Return the relying party of a request.  Raises PeerError."""
-    found = cbor.decode(untrusted_body)
-    if not isinstance(found, dict):
-        raise PeerError("a request that is not a map")
-    party = found.get(1)
-    if command == _MAKE:
-        entity = found.get(2)
-        party = entity.get("id") if isinstance(entity, dict) else None
-    if not isinstance(party, str) or not 0 < len(party) <= _HOST_CHARACTERS:
-        raise PeerError("a request without a relying party")
-    if not party.isascii() or not party.isprintable() or " " in party:
-        raise PeerError("a relying party that is not a host")
-    return party
-
-
-def _pin_is_harmless(untrusted_body: bytes) -> bool:
-    found = cbor.decode(untrusted_body)
-    sub = found.get(2) if isinstance(found, dict) else None
-    # guard: harmless PIN commands
-    return isinstance(sub, int) and not isinstance(sub, bool) and sub in _PIN_HARMLESS
-
-
-def _apdu_body(apdu: bytes) -> bytes | None:
-    """Return the data of an APDU, with short or extended length (ISO 7816-4)."""
-    if len(apdu) < 5:
-        return None
-    if apdu[4]:
-        size, at = apdu[4], 5
-    elif len(apdu) >= 7:
-        size, at = int.from_bytes(apdu[5:7], "big"), 7
-    else:
-        return None
-    body = apdu[at : at + size]
-    return body if len(body) == size and len(apdu) - at - size <= 3 else None

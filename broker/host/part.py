@@ -30,6 +30,7 @@ from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
 from broker.services.control import SharedControl
 from broker.services.runtime import Runtime
+from policy.errors import did_you_mean
 from policy.records.model import Record
 
 if TYPE_CHECKING:
@@ -214,7 +215,8 @@ class HostPart:
         if record is None:
             raise RefusedError(
                 f"no valid record '{name}' on this host",
-                hint="a file NAME.toml in sandboxes.d on the host allows it; "
+                hint=did_you_mean(name, self._ground.records.now.records)
+                or "a file NAME.toml in sandboxes.d on the host allows it; "
                 "'brokerctl policy check' there finds mistakes",
             )
         return sandbox_name(record, taken)

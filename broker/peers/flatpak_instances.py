@@ -59,7 +59,7 @@ def _vouched(instance: Path, inside: set[int]) -> str | None:
         if info.pid_namespace not in inside or not _leads(info):
             return None
         return _name(_read(instance / "info").decode())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # it begins or ends at this moment, or is not an instance
 
 

@@ -16,6 +16,7 @@ from broker.control.methods import Elsewhere
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
+from broker.services.sandbox_names import not_running
 
 _GRACE = 5.0
 """Seconds between the request to power off and the end by force."""
@@ -75,10 +76,7 @@ class SharedControl:
             named = set(sandboxes_named(name, pairs))
             found = [lease for lease in found if lease.sandbox in named]
             if not found:
-                raise api.NotFoundError(
-                    f"no sandbox '{name}' runs",
-                    hint="'brokerctl status' lists the running ones",
-                )
+                raise not_running(name, pairs)
         await self._stop_them(found, grace, f"by process {caller.pid}")
         return api.StopAnswer(stopped=[lease.sandbox for lease in found])
 

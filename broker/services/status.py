@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import trio
@@ -23,6 +24,7 @@ from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.shipping import Shipping
 from policy.records.loader import RecordSet
 
+_PROC = Path("/proc")
 _PROBLEM_CHARACTERS = 1000
 """Of one problem with a record; a path in it may hold any byte."""
 
@@ -175,15 +177,35 @@ def process_status(
 async def _with_memory(
     processes: list[api.ProcessStatus],
 ) -> list[api.ProcessStatus]:
-    """The same with their memory."""
+    """The same with their memory, and the walls of those whose jail is not given."""
     # In a thread: the kernel walks every page of each process for it, and waits
     # for one that is changing its memory; streams must not wait as well.
     pids = [process.pid for process in processes]
     sizes = await trio.to_thread.run_sync(_memories, pids, abandon_on_cancel=True)
     return [
-        msgspec.structs.replace(process, memory=size)
+        msgspec.structs.replace(
+            process, memory=size, jail=process.jail or walls_of(process.pid)
+        )
         for process, size in zip(processes, sizes, strict=True)
     ]
+
+
+def walls_of(pid: int) -> str:
+    """Return what the kernel says about a process's jail: "namespaces seccomp", or "".
+
+    A nested pid namespace stands for the namespaces that are made together with it.
+    See proc(5); "" for a process that has ended.
+    """
+    try:
+        lines = (_PROC / f"{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""  # it has ended: it is missing in the next status
+    fields = {
+        name: value.split() for name, _, value in (x.partition(":") for x in lines)
+    }
+    nested = len(fields.get("NSpid", ())) > 1
+    filtered = fields.get("Seccomp") == ["2"]
+    return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)
 
 
 def _memories(pids: list[int]) -> list[int]:

@@ -71,8 +71,9 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
     ]
     waiting = [] if viewer.questions is None else viewer.questions.pending()
     if waiting:
+        verb = "question waits" if len(waiting) == 1 else "questions wait"
         found.append(
-            f"{len(waiting)} of your answers waited for: 'brokerctl pending' shows what"
+            f"{len(waiting)} {verb} for your answer: 'brokerctl pending' shows more"
         )
     found += [
         f"{sandbox}: no chords for the clipboard: {reason}"

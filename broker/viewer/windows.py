@@ -11,6 +11,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
 from broker.ipc import worker
+from broker.services.sandbox_names import not_running
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 
@@ -67,10 +68,7 @@ class WindowsPart:
         pairs = [(guest.lease.sandbox, guest.lease.record) for guest in guests]
         named = set(sandboxes_named(name, pairs))
         if not named:
-            raise api.NotFoundError(
-                f"no sandbox '{name}' runs",
-                hint="'brokerctl status' lists the running ones",
-            )
+            raise not_running(name, pairs)
         return [guest for guest in guests if guest.lease.sandbox in named]
 
     def _guest(self, untrusted_name: str) -> Guest:

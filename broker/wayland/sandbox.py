@@ -128,7 +128,7 @@ class Sandbox:
         """Receives focus and chords; None where nothing ever crosses."""
         self._focused = False
         self.drags: dict[bytes, DataSource] = {}
-        self.tokens: OrderedDict[bytes, None] = OrderedDict()
+        self.tokens: OrderedDict[bytes, float] = OrderedDict()
         self._drag_number = 0
         self._window_number = 0
         self._rings: dict[str, list[float]] = {}
@@ -230,9 +230,19 @@ class Sandbox:
         times.append(now)
         return True
 
-    def keep_token(self, token: bytes) -> None:
-        """An activation token that the compositor gave to this sandbox."""
-        self.tokens[token] = None
+    def keep_token(self, token: bytes, now: float) -> None:
+        """Note an activation token that the compositor gave to this sandbox."""
+        self.tokens[token] = now
         # guard: tokens bounded
         if len(self.tokens) > limits.WAYLAND_SERIALS:
             self.tokens.popitem(last=False)
+
+    def use_token(self, token: bytes, now: float) -> bool:
+        """Whether an activation token is this sandbox's, young and not yet used.
+
+        Compositors know their own tokens only, and some for ever: with those of many
+        presses a window in the background could take the focus much later.
+        """
+        given = self.tokens.pop(token, None)
+        # guard: an activation token is young
+        return given is not None and now - given <= limits.WAYLAND_TOKEN_SECONDS

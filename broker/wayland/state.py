@@ -223,6 +223,10 @@ class ClientState(ObjectTable, ABC):
     def lose_focus(self, surface: Surface) -> None:
         """A surface is destroyed: no keyboard and no pointer has its focus there."""
         for keyboard in [k for k, on in self.focused.items() if on is surface]:
+            if keyboard.judge is not None:
+                # Not every compositor says that it left what is no more.
+                # guard: a destroyed window's focus has no chord
+                keyboard.judge.leave()
             self.blur_keyboard(keyboard)
         for pointer in self.pointers:
             if pointer.focus is surface:

@@ -13,20 +13,18 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from policy import limits
-from policy.errors import nearest
-from policy.rules.checks import CHECKS, DEVICE, SERVICES
+from policy.rules.checks import CHECKS, DEVICE
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
-from policy.rules.tokens import Token
-from policy.rules.world import ADMIN, DISPVM_OF, World
+from policy.rules.world import DISPVM_OF, World
 from policy.tools.algebra import Atoms, Reach, reach
 from policy.tools.confusables import look
 from policy.tools.finding import found_in, parameter, tokens_of
 from policy.tools.lint_asks import lint_asks
 from policy.tools.sarif import Finding
+from policy.tools.unknown import is_known, unknown_names, unknown_services
 
 
 def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
@@ -38,8 +36,8 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Findi
         return [Finding("error", "error", problem) for problem in rules.problems]
     found = [
         *_without_effect(rules.rules, world, instances=instances),
-        *_names(rules.rules, world),
-        *_services(rules.rules),
+        *unknown_names(rules.rules, world),
+        *unknown_services(rules.rules),
         *_wide(rules.rules),
         *_claims(rules.rules),
         *_devices(rules.rules),
@@ -70,7 +68,7 @@ def _empty(rule: Rule, world: World) -> str:
     source = rule.source
     if source.prefix.startswith(DISPVM_OF):
         return f"a source is never '{source.text}'"
-    if source.prefix in {"@tag:", "@type:"} and not _has(source, world):
+    if source.prefix in {"@tag:", "@type:"} and not is_known(source, world):
         return f"no source is '{source.text}'"
     return f"no target is '{rule.target.text}'"
 
@@ -100,57 +98,6 @@ def _idle(
 
 
 # -- names -------------------------------------------------------------------------------
-
-
-def _has(token: Token, world: World) -> bool:
-    """Whether some sandbox has the tag, the type or the name."""
-    domains = world.domains.values()
-    if token.prefix in {"@tag:", "@dispvm:@tag:"}:
-        return any(token.value in domain.tags for domain in domains)
-    if token.prefix == "@type:":
-        return any(token.value == domain.type for domain in domains)
-    if token.key == ADMIN or (token.prefix and token.prefix != DISPVM_OF):
-        return True
-    return world.name_of(token.value) in world.domains
-
-
-def _names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
-    tags = {tag for domain in world.domains.values() for tag in domain.tags}
-    types = {domain.type for domain in world.domains.values()}
-    kinds: dict[str, tuple[str, Iterable[str]]] = {
-        "@tag:": ("unknown-tag", tags),
-        "@dispvm:@tag:": ("unknown-tag", tags),
-        "@type:": ("unknown-type", types),
-    }
-    seen: dict[str, bool] = {}
-    hints = 0
-    for rule in rules:
-        for column, token in tokens_of(rule):
-            if token.text not in seen:
-                seen[token.text] = _has(token, world)
-            if seen[token.text]:
-                continue
-            check, words = kinds.get(token.prefix, ("unknown-sandbox", world.names))
-            hints += 1
-            near = nearest(token.value, words) if hints <= limits.LINT_HINTS else ""
-            hint = f"did you mean '{token.prefix}{near}'?" if near else ""
-            text = f"'{token.text}': {CHECKS[check][1]}"
-            yield found_in(check, rule, column, text, hint)
-
-
-def _services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
-    """A slip in a service's name: the rule has no effect and raises no error."""
-    lower = {service.lower(): service for service in SERVICES}
-    for rule in rules:
-        name = rule.service
-        if name is None or name in SERVICES:
-            continue
-        if not name.lower().startswith("vitrail.") and name.lower() not in lower:
-            continue
-        near = lower.get(nearest(name, lower))
-        hint = f"did you mean '{near}'?" if near else ""
-        text = f"'{name}': {CHECKS['unknown-service'][1]}"
-        yield found_in("unknown-service", rule, 0, text, hint)
 
 
 def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.cli.run import terminal_filter
 from broker.cli.run.terminal_filter import RESET, TerminalFilter
 
 
@@ -39,6 +40,7 @@ HOSTILE = {
     "C1 as bytes": b"\x9b6n",
     "macros": b"\x1bP0;0;0!zhello\x1b\\\x1b[0*z",
     "too long": b"\x1b[" + b"1;" * 400 + b"m",
+    "endless count": b"\x1b[999999999b\x1b[1;100000L\x1b[38:2:999999m",
     "hidden direction": "\u202etxt.exe\u2066".encode(),
 }
 
@@ -107,3 +109,19 @@ def test_any_split_gives_the_same_and_only_listed_sequences(pieces, at):
 
 def test_what_undoes_it_passes_itself():
     assert shown(RESET) == RESET
+
+
+_ON = {7, 25}
+"""Modes that a terminal begins with."""
+_OTHERS = {12, 47, 1047, 1048}
+"""The blinking of the cursor, and what 1049 includes."""
+
+
+def test_no_mode_outlives_the_program():
+    """Line feed mode (20) types a second answer with each Return, for one."""
+    private = {*terminal_filter._MODES} - _OTHERS
+    modes = [(f"?{n}", n in _ON) for n in sorted(private)]
+    modes += [(str(n), False) for n in sorted(terminal_filter._PLAIN_MODES)]
+    wanted = [f"\x1b[{mode}{'h' if on else 'l'}" for mode, on in modes]
+    reset = RESET.decode()
+    assert [sequence for sequence in wanted if sequence not in reset] == []

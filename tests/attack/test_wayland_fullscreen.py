@@ -14,7 +14,7 @@ from tests.attack.test_wayland_pixels import PAINT, judge
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.mutter_person import gnome
-from tests.kit.wayland.pixels import Found, frames
+from tests.kit.wayland.pixels import Found, frames, mask
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, filtered, nested, stand
 
 FULLSCREEN = 2
@@ -207,6 +207,32 @@ async def test_fullscreen_that_is_faked_lies_whole_on_westons_screen():
         filtered(comp, behind=inner.display) as it,
     ):
         await it.client(below_the_panel)
+        await it.client(act)
+        assert it.ends == []
+
+
+async def test_a_window_smaller_than_the_screen_stands_in_a_frame_of_its_size():
+    """Unfiltered, weston lets a fullscreen window be smaller than the screen."""
+    if not shutil.which("weston"):
+        pytest.skip("weston is missing")
+
+    def act(c: Window) -> None:
+        surface, xdg, top = before_mapping(c)
+        told(c, top, fullscreen=True)
+        c.configured(xdg)
+        last = [e[3] for e in c.events if e[0] == top and e[2] == "configure"][-1]
+        for w, h in ((320, 200), (320, 200), (330, 210)):
+            c.paint(surface, w, h, PAINT)
+            c.send(surface, "commit")
+            c.roundtrip()
+        columns = mask(it.settled(), FRAME).any(axis=0).nonzero()[0]
+        assert columns.max() - columns.min() + 1 == last[0] + 8
+
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, "weston") as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
         await it.client(act)
         assert it.ends == []
 

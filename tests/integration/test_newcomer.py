@@ -116,7 +116,7 @@ async def test_unknown_to_a_broker_that_runs(env) -> None:
 async def test_a_misspelt_verb(env) -> None:
     answer = await brokerctl("stauts", env=env)
     assert answer.code == 2
-    assert "did you mean 'status'?" in answer.err
+    assert "did you mean 'brokerctl status'?" in answer.err
     other = await brokerctl("frobnicate", env=env)
     assert other.code == 2
     assert "No such command" in other.err

@@ -15,6 +15,7 @@ from broker.core.services import SECURITY_KEY
 from broker.devices import cbor
 from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
 from broker.viewer.devices import security_keys
+from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes
 from tests.kit.usb.token import Token, assertion, serve_token
 
@@ -65,9 +66,10 @@ async def connected(b, monkeypatch):
             nursery.start_soon(serve_token, hidraw, token)
 
             async def carry(task_status=trio.TASK_STATUS_IGNORED):
-                await security_keys.carry(
-                    opening, conn, b.decider, task_status=task_status
-                )
+                with conn:  # its caller's, who closes it at the end
+                    await security_keys.carry(
+                        opening, conn, b.decider, task_status=task_status
+                    )
 
             await nursery.start(carry)
             program = Program(guest)
@@ -147,3 +149,73 @@ def test_keys_are_found_by_their_usage_page(tmp_path):
     assert [str(path) for path in security_keys.find_keys(tmp_path)] == ["/dev/hidraw1"]
     with pytest.raises(RefusedError, match="no security key is plugged in"):
         security_keys.open_key(tmp_path / "none")
+
+
+_DENY = "vitrail.SecurityKey * work @adminvm deny\n"
+
+
+async def test_rule_that_denies_stops_a_use_that_waits_for_the_touch(monkeypatch):
+    """The person has said yes, has not touched the key, and changes the rules."""
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+        b.person.says = yes()
+        token.silent = True
+        with trio.fail_after(60):
+            channel = await program.begin()
+            await program.send(channel, Command.CBOR, assertion("bank.example"))
+            await eventually(lambda: (Command.CBOR, b"\x02") in token.seen)
+            await b.change("50-test.policy", _DENY + _RULE)
+            answer = await program.receive()
+            assert answer.payload == b"\x27"
+            await eventually(lambda: token.seen[-1][0] == Command.CANCEL)
+
+
+async def test_key_without_a_rule_is_taken_back(monkeypatch):
+    """Else the sandbox could go on with the tries of its PIN."""
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, _):
+        with trio.fail_after(30):
+            await program.begin()
+            await b.change("50-test.policy", _DENY)
+            assert await program.receive() is None
+
+
+async def test_use_after_use_is_asked_about(monkeypatch):
+    """The end of the one and the question of the next come together."""
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+        b.person.says = no
+        with trio.fail_after(60):
+            channel = await program.begin()
+            for _ in range(5):
+                await program.send(channel, Command.CBOR, assertion("bank.example"))
+                assert (await program.receive()).payload == b"\x27"
+        assert len(b.person.asked) == 5
+        assert (Command.CBOR, b"\x02") not in token.seen
+
+
+@pytest.mark.parametrize(
+    "said", [b"[" * 1000, b"{}x", b'{"ask": 0}', b'{"ask": 1, "host": 5}']
+)
+async def test_process_that_was_taken_over_ends_its_own_connection(said, capsys):
+    """What it says is not understood: no question, and no exception beyond it."""
+    opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(0)
+    with ours, theirs:
+        async with rulebook(_RULE) as b:
+            theirs.send(said)
+            with trio.fail_after(30):
+                await security_keys._Questions(opening, b.decider, ours).serve()
+        assert b.person.asked == []
+    assert "work: the security key's process" in capsys.readouterr().err
+
+
+async def test_process_that_ends_with_a_verdict_unread_is_an_end():
+    """Its socket is reset then, which a guest can have by hanging up in time."""
+    opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(0)
+    with ours:
+        async with rulebook(_RULE) as b:
+            ours.send(b"a verdict")
+            theirs.close()
+            with trio.fail_after(30):
+                await security_keys._Questions(opening, b.decider, ours).serve()

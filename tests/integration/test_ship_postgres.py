@@ -268,6 +268,64 @@ async def test_counting_and_reporting_a_fleet(tmp_path: Path, server: Postgres) 
     assert sorted(export.lines) == sorted(bodies(tmp_path / "lap"))
 
 
+_HOSTILE = (
+    "no JSON",
+    "[]",
+    "[" * 20_000,
+    '{"kind":"stream.closed","bytes_from_sandbox":"x","seconds":true,"reason":{"a":[]}}',
+    '{"kind":"stream.closed","bytes_from_sandbox":1e999,"count":"many"}',
+    '{"kind":"lease.begin","record":7,"sandbox":["work"]}',
+    '{"kind":"stream.refused","count":99999999999999999999999999}',
+)
+
+
+async def test_rows_of_one_machine_do_not_end_questions_about_all(
+    tmp_path: Path, server: Postgres
+) -> None:
+    """A machine that was taken over writes what it likes, in its own log."""
+    env = _environment(tmp_path)
+    await filled(tmp_path / "desk", 90)
+    await ship(tmp_path / "desk", fleet(server), machine="desk")
+    with psycopg.connect(server.address) as connection:
+        row = connection.execute(
+            "INSERT INTO vitrail.log (name, machine, broker) "
+            "VALUES (%s, 'taken', 'local') RETURNING id",
+            [bytes(16)],
+        ).fetchone()
+        assert row is not None
+        kinds = ("stream.closed", "lease.begin", "stream.refused", "decision")
+        for number, (body, kind) in enumerate(product(_HOSTILE, kinds), start=1):
+            connection.execute(
+                "INSERT INTO vitrail.event (log, sequence, time_ns, kind, sandbox, lease, "
+                "service, verdict, rule, peer, outcome, boot, body, leaf) VALUES "
+                "(%s, %s, %s, %s, 'web', '', '', '', '', '', '', '', %s, '')",
+                [row[0], number, number, kind, body],
+            )
+    hostile = len(_HOSTILE) * len(kinds)
+    with open_log(tmp_path / "desk/audit.sqlite") as log:
+        alone = log.counts(Filters(sandboxes=("web",)), 10)
+    store = ("--store", server.address)
+    (all_of_it,) = called("audit", "stats", *store, "--json", env=env).objects
+    assert all_of_it["events"] == 90 + hostile
+    words = ("--sandbox", "web", "--machine", "desk")
+    (desk,) = called("audit", "stats", *store, "--json", *words, env=env).objects
+    assert desk["events"] == alone.events
+    (traffic,) = alone.traffic
+    (there,) = desk["traffic"]
+    assert (there["bytes_to_sandbox"], there["seconds"]) == (
+        traffic.got,
+        pytest.approx(traffic.seconds, abs=0.01),
+    )
+    listed = called("audit", *store, "--json", env=env)
+    assert listed.code == 0, listed.err
+    assert len(listed.objects) == 90 + hostile
+    for verb in (("audit", *store), ("audit", "report", *store, "--to", "-")):
+        answer = called(*verb, env=env)
+        assert answer.code == 0, answer.err
+        assert "desk" in answer.out
+        assert "not an event" in answer.out or verb[1] == "report"
+
+
 async def test_a_question_is_never_taken_for_sql(
     tmp_path: Path, server: Postgres
 ) -> None:

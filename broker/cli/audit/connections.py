@@ -183,7 +183,10 @@ def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
         connection.sandbox or "-",
         connection.record or "-",
         connection.service + (f" #{connection.stream}" if connection.stream else ""),
-        shown_target(connection.target) or connection.peer or "-",
+        # Who connected matters only where it is no sandbox of ours.
+        shown_target(connection.target)
+        or ("" if connection.sandbox else connection.peer)
+        or "-",
         _bytes(connection.bytes_from_sandbox),
         _bytes(connection.bytes_to_sandbox),
         "-" if connection.seconds is None else render.seconds(connection.seconds),

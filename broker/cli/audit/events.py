@@ -64,7 +64,8 @@ def as_message(found: Found, fields: Fields | None = None) -> Text:
         line.append(f" [{_text(fields, 'outcome')}]")
     if _text(fields, "reason"):
         line.append(f": {_text(fields, 'reason')}")
-    if _text(fields, "rule"):
+    # The reason of most decisions names the rule already.
+    if _text(fields, "rule") and _text(fields, "rule") not in _text(fields, "reason"):
         line.append(f"  ({_text(fields, 'rule')})", style="dim")
     if _number(fields, "count") > 1:
         line.append(f"  {fields['count']} times", style="bold")
@@ -94,11 +95,15 @@ def _what(kind: str, fields: Fields) -> str:
         return special(fields)
     words = [_stream(fields)] if fields.get("service") else []
     words += [
-        f"{printable(name)}={printable(str(value))}"
+        f"{printable(name)}={_value(value)}"
         for name, value in fields.items()
         if name not in _STAMP | _SHOWN
     ]
     return " ".join(words)
+
+
+def _value(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else printable(str(value))
 
 
 def _stream(fields: Fields) -> str:

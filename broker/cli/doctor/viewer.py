@@ -153,9 +153,7 @@ async def check_policy(context: Context) -> Sequence[Finding]:
         return [fail("policy", text, "brokerctl policy check")]
     if not found.records:
         text = f"no sandbox has a record (looked in {', '.join(map(str, folders))})"
-        return [
-            warn("policy", text, "'brokerctl policy check' says where examples are")
-        ]
+        return [warn("policy", text, "brokerctl new demo --from demo")]
     names = ", ".join(sorted(found.records))
     records = render.count(len(found.records), "record")
     text = f"{records}, {render.count(len(rules.rules), 'rule')}: {printable(names)}"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.audit.events import shown_target
 from broker.cli.completion import sandboxes, services
 from broker.cli.policy.load import (
     JSON,
@@ -256,7 +257,7 @@ def print_answer(answer: PolicyAnswer) -> None:
     out = Console(highlight=False, soft_wrap=True)
     head: str = answer.verdict
     if answer.target:
-        head += f" to {answer.target}"
+        head += f" to {shown_target(answer.target)}"
     out.print(Text(printable(f"{head}: {answer.reason}", 1000), style="bold"))
     if answer.verdict == "ask":
         out.print(Text(printable("  targets: " + ", ".join(answer.targets), 4000)))

@@ -10,7 +10,7 @@ import rich_click as click
 from broker import __version__
 from broker.cli import render
 from broker.cli.policy.load import holds_rules, rule_directories
-from broker.cli.policy.records import copy_example, print_problems
+from broker.cli.policy.records import copy_example, print_problems, with_check
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from policy.errors import Problem
@@ -18,7 +18,9 @@ from policy.records.loader import RecordSet, load_files, load_records, search_pa
 from policy.rules.differences import Difference, differences
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
+from policy.rules.world import world_of
 from policy.tools.sarif import Finding, sarif
+from policy.tools.unknown import unknown_names, unknown_services
 
 _FOLDERS = ("sandboxes.d", "policy.d")
 
@@ -37,33 +39,55 @@ def check(
 
     Without PATHS the directories that the broker reads are checked.  A
     directory is checked as the broker would read it, owner and mode included; a file
-    for its contents only.
+    for its contents only.  Unknown services in rules are warnings; without PATHS so
+    are sandboxes, tags and types that no record has.
 
-    Exit code: 0 nothing is wrong, 1 something is, 2 wrong call.
+    Exit code: 0 nothing is wrong, or warnings only; 1 something is; 2 wrong call.
     """
     _refuse_empty(paths)
     paths = _inside(paths)
     records, rules = _records(paths), _rules(paths, compat=False)
     problems = [problem for one in records for problem in one.problems]
     problems += [problem for one in rules for problem in one.problems]
+    warnings = [] if problems else _warnings(records, rules, alone=bool(paths))
     other: list[Difference] = []
     if compat:
         theirs = _rules(paths, compat=True)
         for mine, qubes in zip(rules, theirs, strict=True):
             other += differences(mine, qubes)
     if as_sarif:
-        found = [Finding("error", "error", problem) for problem in problems]
+        found = [Finding("error", "error", problem) for problem in problems] + warnings
         found += [Finding(f"qubes-{o.row}", "note", o.problem) for o in other]
         render.json_line(sarif(found, __version__))
     elif as_json:
-        render.json_line(_as_json(problems, records, rules, other, compat=compat))
+        made = _as_json(problems, records, rules, other, compat=compat)
+        made["warnings"] = [
+            {"check": one.check, **one.problem.as_json()} for one in warnings
+        ]
+        render.json_line(made)
     else:
-        print_problems(problems)
+        print_problems([*problems, *map(with_check, warnings)])
         for one in other:
             print_problems([one.problem])
-        render.note(_summary(records, rules, problems, searched=not paths))
+        summary = _summary(records, rules, problems, searched=not paths)
+        render.note(f"{summary}; warnings: {len(warnings)}" if warnings else summary)
     if problems:
         sys.exit(1)
+
+
+def _warnings(
+    records: list[RecordSet], rules: list[RuleSet], *, alone: bool
+) -> list[Finding]:
+    """Return the words of valid rules that mean nothing here.
+
+    ``alone``: the rules may be for another machine, with other sandboxes.
+    """
+    found: list[Finding] = []
+    for one in rules:
+        found += unknown_services(one.rules)
+        if not alone:
+            found += unknown_names(one.rules, world_of(records[0]))
+    return sorted(found, key=lambda f: (f.problem.file, f.problem.span))
 
 
 def _inside(paths: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -28,8 +28,8 @@ from broker.cli.policy.load import (
     rules_of,
     situation_from,
 )
-from broker.cli.policy.replay import event as recorded_event
 from broker.core.escape import printable
+from broker.prompt.words import VIEWER
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.tools.explain import Explanation, as_json, call_json, explain
@@ -63,7 +63,9 @@ def explain_call(
     as_json: bool,
     **told: Any,  # noqa: ANN401 -- click has typed them
 ) -> None:
-    """Say which rule decides SERVICE[+ARG] SOURCE TARGET, and why no earlier one.
+    """Say which rule decides SERVICE[+ARG] SOURCE [TARGET], and why no earlier one.
+
+    TARGET is this desktop (@adminvm) where it is left out.
 
     For each earlier rule the first column that did not match; the rule of
     another verdict that came closest; and the line that would turn the answer
@@ -80,12 +82,17 @@ def explain_call(
     if number is not None:
         if service is not None or any(value is not None for value in told.values()):
             raise click.UsageError("--event stands instead of a call")
+        # Late: it needs the audit log, and a call does not.
+        from broker.cli.policy.replay import event as recorded_event
+
         then, known = recorded_event(number)
         call, known = then.call, known if world is None else situation_from(world)
-    elif service is None or source is None or target is None:
-        raise click.UsageError("explain takes SERVICE[+ARG] SOURCE TARGET, or --event")
+    elif service is None or source is None:
+        raise click.UsageError(
+            "explain takes SERVICE[+ARG] SOURCE [TARGET], or --event"
+        )
     else:
-        call = call_of(service, source, target, **told)
+        call = call_of(service, source, target or VIEWER, **told)
         known = situation_from(world, source)
         if world is None:
             refuse_unknown_source(call, known.world, rules)

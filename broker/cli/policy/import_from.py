@@ -145,7 +145,7 @@ def _print(
         f"places that mean something else here: {len(notes)}"
     )
     render.note(
-        f"mistakes to mend: {len(problems)}"
+        f"mistakes to correct: {len(problems)}"
         if problems
         else "nothing is in force yet; read the files, then copy them into place: "
         f"cp -r {to}/. ~/.config/vitrail/"

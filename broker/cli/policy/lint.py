@@ -19,8 +19,7 @@ from broker.cli.policy.load import (
     rules_of,
     world_from,
 )
-from broker.cli.policy.records import print_problems
-from policy.errors import Problem
+from broker.cli.policy.records import print_problems, with_check
 from policy.rules.checks import CHECKS
 from policy.rules.world import world_of
 from policy.tools.lint import lint as find
@@ -70,7 +69,7 @@ def lint(
     elif as_json:
         render.json_line({"findings": [_finding_json(one) for one in found]})
     else:
-        print_problems(map(_with_check, found))
+        print_problems(map(with_check, found))
         render.note(_summary(found))
     if broken:
         sys.exit(_BROKEN)
@@ -95,7 +94,7 @@ def _find(
 
 def _summary(found: list[Finding]) -> str:
     counts = [
-        f"{sum(1 for one in found if one.level == level)} {level}s"
+        render.count(sum(1 for one in found if one.level == level), level)
         for level in ("error", "warning", "note")
     ]
     return ", ".join(counts)
@@ -103,9 +102,3 @@ def _summary(found: list[Finding]) -> str:
 
 def _finding_json(one: Finding) -> dict[str, object]:
     return {"check": one.check, "level": one.level, **one.problem.as_json()}
-
-
-def _with_check(one: Finding) -> Problem:
-    p = one.problem
-    text = f"{one.level}: {p.message} [{one.check}]"
-    return Problem(p.file, p.span, text, p.expected, p.hint, p.source_line)

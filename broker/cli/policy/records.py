@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +19,9 @@ from broker.core.escape import printable
 from broker.core.paths import Paths
 from policy.errors import Problem, did_you_mean, nearest
 from policy.records.loader import FOLDER, RecordSet, load_records, search_path
+
+if TYPE_CHECKING:
+    from policy.tools.sarif import Finding
 
 EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
 """Records that came with the program; only the demo also reads them as records."""
@@ -78,3 +81,10 @@ def hint_for_unknown(name: str, known: Iterable[str]) -> str:
         made = f"brokerctl new {shown} --from {example}"
         return f"'{example}' is an example; to make it yours: {made}"
     return f"{there}to make one: brokerctl new {shown}"
+
+
+def with_check(one: Finding) -> Problem:
+    """The problem of a finding, with its level and the name of its check."""
+    p = one.problem
+    text = f"{one.level}: {p.message} [{one.check}]"
+    return Problem(p.file, p.span, text, p.expected, p.hint, p.source_line)

@@ -70,6 +70,8 @@ class Attached:
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:
         if self._tty:
+            # The terminal is the program's from now on.
+            self._steps.stop_drawing()
             # Only now: while the machine boots, Ctrl-C is for this command.
             stack.enter_context(terminal.raw())
             stack.callback(_write, RESET)

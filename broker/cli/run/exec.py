@@ -44,7 +44,7 @@ def command(
         wait=not detach,
         **words.fields(tty=tty, stdin=not detach),
     )
-    run_request(request, words)
+    run_request(request, words, slow_only=True)
 
 
 def the_running(name: str) -> str:

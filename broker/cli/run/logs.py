@@ -24,6 +24,7 @@ from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
 from broker.core.paths import Paths
+from policy.errors import did_you_mean
 
 _CONSOLE = "console.log"
 _PROGRAM = re.compile(r"program-(\d+)\.log")
@@ -86,10 +87,16 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         wanted = f"program-{program if program is not None else numbers[-1]}.log"
     if wanted in found:
         return wanted
-    there = ", ".join(sorted(found)) or "nothing"
+    if not found:
+        names = folder.parent.iterdir() if folder.parent.is_dir() else ()
+        raise SetupError(
+            f"there are no logs of '{sandbox}'",
+            hint=did_you_mean(sandbox, [path.name for path in names])
+            or "'brokerctl list' shows the sandboxes; logs begin with the first start",
+        )
     raise SetupError(
         f"{sandbox} has no log {wanted}",
-        hint=f"in {folder} there is: {there}; 'brokerctl status' shows what runs",
+        hint=f"in {folder} there is: {', '.join(sorted(found))}",
     )
 
 

@@ -34,4 +34,4 @@ def command(sandbox: str, *, words: StreamWords) -> None:
         wait=True,
         **words.fields(tty=tty, stdin=True),
     )
-    run_request(request, words)
+    run_request(request, words, slow_only=True)

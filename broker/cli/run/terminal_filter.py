@@ -35,13 +35,20 @@ the alternate screen, mouse, focus, bracketed paste."""
 _PLAIN_MODES: Final = frozenset({4, 20})
 _LONGEST: Final = 128
 """Characters of a sequence; a longer one is dropped."""
+_DIGITS: Final = 5
+"""Of a number: terminals have spent minutes on a count of 999999999 (REP, ICH, SU)."""
 _CSI: Final = re.compile(r"([<=>?]?)([0-9;:]*)([ -/]*)(.)", re.DOTALL)
 
+# guard: no mode of a sandbox stays in the terminal
 RESET: Final = (
-    b"\x1b[0m\x1b[?1l\x1b>\x1b[r\x1b[?7h\x1b[?25h\x1b[4l"
+    b"\x1b[0m\x1b[?1l\x1b>\x1b[?6l\x1b[r\x1b[?7h\x1b[?25h\x1b[4l\x1b[20l\x1b[?5l"
     b"\x1b[?1000l\x1b[?1002l\x1b[?1004l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b(B\x0f"
 )
-"""Undoes what passes and would stay when the program has ended."""
+"""Undoes what passes and would stay when the program has ended.
+
+Mode 20 sends a line feed after each Return: whatever reads the terminal next would take
+it for a second answer.
+"""
 
 
 class TerminalFilter:
@@ -131,6 +138,9 @@ def _passes(sequence: str) -> bool:
     if match is None or match[3] or match[4] not in _FINALS:
         return False
     private, numbers, _, final = match.groups()
+    # guard: a count that fits on no screen
+    if any(len(number) > _DIGITS for number in re.split("[;:]", numbers)):
+        return False
     if final in "hl":
         allowed = _MODES if private == "?" else _PLAIN_MODES
         if private not in {"", "?"} or ":" in numbers:

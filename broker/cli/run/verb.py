@@ -226,9 +226,11 @@ def held_record(name: str) -> Record | None:
     return record
 
 
-def run_request(request: RunRequest, words: StreamWords) -> NoReturn:
+def run_request(
+    request: RunRequest, words: StreamWords, *, slow_only: bool = False
+) -> NoReturn:
     """Run a program as ``run``, ``exec`` and ``shell`` do, and exit as it does."""
-    steps = Steps(quiet=words.quiet, as_json=words.as_json)
+    steps = Steps(quiet=words.quiet, as_json=words.as_json, slow_only=slow_only)
     last = trio.run(_run, request, steps)
     code = 0
     if last.exited is not None:

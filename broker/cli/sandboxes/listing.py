@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -12,28 +13,36 @@ from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.core.escape import printable
 from policy.records.model import MicroVM, Record
 
+if TYPE_CHECKING:
+    from broker.control.api import SandboxStatus
+
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, as_json: bool) -> None:
     """Show the records, and the sandboxes of each that run.
 
-    Works without a broker.  Records with a mistake are shown last, with it.
+    Works without a broker.  A sandbox that runs without a record of yours, as that of
+    'brokerctl demo', is shown, too.  Records with a mistake are shown last, with it.
     """
     paths = offline_paths()
     found = read_records(paths)
     running: dict[str, list[str]] = defaultdict(list)
+    others: dict[str, SandboxStatus] = {}
     if broker_runs(paths):
         for sandbox in ask(lambda client: client.status()).sandboxes:
             running[sandbox.record].append(sandbox.name)
+            if sandbox.record not in found.records:
+                others.setdefault(sandbox.record, sandbox)
     records = [found.records[name] for name in sorted(found.records)]
     if as_json:
         objects = [_as_json(record, running[record.name]) for record in records]
         broken = {name: p.first_line() for name, p in found.broken.items()}
         render.json_line({"records": objects, "broken": broken})
         return
-    if records:
+    if records or others:
         rows = [_row(record, running[record.name]) for record in records]
+        rows += [_other(sandbox, running[name]) for name, sandbox in others.items()]
         render.table(("NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"), rows)
     elif not found.broken:
         known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
@@ -61,6 +70,19 @@ def _as_json(record: Record, running: list[str]) -> dict[str, object]:
         "file": str(record.source),
         "running": running,
     }
+
+
+def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
+    """What runs by an example, or by a record that has been removed since."""
+    programs = ", ".join(program.name for program in sandbox.programs)
+    return (
+        sandbox.record,
+        printable(f"{sandbox.label} {sandbox.color}", 60),
+        sandbox.sandbox_class or "-",
+        "-",
+        printable(programs, 60) or "-",
+        ", ".join(running),
+    )
 
 
 def _row(record: Record, running: list[str]) -> tuple[str, ...]:

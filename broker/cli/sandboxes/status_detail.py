@@ -224,7 +224,7 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
         yield Text(f"and {status.streams_omitted} streams that moved less")
     if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
         rows = [_limit(limit) for limit in status.sandboxes[0].limits]
-        yield _table("WINDOWS' HAS MOST REFUSED", rows)
+        yield _table("LIMIT USED MAXIMUM REFUSED", rows)
     if status.processes:
         rows = [
             (

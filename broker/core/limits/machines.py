@@ -202,6 +202,11 @@ the person to the kernel, as that of a waypipe client.  With the 253 descriptors
 that one last message may carry it stays below the usual 1024, too.  Browsers and
 desktop programs do with a few hundred."""
 
+BOX_PROCESSES = 4096
+"""RLIMIT_NPROC of a box, threads counted: the kernel has 32,768 process ids on small
+machines, and systemd gives a user a part of them.  A browser with many tabs has some
+hundred."""
+
 WAYPIPE_FILE_BYTES = 1 << 30
 """RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
 

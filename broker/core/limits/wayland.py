@@ -202,6 +202,10 @@ WAYLAND_WINDOWS_A_MESSAGE = 40
 WAYLAND_ACTIVATIONS_PER_MINUTE = 20
 """Requests for attention of one sandbox that reach the compositor."""
 
+WAYLAND_TOKEN_SECONDS = 60.0
+"""After so long an activation token opens nothing: a program that it was given to has
+started by then, also in a machine."""
+
 WAYLAND_TITLES_PER_MINUTE = 600
 """Changes of titles, and of application ids, of one sandbox that the compositor
 receives at once.  sway redraws for a title, some 0.2 ms: a flood of them stopped the

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from broker.launch.process.gate import LIMITED_GATE_WORDS
+from broker.launch.process.gate import BOX_GATE_WORDS
 
 SOCKETS = "/run/vitrail"
 _HOME = "/home/user"
@@ -77,7 +77,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
-        *LIMITED_GATE_WORDS,
+        *BOX_GATE_WORDS,
         *box.command,
     ]
 

@@ -111,6 +111,12 @@ struct mux {
 
 /* -- the system; the fuzz target brings its own ------------------------------- */
 
+static int far_connect(const char *uds, uint32_t port);
+static ssize_t far_read(int fd, void *data, size_t size);
+static ssize_t far_write(int fd, struct iovec *parts, int count);
+static void far_end(int fd);
+static void far_close(int fd);
+
 #ifndef PORTMUX_FUZZ
 static int64_t clock_ms(void)
 {
@@ -256,7 +262,7 @@ static bool hold(struct mux *m, struct stream *s, const unsigned char *p, size_t
 		s->ring = m->spares ? m->spare[--m->spares] : malloc(WINDOW_BYTES);
 	if (!s->ring)
 		return refuse(m, "there is no memory for a stream");
-	/* guard: a stream holds no more than its window */
+	/* take_data() has seen to it. */
 	if (n > WINDOW_BYTES - s->held)
 		return refuse(m, "a stream holds more than its window");
 	size_t at = (s->first + s->held) % WINDOW_BYTES;
@@ -345,7 +351,6 @@ static void try_connect(struct mux *m, struct stream *s)
 		s->owe_accept = true;
 		drain(m, s);
 	} else if (errno != EAGAIN || m->now >= s->deadline) {
-		/* guard: a connection that the broker refuses is refused to the guest */
 		leave(m, s, errno);
 	} else {
 		s->state = CONNECTING;
@@ -390,6 +395,7 @@ static bool take_data(struct mux *m, struct stream *s, int number, uint32_t size
 
 static bool take_shutdown(struct mux *m, struct stream *s, int number)
 {
+	/* guard: a guest ends a stream once */
 	if (s->guest_ended)
 		return refuse(m, "the guest ended stream %d twice", number);
 	s->guest_ended = true;
@@ -554,13 +560,25 @@ static void answer(struct mux *m, int number)
 	}
 }
 
+static void serve_stream(struct mux *m, struct stream *s, short seen)
+{
+	const bool closed = seen & (POLLHUP | POLLERR);
+
+	if (s->held && seen & (POLLOUT | POLLHUP | POLLERR))
+		drain(m, s);
+	if (wants_read(m, s) && seen & (POLLIN | POLLHUP | POLLERR))
+		read_broker(m, s, closed);
+	else if (s->state == LIVE && s->broker_ended && closed)
+		leave(m, s, 0);
+}
+
 /* Connections that wait for the broker, at most for so long. */
 static void look_at_clock(struct mux *m, struct stream *s)
 {
 	if (s->state == CONNECTING)
 		try_connect(m, s);
 	else if (s->state == LIVE && s->guest_closed && m->now >= s->deadline)
-		/* guard: a stream that the guest has closed is not kept for the broker */
+		/* The broker reads it no more; the guest waits for the number. */
 		leave(m, s, ETIMEDOUT);
 }
 
@@ -609,18 +627,6 @@ static void watch(struct mux *m, struct watched *w)
 		w->fds[w->count] = (struct pollfd){ .fd = s->fd, .events = events };
 		w->stream[w->count++] = number;
 	}
-}
-
-static void serve_stream(struct mux *m, struct stream *s, short seen)
-{
-	const bool closed = seen & (POLLHUP | POLLERR);
-
-	if (s->held && seen & (POLLOUT | POLLHUP | POLLERR))
-		drain(m, s);
-	if (wants_read(m, s) && seen & (POLLIN | POLLHUP | POLLERR))
-		read_broker(m, s, closed);
-	else if (s->state == LIVE && s->broker_ended && closed)
-		leave(m, s, 0);
 }
 
 static bool send_out(struct mux *m)

@@ -29,7 +29,7 @@ type         from   value
 
 The host's HELLO is first, and the guest's first frame answers it with the same nonce;
 the guest writes nothing before.  So a template, whose port has a silent far end, has
-nothing under way, and its copies begin anew.
+no stream, and each of its copies begins without one.
 
 OPEN is answered by ACCEPT, or by CLOSE where the broker refuses the connection; the
 guest's DATA need not wait for that.  A stream may be sent DATA of 256 KiB each way, then

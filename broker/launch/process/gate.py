@@ -24,6 +24,16 @@ _FEW_FILES = f"ulimit -n {limits.SANDBOX_FDS} 2>/dev/null; "
 LIMITED_GATE_WORDS = ("/bin/sh", "-c", _FEW_FILES + _SCRIPT, "sh")
 """The same, for a program that runs with the person's user id, as the kernel sees it."""
 
+# Counted in the user namespace of the shell (setrlimit(2), user_namespaces(7)): so only
+# where that is the sandbox's own.  Some shells know it by the one letter, some by the other.
+# guard: a box has a bounded number of processes
+_FEW_PROCESSES = (
+    f"{{ ulimit -u {limits.BOX_PROCESSES} || ulimit -p {limits.BOX_PROCESSES}; }}"
+    " 2>/dev/null; "
+)
+BOX_GATE_WORDS = ("/bin/sh", "-c", _FEW_FILES + _FEW_PROCESSES + _SCRIPT, "sh")
+"""The same, for a program in a user namespace of its own."""
+
 
 class Gate:
     """Our end of it, the writing end of a pipe; at most one of both methods works."""

@@ -24,6 +24,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.names import SandboxName
 from broker.core.trees import remove_tree
 from broker.launch.microvm.launcher import Network, Tools, Vm, VmSpec, clean_leftovers
+from broker.launch.microvm.port_mux import mux_program, why_missing
 from broker.launch.template.fork import WaitingPlan
 from broker.launch.template.memory_pressure import available_bytes, memory_short
 from broker.launch.template.request import StartRequest
@@ -317,8 +318,10 @@ def _unfit(
 
 def _helpers(tools: Tools) -> tuple[str, ...]:
     """Which programs run beside QEMU; another text when a package replaced one."""
-    paths = filter(None, (tools.vhost_device_vsock, tools.passt))
-    return tuple(map(program_identity, paths))
+    paths = [tools.vhost_device_vsock, tools.passt]
+    if not why_missing():
+        paths.append(mux_program())
+    return tuple(map(program_identity, filter(None, paths)))
 
 
 def _resolver(network: Network) -> bytes:

@@ -28,6 +28,7 @@ from broker.core.services import DEVICE
 from broker.core.stderr_log import isolated, log_exception
 from broker.devices.messages import DeviceItem, Devices
 from broker.services import event_log
+from broker.services.sandbox_names import one_lease
 from broker.viewer.devices.choices import DeviceChoices
 from policy.records.device import DeviceFacts, take_interface
 
@@ -285,12 +286,7 @@ class DeviceDesk:
 
         Raises RefusedError, UpstreamError, SetupError.
         """
-        lease = next((x for x in self._leases() if x.sandbox == sandbox), None)
-        if lease is None:
-            raise RefusedError(
-                f"no sandbox '{sandbox}' runs",
-                hint="'brokerctl status' lists the running ones",
-            )
+        lease = one_lease(sandbox, self._leases())
         return await self._nursery_start(await self._item(where), lease)
 
     async def _item(self, where: str) -> DeviceItem:

@@ -12,7 +12,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from broker.core.lease import Opening
 from broker.core.names import LeaseId
 from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
+from broker.core.stderr_log import log_stderr
 from broker.launch.process.spawn import our_program, spawn
 
 _HIDRAW = Path("/sys/class/hidraw")
@@ -33,6 +35,8 @@ _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
 """Usage Page (0xF1D0), the beginning of a FIDO report descriptor (CTAP 2.1, 11.2.8.2)."""
 _MESSAGE_BYTES = 1024
 _REPORT_DESCRIPTOR_BYTES = 4096
+_LOOK_SECONDS = 1.0
+"""Between two looks whether any rule still grants the key to the sandbox."""
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
@@ -136,7 +140,14 @@ async def _carry(
         ours.settimeout(0)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_Questions(opening, decider, ours).serve)
+
+                async def until(step: Callable[[], Awaitable[None]]) -> None:
+                    """Without questions, or without a rule, there is no key."""
+                    await step()
+                    child.kill()
+
+                nursery.start_soon(until, _Questions(opening, decider, ours).serve)
+                nursery.start_soon(until, partial(_revoked, opening, decider))
                 await child.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -161,54 +172,86 @@ def _granted_at_all(opening: Opening, decider: Decider) -> bool:
     )
 
 
+async def _revoked(opening: Opening, decider: Decider) -> None:
+    """Return when no rule grants the key any more.
+
+    What passes unasked (which key it is, the tries of its PIN) is in no permit.
+    """
+    # guard: a key without a rule is taken back
+    while _granted_at_all(opening, decider):  # noqa: ASYNC110 -- rules have no event
+        await trio.sleep(_LOOK_SECONDS)
+
+
 class _Questions:
     """The questions of one process, put one at a time."""
 
     def __init__(self, opening: Opening, decider: Decider, sock: socket.socket) -> None:
         self._opening, self._decider, self._sock = opening, decider, sock
-        self._over: dict[int, trio.Event] = {}
-        self._last = 0
+        self._last = self._current = 0
+        self._over = trio.Event()
+        self._next: _Said | None = None
+        self._more = trio.Event()
 
     async def serve(self) -> None:
-        """Answer until the process ends."""
+        """Answer until the process ends, or says what it cannot have to say."""
         async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(self._sock)
-                try:
-                    data = self._sock.recv(_MESSAGE_BYTES)
-                except BlockingIOError:
-                    continue
-                if not data:
-                    break
-                said = _decode(data)
-                if said.over in self._over:
-                    self._over[said.over].set()
-                elif said.ask > self._last and not self._over:
-                    self._last = said.ask
-                    self._over[said.ask] = trio.Event()
-                    nursery.start_soon(self._answer, said)
+            nursery.start_soon(self._answer_all)
+            with contextlib.suppress(OSError):  # it has ended, with a verdict unread
+                while data := await self._receive():
+                    try:
+                        said = _decode(data)
+                    except PeerError as error:
+                        log_stderr(f"vitrail: {self._opening.lease.sandbox}: {error}")
+                        break
+                    self._take(said)
             nursery.cancel_scope.cancel()
 
-    async def _answer(self, said: _Said) -> None:
+    async def _receive(self) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return self._sock.recv(_MESSAGE_BYTES)
+            except BlockingIOError:
+                continue
+
+    def _take(self, said: _Said) -> None:
+        if said.over and said.over == self._current:
+            self._over.set()
+        elif self._next is not None and said.over == self._next.ask:
+            self._next = None
+        elif said.ask > self._last:
+            self._last = said.ask
+            # An honest process asks again when it has said that the last one is over.
+            self._next = said
+            self._more.set()
+
+    async def _answer_all(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            said, self._next = self._next, None
+            if said is not None:
+                self._current, self._over = said.ask, trio.Event()
+                await self._answer(said, self._over)
+                self._current = 0
+
+    async def _answer(self, said: _Said, over: trio.Event) -> None:
         """Ask rules and person; the permission lives until the message is over."""
-        over = self._over[said.ask]
-        try:
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
 
-                async def given_up() -> None:
-                    await over.wait()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(given_up)
-                with contextlib.suppress(VitrailError):
-                    async with self._decider.permit(_request(self._opening, said)):
-                        self._say(said.ask, allow=True)
-                        await over.wait()
-                    return
-                self._say(said.ask, allow=False)
+            async def given_up() -> None:
+                await over.wait()
                 nursery.cancel_scope.cancel()
-        finally:
-            self._over.pop(said.ask, None)
+
+            nursery.start_soon(given_up)
+            with contextlib.suppress(VitrailError):
+                async with self._decider.permit(_request(self._opening, said)):
+                    self._say(said.ask, allow=True)
+                    await over.wait()
+                return
+            # Also when it was allowed and is not any more.
+            self._say(said.ask, allow=False)
+            nursery.cancel_scope.cancel()
 
     def _say(self, number: int, *, allow: bool) -> None:
         with contextlib.suppress(OSError):  # it has ended
@@ -218,7 +261,7 @@ class _Questions:
 def _decode(untrusted_data: bytes) -> _Said:
     try:
         return msgspec.json.decode(untrusted_data, type=_Said)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"the security key's process: {error}") from error
 
 

@@ -29,6 +29,7 @@ from broker.core.stderr_log import log_exception
 from broker.launch.folders.mounts import HeldError
 from broker.launch.folders.opened import OpenedFolder, open_folder
 from broker.services import event_log
+from broker.services.sandbox_names import one_lease
 from policy.records.model import Record
 
 FOLDER = "vitrail.Folder"
@@ -163,12 +164,7 @@ class FolderDesk:
 
         Raises RefusedError, UpstreamError.
         """
-        lease = next((x for x in self._leases() if x.sandbox == sandbox), None)
-        if lease is None:
-            raise RefusedError(
-                f"no sandbox '{printable(sandbox, 64)}' runs",
-                hint="'brokerctl status' lists the running ones",
-            )
+        lease = one_lease(sandbox, self._leases())
         return await self._begin(path, lease, write=write)
 
     async def unshare(self, name: str, sandbox: str, *, force: bool) -> SharedFolder:
@@ -177,8 +173,11 @@ class FolderDesk:
         ``name``: its name in the sandbox or its path here.  ``force``: a sandbox that
         has files of it open is ended.  Raises RefusedError.
         """
+        # Also a sandbox that ends just now, while a folder of it is still mounted.
+        known = [*self._leases(), *(shared.lease for shared in self.shared())]
+        lease = one_lease(sandbox, {lease.id: lease for lease in known}.values())
         for shared in self.shared():
-            if shared.lease.sandbox == sandbox and name in {
+            if shared.lease.id == lease.id and name in {
                 shared.folder.name,
                 str(shared.folder.path),
             }:

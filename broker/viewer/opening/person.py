@@ -29,7 +29,7 @@ from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
-from broker.viewer.opening.targets import Targets, Wait
+from broker.viewer.opening.targets import Targets, Wait, shown
 from policy.rules.engine import PolicyAnswer, PolicyCall
 
 _PERSON = "@adminvm"
@@ -161,7 +161,9 @@ class PersonOpens:
         number: int,
     ) -> api.OpenItem:
         if wanted.url is not None:
-            sandbox = await self._targets.open_url(target, wanted.url, wait)
+            sandbox = await self._targets.open_url(
+                target, wanted.url, wait, by_person=True
+            )
             return api.OpenItem(sandbox=sandbox)
         if wanted.edit:
             return await self._edit(wanted, target, wait, number)
@@ -177,6 +179,8 @@ class PersonOpens:
                     await _followed(delivery, emit)
                 if delivery.reason:
                     raise RefusedError(delivery.reason)
+                if delivery.open:
+                    await shown(receiver.sandbox, receiver.program)
                 return api.OpenItem(sandbox=receiver.sandbox)
 
     async def _edit(

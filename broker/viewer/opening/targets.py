@@ -40,6 +40,12 @@ Wait = Callable[[str], Awaitable[None]]
 _DISPOSABLE = "@dispvm:"
 _TOOL = "vitrail-files"
 _BEFORE = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM})
+_UNSEEN = _BEFORE | {Step.STREAM}
+_SHOW_SECONDS = 30.0
+"""For the first connection to the display, which an emulated machine takes long for.
+
+A program without windows has none, and is taken to be well after that time.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,19 @@ class Targets:
             sent.end("it was given up")
 
     async def open_url(
-        self, target: str, url: Url, wait: Wait, *, autostart: bool = True
+        self,
+        target: str,
+        url: Url,
+        wait: Wait,
+        *,
+        autostart: bool = True,
+        by_person: bool = False,
     ) -> str:
-        """Open an address; returns where, once the program for it has started."""
+        """Open an address; returns where, once the program for it has started.
+
+        ``by_person``: wait for a sign of it, too.  A sandbox that asked does not learn
+        how another's program ended.
+        """
         if target in ADMIN_NAMES:
             await self._own.open_url(url)
             return target
@@ -82,6 +98,8 @@ class Targets:
             words = [_TOOL, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
             await _started(it, program)
+            if by_person:
+                await shown(it.lease.sandbox, program)
             return it.lease.sandbox
 
     @asynccontextmanager
@@ -207,6 +225,22 @@ async def _started(guest: Guest, program: Program) -> None:
         raise UpstreamError(f"no program came up in {guest.lease.sandbox}")
     if program.ended and program.code:
         raise RefusedError(f"{guest.lease.sandbox} has no program that opens it")
+
+
+async def shown(sandbox: str, program: Program) -> None:
+    """Wait until the program shows something, or has ended well, or for some seconds.
+
+    Raises RefusedError where it ends with an error before: nothing was opened.
+    """
+    with trio.move_on_after(_SHOW_SECONDS):
+        while not program.ended and program.way.next in _UNSEEN:
+            await program.changed.wait()
+    if program.ended and program.code:
+        raise RefusedError(
+            f"{sandbox} did not open it: its program ended with code {program.code}",
+            hint=f"'brokerctl logs {sandbox}' shows what it wrote; the program that "
+            "opens it must be in the sandbox's image",
+        )
 
 
 async def _taken(guest: Guest, program: Program, delivery: Delivery) -> None:

@@ -130,8 +130,9 @@ class Follower:
         title = TEXTS[failure.hop].title
         await self.say(title, "failed", failure.reason)
         await self._drain()
+        what = "no window: " if failure.hop > Step.PROGRAM else ""
         raise UpstreamError(
-            f"no window: could not {title}: {failure.reason}",
+            f"{what}could not {title}: {failure.reason}",
             hint=failure.hint(guest.lease.sandbox),
         )
 

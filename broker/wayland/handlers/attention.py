@@ -90,17 +90,17 @@ _activate = emit.request("xdg_activation_v1", "activate")
 
 
 def done(core: ClientState, token: Token, text: bytes) -> None:
-    core.sandbox.keep_token(text)
+    core.sandbox.keep_token(text, core.now)
     core.down.data += _done(token.cid, text)
 
 
 def activate(
     core: ClientState, activation: ProtocolObject, text: bytes, surface: Surface
 ) -> None:
-    """Only with a token that the compositor gave to this sandbox."""
+    """Only with a token that the compositor gave to this sandbox, and once."""
     sid = window_sid(surface)
     # guard: tokens of this sandbox
-    if sid and text in core.sandbox.tokens:
+    if sid and core.sandbox.use_token(text, core.now):
         core.up.data += _activate(activation.sid, text, sid)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland.handlers.seat import told
-from broker.wayland.model import TextInput
+from broker.wayland.model import Surface, TextInput
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.wayland.protocol.objects import ProtocolObject
@@ -39,9 +39,18 @@ _COUNT = 0xFFFFFFFF
 # -- what the client asks ------------------------------------------------------------
 
 
+def _focus(text: TextInput) -> Surface | None:
+    """The surface that the focus is on.
+
+    A compositor need not say that it left one that the client has destroyed.
+    """
+    # guard: a destroyed surface has no focus of text input
+    return None if text.focus is None or text.focus.dead else text.focus
+
+
 def enable(core: ClientState, text: TextInput) -> None:
     # guard: text input enabled only with the focus
-    if text.focus is None:
+    if _focus(text) is None:
         return
     if text.enabled:
         # Its end came without the focus and did not pass: say it now, or the
@@ -53,7 +62,7 @@ def enable(core: ClientState, text: TextInput) -> None:
 
 
 def disable(core: ClientState, text: TextInput) -> None:
-    if text.focus is not None:
+    if _focus(text) is not None:
         text.enabled = False
         core.up.data += _disable(text.sid)
 
@@ -61,19 +70,19 @@ def disable(core: ClientState, text: TextInput) -> None:
 def set_surrounding_text(
     core: ClientState, text: TextInput, around: bytes, cursor: int, anchor: int
 ) -> None:
-    if text.focus is not None:
+    if _focus(text) is not None:
         core.up.data += _set_surrounding_text(text.sid, around, cursor, anchor)
 
 
 def set_text_change_cause(core: ClientState, text: TextInput, cause: int) -> None:
-    if text.focus is not None:
+    if _focus(text) is not None:
         core.up.data += _set_text_change_cause(text.sid, cause)
 
 
 def set_content_type(
     core: ClientState, text: TextInput, hint: int, purpose: int
 ) -> None:
-    if text.focus is not None:
+    if _focus(text) is not None:
         core.up.data += _set_content_type(text.sid, hint, purpose)
 
 
@@ -81,11 +90,12 @@ def set_cursor_rectangle(
     core: ClientState, text: TextInput, x: int, y: int, w: int, h: int
 ) -> None:
     """In coordinates of the focused surface, which for the compositor is the frame's."""
-    if text.focus is None:
+    focus = _focus(text)
+    if focus is None:
         return
     far = limits.WAYLAND_COORDINATE
     x, y = clamp(x, -far, far), clamp(y, -far, far)
-    xdg = text.focus.xdg
+    xdg = focus.xdg
     if xdg is not None and xdg.frame is not None:
         rect = xdg.geometry
         x += xdg.frame.edges.left - (rect.x if rect is not None else 0)
@@ -97,7 +107,7 @@ def set_cursor_rectangle(
 
 def commit(core: ClientState, text: TextInput) -> None:
     # guard: text input with the focus only
-    if text.focus is None:
+    if _focus(text) is None:
         text.uncounted += 1
     else:
         core.up.data += _commit(text.sid)

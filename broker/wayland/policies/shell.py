@@ -125,7 +125,7 @@ REQUESTS: Policies = {
     ("xdg_activation_v1", "destroy"): END,
     ("xdg_activation_v1", "get_activation_token"): MAKE,
     ("xdg_activation_v1", "activate"): request(
-        "A window of its sandbox asks for the focus, by a token of the sandbox's own.",
+        "A window of its sandbox asks for the focus, once by each token of the sandbox's own, for a minute.",
     ),
     ("xdg_activation_token_v1", "set_serial"): request(
         "Proves to the compositor that the person acted.",

@@ -370,7 +370,8 @@ def _apply_shell(
         core.up.data += message
     frame = xdg.frame
     if frame is not None and state.edges is not None and isinstance(xdg.role, Toplevel):
-        frame.answer(state.maximized)
+        fills = xdg.role.maximized or xdg.role.fake_fullscreen
+        frame.answer(state.maximized, fills=fills)
         window_state.answered(xdg, xdg.role)
         surface.relayout = True
         window_state.set_edges(core, xdg.role, frame, state.edges)

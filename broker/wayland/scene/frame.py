@@ -208,6 +208,9 @@ class Frame:
         self.maximized: tuple[int, int] | None = None
         """The maximised or tiled size, by the last configure acknowledged."""
         self._answers = False
+        self.fills = False
+        """The application asked for the whole screen: its frame has that size, also
+        around smaller content."""
         out = core.up.data
         out += emit.get_viewport(core.viewporter, self._viewport, self.root.sid)
         out += emit.get_subsurface(
@@ -230,6 +233,11 @@ class Frame:
         ``xdg_sid`` is the window's xdg_surface, 0 for a drag icon.
         """
         outer = (width + self.edges.wide, height + self.edges.high)
+        if self.fills and self.maximized is not None:
+            # weston 10 compares a maximised window's size with each picture that
+            # comes, and ends an application whose window is not that large.
+            w, h = self.maximized
+            outer = (max(w, outer[0]), max(h, outer[1]))
         out = self._core.up.data
         palette = self._core.palette
         changed = outer != self.outer
@@ -241,9 +249,8 @@ class Frame:
             self._attach_backing()
         # guard: faked fullscreen may be smaller
         elif (changed or self._answers) and self.maximized in {None, outer}:
-            # weston 10 looks at size and state only with a picture, and then ends
-            # who is not as large as it was maximised to; a window that is faked
-            # to be fullscreen may well be smaller.
+            # weston 10 looks at size and state only with a picture, and a window that
+            # is tiled or whose program has not answered yet may well be smaller.
             self._answers = False
             out += emit.attach(self.root.sid, self._backing, 0, 0)
         if not changed:
@@ -254,9 +261,13 @@ class Frame:
             out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
         self._draw_strips(*outer)
 
-    def answer(self, maximized: tuple[int, int] | None) -> None:
-        """The next commit acknowledges a configure; ``maximized``: to this size."""
+    def answer(self, maximized: tuple[int, int] | None, *, fills: bool = False) -> None:
+        """The next commit acknowledges a configure; ``maximized``: to this size.
+
+        ``fills``: see there.
+        """
         self.maximized = maximized
+        self.fills = fills
         self._answers = True
 
     def _attach_backing(self) -> None:

@@ -47,6 +47,9 @@ def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
     if not (large or role.bound):
         return
     role.cap = role.configured
+    if xdg.frame is not None:
+        # guard: a late window fills no former size
+        xdg.frame.fills = False
     if large and xdg.surface is not None and xdg.frame is not None:
         if FULLSCREEN not in role.states:
             # guard: a frame after real fullscreen

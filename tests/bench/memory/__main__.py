@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import trio
 
 from tests.bench.launch.__main__ import pss
-from tests.bench.memory.idle import WAYS, start_idle
+from tests.bench.memory.idle import TEMPLATES, WAYS, start_idle
 from tests.kit.vm.templates import ready_template
 from tests.kit.world import World, the_image, world
 
@@ -95,8 +95,9 @@ async def measure(
 async def main(ways: list[str], counts: list[int], windows: bool) -> dict[str, object]:
     """Measure and print."""
     image = await the_image()
-    await ready_template(image, "copy")
-    await ready_template(image, "shared", mode="shared")
+    for way in TEMPLATES:
+        if way in ways:
+            await ready_template(image, way, mode=TEMPLATES[way])
     async with world(WAYS, program="tests.kit.vm.patient_copies") as w:
         result = {way: await measure(w, way, counts, windows) for way in ways}
         hows = {e["how"] for e in w.events("sandbox.machine")}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.templates import Mode, ready_template
 from tests.kit.world import World, record, the_image, world
 
 WAYS = {
@@ -26,6 +26,7 @@ WAYS = {
     "copy": record(),
     "shared": record(launch='fork = "shared"'),
 }
+TEMPLATES: dict[str, Mode] = {"copy": "copy", "shared": "shared"}
 SETTLE_SECONDS = 20.0
 """The kernel and the agent do what is left of a start."""
 
@@ -77,8 +78,8 @@ async def start_idle(w: World, way: str) -> str:
 async def main(seconds: float, as_json: bool) -> None:
     """Measure and print."""
     image = await the_image()
-    await ready_template(image, "copy")
-    await ready_template(image, "shared", mode="shared")
+    for way, mode in TEMPLATES.items():
+        await ready_template(image, way, mode=mode)
     result = {}
     async with world(WAYS) as w:
         for way in WAYS:

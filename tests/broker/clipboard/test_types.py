@@ -47,6 +47,10 @@ from broker.core.errors import PeerError
         ("a/b/c", None),
         ("text/uri-list", None),
         ("TEXT/URI-LIST", None),
+        # Its file manager would act on a sandbox's paths.
+        ("application/x-kde4-urilist", None),
+        ("application/x-moz-file", None),
+        ("application/x-kde-ark-dndextract-service", None),
     ],
 )
 def test_kinds(name, kind):

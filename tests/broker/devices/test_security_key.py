@@ -13,7 +13,7 @@ from broker.core.errors import PeerError
 from broker.devices import cbor
 from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
 from broker.devices.security_key import Ask, Over, SecurityKey, ToGuest, ToKey
-from tests.kit.usb.token import Token, assertion, encode
+from tests.kit.usb.token import CHANNEL, Token, assertion, encode
 
 _NONCE = b"12345678"
 
@@ -218,13 +218,111 @@ def u2f(instruction, first, app=b"a" * 32):
 
 def test_u2f_is_asked_about_once_while_it_is_repeated():
     guest = Guest()
+    guest.token.touched = False
     guest.send(guest.channel, Command.MSG, u2f(2, 3))
     assert guest.asked[0].digest == (b"a" * 32).hex()
     guest.verdict(allow=True)
     guest.send(guest.channel, Command.MSG, u2f(2, 3))
     assert len(guest.asked) == 1
+    assert guest.over == [], "the permission is in use until the key is touched"
     guest.send(guest.channel, Command.MSG, u2f(2, 3, b"b" * 32))
     assert len(guest.asked) == 2
+    assert guest.over == [1]
+
+
+def test_u2f_signature_is_one_use():
+    """A second one is asked about, however soon: the person touches for the first."""
+    guest = Guest()
+    guest.token.touched = False
+    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.verdict(allow=True)
+    guest.token.touched = True
+    _, signed = guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    assert signed.payload.endswith(b"\x90\x00")
+    assert guest.over == [1]
+    signatures = guest.token.seen.count((Command.MSG, b"\0"))
+    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    assert len(guest.asked) == 2
+    assert guest.token.seen.count((Command.MSG, b"\0")) == signatures
+
+
+def test_revoked_u2f_is_not_repeated():
+    guest = Guest()
+    guest.token.touched = False
+    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.verdict(allow=True)
+    guest.act(guest.key.verdict(1, guest.now, allow=False))
+    assert guest.over == [1]
+    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    assert len(guest.asked) == 2
+
+
+def test_u2f_permission_ends_with_its_time():
+    guest = Guest()
+    guest.token.touched = False
+    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.verdict(allow=True)
+    assert guest.key.next_tick() == limits.CTAP_SECONDS
+    guest.now = limits.CTAP_SECONDS
+    guest.act(guest.key.tick(guest.now))
+    assert guest.over == [1]
+    assert guest.key.next_tick() is None
+
+
+def from_token(command, payload):
+    return reports_of(Message(CHANNEL, command, payload))
+
+
+def asked_and_allowed(guest):
+    """An assertion that waits for a touch."""
+    guest.token.silent = True
+    guest.cbor(assertion("bank.example"))
+    guest.verdict(allow=True)
+    assert (Command.CBOR, b"\x02") in guest.token.seen
+
+
+def test_permission_revoked_before_the_touch_is_cancelled_at_the_key():
+    guest = Guest()
+    asked_and_allowed(guest)
+    (answer,) = guest.verdict(allow=False)
+    assert answer.payload == b"\x27"
+    assert guest.token.seen[-1][0] == Command.CANCEL
+    assert guest.over == [1]
+    # The person touched it in the same moment: the signature reaches nobody.
+    guest.answers.clear()
+    for report in from_token(Command.CBOR, b"\0signature"):
+        guest.act(guest.key.from_key(report))
+    assert guest.answers == []
+
+
+def test_answer_to_a_cancelled_request_is_not_the_next_ones():
+    guest = Guest()
+    asked_and_allowed(guest)
+    guest.verdict(allow=False)
+    guest.token.silent = False
+    assert guest.cbor(b"\x04") == [], "it waits for what the key still owes"
+    assert (Command.CBOR, b"\x04") not in guest.token.seen
+    for report in from_token(Command.CBOR, b"\0signature"):
+        guest.act(guest.key.from_key(report))
+    _, answer = guest.answers
+    assert cbor.decode(answer.payload[1:])[1] == ["FIDO_2_0"]
+
+
+def test_key_that_never_answers_a_cancelled_request_is_not_waited_for():
+    guest = Guest()
+    asked_and_allowed(guest)
+    guest.verdict(allow=False)
+    guest.token.silent = False
+    for _ in range(4):
+        assert guest.cbor(b"\x04") == []
+    (busy,) = guest.cbor(b"\x04")
+    assert (busy.command, busy.payload) == (Command.ERROR, b"\x06")
+    (cancelled,) = guest.send(guest.channel, Command.CANCEL, b"")
+    assert cancelled.payload == b"\x2d"
+    guest.cbor(b"\x04")
+    guest.now = guest.key.next_tick()
+    guest.act(guest.key.tick(guest.now))
+    assert guest.token.seen[-1] == (Command.CBOR, b"\x04")
 
 
 @pytest.mark.parametrize(

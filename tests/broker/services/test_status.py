@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import trio
 
 from broker.control import api
@@ -44,3 +45,27 @@ async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeyp
 async def test_our_own_memory_is_known():
     (found,) = await status._with_memory([api.ProcessStatus(role="x", pid=os.getpid())])
     assert found.memory > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "walls"),
+    [
+        ("Name:\tqemu\nNSpid:\t8618\t2\nSeccomp:\t2\n", "namespaces seccomp"),
+        ("NSpid:\t8618\nSeccomp:\t2\n", "seccomp"),
+        ("NSpid:\t8618\t2\nSeccomp:\t0\n", "namespaces"),
+        ("Name:\tSeccomp: 2\nNSpid:\t8618\nSeccomp:\t0\n", ""),
+        (None, ""),
+    ],
+)
+async def test_the_jail_of_a_process_is_what_the_kernel_says(
+    tmp_path, monkeypatch, text, walls
+):
+    monkeypatch.setattr(status, "_PROC", tmp_path)
+    if text is not None:
+        (tmp_path / "8618").mkdir()
+        (tmp_path / "8618/status").write_text(text)
+    assert status.walls_of(8618) == walls
+    machine = api.ProcessStatus(role="QEMU", pid=8618)
+    worker = api.ProcessStatus(role="worker", pid=8618, jail="landlock")
+    (first, second) = await status._with_memory([machine, worker])
+    assert (first.jail, second.jail) == (walls, "landlock")

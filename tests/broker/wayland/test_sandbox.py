@@ -59,8 +59,18 @@ def test_a_rate_is_so_many_a_minute(extra):
 def test_the_oldest_activation_token_goes_first(extra):
     sandbox = Sandbox("work")
     for n in range(limits.WAYLAND_SERIALS + extra):
-        sandbox.keep_token(b"%d" % n)
+        sandbox.keep_token(b"%d" % n, 0.0)
     assert (b"0" in sandbox.tokens) == (not extra)
+
+
+def test_an_activation_token_is_used_once_and_while_it_is_young():
+    sandbox = Sandbox("work")
+    for token in (b"one", b"two"):
+        sandbox.keep_token(token, 5.0)
+    last = 5.0 + limits.WAYLAND_TOKEN_SECONDS
+    assert sandbox.use_token(b"one", last)
+    assert not sandbox.use_token(b"one", last)
+    assert not sandbox.use_token(b"two", last + 0.1)
 
 
 @pytest.mark.parametrize("extra", [0, 1])

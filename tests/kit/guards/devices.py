@@ -8,6 +8,11 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("an answer is for its own request", "if False:", "tests/broker/devices/test_security_key.py", "not_the_next_ones"),
+    Guard("a revoked permission is not repeated", "if True:", "tests/broker/devices/test_security_key.py", "revoked_u2f"),
+    Guard("one use for each question", "repeated = self._allowed is not None", "tests/broker/devices/test_security_key.py", "signature_is_one_use"),
+    Guard("a permission that is revoked is cancelled at the key", "if not allow and not made.sent:", "tests/broker/devices/test_security_key.py", "revoked_before_the_touch"),
+    Guard("a key without a rule is taken back", "while True:", "tests/integration/test_security_key.py", "without_a_rule_is_taken_back"),
     Guard("the relying party's letters", "party = said.host", "tests/broker/viewer/devices/test_security_keys.py"),
     Guard("a running service keeps its socket", "", "tests/integration/test_device_service.py", "second_service"),
     Guard("a device of another service is left with it", "if False:", "tests/attack/test_device_service.py", "another_service"),
@@ -48,9 +53,9 @@ GUARDS = (
     Guard("records that changed", "if False:", "tests/attack/test_device_service.py", "record_that_was_removed"),
     Guard("CBOR keys once", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
     Guard("CBOR in its shortest form", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
-    Guard("management of the key", "passes = command not in {_PIN, _NEXT} or (command == _NEXT and (not body) and self._may_go_on) or (command == _PIN and _pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "management"),
+    Guard("management of the key", "passes = command not in {_PIN, _NEXT} or (command == _NEXT and (not body) and self._may_go_on) or (command == _PIN and pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "management"),
     Guard("harmless PIN commands", "return isinstance(sub, int)", "tests/broker/devices/test_security_key.py", "pins"),
-    Guard("next of an allowed assertion", "passes = command == _INFO and (not body) or (command == _NEXT and (not body)) or (command == _PIN and _pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "next_assertion"),
+    Guard("next of an allowed assertion", "passes = command == _INFO and (not body) or (command == _NEXT and (not body)) or (command == _PIN and pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "next_assertion"),
     Guard("a verdict has its number", "if made is None or made.ask is None or made.sent:", "tests/broker/devices/test_security_key.py", "verdict_about"),
     Guard("channels of a guest", "if False:", "tests/broker/devices/test_security_key.py", "channels_are_bounded"),
     Guard("no rule, no key", "if False:", "tests/integration/test_security_key.py", "without_a_rule"),

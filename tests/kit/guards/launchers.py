@@ -27,6 +27,12 @@ GUARDS = (
         "in_flight and bwrap",
     ),
     Guard(
+        "a box has a bounded number of processes",
+        "_FEW_PROCESSES = ''",
+        "tests/attack/test_box_processes.py",
+        "bounded",
+    ),
+    Guard(
         "a container's programs open few files",
         "_FEW_FILES: tuple[str, ...] = ()",
         "tests/conformance/launchers/test_launchers.py",

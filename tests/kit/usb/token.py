@@ -52,6 +52,8 @@ class Token:
         self.seen = []
         """Commands that reached it, with their first byte."""
         self.silent = False
+        self.touched = True
+        """Whether the person touches it; U2F says so at once, and is asked again."""
 
     def feed(self, report: bytes) -> list[bytes]:
         message = self._in.feed(report)
@@ -68,6 +70,8 @@ class Token:
             return []
         keepalive = Message(CHANNEL, Command.KEEPALIVE, b"\x02")
         answer = self._answer(message.payload)
+        if message.command == Command.MSG:
+            answer = b"\x01signature\x90\x00" if self.touched else b"\x69\x85"
         return [
             *reports_of(keepalive),
             *reports_of(Message(CHANNEL, message.command, answer)),

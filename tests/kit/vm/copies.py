@@ -52,15 +52,15 @@ class StartedCopies:
         )
 
     @asynccontextmanager
-    async def machine(self, name: str, **changes):
-        """A started machine: (how it came up, broker's ends, machine)."""
+    async def machine(self, name: str, *, seconds: float = 120, **changes):
+        """A started machine, used for so long: (how it came up, broker's ends, machine)."""
         started = await self.starter.start(self.request(name, **changes))
         vm = started.vm
         try:
             paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
             broker = AgentBroker(*paths)
             try:
-                with trio.fail_after(120):
+                with trio.fail_after(seconds):
                     await vm.cont()
                     await broker.accept()
                     yield started, broker, vm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import msgspec
 import pytest
@@ -139,3 +140,18 @@ def test_fields_of_unexpected_types_are_shown_somehow(
 ) -> None:
     body = msgspec.json.encode({"kind": kind, **fields}).decode()
     assert as_line(Found(1, 1, kind, "x", body)).plain
+
+
+def test_a_rule_that_the_reason_names_is_not_repeated_and_numbers_are_short():
+    rule = "/etc/vitrail/policy.d/30.policy:4"
+    event = Decision(
+        sandbox="web",
+        service="vitrail.Display",
+        verdict=EventVerdict.ALLOW,
+        rule=rule,
+        reason=f"allowed by {rule}",
+    )
+    assert as_line(found(event)).plain.count(rule) == 1
+    body = json.dumps({"kind": "x.y", "seconds": 6.648382465005852, "files": 1})
+    line = as_line(Found(1, 1_790_000_000_123_456_789, "x.y", "web", body)).plain
+    assert "seconds=6.6 files=1" in line

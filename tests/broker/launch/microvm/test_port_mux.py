@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ from broker.launch.microvm.port_mux import (
     port_words,
     start_port_mux,
 )
+from fuzz import port_mux as port_mux_fuzz
 from tests.kit.port_mux import (
     ACCEPT,
     CLOSE,
@@ -455,6 +457,56 @@ def wait_for_frame(wire: Wire, seconds: float) -> bool:
         return False
     finally:
         wire.sock.settimeout(PATIENCE)
+
+
+# -- its guards, and sessions drawn at random ----------------------------------------
+
+GUARDS = {
+    "a guest's first frame answers this program's": "",
+    "a frame's unused byte is zero": "second byte",
+    "a type of frame that the guest may not send ends it": "accept",
+    "a stream's number is within the table": "stream 300",
+    "a stream's number is free before it is opened again": "open before our close",
+    "a frame is for a stream that is open": "data behind close",
+    "a frame of the guest has a bounded length": "no data",
+    "a guest sends no more than its window": "beyond the window",
+    "a guest sends nothing behind its end": "data behind the end",
+    "a guest ends a stream once": "ended twice",
+    "a guest gives back no more than it was sent": "credit overflow",
+}
+"""Guards in C, and the script of ``HOSTILE`` that shows each one missing."""
+
+
+def test_each_guard_of_the_program_has_a_script():
+    marked = re.findall(r"/\* guard: (.*) \*/", SOURCE.read_text())
+    assert sorted(marked) == sorted(GUARDS)
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_a_guard_of_the_program_is_missed_when_it_is_gone(name, tmp_path):
+    mark = f"/* guard: {name} */\n\tif ("
+    text = SOURCE.read_text()
+    assert text.count(mark) == 1
+    source, program = tmp_path / "without.c", tmp_path / "without"
+    off = "#define if_off(...) if (0 && (__VA_ARGS__))\n"
+    source.write_text(off + text.replace(mark, "\tif_off("))
+    subprocess.run(["gcc", "-o", program, source], check=True)
+    script, reason = frame(CLOSE, 0), "does not answer our HELLO"
+    if GUARDS[name]:
+        script, reason = HOSTILE[GUARDS[name]]
+    with running(program, tmp_path, greet=bool(GUARDS[name])) as mux:
+        mux.wire.send(script)
+        mux.wire.sock.shutdown(socket.SHUT_WR)
+        assert reason not in mux.ended()[1]
+
+
+def test_sessions_drawn_at_random():
+    """A few seconds of the fuzz target, always the same ones."""
+    done = port_mux_fuzz.play(seconds=120, seed=1, steps=60_000)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["refused"] > 20
+    assert counts["bytes"] > 1_000_000
 
 
 # -- its numbers, words and jail ------------------------------------------------------

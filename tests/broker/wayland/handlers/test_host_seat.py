@@ -173,6 +173,21 @@ def test_what_is_typed_passes(one):
     assert one.typed() == [(A, 1), (A, 0)]
 
 
+def test_a_destroyed_window_leaves_no_focus_for_the_next_one(one, hand):
+    """The compositor does not say that it left it; the next one comes into a chord."""
+    win, xdg, top = one.show(100, 100, 0)
+    (_, root) = one.model.roots()
+    one.all("enter", 50, root, b"")
+    one.all("modifiers", 1, 0, 0, 0, 0)
+    for thing in (top, xdg, win):
+        one.send(thing, "destroy")
+    one.enter([SUPER, SHIFT])
+    one.all("modifiers", 1, 65, 0, 0, 0)
+    one.key(60, C, 1)
+    assert "copy" not in hand.said
+    assert (C, 1) not in one.typed()
+
+
 def test_a_swallowed_serial_proves_nothing(one):
     one.enter()
     one.chord(C)

@@ -342,6 +342,8 @@ def test_activation_needs_fresh_input_and_a_token_of_this_sandbox(talk):
     ((text, surface),) = talk.told("xdg_activation_v1", "activate")
     assert text == b"token-1"
     assert surface is root(talk)
+    talk.send(manager, "activate", b"token-1", talk.win)
+    assert len(talk.told("xdg_activation_v1", "activate")) == 1, "a token is used once"
 
 
 def test_input_that_is_long_past_does_not_activate(talk):
@@ -437,6 +439,19 @@ def test_text_input_without_the_focus_ends_nobodys_input_method(talk, field):
     assert texts(talk) == []
     talk.send(field, "destroy")
     assert texts(talk) == ["destroy"]
+
+
+def test_text_input_of_a_destroyed_surface_has_no_focus(talk, field):
+    """The compositor forgets the surface, and does not say that the focus has left."""
+    surface = talk.make(talk.compositor, "create_surface", "wl_surface")
+    says(talk, field, "enter", talk.server_side(surface))
+    talk.send(surface, "destroy")
+    talk.send(field, "enable")
+    talk.send(field, "set_content_type", 0, 0)
+    talk.send(field, "set_cursor_rectangle", 0, 0, 1, 1)
+    talk.send(field, "commit")
+    for request in ("enable", "set_content_type", "set_cursor_rectangle", "commit"):
+        assert talk.told(KIND, request) == [], request
 
 
 def test_a_text_inputs_done_counts_the_commits_that_did_not_pass(talk, field):

@@ -127,6 +127,19 @@ def test_nor_by_who_never_answers(talk):
     assert content(talk) == (300, 200)
 
 
+def test_a_window_that_filled_the_screen_and_is_late_is_cropped(talk):
+    surface, xdg, top = talk.show(200, 100, 0)
+    talk.send(top, "set_maximized")
+    serial = tell(talk, xdg, 308, 208, MAXIMIZED)
+    talk.send(xdg, "ack_configure", serial)
+    talk.send(surface, "commit")
+    ((frame, guest),) = guest_rects(talk)
+    assert (frame[2:], guest[2:]) == ((300, 200), (200, 100))
+    tell(talk, xdg, 158, 88)
+    wait(talk, SOON)
+    assert content(talk) == (150, 80)
+
+
 def test_a_window_tiled_at_some_sides_chooses_its_size(talk):
     surface, xdg, _ = talk.show(200, 100, 0)
     serial = tell(talk, xdg, 308, 208, *TILED[:3])

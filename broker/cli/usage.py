@@ -1,0 +1,93 @@
+"""A wrong command line: what is wrong with it, how it is written, what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import click
+
+from broker.cli import render
+from broker.core.escape import printable
+
+MEANT: Mapping[str, str] = MappingProxyType(
+    {
+        "add": "new",
+        "allow": "answer",
+        "attach": "shell",
+        "backup": "sandbox backup",
+        "build": "image build",
+        "check": "policy check",
+        "clone": "sandbox clone",
+        "connections": "audit connections",
+        "console": "logs --console",
+        "copy": "cp",
+        "create": "new",
+        "delete": "sandbox remove",
+        "deny": "answer",
+        "edit": "policy edit",
+        "enter": "shell",
+        "explain": "policy explain",
+        "images": "image list",
+        "info": "status",
+        "kill": "stop",
+        "lint": "policy lint",
+        "log": "logs",
+        "ls": "list",
+        "ps": "status",
+        "remove": "sandbox remove",
+        "rename": "sandbox rename",
+        "restore": "sandbox restore",
+        "revoke": "grants revoke",
+        "rm": "sandbox remove",
+        "rules": "policy show",
+        "show": "policy show",
+        "snapshot": "sandbox snapshot",
+        "ssh": "shell",
+        "start": "run",
+        "terminal": "shell",
+        "usb": "device list",
+    }
+)
+"""Verbs that other tools have, and what they are called here."""
+
+
+class UnknownVerbError(click.UsageError):
+    """No such verb in a group; ``hint`` names the one that was probably meant."""
+
+    def __init__(self, context: click.Context, word: str, verbs: Iterable[str]) -> None:
+        import difflib  # late: every verb loads this module
+
+        near = difflib.get_close_matches(word, list(verbs), n=1)
+        top = context.parent is None
+        meant = MEANT.get(word, "") if top else ""
+        path = context.command_path
+        meant = meant or (near[0] if near else "")
+        super().__init__(f"No such command '{printable(word, 60)}'", ctx=context)
+        self.hint = f"did you mean '{path} {meant}'? " if meant else ""
+
+
+def refuse_unknown_verb(
+    group: click.Group, context: click.Context, words: list[str]
+) -> None:
+    """Raise UnknownVerbError where the first word is no verb of a group."""
+    if context.resilient_parsing or not words or words[0].startswith("-"):
+        return
+    if group.get_command(context, words[0]) is None:
+        raise UnknownVerbError(context, words[0], group.list_commands(context))
+
+
+def report_usage(error: click.ClickException) -> None:
+    """Print it as our other errors: what is wrong, the usage, where to read more."""
+    message = " ".join(error.format_message().split())
+    render.note(f"error: {printable(message, 1000)}")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return
+    path = printable(context.command_path, 200)
+    if isinstance(error, UnknownVerbError):
+        render.note(f"  hint: {error.hint}'{path} --help' lists them")
+        return
+    pieces = " ".join(context.command.collect_usage_pieces(context))
+    render.note(f"  usage: {path} {printable(pieces, 1000)}")
+    render.note(f"  hint: '{path} --help' describes it")

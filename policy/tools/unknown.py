@@ -1,0 +1,71 @@
+"""Words of rules that mean nothing here: services, names, tags and types.
+
+Such a rule is valid and never matches; most often a word in it is misspelt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from policy import limits
+from policy.errors import nearest
+from policy.rules.checks import CHECKS, SERVICES
+from policy.rules.rule import Rule
+from policy.rules.tokens import Token
+from policy.rules.world import ADMIN, DISPVM_OF, World
+from policy.tools.finding import found_in, tokens_of
+from policy.tools.sarif import Finding
+
+
+def is_known(token: Token, world: World) -> bool:
+    """Whether some sandbox has the tag, the type or the name."""
+    domains = world.domains.values()
+    if token.prefix in {"@tag:", "@dispvm:@tag:"}:
+        return any(token.value in domain.tags for domain in domains)
+    if token.prefix == "@type:":
+        return any(token.value == domain.type for domain in domains)
+    if token.key == ADMIN or (token.prefix and token.prefix != DISPVM_OF):
+        return True
+    return world.name_of(token.value) in world.domains
+
+
+def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+    """Yield a warning for each name, tag and type that no sandbox has."""
+    tags = {tag for domain in world.domains.values() for tag in domain.tags}
+    types = {domain.type for domain in world.domains.values()}
+    kinds: dict[str, tuple[str, Iterable[str]]] = {
+        "@tag:": ("unknown-tag", tags),
+        "@dispvm:@tag:": ("unknown-tag", tags),
+        "@type:": ("unknown-type", types),
+    }
+    seen: dict[str, bool] = {}
+    hints = 0
+    for rule in rules:
+        for column, token in tokens_of(rule):
+            if token.text not in seen:
+                seen[token.text] = is_known(token, world)
+            if seen[token.text]:
+                continue
+            check, words = kinds.get(token.prefix, ("unknown-sandbox", world.names))
+            hints += 1
+            near = nearest(token.value, words) if hints <= limits.LINT_HINTS else ""
+            hint = f"did you mean '{token.prefix}{near}'?" if near else ""
+            text = f"'{token.text}': {CHECKS[check][1]}"
+            yield found_in(check, rule, column, text, hint)
+
+
+def unknown_services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    """A slip in a service's name: the rule has no effect and raises no error."""
+    lower = {service.lower(): service for service in SERVICES}
+    for rule in rules:
+        name = rule.service
+        if name is None or name in SERVICES:
+            continue
+        short = f"vitrail.{name}".lower()  # the name as our messages shorten it
+        ours = name.lower().startswith("vitrail.") or name.lower() in lower
+        if not ours and short not in lower:
+            continue
+        near = lower.get(short) or lower.get(nearest(name, lower))
+        hint = f"did you mean '{near}'?" if near else ""
+        text = f"'{name}': {CHECKS['unknown-service'][1]}"
+        yield found_in("unknown-service", rule, 0, text, hint)

@@ -1,0 +1,86 @@
+"""A wrong command line: which verb was meant, and how a verb is written."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from broker.cli.usage import MEANT
+from broker.cli.verbs import VERBS, app, report
+
+
+def answer(capsys, *words):
+    """Run a command line that is wrong; return what a person reads."""
+    with pytest.raises(click.ClickException) as caught:
+        app.main(list(words), prog_name="brokerctl", standalone_mode=False)
+    assert report(caught.value) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("stauts", "brokerctl status"),
+        ("remove demo", "brokerctl sandbox remove"),
+        ("rm demo", "brokerctl sandbox remove"),
+        ("ps", "brokerctl status"),
+        ("policy chek", "brokerctl policy check"),
+        ("audit conections", "brokerctl audit connections"),
+    ],
+)
+def test_the_verb_that_was_meant_is_named(capsys, words, meant):
+    group = " ".join(["brokerctl", *words.split()[:-1]]) if " chek" in words else ""
+    said = answer(capsys, *words.split())
+    assert f"hint: did you mean '{meant}'?" in said
+    assert said.startswith("error: No such command '")
+    assert group in said
+    assert "Usage" not in said
+
+
+def test_an_unknown_verb_that_is_near_none_names_the_list(capsys):
+    said = answer(capsys, "frobnicate")
+    assert said == (
+        "error: No such command 'frobnicate'\n  hint: 'brokerctl --help' lists them\n"
+    )
+
+
+@pytest.mark.parametrize("verb", MEANT)
+def test_every_verb_of_other_tools_leads_to_one_of_ours(verb):
+    assert verb not in VERBS
+    first, *rest = MEANT[verb].split()
+    context = click.Context(app)
+    command = app.get_command(context, first)
+    assert command is not None
+    for word in rest:
+        if word.startswith("--"):
+            assert any(word in parameter.opts for parameter in command.params)
+        else:
+            assert isinstance(command, click.Group)
+            command = command.get_command(context, word)
+            assert command is not None
+
+
+def test_a_wrong_option_shows_the_usage_in_one_line_without_padding(capsys):
+    said = answer(capsys, "run", "--detahc", "demo")
+    error, usage, hint = said.splitlines()
+    assert error.startswith("error: No such option")
+    assert "--detach" in error
+    assert usage == "  usage: brokerctl run [OPTIONS] SANDBOX [-- COMMAND…]"
+    assert hint == "  hint: 'brokerctl run --help' describes it"
+
+
+def test_a_message_of_several_lines_becomes_one(capsys):
+    first = answer(capsys, "completion").splitlines()[0]
+    assert "bash" in first
+    assert "\\x" not in first
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["cp", "x", "demo:/tmp"], "TARGET is 'demo:' without a path"),
+        (["cp", "demo:x", "/tmp"], "arrive in ~/Incoming/SANDBOX"),
+    ],
+)
+def test_cp_says_where_files_arrive(capsys, words, says):
+    assert says in answer(capsys, *words)
