@@ -15,6 +15,7 @@ from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
 from broker.control.api import OpenRequest, RunItem, RunRequest
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 
@@ -27,6 +28,8 @@ from broker.core.names import take_sandbox_name
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     """Copy files and directories; SANDBOX:PATH is one in a sandbox.
+
+    A file here whose name has a colon is ./NAME:REST.
 
     TARGET is 'SANDBOX:' or '.' (this desktop); a record's name is its sandbox that
     runs, and a new one where none runs.  They arrive in
@@ -96,11 +99,21 @@ class _Steps(Steps):
 
 
 def _sandbox_of(source: str) -> str:
-    """The sandbox of SANDBOX:PATH; nothing for a path here."""
+    """The sandbox of SANDBOX:PATH; nothing for a path here.
+
+    As with scp(1) a word decides by its form, and not by the files that are here:
+    a file that a sandbox has sent under the name ``work:notes`` is not taken for one
+    of the sandbox 'work', nor the other way round.
+    """
     name, colon, _ = source.partition(":")
-    if not colon or "/" in name or Path(source).exists():
+    if not colon or "/" in name:
         return ""
-    return str(take_sandbox_name(name))
+    try:
+        return str(take_sandbox_name(name))
+    except RefusedError as error:
+        raise RefusedError(
+            error.message, hint=f"{error.hint}; a file here: './{source}'"
+        ) from error
 
 
 async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:

@@ -96,14 +96,19 @@ def command(
 
 
 def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
-    """A file that exists is a file; anything else is an address."""
+    """A word with a scheme of the web is an address; else a file that exists is one.
+
+    So a file with the name of an address, which a sandbox may have sent, is opened by
+    its path only (``./https:…``).
+    """
     if text.startswith("file:///"):
         # File managers and default applications hand files over like this.
         from urllib.parse import unquote
 
         text = unquote(text.removeprefix("file://"))
     path = Path(text)
-    if path.exists() or ":" not in text:
+    address = text.partition(":")[0].lower() in DEFAULT_SCHEMES
+    if ":" not in text or (path.exists() and not address):
         return OpenRequest(path=str(path.absolute()), sandbox=sandbox, edit=edit)
     if edit:
         raise click.UsageError("--edit is for files.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -57,6 +56,8 @@ class UnknownVerbError(click.UsageError):
     """No such verb in a group; ``hint`` names the one that was probably meant."""
 
     def __init__(self, context: click.Context, word: str, verbs: Iterable[str]) -> None:
+        import difflib  # late: every verb loads this module
+
         near = difflib.get_close_matches(word, list(verbs), n=1)
         top = context.parent is None
         meant = MEANT.get(word, "") if top else ""

@@ -46,6 +46,7 @@ HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
 PORT_PIECE = 32768 - PORT_HEADER.size
 # The driver's buffers have a page each, and a read(2) takes from one; readv(2) goes on.
 PORT_BUFFERS, PORT_BUFFER = 16, 4096
+PORT_TURNS = 4  # of one stream, then it is another one's
 PORT_CREDIT = PORT_WINDOW // 4
 PORT_DRAIN_SECONDS = 10.0
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
@@ -303,21 +304,25 @@ class PortStreams:
         try:
             for fd, events in self._readers.poll(0, 16):
                 stream = self._read_by.get(fd)
-                if stream is not None:
-                    self._read(stream, closed=bool(events & HANG_UP))
+                turns = PORT_TURNS
+                while stream is not None and turns and not self._out:
+                    turns -= 1
+                    if not self._read(stream, closed=bool(events & HANG_UP)):
+                        break
                 if self._out:
                     return
         except (PortError, OSError) as error:
             self._fail(str(error))
 
-    def _read(self, stream: PortStream, *, closed: bool) -> None:
+    def _read(self, stream: PortStream, *, closed: bool) -> bool:
+        """Read once; returns whether there is more, most likely."""
         start, most = PORT_HEADER.size, min(stream.may_send, PORT_PIECE)
         size = 0
         if not stream.ended:
             try:
                 size = stream.sock.recv_into(memoryview(self._piece)[start:], most)
             except BlockingIOError:
-                return
+                return False
             except OSError:
                 closed = True
         if size:
@@ -326,13 +331,15 @@ class PortStreams:
             self._put(memoryview(self._piece)[: start + size])
             if not stream.may_send:
                 self._unread(stream)
-        elif closed:
+            return size == most and stream.may_send > 0
+        if closed:
             self._leave(stream)
         else:
             stream.ended = True
             self._send(SHUTDOWN, stream.number)
             self._watch_stream(stream)
             self._settle(stream)
+        return False
 
     def _deliver(self, stream: PortStream, part: memoryview) -> None:
         if stream.gone or stream.broken:

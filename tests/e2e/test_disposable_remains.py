@@ -12,11 +12,16 @@ import pytest
 
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.templates import Mode, ready_template
 from tests.kit.world import descriptors, record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
-WAYS = {"boot": record(launch='fork = "no"'), "copy": record()}
+WAYS = {
+    "boot": record(launch='fork = "no"'),
+    "copy": record(),
+    "fork": record(launch='fork = "shared"'),
+}
+TEMPLATES: dict[str, Mode] = {"copy": "copy", "fork": "shared"}
 # Drawn in the guest: words of a command line are in the audit log.
 WRITE = """
 marker=$(od -An -v -N16 -tx1 /dev/urandom | tr -d ' ')
@@ -62,21 +67,33 @@ def census(w):
     }
 
 
-def places(w, known):
-    """Files that outlive a machine, or are in memory."""
-    for root in (w.base, w.paths.templates / "copy"):
+def shared_memory(broker):
+    """The memory of templates that a broker holds."""
+    found = []
+    for path in Path(f"/proc/{broker}/fd").iterdir():
+        with suppress(OSError):
+            if os.readlink(path).startswith("/memfd:vitrail-template"):
+                found.append(path)
+    return found
+
+
+def places(w, known, broker):
+    """Files that outlive a machine, or are in memory; the broker's memfds, too."""
+    yield from shared_memory(broker)
+    for root in (w.base, *(w.paths.templates / name for name in TEMPLATES)):
         # The program's output, which the marker is part of, is in its log.
         yield from (path for path in below(root) if LOG not in path.parts)
     for root in SHARED:
         yield from set(root.iterdir()) - known
 
 
-def have(w, marker, known):
+def have(w, marker, known, broker):
     """The files in which a text is found; ``known`` were there before it was drawn."""
     found = []
-    for path in places(w, known):
+    for path in places(w, known, broker):
         with suppress(OSError):
-            info = path.lstat()
+            memory = path.parts[1] == "proc"
+            info = path.stat() if memory else path.lstat()
             if stat.S_ISREG(info.st_mode) and info.st_size and _contains(path, marker):
                 found.append(str(path))
     return found
@@ -92,7 +109,8 @@ def _contains(path, needle):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_disposable_leaves_nothing(way):
-    await ready_template(await the_image(), "copy")
+    if way in TEMPLATES:
+        await ready_template(await the_image(), way, mode=TEMPLATES[way])
     async with world(WAYS, program="tests.kit.vm.patient_copies") as w:
         # The first one makes what every sandbox shares, above all the worker pool.
         last, _ = await w.run(way, "true", window=False, wait=True)
@@ -110,7 +128,8 @@ async def test_a_disposable_leaves_nothing(way):
         assert census(w) == before
         # Memory files among them: a machine's memory is gone with the last one.
         await eventually(lambda: not descriptors(broker) - held)
-        assert have(w, said.strip(), known) == []
+        assert len(shared_memory(broker)) == (way == "fork")
+        assert have(w, said.strip(), known, broker) == []
 
 
 async def settled(w, running):
@@ -127,5 +146,5 @@ async def settled(w, running):
 
 
 def _machines(w):
-    tools = ("qemu-system", "vhost-device-vsock")
+    tools = ("qemu-system", "vhost-device-vsock", "_portmux")
     return {p for p, words in w.processes().items() if any(t in words for t in tools)}

@@ -25,11 +25,12 @@ def _vm(monkeypatch):
 
 
 @asynccontextmanager
-async def standbys():
+async def standbys(mode="copy"):
     """A broker whose record 'app' has a template, and wants a machine that waits."""
-    await ready_template(await the_image(), "app")
+    await ready_template(await the_image(), "app", mode=mode)
     program = "tests.kit.vm.patient_copies"
-    async with world({"app": record(launch="standby = 1")}, program=program) as w:
+    app = record(launch=f'standby = 1\nfork = "{mode}"')
+    async with world({"app": app}, program=program) as w:
         yield w
 
 
@@ -49,13 +50,14 @@ async def hows(w):
     return [(e["how"], e.get("reason", "")) for e in w.events("sandbox.machine")]
 
 
-async def test_a_start_takes_the_machine_that_waits_and_another_one_comes():
-    async with standbys() as w:
+@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+async def test_a_start_takes_the_machine_that_waits_and_another_one_comes(mode, how):
+    async with standbys(mode) as w:
         first = (await w.run("app", "sleep", "1000", window=False))[0].started.sandbox
         said = [(await w.output(first, "sh", "-c", IDENTITY))[1].split(b"\n")]
         before = await waits(w)
         second = await w.window("app", "waited")
-        assert await hows(w) == [("copy", ""), ("standby", "")]
+        assert await hows(w) == [(how, ""), ("standby", "")]
         assert await w.pid_of("QEMU", second) in before
         said.append((await w.output(second, "sh", "-c", IDENTITY))[1].split(b"\n"))
         for ours, others in zip(*said, strict=True):

@@ -77,7 +77,9 @@ async def test_many_copies_in_a_row_leave_the_template_as_it_was(
 
 async def in_a_row(s, mode, how):
     seen = set()
+    began = trio.current_time()
     for number in range(IN_A_ROW):
+        print(f"{number} copies in {trio.current_time() - began:.0f} s", flush=True)
         enter = s.machine(f"copy-{number}", mode=mode)
         async with enter as (started, broker, _vm):
             assert (started.how, started.why) == (how, "")

@@ -28,7 +28,6 @@ from broker.cli.policy.load import (
     rules_of,
     situation_from,
 )
-from broker.cli.policy.replay import event as recorded_event
 from broker.core.escape import printable
 from broker.prompt.words import VIEWER
 from policy.rules.ruleset import RuleSet
@@ -83,6 +82,9 @@ def explain_call(
     if number is not None:
         if service is not None or any(value is not None for value in told.values()):
             raise click.UsageError("--event stands instead of a call")
+        # Late: it needs the audit log, and a call does not.
+        from broker.cli.policy.replay import event as recorded_event
+
         then, known = recorded_event(number)
         call, known = then.call, known if world is None else situation_from(world)
     elif service is None or source is None:

@@ -59,11 +59,13 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
     where = find_paths() if paths is None else paths
     # guard: brokerctl looks at the runtime directory
     require_private(where)
-    async with client.open_client(where.control, start=_how(where)) as connection:
+    async with client.open_client(
+        where.control, start=how_to_start(where)
+    ) as connection:
         yield connection
 
 
-def _how(paths: Paths) -> str:
+def how_to_start(paths: Paths) -> str:
     """How the broker of this machine is started."""
     from broker.link.wire_types import Role
     from broker.services.link.role import role_here

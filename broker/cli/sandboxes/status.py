@@ -50,14 +50,17 @@ def command(
 
 def _ask() -> Status:
     """The status.  Raises SetupError that says how to start a broker."""
+    paths = find_paths()
     try:
-        with open_blocking(find_paths()) as client:
+        with open_blocking(paths) as client:
             return client.call(STATUS, Nothing())
-    except SetupError:
+    except SetupError as error:
+        if not error.hint.startswith("'brokerctl run"):
+            raise
         # Which broker this machine has takes a look into its files.
-        from broker.cli.run.connect import ask
+        from broker.cli.run.connect import how_to_start
 
-        return ask(lambda client: client.status())
+        raise SetupError(error.message, hint=how_to_start(paths)) from error
 
 
 def summary(status: Status, now: float) -> str:

@@ -41,8 +41,11 @@ _DISPOSABLE = "@dispvm:"
 _TOOL = "vitrail-files"
 _BEFORE = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM})
 _UNSEEN = _BEFORE | {Step.STREAM}
-_SHOW_SECONDS = 10.0
-"""For the first connection to the display; a program without windows has none."""
+_SHOW_SECONDS = 30.0
+"""For the first connection to the display, which an emulated machine takes long for.
+
+A program without windows has none, and is taken to be well after that time.
+"""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ class Follower:
         self._record = record
         self._told: list[str] = []
         self.failure: Failure | None = None
-        self._windows = False
         """Set when ``follow`` has raised."""
         self._output: ProgramOutput | None = None
         self._refused: set[tuple[str, str]] = set()
@@ -78,7 +77,6 @@ class Follower:
         Raises UpstreamError that names the hop (``where``), the reason and
         where to look.
         """
-        self._windows = last > Step.PROGRAM
         way = program.way
         while not self._over(program, last):
             hop = way.next
@@ -132,7 +130,7 @@ class Follower:
         title = TEXTS[failure.hop].title
         await self.say(title, "failed", failure.reason)
         await self._drain()
-        what = "no window: " if self._windows else ""
+        what = "no window: " if failure.hop > Step.PROGRAM else ""
         raise UpstreamError(
             f"{what}could not {title}: {failure.reason}",
             hint=failure.hint(guest.lease.sandbox),

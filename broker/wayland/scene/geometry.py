@@ -121,15 +121,35 @@ class Content:
                 return None
             return View(self.source or self.whole(), (w, h))
         used = self.source or self.whole()
-        # A pixel more never shows: the edges are rounded inwards.
-        left = used.x + -(-crop.x * used.w // w)
-        top = used.y + -(-crop.y * used.h // h)
-        right = used.x + (crop.x + crop.w) * used.w // w
-        bottom = used.y + (crop.y + crop.h) * used.h // h
-        # Never empty, never beyond what may be shown.
-        left, right = _at_least_one(left, right, used.x, used.x + used.w)
-        top, bottom = _at_least_one(top, bottom, used.y, used.y + used.h)
+        left, right = _part(crop.x, crop.w, used.x, used.w, w)
+        top, bottom = _part(crop.y, crop.h, used.y, used.h, h)
         return View(SourceRect(left, top, right - left, bottom - top), (crop.w, crop.h))
+
+
+def _part(at: int, length: int, first: int, used: int, extent: int) -> tuple[int, int]:
+    """Begin and end, in 1/256 px, of the buffer's part that a stretch of pixels shows.
+
+    ``used`` of the buffer, from ``first``, is shown as ``extent`` logical pixels, and
+    ``length`` of those from ``at`` are wanted.
+    """
+    # Drawn for a fractional scale: more than one pixel of the buffer for each logical
+    # one, and not a whole number.  Whole pixels of the buffer are then pixels of the
+    # screen; from half of one on, the compositor would blend each with its neighbour.
+    if used > 256 * extent and used % (256 * extent) and not (first | used) % 256:
+        low = first + _whole(at * used, extent)
+        high = low + _whole(length * used, extent)
+    else:
+        # A pixel more never shows: the edges are rounded inwards.
+        low = first + -(-at * used // extent)
+        high = first + (at + length) * used // extent
+    # Never empty, never beyond what may be shown.
+    # guard: whole pixels stay inside the buffer
+    return _at_least_one(low, min(high, first + used), first, first + used)
+
+
+def _whole(numerator: int, denominator: int) -> int:
+    """The quotient of a length in 1/256 px, rounded half up to whole pixels."""
+    return (2 * numerator + 256 * denominator) // (512 * denominator) * 256
 
 
 def _at_least_one(low: int, high: int, first: int, last: int) -> tuple[int, int]:

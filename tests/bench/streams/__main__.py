@@ -17,8 +17,9 @@ import json
 import os
 import socket
 import statistics
+import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -124,9 +125,10 @@ async def keep_pinging(broker: AgentBroker) -> None:
             await send(message)
 
     broker.send = in_turn
-    while True:
-        await broker.send(agent.AgentPing(serving="bench", displays=1))
-        await trio.sleep(limits.AGENT_PING_SECONDS)
+    with suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # it has ended
+        while True:
+            await broker.send(agent.AgentPing(serving="bench", displays=1))
+            await trio.sleep(limits.AGENT_PING_SECONDS)
 
 
 async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -134,8 +136,8 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
     async with (
         stage() as s,
-        AsyncExitStack() as stack,
         trio.open_nursery() as nursery,
+        AsyncExitStack() as stack,
     ):
         machines = {}
         for way, mode in WAYS.items():
@@ -157,7 +159,8 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
                     values.setdefault(name, []).append(used * 1024 / mib)
                 took, _ = await one(way, broker, vm, "echo", ECHOES)
                 values.setdefault("echo ms", []).append(took * 1000 / ECHOES)
-        nursery.cancel_scope.cancel()
+                last = {name: round(many[-1], 2) for name, many in values.items()}
+                print(f"{way}: {last}", file=sys.stderr, flush=True)
     return found
 
 

@@ -94,6 +94,7 @@ GUARDS = (
     Guard("long answers pause reading", "if self.pixels >= most:", "tests/broker/wayland/test_filter.py", "long_answers or paused"),
     Guard("kept bytes bounded", "", "tests/broker/wayland/test_filter.py", "regions_make_us"),
     Guard("others do not fill a queue", "", "tests/broker/wayland/handlers/test_selection.py", "filled_up"),
+    Guard("whole pixels stay inside the buffer", "return _at_least_one(low, high, first, first + used)", "tests/broker/wayland/scene/test_geometry.py", "inside_the_buffer"),
     Guard("outputs blurred", "core.down.data += _geometry_message(output.cid, x, y, w, h, subpixel, _make, _model, turn)", "tests/broker/wayland/test_filter.py", "outputs"),
     Guard("mistakes end one connection", "except ZeroDivisionError as error:", "tests/broker/wayland/test_filter.py", "mistake_of_ours"),
     Guard("large pictures pause reading", "if len(up) > ENOUGH or len(down) > ENOUGH:", "tests/attack/test_wayland_limits.py", "large_pictures"),

@@ -62,4 +62,4 @@ async def test_a_sign_of_it_is_enough(autojump_clock, change):
 
 async def test_a_program_without_windows_is_not_waited_for_long(autojump_clock):
     await shown("demo-1", program())
-    assert trio.current_time() == pytest.approx(10)
+    assert trio.current_time() == pytest.approx(30)

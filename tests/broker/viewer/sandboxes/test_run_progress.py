@@ -88,7 +88,8 @@ async def test_a_hop_that_does_not_come_is_named_after_its_deadline(
         await stand.follow(last=Step.WINDOW)
     assert trio.current_time() - began == pytest.approx(seconds)
     reason = f"nothing happened within {seconds:g} s"
-    assert caught.value.message == f"no window: could not {title}: {reason}"
+    what = "no window: " if missing > Step.PROGRAM else ""
+    assert caught.value.message == f"{what}could not {title}: {reason}"
     assert caught.value.hint == TEXTS[missing].hint.format(sandbox="a")
     assert stand.follower.failure.hop is missing
     # The application's own start is told twice: with its name, too.
