@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, Tuple
 
 from shims.files.protocol import (
     COPY_BYTES,
@@ -17,7 +17,13 @@ from shims.files.protocol import (
     size_of,
 )
 from shims.files.sending import open_directory
-from shims.files.store import STAGING, mark, require_room
+from shims.files.store import (
+    NO_TMPFILE,
+    STAGING,
+    link_open_file,
+    mark,
+    require_room,
+)
 
 EDIT_FREE_BYTES = 1 << 20
 
@@ -64,21 +70,36 @@ class Edited:
         """Read the file that comes back; returns what became of it, for the person."""
         check_path([origin])
         new = STAGING + secrets.token_hex(8)
-        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
-        fd = os.open(new, flags, 0o600, dir_fd=self._folder)
         try:
-            read_single(source, fd)
-            mark(fd, origin)
-            os.fsync(fd)
-            return self._put(fd, new)
+            fd, named = self._new_file(new)
+            try:
+                read_single(source, fd)
+                mark(fd, origin)
+                os.fsync(fd)
+                return self._put(fd, new, named=named)
+            finally:
+                os.close(fd)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(new, dir_fd=self._folder)
         except OSError as error:
             raise TransferError(f"cannot keep it: {error.strerror}") from error
-        finally:
-            os.close(fd)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(new, dir_fd=self._folder)
 
-    def _put(self, fd: int, new: str) -> str:
+    def _new_file(self, name: str) -> Tuple[int, bool]:
+        """Open a file without a name, of which a killed process leaves nothing.
+
+        Where its file system has none, it has this name; returns whether it does.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            # guard: an edited file has no name before it is whole
+            return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=self._folder), False
+        except OSError as error:
+            if error.errno not in NO_TMPFILE:
+                raise
+        flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        return os.open(name, flags, 0o600, dir_fd=self._folder), True
+
+    def _put(self, fd: int, new: str, *, named: bool) -> str:
         # guard: only what has changed comes back
         if hash_of(fd) == self.before:
             return f"{self._name} is unchanged"
@@ -86,6 +107,8 @@ class Edited:
             now = self._content()
         except (OSError, TransferError):
             now = b""
+        if not named:
+            link_open_file(fd, new, self._folder)
         # guard: a file that was changed here meanwhile
         if now != self.before:
             kept = self._beside(new, "{} (edited)", "{} (edited {})")

@@ -29,6 +29,7 @@ from shims.files.protocol import (
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
 STAGED = re.compile(r"\.vitrail-[0-9a-f]{16}")  # no other directory is ours to remove
+NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 UNNAMED = 16  # files of one transfer that are open until its end
 ORIGIN_ATTRIBUTE = "user.xdg.origin.url"
 SYS_OPENAT2 = 437
@@ -103,7 +104,7 @@ class Store:
                 ".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self._top
             )
         except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            if error.errno in NO_TMPFILE:
                 return -1
             raise
 
@@ -200,7 +201,7 @@ class Store:
         require_room(self._top, size, self._keep_free)
 
     def _link(self, fd: int, new: str) -> None:
-        os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=self._top, follow_symlinks=True)
+        link_open_file(fd, new, self._top)
 
     def _rename(self, name: str, new: str) -> None:
         # RENAME_NOREPLACE; os.rename would replace.
@@ -244,6 +245,11 @@ class Store:
                 continue
             finally:
                 os.close(fd)
+
+
+def link_open_file(fd: int, new: str, folder: int) -> None:
+    """Give a file without a name this one.  Raises FileExistsError, OSError."""
+    os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=folder, follow_symlinks=True)
 
 
 def require_room(fd: int, size: int, keep_free: int) -> None:

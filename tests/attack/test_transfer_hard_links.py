@@ -7,6 +7,7 @@ read or written, as a sandbox with a shared folder, or the target's own programs
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -216,7 +217,30 @@ def test_the_other_name_of_an_edited_file_keeps_its_content(tmp_path, secret):
     assert not os.path.samefile(path, secret)
 
 
-def test_a_hard_link_in_the_place_of_the_returned_file_is_not_changed(tmp_path, secret):
+def test_a_returned_file_has_no_name_before_its_end(tmp_path, secret):
+    """None that an attacker could exchange, or that a killed process would leave."""
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    before = set(os.listdir(tmp_path))
+    seen: list[str] = []
+    source = back(b"new", lambda: seen.extend(os.listdir(tmp_path)))
+    Edited(str(path)).replace(source, "work")
+    assert set(seen) == before
+    assert set(os.listdir(tmp_path)) == {*before, "a~"}
+
+
+def test_a_hard_link_in_the_place_of_the_returned_file_is_not_changed(
+    tmp_path, secret, monkeypatch
+):
+    """Where the file system has no files without a name."""
+    real = os.open
+
+    def no_unnamed(path, flags, *words, **more):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(path, flags, *words, **more)
+
+    monkeypatch.setattr(os, "open", no_unnamed)
     path = tmp_path / "a"
     path.write_bytes(b"old")
     way = Edited(str(path))

@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from broker.cli.run.shared_box import box_name, with_environment
+from broker.cli.run.shared_box import (
+    box_name,
+    relative_display,
+    with_environment,
+)
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
@@ -91,6 +95,34 @@ def test_the_box_that_a_command_line_names():
     assert box_name(["--", "-n", "x"]) is None
     assert box_name(["-n"]) is None
     assert box_name([]) is None
+
+
+def test_podbox_gets_its_display_below_the_runtime_directory():
+    run = Path("/run/user/1000")
+    found = relative_display(run, "/run/user/1000/vitrail/launch/0123/s")
+    assert found == {"WAYLAND_DISPLAY": "vitrail/launch/0123/s/wayland-0"}
+
+
+async def test_a_display_of_that_name_is_shown():
+    """podbox mounts $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY and keeps its name inside."""
+    async with world(image=False) as w:
+        w.environ["HOME"] = str(w.base)
+        answer = await brokerctl(
+            "launcher", "install", "distrobox", env=_with_distrobox(w)
+        )
+        assert answer.code == 0, answer
+        script = w.base / "podbox"
+        script.write_text(
+            "#!/bin/sh\ncase $WAYLAND_DISPLAY in /*) exit 3;; esac\n"
+            'test -S "$XDG_RUNTIME_DIR/$WAYLAND_DISPLAY" && exec "$@"\n'
+        )
+        script.chmod(0o755)
+        words = ("launcher", "exec", "distrobox", str(script))
+        async with running(*words, "foot", "-T", "pod", "sleep", "9", env=w.environ):
+            await wait_window(w.comp, title="pod")
+            name = w.events("lease.begin")[-1]["sandbox"]
+            title = f"[{name}: label, not boundary] pod"
+            await wait_frames(w.comp, {title: {PURPLE}})
 
 
 def test_toolbox_gets_its_variables_by_env():

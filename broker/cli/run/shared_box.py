@@ -28,6 +28,8 @@ from policy.records.model import SharedBox
 
 _NAME_OPTIONS = ("-c", "--container", "-n", "--name")
 _TOOLBOX_VALUES = ("-c", "--container", "-d", "--distro", "-r", "--release")
+_RELATIVE = "podbox"
+"""A program that mounts $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY, whatever that begins with."""
 _GONE = ("DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY")
 
 
@@ -85,6 +87,8 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
                 LaunchBindRequest(id=launch.id, leader=os.getpid())
             )
             values = _values(launch.directory)
+            if program.name.startswith(_RELATIVE):
+                values |= relative_display(paths.runtime.parent, launch.directory)
             env = {k: v for k, v in os.environ.items() if k not in _GONE}
             child = spawn(
                 [program, *with_environment(kind, words, values)],
@@ -97,6 +101,15 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
         finally:
             await end_launch(client, launch.id)
     return code if code >= 0 else 128 - code
+
+
+def relative_display(runtime: Path, directory: str) -> dict[str, str]:
+    """Return WAYLAND_DISPLAY as a name below XDG_RUNTIME_DIR.
+
+    libwayland takes one with slashes in it, and so does what is mounted there.
+    """
+    socket = Path(directory, "wayland-0")
+    return {"WAYLAND_DISPLAY": str(socket.relative_to(runtime))}
 
 
 def write_opener() -> Path:

@@ -95,6 +95,7 @@ GUARDS = (
     Guard("what is edited is a file", "if False:", "tests/attack/test_transfer_sending.py", "place_of_an_edited"),
     Guard("only directories of ours are swept", "if False:", "tests/attack/test_transfer_store.py", "taken_for_a_left_over"),
     Guard("a deep directory ends no transfer", "if True:", "tests/attack/test_transfer_store.py", "too_deep_to_be"),
+    Guard("an edited file has no name before it is whole", "raise OSError(22, '')", "tests/attack/test_transfer_hard_links.py", "no_name_before"),
     Guard("what is sent is a file", "if False:", "tests/attack/test_transfer_sending.py", "pipe"),
     Guard("hidden directories of the home are not shared", "if False:", "tests/attack/test_folders.py", "secrets"),
     Guard("the broker's directories are not shared", "if False:", "tests/attack/test_folders.py", "secrets"),
