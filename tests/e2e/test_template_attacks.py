@@ -89,7 +89,12 @@ async def in_a_row(s, mode, how):
         if number == 0:
             held = descriptors(os.getpid())
     assert len(seen) == IN_A_ROW
-    assert not descriptors(os.getpid()) - held
+
+    async def closed():
+        # What watched the last one is cancelled, and closes its own soon after.
+        return not descriptors(os.getpid()) - held
+
+    assert await eventually(closed, deadline=60)
 
     async def gone():
         return not processes(s.place)
