@@ -60,7 +60,16 @@ async def a_box(rules=RULES):
             begin = await w.wait_event("lease.begin", sandbox="work")
             assert begin
             (pid,) = [s.pid for s in (await w.status()).sandboxes]
+            # Folders come before the program: until that runs, a broker that is killed
+            # takes the box with it.
+            await eventually(lambda: program_runs(pid))
             yield w, home, Path(f"/proc/{pid}/root/folders")
+
+
+def program_runs(pid: int) -> bool:
+    """Whether the box with this first process has begun its program."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return any(Path(f"/proc/{n}/comm").read_text() == "sleep\n" for n in children)
 
 
 async def said(w, *words, code=0):
