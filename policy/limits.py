@@ -253,3 +253,12 @@ BIND_PATH_BYTES = 1024
 
 CONTAINER_PIDS = (1, 32768)
 """Processes of one container."""
+
+OPEN_FILES = (64, 1048576)
+"""RLIMIT_NOFILE of each program in a box or container (setrlimit(2))."""
+
+FEW_OPEN_FILES = 700
+"""The same where its record does not say.  The kernel counts the descriptors that are in
+flight on UNIX sockets for the person, and holds each sender to this limit (unix(7),
+ETOOMANYREFS).  With the 253 that one last message may carry it stays below the usual
+1024, so that a sandbox cannot keep other programs from passing any."""

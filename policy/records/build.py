@@ -557,17 +557,24 @@ def _launch(taken: Taken) -> Launch:
             return External(_peer(taken))
         case "bwrap":
             return Bwrap(
-                taken["launch.command"], *_binds(taken), taken["launch.network"]
+                taken["launch.command"],
+                *_binds(taken),
+                taken["launch.network"],
+                taken["launch.open_files"],
             )
         case "podman":
             return _podman(taken)
         case "nspawn":
             rootfs = Path(taken["launch.rootfs"])
-            limits = (taken["launch.memory"], taken["launch.pids"])
+            limits = (
+                taken["launch.memory"],
+                taken["launch.pids"],
+                taken["launch.open_files"],
+            )
             return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
         case "flatpak":
             app, network = taken["launch.app"], taken["launch.share_network"]
-            return Flatpak(app, network, *_binds(taken))
+            return Flatpak(app, network, *_binds(taken), taken["launch.open_files"])
         case "libvirt-qemu":
             return LibvirtQemu(
                 image=taken["launch.image"],
@@ -608,6 +615,7 @@ def _podman(taken: Taken) -> Podman:
         pids=taken["launch.pids"],
         required=taken["launch.required"],
         network=taken["launch.network"],
+        open_files=taken["launch.open_files"],
     )
 
 

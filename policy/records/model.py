@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from policy.errors import Spot
-from policy.limits import SHARED_FOLDERS
+from policy.limits import FEW_OPEN_FILES, SHARED_FOLDERS
 
 SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow", "waypipe-client"]
@@ -203,6 +203,7 @@ class Bwrap:
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
     network: Literal["none", "user"] = "none"
+    open_files: int = FEW_OPEN_FILES
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ class Podman:
     required: bool = False
     network: Literal["none", "user"] = "none"
     """Of one that 'brokerctl run' starts; another has what its command line says."""
+    open_files: int = FEW_OPEN_FILES
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,7 @@ class Nspawn:
     read_write: tuple[Path, ...] = ()
     memory_mib: int = 768
     pids: int = 512
+    open_files: int = FEW_OPEN_FILES
 
 
 @dataclass(frozen=True)
@@ -244,6 +247,7 @@ class Flatpak:
     share_network: bool = False
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
+    open_files: int = FEW_OPEN_FILES
 
 
 @dataclass(frozen=True)

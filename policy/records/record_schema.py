@@ -449,6 +449,17 @@ LAUNCH = Table(
             also=(_NSPAWN,),
         ),
         Field(
+            "open_files",
+            Whole(*limits.OPEN_FILES),
+            "Files that each of its programs may have open (`ulimit -n`). More than "
+            "the default may be needed by a browser with very many tabs; a hostile "
+            "program can then keep others of yours from passing descriptors, so that "
+            "no further window opens until it ends.",
+            default=limits.FEW_OPEN_FILES,
+            only=_BWRAP,
+            also=(_PODMAN, _NSPAWN, _FLATPAK),
+        ),
+        Field(
             "required",
             YesNo(),
             "Whether a container that is started with this record's annotation, or the "

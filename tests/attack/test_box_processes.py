@@ -68,11 +68,11 @@ async def said(tmp_path):
 
 
 async def test_a_box_makes_a_bounded_number_of_processes(tmp_path, monkeypatch):
-    words = [
+    words = tuple(
         word.replace(str(limits.BOX_PROCESSES), str(FEW))
-        for word in arguments.BOX_GATE_WORDS
-    ]
-    monkeypatch.setattr(arguments, "BOX_GATE_WORDS", tuple(words))
+        for word in arguments.box_gate_words(700)
+    )
+    monkeypatch.setattr(arguments, "box_gate_words", lambda _open_files: words)
     limit, raised, (first, second) = await said(tmp_path)
     assert limit == [str(FEW), str(FEW)]
     assert raised == ["refused"]

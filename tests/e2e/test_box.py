@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.core import limits
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
@@ -127,6 +128,20 @@ async def test_what_a_box_reaches():
         assert named.read_text() == "hello"
         assert left_over(w) == []
         await w.wait_event("lease.end")
+
+
+async def test_a_record_says_how_many_files_its_programs_may_have_open():
+    async with world(image=False, start=False) as w:
+        w.write_record(
+            "many",
+            'class = "disposable"\n[label]\ncolour = "blue"\n'
+            '[launch]\nkind = "bwrap"\ncommand = ["true"]\nopen_files = 900\n',
+        )
+        await w.start()
+        shell = ("--", "/bin/sh", "-c", "ulimit -n -H; ulimit -n")
+        for words, most in ((("many",), 900), (("--bwrap",), limits.SANDBOX_FDS)):
+            answer = await brokerctl("run", "-q", *words, *shell, env=w.environ)
+            assert (answer.code, answer.out) == (0, f"{most}\n{most}\n"), answer
 
 
 async def test_a_second_box_does_not_use_the_sockets_of_the_first():

@@ -100,7 +100,11 @@ async def _run_recorded(
             command = argv or launch.command
             tree = None if home is None else home.tree
             box = _box(command, launch.read_only, launch.read_write, tree)
-            box = replace(box, resolver=_resolver(launch.network))
+            box = replace(
+                box,
+                resolver=_resolver(launch.network),
+                open_files=launch.open_files,
+            )
             return await leased(paths, record.name, _starter(box), steps)
 
 

@@ -141,6 +141,7 @@ def described(
         limits=limits if can_limit() else None,
         language=os.environ.get("LANG") or "C.UTF-8",
         terminal=os.environ.get("TERM") or "dumb",
+        open_files=launch.open_files,
         stdin=has_input(),
     )
 

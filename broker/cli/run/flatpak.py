@@ -123,7 +123,14 @@ class _Run:
 
     async def _start(self, sockets: Path) -> HeldFlatpak:
         self._override(sockets)
-        return start_held(self._launch.app, self._words, self._files, os.environ)
+        launch = self._launch
+        return start_held(
+            launch.app,
+            self._words,
+            self._files,
+            os.environ,
+            open_files=launch.open_files,
+        )
 
     def _override(self, sockets: Path) -> None:
         launch = self._launch

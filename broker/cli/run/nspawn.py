@@ -58,6 +58,7 @@ def _starter(record: Record, argv: Sequence[str] | None, home: Path | None) -> S
             home=home,
             language=os.environ.get("LANG") or "C.UTF-8",
             terminal=os.environ.get("TERM") or "dumb",
+            open_files=launch.open_files,
         )
         return await start_held(tree, scope)
 

@@ -197,10 +197,10 @@ the kernel counts for the whole person: below the usual 1024, so that a hostile
 client cannot keep others from passing any (unix(7), ETOOMANYREFS)."""
 
 SANDBOX_FDS = 700
-"""RLIMIT_NOFILE of each program in a box or container that we start: its user is
-the person to the kernel, as that of a waypipe client.  With the 253 descriptors
-that one last message may carry it stays below the usual 1024, too.  Browsers and
-desktop programs do with a few hundred."""
+"""RLIMIT_NOFILE of each program in a box or container that we start, where its record
+does not say: its user is the person to the kernel, as that of a waypipe client.  With
+the 253 descriptors that one last message may carry it stays below the usual 1024, too.
+The policy's ``FEW_OPEN_FILES`` is the same number."""
 
 BOX_PROCESSES = 4096
 """RLIMIT_NPROC of a box, threads counted: the kernel has 32,768 process ids on small

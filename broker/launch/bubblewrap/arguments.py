@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from broker.launch.process.gate import BOX_GATE_WORDS
+from broker.core.limits import SANDBOX_FDS
+from broker.launch.process.gate import box_gate_words
 
 SOCKETS = "/run/vitrail"
 _HOME = "/home/user"
@@ -44,6 +45,7 @@ class Box:
     """Its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
+    open_files: int = SANDBOX_FDS
 
     def speaking_as(self, environ: Mapping[str, str]) -> Box:
         """Return the box with the language and terminal type of an environment."""
@@ -77,7 +79,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
-        *BOX_GATE_WORDS,
+        *box_gate_words(box.open_files),
         *box.command,
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.process.gate import LIMITED_GATE_WORDS, Gate
+from broker.launch.process.gate import Gate, limited_gate_words
 from broker.launch.process.spawn import PIPE, Child, spawn
 
 _KEPT = (
@@ -67,13 +67,18 @@ def _option(path: Path) -> str:
 
 
 def start_held(
-    app: str, words: Sequence[str], files: Sequence[Path], environ: Mapping[str, str]
+    app: str,
+    words: Sequence[str],
+    files: Sequence[Path],
+    environ: Mapping[str, str],
+    *,
+    open_files: int,
 ) -> HeldFlatpak:
     """Start it; its output is in the child's pipes."""
     gate, release = os.pipe()
     try:
         child = spawn(
-            [*LIMITED_GATE_WORDS, *flatpak_words(app, words, files)],
+            [*limited_gate_words(open_files), *flatpak_words(app, words, files)],
             name="flatpak",
             env={name: environ[name] for name in _KEPT if name in environ},
             cwd="/",

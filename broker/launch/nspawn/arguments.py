@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core import limits
+from broker.core.limits import SANDBOX_FDS
 from broker.launch.process.gate import GATE_WORDS
 
 SOCKETS = "/run/vitrail"
@@ -46,9 +46,6 @@ _CONFINED = (
     *("--drop-capability=all", "--no-new-privileges=yes"),
     *("--resolv-conf=off", "--timezone=off"),
 )
-# See LIMITED_GATE_WORDS; here the shell behind the gate is the tree's own.
-# guard: a tree's programs open few files
-_FEW_FILES = (f"--rlimit=RLIMIT_NOFILE={limits.SANDBOX_FDS}",)
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,7 @@ class Tree:
     """Its home directory outside; None: one in memory, gone at its end."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
+    open_files: int = SANDBOX_FDS
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def nspawn_args(tree: Tree, group: Scope | Path) -> list[str]:
         *_grouped(group),
         *_NAMESPACES,
         *("/bin/sh", "-c", _PREPARE, "sh"),
-        *("systemd-nspawn", *_CONFINED, *_FEW_FILES),
+        *("systemd-nspawn", *_CONFINED, *_few_files(tree.open_files)),
         *(f"--directory={tree.rootfs}", f"--machine={tree.name}"),
         *_files(tree),
         *_environment(tree),
@@ -95,6 +93,12 @@ def nspawn_args(tree: Tree, group: Scope | Path) -> list[str]:
         *GATE_WORDS,
         *tree.command,
     ]
+
+
+def _few_files(most: int) -> tuple[str, ...]:
+    # See limited_gate_words; here the shell behind the gate is the tree's own.
+    # guard: a tree's programs open few files
+    return (f"--rlimit=RLIMIT_NOFILE={most}",)
 
 
 def _grouped(group: Scope | Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core import limits
+from broker.core.limits import SANDBOX_FDS
 
 _HOME = "/home/user"
 _CONFINED = (
@@ -20,9 +20,6 @@ _CONFINED = (
     # Its directories are the person's or ours; relabelling them is not ours to do.
     *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
 )
-# See LIMITED_GATE_WORDS (process.gate): its root is the person to the kernel.
-# guard: a container's programs open few files
-_FEW_FILES = (f"--ulimit=nofile={limits.SANDBOX_FDS}:{limits.SANDBOX_FDS}",)
 RUNTIME_LABEL = "io.vitrail.runtime"
 """Label of a container; its value is the runtime directory of the broker that
 started it."""
@@ -53,6 +50,7 @@ class Container:
     """A file outside that is its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
+    open_files: int = SANDBOX_FDS
     stdin: bool = False
     """Whether it reads from Podman's standard input."""
 
@@ -66,13 +64,14 @@ def podman_args(
     ``cid``, which does not exist yet.
     """
     return [
-        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED, *_FEW_FILES),
+        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED),
         *("--cidfile", str(cid)),
         *("--label", f"{RUNTIME_LABEL}={runtime}"),
         *("--annotation", f"io.vitrail.sandbox={container.record}"),
         *("--annotation", "io.vitrail.required=true"),
         *("--annotation", "io.vitrail.ours=true"),
         *(("--interactive",) if container.stdin else ()),
+        *_few_files(container.open_files),
         *_limits(container.limits),
         *_files(container),
         *("--env", f"HOME={_HOME}", "--workdir", _HOME),
@@ -83,6 +82,12 @@ def podman_args(
         *_root(container),
         *container.command,
     ]
+
+
+def _few_files(most: int) -> tuple[str, ...]:
+    # See limited_gate_words (process.gate): its root is the person to the kernel.
+    # guard: a container's programs open few files
+    return (f"--ulimit=nofile={most}:{most}",)
 
 
 def _limits(limits: Limits | None) -> Iterator[str]:

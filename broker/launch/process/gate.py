@@ -15,15 +15,6 @@ _SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
 """The words before the command line of a program whose standard input is the gate."""
 
-# The kernel counts the descriptors in flight on UNIX sockets for the person, and holds
-# each sender to its own limit of open files (unix(7), ETOOMANYREFS): a program that may
-# have many open could keep the broker, the workers and the compositor from passing any.
-# Where the limit is lower already, the shell cannot set it, and need not.
-# guard: a box's programs open few files
-_FEW_FILES = f"ulimit -n {limits.SANDBOX_FDS} 2>/dev/null; "
-LIMITED_GATE_WORDS = ("/bin/sh", "-c", _FEW_FILES + _SCRIPT, "sh")
-"""The same, for a program that runs with the person's user id, as the kernel sees it."""
-
 # Counted in the user namespace of the shell (setrlimit(2), user_namespaces(7)): so only
 # where that is the sandbox's own.  Some shells know it by the one letter, some by the other.
 # guard: a box has a bounded number of processes
@@ -31,8 +22,28 @@ _FEW_PROCESSES = (
     f"{{ ulimit -u {limits.BOX_PROCESSES} || ulimit -p {limits.BOX_PROCESSES}; }}"
     " 2>/dev/null; "
 )
-BOX_GATE_WORDS = ("/bin/sh", "-c", _FEW_FILES + _FEW_PROCESSES + _SCRIPT, "sh")
-"""The same, for a program in a user namespace of its own."""
+
+
+def limited_gate_words(open_files: int) -> tuple[str, ...]:
+    """The same, for a program that runs with the person's user id.
+
+    The kernel counts the descriptors in flight on UNIX sockets for the person, and holds
+    each sender to its own limit of open files (unix(7), ETOOMANYREFS): a program that may
+    have many open could keep the broker, the workers and the compositor from passing any.
+    """
+    return ("/bin/sh", "-c", _few_files(open_files) + _SCRIPT, "sh")
+
+
+def box_gate_words(open_files: int) -> tuple[str, ...]:
+    """The same, for a program in a user namespace of its own, too."""
+    script = _few_files(open_files) + _FEW_PROCESSES + _SCRIPT
+    return ("/bin/sh", "-c", script, "sh")
+
+
+def _few_files(most: int) -> str:
+    # Where the limit is lower already, the shell cannot set it, and need not.
+    # guard: a box's programs open few files
+    return f"ulimit -n {most} 2>/dev/null; "
 
 
 class Gate:

@@ -34,6 +34,7 @@ def test_limits_are_those_of_the_broker():
     assert limits.SURFACES[1] == broker_limits.WAYLAND_SURFACES
     assert limits.WINDOW_BYTES[1] == broker_limits.WAYLAND_SHM_BYTES
     assert limits.BORDER_PIXELS[1] == MAX_BORDER
+    assert limits.FEW_OPEN_FILES == broker_limits.SANDBOX_FDS
 
 
 def test_globals_are_those_of_the_filter():
