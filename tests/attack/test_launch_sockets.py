@@ -93,9 +93,12 @@ async def test_the_directory_of_its_sockets_cannot_be_changed():
 
 
 FLOOD = """
-import socket
+import os, socket, time
+# Two processes, because each may have some hundred files open only.
+ready, said = os.pipe()
+second = os.fork()
 held, refused = [], 0
-for _ in range(1000):
+for _ in range(500):
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(5)
     try:
@@ -103,8 +106,11 @@ for _ in range(1000):
     except OSError:
         refused += 1
     held.append(sock)
-open(HERE + "/flooded", "w").close()
-import time
+if second:
+    os.read(ready, 1)
+    open(HERE + "/flooded", "w").close()
+else:
+    os.write(said, b".")
 time.sleep(1000)
 """
 

@@ -771,9 +771,11 @@ async def test_a_program_waits_for_the_reader_of_its_output(tmp_path):
         ahead = 0
         while ahead < window - limits.AGENT_OUTPUT_OVERHEAD - 64:
             ahead += _counted(await broker.receive(agent.Output))
-        with trio.move_on_after(0.3) as quiet:
-            await broker.next()
-        assert quiet.cancelled_caught, "it sent more than the window"
+        # A last small piece may still fit.
+        with trio.move_on_after(0.3):
+            while True:
+                ahead += _counted(await broker.receive(agent.Output))
+                assert ahead <= window, "it sent more than the window"
         assert ahead <= window
         left = os.open(done, os.O_RDONLY | os.O_NONBLOCK)
         assert os.read(left, 1) == b"", "it has come as far as that"
