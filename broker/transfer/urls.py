@@ -207,6 +207,8 @@ def _hierarchical(scheme: str, untrusted_rest: str) -> Url:
     place = host.authority if port is None else f"{host.authority}:{port}"
     # A second '#' is data of the fragment, as in links to rooms of Matrix.
     fragment = fragment[:1] + fragment[1:].replace("#", "%23")
+    # Browsers encode it in the query of https alone (URL standard, special-query set).
+    query = query.replace("'", "%27")
     rest = _encode(_without_dots(path) + query + fragment)
     return Url(f"{scheme}://{place}{rest}", scheme, host.ascii, port, host.shown)
 
