@@ -11,6 +11,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.machines.hook_setup import hook_written
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.machines.rootful import install_rootful
 from broker.cli.run.flatpak import open_app
@@ -99,18 +100,13 @@ def install(program: str, *, uid: int | None, as_json: bool) -> None:
     paths = find_paths()
     folder, conf = _hooks_folder(), _drop_in()
     control, records = paths.control, search_path(paths.runtime, paths.config)
-    try:
+    with hook_written():
         written = write_hooks(folder, _program(), control, records)
         other = _other_setting(conf)
         if other is None:
             conf.parent.mkdir(parents=True, exist_ok=True)
             conf.write_text(_engine(folder))
             written.append(conf)
-    except OSError as error:
-        raise SetupError(
-            f"the hook cannot be installed: {error.strerror}",
-            where=str(error.filename or ""),
-        ) from error
     render.written_files(written, as_json=as_json, add_to=other)
     if as_json:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -82,7 +82,9 @@ class BlockingClient:
 
 @contextmanager
 def open_blocking(
-    paths: Paths, *, start: str = "'brokerctl run SANDBOX' starts one"
+    paths: Paths,
+    *,
+    start: str | Callable[[], str] = "'brokerctl run SANDBOX' starts one",
 ) -> Iterator[BlockingClient]:
     """Connect to this user's broker.
 
@@ -98,7 +100,8 @@ def open_blocking(
             conn.connect(os.fspath(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise SetupError(
-                f"no broker runs (nothing answers at {path})", hint=start
+                f"no broker runs (nothing answers at {path})",
+                hint=start if isinstance(start, str) else start(),
             ) from error
         except OSError as error:
             raise SetupError(

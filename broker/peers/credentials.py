@@ -163,18 +163,18 @@ def pid_namespaces(pidfd: int) -> tuple[int, ...]:
 
 def can_ask_pid_namespaces() -> bool:
     """Whether this kernel tells the pid namespace of a process that we may trace."""
-    mine = os.pidfd_open(os.getpid())
-    try:
-        return bool(pid_namespaces(mine))
-    finally:
-        os.close(mine)
+    return bool(_told_of_self())
 
 
 def pid_namespaces_of_self() -> tuple[int, ...]:
     """Return the inodes of our own pid namespace and of those we can see above."""
+    return _told_of_self() or (Path("/proc/self/ns/pid").stat().st_ino,)
+
+
+def _told_of_self() -> tuple[int, ...]:
     mine = os.pidfd_open(os.getpid())
     try:
-        return pid_namespaces(mine) or (Path("/proc/self/ns/pid").stat().st_ino,)
+        return pid_namespaces(mine)
     finally:
         os.close(mine)
 

@@ -181,12 +181,10 @@ async def _with_memory(
     # In a thread: the kernel walks every page of each process for it, and waits
     # for one that is changing its memory; streams must not wait as well.
     pids = [process.pid for process in processes]
-    sizes = await trio.to_thread.run_sync(_memories, pids, abandon_on_cancel=True)
+    seen = await trio.to_thread.run_sync(_look, pids, abandon_on_cancel=True)
     return [
-        msgspec.structs.replace(
-            process, memory=size, jail=process.jail or walls_of(process.pid)
-        )
-        for process, size in zip(processes, sizes, strict=True)
+        msgspec.structs.replace(process, memory=size, jail=process.jail or walls)
+        for process, (size, walls) in zip(processes, seen, strict=True)
     ]
 
 
@@ -208,5 +206,5 @@ def walls_of(pid: int) -> str:
     return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)
 
 
-def _memories(pids: list[int]) -> list[int]:
-    return [read_memory(pid).proportional for pid in pids]
+def _look(pids: list[int]) -> list[tuple[int, str]]:
+    return [(read_memory(pid).proportional, walls_of(pid)) for pid in pids]

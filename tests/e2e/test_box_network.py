@@ -25,7 +25,7 @@ from broker.launch.bubblewrap.process import start_held
 from broker.launch.network.addresses import GATEWAY, GUEST
 from broker.launch.network.namespace import resolver_lines, start_box_network
 from broker.launch.process.spawn import our_program, run_tool
-from broker.peers.credentials import pid_namespaces_of_self
+from broker.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
     BEND_ROUTES,
     OTHER,
@@ -80,7 +80,7 @@ HERE = ("127.0.0.1", GATEWAY, THIS, SECOND, "0.0.0.0", "169.254.169.254")
 @pytest.fixture(scope="module", autouse=True)
 def _able():
     """Skip where boxes with a network cannot be."""
-    if len(pid_namespaces_of_self()) == 0:
+    if not can_ask_pid_namespaces():
         pytest.skip("this kernel cannot tell a process's pid namespace")
     for program in ("bwrap", "passt", "ip", "nsenter"):
         if shutil.which(program) is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from broker.cli.policy.finding import Context, Finding, ok, warn
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.process.spawn import run_tool
-from broker.peers.credentials import pid_namespaces_of_self
+from broker.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
 from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
 
@@ -29,7 +29,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
 def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
     kinds = {type(record.host.launch) for record in records}
     found = []
-    if kinds & {Bwrap, Podman, Nspawn, Flatpak} and not pid_namespaces_of_self():
+    if kinds & {Bwrap, Podman, Nspawn, Flatpak} and not can_ask_pid_namespaces():
         text = "this kernel cannot identify a container's pid namespace"
         found.append(warn("launchers", text, "boot Linux 6.11 or later"))
     for kind, program, package in (

@@ -14,6 +14,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.machines.hook_setup import hook_written, sudo_caller
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -32,15 +33,9 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
     Raises SetupError.
     """
     if uid is None:
-        uid = int(os.environ.get("SUDO_UID", "0")) or None
-    try:
+        uid = sudo_caller() or None
+    with hook_written("'sudo brokerctl launcher install libvirt'"):
         written = install_hook(uid)
-    except OSError as error:
-        raise SetupError(
-            f"the hook cannot be installed: {error.strerror}",
-            where=str(error.filename or ""),
-            hint="'sudo brokerctl launcher install libvirt'",
-        ) from error
     render.written_files(written, as_json=as_json)
     if as_json:
         return

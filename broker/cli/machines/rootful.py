@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 
 from broker.cli import render
+from broker.cli.machines.hook_setup import hook_written, sudo_caller
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.launch.podman.hooks import write_rootful
@@ -18,7 +18,7 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     Raises SetupError.
     """
     if uid is None:
-        uid = int(os.environ.get("SUDO_UID", "0"))
+        uid = sudo_caller()
     try:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError as error:
@@ -31,13 +31,8 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
         )
     paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
     records = search_path(paths.runtime, paths.config)
-    try:
+    with hook_written():
         written = write_rootful(uid, paths.runtime.parent, records)
-    except OSError as error:
-        raise SetupError(
-            f"the hook cannot be installed: {error.strerror}",
-            where=str(error.filename or ""),
-        ) from error
     render.written_files(written, as_json=as_json)
     if not as_json:
         render.note("try it: sudo podman run --annotation io.vitrail.sandbox=RECORD …")

@@ -18,7 +18,6 @@ from broker.cli.completion import sandboxes
 from broker.control.api import Nothing, SandboxStatus, Status
 from broker.control.blocking import open_blocking
 from broker.control.methods import STATUS
-from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 
@@ -51,16 +50,15 @@ def command(
 def _ask() -> Status:
     """The status.  Raises SetupError that says how to start a broker."""
     paths = find_paths()
-    try:
-        with open_blocking(paths) as client:
-            return client.call(STATUS, Nothing())
-    except SetupError as error:
-        if not error.hint.startswith("'brokerctl run"):
-            raise
-        # Which broker this machine has takes a look into its files.
+
+    def start() -> str:
+        # Late: which broker this machine has takes a look into its files.
         from broker.cli.run.connect import how_to_start
 
-        raise SetupError(error.message, hint=how_to_start(paths)) from error
+        return how_to_start(paths)
+
+    with open_blocking(paths, start=start) as client:
+        return client.call(STATUS, Nothing())
 
 
 def summary(status: Status, now: float) -> str:

@@ -42,7 +42,7 @@ class FolderNotes:
             note = self._notes[sandbox] = _Note(pid, start, {})
         note.mounts[name] = number
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        replace_file(self._directory / sandbox, msgspec.json.encode(note))
+        self._save(sandbox, note)
 
     def remove(self, sandbox: str, name: str) -> None:
         """Forget a folder that is not mounted any more."""
@@ -52,11 +52,14 @@ class FolderNotes:
         note.mounts.pop(name, None)
         try:
             if note.mounts:
-                replace_file(self._directory / sandbox, msgspec.json.encode(note))
+                self._save(sandbox, note)
             else:
                 self.clear(sandbox)
         except OSError as error:  # a folder too many in it makes nothing worse
             log_exception(error)
+
+    def _save(self, sandbox: str, note: _Note) -> None:
+        replace_file(self._directory / sandbox, msgspec.json.encode(note))
 
     def left(self, sandbox: str, pid: int) -> Numbers | None:
         """Return what an earlier broker has left in this very sandbox.

@@ -61,14 +61,21 @@ class MountedFolder:
         try:
             with _namespace(self.machine) as (pid, namespace):
                 await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
-                await mounts.detach(namespace, self.name)
-                mounts.refuse_moved(pid, self.number)
-                # Until then a program could make one.
                 # guard: a copy made before the unmounting is found
-                self.kept = await trio.to_thread.run_sync(mounts.may_have_copy, pid)
+                self.kept = await self.unmount(pid, namespace)
         except (mounts.HeldError, mounts.AbsentError) as error:
             raise RefusedError(error.message, hint=_CLOSE_IT) from error
         self.released = True
+
+    async def unmount(self, pid: int, namespace: int) -> bool:
+        """Unmount it; returns whether a program may have a copy of it.
+
+        Raises HeldError where it is in use, or elsewhere; AbsentError.
+        """
+        await mounts.detach(namespace, self.name)
+        mounts.refuse_moved(pid, self.number)
+        # Last: until it is unmounted a program could make a copy.
+        return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
 
 
 class FolderHost:
@@ -196,9 +203,7 @@ async def _taken_back(mounted: MountedFolder) -> bool:
     """Unmount it, if it is mounted; whether a program may have kept it."""
     try:
         with _namespace(mounted.machine) as (pid, namespace):
-            await mounts.detach(namespace, mounted.name)
-            mounts.refuse_moved(pid, mounted.number)
-            return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
+            return await mounted.unmount(pid, namespace)
     except mounts.AbsentError:
         # guard: a folder whose place was moved is found
         return mounted.number is not None

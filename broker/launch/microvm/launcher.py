@@ -42,8 +42,8 @@ from broker.launch.microvm.state import (
     write_state,
 )
 from broker.launch.microvm.vsock_backend import (
-    HybridVsock,
     KernelVsock,
+    StreamsProcess,
     draw_cid,
     open_kernel_vsock,
     start_hybrid_vsock,
@@ -53,7 +53,6 @@ from broker.launch.process.ready import listen_unix
 
 if TYPE_CHECKING:
     from broker.launch.microvm.network import UserNetwork
-    from broker.launch.microvm.port_mux import PortMux
 
 __all__ = [
     "Accel",
@@ -197,7 +196,7 @@ class Plan:
         self._tools = tools
         self._undo = undo
         self._on_loss = on_loss
-        self._hybrid: HybridVsock | PortMux | None = None
+        self._hybrid: StreamsProcess | None = None
         self._kernel: KernelVsock | None = None
         self._network: UserNetwork | None = None
         self._state: VmState | None = None
@@ -232,7 +231,7 @@ class Plan:
         for number in range(spec.folders):
             await self._start_folder(number)
 
-    async def start_streams(self, tool: Path, cid: int) -> HybridVsock | PortMux:
+    async def start_streams(self, tool: Path, cid: int) -> StreamsProcess:
         """Start the process that carries the guest's connections."""
         place, unjailed = self._spec.directory, self._unjailed
         known = self._write_down

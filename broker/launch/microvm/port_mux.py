@@ -42,16 +42,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from broker.core import limits
+from typing_extensions import override
+
 from broker.core.errors import SetupError
 from broker.launch.microvm.vsock_backend import (
     PORT_MUX,
     UDS_NAME,
     VSOCK_DIRECTORY,
+    StreamsProcess,
 )
 from broker.launch.process import program_filters
 from broker.launch.process.identity import Tracked
@@ -62,32 +63,14 @@ KERNEL_WORD = "vitrail.streams=port"
 """On the kernel's command line: the agent's connections go over the port."""
 
 
-@dataclass(eq=False)
-class PortMux:
+class PortMux(StreamsProcess):
     """A running program, and the end of its socket that QEMU gets."""
 
-    cid: int
-    process: Tracked
-    uds: Path
-    """The guest's connections to port P arrive at ``<uds>_P``."""
-    conn: socket.socket
-
     @property
+    @override
     def device(self) -> list[str]:
-        """Words for a QEMU that boots; ``{bus}`` is filled in by ``guestargs``."""
         bus = ["-device", "virtio-serial-{bus},id=ser,max_ports=2"]
         return [*bus, *port_words(self.conn.fileno(), "ser.0", 1)]
-
-    @property
-    def pass_fds(self) -> tuple[int, ...]:
-        """Descriptors that QEMU inherits."""
-        return (self.conn.fileno(),)
-
-    async def end(self) -> None:
-        """End the process (it has no state to save); not cancellable."""
-        self.conn.close()
-        await self.process.end(limits.VM_QUIT_SECONDS)
-        self.process.close()
 
 
 def port_words(fd: int, bus: str, nr: int) -> list[str]:

@@ -18,10 +18,13 @@ import os
 import random
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
@@ -143,8 +146,8 @@ def _set_cid(fd: int, cid: int) -> bool:
 
 
 @dataclass(eq=False)
-class HybridVsock:
-    """A running vhost-device-vsock and our connection to it, which QEMU gets."""
+class StreamsProcess(ABC):
+    """A process that carries a machine's streams, and the socket that QEMU gets."""
 
     cid: int
     process: Tracked
@@ -153,9 +156,9 @@ class HybridVsock:
     conn: socket.socket
 
     @property
+    @abstractmethod
     def device(self) -> list[str]:
         """Words for QEMU; ``{bus}`` is filled in by ``guestargs``."""
-        return hybrid_device(self.conn.fileno())
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
@@ -167,6 +170,15 @@ class HybridVsock:
         self.conn.close()
         await self.process.end(limits.VM_QUIT_SECONDS)
         self.process.close()
+
+
+class HybridVsock(StreamsProcess):
+    """A running vhost-device-vsock and our connection to it."""
+
+    @property
+    @override
+    def device(self) -> list[str]:
+        return hybrid_device(self.conn.fileno())
 
 
 def hybrid_device(fd: int) -> list[str]:

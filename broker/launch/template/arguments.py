@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
@@ -35,13 +36,18 @@ from broker.launch.template.identity import PORT
 
 VSOCK_SLOT = "hot0"
 NIC_SLOT = "hot1"
-_SHARING_DEVICES = frozenset(
+_SHARING = MappingProxyType(
     {
-        *("virtio-blk-pci", "virtio-serial-pci", "virtserialport", "virtio-rng-pci"),
-        *("vmgenid", "pcie-root-port"),
+        "-device": frozenset(
+            {
+                *("virtio-blk-pci", "virtio-serial-pci", "virtserialport"),
+                *("virtio-rng-pci", "vmgenid", "pcie-root-port"),
+            }
+        ),
+        "-object": frozenset({"memory-backend-file", "rng-builtin"}),
     }
 )
-_SHARING_OBJECTS = frozenset({"memory-backend-file", "rng-builtin"})
+"""What a machine that shares memory may have, by QEMU's option."""
 _WARM_CHARS = 700
 """The kernel's command line has 2048 characters on x86."""
 
@@ -129,9 +135,7 @@ def refuse_freeing(words: Sequence[str]) -> None:
     """
     for option, word in pairwise(words):
         kind = word.partition(",")[0]
-        if option == "-device" and kind not in _SHARING_DEVICES:
-            raise SetupError(f"a machine that shares memory cannot have '{kind}'")
-        if option == "-object" and kind not in _SHARING_OBJECTS:
+        if option in _SHARING and kind not in _SHARING[option]:
             raise SetupError(f"a machine that shares memory cannot have '{kind}'")
 
 

@@ -44,6 +44,7 @@ from shims.bundle import guest_agent
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PACKAGE = Path(__file__).parent
 _INSIDE = "/code/broker/launch/image/foreign"
+_ROOM = "/work"
 _START = (
     "import sys; sys.path.insert(0, '/code'); "
     "from broker.launch.image.foreign.merge import main; sys.exit(main())"
@@ -207,8 +208,8 @@ async def _merged(archive: Path, work: Path) -> Merged:
     agent.write_bytes(guest_agent())
     request = {
         "archive": "/archive",
-        "work": "/work",
-        "agent": "/work/agent.py",
+        "work": _ROOM,
+        "agent": f"{_ROOM}/agent.py",
         "architecture": ARCHITECTURES.get(machine, machine),
         "limit": limits.IMAGE_IMPORT_BYTES,
     }
@@ -245,7 +246,7 @@ def jail_words(archive: Path, work: Path) -> list[str]:
     prefix = sys.base_prefix
     words += ["--ro-bind-try", prefix, prefix, "--ro-bind", str(_PACKAGE), _INSIDE]
     words += ["--ro-bind", str(archive.resolve()), "/archive"]
-    return [*words, "--bind", str(work), "/work", "--chdir", "/", "--"]
+    return [*words, "--bind", str(work), _ROOM, "--chdir", "/", "--"]
 
 
 def _python() -> list[str]:
