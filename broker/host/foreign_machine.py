@@ -58,6 +58,13 @@ class HeldMachine:
             Connector(pid, credentials.pidfd_inode(fd)) for pid, fd in self._fds.items()
         )
 
+    def hold(self, pid: int, pidfd: int) -> None:
+        """Hold another process, whose pidfd is ours from now on."""
+        if pid in self._fds:
+            os.close(pidfd)
+        else:
+            self._fds[pid] = pidfd
+
     def pidfd(self, pid: int) -> int:
         """The pidfd of one of them."""
         return self._fds[pid]
@@ -277,7 +284,7 @@ def _claim(
     if cid is not None:
         return VsockClaim(credentials.network_namespace(), take_cid(cid), leader)
     if hybrid is not None:
-        _private(Path(hybrid).parent)
+        require_private(Path(hybrid).parent)
         if not held.connectors():
             raise RefusedError(
                 "a hybrid socket needs the pid of the VMM (or of the vhost-user "
@@ -295,7 +302,7 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
     Raises RefusedError when its first process has no pid namespace of its own or
     others may write to the directory, SetupError on a kernel before 6.11.
     """
-    _private(directory)
+    require_private(directory)
     namespaces = credentials.pid_namespaces(held.pidfd(leader))
     ours = credentials.pid_namespaces_of_self()
     if not namespaces:
@@ -311,7 +318,7 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
     return ContainerClaim(str(directory), namespaces[0])
 
 
-def _private(directory: Path) -> None:
+def require_private(directory: Path) -> None:
     """Refuse a directory that others may write to."""
     try:
         facts = directory.stat()

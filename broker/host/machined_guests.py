@@ -29,19 +29,26 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.core.names import SandboxName
 from broker.core.stderr_log import isolated
-from broker.host.foreign_machine import ForeignMachine, HeldMachine
+from broker.host.foreign_machine import (
+    ForeignMachine,
+    HeldMachine,
+    require_private,
+)
 from broker.host.machined_containers import make_directory, registered_container
 from broker.host.machined_reply import Registered, call_list, read_reply
 from broker.host.role import HostRole
-from broker.launch.process.identity import boot_id
+from broker.launch.process.identity import boot_id, open_pidfd
 from broker.peers import credentials
-from broker.peers.identity import VsockClaim, take_cid
+from broker.peers.identity import HybridClaim, VsockClaim, take_cid
 from broker.services import event_log
 from policy.records.loader import RecordSet
 from policy.records.model import External, MachinePeer, Record
 
-SOCKET = Path("/run/systemd/machine/io.systemd.Machine")
-DIRECTORY = Path("/run/systemd/machines")
+SYSTEM = Path("/run/systemd")
+"""The system's machined; a person's own (systemd 258) has the same files in
+``$XDG_RUNTIME_DIR/systemd``."""
+_SOCKET = "machine/io.systemd.Machine"
+_DIRECTORY = "machines"
 _UCRED = struct.Struct("3i")
 
 
@@ -57,8 +64,7 @@ class MachinedGuests:
         reload: Callable[[], Awaitable[None]],
         listen_vsock: Callable[[], Awaitable[object]],
         sockets: Path,
-        path: Path = SOCKET,
-        directory: Path = DIRECTORY,
+        machined: Path = SYSTEM,
     ) -> None:
         self._host = host
         self._log = log
@@ -66,8 +72,8 @@ class MachinedGuests:
         self._reload = reload
         self._listen_vsock = listen_vsock
         self._sockets = sockets
-        self._path = path
-        self._directory = directory
+        self._path = machined / _SOCKET
+        self._directory = machined / _DIRECTORY
         self._refused: dict[str, tuple[int, int]] = {}
         """The leader of each record's machine that was refused: reported once."""
 
@@ -124,7 +130,7 @@ class MachinedGuests:
             self._refused.pop(record.name, None)
             return
         try:
-            machine = await self._machine(found, self._sockets / record.name)
+            machine = await self._machine(found, record)
         except VitrailError as error:
             await self._note(record, name, (found.leader, found.inode), error)
             return
@@ -153,12 +159,17 @@ class MachinedGuests:
             )
         )
 
-    async def _machine(self, found: Registered, sockets: Path) -> ForeignMachine:
+    async def _machine(self, found: Registered, record: Record) -> ForeignMachine:
         held = HeldMachine([found.leader])
         try:
             require_leader(found, held.pidfd(found.leader))
             if found.kind == "container":
+                sockets = self._sockets / record.name
                 return registered_container(found.name, sockets, held, found.leader)
+            hybrid = _hybrid(record)
+            if hybrid is not None:
+                require_owner(found)
+                return _behind_socket(found, held, hybrid)
             return await self._virtual(found, held)
         except BaseException:
             held.close()
@@ -166,7 +177,11 @@ class MachinedGuests:
 
     async def _virtual(self, found: Registered, held: HeldMachine) -> ForeignMachine:
         if found.cid is None:
-            raise RefusedError(f"machine '{found.name}' is a VM and has no vsock")
+            raise RefusedError(
+                f"machine '{found.name}' is a VM and has no vsock",
+                hint="one with a vsock of its own process (vhost-device-vsock, Cloud "
+                'Hypervisor) has [peer] hybrid = "PATH" in its record, too',
+            )
         require_owner(found)
         cid = take_cid(found.cid)
         await self._listen_vsock()
@@ -228,8 +243,43 @@ def _require_system(sock: trio.socket.SocketType) -> None:
         raise PeerError(f"machined's socket is served by user {uid}")
 
 
+def _behind_socket(
+    found: Registered, held: HeldMachine, hybrid: Path
+) -> ForeignMachine:
+    """Return a VM whose connections arrive beside a hybrid-vsock socket.
+
+    Those that may connect are its leader, and the process that listens at the socket.
+    Raises RefusedError, or OSError when no process listens there.
+    """
+    require_private(hybrid.parent)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(0)  # a full queue is an error, not a wait
+        sock.connect(str(hybrid))
+        pid, uid, _gid = credentials.peer_numbers(sock)
+        # guard: another user's process carries no machine's connections
+        if uid not in {0, os.getuid()}:
+            raise RefusedError(
+                f"{hybrid} is served by user {uid}",
+                hint="the vsock of a machine has to be root's or yours",
+            )
+        pidfd = credentials.peer_pidfd(sock)
+        held.hold(pid, pidfd if pidfd >= 0 else open_pidfd(pid))
+    claim = HybridClaim(str(hybrid), held.connectors())
+    return ForeignMachine(claim, held, found.leader)
+
+
+def _hybrid(record: Record) -> Path | None:
+    peer = _peer(record)
+    return None if peer is None else peer.hybrid
+
+
 def _machine_name(record: Record) -> str | None:
+    peer = _peer(record)
+    return None if peer is None else peer.name
+
+
+def _peer(record: Record) -> MachinePeer | None:
     launch = record.host.launch
     if isinstance(launch, External) and isinstance(launch.peer, MachinePeer):
-        return launch.peer.name
+        return launch.peer
     return None

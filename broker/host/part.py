@@ -97,17 +97,21 @@ class HostPart:
 
     async def _watch_machined(self) -> None:
         # Late: it is of use only where a record names a machine.
-        from broker.host.machined_guests import MachinedGuests
+        from broker.host.machined_guests import SYSTEM, MachinedGuests
 
-        records = self._ground.records
-        await MachinedGuests(
-            host=self.role,
-            log=self._ground.log,
-            records=lambda: records.now,
-            reload=records.reload,
-            listen_vsock=self._listen_vsock,
-            sockets=self._ground.paths.runtime / "machined",
-        ).run()
+        records, paths = self._ground.records, self._ground.paths
+        async with trio.open_nursery() as nursery:
+            for machined in (SYSTEM, paths.runtime.parent / "systemd"):
+                guests = MachinedGuests(
+                    host=self.role,
+                    log=self._ground.log,
+                    records=lambda: records.now,
+                    reload=records.reload,
+                    listen_vsock=self._listen_vsock,
+                    sockets=paths.runtime / "machined",
+                    machined=machined,
+                )
+                nursery.start_soon(guests.run)
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:
         """Lease what outlived an earlier broker again."""

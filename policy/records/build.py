@@ -391,6 +391,8 @@ class _Checks:
                 "",
                 'remove it, or name a domain: [peer] libvirt = "NAME"',
             )
+        if present == ["hybrid", "machine"]:
+            return  # a machine of machined without a context id
         expected = "exactly one of hybrid, cid, libvirt, machine, unix"
         if not present:
             self._at(
@@ -642,10 +644,12 @@ def _peer(
 ) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
+    if "peer.machine" in taken:
+        hybrid = taken.get("peer.hybrid")
+        name = cast("str", taken["peer.machine"])
+        return MachinePeer(name, None if hybrid is None else Path(hybrid))
     if "peer.hybrid" in taken:
         return HybridPeer(Path(taken["peer.hybrid"]))
     if "peer.libvirt" in taken:
         return LibvirtPeer(cast("str", taken["peer.libvirt"]))
-    if "peer.machine" in taken:
-        return MachinePeer(cast("str", taken["peer.machine"]))
     return UnixPeer(Path(taken["peer.unix"]))

@@ -280,9 +280,13 @@ class LibvirtPeer:
 
 @dataclass(frozen=True)
 class MachinePeer:
-    """A virtual machine of systemd-machined, by its name."""
+    """A virtual machine of systemd-machined, by its name.
+
+    ``hybrid`` is the hybrid-vsock socket of one without a context id.
+    """
 
     name: str
+    hybrid: Path | None = None
 
 
 @dataclass(frozen=True)

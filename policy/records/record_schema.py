@@ -519,7 +519,8 @@ PEER = Table(
             "hybrid",
             SocketPath(limits.HYBRID_PATH_BYTES),
             "The machine's hybrid-vsock socket (Firecracker, Cloud Hypervisor, "
-            "vhost-device-vsock), in a directory that only its launcher may write.",
+            "vhost-device-vsock), in a directory that only its launcher may write. "
+            "Also beside `machine`, for a machine without a context id.",
         ),
         Field(
             "cid",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import secrets
 import stat
-from typing import TYPE_CHECKING
+from typing import BinaryIO, Tuple
 
 from shims.files.protocol import (
     COPY_BYTES,
@@ -23,16 +25,11 @@ from shims.files.store import (
     require_room,
 )
 
-if TYPE_CHECKING:
-    from typing import BinaryIO, Tuple
-
 EDIT_FREE_BYTES = 1 << 20
 
 
 def hash_of(fd: int) -> bytes:
     """Return the SHA-256 of a file's content."""
-    import hashlib
-
     digest = hashlib.sha256()
     os.lseek(fd, 0, os.SEEK_SET)
     while True:
@@ -72,7 +69,7 @@ class Edited:
     def replace(self, source: BinaryIO, origin: str) -> str:
         """Read the file that comes back; returns what became of it, for the person."""
         check_path([origin])
-        new = STAGING + os.urandom(8).hex()
+        new = STAGING + secrets.token_hex(8)
         try:
             fd, named = self._new_file(new)
             try:

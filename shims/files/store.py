@@ -8,10 +8,12 @@ import errno
 import fcntl
 import os
 import re
+import secrets
+import shutil
 import struct
 from functools import partial
 from io import BufferedReader
-from typing import TYPE_CHECKING
+from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.files.progress import Bar
 from shims.files.protocol import (
@@ -23,9 +25,6 @@ from shims.files.protocol import (
     read_message,
     size_of,
 )
-
-if TYPE_CHECKING:
-    from typing import Callable, Dict, List, Optional, Tuple
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
@@ -143,8 +142,6 @@ class Store:
         # One that another program has made deep enough stays.
         # guard: a deep directory ends no transfer
         with contextlib.suppress(RecursionError):
-            import shutil
-
             # Through the descriptor: the path may lead elsewhere by now.
             shutil.rmtree(f"/proc/self/fd/{self._top}/{name}", ignore_errors=True)
 
@@ -161,7 +158,7 @@ class Store:
         return self._known[key]
 
     def _begin(self) -> None:
-        self._staging = STAGING + os.urandom(8).hex()
+        self._staging = STAGING + secrets.token_hex(8)
         os.mkdir(self._staging, 0o700, dir_fd=self._top)
         self._known[()] = self._beneath(self._top, self._staging)
         self._lock = os.dup(self._known[()])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import sys
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from broker.host.machined_reply import Registered, call_list, read_reply
 from broker.launch.process.identity import boot_id
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
-from broker.peers.identity import GroupClaim, VsockClaim
+from broker.peers.identity import GroupClaim, HybridClaim, VsockClaim
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
@@ -221,7 +222,9 @@ class Machined:
     """A stand-in for machined: answers each call with ``answer``."""
 
     def __init__(self, base):
-        self.path = base / "io.systemd.Machine"
+        self.base = base
+        self.path = base / "machine/io.systemd.Machine"
+        self.path.parent.mkdir()
         self.directory = base / "machines"
         self.directory.mkdir()
         self.answer = b'{"error":"io.systemd.Machine.NoSuchMachine"}\0'
@@ -259,15 +262,19 @@ class Machined:
 
 
 @pytest.fixture
-async def watched(tmp_path, nursery, monkeypatch):
-    """Yield (machined, role, log): the watch runs."""
+async def watched(nursery, monkeypatch, request):
+    """Yield (machined, role, log): the watch runs.
+
+    A parameter is added to the record; {base} in it is the directory of ``machined``.
+    """
     monkeypatch.setattr(limits, "MACHINED_LOOK_SECONDS", 0.02)
-    folder = tmp_path / "sandboxes.d"
-    folder.mkdir(mode=0o755)
-    (folder / "work.toml").write_text(RECORD)
-    records = load_records([folder])
-    assert records.problems == ()
+    more = getattr(request, "param", "")
     with short_directory() as base:
+        folder = base / "sandboxes.d"
+        folder.mkdir(mode=0o755)
+        (folder / "work.toml").write_text(RECORD + more.format(base=base))
+        records = load_records([folder])
+        assert records.problems == ()
         machined, role, log = Machined(base), Role(), Log()
         await nursery.start(machined.serve)
 
@@ -281,8 +288,7 @@ async def watched(tmp_path, nursery, monkeypatch):
             reload=nothing,
             listen_vsock=nothing,
             sockets=base / "sockets",
-            path=machined.path,
-            directory=machined.directory,
+            machined=machined.base,
         )
         nursery.start_soon(guests.run)
         yield machined, role, log
@@ -380,6 +386,98 @@ async def test_a_socket_of_another_user_is_not_asked(watched, leader, monkeypatc
     assert role.admitted == []
 
 
+# -- a vsock of the machine's own process --------------------------------------------
+
+HYBRID = 'hybrid = "{base}/vm/vsock"'
+BACKEND = """
+import socket, sys, time
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+sock.listen()
+time.sleep(1000)
+"""
+
+
+@asynccontextmanager
+async def backend(machined):
+    """A process that listens where the record says, as vhost-device-vsock does."""
+    place = machined.base / "vm"
+    place.mkdir(mode=0o700, exist_ok=True)
+    words = [sys.executable, "-c", BACKEND, str(place / "vsock")]
+    child = spawn(words, stdout=DEVNULL)
+    try:
+        await eventually((place / "vsock").exists)
+        yield child
+    finally:
+        await child.stop()
+
+
+@pytest.mark.parametrize("watched", [HYBRID], indirect=True)
+@pytest.mark.parametrize("cid", [None, 4711])
+async def test_a_machine_behind_a_socket_is_leased_by_its_processes(
+    watched, leader, cid
+):
+    machined, role, log = watched
+    async with backend(machined) as vsock:
+        machined.register(leader.pid, vSockCid=cid)
+        (held,) = await eventually(lambda: list(role.admitted))
+        claim = held.machine.claim
+        assert isinstance(claim, HybridClaim)
+        assert claim.base == str(machined.base / "vm/vsock")
+        assert {c.pid for c in claim.connectors} == {leader.pid, vsock.pid}
+        doors = await held.machine.open_doors(role.acceptors)
+        assert (machined.base / "vm/vsock_6501").is_socket()
+        for door in doors.values():
+            door.close()
+        # The vsock's process may live on; the lease ends with the machine.
+        leader.kill()
+        with trio.fail_after(60):
+            assert await held.machine.wait() == "it has ended"
+    assert log.refusals == []
+
+
+@pytest.mark.parametrize("watched", [HYBRID], indirect=True)
+async def test_a_machine_whose_socket_is_not_there_is_refused(watched, leader):
+    machined, role, log = watched
+    (machined.base / "vm").mkdir(mode=0o700)
+    machined.register(leader.pid, vSockCid=None)
+    (event,) = await eventually(lambda: list(log.refusals))
+    assert "No such file" in event.reason
+    assert role.admitted == []
+
+
+@pytest.mark.parametrize("watched", [HYBRID], indirect=True)
+async def test_a_socket_where_others_may_write_is_refused(watched, leader):
+    machined, role, log = watched
+    async with backend(machined):
+        (machined.base / "vm").chmod(0o777)
+        machined.register(leader.pid, vSockCid=None)
+        (event,) = await eventually(lambda: list(log.refusals))
+        assert "others may write" in event.reason
+        assert role.admitted == []
+
+
+@pytest.mark.parametrize("watched", [HYBRID], indirect=True)
+async def test_a_socket_that_another_user_serves_is_refused(
+    watched, leader, monkeypatch
+):
+    """Attack: another user's process would carry what the person's machine says."""
+    machined, role, log = watched
+    async with backend(machined) as vsock:
+        real = credentials.peer_numbers
+
+        def another(sock):
+            pid, _uid, gid = real(sock)
+            assert pid == vsock.pid
+            return pid, 54321, gid
+
+        monkeypatch.setattr(credentials, "peer_numbers", another)
+        machined.register(leader.pid, vSockCid=None)
+        (event,) = await eventually(lambda: list(log.refusals))
+        assert "served by user 54321" in event.reason
+        assert role.admitted == []
+
+
 # -- containers ------------------------------------------------------------------------
 
 
@@ -473,7 +571,7 @@ async def test_a_container_of_roots_is_leased_by_its_unit(
 
 async def test_the_directory_of_its_sockets_is_there_before_the_container(watched):
     machined, _role, _log = watched
-    directory = machined.path.parent / "sockets" / "work"
+    directory = machined.base / "sockets" / "work"
     await eventually(directory.is_dir)
     assert os.listdir(directory) == []
 
@@ -506,8 +604,7 @@ async def test_an_error_about_one_record_keeps_none_of_the_others_waiting(
         reload=trio.lowlevel.checkpoint,
         listen_vsock=trio.lowlevel.checkpoint,
         sockets=tmp_path / "sockets",
-        path=tmp_path / "none",
-        directory=tmp_path,
+        machined=tmp_path,
     )
     looked = []
 
@@ -527,7 +624,7 @@ async def test_only_a_socket_is_opened_to_the_users_of_a_container(
     machined, role, _log = watched
     machined.register(leader.pid, vSockCid=None, **{"class": "container"})
     (held,) = await eventually(lambda: list(role.admitted))
-    victim = machined.path.parent / "victim"
+    victim = machined.base / "victim"
     victim.touch(mode=0o600)
     directory = held.machine.claim.directory
     real = ForeignMachine.open_doors

@@ -1,7 +1,8 @@
 """Root directories of other Debian suites, for their waypipe, applications, compositors.
 
-Made once by mmdebstrap, without root, in the user's cache; run in with
-bubblewrap.  Needs the network the first time.
+Made once by mmdebstrap in the user's cache; run in with bubblewrap.  Made by root, its
+files are root's and their own users', for a system that boots.  Needs the network the
+first time.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ _BUILD_SECONDS = 280
 """Inside the deadline of a long test."""
 
 
-def suite_root(suite: str) -> Path:
+def suite_root(suite: str, packages: tuple[str, ...] = PACKAGES) -> Path:
     """Return the root of a suite; makes it, or skips and says why it cannot."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     base = cache / "vitrail" / "tests"
     base.mkdir(parents=True, exist_ok=True)
     # Another list of packages is another root.
-    contents = zlib.crc32(" ".join(PACKAGES).encode())
+    contents = zlib.crc32(" ".join(packages).encode())
     root = base / f"root-{suite}-{contents:08x}"
     with open(base / f".root-{suite}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,17 +54,20 @@ def suite_root(suite: str) -> Path:
         archive = trio.run(find_archive)
         # Its programs are wanted, not their newest fixes.
         settings = {**archive.options, "Acquire::Check-Valid-Until": "false"}
+        mode, owners = "--mode=unshare", "--no-same-owner"
+        if os.geteuid() == 0:
+            mode, owners = "--mode=root", "--same-owner"
         options = [f"--aptopt={key} {json.dumps(settings[key])}" for key in settings]
         make = shlex.join(
             (
-                *("mmdebstrap", "--mode=unshare", "--variant=apt", "--quiet"),
-                f"--include={','.join(PACKAGES)}",
+                *("mmdebstrap", mode, "--variant=apt", "--quiet"),
+                f"--include={','.join(packages)}",
                 *options,
                 *(suite, "-", archive.mirror),
             )
         )
         unpack = shlex.join(
-            ["tar", "-x", "--no-same-owner", "--exclude=./dev/*", "-C", str(fresh)]
+            ["tar", "-x", owners, "--exclude=./dev/*", "-C", str(fresh)]
         )
         try:
             subprocess.run(

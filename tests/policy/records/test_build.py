@@ -17,6 +17,7 @@ from policy.records.model import (
     Label,
     LibvirtQemu,
     Limits,
+    MachinePeer,
     MicroVM,
     Transfer,
     UnixPeer,
@@ -200,6 +201,18 @@ def test_external_peers(name, peer):
         key.startswith("launch.")
         for key in set(record.values) - {"launch.kind", "launch.required"}
     )
+
+
+def test_a_registered_machine_may_have_a_hybrid_socket():
+    text = 'class = "disposable"\nlaunch.kind = "external"\n{}\n'
+    both = 'peer = { machine = "lab", hybrid = "/run/lab/vm.vsock" }'
+    record, problems = parse_record("lab", Path("l.toml"), text.format(both).encode())
+    assert record is not None, problems
+    assert record.host.launch == External(MachinePeer("lab", Path("/run/lab/vm.vsock")))
+    for other in ('machine = "lab", cid = 5', 'hybrid = "/a", unix = "/b"'):
+        refused = f"peer = {{ {other} }}"
+        _, problems = parse_record("lab", Path("l.toml"), text.format(refused).encode())
+        assert "already set in [peer]" in problems[0].message
 
 
 def test_line_ends_of_other_systems():
