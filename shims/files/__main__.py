@@ -47,7 +47,7 @@ def edit_file(words: List[str]) -> int:
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 1)  # its end is what the receiver waits for
     # guard: edited files come back into a jail
-    confine()
+    confine(edited.folder)
     with os.fdopen(0, "rb") as back:
         if back.peek(1):
             tell(edited.replace(back, words[1]))
@@ -60,7 +60,7 @@ def store_entries(words: List[str]) -> int:
     """Keep entries from standard input; prints the names as JSON."""
     kept = Store(words[0], words[1], int(words[2]))
     # guard: files are kept from a jail
-    confine()
+    confine(kept.folder)
     with os.fdopen(0, "rb", closefd=False) as source:
         names = keep(source, kept)
     print(json.dumps(names))

@@ -49,7 +49,8 @@ class Edited:
 
     def __init__(self, path: str) -> None:
         """Take it by an absolute path without links.  Raises OSError, TransferError."""
-        self._folder = open_directory(os.path.dirname(path))
+        self.folder = open_directory(os.path.dirname(path))
+        """The descriptor of its directory."""
         self._name = os.path.basename(path)
         self.before = self._content()
         """Its SHA-256."""
@@ -57,7 +58,7 @@ class Edited:
     def _content(self) -> bytes:
         # Without waiting: a pipe may have taken its place.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(self._name, flags, dir_fd=self._folder)
+        fd = os.open(self._name, flags, dir_fd=self.folder)
         try:
             # guard: what is edited is a file
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -80,7 +81,7 @@ class Edited:
             finally:
                 os.close(fd)
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(new, dir_fd=self._folder)
+                    os.unlink(new, dir_fd=self.folder)
         except OSError as error:
             raise TransferError(f"cannot keep it: {error.strerror}") from error
 
@@ -92,12 +93,12 @@ class Edited:
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
             # guard: an edited file has no name before it is whole
-            return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=self._folder), False
+            return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=self.folder), False
         except OSError as error:
             if error.errno not in NO_TMPFILE:
                 raise
         flags |= os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        return os.open(name, flags, 0o600, dir_fd=self._folder), True
+        return os.open(name, flags, 0o600, dir_fd=self.folder), True
 
     def _put(self, fd: int, new: str, *, named: bool) -> str:
         # guard: only what has changed comes back
@@ -108,16 +109,16 @@ class Edited:
         except (OSError, TransferError):
             now = b""
         if not named:
-            link_open_file(fd, new, self._folder)
+            link_open_file(fd, new, self.folder)
         # guard: a file that was changed here meanwhile
         if now != self.before:
             kept = self._beside(new, "{} (edited)", "{} (edited {})")
             return f"{self._name} was changed here, too: the other version is {kept}"
-        facts = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
+        facts = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
         os.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666)
         kept = self._beside(self._name, "{}~", "{}.~{}~")
-        os.rename(new, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        os.fsync(self._folder)
+        os.rename(new, self._name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        os.fsync(self.folder)
         return f"{self._name} was replaced; the previous version is {kept}"
 
     def _beside(self, name: str, first: str, more: str) -> str:
@@ -128,8 +129,8 @@ class Edited:
                 os.link(
                     name,
                     kept,
-                    src_dir_fd=self._folder,
-                    dst_dir_fd=self._folder,
+                    src_dir_fd=self.folder,
+                    dst_dir_fd=self.folder,
                     follow_symlinks=False,
                 )
             except FileExistsError:

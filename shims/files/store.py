@@ -68,6 +68,11 @@ class Store:
         """Names in the directory, once ``finish`` has returned."""
         self._sweep()
 
+    @property
+    def folder(self) -> int:
+        """The descriptor of the directory that entries are kept in."""
+        return self._top
+
     def directory(self, path: List[str]) -> None:
         """Make a directory."""
         check_path(path)

@@ -25,14 +25,15 @@ NEW_CALLS = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 435, 438, 44
 # process_vm_writev kcmp socket socketpair bind listen connect execve execveat clone
 # unshare setns mount umount2 pivot_root chroot bpf add_key request_key keyctl
 # userfaultfd perf_event_open prlimit64 setpriority sched_setparam
-# sched_setscheduler sched_setaffinity ioprio_set; then fork and vfork where there are
+# sched_setscheduler sched_setaffinity ioprio_set sched_setattr; then fork and vfork
+# where there are
 CALLS: Dict[str, Tuple[int, int, str]] = {
     "x86_64": (
         0xC000003E,
         72,
         (
             "62 200 234 129 297 101 310 311 312 41 53 49 50 42 59 322 56 272 308 165 166 155 "
-            "161 321 248 249 250 323 298 302 141 142 144 203 251 57 58"
+            "161 321 248 249 250 323 298 302 141 142 144 203 251 314 57 58"
         ),
     ),
     "aarch64": (
@@ -40,7 +41,7 @@ CALLS: Dict[str, Tuple[int, int, str]] = {
         25,
         (
             "129 130 131 138 240 117 270 271 272 198 199 200 201 203 221 281 220 97 268 40 39 "
-            "41 51 280 217 218 219 282 241 261 140 118 119 122 30"
+            "41 51 280 217 218 219 282 241 261 140 118 119 122 30 274"
         ),
     ),
 }

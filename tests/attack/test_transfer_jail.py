@@ -14,7 +14,8 @@ from tests.kit.shims import files_program
 
 # Runs the program's verb with a reader of entries that does what an attacker would.
 TAKEN = """\
-import fcntl, importlib.util, os, resource, socket, sys
+import fcntl, importlib.util, os, resource, socket, struct, sys
+from functools import partial
 spec = importlib.util.spec_from_file_location("tool", {tool!r})
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
@@ -48,6 +49,26 @@ def attempts():
         except PermissionError:
             raise OSError from None
     yield "change limits of the session", limit
+    def schedule():
+        # sched_setattr(2): SCHED_IDLE, which the person gets nothing done with.
+        number = dict(x86_64=314, aarch64=274)[os.uname().machine]
+        wanted = struct.pack("=IIQiIQQQ", 48, 5, 0, 0, 0, 0, 0, 0)
+        if tool.ctypes.CDLL(None).syscall(number, {parent}, wanted, 0) != 0:
+            raise OSError
+    yield "schedule the session", schedule
+    # Directories that are open: what is above them is the person's home.
+    for fd in range(64):
+        for above in ("..", "../..", "../../../../../.."):
+            def climb(flags, name, fd=fd, above=above):
+                os.close(os.open(above + "/" + name, flags, 0o600, dir_fd=fd))
+            yield "read above", partial(climb, os.O_RDONLY, "secret")
+            yield "write above", partial(climb, os.O_WRONLY | os.O_CREAT, ".bashrc")
+            yield "read its root", partial(climb, os.O_RDONLY, "etc/passwd")
+    for fd in range(64):
+        def change(fd=fd):
+            os.fchdir(fd)
+            os.listdir("../home")
+        yield "leave by its working directory", change
 
 def attack(*_):
     done = []
@@ -56,7 +77,7 @@ def attack(*_):
             attempt()
         except OSError:
             continue
-        done.append(name)
+        done += [name] if name not in done else []
     os.write(2, ("done: " + ", ".join(done)).encode())
     os._exit(0)
 
@@ -105,3 +126,52 @@ def test_it_reaches_nothing_of_the_person(tmp_path, verb):
     said = found.stderr.decode().splitlines()[-1:]
     assert said == ["done: "], found
     assert Path(secret).read_text() == "s"
+
+
+# Opens a directory to keep files in, and has something happen before the jail.
+BEFORE = """\
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("tool", {tool!r})
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+store = tool.Store({top!r}, "work", 0)
+{before}
+try:
+    tool.confine(store.folder)
+except tool.TransferError as error:
+    print(error)
+else:
+    print(sorted(os.listdir(store.folder)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "result"),
+    [
+        ("", "['mine']"),
+        # It has another name, and a link or a directory has its own.
+        (
+            "os.rename({top!r}, {top!r} + '-was'); os.symlink('/etc', {top!r})",
+            "['mine']",
+        ),
+        ("os.rename({top!r}, {top!r} + '-was'); os.mkdir({top!r})", "['mine']"),
+        # The same between the look at its name and the opening of that.
+        ("tool.os.readlink = lambda path: {above!r}", "was moved"),
+        ("kept = os.open({above!r}, os.O_RDONLY)", "another directory is open"),
+    ],
+)
+def test_the_jail_has_the_directory_that_was_opened(tmp_path, before, result):
+    top = tmp_path / "Incoming"
+    top.mkdir()
+    (top / "mine").write_text("m")
+    names = {"top": str(top), "above": str(tmp_path)}
+    program = tmp_path / "before.py"
+    before = before.format(**names)
+    program.write_text(BEFORE.format(tool=files_program(), before=before, **names))
+    found = subprocess.run(
+        [sys.executable, "-I", str(program)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert result in found.stdout.decode(), found
