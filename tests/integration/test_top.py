@@ -25,6 +25,7 @@ from broker.control.api import (
     WindowCloseRequest,
     WindowStatus,
 )
+from broker.core import limits
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
@@ -117,6 +118,15 @@ class Person:
         text = _ESCAPES.sub("", self.raw.decode("utf-8", "replace"))
         raise AssertionError(f"no {kind} was asked for; the screen: {text[-3000:]!r}")
 
+    async def answers(self, key):
+        """Press a key of an answer until it counts: the question has just come."""
+        with trio.fail_after(60):
+            while not (found := [r for what, r in self.api.asked if what == "answer"]):
+                self.type(key)
+                with trio.move_on_after(2 * limits.PROMPT_GUARD_SECONDS):
+                    return await self.asked("answer")
+            return found
+
     async def leaves(self):
         """Wait for the end of ``top``; its exit code."""
         with trio.fail_after(60):
@@ -157,8 +167,7 @@ async def test_the_screen_and_its_keys(env):
     api.questions = [question()]
     async with top(env, api) as person:
         await person.until("hear the microphone")
-        person.type(b"d")
-        (answer,) = await person.asked("answer")
+        (answer,) = await person.answers(b"d")
         assert answer == QuestionAnswerRequest(id=7, allow=False)
         person.type(b"s")
         await person.until("press s again")
@@ -180,8 +189,7 @@ async def test_windows_answers_sound_and_logs_by_keys(env):
         assert await person.asked("close_window") == [
             WindowCloseRequest(sandbox="work", window=1)
         ]
-        person.type(b"a")
-        assert await person.asked("answer") == [QuestionAnswerRequest(id=7, allow=True)]
+        assert await person.answers(b"a") == [QuestionAnswerRequest(id=7, allow=True)]
         person.raw.clear()
         person.type(b"m")
         await person.until("sound")

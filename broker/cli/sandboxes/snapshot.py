@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from broker.audit.query import Filters, open_log
-from broker.cli.audit.events import as_message
+from broker.cli.audit.events import as_message, shown_target
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.status import memory_of
 from broker.control.api import (
     Nothing,
+    PendingQuestion,
     Status,
     WindowsRequest,
 )
@@ -115,12 +116,23 @@ def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
             windows.setdefault(one.sandbox, []).append(window)
         pending = client.call(PENDING, Nothing())
         questions = tuple(
-            WaitingQuestion(q.id, printable(f"{q.sandbox}: {q.words}", 200))
-            for q in pending.questions
+            WaitingQuestion(q.id, printable(_words(q), 300)) for q in pending.questions
         )
     return Snapshot(
         _rows(status, windows, cpu), questions, _events(), _warnings(status)
     )
+
+
+def _words(question: PendingQuestion) -> str:
+    """A question with what an answer of one key allows."""
+    target = question.default_target
+    argument = question.argument.removeprefix("+")
+    parts = [
+        f"{question.sandbox}: {question.words}",
+        f"→ {shown_target(target)}" if target else "",
+        *(f"({part})" for part in (argument, *question.details) if part),
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _rows(

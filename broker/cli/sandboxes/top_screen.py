@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from typing_extensions import override
 
 from broker.cli import render
 from broker.cli.sandboxes.snapshot import Cpu, Row, Snapshot, take
+from broker.cli.sandboxes.steady import Steady
 from broker.control.api import (
     QuestionAnswerRequest,
     StopRequest,
@@ -27,6 +29,7 @@ from broker.core.paths import Paths
 _EVERY = 1.0
 """Seconds between two looks."""
 _QUESTIONS = 3
+_JUST_CHANGED = "this has just changed: look, and press again"
 _COLUMNS = (("SANDBOX", 15), ("CPU", 5), ("MEMORY", 9), ("STREAMS", 7), ("WINDOWS", 34))
 
 
@@ -51,13 +54,18 @@ class Screen(App[str]):
         ("q", "quit", "Quit"),
     ]
 
-    def __init__(self, paths: Paths, cpu: Cpu) -> None:
+    def __init__(
+        self, paths: Paths, cpu: Cpu, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
+        self._clock = clock
         self._paths = paths
         self._cpu = cpu
         self._snapshot: Snapshot | None = None
         self._stopping = ""
         self._muted: set[str] = set()
+        self._question = Steady()
+        self._row = Steady()
 
     @override
     def compose(self) -> ComposeResult:
@@ -88,14 +96,22 @@ class Screen(App[str]):
         self.call_from_thread(self._show, snapshot)
 
     def _show(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
         table = self.query_one(DataTable)
-        at = table.cursor_row
+        selected, at = self._selected(), table.cursor_row
+        self._snapshot = snapshot
         table.clear()
         for row in snapshot.rows:
             table.add_row(*_cells(row, muted=row.name in self._muted), key=row.name)
-        if snapshot.rows:
-            table.move_cursor(row=min(at, len(snapshot.rows) - 1))
+        names = [row.name for row in snapshot.rows]
+        if names:
+            # A sandbox that starts or ends moves the rows, and not the selection.
+            kept = selected is not None and selected.name in names
+            at = names.index(selected.name) if selected and kept else at
+            at = min(at, len(names) - 1)
+            table.move_cursor(row=at)
+            self._selection(names[at], by_person=kept or selected is None)
+        now, questions = self._clock(), snapshot.questions
+        self._question.shows(questions[0].id if questions else None, now)
         waiting = [f"? {q.text}" for q in snapshot.questions[:_QUESTIONS]]
         more = len(snapshot.questions) - len(waiting)
         waiting += [f"and {more} more questions"] if more else []
@@ -103,7 +119,27 @@ class Screen(App[str]):
         self.query_one("#questions", Static).update(Text("\n".join(waiting)))
         self.query_one("#events", Static).update(Text("\n".join(snapshot.events[:8])))
 
+    def _selection(self, name: str, *, by_person: bool) -> None:
+        if by_person:
+            self._row.chosen(name)
+        else:
+            self._row.shows(name, self._clock())
+
     # -- keys ------------------------------------------------------------------
+
+    def _meant(self) -> Row | None:
+        """The selected sandbox, if a key that is pressed now is meant for it."""
+        row = self._selected()
+        if row is None:
+            return None
+        self._row.chosen(row.name)
+        return row if self._in_time(self._row) else None
+
+    def _in_time(self, place: Steady) -> bool:
+        taken = place.takes_key(self._clock())
+        if not taken:
+            self.notify(_JUST_CHANGED, severity="warning")
+        return taken
 
     def _selected(self) -> Row | None:
         rows = self._snapshot.rows if self._snapshot else ()
@@ -112,7 +148,7 @@ class Screen(App[str]):
 
     def action_stop(self) -> None:
         """Stop the selected sandbox; the key must be pressed twice."""
-        row = self._selected()
+        row = self._meant()
         if row is None:
             return
         if self._stopping != row.name:
@@ -125,7 +161,7 @@ class Screen(App[str]):
 
     def action_kill(self) -> None:
         """End the newest window of the selected sandbox."""
-        row = self._selected()
+        row = self._meant()
         if row is None or not row.windows:
             return
         window = row.windows[-1]
@@ -135,13 +171,13 @@ class Screen(App[str]):
     def action_answer(self, allow: bool) -> None:  # noqa: FBT001 -- Textual calls it
         """Answer the oldest question."""
         questions = self._snapshot.questions if self._snapshot else ()
-        if questions:
+        if questions and self._in_time(self._question):
             request = QuestionAnswerRequest(id=questions[0].id, allow=allow)
             self._order(ANSWER, request, "allowed" if allow else "denied")
 
     def action_mute(self) -> None:
         """Mute the selected sandbox, or let it be heard again."""
-        row = self._selected()
+        row = self._meant()
         if row is None:
             return
         muted = row.name in self._muted
