@@ -84,6 +84,14 @@ class _Import:
                 "not taken: name the directories in bind_read_only or bind_read_write",
             )
             return
+        # guard: hidden directories of the home are not imported
+        if found is not None and self._is_hidden(found):
+            self._note(
+                f"filesystems={value}",
+                "not taken: hidden directories have keys, and settings by which a "
+                "program runs outside of the sandbox",
+            )
+            return
         if found is None or len(self._binds[key]) >= limits.BINDS:
             self._note(f"filesystems={value}", "not taken")
         elif str(found) not in self._binds[key]:
@@ -114,6 +122,13 @@ class _Import:
         # Where the system is read-only, /home is a link to /var/home.
         other = Path("/var", self._home.relative_to("/"))
         return self._home.is_relative_to(found) or other.is_relative_to(found)
+
+    def _is_hidden(self, found: Path) -> bool:
+        """Whether it is in a hidden directory of the home, by either of its names."""
+        for home in (self._home, Path("/var", self._home.relative_to("/"))):
+            if found.is_relative_to(home):
+                return any(part[0] == "." for part in found.relative_to(home).parts)
+        return False
 
     def _sockets(self) -> None:
         for socket in self._items("sockets"):

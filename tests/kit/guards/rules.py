@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("hidden directories of the home are not imported", "if False:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("a wide directory by another name", "if path in _WIDE:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("directories by way of others", "if False:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("directories of the session and of the system", "if first:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),

@@ -77,6 +77,15 @@ def test_each_loss_has_a_note():
         "~/..",
         "xdg-music/..",
         "/srv/../home",
+        "~/.config",
+        "~/.config/vitrail",
+        "~/.ssh:ro",
+        "~/.bashrc",
+        "~//.local/share/flatpak/overrides",
+        "~/./.config/autostart:create",
+        "/home/ada/.config/systemd/user",
+        "/var/home/ada/.gnupg",
+        "/home//ada/.mozilla",
     ],
 )
 def test_an_application_does_not_get_everything_by_another_spelling(wide):
