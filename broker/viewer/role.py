@@ -142,7 +142,11 @@ class ViewerRole:
         """Files and links that programs of sandboxes want opened or copied."""
         self.clipboard.carry_files = self.opening.give
         self.person = PersonOpens(
-            decider=self.decider, log=log, targets=self.targets, own=own
+            decider=self.decider,
+            log=log,
+            targets=self.targets,
+            own=own,
+            writable=self._writable_places,
         )
         """Files and links that the person opens in, or copies to, a sandbox."""
         self.devices: DeviceDesk | None = None
@@ -182,6 +186,16 @@ class ViewerRole:
             await nursery.start(self.clipboard.run)
             task_status.started()
             await trio.sleep_forever()
+
+    def _writable_places(self) -> list[Path]:
+        """Directories in which a sandbox may have made links."""
+        records = self._records().records.values()
+        shared = self.folders.shared() if self.folders is not None else ()
+        return [
+            self._paths.homes,
+            *(place for record in records for place in record.writable),
+            *(one.folder.path for one in shared if one.write),
+        ]
 
     async def reload(self) -> None:
         """Read records and rules again, and decide again on live operations.

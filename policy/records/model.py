@@ -371,6 +371,15 @@ class Record:
         own = len(shared.read_only) + len(shared.read_write)
         return min(own + self.host.launch.folders, SHARED_FOLDERS[1])
 
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        """Directories and files of the person's that its programs may write to."""
+        launch = self.host.launch
+        own: tuple[Path, ...] = ()
+        if isinstance(launch, Bwrap | Podman | Nspawn | Flatpak):
+            own = launch.read_write
+        return (*own, *self.viewer.folders.read_write)
+
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""
         return self.places.get(key) or f"{self.source}: default of '{key}'"

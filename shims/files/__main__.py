@@ -19,8 +19,12 @@ from shims.files.store import Store, keep
 
 
 def send_files(words: List[str]) -> int:
-    """Write the entries of files to standard output."""
-    _write(Walk(words))
+    """Write the entries of files to standard output.
+
+    The broker has followed the links in their paths.
+    """
+    # guard: a link made after the look is not sent through
+    _write(Walk(words, follow=False))
     return 0
 
 
@@ -36,8 +40,8 @@ def edit_file(words: List[str]) -> int:
 
     Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
     """
-    # Found once: a link may take the place of any part of the path meanwhile.
-    walk = Walk([os.path.realpath(words[0])])
+    # guard: a link made after the look is not edited through
+    walk = Walk(words[:1], follow=False)
     if len(walk.found) != 1 or walk.found[0][2] < 0:
         raise TransferError(f"{words[0]} is not a file")
     path = walk.found[0][1]

@@ -36,7 +36,8 @@ class Walk:
     write there, as a sandbox with a shared folder, puts a link in a directory's place.
     """
 
-    def __init__(self, paths: List[str]) -> None:
+    def __init__(self, paths: List[str], *, follow: bool = True) -> None:
+        """``follow``: a named path may lead through links."""
         self.found: List[Tuple[List[str], str, int]] = []
         """Path in the transfer, path here, size; size -1 for a directory."""
         self.left_out = 0
@@ -45,7 +46,7 @@ class Walk:
             if not os.path.lexists(path):
                 raise TransferError(f"there is no {path}")
             # A named path may be a link; an entry found below it may not.
-            real = os.path.realpath(path)
+            real = os.path.realpath(path) if follow else path
             parent = open_directory(os.path.dirname(real))
             try:
                 self._add([name], real, parent)

@@ -18,7 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.cli.quick.calls import Calls, open_calls
-from broker.cli.quick.made_record import made_record, new_name, record_text, with_files
+from broker.cli.quick.made_record import (
+    leads_through_links,
+    made_record,
+    new_name,
+    record_text,
+    with_files,
+)
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths, require_private
 from broker.launch.bubblewrap.arguments import Box
@@ -42,6 +48,9 @@ def run(words: tuple[str, ...]) -> int | None:
 
     None, and nothing has been done, where ``run.box`` must do it.
     """
+    # guard: a box in haste follows no link
+    if leads_through_links(words, Path.cwd()):
+        return None
     with ExitStack() as stack:
         paths = _paths()
         broker = None if paths is None else open_calls(stack, paths.control)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from broker.core.paths import Paths
+from broker.core.planted_links import named_path
 from policy.records.folder import FOLDER
 
 _RECORD = """\
@@ -32,13 +33,20 @@ def new_name() -> str:
     return f"box-{os.urandom(3).hex()}"
 
 
+def leads_through_links(argv: tuple[str, ...], here: Path) -> bool:
+    """Whether an argument names a file by way of a symbolic link."""
+    paths = [Path(os.path.normpath(here / word)) for word in argv[1:] if word]
+    return any(os.path.realpath(p) != str(p) for p in paths if os.path.lexists(p))
+
+
 def with_files(
-    argv: tuple[str, ...], here: Path
+    argv: tuple[str, ...], here: Path, writable: Iterable[Path] = ()
 ) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """The command with whole paths, and the files that it names.
 
     A word that is the path of a regular file of the person's is readable inside;
-    the person has named it.  Files below /usr are there already.
+    the person has named it.  Files below /usr are there already.  ``writable`` are
+    directories that sandboxes may write to: see ``planted_links``.
     """
     words, files = [argv[0]], []
     for word in argv[1:]:
@@ -50,6 +58,8 @@ def with_files(
         if real is None or not real.is_file() or real.is_relative_to("/usr"):
             words.append(word)
             continue
+        # guard: a box gets no file by a link that a sandbox may have made
+        real = named_path(path, writable)
         words.append(str(real))
         files.append(real)
     return tuple(words), tuple(files)

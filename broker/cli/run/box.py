@@ -8,7 +8,7 @@ are asked about it as about any other.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from broker.cli import render
+from broker.cli.policy.records import read_records
 from broker.cli.quick.made_record import (
     made_record,
     new_name,
@@ -35,6 +36,7 @@ from broker.control.client import Client
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths, find_paths
+from broker.core.planted_links import refuse_links
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import HeldBox, start_held
 from broker.launch.process.spawn import Child
@@ -80,7 +82,7 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
 
 async def _run_unrecorded(name: str, argv: tuple[str, ...], steps: Steps) -> int:
     paths = local_paths()
-    words, files = with_files(argv, Path.cwd())
+    words, files = with_files(argv, Path.cwd(), writable_places(paths))
     async with steps.shown():
         await ensure_broker(paths)
         with made_record(paths, name, record_text("untrusted", "bwrap")):
@@ -94,6 +96,7 @@ async def _run_recorded(
     paths = local_paths()
     launch = record.host.launch
     assert isinstance(launch, Bwrap)
+    refuse_planted_links(paths, (*launch.read_only, *launch.read_write))
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record) as home:
@@ -135,6 +138,23 @@ def kept_home(paths: Paths, record: Record) -> Iterator[KeptHome | None]:
         yield KeptHome(ready_tree(store, name).tree, held.fd)
     finally:
         held.release()
+
+
+def writable_places(paths: Paths) -> list[Path]:
+    """Directories in which a sandbox of this machine may have made links."""
+    records = read_records(paths).records.values()
+    return [paths.homes, *(place for record in records for place in record.writable)]
+
+
+def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> None:
+    """Refuse a path of a record that leads through a link which a sandbox may have made.
+
+    The program that binds it would follow the link with the person's rights.
+    """
+    places = writable_places(paths)
+    for path in binds:
+        # guard: a bound path leads through no link of a sandbox
+        refuse_links(path, places)
 
 
 def local_paths() -> Paths:

@@ -17,6 +17,7 @@ from broker.cli.run.box import (
     exit_code,
     kept_home,
     local_paths,
+    refuse_planted_links,
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
@@ -54,12 +55,15 @@ def run_container(
 
 async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
     paths = local_paths()
-    assert isinstance(record.host.launch, Podman)
+    launch = record.host.launch
+    assert isinstance(launch, Podman)
+    roots = () if launch.rootfs is None else (launch.rootfs,)
+    refuse_planted_links(paths, (*roots, *launch.read_only, *launch.read_write))
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record) as home:
             container = described(record, argv, None if home is None else home.tree)
-            if record.host.launch.network == "user":
+            if launch.network == "user":
                 container = replace(container, resolver=_resolver(paths))
             return await _contained(paths, container, home, steps)
 

@@ -16,7 +16,13 @@ import trio
 from broker.cli import render
 from broker.cli.policy.records import read_records
 from broker.cli.quick.made_record import made_record, record_text, with_files
-from broker.cli.run.box import exit_code, leased, local_paths
+from broker.cli.run.box import (
+    exit_code,
+    leased,
+    local_paths,
+    refuse_planted_links,
+    writable_places,
+)
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError
@@ -101,12 +107,16 @@ class _Run:
         self._record = record
         self._launch = launch
         self._text = text
-        command, self._files = with_files((launch.app, *words), Path.cwd())
+        command, self._files = with_files(
+            (launch.app, *words), Path.cwd(), writable_places(paths)
+        )
         self._words = command[1:]
 
     def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
         if shutil.which("flatpak") is None:
             raise SetupError("flatpak is not installed", hint="apt install flatpak")
+        binds = (*self._launch.read_only, *self._launch.read_write)
+        refuse_planted_links(self._paths, binds)
         steps = Steps(quiet=quiet, as_json=as_json)
         name, code = trio.run(self._run, steps)
         return exit_code(name, code, as_json=as_json)

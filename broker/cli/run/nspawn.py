@@ -9,7 +9,14 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
-from broker.cli.run.box import Start, exit_code, kept_home, leased, local_paths
+from broker.cli.run.box import (
+    Start,
+    exit_code,
+    kept_home,
+    leased,
+    local_paths,
+    refuse_planted_links,
+)
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.launch.nspawn.arguments import Tree
@@ -32,7 +39,10 @@ def run_tree(
 async def _run(
     record: Record, argv: Sequence[str] | None, steps: Steps
 ) -> tuple[str, int]:
-    paths = local_paths()
+    paths, launch = local_paths(), record.host.launch
+    assert isinstance(launch, Nspawn)
+    binds = (launch.rootfs, *launch.read_only, *launch.read_write)
+    refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record) as home:

@@ -109,10 +109,13 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
-    for path in box.files:
-        yield from ("--ro-bind", str(path), str(path))
-    for path in box.writable:
-        yield from ("--bind", str(path), str(path))
+    binds = [*((path, "--bind") for path in box.writable)]
+    binds += ((path, "--ro-bind") for path in box.files)
+    # What is mounted later covers what is below it.
+    # guard: a read-only file in a writable directory is read-only
+    binds.sort(key=lambda bind: len(bind[0].parts))
+    for path, how in binds:
+        yield from (how, str(path), str(path))
 
 
 def _environment(box: Box, uid: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import stat
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from broker.control import api
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
+from broker.core.planted_links import named_path
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.services import event_log
 from broker.transfer.contents import claimed
@@ -65,12 +67,20 @@ class PersonOpens:
     """See the head of this module."""
 
     def __init__(
-        self, *, decider: Decider, log: event_log.Journal, targets: Targets, own: Own
+        self,
+        *,
+        decider: Decider,
+        log: event_log.Journal,
+        targets: Targets,
+        own: Own,
+        writable: Callable[[], Iterable[Path]],
     ) -> None:
         self._decider = decider
         self._log = log
         self._targets = targets
         self._own = own
+        self._writable = writable
+        """Directories in which a sandbox may have made links."""
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
     async def open(
@@ -80,7 +90,7 @@ class PersonOpens:
 
         Raises RefusedError where a rule denies it or none says where to.
         """
-        wanted = await _wanted(request)
+        wanted = await _wanted(request, tuple(self._writable()))
         target, where = self._target(wanted, request.sandbox)
 
         async def wait(what: str) -> None:
@@ -260,20 +270,30 @@ def _chosen(answer: PolicyAnswer) -> str:
     return found
 
 
-async def _wanted(request: api.OpenRequest) -> _Wanted:
+async def _wanted(request: api.OpenRequest, writable: Iterable[Path]) -> _Wanted:
     given = [request.url, request.path, request.copy]
     if sum(one is not None for one in given) != 1:
         raise RefusedError("one address, one path, or paths to copy")
     if request.url is not None:
         return _Wanted(OPEN_URL, url=take_url(request.url, None))
     if request.path is not None:
-        size = await trio.to_thread.run_sync(_size_of, request.path)
+        path = await trio.to_thread.run_sync(_found, request.path, writable)
+        size = await trio.to_thread.run_sync(_size_of, path)
         mime = claimed(request.path)
-        return _Wanted(OPEN_FILE, (request.path,), None, mime, size, bool(request.edit))
+        return _Wanted(OPEN_FILE, (path,), None, mime, size, bool(request.edit))
     paths = tuple(request.copy or ())
     if not paths or not all(Path(path).is_absolute() for path in paths):
         raise RefusedError("the paths to copy are not absolute")
-    return _Wanted(FILE_COPY, paths)
+    found = [await trio.to_thread.run_sync(_found, path, writable) for path in paths]
+    return _Wanted(FILE_COPY, tuple(found))
+
+
+def _found(path: str, writable: Iterable[Path]) -> str:
+    """Return a named path without links.  Raises RefusedError."""
+    if not Path(path).is_absolute():
+        raise RefusedError(f"{printable(path, 200)} is not an absolute path")
+    # guard: a sandbox chooses no file for the person to send
+    return str(named_path(Path(path), writable))
 
 
 def _size_of(path: str) -> int:

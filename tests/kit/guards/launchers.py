@@ -9,6 +9,30 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a box gets no file by a link that a sandbox may have made",
+        "",
+        "tests/attack/test_planted_links.py",
+        "box_gets",
+    ),
+    Guard(
+        "a box in haste follows no link",
+        "if False:",
+        "tests/attack/test_planted_links.py",
+        "haste",
+    ),
+    Guard(
+        "a bound path leads through no link of a sandbox",
+        "",
+        "tests/attack/test_planted_links.py",
+        "bound_path",
+    ),
+    Guard(
+        "a read-only file in a writable directory is read-only",
+        "",
+        "tests/attack/test_planted_links.py",
+        "read_only",
+    ),
+    Guard(
         "a container whose brokerctl was killed keeps its home in use",
         "lock = ()",
         "tests/e2e/test_podman_state.py",

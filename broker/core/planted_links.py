@@ -1,0 +1,78 @@
+"""Paths that the person names, where a sandbox may have put a link.
+
+A sandbox that may write to a directory of the person's can leave a symbolic link in it
+under a harmless name (``report.pdf`` to ``~/.ssh/id_ed25519``).  The person opens, copies
+or edits it, and our programs would follow it with the person's rights: the sandbox would
+get the key, or the edited file would take the place of ``~/.bashrc``.
+
+A link is refused by the directory that it is in, and not by its owner: programs in boxes
+have the person's own user id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+
+_HOPS = 40
+"""Links that one path may lead through, as path_resolution(7) has it."""
+
+
+def named_path(path: Path, writable: Iterable[Path]) -> Path:
+    """Return a path without links.
+
+    ``path`` is absolute; ``writable`` are directories that sandboxes may write to.
+    Raises RefusedError where a link in one of these leads out of it.
+    """
+    found, left = _walked(path, writable)
+    for place, link in left:
+        # guard: a link that a sandbox may have made leads to none of the person's files
+        if not found.is_relative_to(place):
+            _refuse(path, link, found)
+    return found
+
+
+def refuse_links(path: Path, writable: Iterable[Path]) -> None:
+    """Raise RefusedError where a path leads through any link in these directories."""
+    found, left = _walked(path, writable)
+    for _, link in left:
+        _refuse(path, link, found)
+
+
+def _refuse(path: Path, link: Path, found: Path) -> None:
+    raise RefusedError(
+        f"{printable(str(path), 200)} is not followed: {printable(str(link), 200)} is a "
+        "link that a sandbox may have made",
+        hint=f"it leads to {printable(str(found), 200)}; name that, if you mean it",
+    )
+
+
+def _walked(
+    path: Path, writable: Iterable[Path]
+) -> tuple[Path, list[tuple[Path, Path]]]:
+    """The path without links, and each link that is in one of the directories."""
+    places = [Path(os.path.realpath(place)) for place in writable]
+    here, hops = Path("/"), 0
+    todo = [part for part in reversed(str(path).split("/")) if part]
+    left = []
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            here = here.parent
+            continue
+        try:
+            target = str((here / part).readlink())
+        except OSError:  # not a link, or not there
+            here = here / part if part != "." else here
+            continue
+        hops += 1
+        if hops > _HOPS:
+            raise RefusedError(f"{printable(str(path), 200)} has too many links")
+        left += [(place, here / part) for place in places if here.is_relative_to(place)]
+        here = Path("/") if target.startswith("/") else here
+        todo += [part for part in reversed(target.split("/")) if part]
+    return here, left

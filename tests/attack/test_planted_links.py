@@ -1,0 +1,237 @@
+"""Attack: a sandbox leaves a link in a directory that it may write to.
+
+The person's programs follow it with the person's rights, when the person opens, copies
+or edits what it names, or when a box is started whose record names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from broker.cli.quick import box as quick_box
+from broker.cli.quick.made_record import leads_through_links, with_files
+from broker.cli.run import box as run_box
+from broker.control.api import OpenRequest
+from broker.core.errors import RefusedError
+from broker.core.paths import find_paths
+from broker.core.planted_links import named_path, refuse_links
+from broker.launch.bubblewrap.arguments import Box
+from broker.launch.bubblewrap.process import start_held
+from broker.viewer.opening.person import PersonOpens
+from broker.viewer.role import ViewerRole
+from tests.kit.shims import files_program
+
+SECRET = "a private key"
+needs_bwrap = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="the boxes need bubblewrap"
+)
+
+
+@pytest.fixture(name="home")
+def _home(tmp_path):
+    """A home with a secret, and a directory in it that a sandbox may write to."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id").write_text(SECRET)
+    (tmp_path / ".netrc").write_text(SECRET)
+    (tmp_path / "work/sub").mkdir(parents=True)
+    (tmp_path / "work/sub/config").write_text("mine")
+    (tmp_path / "work/real.pdf").write_text("a report")
+    return tmp_path
+
+
+def planted(home, target, name="work/report.pdf"):
+    (home / name).unlink(missing_ok=True)
+    (home / name).symlink_to(target)
+    return home / name
+
+
+TARGETS = ["{}/.ssh/id", "../.ssh/id", "sub/../../.ssh/id", "{}/work/../.ssh/id"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_link_out_of_a_sandboxs_directory_is_not_followed(home, target):
+    path = planted(home, target.format(home))
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        named_path(path, [home / "work"])
+
+
+def test_a_link_by_way_of_another_is_not_followed(home):
+    planted(home, "..", "work/up")
+    path = planted(home, "up/.ssh/id")
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        named_path(path, [home / "work"])
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        named_path(home / "work/up/.ssh/id", [home / "work"])
+
+
+def test_a_directory_that_is_named_by_a_link_of_the_persons(home):
+    """The sandbox has the directory by another path than the person names."""
+    (home / "mine").symlink_to("work")
+    planted(home, "../.ssh/id")
+    for path, place in (("mine/report.pdf", "work"), ("work/report.pdf", "mine")):
+        with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+            named_path(home / path, [home / place])
+
+
+def test_links_of_the_person_are_followed(home):
+    (home / "mine").symlink_to("work")
+    assert named_path(home / "mine/real.pdf", [home / "work"]) == home / "work/real.pdf"
+    (home / "key").symlink_to(".ssh/id")
+    assert named_path(home / "key", [home / "work"]) == home / ".ssh/id"
+
+
+def test_a_link_that_stays_in_the_directory_is_followed(home):
+    path = planted(home, "sub/../real.pdf")
+    assert named_path(path, [home / "work"]) == home / "work/real.pdf"
+
+
+def test_links_in_a_circle_end(home):
+    path = planted(home, "report.pdf")
+    with pytest.raises(RefusedError, match="too many links"):
+        named_path(path, [])
+
+
+def test_a_link_made_after_the_look_is_not_sent_through(home):
+    """The tool gets paths without links: one that is there now is an attack."""
+    for path in (
+        planted(home, "../.ssh/id"),
+        planted(home, "../.ssh", "work/d") / "id",
+    ):
+        for verb in (["send", str(path)], ["edit", str(path), "work"]):
+            found = subprocess.run(
+                [sys.executable, "-I", files_program(), *verb],
+                input=b"",
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            assert SECRET.encode() not in found.stdout, verb
+
+
+# -- open, cp, open --edit -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["path", "edit", "copy"])
+async def test_the_person_sends_no_file_that_a_sandbox_chose(home, how):
+    path = str(planted(home, "../.ssh/id"))
+    request = {
+        "path": OpenRequest(path=path, sandbox="work"),
+        "edit": OpenRequest(path=path, sandbox="work", edit=True),
+        "copy": OpenRequest(copy=[f"{home}/work/real.pdf", path], sandbox="work"),
+    }[how]
+    # Refused before anything else is looked at.
+    person = PersonOpens(
+        decider=None, log=None, targets=None, own=None, writable=lambda: [home / "work"]
+    )
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        await person.open(request, None)
+
+
+def test_shared_folders_and_records_count(home):
+    """A folder that is shared for now, and those of records that do not run."""
+
+    def shared(name, *, write):
+        return SimpleNamespace(folder=SimpleNamespace(path=home / name), write=write)
+
+    role = SimpleNamespace(
+        _records=lambda: SimpleNamespace(
+            records={"a": SimpleNamespace(writable=(home / "recorded",))}
+        ),
+        _paths=SimpleNamespace(homes=home / "homes"),
+        folders=SimpleNamespace(
+            shared=lambda: [shared("now", write=True), shared("read", write=False)]
+        ),
+    )
+    names = {place.name for place in ViewerRole._writable_places(role)}
+    assert names == {"homes", "recorded", "now"}
+
+
+# -- boxes -----------------------------------------------------------------------------
+
+
+def test_a_box_gets_no_file_by_a_planted_link(home):
+    planted(home, "../.ssh/id")
+    argv = ("zathura", "work/report.pdf")
+    assert leads_through_links(argv, home)
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        with_files(argv, home, [home / "work"])
+    assert not leads_through_links(("zathura", "work/real.pdf", "--", "no"), home)
+
+
+def test_a_box_in_haste_leaves_links_to_the_one_that_looks(home, monkeypatch):
+    planted(home, "../.ssh/id")
+    monkeypatch.chdir(home)
+
+    def refuse():
+        raise AssertionError("it has begun to start the box")
+
+    monkeypatch.setattr(quick_box, "_paths", refuse)
+    assert quick_box.run(("zathura", "work/report.pdf")) is None
+    with pytest.raises(AssertionError):
+        quick_box.run(("zathura", "work/real.pdf"))
+
+
+def record(home, monkeypatch, launch):
+    """A record of a box, where ``brokerctl run`` finds it."""
+    config = home / "config/vitrail/sandboxes.d"
+    config.mkdir(parents=True)
+    text = f'class = "disposable"\n[launch]\nkind = "bwrap"\n{launch}'
+    (config / "work.toml").write_text(text)
+    for name in ("CONFIG", "STATE", "DATA", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    # The run's own: the test's directory is too long for sockets.
+    assert "XDG_RUNTIME_DIR" in os.environ
+
+
+def binds(home):
+    read_only, read_write = [f"{home}/work/sub/config"], [f"{home}/work"]
+    return (
+        f"bind_read_only = {json.dumps(read_only)}\n"
+        f"bind_read_write = {json.dumps(read_write)}\n"
+    )
+
+
+def test_a_bound_path_leads_through_no_link_of_a_sandbox(home, monkeypatch):
+    record(home, monkeypatch, binds(home))
+    paths = find_paths()
+    assert home / "work" in run_box.writable_places(paths)
+    path = home / "work/sub/config"
+    run_box.refuse_planted_links(paths, [path])
+    os.rename(home / "work/sub", home / "work/was")
+    (home / "work/sub").mkdir()
+    planted(home, "../../.netrc", "work/sub/config")
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        run_box.refuse_planted_links(paths, [path])
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        refuse_links(path, [home / "work"])
+
+
+async def output(box):
+    """Run a box to its end; what it wrote."""
+    held = await start_held(box)
+    try:
+        held.release()
+        await held.child.wait()
+        return held.child.popen.stdout.read().decode()
+    finally:
+        await held.end()
+        held.child.popen.stdout.close()
+        held.child.popen.stderr.close()
+
+
+@needs_bwrap
+async def test_a_read_only_file_in_a_writable_directory_is_read_only(home):
+    (home / "sockets").mkdir()
+    kept = home / "work/sub/config"
+    script = f"echo bad > {kept}; rm -f {kept}; echo new > {home}/work/new; cat {kept}"
+    box = Box(("sh", "-c", script), home / "sockets", (kept,), (home / "work",))
+    assert await output(box) == "mine"
+    assert kept.read_text() == "mine"
+    assert (home / "work/new").read_text() == "new\n"
