@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Deque, Dict, Optional
 
 from shims.guest.loop import Loop, Timer, log
 from shims.guest.protocol import PORT_SOCKETS, STREAM_PORTS
-from shims.guest.template import find_port
+from shims.guest.template import find_port, settle_memory
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
@@ -42,12 +42,15 @@ PORT_STREAMS = 300
 PORT_WINDOW = 262144
 PORT_FRAME = 65536
 HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
-# A write(2) to the port takes 32 KiB at most; a frame fills one.
-PORT_PIECE = 32768 - PORT_HEADER.size
+# A write(2) to the port takes 32 KiB at most; writev(2) goes on.  Where instructions are
+# emulated each frame costs as much as some KiB of it, so frames are as long as they may.
+PORT_WRITE = 32768
+PORT_PIECE = PORT_FRAME - PORT_HEADER.size
 # The driver's buffers have a page each, and a read(2) takes from one; readv(2) goes on.
-PORT_BUFFERS, PORT_BUFFER = 16, 4096
-PORT_TURNS = 4  # of one stream, then it is another one's
-PORT_CREDIT = PORT_WINDOW // 4
+PORT_BUFFERS, PORT_BUFFER = 32, 4096
+PORT_MORE = PORT_BUFFERS * PORT_BUFFER // 2  # after a read of less, most likely none
+PORT_TURNS = 2  # of one stream, then it is another one's
+PORT_CREDIT = PORT_WINDOW // 2
 PORT_DRAIN_SECONDS = 10.0
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
 
@@ -140,6 +143,8 @@ class PortStreams:
                 self._host_away()
                 return
             self._take(memoryview(self._in)[:size])
+            if size < PORT_MORE:
+                return  # epoll_wait(2) knows, for less than a read(2) that fails
 
     def _host_away(self) -> None:
         if self._greeted:
@@ -153,7 +158,10 @@ class PortStreams:
         sent = 0
         if not self._out:
             with contextlib.suppress(BlockingIOError):
-                sent = os.write(self._port, data)
+                if len(data) <= PORT_WRITE:
+                    sent = os.write(self._port, data)
+                else:
+                    sent = os.writev(self._port, (data[:PORT_WRITE], data[PORT_WRITE:]))
         if sent == len(data):
             return
         if not self._out and self._greeted:
@@ -165,7 +173,7 @@ class PortStreams:
         with contextlib.suppress(BlockingIOError):
             while self._out:
                 sent = os.write(
-                    self._port, memoryview(self._out)[:PORT_PIECE].tobytes()
+                    self._port, memoryview(self._out)[:PORT_WRITE].tobytes()
                 )
                 del self._out[:sent]
         if not self._out:
@@ -217,7 +225,8 @@ class PortStreams:
             if not 0 < value <= PORT_WINDOW - stream.may_send:
                 raise PortError(f"the host gave a credit of {value} bytes")
             stream.may_send += value
-            self._watch_stream(stream)
+            if stream.may_send == value:  # it waited for this
+                self._watch_stream(stream)
         elif kind == CLOSE:
             if not stream.accepted:
                 self._accepted(stream, value or errno.ECONNRESET)
@@ -470,6 +479,7 @@ def start_port_streams(guest: "Guest") -> None:
     """
     listeners = listen_for_programs(PORT_SOCKETS, guest.account.uid, guest.account.gid)
     port = os.open(find_port(STREAMS_PORT), os.O_RDWR | os.O_NONBLOCK)
+    settle_memory()
     pid = os.fork()
     if not pid:
         _be_child(port, listeners)

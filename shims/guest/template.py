@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import gc
 import json
 import os
 import selectors
@@ -173,6 +174,7 @@ class Template:
         self._guest.cut_all()
         self._guest.forget_hops()
         os.sync()
+        settle_memory()
         self._send("ready")
 
     def _send(self, word: str) -> None:
@@ -234,6 +236,16 @@ class Template:
         os.close(self._port)
         self._port = -1
         self._guest.begin_session()
+
+
+def settle_memory() -> None:
+    """Leave the objects that exist out of later garbage collections; gc.freeze().
+
+    A collection writes into each object that it visits: every copy of this memory would
+    have these pages for itself.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def seed_kernel(seed: bytes) -> None:

@@ -6,8 +6,6 @@ The builder refuses the device by which it could; here a machine has it all the 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import os
 
 import pytest
 
@@ -60,21 +58,11 @@ async def image_with_balloon():
     pytest.skip("no guest image has the module virtio_balloon: build it again")
 
 
-def memory_digest(s):
-    """Return the digest of the memory that the machines map."""
-    memory = s.starter._memories._held["web"].memory
-    total, at = hashlib.sha256(), 0
-    while data := os.pread(memory, 1 << 22, at):
-        total.update(data)
-        at += len(data)
-    return total.hexdigest()
-
-
 async def inflated(s, name):
     """Digests of the shared memory before and after a guest has freed most of it."""
     async with s.machine(name, mode="shared") as (started, broker, vm):
         assert (started.how, started.why) == ("fork", "")
-        before = memory_digest(s)
+        before = s.shared_digest()
         await vm.qmp.execute("balloon", {"value": SMALL})
 
         async def small():
@@ -83,7 +71,7 @@ async def inflated(s, name):
 
         assert await eventually(small, deadline=120)
         assert await output(broker, "echo still here") == ["still here", ""]
-        return before, memory_digest(s)
+        return before, s.shared_digest()
 
 
 @pytest.mark.usefixtures("balloons")
@@ -95,7 +83,7 @@ async def test_a_guest_cannot_free_memory_of_its_siblings(monkeypatch):
         async with s.machine("sibling", mode="shared") as (started, broker, _vm):
             assert started.how == "fork"
             assert (await output(broker, "hostname"))[0] == "sibling"
-        assert memory_digest(s) == before
+        assert s.shared_digest() == before
         # The attack is a real one: without the seals it succeeds.
         s.starter._memories.drop("web")
         monkeypatch.setattr(shared, "SEALS", shared.SEALS & ~fcntl.F_SEAL_WRITE)

@@ -47,9 +47,9 @@ enum type { HELLO = 1, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE };
 enum {
 	IN_BYTES = 262144,
 	OUT_BYTES = 131072,
-	PIECE_BYTES = 32768,    /* of one read from the broker */
+	PIECE_BYTES = FRAME_BYTES - HEADER_BYTES,  /* of one read from the broker */
 	LEAST_BYTES = 4096,     /* less room than this is none, or frames become crumbs */
-	CREDIT_BYTES = WINDOW_BYTES / 4,
+	CREDIT_BYTES = WINDOW_BYTES / 2,
 	SPARE_RINGS = 4,
 	CONNECT_MS = 5000,      /* while the broker's backlog is full */
 	RETRY_MS = 20,
