@@ -31,7 +31,7 @@ pytestmark = [
 
 WIDE, HIGH = 460, 320
 """Logical pixels of the content."""
-PLACE = (60, 50)
+PLACE = (60, 20)
 SAME = 0.004
 """Which part of the pixels may differ: a caret, a spinner, the rim of rounded corners."""
 FLAT = {
@@ -47,6 +47,16 @@ compositor moves or stretches all of it by half a pixel.  The filter crops the s
 off and places the content itself.  The picture to compare it with is therefore that of
 the same application without a shadow, in which nothing needs rounding.
 """
+
+TITLE = 36
+"""Height of LibreOffice's title bar by the style sheet below.
+
+Unfiltered it has none, because sway offers to draw it; the filter does not, so GTK
+draws it.  The picture to compare is what lies below.
+"""
+OFFICE_STYLE = (
+    FLAT["gtk-3.0"] + ".titlebar { min-height: 28px; padding: 4px; border: 0; }"
+)
 
 CHROMIUM = (
     *("chromium", "--no-sandbox", "--ozone-platform=wayland", "--disable-gpu"),
@@ -64,6 +74,44 @@ column.addWidget(text)
 window.show()
 app.exec()
 """
+LIBREOFFICE = """
+mkdir -p /tmp/office/user && cp /shared/registrymodifications.xcu /tmp/office/user/
+exec env XDG_CONFIG_HOME=/shared/office soffice --nologo --norestore --view -env:UserInstallation=file:///tmp/office /shared/text.txt
+"""
+"""Without its first start's tip, and without a caret."""
+OFFICE_SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
+<oor:items xmlns:oor="http://openoffice.org/2001/registry">
+<item oor:path="/org.openoffice.Office.Common/Misc"><prop oor:name="FirstRun" oor:op="fuse">
+<value>false</value></prop></item>
+<item oor:path="/org.openoffice.Office.Common/Misc"><prop oor:name="ShowTipOfTheDay" oor:op="fuse">
+<value>false</value></prop></item>
+</oor:items>
+"""
+JAVA = """
+Xwayland :7 -ac & until [ -S /tmp/.X11-unix/X7 ]; do sleep 0.1; done
+exec env DISPLAY=:7 java /shared/Window.java
+"""
+"""X11 has its window manager in the guest or none; here none, so the window has no title."""
+SWING = """
+import java.awt.*;
+import javax.swing.*;
+public class Window {
+    public static void main(String[] words) {
+        SwingUtilities.invokeLater(() -> {
+            JWindow window = new JWindow();
+            JTree tree = new JTree();
+            tree.setFocusable(false);
+            JButton button = new JButton("a button");
+            button.setFocusable(false);
+            window.add(button, BorderLayout.NORTH);
+            window.add(new JScrollPane(tree));
+            window.add(new JSlider(), BorderLayout.SOUTH);
+            window.setBounds(0, 0, WIDE, HIGH);
+            window.setVisible(true);
+        });
+    }
+}
+"""
 QT6_PARTS = ("python3/dist-packages/PyQt6", "*/qt6/plugins/platforms/libqwayland*")
 APPS = {
     "foot": ("foot", "-o", "cursor.blink=no", "sh", "-c", "ls /usr; sleep 1000"),
@@ -74,7 +122,30 @@ APPS = {
     "mpv": ("mpv", "--no-config", "--vo=wlshm", "--pause", "--no-osc", "/shared/picture.png"),
     "chromium": CHROMIUM,
     "firefox": FIREFOX,
+    "libreoffice": ("sh", "-c", LIBREOFFICE),
+    "java": ("sh", "-c", JAVA),
 }  # fmt: skip
+NEEDS = {
+    "qt6": ("python3-pyqt6 or qt6-wayland", *(f"/usr/lib/{p}" for p in QT6_PARTS)),
+    "libreoffice": (
+        "libreoffice-writer and libreoffice-gtk3",
+        "/usr/bin/soffice",
+        "/usr/lib/libreoffice/program/libvclplug_gtk3lo.so",
+    ),
+    "java": (
+        "xwayland or a JDK with its windows",
+        "/usr/bin/Xwayland",
+        "/usr/bin/javac",
+        "/usr/lib/jvm/*/lib/libawt_xawt.so",
+    ),
+}
+"""Packages that a plain machine may lack, and the files by which they are known."""
+TITLES = {"firefox": "page", "libreoffice": "LibreOffice Writer"}
+"""A part of the title that says that the document is loaded."""
+QUIET = {"firefox": 8, "libreoffice": 8}
+"""Seconds without a change after which a picture is complete, where two do not do."""
+FIXED = ("java",)
+"""A rootful Xwayland is as large as the screen; the application is its upper left part."""
 
 
 @pytest.fixture(scope="module")
@@ -90,36 +161,44 @@ def shared(tmp_path_factory) -> Path:
     for n in range(0, WIDE, 12):
         draw.line((n, 0, WIDE - n, HIGH), fill=(n % 256, 255 - n % 256, 90))
     image.save(place / "picture.png")
+    (place / "registrymodifications.xcu").write_text(OFFICE_SETTINGS)
+    swing = SWING.replace("WIDE", str(WIDE)).replace("HIGH", str(HIGH))
+    (place / "Window.java").write_text(swing)
+    (place / "office" / "gtk-3.0").mkdir(parents=True)
+    (place / "office" / "gtk-3.0" / "gtk.css").write_text(OFFICE_STYLE)
     for name, style in FLAT.items():
         (place / "flat" / name).mkdir(parents=True)
         (place / "flat" / name / "gtk.css").write_text(style)
     return place
 
 
-async def fitted(comp, wide: int, high: int) -> None:
-    """Give the largest window this place and size."""
+async def fitted(comp, wide: int, high: int, fixed: bool) -> None:
+    """Give the largest window this place, and this size where it is not fixed."""
 
     async def done() -> bool:
         node = max(windows(await comp.tree()), key=lambda n: n["rect"]["width"])
         mark = f"[con_id={node['id']}]"
         rect = node["rect"]
-        if (rect["width"], rect["height"]) != (wide, high):
-            await comp.command(f"{mark} floating enable")
+        await comp.command(f"{mark} floating enable")
+        if not fixed and (rect["width"], rect["height"]) != (wide, high):
             await comp.command(f"{mark} resize set {wide} {high}")
             await trio.sleep(0.2)
         await comp.command(f"{mark} move absolute position {PLACE[0]} {PLACE[1]}")
-        return rect == {"x": PLACE[0], "y": PLACE[1], "width": wide, "height": high}
+        fits = fixed or (rect["width"], rect["height"]) == (wide, high)
+        return fits and (rect["x"], rect["y"]) == PLACE
 
     await eventually(done, deadline=90)
 
 
-async def content(comp, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The picture of these pixels once it has stayed the same for two seconds."""
+async def content(comp, box: tuple[int, int, int, int], quiet: float) -> np.ndarray:
+    """The picture of these pixels once it has stayed the same for ``quiet`` seconds."""
     last, since = None, trio.current_time()
     with trio.fail_after(60):
-        while last is None or trio.current_time() < since + 2:
+        while last is None or trio.current_time() < since + quiet:
             await trio.sleep(0.2)
             seen = np.asarray((await pixels(comp)).crop(box)).astype(np.int16)
+            if not np.ptp(seen):
+                continue  # it has drawn nothing
             if last is None or (seen != last).mean() > SAME / 4:
                 last, since = seen, trio.current_time()
     return last
@@ -127,27 +206,36 @@ async def content(comp, box: tuple[int, int, int, int]) -> np.ndarray:
 
 @asynccontextmanager
 async def application(
-    it, comp, name: str, shared: Path, display: Path, border: int, **env: str
+    it,
+    comp,
+    name: str,
+    shared: Path,
+    display: Path,
+    border: int,
+    title: int,
+    **env: str,
 ):
     """One run of it with a content of the size that both have."""
     words = APPS[name]
     if not shutil.which(words[0]):
         pytest.skip(f"{words[0]} is missing")
-    if name == "qt6" and not all(any(Path("/usr/lib").glob(p)) for p in QT6_PARTS):
-        pytest.skip("python3-pyqt6 or qt6-wayland is missing")
+    package, *files = NEEDS.get(name, ("",))
+    if not all(any(Path("/").glob(file.strip("/"))) for file in files):
+        pytest.skip(f"{package} is missing")
     async with boxed(it, *words, shared=shared, display=display, **env):
-        await eventually(lambda: any_window(comp), deadline=120)
-        await fitted(comp, WIDE + 2 * border, HIGH + 2 * border)
+        await eventually(lambda: any_window(comp, TITLES.get(name, "")), deadline=120)
+        size = (WIDE + 2 * border, HIGH + title + 2 * border)
+        await fitted(comp, *size, name in FIXED)
         yield
 
 
-async def any_window(comp) -> bool:
-    return bool(windows(await comp.tree()))
+async def any_window(comp, title: str) -> bool:
+    return any(title in (node["name"] or "") for node in windows(await comp.tree()))
 
 
-def inner(scale: float, border: int) -> tuple[int, int, int, int]:
+def inner(scale: float, border: int, title: int = 0) -> tuple[int, int, int, int]:
     """The content's pixels on the screen."""
-    x, y = PLACE[0] + border, PLACE[1] + border
+    x, y = PLACE[0] + border, PLACE[1] + border + title
     return tuple(round(n * scale) for n in (x, y, x + WIDE, y + HIGH))
 
 
@@ -158,15 +246,25 @@ async def test_an_application_looks_as_without_the_filter(name, scale, shared):
     async with desktop(config_extra=config) as comp, filtered(comp) as it:
         # Read by GTK only.
         flat = {"XDG_CONFIG_HOME": "/shared/flat"} if scale % 1 else {}
-        async with application(it, comp, name, shared, comp.display, 0, **flat):
-            alone = await content(comp, inner(scale, 0))
+        title = TITLE if name == "libreoffice" else 0
+        quiet = QUIET.get(name, 2)
+        async with application(it, comp, name, shared, comp.display, 0, 0, **flat):
+            alone = await content(comp, inner(scale, 0), quiet)
         await eventually(lambda: no_window(comp), deadline=30)
-        async with application(it, comp, name, shared, it.path, BORDER):
-            framed = await content(comp, inner(scale, BORDER))
+        async with application(it, comp, name, shared, it.path, BORDER, title):
+            framed = await content(comp, inner(scale, BORDER, title), quiet)
             image = await pixels(comp)
     both = np.concatenate([alone, framed], axis=1).astype(np.uint8)
     kept(picture_name(f"same-{name}-{scale}"), Image.fromarray(both))
-    assert any(f.w > WIDE * scale * 0.9 for f in frames(image, FRAME))
+    if name in FIXED:  # its frame's right and lower sides are beyond the screen
+        left, top, *_ = inner(scale, BORDER)
+        beside = [
+            image.getpixel((left - 2, top + 9)),
+            image.getpixel((left + 9, top - 2)),
+        ]
+        assert beside == [(FRAME >> 16, FRAME >> 8 & 255, FRAME & 255)] * 2
+    else:
+        assert any(f.w > WIDE * scale * 0.9 for f in frames(image, FRAME))
     different = (np.abs(alone - framed) > 12).any(axis=2).mean()
     print(f"{name} at {scale}: {different:.4%} of the pixels differ")
     assert different <= SAME
