@@ -2,7 +2,8 @@
 
 The agent is a process of ours in the person's session, started when the first
 question comes and ended with us.  It receives one question at a time over a pair
-of sockets without a name.  Its answer is checked against the offered choices;
+of sockets without a name.  Beside it runs the process that screen readers ask
+(broker/programs/accessible.py).  Its answer is checked against the offered choices;
 when it dies, all waiting questions are answered no.  Where there is no
 compositor, or the agent dies too often, questions wait for ``brokerctl answer``.
 """
@@ -46,8 +47,12 @@ class _Waiter:
 class _Agent:
     """A running prompt agent."""
 
-    def __init__(self, child: Child, sock: trio.socket.SocketType) -> None:
+    def __init__(
+        self, child: Child, sock: trio.socket.SocketType, reader: Child | None
+    ) -> None:
         self.child = child
+        self.reader = reader
+        """Offers its words to screen readers; ends with it."""
         self.sock = sock
         self.ready = False
         self.shown = 0
@@ -252,21 +257,24 @@ class Questions:
             self._wake.set()
 
     def _start(self) -> _Agent:
+        environ = dict(os.environ if self._environ is None else self._environ)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        says, hears = one_way_pair()
+        with theirs, says, hears:
             try:
                 ours.setblocking(False)  # noqa: FBT003
-                environ = os.environ if self._environ is None else self._environ
+                fds = [theirs.fileno(), says.fileno()]
                 child = spawn(
-                    our_program("broker.programs.prompt", str(theirs.fileno())),
+                    our_program("broker.programs.prompt", *map(str, fds)),
                     name="vitrail-prompt",
-                    env=dict(environ),
-                    pass_fds=[theirs.fileno()],
+                    env=environ,
+                    pass_fds=fds,
                 )
             except BaseException:
                 ours.close()
                 raise
-        return _Agent(child, trio.socket.from_stdlib_socket(ours))
+            reader = _start_reader(hears, environ)
+        return _Agent(child, trio.socket.from_stdlib_socket(ours), reader)
 
     async def _listen(self, agent: _Agent) -> None:
         """Take its messages until it has gone."""
@@ -305,6 +313,8 @@ class Questions:
         with trio.move_on_after(_TELL_SECONDS):
             await agent.child.wait()
         code = await agent.child.stop()
+        if agent.reader is not None:
+            await agent.reader.stop()
         if asked:
             return
         self._deaths.append(trio.current_time())
@@ -321,3 +331,27 @@ class Questions:
                 reason="every question that waited is answered no",
             )
         )
+
+
+def one_way_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the agent's end, which cannot be written to, and the reader's."""
+    says, hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # guard: screen readers send nothing to the dialog
+    says.shutdown(socket.SHUT_RD)
+    return says, hears
+
+
+def _start_reader(hears: socket.socket, environ: dict[str, str]) -> Child | None:
+    """The process that screen readers ask; None without a session bus."""
+    if not environ.get("DBUS_SESSION_BUS_ADDRESS"):
+        return None
+    try:
+        return spawn(
+            our_program("broker.programs.accessible", str(hears.fileno())),
+            name="vitrail-access",
+            env=environ,
+            pass_fds=[hears.fileno()],
+        )
+    except SetupError as error:
+        log_stderr(f"vitrail: no process for screen readers: {error}")
+        return None

@@ -1,9 +1,12 @@
-"""Messages between broker and prompt agent: one value in one packet.
+"""Messages of the prompt agent: one value in one packet.
 
 The agent is ours and trusted, and still asked only for facts that it can know: which
 question was answered, and how.  The broker checks each answer against the choices it
 offered.  They speak over a pair of sockets that has no name anywhere, so
 no other process can connect.
+
+What a screen reader reads goes from the agent to a process that offers it on the
+accessibility bus, over a pair of sockets of which the agent's end never reads.
 """
 
 from __future__ import annotations
@@ -61,15 +64,34 @@ class Unable(_Message, frozen=True, tag="unable"):
     reason: str
 
 
+class DescribedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row that can be chosen, in words."""
+
+    words: str
+    chosen: bool
+
+
+class Described(_Message, frozen=True, tag="described"):
+    """The dialog on the screen, in words; without a title: none is shown."""
+
+    title: str = ""
+    lines: tuple[str, ...] = ()
+    targets: tuple[DescribedRow, ...] = ()
+    keeps: tuple[DescribedRow, ...] = ()
+    hint: str = ""
+    armed: bool = False
+
+
 ToAgent: TypeAlias = Show | WithdrawQuestion
 FromAgent: TypeAlias = PromptHello | Shown | PromptAnswer | Unable
 
 _to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
+_described: msgspec.msgpack.Decoder[Described] = msgspec.msgpack.Decoder(Described)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(message: ToAgent | FromAgent) -> bytes:
+def encode(message: ToAgent | FromAgent | Described) -> bytes:
     """Return a packet.  Raises InternalError beyond its limit."""
     packet = _encoder.encode(message)
     if len(packet) > limits.PROMPT_MESSAGE_BYTES:
@@ -89,5 +111,13 @@ def decode_from_agent(packet: bytes) -> FromAgent:
     """Return what the agent says.  Raises PeerError."""
     try:
         return _from_agent.decode(packet)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerError(f"the agent's words are not understood: {error}") from error
+
+
+def decode_described(packet: bytes) -> Described:
+    """Return what the agent shows.  Raises PeerError."""
+    try:
+        return _described.decode(packet)
     except (msgspec.DecodeError, RecursionError) as error:
         raise PeerError(f"the agent's words are not understood: {error}") from error

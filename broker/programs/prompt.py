@@ -20,6 +20,7 @@ from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
 from broker.ipc.prompt import (
+    Described,
     FromAgent,
     PromptAnswer,
     PromptHello,
@@ -34,30 +35,37 @@ from broker.prompt.window import Window
 
 
 def main() -> None:
-    """Entry point: ``prompt FD``."""
+    """Entry point: ``prompt FD [READER_FD]``; the second is written to only."""
     # No other process may read the text of a question out of our memory.
     Path("/proc/self/coredump_filter").write_text("0")
-    fd = int(sys.argv[1])
-    os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
-    broker = socket.socket(fileno=fd)
-    broker.setblocking(False)  # noqa: FBT003
+    broker, *reader = (_socket(int(word)) for word in sys.argv[1:3])
     failed = False
     try:
         jail.set_name("vitrail-prompt")
         # It stays in the session, as a keeper does; and like one it starts no
         # program, looks into none, and speaks only UNIX sockets.
         jail.harden_keeper()
-        trio.run(_Agent(broker).run, strict_exception_groups=True)
+        trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True
         sys.stderr.write(f"vitrail-prompt: {errors.exceptions[0]}\n")
     sys.exit(1 if failed else 0)
 
 
+def _socket(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
+    made = socket.socket(fileno=fd)
+    made.setblocking(False)  # noqa: FBT003
+    return made
+
+
 class _Agent:
-    def __init__(self, broker: socket.socket) -> None:
+    def __init__(
+        self, broker: socket.socket, reader: socket.socket | None = None
+    ) -> None:
         self._broker = trio.socket.from_stdlib_socket(broker)
-        self._window = Window(self._said, self._seen)
+        self._reader = reader
+        self._window = Window(self._said, self._seen, self._described)
         self._out: list[FromAgent] = []
         self._more = trio.Event()
         self._changed = trio.Event()
@@ -85,6 +93,17 @@ class _Agent:
 
     def _seen(self, number: int) -> None:
         self._say(Shown(number))
+
+    def _described(self, words: Described) -> None:
+        """For a screen reader; one that does not read is given up."""
+        if self._reader is None:
+            return
+        try:
+            self._reader.send(encode(words))
+        except (OSError, VitrailError) as error:
+            sys.stderr.write(f"vitrail-prompt: nothing for screen readers: {error}\n")
+            self._reader.close()
+            self._reader = None
 
     def _say(self, message: FromAgent) -> None:
         self._out.append(message)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from broker.prompt.description import claims, hint, kind, plain, reach, request
 from broker.prompt.dialog import (
     FRAME,
     PAD,
     ROW,
     WIDTH,
-    WORD,
     Dialog,
     Rect,
     keep_words,
@@ -32,9 +32,6 @@ _FONTS = (
 _PAPER, _INK, _FAINT = (250, 250, 248), (24, 24, 28), (108, 108, 116)
 _LINE_COLOUR, _CHOSEN = (204, 204, 208), (222, 235, 250)
 _ALLOW, _DENY, _INERT = (28, 110, 60), (150, 32, 32), (176, 176, 180)
-
-_CHARACTERS = 200
-"""Most characters of one line, before it is cut to its width."""
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -120,9 +117,7 @@ class _Brush:
     ) -> None:
         """One line in a rectangle, at its left or in its middle."""
         font = _font(size * self._scale, bold=bold)
-        # Escaped where it entered; no remaining character may break a line.
-        words = "".join(c if c.isprintable() else "·" for c in words[:_CHARACTERS])
-        words = self._cut(words, rect.width * self._scale, font)
+        words = self._cut(plain(words), rect.width * self._scale, font)
         x, y = rect.x * self._scale, (rect.y + rect.height / 2) * self._scale
         if middle:
             x += rect.width * self._scale // 2
@@ -162,10 +157,7 @@ def _head(brush: _Brush, dialog: Dialog) -> None:
     brush.text(
         Rect(x, FRAME + 8, width, 34), question.sandbox, size=26, bold=True, colour=ink
     )
-    kind = question.label
-    if question.record:
-        kind += f" · record {question.record}"
-    brush.text(Rect(x, FRAME + 42, width, 22), kind, size=14, colour=ink)
+    brush.text(Rect(x, FRAME + 42, width, 22), kind(dialog), size=14, colour=ink)
 
 
 def _readable_on(colour: str) -> tuple[int, int, int]:
@@ -176,17 +168,10 @@ def _readable_on(colour: str) -> tuple[int, int, int]:
 
 
 def _text(brush: _Brush, dialog: Dialog) -> None:
-    question, text = dialog.question, dialog.layout.text
-    lines = [(f"wants {question.words}.", True, _INK)]
-    if question.argument:
-        lines.append((f"argument: {question.argument}", False, _FAINT))
-    lines += [
-        (f"{name}, it says: {value}", False, _FAINT) for name, value in question.details
-    ]
-    if len(question.targets) > 1:
-        lines.append(("What shall it reach?  Choose one:", False, _INK))
-    else:
-        lines.append((f"It reaches: {target_words(question.targets[0])}.", False, _INK))
+    text = dialog.layout.text
+    lines = [(request(dialog), True, _INK)]
+    lines += [(claim, False, _FAINT) for claim in claims(dialog)]
+    lines.append((reach(dialog), False, _INK))
     step = text.height // len(lines)
     for number, (words, bold, colour) in enumerate(lines):
         row = Rect(text.x, text.y + number * step, text.width, step)
@@ -208,14 +193,11 @@ def _foot(
     brush: _Brush, dialog: Dialog, phrase: str, *, armed: bool, seconds: int
 ) -> None:
     layout = dialog.layout
-    if not armed:
-        hint = "Wait: nothing counts until this has been in front, untouched, for a second."
-    elif not dialog.target:
-        hint = "Choose first; Esc or Deny refuses."
-    else:
-        typed = f"   Typed: {dialog.typed}" if dialog.typed else ""
-        hint = f"Press Allow, or type the word {WORD}.  Esc or Deny refuses.{typed}"
-    brush.text(layout.hint, hint, size=13, colour=_FAINT)
+    typed = (
+        f"   Typed: {dialog.typed}" if armed and dialog.target and dialog.typed else ""
+    )
+    words = hint(dialog, armed=armed) + typed
+    brush.text(layout.hint, words, size=13, colour=_FAINT)
     ready = armed and bool(dialog.target)
     brush.box(layout.deny, _DENY if armed else _INERT)
     brush.text(layout.deny, "Deny", bold=True, colour=_PAPER, middle=True)
@@ -223,7 +205,7 @@ def _foot(
     brush.text(layout.allow, "Allow", bold=True, colour=_PAPER, middle=True)
     left, width = layout.phrase, 150
     known = f"Your phrase: {phrase}" if phrase else "No phrase: brokerctl prompt phrase"
-    words = Rect(left.x, left.y, left.width - width, left.height)
-    brush.text(words, known, size=15, bold=True)
+    place = Rect(left.x, left.y, left.width - width, left.height)
+    brush.text(place, known, size=15, bold=True)
     time = Rect(left.x + left.width - width, left.y, width, left.height)
     brush.text(time, f"no in {seconds} s", size=13, colour=_FAINT, middle=True)

@@ -20,7 +20,8 @@ from pywayland.protocol.xdg_shell import XdgWmBase
 
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.question import PersonAnswer
-from broker.ipc.prompt import Show
+from broker.ipc.prompt import Described, Show
+from broker.prompt.description import describe
 from broker.prompt.dialog import WIDTH, Dialog
 from broker.prompt.input import SeatInput
 from broker.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
@@ -40,14 +41,19 @@ class Window:
     """One connection to a compositor, and at most one dialog on it.
 
     ``said`` hears the answer, ``seen`` that the dialog is on the screen; each
-    with the question's id.
+    with the question's id.  ``described`` hears the dialog in words, when they change.
     """
 
     def __init__(
-        self, said: Callable[[int, PersonAnswer], None], seen: Callable[[int], None]
+        self,
+        said: Callable[[int, PersonAnswer], None],
+        seen: Callable[[int], None],
+        described: Callable[[Described], None] = lambda _: None,
     ) -> None:
         self._said = said
         self._seen = seen
+        self._described = described
+        self._words = Described()
         self._display: Any = Display()
         self._globals: dict[str, Any] = {}
         self._scales: dict[int, tuple[Any, int]] = {}
@@ -146,6 +152,7 @@ class Window:
         if self._showing is not None:
             self._showing.close()
             self._showing = None
+            self.describe(Described())
         for seat in self._seats.values():
             seat.forget()
         self._display.flush()
@@ -292,6 +299,12 @@ class Window:
             self.withdraw()
             self._said(number, answer)
 
+    def describe(self, words: Described) -> None:
+        """The dialog in words, as it is now."""
+        if words != self._words:
+            self._words = words
+            self._described(words)
+
     def seen(self, number: int) -> None:
         """The compositor has shown it."""
         self._seen(number)
@@ -361,6 +374,7 @@ class _Showing:
             return
         scale, now = self._window.scale, time.monotonic()
         picture = paint(self.dialog, self.message.phrase, now, self._deadline, scale)
+        self._window.describe(describe(self.dialog, now))
         width, height = WIDTH * scale, self.dialog.layout.height * scale
         self.surface.attach(self._window.buffer(picture, width, height), 0, 0)
         self.surface.set_buffer_scale(scale)

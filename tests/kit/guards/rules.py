@@ -38,6 +38,8 @@ GUARDS = (
     Guard("held keys are no rest", "ready = self._visible and self._focused", "tests/broker/prompt/test_guard.py"),
     Guard("seen before it counts", "ready = self._focused and (not self._held)", "tests/broker/prompt/test_guard.py"),
     Guard("Enter means nothing", "if name == 'Return':\n    return self._yes()\nelif text:\n    self.typed = (self.typed + text)[:len(WORD) + 1]", "tests/broker/prompt/test_dialog.py"),
+    Guard("no answer over the accessibility bus", "calls[f'{ACTION}.DoAction'] = lambda: ('b', True)", "tests/broker/prompt/test_accessible.py", "no_action"),
+    Guard("screen readers send nothing to the dialog", "", "tests/attack/test_screen_reader.py", "taken_over"),
     Guard("the word alone", "settled = True", "tests/broker/prompt/test_dialog.py"),
     Guard("pressed where it is let go", "if not armed or pressed is None:", "tests/broker/prompt/test_dialog.py"),
     Guard("a press while inert", "self.pressed = self._button()", "tests/broker/prompt/test_dialog.py"),

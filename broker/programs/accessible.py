@@ -1,0 +1,190 @@
+"""Offers the words of the prompt's dialog to screen readers, over AT-SPI.
+
+A process of its own, so that no other program of the session can call the one whose
+picture is trusted: it reads what the prompt agent shows from a pair of sockets of
+which the agent's end never reads, and can give no answer.  It connects to the
+accessibility bus when a question comes and a screen reader is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from jeepney import (
+    DBusAddress,
+    HeaderFields,
+    MatchRule,
+    Message,
+    MessageFlag,
+    MessageType,
+    new_error,
+    new_method_call,
+    new_method_return,
+    new_signal,
+)
+from jeepney.io.trio import DBusRouter, open_dbus_router
+
+from broker.core import limits
+from broker.core.errors import VitrailError
+from broker.ipc.prompt import Described, decode_described
+from broker.launch.process import jail
+from broker.prompt.accessible import (
+    PROPERTIES,
+    ROOT,
+    AccessibilityEvent,
+    Accessible,
+    UnknownError,
+)
+
+_BUS = DBusAddress("/org/a11y/bus", "org.a11y.Bus", "org.a11y.Bus")
+_REGISTRY = DBusAddress(ROOT, "org.a11y.atspi.Registry", "org.a11y.atspi.Socket")
+_SECONDS = 5.0
+_CALLS = 256
+"""Calls of screen readers that may wait; those beyond it get no reply."""
+
+
+def main() -> None:
+    """Entry point: ``accessible FD``."""
+    fd = int(sys.argv[1])
+    os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
+    agent = socket.socket(fileno=fd)
+    agent.setblocking(False)  # noqa: FBT003
+    jail.set_name("vitrail-access")
+    jail.harden_keeper()
+    trio.run(_Reader(agent).run)
+
+
+class _Reader:
+    def __init__(self, agent: socket.socket) -> None:
+        self._agent = trio.socket.from_stdlib_socket(agent)
+
+    async def run(self) -> None:
+        """Serve screen readers until the agent has gone."""
+        words: Described | None = Described()
+        while words is not None:
+            words = await self._next()
+            if words is None or not words.title:
+                continue
+            try:
+                words = await self._shown(words)
+            except* (OSError, trio.TooSlowError, trio.BrokenResourceError) as errors:
+                what = errors.exceptions[0]
+                sys.stderr.write(f"vitrail-access: screen readers: {what}\n")
+                words = Described()
+
+    async def _next(self) -> Described | None:
+        """What is shown now; None: the agent has gone."""
+        try:
+            packet = await self._agent.recv(limits.PROMPT_MESSAGE_BYTES)
+            return decode_described(packet) if packet else None
+        except (OSError, VitrailError) as error:
+            sys.stderr.write(f"vitrail-access: {error}\n")
+            return None
+
+    async def _shown(self, words: Described) -> Described | None:
+        """Offer questions until none is shown; returns the last words."""
+        address = await _address()
+        if address is None:
+            return words  # each new description looks again
+        async with open_dbus_router(bus=address) as router, trio.open_nursery() as n:
+            tree = Accessible(router.unique_name)
+            await n.start(_answer, router, tree)
+            await _embed(router, tree)
+            last: Described | None = words
+            while last is not None and last.title:
+                for signal in tree.update(last):
+                    await router.send(_message(signal))
+                last = await self._next()
+            for signal in tree.update(Described()):
+                await router.send(_message(signal))
+            n.cancel_scope.cancel()
+        return last
+
+
+async def _address() -> str | None:
+    """The accessibility bus where a screen reader is in use, or None."""
+    if "DBUS_SESSION_BUS_ADDRESS" not in os.environ:
+        return None
+    async with open_dbus_router() as session:
+        for name in ("ScreenReaderEnabled", "IsEnabled"):
+            status = _BUS.with_interface(PROPERTIES)
+            words = ("org.a11y.Status", name)
+            reply = await _ask(session, new_method_call(status, "Get", "ss", words))
+            if reply is not None and reply[0][1]:
+                break
+        else:
+            return None
+        reply = await _ask(session, new_method_call(_BUS, "GetAddress"))
+        return None if reply is None else str(reply[0])
+
+
+async def _ask(router: DBusRouter, call: Message) -> tuple[Any, ...] | None:
+    """The values of a reply; None where the service does not run, or refuses."""
+    call.header.flags |= MessageFlag.no_auto_start
+    with trio.fail_after(_SECONDS):
+        reply = await router.send_and_get_reply(call)
+    wrong = reply.header.message_type is MessageType.error
+    return None if wrong else reply.body
+
+
+async def _embed(router: DBusRouter, tree: Accessible) -> None:
+    words = ((router.unique_name, ROOT),)
+    call = new_method_call(_REGISTRY, "Embed", "(so)", words)
+    with trio.fail_after(_SECONDS):  # the registry is started by this
+        reply = await router.send_and_get_reply(call)
+    if reply.header.message_type is MessageType.error:
+        raise OSError(f"the registry refuses us: {reply.body}")
+    tree.embedded(tuple(reply.body[0]))
+
+
+async def _answer(
+    router: DBusRouter,
+    tree: Accessible,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Reply to the calls of screen readers."""
+    async with _calls(router) as calls:
+        task_status.started()
+        async for call in calls:
+            fields = call.header.fields
+            path = fields.get(HeaderFields.path, "")
+            interface = fields.get(HeaderFields.interface, "")
+            member = fields.get(HeaderFields.member, "")
+            try:
+                signature, values = tree.call(path, interface, member, call.body)
+                reply = new_method_return(call, signature or None, values)
+            except UnknownError as error:
+                name = "org.freedesktop.DBus.Error.UnknownMethod"
+                reply = new_error(call, name, "s", (str(error),))
+            await router.send(reply)
+
+
+@asynccontextmanager
+async def _calls(router: DBusRouter) -> AsyncIterator[Any]:
+    async with router.filter(MatchRule(type="method_call"), bufsize=_CALLS) as channel:
+        yield channel
+
+
+def _message(signal: AccessibilityEvent) -> Message:
+    emitter = DBusAddress(
+        signal.path, interface=f"org.a11y.atspi.Event.{signal.interface}"
+    )
+    body: tuple[Any, ...] = (
+        signal.detail,
+        signal.first,
+        signal.second,
+        signal.value,
+        {},
+    )
+    return new_signal(emitter, signal.member, "siiva{sv}", body)
+
+
+if __name__ == "__main__":
+    main()
