@@ -10,6 +10,8 @@ import pytest
 
 from broker.core.names import SandboxName
 from broker.core.trees import disk_usage, remove_tree
+from broker.launch.microvm.state import STATE_FILE, remove_files
+from broker.launch.microvm.vsock_backend import VSOCK_DIRECTORY
 from broker.launch.state.renaming import recover
 from broker.launch.state.store import TREE, HomeStore
 from broker.launch.state.tree import ready_tree
@@ -82,6 +84,17 @@ def test_a_leftover_that_stays_keeps_no_other_sandbox_from_starting(
     recover(store)
     assert ".new-left" in capsys.readouterr().err
     assert store.find(OTHER) is not None
+
+
+@pytest.mark.parametrize("name", ["vm.vsock", "vm.vsock_6501", "other"])
+def test_what_a_jailed_process_made_among_its_sockets_goes(hostile, name, tmp_path):
+    """vhost-device-vsock, taken over: it writes to the directory of the sockets."""
+    directory = tmp_path / "homes" / "machine"
+    (directory / VSOCK_DIRECTORY / name).mkdir(parents=True)
+    hostile(directory / VSOCK_DIRECTORY / name)
+    (directory / STATE_FILE).write_text("{}")
+    remove_files(directory)
+    assert not directory.exists()
 
 
 def test_a_copy_leaves_pipes_and_sockets_out(tmp_path):

@@ -8,7 +8,6 @@ still each process in it is proven again before it is touched.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
+from broker.core.trees import remove_tree
 from broker.launch.microvm.qemu_arguments import Accel, Network, VmSpec
 from broker.launch.microvm.vsock_backend import (
     BACKEND_SOCKET,
-    UDS_NAME,
     VSOCK_DIRECTORY,
 )
 from broker.launch.process.identity import ProcessIdentity, Tracked, boot_id, find
@@ -136,12 +135,6 @@ def name_of(state: VmState) -> SandboxName:
     return SandboxName(state.name)
 
 
-def _files(directory: Path) -> Iterator[Path]:
-    for name in (STATE_FILE, "vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
-        yield directory / name
-    yield from (directory / VSOCK_DIRECTORY).glob(f"{UDS_NAME}*")
-
-
 def move_files(source: Path, target: Path) -> None:
     """Move a machine's sockets to another directory on the same file system.
 
@@ -161,12 +154,10 @@ def remove_files(directory: Path) -> None:
 
     The state file goes last: while it is there, a later broker looks here.
     """
-    for path in sorted(_files(directory), key=lambda path: path.name == STATE_FILE):
-        path.unlink(missing_ok=True)
-    for folder in (directory / VSOCK_DIRECTORY, directory):
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            continue
-        except OSError:  # foreign files are still in it
-            return
+    # A process in a jail writes to this one, and may have made anything there.
+    # guard: a jailed process leaves nothing that cannot be removed
+    remove_tree(directory / VSOCK_DIRECTORY)
+    for name in ("vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET, STATE_FILE):
+        (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is gone, or foreign files are still in it
+        directory.rmdir()

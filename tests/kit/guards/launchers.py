@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a jailed process leaves nothing that cannot be removed", "", "tests/attack/test_stubborn_trees.py", "jailed_process"),
     Guard(
         "a box gets no file by a link that a sandbox may have made",
         "",
