@@ -138,6 +138,7 @@ def _folder_desk(ground: Runtime, host: HostPart, viewer: ViewerRole) -> FolderD
         inside=partial(_guest_folders, viewer),
         home=Path.home(),
         private=[paths.runtime, paths.state, paths.cache, *paths.config],
+        writable=viewer.writable_places,
     )
 
 

@@ -146,7 +146,7 @@ class ViewerRole:
             log=log,
             targets=self.targets,
             own=own,
-            writable=self._writable_places,
+            writable=self.writable_places,
         )
         """Files and links that the person opens in, or copies to, a sandbox."""
         self.devices: DeviceDesk | None = None
@@ -187,7 +187,7 @@ class ViewerRole:
             task_status.started()
             await trio.sleep_forever()
 
-    def _writable_places(self) -> list[Path]:
+    def writable_places(self) -> list[Path]:
         """Directories in which a sandbox may have made links."""
         records = self._records().records.values()
         shared = self.folders.shared() if self.folders is not None else ()

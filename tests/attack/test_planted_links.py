@@ -24,6 +24,7 @@ from broker.core.paths import find_paths
 from broker.core.planted_links import named_path, refuse_links
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import start_held
+from broker.launch.folders.opened import open_folder
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
 from tests.kit.shims import files_program
@@ -134,6 +135,14 @@ async def test_the_person_sends_no_file_that_a_sandbox_chose(home, how):
         await person.open(request, None)
 
 
+def test_the_person_shares_no_folder_that_a_sandbox_chose(home):
+    (home / "Documents").mkdir()
+    path = planted(home, "../Documents", "work/pictures")
+    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        open_folder(str(path), home, (), [home / "work"])
+    open_folder(str(home / "Documents"), home, (), [home / "work"]).close()
+
+
 def test_shared_folders_and_records_count(home):
     """A folder that is shared for now, and those of records that do not run."""
 
@@ -149,7 +158,7 @@ def test_shared_folders_and_records_count(home):
             shared=lambda: [shared("now", write=True), shared("read", write=False)]
         ),
     )
-    names = {place.name for place in ViewerRole._writable_places(role)}
+    names = {place.name for place in ViewerRole.writable_places(role)}
     assert names == {"homes", "recorded", "now"}
 
 

@@ -11,12 +11,13 @@ import ctypes
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.planted_links import named_path
 
 SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x02, 0x04
@@ -60,14 +61,19 @@ class OpenedFolder:
             self.fd = -1
 
 
-def open_folder(path: str, home: Path, private: Sequence[Path]) -> OpenedFolder:
+def open_folder(
+    path: str, home: Path, private: Sequence[Path], writable: Iterable[Path] = ()
+) -> OpenedFolder:
     """Open a directory of the person's.
 
     ``private``: further directories that are never shared, nor what is above or below
-    them.  Raises RefusedError for what is not a directory that may be shared.
+    them.  ``writable``: those in which a sandbox may have made links, which are not
+    followed.  Raises RefusedError for what is not a directory that may be shared.
     """
     if not path.startswith("/") or "\0" in path:
         raise RefusedError(f"{printable(path, 200)} is not an absolute path")
+    # guard: a sandbox chooses no folder for another
+    path = str(named_path(Path(path), writable))
     try:
         real = os.path.realpath(path, strict=True)
         fd = open_without_links(real)

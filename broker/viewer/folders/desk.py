@@ -131,6 +131,7 @@ class FolderDesk:
         inside: Callable[[Lease], InsideGuest | None],
         home: Path,
         private: Sequence[Path],
+        writable: Callable[[], Sequence[Path]],
     ) -> None:
         self._source = source
         self._decider = decider
@@ -141,6 +142,8 @@ class FolderDesk:
         self._inside = inside
         self._home = home
         self._private = tuple(private)
+        self._writable = writable
+        """Directories in which a sandbox may have made links."""
         self._shared: list[SharedFolder] = []
         self._nursery: trio.Nursery | None = None
 
@@ -200,7 +203,7 @@ class FolderDesk:
     async def _begin(self, path: str, lease: Lease, *, write: bool) -> SharedFolder:
         assert self._nursery is not None
         folder = await trio.to_thread.run_sync(
-            open_folder, path, self._home, self._private
+            open_folder, path, self._home, self._private, self._writable()
         )
         shared = SharedFolder(folder, lease, write)
         try:

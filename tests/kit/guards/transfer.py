@@ -72,6 +72,7 @@ GUARDS = (
     Guard("a token of a gift is used once", "gift = self._gifts.get(untrusted_token)", "tests/broker/viewer/opening/test_exchanges.py", "gift"),
     Guard("files are kept from a jail", "", "tests/attack/test_transfer_jail.py", "store"),
     Guard("a link that a sandbox may have made leads to none of the person's files", "if False:", "tests/attack/test_planted_links.py", "followed"),
+    Guard("a sandbox chooses no folder for another", "", "tests/attack/test_planted_links.py", "shares_no_folder"),
     Guard("a sandbox chooses no file for the person to send", "return path", "tests/attack/test_planted_links.py", "person_sends"),
     Guard("a link made after the look is not sent through", "_write(Walk(words))", "tests/attack/test_planted_links.py", "sent_through"),
     Guard("a link made after the look is not edited through", "walk = Walk(words[:1])", "tests/attack/test_planted_links.py", "sent_through"),

@@ -111,6 +111,7 @@ async def desk(rules, tmp_path, folders=None, inside=None):
             inside=lambda lease: inside,
             home=tmp_path / "home",
             private=[],
+            writable=list,
         )
         await nursery.start(made.run)
         with trio.fail_after(60):
