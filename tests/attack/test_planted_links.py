@@ -1,7 +1,7 @@
 """Attack: a sandbox leaves a link in a directory that it may write to.
 
-The person's programs follow it with the person's rights, when the person opens, copies
-or edits what it names, or when a box is started whose record names it.
+Programs follow it with the person's rights: when the person opens, copies, edits or
+shares that name, or starts a box whose record has it.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def test_a_bound_path_leads_through_no_link_of_a_sandbox(home, monkeypatch):
 
 
 async def output(box):
-    """Run a box to its end; what it wrote."""
+    """Run a box to its end and return its output."""
     held = await start_held(box)
     try:
         held.release()

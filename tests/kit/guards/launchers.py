@@ -8,7 +8,12 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("a jailed process leaves nothing that cannot be removed", "", "tests/attack/test_stubborn_trees.py", "jailed_process"),
+    Guard(
+        "a jailed process leaves nothing that cannot be removed",
+        "",
+        "tests/attack/test_stubborn_trees.py",
+        "jailed_process",
+    ),
     Guard(
         "a box gets no file by a link that a sandbox may have made",
         "",
@@ -29,7 +34,7 @@ GUARDS = (
     ),
     Guard(
         "a read-only file in a writable directory is read-only",
-        "",
+        "binds.reverse()",
         "tests/attack/test_planted_links.py",
         "read_only",
     ),
