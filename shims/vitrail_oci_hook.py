@@ -33,6 +33,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -63,6 +64,8 @@ INTERFACE = "io.vitrail.Broker"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
 YES = {"1", "true", "yes"}
+OPEN_FILES = 700
+"""Where the broker's answer has no number."""
 DEADLINE_SECONDS = 8.0
 """For the broker, all in all; below the timeout in the hook's JSON."""
 PEER_CREDENTIALS = (socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -408,6 +411,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
         directory = _rootful(hook, "mount_sockets", hook.person, launch, directory)
     try:
         enter(config, launch, directory)
+        limit_open_files(config, answer.get("open_files"))
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
             _rootful(hook, "unmount_sockets", launch)
@@ -470,6 +474,31 @@ def enter(config: Json, launch: str, directory: str) -> None:
     ]
     process["env"] = kept + [f"{key}={value}" for key, value in values.items()]
     config.setdefault("annotations", {})[LAUNCH] = launch
+
+
+def limit_open_files(config: Json, most: Json) -> None:
+    """Lower the number of files that the container's programs may have open.
+
+    The kernel counts the descriptors in flight on UNIX sockets for the user, and holds
+    each sender to its own limit (unix(7), ETOOMANYREFS): a container that may have many
+    open keeps every other program of the user from passing one.
+    """
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        most = OPEN_FILES
+    process = config["process"]
+    limits = process.get("rlimits") or []
+    # Not above our own, which the runtime may be unable to raise.
+    bounds = [most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]]
+    others = []
+    for limit in limits:
+        if limit["type"] == "RLIMIT_NOFILE":
+            bounds += [limit["hard"], limit["soft"]]
+        else:
+            others.append(limit)
+    least = min(bound for bound in bounds if bound >= 0)
+    number = {"type": "RLIMIT_NOFILE", "hard": least, "soft": least}
+    # guard: a container of a person's own command opens few files
+    process["rlimits"] = [*others, number]
 
 
 def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:

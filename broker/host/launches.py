@@ -102,6 +102,12 @@ class Launches:
         self._pending[state.id] = state
         return state
 
+    def open_files(self, state: Prepared) -> int | None:
+        """Files that a launch's programs may have open; None: a label sets no limit."""
+        launch = find_record(self.records(), SandboxName(state.record)).host.launch
+        limited = isinstance(launch, Bwrap | Podman | Nspawn | Flatpak)
+        return launch.open_files if limited else None
+
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
         if not isinstance(record.host.launch, _KINDS):
@@ -315,7 +321,10 @@ class LaunchControl:
             request.record, request.sandbox, ours=bool(request.ours)
         )
         return api.LaunchAnswer(
-            id=state.id, sandbox=state.sandbox, directory=str(state.sockets)
+            id=state.id,
+            sandbox=state.sandbox,
+            directory=str(state.sockets),
+            open_files=self._launches.open_files(state),
         )
 
     async def bind_launch(

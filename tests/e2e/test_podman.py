@@ -11,6 +11,7 @@ import trio
 from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import (
     SHARED,
     containers,
@@ -84,23 +85,8 @@ for path in ("/run/vitrail/x", "/run/vitrail/vitrail.Audio"):
 """
 
 
-async def install_hook(w):
-    """As the command says: our directory in the file that Podman reads."""
-    answer = await brokerctl("launcher", "install", "podman", "--json", env=w.environ)
-    assert answer.code == 0, answer
-    (found,) = answer.objects
-    conf = Path(w.environ["CONTAINERS_CONF"])
-    assert found["add_to"] == str(conf)
-    hooks = w.paths.config[0].parent / "containers" / "oci" / "hooks.d"
-    assert len(list(hooks.glob("vitrail-*.json"))) == 2
-    conf.write_text(conf.read_text() + f'hooks_dir = ["{hooks}"]\n')
-
-
 def words(w, *more, name="work"):
-    return [
-        *("--rm", "--network=none", "--annotation", f"io.vitrail.sandbox={name}"),
-        *(*shared_words(), *more, "--rootfs", f"{w.base / 'root'}:O"),
-    ]
+    return hooked_words(w.base / "root", *more, name=name)[1:]
 
 
 async def test_a_container_that_a_person_starts_by_podman_run():

@@ -9,22 +9,18 @@ the desktop; so it is for root alone:
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.own_command import hooked_words
 from tests.kit.podman import shared_words
-from tests.kit.rootful import MAPPED, Asker, rootful_podman
+from tests.kit.rootful import AS_PERSON, AS_ROOT, MAPPED, PLACE, Asker, persons_half
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
-ROOT = Path(__file__).parents[2]
-PLACE = os.environ.get("VITRAIL_ROOTFUL_PODMAN", "")
-USER = "vitrail"
 ORANGE = (0xE6, 0x9F, 0x00)
 RECORD = """\
 class = "persistent"
@@ -35,41 +31,18 @@ colour = "orange"
 kind = "podman"
 {required}
 """
-AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
-pytestmark = [
-    pytest.mark.machine,
-    pytest.mark.skipif(
-        None in (shutil.which("podman"), shutil.which("runc")),
-        reason="podman or runc is not installed",
-    ),
-]
+pytestmark = pytest.mark.machine
 CASES = ["framed", "reaches", "required", "later_broker", "confined"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root's Podman needs root")
+@AS_ROOT
 @pytest.mark.parametrize("case", CASES)
 def test_as_root(case):
-    with rootful_podman(USER) as podman:
-        words = [".ci/as-user", "pytest", "-q", "-x", str(Path(__file__)), "-k", case]
-        words += ["--only-rerun", "none: root's half does it again as a whole"]
-        environ = {**os.environ, "VITRAIL_ROOTFUL_PODMAN": str(podman.base)}
-        with (podman.base / "person.log").open("wb") as log:
-            person = subprocess.Popen(
-                words, cwd=ROOT, env=environ, stdout=log, stderr=log
-            )
-            podman.serve(person)
-        text = (podman.base / "person.log").read_text()
-        print(text)
-        assert person.returncode == 0
-        assert "1 passed" in text
-    assert os.listdir("/run/vitrail-oci") == []
+    persons_half(Path(__file__), case)
 
 
-def words(asker, *more, name="work", root=""):
-    return [
-        *("run", "--rm", "--network=none", f"--annotation=io.vitrail.sandbox={name}"),
-        *(*shared_words(), *more, "--rootfs", root or f"{asker.base / 'root'}:O"),
-    ]
+def words(asker, *more, name="work", root="root"):
+    return hooked_words(asker.base / root, *more, name=name)
 
 
 SECOND = """
@@ -161,8 +134,8 @@ async def test_reaches():
         asker = Asker(Path(PLACE))
         await asker.install(w)
         mapped = (f"--uidmap=0:{MAPPED}:65536", f"--gidmap=0:{MAPPED}:65536")
-        its = str(asker.base / "mapped/root")
-        for user, more, root in (("0", (), ""), ("1000", (), ""), ("0", mapped, its)):
+        own, its = "root", "mapped/root"
+        for user, more, root in (("0", (), own), ("1000", (), own), ("0", mapped, its)):
             code, text = await asker.run(
                 *words(asker, f"--user={user}:{user}", *more, root=root),
                 *("python3", "-c", PROBE, str(w.comp.display), str(w.paths.control)),

@@ -14,7 +14,10 @@ import trio
 from broker.launch.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
 
-PROGRAMS = ("foot", "sh", "sleep", "paplay", "wl-copy", "wl-paste", "cat", "ls", "env")
+PROGRAMS = (
+    *("foot", "sh", "sleep", "timeout", "paplay", "wl-copy", "wl-paste"),
+    *("cat", "ls", "env"),
+)
 PYTHON = "/usr/bin/python3"
 _SHARE = (
     *("share/fonts/truetype/dejavu", "share/terminfo", "share/X11/xkb"),
@@ -30,7 +33,7 @@ _APP = """\
 [Application]
 name={name}
 runtime=org.example.Platform/x86_64/1
-command=foot
+command={command}
 [Context]
 shared=ipc;network;
 sockets=x11;wayland;pulseaudio;fallback-x11;
@@ -40,10 +43,12 @@ filesystems={files}
 
 
 @asynccontextmanager
-async def applications(base: Path, environ: dict[str, str], **apps: str):
+async def applications(
+    base: Path, environ: dict[str, str], *, command: str = "foot", **apps: str
+):
     """Install applications for one test, with a session bus of its own.
 
-    ``apps`` maps the last word of an ID below org.example to its filesystems.
+    ``command`` is their program, of PROGRAMS.  ``apps`` maps the last word of an ID below org.example to its filesystems.
     ``environ`` has XDG_DATA_HOME below ``base``, and gets the bus's address.
     Skips where Flatpak cannot run.
     """
@@ -63,14 +68,16 @@ async def applications(base: Path, environ: dict[str, str], **apps: str):
     environ["DBUS_SYSTEM_BUS_ADDRESS"] = address
     try:
         await eventually((base / "bus").exists)
-        await trio.to_thread.run_sync(_install, base, environ, apps)
+        await trio.to_thread.run_sync(_install, base, environ, apps, command)
         yield
     finally:
         bus.kill()
         await bus.wait()
 
 
-def _install(base: Path, environ: dict[str, str], apps: dict[str, str]) -> None:
+def _install(
+    base: Path, environ: dict[str, str], apps: dict[str, str], command: str
+) -> None:
     made = base / "flatpak-build"
     _runtime(made / "rt")
     repo = str(made / "repo")
@@ -81,7 +88,9 @@ def _install(base: Path, environ: dict[str, str], apps: dict[str, str]) -> None:
         (app / "files" / "bin").mkdir(parents=True)
         (app / "export").mkdir()
         name = f"org.example.{word}"
-        (app / "metadata").write_text(_APP.format(name=name, files=files))
+        (app / "metadata").write_text(
+            _APP.format(name=name, files=files, command=command)
+        )
         _run(environ, *build, repo, str(app), "1")
     _run(environ, "flatpak", "build-update-repo", repo)
     user = ("flatpak", "--user")

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trio
 
 from broker.launch.podman.hooks import write_rootful
@@ -26,6 +27,14 @@ from tests.kit.podman import root_directory
 from tests.kit.waypipe.podman import CONF, STORAGE
 
 MAPPED = 200000
+USER = "vitrail"
+"""The person, as ``.ci/as-user`` makes them."""
+_ROOT = Path(__file__).parents[2]
+_VARIABLE = "VITRAIL_ROOTFUL_PODMAN"
+PLACE = os.environ.get(_VARIABLE, "")
+"""Root's directory for this run; empty where root has not started it."""
+AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="root's Podman needs root")
 
 
 @dataclass
@@ -34,6 +43,8 @@ class Rootful:
 
     base: Path
     uid: int
+    starter: tuple[str, ...] = ()
+    """Words before ``podman``."""
     running: dict[Path, subprocess.Popen] = field(default_factory=dict)
 
     @property
@@ -56,7 +67,7 @@ class Rootful:
                     continue
                 with ask.with_suffix(".out").open("wb") as out:
                     child = subprocess.Popen(
-                        ["podman", "--runtime", "runc", *words],
+                        [*self.starter, "podman", *words],
                         env=self.env,
                         cwd="/",
                         stdin=subprocess.DEVNULL,
@@ -81,7 +92,7 @@ class Rootful:
 
     def end(self) -> None:
         """Remove every container, and the mounts of the store."""
-        clear = ["podman", "rm", "-af", "-t", "0"]
+        clear = [*self.starter, "podman", "rm", "-af", "-t", "0"]
         subprocess.run(clear, env=self.env, capture_output=True, check=False)
         for child in self.running.values():
             child.wait(60)
@@ -96,13 +107,19 @@ def _answer(ask: Path, code: int, text: str) -> None:
 
 
 @contextmanager
-def rootful_podman(user: str) -> Iterator[Rootful]:
-    """Podman of root's with our hook, whose containers ``user``'s broker leases."""
+def rootful_podman(user: str, runtime: str = "runc") -> Iterator[Rootful]:
+    """Podman of root's with our hook, whose containers ``user``'s broker leases.
+
+    Skips where it or the runtime is not installed.
+    """
+    missing = [name for name in ("podman", runtime) if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
     entry = pwd.getpwnam(user)
     base = Path(tempfile.mkdtemp(prefix="vt-pod-", dir="/tmp"))
     base.chmod(0o755)
     hooks = base / "hooks"
-    conf = CONF.format(runtime="runc") + f'hooks_dir = ["{hooks}"]\n'
+    conf = CONF.format(runtime=runtime) + f'hooks_dir = ["{hooks}"]\n'
     (base / "containers.conf").write_text(conf)
     (base / "storage.conf").write_text(STORAGE.format(base=base))
     (base / "asks").mkdir()
@@ -111,12 +128,34 @@ def rootful_podman(user: str) -> Iterator[Rootful]:
     # The same for a container whose root is this user outside.
     mapped = root_directory(base / "mapped")
     subprocess.run(["chown", "-R", f"{MAPPED}:{MAPPED}", mapped], check=True)
-    podman = Rootful(base, entry.pw_uid)
+    # crun has no control groups of both versions; the second alone is the same tree.
+    alone = 'mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
+    own = ("unshare", "-m", "--propagation", "private", "sh", "-c", alone, "sh")
+    mixed = Path("/sys/fs/cgroup/unified").exists() and runtime == "crun"
+    podman = Rootful(base, entry.pw_uid, own if mixed else ())
     try:
         yield podman
     finally:
         podman.end()
         shutil.rmtree(base, ignore_errors=True)
+
+
+def persons_half(file: Path, case: str, runtime: str = "runc") -> None:
+    """Root's half of a test: run one test of a file as the person, and serve it."""
+    with rootful_podman(USER, runtime) as podman:
+        words = [".ci/as-user", "pytest", "-q", "-x", str(file), "-k", case]
+        words += ["--only-rerun", "none: root's half does it again as a whole"]
+        environ = {**os.environ, _VARIABLE: str(podman.base)}
+        with (podman.base / "person.log").open("wb") as log:
+            person = subprocess.Popen(
+                words, cwd=_ROOT, env=environ, stdout=log, stderr=log
+            )
+            podman.serve(person)
+        text = (podman.base / "person.log").read_text()
+        print(text)
+        assert person.returncode == 0
+        assert "1 passed" in text
+    assert os.listdir("/run/vitrail-oci") == []
 
 
 class Asker:

@@ -106,6 +106,8 @@ class LaunchAnswer(ApiAnswer, frozen=True, kw_only=True):
     sandbox: str
     directory: str
     """Of its sockets, to be mounted into the sandbox read-only."""
+    open_files: int | None = None
+    """That each of its programs may have open; None: the record has no such key."""
 
 
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):

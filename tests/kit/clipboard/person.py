@@ -43,11 +43,11 @@ class Person:
             self.keyboard.change(key, 0)
             self.keyboard.modifiers(bits)
 
-    async def focus(self, name: str) -> None:
-        """Bring a sandbox's window, titled as it is named, to the keyboard."""
+    async def focus(self, name: str, title: str = "") -> None:
+        """Bring a sandbox's window, titled as it is named if not else, to the keyboard."""
 
         async def there():
-            await self.world.comp.command(f'[title="{name}$"] focus')
+            await self.world.comp.command(f'[title="{title or name}$"] focus')
             async with self.world.client() as client:
                 return (await client.clipboard()).focused == name
 
@@ -57,12 +57,12 @@ class Person:
         """Press a key with others held."""
         await trio.to_thread.run_sync(self._press, code, held)
 
-    async def copy(self, name: str) -> None:
+    async def copy(self, name: str, title: str = "") -> None:
         """Press the copy chord in its window."""
-        await self.focus(name)
+        await self.focus(name, title)
         await self.press(C, _SUPER, _SHIFT)
 
-    async def paste(self, name: str) -> None:
+    async def paste(self, name: str, title: str = "") -> None:
         """Press the paste chord in its window."""
-        await self.focus(name)
+        await self.focus(name, title)
         await self.press(V, _SUPER, _SHIFT)

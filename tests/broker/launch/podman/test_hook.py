@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -143,6 +144,49 @@ def test_a_container_gets_its_sockets_and_no_other_display(place):
         "PULSE_SERVER=unix:/run/vitrail/vitrail.Audio",
     ]
     assert made["annotations"]["io.vitrail.launch"] == LAUNCH
+
+
+OWN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "given", "most"),
+    [
+        ({}, None, 700),
+        ({"open_files": 300}, None, 300),
+        ({"open_files": 300}, 200, 200),
+        ({"open_files": 300}, 9999, 300),
+        ({"open_files": 300}, (1 << 64) - 1, 300),
+        # Podman's runtime may be unable to give more than we have.
+        ({"open_files": 1 << 40}, None, OWN_FILES),
+        *(({"open_files": number}, None, 700) for number in (0, -1, True, "9", None)),
+    ],
+)
+def test_its_programs_have_few_open_files(place, answer, given, most):
+    """Attack: descriptors in flight, which the kernel counts for the whole person."""
+    document = config()
+    core = {"type": "RLIMIT_CORE", "hard": 0, "soft": 0}
+    document["process"]["rlimits"] = [core]
+    if given is not None:
+        number = {"type": "RLIMIT_NOFILE", "hard": given, "soft": given}
+        document["process"]["rlimits"].append(number)
+    with Broker(place / "control", lambda *_: reply(**PREPARED, **answer)):
+        done = hook(place, "precreate", document)
+    assert json.loads(done.stdout)["process"]["rlimits"] == [
+        core,
+        {"type": "RLIMIT_NOFILE", "hard": most, "soft": most},
+    ]
+
+
+@pytest.mark.parametrize("limits", [7, [7], [{"type": "RLIMIT_NOFILE"}], [{}]])
+def test_a_configuration_with_malformed_limits_of_open_files_has_no_lease(
+    place, limits
+):
+    given = config()
+    given["process"]["rlimits"] = limits
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", given)
+    assert (done.returncode, json.loads(done.stdout)) == (0, given)
 
 
 def test_the_first_process_is_bound(place):
