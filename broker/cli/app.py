@@ -1,7 +1,7 @@
 """``brokerctl``: the command.
 
-A box without a record is started by ``quick.box``, which imports little; every other
-verb by click (``cli.verbs``).
+A box is started by ``quick.box``, which imports little; every other verb by click
+(``cli.verbs``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
 from broker.launch.process.core_files import forbid_core_files
 
-_BOX_OPTIONS = {"--bwrap", "-q", "--quiet"}
+_QUIET = {"-q", "--quiet"}
+_BOX_OPTIONS = {"--bwrap", *_QUIET}
 
 
 def main() -> None:
@@ -45,6 +46,10 @@ def _run(words: list[str]) -> int:
         from broker.cli.quick.box import run
 
         code = run(box)
+    elif (named := record_of(words)) is not None:
+        from broker.cli.quick.box import run_record
+
+        code = run_record(*named)
     if code is None:
         from broker.cli.verbs import run_verb
 
@@ -62,6 +67,26 @@ def box_of(words: list[str]) -> tuple[str, ...] | None:
         end += 1
     plain = words[end : end + 1] == ["--"] and len(words) > end + 1
     return tuple(words[end + 1 :]) if plain and "--bwrap" in words[:end] else None
+
+
+def record_of(words: list[str]) -> tuple[str, tuple[str, ...]] | None:
+    """Return sandbox and program's words of a command line that may run a box.
+
+    No words: the record's own program.
+    """
+    if words[:1] != ["run"]:
+        return None
+    rest = words[1:]
+    while rest and rest[0] in _QUIET:
+        rest = rest[1:]
+    if not rest or rest[0].startswith("-"):
+        return None
+    name, *program = rest
+    if program[:1] == ["--"]:
+        return name, tuple(program[1:])
+    # Another option stands in the wrong place, which run's own parser explains.
+    mistaken = bool(program) and program[0].startswith("-")
+    return None if mistaken else (name, tuple(program))
 
 
 if __name__ == "__main__":

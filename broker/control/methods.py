@@ -39,6 +39,8 @@ from broker.control.api import (
     GrantsAnswer,
     LaunchAnswer,
     LaunchBindRequest,
+    LaunchBoxAnswer,
+    LaunchBoxRequest,
     LaunchEndRequest,
     LaunchPrepareRequest,
     LeaseItem,
@@ -151,6 +153,7 @@ LEASE_RELEASE = Method("LeaseRelease", LeaseReleaseRequest, Nothing, "release")
 LAUNCH_PREPARE = Method(
     "LaunchPrepare", LaunchPrepareRequest, LaunchAnswer, "prepare_launch"
 )
+LAUNCH_BOX = Method("LaunchBox", LaunchBoxRequest, LaunchBoxAnswer, "box_of_record")
 LAUNCH_BIND = Method("LaunchBind", LaunchBindRequest, LeaseItem, "bind_launch")
 LAUNCH_END = Method("LaunchEnd", LaunchEndRequest, Nothing, "end_launch")
 AUDIT_PRUNE = Method(

@@ -102,11 +102,24 @@ class Launches:
         self._pending[state.id] = state
         return state
 
+    async def box(self, record: str) -> Record | None:
+        """Return a record of a box; None for all others.
+
+        One with a mistake is none: the caller reads it and reports that.
+        """
+        await self.reload()
+        records = self.records()
+        found = records.records.get(record)
+        if found is None or record in records.broken:
+            return None
+        return found if isinstance(found.host.launch, Bwrap) else None
+
     def open_files(self, state: Prepared) -> int | None:
         """Files that a launch's programs may have open; None: a label sets no limit."""
         launch = find_record(self.records(), SandboxName(state.record)).host.launch
-        limited = isinstance(launch, Bwrap | Podman | Nspawn | Flatpak)
-        return launch.open_files if limited else None
+        if isinstance(launch, Bwrap | Podman | Nspawn | Flatpak):
+            return launch.open_files
+        return None
 
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
@@ -325,6 +338,21 @@ class LaunchControl:
             sandbox=state.sandbox,
             directory=str(state.sockets),
             open_files=self._launches.open_files(state),
+        )
+
+    async def box_of_record(self, request: api.LaunchBoxRequest) -> api.LaunchBoxAnswer:
+        """Describe the box, for a command that does not read records itself."""
+        record = await self._launches.box(request.record)
+        launch = None if record is None else record.host.launch
+        if record is None or not isinstance(launch, Bwrap):
+            return api.LaunchBoxAnswer()
+        return api.LaunchBoxAnswer(
+            sandbox_class=record.host.sandbox_class,
+            command=list(launch.command),
+            read_only=[str(path) for path in launch.read_only],
+            read_write=[str(path) for path in launch.read_write],
+            open_files=launch.open_files,
+            network=launch.network,
         )
 
     async def bind_launch(

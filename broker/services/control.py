@@ -134,7 +134,7 @@ WITHOUT_FOLDERS = dict.fromkeys(
 """For the table of a role whose files and sandboxes are on two machines."""
 
 WITHOUT_LAUNCHES = dict.fromkeys(
-    ("LaunchPrepare", "LaunchBind", "LaunchEnd"),
+    ("LaunchPrepare", "LaunchBox", "LaunchBind", "LaunchEnd"),
     Elsewhere(
         "this broker leases no containers and boxes by their launchers",
         "vitrail-local does, where host and viewer are one machine",

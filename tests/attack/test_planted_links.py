@@ -187,6 +187,33 @@ def test_a_box_in_haste_leaves_links_to_the_one_that_looks(home, monkeypatch):
         quick_box.run(("zathura", "work/real.pdf"))
 
 
+@pytest.mark.parametrize("key", ["read_only", "read_write"])
+def test_the_box_of_a_record_in_haste_binds_no_link(home, monkeypatch, key):
+    """``run.box`` looks whose the link is."""
+    planted(home, "../.ssh/id")
+    answer = {
+        "sandbox_class": "disposable",
+        "command": ["true"],
+        "read_only": [],
+        "read_write": [],
+        "open_files": 700,
+        "network": "none",
+    }
+
+    def launched(*_):
+        raise AssertionError("it has begun to start the box")
+
+    monkeypatch.setattr(quick_box, "_paths", find_paths)
+    calls = SimpleNamespace(call=lambda *_: answer)
+    monkeypatch.setattr(quick_box, "open_calls", lambda *_: calls)
+    monkeypatch.setattr(quick_box, "_leased", launched)
+    answer[key] = [str(home / "work/report.pdf")]
+    assert quick_box.run_record("work", ()) is None
+    answer[key] = [str(home / "work/real.pdf")]
+    with pytest.raises(AssertionError):
+        quick_box.run_record("work", ())
+
+
 def record(home, monkeypatch, launch):
     """A record of a box, where ``brokerctl run`` finds it."""
     config = home / "config/vitrail/sandboxes.d"

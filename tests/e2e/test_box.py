@@ -71,6 +71,12 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
         assert left_over(w) == [], "the next run clears it away"
 
 
+def polls_events(pid) -> bool:
+    """Whether a process has an epoll descriptor, as an event loop has."""
+    found = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+    return "anon_inode:[eventpoll]" in found
+
+
 _PROBE = r"""
 import os, socket, sys
 def tried(what):
@@ -142,6 +148,63 @@ async def test_a_record_says_how_many_files_its_programs_may_have_open():
         for words, most in ((("many",), 900), (("--bwrap",), limits.SANDBOX_FDS)):
             answer = await brokerctl("run", "-q", *words, *shell, env=w.environ)
             assert (answer.code, answer.out) == (0, f"{most}\n{most}\n"), answer
+
+
+BOX = """\
+class = "{}"
+display = "allow"
+[label]
+colour = "red"
+[launch]
+kind = "bwrap"
+{}
+"""
+
+
+async def test_a_record_s_box_is_started_the_short_way():
+    """Its own program, another one, files of its record, its home, its end."""
+    async with world(image=False, start=False) as w:
+        shared, given = w.base / "shared", w.base / "given"
+        shared.mkdir()
+        given.write_text("hello")
+        binds = f'bind_read_only = ["{given}"]\nbind_read_write = ["{shared}"]\n'
+        shell = f'["sh", "-c", "cat {given} > {shared}/made; echo done"]'
+        w.write_record("box", BOX.format("disposable", f"{binds}command = {shell}"))
+        w.write_record("kept", BOX.format("persistent", ""))
+        await w.start()
+        answer = await brokerctl("run", "-q", "box", env=w.environ)
+        assert (answer.code, answer.out) == (0, "done\n"), answer
+        assert (shared / "made").read_text() == "hello"
+        answer = await brokerctl("run", "-q", "kept", "touch", "note", env=w.environ)
+        assert answer.code == 0, answer
+        listed = ("run", "-q", "kept", "--", "sh", "-c", "ls; exit 7")
+        answer = await brokerctl(*listed, env=w.environ)
+        assert (answer.code, answer.out) == (7, "note\n"), answer
+        words = ("run", "-q", "kept", "--", "foot", "-T", "kept", "sleep", "1000")
+        async with running(*words, env=w.environ) as child:
+            await wait_window(w.comp, title="[kept] kept")
+            # Where trio would have its event loop.
+            assert not polls_events(child.pid)
+            again = await brokerctl("run", "-q", "kept", env=w.environ)
+            assert again.code == 1
+            assert "kept" in again.err
+            answer = await brokerctl("stop", "kept", env=w.environ)
+            assert answer.code == 0, answer
+            with trio.fail_after(60):
+                assert await child.wait() != 0
+        assert left_over(w) == []
+
+
+async def test_a_record_with_a_mistake_is_reported_and_not_run_as_it_was():
+    async with world(image=False, start=False) as w:
+        w.write_record("box", BOX.format("disposable", 'command = ["true"]'))
+        await w.start()
+        assert (await brokerctl("run", "-q", "box", env=w.environ)).code == 0
+        w.write_record("box", BOX.format("disposable", "command = 7"))
+        answer = await brokerctl("run", "-q", "box", env=w.environ)
+        assert answer.code == 1
+        assert "box.toml:7" in answer.err
+        assert len(w.events("lease.begin")) == 1
 
 
 async def test_a_second_box_does_not_use_the_sockets_of_the_first():

@@ -1,9 +1,10 @@
-"""``brokerctl run --bwrap`` without an event loop, and without click.
+"""``brokerctl run`` of a box without an event loop, and without click.
 
 The window of such a box is on the screen before trio, click and msgspec would have
-been imported.  It is taken for the plain case alone: a broker runs, and no option
-asks for more than quiet.  ``run.box`` does the same for all others, and says what is
-wrong where nothing can be run at all.
+been imported.  It is taken for the plain cases alone: a broker runs, and no option
+asks for more than quiet.  A record is not read here: the broker, which has read it,
+describes its box.  ``run.box`` does the same for all others, and says what is wrong
+where nothing can be run at all.
 """
 
 from __future__ import annotations
@@ -62,6 +63,59 @@ def run(words: tuple[str, ...]) -> int | None:
         box = Box(command, Path(), files).speaking_as(os.environ)
         code = _leased(broker, name, box)
     return code if code >= 0 else 128 - code
+
+
+def run_record(name: str, words: tuple[str, ...]) -> int | None:
+    """Run the program of a record, or another one, in its box; returns as ``run``."""
+    with ExitStack() as stack:
+        paths = _paths()
+        broker = None if paths is None else open_calls(stack, paths.control)
+        found = None if broker is None else _described(broker, name)
+        if paths is None or broker is None or found is None:
+            return None
+        box = _box(found, words)
+        # guard: the box of a record in haste binds no path by a link
+        if any(os.path.realpath(path) != str(path) for path in box.binds):
+            return None
+        if found["sandbox_class"] != "disposable":
+            # Late: it reads files of state, which most boxes have not.
+            from broker.cli.quick.kept_home import kept_home
+
+            kept = kept_home(paths, name, str(found["sandbox_class"]))
+            home = stack.enter_context(kept)
+            box = replace(box, home=None if home is None else home.tree)
+        code = _leased(broker, name, box.speaking_as(os.environ))
+    return code if code >= 0 else 128 - code
+
+
+def _described(broker: Calls, name: str) -> dict[str, object] | None:
+    """Return how a record's box is started; None for a record of another kind."""
+    try:
+        found = broker.call("LaunchBox", {"record": name})
+    except VitrailError:
+        return None  # one that does not know it; run.box reports all others
+    return found if isinstance(found.get("sandbox_class"), str) else None
+
+
+def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
+    resolver = None
+    if found["network"] == "user":
+        # Late, as above.
+        from broker.launch.network.namespace import resolver_lines
+
+        resolver = resolver_lines()
+    files, writable = (
+        tuple(Path(path) for path in _texts(found[key]))
+        for key in ("read_only", "read_write")
+    )
+    command = words or tuple(_texts(found["command"]))
+    box = Box(command, Path(), files, writable, resolver=resolver)
+    most = found["open_files"]
+    return replace(box, open_files=most) if isinstance(most, int) else box
+
+
+def _texts(found: object) -> list[str]:
+    return [str(text) for text in found] if isinstance(found, list) else []
 
 
 def _paths() -> Paths | None:

@@ -8,9 +8,9 @@ are asked about it as about any other.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.policy.records import read_records
+from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import (
     made_record,
     new_name,
@@ -34,15 +35,11 @@ from broker.control.api import (
 )
 from broker.control.client import Client
 from broker.core.errors import SetupError, VitrailError
-from broker.core.names import SandboxName
 from broker.core.paths import Paths, find_paths
 from broker.core.planted_links import refuse_links
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import HeldBox, start_held
 from broker.launch.process.spawn import Child
-from broker.launch.state.renaming import recover
-from broker.launch.state.store import HomeStore
-from broker.launch.state.tree import ready_tree
 from broker.services.link.role import role_here
 from policy.records.model import Bwrap, Record
 
@@ -99,7 +96,7 @@ async def _run_recorded(
     refuse_planted_links(paths, (*launch.read_only, *launch.read_write))
     async with steps.shown():
         await ensure_broker(paths)
-        with kept_home(paths, record) as home:
+        with kept_home(paths, record.name, record.host.sandbox_class) as home:
             command = argv or launch.command
             tree = None if home is None else home.tree
             box = _box(command, launch.read_only, launch.read_write, tree)
@@ -109,35 +106,6 @@ async def _run_recorded(
                 open_files=launch.open_files,
             )
             return await leased(paths, record.name, _starter(box), steps)
-
-
-@dataclass(frozen=True)
-class KeptHome:
-    """The home of a persistent record while a sandbox uses it."""
-
-    tree: Path
-    lock: int
-    """Descriptor of its lock; a process that inherits it keeps the home in use."""
-
-
-@contextmanager
-def kept_home(paths: Paths, record: Record) -> Iterator[KeptHome | None]:
-    """Give the home of a persistent record, locked; None for others.
-
-    At the end the lock is given up, also for processes that have inherited it.
-
-    Raises RefusedError when it is in use.
-    """
-    if record.host.sandbox_class == "disposable":
-        yield None
-        return
-    store, name = HomeStore(paths.homes), SandboxName(record.name)
-    recover(store)
-    held = store.lock(name)
-    try:
-        yield KeptHome(ready_tree(store, name).tree, held.fd)
-    finally:
-        held.release()
 
 
 def writable_places(paths: Paths) -> list[Path]:

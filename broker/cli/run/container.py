@@ -11,11 +11,10 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.quick.kept_home import KeptHome, kept_home
 from broker.cli.run.box import (
-    KeptHome,
     copy_output,
     exit_code,
-    kept_home,
     local_paths,
     refuse_planted_links,
 )
@@ -61,7 +60,7 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
     refuse_planted_links(paths, (*roots, *launch.read_only, *launch.read_write))
     async with steps.shown():
         await ensure_broker(paths)
-        with kept_home(paths, record) as home:
+        with kept_home(paths, record.name, record.host.sandbox_class) as home:
             container = described(record, argv, None if home is None else home.tree)
             if launch.network == "user":
                 container = replace(container, resolver=_resolver(paths))

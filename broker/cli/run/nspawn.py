@@ -9,10 +9,10 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.quick.kept_home import kept_home
 from broker.cli.run.box import (
     Start,
     exit_code,
-    kept_home,
     leased,
     local_paths,
     refuse_planted_links,
@@ -45,7 +45,7 @@ async def _run(
     refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
-        with kept_home(paths, record) as home:
+        with kept_home(paths, record.name, record.host.sandbox_class) as home:
             start = _starter(record, argv, None if home is None else home.tree)
             return await leased(paths, record.name, start, steps)
 

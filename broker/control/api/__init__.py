@@ -52,6 +52,8 @@ from broker.control.api.folders import (
 from broker.control.api.leases import (
     LaunchAnswer,
     LaunchBindRequest,
+    LaunchBoxAnswer,
+    LaunchBoxRequest,
     LaunchEndRequest,
     LaunchPrepareRequest,
     LeaseItem,
@@ -125,6 +127,8 @@ __all__ = [
     "GrantsAnswer",
     "LaunchAnswer",
     "LaunchBindRequest",
+    "LaunchBoxAnswer",
+    "LaunchBoxRequest",
     "LaunchEndRequest",
     "LaunchPrepareRequest",
     "LeaseItem",

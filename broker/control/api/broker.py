@@ -28,6 +28,8 @@ from broker.control.api.folders import (
 from broker.control.api.leases import (
     LaunchAnswer,
     LaunchBindRequest,
+    LaunchBoxAnswer,
+    LaunchBoxRequest,
     LaunchEndRequest,
     LaunchPrepareRequest,
     LeaseItem,
@@ -137,6 +139,10 @@ class BrokerApi(Protocol):
         self, caller: Caller, request: LaunchPrepareRequest
     ) -> LaunchAnswer:
         """Prepare the launch of a container or box."""
+        ...
+
+    async def box_of_record(self, request: LaunchBoxRequest) -> LaunchBoxAnswer:
+        """How the box of a record is started."""
         ...
 
     async def bind_launch(

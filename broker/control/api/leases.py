@@ -110,6 +110,23 @@ class LaunchAnswer(ApiAnswer, frozen=True, kw_only=True):
     """That each of its programs may have open; None: the record has no such key."""
 
 
+class LaunchBoxRequest(ApiRequest, frozen=True, kw_only=True):
+    """How a box of a record is started."""
+
+    record: str
+
+
+class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """A box of bubblewrap; without a class there is no such record."""
+
+    sandbox_class: str | None = None
+    command: list[str] | None = None
+    read_only: list[str] | None = None
+    read_write: list[str] | None = None
+    open_files: int | None = None
+    network: str | None = None
+
+
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
     """Lease a prepared launch to its first process, which has run nothing yet."""
 

@@ -47,6 +47,11 @@ class Box:
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
 
+    @property
+    def binds(self) -> tuple[Path, ...]:
+        """All paths of the person's that it sees."""
+        return (*self.files, *self.writable)
+
     def speaking_as(self, environ: Mapping[str, str]) -> Box:
         """Return the box with the language and terminal type of an environment."""
         language = environ.get("LANG") or self.language

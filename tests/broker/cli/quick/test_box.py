@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from broker.cli.app import box_of
+from broker.cli.app import box_of, record_of
 from broker.cli.quick import box
 from broker.cli.quick.calls import open_calls
 from tests.kit.wayland.compositor import short_directory
@@ -35,10 +35,33 @@ def test_it_serves_the_plain_command_line_alone(line, program):
     assert box_of(line.split()) == program
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("run work", ("work", ())),
+        ("run -q work --", ("work", ())),
+        (
+            "run --quiet work -- foot -T x -- y",
+            ("work", ("foot", "-T", "x", "--", "y")),
+        ),
+        ("run work foot -d", ("work", ("foot", "-d"))),
+        ("run work -d foot", None),
+        ("run -d work -- foot", None),
+        ("run -- work", None),
+        ("run", None),
+        ("run -q", None),
+        ("exec work -- foot", None),
+    ],
+)
+def test_it_may_serve_a_record_without_other_options(line, found):
+    assert record_of(line.split()) == found
+
+
 def test_it_does_nothing_where_no_broker_answers(monkeypatch):
     with short_directory() as base:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
         assert box.run(("true",)) is None
+        assert box.run_record("work", ()) is None
         assert list(base.iterdir()) == []
 
 

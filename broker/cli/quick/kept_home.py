@@ -1,0 +1,45 @@
+"""The home of a persistent box or container, while a sandbox uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.names import SandboxName
+from broker.core.paths import Paths
+from broker.launch.state.renaming import recover
+from broker.launch.state.store import HomeStore
+from broker.launch.state.tree import ready_tree
+
+
+@dataclass(frozen=True)
+class KeptHome:
+    """The home of a persistent record while a sandbox uses it."""
+
+    tree: Path
+    lock: int
+    """Descriptor of its lock; a process that inherits it keeps the home in use."""
+
+
+@contextmanager
+def kept_home(
+    paths: Paths, record: str, sandbox_class: str
+) -> Iterator[KeptHome | None]:
+    """Give the home of a persistent record, locked; None for others.
+
+    At the end the lock is given up, also for processes that have inherited it.
+
+    Raises RefusedError when it is in use.
+    """
+    if sandbox_class == "disposable":
+        yield None
+        return
+    store, name = HomeStore(paths.homes), SandboxName(record)
+    recover(store)
+    held = store.lock(name)
+    try:
+        yield KeptHome(ready_tree(store, name).tree, held.fd)
+    finally:
+        held.release()
