@@ -19,53 +19,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from broker import __version__
-from broker.control import varlink
-from broker.control.api import (
-    INTERFACE,
-    AuditPruneAnswer,
-    AuditPruneRequest,
-    BrokerApi,
-    Caller,
-    ClipboardStatus,
-    DeviceAnswer,
-    DeviceAttachRequest,
-    DeviceDetachRequest,
-    DevicesAnswer,
-    FolderAnswer,
-    FoldersAnswer,
-    FolderShareRequest,
-    FolderUnshareRequest,
-    GrantRevokeRequest,
-    GrantsAnswer,
-    LaunchAnswer,
-    LaunchBindRequest,
-    LaunchBoxAnswer,
-    LaunchBoxRequest,
-    LaunchEndRequest,
-    LaunchPrepareRequest,
-    LeaseItem,
-    LeaseListAnswer,
-    LeaseReleaseRequest,
-    LeaseRequest,
-    MachineEventAnswer,
-    MachineEventRequest,
-    Nothing,
-    OpenItem,
-    OpenRequest,
-    PendingAnswer,
-    QuestionAnswerRequest,
-    RunInputRequest,
-    RunItem,
-    RunRequest,
-    RunResizeRequest,
-    Status,
-    StopAnswer,
-    StopRequest,
-    Version,
-    WindowCloseRequest,
-    WindowsAnswer,
-    WindowsRequest,
-)
+from broker.control import api, varlink
+from broker.control.api import INTERFACE, BrokerApi, Caller, Nothing
 from broker.control.varlink import SERVICE, VarlinkError
 from broker.core.errors import InternalError, RefusedError
 
@@ -130,53 +85,59 @@ class Exchange:
     """Sends an item; does nothing unless ``more``."""
 
 
-GET_VERSION = Method("GetVersion", Nothing, Version, "version")
-RUN = Method("Run", RunRequest, RunItem, "run", waits=True, paced=True)
-OPEN = Method("Open", OpenRequest, OpenItem, "open_objects", waits=True)
-RUN_INPUT = Method("RunInput", RunInputRequest, Nothing, "run_input", waits=True)
-RUN_RESIZE = Method("RunResize", RunResizeRequest, Nothing, "run_resize")
-STOP = Method("Stop", StopRequest, StopAnswer, "stop", waits=True)
+GET_VERSION = Method("GetVersion", Nothing, api.Version, "version")
+RUN = Method("Run", api.RunRequest, api.RunItem, "run", waits=True, paced=True)
+OPEN = Method("Open", api.OpenRequest, api.OpenItem, "open_objects", waits=True)
+RUN_INPUT = Method("RunInput", api.RunInputRequest, Nothing, "run_input", waits=True)
+RUN_RESIZE = Method("RunResize", api.RunResizeRequest, Nothing, "run_resize")
+STOP = Method("Stop", api.StopRequest, api.StopAnswer, "stop", waits=True)
 SHUTDOWN = Method("Shutdown", Nothing, Nothing, "shutdown")
-STATUS = Method("Status", Nothing, Status, "status")
-WINDOWS = Method("Windows", WindowsRequest, WindowsAnswer, "windows")
-WINDOW_CLOSE = Method("WindowClose", WindowCloseRequest, Nothing, "close_window")
-LEASE_ACQUIRE = Method("LeaseAcquire", LeaseRequest, LeaseItem, "lease")
+STATUS = Method("Status", Nothing, api.Status, "status")
+WINDOWS = Method("Windows", api.WindowsRequest, api.WindowsAnswer, "windows")
+WINDOW_CLOSE = Method("WindowClose", api.WindowCloseRequest, Nothing, "close_window")
+LEASE_ACQUIRE = Method("LeaseAcquire", api.LeaseRequest, api.LeaseItem, "lease")
 MACHINE_EVENT = Method(
     "MachineEvent",
-    MachineEventRequest,
-    MachineEventAnswer,
+    api.MachineEventRequest,
+    api.MachineEventAnswer,
     "machine_event",
     waits=True,
 )
-LEASE_LIST = Method("LeaseList", Nothing, LeaseListAnswer, "leases")
-LEASE_RELEASE = Method("LeaseRelease", LeaseReleaseRequest, Nothing, "release")
+LEASE_LIST = Method("LeaseList", Nothing, api.LeaseListAnswer, "leases")
+LEASE_RELEASE = Method("LeaseRelease", api.LeaseReleaseRequest, Nothing, "release")
 LAUNCH_PREPARE = Method(
-    "LaunchPrepare", LaunchPrepareRequest, LaunchAnswer, "prepare_launch"
+    "LaunchPrepare", api.LaunchPrepareRequest, api.LaunchAnswer, "prepare_launch"
 )
-LAUNCH_BOX = Method("LaunchBox", LaunchBoxRequest, LaunchBoxAnswer, "box_of_record")
-LAUNCH_BIND = Method("LaunchBind", LaunchBindRequest, LeaseItem, "bind_launch")
-LAUNCH_END = Method("LaunchEnd", LaunchEndRequest, Nothing, "end_launch")
+LAUNCH_BOX = Method(
+    "LaunchBox", api.LaunchBoxRequest, api.LaunchBoxAnswer, "box_of_record"
+)
+LAUNCH_BIND = Method("LaunchBind", api.LaunchBindRequest, api.LeaseItem, "bind_launch")
+LAUNCH_END = Method("LaunchEnd", api.LaunchEndRequest, Nothing, "end_launch")
 AUDIT_PRUNE = Method(
-    "AuditPrune", AuditPruneRequest, AuditPruneAnswer, "prune", waits=True
+    "AuditPrune", api.AuditPruneRequest, api.AuditPruneAnswer, "prune", waits=True
 )
-PENDING = Method("Pending", Nothing, PendingAnswer, "pending")
-ANSWER = Method("Answer", QuestionAnswerRequest, Nothing, "answer")
-GRANT_LIST = Method("GrantList", Nothing, GrantsAnswer, "grants")
-GRANT_REVOKE = Method("GrantRevoke", GrantRevokeRequest, GrantsAnswer, "revoke")
-CLIPBOARD = Method("Clipboard", Nothing, ClipboardStatus, "clipboard")
+PENDING = Method("Pending", Nothing, api.PendingAnswer, "pending")
+ANSWER = Method("Answer", api.QuestionAnswerRequest, Nothing, "answer")
+GRANT_LIST = Method("GrantList", Nothing, api.GrantsAnswer, "grants")
+GRANT_REVOKE = Method("GrantRevoke", api.GrantRevokeRequest, api.GrantsAnswer, "revoke")
+CLIPBOARD = Method("Clipboard", Nothing, api.ClipboardStatus, "clipboard")
 CLIPBOARD_CLEAR = Method("ClipboardClear", Nothing, Nothing, "clear_clipboard")
-CLIPBOARD_CHORDS = Method("ClipboardChords", Nothing, ClipboardStatus, "choose_chords")
-DEVICES = Method("Devices", Nothing, DevicesAnswer, "devices")
+CLIPBOARD_CHORDS = Method(
+    "ClipboardChords", Nothing, api.ClipboardStatus, "choose_chords"
+)
+DEVICES = Method("Devices", Nothing, api.DevicesAnswer, "devices")
 DEVICE_ATTACH = Method(
-    "DeviceAttach", DeviceAttachRequest, DeviceAnswer, "attach_device"
+    "DeviceAttach", api.DeviceAttachRequest, api.DeviceAnswer, "attach_device"
 )
 DEVICE_DETACH = Method(
-    "DeviceDetach", DeviceDetachRequest, DeviceAnswer, "detach_device"
+    "DeviceDetach", api.DeviceDetachRequest, api.DeviceAnswer, "detach_device"
 )
-FOLDERS = Method("Folders", Nothing, FoldersAnswer, "folders")
-FOLDER_SHARE = Method("FolderShare", FolderShareRequest, FolderAnswer, "share_folder")
+FOLDERS = Method("Folders", Nothing, api.FoldersAnswer, "folders")
+FOLDER_SHARE = Method(
+    "FolderShare", api.FolderShareRequest, api.FolderAnswer, "share_folder"
+)
 FOLDER_UNSHARE = Method(
-    "FolderUnshare", FolderUnshareRequest, FolderAnswer, "unshare_folder"
+    "FolderUnshare", api.FolderUnshareRequest, api.FolderAnswer, "unshare_folder"
 )
 
 TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(
@@ -215,14 +176,14 @@ async def perform(
 # -- methods with more to them than their row ------------------------------------------
 
 
-async def _status(exchange: Exchange, request: Nothing) -> Status:
+async def _status(exchange: Exchange, request: Nothing) -> api.Status:
     # Late: no other call needs it.
     from broker.control.fitting import fit_status
 
     return fit_status(await perform(STATUS, exchange, request))
 
 
-async def _lease(exchange: Exchange, request: LeaseRequest) -> LeaseItem:
+async def _lease(exchange: Exchange, request: api.LeaseRequest) -> api.LeaseItem:
     if not exchange.more and request.leader is None:
         raise RefusedError(
             "a lease needs something to live as long as",
@@ -239,7 +200,7 @@ async def _lease(exchange: Exchange, request: LeaseRequest) -> LeaseItem:
     )
 
 
-_LEASE_HOLD = Method("LeaseAcquire", LeaseRequest, LeaseItem, "hold_lease")
+_LEASE_HOLD = Method("LeaseAcquire", api.LeaseRequest, api.LeaseItem, "hold_lease")
 """The same with 'more'; no row of its own."""
 
 
@@ -310,7 +271,7 @@ METHODS: Mapping[str, Call] = MappingProxyType(
     {
         **{f"{INTERFACE}.{name}": _by_row(row) for name, row in TABLE.items()},
         f"{INTERFACE}.Status": _taking(Nothing, _status),
-        f"{INTERFACE}.LeaseAcquire": _taking(LeaseRequest, _lease),
+        f"{INTERFACE}.LeaseAcquire": _taking(api.LeaseRequest, _lease),
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
         f"{SERVICE}.GetInterfaceDescription": _taking(
             _DescriptionRequest, _description
