@@ -34,6 +34,12 @@ from broker.launch.state.store import DISK, Home, HomeStore
 from policy.records.loader import parse_record
 from policy.records.model import Record
 
+_REACHING = (
+    *("inherits", "folders.", "peer.", "launch.bind_", "launch.rootfs"),
+    *("launch.root", "launch.host_files", "launch.share_network", "launch.standby"),
+    *("launch.container_image", "launch.app"),
+)
+"""Keys of a record, or the beginning of some, that name more than the sandbox itself."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 _NAME = click.argument("name", shell_complete=sandboxes)
@@ -427,6 +433,11 @@ def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
     help="age's key, for a backup encrypted with age.",
 )
 @_PASSPHRASE
+@click.option(
+    "--trust-record",
+    is_flag=True,
+    help="Write its record also where that reaches files of this machine.",
+)
 @_JSON
 def import_backup(
     file: Path,
@@ -434,12 +445,15 @@ def import_backup(
     *,
     identity: Path | None,
     passphrase_file: Path | None,
+    trust_record: bool,
     as_json: bool,
 ) -> None:
     """Make the sandbox NAME of a backup.
 
     Its record is written when none is named NAME and the backup's is valid;
-    look at it before the first start.
+    look at it before the first start.  One that names files of this machine,
+    another sandbox or a machine that others start needs --trust-record: a backup
+    is encrypted, and not signed.
     """
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -459,6 +473,23 @@ def import_backup(
         record, problems = parse_record(
             sandbox, _place(sandbox), untrusted_text.encode()
         )
-        if record is not None and not problems:
+        reaches = [] if record is None or trust_record else _reaches(record)
+        if record is not None and not problems and not reaches:
             files = _write_record(sandbox, untrusted_text)
+        if reaches:
+            render.note(
+                f"its record is not written, because it sets {', '.join(reaches)}; if "
+                "you made the backup, remove the sandbox and import it with --trust-record"
+            )
     _report(home, files, as_json=as_json)
+
+
+def _reaches(record: Record) -> list[str]:
+    """The keys of a backup's record by which it gets more than its own home.
+
+    A record is in force as soon as it is written: machines of ``standby`` start, a
+    machine that others start is taken for this sandbox, and the menu has an entry
+    with a name of the archive's choice.
+    """
+    # guard: a backup's record reaches nothing of this machine
+    return sorted(key for key in record.places if key.startswith(_REACHING))

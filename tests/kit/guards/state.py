@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
     Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
     Guard("a backup changes no rights of our own directory", "", "tests/broker/launch/state/test_backup.py", "closed"),
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),

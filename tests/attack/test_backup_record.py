@@ -1,0 +1,100 @@
+"""Attack: a backup that another program has replaced brings a record of its own.
+
+Anybody who knows the public key can encrypt an archive to it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import trio
+from click.testing import CliRunner
+
+from broker.cli.sandboxes.state import command
+from broker.core.names import SandboxName
+from broker.launch.state import backup as backups
+from broker.launch.state.store import DISK, TREE, HomeStore
+
+MAIL = SandboxName("mail")
+HEAD = 'class = "persistent"\ndisplay = "allow"\n'
+LABEL = '[label]\nname = "Firefox"\n'
+
+
+@pytest.fixture(name="home")
+def _home(tmp_path, monkeypatch):
+    if shutil.which("gpg") is None:
+        pytest.skip("needs gpg")
+    (tmp_path / "gnupg").mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(tmp_path / "gnupg"))
+    for name in ("config", "state", "data", "cache"):
+        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
+    (tmp_path / "passphrase").write_text("correct horse")
+    yield tmp_path
+    subprocess.run(["gpgconf", "--kill", "all"], check=False)
+
+
+async def imported(home, record, *words, kind=DISK):
+    """Import a backup with this record; the files that were made, and the output."""
+    store = HomeStore(home / "theirs")
+    with store.new(kind) as prepared:
+        if kind == DISK:
+            (prepared / DISK).write_bytes(b"letters")
+        else:
+            (prepared / TREE).mkdir()
+        store.publish(prepared, MAIL)
+    secret = home / "passphrase"
+    file = home / "mail.backup"
+    lock = backups.Lock(passphrase_file=secret)
+    directory = store.require(MAIL).directory
+    await backups.back_up(directory, record, file, lock, lambda _: None)
+    argv = ["import", str(file), "again", "--passphrase-file", str(secret), "--json"]
+
+    def run():
+        return CliRunner().invoke(command, [*argv, *words], catch_exceptions=False)
+
+    # It runs an event loop of its own, as brokerctl does.
+    result = await trio.to_thread.run_sync(run)
+    assert result.exit_code == 0, result.output
+    assert HomeStore(home / "state/vitrail/homes").find(SandboxName("again"))
+    return json.loads(result.stdout)["files"], result.output
+
+
+BOX = f'{HEAD}{LABEL}[launch]\nkind = "bwrap"\n'
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        (f'{BOX}bind_read_write = ["/home/ada"]\n', "launch.bind_read_write"),
+        (
+            f'{HEAD}{LABEL}[folders]\nread_write = ["/home/ada/docs"]\n',
+            "folders.read_write",
+        ),
+        (
+            f'{HEAD}{LABEL}[launch]\nkind = "external"\n[peer]\nlibvirt = "bank"\n',
+            "peer.libvirt",
+        ),
+        (f'{HEAD}{LABEL}[launch]\nroot = "host"\n', "launch.root"),
+    ],
+)
+async def test_a_record_that_reaches_further_is_not_written(home, record, key):
+    files, output = await imported(home, record)
+    assert files == []
+    assert key in output
+    assert not list((home / "config").rglob("*.toml"))
+    assert not list((home / "data").rglob("*.desktop"))
+
+
+async def test_a_record_of_the_sandbox_alone_is_written(home):
+    files, _ = await imported(home, f'{HEAD}{LABEL}[launch]\nmemory = "2G"\n')
+    assert any(file.endswith("sandboxes.d/again.toml") for file in files)
+
+
+async def test_the_person_may_trust_it(home):
+    record = f'{BOX}bind_read_write = ["/home/ada"]\n'
+    files, _ = await imported(home, record, "--trust-record", kind=TREE)
+    assert any(file.endswith("sandboxes.d/again.toml") for file in files)
