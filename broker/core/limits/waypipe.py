@@ -65,6 +65,9 @@ WAYPIPE_PIPE_QUEUE_BYTES = 1 << 20
 """Bytes that wait for the reader of one pipe.  The stream carries everything
 of an application, so it waits for one slow paste only shortly."""
 
+WAYPIPE_PIPE_PIECE_BYTES = 64
+"""Counted for each piece beside its bytes: the object and its place in the queue."""
+
 WAYPIPE_PIPE_STALL_SECONDS = 1.0
 """How long a full pipe may hold up its stream before its paste is dropped: a
 reader takes half a MiB in that time, or is too slow to be waited for."""

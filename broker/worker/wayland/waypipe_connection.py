@@ -69,11 +69,14 @@ class _Sink:
 
     def put(self, data: bytes) -> bool:
         """Queue bytes; false when the reader is too slow for them."""
+        # A piece of one byte, or of none, takes memory, too.
+        # guard: what the pieces of a paste may hold
+        cost = len(data) + waypipe_limits.WAYPIPE_PIPE_PIECE_BYTES
         # guard: what a paste may hold
-        if self.size + len(data) > waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES:
+        if self.size + cost > waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES:
             return False
         self.waiting.append(data)
-        self.size += len(data)
+        self.size += cost
         self.more.set()
         return True
 
@@ -86,6 +89,8 @@ class _Sink:
             self.waiting.popleft()
             if count < len(data):
                 self.waiting.appendleft(data[count:])
+            else:
+                self.size -= waypipe_limits.WAYPIPE_PIPE_PIECE_BYTES
         if writer.staged:
             writer.push()
 

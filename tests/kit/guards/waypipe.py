@@ -45,6 +45,7 @@ GUARDS = (
     Guard("descriptors that a message takes", "if False:", "tests/attack/test_waypipe_streams.py", "bad_stream"),
     Guard("a header in time", "with trio.move_on_after(100):", "tests/attack/test_waypipe_streams.py", "deadline"),
     Guard("slow pastes are dropped", "if False:", "tests/attack/test_waypipe_streams.py", "nobody_reads"),
+    Guard("what the pieces of a paste may hold", "cost = len(data)", "tests/broker/worker/wayland/test_waypipe_connection.py", "slow_reader"),
     Guard("what a paste may hold", "if False:", "tests/broker/worker/wayland/test_waypipe_connection.py", "slow_reader"),
     Guard("files that are sent", "if False:", "tests/broker/worker/wayland/test_waypipe_connection.py", "a_size_that_is_sent"),
     Guard("pipes that are sent", "if False:", "tests/broker/worker/wayland/test_waypipe_connection.py", "pipes_of_ours"),

@@ -19,6 +19,7 @@ from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.waypipe.blocks import Kind
 from broker.waypipe.channel import PipeSource, SentFile
+from broker.worker.pipes import PipeWriter
 from broker.worker.readiness import Turn
 from broker.worker.wayland.waypipe_connection import StreamConnection, _Sink
 from broker.worker.wayland.waypipe_memory import StreamMachine
@@ -51,9 +52,33 @@ def test_bytes_for_a_slow_reader_are_counted(more):
     try:
         sink = _Sink(write)
         half = waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES // 2
-        assert sink.put(bytes(half))
-        assert sink.put(bytes(half + more)) is not bool(more)
+        piece = half - waypipe_limits.WAYPIPE_PIPE_PIECE_BYTES
+        assert sink.put(bytes(piece))
+        assert sink.put(bytes(piece + more)) is not bool(more)
         assert sink.size == (half if more else 2 * half)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_small_pieces_for_a_slow_reader_are_counted(size):
+    """Each is an object and a place in the queue, which a guest pays 8 bytes for."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        sink = _Sink(write)
+        most = waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES
+        while sink.put(bytes(size)) and len(sink.waiting) < most:
+            pass
+        assert len(sink.waiting) < most // 32
+        writer = PipeWriter(write)
+        while sink.waiting:
+            with suppress(BlockingIOError):
+                sink.advance(writer)
+            with suppress(BlockingIOError):
+                os.read(read, 1 << 16)
+        assert sink.size == 0, "all of it is given back"
+        writer.close()
     finally:
         os.close(read)
         os.close(write)
