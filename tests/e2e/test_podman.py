@@ -127,6 +127,34 @@ async def test_a_container_that_a_person_starts_by_podman_run():
         assert list((w.paths.runtime / "launch").glob("*")) == []
 
 
+async def test_two_containers_that_start_at_the_same_time():
+    """Each has its own lease, directory and name."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        text = HOOKED.format(required="required = true")
+        w.write_record("work", text.replace("persistent", "disposable"))
+        root_directory(w.base)
+        await install_hook(w)
+        # The user namespace that all later ones share.
+        podman(w.environ, "unshare", "true")
+        foot = ("foot", "-T", "shown", "sleep", "1000")
+        names = ("one", "two")
+        started = [
+            podman_start(w.environ, *words(w, f"--name={name}"), *foot)
+            for name in names
+        ]
+        try:
+            await wait_window(w.comp, title="shown", count=2)
+            begun = w.events("lease.begin")
+            assert len({event["sandbox"] for event in begun}) == 2
+            assert len({event["pid"] for event in begun}) == 2
+            assert len(list((w.paths.runtime / "launch").glob("*/s"))) == 2
+        finally:
+            podman(w.environ, "rm", "-af", "-t", "0", check=False)
+            for child in started:
+                await trio.to_thread.run_sync(child.communicate)
+        await eventually(lambda: _leases_ended(w))
+
+
 async def _no_windows(w):
     return windows(await w.comp.tree()) == []
 

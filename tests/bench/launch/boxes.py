@@ -1,10 +1,12 @@
 """Time from a command to its window: boxes and containers, with and without us.
 
-    python -m tests.bench.launch.boxes [RUNS]
+    python -m tests.bench.launch.boxes [RUNS] [--shared]
 
 The broker runs already.  In turn, so that a busy moment falls on all: foot alone,
 ``brokerctl run --bwrap``, ``podman run`` with the compositor's own socket mounted,
-``podman run`` with the hook, and ``brokerctl run`` of a record.  Prints least and
+``podman run`` with the hook, and ``brokerctl run`` of a record; with ``--shared`` also
+``toolbox run`` and ``distrobox-enter``, each with the compositor's own socket and by
+our command.  Prints least and
 median in milliseconds, the raw values, the least processor time of the command and
 what it started (not the broker's), and ratios to the peer that does the same without
 Vitrail.
@@ -18,12 +20,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from broker.launch.podman.hooks import PROGRAM, write_hooks
+from tests.kit.own_command import Distrobox, Toolbox
 from tests.kit.podman import podman_settings, root_directory, shared_words
 from tests.kit.wayland.compositor import windows
 from tests.kit.world import World, world
@@ -135,11 +140,34 @@ def commands(w: World) -> dict[str, list[str]]:
     }
 
 
-async def main(runs: int) -> None:
+@asynccontextmanager
+async def shared_boxes(w: World) -> AsyncIterator[dict[str, list[str]]]:
+    """A toolbox and a distrobox that have run already: each way to start in them."""
+    found: dict[str, list[str]] = {}
+    async with AsyncExitStack() as stack:
+        for kind in (Toolbox, Distrobox):
+            way = kind(w, w.base)
+            await stack.enter_async_context(way.prepared())
+            program, *words = way.typed()
+            # The box has the host's root below /run/host.
+            raw = ("env", f"WAYLAND_DISPLAY=/run/host{w.comp.display}")
+            real = f"/usr/bin/{Path(program).name}"
+            found[f"{way.kind}, raw socket"] = [real, *words, *raw]
+            found[f"{way.kind}, our command"] = [program, *words]
+        yield found
+
+
+async def main(runs: int, *, shared: bool) -> None:
     """Measure and print."""
-    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+    async with (
+        podman_settings() as settings,
+        world(image=False, extra=settings) as w,
+        AsyncExitStack() as stack,
+    ):
         w.environ["PYTHONPATH"] = os.getcwd()
         ways = commands(w)
+        if shared:
+            ways |= await stack.enter_async_context(shared_boxes(w))
         times: dict[str, list[float]] = {name: [] for name in ways}
         work: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(runs + 1):  # the first one warms the caches
@@ -158,10 +186,16 @@ async def main(runs: int) -> None:
         ("brokerctl run --bwrap", "foot alone"),
         ("podman run, hook", "podman run, raw socket"),
         ("brokerctl run, podman record", "podman run, raw socket"),
+        ("toolbox, our command", "toolbox, raw socket"),
+        ("distrobox, our command", "distrobox, raw socket"),
     ):
+        if name not in times:
+            continue
         ratio = statistics.median(times[name]) / statistics.median(times[peer])
         print(f"{name} takes {ratio:.1f} times as long as {peer}")
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]) if sys.argv[1:] else 5)
+    numbers = [int(word) for word in sys.argv[1:] if word.isdecimal()]
+    shared = "--shared" in sys.argv
+    trio.run(partial(main, *(numbers or [5]), shared=shared))

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,13 +98,17 @@ def typed(document) -> list[str]:
     return [word for pair in words for word in ("--annotation", pair)]
 
 
-def hook(place, stage, text, seconds=10.0, podman=None):
-    """Run a stage; ``podman`` is its parent's command line: its annotations."""
+def hook(place, stage, text, seconds=10.0, podman=None, whose=None):
+    """Run a stage; ``podman`` is its parent's command line: its annotations.
+
+    ``whose`` says whose broker it is, in place of the one in ``place``.
+    """
     podman = typed(text) if podman is None else podman
     if not isinstance(text, bytes | str):
         text = json.dumps(text)
-    words = [sys.executable, str(HOOK), stage, "--control", str(place / "control")]
-    words += ["--records", str(place / "records"), "--seconds", str(seconds)]
+    control, records = str(place / "control"), str(place / "records")
+    whose = whose or ("--control", control, "--records", records)
+    words = [sys.executable, str(HOOK), stage, *whose, "--seconds", str(seconds)]
     data = text if isinstance(text, bytes) else text.encode()
     # Behind it a command, so that the shell stays the parent.
     parent = ["/bin/sh", "-c", "eval $HOOK; exit $?", "podman", "run", *podman]
@@ -209,6 +214,20 @@ def test_a_broker_that_is_restarted_between_the_stages_is_waited_for(place):
         broker.__exit__()
     assert done.returncode == 0, done.stderr
     assert len(broker.calls) == 1
+
+
+def test_hooks_at_the_same_time_have_a_lease_each(place):
+    numbers = [f"{number:012x}" for number in range(8)]
+    waiting = list(numbers)
+
+    def answer(*_):
+        return reply(**{**PREPARED, "id": waiting.pop()})
+
+    with Broker(place / "control", answer), ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: hook(place, "precreate", config(), 60), numbers))
+    assert [one.returncode for one in done] == [0] * len(numbers)
+    found = [json.loads(one.stdout)["annotations"] for one in done]
+    assert sorted(one["io.vitrail.launch"] for one in found) == numbers
 
 
 # -- no lease ------------------------------------------------------------------------
