@@ -21,7 +21,7 @@ from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.sound.servers import started
 from tests.kit.wayland.compositor import pixels, wait_window
-from tests.kit.wayland.input import CONTROL, Keyboard
+from tests.kit.wayland.input import CONTROL, Keyboard, Pointer
 from tests.kit.wayland.resizing import kept
 from tests.kit.world import world
 
@@ -39,7 +39,8 @@ RULES = """\
 vitrail.OpenURL  * @adminvm @default allow target=personal autostart=no
 vitrail.OpenFile * @adminvm @default allow target=personal autostart=no
 """
-_F10, _SHIFT, _UP, _ENTER = 68, 42, 103, 28
+_F10, _SHIFT, _UP, _DOWN, _ENTER = 68, 42, 103, 108, 28
+RIGHT = 0x111
 MENU = (0, 24, 300, 300)
 """Where Thunar shows the menu of a file that is selected."""
 
@@ -99,25 +100,31 @@ async def test_thunar_shows_our_entry_and_opens_a_file_by_it():
             await wait_window(w.comp, title="papers")
             with Keyboard(w.comp.display) as keyboard:
                 await chosen_in_the_menu(w, keyboard)
-                begin = await w.wait_event("transfer.begin")
-                assert (begin["target"], begin["mime"]) == ("personal", "text/plain")
-                await wait_window(w.comp, title="[personal] ")
-                await w.wait_event("transfer.end", outcome="done")
-                (window,) = await wait_window(w.comp, title="notes.txt")
-                assert window["name"].startswith("[personal] ")
+                await opened_by_the_person(w)
+
+
+async def changed(w, area, press):
+    """Do something, and wait until an area of the screen is drawn differently."""
+    before = (await pixels(w.comp)).crop(area).tobytes()
+    press()
+
+    async def look():
+        return (await pixels(w.comp)).crop(area).tobytes() != before
+
+    await eventually(look)
+
+
+async def drawn(w, area):
+    """Wait until an area of the screen has more than a background."""
+
+    async def look():
+        return (await pixels(w.comp)).crop(area).getcolors(1) is None
+
+    await eventually(look)
 
 
 async def chosen_in_the_menu(w, keyboard):
     """Select the file, open its menu, and take the entry above the last one."""
-
-    async def changed(press):
-        before = (await pixels(w.comp)).crop(MENU).tobytes()
-        press()
-
-        async def look():
-            return (await pixels(w.comp)).crop(MENU).tobytes() != before
-
-        await eventually(look)
 
     def menu():
         keyboard.chord(CONTROL, "a")
@@ -127,11 +134,78 @@ async def chosen_in_the_menu(w, keyboard):
         keyboard.change(_SHIFT, 0)
         keyboard.modifiers(0)
 
-    await changed(menu)
+    await changed(w, MENU, menu)
     for _ in range(2):
-        await changed(partial(keyboard.press, _UP))
+        await changed(w, MENU, partial(keyboard.press, _UP))
     kept("opening-thunar", await pixels(w.comp))
     keyboard.press(_ENTER)
+
+
+async def opened_by_the_person(w):
+    begin = await w.wait_event("transfer.begin")
+    assert (begin["target"], begin["mime"]) == ("personal", "text/plain")
+    await w.wait_event("transfer.end", outcome="done")
+    (window,) = await wait_window(w.comp, title="notes.txt")
+    assert window["name"].startswith("[personal] ")
+
+
+async def test_dolphin_shows_our_entry_and_opens_a_file_by_it():
+    """Its service menus of a user run nothing unless they are executable."""
+    if shutil.which("dolphin") is None:
+        pytest.skip("not installed: dolphin")
+    name, menu, at = (295, 132, 357, 151), (400, 160, 610, 375), (326, 141)
+    async with desktop_of() as (w, home, env):
+        (home / "papers/notes.txt").write_text("some notes")
+        entry = home / ".local/share/kio/servicemenus/io.vitrail.Open.desktop"
+        entry.parent.mkdir(parents=True)
+        shutil.copy(ENTRIES / "io.vitrail.Open.dolphin.desktop", entry)
+        entry.chmod(0o755)
+        env |= {"QT_QPA_PLATFORM": "wayland", "XDG_CURRENT_DESKTOP": "KDE"}
+        words = ("dolphin", "--select", str(home / "papers/notes.txt"))
+        async with started("dbus-run-session", "--", *words, env=env):
+            await wait_window(w.comp, title="papers")
+            await drawn(w, name)
+            with (
+                Pointer(w.comp.display, (1280, 800)) as pointer,
+                Keyboard(w.comp.display) as keyboard,
+            ):
+                await changed(w, menu, partial(pointer.click, *at, RIGHT))
+                for _ in range(2):
+                    await changed(w, menu, partial(keyboard.press, _UP))
+                kept("opening-dolphin", await pixels(w.comp))
+                keyboard.press(_ENTER)
+                await opened_by_the_person(w)
+
+
+async def test_nautilus_shows_our_script_and_opens_a_file_by_it():
+    if shutil.which("nautilus") is None:
+        pytest.skip("not installed: nautilus")
+    icon, menu, at = (300, 100, 380, 190), (345, 160, 600, 550), (341, 150)
+    async with desktop_of() as (w, home, env):
+        (home / "papers/notes.txt").write_text("some notes")
+        # With a default program, so that the menu begins with two ways to open it.
+        (home / ".config/mimeapps.list").write_text(
+            "[Default Applications]\ntext/plain=io.vitrail.Open.desktop\n"
+        )
+        script = home / ".local/share/nautilus/scripts/Open in a sandbox"
+        script.parent.mkdir(parents=True)
+        shutil.copy(ENTRIES / "nautilus-open-in-a-sandbox", script)
+        env |= {"GSETTINGS_BACKEND": "memory"}
+        words = ("nautilus", "--new-window", str(home / "papers"))
+        async with started("dbus-run-session", "--", *words, env=env):
+            await wait_window(w.comp, title="papers")
+            await drawn(w, icon)
+            with (
+                Pointer(w.comp.display, (1280, 800)) as pointer,
+                Keyboard(w.comp.display) as keyboard,
+            ):
+                await changed(w, menu, partial(pointer.click, *at, RIGHT))
+                # To "Scripts", into that menu, and to its first entry.
+                for key in (_DOWN, _DOWN, _ENTER, _DOWN):
+                    await changed(w, menu, partial(keyboard.press, key))
+                kept("opening-nautilus", await pixels(w.comp))
+                keyboard.press(_ENTER)
+                await opened_by_the_person(w)
 
 
 async def test_the_default_program_for_addresses_and_files_is_ours():
