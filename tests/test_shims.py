@@ -66,6 +66,39 @@ def test_guest_agent_runs_alone_and_brings_the_commands_for_files(alone, tmp_pat
     assert os.access(runtime / "bin" / "xdg-open", os.X_OK)
 
 
+def test_commands_for_files_use_bytecode_that_the_agent_has_made(alone, tmp_path):
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    shutil.copy(files_program(), runtime / "vitrail_files.py")
+    make = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import vitrail_guest as agent;"
+        "agent.compile_aside(sys.argv[2], 'vitrail_files');"
+        "assert os.wait()[1] == 0;"
+        "print(agent.TOOL_START.format(directory=sys.argv[2]))"
+    )
+    argv = [*BARE, "-c", make, str(tmp_path), str(runtime)]
+    start = subprocess.run(argv, env={}, stdout=subprocess.PIPE, check=True).stdout
+    (made,) = (runtime / "__pycache__").glob("vitrail_files.*.pyc")
+    assert made.stat().st_mode & 0o777 == 0o644
+    argv = [*BARE[:-1], "-v", "-c", start.decode(), "vitrail-copy"]
+    done = subprocess.run(argv, env={}, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"usage: vitrail-copy" in done.stderr
+    assert f"code object from {str(made)!r}".encode() in done.stderr
+
+
+def test_commands_for_files_import_little(tmp_path):
+    """Each start costs what it imports, most of all without KVM."""
+    seldom = {"typing", "shutil", "subprocess", "threading", "urllib.parse", "hashlib"}
+    start = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import vitrail_files;"
+        "print(*sorted(sys.modules))"
+    )
+    argv = [*BARE, "-c", start, str(Path(files_program()).parent)]
+    done = subprocess.run(argv, env={}, stdout=subprocess.PIPE, check=True)
+    assert not seldom & set(done.stdout.decode().split())
+
+
 def test_programs_are_of_the_oldest_python_and_of_its_library_only():
     for program in (bundle.guest_agent(), bundle.files_tool()):
         tree = ast.parse(program, feature_version=(3, 9))

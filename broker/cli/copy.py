@@ -73,7 +73,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
 
 
 def _bad_target(target: str) -> str:
-    """Return what is wrong with a TARGET that names a directory or a file."""
+    """Return the error text for a TARGET that names a directory or a file."""
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
         return (

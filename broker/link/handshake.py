@@ -72,6 +72,7 @@ from broker.link.wire_types import (
     RefusalReason,
     Role,
     refusal,
+    refuse_other_than,
     told_refusal,
 )
 
@@ -232,14 +233,7 @@ class Handshake:
         if kind is HandshakeKind.REFUSED:
             self.state = following
             raise told_refusal(message)
-        if role != self._role.other:
-            raise LinkRefusedError(
-                f"both ends say that they are the {self._role.name.lower()}"
-                if role == self._role
-                else "an unknown role",
-                reason=RefusalReason.ROLE,
-                hint="one broker is the host, the other one the viewer",
-            )
+        refuse_other_than(self._role.other, role)
         out = _TAKERS[kind](self, message)
         self.state = following
         return out

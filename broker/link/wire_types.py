@@ -145,6 +145,19 @@ def told_refusal(untrusted_message: bytes) -> LinkRefusedError:
     )
 
 
+def refuse_other_than(expected: Role, untrusted_role: int) -> None:
+    """Raise LinkRefusedError unless the other end says the role that is not ours."""
+    if untrusted_role == expected:
+        return
+    raise LinkRefusedError(
+        f"both ends say that they are the {expected.other.name.lower()}"
+        if untrusted_role == expected.other
+        else "an unknown role",
+        reason=RefusalReason.ROLE,
+        hint="one broker is the host, the other one the viewer",
+    )
+
+
 class LinkReader:
     """Cuts a stream of bytes into messages whose size their kind fixes.
 

@@ -182,8 +182,7 @@ class _Stream:
             if self._broken:
                 # Its last bytes are on their way; the reason comes after them.
                 with suppress(OSError):
-                    while await self._receive(limits.TRANSFER_READ_BYTES):
-                        pass
+                    await self._discard()
                 return
             await trio.lowlevel.wait_readable(self._sock)
             hung_up = True
@@ -206,7 +205,17 @@ class _Stream:
         await self._answer(TransferRefused(reason) if reason else TransferDone())
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+        if self._broken:
+            # A connection that is closed with bytes on their way to it is reset, and a
+            # machine's vsock then drops our reason with them.
+            with suppress(OSError), trio.move_on_after(limits.TRANSFER_LINGER_SECONDS):
+                await self._discard()
         return reason or "done"
+
+    async def _discard(self) -> None:
+        """Read and drop what it sends, until it hangs up.  Raises OSError."""
+        while await self._receive(limits.TRANSFER_READ_BYTES):
+            pass
 
     # -- the bytes ---------------------------------------------------------------------
 
@@ -268,11 +277,13 @@ class _Stream:
         untrusted_data = await self._receive(limits.TRANSFER_READ_BYTES)
         if not untrusted_data:
             raise PeerError(_CUT)
+        parts: list[bytes] = []
         for item in reader.feed(untrusted_data):
             if heads.single and isinstance(item, bytes):
                 self._hash.update(item)
-            for part in heads.take(item):
-                await write_pipe(pipe, part)
+            parts += heads.take(item)
+        # Many small files are written at once.
+        await write_pipe(pipe, b"".join(parts))
 
     async def _deliver(
         self, order: messages.ToWorker, reader: EntryReader, pipe: int
@@ -297,8 +308,13 @@ class _Stream:
         untrusted_data = await read_pipe(pipe)
         if not untrusted_data:
             raise PeerError(_NO_MORE)
-        for item in reader.feed(untrusted_data):
-            await self._send(item if isinstance(item, bytes) else entry_frame(item))
+        # At once: to a machine, each write is a packet and an interrupt.
+        await self._send(
+            b"".join(
+                item if isinstance(item, bytes) else entry_frame(item)
+                for item in reader.feed(untrusted_data)
+            )
+        )
 
     async def _tell_moved(self, reader: EntryReader, *, answer: bool = True) -> None:
         now = trio.current_time()

@@ -17,6 +17,9 @@ The last three also run beside the broker, for the person's own files.  Standard
 only, Python 3.9; it is shipped as one file, ``vitrail_files.py``, which
 ``shims/bundle.py`` makes.
 
+Each click starts it, and most of that time are imports where KVM is missing: a module
+that few of the commands need is imported where it is used, ``typing`` never.
+
 Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE`` and
 ``VITRAIL_COPY`` (``vsock:CID:PORT`` or ``unix:PATH``).
 """

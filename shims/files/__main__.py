@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import List, NoReturn
+from typing import TYPE_CHECKING
 
 from shims.files.asking import ask_copy, ask_open, give
 from shims.files.confine import confine
@@ -16,6 +16,9 @@ from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, write_entries
 from shims.files.store import Store, keep
+
+if TYPE_CHECKING:
+    from typing import List, NoReturn
 
 
 def send_files(words: List[str]) -> int:

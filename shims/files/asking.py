@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
-from typing import List, Tuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from shims.files.connection import Connection, tell
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, send_entries
 
+if TYPE_CHECKING:
+    from typing import List, Tuple
+
 
 def mime_of(path: str) -> str:
     """Return the type that a name claims, or nothing."""
+    import mimetypes
+
     return (mimetypes.guess_type(path, strict=False)[0] or "").lower()
 
 
@@ -40,6 +43,8 @@ def local_path(text: str) -> str:
     """Return the path that a ``file:`` address names; other text as it is."""
     for prefix in ("file://localhost/", "file:///"):
         if text.startswith(prefix):
+            from urllib.parse import unquote
+
             return unquote(text[len(prefix) - 1 :])
     return text
 

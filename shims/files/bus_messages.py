@@ -7,11 +7,14 @@ depth are checked, since a service that crashes is gone for all of them.
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING
 
 from shims.files.protocol import TransferError
 
-BusValue = Any  # text, a number, a list, a dictionary or a tuple, as the type says
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+    BusValue = Any  # text, a number, a list, a dictionary or a tuple, as the type says
 MESSAGE_BYTES = 1 << 20
 VALUE_DEPTH = 16
 CALL, REPLY, ERROR, SIGNAL = 1, 2, 3, 4

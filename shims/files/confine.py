@@ -45,6 +45,9 @@ def confine(folder: int) -> None:
     same directory, with nothing above it.  Of /proc its own directory stays, for
     /proc/self/fd.  Raises TransferError where the kernel refuses: then nothing is read.
     """
+    # For clearing up: there are no modules to import behind these walls.
+    import shutil  # noqa: F401
+
     libc = ctypes.CDLL(None, use_errno=True)
     number = SYS_PIVOT_ROOT.get(os.uname().machine)
     if number is None:

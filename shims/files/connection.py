@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import select
 import socket
 import sys
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from shims.files.launch import prove
 from shims.files.protocol import COPY_BYTES, TransferError, read_message
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, List
 
 HOST_CID = 2
 # As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
@@ -24,6 +29,9 @@ SERVICES = {
 # vhost-device-vsock 0.3 loses all but the first.
 PIECE_BYTES = 28672
 STEP_BYTES = 1 << 20  # of one sendfile(2), between two looks at the progress bar
+# A small file is one of many: each read or write of its own is a packet, and each
+# packet interrupts the machine.
+READ_AHEAD_BYTES = 1 << 16
 
 
 def standard_address(port: int) -> str:
@@ -66,22 +74,51 @@ class Connection:
             raise
         self._copies = family == socket.AF_VSOCK
         """Whether contents pass through this program's memory."""
-        self.reader = self.socket.makefile("rb")
+        self._queued = bytearray()
+        self._answers: List[Dict[str, Any]] = []  # read while it was sending
+        self.reader: io.BufferedReader = io.BufferedReader(
+            self.socket.makefile("rb", 0), READ_AHEAD_BYTES
+        )
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it, behind everything that is queued."""
+        self.queue(data)
+        self._send_queued(len(self._queued))
+
+    def queue(self, data: bytes) -> None:
+        """Send it with what comes next, in pieces of the full size."""
+        self._queued += data
+        if len(self._queued) >= PIECE_BYTES:
+            self._send_queued(len(self._queued) // PIECE_BYTES * PIECE_BYTES)
+
+    def _send_queued(self, size: int) -> None:
         try:
-            for start in range(0, len(data), PIECE_BYTES):
-                self.socket.sendall(data[start : start + PIECE_BYTES])
+            with memoryview(self._queued)[:size] as whole:
+                for start in range(0, size, PIECE_BYTES):
+                    self.socket.sendall(whole[start : start + PIECE_BYTES])
         except OSError:
             raise self._broken_off() from None
+        del self._queued[:size]
+        self._heed()
+
+    def _heed(self) -> None:
+        """Raise TransferError where the broker has refused what is still to be sent."""
+        if not select.select([self.socket], [], [], 0)[0]:
+            return
+        self._answers.append(read_message(self.reader))
+        if self._answers[-1]["type"] == "refused":
+            raise TransferError(str(self._answers[-1].get("reason")))
 
     def send_file(self, fd: int, most: int) -> int:
-        """Send up to ``most`` bytes of a file; returns how many, 0 at its end."""
-        if not self._copies:
+        """Send up to ``most`` bytes of a file; returns how many, 0 at its end.
+
+        The last of them may still be queued.
+        """
+        if not self._copies and most >= PIECE_BYTES:
+            self._send_queued(len(self._queued))
             try:
                 # Of a container's socket, which takes pages as they are.
-                return os.sendfile(
+                sent = os.sendfile(
                     self.socket.fileno(), fd, None, min(most, STEP_BYTES)
                 )
             except ConnectionError:
@@ -90,8 +127,11 @@ class Connection:
                 if error.errno not in (errno.EINVAL, errno.ENOSYS):
                     raise
                 self._copies = True  # a file system without sendfile(2)
+            else:
+                self._heed()
+                return sent
         data = os.read(fd, min(most, COPY_BYTES))
-        self.send(data)
+        self.queue(data)
         return len(data)
 
     def _broken_off(self) -> TransferError:
@@ -110,8 +150,10 @@ class Connection:
 
     def wait(self, *wanted: str) -> Dict[str, Any]:
         """Return the next message of these types; report progress meanwhile."""
+        self._send_queued(len(self._queued))
         while True:
-            message = read_message(self.reader)
+            message = self._answers.pop(0) if self._answers else None
+            message = message or read_message(self.reader)
             if message["type"] in wanted:
                 return message
             if message["type"] == "refused":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import secrets
 import stat
-from typing import BinaryIO, Tuple
+from typing import TYPE_CHECKING
 
 from shims.files.protocol import (
     COPY_BYTES,
@@ -25,11 +23,16 @@ from shims.files.store import (
     require_room,
 )
 
+if TYPE_CHECKING:
+    from typing import BinaryIO, Tuple
+
 EDIT_FREE_BYTES = 1 << 20
 
 
 def hash_of(fd: int) -> bytes:
     """Return the SHA-256 of a file's content."""
+    import hashlib
+
     digest = hashlib.sha256()
     os.lseek(fd, 0, os.SEEK_SET)
     while True:
@@ -70,7 +73,7 @@ class Edited:
     def replace(self, source: BinaryIO, origin: str) -> str:
         """Read the file that comes back; returns what became of it, for the person."""
         check_path([origin])
-        new = STAGING + secrets.token_hex(8)
+        new = STAGING + os.urandom(8).hex()
         try:
             fd, named = self._new_file(new)
             try:

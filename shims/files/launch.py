@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 import socket
 
@@ -37,6 +36,8 @@ def prove(sock: socket.socket, service: str) -> None:
 
 
 def _exchange(sock: socket.socket, secret: bytes, service: bytes) -> None:
+    import hmac
+
     nonces, answer = os.urandom(32), b""
     sock.sendall(PROOF_MAGIC + nonces)
     while len(answer) < 64:

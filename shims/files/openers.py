@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import configparser
 import os
-import shlex
-import shutil
-import subprocess
 from functools import partial
-from typing import Iterator, List
+from typing import TYPE_CHECKING
 
 from shims.files.asking import mime_of
 from shims.files.protocol import TransferError
 from shims.files.sealing import seal
 
+if TYPE_CHECKING:
+    from typing import Iterator, List, Optional
+
 # Programs that open a type, where no desktop file says: the first that is there.
 VIEWERS = {
-    "url": ["firefox-esr", "firefox", "chromium", "epiphany", "falkon", "netsurf-gtk3"],
+    "url": [
+        "firefox-esr",
+        "firefox",
+        "chromium",
+        "epiphany",
+        "falkon",
+        "netsurf-gtk",
+        "netsurf-gtk3",
+    ],
     "application/pdf": ["evince", "zathura", "mupdf", "okular", "qpdfview"],
     "image/": ["imv-wayland", "imv", "eog", "gpicview", "mupdf", "feh"],
     "text/": ["mousepad", "gedit", "featherpad", "kate", "foot -e less --"],
@@ -47,6 +54,8 @@ RUN_THINGS = frozenset(
 
 def run(argv: List[str], sealed: str = "") -> int:
     """Run a program to its end, in whose view the directory ``sealed`` is read-only."""
+    import subprocess
+
     before = partial(seal, sealed) if sealed else None
     try:
         return subprocess.run(argv, check=False, preexec_fn=before).returncode
@@ -85,17 +94,20 @@ def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
         if kind.startswith(prefix):
             for program in programs:
                 argv = program.split()
-                if all(shutil.which(w) for w in argv if not w.startswith("-")):
+                if all(which(w) for w in argv if not w.startswith("-")):
                     return [*argv, what]
     # A terminal or a shell would run the file instead of showing it.
     runs = not fallback or os.path.basename(fallback[0]) in RUN_THINGS
-    if not runs and shutil.which(fallback[0]):
+    if not runs and which(fallback[0]):
         return [*fallback, what]
     raise TransferError(f"no program here opens {wanted}")
 
 
 def desktop_command(kind: str, what: str) -> List[str]:
     """Return the command of the desktop file that opens a type, or nothing."""
+    import configparser
+    import shlex
+
     for folder in desktop_folders():
         for name in handlers(folder, kind):
             parser = configparser.RawConfigParser(strict=False)
@@ -107,9 +119,16 @@ def desktop_command(kind: str, what: str) -> List[str]:
                 continue
             argv = [word for word in argv if word]
             # Our own handler would ask the broker again.
-            if argv and "vitrail" not in argv[0] and shutil.which(argv[0]):
+            if argv and "vitrail" not in argv[0] and which(argv[0]):
                 return argv if what in argv else [*argv, what]
     return []
+
+
+def which(program: str) -> Optional[str]:
+    """Return the path of a program that is installed here."""
+    import shutil
+
+    return shutil.which(program)
 
 
 def desktop_folders() -> List[str]:
@@ -121,6 +140,8 @@ def desktop_folders() -> List[str]:
 
 def handlers(folder: str, kind: str) -> Iterator[str]:
     """Desktop files of a folder for a type: chosen ones, then registered ones."""
+    import configparser
+
     for name, section in (
         ("mimeapps.list", "Default Applications"),
         ("mimeinfo.cache", "MIME Cache"),

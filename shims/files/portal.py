@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import threading
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import (
     CALL,
@@ -33,6 +31,9 @@ from shims.files.bus_messages import (
     message_size,
 )
 from shims.files.protocol import TransferError
+
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Tuple
 
 PORTAL_NAME = "org.freedesktop.portal.Desktop"
 PORTAL_PATH = "/org/freedesktop/portal/desktop"
@@ -101,6 +102,8 @@ class Portal:
     """The service on its connection."""
 
     def __init__(self, bus: socket.socket) -> None:
+        import threading
+
         self._bus = bus
         self._serial = 0
         self._lock = threading.Lock()
@@ -201,6 +204,8 @@ class Portal:
         handle = request_handle(call)
         self._opens += 1
         words = (call.text(SENDER), handle, url, fd)
+        import threading
+
         threading.Thread(target=self._opened, args=words, daemon=True).start()
         return "o", (handle,)
 
@@ -209,6 +214,8 @@ class Portal:
         code = FAILED
         try:
             what = url or path_of(fd)
+            import subprocess
+
             done = subprocess.run(["vitrail-open", what], check=False)
             code = FAILED if done.returncode else SUCCESS
         except (OSError, PortalError):

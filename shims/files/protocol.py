@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import struct
-from typing import Any, BinaryIO, Dict, List
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO, Dict, List
 
 FRAME_BYTES = 1 << 16
 DEPTH = 16

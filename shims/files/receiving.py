@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-from typing import List
+from typing import TYPE_CHECKING
 
 from shims.files.connection import Connection
 from shims.files.edited import hash_of
@@ -14,6 +12,9 @@ from shims.files.progress import Bar
 from shims.files.protocol import TransferError, check_path, frame
 from shims.files.sending import Walk, send_entries
 from shims.files.store import Store, keep
+
+if TYPE_CHECKING:
+    from typing import List
 
 INCOMING = "Incoming"
 
@@ -33,7 +34,7 @@ def receive(words: List[str]) -> int:
         print("\n".join(os.path.join(top, name) for name in names))
         return 0
     base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    top = os.path.join(base, "vitrail-opened", secrets.token_hex(8))
+    top = os.path.join(base, "vitrail-opened", os.urandom(8).hex())
     names = keep(connection.reader, Store(top, source, 1 << 20, bar))
     connection.socket.close()
     if len(names) != 1:
@@ -46,6 +47,8 @@ def receive(words: List[str]) -> int:
         os.chmod(path, 0o400)
         return run(opener(path, kind_of(path), words[1:]), sealed=top)
     finally:
+        import shutil
+
         shutil.rmtree(top, ignore_errors=True)
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import (
-    Any,
-    BinaryIO,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Tuple,
-    Union,
-)
+from typing import TYPE_CHECKING
 
 from shims.files.connection import Connection
 from shims.files.progress import Bar
 from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame
+
+if TYPE_CHECKING:
+    from typing import (
+        Any,
+        BinaryIO,
+        Callable,
+        Dict,
+        Iterator,
+        List,
+        Tuple,
+        Union,
+    )
 
 # guard: nothing is sent through a link
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -138,13 +140,16 @@ class _Folder:
         self._path, self._fd = "", -1
 
 
-class Content(NamedTuple):
-    """The content of a file that follows its entry."""
+class Content:
+    """The content of a file that follows its entry.
 
-    fd: int
-    """Open until the next part is asked for."""
-    path: str
-    size: int
+    ``fd`` is open until the next part is asked for.
+    """
+
+    def __init__(self, fd: int, path: str, size: int) -> None:
+        self.fd = fd
+        self.path = path
+        self.size = size
 
     def take(self, step: Callable[[int, int], int]) -> Iterator[int]:
         """Pass it on by ``step``; yields each number of bytes.
@@ -202,7 +207,7 @@ def send_entries(connection: Connection, walk: Walk, *also: str) -> Dict[str, An
     bar = Bar(walk.size)
     for part in _parts(walk):
         if isinstance(part, bytes):
-            connection.send(part)
+            connection.queue(part)
         else:
             for sent in part.take(connection.send_file):
                 bar.add(sent)

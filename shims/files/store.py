@@ -8,12 +8,10 @@ import errno
 import fcntl
 import os
 import re
-import secrets
-import shutil
 import struct
 from functools import partial
 from io import BufferedReader
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING
 
 from shims.files.progress import Bar
 from shims.files.protocol import (
@@ -25,6 +23,9 @@ from shims.files.protocol import (
     read_message,
     size_of,
 )
+
+if TYPE_CHECKING:
+    from typing import Callable, Dict, List, Optional, Tuple
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
@@ -147,6 +148,8 @@ class Store:
         # One that another program has made deep enough stays.
         # guard: a deep directory ends no transfer
         with contextlib.suppress(RecursionError):
+            import shutil
+
             # Through the descriptor: the path may lead elsewhere by now.
             shutil.rmtree(f"/proc/self/fd/{self._top}/{name}", ignore_errors=True)
 
@@ -163,7 +166,7 @@ class Store:
         return self._known[key]
 
     def _begin(self) -> None:
-        self._staging = STAGING + secrets.token_hex(8)
+        self._staging = STAGING + os.urandom(8).hex()
         os.mkdir(self._staging, 0o700, dir_fd=self._top)
         self._known[()] = self._beneath(self._top, self._staging)
         self._lock = os.dup(self._known[()])

@@ -11,7 +11,10 @@ import ctypes
 import errno
 import os
 import struct
-from typing import Dict, List, Tuple
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Dict, List, Tuple
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 BPF_LOAD, BPF_JEQ, BPF_JGE, BPF_RET = 0x20, 0x15, 0x35, 0x06

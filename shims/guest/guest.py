@@ -27,6 +27,8 @@ from shims.guest.tools import (
     FILES_COMMANDS,
     PORTAL_NAME,
     PORTAL_SERVICE,
+    TOOL_START,
+    compile_aside,
     files_tool,
     write_file,
 )
@@ -245,11 +247,14 @@ class Guest:
             tool = os.path.join(self.settings.runtime, "vitrail_files.py")
             write_file(tool, source, 0o644)
             self._keep_secret()
+            # As a module, so that its bytecode is used; without the modules of others.
+            start = TOOL_START.format(directory=self.settings.runtime)
             for name in FILES_COMMANDS:
                 verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
-                script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
+                script = f"#!/bin/sh\nexec python3 -I -S -c '{start}' {verb}\n"
                 write_file(os.path.join(folder, name), script.encode(), 0o755)
             self._offer_portal(folder)
+            compile_aside(self.settings.runtime, "vitrail_files")
         except (OSError, ValueError) as error:
             log(f"no commands for files and links: {error}")
             return ""

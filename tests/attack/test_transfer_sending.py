@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from shims.files import connection as module
-from shims.files.connection import Connection
+from shims.files.connection import PIECE_BYTES, Connection
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError
 from shims.files.sending import Walk, send_entries, write_entries
@@ -82,6 +82,76 @@ def test_a_file_system_without_sendfile_is_read(sent, source, tmp_path, monkeypa
     walk = Walk([str(source)])
     whole = expected(walk, tmp_path)
     assert sent(walk, len(whole)) == whole
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_small_files_are_sent_together_and_in_order(
+    sent, tmp_path, monkeypatch, memory
+):
+    """Among large ones; with ``memory`` all contents pass through it, as over vsock."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number:03}").write_bytes(os.urandom(number * 20))
+    for number, size in (("050x", SIZE), ("150x", 40_000)):
+        (folder / number).write_bytes(os.urandom(size))
+    packets = []
+
+    class Counted(socket.socket):
+        def sendall(self, data, *flags):
+            packets.append(len(data))
+            return super().sendall(data, *flags)
+
+    def refused(*_):
+        raise OSError(errno.ENOSYS, "no sendfile")
+
+    walk = Walk([str(folder)])
+    whole = expected(walk, tmp_path)
+    monkeypatch.setattr(socket, "socket", Counted)
+    if memory:
+        monkeypatch.setattr(module.os, "sendfile", refused)
+    assert sent(walk, len(whole)) == whole
+    assert max(packets) <= PIECE_BYTES
+    # Each small file would be two.
+    assert len(packets) <= sum(packets) // PIECE_BYTES + 6
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_sender_that_is_refused_stops(tmp_path, monkeypatch, memory):
+    """It reads the reason while it sends, before the connection breaks."""
+    film = tmp_path / "film"
+    film.write_bytes(bytes(64 << 20))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "door"))
+    listener.listen()
+    monkeypatch.setenv("VITRAIL_COPY", f"unix:{tmp_path / 'door'}")
+    heard = bytearray()
+
+    def refuse():
+        conn = listener.accept()[0]
+        with conn:
+            heard.extend(conn.recv(1 << 16))
+            body = b'{"type":"refused","reason":"no room"}'
+            conn.sendall(len(body).to_bytes(4, "little") + body)
+            while data := conn.recv(1 << 16):
+                heard.extend(data)
+
+    if memory:
+
+        def none(*_):
+            raise OSError(errno.ENOSYS, "no sendfile")
+
+        monkeypatch.setattr(module.os, "sendfile", none)
+    taker = threading.Thread(target=refuse)
+    taker.start()
+    made = Connection("VITRAIL_COPY")
+    with pytest.raises(TransferError, match="no room"):
+        send_entries(made, Walk([str(film)]))
+    made.reader.close()
+    made.socket.close()
+    taker.join()
+    listener.close()
+    assert len(heard) < 16 << 20
 
 
 def test_a_file_that_grew_is_cut_at_its_announced_size(sent, source, tmp_path):

@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import pytest
@@ -25,6 +25,7 @@ from broker.prompt.dialog import lay_out
 from broker.wayland.rules import WindowRules
 from tests.bench.wayland.costs import KINDS as ALL
 from tests.kit.observers.costs import BOUND, Costs, lower
+from tests.kit.observers.felt import FeltJudge, process_below
 from tests.kit.observers.honest import Claims, Observer
 from tests.kit.observers.hostile import Hostile
 from tests.kit.observers.judge import Judge
@@ -32,6 +33,12 @@ from tests.kit.prompting import agent, question
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, short_directory
 from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.mutter_person import (
+    Gnome,
+    GnomeKeyboard,
+    GnomePointer,
+    gnome,
+)
 from tests.kit.wayland.stand import SIZE, filtered, nested
 
 LONG = pytest.mark.long
@@ -42,6 +49,7 @@ KINDS = [
     "sway",
     pytest.param("weston", marks=LONG),
     pytest.param("kwin", marks=LONG),
+    pytest.param("mutter", marks=LONG),
 ]
 """The compositors that are judged."""
 PACED_SECONDS = 30.0
@@ -61,6 +69,11 @@ FRAMES = 0xD01010, 0x10A0A0
 @asynccontextmanager
 async def compositor(kind: str):
     """(the one that takes pictures, display, process) of a compositor."""
+    if kind == "mutter":
+        async with gnome() as there:
+            (await GnomeKeyboard.of(there.bus)).__exit__()  # until its bus answers
+            yield there, there.display, process_below(there.pid, "mutter")
+        return
     async with desktop(config_extra=CONFIG) as comp:
         if kind == "sway":
             yield comp, comp.display, comp.child.popen.pid
@@ -102,16 +115,28 @@ class Asked:
         return said.answer.allow if said is not None else None
 
 
+@contextmanager
+def person(comp):
+    """The person's pointer and keyboard: virtual ones of sway, or of mutter's bus."""
+    if isinstance(comp, Gnome):
+        with GnomeKeyboard(comp.bus) as keys:
+            yield GnomePointer(keys), keys
+    else:
+        with Pointer(comp.display, SIZE) as mouse, Keyboard(comp.display) as keys:
+            yield mouse, keys
+
+
 def play(
     comp, display, pid, work, other, claims, seed, seconds, actions, weston, prompt
 ) -> Judge:
     """One run, in a thread."""
-    with Pointer(comp.display, SIZE) as mouse, Keyboard(comp.display) as keys:
+    with person(comp) as (mouse, keys):
         for at in ((640, 400), (644, 404), (5, 5)):
             mouse.move(*at)
         keys.press(1)  # a seat's keyboard has a keymap once a key was pressed
         look = partial(trio.from_thread.run, screenshot, comp)
-        judge = Judge(mouse, keys, look, claims, pid, FRAMES, ends_cancel=weston)
+        made = partial(FeltJudge, size=SIZE) if isinstance(comp, Gnome) else Judge
+        judge = made(mouse, keys, look, claims, pid, FRAMES, ends_cancel=weston)
         with Observer(other) as one, Observer(display) as two, Observer(work) as same:
             for observer, name, color, place in (
                 (one, "other", OTHER, (250, 620)),

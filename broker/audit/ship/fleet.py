@@ -32,7 +32,7 @@ _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
 _CURSOR = re.compile(r"x=(\d{1,19})")
 
-# A machine's role writes what it likes into its own rows: a body that is no JSON, or a
+# A machine's role can put any text into its own rows.  A body that is not JSON, or a
 # word in the place of a number, must not end the questions about all machines, as a
 # cast would.  In a body of ours a text cannot look like a field: its quotes are escaped.
 # guard: numbers of a fleet are looked for, not cast

@@ -92,7 +92,7 @@ class Steps:
         self._live = False
 
     def _keep_line(self) -> None:
-        """Leave the drawn line where it is, for what is printed after it."""
+        """End the drawn line, so that the next text begins below it."""
         if self._drawn:
             sys.stderr.write("\r\n")
             sys.stderr.flush()

@@ -57,6 +57,12 @@ TRANSFER_CODE_SECONDS = 10.0
 """From a delivery that broke off to the exit code of its program, which says why.
 The end of a process follows the end of its connection by milliseconds."""
 
+TRANSFER_LINGER_SECONDS = 10.0
+"""How long a program that is refused the rest of its files may take to notice.
+
+It reads its answers between two pieces, and that takes a second in a machine without KVM.
+"""
+
 OPENED_TOKENS = 64
 """Deliveries of one sandbox that wait to be fetched."""
 

@@ -76,7 +76,7 @@ def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
 
 
 def resize(core: ClientState, pool: Pool, size: int) -> None:
-    """A pool only grows (wl_shm_pool.resize); see ``_map_anew``."""
+    """A pool only grows (wl_shm_pool.resize); see ``_remap``."""
     # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
         raise ProtocolFault(
@@ -92,7 +92,7 @@ def resize(core: ClientState, pool: Pool, size: int) -> None:
     pool.size = size
 
 
-def _map_anew(core: ClientState, pool: Pool, file: PoolFile) -> None:
+def _remap(core: ClientState, pool: Pool, file: PoolFile) -> None:
     """Have the compositor map the whole of a pool that grew.
 
     A descriptor and a mapping each time, so it has the pace of large pictures.
@@ -153,7 +153,7 @@ def create_buffer(
         )
     core.usage.take("buffers", 1)
     if offset + stride * height > pool.mapping.size and pool.file is not None:
-        _map_anew(core, pool, pool.file)
+        _remap(core, pool, pool.file)
     buffer = core.make(new_id, "wl_buffer", 1)
     assert isinstance(buffer, Buffer)
     buffer.width, buffer.height = width, height

@@ -35,13 +35,12 @@ import trio
 
 from broker.core.paths import find_paths
 from broker.launch.image.build import build_image
-from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.eventually import eventually
 from tests.kit.result_file import result_file
+from tests.kit.vm.images import LINKS_IMAGE
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import World, record, the_image, world
 
-IMAGE = ImageSpec(name="transfer", packages=(*DEFAULT_PACKAGES, "socat"))
 RULES = """\
 vitrail.FileCopy * work personal allow max-size=8G
 vitrail.OpenURL  * work @default allow target=personal host=running.example
@@ -61,7 +60,7 @@ def _records() -> dict[str, str]:
     show = f'command = ["python3", "-c", "{SHOW}"]'
 
     def text(sandbox_class: str, launch: str = "") -> str:
-        made = record(sandbox_class, launch=f'image = "transfer"\n{launch}')
+        made = record(sandbox_class, launch=f'image = "{LINKS_IMAGE.name}"\n{launch}')
         made = made.replace('command = ["foot"]', show)
         return made + "[transfer]\nrequest_files = 100000\n"
 
@@ -224,7 +223,7 @@ async def main() -> None:
         raise SystemExit("socat is not installed; without every peer there is no table")
     large, small = (128 << 20, 1000) if options.quick else (1 << 30, 10_000)
     await the_image()
-    await build_image(find_paths(), IMAGE, print)
+    await build_image(find_paths(), LINKS_IMAGE, print)
     copied: Runs = {}
     async with world(_records(), start=False) as w:
         folder = w.paths.config[0] / "policy.d"

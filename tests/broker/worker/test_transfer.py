@@ -266,6 +266,49 @@ async def test_a_receiver_that_goes_ends_the_sender(tmp_path):
         assert await ended() == (1, b"vitrail: the receiver broke it off\n")
 
 
+async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path):
+    """A connection that is closed before all is read is reset, over vsock at once."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.close(read)
+    async with broker(tmp_path) as b, raw(b) as sock:
+        await sock.send(frame(type="copy", name="a", files=1, size=1 << 20, target="x"))
+        await b.hear(_M.TransferAsked)
+        b.send_to(write)
+        assert await reply(sock) == Go()
+        await sock.send(entry_frame(FileEntry(["a"], 1 << 20)) + bytes(1 << 16))
+        passed = await b.hear(_M.TransferPassed)
+        b.order(_M.TransferFinish(1, passed.reason))
+        while isinstance(last := await reply(sock), TransferProgress):
+            pass
+        assert last == TransferRefused("the receiver broke it off")
+        assert await sock.recv(1) == b""
+        # It has not noticed yet, and is still listened to.
+        with trio.fail_after(30):
+            for _ in range(64):
+                await sock.send(bytes(1 << 16))
+        with pytest.raises(trio.WouldBlock):
+            b.said.receive_nowait()
+        sock.close()
+        closed = await b.hear(_M.TransferClosed)
+        assert closed.reason == "the receiver broke it off"
+
+
+async def test_a_refused_sender_that_does_not_end_is_cut(tmp_path, autojump_clock):
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.close(read)
+    async with broker(tmp_path) as b, raw(b) as sock:
+        await sock.send(frame(type="copy", name="a", files=1, size=1 << 20, target="x"))
+        await b.hear(_M.TransferAsked)
+        b.send_to(write)
+        await sock.send(entry_frame(FileEntry(["a"], 1 << 20)) + bytes(1 << 16))
+        passed = await b.hear(_M.TransferPassed)
+        began = trio.current_time()
+        b.order(_M.TransferFinish(1, passed.reason))
+        await b.hear(_M.TransferClosed)
+        took = trio.current_time() - began
+        assert took == pytest.approx(limits.TRANSFER_LINGER_SECONDS, abs=0.1)
+
+
 HOSTILE = {
     "more bytes than it said": (
         [entry_frame(FileEntry(["a"], 3)), b"abcdef", entry_frame(End())],

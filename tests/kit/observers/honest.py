@@ -126,6 +126,12 @@ class Observer(Window):
         ]  # fmt: skip
         return told[-1:] == ["enter"]
 
+    def entered(self) -> bool:
+        """Whether the pointer is in its window, as far as it was told."""
+        told = [e[2] for e in self.events if e[0] == self.pointer]
+        moves = [name for name in told if name in {"enter", "leave"}]
+        return moves[-1:] == ["enter"]
+
     def leaves(self, since: int) -> int:
         """How often it lost the keyboard after a place."""
         return len(self.heard("leave", since, self.keyboard))

@@ -1,9 +1,9 @@
 """Put holes back, one at a time, and see whether the observers find them.
 
-    python -m tests.kit.observers.put_back [--seconds N] [--seeds N] [HOLE…]
+    python -m tests.kit.observers.put_back [--seconds N] [--seeds N] [--on KIND] [HOLE…]
 
 Works on a copy of the project.  A hole is put back by turning the guards off that
-mend it; the random hostile client then plays on sway until a judge raises SeenError
+mend it; the random hostile client then plays on a compositor until a judge raises SeenError
 or the seconds are over.  Prints steps and seconds to the finding.
 """
 
@@ -50,7 +50,7 @@ _TEST = "tests/attack/test_wayland_observers.py"
 _TESTS = {"18 regions": "flood_of_regions"}
 """Selects the test that finds a hole, where it is not the random hostile client's."""
 _COMPOSITORS = {"17 serials of drags": "kwin"}
-"""On which compositor, where the others look themselves."""
+"""On which compositor by default, where the others look themselves."""
 
 
 def play(directory: Path, word: str, seconds: float, seed: int) -> tuple[str, float]:
@@ -83,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--on", default="", metavar="KIND", help="sway, kwin, mutter …")
     parser.add_argument("holes", nargs="*")
     options = parser.parse_args()
     rows = {guard.name: guard for guard in (*wayland.GUARDS, *clipboard.GUARDS)}
@@ -98,7 +99,7 @@ def main() -> None:
                 here = [g for g in off if paths[g.name] == path]
                 path.write_text(mutation.turned_off(path.read_text(), *here))
             for seed in range(1, options.seeds + 1):
-                where = _COMPOSITORS.get(hole, "sway")
+                where = options.on or _COMPOSITORS.get(hole, "sway")
                 word = _TESTS.get(hole, f"random_hostile_client and {where}")
                 seen, took = play(directory, word, options.seconds, seed)
                 print(f"{hole:26} seed {seed}, {took:4.0f} s, {seen}", flush=True)

@@ -31,8 +31,12 @@ class UnansweredError(Exception):
 class Gnome:
     """``display`` is mutter's socket, ``bus`` the address of its session bus."""
 
-    def __init__(self, display: Path, environment: dict[str, str], bus: str) -> None:
+    def __init__(
+        self, display: Path, environment: dict[str, str], bus: str, pid: int
+    ) -> None:
+        """``pid``: of the process that mutter is below."""
         self.display, self.environment, self.bus = display, environment, bus
+        self.pid = pid
         self.mouse: GnomePointer | None = None
         """The person's, where a test has one."""
 
@@ -156,7 +160,8 @@ async def gnome():
                     assert child.popen.poll() is None, "mutter ended"
                     await trio.sleep(0.05)
             environment["WAYLAND_DISPLAY"] = str(display)
-            yield Gnome(display, environment, address.read_text().strip())
+            bus = address.read_text().strip()
+            yield Gnome(display, environment, bus, child.popen.pid)
         finally:
             with trio.CancelScope(shield=True):
                 await child.stop()
