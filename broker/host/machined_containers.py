@@ -151,10 +151,16 @@ def registered_container(
 
 
 def make_directory(directory: Path) -> None:
-    """Make the directory of a container's sockets.  Raises UpstreamError."""
+    """Make the directory of a container's sockets.  Raises UpstreamError.
+
+    The container's users are others outside, also its root where it has a user
+    namespace: they enter it through the container's mount alone.
+    """
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o755, exist_ok=True)
+        # A broker of ours has the umask 077.
+        directory.chmod(0o755)
     except OSError as error:
         raise UpstreamError(
             f"no directory for its sockets: {error.strerror}", where=str(directory)

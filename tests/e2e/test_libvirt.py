@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 import uuid
+from pathlib import Path
 
 import pytest
 
 from broker.control.api import MachineEventRequest
 from broker.core.errors import RefusedError
+from broker.launch.image.store import find_image
+from broker.launch.microvm.qemu_arguments import MACHINES, Accel
+from broker.launch.process.spawn import run_tool
 from tests.kit.eventually import eventually
+from tests.kit.needs import needs
 from tests.kit.vm import foreign_root
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
@@ -97,6 +104,50 @@ async def test_a_guest_that_we_did_not_build_has_its_window_by_the_guest_package
         await virt.virsh("destroy", "debian")
         ended = await w.wait_event("lease.end", sandbox="work")
         assert ended["reason"] == "it has ended"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@needs("virt-install", "virtinst")
+async def test_a_domain_of_virt_install_is_prepared_and_leased():
+    """virt-install makes it, and starts it without a vsock; the rest is ours."""
+    async with world({"work": RECORD.format("office")}) as w, libvirt(w) as virt:
+        image = find_image(w.paths)
+        (w.base / "initrd.d").mkdir()
+        initrd = w.base / "office.initrd"
+        shutil.copy(image.write_initrd(w.base / "initrd.d", {}), initrd)
+        words = " ".join(("panic=-1", *MACHINES[Accel.TCG].kernel_args))
+        await virt.tool(
+            "virt-install",
+            *("--name", "office", "--memory", "512", "--vcpus", "1"),
+            *("--virt-type", "qemu", "--osinfo", "detect=off,require=off"),
+            *(
+                "--import",
+                "--disk",
+                f"path={image.root},format=raw,readonly=on,bus=virtio",
+            ),
+            *("--network", "none", "--graphics", "none", "--noautoconsole"),
+            *("--boot", f"kernel={image.kernel},initrd={initrd},kernel_args='{words}'"),
+        )
+        assert "office" in await virt.virsh("list", "--name")
+        async with w.client() as client:
+            assert (await client.leases()).leases == []
+        await virt.virsh("destroy", "office")
+        prepare = ["-m", "broker.cli.app", "launcher", "prepare", "--yes", "office"]
+        environ = {**virt.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        await run_tool(virt.alone(sys.executable, *prepare), env=environ)
+        await virt.virsh("start", "office")
+        held = await leased(w, "work")
+        assert held.pid == virt.pid("office")
+        title = "by virt-install"
+        last, _ = await w.run("work", "foot", "-T", title, "sleep", "1000")
+        assert last.started.sandbox == "work"
+        await wait_window(w.comp, title=title)
+        await wait_frames(w.comp, {f"[work] {title}": {GREEN}})
+        await virt.virsh("destroy", "office")
+        ended = await w.wait_event("lease.end", sandbox="work")
+        assert ended["reason"] == "it has ended"
+        await virt.virsh("undefine", "office")
 
 
 async def event(w, step, name, **more):

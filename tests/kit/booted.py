@@ -119,8 +119,10 @@ class Booted:
         )
         self.root(binds)
         words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
-        # No chroot(2): a process in one makes no user namespaces (user_namespaces(7)).
-        words += [f"--property=RootDirectory={HOST}", "--property=MountAPIVFS=no", "--"]
+        # The root of its mount namespace: a process in a mere chroot(2), or below
+        # systemd's RootDirectory=, makes no user namespaces (user_namespaces(7)).
+        words += ["--", "unshare", "--mount", "--propagation", "private", "sh", "-c"]
+        words += [f'cd {HOST} && mount --move . / && exec chroot . "$@"', "sh"]
         self._pytest([*words, *self._drop()], file, case, seconds)
 
     def _drop(self) -> list[str]:

@@ -105,6 +105,17 @@ def _add_arguments(root: ET.Element, socket: Path) -> None:
         line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
     for word in (
         *("-chardev", f"socket,id=vitrail-vsock,path={socket}"),
-        *("-device", "vhost-user-vsock-pci,chardev=vitrail-vsock,bus=pcie.0,addr=0x1e"),
+        *("-device", f"{_device(root)},chardev=vitrail-vsock"),
     ):
         ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": word})
+
+
+def _device(root: ET.Element) -> str:
+    """Return QEMU's device, where libvirt puts none of its own on the bus."""
+    machine = root.find("os/type")
+    name = "" if machine is None else machine.get("machine", "")
+    if name.startswith("microvm"):
+        return "vhost-user-vsock-device"
+    # i440fx, which libvirt gives a domain without a known system, has no PCI Express.
+    bus = "pci.0" if name == "pc" or name.startswith("pc-i440fx") else "pcie.0"
+    return f"vhost-user-vsock-pci,bus={bus},addr=0x1e"

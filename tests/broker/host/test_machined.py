@@ -17,7 +17,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine
-from broker.host.machined_containers import unit_of
+from broker.host.machined_containers import make_directory, unit_of
 from broker.host.machined_guests import MachinedGuests, require_leader, require_owner
 from broker.host.machined_reply import Registered, call_list, read_reply
 from broker.launch.process.identity import boot_id
@@ -574,6 +574,19 @@ async def test_the_directory_of_its_sockets_is_there_before_the_container(watche
     directory = machined.base / "sockets" / "work"
     await eventually(directory.is_dir)
     assert os.listdir(directory) == []
+
+
+def test_the_users_of_a_container_may_enter_its_directory(tmp_path):
+    """They are others outside; the broker's own umask is 077, and older ones left it so."""
+    before = os.umask(0o077)
+    try:
+        for _ in range(2):
+            make_directory(tmp_path / "machined/work")
+            assert (tmp_path / "machined/work").stat().st_mode & 0o777 == 0o755
+            assert (tmp_path / "machined").stat().st_mode & 0o777 == 0o700
+            (tmp_path / "machined/work").chmod(0o700)
+    finally:
+        os.umask(before)
 
 
 async def test_what_a_container_has_named_its_group_is_escaped_in_the_log(

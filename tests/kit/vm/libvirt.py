@@ -93,12 +93,21 @@ class Libvirt:
 
     async def virsh(self, *words, deadline=90):
         """Return the output of virsh.  Raises UpstreamError with its message."""
-        # libvirtd, which virsh starts, has /etc/libvirt/hooks and no other place; so
-        # it gets an /etc/libvirt of the world's own.
-        etc = str(self.w.base / "etc-libvirt")
-        alone = ["bwrap", "--dev-bind", "/", "/", "--bind", etc, "/etc/libvirt"]
-        argv = [*alone, "virsh", "--quiet", "--connect", "qemu:///session", *words]
+        return await self.tool("virsh", "--quiet", *words, deadline=deadline)
+
+    async def tool(self, program, *words, deadline=90):
+        """The same of another client of libvirt's."""
+        argv = self.alone(program, "--connect", "qemu:///session", *words)
         return (await run_tool(argv, env=self.environ, deadline=deadline)).decode()
+
+    def alone(self, *words):
+        """A command that may start libvirtd.
+
+        That has /etc/libvirt/hooks and no other place; so it gets an /etc/libvirt of
+        the world's own.
+        """
+        etc = str(self.w.base / "etc-libvirt")
+        return ["bwrap", "--dev-bind", "/", "/", "--bind", etc, "/etc/libvirt", *words]
 
     async def start(self, name, record=None, **changes):
         """Start a domain that has its vsock where the record's is."""

@@ -38,6 +38,23 @@ def test_a_helpers_socket_is_what_the_hook_reads_back():
 
 
 @pytest.mark.parametrize(
+    ("machine", "device"),
+    [
+        ("", "vhost-user-vsock-pci,bus=pcie.0,addr=0x1e"),
+        ("pc-q35-7.2", "vhost-user-vsock-pci,bus=pcie.0,addr=0x1e"),
+        ("pc", "vhost-user-vsock-pci,bus=pci.0,addr=0x1e"),
+        ("pc-i440fx-7.2", "vhost-user-vsock-pci,bus=pci.0,addr=0x1e"),
+        ("microvm", "vhost-user-vsock-device"),
+    ],
+)
+def test_the_device_is_one_of_the_domain_s_machine(machine, device):
+    of = f"<os><type machine='{machine}'>hvm</type></os><devices>"
+    new = with_vsock(XML.replace("<devices>", of if machine else "<devices>"), SOCKET)
+    assert f'value="{device},chardev=vitrail-vsock"' in new
+    assert hook.read_domain(new.encode()).vhost_user == str(SOCKET.vhost_user)
+
+
+@pytest.mark.parametrize(
     ("xml", "message"),
     [
         (

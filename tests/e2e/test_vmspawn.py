@@ -1,0 +1,260 @@
+"""Machines and containers that register with systemd-machined, under a newer systemd.
+
+Root's half boots a root of Debian's sid, whose systemd has systemd-vmspawn, and runs
+this file again in it as the ordinary user, with this machine's programs, for the broker
+and the desktop; so it is for root alone:
+
+    sudo .venv/bin/python -m pytest tests/e2e/test_vmspawn.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.launch.image.store import find_image
+from broker.launch.microvm.hosttools import find_vhost_device_vsock
+from broker.launch.microvm.qemu_arguments import MACHINES, Accel
+from broker.launch.microvm.vsock_backend import (
+    BACKEND_SOCKET,
+    UDS_NAME,
+    VSOCK_DIRECTORY,
+    draw_cid,
+    spawn_backend,
+)
+from tests.e2e.test_libvirt import leased
+from tests.kit.booted import HOST, PLACE, booted
+from tests.kit.eventually import eventually
+from tests.kit.podman import SHARED, root_directory
+from tests.kit.vm.suite_root import suite_root
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
+from tests.kit.world import world
+
+USER = "vitrail"
+SUITE = "sid"
+PACKAGES = (
+    *("systemd", "systemd-container", "dbus", "libpam-systemd", "qemu-system-x86"),
+    *("mount", "passwd"),
+)
+GREEN = (0, 158, 115)
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "green"
+[launch]
+kind = "external"
+[peer]
+machine = "{}"
+"""
+ASKS = Path("/run/asks")
+# What the person asks root for: lines of shell.
+_ASKED = """\
+mkfifo -m 666 /run/asks
+systemd-run --quiet --unit=asks sh -c '
+    while :; do while read -r line; do sh -c "$line"; done < /run/asks; done'
+"""
+AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a container that boots needs root")
+@pytest.mark.parametrize("case", ["vmspawn", "nspawn"])
+def test_as_root(case):
+    tree = suite_root(SUITE, PACKAGES)
+    with booted(USER, tree) as system:
+        person = system.person
+        system.root(
+            f"groupadd -o --gid {person.pw_gid} {USER}; useradd -o --uid {person.pw_uid} "
+            f"--gid {person.pw_gid} --home-dir /home/{USER} --create-home {USER}; "
+            f"systemctl start user@{person.pw_uid}; "
+            f"systemctl start systemd-machined.socket systemd-machined\n{_ASKED}"
+        )
+        system.pytest_of_host(Path(__file__), case)
+
+
+def ask(line):
+    """Have root run a line of shell; its output is in the journal."""
+    assert stat.S_ISFIFO(ASKS.stat().st_mode)
+    with ASKS.open("w") as asks:
+        asks.write(f"{line}\n")
+
+
+def put(w, place, text):
+    """Have root write a file of its configuration, and systemd read it."""
+    file = w.base / Path(place).name
+    file.write_text(text)
+    ask(f"mkdir -p {Path(place).parent}; cp {file} {place}; systemctl daemon-reload")
+
+
+# vmspawn makes the guest's memory private and gives it the kernel's vsock; this machine
+# has none, so QEMU is told to share the memory with vhost-device-vsock.
+VMSPAWN = """\
+[Service]
+Environment=SYSTEMD_VMSPAWN_QEMU_EXTRA="-serial file:{console} -object memory-backend-memfd,id=m9,size=512M,share=on -machine memory-backend=m9 -chardev socket,id=vs9,path={vhost} -device vhost-user-vsock-pci,chardev=vs9"
+ExecStart=
+ExecStart=systemd-vmspawn --quiet --register=yes --keep-unit --machine=%i --kvm=no --vsock=no --tpm=no --firmware=none --ram=512M --cpus=1 --console=headless --notify-ready=no --pass-ssh-key=no --image-disk-type=virtio-blk --image={image} --linux={kernel} --initrd={initrd} {words}
+"""
+
+
+@asynccontextmanager
+async def vsock(w):
+    """vhost-device-vsock of the person's, which a QEMU of root's will use."""
+    place = w.base / "vm"
+    place.mkdir(mode=0o700)
+    tool = find_vhost_device_vsock(w.paths)
+    process = await spawn_backend(tool, place, draw_cid())
+    try:
+        await eventually((place / BACKEND_SOCKET).is_socket)
+        yield place
+    finally:
+        for console in w.base.glob("*.console"):
+            print(console.read_text(errors="replace")[-4000:])
+        process.kill()
+        await process.wait()
+        process.close()
+
+
+def drop_in(w, place, name):
+    """What a machine of our guest image needs beyond the unit of systemd's."""
+    image = find_image(w.paths)
+    folder = w.base / f"{name}.d"
+    folder.mkdir()
+    initrd = w.base / f"{name}.initrd"
+    shutil.copy(image.write_initrd(folder, {}), initrd)
+    # vmspawn wants to write to its disk.
+    disk = w.base / f"{name}.disk"
+    shutil.copy(image.root, disk)
+    words = ("root=/dev/vda", "console=ttyS0", "panic=-1", f"vitrail.name={name}")
+    return VMSPAWN.format(
+        vhost=place / BACKEND_SOCKET,
+        image=disk,
+        kernel=f"{HOST}{image.kernel}",
+        initrd=initrd,
+        console=w.base / f"{name}.console",
+        words=" ".join((*words, *MACHINES[Accel.TCG].kernel_args)),
+    )
+
+
+async def cut(w, sandbox, before=0):
+    """Wait until a sandbox's lease has ended, and its windows with it."""
+
+    async def ended():
+        found = w.events("lease.end", sandbox=sandbox)
+        return len(found) > before and found[-1]
+
+    assert (await eventually(ended, deadline=60))["reason"] == "it has ended"
+
+    async def gone():
+        return not windows(await w.comp.tree())
+
+    await eventually(gone)
+
+
+@AS_PERSON
+async def test_vmspawn():
+    async with world({}) as w, vsock(w) as place:
+        hybrid = f'hybrid = "{place / VSOCK_DIRECTORY / UDS_NAME}"\n'
+        w.write_record("work", RECORD.format("lab") + hybrid)
+        put(
+            w,
+            "/etc/systemd/system/systemd-vmspawn@lab.service.d/test.conf",
+            drop_in(w, place, "lab"),
+        )
+        ask("systemctl start systemd-vmspawn@lab || journalctl -u systemd-vmspawn@lab")
+        held = await leased(w, "work")
+        words = Path(f"/proc/{held.pid}/cmdline").read_bytes().split(b"\0")
+        assert b"qemu" in words[0], "machined's leader is QEMU"
+        assert os.stat(f"/proc/{held.pid}").st_uid == 0
+        title = "of vmspawn"
+        last, _ = await w.run("work", "foot", "-T", title, "sleep", "1000")
+        assert last.started.sandbox == "work"
+        await wait_window(w.comp, title=title)
+        await wait_frames(w.comp, {f"[work] {title}": {GREEN}})
+        (begin,) = w.events("lease.begin")
+        assert (begin["sandbox"], begin["pid"]) == ("work", held.pid)
+        # A program of the person's own is not the machine.
+        with socket.socket(socket.AF_UNIX) as outside:
+            outside.connect(f"{place / VSOCK_DIRECTORY / UDS_NAME}_6501")
+            await w.wait_event("stream.refused", sandbox="work")
+        ask(f"kill -KILL {held.pid}")
+        await cut(w, "work")
+        assert not (place / VSOCK_DIRECTORY / f"{UDS_NAME}_6501").exists()
+
+
+# As in docs/launchers/machined.md, with the programs of this machine.
+NSPAWN = """\
+[Exec]
+Boot=no
+Parameters=/wait
+Environment=WAYLAND_DISPLAY=/run/vitrail/wayland-0
+Environment=PULSE_SERVER=unix:/run/vitrail/vitrail.Audio
+Environment=XDG_RUNTIME_DIR=/run
+Environment=LANG=C.UTF-8
+
+[Files]
+BindReadOnly={sockets}:/run/vitrail
+{shared}
+
+[Network]
+Private=yes
+VirtualEthernet=no
+"""
+DROP_IN = """\
+[Unit]
+ConditionPathIsDirectory={sockets}
+"""
+
+
+@AS_PERSON
+async def test_nspawn():
+    """A container of systemd-nspawn@.service, which the real machined knows."""
+    async with world({"work": RECORD.format("office")}, image=False) as w:
+        sockets = w.paths.runtime / "machined/work"
+        await eventually(sockets.is_dir)
+        shared = "\n".join(
+            f"BindReadOnly={HOST}{path}:{path}"
+            for path in SHARED
+            if Path(path).exists()
+        )
+        tree = root_directory(w.base)
+        # It waits for its socket, as a program of a container that boots would not.
+        program = tree / "wait"
+        program.write_text(
+            "#!/bin/sh\nuntil [ -S $WAYLAND_DISPLAY ]; do sleep 0.1; done\n"
+            "exec /usr/bin/foot -T boxed sleep 1000\n"
+        )
+        program.chmod(0o755)
+        ask(f"cp -a {tree} /var/lib/machines/office; chown -R 0:0 /var/lib/machines")
+        settings = NSPAWN.format(sockets=sockets, shared=shared)
+        put(w, "/etc/systemd/nspawn/office.nspawn", settings)
+        put(
+            w,
+            "/etc/systemd/system/systemd-nspawn@office.service.d/vitrail.conf",
+            DROP_IN.format(sockets=sockets),
+        )
+        ask("systemctl start systemd-nspawn@office")
+        held = await leased(w, "work")
+        group = Path(f"/proc/{held.pid}/cgroup").read_text()
+        assert "/machine.slice/systemd-nspawn@office.service" in group
+        await wait_window(w.comp, title="boxed")
+        await wait_frames(w.comp, {"[work] boxed": {GREEN}})
+        # A program of the person's own, outside, is not the container.
+        with socket.socket(socket.AF_UNIX) as outside:
+            outside.connect(str(sockets / "wayland-0"))
+            await w.wait_event("stream.refused", sandbox="work")
+        ask("machinectl terminate office")
+        await cut(w, "work")
+        # The next one of the name is leased, and an ordinary stop ends it.
+        before = len(w.events("lease.begin"))
+        ask("systemctl start systemd-nspawn@office")
+        await eventually(lambda: len(w.events("lease.begin")) > before, deadline=60)
+        await wait_window(w.comp, title="boxed")
+        ask("systemctl stop systemd-nspawn@office")
+        await cut(w, "work", 1)
