@@ -147,7 +147,7 @@ class Booted:
         words = [str(CHECKOUT / ".venv/bin/python"), "-m", "pytest", "-q", "-x"]
         words += ["-c", str(CHECKOUT / "pyproject.toml"), "-p", "no:cacheprovider"]
         words += ["--only-rerun", "none: root's half does it again as a whole"]
-        done = self._enter([*how, *words, str(file), "-k", case], seconds)
+        done = self._enter([*how, *words, f"{file}::test_{case}"], seconds)
         print(done.stdout)
         assert done.returncode == 0
         assert "1 passed" in done.stdout
