@@ -6,8 +6,10 @@ A copy with vhost-device-vsock and one that shares its template's memory, whose
 connections go over a virtio-serial port, run at the same time.  In turns, so that a busy
 moment falls on both, a program in each sends ``--mib`` MiB (32) out of the machine and
 takes as many, in pieces of 28 KiB, as the agent's carriers do; and it waits for answers
-of one byte, 200 in a row.  Prints the medians in MiB/s and in milliseconds, the
-processor time of the process on the host in seconds for each GiB, and all values.
+of one byte, 200 in a row.  Prints the medians in MiB/s and in milliseconds, and the
+processor time in seconds for each GiB: of the process on the host, and of QEMU, which
+is the guest's above all.  Other load on the machine slows the rates, and much less the
+processor time.  ``--json`` prints all values.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import socket
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -27,6 +31,7 @@ import trio
 from broker.core import limits
 from broker.ipc import agent
 from broker.launch.microvm.running import Vm
+from tests.bench.memory.idle import thread_seconds
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.copies import output, stage
 
@@ -68,36 +73,56 @@ def seconds_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def play(listener: socket.socket, what: str, count: int) -> float:
-    """Be the broker's end of one program; returns the seconds that it took."""
+@dataclass
+class Took:
+    """What one turn took, in seconds."""
+
+    clock: float = 0.0
+    qemu: float = 0.0
+    helper: float = 0.0
+
+    @contextmanager
+    def measured(self, qemu: int) -> Iterator[None]:
+        """Take the time on the clock and QEMU's processor time."""
+        before, began = sum(thread_seconds(qemu).values()), time.monotonic()
+        yield
+        self.clock = time.monotonic() - began
+        self.qemu = sum(thread_seconds(qemu).values()) - before
+
+
+def play(listener: socket.socket, what: str, count: int, qemu: int) -> Took:
+    """Be the broker's end of one program, whose start is not measured."""
+    took = Took()
     conn, _ = listener.accept()
     with conn:
-        if what == "echo":
-            began = time.monotonic()
-            for _ in range(count):
-                conn.recv(1)
-                conn.sendall(b"!")
-            return time.monotonic() - began
         conn.recv(1)
-        began = time.monotonic()
-        if what == "in":
-            conn.sendall(bytes(count))
-            conn.recv(1)
-        else:
-            left = count
-            while left > 0:
-                left -= len(conn.recv(1 << 18))
+        with took.measured(qemu):
+            _play(conn, what, count)
+    return took
+
+
+def _play(conn: socket.socket, what: str, count: int) -> None:
+    if what == "echo":
+        for _ in range(count - 1):
             conn.sendall(b"!")
-        return time.monotonic() - began
+            conn.recv(1)
+        conn.sendall(b"!")
+        return
+    if what == "in":
+        conn.sendall(bytes(count))
+        conn.recv(1)
+    else:
+        left = count
+        while left > 0:
+            left -= len(conn.recv(1 << 18))
+        conn.sendall(b"!")
 
 
-async def one(
-    way: str, broker: AgentBroker, vm: Vm, what: str, count: int
-) -> tuple[float, float]:
-    """Return the seconds of one turn, and the host process's processor time."""
+async def one(way: str, broker: AgentBroker, vm: Vm, what: str, count: int) -> Took:
+    """Return what one turn took."""
     (helper,) = (p for p in vm.processes if p.role != "QEMU")
     path = Path(f"{vm.uds}_{PORT}")
-    took = 0.0
+    took = Took()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -105,7 +130,9 @@ async def one(
 
         async def host() -> None:
             nonlocal took
-            took = await trio.to_thread.run_sync(play, listener, what, count)
+            took = await trio.to_thread.run_sync(
+                play, listener, what, count, vm.vmm.pid
+            )
 
         try:
             async with trio.open_nursery() as nursery:
@@ -113,7 +140,8 @@ async def one(
                 await output(broker, f"python3 /tmp/streams {way} {what} {count}")
         finally:
             path.unlink()
-        return took, seconds_of(helper.pid) - before
+    took.helper = seconds_of(helper.pid) - before
+    return took
 
 
 async def keep_pinging(broker: AgentBroker) -> None:
@@ -153,12 +181,13 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
             for way, (broker, vm) in machines.items():
                 values = found[way]
                 for what in ("out", "in"):
-                    took, used = await one(way, broker, vm, what, mib << 20)
-                    values.setdefault(f"{what} MiB/s", []).append(mib / took)
-                    name = f"{what} host s/GiB"
-                    values.setdefault(name, []).append(used * 1024 / mib)
-                took, _ = await one(way, broker, vm, "echo", ECHOES)
-                values.setdefault("echo ms", []).append(took * 1000 / ECHOES)
+                    took = await one(way, broker, vm, what, mib << 20)
+                    values.setdefault(f"{what} MiB/s", []).append(mib / took.clock)
+                    for name, used in (("host", took.helper), ("QEMU", took.qemu)):
+                        many = values.setdefault(f"{what} {name} s/GiB", [])
+                        many.append(used * 1024 / mib)
+                took = await one(way, broker, vm, "echo", ECHOES)
+                values.setdefault("echo ms", []).append(took.clock * 1000 / ECHOES)
                 last = {name: round(many[-1], 2) for name, many in values.items()}
                 print(f"{way}: {last}", file=sys.stderr, flush=True)
     return found
