@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -79,6 +80,10 @@ def refuse_unknown_verb(
 
 def report_usage(error: click.ClickException) -> None:
     """Print it as our other errors: what is wrong, the usage, where to read more."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # click 8.2 and later; before, click itself prints the help.
+        sys.stderr.write(f"{error.format_message().rstrip()}\n")
+        return
     message = " ".join(error.format_message().split())
     render.note(f"error: {printable(message, 1000)}")
     context = error.ctx if isinstance(error, click.UsageError) else None

@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import resources
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -227,7 +226,14 @@ class _Description(msgspec.Struct, frozen=True):
 
 def interface_description() -> str:
     """The text of ``io.vitrail.Broker.varlink``."""
-    data = resources.files("broker") / "data" / f"{INTERFACE}.varlink"
+    return _interface_file(INTERFACE)
+
+
+def _interface_file(interface: str) -> str:
+    # Late: it brings tempfile and random with it, and every verb loads this module.
+    from importlib import resources
+
+    data = resources.files("broker") / "data" / f"{interface}.varlink"
     return data.read_text(encoding="utf-8")
 
 
@@ -243,8 +249,7 @@ async def _description(
     if request.interface == INTERFACE:
         return _Description(interface_description())
     if request.interface == SERVICE:
-        data = resources.files("broker") / "data" / f"{SERVICE}.varlink"
-        return _Description(data.read_text(encoding="utf-8"))
+        return _Description(_interface_file(SERVICE))
     raise VarlinkError("InterfaceNotFound", interface=request.interface)
 
 

@@ -147,13 +147,17 @@ def situation_from(file: Path | None, source: str = "") -> Situation:
 
 def refuse_unknown_source(call: PolicyCall, world: World, rules: RuleSet) -> None:
     """Raise UsageError for a source that is not a sandbox; note other typos."""
+    services = {*SERVICES, *(rule.service for rule in rules.rules if rule.service)}
+    meant = canonical_service(call.source)
+    if meant in services and call.service in world.domains:
+        words = printable(f"{meant} {call.service}", 120)
+        raise click.UsageError(f"the service comes first, then the sandbox: {words}")
     if call.source not in world.domains and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)
         raise click.UsageError(
             f"no sandbox and no record is named '{printable(call.source, 60)}'"
             + (f": {hint}" if hint else "")
         )
-    services = {*SERVICES, *(rule.service for rule in rules.rules if rule.service)}
     if call.service not in services:
         _note_typo("service", call.service, services)
     special = not call.target or call.target.startswith(("@", "uuid:"))

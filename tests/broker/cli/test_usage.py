@@ -84,3 +84,11 @@ def test_a_message_of_several_lines_becomes_one(capsys):
 )
 def test_cp_says_where_files_arrive(capsys, words, says):
     assert says in answer(capsys, *words)
+
+
+@pytest.mark.parametrize("words", [(), ("policy",), ("image",)])
+def test_no_verb_shows_the_verbs_line_by_line(capsys, words):
+    """click 8.2 and later report it as a mistake, whose text went into one line."""
+    said = answer(capsys, *words)
+    assert len(said.splitlines()) > 10
+    assert "error:" not in said

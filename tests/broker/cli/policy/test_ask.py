@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from broker.cli.policy.load import refuse_unknown_source, rules_of
 from broker.cli.policy.verbs import command
+from policy.rules.engine import PolicyCall
+from policy.rules.world import world_from_json
 
 RULES = """\
 a * work @dispvm allow scheme=https rate=3/min
@@ -116,6 +120,17 @@ def test_wrong_calls(run):
     """Exit code 2."""
     assert run("eval", "a", "work")[0] == 2
     assert run("eval", "--batch", "a", "work", "vault")[0] == 2
+
+
+@pytest.mark.parametrize("service", ["a", "vitrail.Display", "display"])
+def test_the_service_comes_first(run, service):
+    """The other order is named, not taken for a misspelt sandbox."""
+    rules = rules_of((run.folder,))
+    world = world_from_json(WORLD)
+    with pytest.raises(click.UsageError, match="the service comes first"):
+        refuse_unknown_source(
+            PolicyCall("work", "+", service, "@adminvm"), world, rules
+        )
 
 
 def test_explain(run):
