@@ -46,7 +46,7 @@ async def find_tools(
     )
     passt = shutil.which("passt")
     return Tools(
-        qemu=Path(qemu),
+        vmm=Path(qemu),
         accel=choice.accel,
         vhost_device_vsock=backend,
         passt=None if passt is None else Path(passt),

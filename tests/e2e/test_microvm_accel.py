@@ -29,13 +29,13 @@ def tools() -> Tools:
 
 def ask(tools: Tools) -> dict:
     guest = tiny_guest()
-    return {"qemu": tools.qemu, "kernel": guest.kernel, "initrd": guest.initrd}
+    return {"qemu": tools.vmm, "kernel": guest.kernel, "initrd": guest.initrd}
 
 
 async def test_a_kernel_that_runs_is_seen_at_once(tools):
     guest = tiny_guest()
     said = await boot_probe(
-        tools.qemu, guest.kernel, guest.initrd, Accel.TCG, deadline=30
+        tools.vmm, guest.kernel, guest.initrd, Accel.TCG, deadline=30
     )
     assert said == "Linux version"
 
@@ -45,7 +45,7 @@ async def test_a_kernel_that_is_none_is_not(tools, tmp_path):
     nonsense = tmp_path / "kernel"
     nonsense.write_bytes(b"no kernel" * 1000)
     with pytest.raises(UpstreamError):
-        await boot_probe(tools.qemu, nonsense, guest.initrd, Accel.TCG, deadline=3)
+        await boot_probe(tools.vmm, nonsense, guest.initrd, Accel.TCG, deadline=3)
 
 
 async def test_this_machines_choice_has_a_reason_and_is_kept(tools, tmp_path):

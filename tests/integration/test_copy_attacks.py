@@ -55,8 +55,8 @@ class Deadly(fork.CopyPlan):
 
     step = ""
 
-    async def spawn_qemu(self, passed):
-        vmm = await super().spawn_qemu(passed)
+    async def spawn_vmm(self, passed):
+        vmm = await super().spawn_vmm(passed)
         if self.step == "started":
             vmm.kill()
         return vmm

@@ -21,6 +21,14 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.console import ConsoleLog
+from broker.launch.microvm.control import (
+    CONSOLE_SOCKET,
+    HYBRID,
+    QMP_SOCKET,
+    Connect,
+    Monitor,
+    connect_qemu,
+)
 from broker.launch.microvm.qemu_arguments import (
     Accel,
     HomeDisk,
@@ -31,9 +39,7 @@ from broker.launch.microvm.qemu_arguments import (
 )
 from broker.launch.microvm.running import EndKind, Vm, VmEnd
 from broker.launch.microvm.state import (
-    CONSOLE_SOCKET,
     QEMU,
-    QMP_SOCKET,
     VmState,
     find_processes,
     read_state,
@@ -58,6 +64,7 @@ __all__ = [
     "Accel",
     "EndKind",
     "HomeDisk",
+    "Monitor",
     "Network",
     "Tools",
     "Vm",
@@ -76,13 +83,20 @@ HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 class Tools:
     """The programs of this machine, found by the caller."""
 
-    qemu: Path
+    vmm: Path
+    """QEMU, or what ``monitor`` says."""
     accel: Accel
     vhost_device_vsock: Path | None
-    """None: use the kernel's /dev/vhost-vsock."""
+    """None: use the kernel's /dev/vhost-vsock, or the VMM's own device."""
     passt: Path | None = None
     allow_unjailed: bool = False
-    """Where the jail of QEMU cannot be built, run it without one, and warn."""
+    """Where the jail of a VMM cannot be built, run it without one, and warn."""
+    monitor: Monitor = Monitor.QEMU
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether a guest's connections arrive at UNIX sockets."""
+        return self.vhost_device_vsock is not None or self.monitor in HYBRID
 
 
 async def start_vm(
@@ -113,7 +127,7 @@ async def start_vm(
             undo.callback(remove_files, spec.directory)
             plan = (make_plan or Plan)(spec, tools, undo, on_loss)
             await plan.start_helpers(cid, quarantine)
-            vm = await plan.start_qemu()
+            vm = await plan.start_vmm()
             await _connect(vm, nursery)
             undo.pop_all()
         try:
@@ -127,7 +141,7 @@ async def start_vm(
 
 
 async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
-    """Connect; where QEMU ended instead, its own message is the error."""
+    """Connect; where the VMM ended instead, its own message is the error."""
     try:
         await vm.connect(nursery)
     except UpstreamError as error:
@@ -135,7 +149,9 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
             code = await vm.vmm.wait()
             from broker.launch.microvm.vmm_jail import explain
 
-            failed = UpstreamError(f"QEMU did not start (code {code}): {vm.vmm.words}")
+            failed = UpstreamError(
+                f"{vm.vmm.role} did not start (code {code}): {vm.vmm.words}"
+            )
             raise explain(failed, vm.vmm.words) from error
         raise
 
@@ -149,7 +165,7 @@ async def _refuse_running(spec: VmSpec) -> None:
         process.close()
     if found.vmm is not None:
         raise SetupError(
-            f"{spec.name} runs already (QEMU is process {found.vmm.pid})",
+            f"{spec.name} runs already ({found.vmm.role} is process {found.vmm.pid})",
             hint=f"'brokerctl stop {spec.name}' ends it",
         )
     await clean_leftovers(spec.directory)
@@ -184,6 +200,9 @@ class Plan:
 
     One that does not boot (``launch.template``) has other words and a ``prepare``.
     """
+
+    connect: Connect = staticmethod(connect_qemu)
+    """Connects to the VMM that ``spawn_vmm`` has started."""
 
     def __init__(
         self,
@@ -254,7 +273,7 @@ class Plan:
     def _write_down(self, process: Tracked) -> None:
         """Write a process to the state file, in place of an earlier one of its role."""
         assert self._state is not None
-        if process.role == QEMU:
+        if process.role == self._state.monitor.program:
             self._state = msgspec.structs.replace(self._state, vmm=process.identity)
         else:
             helpers = {**self._state.helpers, process.role: process.identity}
@@ -267,13 +286,13 @@ class Plan:
             return None
         return self._on_loss or (lambda _: None)
 
-    async def start_qemu(self) -> Vm:
-        """Start QEMU and return its machine, not yet connected to."""
+    async def start_vmm(self) -> Vm:
+        """Start the VMM and return its machine, not yet connected to."""
         spec = self._spec
         console = ConsoleLog(spec.logs)
         self._undo.callback(console.close)
         with ExitStack() as passed:
-            vmm = await self.spawn_qemu(passed)
+            vmm = await self.spawn_vmm(passed)
         self._undo.callback(vmm.close)
         self._undo.push_async_callback(vmm.end, 0)
         assert self._state is not None
@@ -285,6 +304,7 @@ class Plan:
             console=console,
             kernel_vsock=self._kernel,
             on_loss=self._on_loss,
+            connect=self.connect,
         )
 
     async def prepare(self, vm: Vm) -> None:
@@ -294,7 +314,7 @@ class Plan:
         """Make the sockets of QEMU's monitor and console: chardev to descriptor."""
         return {name: self._listen(name, passed) for name in _SOCKETS}
 
-    async def spawn_qemu(self, passed: ExitStack) -> Tracked:
+    async def spawn_vmm(self, passed: ExitStack) -> Tracked:
         """Start QEMU with its sockets; our copies of them end with ``passed``."""
         # Late: a host loads what builds jails with its first machine.
         from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
@@ -319,11 +339,11 @@ class Plan:
             fds.append(nic)
             words = self._network.kernel_args
             wiring = replace(wiring, nic_fd=nic, kernel_args=words)
-        argv = qemu_args(spec, tools.qemu, tools.accel, wiring)
+        argv = qemu_args(spec, tools.vmm, tools.accel, wiring)
         return await spawn_jailed(
             QEMU,
             argv,
-            qemu_view(spec, tools.qemu, tools.accel),
+            qemu_view(spec, tools.vmm, tools.accel),
             pass_fds=fds,
             unjailed=self._unjailed,
             known=self._write_down,
@@ -339,13 +359,15 @@ async def adopt_vm(
     *,
     nursery: trio.Nursery,
     on_loss: Callable[[str], None] | None = None,
+    connect: Callable[[Monitor], Connect] = lambda _: connect_qemu,
 ) -> Vm | None:
     """Take over the machine of an earlier broker and watch it in ``nursery``.
 
     Each process is proven by pidfd, start time and boot first.  None when
     there is no machine, or not all of one: call ``clean_leftovers`` then.
+    ``connect`` returns how a VMM is connected to.
 
-    Raises UpstreamError when QEMU lives and its monitor cannot be reached.
+    Raises UpstreamError when the VMM lives and cannot be reached.
     A machine with the kernel's vsock is watched as any other, but we hold no
     duplicate of its device: its CID is free the moment QEMU ends.
     """
@@ -369,6 +391,7 @@ async def adopt_vm(
             helpers=found.helpers,
             console=console,
             on_loss=on_loss,
+            connect=connect(state.monitor),
         )
         await vm.connect(nursery)
         undo.pop_all()

@@ -1,13 +1,13 @@
 """A machine that runs: watching it, and ending it whole.
 
-QEMU's end, or that of vhost-device-vsock, is the machine's: everything else
-of it is then ended too.  When the nursery that watches is cancelled the
+The end of its VMM (QEMU), or of vhost-device-vsock, is the machine's: everything
+else of it is then ended too.  When the nursery that watches is cancelled the
 machine lives on; only ``power_down`` and ``close`` end it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,14 +16,17 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.core.escape import printable
 from broker.core.stderr_log import log_exception
 from broker.launch.microvm.console import ConsoleLog, pump_console
-from broker.launch.microvm.qmp import Qmp, QmpEvent, open_qmp
+from broker.launch.microvm.control import (
+    Connect,
+    Control,
+    QemuControl,
+    connect_qemu,
+)
+from broker.launch.microvm.qmp import Qmp
 from broker.launch.microvm.state import (
-    CONSOLE_SOCKET,
     FOLDERS,
-    QMP_SOCKET,
     VmState,
     move_files,
     remove_files,
@@ -61,7 +64,7 @@ class VmEnd:
 class Vm:
     """A machine that runs or is paused.
 
-    ``vmm`` is QEMU: a lease watches ``vmm.pidfd``.  ``uds`` is the base of the
+    ``vmm`` is QEMU or another one: a lease watches ``vmm.pidfd``.  ``uds`` is the base of the
     hybrid sockets (None with the kernel's vsock).  ``console`` is the log.
     """
 
@@ -75,6 +78,7 @@ class Vm:
         console: ConsoleLog,
         kernel_vsock: KernelVsock | None = None,
         on_loss: Callable[[str], None] | None = None,
+        connect: Connect = connect_qemu,
     ) -> None:
         self.directory = directory
         self.state = state
@@ -83,7 +87,8 @@ class Vm:
         self._helpers = tuple(helpers)
         self._kernel_vsock = kernel_vsock
         self._on_loss = on_loss
-        self._qmp: Qmp | None = None
+        self._connect = connect
+        self._control: Control | None = None
         self._scope = trio.CancelScope()
         self._watched = False
         self._cause: VmEnd | None = None
@@ -104,14 +109,21 @@ class Vm:
 
     @property
     def qmp(self) -> Qmp:
-        """QEMU's monitor."""
-        if self._qmp is None:
+        """QEMU's monitor.  Raises UpstreamError where the machine has none."""
+        control = self._controlled
+        if not isinstance(control, QemuControl):
+            raise UpstreamError(f"{self.vmm.role} has no monitor as QEMU has")
+        return control.qmp
+
+    @property
+    def _controlled(self) -> Control:
+        if self._control is None:
             raise UpstreamError("this machine's monitor is not connected")
-        return self._qmp
+        return self._control
 
     @property
     def processes(self) -> tuple[Tracked, ...]:
-        """QEMU and its helpers."""
+        """The VMM and its helpers."""
         return (self.vmm, *self._helpers)
 
     def settle(
@@ -131,11 +143,11 @@ class Vm:
         self.directory, self.state, self._on_loss = directory, state, on_loss
 
     async def cont(self) -> None:
-        """Let the guest run.  Raises UpstreamError when QEMU refuses."""
-        await self.qmp.execute("cont")
+        """Let the guest run.  Raises UpstreamError when the VMM refuses."""
+        await self._controlled.cont()
 
     async def wait(self) -> VmEnd:
-        """Wait until QEMU and its helpers are gone; returns the reason."""
+        """Wait until the VMM and its helpers are gone; returns the reason."""
         await self._ended.wait()
         assert self._end is not None
         return self._end
@@ -149,11 +161,11 @@ class Vm:
         self._blame(EndKind.ASKED, "switched off")
         if grace > 0:
             with trio.move_on_after(grace):
-                await self._try("system_powerdown")
+                await self._try(Control.press_power)
                 await self._ended.wait()
         if not self._ended.is_set():
             with trio.move_on_after(limits.VM_QUIT_SECONDS):
-                await self._try("quit")
+                await self._try(Control.quit)
                 await self._ended.wait()
         self.vmm.kill()
         if not self._watched:
@@ -161,9 +173,9 @@ class Vm:
             self._finish()
         return await self.wait()
 
-    async def _try(self, command: str) -> None:
+    async def _try(self, request: Callable[[Control], Awaitable[None]]) -> None:
         try:
-            await self.qmp.execute(command, deadline=limits.VM_QUIT_SECONDS)
+            await request(self._controlled)
         except UpstreamError:
             return  # it is on its way out, or about to be killed
 
@@ -189,23 +201,16 @@ class Vm:
     # -- watching ------------------------------------------------------------
 
     async def connect(self, nursery: trio.Nursery) -> None:
-        """Connect to QEMU and watch the machine in ``nursery``.
+        """Connect to the VMM and watch the machine in ``nursery``.
 
         Called once, by ``start_vm`` and ``adopt_vm``.  Raises UpstreamError.
         """
-        path = self.directory / CONSOLE_SOCKET
-        qmp = await open_qmp(self.directory / QMP_SOCKET, on_event=self._take_event)
-        try:
-            stream = await trio.open_unix_socket(path)
-        except BaseException as error:
-            await qmp.close()  # QEMU takes one such connection at a time
-            if isinstance(error, OSError):
-                raise UpstreamError(f"{path} is not reachable: {error}") from error
-            raise
-        self._qmp = qmp
-        nursery.start_soon(self._watch, stream)
+        self._control, console = await self._connect(
+            self.directory, self.vmm, lambda why: self._blame(EndKind.GUEST, why)
+        )
+        nursery.start_soon(self._watch, console)
 
-    async def _watch(self, console: trio.SocketStream) -> None:
+    async def _watch(self, console: trio.abc.ReceiveStream) -> None:
         self._watched = True
         try:
             await self._watch_all(console)
@@ -220,7 +225,7 @@ class Vm:
         finally:
             self._watched = False
 
-    async def _watch_all(self, console: trio.SocketStream) -> None:
+    async def _watch_all(self, console: trio.abc.ReceiveStream) -> None:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 drained = trio.Event()
@@ -228,31 +233,35 @@ class Vm:
                 for helper in self._helpers:
                     nursery.start_soon(self._watch_helper, helper)
                 code = await self.vmm.wait()
-                # QEMU's last event and the kernel's last words are still in
+                # The VMM's last event and the kernel's last words are still in
                 # their sockets.
                 with trio.move_on_after(limits.VM_DRAIN_SECONDS):
                     await drained.wait()
                 nursery.cancel_scope.cancel()
-            self._blame(EndKind.LOST, self._last_words(code))
+            why = self._controlled.guest_end(code)
+            kind = EndKind.GUEST if why else EndKind.LOST
+            self._blame(kind, why or self._last_words(code))
             await self._end_processes()
             self._finish()
 
-    async def _drain(self, console: trio.SocketStream, drained: trio.Event) -> None:
+    async def _drain(
+        self, console: trio.abc.ReceiveStream, drained: trio.Event
+    ) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump_console, console, self.console)
-            nursery.start_soon(self._run_qmp)
+            nursery.start_soon(self._run_control)
         drained.set()
 
-    async def _run_qmp(self) -> None:
+    async def _run_control(self) -> None:
         try:
-            await self.qmp.run()
+            await self._controlled.run()
         except UpstreamError as error:
-            # The usual way for it to end is QEMU's end; one that lives on
+            # The usual way for it to end is the VMM's end; one that lives on
             # without a monitor cannot be controlled any more.
             with trio.move_on_after(limits.VM_DRAIN_SECONDS):
                 await self.vmm.wait()
             if not self.vmm.ended:
-                self._blame(EndKind.LOST, f"QEMU's monitor failed: {error}")
+                self._blame(EndKind.LOST, f"{self.vmm.role}'s monitor failed: {error}")
                 self.vmm.kill()
 
     async def _watch_helper(self, helper: Tracked) -> None:
@@ -266,17 +275,13 @@ class Vm:
         if helper.role.startswith(FOLDERS):
             return  # its folder has ended with it, which is not the machine's end
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
-            await self.vmm.wait()  # the network's helpers end with QEMU
+            await self.vmm.wait()  # the network's helpers end with it
         if not self.vmm.ended and self._on_loss is not None:
             self._on_loss(f"{helper.role} {how}: the guest has no network any more")
 
-    def _take_event(self, event: QmpEvent) -> None:
-        if event.name == "SHUTDOWN" and event.data.get("guest") is True:
-            reason = printable(str(event.data.get("reason")), 60)
-            self._blame(EndKind.GUEST, _GUEST_REASONS.get(reason, reason))
-
     def _last_words(self, code: int | None) -> str:
-        how = "QEMU ended" if code is None else f"QEMU ended with code {code}"
+        role = self.vmm.role
+        how = f"{role} ended" if code is None else f"{role} ended with code {code}"
         return f"{how}: {self.vmm.words}" if self.vmm.words else how
 
     def _blame(self, kind: EndKind, reason: str) -> None:
@@ -295,8 +300,3 @@ class Vm:
 
 _STREAMS = (HELPER, PORT_MUX)
 """Roles of what carries the guest's connections."""
-_GUEST_REASONS = {
-    "guest-shutdown": "the guest switched itself off",
-    "guest-reset": "the guest reset itself (a kernel panic does that)",
-    "guest-panic": "the guest's kernel panicked",
-}

@@ -19,6 +19,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.core.trees import remove_tree
+from broker.launch.microvm.control import CONSOLE_SOCKET, QMP_SOCKET, Monitor
 from broker.launch.microvm.qemu_arguments import Accel, Network, VmSpec
 from broker.launch.microvm.vsock_backend import (
     BACKEND_SOCKET,
@@ -27,11 +28,12 @@ from broker.launch.microvm.vsock_backend import (
 from broker.launch.process.identity import ProcessIdentity, Tracked, boot_id, find
 
 STATE_FILE = "vm.json"
-QMP_SOCKET = "qmp"
-CONSOLE_SOCKET = "console"
+API_DIRECTORY = "api"
+"""Where a VMM other than QEMU makes the socket of its API."""
+API_SOCKET = f"{API_DIRECTORY}/api.sock"
 FOLDERS = "virtiofsd-"
 """Begins the role of what serves a folder; the number of its place follows."""
-QEMU = "QEMU"
+QEMU = Monitor.QEMU.program
 """Its role; the others are helpers."""
 
 
@@ -49,11 +51,20 @@ class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     helpers: dict[str, ProcessIdentity]
     """Role to process: vhost-device-vsock, passt."""
     vmm: ProcessIdentity | None = None
-    """QEMU; None while its helpers are being started."""
+    """None while its helpers are being started."""
+    monitor: Monitor = Monitor.QEMU
+    """Which program ``vmm`` is."""
     version: Literal[1] = 1
 
 
-def state_of(spec: VmSpec, *, cid: int, hybrid: bool, accel: Accel) -> VmState:
+def state_of(
+    spec: VmSpec,
+    *,
+    cid: int,
+    hybrid: bool,
+    accel: Accel,
+    monitor: Monitor = Monitor.QEMU,
+) -> VmState:
     """Return the state of a machine that has no process yet."""
     return VmState(
         boot=boot_id(),
@@ -65,6 +76,7 @@ def state_of(spec: VmSpec, *, cid: int, hybrid: bool, accel: Accel) -> VmState:
         disposable=spec.disposable,
         logs=str(spec.logs),
         helpers={},
+        monitor=monitor,
     )
 
 
@@ -112,7 +124,7 @@ class FoundState:
 
     @property
     def all(self) -> tuple[Tracked, ...]:
-        """QEMU first."""
+        """The VMM first."""
         return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
 
     def complete(self, state: VmState) -> bool:
@@ -125,7 +137,7 @@ def find_processes(state: VmState) -> FoundState:
     """Return those of the state's processes that are proven to live."""
     if state.boot != boot_id():
         return FoundState(None, ())
-    vmm = find(QEMU, state.vmm) if state.vmm is not None else None
+    vmm = find(state.monitor.program, state.vmm) if state.vmm is not None else None
     helpers = (find(role, process) for role, process in state.helpers.items())
     return FoundState(vmm, tuple(process for process in helpers if process is not None))
 
@@ -154,9 +166,11 @@ def remove_files(directory: Path) -> None:
 
     The state file goes last: while it is there, a later broker looks here.
     """
-    # A process in a jail writes to this one, and may have made anything there.
+    # A process in a jail writes to these, and may have made anything there.
     # guard: a jailed process leaves nothing that cannot be removed
     remove_tree(directory / VSOCK_DIRECTORY)
+    # guard: a VMM leaves nothing beside its API that cannot be removed
+    remove_tree(directory / API_DIRECTORY)
     for name in ("vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET, STATE_FILE):
         (directory / name).unlink(missing_ok=True)
     with suppress(OSError):  # it is gone, or foreign files are still in it

@@ -88,7 +88,7 @@ class CopyPlan(Plan):
         await trio.to_thread.run_sync(_fill, self._template, self._memory)
 
     @override
-    async def spawn_qemu(self, passed: ExitStack) -> Tracked:
+    async def spawn_vmm(self, passed: ExitStack) -> Tracked:
         sockets = self.listen_sockets(passed)
         passed.enter_context(self._far_port)
         fds = [self._memory, self._state_file, self._far_port.fileno()]
@@ -104,8 +104,8 @@ class CopyPlan(Plan):
         )
         wiring = self.wire_streams(wiring, passed, fds)
         tools = self._tools
-        words = forkable_args(self._spec, tools.qemu, tools.accel, wiring, self._warm)
-        view = replace(qemu_view(self._spec, tools.qemu, tools.accel), proc=True)
+        words = forkable_args(self._spec, tools.vmm, tools.accel, wiring, self._warm)
+        view = replace(qemu_view(self._spec, tools.vmm, tools.accel), proc=True)
         fds += sockets.values()
         return await spawn_jailed(
             QEMU,

@@ -89,8 +89,8 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
         fds.append(streams_theirs.fileno())
         wiring = replace(wiring, streams_fd=streams_theirs.fileno())
     spec = replace(plan.spec, initrd=plan.write_initrd(room))
-    words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
-    view = qemu_view(spec, plan.tools.qemu, plan.tools.accel)
+    words = forkable_args(spec, plan.tools.vmm, plan.tools.accel, wiring, plan.warm)
+    view = qemu_view(spec, plan.tools.vmm, plan.tools.accel)
     view = replace(view, proc=True, background=plan.background)
     unjailed = _nothing if plan.tools.allow_unjailed else None
     child = await spawn_jailed("QEMU", words, view, pass_fds=fds, unjailed=unjailed)

@@ -56,9 +56,9 @@ def template_key(request: StartRequest) -> str:
         record=request.record,
         image=request.image,
         agent=hashlib.sha256(guest_agent()).hexdigest(),
-        qemu=program_identity(tools.qemu),
+        qemu=program_identity(tools.vmm),
         words=key_words(
-            spec, tools.qemu, tools.accel, request.warm, shared=request.shared
+            spec, tools.vmm, tools.accel, request.warm, shared=request.shared
         ),
         mode=request.mode,
     ).key()

@@ -322,7 +322,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
     async with stand() as s:
         vm = PaperVm(s.left())
 
-        async def adopt_vm(directory, *, nursery):
+        async def adopt_vm(directory, *, nursery, connect):
             return vm
 
         monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
@@ -399,7 +399,7 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
         broken = s.left("NotAName")
         good = s.left("work")
 
-        async def adopt_vm(directory, *, nursery):
+        async def adopt_vm(directory, *, nursery, connect):
             return PaperVm(directory) if directory == good else None
 
         async def clean(directory):
