@@ -36,6 +36,7 @@ from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
     from broker.launch.image.store import Image
+    from broker.launch.microvm.control import Monitor
     from broker.launch.microvm.launcher import HomeDisk, Tools, Vm, VmSpec
     from broker.launch.microvm.qmp import Qmp
     from broker.launch.template.starting import StartedVm, Starter
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable["Tools"]]
+FindTools: TypeAlias = Callable[
+    ["Image", "Monitor", Callable[[str], None]], Awaitable["Tools"]
+]
 _RECORD_FILE = "record"
 FOLDERS = "virtiofsd-"
 """As ``launch.microvm.state.FOLDERS``, which is loaded with the first machine."""
@@ -166,9 +169,9 @@ class MicroVmMachine:
 
 
 def _connectors(vm: Vm) -> tuple[Tracked, ...]:
-    if vm.uds is None:  # the kernel connects, for the CID that QEMU holds
-        return (vm.vmm,)
-    return tuple(p for p in vm.processes if p.role in _BACKENDS)
+    backends = tuple(p for p in vm.processes if p.role in _BACKENDS)
+    # Without one the VMM connects, or the kernel for the CID that QEMU holds.
+    return backends or (vm.vmm,)
 
 
 def _claim(vm: Vm) -> Claim:
@@ -259,10 +262,11 @@ class MicroVms:
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.launch.image.host_files import host_settings
         from broker.launch.image.store import find_image
+        from broker.launch.microvm.control import Monitor
 
         launch = _changed(wanted.host.launch, changes)
         image = find_image(self._paths, launch.image)
-        tools = await self._find_tools(image, progress)
+        tools = await self._find_tools(image, Monitor(launch.monitor), progress)
         secret, settings = await self._launch_secret(tools)
         directory = self._paths.sandbox(sandbox)
         prune_logs(self._paths.logs(sandbox).parent, keep=KEPT, running=self._running())
@@ -368,7 +372,7 @@ class MicroVms:
         other program can listen there; AF_VSOCK ports belong to the first one that
         takes them.  Raises SetupError when that was another one.
         """
-        if tools.vhost_device_vsock is not None:
+        if tools.hybrid:
             return None, {}
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
@@ -391,10 +395,26 @@ class MicroVms:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
         from broker.launch.image.host_files import fingerprint
-        from broker.launch.template.starting import Starter, StartRequest
+        from broker.launch.template.starting import StartedVm, Starter, StartRequest
 
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)
+
+        def on_loss(what: str) -> None:
+            self.warnings.append(f"{spec.name}: {what}")
+
+        if tools.monitor != "qemu":
+            from broker.host.monitors import start_machine
+
+            vm = await start_machine(
+                spec,
+                tools,
+                cache=self._paths.cache,
+                nursery=self._nursery,
+                quarantine=closed,
+                on_loss=on_loss,
+            )
+            return StartedVm(vm, "boot", f"{tools.monitor.program} boots each machine")
         if self.starter is None:
             self.starter = Starter(
                 self._paths.templates,
@@ -416,7 +436,7 @@ class MicroVms:
         return await self.starter.start(
             request,
             quarantine=closed,
-            on_loss=lambda what: self.warnings.append(f"{spec.name}: {what}"),
+            on_loss=on_loss,
         )
 
     async def _home(
@@ -474,6 +494,7 @@ class MicroVms:
     async def _adopt_one(
         self, directory: Path
     ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
+        from broker.host.monitors import connect_by
         from broker.launch.microvm.launcher import adopt_vm, clean_leftovers
 
         assert self._nursery is not None
@@ -487,7 +508,7 @@ class MicroVms:
             from broker.peers.launch_secret import read_secret
 
             secret = read_secret(directory)
-            vm = await adopt_vm(directory, nursery=self._nursery)
+            vm = await adopt_vm(directory, nursery=self._nursery, connect=connect_by)
         except (OSError, VitrailError) as error:
             reason = str(error)
         else:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from broker.host.machine import Machine
     from broker.launch.image.store import Image
     from broker.launch.interface import Launcher
+    from broker.launch.microvm.control import Monitor
     from broker.launch.microvm.launcher import Tools
     from broker.launch.microvm.qmp import Qmp
 
@@ -202,11 +203,13 @@ class HostPart:
         """Problems with machines, newest last."""
         return self._vms.warnings[-10:]
 
-    async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
+    async def _find_tools(
+        self, image: Image, monitor: Monitor, progress: Callable[[str], None]
+    ) -> Tools:
         # Needed where machines are started, which a broker of others' never does.
         from broker.host.toolbox import find_tools
 
-        tools = await find_tools(self._ground.paths, image, progress)
+        tools = await find_tools(self._ground.paths, image, monitor, progress)
         return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)
 
     def _record(self, name: SandboxName) -> Record | None:

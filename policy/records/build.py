@@ -52,6 +52,7 @@ from policy.records.record_schema import (
     INHERITS_KEY,
     KIND_KEY,
     LAUNCH,
+    MONITORS,
     PEER,
     STATE,
     TABLES,
@@ -124,6 +125,12 @@ _NEEDED: Mapping[object, tuple[str, str, str, str]] = {
     ),
 }
 """By kind: the key without which a record of it is refused, and how."""
+
+_TAP_ONLY = {
+    "firecracker": "Firecracker takes a tap device only, which an ordinary user "
+    "cannot make",
+}
+"""By kind: why a micro VM of another VMM than QEMU has no network."""
 
 
 class _Reader:
@@ -267,6 +274,7 @@ def build_record(
     checks.window()
     checks.audio()
     checks.fork()
+    checks.monitor()
     if draft.failed or checks.failed or "class" not in draft.taken:
         return None
     taken = checks.taken
@@ -313,7 +321,7 @@ def _with_parents(draft: Draft, parents: Sequence[Draft]) -> Taken:
     for table in TABLES:
         for field in table.fields:
             key = f"{table.name}.{field.key}" if table.name else field.key
-            if table.only not in {"", kind} or not field.belongs_to(kind):
+            if not table.belongs_to(kind) or not field.belongs_to(kind):
                 continue  # of another kind of launch, inherited
             if key in merged:
                 ordered[key] = merged[key]
@@ -360,7 +368,9 @@ class _Checks:
                     ("launch", field.key),
                     f"'{field.key}' has no meaning for kind = \"{kind}\"",
                     "",
-                    "remove it; the program that starts the sandbox decides this",
+                    'remove it, or set kind = "microvm"'
+                    if kind in MONITORS
+                    else "remove it; the program that starts the sandbox decides this",
                 )
         self._needed(kind)
         if kind != PEER.only:
@@ -411,7 +421,7 @@ class _Checks:
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
-        if self.taken[KIND_KEY] != STATE.only:
+        if not STATE.belongs_to(self.taken[KIND_KEY]):
             why = f'kind = "{self.taken[KIND_KEY]}": its launcher decides this'
         elif kept is not None and kept != "persistent":
             why = f'class = "{kept}": nothing of it is left when it stops'
@@ -458,10 +468,40 @@ class _Checks:
                 'set playback = "allow" as well',
             )
 
+    def monitor(self) -> None:
+        """VMMs other than QEMU take no network, no folder and no encrypted disk."""
+        kind = self.taken[KIND_KEY]
+        if kind not in MONITORS:
+            return
+        wanted = 'set kind = "microvm"'
+        # guard: a VMM that takes a tap device only has no network
+        if self.taken["launch.network"] != "none":
+            self._at(
+                ("launch", "network"),
+                f'a sandbox of kind = "{kind}" has no network: {_TAP_ONLY[kind]}',
+                'network = "none"',
+                wanted,
+            )
+        if self.taken.get("state.encrypted"):
+            self._at(
+                (STATE.name, "encrypted"),
+                f'kind = "{kind}" cannot open an encrypted disk: it knows no LUKS',
+                "encrypted = false",
+                wanted,
+            )
+        for field in FOLDERS.fields:
+            if self.taken[f"{FOLDERS.name}.{field.key}"]:
+                self._at(
+                    (FOLDERS.name, field.key),
+                    f'a sandbox of kind = "{kind}" has no folders',
+                    "",
+                    f"remove it, or {wanted}",
+                )
+
     def fork(self) -> None:
         """Only a disposable machine without devices of others shares memory."""
         taken = self.taken
-        if taken[KIND_KEY] != STATE.only or taken["launch.fork"] != "shared":
+        if taken[KIND_KEY] != "microvm" or taken["launch.fork"] != "shared":
             return
         kept = taken.get("class")
         folders = [f for f in FOLDERS.fields if taken[f"folders.{f.key}"]]
@@ -588,22 +628,26 @@ def _launch(taken: Taken) -> Launch:
         case "shared-box":
             return SharedBox(taken["launch.required"])
         case _:
-            of_host = taken["launch.root"] == "host"
-            return MicroVM(
-                image=HOST_IMAGE if of_host else taken["launch.image"],
-                memory_mib=taken["launch.memory"],
-                cpus=taken["launch.cpus"],
-                network=taken["launch.network"],
-                command=taken["launch.command"],
-                boot_deadline=taken["launch.boot_deadline"],
-                packages=tuple(taken["launch.packages"]),
-                fork=taken["launch.fork"],
-                huge_pages=taken["launch.huge_pages"],
-                standby_mib=taken["launch.standby"] * taken["limits.standby_memory"],
-                root=taken["launch.root"],
-                folders=taken["launch.folders"],
-                host_files=taken["launch.host_files"],
-            )
+            return _micro_vm(taken)
+
+
+def _micro_vm(taken: Taken) -> MicroVM:
+    kind = taken[KIND_KEY]
+    made: dict[str, Any] = {
+        "image": HOST_IMAGE
+        if taken["launch.root"] == "host"
+        else taken["launch.image"],
+        "memory_mib": taken["launch.memory"],
+        "packages": tuple(taken["launch.packages"]),
+    }
+    keys = ["cpus", "network", "command", "boot_deadline", "root", "host_files"]
+    if kind in MONITORS:
+        made |= {"monitor": kind, "fork": "no"}
+    else:
+        keys += ["fork", "huge_pages", "folders"]
+        standby = taken["launch.standby"] * taken["limits.standby_memory"]
+        made["standby_mib"] = standby
+    return MicroVM(**made, **{key: taken[f"launch.{key}"] for key in keys})
 
 
 def _podman(taken: Taken) -> Podman:
@@ -630,7 +674,7 @@ def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
 
 
 def _state(taken: Taken) -> State | None:
-    if taken["class"] != "persistent" or taken[KIND_KEY] != STATE.only:
+    if taken["class"] != "persistent" or not STATE.belongs_to(taken[KIND_KEY]):
         return None
     return State(
         frozenset(taken["state.keep"]),

@@ -379,7 +379,8 @@ class Table:
     """A table of a file; ``name`` is empty for the file's top.
 
     ``short``: the key that is meant where a word stands in place of the table
-    (``audio = "raw"``).  ``own``: none of it is inherited.
+    (``audio = "raw"``).  ``own``: none of it is inherited.  ``only`` and ``also``
+    are as those of a field.
     """
 
     name: str
@@ -388,6 +389,11 @@ class Table:
     only: str = ""
     short: str = ""
     own: bool = False
+    also: tuple[str, ...] = ()
+
+    def belongs_to(self, kind: str) -> bool:
+        """Whether it has a meaning where ``launch.kind`` is ``kind``."""
+        return not self.only or kind in {self.only, *self.also}
 
     @property
     def by_key(self) -> Mapping[str, Field]:

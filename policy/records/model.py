@@ -174,6 +174,8 @@ class MicroVM:
     """Places for folders that are shared while it runs."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
     """Files of the host that the guest gets, besides the image."""
+    monitor: Literal["qemu", "firecracker"] = "qemu"
+    """The VMM that runs it."""
 
 
 @dataclass(frozen=True)
@@ -365,11 +367,12 @@ class Record:
     @property
     def folder_places(self) -> int:
         """How many folders a micro VM of this record can have; 0 for other kinds."""
-        if not isinstance(self.host.launch, MicroVM):
+        launch = self.host.launch
+        if not isinstance(launch, MicroVM) or launch.monitor != "qemu":
             return 0
         shared = self.viewer.folders
         own = len(shared.read_only) + len(shared.read_write)
-        return min(own + self.host.launch.folders, SHARED_FOLDERS[1])
+        return min(own + launch.folders, SHARED_FOLDERS[1])
 
     @property
     def writable(self) -> tuple[Path, ...]:

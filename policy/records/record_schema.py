@@ -177,12 +177,14 @@ _INSTEAD = {
     "libvirt-lxc": "libvirt starts containers as root only; kind "
     '= "nspawn" or "podman" runs them as you (docs/launchers/libvirt.md)',
     "vmspawn": _OTHERS.format('machine = "NAME"', "launchers/machined.md"),
-    "firecracker": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
     "cloud-hypervisor": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
     "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
     "crosvm": _OTHERS.format("cid = NUMBER", "launchers/vmm.md"),
 }
 """Launchers that people know, which are not a kind of their own here."""
+_FIRECRACKER = "firecracker"
+MONITORS = (_FIRECRACKER,)
+"""Kinds that are as a micro VM, run by another VMM than QEMU."""
 _BWRAP = "bwrap"
 _PODMAN = "podman"
 _NSPAWN = "nspawn"
@@ -223,6 +225,8 @@ LAUNCH = Table(
             Choice(
                 {
                     _VM: "a micro VM that Vitrail starts",
+                    _FIRECRACKER: "a micro VM that Vitrail starts with Firecracker, "
+                    "which needs KVM; no network, no folders",
                     _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
                     "'brokerctl run' makes of the image and removes at the end; no "
                     "network, and libvirt's confinement instead of Vitrail's jail",
@@ -252,7 +256,7 @@ LAUNCH = Table(
             "The guest image ('brokerctl image list').",
             default="default",
             only=_VM,
-            also=(_LIBVIRT,),
+            also=(*MONITORS, _LIBVIRT),
         ),
         Field(
             "root",
@@ -267,6 +271,7 @@ LAUNCH = Table(
             "Where the programs are from; with `host`, `image` has no meaning.",
             default="image",
             only=_VM,
+            also=MONITORS,
         ),
         Field(
             "packages",
@@ -282,6 +287,7 @@ LAUNCH = Table(
             "`image` names one that no other record uses.",
             default=[],
             only=_VM,
+            also=MONITORS,
         ),
         Field(
             "host_files",
@@ -306,6 +312,7 @@ LAUNCH = Table(
             "company.",
             default=[],
             only=_VM,
+            also=MONITORS,
         ),
         Field(
             "memory",
@@ -314,7 +321,7 @@ LAUNCH = Table(
             "can limit it.",
             default=768,
             only=_VM,
-            also=(_LIBVIRT, _PODMAN, _NSPAWN),
+            also=(*MONITORS, _LIBVIRT, _PODMAN, _NSPAWN),
         ),
         Field(
             "cpus",
@@ -322,7 +329,7 @@ LAUNCH = Table(
             "Virtual processors.",
             default=1,
             only=_VM,
-            also=(_LIBVIRT,),
+            also=(*MONITORS, _LIBVIRT),
         ),
         Field(
             "network",
@@ -336,7 +343,7 @@ LAUNCH = Table(
             "The network that the sandbox can reach.",
             default="none",
             only=_VM,
-            also=(_BWRAP, _PODMAN),
+            also=(*MONITORS, _BWRAP, _PODMAN),
         ),
         Field(
             "command",
@@ -350,7 +357,7 @@ LAUNCH = Table(
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
             only=_VM,
-            also=(_LIBVIRT, _BWRAP, _PODMAN, _NSPAWN),
+            also=(*MONITORS, _LIBVIRT, _BWRAP, _PODMAN, _NSPAWN),
         ),
         Field(
             "fork",
@@ -404,7 +411,7 @@ LAUNCH = Table(
             "How long the guest's agent may take to answer.",
             default=90,
             only=_VM,
-            also=(_LIBVIRT,),
+            also=(*MONITORS, _LIBVIRT),
         ),
         Field(
             "container_image",
@@ -509,6 +516,7 @@ STATE = Table(
         ),
     ),
     only=_VM,
+    also=MONITORS,
 )
 
 PEER = Table(

@@ -95,7 +95,7 @@ def _lines() -> Iterator[str]:
         yield ""
         yield table.summary
         if table.only:
-            yield f'Only with `launch.kind = "{table.only}"`.'
+            yield f"Only with `launch.kind` = {_kind_words(table)}."
         yield ""
         for field in table.fields:
             yield from _field_lines(field)
@@ -119,9 +119,12 @@ def _field_lines(field: Field) -> Iterator[str]:
         yield f"* value: {field.kind.words}"
     yield f"* default: {_default(field)}"
     if field.only:
-        kinds = " or ".join(f'`"{kind}"`' for kind in (field.only, *field.also))
-        yield f"* only with `launch.kind` = {kinds}"
+        yield f"* only with `launch.kind` = {_kind_words(field)}"
     yield ""
+
+
+def _kind_words(part: Table | Field) -> str:
+    return " or ".join(f'`"{kind}"`' for kind in (part.only, *part.also))
 
 
 def _default(field: Field) -> str:

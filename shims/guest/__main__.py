@@ -47,7 +47,7 @@ def keep(machine: Machine, settings: Settings) -> None:
     """Mount the disk of a persistent sandbox, or switch the machine off."""
     machine.storage = Storage()
     try:
-        machine.storage.mount(settings.keep)
+        machine.storage.mount(settings.keep, settings.disk)
     except (OSError, subprocess.SubprocessError) as error:
         log(f"the sandbox's disk cannot be used, so it is not started: {error}")
         machine.power_off()

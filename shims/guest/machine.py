@@ -61,6 +61,7 @@ SETTINGS = (
 )
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 RB_POWER_OFF = 0x4321FEDC
+RB_AUTOBOOT = 0x01234567
 UDHCPC = """#!/bin/sh
 # Called by udhcpc with the server's answer.
 B=%(busybox)s
@@ -165,7 +166,7 @@ class Machine:
         os.sync()
         if self.storage is not None:
             self.storage.close()
-        self._libc.reboot(RB_POWER_OFF)
+        self._libc.reboot(RB_AUTOBOOT if ends_by_reset() else RB_POWER_OFF)
         # Not reached where the machine can switch itself off.  The kernel's
         # reboot=t and panic=-1 end the others.
         with open("/proc/sysrq-trigger", "w", encoding="ascii") as trigger:
@@ -195,6 +196,15 @@ class Machine:
                 )
         except OSError as error:
             log(f"interface {name}: {error}")
+
+
+def ends_by_reset(cmdline: str = "/proc/cmdline") -> bool:
+    """Whether the machine ends when it resets itself, and not when it switches off."""
+    try:
+        with open(cmdline, encoding="ascii", errors="replace") as file:
+            return "vitrail.off=reset" in file.read().split()
+    except OSError:
+        return False
 
 
 def _set(path: str, value: str) -> None:

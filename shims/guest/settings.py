@@ -64,6 +64,7 @@ class Settings:
         self.template = words.get("template", "") == "1"
         self.warm = words.get("warm", "")
         self.keep = [word for word in words.get("keep", "").split(",") if word]
+        self.disk = words.get("disk", "")
         orphan = words.get("orphan", "")
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
 

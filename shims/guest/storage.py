@@ -32,13 +32,14 @@ class Storage:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._mounts: List[str] = []
 
-    def mount(self, keep: List[str]) -> None:
+    def mount(self, keep: List[str], disk: str = "") -> None:
         """Mount what ``keep`` names.  Raises OSError or SubprocessError.
 
+        ``disk`` is the device, where the VMM gives it no serial number.
         The caller switches off then: programs must not write into a home that
         is lost at the end.
         """
-        device = find_disk(KEPT_SERIAL)
+        device = find_device(disk) if disk else find_disk(KEPT_SERIAL)
         os.makedirs(KEPT, mode=0o700, exist_ok=True)
         flags = MS_NODEV | MS_NOATIME
         self._mount(device, KEPT, "ext4", flags, "discard,errors=remount-ro")
@@ -102,6 +103,16 @@ def find_disk(serial: str) -> str:
         if time.monotonic() > until:
             raise OSError(errno.ENODEV, f"there is no disk {serial}")
         time.sleep(0.02)
+
+
+def find_device(name: str) -> str:
+    """Return the block device of this name.  Raises OSError when none appears."""
+    until = time.monotonic() + KEPT_SECONDS
+    while name not in os.listdir("/sys/block"):
+        if time.monotonic() > until:
+            raise OSError(errno.ENODEV, f"there is no disk {name}")
+        time.sleep(0.02)
+    return f"/dev/{name}"
 
 
 def sysfs_text(path: str) -> str:

@@ -19,18 +19,22 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, VitrailError
+from broker.launch.microvm.accel import DEVICE
 from broker.launch.microvm.launcher import (
     Accel,
     EndKind,
     clean_leftovers,
     start_vm,
 )
+from broker.launch.microvm.state import API_DIRECTORY
 from broker.launch.microvm.vmm_jail import (
     JailError,
     JailView,
     qemu_view,
     spawn_jailed,
 )
+from broker.launch.microvm.vsock_backend import VSOCK_DIRECTORY
+from broker.launch.monitors.plan import monitor_view
 from tests.attack.test_jail_worker import check_walls
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import (
@@ -55,9 +59,12 @@ def around():
         yield made
 
 
-@pytest.fixture
-def view(tmp_path):
-    """What QEMU sees of a machine with a disk; the program is the probe."""
+@pytest.fixture(params=["qemu", "another"])
+def view(tmp_path, request):
+    """What a VMM sees of a machine with a disk; the program is the probe.
+
+    QEMU, or one that makes the sockets of its API and its vsock itself.
+    """
     for name in ("kernel", "initrd", "disk"):
         (tmp_path / name).write_text("x")
     spec = replace(
@@ -66,7 +73,13 @@ def view(tmp_path):
         initrd=tmp_path / "initrd",
         root=tmp_path / "disk",
     )
-    return qemu_view(spec, Path("/usr/bin/qemu-system-x86_64"), Accel.TCG)
+    if request.param == "qemu":
+        return qemu_view(spec, Path("/usr/bin/qemu-system-x86_64"), Accel.TCG)
+    if not DEVICE.exists():
+        pytest.skip(f"this machine has no {DEVICE}")
+    for name in (API_DIRECTORY, VSOCK_DIRECTORY):
+        (spec.directory / name).mkdir(parents=True)
+    return monitor_view(spec, Path("/usr/bin/firecracker"))
 
 
 REACH = [

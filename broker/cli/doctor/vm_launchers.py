@@ -1,4 +1,4 @@
-"""The part of ``brokerctl doctor`` about virtual machines that others start."""
+"""The part of ``brokerctl doctor`` about machines of libvirt, machined and other VMMs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from pathlib import Path
 
 from broker.cli.policy.finding import Context, Finding, ok, warn
 from broker.launch.libvirt.hook import FOLDER, hook_program, hook_source
+from broker.launch.microvm import accel
+from broker.launch.microvm.control import Monitor
 from broker.launch.microvm.hosttools import find_vhost_device_vsock
 from policy.records.loader import load_records, search_path
-from policy.records.model import External, LibvirtPeer, LibvirtQemu, MachinePeer, Record
+from policy.records.model import (
+    External,
+    LibvirtPeer,
+    LibvirtQemu,
+    MachinePeer,
+    MicroVM,
+    Record,
+)
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
@@ -36,6 +45,7 @@ async def check_vm_launchers(context: Context) -> Sequence[Finding]:
         found += _throwaway(context)
     if MachinePeer in kinds:
         found += _machined()
+    found += _monitors(context, records)
     return found or [ok("virtual machines", "machines that others start can be leased")]
 
 
@@ -65,6 +75,26 @@ def _throwaway(context: Context) -> Iterator[Finding]:
         if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
             text = f'records of kind "libvirt-qemu" need {program}'
             yield warn("virtual machines", text, f"apt install {package}")
+
+
+def _monitors(context: Context, records: Iterable[Record]) -> Iterator[Finding]:
+    """What machines of VMMs other than QEMU need: the program, and KVM."""
+    launches = [record.host.launch for record in records]
+    wanted = {
+        Monitor(launch.monitor)
+        for launch in launches
+        if isinstance(launch, MicroVM) and launch.monitor != "qemu"
+    }
+    path = context.environ.get("PATH", os.defpath)
+    for monitor in sorted(wanted):
+        if shutil.which(monitor.value, path=path) is None:
+            text = f'records of kind "{monitor}" need {monitor}, which is not installed'
+            yield warn("virtual machines", text, "docs/launchers/vmm.md")
+    missing = accel.permission() if wanted else None
+    if missing is not None:
+        kinds = " and ".join(f'"{monitor}"' for monitor in sorted(wanted))
+        text = f"records of kind {kinds} need KVM: {missing.reason}"
+        yield warn("virtual machines", text, missing.hint)
 
 
 def _machined() -> Iterator[Finding]:

@@ -19,6 +19,23 @@ QMP_GREETING_SECONDS = 10.0
 QMP_ANSWER_SECONDS = 10.0
 """An answer to a command; they take milliseconds, 60 ms beside a busy vCPU."""
 
+VMM_REPLY_BYTES = 1 << 16
+"""One reply of the API of a VMM other than QEMU; those to our requests have a few
+hundred bytes, and a whole configuration 4 KiB."""
+
+VMM_REPLY_HEADERS = 32
+"""Headers of such a reply; they have at most five."""
+
+VMM_ANSWER_SECONDS = 10.0
+"""A reply of that API.  Creating a machine opens its disks and reads its kernel: a
+tenth of a second on a quiet disk."""
+
+FIRECRACKER_CPUS = 32
+"""Firecracker's most processors."""
+
+VMLINUX_BYTES = 1 << 28
+"""A kernel that was unpacked; Debian's has 58 MB."""
+
 VM_READY_SECONDS = 10.0
 """From starting a helper (vhost-device-vsock) to its socket; milliseconds."""
 

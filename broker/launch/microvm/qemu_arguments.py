@@ -175,13 +175,18 @@ def base_args(
 def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
     """The kernel's command line; the guest agent reads ``vitrail.*``."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
-    words += MACHINES[accel].kernel_args
-    words.append(f"vitrail.name={spec.name}")
+    words += [*MACHINES[accel].kernel_args, *agent_args(spec)]
+    return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
+
+
+def agent_args(spec: VmSpec) -> list[str]:
+    """The words of the kernel's command line by which the agent knows its machine."""
+    words = [f"vitrail.name={spec.name}"]
     if spec.disposable:
         words.append("vitrail.disposable=1")
     if spec.home is not None:
         words.append(f"vitrail.keep={','.join(sorted(spec.home.keep))}")
-    return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
+    return words
 
 
 def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[str]:

@@ -110,13 +110,14 @@ class Vm:
     @property
     def qmp(self) -> Qmp:
         """QEMU's monitor.  Raises UpstreamError where the machine has none."""
-        control = self._controlled
+        control = self.control
         if not isinstance(control, QemuControl):
             raise UpstreamError(f"{self.vmm.role} has no monitor as QEMU has")
         return control.qmp
 
     @property
-    def _controlled(self) -> Control:
+    def control(self) -> Control:
+        """The VMM's control.  Raises UpstreamError before it is connected to."""
         if self._control is None:
             raise UpstreamError("this machine's monitor is not connected")
         return self._control
@@ -144,7 +145,7 @@ class Vm:
 
     async def cont(self) -> None:
         """Let the guest run.  Raises UpstreamError when the VMM refuses."""
-        await self._controlled.cont()
+        await self.control.cont()
 
     async def wait(self) -> VmEnd:
         """Wait until the VMM and its helpers are gone; returns the reason."""
@@ -161,11 +162,11 @@ class Vm:
         self._blame(EndKind.ASKED, "switched off")
         if grace > 0:
             with trio.move_on_after(grace):
-                await self._try(Control.press_power)
+                await self._try(lambda control: control.press_power())
                 await self._ended.wait()
         if not self._ended.is_set():
             with trio.move_on_after(limits.VM_QUIT_SECONDS):
-                await self._try(Control.quit)
+                await self._try(lambda control: control.quit())
                 await self._ended.wait()
         self.vmm.kill()
         if not self._watched:
@@ -175,7 +176,7 @@ class Vm:
 
     async def _try(self, request: Callable[[Control], Awaitable[None]]) -> None:
         try:
-            await request(self._controlled)
+            await request(self.control)
         except UpstreamError:
             return  # it is on its way out, or about to be killed
 
@@ -238,7 +239,7 @@ class Vm:
                 with trio.move_on_after(limits.VM_DRAIN_SECONDS):
                     await drained.wait()
                 nursery.cancel_scope.cancel()
-            why = self._controlled.guest_end(code)
+            why = self.control.guest_end(code)
             kind = EndKind.GUEST if why else EndKind.LOST
             self._blame(kind, why or self._last_words(code))
             await self._end_processes()
@@ -254,7 +255,7 @@ class Vm:
 
     async def _run_control(self) -> None:
         try:
-            await self._controlled.run()
+            await self.control.run()
         except UpstreamError as error:
             # The usual way for it to end is the VMM's end; one that lives on
             # without a monitor cannot be controlled any more.

@@ -169,6 +169,7 @@ async def spawn_jailed(
     pass_fds: Sequence[int] = (),
     unjailed: Callable[[str], None] | None = None,
     known: Callable[[Tracked], None] = forget,
+    stdout: int | None = None,
 ) -> Tracked:
     """Start a program of a machine in its jail; it outlives us.
 
@@ -194,7 +195,9 @@ async def spawn_jailed(
         reason = await why_no_jail()
         if reason:
             unjailed(f"{role} runs without a jail: {reason}")
-            process = spawn_helper(role, argv, env=env, pass_fds=pass_fds)
+            process = spawn_helper(
+                role, argv, env=env, pass_fds=pass_fds, stdout=stdout
+            )
             try:
                 known(process)
             except BaseException:
@@ -209,7 +212,15 @@ async def spawn_jailed(
         )
     first = ["nice", "-n", "19", bwrap] if view.background else [bwrap]
     words = [*first, *jail_args(view, env)]
-    return await _spawn(role, words, argv, view.rules(), pass_fds=pass_fds, known=known)
+    return await _spawn(
+        role,
+        words,
+        argv,
+        view.rules(),
+        pass_fds=pass_fds,
+        known=known,
+        stdout=stdout,
+    )
 
 
 async def why_no_jail() -> str:
@@ -241,6 +252,7 @@ async def _spawn(
     *,
     pass_fds: Sequence[int],
     known: Callable[[Tracked], None],
+    stdout: int | None,
 ) -> Tracked:
     with ExitStack() as ours:
         # Bubblewrap's end is open for reading, too: without a reader, because we have
@@ -257,7 +269,7 @@ async def _spawn(
         # guard: a VMM has a system-call filter
         words += ["--seccomp", str(rules.read)]
         fds = (info.write, block.read, rules.read, *pass_fds)
-        outer = spawn_helper(role, [*words, "--", *argv], pass_fds=fds)
+        outer = spawn_helper(role, [*words, "--", *argv], pass_fds=fds, stdout=stdout)
         try:
             # guard: a VMM's jail is written down before it is built
             known(outer)

@@ -176,10 +176,12 @@ def spawn_helper(
     *,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    stdout: int | None = None,
 ) -> Tracked:
     """Start a program of a machine: it outlives us.
 
-    Its environment is a PATH and ``env``, nothing else; its output is bounded.
+    Its environment is a PATH and ``env``, nothing else; its output is bounded, or
+    goes to ``stdout``.
     Raises SetupError when it is not installed.
     """
     words = FirstWords()
@@ -189,7 +191,7 @@ def spawn_helper(
             name=role,
             env={"PATH": os.defpath, **(env or {})},
             pass_fds=pass_fds,
-            stdout=words.fd,
+            stdout=words.fd if stdout is None else stdout,
             stderr=words.fd,
             outlive_us=True,
         )

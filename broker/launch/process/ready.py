@@ -41,7 +41,7 @@ async def connect_when_ready(path: Path, process: Tracked) -> socket.socket:
     Raises UpstreamError, with the program's output, when it ends first or takes too
     long.
     """
-    return await _ready(process, lambda: _connected(path))
+    return await wait_ready(process, lambda: _connected(path))
 
 
 async def wait_listening(path: Path, process: Tracked) -> None:
@@ -50,11 +50,11 @@ async def wait_listening(path: Path, process: Tracked) -> None:
     For a program whose first connection is another's.  Raises UpstreamError as
     ``connect_when_ready``.
     """
-    await _ready(process, lambda: _listens(path, process.pid) or None)
+    await wait_ready(process, lambda: _listens(path, process.pid) or None)
 
 
-async def _ready(process: Tracked, look: Callable[[], _Found | None]) -> _Found:
-    """Look every 10 ms until something is found.
+async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Found:
+    """Look every 10 ms until something is found.  Raises UpstreamError.
 
     A socket's file exists before it is listened on, and no event reports the second.
     """

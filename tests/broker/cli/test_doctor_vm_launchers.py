@@ -9,6 +9,8 @@ from broker.cli.doctor.vm_launchers import check_vm_launchers
 from broker.cli.policy.finding import Context, State
 from broker.core.paths import find_paths
 from broker.launch.libvirt.hook import install_hook
+from broker.launch.microvm.accel import Accel, AcceleratorChoice
+from policy.records.record_schema import MONITORS
 
 TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
 
@@ -83,4 +85,23 @@ async def test_what_a_domain_for_a_run_needs_is_named(place, tmp_path):
         (programs / name).write_text("")
         (programs / name).chmod(0o755)
     (found,) = await place(path=str(programs))
+    assert found.state is State.OK
+
+
+@pytest.mark.parametrize("kind", MONITORS)
+async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind):
+    folder = tmp_path / "config/vitrail/sandboxes.d"
+    folder.mkdir(parents=True)
+    text = f'class = "disposable"\n[launch]\nkind = "{kind}"\n'
+    (folder / "fast.toml").write_text(text)
+    missing = AcceleratorChoice(Accel.TCG, "no permission to open it", "join a group")
+    monkeypatch.setattr(vm_launchers.accel, "permission", lambda: missing)
+    program, kvm = await place()
+    assert kind in program.text
+    assert program.mend == "docs/launchers/vmm.md"
+    assert ("no permission to open it" in kvm.text, kvm.mend) == (True, "join a group")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / kind).touch(0o755)
+    monkeypatch.setattr(vm_launchers.accel, "permission", lambda: None)
+    (found,) = await place(path=str(tmp_path / "bin"))
     assert found.state is State.OK

@@ -19,7 +19,7 @@ from broker.core.paths import find_paths
 from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.launch.image import store
 from broker.launch.microvm import launcher
-from broker.launch.microvm.launcher import Accel, VmSpec
+from broker.launch.microvm.launcher import Accel, Tools, VmSpec
 from broker.launch.microvm.state import state_of, write_state
 from broker.launch.template import starting
 from broker.peers import credentials
@@ -86,11 +86,9 @@ class Stand:
         assert made is not None, problems
         self.records[name] = made
 
-    async def find_tools(self, image, progress):
-        return SimpleNamespace(
-            vhost_device_vsock=None if self.kernel else "/backend",
-            accel=Accel.TCG,
-            qemu=Path("/bin/sh"),
+    async def find_tools(self, image, monitor, progress):
+        return Tools(
+            Path("/bin/sh"), Accel.TCG, None if self.kernel else Path("/backend")
         )
 
     async def listen_vsock(self):

@@ -99,6 +99,42 @@ GUARDS = (
         "another_user",
     ),
     Guard(
+        "a VMM's reply is bounded",
+        "if False:",
+        "tests/broker/launch/monitors/test_http.py",
+        "without_an_end",
+    ),
+    Guard(
+        "a silent VMM is not waited for",
+        "if True:",
+        "tests/broker/launch/monitors/test_api.py",
+        "silent",
+    ),
+    Guard(
+        "a VMM's API socket is not a link",
+        "place = os.open(self._path, os.O_PATH | os.O_CLOEXEC)",
+        "tests/broker/launch/monitors/test_api.py",
+        "gets_no_byte",
+    ),
+    Guard(
+        "a VMM's API socket is its own",
+        "if False:",
+        "tests/broker/launch/monitors/test_api.py",
+        "gets_no_byte",
+    ),
+    Guard(
+        "a VMM that takes a tap device only has no network",
+        "if False:",
+        "tests/policy/records/test_build.py",
+        "another_vmm_cannot",
+    ),
+    Guard(
+        "Firecracker's root disk is read-only",
+        "yield _drive('root', spec.root, root=True, read_only=False)",
+        "tests/broker/launch/firecracker/test_requests.py",
+        "read_only_and_first",
+    ),
+    Guard(
         "a launch is bound once",
         "state = self._pending.get(launch)",
         "tests/conformance/launchers/test_launchers.py",

@@ -23,6 +23,7 @@ from policy.records.model import (
     UnixPeer,
     Window,
 )
+from policy.records.record_schema import MONITORS
 
 CORPUS = Path(__file__).parent.parent.parent / "corpus" / "policy"
 GOOD = sorted((CORPUS / "good").glob("*.toml"))
@@ -294,7 +295,6 @@ def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(line):
         ("libvirt", "libvirt-qemu"),
         ("libvirt-lxc", "as root only"),
         ("vmspawn", 'machine = "NAME"'),
-        ("firecracker", 'hybrid = "PATH"'),
         ("cloud-hypervisor", 'hybrid = "PATH"'),
         ("libkrun", 'hybrid = "PATH"'),
         ("crosvm", "cid = NUMBER"),
@@ -307,6 +307,48 @@ def test_a_launcher_that_is_no_kind_here_has_its_way_in_the_hint(kind, hint):
     assert hint in problem.hint
     (page,) = re.findall(r"docs/\S+\.md", problem.hint)
     assert (Path(__file__).parents[3] / page).exists()
+
+
+@pytest.mark.parametrize("kind", MONITORS)
+def test_a_machine_of_another_vmm_is_a_micro_vm_that_boots(kind):
+    text = f'class = "persistent"\n[launch]\nkind = "{kind}"\nmemory = "1G"\ncpus = 2\n'
+    text += 'packages = ["gedit"]\nimage = "big"\n[state]\ndisk_size = "1G"\n'
+    made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert made is not None, problems
+    launch = made.host.launch
+    assert (launch.monitor, launch.memory_mib, launch.cpus) == (kind, 1024, 2)
+    assert (launch.fork, launch.network, launch.packages) == ("no", "none", ("gedit",))
+    assert made.host.state.size == 1 << 30
+    assert made.folder_places == 0
+
+
+@pytest.mark.parametrize("kind", MONITORS)
+@pytest.mark.parametrize(
+    ("lines", "key", "why"),
+    [
+        ('network = "user"', "launch.network", "has no network"),
+        ("folders = 1", "launch.folders", "no meaning for kind"),
+        ("huge_pages = true", "launch.huge_pages", "no meaning for kind"),
+        ('fork = "copy"', "launch.fork", "no meaning for kind"),
+        ("standby = 1", "launch.standby", "no meaning for kind"),
+        ("[state]\nencrypted = true", "state.encrypted", "knows no LUKS"),
+        ('[folders]\nread_only = ["/srv/a"]', "folders.read_only", "has no folders"),
+    ],
+)
+def test_what_another_vmm_cannot_do_is_refused_with_what_to_write(
+    kind, lines, key, why
+):
+    text = f'class = "persistent"\n[launch]\nkind = "{kind}"\n{lines}\n'
+    made, (problem,) = parse_record("work", Path("work.toml"), text.encode())
+    assert made is None
+    assert why in problem.message
+    assert 'kind = "microvm"' in problem.hint
+    line = next(
+        n
+        for n, row in enumerate(text.splitlines(), 1)
+        if row.startswith(key.rpartition(".")[2])
+    )
+    assert problem.span.line == line
 
 
 def _forked(lines, kind="disposable", rest=""):

@@ -1,0 +1,1 @@
+"""Firecracker as a machine's VMM."""

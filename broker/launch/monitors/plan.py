@@ -1,0 +1,102 @@
+"""A machine of another VMM than QEMU on its way up.
+
+The VMM is started in the jail with an API socket, a console and a directory of its
+vsock, and with no machine; ``connect`` then describes one to it, which waits for
+``cont``.  So the listeners of the guest's connections exist before the guest runs.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Container
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from broker.launch.microvm.accel import DEVICE
+from broker.launch.microvm.control import CONSOLE_SOCKET, Monitor
+from broker.launch.microvm.launcher import Plan
+from broker.launch.microvm.state import API_DIRECTORY, API_SOCKET, state_of
+from broker.launch.microvm.vsock_backend import UDS_NAME, VSOCK_DIRECTORY, draw_cid
+from broker.launch.monitors.console import make_console
+from broker.launch.process.identity import Tracked
+
+if TYPE_CHECKING:
+    from broker.launch.microvm.qemu_arguments import VmSpec
+    from broker.launch.microvm.vmm_jail import JailView
+
+
+def monitor_view(spec: VmSpec, program: Path) -> JailView:
+    """The files that a VMM has in its jail: the machine's own, and its sockets."""
+    from broker.launch.microvm.vmm_jail import JailView
+
+    sockets = (spec.directory / API_DIRECTORY, spec.directory / VSOCK_DIRECTORY)
+    return JailView(
+        program,
+        readable=(spec.kernel, spec.initrd, *((spec.root,) if spec.root else ())),
+        writable=(*sockets, *(() if spec.home is None else (spec.home.path,))),
+        devices=(DEVICE,),
+    )
+
+
+class MonitorPlan(Plan):
+    """What the VMMs with a vsock of their own have in common."""
+
+    monitor: Monitor
+
+    @abstractmethod
+    def arguments(self) -> list[str]:
+        """Return the VMM's command line."""
+
+    @property
+    def api(self) -> Path:
+        """Where the VMM makes the socket of its API."""
+        return self._spec.directory / API_SOCKET
+
+    @property
+    def uds(self) -> Path:
+        """Connections of the guest to port P arrive at ``<uds>_P``."""
+        return self._spec.directory / VSOCK_DIRECTORY / UDS_NAME
+
+    @property
+    def cid(self) -> int:
+        """The guest's CID; the path of its sockets is its identity."""
+        assert self._state is not None
+        return self._state.cid
+
+    @override
+    async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        self._state = state_of(
+            self._spec,
+            cid=draw_cid(quarantine) if cid is None else cid,
+            hybrid=True,
+            accel=self._tools.accel,
+            monitor=self.monitor,
+        )
+        for name in (VSOCK_DIRECTORY, API_DIRECTORY):
+            (self._spec.directory / name).mkdir(mode=0o700, exist_ok=True)
+        # A VMM does not take the place of a socket that is there.
+        for stale in (self.api, self.uds):
+            stale.unlink(missing_ok=True)
+
+    @override
+    async def spawn_vmm(self, passed: ExitStack) -> Tracked:
+        # Late: a host loads what builds jails with its first machine.
+        from broker.launch.microvm.vmm_jail import spawn_jailed
+
+        spec, home = self._spec, self._spec.home
+        console = make_console(spec.directory / CONSOLE_SOCKET)
+        passed.callback(os.close, console)
+        return await spawn_jailed(
+            self.monitor.program,
+            self.arguments(),
+            monitor_view(spec, self._tools.vmm),
+            # Its lock lives as long as the VMM.
+            pass_fds=() if home is None else (home.lock,),
+            unjailed=self._unjailed,
+            known=self._write_down,
+            stdout=console,
+        )

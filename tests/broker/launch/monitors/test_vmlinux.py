@@ -1,0 +1,107 @@
+"""The ELF kernel in a bzImage: each compression, and images that are none."""
+
+from __future__ import annotations
+
+import ctypes
+import gzip
+import lzma
+import struct
+
+import pytest
+
+from broker.core import limits
+from broker.core.errors import SetupError
+from broker.launch.monitors.vmlinux import find_vmlinux, unpack
+
+ELF = b"\x7fELF" + bytes(range(256)) * 40_000
+SIZE = struct.pack("<I", len(ELF))
+
+
+def image(payload, *, version=0x20F, sectors=39, magic=b"HdrS"):
+    made = bytearray((sectors + 1) * 512)
+    made[0x1F1] = sectors
+    made[0x202:0x206] = magic
+    struct.pack_into("<H", made, 0x206, version)
+    struct.pack_into("<II", made, 0x248, 100, len(payload))
+    return bytes(made) + bytes(100) + payload
+
+
+def zstd(data):
+    library = ctypes.CDLL("libzstd.so.1")
+    library.ZSTD_compress.restype = ctypes.c_size_t
+    room = ctypes.create_string_buffer(len(data) + 1000)
+    done = library.ZSTD_compress(
+        room, ctypes.c_size_t(len(room)), data, ctypes.c_size_t(len(data)), 3
+    )
+    return room.raw[:done]
+
+
+def lz4(data):
+    """Its legacy format, in blocks of 8 MiB."""
+    library = ctypes.CDLL("liblz4.so.1")
+    out = b"\x02\x21\x4c\x18"
+    for at in range(0, len(data), 8 << 20):
+        block = data[at : at + (8 << 20)]
+        room = ctypes.create_string_buffer(len(block) + len(block) // 200 + 1000)
+        done = library.LZ4_compress_default(block, room, len(block), len(room))
+        out += struct.pack("<I", done) + room.raw[:done]
+    return out
+
+
+PACKED = {
+    "gzip": lambda: gzip.compress(ELF, 1),
+    "xz": lambda: lzma.compress(ELF, preset=0) + SIZE,
+    "zstd": lambda: zstd(ELF) + SIZE,
+    "lz4": lambda: lz4(ELF) + SIZE,
+}
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_each_compression_of_the_kernels_build_is_unpacked(how):
+    assert unpack(image(PACKED[how]())) == ELF
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_a_payload_that_is_cut_short_is_refused(how):
+    packed = PACKED[how]()
+    with pytest.raises(SetupError, match="this kernel"):
+        unpack(image(packed[: len(packed) // 2] + SIZE))
+    with pytest.raises(SetupError, match="cut short"):
+        unpack(image(packed)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "neither ELF nor a bzImage"),
+        (b"MZ" * 500, "neither ELF nor a bzImage"),
+        (image(b"xxxxxxxx", magic=b"HdrX"), "neither ELF nor a bzImage"),
+        (image(b"xxxxxxxx", version=0x207), "too old"),
+        (image(b"xxxxxxxx" + SIZE), "neither gzip, xz, lz4 nor zstd"),
+        (image(b"xx"), "cut short"),
+        (image(b"\x1f\x8b" + struct.pack("<I", limits.VMLINUX_BYTES + 1)), "more than"),
+        (image(gzip.compress(b"no ELF")), "not an ELF file"),
+        (image(b"\x02\x21\x4c\x18\xff\xff\xff\xff" + SIZE), "lz4 refuses"),
+    ],
+)
+def test_what_is_no_kernel_is_refused(data, why):
+    with pytest.raises(SetupError, match=why):
+        unpack(data)
+
+
+def test_a_kernel_is_unpacked_once(tmp_path):
+    kernel, cache = tmp_path / "kernel", tmp_path / "cache"
+    kernel.write_bytes(image(PACKED["zstd"]()))
+    found = find_vmlinux(kernel, cache)
+    assert found.read_bytes() == ELF
+    stamp = found.stat()
+    assert find_vmlinux(kernel, cache) == found
+    assert found.stat().st_ino == stamp.st_ino
+    assert find_vmlinux(found, cache) == found, "ELF already"
+
+
+def test_the_error_names_the_kernel(tmp_path):
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(b"none")
+    with pytest.raises(SetupError, match=str(kernel)):
+        find_vmlinux(kernel, tmp_path)
