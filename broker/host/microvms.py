@@ -395,7 +395,8 @@ class MicroVms:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
         from broker.launch.image.host_files import fingerprint
-        from broker.launch.template.starting import StartedVm, Starter, StartRequest
+        from broker.launch.monitors.starting import start_machine
+        from broker.launch.template.starting import Starter, StartRequest
 
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)
@@ -404,17 +405,8 @@ class MicroVms:
             self.warnings.append(f"{spec.name}: {what}")
 
         if tools.monitor != "qemu":
-            from broker.host.monitors import start_machine
-
-            vm = await start_machine(
-                spec,
-                tools,
-                cache=self._paths.cache,
-                nursery=self._nursery,
-                quarantine=closed,
-                on_loss=on_loss,
-            )
-            return StartedVm(vm, "boot", f"{tools.monitor.program} boots each machine")
+            more = (self._paths.cache, self._nursery)
+            return await start_machine(spec, tools, more, closed, on_loss)
         if self.starter is None:
             self.starter = Starter(
                 self._paths.templates,
@@ -433,11 +425,7 @@ class MicroVms:
             tools=tools,
             standby_mib=record.host.launch.standby_mib,
         )
-        return await self.starter.start(
-            request,
-            quarantine=closed,
-            on_loss=on_loss,
-        )
+        return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
 
     async def _home(
         self, sandbox: SandboxName, state: State | None, held: ExitStack
@@ -494,8 +482,8 @@ class MicroVms:
     async def _adopt_one(
         self, directory: Path
     ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
-        from broker.host.monitors import connect_by
         from broker.launch.microvm.launcher import adopt_vm, clean_leftovers
+        from broker.launch.monitors.starting import connect_by
 
         assert self._nursery is not None
         sandbox = take_sandbox_name(directory.name)

@@ -126,12 +126,6 @@ _NEEDED: Mapping[object, tuple[str, str, str, str]] = {
 }
 """By kind: the key without which a record of it is refused, and how."""
 
-_TAP_ONLY = {
-    "firecracker": "Firecracker takes a tap device only, which an ordinary user "
-    "cannot make",
-}
-"""By kind: why a micro VM of another VMM than QEMU has no network."""
-
 
 class _Reader:
     """Takes one document apart; ``failed`` once something was wrong."""
@@ -469,34 +463,12 @@ class _Checks:
             )
 
     def monitor(self) -> None:
-        """VMMs other than QEMU take no network, no folder and no encrypted disk."""
-        kind = self.taken[KIND_KEY]
-        if kind not in MONITORS:
-            return
-        wanted = 'set kind = "microvm"'
-        # guard: a VMM that takes a tap device only has no network
-        if self.taken["launch.network"] != "none":
-            self._at(
-                ("launch", "network"),
-                f'a sandbox of kind = "{kind}" has no network: {_TAP_ONLY[kind]}',
-                'network = "none"',
-                wanted,
-            )
-        if self.taken.get("state.encrypted"):
-            self._at(
-                (STATE.name, "encrypted"),
-                f'kind = "{kind}" cannot open an encrypted disk: it knows no LUKS',
-                "encrypted = false",
-                wanted,
-            )
-        for field in FOLDERS.fields:
-            if self.taken[f"{FOLDERS.name}.{field.key}"]:
-                self._at(
-                    (FOLDERS.name, field.key),
-                    f'a sandbox of kind = "{kind}" has no folders',
-                    "",
-                    f"remove it, or {wanted}",
-                )
+        """What VMMs other than QEMU lack."""
+        if self.taken[KIND_KEY] in MONITORS:
+            # Late: few records are of these kinds.
+            from policy.records.monitors import check
+
+            check(self.taken, self._at)
 
     def fork(self) -> None:
         """Only a disposable machine without devices of others shares memory."""

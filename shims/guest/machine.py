@@ -58,6 +58,9 @@ SETTINGS = (
     ("vm/compaction_proactiveness", "0"),
     ("kernel/watchdog", "0"),
     ("vm/stat_interval", "30"),
+    # Ctrl, Alt and Del, which is a VMM's power button, asks us (SIGINT): the kernel's
+    # own answer is a reset, without writing out the disk.
+    ("kernel/ctrl-alt-del", "0"),
 )
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 RB_POWER_OFF = 0x4321FEDC

@@ -14,7 +14,6 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
-from broker.host.monitors import connect_by, start_machine
 from broker.launch.microvm.control import Monitor
 from broker.launch.microvm.launcher import (
     Accel,
@@ -25,20 +24,30 @@ from broker.launch.microvm.launcher import (
 )
 from broker.launch.microvm.qemu_arguments import HomeDisk
 from broker.launch.microvm.state import find_processes, read_state
+from broker.launch.monitors.starting import connect_by, start_machine
 from tests.kit.vm.machines import alive, leftovers, tiny_spec
 from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.tinyguest import shell_listener
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.slow
-KINDS = [Monitor.FIRECRACKER]
+KINDS = [Monitor.FIRECRACKER, Monitor.CLOUD_HYPERVISOR]
 STEPS = {
     Monitor.FIRECRACKER: [
         *("PUT /machine-config", "PUT /boot-source", "PUT /drives/root"),
         *("PUT /drives/home", "PUT /vsock", "PUT /entropy"),
     ],
+    Monitor.CLOUD_HYPERVISOR: ["PUT /api/v1/vm.create"],
 }
-GO = {Monitor.FIRECRACKER: ["GET /", "PUT /actions"]}
+GO = {
+    Monitor.FIRECRACKER: ["GET /", "PUT /actions"],
+    Monitor.CLOUD_HYPERVISOR: ["GET /api/v1/vm.info", "PUT /api/v1/vm.boot"],
+}
+ENDS = {
+    Monitor.FIRECRACKER: b"reboot -f\n",
+    Monitor.CLOUD_HYPERVISOR: b"poweroff -f\n",
+}
+"""How a guest ends its machine."""
 FAULTS = {
     "refuse": "is refused",
     "silent": "did not answer",
@@ -82,14 +91,15 @@ class Stage:
         tools = Tools(self.program, Accel.KVM, None, monitor=self.kind)
         spec = tiny_spec(self.run, root=root, **changes)
         self.losses = []
-        return await start_machine(
+        started = await start_machine(
             spec,
             tools,
-            cache=self.place / "cache",
-            nursery=nursery,
-            quarantine=frozenset(),
-            on_loss=self.losses.append,
+            (self.place / "cache", nursery),
+            frozenset(),
+            self.losses.append,
         )
+        assert started.how == "boot"
+        return started.vm
 
     @asynccontextmanager
     async def machine(self, **changes):
@@ -125,7 +135,7 @@ def logs(stage):
     return ["logs", "logs/console.log"]
 
 
-async def test_a_guest_boots_runs_and_resets_itself(stage, home):
+async def test_a_guest_boots_runs_and_ends_itself(stage, home):
     """Its connections come from the VMM, its sizes and disks are those asked for."""
     async with stage.machine(cpus=2, memory_mib=224, home=home) as vm:
         assert vm.vmm.role == stage.kind.program
@@ -143,10 +153,10 @@ async def test_a_guest_boots_runs_and_resets_itself(stage, home):
             assert (net, cpus, root, kept) == ("lo", "2", "1", "0")
             assert "vitrail.name=tiny vitrail.disposable=1" in cmdline
             assert 150_000 < int(memory.split()[1]) < 224 * 1024
-            await shell.stream.send_all(b"reboot -f\n")
+            await shell.stream.send_all(ENDS[stage.kind])
             with trio.fail_after(60):
                 end = await vm.wait()
-        assert (end.kind, "reset itself" in end.reason) == (EndKind.GUEST, True)
+        assert (end.kind, "the guest switched" in end.reason) == (EndKind.GUEST, True)
         assert alive(vm) == []
         assert b"vitrail-probe-ok" in vm.console.path.read_bytes()
     assert leftovers(stage.run) == logs(stage)

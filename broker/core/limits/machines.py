@@ -20,19 +20,11 @@ QMP_ANSWER_SECONDS = 10.0
 """An answer to a command; they take milliseconds, 60 ms beside a busy vCPU."""
 
 VMM_REPLY_BYTES = 1 << 16
-"""One reply of the API of a VMM other than QEMU; those to our requests have a few
-hundred bytes, and a whole configuration 4 KiB."""
-
+"""One reply of the API of another VMM than QEMU; a whole configuration has 4 KiB."""
 VMM_REPLY_HEADERS = 32
-"""Headers of such a reply; they have at most five."""
-
 VMM_ANSWER_SECONDS = 10.0
-"""A reply of that API.  Creating a machine opens its disks and reads its kernel: a
-tenth of a second on a quiet disk."""
-
+"""A reply of that API; reading a kernel takes a tenth of a second."""
 FIRECRACKER_CPUS = 32
-"""Firecracker's most processors."""
-
 VMLINUX_BYTES = 1 << 28
 """A kernel that was unpacked; Debian's has 58 MB."""
 

@@ -17,7 +17,7 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.launch.microvm.qemu_arguments import VmSpec, agent_args
-from broker.launch.monitors.http import ApiReply, ApiRequest
+from broker.launch.monitors.http import VmmReply, VmmRequest
 
 HOME_DEVICE = "vdb"
 """Drives are attached in the order in which they are put, the root device first;
@@ -47,10 +47,10 @@ class _Fault(msgspec.Struct):
     fault_message: str
 
 
-INFO = ApiRequest("GET", "/")
-START = ApiRequest("PUT", "/actions", {"action_type": "InstanceStart"})
-PRESS_POWER = ApiRequest("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
-RESUME = ApiRequest("PATCH", "/vm", {"state": "Resumed"})
+INFO = VmmRequest("GET", "/")
+START = VmmRequest("PUT", "/actions", {"action_type": "InstanceStart"})
+PRESS_POWER = VmmRequest("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+RESUME = VmmRequest("PATCH", "/vm", {"state": "Resumed"})
 
 
 def arguments(program: Path, api: Path, name: str) -> list[str]:
@@ -76,27 +76,27 @@ def kernel_args(spec: VmSpec) -> str:
     return " ".join((*words, *agent_args(spec), *spec.kernel_args))
 
 
-def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[ApiRequest]:
+def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[VmmRequest]:
     """Yield the requests that describe a machine."""
     machine = {"vcpu_count": spec.cpus, "mem_size_mib": spec.memory_mib}
-    yield ApiRequest("PUT", "/machine-config", machine)
+    yield VmmRequest("PUT", "/machine-config", machine)
     boot = {
         "kernel_image_path": str(spec.kernel),
         "initrd_path": str(spec.initrd),
         "boot_args": kernel_args(spec),
     }
-    yield ApiRequest("PUT", "/boot-source", boot)
+    yield VmmRequest("PUT", "/boot-source", boot)
     if spec.root is not None:
         # guard: Firecracker's root disk is read-only
         yield _drive("root", spec.root, root=True, read_only=True)
     if spec.home is not None:
         yield _drive("home", spec.home.path, root=False, read_only=False)
     vsock = {"guest_cid": cid, "uds_path": str(uds)}
-    yield ApiRequest("PUT", "/vsock", vsock)
-    yield ApiRequest("PUT", "/entropy", {})
+    yield VmmRequest("PUT", "/vsock", vsock)
+    yield VmmRequest("PUT", "/entropy", {})
 
 
-def _drive(name: str, path: Path, *, root: bool, read_only: bool) -> ApiRequest:
+def _drive(name: str, path: Path, *, root: bool, read_only: bool) -> VmmRequest:
     body = {
         "drive_id": name,
         "path_on_host": str(path),
@@ -105,10 +105,10 @@ def _drive(name: str, path: Path, *, root: bool, read_only: bool) -> ApiRequest:
         # "Unsafe" ignores the guest's flushes: right for a disk that is only read.
         "cache_type": "Unsafe" if read_only else "Writeback",
     }
-    return ApiRequest("PUT", f"/drives/{name}", body)
+    return VmmRequest("PUT", f"/drives/{name}", body)
 
 
-def require_done(request: ApiRequest, reply: ApiReply) -> None:
+def require_done(request: VmmRequest, reply: VmmReply) -> None:
     """Raise UpstreamError, with Firecracker's own words, where it refused."""
     if reply.done:
         return
@@ -120,7 +120,7 @@ def require_done(request: ApiRequest, reply: ApiReply) -> None:
     raise UpstreamError(f"Firecracker refuses {request} ({reply.status}): {text}")
 
 
-def read_state(reply: ApiReply) -> InstanceState:
+def read_state(reply: VmmReply) -> InstanceState:
     """Return the machine's state from the reply to ``INFO``.  Raises UpstreamError."""
     require_done(INFO, reply)
     try:

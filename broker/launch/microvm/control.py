@@ -25,6 +25,7 @@ class Monitor(StrEnum):
 
     QEMU = "qemu"
     FIRECRACKER = "firecracker"
+    CLOUD_HYPERVISOR = "cloud-hypervisor"
 
     @property
     def program(self) -> str:
@@ -32,8 +33,12 @@ class Monitor(StrEnum):
         return _PROGRAMS[self]
 
 
-_PROGRAMS = {Monitor.QEMU: "QEMU", Monitor.FIRECRACKER: "Firecracker"}
-HYBRID = frozenset({Monitor.FIRECRACKER})
+_PROGRAMS = {
+    Monitor.QEMU: "QEMU",
+    Monitor.FIRECRACKER: "Firecracker",
+    Monitor.CLOUD_HYPERVISOR: "Cloud Hypervisor",
+}
+HYBRID = frozenset({Monitor.FIRECRACKER, Monitor.CLOUD_HYPERVISOR})
 """Those with a vsock of their own, whose connections arrive at UNIX sockets."""
 
 QMP_SOCKET = "qmp"

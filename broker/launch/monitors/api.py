@@ -17,7 +17,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.launch.monitors.http import ApiReply, ApiRequest, ReplyReader, encode
+from broker.launch.monitors.http import ReplyReader, VmmReply, VmmRequest, encode
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import wait_ready
 
@@ -45,8 +45,8 @@ class ApiClient:
             ) from error
 
     async def call(
-        self, request: ApiRequest, *, deadline: float = limits.VMM_ANSWER_SECONDS
-    ) -> ApiReply:
+        self, request: VmmRequest, *, deadline: float = limits.VMM_ANSWER_SECONDS
+    ) -> VmmReply:
         """Send a request and return its reply, which may be a refusal.
 
         Raises UpstreamError when the VMM is gone, silent for ``deadline`` seconds, or
@@ -63,7 +63,7 @@ class ApiClient:
             raise UpstreamError(f"{request}: {error.message}") from error
         raise UpstreamError(f"{who} did not answer {request} within {deadline:g} s")
 
-    async def _exchange(self, request: ApiRequest) -> ApiReply:
+    async def _exchange(self, request: VmmRequest) -> VmmReply:
         conn = self._connected()
         if conn is None:
             raise UpstreamError(f"{self._vmm.role} does not listen")

@@ -37,7 +37,7 @@ _SHOWN = 300
 
 
 @dataclass(frozen=True)
-class ApiRequest:
+class VmmRequest:
     """One request; ``body`` None: there is none."""
 
     method: str
@@ -51,7 +51,7 @@ class ApiRequest:
 
 
 @dataclass(frozen=True)
-class ApiReply:
+class VmmReply:
     """One reply, of bounded size; what ``body`` says is the VMM's word."""
 
     status: int
@@ -67,7 +67,7 @@ class ApiReply:
         return printable(self.body, _SHOWN)
 
 
-def encode(request: ApiRequest) -> bytes:
+def encode(request: VmmRequest) -> bytes:
     """Return the bytes of a request."""
     body = b"" if request.body is None else msgspec.json.encode(request.body)
     lines = [
@@ -88,7 +88,7 @@ class ReplyReader:
         self._length: int | None = None
         self._status = 0
 
-    def feed(self, untrusted_data: bytes) -> ApiReply | None:
+    def feed(self, untrusted_data: bytes) -> VmmReply | None:
         """Take bytes; returns the reply once it is whole.  Raises UpstreamError."""
         self._data += untrusted_data
         # guard: a VMM's reply is bounded
@@ -104,7 +104,7 @@ class ReplyReader:
             return None
         if len(self._data) > self._length:
             raise _malformed("bytes behind its body")
-        return ApiReply(self._status, self._data)
+        return VmmReply(self._status, self._data)
 
 
 def _read_head(untrusted_head: bytes) -> tuple[int, int]:

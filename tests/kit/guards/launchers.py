@@ -135,6 +135,18 @@ GUARDS = (
         "read_only_and_first",
     ),
     Guard(
+        "Cloud Hypervisor's root disk is read-only",
+        "disks.append(_disk(spec.root, 'vitrail-root', read_only=False))",
+        "tests/broker/launch/cloud_hypervisor/test_requests.py",
+        "read_only",
+    ),
+    Guard(
+        "a disk of Cloud Hypervisor is raw whatever it begins with",
+        "format_name = 'Qcow2'",
+        "tests/broker/launch/cloud_hypervisor/test_requests.py",
+        "raw",
+    ),
+    Guard(
         "a launch is bound once",
         "state = self._pending.get(launch)",
         "tests/conformance/launchers/test_launchers.py",

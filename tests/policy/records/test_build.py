@@ -295,7 +295,6 @@ def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(line):
         ("libvirt", "libvirt-qemu"),
         ("libvirt-lxc", "as root only"),
         ("vmspawn", 'machine = "NAME"'),
-        ("cloud-hypervisor", 'hybrid = "PATH"'),
         ("libkrun", 'hybrid = "PATH"'),
         ("crosvm", "cid = NUMBER"),
     ],

@@ -12,7 +12,7 @@ from broker.core.names import SandboxName
 from broker.launch.firecracker import requests
 from broker.launch.firecracker.requests import InstanceState
 from broker.launch.microvm.qemu_arguments import HomeDisk, VmSpec
-from broker.launch.monitors.http import ApiReply
+from broker.launch.monitors.http import VmmReply
 
 SPEC = VmSpec(
     name=SandboxName("work"),
@@ -90,7 +90,7 @@ def test_more_processors_than_it_has_are_refused():
 )
 def test_a_refusal_is_shown_in_its_own_words(body, text):
     with pytest.raises(UpstreamError) as caught:
-        requests.require_done(requests.START, ApiReply(400, body))
+        requests.require_done(requests.START, VmmReply(400, body))
     assert "Firecracker refuses PUT /actions (400)" in str(caught.value)
     assert "\x1b" not in str(caught.value)
     if text != "<1b>":
@@ -100,10 +100,10 @@ def test_a_refusal_is_shown_in_its_own_words(body, text):
 def test_its_state_is_one_of_three():
     body = b'{"app_name":"Firecracker","id":"x","state":"%s","vmm_version":"1.17.0"}'
     for state in InstanceState:
-        reply = ApiReply(200, body % state.value.encode())
+        reply = VmmReply(200, body % state.value.encode())
         assert requests.read_state(reply) is state
     for bad in (b"", b"[]", body % b"Gone", b'{"state": 1}', b"\xff"):
         with pytest.raises(UpstreamError, match="does not say its state"):
-            requests.read_state(ApiReply(200, bad))
+            requests.read_state(VmmReply(200, bad))
     with pytest.raises(UpstreamError, match="refuses GET /"):
-        requests.read_state(ApiReply(500))
+        requests.read_state(VmmReply(500))

@@ -11,11 +11,11 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.launch.monitors.api import ApiClient
-from broker.launch.monitors.http import ApiReply, ApiRequest
+from broker.launch.monitors.http import VmmReply, VmmRequest
 from broker.launch.process.identity import Tracked, identity_of, spawn_helper
 from tests.kit.wayland.compositor import short_directory
 
-INFO = ApiRequest("GET", "/")
+INFO = VmmRequest("GET", "/")
 
 
 def myself():
@@ -57,7 +57,7 @@ async def test_a_reply_is_returned(place):
     async with served(place / "api", b"HTTP/1.1 204 \r\n\r\n") as got:
         client = ApiClient(place / "api", vmm)
         await client.wait_ready()
-        assert await client.call(INFO) == ApiReply(204)
+        assert await client.call(INFO) == VmmReply(204)
         assert got[-1].startswith(b"GET / HTTP/1.1\r\n")
     vmm.close()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.launch.monitors.http import ApiReply, ApiRequest, ReplyReader, encode
+from broker.launch.monitors.http import ReplyReader, VmmReply, VmmRequest, encode
 
 NO_CONTENT = (
     b"HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
@@ -30,7 +30,7 @@ def read(data, size=None):
 
 
 def test_a_request_has_its_body_and_its_length():
-    made = encode(ApiRequest("PUT", "/vsock", {"guest_cid": 3}))
+    made = encode(VmmRequest("PUT", "/vsock", {"guest_cid": 3}))
     head, _, body = made.partition(b"\r\n\r\n")
     assert body == b'{"guest_cid":3}'
     assert head.splitlines()[0] == b"PUT /vsock HTTP/1.1"
@@ -38,15 +38,15 @@ def test_a_request_has_its_body_and_its_length():
 
 
 def test_a_request_without_a_body_has_no_length():
-    made = encode(ApiRequest("GET", "/"))
+    made = encode(VmmRequest("GET", "/"))
     assert made.startswith(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
     assert b"Content" not in made
 
 
 @pytest.mark.parametrize("size", [None, 1, 7])
 def test_replies_are_read_in_pieces(size):
-    assert read(NO_CONTENT, size) == ApiReply(204)
-    assert read(REFUSED, size) == ApiReply(400, BODY)
+    assert read(NO_CONTENT, size) == VmmReply(204)
+    assert read(REFUSED, size) == VmmReply(400, BODY)
     assert read(REFUSED[:-1], size) is None
 
 
@@ -90,12 +90,12 @@ def test_a_head_without_an_end_is_not_kept():
 def test_the_largest_reply_is_taken():
     head = b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n"
     size = limits.VMM_REPLY_BYTES - len(head % 60000)
-    assert read(head % size + b"x" * size, 4096) == ApiReply(200, b"x" * size)
+    assert read(head % size + b"x" * size, 4096) == VmmReply(200, b"x" * size)
 
 
 def test_a_body_is_shown_without_control_characters():
-    assert "\x1b" not in ApiReply(400, b"\x1b[31mred").text()
-    assert len(ApiReply(400, b"x" * 60000).text()) < 400
+    assert "\x1b" not in VmmReply(400, b"\x1b[31mred").text()
+    assert len(VmmReply(400, b"x" * 60000).text()) < 400
 
 
 @given(st.binary(max_size=300), st.integers(1, 40))

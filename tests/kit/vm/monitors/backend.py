@@ -138,6 +138,11 @@ def connect(path):
     return conn
 
 
+def from_host(listener):
+    """Pass the host's connections on to the guest, once it is there."""
+    serve(listener, str(PLACE / "v.sock"))
+
+
 def serve(listener, target):
     """Pass each connection of ``listener`` on to ``target``."""
 

@@ -10,7 +10,7 @@ import argparse
 import os
 import threading
 
-from tests.kit.vm.monitors.backend import Machine, connect, end, find_vhost, listen
+from tests.kit.vm.monitors.backend import Machine, end, find_vhost, from_host, listen
 from tests.kit.vm.monitors.http_api import RefusedError, read_fault, serve_api, take
 
 _STARTED = "The requested operation is not supported after starting the microVM."
@@ -120,9 +120,7 @@ class Firecracker:
             raise RefusedError("invalid guest_cid")
         self._machine.cid = body["guest_cid"]
         self._machine.uds = body["uds_path"]
-        threading.Thread(
-            target=_from_host, args=(listen(body["uds_path"]),), daemon=True
-        ).start()
+        from_host(listen(body["uds_path"]))
 
     def _act(self, action):
         if action not in ("FlushMetrics", "InstanceStart", "SendCtrlAltDel"):
@@ -155,21 +153,6 @@ class Firecracker:
             raise RefusedError(f"unknown variant `{state}`")
         self._machine.command(commands[state])
         self._state = "Paused" if state == "Paused" else "Running"
-
-
-def _from_host(listener):
-    """Pass connections of the host on, once the machine is there."""
-    from tests.kit.vm.monitors.backend import PLACE, _copy
-
-    while True:
-        conn, _ = listener.accept()
-        try:
-            other = connect(str(PLACE / "v.sock"))
-        except OSError:
-            conn.close()
-            continue
-        for pair in ((conn, other), (other, conn)):
-            threading.Thread(target=_copy, args=pair, daemon=True).start()
 
 
 def main(words, vhosts):

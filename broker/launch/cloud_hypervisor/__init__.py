@@ -1,0 +1,1 @@
+"""Cloud Hypervisor as a machine's VMM."""
