@@ -20,11 +20,9 @@ from policy.records.model import (
     HOST_IMAGE,
     STRIP_PIXELS,
     Audio,
-    Bwrap,
     CidPeer,
     Clipboard,
     External,
-    Flatpak,
     Folders,
     HostRecord,
     HybridPeer,
@@ -35,8 +33,6 @@ from policy.records.model import (
     Limits,
     MachinePeer,
     MicroVM,
-    Nspawn,
-    Podman,
     Record,
     SharedBox,
     State,
@@ -267,8 +263,7 @@ def build_record(
     checks.state()
     checks.window()
     checks.audio()
-    checks.fork()
-    checks.monitor()
+    checks.machine()
     if draft.failed or checks.failed or "class" not in draft.taken:
         return None
     taken = checks.taken
@@ -462,36 +457,14 @@ class _Checks:
                 'set playback = "allow" as well',
             )
 
-    def monitor(self) -> None:
-        """What VMMs other than QEMU lack."""
-        if self.taken[KIND_KEY] in MONITORS:
+    def machine(self) -> None:
+        """Not every machine can have everything."""
+        kind = self.taken[KIND_KEY]
+        if kind in MONITORS or self.taken.get("launch.fork") == "shared":
             # Late: few records are of these kinds.
-            from policy.records.monitors import check
+            from policy.records.machines import check
 
             check(self.taken, self._at)
-
-    def fork(self) -> None:
-        """Only a disposable machine without devices of others shares memory."""
-        taken = self.taken
-        if taken[KIND_KEY] != "microvm" or taken["launch.fork"] != "shared":
-            return
-        kept = taken.get("class")
-        folders = [f for f in FOLDERS.fields if taken[f"folders.{f.key}"]]
-        why = ""
-        if kept is not None and kept != "disposable":
-            why = f'class = "{kept}": only disposable machines share memory'
-        elif taken["launch.huge_pages"]:
-            why = "huge_pages: a machine would copy 2 MiB for each byte that it writes"
-        elif folders or taken["launch.folders"]:
-            why = "folders: their process (virtiofsd) would have its siblings' memory"
-        # guard: a record that cannot share memory does not ask for it
-        if why:
-            self._at(
-                ("launch", "fork"),
-                f'fork = "shared" does not go with {why}',
-                'fork = "copy" or "no"',
-                'set fork = "copy", or remove the other key',
-            )
 
 
 def _top(taken: Taken) -> int:
@@ -569,26 +542,6 @@ def _launch(taken: Taken) -> Launch:
     match taken[KIND_KEY]:
         case "external":
             return External(_peer(taken))
-        case "bwrap":
-            return Bwrap(
-                taken["launch.command"],
-                *_binds(taken),
-                taken["launch.network"],
-                taken["launch.open_files"],
-            )
-        case "podman":
-            return _podman(taken)
-        case "nspawn":
-            rootfs = Path(taken["launch.rootfs"])
-            limits = (
-                taken["launch.memory"],
-                taken["launch.pids"],
-                taken["launch.open_files"],
-            )
-            return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
-        case "flatpak":
-            app, network = taken["launch.app"], taken["launch.share_network"]
-            return Flatpak(app, network, *_binds(taken), taken["launch.open_files"])
         case "libvirt-qemu":
             return LibvirtQemu(
                 image=taken["launch.image"],
@@ -599,6 +552,11 @@ def _launch(taken: Taken) -> Launch:
             )
         case "shared-box":
             return SharedBox(taken["launch.required"])
+        case "bwrap" | "podman" | "nspawn" | "flatpak":
+            # Late: many hosts have machines only.
+            from policy.records.containers import container_launch
+
+            return container_launch(taken)
         case _:
             return _micro_vm(taken)
 
@@ -620,29 +578,6 @@ def _micro_vm(taken: Taken) -> MicroVM:
         standby = taken["launch.standby"] * taken["limits.standby_memory"]
         made["standby_mib"] = standby
     return MicroVM(**made, **{key: taken[f"launch.{key}"] for key in keys})
-
-
-def _podman(taken: Taken) -> Podman:
-    rootfs = taken.get("launch.rootfs")
-    return Podman(
-        taken["launch.command"],
-        taken.get("launch.container_image"),
-        None if rootfs is None else Path(rootfs),
-        *_binds(taken),
-        memory_mib=taken["launch.memory"],
-        pids=taken["launch.pids"],
-        required=taken["launch.required"],
-        network=taken["launch.network"],
-        open_files=taken["launch.open_files"],
-    )
-
-
-def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    read_only, read_write = (
-        tuple(Path(path) for path in taken[f"launch.{key}"])
-        for key in ("bind_read_only", "bind_read_write")
-    )
-    return read_only, read_write
 
 
 def _state(taken: Taken) -> State | None:
