@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.launch.image.store import Image
-from broker.launch.microvm.control import Monitor
+from broker.launch.microvm.control import HYBRID, Monitor
 from broker.launch.microvm.launcher import Tools
 
 _QEMU = "qemu-system-x86_64"
@@ -35,17 +35,11 @@ async def find_tools(
         )
     # Late: a host loads the code that fetches packages with its first machine.
     from broker.launch.microvm.accel import choose_accel
-    from broker.launch.microvm.hosttools import (
-        fetch_vhost_device_vsock,
-        find_vhost_device_vsock,
-        kernel_vsock_usable,
-    )
+    from broker.launch.microvm.hosttools import kernel_vsock_usable
 
     backend = None
     if not kernel_vsock_usable():
-        backend = find_vhost_device_vsock(paths)
-        if backend is None:
-            backend = await fetch_vhost_device_vsock(paths, progress)
+        backend = await _find_backend(paths, progress)
     progress("trying KVM, once in each boot of this machine")
     choice = await choose_accel(
         Path(qemu), image.kernel, image.initrd, cache=paths.cache
@@ -92,6 +86,18 @@ async def _find_monitor(
     return Tools(
         vmm=Path(found).resolve(),
         accel=Accel.KVM,
-        vhost_device_vsock=None,
+        vhost_device_vsock=None
+        if monitor in HYBRID
+        else await _find_backend(paths, progress),
         monitor=monitor,
     )
+
+
+async def _find_backend(paths: Paths, progress: Callable[[str], None]) -> Path:
+    from broker.launch.microvm.hosttools import (
+        fetch_vhost_device_vsock,
+        find_vhost_device_vsock,
+    )
+
+    found = find_vhost_device_vsock(paths)
+    return found or await fetch_vhost_device_vsock(paths, progress)

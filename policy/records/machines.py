@@ -13,6 +13,8 @@ _NO_NETWORK = {
     "cannot make",
     "cloud-hypervisor": "Cloud Hypervisor takes a tap device or vhost-user only, and "
     "the frame filter speaks neither",
+    "crosvm": "crosvm takes a tap device or vhost-user only, and the frame filter "
+    "speaks neither",
 }
 _INSTEAD = 'set kind = "microvm"'
 

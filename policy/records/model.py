@@ -174,7 +174,7 @@ class MicroVM:
     """Places for folders that are shared while it runs."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
     """Files of the host that the guest gets, besides the image."""
-    monitor: Literal["qemu", "firecracker", "cloud-hypervisor"] = "qemu"
+    monitor: Literal["qemu", "firecracker", "cloud-hypervisor", "crosvm"] = "qemu"
     """The VMM that runs it."""
 
 

@@ -178,12 +178,12 @@ _INSTEAD = {
     '= "nspawn" or "podman" runs them as you (docs/launchers/libvirt.md)',
     "vmspawn": _OTHERS.format('machine = "NAME"', "launchers/machined.md"),
     "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
-    "crosvm": _OTHERS.format("cid = NUMBER", "launchers/vmm.md"),
 }
 """Launchers that people know, which are not a kind of their own here."""
 _FIRECRACKER = "firecracker"
 _CLOUD_HYPERVISOR = "cloud-hypervisor"
-MONITORS = (_FIRECRACKER, _CLOUD_HYPERVISOR)
+_CROSVM = "crosvm"
+MONITORS = (_FIRECRACKER, _CLOUD_HYPERVISOR, _CROSVM)
 """Kinds that are as a micro VM, run by another VMM than QEMU."""
 _BWRAP = "bwrap"
 _PODMAN = "podman"
@@ -228,6 +228,7 @@ LAUNCH = Table(
                     _FIRECRACKER: "a micro VM that Vitrail starts with Firecracker, "
                     "which needs KVM; no network, no folders",
                     _CLOUD_HYPERVISOR: "the same with Cloud Hypervisor",
+                    _CROSVM: "the same with crosvm",
                     _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
                     "'brokerctl run' makes of the image and removes at the end; no "
                     "network, and libvirt's confinement instead of Vitrail's jail",

@@ -77,9 +77,10 @@ def view(tmp_path, request):
         return qemu_view(spec, Path("/usr/bin/qemu-system-x86_64"), Accel.TCG)
     if not DEVICE.exists():
         pytest.skip(f"this machine has no {DEVICE}")
-    for name in (API_DIRECTORY, VSOCK_DIRECTORY):
-        (spec.directory / name).mkdir(parents=True)
-    return monitor_view(spec, Path("/usr/bin/firecracker"))
+    sockets = [spec.directory / name for name in (API_DIRECTORY, VSOCK_DIRECTORY)]
+    for place in sockets:
+        place.mkdir(parents=True)
+    return monitor_view(spec, Path("/usr/bin/firecracker"), sockets=sockets)
 
 
 REACH = [

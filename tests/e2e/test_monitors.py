@@ -20,7 +20,7 @@ from tests.kit.wayland.compositor import (
 from tests.kit.world import world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
-KINDS = ["firecracker", "cloud-hypervisor"]
+KINDS = ["firecracker", "cloud-hypervisor", "crosvm"]
 GREEN = (0x00, 0x9E, 0x73)
 RECORD = """\
 class = "{sandbox_class}"

@@ -26,6 +26,7 @@ class Monitor(StrEnum):
     QEMU = "qemu"
     FIRECRACKER = "firecracker"
     CLOUD_HYPERVISOR = "cloud-hypervisor"
+    CROSVM = "crosvm"
 
     @property
     def program(self) -> str:
@@ -37,6 +38,7 @@ _PROGRAMS = {
     Monitor.QEMU: "QEMU",
     Monitor.FIRECRACKER: "Firecracker",
     Monitor.CLOUD_HYPERVISOR: "Cloud Hypervisor",
+    Monitor.CROSVM: "crosvm",
 }
 HYBRID = frozenset({Monitor.FIRECRACKER, Monitor.CLOUD_HYPERVISOR})
 """Those with a vsock of their own, whose connections arrive at UNIX sockets."""

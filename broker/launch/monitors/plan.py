@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,15 +29,18 @@ if TYPE_CHECKING:
     from broker.launch.microvm.vmm_jail import JailView
 
 
-def monitor_view(spec: VmSpec, program: Path) -> JailView:
+def monitor_view(
+    spec: VmSpec, program: Path, *, sockets: Sequence[Path], more: Sequence[Path] = ()
+) -> JailView:
     """The files that a VMM has in its jail: the machine's own, and its sockets."""
     from broker.launch.microvm.vmm_jail import JailView
 
-    sockets = (spec.directory / API_DIRECTORY, spec.directory / VSOCK_DIRECTORY)
+    root = () if spec.root is None else (spec.root,)
+    home = () if spec.home is None else (spec.home.path,)
     return JailView(
         program,
-        readable=(spec.kernel, spec.initrd, *((spec.root,) if spec.root else ())),
-        writable=(*sockets, *(() if spec.home is None else (spec.home.path,))),
+        readable=(spec.kernel, spec.initrd, *root, *more),
+        writable=(*sockets, *home),
         devices=(DEVICE,),
     )
 
@@ -50,6 +53,14 @@ class MonitorPlan(Plan):
     @abstractmethod
     def arguments(self) -> list[str]:
         """Return the VMM's command line."""
+
+    def sockets(self) -> Sequence[Path]:
+        """Return the directories that the VMM makes sockets in."""
+        return (self.api.parent, self.uds.parent)
+
+    def readable(self) -> Sequence[Path]:
+        """Return further files that the VMM has in its jail."""
+        return ()
 
     @property
     def api(self) -> Path:
@@ -93,7 +104,12 @@ class MonitorPlan(Plan):
         return await spawn_jailed(
             self.monitor.program,
             self.arguments(),
-            monitor_view(spec, self._tools.vmm),
+            monitor_view(
+                spec,
+                self._tools.vmm,
+                sockets=self.sockets(),
+                more=self.readable(),
+            ),
             # Its lock lives as long as the VMM.
             pass_fds=() if home is None else (home.lock,),
             unjailed=self._unjailed,

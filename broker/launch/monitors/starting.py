@@ -29,6 +29,10 @@ def connect_by(monitor: Monitor) -> Connect:
         from broker.launch.cloud_hypervisor import machine
 
         return machine.connect
+    if monitor is Monitor.CROSVM:
+        from broker.launch.crosvm import machine as crosvm
+
+        return crosvm.connect
     return connect_qemu
 
 
@@ -71,6 +75,10 @@ def _plan(monitor: Monitor) -> MakePlan:
         from broker.launch.firecracker.machine import FirecrackerPlan
 
         return FirecrackerPlan
+    if monitor is Monitor.CROSVM:
+        from broker.launch.crosvm.machine import CrosvmPlan
+
+        return CrosvmPlan
     from broker.launch.cloud_hypervisor.machine import CloudHypervisorPlan
 
     return CloudHypervisorPlan

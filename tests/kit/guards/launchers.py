@@ -147,6 +147,18 @@ GUARDS = (
         "raw",
     ),
     Guard(
+        "crosvm's root disk is read-only",
+        "words += _disk(spec.root, 'vitrail-root', read_only=False)",
+        "tests/broker/launch/crosvm/test_arguments.py",
+        "read_only",
+    ),
+    Guard(
+        "a path is one value of crosvm's options",
+        "if False:",
+        "tests/broker/launch/crosvm/test_arguments.py",
+        "another_option",
+    ),
+    Guard(
         "a launch is bound once",
         "state = self._pending.get(launch)",
         "tests/conformance/launchers/test_launchers.py",

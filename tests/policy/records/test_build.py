@@ -296,7 +296,6 @@ def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(line):
         ("libvirt-lxc", "as root only"),
         ("vmspawn", 'machine = "NAME"'),
         ("libkrun", 'hybrid = "PATH"'),
-        ("crosvm", "cid = NUMBER"),
     ],
 )
 def test_a_launcher_that_is_no_kind_here_has_its_way_in_the_hint(kind, hint):

@@ -37,10 +37,18 @@ class Machine:
         self.cid = 0
         self.uds = ""
         self.ends_by_reset = True
+        self.vsock = f"{PLACE}/vhost.sock"
+        """Where vhost-device-vsock waits for QEMU."""
+        self.exits = {}
+        """Exit codes by QEMU's event; empty: 0 for the one that ends it."""
         self._qmp = None
 
     def start(self, *, vhost, paused=False):
         """Start the guest; returns when QEMU runs it."""
+        self._start_vsock(vhost)
+        self.start_qemu(paused=paused)
+
+    def _start_vsock(self, vhost):
         inner = PLACE / "v.sock"
         words = [vhost, "--guest-cid", str(self.cid), "--uds-path", str(inner)]
         backend = subprocess.Popen([*words, "--socket", str(PLACE / "vhost.sock")])
@@ -48,6 +56,9 @@ class Machine:
         for door in Path(self.uds).parent.glob(f"{Path(self.uds).name}_*"):
             listener = listen(f"{inner}_{door.name.rpartition('_')[2]}")
             serve(listener, str(door))
+
+    def start_qemu(self, *, paused):
+        """Start the guest; its vsock is there."""
         qemu = subprocess.Popen(self.words(paused=paused), stdin=subprocess.DEVNULL)
         wait_for(PLACE / "qmp", qemu)
         self._qmp = connect(str(PLACE / "qmp"))
@@ -71,12 +82,12 @@ class Machine:
             *("-kernel", self.kernel, "-initrd", self.initrd),
             *("-append", f"{self.cmdline} {_BOOT}"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
-            *("-chardev", f"socket,id=vsock,path={PLACE}/vhost.sock"),
+            *("-chardev", f"socket,id=vsock,path={self.vsock}"),
             *("-device", "vhost-user-vsock-pci,chardev=vsock"),
             *("-device", "virtio-rng-pci"),
             *("-qmp", f"unix:{PLACE}/qmp,server=on,wait=off"),
             # A guest that switches off stays, where the real VMM would.
-            *("-action", "shutdown=pause" if self.ends_by_reset else "reboot=reset"),
+            *(("-action", "shutdown=pause") if self.ends_by_reset else ()),
             *(("-S",) if paused else ()),
         ]
         for number, (path, read_only, serial) in enumerate(self.disks):
@@ -93,11 +104,11 @@ class Machine:
 
     def _watch(self, qemu):
         """End with the guest, as the real VMM does."""
-        wanted = "RESET" if self.ends_by_reset else "SHUTDOWN"
+        exits = self.exits or {"RESET" if self.ends_by_reset else "SHUTDOWN": 0}
         for line in self._qmp.makefile("rb"):
             event = json.loads(line)
-            if event.get("event") == wanted and event["data"].get("guest"):
-                end(0)
+            if event.get("event") in exits and event["data"].get("guest"):
+                end(exits[event["event"]])
         end(1 if qemu.wait() else 0)
 
 

@@ -1,0 +1,1 @@
+"""crosvm as a machine's VMM."""
