@@ -9,20 +9,31 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import pytest
 import trio
 
 from broker.core.errors import VitrailError
 from broker.launch.process.spawn import wait_ended
+from policy.records.record_schema import MONITORS
 from tests.kit.eventually import eventually
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
+from tests.kit.vm.monitors.installed import install
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 NAME = "work"
+RECORD_OF_MONITOR = """\
+class = "persistent"
+display = "allow"
+[launch]
+kind = "{}"
+memory = "512M"
+boot_deadline = 300
+"""
 
 
 class MicroVm:
@@ -30,6 +41,8 @@ class MicroVm:
 
     record = record("persistent")
     directory = "sandboxes"
+    extra = None
+    program = "broker.programs.local"
     says_runs = None
     """A second start is the same sandbox: it gets a second program."""
 
@@ -49,6 +62,8 @@ class Libvirt:
 
     record = RECORD.format(NAME)
     directory = "libvirt"
+    extra = None
+    program = "broker.programs.local"
     says_runs = "already"
 
     def __init__(self, w, stack):
@@ -64,7 +79,32 @@ class Libvirt:
         await self._virt.virsh("destroy", NAME)
 
 
-LAUNCHERS = {"microvm": MicroVm, "libvirt": Libvirt}
+class Monitor(MicroVm):
+    """Started by the broker with another VMM than QEMU: a stand-in of it."""
+
+    program = "tests.kit.vm.monitors.broker"
+    name: str
+
+    @classmethod
+    @contextmanager
+    def installed(cls):
+        """Put the stand-in on a PATH; gives the broker's further environment."""
+        with short_directory() as place:
+            install(place, cls.name)
+            yield {"PATH": f"{place}:{os.environ['PATH']}"}
+
+
+def monitor(kind):
+    """Return the launcher of a VMM's kind."""
+    text = RECORD_OF_MONITOR.format(kind)
+    return type(kind, (Monitor,), {"name": kind, "record": text})
+
+
+LAUNCHERS = {
+    "microvm": MicroVm,
+    "libvirt": Libvirt,
+    **{kind: monitor(kind) for kind in MONITORS},
+}
 
 
 @pytest.fixture(params=LAUNCHERS)
@@ -74,14 +114,22 @@ def kind(request):
         require_libvirt()
         if shutil.which("bwrap") is None:
             pytest.skip("bubblewrap is not installed")
-    return LAUNCHERS[request.param]
+    chosen = LAUNCHERS[request.param]
+    if not issubclass(chosen, Monitor):
+        yield chosen
+        return
+    with chosen.installed() as extra:
+        chosen.extra = extra
+        yield chosen
 
 
 @asynccontextmanager
 async def running(kind):
     """A world in which a machine of the record runs, and its lease."""
     async with AsyncExitStack() as stack:
-        w = await stack.enter_async_context(world({NAME: kind.record}))
+        w = await stack.enter_async_context(
+            world({NAME: kind.record}, extra=kind.extra, program=kind.program)
+        )
         launcher = kind(w, stack)
         await launcher.start()
         yield w, launcher, await leased(w)
