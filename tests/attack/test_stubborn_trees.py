@@ -10,7 +10,7 @@ import pytest
 
 from broker.core.names import SandboxName
 from broker.core.trees import disk_usage, remove_tree
-from broker.launch.microvm.state import STATE_FILE, remove_files
+from broker.launch.microvm.state import API_DIRECTORY, STATE_FILE, remove_files
 from broker.launch.microvm.vsock_backend import VSOCK_DIRECTORY
 from broker.launch.state.renaming import recover
 from broker.launch.state.store import TREE, HomeStore
@@ -92,6 +92,17 @@ def test_what_a_jailed_process_made_among_its_sockets_goes(hostile, name, tmp_pa
     directory = tmp_path / "homes" / "machine"
     (directory / VSOCK_DIRECTORY / name).mkdir(parents=True)
     hostile(directory / VSOCK_DIRECTORY / name)
+    (directory / STATE_FILE).write_text("{}")
+    remove_files(directory)
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("name", ["vm.vsock", "vm.vsock_6501", "other"])
+def test_what_a_vmm_made_beside_its_api_goes(hostile, name, tmp_path):
+    """A VMM, taken over: it makes the socket of its API in a directory of its own."""
+    directory = tmp_path / "homes" / "machine"
+    (directory / API_DIRECTORY / name).mkdir(parents=True)
+    hostile(directory / API_DIRECTORY / name)
     (directory / STATE_FILE).write_text("{}")
     remove_files(directory)
     assert not directory.exists()

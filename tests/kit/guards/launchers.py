@@ -9,6 +9,12 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a VMM leaves nothing beside its API that cannot be removed",
+        "",
+        "tests/attack/test_stubborn_trees.py",
+        "beside_its_api",
+    ),
+    Guard(
         "a jailed process leaves nothing that cannot be removed",
         "",
         "tests/attack/test_stubborn_trees.py",
