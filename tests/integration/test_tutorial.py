@@ -23,8 +23,7 @@ _RULE = (
     "echo 'vitrail.Display * @type:disposable @adminvm ask remember=session' > "
     "~/.config/vitrail/policy.d/30-mine.policy"
 )
-# Their words are checked by test_docs_commands; test_first_hour, test_persistent_home
-# and test_rules_live run the same verbs with other records.
+# tests/e2e/test_tutorial_machines.py runs them.
 IN_MACHINES = (
     "brokerctl run demo",
     "brokerctl audit connections",
@@ -45,7 +44,7 @@ IN_MACHINES = (
 ELSEWHERE = {
     "cd vitrail": "the reader's place",
     "export PATH=$PWD/.venv/bin:$PATH": "the reader's shell",
-    "brokerctl run web": "builds an image with a browser: test_first_hour has a browser",
+    "brokerctl run web": "builds an image with a browser; test_first_hour_box has one in a box",
     "brokerctl demo -- foot": "tests/e2e/test_demo.py",
 }
 
