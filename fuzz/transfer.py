@@ -235,7 +235,7 @@ def door_return(data: bytes) -> str:
             assert mine.read_text() == "mine"
             return _words(error)
         finally:
-            os.close(edited._folder)  # its process ends after one file
+            os.close(edited.folder)  # its process ends after one file
         assert said.startswith("mine.txt ")
         kept = [one for one in _names(name) if one != "mine.txt"]
         assert kept in ([], ["mine.txt~"])

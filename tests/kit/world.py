@@ -49,6 +49,7 @@ WORDS = (
         "broker.launch",
         "tests.kit.fixed",
         "tests.kit.relay.mode",
+        "tests.kit.vm.monitors",
         "tests.kit.vm.patient_copies",
     ),
 )

@@ -215,7 +215,7 @@ async def test_a_template_that_cannot_be_made_is_reported_once(stage):
         {"warm": ("xterm",)},
         {"spec": {"memory_mib": 512}},
         {"spec": {"cpus": 2}},
-        {"tools": {"qemu": Path("/bin/ls")}},
+        {"tools": {"vmm": Path("/bin/ls")}},
     ],
 )
 async def test_another_machine_is_no_copy_of_this_template(stage, change):
