@@ -254,8 +254,9 @@ class Accessible:
         wanted = values.get(str(body[0]) if body else "", {})
         if member == "GetAll":
             return "a{sv}", (wanted,)
-        if member == "Get" and len(body) > 1 and body[1] in wanted:
-            return "v", (wanted[body[1]],)
+        name = str(body[1]) if len(body) > 1 else ""
+        if member == "Get" and name in wanted:
+            return "v", (wanted[name],)
         raise UnknownError(member)
 
     def _values(self, here: _Object) -> dict[str, dict[str, tuple[str, Any]]]:

@@ -87,6 +87,7 @@ def test_no_action_is_taken():
         (ROOT, ACCESSIBLE, "GrabFocus", ()),
         (ROOT, PROPERTIES, "Get", (ACCESSIBLE, "Password")),
         (ROOT, PROPERTIES, "Get", ()),
+        (ROOT, PROPERTIES, "Get", (ACCESSIBLE, ["Name"])),
         (ROOT, "", "", ()),
     ],
 )
