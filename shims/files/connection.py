@@ -82,14 +82,18 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         """Send all of it, behind everything that is queued."""
-        self.queue(data)
+        self._queued += data
         self._send_queued(len(self._queued))
 
     def queue(self, data: bytes) -> None:
-        """Send it with what comes next, in pieces of the full size."""
+        """Send contents with what comes next, in pieces of the full size.
+
+        Raises TransferError where the broker has refused them meanwhile.
+        """
         self._queued += data
         if len(self._queued) >= PIECE_BYTES:
             self._send_queued(len(self._queued) // PIECE_BYTES * PIECE_BYTES)
+            self._heed()
 
     def _send_queued(self, size: int) -> None:
         try:
@@ -99,10 +103,13 @@ class Connection:
         except OSError:
             raise self._broken_off() from None
         del self._queued[:size]
-        self._heed()
 
     def _heed(self) -> None:
-        """Raise TransferError where the broker has refused what is still to be sent."""
+        """Raise TransferError where the broker has refused what is still to be sent.
+
+        Only between contents that are sent: behind the answer to a request for files
+        come their entries, which ``wait`` would not pass on.
+        """
         if not select.select([self.socket], [], [], 0)[0]:
             return
         self._answers.append(read_message(self.reader))

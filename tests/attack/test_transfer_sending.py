@@ -14,7 +14,7 @@ import pytest
 from shims.files import connection as module
 from shims.files.connection import PIECE_BYTES, Connection
 from shims.files.edited import Edited
-from shims.files.protocol import TransferError
+from shims.files.protocol import TransferError, frame, read_message
 from shims.files.sending import Walk, send_entries, write_entries
 
 SIZE = 3 << 20
@@ -152,6 +152,22 @@ def test_a_sender_that_is_refused_stops(tmp_path, monkeypatch, memory):
     taker.join()
     listener.close()
     assert len(heard) < 16 << 20
+
+
+def test_what_follows_an_answer_is_left_to_its_reader(tmp_path, monkeypatch):
+    """The answer is there before the request is sent, and the first entry soon after."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "door"))
+    listener.listen()
+    monkeypatch.setenv("VITRAIL_COPY", f"unix:{tmp_path / 'door'}")
+    made = Connection("VITRAIL_COPY")
+    made.socket.settimeout(20)
+    with listener, made.socket, made.reader, listener.accept()[0] as broker:
+        broker.sendall(frame({"type": "delivery", "source": "work"}))
+        made.send(frame({"type": "take", "token": "0" * 32}))
+        broker.sendall(frame({"type": "dir", "path": ["s"]}))
+        assert made.wait("delivery")["source"] == "work"
+        assert read_message(made.reader)["path"] == ["s"]
 
 
 def test_a_file_that_grew_is_cut_at_its_announced_size(sent, source, tmp_path):
