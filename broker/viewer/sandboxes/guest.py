@@ -50,10 +50,11 @@ from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.wayland.rules import WindowRules
-from policy.records.model import Bwrap, Record
+from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
+_WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -439,11 +440,17 @@ class Guest:
         is waited for.
 
         Returns at once; ``Program.way`` shows its progress.  Raises
-        RefusedError at the sandbox's limit of programs.
+        RefusedError at the sandbox's limit of programs, and where it has no agent.
         """
         record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
+        if isinstance(record.host.launch, _WITHOUT_AGENT):
+            raise RefusedError(
+                f"{self.lease.sandbox} is a container or box, which has no agent of "
+                "Vitrail's: nothing can be started or kept in it from outside",
+                hint="its own programs can copy files out of it, and open addresses",
+            )
         # UTC is what the guest has without it.
         zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
         program = self.programs.new(

@@ -29,9 +29,9 @@ from tests.kit.world import record
 
 
 @asynccontextmanager
-async def guest(tmp_path, top=""):
+async def guest(tmp_path, top="", text=None):
     """A guest without a screen, its paper workers, and its log."""
-    text = record("persistent", top=top)
+    text = text or record("persistent", top=top)
     mine, _ = parse_record("a", tmp_path / "a.toml", text.encode())
     async with journal(tmp_path) as log, trio.open_nursery() as viewer:
         workers = PaperWorkers()
@@ -219,6 +219,16 @@ async def test_a_program_that_could_not_be_recorded_does_not_count(
         assert mine.programs.live() == []
         program = await mine.start_program(["foot"], {}, display=True)
         assert mine.programs.live() == [program]
+
+
+async def test_a_box_is_asked_for_no_program(tmp_path):
+    """It has no agent, so the program would be waited for until a deadline."""
+    text = 'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "bwrap"\n'
+    text += 'command = ["foot"]\n'
+    async with guest(tmp_path, text=text) as (mine, _, _log):
+        with pytest.raises(RefusedError, match="has no agent"):
+            await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == []
 
 
 async def test_a_program_for_a_sandbox_that_ends_meanwhile(tmp_path):
