@@ -36,6 +36,7 @@ from broker.host.part import HostPart
 from broker.host.vsock_listeners import PortTakenError, open_vsock_listeners
 from broker.ipc import agent
 from broker.launch.image.store import launch_settings
+from broker.launch.microvm.launcher import Accel, Tools
 from broker.launch.process.spawn import spawn
 from broker.peers.launch_secret import (
     FILE,
@@ -392,9 +393,8 @@ async def test_a_launch_with_the_kernel_s_vsock_has_a_secret(kernel):
         paths=None, record=None, find_tools=None, listen_vsock=listen, log=None
     )
     backend = None if kernel else Path("/usr/bin/vhost-device-vsock")
-    secret, settings = await vms._launch_secret(
-        SimpleNamespace(vhost_device_vsock=backend)
-    )
+    tools = Tools(Path("/usr/bin/qemu-system-x86_64"), Accel.TCG, backend)
+    secret, settings = await vms._launch_secret(tools)
     assert bool(asked) == kernel, "no machine before its ports are ours"
     assert (secret is not None) == kernel
     assert settings == ({"LAUNCH_SECRET": secret.value.hex()} if kernel else {})

@@ -48,8 +48,10 @@ def _deep(place):
 def _special(place):
     """A FIFO, a socket without a listener, a link out of the tree."""
     os.mkfifo(place / "fifo")
+    folder = os.open(place, os.O_PATH | os.O_DIRECTORY)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(place / "socket"))
+        sock.bind(f"/proc/self/fd/{folder}/socket")  # its own path may be too long
+    os.close(folder)
     (place / "link").symlink_to("/")
 
 
