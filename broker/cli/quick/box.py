@@ -3,7 +3,7 @@
 The window of such a box is on the screen before trio, click and msgspec would have
 been imported.  It is taken for the plain cases alone: a broker runs, and no option
 asks for more than quiet.  A record is not read here: the broker, which has read it,
-describes its box.  ``run.box`` does the same for all others, and says what is wrong
+describes its box.  ``run.box`` does the same for all others, and reports the mistake
 where nothing can be run at all.
 """
 

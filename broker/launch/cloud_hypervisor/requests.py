@@ -1,4 +1,4 @@
-"""What Cloud Hypervisor is asked, and what it answers.  Pure.
+"""Requests to Cloud Hypervisor, and its replies.  Pure.
 
 Source: vmm/src/api/openapi/cloud-hypervisor.yaml of the project (API version 0.3).
 ``vm.create`` notes the whole machine, ``vm.boot`` opens the files and runs the guest.

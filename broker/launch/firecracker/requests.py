@@ -1,4 +1,4 @@
-"""What Firecracker is asked, in order, and what it answers.  Pure.
+"""Requests to Firecracker, in order, and its replies.  Pure.
 
 Source: src/firecracker/swagger/firecracker.yaml of the project (version 1.17).
 Each request but ``START`` only notes something; ``InstanceStart`` opens the files and

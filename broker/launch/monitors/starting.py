@@ -15,25 +15,14 @@ import trio
 from broker.launch.microvm.control import Connect, Monitor, connect_qemu
 
 if TYPE_CHECKING:
-    from broker.launch.microvm.launcher import MakePlan, Tools, VmSpec
+    from broker.launch.microvm.launcher import Tools, VmSpec
+    from broker.launch.monitors.plan import MonitorPlan
     from broker.launch.template.starting import StartedVm
 
 
 def connect_by(monitor: Monitor) -> Connect:
     """Return how a later broker connects to a machine's VMM."""
-    if monitor is Monitor.FIRECRACKER:
-        from broker.launch.firecracker.machine import connect
-
-        return connect
-    if monitor is Monitor.CLOUD_HYPERVISOR:
-        from broker.launch.cloud_hypervisor import machine
-
-        return machine.connect
-    if monitor is Monitor.CROSVM:
-        from broker.launch.crosvm import machine as crosvm
-
-        return crosvm.connect
-    return connect_qemu
+    return connect_qemu if monitor is Monitor.QEMU else _plan(monitor).connect
 
 
 async def start_machine(
@@ -70,7 +59,7 @@ async def start_machine(
     return StartedVm(vm, "boot", f"{tools.monitor.program} boots each machine")
 
 
-def _plan(monitor: Monitor) -> MakePlan:
+def _plan(monitor: Monitor) -> type[MonitorPlan]:
     if monitor is Monitor.FIRECRACKER:
         from broker.launch.firecracker.machine import FirecrackerPlan
 
