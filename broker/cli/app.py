@@ -1,7 +1,7 @@
 """``brokerctl``: the command.
 
-A box is started by ``quick.box``, which imports little; every other verb by click
-(``cli.verbs``).
+A box is started by ``quick.box``, which imports little, and the short status is shown
+without click; every other verb is one of click's (``cli.verbs``).
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ def _run(words: list[str]) -> int:
         from broker.cli.quick.box import run_record
 
         code = run_record(*named)
+    elif words == ["status"]:
+        from broker.cli.quick.status import run as run_status
+
+        code = run_status()
     if code is None:
         from broker.cli.verbs import run_verb
 

@@ -27,15 +27,11 @@ class LocalStatus(ViewerStatus, HostStatus):
         record = self.records().records.get(active_lease.lease.record)
         status = sandbox_status(active_lease, record)
         guest = self.viewer.guest(active_lease.lease.id)
-        if not active_lease.stopping:
-            ready = guest is not None and guest.agent is not None
-            status = msgspec.structs.replace(
-                status, state="running" if ready else "starting"
-            )
         if guest is None:
             return status
         return msgspec.structs.replace(
             status,
+            state=guest.state if status.state == "running" else status.state,
             programs=programs_of(guest),
             devices=devices_of(self.viewer, guest.lease.id),
             folders=folders_of(self.viewer, guest.lease.id),

@@ -158,7 +158,7 @@ def _sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
         sandbox_class="" if record is None else record.viewer.sandbox_class,
         label="" if record is None else record.viewer.label.name,
         color="" if record is None else record.viewer.label.colour,
-        state="starting" if guest.agent is None else "running",
+        state=guest.state,
         since=guest.since,
         programs=programs_of(guest),
         devices=devices_of(viewer, lease.id),

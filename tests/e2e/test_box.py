@@ -48,7 +48,9 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
             assert decision["verdict"] == "allow"
             assert decision["sandbox"] == begin["sandbox"]
             assert len(left_over(w)) == 2
-            (keeper,) = [p for p in (await w.status()).processes if p.role == "keeper"]
+            status = await w.status()
+            assert [s.state for s in status.sandboxes] == ["running"]
+            (keeper,) = [p for p in status.processes if p.role == "keeper"]
             (window,) = await wait_window(w.comp, title="boxed")
             assert window["pid"] == keeper.pid
             # The short way, without the modules that take longer than the window.

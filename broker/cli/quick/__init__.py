@@ -1,1 +1,1 @@
-"""The way of ``brokerctl run --bwrap`` that imports little."""
+"""Verbs that import little: ``run`` of a box, and the short ``status``."""

@@ -27,7 +27,7 @@ from broker.cli.quick.made_record import (
     with_files,
 )
 from broker.core.errors import UpstreamError, VitrailError
-from broker.core.paths import Paths, find_paths, require_private
+from broker.core.paths import Paths, find_paths
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.command import (
     START_SECONDS,
@@ -54,7 +54,7 @@ def run(words: tuple[str, ...]) -> int | None:
         return None
     with ExitStack() as stack:
         paths = _paths()
-        broker = None if paths is None else open_calls(stack, paths.control)
+        broker = None if paths is None else open_calls(stack, paths)
         if paths is None or broker is None:
             return None
         name = new_name()
@@ -69,7 +69,7 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
     """Run the program of a record, or another one, in its box; returns as ``run``."""
     with ExitStack() as stack:
         paths = _paths()
-        broker = None if paths is None else open_calls(stack, paths.control)
+        broker = None if paths is None else open_calls(stack, paths)
         found = None if broker is None else _described(broker, name)
         if paths is None or broker is None or found is None:
             return None
@@ -122,8 +122,6 @@ def _paths() -> Paths | None:
     """This user's paths; None for root, and where this may be one of two machines."""
     try:
         paths = find_paths()
-        # guard: a box in haste looks at the runtime directory
-        require_private(paths)
     except VitrailError:
         return None
     linked = (paths.state / "link", *(path / "link.toml" for path in paths.config))

@@ -11,9 +11,9 @@ import os
 import socket
 import struct
 from contextlib import ExitStack
-from pathlib import Path
 
-from broker.core.errors import InternalError, UpstreamError
+from broker.core.errors import InternalError, SetupError, UpstreamError
+from broker.core.paths import Paths, require_private
 
 _INTERFACE = "io.vitrail.Broker"
 _ANSWER_SECONDS = 30.0
@@ -74,19 +74,24 @@ def _gone() -> UpstreamError:
     )
 
 
-def open_calls(stack: ExitStack, control: Path) -> Calls | None:
-    """Connect to a broker that runs as this user and answers; None: there is none."""
+def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
+    """Connect to a broker that runs as this user and answers.
+
+    None: there is none, or others may put sockets into its directory.
+    """
     conn = stack.enter_context(socket.socket(socket.AF_UNIX))
     conn.settimeout(_ANSWER_SECONDS)
     try:
-        conn.connect(os.fspath(control))
+        # guard: calls in haste look at the runtime directory
+        require_private(paths)
+        conn.connect(os.fspath(paths.control))
         peer = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         calls = Calls(conn)
-        # guard: a box in haste speaks with a broker of its user's
+        # guard: calls in haste go to a broker of their user's
         if _UCRED.unpack(peer)[1] not in {0, os.getuid()}:
             return None
         # One that is just ending, or that a service manager has yet to start.
         calls.call("GetVersion", {})
-    except (OSError, UpstreamError):
+    except (OSError, SetupError, UpstreamError):
         return None
     return calls

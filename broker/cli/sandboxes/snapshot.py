@@ -10,8 +10,8 @@ from pathlib import Path
 
 from broker.audit.query import Filters, open_log
 from broker.cli.audit.events import as_message, shown_target
+from broker.cli.quick.status import memory_of
 from broker.cli.run.connect import offline_paths
-from broker.cli.sandboxes.status import memory_of
 from broker.control.api import (
     Nothing,
     PendingQuestion,
@@ -139,7 +139,7 @@ def _rows(
     status: Status, windows: dict[str, list[Window]], cpu: Cpu
 ) -> tuple[Row, ...]:
     shares = cpu.shares([p.pid for p in status.processes])
-    memory = memory_of(status)
+    memory = memory_of((p.sandbox, p.memory) for p in status.processes)
     now = time.time()
     return tuple(
         Row(

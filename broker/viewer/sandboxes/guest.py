@@ -50,11 +50,22 @@ from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.wayland.rules import WindowRules
-from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
+from policy.records.model import (
+    Bwrap,
+    Flatpak,
+    LibvirtQemu,
+    MicroVM,
+    Nspawn,
+    Podman,
+    Record,
+    SharedBox,
+)
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
 _WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
+_WITH_OUR_AGENT = (MicroVM, LibvirtQemu)
+"""Machines of other programs may have it: they are not waited for."""
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -202,6 +213,16 @@ class Guest:
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
                 self._display.parent.rmdir()
+
+    @property
+    def state(self) -> str:
+        """``starting`` until the agent of a machine of ours has reported; ``running``.
+
+        Containers, boxes and machines of other programs run when their lease begins.
+        """
+        record = self._record()
+        boots = record is None or isinstance(record.host.launch, _WITH_OUR_AGENT)
+        return "starting" if boots and self.agent is None else "running"
 
     def valid_record(self) -> Record:
         """The record as it is now.  Raises RefusedError when it went away."""

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from broker.cli.sandboxes.status import summary
+from broker.cli.quick import status as quick_status
 from broker.cli.sandboxes.status_detail import as_object, as_text, only, rates_between
 from broker.control.api import (
     AuditStatus,
@@ -26,6 +26,10 @@ from broker.control.api import (
 NOW = 1_790_000_100.0
 
 
+def summary(state: Status, now: float) -> str:
+    return quick_status.summary(msgspec.to_builtins(state), now)
+
+
 def stream(number: int, out: int, back: int, sandbox: str = "web") -> StreamStatus:
     return StreamStatus(
         stream=number,
@@ -41,8 +45,6 @@ def stream(number: int, out: int, back: int, sandbox: str = "web") -> StreamStat
 
 def test_a_broker_of_another_version_is_named() -> None:
     """After an update, until the old broker has ended."""
-    from broker.cli.sandboxes.status import summary
-
     assert "brokerctl is" not in summary(status(), NOW)
     old = msgspec.structs.replace(status(), version="0.0.9")
     (line, *_) = summary(old, NOW).splitlines()

@@ -11,6 +11,7 @@ import pytest
 from broker.cli.app import box_of, record_of
 from broker.cli.quick import box
 from broker.cli.quick.calls import open_calls
+from broker.core.paths import find_paths
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -83,7 +84,8 @@ def test_it_says_nothing_to_another_users_broker(monkeypatch):
         with ExitStack() as stack:
             # Where it were taken for ours, the question would wait for an answer.
             monkeypatch.setattr("broker.cli.quick.calls._ANSWER_SECONDS", 0.2)
-            assert open_calls(stack, base / "vitrail" / "control") is None
+            paths = find_paths({"XDG_RUNTIME_DIR": str(base)})
+            assert open_calls(stack, paths) is None
         with listener.accept()[0] as conn:
             assert conn.recv(1) == b"", "not a byte"
 

@@ -221,11 +221,32 @@ async def test_a_program_that_could_not_be_recorded_does_not_count(
         assert mine.programs.live() == [program]
 
 
+A_BOX = (
+    'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "bwrap"\n'
+    'command = ["foot"]\n'
+)
+
+
+async def test_a_machine_starts_until_its_agent_reports(tmp_path):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        assert mine.state == "starting"
+        with await open_agent(mine, streams):
+            (worker_end,) = workers.opened
+            reported = mine.agent_changed
+            await worker_end.say.send(hello())
+            await reported.wait()
+            assert mine.state == "running"
+            await worker_end.say.send(worker.AgentClosed(1, "it left", 0, 0))
+
+
+async def test_a_box_runs_without_an_agent(tmp_path):
+    async with guest(tmp_path, text=A_BOX) as (mine, _, _log):
+        assert mine.state == "running"
+
+
 async def test_a_box_is_asked_for_no_program(tmp_path):
     """It has no agent, so the program would be waited for until a deadline."""
-    text = 'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "bwrap"\n'
-    text += 'command = ["foot"]\n'
-    async with guest(tmp_path, text=text) as (mine, _, _log):
+    async with guest(tmp_path, text=A_BOX) as (mine, _, _log):
         with pytest.raises(RefusedError, match="has no agent"):
             await mine.start_program(["foot"], {}, display=True)
         assert mine.programs.live() == []

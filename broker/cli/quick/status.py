@@ -1,0 +1,112 @@
+"""``brokerctl status``, the short form: a line for each sandbox, and problems.
+
+Bars and prompts call it, and importing click, msgspec and trio takes longer than the
+question.  The answer is read as JSON, so that one function makes the text for this
+and for the verb of click (``sandboxes.status``), which reports what fails here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from broker import __version__
+from broker.cli import render
+from broker.cli.quick.calls import open_calls
+from broker.core.errors import VitrailError
+from broker.core.escape import printable
+from broker.core.paths import find_paths
+
+COLUMNS = ("NAME", "LABEL", "PROGRAM", "UP", "MEMORY", "WINDOWS")
+
+_Object = Mapping[str, Any]
+"""A JSON object, of the type that ``control.api.status`` describes."""
+
+
+def run() -> int | None:
+    """Print the short form and return 0.
+
+    None, and nothing is printed: no broker answered, or its answer is not understood,
+    which another version's may be.
+    """
+    with ExitStack() as stack:
+        try:
+            broker = open_calls(stack, find_paths())
+            if broker is None:
+                return None
+            text = summary(broker.call("Status", {}), time.time())
+        except (VitrailError, LookupError, TypeError, AttributeError):
+            return None
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return 0
+
+
+def summary(status: _Object, now: float) -> str:
+    """The short form of a ``Status``.  ``now`` in seconds since 1970."""
+    lines = [*_problems(status)]
+    if not status["sandboxes"]:
+        return "\n".join([*lines, "no sandbox runs"]) + "\n"
+    memory = memory_of((p["sandbox"], p["memory"]) for p in status["processes"])
+    rows = [_row(s, memory.get(s["name"], 0), now) for s in status["sandboxes"]]
+    return "".join(f"{line}\n" for line in [*lines, *_aligned([COLUMNS, *rows])])
+
+
+def memory_of(processes: Iterable[tuple[str, int | None]]) -> dict[str, int]:
+    """Bytes of all processes of each sandbox."""
+    found: dict[str, int] = {}
+    for sandbox, memory in processes:
+        if sandbox:
+            found[sandbox] = found.get(sandbox, 0) + (memory or 0)
+    return found
+
+
+def _windows(sandbox: _Object) -> int | None:
+    """How many windows it has; None where its worker has not reported it."""
+    for limit in sandbox["limits"]:
+        if limit["what"] == "windows":
+            return int(limit["now"])
+    return None
+
+
+def _problems(status: _Object) -> Iterator[str]:
+    if status["version"] != __version__:
+        yield (
+            f"warning: the broker that runs is Vitrail {printable(status['version'], 40)}, "
+            f"brokerctl is {__version__}: 'brokerctl stop --broker' ends the old one "
+            "with its sandboxes"
+        )
+    policy, link = status["policy"], status["link"]
+    if not policy["digest"] or policy["denies_all"]:
+        yield "no policy is in force: everything is denied"
+    for problem in policy["problems"]:
+        yield f"policy: {printable(problem)}"
+    for warning in status["warnings"]:
+        yield f"warning: {printable(warning)}"
+    if link is not None and link["state"] != "up":
+        yield f"warning: the link is {printable(link['state'])}"
+
+
+def _row(sandbox: _Object, memory: int, now: float) -> tuple[str, ...]:
+    windows = _windows(sandbox)
+    programs = ", ".join(program["name"] for program in sandbox["programs"])
+    state = sandbox["state"]
+    cells = (
+        sandbox["name"] + ("" if state == "running" else f" ({state})"),
+        sandbox["label"],
+        programs or "-",
+        render.seconds(max(0.0, now - sandbox["since"])),
+        render.size(memory) if memory else "-",
+        "-" if windows is None else str(windows),
+    )
+    return tuple(printable(cell, 60) for cell in cells)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
