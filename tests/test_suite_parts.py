@@ -116,6 +116,15 @@ def test_long():
 def test_slow():
     pass
 
+@pytest.mark.root
+def test_for_root():
+    pass
+
+@pytest.mark.root
+@pytest.mark.long
+def test_long_for_root():
+    pass
+
 def test_short():
     assert not os.environ.get("FAIL")
 """
@@ -171,6 +180,29 @@ def test_the_parts_of_a_run_are_all_of_it(run):
             assert not long & some
             long |= some
     assert long == {"test_long", "test_long_alone"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() == 0, reason="root skips none of them")
+def test_what_is_for_root_runs_in_its_own_part_and_nothing_else_does(run):
+    _, ordinary, text = run("-m", "not long")
+    assert "test_for_root" not in ordinary
+    assert "for root alone" in text
+    _, ordinary, text = run("-m", "not long", "--as-root=never")
+    assert "test_short" in ordinary
+    assert "for root alone" not in text
+    for words, expected in (
+        (("-m", "not long"), {"test_for_root"}),
+        (("-m", "long"), {"test_long_for_root"}),
+        # A person's own choice comes later and counts in place of ours.
+        (
+            ("-m", "not long", "-m", "alone or root"),
+            {"test_for_root", "test_long_for_root"},
+        ),
+        (("-m", "not long", "-k", "short"), set()),
+    ):
+        code, found, text = run(*words, "--as-root=only")
+        assert (code, found) == (0 if expected else 5, expected), text
 
 
 @pytest.mark.slow

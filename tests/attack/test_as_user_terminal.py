@@ -20,20 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
     pytest.mark.machine,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user"),
+    pytest.mark.root,
 ]
 
 
-def run_on_terminal(code: str, *, interrupt: bool = False) -> tuple[str, int]:
-    """Run Python code by as-user on a terminal of its own; its output and status."""
-    module = ROOT / "out" / "terminal_probe.py"
-    module.parent.mkdir(exist_ok=True)
-    module.write_text(code)
-    module.chmod(0o644)
+def run_on_terminal(what: str, *, interrupt: bool = False) -> tuple[str, int]:
+    """Run a probe by as-user on a terminal of its own; its output and status."""
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(ROOT)
-        os.execv(".ci/as-user", [".ci/as-user", "out.terminal_probe"])
+        os.execv(".ci/as-user", [".ci/as-user", "tests.kit.terminal_probe", what])
     said, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
@@ -49,24 +45,12 @@ def run_on_terminal(code: str, *, interrupt: bool = False) -> tuple[str, int]:
         os.kill(pid, signal.SIGKILL)
     os.close(terminal)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    module.unlink()
     return said.decode(errors="replace"), status
 
 
 def test_it_has_no_controlling_terminal() -> None:
     """Nor does it get one by asking: the terminal is another session's."""
-    said, status = run_on_terminal(
-        "import fcntl, os, termios\n"
-        "print('uid', os.getuid(), 'tty', os.isatty(0))\n"
-        "def tried(what):\n"
-        "    try: what()\n"
-        "    except OSError as error: return error.strerror\n"
-        "    return 'done'\n"
-        "print('steal:', tried(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)))\n"
-        "print('open:', tried(lambda: os.open('/dev/tty', os.O_RDWR)))\n"
-        "print('type:', tried(lambda: fcntl.ioctl(0, termios.TIOCSTI, b'x')))\n"
-        "raise SystemExit(7)\n"
-    )
+    said, status = run_on_terminal("claims")
     assert status == 7, said
     assert "uid 0" not in said
     assert "tty True" in said, "its input and output are still the terminal's"
@@ -76,15 +60,6 @@ def test_it_has_no_controlling_terminal() -> None:
 
 
 def test_the_terminals_interrupt_reaches_it() -> None:
-    said, status = run_on_terminal(
-        "import time\n"
-        "try:\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted', flush=True)\n"
-        "    raise SystemExit(3)\n",
-        interrupt=True,
-    )
+    said, status = run_on_terminal("waits", interrupt=True)
     assert "interrupted" in said
     assert status == 3

@@ -46,7 +46,7 @@ AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a container that boots needs root")
+@pytest.mark.root
 @pytest.mark.parametrize("case", CASES)
 def test_as_root(case):
     with booted(USER) as system:

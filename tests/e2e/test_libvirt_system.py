@@ -34,7 +34,7 @@ AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root's libvirtd needs root")
+@pytest.mark.root
 @pytest.mark.parametrize("case", ["window_and_end", "required", "container"])
 def test_as_root(case):
     require_libvirt()

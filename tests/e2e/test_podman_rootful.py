@@ -1,9 +1,7 @@
 """Containers of root's Podman as sandboxes of a person.
 
 Root's half has Podman and runs this file again as the ordinary user, for the broker and
-the desktop; so it is for root alone:
-
-    sudo .venv/bin/python -m pytest tests/e2e/test_podman_rootful.py
+the desktop.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import pytest
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words
 from tests.kit.podman import shared_words
-from tests.kit.rootful import AS_PERSON, AS_ROOT, MAPPED, PLACE, Asker, persons_half
+from tests.kit.rootful import AS_PERSON, MAPPED, PLACE, Asker, persons_half
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
@@ -35,7 +33,7 @@ pytestmark = pytest.mark.machine
 CASES = ["framed", "reaches", "required", "later_broker", "confined"]
 
 
-@AS_ROOT
+@pytest.mark.root
 @pytest.mark.parametrize("case", CASES)
 def test_as_root(case):
     persons_half(Path(__file__), case)

@@ -64,7 +64,7 @@ AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a container that boots needs root")
+@pytest.mark.root
 @pytest.mark.parametrize("case", ["vmspawn", "nspawn"])
 def test_as_root(case):
     tree = suite_root(SUITE, PACKAGES)

@@ -31,7 +31,7 @@ from tests.kit.wayland.compositor import short_directory
 
 pytestmark = [
     pytest.mark.machine,
-    pytest.mark.skipif(os.geteuid() != 0, reason="root's hook needs root"),
+    pytest.mark.root,
 ]
 UID = pwd.getpwnam("nobody").pw_uid
 MANY = 8

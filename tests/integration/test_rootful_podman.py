@@ -20,7 +20,7 @@ from tests.kit.waypipe.podman import CONF, STORAGE
 
 pytestmark = [
     pytest.mark.machine,
-    pytest.mark.skipif(os.geteuid() != 0, reason="rootful Podman needs root"),
+    pytest.mark.root,
     pytest.mark.skipif(
         None in (shutil.which("podman"), shutil.which("runc")),
         reason="podman or runc is not installed",

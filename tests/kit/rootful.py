@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -18,23 +17,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pwd import getpwnam, getpwuid
 
 import pytest
 import trio
 
 from broker.launch.podman.hooks import write_rootful
+from shims.vitrail_oci_rootful import PLACES
 from tests.kit.podman import root_directory
 from tests.kit.waypipe.podman import CONF, STORAGE
 
 MAPPED = 200000
-USER = "vitrail"
-"""The person, as ``.ci/as-user`` makes them."""
+USER = getpwuid(int(os.environ.get("SUDO_UID") or 0)).pw_name
+if USER == "root":
+    USER = "vitrail"
+"""The person, as ``.ci/as-user`` chooses them."""
 _ROOT = Path(__file__).parents[2]
 _VARIABLE = "VITRAIL_ROOTFUL_PODMAN"
 PLACE = os.environ.get(_VARIABLE, "")
 """Root's directory for this run; empty where root has not started it."""
 AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="root's Podman needs root")
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Rootful:
     starter: tuple[str, ...] = ()
     """Words before ``podman``."""
     running: dict[Path, subprocess.Popen] = field(default_factory=dict)
+    _left: list[str] = field(default_factory=list)
 
     @property
     def env(self) -> dict[str, str]:
@@ -92,12 +95,37 @@ class Rootful:
 
     def end(self) -> None:
         """Remove every container, and the mounts of the store."""
+        groups = self._groups()
         clear = [*self.starter, "podman", "rm", "-af", "-t", "0"]
         subprocess.run(clear, env=self.env, capture_output=True, check=False)
         for child in self.running.values():
             child.wait(60)
         umount = ["umount", "--lazy", str(self.base / "store" / "overlay")]
         subprocess.run(umount, capture_output=True, check=False)
+        self._left = [str(group) for group in groups if group.exists()]
+
+    def remains(self) -> list[str]:
+        """What is on the machine of these containers, after their end."""
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        below = (f" {self.base}/", f" {PLACES}/")
+        return [
+            *self._left,
+            *(line for line in mounts if any(place in line for place in below)),
+            *(str(path) for path in Path(PLACES).glob("*")),
+            *(str(path) for path in (self.base,) if path.exists()),
+        ]
+
+    def _groups(self) -> set[Path]:
+        """The control groups of the containers that there are."""
+        words = [*self.starter, "podman", "ps", "-aq", "--no-trunc"]
+        done = subprocess.run(words, env=self.env, capture_output=True, check=False)
+        wanted = {f"libpod-{number}" for number in done.stdout.decode().split()}
+        top = Path("/sys/fs/cgroup")
+        return {
+            path
+            for path in top.glob("**/libpod-*")
+            if any(path.name.startswith(name) for name in wanted)
+        }
 
 
 def _answer(ask: Path, code: int, text: str) -> None:
@@ -115,7 +143,7 @@ def rootful_podman(user: str, runtime: str = "runc") -> Iterator[Rootful]:
     missing = [name for name in ("podman", runtime) if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    entry = pwd.getpwnam(user)
+    entry = getpwnam(user)
     base = Path(tempfile.mkdtemp(prefix="vt-pod-", dir="/tmp"))
     base.chmod(0o755)
     hooks = base / "hooks"
@@ -137,13 +165,15 @@ def rootful_podman(user: str, runtime: str = "runc") -> Iterator[Rootful]:
         yield podman
     finally:
         podman.end()
-        shutil.rmtree(base, ignore_errors=True)
+        shutil.rmtree(base)
 
 
 def persons_half(file: Path, case: str, runtime: str = "runc") -> None:
     """Root's half of a test: run one test of a file as the person, and serve it."""
     with rootful_podman(USER, runtime) as podman:
-        words = [".ci/as-user", "pytest", "-q", "-x", str(file), "-k", case]
+        # Relative: as-user may have copied the checkout to where the person can read it.
+        test = str(file.relative_to(_ROOT))
+        words = [".ci/as-user", "pytest", "-q", "-x", test, "-k", case]
         words += ["--only-rerun", "none: root's half does it again as a whole"]
         environ = {**os.environ, _VARIABLE: str(podman.base)}
         with (podman.base / "person.log").open("wb") as log:
@@ -155,7 +185,7 @@ def persons_half(file: Path, case: str, runtime: str = "runc") -> None:
         print(text)
         assert person.returncode == 0
         assert "1 passed" in text
-    assert os.listdir("/run/vitrail-oci") == []
+    assert podman.remains() == []
 
 
 class Asker:

@@ -1,4 +1,7 @@
-"""An image for toolbox and distrobox, and what these programs want to find here."""
+"""An image for toolbox and distrobox, and what these programs want to find here.
+
+``python -m tests.kit.toolbox`` makes it.
+"""
 
 from __future__ import annotations
 
@@ -65,10 +68,14 @@ def _tarball() -> Path:
         made.parent.mkdir(parents=True, exist_ok=True)
         fresh = made.with_name(f".test-box.{os.getpid()}.tar")
         include = f"--include={','.join(PACKAGES)}"
-        subprocess.run(
-            ["mmdebstrap", "--quiet", "--variant=minbase", include, "bookworm", fresh],
-            check=True,
-            timeout=600,
-        )
-        fresh.replace(made)
+        words = ["mmdebstrap", "--quiet", "--variant=minbase", include, "bookworm"]
+        try:
+            subprocess.run([*words, fresh], check=True, timeout=600)
+            fresh.replace(made)
+        finally:
+            fresh.unlink(missing_ok=True)
     return made
+
+
+if __name__ == "__main__":
+    _tarball()

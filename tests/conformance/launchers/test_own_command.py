@@ -33,7 +33,7 @@ from tests.kit.own_command import (
     Toolbox,
     UnrecordedBox,
 )
-from tests.kit.rootful import AS_PERSON, AS_ROOT, persons_half
+from tests.kit.rootful import AS_PERSON, persons_half
 from tests.kit.sound.servers import hearing, needs, sound_server, tone
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
@@ -46,7 +46,7 @@ WAYS = {
     "nspawn": Nspawn,
     "flatpak": Flatpak,
 }
-# An image for them is made of Debian's packages, once: minutes, and a mirror.
+# Their image is made of Debian's packages, once: by '.ci/test', from a mirror.
 SHARED_BOXES = {"toolbox": Toolbox, "distrobox": Distrobox}
 SECRET = "the password is hunter2"
 RULE = "vitrail.ClipboardPaste * @anyvm @anyvm allow\n"
@@ -73,13 +73,13 @@ async def test_a_sandbox_by_its_own_command(name):
     await whole(WAYS[name])
 
 
-@pytest.mark.long
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", SHARED_BOXES)
 async def test_a_shared_box_by_its_own_command(name):
     await whole(SHARED_BOXES[name])
 
 
-@AS_ROOT
+@pytest.mark.root
 @pytest.mark.machine
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_as_root(runtime):

@@ -1,7 +1,9 @@
 """The parts of a run: beside others, alone, the long ones of this turn; their times.
 
 ``--alone=never`` and ``--alone=only`` divide a run in two: with two workers first,
-then one by one the tests marked ``alone``.  ``--long-turn`` chooses a part of the
+then one by one the tests marked ``alone``.  ``--as-root=only`` runs the tests marked
+``root`` and no other, whatever else is chosen; in the other parts they are left out
+(``--as-root=never``) or skipped.  ``--long-turn`` chooses a part of the
 long tests.  ``--times-to`` keeps what each test took.
 """
 
@@ -19,6 +21,7 @@ from tests.kit.suite.times import LEAST_SECONDS, read_times, slowness, write_tim
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMES = ROOT / "tests" / "times.tsv"
+FOR_ROOT = "for root alone: root's 'make test' runs it as root"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--alone",
         choices=("only", "never"),
         help="only the tests that need the machine for themselves, or none of them",
+    )
+    group.addoption(
+        "--as-root",
+        choices=("only", "never"),
+        help="only the tests that are for root alone, or none of them",
     )
     group.addoption(
         "--long-turn",
@@ -70,7 +78,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Read no file that cannot have a test of this run: collecting takes 20 s."""
-    if config.getoption("alone") != "only" or collection_path.suffix != ".py":
+    if collection_path.suffix != ".py":
+        return None
+    if config.getoption("as_root") == "only":
+        return True if "mark.root" not in collection_path.read_text() else None
+    if config.getoption("alone") != "only":
         return None
     if config.getoption("long_turn") is not None or _machines_share_ports():
         return None
@@ -82,6 +94,7 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Choose after -m and -k have chosen (therefore last)."""
+    _choose_root(config, items)
     _choose_quick(config, items)
     _choose_long(config, items)
     _choose_alone(config, items)
@@ -107,6 +120,18 @@ def _choose_long(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.stash[_LEFT_OUT] = list(chosen.left_out)
     left = [by_name[name] for name in chosen.run]
     _keep(config, items, left)
+
+
+def _choose_root(config: pytest.Config, items: list[pytest.Item]) -> None:
+    which = config.getoption("as_root")
+    for_root = [item for item in items if item.get_closest_marker("root")]
+    if which == "only":
+        _keep(config, items, for_root)
+    elif which == "never":
+        _keep(config, items, [item for item in items if item not in set(for_root)])
+    elif os.geteuid() != 0:
+        for item in for_root:
+            item.add_marker(pytest.mark.skip(reason=FOR_ROOT))
 
 
 def _choose_quick(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -134,7 +134,7 @@ def test_directories_that_others_can_write_are_refused(tmp_path, mode):
     assert len(found.problems) == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+@pytest.mark.root
 def test_files_of_other_users_are_refused(tmp_path):
     """Only root's and our own count."""
     folder = _folder(tmp_path, "d", {"demo.toml": OPEN})
