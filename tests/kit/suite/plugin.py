@@ -127,7 +127,7 @@ def _choose_root(config: pytest.Config, items: list[pytest.Item]) -> None:
     for_root = [item for item in items if item.get_closest_marker("root")]
     if which == "only":
         _keep(config, items, for_root)
-    elif which == "never":
+    elif which == "never" or config.getoption("long_turn") is not None:
         _keep(config, items, [item for item in items if item not in set(for_root)])
     elif os.geteuid() != 0:
         for item in for_root:
