@@ -11,10 +11,10 @@ one of the person's whole file system: unmounting lazily takes that off the root
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 import struct
+from typing import TYPE_CHECKING
 
 from shims.files.protocol import TransferError
 from shims.files.sealing import (
@@ -27,7 +27,10 @@ from shims.files.sealing import (
     MS_REMOUNT,
     map_user,
 )
-from shims.files.syscalls import deny_calls
+from shims.files.syscalls import deny_calls, errno_of_call
+
+if TYPE_CHECKING:
+    import ctypes
 
 # NEWCGROUP, NEWUTS, NEWIPC, NEWNET
 CLONE_OTHERS = 0x02000000 | 0x04000000 | 0x08000000 | 0x40000000
@@ -46,6 +49,7 @@ def confine(folder: int) -> None:
     /proc/self/fd.  Raises TransferError where the kernel refuses: then nothing is read.
     """
     # For clearing up: there are no modules to import behind these walls.
+    import ctypes
     import shutil  # noqa: F401
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -125,5 +129,5 @@ def _refuse_directories(folder: int) -> None:
 def check(result: int, what: str) -> None:
     """Raise OSError for a system call that failed."""
     if result < 0:
-        code = ctypes.get_errno()
+        code = errno_of_call()
         raise OSError(code, f"{what}: {os.strerror(code)}")

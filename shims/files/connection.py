@@ -14,7 +14,7 @@ from shims.files.launch import prove
 from shims.files.protocol import COPY_BYTES, TransferError, read_message
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, List
+    from typing import Any, Dict, List, Tuple
 
 HOST_CID = 2
 # As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
@@ -28,7 +28,10 @@ SERVICES = {
 # A write of more bytes becomes several packets in newer kernels, and
 # vhost-device-vsock 0.3 loses all but the first.
 PIECE_BYTES = 28672
-STEP_BYTES = 1 << 20  # of one sendfile(2), between two looks at the progress bar
+NO_SENDFILE = (errno.EINVAL, errno.ENOSYS)
+STEP_BYTES = 1 << 20  # by sendfile(2), between two looks at the progress bar
+# Before it, sendfile(2) made a packet of each page.
+WHOLE_PACKETS = (6, 5)
 # A small file is one of many: each read or write of its own is a packet, and each
 # packet interrupts the machine.
 READ_AHEAD_BYTES = 1 << 16
@@ -38,6 +41,12 @@ def standard_address(port: int) -> str:
     """Return the address of one of the broker's ports."""
     path = f"{PORT_SOCKETS}/{port}"
     return f"port:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
+
+
+def kernel_release() -> Tuple[int, ...]:
+    """Return the first two numbers of the kernel's release."""
+    numbers = os.uname().release.split("-")[0].split(".")[:2]
+    return tuple(int(number) if number.isdigit() else 0 for number in numbers)
 
 
 def read_answer(sock: socket.socket) -> None:
@@ -72,8 +81,11 @@ class Connection:
         except TransferError:
             self.socket.close()
             raise
-        self._copies = family == socket.AF_VSOCK
+        vsock = family == socket.AF_VSOCK
+        self._copies = vsock and kernel_release() < WHOLE_PACKETS
         """Whether contents pass through this program's memory."""
+        self._step = PIECE_BYTES if vsock else STEP_BYTES
+        """The most of one sendfile(2)."""
         self._queued = bytearray()
         self._answers: List[Dict[str, Any]] = []  # read while it was sending
         self.reader: io.BufferedReader = io.BufferedReader(
@@ -124,14 +136,11 @@ class Connection:
         if not self._copies and most >= PIECE_BYTES:
             self._send_queued(len(self._queued))
             try:
-                # Of a container's socket, which takes pages as they are.
-                sent = os.sendfile(
-                    self.socket.fileno(), fd, None, min(most, STEP_BYTES)
-                )
+                sent = self._send_pages(fd, min(most, STEP_BYTES))
             except ConnectionError:
                 raise self._broken_off() from None
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                if error.errno not in NO_SENDFILE:
                     raise
                 self._copies = True  # a file system without sendfile(2)
             else:
@@ -140,6 +149,22 @@ class Connection:
         data = os.read(fd, min(most, COPY_BYTES))
         self.queue(data)
         return len(data)
+
+    def _send_pages(self, fd: int, most: int) -> int:
+        """Send from the page cache, in pieces that no transport loses a part of."""
+        done, out = 0, self.socket.fileno()
+        while done < most:
+            try:
+                # guard: no larger packet than a transport carries
+                sent = os.sendfile(out, fd, None, min(most - done, self._step))
+            except OSError as error:
+                if done and error.errno in NO_SENDFILE:
+                    break  # what was sent counts; the next call raises it
+                raise
+            if not sent:
+                break
+            done += sent
+        return done
 
     def _broken_off(self) -> TransferError:
         # It has hung up; its message before that is the reason.

@@ -19,6 +19,12 @@ DEPTH = 16
 COPY_BYTES = 1 << 18
 
 
+# Made once: json.dumps and json.loads make or look for one with each call, and there
+# is a message for each file.
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+DECODE = json.JSONDecoder().decode
+LENGTH = struct.Struct("<I")
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 EXIT_FAILED = 1
 EXIT_NO_ROOM = 73  # EX_CANTCREAT of sysexits.h; the broker reports it to the sender
@@ -38,10 +44,10 @@ class NoRoomError(TransferError):
 
 def frame(message: Dict[str, Any]) -> bytes:
     """Return a message as bytes."""
-    body = json.dumps(message, ensure_ascii=False).encode()
+    body = ENCODE(message).encode()
     if len(body) > FRAME_BYTES:
         raise TransferError("a name is too long to be sent")
-    return struct.pack("<I", len(body)) + body
+    return LENGTH.pack(len(body)) + body
 
 
 def read_exactly(source: BinaryIO, size: int) -> bytes:
@@ -54,11 +60,11 @@ def read_exactly(source: BinaryIO, size: int) -> bytes:
 
 def read_message(source: BinaryIO) -> Dict[str, Any]:
     """Return the next message."""
-    (size,) = struct.unpack("<I", read_exactly(source, 4))
+    (size,) = LENGTH.unpack(read_exactly(source, 4))
     if not 0 < size <= FRAME_BYTES:
         raise TransferError(f"a message of {size} bytes")
     try:
-        message = json.loads(read_exactly(source, size))
+        message = DECODE(read_exactly(source, size).decode())
     except (ValueError, RecursionError) as error:
         raise TransferError(f"not a message: {error}") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):

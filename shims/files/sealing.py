@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+from typing import TYPE_CHECKING
 
+from shims.files.syscalls import errno_of_call
+
+if TYPE_CHECKING:
+    import ctypes
+
+PR_SET_DUMPABLE = 4
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 0x20, 0x1000
 LOCKED_FLAGS = 0x02 | 0x04 | 0x08 | 0x400 | 0x800  # nosuid nodev noexec no(dir)atime
@@ -15,7 +21,7 @@ def map_user(libc: ctypes.CDLL, namespaces: int) -> None:
     """Enter new namespaces, with the same user and group in them.  Raises OSError."""
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(namespaces) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
+        raise OSError(errno_of_call(), "unshare")
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -31,7 +37,11 @@ def seal(top: str) -> None:
     Its owner could change the mode of a file that is only to be viewed; this mount
     cannot be changed from a further namespace either (mount_namespaces(7)).
     """
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
+    # A copy of the agent's process has its files in /proc still owned by root.
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     map_user(libc, CLONE_NEWUSER | CLONE_NEWNS)
     place = os.fsencode(top)
     # Flags of the mount below may not be taken off, and are the same bits here.
@@ -39,4 +49,4 @@ def seal(top: str) -> None:
     done = libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
     done = done and libc.mount(place, place, None, MS_BIND, None) == 0
     if not done or libc.mount(b"none", place, None, flags, None) != 0:
-        raise OSError(ctypes.get_errno(), "mount")
+        raise OSError(errno_of_call(), "mount")

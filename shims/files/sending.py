@@ -121,12 +121,15 @@ class _Folder:
 
     def open(self, path: str) -> int:
         """Open a file of a walk for reading.  Raises OSError, TransferError."""
-        folder = os.path.dirname(path)
-        if folder != self._path:
+        folder, _, name = path.rpartition("/")
+        if self._fd < 0 or folder != self._path:
             self.close()
             self._fd = open_directory(folder)
             self._path = folder
-        fd = _open_below(self._fd, path, _FILE)
+        try:
+            fd = os.open(name, _FILE, dir_fd=self._fd)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
         # guard: what is sent is a file
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -23,14 +22,18 @@ from shims.files.protocol import (
     read_message,
     size_of,
 )
+from shims.files.syscalls import errno_of_call
 
 if TYPE_CHECKING:
+    import ctypes
     from typing import Callable, Dict, List, Optional, Tuple
 
 KEEP_FREE_BYTES = 100 << 20
 STAGING = ".vitrail-"
 STAGED = re.compile(r"\.vitrail-[0-9a-f]{16}")  # no other directory is ours to remove
 NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+ROOM_BYTES = 16 << 20  # of small files, between two looks at what is free
+BLOCK_BYTES = 4096
 UNNAMED = 16  # files of one transfer that are open until its end
 ORIGIN_ATTRIBUTE = "user.xdg.origin.url"
 SYS_OPENAT2 = 437
@@ -61,7 +64,9 @@ class Store:
         self._keep_free = keep_free
         self._staging = ""
         self._lock = -1
-        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._calls: Optional[ctypes.CDLL] = None
+        self._roomy = 0
+        """Bytes for which there was room when it was looked at last."""
         self._known: Dict[Tuple[str, ...], int] = {}
         self._buffer = bytearray(COPY_BYTES)
         self._unnamed: List[Tuple[int, str]] = []
@@ -176,10 +181,11 @@ class Store:
         """Open a directory below another one, through no link (openat2(2))."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         how = struct.pack("<QQQ", flags, 0, RESOLVE)
-        fd = self._libc.syscall(SYS_OPENAT2, top, path.encode(), how, len(how))
+        libc = self._libc()
+        fd = libc.syscall(SYS_OPENAT2, top, path.encode(), how, len(how))
         if fd >= 0:
             return int(fd)
-        code = ctypes.get_errno()
+        code = errno_of_call()
         if code != errno.ENOSYS:
             raise OSError(code, os.strerror(code), path)
         fd = os.dup(top)
@@ -206,7 +212,25 @@ class Store:
                 self._room(left)
 
     def _room(self, size: int) -> None:
-        require_room(self._top, size, self._keep_free)
+        """Raise NoRoomError where a file does not fit.
+
+        What is free is looked up once for ROOM_BYTES of small files; what others write
+        meanwhile is not seen before.
+        """
+        size += BLOCK_BYTES  # a small file takes a block
+        if size > self._roomy:
+            spare = require_room(self._top, size, self._keep_free)
+            self._roomy = size + min(spare, ROOM_BYTES)
+        # guard: files that are not looked up use up what was free
+        self._roomy -= size
+
+    def _libc(self) -> ctypes.CDLL:
+        """The system calls that Python has not; loaded where one is needed."""
+        import ctypes
+
+        if self._calls is None:
+            self._calls = ctypes.CDLL(None, use_errno=True)
+        return self._calls
 
     def _link(self, fd: int, new: str) -> None:
         link_open_file(fd, new, self._top)
@@ -214,9 +238,10 @@ class Store:
     def _rename(self, name: str, new: str) -> None:
         # RENAME_NOREPLACE; os.rename would replace.
         stage, top = self._known[()], self._top
+        libc = self._libc()
         # guard: nothing is replaced
-        if self._libc.renameat2(stage, name.encode(), top, new.encode(), 1) != 0:
-            code = ctypes.get_errno()
+        if libc.renameat2(stage, name.encode(), top, new.encode(), 1) != 0:
+            code = errno_of_call()
             raise OSError(code, os.strerror(code), new)
 
     def _unused(self, name: str, make: Callable[[str], None]) -> str:
@@ -260,12 +285,17 @@ def link_open_file(fd: int, new: str, folder: int) -> None:
     os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=folder, follow_symlinks=True)
 
 
-def require_room(fd: int, size: int, keep_free: int) -> None:
-    """Raise NoRoomError where a file system has less than so many bytes."""
+def require_room(fd: int, size: int, keep_free: int) -> int:
+    """Return the bytes that a file system has beyond so many.
+
+    Raises NoRoomError where it has less.
+    """
     facts = os.fstatvfs(fd)
+    spare = facts.f_bavail * facts.f_frsize - size - keep_free
     # guard: room before bytes
-    if facts.f_bavail * facts.f_frsize < size + keep_free:
+    if spare < 0:
         raise NoRoomError(f"not enough room: {size} bytes, and {keep_free} stay free")
+    return spare
 
 
 def mark(fd: int, origin: str) -> None:

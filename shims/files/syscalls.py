@@ -7,13 +7,13 @@ no further process, program, socket or namespace.  Source: seccomp(2), linux/fil
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ctypes
     from typing import Dict, List, Tuple
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
@@ -82,12 +82,21 @@ def filter_program(machine: str) -> bytes:
     return b"".join(program)
 
 
+def errno_of_call() -> int:
+    """Return the error of this thread's last call by ctypes."""
+    import ctypes
+
+    return ctypes.get_errno()
+
+
 def deny_calls(libc: ctypes.CDLL) -> None:
     """Install the filter; no-new-privileges is set.  Raises OSError."""
+    import ctypes
+
     code = filter_program(os.uname().machine)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: a count, and after padding a pointer
     head = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0) != 0:
-        number = ctypes.get_errno()
+        number = errno_of_call()
         raise OSError(number, f"system-call filter: {os.strerror(number)}")

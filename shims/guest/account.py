@@ -49,6 +49,13 @@ class Account:
             groups = os.getgrouplist(self.name, self.gid)
             self._switch = {"user": self.uid, "group": self.gid, "extra_groups": groups}
 
+    def become(self) -> None:
+        """Become this user, for good.  Raises OSError."""
+        if self._switch:
+            os.setgroups(self._switch["extra_groups"])
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+
     def start(
         self,
         argv: List[str],

@@ -18,6 +18,7 @@ from shims.guest.host_files import host_environment
 from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
+from shims.guest.own_process import fork_tool, is_forked
 from shims.guest.port_streams import start_port_streams
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
@@ -194,6 +195,20 @@ class Guest:
             )
         env.update(message["env"])
         return env
+
+    def forks(self, message: Dict[str, Any]) -> bool:
+        """Return whether a program is a tool of ours that needs no start of Python."""
+        return bool(self._tools) and is_forked(message["argv"], terminal=message["tty"])
+
+    def fork_tool(self, message: Dict[str, Any], streams: Tuple[int, int, int]) -> int:
+        """Start such a program; returns its pid.  Raises OSError."""
+        return fork_tool(
+            self.account,
+            self.settings.runtime,
+            message["argv"],
+            self.environment(message),
+            streams,
+        )
 
     # -- the end
 

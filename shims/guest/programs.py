@@ -245,15 +245,22 @@ class Programs:
             return
         read, write, source = self._open_streams(program)
         error_read, error_write = self._open_errors(program, write)
+        process = None
         try:
-            process = self._guest.account.start(
-                program.message["argv"],
-                env=self._guest.environment(program.message),
-                stdin=source,
-                stdout=write,
-                stderr=error_write,
-                terminal=program.message["tty"],
-            )
+            if self._guest.forks(program.message):
+                pid = self._guest.fork_tool(
+                    program.message, (source, write, error_write)
+                )
+            else:
+                process = self._guest.account.start(
+                    program.message["argv"],
+                    env=self._guest.environment(program.message),
+                    stdin=source,
+                    stdout=write,
+                    stderr=error_write,
+                    terminal=program.message["tty"],
+                )
+                pid = process.pid
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             for fd in {read, error_read} - {-1}:
                 os.close(fd)
@@ -269,7 +276,7 @@ class Programs:
         finally:
             for fd in {write, error_write, source} - {-1}:
                 os.close(fd)
-        program.pid = process.pid
+        program.pid = pid
         program.pipes = {read: False}
         if error_read >= 0:
             program.pipes[error_read] = True
@@ -277,7 +284,10 @@ class Programs:
         self._write_input(program)
         for fd in program.pipes:
             self._watch_pipe(program, fd)
-        self._loop.child(process, lambda code: self._ended(program, code))
+        if process is None:
+            self._loop.child_number(pid, lambda code: self._ended(program, code))
+        else:
+            self._loop.child(process, lambda code: self._ended(program, code))
 
     def _open_streams(self, program: Program) -> Tuple[int, int, int]:
         """Return where its output is read, its output, and its input (-1: none).

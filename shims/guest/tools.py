@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import sys
-import traceback
 
-from shims.guest.loop import log
+from shims.guest.own_process import close_agent_files, in_child
 
 FILES_COMMANDS = (
     "xdg-open",
@@ -23,8 +21,8 @@ PORTAL_NAME = "org.freedesktop.portal.Desktop"
 PORTAL_SERVICE = f"/usr/share/dbus-1/services/{PORTAL_NAME}.service"
 
 TOOL_START = (
-    'import sys; sys.path.insert(0, "{directory}"); '
-    "import vitrail_files; sys.exit(vitrail_files.main(sys.argv[1:]))"
+    'import gc, sys; gc.disable(); sys.path.insert(0, "{directory}"); '
+    "import vitrail_files; gc.enable(); sys.exit(vitrail_files.main(sys.argv[1:]))"
 )
 """Python that runs the program for files and links from a directory."""
 
@@ -62,21 +60,14 @@ def compile_aside(directory: str, module: str) -> None:
     Without KVM, its programs start in a third of the time.  Where that fails, or is not
     done yet, each start compiles it.
     """
-    if os.fork():
-        return  # the loop reaps every child
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        # A connection ends when the agent closes it.
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+    def work() -> int:
+        close_agent_files()
         os.nice(19)
         os.umask(0o022)
         sys.path.insert(0, directory)
         sys.dont_write_bytecode = False
         importlib.import_module(module)
-    except BaseException:
-        log(f"no bytecode of {module}: {traceback.format_exc()}")
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
+        return 0
+
+    in_child(work)

@@ -49,12 +49,9 @@ def _namespaces():
 
 
 def replace_tool(guest, text, **values):
-    tool = guest.folder / "runtime/bin/vitrail-files"
-    tool.unlink()
-    tool.write_text(
+    guest.replace_tool(
         text.format(python=sys.executable, tool=str(files_program()), **values)
     )
-    tool.chmod(0o755)
 
 
 # No room for bytes, for another file, for the directory.

@@ -50,7 +50,9 @@ class Killed:
     """One of the two programs, in place of which another one is started."""
 
     def __init__(self, guest, command, verb):
-        self.tool = guest.folder / "runtime/bin" / command
+        self.guest = guest
+        place = "vitrail_files.py" if command == "vitrail-files" else f"bin/{command}"
+        self.tool = guest.folder / "runtime" / place
         self.count = guest.folder / f"lines-{command}"
         self.usual = self.tool.read_text()
         self.verb = verb
@@ -64,7 +66,10 @@ class Killed:
             verb=self.verb,
             count=str(self.count),
         )
-        self._write(text)
+        if self.tool.suffix:
+            self.guest.replace_tool(text)
+        else:
+            self._write(text)
 
     def put_back(self):
         self._write(self.usual)

@@ -116,6 +116,51 @@ def test_small_files_are_sent_together_and_in_order(
     assert len(packets) <= sum(packets) // PIECE_BYTES + 6
 
 
+@pytest.mark.parametrize(
+    ("kernel", "direct"), [("6.12.1-cloud", True), ("6.5.0", True), ("6.4.9", False)]
+)
+def test_a_vsock_gets_no_larger_piece_than_it_carries(
+    sent, source, tmp_path, monkeypatch, kernel, direct
+):
+    """From the page cache where that makes whole packets; the rest of one is lost."""
+    pieces = []
+    sendfile = os.sendfile
+
+    def counted(out, fd, offset, count):
+        pieces.append(count)
+        return sendfile(out, fd, offset, count)
+
+    monkeypatch.setattr(module.os, "sendfile", counted)
+    monkeypatch.setattr(
+        module.os, "uname", lambda: os.uname_result(("Linux", "", kernel, "", ""))
+    )
+    monkeypatch.setattr(module.socket, "AF_VSOCK", socket.AF_UNIX)
+    walk = Walk([str(source)])
+    whole = expected(walk, tmp_path)
+    assert sent(walk, len(whole)) == whole
+    assert bool(pieces) == direct
+    assert all(count <= PIECE_BYTES for count in pieces)
+
+
+def test_a_sendfile_that_fails_midway_loses_no_byte(
+    sent, source, tmp_path, monkeypatch
+):
+    """What was sent before it counts, and the rest is read."""
+    sendfile = os.sendfile
+    left = [3]
+
+    def failing(out, fd, offset, count):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EINVAL, "not this part")
+        return sendfile(out, fd, offset, min(count, 50_000))
+
+    monkeypatch.setattr(module.os, "sendfile", failing)
+    walk = Walk([str(source)])
+    whole = expected(walk, tmp_path)
+    assert sent(walk, len(whole)) == whole
+
+
 @pytest.mark.parametrize("memory", [False, True])
 def test_a_sender_that_is_refused_stops(tmp_path, monkeypatch, memory):
     """It reads the reason while it sends, before the connection breaks."""

@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -142,6 +143,37 @@ def test_an_endless_or_sparse_file_is_refused_by_what_is_free(top):
         keep(stream, Store(str(top), "work"))
     assert seen(top) == []
     assert before - os.statvfs(top.parent).f_bavail < 1 << 20
+
+
+def test_small_files_are_refused_by_what_is_free_together(top, monkeypatch):
+    """Each of them fits; what is free is not looked up for each."""
+    looked = []
+
+    def nearly_full(fd):
+        looked.append(fd)
+        return SimpleNamespace(f_bavail=64 - len(seen(top)), f_frsize=4096)
+
+    monkeypatch.setattr(os, "fstatvfs", nearly_full)
+    names = [f"{number:03}" for number in range(100)]
+    parts = [part for name in names for part in (file(name, size=1000), bytes(1000))]
+    with pytest.raises(TransferError, match="not enough room"):
+        keep(told(*parts, END), Store(str(top), "work", 0))
+    assert seen(top) == []
+    assert 1 < len(looked) < 10
+
+
+def test_a_sparse_file_takes_its_whole_size_of_what_is_free(top, tmp_path):
+    """A file of no blocks that claims to be huge is refused before its first byte."""
+    bomb = tmp_path / "bomb"
+    with bomb.open("wb") as hollow:
+        hollow.truncate(1 << 42)
+    assert bomb.stat().st_blocks == 0
+    walk = Walk([str(bomb)])
+    assert walk.size == 1 << 42
+    stream = told(file("bomb", size=walk.size), bytes(1 << 16))
+    with pytest.raises(TransferError, match="not enough room"):
+        keep(stream, Store(str(top), "work"))
+    assert seen(top) == []
 
 
 def test_a_full_disk_leaves_nothing(top, monkeypatch):

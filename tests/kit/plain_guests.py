@@ -75,6 +75,18 @@ class PlainGuest:
                         await child.wait()
             return code, (out.read() + err.read()).decode()
 
+    def replace_tool(self, text):
+        """Have another program run where the broker asks for the files tool."""
+        program = self.folder / "tool"
+        program.unlink(missing_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+        # The agent runs this file in a process of its own.
+        words = f"os.execv({str(program)!r}, ['tool', *words])"
+        (self.folder / "runtime/vitrail_files.py").write_text(
+            f"import os\ndef main(words):\n    {words}\n"
+        )
+
     def opens(self, kind, command):
         """Register a program for a type, as a desktop does."""
         folder = self.home / ".local/share/applications"

@@ -1,9 +1,11 @@
 """What a copy and a click cost between real micro VMs, over their vsock.
 
-    python -m tests.bench.transfer.machines [--quick] [--repeats N] [--no-copy] [--json FILE]
+    python -m tests.bench.transfer.machines [--quick] [--repeats N] [--no-copy]
+        [--no-clicks] [--large BYTES] [--small FILES] [--json FILE]
 
-*Copies*, in turns, of one large file and of many small ones, from a machine's home to
-another's:
+*Copies* of one large file and of many small ones, from a machine's home to another's, in
+turns of which each begins with the other peer; the load of the machine is printed with
+each:
 
 * *vitrail*: ``vitrail-copy``, a real broker, its workers, a rule, every check on;
 * *tar*: ``tar | socat`` in one machine, ``socat | tar`` in the other, over the same
@@ -148,13 +150,18 @@ async def copies(w: World, large: int, small: int, repeats: int) -> Runs:
     sums = "cd {} && find . -type f | sort | xargs -n 1000 cksum | cksum"
     raw: Runs = {}
     for turn in range(repeats):
+        peers = list(PEERS.items())
         for load in ("large", "small"):
-            for peer, copy in PEERS.items():
+            for peer, copy in peers if turn % 2 == 0 else reversed(peers):
                 before, began = _cpu(w), time.monotonic()
                 await copy(w, load)
                 took = time.monotonic() - began, _cpu(w) - before
                 raw.setdefault(load, {}).setdefault(peer, []).append(took)
-                print(f"{turn} {load} {peer}: {took[0]:.1f} s", flush=True)
+                print(
+                    f"{turn} {load} {peer}: {took[0]:.1f} s, {took[1]:.1f} s CPU,"
+                    f" load {os.getloadavg()[0]:.1f}",
+                    flush=True,
+                )
                 kept = "work" if peer == "vitrail" else "tar"
                 there = sums.format(f"~/Incoming/{kept}/{load}")
                 _, mine = await w.output("work", "sh", "-c", sums.format(f"~/{load}"))
@@ -218,20 +225,26 @@ async def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-copy", action="store_true")
+    parser.add_argument("--no-clicks", action="store_true")
+    parser.add_argument("--large", type=int)
+    parser.add_argument("--small", type=int)
     options = parser.parse_args()
     if shutil.which("socat") is None:
         raise SystemExit("socat is not installed; without every peer there is no table")
     large, small = (128 << 20, 1000) if options.quick else (1 << 30, 10_000)
+    large, small = options.large or large, options.small or small
     await the_image()
     await build_image(find_paths(), LINKS_IMAGE, print)
     copied: Runs = {}
+    clicked: dict[str, list[float]] = {}
     async with world(_records(), start=False) as w:
         folder = w.paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         (folder / "30-mine.policy").write_text(RULES)
         await w.start()
         print("the broker is ready", flush=True)
-        clicked = await clicks(w, options.repeats)
+        if not options.no_clicks:
+            clicked = await clicks(w, options.repeats)
         if not options.no_copy:
             copied = await copies(w, large, small, options.repeats)
     _shown(copied, clicked)

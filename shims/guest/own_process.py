@@ -1,0 +1,129 @@
+"""Programs of ours that run in a copy of the agent's process.
+
+A start of Python takes a second where KVM is missing, and each click and each copy
+would wait for one.  The agent has most of the modules already.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import importlib
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from shims.guest.loop import log
+
+if TYPE_CHECKING:
+    from typing import IO, Callable, Dict, List, Tuple
+
+    from shims.guest.account import Account
+
+FILES_PROGRAM = "vitrail-files"
+FORKED_VERBS = ("receive", "open-here", "give")
+"""Verbs of the files tool that the broker asks for, none of which has a terminal."""
+
+
+def is_forked(argv: List[str], *, terminal: bool) -> bool:
+    """Return whether a program that the broker asks for is one of these."""
+    return (
+        not terminal
+        and argv[0] == FILES_PROGRAM
+        and len(argv) > 1
+        and argv[1] in FORKED_VERBS
+    )
+
+
+def fork_tool(
+    account: Account,
+    directory: str,
+    argv: List[str],
+    env: Dict[str, str],
+    streams: Tuple[int, int, int],
+) -> int:
+    """Run the files tool as the user, in a session of its own; returns its pid.
+
+    ``streams``: its standard input (-1: none), output and error.  Raises OSError.
+    """
+    return in_child(lambda: _run_tool(account, directory, argv, env, streams))
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Do this in a copy of this process, which ends with its result; returns the pid.
+
+    Raises OSError.
+    """
+    pid = os.fork()
+    if pid:
+        return pid  # the loop reaps every child
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = work()
+    except BaseException:
+        log(traceback.format_exc())
+    finally:
+        os._exit(code & 0xFF)
+
+
+def close_agent_files() -> None:
+    """Close all but the standard streams: a connection ends when the agent closes it."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+
+
+def _run_tool(
+    account: Account,
+    directory: str,
+    argv: List[str],
+    env: Dict[str, str],
+    streams: Tuple[int, int, int],
+) -> int:
+    gc.disable()  # it would only touch, and so copy, pages of the agent
+    os.setsid()
+    source, output, error = streams
+    if source < 0:
+        source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # Above the standard ones first, so that none takes the place of another.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 3) for fd in (source, output, error)]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number)
+    # guard: no file of the agent is left to a tool
+    close_agent_files()
+    _take_name()
+    # guard: a tool runs as the user
+    account.become()
+    os.chdir(account.home if os.path.isdir(account.home) else "/")
+    os.environ.clear()
+    os.environ.update(env)
+    sys.stdin, sys.stdout, sys.stderr = map(_text_stream, (0, 1, 2), "rww")
+    sys.argv = list(argv)
+    sys.path.insert(0, directory)
+    tool = importlib.import_module("vitrail_files")
+    gc.freeze()
+    gc.enable()
+    try:
+        return int(tool.main(argv[1:]))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _text_stream(fd: int, mode: str) -> IO[str]:
+    return os.fdopen(
+        fd, mode, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+
+
+def _take_name() -> None:
+    """Be listed as what it is."""
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as file:
+            file.write(FILES_PROGRAM)
+    except OSError as error:
+        log(f"no name of its own: {error.strerror}")
