@@ -48,7 +48,23 @@ def fork_tool(
 
     ``streams``: its standard input (-1: none), output and error.  Raises OSError.
     """
-    return in_child(lambda: _run_tool(account, directory, argv, env, streams))
+    begun, begin = os.pipe()
+
+    def work() -> int:
+        os.setsid()
+        os.close(begin)
+        return _run_tool(account, directory, argv, env, streams)
+
+    try:
+        pid = in_child(work)
+        os.close(begin)
+        begin = -1
+        # Until it leads its group: a signal to the group would be lost before.
+        os.read(begun, 1)
+        return pid
+    finally:
+        for fd in {begun, begin} - {-1}:
+            os.close(fd)
 
 
 def in_child(work: Callable[[], int]) -> int:
@@ -85,7 +101,6 @@ def _run_tool(
     streams: Tuple[int, int, int],
 ) -> int:
     gc.disable()  # it would only touch, and so copy, pages of the agent
-    os.setsid()
     source, output, error = streams
     if source < 0:
         source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -47,6 +47,7 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 streams = [os.open({out!r} + name, os.O_CREAT | os.O_WRONLY) for name in ("out", "err")]
 words = ["vitrail-files", "receive", "token"]
 pid = fork_tool(Account(), {directory!r}, words, {{"A": "b"}}, (-1, *streams))
+assert os.getpgid(pid) == pid  # a signal to the group reaches it from now on
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
