@@ -66,7 +66,7 @@ class Store:
         self._lock = -1
         self._calls: Optional[ctypes.CDLL] = None
         self._roomy = 0
-        """Bytes for which there was room when it was looked at last."""
+        """Free bytes of the last look that no file has taken yet."""
         self._known: Dict[Tuple[str, ...], int] = {}
         self._buffer = bytearray(COPY_BYTES)
         self._unnamed: List[Tuple[int, str]] = []
@@ -214,8 +214,8 @@ class Store:
     def _room(self, size: int) -> None:
         """Raise NoRoomError where a file does not fit.
 
-        What is free is looked up once for ROOM_BYTES of small files; what others write
-        meanwhile is not seen before.
+        Free space is read once for ROOM_BYTES of small files; writes of other programs
+        in between are not seen.
         """
         size += BLOCK_BYTES  # a small file takes a block
         if size > self._roomy:

@@ -4,6 +4,7 @@ Guarantees
     * connects to the broker's agent port and obeys Run, Signal and PowerOff;
     * starts one ``waypipe server`` for the guest and carries each of its
       connections to the broker's display port;
+    * runs our tool for files and links in a copy of itself, as the user;
     * reports starts, ends, output and every step on the way to a window;
     * as PID 1 also mounts, names, networks, reaps and powers off.
 
