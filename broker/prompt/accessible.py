@@ -25,7 +25,7 @@ ACTION = f"{_PREFIX}.Action"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 _VERSION = "2.1"
 _LIST, _LIST_ITEM, _RADIO, _BUTTON, _LABEL = 31, 32, 44, 43, 29
-_DIALOG, _PROGRAM = 16, 75
+_DIALOG, _PROGRAM, _STATIC = 16, 75, 116
 _ROLES = {
     _LIST: "list",
     _LIST_ITEM: "list item",
@@ -34,6 +34,7 @@ _ROLES = {
     _LABEL: "label",
     _DIALOG: "dialog",
     _PROGRAM: "application",
+    _STATIC: "static",
 }
 """Numbers and names of AtspiRole."""
 _ACTIVE, _CHECKED, _ENABLED, _FOCUSABLE, _FOCUSED, _MODAL = 1, 4, 8, 11, 12, 16
@@ -125,7 +126,8 @@ class Accessible:
             states = _SEEN | ({_CHECKED} if row.chosen else set())
             dialog.add(self._new(_RADIO, row.words, states))
         states = _SEEN | {_FOCUSABLE, _FOCUSED}
-        self._hint = dialog.add(self._new(_LABEL, words.hint, states))
+        # Not a label: Orca reads no new name of one.
+        self._hint = dialog.add(self._new(_STATIC, words.hint, states))
         for name, key in (("Deny", "Escape"), ("Allow", WORD)):
             button = dialog.add(self._new(_BUTTON, name, _buttons(words)))
             button.key = key
@@ -172,15 +174,13 @@ class Accessible:
             if (state in row.states) != now:
                 row.states = row.states | {state} if now else row.states - {state}
                 signals.append(_state(row, name, on=now))
-                signals += [_announce(row, row.name)] if now else []
-        hint = self._hint
-        if hint is not None and hint.name != words.hint:
-            hint.name = words.hint
+        if self._hint is not None and self._hint.name != words.hint:
+            self._hint.name = words.hint
+            # Screen readers read a new name of what has the focus.  An announcement
+            # besides would be read a second time (Orca 45 and later).
             value = ("s", words.hint)
-            named = AccessibilityEvent(
-                hint.path, "Object", "PropertyChange", "accessible-name", 0, 0, value
-            )
-            signals += [named, _announce(hint, words.hint)]
+            named = "PropertyChange", "accessible-name", 0, 0, value
+            signals.append(AccessibilityEvent(self._hint.path, "Object", *named))
         if before.armed != words.armed:
             for button in (o for o in self._objects.values() if o.role == _BUTTON):
                 button.states = _buttons(words)
@@ -304,10 +304,4 @@ def _bits(states: Iterable[int]) -> list[int]:
 def _state(here: _Object, name: str, *, on: bool) -> AccessibilityEvent:
     return AccessibilityEvent(
         here.path, "Object", "StateChanged", name, int(on), 0, ("i", 0)
-    )
-
-
-def _announce(here: _Object, words: str) -> AccessibilityEvent:
-    return AccessibilityEvent(
-        here.path, "Object", "Announcement", "", 1, 0, ("s", words)
     )

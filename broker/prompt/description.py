@@ -12,6 +12,8 @@ from broker.prompt.words import target_words
 
 _CHARACTERS = 200
 """Most characters of one line."""
+_NAMED = 6
+"""Most targets that are read out with the request."""
 
 
 def plain(words: str) -> str:
@@ -55,6 +57,34 @@ def hint(dialog: Dialog, *, armed: bool) -> str:
     return f"Press Allow, or type the word {WORD}.  Esc or Deny refuses."
 
 
+def choices(dialog: Dialog) -> list[str]:
+    """What can be chosen and by which keys, a line for each choice.
+
+    Screen readers read a dialog's labels when it opens, and not the rows of its lists.
+    """
+    question, lines = dialog.question, []
+    if len(question.targets) > 1:
+        named = [target_words(target) for target in question.targets[:_NAMED]]
+        more = len(question.targets) - len(named)
+        names = ", ".join([*named, *([f"{more} more"] if more else [])])
+        lines.append(f"The keys Up and Down choose: {names}.")
+    if len(question.keeps) > 1:
+        words = ", ".join(keep_words(question, keep) for keep in question.keeps)
+        lines.append(f"The keys Left and Right choose how long a yes holds: {words}.")
+    return lines
+
+
+def next_step(dialog: Dialog, *, armed: bool) -> str:
+    """What is chosen, and how it is answered now."""
+    question, chosen = dialog.question, []
+    if len(question.targets) > 1 and dialog.target:
+        chosen.append(target_words(dialog.target))
+    if len(question.keeps) > 1:
+        chosen.append(keep_words(question, dialog.keep))
+    words = f"{', '.join(chosen)}: chosen.  " if chosen else ""
+    return words + hint(dialog, armed=armed)
+
+
 def describe(dialog: Dialog, now: float) -> Described:
     """Return all of it but the phrase and the time that is left."""
     question = dialog.question
@@ -71,6 +101,7 @@ def describe(dialog: Dialog, now: float) -> Described:
                     kind(dialog),
                     *claims(dialog),
                     reach(dialog),
+                    *choices(dialog),
                 ],
             )
         ),
@@ -82,6 +113,6 @@ def describe(dialog: Dialog, now: float) -> Described:
             DescribedRow(keep_words(question, keep), dialog.keep is keep)
             for keep in keeps
         ),
-        hint=hint(dialog, armed=armed),
+        hint=plain(next_step(dialog, armed=armed)),
         armed=armed,
     )

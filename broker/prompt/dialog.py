@@ -131,6 +131,8 @@ class Dialog:
             self.typed = self.typed[:-1]
         elif name in {"Up", "Down"}:
             self._step(-1 if name == "Up" else 1)
+        elif name in {"Left", "Right"}:
+            self._hold_for(-1 if name == "Left" else 1)
         # guard: Enter means nothing
         elif name not in {"Return", "KP_Enter", "space", "Tab"} and text:
             # More than the word is never the word again, but for BackSpace.
@@ -231,6 +233,13 @@ class Dialog:
             number = 0 if by > 0 else len(targets) - 1
         self.target = targets[max(0, min(number, len(targets) - 1))]
         self._see(self.target)
+
+    def _hold_for(self, by: int) -> None:
+        """Choose the answer's duration that stands before or behind the chosen one."""
+        keeps = self.question.keeps
+        if self.keep in keeps:
+            number = keeps.index(self.keep) + by
+            self.keep = keeps[max(0, min(number, len(keeps) - 1))]
 
     def _see(self, target: str) -> None:
         if target in self.question.targets:

@@ -82,6 +82,9 @@ def draw(
     _targets(brush, dialog)
     for rect, keep in zip(dialog.layout.keeps, dialog.question.keeps, strict=False):
         brush.choice(rect, keep_words(dialog.question, keep), dialog.keep is keep)
+    for rect in dialog.layout.keeps[:1]:
+        place = Rect(rect.x + rect.width - 130, rect.y, 120, rect.height)
+        brush.text(place, "keys: Left, Right", size=13, colour=_FAINT)
     _foot(brush, dialog, phrase, armed=armed, seconds=max(0, round(deadline - now)))
     return brush.image
 

@@ -19,6 +19,7 @@ WORDS = {
     "targets": ("banking", "work"),
     "default_target": "work",
 }
+HOW = "Press Allow, or type the word allow.  Esc or Deny refuses."
 
 
 async def test_a_screen_reader_reads_it_and_its_actions_answer_nothing(monkeypatch):
@@ -41,16 +42,17 @@ async def test_a_screen_reader_reads_it_and_its_actions_answer_nothing(monkeypat
                 ("label", "Work · record work"),
                 ("label", "scheme, it says: https"),
                 ("label", "What shall it reach?  Choose one:"),
+                ("label", "The keys Up and Down choose: banking, work."),
                 ("list", "What it shall reach"),
                 ("list item", "banking"),
                 ("list item", "work"),
-                ("label", "Press Allow, or type the word allow.  Esc or Deny refuses."),
+                ("static", f"work: chosen.  {HOW}"),
                 ("push button", "Deny"),
                 ("push button", "Allow"),
             ]
-            assert "selected" in shown[7]["states"]
-            assert "focused" in shown[8]["states"]
-            assert [o["keys"] for o in shown[9:]] == [["Escape"], ["allow"]]
+            assert "selected" in shown[8]["states"]
+            assert "focused" in shown[9]["states"]
+            assert [o["keys"] for o in shown[10:]] == [["Escape"], ["allow"]]
             assert not any(PHRASE in o["name"] for o in shown)
             assert all("sensitive" in o["states"] for o in shown)
             d.hands.type("allow")

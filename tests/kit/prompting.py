@@ -30,6 +30,8 @@ KEYS = {
     "BackSpace": 14,
     "Down": 108,
     "Up": 103,
+    "Left": 105,
+    "Right": 106,
     "x": 45,
     "Tab": 15,
 }

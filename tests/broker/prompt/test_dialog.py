@@ -162,6 +162,27 @@ def test_targets_and_how_long():
     assert dialog.target == "banking" in dialog.rows()
 
 
+def test_the_keyboard_alone_chooses_how_long():
+    dialog = armed(MANY)
+    dialog.key(106, "Right", "", 10)
+    assert dialog.keep is Keep.TIME
+    dialog.key(106, "Right", "", 10.1)
+    assert dialog.keep is Keep.TIME, "the last one"
+    type_word(dialog, "allow", 11)
+    assert dialog.tick(20).keep is Keep.TIME
+    for _ in range(3):
+        dialog.key(105, "Left", "", 21)
+    assert dialog.keep is Keep.ONCE
+
+
+def test_a_key_that_comes_too_early_chooses_nothing():
+    dialog = Dialog(MANY)
+    dialog.guard.visible(10.0)
+    dialog.guard.focus(10.0, held=True)
+    dialog.key(106, "Right", "", 10.1)
+    assert dialog.keep is Keep.ONCE
+
+
 def test_nothing_chosen_is_no_yes():
     asked = question(targets=("a", "b"), default_target="")
     dialog = armed(asked)
