@@ -91,10 +91,16 @@ class Desk:
         return self.questions.agent_pid
 
     async def say(self, name, act):
-        """Rest for the guard's second, then act; again if it came too early."""
+        """Rest for the guard's second, then act; again if it came too early.
+
+        Each time later: where drawing a key takes longer than typing it, keys that
+        are typed again and again let no word stand alone.
+        """
+        rest = GUARD + 0.4
         with trio.fail_after(60):
             while name not in self.answers:
-                await trio.sleep(GUARD + 0.4)
+                await trio.sleep(rest)
+                rest *= 2
                 if name not in self.answers:
                     act()
         return self.answers[name]
