@@ -175,7 +175,7 @@ async def test_a_child_that_keeps_a_stream_ends_with_the_first_process():
         assert [p for p in w.processes().values() if "bwrap" in p] == []
 
 
-DESCRIPTORS = """
+SENDER = """
 import array, os, socket, struct, sys
 def message(number, opcode, *words):
     body = b"".join(w if isinstance(w, bytes) else struct.pack("I", w) for w in words)
@@ -212,7 +212,11 @@ def tried(what, fd):
     sock.sendall(message(2, 0, names["wl_shm"], text("wl_shm"), 1, 4))
     pool = message(4, 0, 5, 4096) + message(1, 0, 6)
     sock.sendmsg([pool], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
-    print(what, "served" if until(sock, 6) is not None else "ended")
+    result = "served" if until(sock, 6) is not None else "ended"
+    print(what, result, flush=True)
+"""
+"""``tried`` sends a descriptor as a pool of pixels, and prints what comes of it."""
+DESCRIPTORS = f"""{SENDER}
 memory = os.memfd_create("pool")
 os.truncate(memory, 4096)
 tried("memfd", memory)

@@ -62,7 +62,10 @@ def _end_those_of(base: Path) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             name = (process / "comm").read_text().strip()
-            if name == "podman" and ours in (process / "environ").read_bytes():
+            if (
+                name in {"podman", "podman pause"}
+                and ours in (process / "environ").read_bytes()
+            ):
                 os.kill(int(process.name), signal.SIGKILL)
         except OSError:
             continue  # it has ended, or is another user's
