@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from broker.peers import credentials
 from broker.peers.identity import ProcessFacts
 from broker.services.workers.pidfd_process import PidfdProcess
 
+_LOST = (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError)
+_IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
 _MODULE = "broker.programs.acceptor"
 
@@ -241,7 +244,9 @@ class _Template:
             with trio.fail_after(limits.ACCEPTOR_START_SECONDS):
                 await trio.lowlevel.wait_readable(self._channel)
             got = fdpass.receive(self._channel, messages.FORKED_BYTES, 1)
-        except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError):
+        except _LOST as error:
+            if getattr(error, "errno", None) == errno.ETOOMANYREFS:
+                raise SetupError(_IN_FLIGHT) from error
             return None
         if len(got.fds) != 1:
             fdpass.close_all(got.fds)

@@ -1,0 +1,52 @@
+"""Memory and processes of a Podman record: limited where the control group can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.cli.run.container import can_limit
+from broker.launch.podman.arguments import Container, Limits, podman_args
+
+
+@pytest.fixture(name="group")
+def _group(tmp_path):
+    """Our own control group, in a tree of the test's."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            group = tmp_path / line.removeprefix("0::").lstrip("/")
+            group.mkdir(parents=True, exist_ok=True)
+            return group
+    pytest.skip("this machine has no unified hierarchy")
+
+
+@pytest.mark.parametrize(
+    ("controllers", "able"),
+    [
+        ("cpuset cpu io memory pids\n", True),
+        ("memory pids", True),
+        ("memory\n", False),
+        ("pids hugetlb\n", False),
+        ("\n", False),
+    ],
+)
+def test_both_controllers_are_needed(tmp_path, group, controllers, able):
+    (group / "cgroup.controllers").write_text(controllers)
+    assert can_limit(tmp_path) is able
+
+
+def test_version_1_alone_limits_nothing(tmp_path):
+    assert not can_limit(tmp_path)
+
+
+def limits_of(limits):
+    container = Container("app", ("true",), "image", None, limits=limits)
+    argv = podman_args(container, *map(Path, ("/hooks", "/cid", "/run")))
+    before = argv[: argv.index("image")]
+    return [word for word in before if word.startswith(("--memory", "--pids"))]
+
+
+def test_podman_is_told_the_limits_and_otherwise_none():
+    assert limits_of(Limits(512, 100)) == ["--memory=512m", "--pids-limit=100"]
+    assert limits_of(None) == []
