@@ -573,13 +573,17 @@ class Keyboard(ProtocolObject):
 
 
 class Touch(ProtocolObject):
-    """A wl_touch, with the surface under each finger that the client knows."""
+    """A wl_touch, with the surface under each finger that the client knows.
 
-    __slots__ = ("fingers",)
+    ``told`` since something was passed on that a frame event has to end.
+    """
+
+    __slots__ = ("fingers", "told")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.fingers: dict[int, Surface] = {}
+        self.told = False
 
 
 class Gesture(ProtocolObject):

@@ -307,10 +307,12 @@ def touch_down(
     x: int,
     y: int,
 ) -> None:
+    # guard: grabs end with a finger elsewhere in the sandbox
+    core.sandbox.pressed(core)
     if not isinstance(surface, Surface) or surface.dead:
         popups.dismiss_grabs(core)
         return
-    touch.fingers[finger] = surface
+    touch.fingers[finger], touch.told = surface, True
     core.serials.press(touch.cid, finger, serial, surface)
     core.serials.note_input(serial, _happened(core, time))
     core.down.data += _touch_down(
@@ -332,6 +334,7 @@ def touch_up(
 ) -> None:
     core.serials.lift(touch.cid, finger)
     if touch.fingers.pop(finger, None) is not None:
+        touch.told = True
         core.serials.note_input(serial, _happened(core, time))
         core.down.data += _touch_up(touch.cid, serial, time, finger)
 
@@ -344,6 +347,7 @@ def touch_motion(
 ) -> None:
     surface = touch.fingers.get(finger)
     if surface is not None:
+        touch.told = True
         core.down.data += _touch_motion(
             touch.cid, time, finger, x + surface.cx * 256, y + surface.cy * 256
         )
@@ -352,9 +356,26 @@ def touch_motion(
 _touch_motion = emit.event("wl_touch", "motion")
 
 
+def touch_frame(core: ClientState, touch: Touch) -> None:
+    # KWin 5.27 sends one to the client that was touched last for a finger that is on no
+    # window, as on the desktop: a sandbox would hear when the person touches that.
+    # guard: frames of its own fingers only
+    if not touch.told:
+        return
+    touch.told = False
+    core.down.data += _touch_frame(touch.cid)
+
+
+_touch_frame = emit.event("wl_touch", "frame")
+
+
 def touch_cancel(core: ClientState, touch: Touch) -> None:
-    touch.fingers.clear()
     core.serials.lift(touch.cid)
+    # guard: cancels of its own fingers only
+    if not touch.fingers and not touch.told:
+        return
+    touch.fingers.clear()
+    touch.told = False
     core.down.data += _touch_cancel(touch.cid)
 
 
@@ -365,6 +386,7 @@ def touch_shape(
     core: ClientState, touch: Touch, finger: int, major: int, minor: int
 ) -> None:
     if finger in touch.fingers:
+        touch.told = True
         core.down.data += _touch_shape(touch.cid, finger, major, minor)
 
 
@@ -373,6 +395,7 @@ _touch_shape = emit.event("wl_touch", "shape")
 
 def touch_orientation(core: ClientState, touch: Touch, finger: int, angle: int) -> None:
     if finger in touch.fingers:
+        touch.told = True
         core.down.data += _touch_orientation(touch.cid, finger, angle)
 
 
@@ -447,7 +470,7 @@ EVENTS: Rules = {
     ("wl_touch", "down"): touch_down,
     ("wl_touch", "up"): touch_up,
     ("wl_touch", "motion"): touch_motion,
-    ("wl_touch", "frame"): FORWARD,
+    ("wl_touch", "frame"): touch_frame,
     ("wl_touch", "cancel"): touch_cancel,
     ("wl_touch", "shape"): touch_shape,
     ("wl_touch", "orientation"): touch_orientation,

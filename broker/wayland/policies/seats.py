@@ -180,9 +180,12 @@ EVENTS: Policies = {
     ),
     ("wl_touch", "motion"): _TOUCHED,
     ("wl_touch", "frame"): event(
-        "Learns that some finger did something on one of its windows."
+        "Nothing: it ends what fingers did on its own windows.", Sender.POINTED
     ),
-    ("wl_touch", "cancel"): event("Learns that the compositor took the fingers over."),
+    ("wl_touch", "cancel"): event(
+        "Nothing: the compositor took fingers over that were on its windows.",
+        Sender.POINTED,
+    ),
     ("wl_touch", "shape"): _TOUCHED,
     ("wl_touch", "orientation"): _TOUCHED,
     # -- text input ------------------------------------------------------------

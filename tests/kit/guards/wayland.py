@@ -211,6 +211,9 @@ GUARDS = (
     Guard("grabs end with the keyboard", "pass", "tests/broker/wayland/handlers/test_seat.py", "loses_the_keyboard"),
     Guard("grabs end with a press on the frame", "", "tests/broker/wayland/handlers/test_seat.py", "click_on_the_frame"),
     Guard("grabs end with a press elsewhere in the sandbox", "", "tests/broker/wayland/handlers/test_seat.py", "another_connection"),
+    Guard("grabs end with a finger elsewhere in the sandbox", "", "tests/broker/wayland/handlers/test_seat.py", "finger_in_another_connection"),
+    Guard("frames of its own fingers only", "if False:", "tests/broker/wayland/handlers/test_seat.py", "frame_without_a_finger"),
+    Guard("cancels of its own fingers only", "if False:", "tests/broker/wayland/handlers/test_seat.py", "frame_without_a_finger or told_of_once"),
     Guard("grabs stay in the filter", "popup.grabbing = True\ncore.up.data += emit.request('xdg_popup', 'grab')(popup.sid, _seat.sid, serial)", "tests/broker/wayland/handlers/test_seat.py", "never_reaches"),
 )  # fmt: skip
 

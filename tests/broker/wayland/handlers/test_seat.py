@@ -246,6 +246,69 @@ def test_a_finger_on_the_frame_is_never_told(talk):
     assert [e for e in talk.events if e[0] == talk.touch] == []
 
 
+def test_a_frame_without_a_finger_of_its_own_is_not_told(talk):
+    """KWin sends it to the client touched last for a finger that is on no window."""
+    says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
+    says(talk, talk.touch, "frame")
+    says(talk, talk.touch, "up", 8, 1, 3)
+    says(talk, talk.touch, "frame")
+    heard = [e[2] for e in talk.events if e[0] == talk.touch]
+    assert heard == ["down", "frame", "up", "frame"]
+    for _ in range(3):
+        says(talk, talk.touch, "frame")
+    says(talk, talk.touch, "cancel")
+    assert [e[2] for e in talk.events if e[0] == talk.touch] == heard
+
+
+@pytest.mark.parametrize(
+    "what", [("motion", 1, 3, 0, 0), ("shape", 3, 1, 1), ("orientation", 3, 1)]
+)
+def test_each_event_of_a_finger_ends_with_a_frame(talk, what):
+    says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
+    says(talk, talk.touch, "frame")
+    since = len(talk.events)
+    says(talk, talk.touch, *what)
+    says(talk, talk.touch, "frame")
+    heard = [e[2] for e in talk.events[since:] if e[0] == talk.touch]
+    assert heard == [what[0], "frame"]
+
+
+def test_fingers_that_the_compositor_took_over_are_told_of_once(talk):
+    says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
+    for _ in range(2):
+        says(talk, talk.touch, "cancel")
+    says(talk, talk.touch, "frame")
+    says(talk, talk.touch, "up", 8, 1, 3)
+    heard = [e[2] for e in talk.events if e[0] == talk.touch]
+    assert heard == ["down", "cancel"]
+    talk.send(talk.top, "move", talk.seat, 7)
+    assert talk.told("xdg_toplevel", "move") == []
+
+
+def test_a_finger_on_a_window_that_goes_does_nothing_to_the_next_one(talk):
+    """The compositor goes on with the finger; what comes is harmless, or nothing."""
+    says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
+    for oid in (talk.top, talk.xdg, talk.win):
+        talk.send(oid, "destroy")
+    talk.win, talk.xdg, talk.top = talk.show(50, 50, 0)
+    says(talk, talk.touch, "motion", 2, 3, 256, 256)
+    says(talk, talk.touch, "up", 8, 2, 3)
+    talk.send(talk.top, "move", talk.seat, 7)
+    assert talk.told("xdg_toplevel", "move") == []
+
+
+def test_a_finger_in_another_connection_of_the_sandbox_dismisses_menus(talk):
+    made = opened(talk)
+    with Talk(sandbox=talk.sandbox) as other:
+        other.start()
+        seat = other.bind("wl_seat")
+        touch = other.make(seat, "get_touch", "wl_touch")
+        win, _, _ = other.show(50, 50, 0)
+        says(other, touch, "down", 8, 1, other.server_side(win), 3, 0, 0)
+    talk.pump()
+    assert talk.heard("popup_done", made) == [[]]
+
+
 def test_a_finger_on_the_content_is_told_in_its_coordinates(talk):
     crop(talk, 20, 30)
     says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 256, 256)
