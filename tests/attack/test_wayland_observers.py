@@ -31,7 +31,7 @@ from tests.kit.observers.hostile import Hostile
 from tests.kit.observers.judge import Judge
 from tests.kit.prompting import agent, question
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import desktop, short_directory
+from tests.kit.wayland.compositor import desktop, short_directory, windows
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import (
     Gnome,
@@ -40,6 +40,7 @@ from tests.kit.wayland.mutter_person import (
     gnome,
 )
 from tests.kit.wayland.stand import SIZE, filtered, nested
+from tests.kit.wayland.touch import ALLOWED, Fingers
 
 LONG = pytest.mark.long
 """weston and KWin are judged by clicks with deadlines: a loaded machine misses them."""
@@ -78,7 +79,7 @@ async def compositor(kind: str):
         if kind == "sway":
             yield comp, comp.display, comp.child.popen.pid
             return
-        async with nested(comp, kind) as inner:
+        async with nested(comp, kind, **ALLOWED) as inner:
             yield comp, inner.display, inner.child.popen.pid
 
 
@@ -126,17 +127,40 @@ def person(comp):
             yield mouse, keys
 
 
+@contextmanager
+def fingers(kind, display):
+    """The person's fingers, on KWin: the others have no protocol for them."""
+    if kind != "kwin":
+        yield None
+        return
+    with Fingers(display) as touch:
+        yield touch
+
+
 def play(
-    comp, display, pid, work, other, claims, seed, seconds, actions, weston, prompt
+    comp, display, pid, work, other, claims, seed, seconds, actions, kind, prompt
 ) -> Judge:
     """One run, in a thread."""
-    with person(comp) as (mouse, keys):
+    with person(comp) as (mouse, keys), fingers(kind, display) as touch:
         for at in ((640, 400), (644, 404), (5, 5)):
             mouse.move(*at)
         keys.press(1)  # a seat's keyboard has a keymap once a key was pressed
         look = partial(trio.from_thread.run, screenshot, comp)
         made = partial(FeltJudge, size=SIZE) if isinstance(comp, Gnome) else Judge
-        judge = made(mouse, keys, look, claims, pid, FRAMES, ends_cancel=weston)
+        judge = made(
+            mouse,
+            keys,
+            look,
+            claims,
+            pid,
+            FRAMES,
+            ends_cancel=kind == "weston",
+            window_menus=kind == "kwin",
+        )
+        judge.fingers = touch
+        if touch is not None:
+            (shown,) = windows(trio.from_thread.run(comp.tree))
+            judge.corner = shown["rect"]["x"], shown["rect"]["y"]
         with Observer(other) as one, Observer(display) as two, Observer(work) as same:
             for observer, name, color, place in (
                 (one, "other", OTHER, (250, 620)),
@@ -160,7 +184,7 @@ def play(
                 print(
                     f"seed {seed}: {judge.judged} steps, {judge.hidden} hidden,"
                     f" {hostile.requests} acts, {hostile.ends} ended connections,"
-                    f" {judge.leaves} leaves, {judge.taken} taken,"
+                    f" {judge.taps} taps, {judge.leaves} leaves, {judge.taken} taken,"
                     f" compositor at most {judge.busiest:.0%}"
                 )
                 print(hostile.errors.most_common(12))
@@ -196,7 +220,7 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
             seed,
             seconds,
             actions,
-            kind == "weston",
+            kind,
         )
         if kind != "sway":
             return await trio.to_thread.run_sync(run, None)

@@ -18,7 +18,7 @@ from broker.wayland import policies
 from broker.wayland.policies.terms import Serial
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.signatures import Argument, Message, requests_of
-from tests.kit.observers.honest import await_devices
+from tests.kit.observers.honest import await_devices, touch_of
 from tests.kit.wayland.client import Window, memfd
 
 CONTENT = 0x00FF00
@@ -65,6 +65,7 @@ class Connection(Window):
         await_devices(self, self.seat)
         self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
         self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
+        touch_of(self, self.seat)
         manager = self.one("wl_data_device_manager")
         self.device = self.make(
             manager, "get_data_device", "wl_data_device", None, self.seat

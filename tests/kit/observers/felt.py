@@ -24,6 +24,8 @@ _STEP = 70
 """Pixels between two points; an observer's window is three times as wide."""
 _GUESSES = 8
 """Points at which a window of the hostile client is looked for."""
+_OPENED = 0.5
+"""Seconds after which mutter has shown a window that has its first picture."""
 _AWAY = (1278, 798)
 """A corner of the screen that no window covers at first."""
 
@@ -72,6 +74,20 @@ class FeltJudge(Judge):
         self.neighbour = observer
         super().place(observer, x, y)
         self._places[observer.color] = (x, y)
+
+    def _answered(self, observer: Observer) -> None:
+        """As everywhere; and the person clicks when new windows are there.
+
+        mutter shows a window, and gives it the keyboard, up to a few frames after its
+        first picture has come.  A press in between gives the keyboard to the window
+        below the pointer, and the new one takes it right after: from unfiltered
+        programs, too.  The others hear no event that ends this wait: a window may be
+        refused the keyboard.
+        """
+        super()._answered(observer)
+        while time.monotonic() < self.hostile.mapped_at + _OPENED:
+            observer.roundtrip()
+            time.sleep(0.01)
 
     def _shown(self) -> None:
         """Pictures show that; there are none."""

@@ -33,6 +33,12 @@ def await_devices(client: Window, seat: int) -> None:
     client.wait(lambda e: e[0] == seat and e[2] == "capabilities" and e[3][0] & 3 == 3)
 
 
+def touch_of(client: Window, seat: int) -> int:
+    """Return its object that hears of fingers, or 0 where the seat has no touch."""
+    told = [e[3][0] for e in client.events if e[0] == seat and e[2] == "capabilities"]
+    return client.make(seat, "get_touch", "wl_touch") if told[-1] & 4 else 0
+
+
 class Observer(Window):
     """An honest client with a window of one colour, which owns a selection."""
 
@@ -44,6 +50,7 @@ class Observer(Window):
         await_devices(self, self.seat)
         self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
         self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
+        self.touch = touch_of(self, self.seat)
         self.manager = self.bind("wl_data_device_manager")
         self.device = self.make(
             self.manager, "get_data_device", "wl_data_device", None, self.seat

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,13 +38,17 @@ class Hostile:
         self.ends = 0
         self.errors: Counter[str] = Counter()
         self.requests = 0
-        self.mapped = 0
+        self.mapped, self.mapped_at = 0, 0.0
         self.connections = [self._open(), self._open()]
 
     def _open(self) -> Connection:
         made = Connection(self.path, deadline=10.0).begin(self.dice)
-        self.mapped += 1
+        self._has_mapped()
         return made
+
+    def _has_mapped(self) -> None:
+        """Count a window that it has just given its first picture."""
+        self.mapped, self.mapped_at = self.mapped + 1, time.monotonic()
 
     def play_for_focus(self) -> bool:
         """Map a window and take it back; False where the connection has ended."""
@@ -51,7 +56,7 @@ class Hostile:
         connection.deaf = False
         try:
             shown = connection.show(40, 30, 0xFF000000 | CONTENT)
-            self.mapped += 1
+            self._has_mapped()
             for oid in reversed(shown):
                 connection.send(oid, "destroy")
             connection.roundtrip()
@@ -157,4 +162,4 @@ class Hostile:
     def _window(self, c: Connection) -> None:
         c.deaf = False  # it has to hear how large the window may be
         c.new_window()
-        self.mapped += 1
+        self._has_mapped()

@@ -8,6 +8,7 @@ Each judgement that fails raises ``SeenError`` with the promise that was broken.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -19,10 +20,18 @@ from PIL import Image
 
 from tests.kit.observers.connection import CONTENT, CURSOR
 from tests.kit.observers.honest import LEFT_WAIT, Claims, Observer, SeenError
-from tests.kit.observers.hostile import Hostile
+from tests.kit.observers.hostile import ENDED, Hostile
+from tests.kit.observers.touched import (
+    DESKTOP,
+    FINGER,
+    HOSTILE_FINGER,
+    judge_heard,
+    judge_tap,
+)
 from tests.kit.wayland.input import CODES
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.resizing import kept, picture_name
+from tests.kit.wayland.touch import Fingers
 
 _BLOCK = 24
 """Side of the square of a window's own colour that a person clicks into."""
@@ -37,7 +46,7 @@ _AFTER_INPUT = 3.5
 _LETTERS = "asdfghjkl"
 _TYPED = {CODES[letter] for letter in _LETTERS}
 """Keys that are typed into honest windows only; the hostile ones get another."""
-_SHIFT, _SUPER = 42, 125
+_ESCAPE, _SHIFT, _SUPER = 1, 42, 125
 """Codes of keys (linux/input-event-codes.h), and their bits in the keymap's state."""
 _SHIFT_BIT, _SUPER_BIT = 1, 64
 
@@ -69,11 +78,13 @@ class Judge:
     def __init__(
         self, mouse: Any, keys: Any, look: Callable[[], Image.Image],
         claims: Claims, pid: int, frames: tuple[int, ...],
-        *, ends_cancel: bool = False,
+        *, ends_cancel: bool = False, window_menus: bool = False,
     ) -> None:  # fmt: skip
         """``ends_cancel``: the compositor cancels a selection when a client ends that has
 
         its newest offer, as weston 10 does with any client, filtered or not.
+        ``window_menus``: the compositor has menus for windows, which take the first
+        press elsewhere, as KWin's do; the person closes one with Escape.
         """
         self.mouse, self.keys, self.look = mouse, keys, look
         self.claims, self.pid, self.frames = claims, pid, frames
@@ -83,6 +94,12 @@ class Judge:
         self.judged = self.hidden = self.leaves = self.number = 0
         self.busiest, self.taken = 0.0, 0
         self.ends_cancel, self._ends = ends_cancel, 0
+        self.window_menus = window_menus
+        self.fingers: Fingers | None = None
+        """The person's, where the compositor has touch."""
+        self.corner = 0, 0
+        """Of the touch screen, in pictures."""
+        self.taps = 0
 
     # -- the person ----------------------------------------------------------------
 
@@ -173,9 +190,11 @@ class Judge:
         return True
 
     def _answered(self, observer: Observer) -> None:
-        """Let the honest programs answer the compositor's pings before a click."""
+        """Let the honest programs answer pings before a click; close a window's menu."""
         for each in (*self.observers, self.neighbour, observer):
             each.roundtrip()
+        if self.window_menus:
+            self.keys.press(_ESCAPE)
 
     def visit(self) -> None:
         """Click into a window of the hostile client, and type there."""
@@ -186,6 +205,32 @@ class Judge:
             self.hostile.act(1)
             self.mouse.button(False)
             self.keys.press(CODES["q"])
+
+    def tap(self, observer: Observer) -> None:
+        """Touch a window of the hostile client, then an observer's, and judge."""
+        if self.fingers is None:
+            return
+        left, top = self.corner
+        for color, finger in ((CONTENT, HOSTILE_FINGER), (observer.color, FINGER)):
+            place = self.spot(color)
+            if place is None:
+                continue
+            self._answered(observer)
+            since, (x, y) = len(observer.events), place
+            self.fingers.down(finger, x - left, y - top)
+            self.hostile.act(2)
+            self.fingers.motion(finger, x - left + 3, y - top + 3)
+            self.fingers.up(finger)
+            if finger == FINGER:
+                judge_tap(observer, since)
+                self.taps += 1
+            if finger == HOSTILE_FINGER:  # and the desktop, where no window is
+                self.fingers.down(FINGER, *DESKTOP)
+                self.fingers.up(FINGER)
+        for connection in self.hostile.connections:
+            with contextlib.suppress(*ENDED):
+                connection.listen()
+            judge_heard(connection)
 
     def type_into(self, observer: Observer) -> None:
         """Type a letter; it must come to the observer and to no other client."""
@@ -216,6 +261,7 @@ class Judge:
         if self.click(observer):
             self.type_into(observer)
             self._undisturbed(observer)
+        self.tap(observer)
         self._shown()
         for each in self.observers:
             each.keymap_kept()

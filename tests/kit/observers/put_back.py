@@ -42,6 +42,7 @@ HOLES: dict[str, tuple[str | mutation.Guard, ...]] = {
     ),
     "17 serials of drags": ("drags with a press that lasts",),
     "17 windows for focus": ("windows come at a pace",),
+    "touch elsewhere": ("frames of its own fingers only",),
     "18 regions": ("requests cost what goes up",),
 }  # fmt: skip
 """Each hole that is put back, with the guards that are turned off for it: rows of the
@@ -49,7 +50,7 @@ guard tables, or rows that put back more of the hole."""
 _TEST = "tests/attack/test_wayland_observers.py"
 _TESTS = {"18 regions": "flood_of_regions"}
 """Selects the test that finds a hole, where it is not the random hostile client's."""
-_COMPOSITORS = {"17 serials of drags": "kwin"}
+_COMPOSITORS = {"17 serials of drags": "kwin", "touch elsewhere": "kwin"}
 """On which compositor by default, where the others look themselves."""
 
 

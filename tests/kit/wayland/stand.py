@@ -270,13 +270,17 @@ def _argv(kind: str, outer: Path, directory: Path) -> list[str]:
 
 
 @asynccontextmanager
-async def nested(comp: HeadlessCompositor, kind: str):
-    """Start weston or KWin as a window of a running sway, which takes the pictures."""
+async def nested(comp: HeadlessCompositor, kind: str, **more: str):
+    """Start weston or KWin as a window of a running sway, which takes the pictures.
+
+    ``more`` goes into its environment.
+    """
     directory = comp.display.parent
     child = spawn(
         _argv(kind, comp.display, directory),
         env={
             **comp.environment,
+            **more,
             "KWIN_COMPOSE": "Q",
             "XDG_RUNTIME_DIR": str(directory),
         },
