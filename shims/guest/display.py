@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Callable, List
 
 from shims.guest.account import kill_group
+from shims.guest.address import Address
 from shims.guest.protocol import PIECE_BYTES, TEXT
 from shims.guest.streams import Carrier
 
@@ -53,6 +54,15 @@ class Display:
     def ready(self) -> bool:
         """Whether programs can connect."""
         return self._ready and bool(self._process)
+
+    @property
+    def session(self) -> int:
+        """The session of waypipe's processes; 0 while there are none."""
+        return self._process
+
+    def lead_to(self, address: Address) -> Address:
+        """Carry connections there from now on; returns where they went before."""
+        return self._carrier.lead_to(address)
 
     def when_ready(self, action: Callable[[str], None]) -> None:
         """Call ``action("")`` when programs can connect, or with the reason not."""

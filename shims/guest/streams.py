@@ -190,6 +190,11 @@ class Carrier:
         self._guest.hop(self._hop, ok=True)
         pair.join(far)
 
+    def lead_to(self, address: Address) -> Address:
+        """Carry new connections there; returns where they went before."""
+        before, self._address = self._address, address
+        return before
+
     def counted(self, number: int) -> None:
         """The broker has so many of them."""
         for pair in [pair for pair in self._pairs if pair.joined]:

@@ -20,17 +20,12 @@ import gc
 import json
 import os
 import selectors
-import shutil
-import signal
 import struct
-import subprocess
-import tempfile
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from shims.guest.account import kill_group
-from shims.guest.loop import Timer, log
 from shims.guest.machine import RUNTIME
+from shims.guest.rehearsal import Rehearsal
 from shims.guest.settings import take_address
 from shims.guest.storage import sysfs_text
 
@@ -40,7 +35,7 @@ if TYPE_CHECKING:
 FORK_PORT = "vitrail.fork"
 FORK_FRAME_BYTES = 4096
 FORK_SEED_BYTES = 64
-WARM_SECONDS = 60.0  # for the program that is run once in a template
+REHEARSE = b'{"type":"rehearse"}'
 PORT_SECONDS = 10.0  # until the driver has named it
 LINK_LOOK_SECONDS = 0.01
 RETRY_SECONDS = 0.5  # from a waypipe that did not come up to the next
@@ -96,7 +91,7 @@ def find_port(name: str) -> str:
 
 
 class Template:
-    """The port's end in the guest: from ``ready`` to ``linked``."""
+    """The port's end in the guest: from ``ready`` to ``linked``, with rehearsals."""
 
     def __init__(self, guest: "Guest", warm: str) -> None:
         self._guest = guest
@@ -105,8 +100,7 @@ class Template:
         self._incoming = bytearray()
         self._identity: Optional[Dict[str, Any]] = None
         self._warm = json.loads(base64.urlsafe_b64decode(warm)) if warm else []
-        self._deadline: Optional[Timer] = None
-        self._home = ""
+        self._warmed = False
 
     def begin(self) -> None:
         """Read the first program into memory, then wait for an identity."""
@@ -125,50 +119,17 @@ class Template:
             # Made in the background, this machine may be too slow for waypipe's
             # deadline; a template without waypipe would have no window in any copy.
             self._loop.later(RETRY_SECONDS, self.begin_display)
-        elif self._warm:
-            self._run_warm(self._warm)
+        elif self._warm and not self._warmed:
+            self._warmed = True
+            Rehearsal(self._guest, self._warm, self._ready).begin()
         else:
             self._ready()
-
-    def _run_warm(self, argv: List[str]) -> None:
-        """Run the program once; it finds no display, or is ended.
-
-        Its home is removed, so nothing that it drew at random is in a copy.
-        """
-        account = self._guest.account
-        self._home = tempfile.mkdtemp(dir="/tmp")
-        os.chown(self._home, account.uid, account.gid)
-        env = self._guest.environment({"display": True, "env": {}})
-        env["HOME"] = self._home
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
-            process = account.start(argv, env, null, null)
-        except (OSError, subprocess.SubprocessError) as error:
-            log(f"template: {argv[0]}: {error}")
-            self._warmed(0)
-            return
-        finally:
-            os.close(null)
-        group = process.pid
-        self._deadline = self._loop.later(
-            WARM_SECONDS, lambda: kill_group(group, signal.SIGKILL)
-        )
-        self._loop.child(process, lambda _code: self._warmed(group))
-
-    def _warmed(self, group: int) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if group:
-            kill_group(group, signal.SIGKILL)
-        shutil.rmtree(self._home, ignore_errors=True)
-        self._ready()
 
     def _ready(self) -> None:
         if not self._guest.version_known:
             self._loop.later(0.05, self._ready)
             return
         if not self._guest.display.ready:
-            self._warm = []
             self.begin_display()
             return
         self._guest.cut_all()
@@ -199,11 +160,27 @@ class Template:
         if not 0 < size <= FORK_FRAME_BYTES:
             raise IdentityError(f"a frame of {size} bytes")
         if len(self._incoming) >= 4 + size:
-            self._take(bytes(self._incoming[4 : 4 + size]))
+            body = bytes(self._incoming[4 : 4 + size])
+            del self._incoming[: 4 + size]
+            if body == REHEARSE:
+                self._rehearse()
+            else:
+                self._take(body)
 
     def _watch_again(self) -> None:
         if self._port >= 0:
             self._loop.watch(self._port, selectors.EVENT_READ, self._readable)
+
+    def _rehearse(self) -> None:
+        """Run the program in a machine that will wait, before its identity."""
+
+        def done() -> None:
+            self._send("rehearsed")
+
+        if self._warm:
+            Rehearsal(self._guest, self._warm, done).begin()
+        else:
+            done()
 
     def _take(self, body: bytes) -> None:
         identity = take_identity(body)

@@ -13,6 +13,11 @@ from tests.kit.vm.templates import ready_template
 from tests.kit.world import record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+# What a rehearsal might leave: files, and processes of the user's.
+LEFT = """
+find /tmp /var/tmp /dev/shm "$HOME" "$XDG_RUNTIME_DIR" | sort
+for pid in /proc/[0-9]*; do [ "$(stat -c %u $pid)" != 1000 ] || cat $pid/comm; done | sort
+"""
 IDENTITY = """
 hostname; cat /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1
 """
@@ -55,11 +60,15 @@ async def test_a_start_takes_the_machine_that_waits_and_another_one_comes(mode, 
     async with standbys(mode) as w:
         first = (await w.run("app", "sleep", "1000", window=False))[0].started.sandbox
         said = [(await w.output(first, "sh", "-c", IDENTITY))[1].split(b"\n")]
+        left = [(await w.output(first, "sh", "-c", LEFT))[1]]
         before = await waits(w)
-        second = await w.window("app", "waited")
+        second = (await w.run("app", "sleep", "1000", window=False))[0].started.sandbox
+        left.append((await w.output(second, "sh", "-c", LEFT))[1])
+        assert left[0] == left[1], "a rehearsal leaves nothing"
         assert await hows(w) == [(how, ""), ("standby", "")]
         assert await w.pid_of("QEMU", second) in before
         said.append((await w.output(second, "sh", "-c", IDENTITY))[1].split(b"\n"))
+        await w.window(second, "waited")
         for ours, others in zip(*said, strict=True):
             assert ours != others or not ours
         assert said[1][0].decode() == second

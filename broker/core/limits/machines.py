@@ -73,6 +73,8 @@ FORK_FAILURES = 2
 
 STANDBY_DELAY_SECONDS = 3.0
 """From a start to the next machine that waits: the person's window comes first."""
+STANDBY_SECONDS = 90.0
+"""To load one and have it rehearse, which the guest ends after 60 s."""
 STANDBY_FREE_BYTES = 1 << 30
 """Memory that stays available; with less, no machine waits."""
 STANDBY_LOOK_SECONDS = 10.0

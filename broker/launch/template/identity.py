@@ -1,9 +1,10 @@
 """Messages between the launcher and a template's guest agent: sans-IO.
 
 Over the virtio-serial port ``PORT``, in the frames of ``broker.ipc.framing``.  The
-guest sends three words, each once and in this order: ``ready`` (from the template),
+guest sends words, each once and in this order: ``ready`` (from the template),
 ``taken`` (a copy has its identity) and ``linked`` (it sees its vsock device).  The
-launcher sends one ``Identity``.  The guest's end is ``shims/guest/template.py``.
+launcher sends one ``Identity``.  A machine that waits gets ``REHEARSE`` before that: it
+runs the record's program once and says ``rehearsed``.  The guest's end is ``shims/guest/template.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SEED_BYTES = 64
 """Twice the key of the kernel's generator."""
 FRAME_BYTES = 4096
 
-Word = Literal["ready", "taken", "linked"]
+Word = Literal["ready", "rehearsed", "taken", "linked"]
 
 
 class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +73,9 @@ class Identity:
             cid=self.cid,
         )
         return encode_frame(msgspec.json.encode(wire), FRAME_BYTES)
+
+
+REHEARSE = encode_frame(b'{"type":"rehearse"}', FRAME_BYTES)
 
 
 class GuestWords:

@@ -1,7 +1,8 @@
 """Copies that wait: a machine of a record, loaded and paused, for its next start.
 
-A machine that waits has no name, no lease, no listener, no program and no key: its
-guest has not run since the template was saved.  It ends with the broker, with the
+A machine that waits has no name, no lease, no listener, no program and no key: since
+the template was saved its guest has run only the record's program, to no screen, and
+what that left was removed (``shims/guest/rehearsal.py``).  It ends with the broker, with the
 template's age, when memory is short, and when it would not be the machine that the
 next start wants.  Then that start copies or boots.
 """
@@ -163,7 +164,7 @@ class StandbyPool:
         # guard: a machine that waits has a place of its own
         directory = Path(tempfile.mkdtemp(dir=self._root))
         try:
-            with trio.fail_after(limits.FORK_SECONDS * 4):
+            with trio.fail_after(limits.STANDBY_SECONDS):
                 return await self._start_in(directory, request, template)
         except BaseException as error:
             remove_tree(directory)

@@ -26,6 +26,8 @@ GUARDS = (
     Guard("a machine that waits has a place of its own", "directory = self._root / request.record; directory.mkdir(exist_ok=True)", "tests/broker/launch/template/test_standby.py", "different_places"),
     Guard("a machine that waits ends with its template's age", "", "tests/broker/launch/template/test_standby.py", "ends_with_its_template"),
     Guard("a machine that is being ended is not used", "if False:", "tests/broker/launch/template/test_standby.py", "ended_once"),
+    Guard("no process of a rehearsal outlives it", "if False:", "tests/integration/test_rehearsal.py", "leaves_behind"),
+    Guard("no file of a rehearsal outlives it", "for path in ():", "tests/integration/test_rehearsal.py", "leaves_behind"),
     Guard("a record that boots has no machine that waits", "", "tests/broker/launch/template/test_standby.py", "boots_from_now_on"),
     Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/launch/state/test_encrypted.py", "agree"),
     Guard("a locked home is not opened", "if False:", "tests/broker/launch/state/test_encrypted.py", "locked"),
