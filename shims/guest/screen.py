@@ -83,7 +83,8 @@ class Screen:
         elif kind == "wl_registry":
             self._bind(body)
         elif kind == "wl_compositor" and code == CREATE_SURFACE:
-            self._make(*struct.unpack_from("=I", body), "wl_surface")
+            (made,) = struct.unpack_from("=I", body)
+            self._make(made, "wl_surface")
         elif kind == "xdg_wm_base" and code == GET_XDG_SURFACE:
             made, surface = struct.unpack_from("=II", body)
             self._make(made, "xdg_surface")
