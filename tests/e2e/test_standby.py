@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 # What a rehearsal might leave: files, and processes of the user's.
 LEFT = """
 find /tmp /var/tmp /dev/shm "$HOME" "$XDG_RUNTIME_DIR" | sort
-for pid in /proc/[0-9]*; do [ "$(stat -c %u $pid)" != 1000 ] || cat $pid/comm; done | sort
+ran=$(for pid in /proc/[0-9]*; do [ "$(stat -c %u $pid)" != 1000 ] || cat $pid/comm; done)
+echo "$ran" | sort
 """
 IDENTITY = """
 hostname; cat /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1
