@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tarfile
-from dataclasses import dataclass
+import stat
+import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -18,63 +17,45 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.launch.image.build_room import which
+from broker.core.trees import remove_tree
+from broker.launch.image import ext2
 from broker.launch.image.initramfs import boot_modules, build_initramfs
+from broker.launch.image.tool_jail import jail_words, python_words
 from broker.launch.process.spawn import run_tool
 
-_BLOCK = 4096
-_INODE = 128
-
-
-@dataclass(frozen=True)
-class _Need:
-    blocks: int
-    inodes: int
-
-
-def _measure(path: Path) -> _Need:
-    """Return the blocks and inodes that an archive's members need in ext2."""
-    blocks = 0
-    inodes = 16
-    with tarfile.open(path) as archive:
-        for member in archive:
-            inodes += 1
-            if member.isdir():
-                blocks += 1
-            elif member.isreg():
-                data = -(-member.size // _BLOCK)
-                # One pointer block for each 1024, and at most three above them.
-                blocks += data + (data // 1024 + 3 if data > 12 else 0)
-    return _Need(blocks, inodes)
+_GENEXT2FS = ("genext2fs",)
+_E2FSCK = ("e2fsck",)
+_EXT2 = "/ext2.py"
 
 
 async def make_root(work: Path, least: int) -> None:
-    """Make ``root`` from ``root.tar``."""
-    tar = work / "root.tar"
-    need = await trio.to_thread.run_sync(_measure, tar)
-    inodes = need.inodes + need.inodes // 10
-    # Directories of more than one block and the group tables are in the slack;
-    # free blocks are holes in the file and take no room.
-    blocks = need.blocks + need.blocks // 16 + inodes * _INODE // _BLOCK + 2048
-    blocks = max(blocks, -(-least // _BLOCK))
-    await run_tool(
-        [
-            *(
-                "genext2fs",
-                "--block-size",
-                str(_BLOCK),
-                "--size-in-blocks",
-                str(blocks),
-            ),
-            *("--number-of-inodes", str(inodes), "--reserved-percentage", "0"),
-            *("--faketime", "--allow-holes", "--volume-label", "vitrail"),
-            *("--tarball", str(tar), str(work / "root")),
-        ],
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-        deadline=limits.IMAGE_BUILD_SECONDS,
-    )
-    tar.unlink()
-    await run_tool([which("e2fsck") or "e2fsck", "-f", "-n", str(work / "root")])
+    """Make ``root`` from ``root.tar``, in a jail: an archive may be a stranger's.
+
+    Raises UpstreamError for an archive of which no file system can be made.
+    """
+    # A directory of its own, as for a merge: a program that was taken over can leave
+    # other files there, and later steps write to ``work``.
+    room = Path(tempfile.mkdtemp(prefix="root-", dir=work))
+    try:
+        (work / "root.tar").rename(room / "root.tar")
+        await _jailed(room, [*python_words(), _EXT2, str(least), *_GENEXT2FS])
+        await _jailed(room, [*_E2FSCK, "-f", "-n", "root"])
+        made = room / "root"
+        # A link would become the guest's disk, or what it names be read as one.
+        # guard: a file system is a file, and no link to one
+        if not stat.S_ISREG(made.lstat().st_mode):
+            raise UpstreamError("genext2fs made something else than a file")
+        made.rename(work / "root")
+    except FileNotFoundError as error:
+        raise UpstreamError("genext2fs made no file") from error
+    finally:
+        remove_tree(room)
+
+
+async def _jailed(room: Path, words: list[str]) -> None:
+    # guard: a file system is made in a jail
+    words = [*jail_words(room, {Path(ext2.__file__): _EXT2}), *words]
+    await run_tool(words, cwd=room, deadline=limits.IMAGE_BUILD_SECONDS)
 
 
 async def make_boot(work: Path) -> str:

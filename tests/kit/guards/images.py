@@ -11,6 +11,7 @@ _TREE = "tests/broker/launch/image/foreign/test_tree.py"
 _ARCHIVE = "tests/broker/launch/image/foreign/test_archive.py"
 _SIGNED = "tests/broker/launch/image/foreign/test_signed.py"
 _FILES = "tests/broker/launch/image/test_host_files.py"
+_TOOLS = "tests/attack/test_image_tools.py"
 _HOST = "tests/broker/launch/image/foreign/test_hostroot.py"
 
 GUARDS = (
@@ -21,6 +22,9 @@ GUARDS = (
     Guard("a layer that grows without end is refused", "if False:", _ARCHIVE, "grows_without_end"),
     Guard("a blob has its own digest", "if False:", _ARCHIVE, "another_digest"),
     Guard("a merge gives a file, and no link to one", "if False:", _ARCHIVE, "taken_over and root.tar"),
+    Guard("a file system is made in a jail", "", _TOOLS, "reads_no_home"),
+    Guard("a file system is a file, and no link to one", "if False:", _TOOLS, "persons_a_disk"),
+    Guard("a header of a root that claims gigabytes takes no memory", "", _TOOLS, "claims_gigabytes"),
     Guard("an image is signed by the key that was named", "pass", _SIGNED, "another_key"),
     Guard("a signed image has the files that were signed", "if False:", _SIGNED, "not_signed"),
     Guard("no program of the host's has a set-user-ID bit in a guest", "mode = found.st_mode", _HOST, "set_user_id"),

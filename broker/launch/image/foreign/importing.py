@@ -12,8 +12,6 @@ import json
 import os
 import shutil
 import stat
-import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,13 +36,13 @@ from broker.launch.image.build_room import (
     which,
 )
 from broker.launch.image.store import Image, Manifest
+from broker.launch.image.tool_jail import ROOM, jail_words, python_words
 from broker.launch.process.spawn import run_tool
 from shims.bundle import guest_agent
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PACKAGE = Path(__file__).parent
 _INSIDE = "/code/broker/launch/image/foreign"
-_ROOM = "/work"
 _START = (
     "import sys; sys.path.insert(0, '/code'); "
     "from broker.launch.image.foreign.merge import main; sys.exit(main())"
@@ -208,12 +206,14 @@ async def _merged(archive: Path, work: Path) -> Merged:
     agent.write_bytes(guest_agent())
     request = {
         "archive": "/archive",
-        "work": _ROOM,
-        "agent": f"{_ROOM}/agent.py",
+        "work": ROOM,
+        "agent": f"{ROOM}/agent.py",
         "architecture": ARCHITECTURES.get(machine, machine),
         "limit": limits.IMAGE_IMPORT_BYTES,
     }
-    words = [*jail_words(archive, work), *_python(), json.dumps(request)]
+    # A hole in the tar reader must find no home, no network and no session.
+    jail = jail_words(work, {_PACKAGE: _INSIDE, archive: "/archive"})
+    words = [*jail, *python_words(), "-c", _START, json.dumps(request)]
     out = await run_tool(
         words, deadline=limits.IMAGE_BUILD_SECONDS, output_limit=16 << 20
     )
@@ -232,24 +232,3 @@ async def _merged(archive: Path, work: Path) -> Merged:
             f"this archive cannot be imported: {printable(merged.error, 400)}"
         )
     return merged
-
-
-def jail_words(archive: Path, work: Path) -> list[str]:
-    """Return bubblewrap's words: the archive to read, ``work`` to write, no more.
-
-    A hole in the tar reader must find no home, no network and no session.
-    """
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    words += ["--cap-drop", "ALL", "--clearenv", "--setenv", "PATH", os.defpath]
-    for place in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/nix/store"):
-        words += ["--ro-bind-try", place, place]
-    prefix = sys.base_prefix
-    words += ["--ro-bind-try", prefix, prefix, "--ro-bind", str(_PACKAGE), _INSIDE]
-    words += ["--ro-bind", str(archive.resolve()), "/archive"]
-    return [*words, "--bind", str(work), _ROOM, "--chdir", "/", "--"]
-
-
-def _python() -> list[str]:
-    # Not sys.executable: that is a link of a virtual environment's.
-    version = sysconfig.get_python_version()
-    return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B", "-c", _START]

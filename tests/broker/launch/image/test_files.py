@@ -9,6 +9,7 @@ import tarfile
 import pytest
 
 from broker.core.errors import UpstreamError
+from broker.launch.image import build_room
 from broker.launch.image import files as image_files
 
 needs_tools = pytest.mark.skipif(
@@ -36,7 +37,7 @@ def put_tar(path, files, *, directories=("./",)):
 
 def debugfs(image, command):
     done = subprocess.run(
-        [image_files.which("debugfs"), "-R", command, str(image)],
+        [build_room.which("debugfs"), "-R", command, str(image)],
         capture_output=True,
         check=True,
         timeout=20,

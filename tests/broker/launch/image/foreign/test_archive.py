@@ -18,10 +18,10 @@ from broker.launch.image.foreign import importing
 from broker.launch.image.foreign.archive import ArchiveError, OciArchive
 from broker.launch.image.foreign.importing import (
     import_image,
-    jail_words,
     merge_archive,
     save_from_podman,
 )
+from broker.launch.image.tool_jail import jail_words
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -237,7 +237,7 @@ print("{{}}")
 
 
 def test_the_jail_has_no_home_and_no_network(tmp_path):
-    words = jail_words(tmp_path / "a", tmp_path)
+    words = jail_words(tmp_path, {tmp_path / "a": "/a"})
     assert "--unshare-all" in words
     assert "--share-net" not in words
     home = os.path.expanduser("~")

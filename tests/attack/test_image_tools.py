@@ -1,0 +1,96 @@
+"""Programs that make a file system of an image's root, after its archive took them over."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tarfile
+
+import pytest
+
+from broker.core.errors import UpstreamError
+from broker.launch.image import files
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("genext2fs") is None or shutil.which("bwrap") is None,
+    reason="genext2fs or bubblewrap is not installed",
+)
+
+TAKEN_OVER = """
+import os, socket, sys
+secret, outside, name = sys.argv[1:4]
+got = []
+try:
+    got.append(open(secret).read())
+except OSError:
+    pass
+try:
+    open(outside, "w").close()
+except OSError:
+    pass
+try:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.connect("\\0" + name)
+        got.append("session")
+except OSError:
+    pass
+open("root", "w").write("+".join(got) or "nothing")
+"""
+"""What a program of the person's could do, in genext2fs's place."""
+
+
+def _archive(path):
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("./")
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(info)
+
+
+def _take_over(monkeypatch, program, *words):
+    python = f"{sys.base_prefix}/bin/python3"
+    monkeypatch.setattr(files, "_GENEXT2FS", (python, "-c", program, *words))
+    monkeypatch.setattr(files, "_E2FSCK", ("true",))
+
+
+async def test_taken_over_genext2fs_reads_no_home_and_reaches_no_session(
+    tmp_path, monkeypatch
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    _archive(work / "root.tar")
+    secret, outside = tmp_path / "key", tmp_path / "bashrc"
+    secret.write_text("key")
+    name = f"vitrail-test-{tmp_path.name}"
+    with socket.socket(socket.AF_UNIX) as session:
+        session.bind("\0" + name)
+        session.listen()
+        _take_over(monkeypatch, TAKEN_OVER, str(secret), str(outside), name)
+        await files.make_root(work, 0)
+    assert (work / "root").read_text() == "nothing"
+    assert not outside.exists()
+
+
+async def test_taken_over_genext2fs_makes_no_file_of_the_persons_a_disk(
+    tmp_path, monkeypatch
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    _archive(work / "root.tar")
+    (tmp_path / "key").write_text("key")
+    program = f"import os; os.symlink({str(tmp_path / 'key')!r}, 'root')"
+    _take_over(monkeypatch, program)
+    with pytest.raises(UpstreamError, match="something else than a file"):
+        await files.make_root(work, 0)
+    assert list(work.iterdir()) == []
+
+
+async def test_header_of_root_that_claims_gigabytes_takes_no_memory(tmp_path):
+    # A merge that was taken over writes root.tar: a header of a sparse TiB.
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 40
+    with (tmp_path / "root.tar").open("wb") as out:
+        out.write(info.tobuf(tarfile.GNU_FORMAT))
+        out.truncate(8 << 30)
+    with pytest.raises(UpstreamError, match="more memory than an image may"):
+        await files.make_root(tmp_path, 0)
