@@ -16,6 +16,7 @@ import msgspec
 
 from broker.control.api import INTERFACE, NotFoundError
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -90,7 +91,7 @@ _calls = msgspec.json.Decoder(Call)
 _replies = msgspec.json.Decoder(VarlinkReply)
 _encoder = msgspec.json.Encoder()
 # The errors of msgspec for bytes that are not the expected JSON.
-BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+BAD_JSON = UNREADABLE
 
 
 def decode_call(untrusted_message: bytes) -> Call:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
 from broker.devices.table import Plug
 
@@ -157,7 +158,7 @@ def encode(message: msgspec.Struct) -> bytes:
 def _decode(untrusted_packet: bytes, kind: type[_Message]) -> _Message:
     try:
         return msgspec.json.decode(untrusted_packet, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PeerError(f"a message that is not understood: {error}") from error
 
 

@@ -15,7 +15,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.core.stderr_log import log_stderr
+from broker.core.stderr_log import log_exception, log_stderr
 from broker.host.admission import Admission
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.microvms import MicroVmMachine, MicroVms
@@ -119,7 +119,12 @@ class HostPart:
         for sandbox, record, machine in await launcher.adopt():
             try:
                 await self.role.admit(sandbox, record, machine)
-            except (VitrailError, OSError) as error:
+            # guard: one machine keeps no broker from starting
+            except Exception as error:  # noqa: BLE001 -- see below
+                if not isinstance(error, VitrailError | OSError):
+                    # A mistake of ours about one machine, which may have caused it:
+                    # the others are leased, and a broker has to start.
+                    log_exception(error)
                 launcher.warnings.append(f"{sandbox} was not leased again: {error}")
 
     async def _listen_early(self, nursery: trio.Nursery) -> None:

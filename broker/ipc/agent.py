@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
 
 VERSION = 5
@@ -243,7 +244,7 @@ def decode_from_guest(untrusted_body: bytes) -> FromGuest:
     """Return the message in a frame's body.  Raises PeerError if it is none."""
     try:
         return _from_guest.decode(untrusted_body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         # RecursionError: unknown fields are skipped by recursion, and a guest
         # can nest thousands of them in one frame.
         raise PeerError(f"the guest agent sent no valid message: {error}") from error

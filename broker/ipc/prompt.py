@@ -16,6 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.core.question import PersonAnswer, Question
 
@@ -103,7 +104,7 @@ def decode_to_agent(packet: bytes) -> ToAgent:
     """Return what the broker says.  Raises PeerError."""
     try:
         return _to_agent.decode(packet)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PeerError(f"the broker's words are not understood: {error}") from error
 
 
@@ -111,7 +112,7 @@ def decode_from_agent(packet: bytes) -> FromAgent:
     """Return what the agent says.  Raises PeerError."""
     try:
         return _from_agent.decode(packet)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PeerError(f"the agent's words are not understood: {error}") from error
 
 
@@ -119,5 +120,5 @@ def decode_described(packet: bytes) -> Described:
     """Return what the agent shows.  Raises PeerError."""
     try:
         return _described.decode(packet)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PeerError(f"the agent's words are not understood: {error}") from error

@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
 from broker.ipc.framing import encode_frame
 
@@ -150,7 +151,7 @@ def decode_ask(untrusted_body: bytes) -> Ask:
     """Return what a sandbox asks.  Raises PeerError for anything else."""
     try:
         return _asks.decode(untrusted_body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PeerError(f"not a request for files or links: {error}") from error
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
@@ -501,7 +502,7 @@ def decode_from_worker(untrusted_data: bytes) -> FromWorker:
     """Return the message of a worker.  Raises PeerError if it is none."""
     try:
         return _from_worker.decode(untrusted_data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         # RecursionError: a message nested thousands deep is as bad as no message.
         raise PeerError(f"the worker sent no valid message: {error}") from error
 
@@ -515,7 +516,7 @@ def decode_trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
     """Return a message of a process that we trust.  Raises InternalError."""
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InternalError(f"not one of our messages: {error}") from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError
 from broker.transfer.file_names import display_name, take_file_name
 from broker.transfer.urls import DEFAULT_SCHEMES, take_url
@@ -32,7 +33,7 @@ def check_line(
         return _no(f"the line is longer than {limits.CHECK_LINE_BYTES} bytes")
     try:
         question = _decoder.decode(untrusted_line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         return _no(f"the line is not a question: {error}")
     return _answer(question, schemes)
 

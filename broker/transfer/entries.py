@@ -19,6 +19,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.ipc.framing import encode_frame
 from broker.transfer.file_names import take_file_name
@@ -145,7 +146,7 @@ class EntryReader:
         self._buffer.clear()
         try:
             entry = _decoder.decode(untrusted_body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise PeerError(f"not an entry of a transfer: {error}") from error
         self._check(entry)
         return entry

@@ -26,6 +26,7 @@ from broker.audit.proof.nodes import Nodes, split
 from broker.audit.proof.note import Note, origin_of, parse_note
 from broker.audit.proof.seal import says_end
 from broker.audit.proof.tree import BLOCK, STEP, Growing
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, RefusedError
 from broker.core.escape import printable
 
@@ -33,8 +34,6 @@ MOST_PROBLEMS = 100
 """Problems that are reported; all are counted."""
 
 _CHUNK = 4096
-# guard: bodies that are nested without an end
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HIGHEST = 63
 """No tree of events with 64-bit numbers is higher; a changed log may say so."""
 _SELECT = (
@@ -540,12 +539,13 @@ def _text(raw: bytes) -> str:
 
 def _decode(body: bytes) -> tuple[object, ...] | None:
     """The columns that a body should have; None when it is not an event."""
-    with contextlib.suppress(*_UNREADABLE):
+    with contextlib.suppress(*UNREADABLE):
         return row_of(schema.decode(body))
     # Not of our version: read as a later one's.
     try:
         fields = msgspec.json.decode(body, type=dict[str, object])
-    except _UNREADABLE:
+    # guard: bodies that are nested without an end
+    except UNREADABLE:
         return None
     zero: dict[str, object] = {"sequence": 0, "time_ns": 0}
     return tuple(fields.get(name, zero.get(name, "")) for name in COLUMNS)

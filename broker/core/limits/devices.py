@@ -52,6 +52,11 @@ SECURITY_KEY_CONNECTIONS = 4
 """Connections of one sandbox to the security key; each has a process of its own.
 The guest's program keeps one."""
 
+SECURITY_KEY_MESSAGES_PER_SECOND = 20
+SECURITY_KEY_MESSAGES_BURST = 64
+"""Messages of a security key's process, read no faster; it waits meanwhile, and its guest
+with it.  A question has two; a page that tries many keys of an account asks for each."""
+
 DEVICE_HELPER_CLIENTS = 8
 """Brokers of one machine that are connected to ``vitrail-devices`` at once."""
 

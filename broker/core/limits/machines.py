@@ -10,6 +10,17 @@ QMP_LINE_BYTES = 1 << 18
 """One line from QEMU.  Answers to our requests have a few KiB; the whole
 QMP schema, which is not requested, is 200 KiB."""
 
+QMP_READ_BYTES = 1 << 13
+"""Bytes of QEMU that are decoded before other tasks run: 600 of the shortest events,
+which take 5 ms."""
+
+QMP_BYTES_PER_SECOND = 1 << 17
+"""QEMU's monitor is read no faster for long.  A machine's start and end and a device take
+a few KiB each; a flood of the shortest events takes a fourteenth of a processor."""
+
+QMP_BURST_BYTES = 1 << 18
+"""One line of the greatest length, at once."""
+
 QMP_EVENTS = 64
 """Events that wait for their reader; a guest causes events, so more are dropped."""
 

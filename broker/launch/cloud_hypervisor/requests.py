@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError
 from broker.launch.microvm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
 from broker.launch.monitors.http import VmmReply, VmmRequest
@@ -109,6 +110,6 @@ def read_state(reply: VmmReply) -> VmStatus:
     require_done(INFO, reply)
     try:
         return msgspec.json.decode(reply.body, type=_Info).state
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         text = f"Cloud Hypervisor does not say its machine's state: {error}"
         raise UpstreamError(text) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.launch.microvm.qemu_arguments import VmSpec, agent_args
@@ -115,7 +116,7 @@ def require_done(request: VmmRequest, reply: VmmReply) -> None:
     try:
         fault = msgspec.json.decode(reply.body, type=_Fault).fault_message
         text = printable(fault, 300)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         text = reply.text()
     raise UpstreamError(f"Firecracker refuses {request} ({reply.status}): {text}")
 
@@ -125,5 +126,5 @@ def read_state(reply: VmmReply) -> InstanceState:
     require_done(INFO, reply)
     try:
         return msgspec.json.decode(reply.body, type=_Instance).state
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise UpstreamError(f"Firecracker does not say its state: {error}") from error

@@ -23,8 +23,10 @@ import msgspec
 import trio
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
+from broker.core.token_bucket import TokenBucket
 
 Json: TypeAlias = str | int | float | bool | list["Json"] | Mapping[str, "Json"] | None
 _Text = Annotated[str, msgspec.Meta(max_length=2000)]
@@ -115,7 +117,7 @@ def _decode(untrusted_line: bytes) -> Message:
         found = [kind for key, kind in _KEYS.items() if key in untrusted_object]
         if len(found) == 1:
             return msgspec.convert(untrusted_object, found[0])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise UpstreamError(f"QEMU sent no valid QMP line: {error}") from error
     raise UpstreamError(
         f"QEMU sent no valid QMP line: {printable(untrusted_line, 120)}"
@@ -155,6 +157,9 @@ class Qmp:
         self._put: trio.MemorySendChannel[QmpEvent]
         self._put, self.events = trio.open_memory_channel[QmpEvent](limits.QMP_EVENTS)
         self._closed = False
+        self._pace = TokenBucket(limits.QMP_BYTES_PER_SECOND, limits.QMP_BURST_BYTES)
+        self._early = 0.0
+        """Seconds that the last bytes came too early."""
         self.events_lost = 0
 
     async def negotiate(self) -> None:
@@ -179,11 +184,12 @@ class Qmp:
 
     async def _receive(self) -> list[Message]:
         try:
-            untrusted_data = await self._stream.receive_some(limits.QMP_LINE_BYTES)
+            untrusted_data = await self._stream.receive_some(limits.QMP_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise UpstreamError("QEMU's monitor connection broke") from error
         if not untrusted_data:
             raise UpstreamError("QEMU closed its monitor")
+        self._early = self._pace.take(trio.current_time(), len(untrusted_data))
         return self._reader.feed(bytes(untrusted_data))
 
     async def run(self) -> None:
@@ -194,8 +200,13 @@ class Qmp:
         """
         try:
             while True:
-                for message in await self._receive():
+                messages = await self._receive()
+                for message in messages:
                     self._take(message)
+                # A QEMU that was taken over sends events without end, and the broker
+                # has one thread: reading them all would leave none of it for others.
+                # guard: a flood of a monitor is read slowly
+                await trio.sleep(self._early)
         finally:
             self._closed = True
             self._put.close()

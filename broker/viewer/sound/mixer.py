@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
 from broker.link.endpoints import UnixEndpoint
@@ -141,7 +142,7 @@ async def _answer(line: bytes, desk: Desk) -> MixerReply:
         if ask.microphone is not None:
             await desk.set_microphone(allow=ask.microphone)
         return MixerReply(status=desk.status())
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return MixerReply(error=f"not a question: {error}")
     except VitrailError as error:
         return MixerReply(error=error.message, hint=error.hint)
@@ -167,7 +168,7 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
             raise UpstreamError(f"the mixer of {path.name}: {error}") from error
     try:
         said = msgspec.json.decode(answer, type=MixerReply)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise UpstreamError(f"the mixer of {path.name} hung up") from error
     if said.status is None:
         raise RefusedError(said.error, hint=said.hint)

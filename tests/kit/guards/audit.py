@@ -10,7 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("numbers of a fleet are looked for, not cast", "_NUMBER = \"(body::json ->> '{}')::numeric\"", "tests/integration/test_ship_postgres.py", "rows_of_one"),
     Guard("a machine's rows do not end a fleet's questions", "if True:", "tests/integration/test_ship_postgres.py", "rows_of_one"),
-    Guard("bodies that are nested without an end", "_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)", "tests/broker/audit/proof/test_verify.py", "unreadable"),
+    Guard("bodies that are nested without an end", "except (msgspec.DecodeError, UnicodeDecodeError):", "tests/broker/audit/proof/test_verify.py", "unreadable"),
     Guard("a removal that cannot be read", "with contextlib.suppress():", "tests/broker/audit/proof/test_verify.py", "unreadable"),
     Guard("sizes fit into a database", '_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")', "tests/attack/test_audit_witness.py", "no_database"),
     Guard("claims of bytes are added without an end", "total = \"sum(coalesce(body ->> '$.{}', 0))\"", "tests/attack/test_audit_claims.py", "whatever_was_claimed"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("messages of a security key's process are read at a pace", "", "tests/attack/test_monitor_flood.py", "asks_and_cancels"),
     Guard("an answer is for its own request", "if False:", "tests/broker/devices/test_security_key.py", "not_the_next_ones"),
     Guard("a revoked permission is not repeated", "if True:", "tests/broker/devices/test_security_key.py", "revoked_u2f"),
     Guard("one use for each question", "repeated = self._allowed is not None", "tests/broker/devices/test_security_key.py", "signature_is_one_use"),

@@ -9,6 +9,24 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a flood of a monitor is read slowly",
+        "",
+        "tests/attack/test_monitor_flood.py",
+        "monitors_events",
+    ),
+    Guard(
+        "one machine keeps no broker from starting",
+        "except (VitrailError, OSError) as error:",
+        "tests/attack/test_unreadable_messages.py",
+        "keeps_no_broker",
+    ),
+    Guard(
+        "a message that is nested deep is an error of its sender",
+        "UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)",
+        "tests/attack/test_unreadable_messages.py",
+        "unreadable_json",
+    ),
+    Guard(
         "a VMM leaves nothing beside its API that cannot be removed",
         "",
         "tests/attack/test_stubborn_trees.py",

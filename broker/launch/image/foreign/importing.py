@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -219,7 +220,7 @@ async def _merged(archive: Path, work: Path) -> Merged:
     )
     try:
         merged = msgspec.json.decode(out, type=Merged)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UpstreamError(f"the archive could not be read: {error}") from error
     if merged.missing:
         raise SetupError(

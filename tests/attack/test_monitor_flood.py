@@ -1,0 +1,80 @@
+"""Processes that a guest has taken over, and that never stop talking to the broker."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.launch.microvm.qmp import Qmp
+from broker.viewer.devices import security_keys
+
+EVENT = b'{"event":""}\n'
+SECONDS = 20
+
+
+class Flood(trio.abc.HalfCloseableStream):
+    """A monitor that has an event ready whenever it is asked, up to ``size`` bytes."""
+
+    def __init__(self, size):
+        self.left = size
+        self.most = 0
+
+    async def receive_some(self, max_bytes=None):
+        await trio.lowlevel.checkpoint()
+        data = EVENT * (min(max_bytes, self.left) // len(EVENT))
+        self.left -= len(data)
+        self.most = max(self.most, len(data))
+        return data
+
+    async def send_all(self, data):
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self):
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self):
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_flood_of_a_monitors_events_is_read_slowly(autojump_clock):
+    stream = Flood(limits.QMP_BURST_BYTES + SECONDS * limits.QMP_BYTES_PER_SECOND)
+    begin = trio.current_time()
+    with pytest.raises(UpstreamError, match="closed its monitor"):
+        await Qmp(stream).run()
+    assert trio.current_time() - begin > SECONDS - 1
+    assert stream.most <= limits.QMP_READ_BYTES, "other tasks run in between"
+
+
+class _Silent:
+    """A decider that never answers."""
+
+    @staticmethod
+    def permit(_request):
+        return trio.open_nursery()
+
+
+async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock, monkeypatch):
+    """Each round is a question and its end, from the process that reads the guest."""
+    monkeypatch.setattr(security_keys, "_request", lambda _opening, said: said)
+    seconds = 5
+    count = limits.SECURITY_KEY_MESSAGES_BURST
+    count += seconds * limits.SECURITY_KEY_MESSAGES_PER_SECOND
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(0)
+        for number in range(1, count // 2 + 1):
+            theirs.send(json.dumps({"ask": number, "what": "sign in"}).encode())
+            theirs.send(json.dumps({"over": number}).encode())
+        theirs.close()
+        begin = trio.current_time()
+        await security_keys._Questions(None, _Silent, ours).serve()
+    assert trio.current_time() - begin > seconds - 1

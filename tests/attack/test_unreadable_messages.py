@@ -1,0 +1,120 @@
+"""Messages that no decoder can read, from every process that a sandbox may take over.
+
+Nested deeper than Python recurses, in a field that is skipped too; names that are not
+UTF-8.  Whoever decodes them has to say that the sender is at fault: any other error
+ends a task of the broker that has no handler for it.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from broker.control import varlink
+from broker.core.errors import InternalError, VitrailError
+from broker.devices import messages as devices
+from broker.host.machined_reply import read_reply
+from broker.host.part import HostPart
+from broker.ipc import agent, prompt, transfer_guest, worker
+from broker.launch.cloud_hypervisor import requests as cloud_hypervisor
+from broker.launch.firecracker import requests as firecracker
+from broker.launch.microvm.qmp import QmpReader
+from broker.launch.monitors.http import VmmReply
+from broker.link import messages as link
+from broker.link.wire_types import Role
+from broker.viewer.devices import security_keys
+from broker.viewer.sound import mixer
+
+DEEP = 100_000
+JSON = (
+    b'{"x":' + b"[" * DEEP,
+    b'{"type":"x","x":' + b"[" * DEEP,
+    b'{"x\xff":1}',
+    b'{"type":"\xff"}',
+    b'{"state":"\xff"}',
+)
+MSGPACK = (
+    b"\x81\xa1x" + b"\x91" * DEEP,
+    b"\x82\xa4type\xa1x\xa1x" + b"\x91" * DEEP,
+    b"\x81\xa2x\xff\x01",
+    b"\x81\xa4type\xa1\xff",
+)
+
+
+def _vmm(read_state):
+    return lambda body: read_state(VmmReply(200, body))
+
+
+FROM_JSON = {
+    "Firecracker": _vmm(firecracker.read_state),
+    "Cloud Hypervisor": _vmm(cloud_hypervisor.read_state),
+    "QEMU": lambda body: QmpReader(1 << 20).feed(body + b"\n"),
+    "guest": agent.decode_from_guest,
+    "files in a guest": transfer_guest.decode_ask,
+    "security key's process": security_keys._decode,
+    "devices, to root": devices.decode_request,
+    "devices": devices.decode_reply,
+    "control": varlink.decode_call,
+    "machined": lambda body: read_reply(body, "x"),
+    "host": lambda body: link.decode(body, Role.HOST),
+    "viewer": lambda body: link.decode(body, Role.VIEWER),
+}
+FROM_MSGPACK = {
+    "worker": worker.decode_from_worker,
+    "prompt agent": prompt.decode_from_agent,
+    "prompt agent, to its reader": prompt.decode_described,
+}
+
+
+def _must_blame(decode, data):
+    with pytest.raises(VitrailError) as caught:
+        decode(data)
+    assert not isinstance(caught.value, InternalError), "the sender is at fault"
+
+
+@pytest.mark.parametrize("data", JSON, ids=lambda data: repr(data[:16]))
+@pytest.mark.parametrize("sender", FROM_JSON)
+def test_unreadable_json_is_its_senders_error(sender, data):
+    _must_blame(FROM_JSON[sender], data)
+
+
+@pytest.mark.parametrize("data", MSGPACK, ids=lambda data: repr(data[:16]))
+@pytest.mark.parametrize("sender", FROM_MSGPACK)
+def test_unreadable_msgpack_is_its_senders_error(sender, data):
+    _must_blame(FROM_MSGPACK[sender], data)
+
+
+def test_error_of_firecracker_that_is_unreadable_is_an_error_of_firecracker():
+    for data in JSON:
+        _must_blame(lambda body: firecracker.read_state(VmmReply(400, body)), data)
+
+
+@pytest.mark.parametrize("data", JSON, ids=lambda data: repr(data[:16]))
+async def test_unreadable_order_does_not_end_a_mixer(data):
+    desk = SimpleNamespace(status=lambda: None)
+    assert (await mixer._answer(data, desk)).error
+
+
+async def test_machine_with_a_taken_over_vmm_keeps_no_broker_from_starting():
+    """Its VMM lived on with the broker's end, and answers the next one."""
+    leased = []
+
+    class Launcher:
+        def __init__(self):
+            self.warnings = []
+
+        async def adopt(self):
+            return [("bad", "bad", None), ("good", "good", None)]
+
+    async def admit(sandbox, _record, _machine):
+        if sandbox == "bad":
+            msgspec.json.decode(JSON[0], type=msgspec.defstruct("S", []))
+        leased.append(sandbox)
+
+    launcher = Launcher()
+    host = SimpleNamespace(role=SimpleNamespace(admit=admit))
+    await HostPart.adopt(host, launcher)
+    assert leased == ["good"]
+    assert "bad was not leased again" in launcher.warnings[0]
