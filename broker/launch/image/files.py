@@ -20,8 +20,8 @@ from broker.core.errors import UpstreamError
 from broker.core.trees import remove_tree
 from broker.launch.image import ext2
 from broker.launch.image.initramfs import boot_modules, build_initramfs
-from broker.launch.image.tool_jail import jail_words, python_words
 from broker.launch.process.spawn import run_tool
+from broker.launch.process.tool_jail import jail_words, python_words
 
 _GENEXT2FS = ("genext2fs",)
 _E2FSCK = ("e2fsck",)

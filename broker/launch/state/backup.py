@@ -5,7 +5,7 @@ programs can read in ten years.  The archive has three members:
 ``meta.json``, the record as ``record.toml``, and ``disk`` or ``tree``.
 
 An imported archive is not trusted: only these members are taken, a disk must be a
-regular file, and its content is the guest's to read.
+regular file, and its content is the guest's to read.  gzip and tar read it in a jail.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.replace_file import whole_file
 from broker.launch.process.spawn import DEVNULL, Child, spawn
+from broker.launch.process.tool_jail import ROOM, jail_words
 from broker.launch.state.sparse import data_ranges
 from broker.launch.state.store import DISK, TREE, HomeMeta
 
@@ -79,6 +80,7 @@ class Lock:
 
 
 _AGE = ("age1", "ssh-")
+_GZIP, _TAR = ("gzip",), ("tar",)
 _GPG = ("gpg", "--quiet", "--no-tty")
 
 
@@ -127,17 +129,23 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
     Raises RefusedError when it is no backup of a home, UpstreamError when it
     cannot be decrypted.
     """
-    take = ["tar", "--extract", "--sparse", "--no-same-owner", "--no-same-permissions"]
+    take = [*_TAR, "--extract", "--sparse", "--no-same-owner", "--no-same-permissions"]
     # guard: a backup changes no rights of our own directory
     take.append("--no-overwrite-dir")
+    opened, untarred = [*_GZIP, "-d"], [*take, "--directory", str(prepared)]
+    # Whoever knows the public key has made it, and both programs read all of it.
+    # guard: a backup is unpacked in a jail
+    opened = [*jail_words(None), *opened]
+    # guard: a backup's archive is read in a jail
+    untarred = [*jail_words(prepared), *take, "--directory", ROOM]
     # The archive's own meta.json is read, not kept: the new home has its own.
     own = (prepared / _META).read_bytes()
     (prepared / _META).unlink()
     await _pipeline(
         [
             lock.open_words(source),
-            ["gzip", "-d"],
-            [*take, "--directory", str(prepared)],
+            opened,
+            untarred,
         ],
         count,
     )
@@ -225,7 +233,12 @@ async def _pipeline(
         for child, words, error in zip(children, commands, errors, strict=True):
             code = await child.wait()
             if code != 0:
-                raise UpstreamError(f"{words[0]} failed: {_words_of(error, code)}")
+                raise UpstreamError(f"{_name(words)} failed: {_words_of(error, code)}")
+
+
+def _name(words: Sequence[str]) -> str:
+    """Return the program's name, behind its jail."""
+    return words[words.index("--") + 1] if words[0] == "bwrap" else words[0]
 
 
 async def _count(source: int, sink: int, count: Count) -> None:

@@ -9,6 +9,8 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
+    Guard("a backup is unpacked in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and GZIP"),
+    Guard("a backup's archive is read in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and TAR"),
     Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
     Guard("a backup changes no rights of our own directory", "", "tests/broker/launch/state/test_backup.py", "closed"),
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),

@@ -37,8 +37,8 @@ from broker.launch.image.build_room import (
     which,
 )
 from broker.launch.image.store import Image, Manifest
-from broker.launch.image.tool_jail import ROOM, jail_words, python_words
 from broker.launch.process.spawn import run_tool
+from broker.launch.process.tool_jail import ROOM, jail_words, python_words
 from shims.bundle import guest_agent
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

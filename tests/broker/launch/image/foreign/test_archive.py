@@ -21,7 +21,7 @@ from broker.launch.image.foreign.importing import (
     merge_archive,
     save_from_podman,
 )
-from broker.launch.image.tool_jail import jail_words
+from broker.launch.process.tool_jail import jail_words
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

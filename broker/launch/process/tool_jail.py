@@ -1,8 +1,8 @@
-"""The jail of programs that read an image's files: bubblewrap's words for it.
+"""The jail of tools that read archives from elsewhere: bubblewrap's words for it.
 
-A root file system from elsewhere is read by programs that others wrote (genext2fs,
-e2fsck) and by tarfile.  A hole in one of them must find no home, no network and no
-session.
+An image's root file system and a backup are read by programs that others wrote
+(genext2fs, e2fsck, tar, gzip) and by tarfile.  A hole in one of them must find no home,
+no network and no session.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+_NOTHING: Mapping[Path, str] = MappingProxyType({})
 ROOM = "/work"
 """The one directory that a jailed program can write to."""
 
 
-def jail_words(room: Path, shown: Mapping[Path, str]) -> list[str]:
+def jail_words(room: Path | None, shown: Mapping[Path, str] = _NOTHING) -> list[str]:
     """Return bubblewrap's words: ``room`` to write, ``shown`` to read, no more.
 
-    ``shown`` has the place of each file or directory in the jail.
+    ``shown`` has the place of each file or directory in the jail.  Descriptors of a
+    program that are inherited go along.
     """
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
     words += ["--cap-drop", "ALL", "--clearenv", "--setenv", "LC_ALL", "C.UTF-8"]
@@ -31,6 +34,8 @@ def jail_words(room: Path, shown: Mapping[Path, str]) -> list[str]:
     words += ["--ro-bind-try", prefix, prefix]
     for path, place in shown.items():
         words += ["--ro-bind", str(path.resolve()), place]
+    if room is None:
+        return [*words, "--chdir", "/", "--"]
     return [*words, "--bind", str(room), ROOM, "--chdir", ROOM, "--"]
 
 
