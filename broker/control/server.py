@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -51,14 +51,22 @@ _ACCEPT_PAUSE = 0.1
 _LAST_SECONDS = 1.0
 
 
+def _nobody(_client: int) -> str:
+    return ""
+
+
 async def serve(
     path: Path,
     api: RoleControl,
     *,
     activated: socket.socket | None = None,
+    refuse: Callable[[int], str] = _nobody,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``api`` on a UNIX socket at ``path`` until cancelled.
+
+    ``refuse`` takes a client's connection and returns why it is not served, whatever
+    its user id is; empty: it is.
 
     ``started()`` is called once clients can connect.  The socket is 0600 and
     removed at the end; one that a service manager made (``activated``) is
@@ -75,7 +83,7 @@ async def serve(
                 conn = await _accept(listener)
                 full = len(nursery.child_tasks) >= limits.CONTROL_CLIENTS
                 stream = trio.SocketStream(conn)
-                nursery.start_soon(partial(_welcome, stream, api, full=full))
+                nursery.start_soon(partial(_welcome, stream, api, refuse, full=full))
 
 
 @contextmanager
@@ -158,7 +166,13 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
             return conn
 
 
-async def _welcome(stream: trio.SocketStream, api: RoleControl, *, full: bool) -> None:
+async def _welcome(
+    stream: trio.SocketStream,
+    api: RoleControl,
+    refuse: Callable[[int], str],
+    *,
+    full: bool,
+) -> None:
     """Serve one client, or report why not."""
     async with stream:
         packed = stream.socket.getsockopt(
@@ -168,6 +182,8 @@ async def _welcome(stream: trio.SocketStream, api: RoleControl, *, full: bool) -
         connection = _Connection(stream, api, Caller(pid, uid))
         if uid not in {0, os.getuid()}:
             await connection.refuse("this broker serves another user")
+        elif reason := refuse(stream.socket.fileno()):
+            await connection.refuse(reason)
         elif full:
             await connection.refuse(
                 f"{limits.CONTROL_CLIENTS} programs use this broker already"

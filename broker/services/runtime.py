@@ -29,6 +29,7 @@ from broker.core.paths import Paths, require_private
 from broker.core.stderr_log import log_stderr
 from broker.relay.process import PumpHandle
 from broker.services.checkpoints import CheckpointWitness, JournalTeller, Sealing
+from broker.services.control_peers import why_not_served
 from broker.services.event_log import Journal
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.records import Records
@@ -147,6 +148,7 @@ async def serve_until_asked(
                 ground.paths.control,
                 api,
                 activated=ground.options.sockets.get("control"),
+                refuse=why_not_served,
             )
         )
         ready()

@@ -39,8 +39,8 @@ from broker.viewer.sandboxes.guest import Guest
 from policy.records.model import Record
 
 _MARK_BYTES = 12
-_TROUBLES = 8
-"""Different reasons that are shown; each worker has its own."""
+_TROUBLES, _ALL_TROUBLES = 2, 64
+"""Different reasons that are shown, of one sandbox and of all."""
 
 
 def _silent(title: str, text: str, *, sandbox: str = "") -> None:
@@ -61,6 +61,8 @@ class Party:
         self.lease: Lease = guest.lease
         self.trouble = ""
         """Why its windows know no chords, or not both."""
+        self.troubles = 0
+        """Reasons of it that the person was shown."""
         self._clipboard = clipboard
         self.guest = guest
         self._orders, self._pending = trio.open_memory_channel[clipboard_member.Order](
@@ -367,9 +369,14 @@ class ClipboardService:
     def troubled(self, party: Party) -> None:
         """Notify the person, once, that there are no chords, and why."""
         reason = party.trouble
-        if reason and reason not in self._told and len(self._told) < _TROUBLES:
-            self._told.add(reason)
-            self.notify("Vitrail: no chords for the clipboard", reason)
+        if not reason or reason in self._told or len(self._told) >= _ALL_TROUBLES:
+            return
+        # guard: troubles with chords have a budget for each sandbox
+        if party.troubles >= _TROUBLES:
+            return
+        party.troubles += 1
+        self._told.add(reason)
+        self.notify("Vitrail: no chords for the clipboard", reason)
 
     # -- the person and the files -------------------------------------------------------------
 

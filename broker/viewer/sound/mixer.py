@@ -26,6 +26,7 @@ from broker.core.paths import find_paths
 from broker.link.endpoints import UnixEndpoint
 from broker.link.listeners import open_listener
 from broker.pulse.rules import Level
+from broker.services.control_peers import why_not_served
 
 FOLDER = "sound"
 
@@ -112,7 +113,7 @@ async def _serve_one(conn: socket.socket, desk: Desk) -> None:
     packed = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(packed)
     async with stream:
-        if uid not in {0, os.getuid()}:
+        if uid not in {0, os.getuid()} or why_not_served(conn.fileno()):
             return
         buffer = b""
         with suppress(trio.BrokenResourceError, trio.TooSlowError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a sandbox gives the broker no orders", "if False:", "tests/attack/test_control_inside.py"),
     Guard("descriptors of an order that waits", "mine = [*fds]", "tests/attack/test_order_descriptors.py", "takes_no_orders or given_up"),
     Guard("descriptors of an order to a worker that begins", "mine = [*fds]", "tests/attack/test_order_descriptors.py", "begins"),
     Guard("a start is within its record", "if False:", "tests/broker/host/test_microvms.py", "never_has_more"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("troubles with chords have a budget for each sandbox", "if False:", "tests/broker/viewer/clipboard/test_service.py", "uses_up_no_notice"),
     Guard("exact modifiers", "exact = held & chord.mask == chord.mask", "tests/broker/clipboard/test_chords.py"),
     Guard("real modifiers only", "self._state = (depressed | latched | locked, group)", "tests/broker/clipboard/test_chords.py"),
     Guard("one verdict for each event", "", "tests/broker/clipboard/test_chords.py"),

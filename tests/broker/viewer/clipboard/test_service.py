@@ -540,6 +540,15 @@ async def test_chords_are_told_to_workers_and_trouble_to_the_person():
         assert [name for name, _ in b.clipboard.troubles()] == ["work"]
 
 
+async def test_one_sandbox_uses_up_no_notice_of_another():
+    async with board(ALLOW) as b:
+        for number in range(20):
+            await b.guests["web"].say(m.ChordTroubleMessage(f"made up {number}"))
+        await b.guests["work"].say(m.ChordTroubleMessage("no keymap"))
+        told = [text for title, text in b.told if "no chords" in title]
+        assert told == ["made up 0", "made up 1", "no keymap"]
+
+
 async def test_a_keyed_hash_where_the_setting_asks_for_it(monkeypatch):
     monkeypatch.setattr(
         "broker.services.event_log.Journal.content_digest",
