@@ -12,11 +12,19 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from broker.core.escape import displayed
+
 
 def log_stderr(text: str) -> None:
-    """Write a line (or several) to standard error, if that can be; never raises."""
+    """Write a line (or several) to standard error, if that can be; never raises.
+
+    It may be a terminal, and ``text`` the error of a process that a sandbox has taken
+    over: what is not shown is escaped, but for line ends.
+    """
+    # guard: the broker's own log drives no terminal
+    shown = displayed(text)
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{shown}\n")
         sys.stderr.flush()
     except (OSError, ValueError):  # full, gone; ValueError: closed
         return

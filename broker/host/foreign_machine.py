@@ -185,16 +185,19 @@ class ForeignMachine:
         self._held.close()
 
 
-async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
+async def hybrid_doors(
+    base: Path, *, alone: bool = False
+) -> dict[ServiceName, Listener]:
     """Listen on ``<base>_<port>`` for each service, the hybrid vsock's way.
 
-    What a killed broker left there is replaced.  Raises SetupError when a path
-    is too long or a process listens there.
+    What a killed broker left there is replaced.  ``alone``: see ``open_listener``.
+    Raises SetupError when a path is too long or a process listens there.
     """
     doors: dict[ServiceName, Listener] = {}
     try:
         for service, port in PORTS.items():
-            doors[service] = await open_listener(HybridEndpoint(base, port))
+            place = HybridEndpoint(base, port)
+            doors[service] = await open_listener(place, alone=alone)
     except BaseException:
         for door in doors.values():
             door.close()

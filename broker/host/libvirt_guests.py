@@ -131,7 +131,8 @@ class LibvirtMachine(ForeignMachine):
         """Listen where vhost-device-vsock connects, or nowhere for a CID."""
         del acceptors  # a machine passes no descriptors
         if isinstance(self.claim, HybridClaim):
-            return await hybrid_doors(Path(self.claim.base))
+            # guard: a domain's lock on its sockets is not waited for
+            return await hybrid_doors(Path(self.claim.base), alone=True)
         return {}
 
     @override

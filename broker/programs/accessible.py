@@ -32,6 +32,7 @@ from jeepney.io.trio import DBusRouter, open_dbus_router
 
 from broker.core import limits
 from broker.core.errors import VitrailError
+from broker.core.stderr_log import log_stderr
 from broker.ipc.prompt import Described, decode_described
 from broker.launch.process import jail
 from broker.prompt.accessible import (
@@ -75,7 +76,7 @@ class _Reader:
                 words = await self._shown(words)
             except* (OSError, trio.TooSlowError, trio.BrokenResourceError) as errors:
                 what = errors.exceptions[0]
-                sys.stderr.write(f"vitrail-access: screen readers: {what}\n")
+                log_stderr(f"vitrail-access: screen readers: {what}")
                 words = Described()
 
     async def _next(self) -> Described | None:
@@ -84,7 +85,7 @@ class _Reader:
             packet = await self._agent.recv(limits.PROMPT_MESSAGE_BYTES)
             return decode_described(packet) if packet else None
         except (OSError, VitrailError) as error:
-            sys.stderr.write(f"vitrail-access: {error}\n")
+            log_stderr(f"vitrail-access: {error}")
             return None
 
     async def _shown(self, words: Described) -> Described | None:

@@ -19,6 +19,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
+from broker.core.stderr_log import log_stderr
 from broker.ipc.prompt import (
     Described,
     FromAgent,
@@ -48,7 +49,7 @@ def main() -> None:
         trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True
-        sys.stderr.write(f"vitrail-prompt: {errors.exceptions[0]}\n")
+        log_stderr(f"vitrail-prompt: {errors.exceptions[0]}")
     sys.exit(1 if failed else 0)
 
 
@@ -101,7 +102,7 @@ class _Agent:
         try:
             self._reader.send(encode(words))
         except (OSError, VitrailError) as error:
-            sys.stderr.write(f"vitrail-prompt: nothing for screen readers: {error}\n")
+            log_stderr(f"vitrail-prompt: nothing for screen readers: {error}")
             self._reader.close()
             self._reader = None
 

@@ -24,6 +24,7 @@ from broker.authz.decider import Decider, Request
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
+from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
 from broker.core.question import untrusted_word
@@ -206,7 +207,10 @@ class _Questions:
                     try:
                         said = _decode(data)
                     except PeerError as error:
-                        log_stderr(f"vitrail: {self._opening.lease.sandbox}: {error}")
+                        # In one line: it could write lines of ours otherwise.
+                        # guard: a process of a security key writes no line of the log
+                        reason = printable(str(error))
+                        log_stderr(f"vitrail: {self._opening.lease.sandbox}: {reason}")
                         break
                     self._take(said)
                     # A guest that asks and cancels in a loop makes two of each round.

@@ -9,6 +9,18 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a machine's lock on its sockets is not waited for",
+        "return {} if uds is None else await hybrid_doors(uds)",
+        "tests/attack/test_vsock_lock.py",
+        "micro_vm",
+    ),
+    Guard(
+        "a domain's lock on its sockets is not waited for",
+        "return await hybrid_doors(Path(self.claim.base))",
+        "tests/attack/test_vsock_lock.py",
+        "libvirt_domain",
+    ),
+    Guard(
         "a flood of a monitor is read slowly",
         "",
         "tests/attack/test_monitor_flood.py",

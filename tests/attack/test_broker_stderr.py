@@ -1,0 +1,44 @@
+"""Words of taken-over processes on the broker's standard error, which may be a terminal."""
+
+from __future__ import annotations
+
+import json
+import socket
+from types import SimpleNamespace
+
+import trio
+
+from broker.core.errors import PeerError
+from broker.core.stderr_log import log_exception, log_stderr
+from broker.viewer.devices import security_keys
+
+DRIVES = "\x1b]0;owned\x07"
+HOSTILE = f"{DRIVES}\nvitrail: all is well\x9b6n\u202e"
+
+
+def test_line_of_the_log_drives_no_terminal(capsys):
+    log_stderr(f"vitrail: mail: {DRIVES}")
+    assert capsys.readouterr().err == "vitrail: mail: \\x1b]0;owned\\x07\n"
+
+
+def test_traceback_of_a_mistake_drives_no_terminal(capsys):
+    try:
+        raise PeerError(HOSTILE)
+    except PeerError as error:
+        log_exception(error)
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+
+
+async def test_process_of_a_security_key_writes_no_line_of_the_log(capsys):
+    """msgspec's error repeats the name of a field that it does not know."""
+    opening = SimpleNamespace(lease=SimpleNamespace(sandbox="mail"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, trio.fail_after(60):
+        ours.settimeout(0)
+        theirs.send(json.dumps({HOSTILE: 1}).encode())
+        await security_keys._Questions(opening, None, ours).serve()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vitrail: mail: ")
+    assert "\x1b" not in line
