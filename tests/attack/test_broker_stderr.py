@@ -1,13 +1,18 @@
-"""Words of taken-over processes on the broker's standard error, which may be a terminal."""
+"""Words of taken-over processes that reach a terminal: standard error, and raw events."""
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import trio
 
+from broker.cli.audit.files import write_out
 from broker.core.errors import PeerError
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.viewer.devices import security_keys
@@ -42,3 +47,20 @@ async def test_process_of_a_security_key_writes_no_line_of_the_log(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vitrail: mail: ")
     assert "\x1b" not in line
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_raw_events_drive_no_terminal(monkeypatch):
+    event = msgspec.json.encode({"reason": "\x9b6n\u202e"}).decode()
+    assert "\x9b" in event, "JSON leaves it as it is"
+    for out, shown in (
+        (_Terminal(), '{"reason":"\\x9b6n\\u202e"}'),
+        (io.StringIO(), event),
+    ):
+        monkeypatch.setattr(sys, "stdout", out)
+        write_out(Path("-"), [event], force=False)
+        assert out.getvalue() == shown

@@ -9,18 +9,22 @@ from pathlib import Path
 import rich_click as click
 
 from broker.core.errors import UpstreamError
+from broker.core.escape import displayed
 from broker.core.replace_file import whole_file
 
 
 def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     """Write the texts to the file, or to standard output for ``-``.
 
-    The file is only its owner's to read.  Raises UsageError when it is there
+    The file is only its owner's to read.  On a terminal, what is not shown is escaped.  Raises UsageError when it is there
     already and not to be replaced, UpstreamError when the disk refuses.
     """
     if str(path) == "-":
+        # JSON escapes ESC, and no control character above 0x7f.
+        # guard: raw events drive no terminal
+        fit = displayed if sys.stdout.isatty() else str
         for text in texts:
-            sys.stdout.write(text)
+            sys.stdout.write(fit(text))
         return
     if path.exists() and not force:
         raise _there(path)  # before the work, which may be long

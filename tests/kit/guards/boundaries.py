@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("raw events drive no terminal", "fit = str", "tests/attack/test_broker_stderr.py", "raw_events"),
     Guard("the broker's own log drives no terminal", "shown = text", "tests/attack/test_broker_stderr.py", "drives_no_terminal"),
     Guard("a process of a security key writes no line of the log", "reason = str(error)", "tests/attack/test_broker_stderr.py", "no_line_of_the_log"),
     Guard("a sandbox gives the broker no orders", "if False:", "tests/attack/test_control_inside.py"),
