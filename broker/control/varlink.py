@@ -16,7 +16,6 @@ import msgspec
 
 from broker.control.api import INTERFACE, NotFoundError
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -25,6 +24,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.ipc.decoding import UNREADABLE
 
 SERVICE = "org.varlink.service"
 

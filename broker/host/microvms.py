@@ -22,7 +22,6 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailE
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
-from broker.core.trees import remove_tree
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
@@ -161,7 +160,7 @@ class MicroVmMachine:
     async def close(self) -> None:
         """Remove everything that is left of it."""
         await self._vm.close()
-        remove_tree(self._vm.directory)
+        _remove(self._vm.directory)
         await self._log.note(
             schema.SandboxStop(
                 sandbox=self._sandbox,
@@ -169,6 +168,13 @@ class MicroVmMachine:
                 seconds=time.monotonic() - self._began,
             )
         )
+
+
+def _remove(directory: Path) -> None:
+    # Late: a host of others' machines needs none of it.
+    from broker.core.trees import remove_tree
+
+    remove_tree(directory)
 
 
 def _connectors(vm: Vm) -> tuple[Tracked, ...]:
@@ -324,7 +330,7 @@ class MicroVms:
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await undo.aclose()
-                remove_tree(directory)
+                _remove(directory)
                 if isinstance(error, VitrailError | OSError):
                     failed = schema.SandboxFailed(
                         sandbox=sandbox, step="machine", reason=str(error)
@@ -508,7 +514,7 @@ class MicroVms:
                 return sandbox, record, machine
             reason = "not all of its processes live"
         ended = await clean_leftovers(directory)
-        remove_tree(directory)
+        _remove(directory)
         await self._log.note(
             schema.SandboxStop(
                 sandbox=sandbox,

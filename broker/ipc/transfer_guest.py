@@ -13,8 +13,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
+from broker.ipc.decoding import UNREADABLE
 from broker.ipc.framing import encode_frame
 
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]

@@ -29,7 +29,6 @@ from broker.core.paths import Paths, require_private
 from broker.core.stderr_log import log_stderr
 from broker.relay.process import PumpHandle
 from broker.services.checkpoints import CheckpointWitness, JournalTeller, Sealing
-from broker.services.control_peers import why_not_served
 from broker.services.event_log import Journal
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.records import Records
@@ -141,6 +140,9 @@ async def serve_until_asked(
     ``ready`` is called once the control socket can be connected to, ``end``
     when it is over, with everything still there.
     """
+    # Late: it is needed with the first client.
+    from broker.services.control_peers import why_not_served
+
     async with trio.open_nursery() as nursery:
         await nursery.start(
             partial(

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError
+from broker.ipc.decoding import UNREADABLE
 from broker.transfer.file_names import display_name, take_file_name
 from broker.transfer.urls import DEFAULT_SCHEMES, take_url
 

@@ -19,8 +19,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.ipc.decoding import UNREADABLE
 from broker.ipc.framing import encode_frame
 from broker.transfer.file_names import take_file_name
 

@@ -26,9 +26,9 @@ from broker.audit.proof.nodes import Nodes, split
 from broker.audit.proof.note import Note, origin_of, parse_note
 from broker.audit.proof.seal import says_end
 from broker.audit.proof.tree import BLOCK, STEP, Growing
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, RefusedError
 from broker.core.escape import printable
+from broker.ipc.decoding import UNREADABLE
 
 MOST_PROBLEMS = 100
 """Problems that are reported; all are counted."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError
+from broker.ipc.decoding import UNREADABLE
 from broker.launch.microvm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
 from broker.launch.monitors.http import VmmReply, VmmRequest
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.ipc.decoding import UNREADABLE
 from broker.launch.microvm.qemu_arguments import VmSpec, agent_args
 from broker.launch.monitors.http import VmmReply, VmmRequest
 

@@ -23,10 +23,10 @@ import msgspec
 import trio
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.decoding import UNREADABLE
 
 Json: TypeAlias = str | int | float | bool | list["Json"] | Mapping[str, "Json"] | None
 _Text = Annotated[str, msgspec.Meta(max_length=2000)]

@@ -22,7 +22,6 @@ import trio
 
 from broker.authz.decider import Decider, Request
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
@@ -31,6 +30,7 @@ from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.decoding import UNREADABLE
 from broker.launch.process.spawn import our_program, spawn
 
 _HIDRAW = Path("/sys/class/hidraw")

@@ -20,9 +20,9 @@ import msgspec
 import trio
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
+from broker.ipc.decoding import UNREADABLE
 from broker.link.endpoints import UnixEndpoint
 from broker.link.listeners import open_listener
 from broker.pulse.rules import Level

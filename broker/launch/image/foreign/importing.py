@@ -22,11 +22,11 @@ import msgspec
 import trio
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.core.trees import remove_tree
+from broker.ipc.decoding import UNREADABLE
 from broker.launch.image import files, store
 from broker.launch.image.build import put_in_place
 from broker.launch.image.build_room import (
