@@ -19,7 +19,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
-from broker.core.stderr_log import log_stderr
 from broker.ipc.prompt import (
     Described,
     FromAgent,
@@ -49,6 +48,8 @@ def main() -> None:
         trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True
+        from broker.core.stderr_log import log_stderr  # late: hardly ever
+
         log_stderr(f"vitrail-prompt: {errors.exceptions[0]}")
     sys.exit(1 if failed else 0)
 
@@ -102,6 +103,8 @@ class _Agent:
         try:
             self._reader.send(encode(words))
         except (OSError, VitrailError) as error:
+            from broker.core.stderr_log import log_stderr  # late: hardly ever
+
             log_stderr(f"vitrail-prompt: nothing for screen readers: {error}")
             self._reader.close()
             self._reader = None
