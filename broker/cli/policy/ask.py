@@ -260,9 +260,11 @@ def print_answer(answer: PolicyAnswer) -> None:
         head += f" to {shown_target(answer.target)}"
     out.print(Text(printable(f"{head}: {answer.reason}", 1000), style="bold"))
     if answer.verdict == "ask":
-        out.print(Text(printable("  targets: " + ", ".join(answer.targets), 4000)))
+        targets = ", ".join(map(shown_target, answer.targets))
+        out.print(Text(printable(f"  targets: {targets}", 4000)))
         if answer.default_target:
-            out.print(Text(f"  default: {printable(answer.default_target, 200)}"))
+            default = shown_target(answer.default_target)
+            out.print(Text(f"  default: {printable(default, 200)}"))
     if answer.verdict == "allow" and answer.rule is not None and answer.rule.attach:
         out.print(Text(f"  attach: {answer.rule.attach}"))
     for name, value in answer.limits.as_json().items():

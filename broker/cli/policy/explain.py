@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.audit.events import shown_target
 from broker.cli.completion import sandboxes, services
 from broker.cli.policy.ask import (
     EXIT,
@@ -150,7 +151,7 @@ def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> 
         if found.answer.rule is not None:
             _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")
     for step in found.answer.trace:
-        _line(f"  {step.question}: {step.answer}")
+        _line(f"  {step.question}: {shown_target(step.answer)}")
     shown = [m for m in found.misses if every or m.column != "service"]
     if shown:
         _line("earlier rules, and the first column that did not match:")

@@ -67,6 +67,15 @@ def test_both_lines_are_named(run, verb):
     assert "web.toml:2:1" in done.stdout
 
 
+@pytest.mark.parametrize("action", ["ask default_target=@adminvm", "allow"])
+@pytest.mark.parametrize("verb", ["eval", "explain"])
+def test_this_desktop_has_the_name_that_rules_use(run, verb, action):
+    rules(run, f"vitrail.Display * web @adminvm {action}\n")
+    shown = run(verb, "Display", "web", "you").stdout
+    assert "@adminvm" in shown
+    assert "dom0" not in shown
+
+
 def test_a_disposable_is_of_its_record(run):
     said = json.loads(run("eval", "Display", "web-1234", "you", "--json").stdout)
     assert said["decision"] == "allow"
