@@ -8,8 +8,3 @@ LINKS_IMAGE = ImageSpec(
     name="links", packages=(*DEFAULT_PACKAGES, "netsurf-gtk", "socat")
 )
 """With a browser that is light enough for an emulated machine, and a relay."""
-
-FIREFOX_IMAGE = ImageSpec(
-    name="firefox", packages=(*DEFAULT_PACKAGES, "netsurf-gtk", "firefox-esr", "socat")
-)
-"""With the browser that most people use, which takes minutes to start where emulated."""
