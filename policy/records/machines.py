@@ -8,14 +8,6 @@ from policy.records.field_types import Path as KeyPath
 from policy.records.record_schema import FOLDERS, KIND_KEY, MONITORS, STATE
 
 Complain = Callable[[KeyPath, str, str, str], None]
-_NO_NETWORK = {
-    "firecracker": "Firecracker takes a tap device only, which an ordinary user "
-    "cannot make",
-    "cloud-hypervisor": "Cloud Hypervisor takes a tap device or vhost-user only, and "
-    "the frame filter speaks neither",
-    "crosvm": "crosvm takes a tap device or vhost-user only, and the frame filter "
-    "speaks neither",
-}
 _INSTEAD = 'set kind = "microvm"'
 
 
@@ -28,16 +20,8 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
 
 
 def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
-    """VMMs other than QEMU have no network, no folder and no encrypted disk."""
+    """VMMs other than QEMU have no folder and no encrypted disk."""
     kind = str(taken[KIND_KEY])
-    # guard: a VMM that takes a tap device only has no network
-    if taken["launch.network"] != "none":
-        complain(
-            ("launch", "network"),
-            f'a sandbox of kind = "{kind}" has no network: {_NO_NETWORK[kind]}',
-            'network = "none"',
-            _INSTEAD,
-        )
     if taken.get("state.encrypted"):
         complain(
             (STATE.name, "encrypted"),

@@ -185,6 +185,22 @@ async def test_without_bubblewrap_no_machine_starts(monkeypatch, view, built, tm
     assert warning.startswith("QEMU runs without a jail: ")
 
 
+async def test_without_a_jail_a_vmm_has_no_network_device(
+    monkeypatch, view, built, tmp_path
+):
+    """It would be made in the network of this machine."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = [str(built.program), "open", "/etc/passwd"]
+    entered, warned = [], []
+
+    async def enter(process):
+        entered.append(process)
+
+    with pytest.raises(JailError, match="no network without a jail"):
+        await spawn_jailed("VMM", words, view, unjailed=warned.append, entered=enter)
+    assert (entered, warned) == ([], [])
+
+
 async def test_a_jail_that_cannot_be_built_says_why(monkeypatch, built, tmp_path):
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho bwrap: no permission to >&2\nexit 1\n")

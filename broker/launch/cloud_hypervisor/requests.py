@@ -13,8 +13,14 @@ import msgspec
 
 from broker.core.errors import UpstreamError
 from broker.ipc.decoding import UNREADABLE
-from broker.launch.microvm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
+from broker.launch.microvm.qemu_arguments import (
+    HOME_SERIAL,
+    Network,
+    VmSpec,
+    agent_args,
+)
 from broker.launch.monitors.http import VmmReply, VmmRequest
+from broker.launch.network.addresses import TAP
 
 _API = "/api/v1"
 _MIB = 1 << 20
@@ -79,6 +85,8 @@ def create(spec: VmSpec, *, cid: int, uds: Path) -> VmmRequest:
         "balloon": {"size": 0, "free_page_reporting": True},
         "rng": {"src": "/dev/urandom"},
     }
+    if spec.network is Network.USER:
+        body["net"] = [{"tap": TAP}]
     return VmmRequest("PUT", f"{_API}/vm.create", body)
 
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.core.errors import SetupError
-from broker.launch.microvm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
+from broker.launch.microvm.qemu_arguments import (
+    HOME_SERIAL,
+    Network,
+    VmSpec,
+    agent_args,
+)
+from broker.launch.network.addresses import TAP
 
 _ENDS = {
     0: "the guest switched itself off",
@@ -43,6 +49,8 @@ def arguments(spec: VmSpec, program: Path, *, control: Path, vsock: Path) -> lis
         words += _disk(spec.root, "vitrail-root", read_only=True)
     if spec.home is not None:
         words += _disk(spec.home.path, HOME_SERIAL, read_only=False)
+    if spec.network is Network.USER:
+        words += ["--net", f"tap-name={TAP}"]
     return [*words, "--params", kernel_args(spec), str(spec.kernel)]
 
 

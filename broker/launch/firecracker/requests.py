@@ -17,8 +17,9 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.decoding import UNREADABLE
-from broker.launch.microvm.qemu_arguments import VmSpec, agent_args
+from broker.launch.microvm.qemu_arguments import Network, VmSpec, agent_args
 from broker.launch.monitors.http import VmmReply, VmmRequest
+from broker.launch.network.addresses import TAP
 
 HOME_DEVICE = "vdb"
 """Drives are attached in the order in which they are put, the root device first;
@@ -94,6 +95,9 @@ def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[VmmRequest]:
         yield _drive("home", spec.home.path, root=False, read_only=False)
     vsock = {"guest_cid": cid, "uds_path": str(uds)}
     yield VmmRequest("PUT", "/vsock", vsock)
+    if spec.network is Network.USER:
+        body = {"iface_id": "net", "host_dev_name": TAP}
+        yield VmmRequest("PUT", "/network-interfaces/net", body)
     yield VmmRequest("PUT", "/entropy", {})
 
 

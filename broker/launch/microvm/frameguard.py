@@ -106,11 +106,17 @@ def _local(payload: bytes) -> set[tuple[bytes, int]]:
 
 
 class Guard:
-    """Carries both directions until one side ends."""
+    """Carries both directions until one side ends, or the process of a pidfd."""
 
     def __init__(
-        self, qemu: socket.socket, passt: socket.socket, addresses: Addresses
+        self,
+        qemu: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        leader: int = -1,
     ) -> None:
+        self._leader = leader
         self._addresses = addresses
         self._filter = FrameFilter(addresses.read())
         self._sides = (qemu, passt)
@@ -124,12 +130,16 @@ class Guard:
         poll = select.poll()
         news = self._addresses.news.fileno()
         by_fd = {side.fileno(): side for side in self._sides}
+        if self._leader >= 0:
+            poll.register(self._leader, select.POLLIN)
         while True:
             poll.register(news, select.POLLIN)
             for fd, side in by_fd.items():
                 poll.register(fd, self._wanted(side))
             try:
                 for fd, happened in poll.poll():
+                    if fd == self._leader:
+                        return
                     if fd == news:
                         self._refresh()
                     elif not self._serve(by_fd[fd], happened):

@@ -30,6 +30,8 @@ from broker.launch.process.spawn import our_program
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
 
+RESOLV_CONF = Path("/etc/resolv.conf")
+
 
 @dataclass(eq=False)
 class UserNetwork:
@@ -61,13 +63,17 @@ def has_only_loopback(resolv_conf: str) -> bool:
     return not reachable
 
 
-def passt_args(passt: Path, fd: int, *, forward_dns: bool) -> list[str]:
+def passt_args(
+    passt: Path, fd: int, *, forward_dns: bool, mtu: int | None = None
+) -> list[str]:
     """Return passt's command line, see passt(1).
 
     ``forward_dns`` only where it is needed: passt rewrites every answer of
-    the host's resolver then, those to direct questions too.
+    the host's resolver then, those to direct questions too.  ``mtu`` is announced
+    to the guest; None: passt's own, 65520.
     """
     dns = ("--dns-forward", RESOLVER) if forward_dns else ()
+    size = () if mtu is None else ("--mtu", str(mtu))
     return [
         str(passt),
         "--foreground",
@@ -77,6 +83,7 @@ def passt_args(passt: Path, fd: int, *, forward_dns: bool) -> list[str]:
         "--ipv4-only",
         *("--address", GUEST, "--netmask", "24", "--gateway", GATEWAY),
         *dns,
+        *size,
         "--no-map-gw",
         *("--tcp-ports", "none", "--udp-ports", "none"),
     ]
@@ -88,7 +95,7 @@ def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
 
 
 def start_user_network(
-    passt: Path | None, resolv_conf: Path = Path("/etc/resolv.conf")
+    passt: Path | None, resolv_conf: Path = RESOLV_CONF
 ) -> UserNetwork:
     """Start passt and the frame filter for one guest.
 
@@ -97,12 +104,8 @@ def start_user_network(
 
     Raises SetupError when passt is missing.
     """
-    if passt is None:
-        raise SetupError(
-            'a sandbox with network = "user" needs passt, which is not installed',
-            hint='install the package passt, or set network = "none"',
-        )
-    forward = has_only_loopback(_read(resolv_conf))
+    passt = require_passt(passt)
+    forward = forwards_names(resolv_conf)
     with ExitStack() as ours, ExitStack() as mine:
         guest, outer = _pair()
         mine.callback(guest.close)
@@ -117,17 +120,32 @@ def start_user_network(
         argv = passt_args(passt, host.fileno(), forward_dns=forward)
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))
         mine.pop_all()
-    words = ["vitrail.net=dhcp"]
-    if forward:
-        words.append(f"vitrail.dns={RESOLVER}")
-    return UserNetwork(tuple(started), guest, tuple(words))
+    return UserNetwork(tuple(started), guest, guest_words(forward=forward))
 
 
-def _read(path: Path) -> str:
+def require_passt(passt: Path | None) -> Path:
+    """Return passt.  Raises SetupError where it is not installed."""
+    if passt is None:
+        raise SetupError(
+            'a sandbox with network = "user" needs passt, which is not installed',
+            hint='install the package passt, or set network = "none"',
+        )
+    return passt
+
+
+def forwards_names(resolv_conf: Path = RESOLV_CONF) -> bool:
+    """Whether passt has to forward a guest's questions to the host's resolver."""
     try:
-        return path.read_text(errors="replace")
+        text = resolv_conf.read_text(errors="replace")
     except OSError:  # as resolv.conf(5): no file means a resolver on this machine
-        return ""
+        text = ""
+    return has_only_loopback(text)
+
+
+def guest_words(*, forward: bool) -> tuple[str, ...]:
+    """Return the words of the kernel's command line that give a guest its network."""
+    dns = (f"vitrail.dns={RESOLVER}",) if forward else ()
+    return ("vitrail.net=dhcp", *dns)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -25,7 +25,7 @@ import os
 import shutil
 import signal
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +169,7 @@ async def spawn_jailed(
     pass_fds: Sequence[int] = (),
     unjailed: Callable[[str], None] | None = None,
     known: Callable[[Tracked], None] = forget,
+    entered: Callable[[Tracked], Awaitable[None]] | None = None,
     stdout: int | None = None,
 ) -> Tracked:
     """Start a program of a machine in its jail; it outlives us.
@@ -180,6 +181,8 @@ async def spawn_jailed(
     ``known`` writes a process down for a later broker.  It is called with
     bubblewrap's outer process, then with the program's, each before that one
     does anything: at any instant that we are killed, each running process is recorded.
+
+    ``entered`` is called when the jail is there and the program waits for its end.
 
     Raises SetupError when the program is not installed, JailError when the
     jail cannot be built.  What bubblewrap finds out
@@ -193,6 +196,9 @@ async def spawn_jailed(
         )
     if unjailed is not None:
         reason = await why_no_jail()
+        # guard: a VMM without a jail has no device in this machine's network
+        if reason and entered is not None:
+            raise JailError(f"{role} has no network without a jail: {reason}")
         if reason:
             unjailed(f"{role} runs without a jail: {reason}")
             process = spawn_helper(
@@ -219,6 +225,7 @@ async def spawn_jailed(
         view.rules(),
         pass_fds=pass_fds,
         known=known,
+        entered=entered,
         stdout=stdout,
     )
 
@@ -252,6 +259,7 @@ async def _spawn(
     *,
     pass_fds: Sequence[int],
     known: Callable[[Tracked], None],
+    entered: Callable[[Tracked], Awaitable[None]] | None,
     stdout: int | None,
 ) -> Tracked:
     with ExitStack() as ours:
@@ -290,6 +298,8 @@ async def _spawn(
         try:
             # guard: a VMM is written down before it runs
             known(inside)
+            if entered is not None:
+                await entered(inside)
         except BaseException:
             inside.kill_now()
             raise

@@ -11,6 +11,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Container, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from broker.launch.microvm.accel import DEVICE
 from broker.launch.microvm.control import CONSOLE_SOCKET, Monitor
-from broker.launch.microvm.launcher import Plan
+from broker.launch.microvm.launcher import Network, Plan
 from broker.launch.microvm.state import API_DIRECTORY, API_SOCKET, state_of
 from broker.launch.microvm.vsock_backend import UDS_NAME, VSOCK_DIRECTORY, draw_cid
 from broker.launch.monitors.console import make_console
@@ -27,6 +28,8 @@ from broker.launch.process.identity import Tracked
 if TYPE_CHECKING:
     from broker.launch.microvm.qemu_arguments import VmSpec
     from broker.launch.microvm.vmm_jail import JailView
+
+TUN = Path("/dev/net/tun")
 
 
 def monitor_view(
@@ -41,7 +44,7 @@ def monitor_view(
         program,
         readable=(spec.kernel, spec.initrd, *root, *more),
         writable=(*sockets, *home),
-        devices=(DEVICE,),
+        devices=(DEVICE, TUN) if spec.network is Network.USER else (DEVICE,),
     )
 
 
@@ -49,6 +52,7 @@ class MonitorPlan(Plan):
     """What the VMMs with a vsock of their own have in common."""
 
     monitor: Monitor
+    _forward_dns = False
 
     @abstractmethod
     def arguments(self) -> list[str]:
@@ -80,6 +84,14 @@ class MonitorPlan(Plan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        if self._spec.network is Network.USER:
+            # Late: most machines have no network.
+            from broker.launch.microvm.network import forwards_names, guest_words
+
+            self._forward_dns = forwards_names()
+            words = guest_words(forward=self._forward_dns)
+            kernel_args = (*self._spec.kernel_args, *words)
+            self._spec = replace(self._spec, kernel_args=kernel_args)
         self._state = state_of(
             self._spec,
             cid=draw_cid(quarantine) if cid is None else cid,
@@ -114,5 +126,16 @@ class MonitorPlan(Plan):
             pass_fds=() if home is None else (home.lock,),
             unjailed=self._unjailed,
             known=self._write_down,
+            entered=self._lay_network if spec.network is Network.USER else None,
             stdout=console,
         )
+
+    async def _lay_network(self, vmm: Tracked) -> None:
+        """Make the VMM's network device in its jail, before the VMM runs."""
+        from broker.launch.network.namespace import start_tap_network
+
+        network = await start_tap_network(
+            vmm, forward_dns=self._forward_dns, known=self._write_down
+        )
+        self._undo.push_async_callback(network.end)
+        self._helpers += network.processes

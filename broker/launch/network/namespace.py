@@ -1,4 +1,4 @@
-"""Gives a box or container that waits for its lease a network: ``launch.network = "user"``.
+"""Gives a box, container or VMM that waits for its lease a network: ``launch.network = "user"``.
 
 It reaches what a micro VM with this setting reaches (``microvm.network``): other
 machines by passt, not this one.
@@ -10,16 +10,22 @@ import fcntl
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.microvm.network import has_only_loopback, passt_args
-from broker.launch.network.addresses import RESOLVER
+from broker.launch.microvm.network import (
+    has_only_loopback,
+    passt_args,
+    require_passt,
+)
+from broker.launch.network.addresses import MTU, RESOLVER
 from broker.launch.process.identity import Tracked, spawn_helper
 from broker.launch.process.spawn import our_program
 
@@ -66,16 +72,51 @@ async def start_box_network(
     ``leader`` is its pidfd.  Raises SetupError when passt or the kernel's veth is
     missing, UpstreamError when the process has ended or has no namespace of its own.
     """
-    passt = shutil.which("passt")
-    if passt is None:
-        raise SetupError(
-            'a sandbox with network = "user" needs passt, which is not installed',
-            hint='install the package passt, or set network = "none"',
-        )
+    passt = require_passt(_find_passt())
     forward = resolver_lines(resolv_conf) == f"nameserver {RESOLVER}\n"
-    with ExitStack() as ours, ExitStack() as failed:
+    with ExitStack() as ours:
         namespace = _namespace_of(leader)
         ours.callback(os.close, namespace)
+        argv = partial(passt_args, passt, forward_dns=forward)
+        return await _start("veth", (namespace,), argv)
+
+
+async def start_tap_network(
+    vmm: Tracked, *, forward_dns: bool, known: Callable[[Tracked], None]
+) -> BoxNetwork:
+    """Give a VMM that waits in its jail a TAP device behind the frame filter.
+
+    ``known`` writes each helper down for a later broker.  Raises SetupError when passt
+    or the device is missing, UpstreamError when the VMM has ended.
+    """
+    passt = require_passt(_find_passt())
+    with ExitStack() as ours:
+        try:
+            namespace = os.open(f"/proc/{vmm.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UpstreamError(f"{vmm.role} ended as it started") from error
+        ours.callback(os.close, namespace)
+        # It lives after the name was opened: the name was its own.
+        if vmm.ended:
+            raise UpstreamError(f"{vmm.role} ended as it started")
+        _refuse_own(namespace)
+        argv = partial(passt_args, passt, forward_dns=forward_dns, mtu=MTU)
+        return await _start("tap", (namespace, vmm.pidfd), argv, known)
+
+
+def _find_passt() -> Path | None:
+    found = shutil.which("passt")
+    return None if found is None else Path(found)
+
+
+async def _start(
+    kind: str,
+    given: tuple[int, ...],
+    passt: Callable[[int], list[str]],
+    known: Callable[[Tracked], None] = lambda _: None,
+) -> BoxNetwork:
+    """Start the filter's process, which makes an interface, and passt."""
+    with ExitStack() as ours, ExitStack() as failed:
         inner, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.enter_context(inner)
         ours.enter_context(host)
@@ -83,13 +124,15 @@ async def start_box_network(
         ours.callback(os.close, heard)
         with ExitStack() as theirs:
             theirs.callback(os.close, ready)
-            fds = (namespace, inner.fileno(), ready)
-            words = our_program("broker.launch.network.veth", *map(str, fds))
+            fds = (inner.fileno(), ready, *given)
+            words = our_program(f"broker.launch.network.{kind}", *map(str, fds))
             guard = spawn_helper("netguard", words, pass_fds=fds)
             failed.callback(guard.kill_now)
-        await _wait_ready(heard, guard)
-        argv = passt_args(Path(passt), host.fileno(), forward_dns=forward)
-        helper = spawn_helper("passt", argv, pass_fds=(host.fileno(),))
+            known(guard)
+        await _wait_ready(heard, guard, kind)
+        helper = spawn_helper("passt", passt(host.fileno()), pass_fds=(host.fileno(),))
+        failed.callback(helper.kill_now)
+        known(helper)
         failed.pop_all()
     return BoxNetwork((guard, helper))
 
@@ -101,15 +144,28 @@ def _namespace_of(leader: int) -> int:
         raise UpstreamError(
             f"the network of the box cannot be found: {error.strerror}"
         ) from error
-    mine = Path("/proc/self/ns/net").stat()
-    # guard: the host's own network is not a box's
-    if os.fstat(namespace).st_ino == mine.st_ino:
+    try:
+        _refuse_own(namespace)
+    except UpstreamError:
         os.close(namespace)
-        raise UpstreamError("the box has no network namespace of its own")
+        raise
     return int(namespace)
 
 
-async def _wait_ready(fd: int, guard: Tracked) -> None:
+def _refuse_own(namespace: int) -> None:
+    mine = Path("/proc/self/ns/net").stat()
+    # guard: the host's own network is not a box's
+    if os.fstat(namespace).st_ino == mine.st_ino:
+        raise UpstreamError("the sandbox has no network namespace of its own")
+
+
+_NEEDS = {
+    "veth": "the kernel's module veth and the package iproute2",
+    "tap": "/dev/net/tun and the package iproute2",
+}
+
+
+async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
     os.set_blocking(fd, False)
     data = b""
     with trio.move_on_after(_START_SECONDS):
@@ -117,7 +173,6 @@ async def _wait_ready(fd: int, guard: Tracked) -> None:
         data = os.read(fd, 1)
     if not data:
         raise SetupError(
-            f"the box gets no network: {guard.words or 'its helper was silent'}",
-            hint="the kernel's module veth and the package iproute2 are needed, or "
-            'set network = "none"',
+            f"the sandbox gets no network: {guard.words or 'its helper was silent'}",
+            hint=f'{_NEEDS[kind]} are needed, or set network = "none"',
         )

@@ -2,8 +2,8 @@
 
     program in the box ─ eth0 ═ veth ═ packet socket, filter ═ passt
 
-Its arguments are descriptors: the box's network namespace, passt's stream socket, and
-a pipe for the word that the box's interface is up.
+Its arguments are descriptors: passt's stream socket, a pipe for the word that the
+box's interface is up, and the box's network namespace.
 
 A box has an interface of its own and no right over it: the cable (veth(4)) is made
 from here, with the rights that the owner of a user namespace has over it
@@ -37,13 +37,12 @@ from typing_extensions import override
 from broker.core import limits
 from broker.launch.microvm.ethernet_frames import FrameError
 from broker.launch.microvm.frameguard import Addresses, Guard, lock
-from broker.launch.network.addresses import GATEWAY, GUEST
+from broker.launch.network.addresses import GATEWAY, GUEST, MTU
 
-MTU = 1500
 INSIDE, _OUTSIDE = "eth0", "vitrail0"
 
-_NEWUSER, _NEWNET = 0x10000000, 0x40000000
-_NS_GET_USERNS = 0xB701
+NEWUSER, NEWNET = 0x10000000, 0x40000000
+NS_GET_USERNS = 0xB701
 _CAPABILITIES = (12, 13, 21)  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
 _CAP_VERSION = 0x20080522
 _PR_CAP_AMBIENT, _RAISE = 47, 2
@@ -54,7 +53,7 @@ _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 _BATCH = 64
 """Frames read from the box before the other side is served."""
 _LENGTH = struct.Struct(">I")
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 def lay_cable(namespace: int) -> socket.socket:
@@ -63,44 +62,45 @@ def lay_cable(namespace: int) -> socket.socket:
     This process changes its user and network namespaces.  Raises OSError with the
     step that the kernel refuses.
     """
-    owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
-    _check(_libc.setns(owner, _NEWUSER), "its user namespace is not yours")
-    _check(_libc.unshare(_NEWNET), "no network namespaces here")
-    _keep_rights()
+    owner = fcntl.ioctl(namespace, NS_GET_USERNS)
+    check(libc.setns(owner, NEWUSER), "its user namespace is not yours")
+    check(libc.unshare(NEWNET), "no network namespaces here")
+    keep_rights()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     # No address of ours on it, IPv6's included: it is a wire, not a network.
-    _ip(
+    run_ip(
         f"link add {_OUTSIDE} type veth peer name {INSIDE} netns /proc/self/fd/{namespace}\n"
         f"link set {_OUTSIDE} mtu {MTU} addrgenmode none up\n",
         namespace,
     )
-    packets = _packet_socket()
-    _check(_libc.setns(namespace, _NEWNET), "its network cannot be entered")
+    packets = open_packets(_OUTSIDE)
+    check(libc.setns(namespace, NEWNET), "its network cannot be entered")
     _checksums_in_software()
-    _ip(
+    run_ip(
         "link set lo up\n"
         f"link set {INSIDE} mtu {MTU} addrgenmode none up\n"
         f"address add {GUEST}/24 dev {INSIDE}\n"
         f"route add default via {GATEWAY}\n",
         namespace,
     )
-    _check(_libc.setns(outside, _NEWNET), "")
+    check(libc.setns(outside, NEWNET), "")
     for fd in (owner, outside, namespace):
         os.close(fd)
     return packets
 
 
-def _keep_rights() -> None:
+def keep_rights() -> None:
     """Hand the rights over the namespaces on to ``ip``, see capabilities(7)."""
     mask = sum(1 << number for number in _CAPABILITIES)
     header = struct.pack("=Ii", _CAP_VERSION, 0)
     sets = struct.pack("=6I", mask, mask, mask, 0, 0, 0)
-    _check(_libc.capset(header, sets), "capset")
+    check(libc.capset(header, sets), "capset")
     for number in _CAPABILITIES:
-        _check(_libc.prctl(_PR_CAP_AMBIENT, _RAISE, number, 0, 0), "ambient capability")
+        check(libc.prctl(_PR_CAP_AMBIENT, _RAISE, number, 0, 0), "ambient capability")
 
 
-def _ip(batch: str, namespace: int) -> None:
+def run_ip(batch: str, namespace: int) -> None:
+    """Have ip(8) do these lines; it has the descriptor of a namespace for them."""
     program = shutil.which("ip", path=_PLACES)
     if program is None:
         raise OSError(errno.ENOENT, "the program ip is not installed")
@@ -115,13 +115,14 @@ def _ip(batch: str, namespace: int) -> None:
         raise OSError(0, f"ip: {done.stderr.decode(errors='replace').strip()}")
 
 
-def _packet_socket() -> socket.socket:
+def open_packets(interface: str) -> socket.socket:
+    """Return a socket of all frames that arrive at an interface, and none of its own."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     packets = socket.socket(socket.AF_PACKET, kind, 0)
     # Set before frames arrive: the socket would receive its own frames.
     packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
     packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.FRAMES_READ_BYTES)
-    packets.bind((_OUTSIDE, _ALL_PROTOCOLS))
+    packets.bind((interface, _ALL_PROTOCOLS))
     return packets
 
 
@@ -137,7 +138,8 @@ def _checksums_in_software() -> None:
         fcntl.ioctl(sock, _SIOCETHTOOL, request.ljust(40, b"\0"))
 
 
-def _check(result: int, what: str) -> None:
+def check(result: int, what: str) -> None:
+    """Raise OSError where a call of ``libc`` failed."""
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{what} ({os.strerror(code)})")
@@ -147,9 +149,14 @@ class PacketGuard(Guard):
     """``Guard`` whose first side is a packet socket: one frame a call, no lengths."""
 
     def __init__(
-        self, packets: socket.socket, passt: socket.socket, addresses: Addresses
+        self,
+        packets: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        leader: int = -1,
     ) -> None:
-        super().__init__(packets, passt, addresses)
+        super().__init__(packets, passt, addresses, leader=leader)
         self._packets, self._passt = packets, passt
         self._inward = bytearray()
 
@@ -215,14 +222,19 @@ class PacketGuard(Guard):
 
 def main() -> int:
     """Entry point; returns 1 with the reason on standard error."""
-    namespace, passt, ready = (int(word) for word in sys.argv[1:4])
+    passt, ready, namespace = (int(word) for word in sys.argv[1:4])
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
         packets = lay_cable(namespace)
     except OSError as error:
         sys.stderr.write(f"{error.strerror}\n")
         return 1
-    guard = PacketGuard(packets, socket.socket(fileno=passt), addresses)
+    carry_frames(PacketGuard(packets, socket.socket(fileno=passt), addresses), ready)
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+def carry_frames(guard: PacketGuard, ready: int) -> None:
+    """Report by ``ready`` that the interface is up, and carry frames to the end."""
     os.write(ready, b"r")
     os.close(ready)
     lock()
@@ -231,7 +243,6 @@ def main() -> int:
     except OSError as error:
         if error.errno != errno.ENETDOWN:
             raise
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
 
 
 if __name__ == "__main__":

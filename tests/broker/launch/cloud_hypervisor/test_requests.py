@@ -10,6 +10,7 @@ import pytest
 from broker.core.errors import UpstreamError
 from broker.launch.cloud_hypervisor import requests
 from broker.launch.cloud_hypervisor.requests import VmStatus
+from broker.launch.microvm.qemu_arguments import Network
 from broker.launch.monitors.http import VmmReply
 from tests.broker.launch.firecracker.test_requests import SPEC, UDS
 
@@ -30,6 +31,10 @@ def test_a_machine_is_described_whole():
     assert not [word for word in words if word.startswith("vitrail.off")]
     assert "net" not in found
     assert (found["serial"], found["console"]) == ({"mode": "Tty"}, {"mode": "Off"})
+
+
+def test_a_network_is_the_device_in_its_jail():
+    assert asked(replace(SPEC, network=Network.USER))["net"] == [{"tap": "vitrail0"}]
 
 
 def test_the_image_is_read_only_and_first():

@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.errors import SetupError
 from broker.launch.crosvm.arguments import arguments, guest_end
+from broker.launch.microvm.qemu_arguments import Network
 from tests.broker.launch.firecracker.test_requests import SPEC
 
 
@@ -57,6 +58,11 @@ def test_a_machine_without_disks_has_none():
 def test_a_path_cannot_become_another_option(bad):
     with pytest.raises(SetupError, match="cannot be given the path"):
         words(replace(SPEC, root=Path(f"/image{bad}/root")))
+
+
+def test_a_network_is_the_device_in_its_jail():
+    found = words(replace(SPEC, network=Network.USER))
+    assert value(found, "--net") == "tap-name=vitrail0"
 
 
 def test_its_exit_codes_name_the_guests_end():

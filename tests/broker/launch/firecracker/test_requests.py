@@ -11,7 +11,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.launch.firecracker import requests
 from broker.launch.firecracker.requests import InstanceState
-from broker.launch.microvm.qemu_arguments import HomeDisk, VmSpec
+from broker.launch.microvm.qemu_arguments import HomeDisk, Network, VmSpec
 from broker.launch.monitors.http import VmmReply
 
 SPEC = VmSpec(
@@ -34,6 +34,13 @@ def asked(spec=SPEC):
         request.path: request.body
         for request in requests.configuration(spec, cid=77, uds=UDS)
     }
+
+
+def test_a_network_is_the_device_in_its_jail():
+    found = asked(replace(SPEC, network=Network.USER))
+    interface = {"iface_id": "net", "host_dev_name": "vitrail0"}
+    assert found["/network-interfaces/net"] == interface
+    assert not [path for path in asked() if "network" in path]
 
 
 def test_a_machine_is_described_whole():

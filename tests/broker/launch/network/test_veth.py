@@ -25,14 +25,14 @@ def test_ip_is_found_where_only_administrators_have_it(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", os.defpath)
     monkeypatch.setattr(veth, "_PLACES", f"/nonexistent:{tmp_path}")
-    veth._ip("link set lo up\n", namespace)
+    veth.run_ip("link set lo up\n", namespace)
     assert (tmp_path / "batch").read_text() == "link set lo up\n"
 
 
 def test_a_missing_ip_is_named(namespace, tmp_path, monkeypatch):
     monkeypatch.setattr(veth, "_PLACES", str(tmp_path))
     with pytest.raises(OSError, match="ip is not installed"):
-        veth._ip("link set lo up\n", namespace)
+        veth.run_ip("link set lo up\n", namespace)
 
 
 def test_an_error_of_ip_is_the_reason(namespace, tmp_path, monkeypatch):
@@ -41,4 +41,4 @@ def test_an_error_of_ip_is_the_reason(namespace, tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setattr(veth, "_PLACES", str(tmp_path))
     with pytest.raises(OSError, match="ip: Unknown device type"):
-        veth._ip("link add a type veth\n", namespace)
+        veth.run_ip("link add a type veth\n", namespace)

@@ -34,6 +34,8 @@ class Machine:
         self.cmdline = ""
         self.disks = []
         """(path, read-only, serial)"""
+        self.taps = []
+        """Names of TAP devices, each a network interface."""
         self.cid = 0
         self.uds = ""
         self.ends_by_reset = True
@@ -90,6 +92,9 @@ class Machine:
             *(("-action", "shutdown=pause") if self.ends_by_reset else ()),
             *(("-S",) if paused else ()),
         ]
+        for number, name in enumerate(self.taps):
+            tap = f"tap,id=n{number},ifname={name},script=no,downscript=no"
+            words += ["-netdev", tap, "-device", f"virtio-net-pci,netdev=n{number}"]
         for number, (path, read_only, serial) in enumerate(self.disks):
             node = {
                 "driver": "raw",

@@ -110,6 +110,9 @@ class CloudHypervisor:
                 raise RefusedError("unknown variant of image_type")
             serial = disk.get("serial", "")
             made.disks.append((disk["path"], disk.get("readonly", False), serial))
+        for interface in body.get("net", []):
+            take(interface, {"tap": str}, {"mac": str, "mtu": int, "num_queues": int})
+            made.taps.append(interface["tap"])
         vsock = take(body.get("vsock", {}), {"cid": int, "socket": str}, {"id": str})
         if vsock["cid"] < 3:
             raise RefusedError("invalid cid", 500)

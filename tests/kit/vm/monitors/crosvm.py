@@ -42,6 +42,7 @@ def run(words, faults):
     for name in ("socket", "cpus", "mem", "serial", "vhost-user", "initrd", "params"):
         parser.add_argument(f"--{name}", default="")
     parser.add_argument("--block", action="append", default=[])
+    parser.add_argument("--net", action="append", default=[])
     parser.add_argument("kernel")
     given = parser.parse_args(words)
     machine = Machine()
@@ -61,6 +62,8 @@ def run(words, faults):
         if len(disk.get("id", "")) > 20:
             end(INVALID)
         machine.disks.append((disk["path"], read_only, disk.get("id", "")))
+    for text in given.net:
+        machine.taps.append(pairs(text, ("tap-name", "mac"))["tap-name"])
     if faults.get("start") == "die":
         end(3)
     if faults.get("start") == "link":

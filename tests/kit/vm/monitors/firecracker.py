@@ -53,13 +53,15 @@ class Firecracker:
         }
         if path.startswith("/drives/") and method == "PUT":
             made = self._drive
+        elif path.startswith("/network-interfaces/") and method == "PUT":
+            made = self._interface
         elif where in known:
             made = known[where]
         else:
             raise RefusedError(f"Invalid request method and/or path: {where}.")
         if self._state != "Not started":
             raise RefusedError(_STARTED)
-        if made == self._drive:
+        if made in (self._drive, self._interface):
             made(path.rpartition("/")[2], body)
         else:
             made(body)
@@ -113,6 +115,20 @@ class Firecracker:
         flags = os.O_RDONLY if body.get("is_read_only") else os.O_RDWR
         os.close(os.open(body["path_on_host"], flags))
         self._drives[name] = body
+
+    def _interface(self, name, body):
+        optional = {
+            "guest_mac": str,
+            "mtu": int,
+            "rx_rate_limiter": dict,
+            "tx_rate_limiter": dict,
+        }
+        take(body, {"iface_id": str, "host_dev_name": str}, optional)
+        if body["iface_id"] != name:
+            raise RefusedError(
+                "The id from the path does not match the id from the body!"
+            )
+        self._machine.taps.append(body["host_dev_name"])
 
     def _vsock(self, body):
         take(body, {"guest_cid": int, "uds_path": str}, {"vsock_id": str})
