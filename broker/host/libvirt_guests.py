@@ -3,8 +3,8 @@
 libvirt's hook reports three steps (``MachineEventRequest``); this broker never
 calls libvirt.  The record whose ``peer.libvirt`` is the domain's name or UUID
 says which sandbox it is, and nothing that the hook reports can choose another.
-'brokerctl run' of a record with ``launch.kind = "libvirt-qemu"`` reports the same
-steps of the domain that it makes.
+'brokerctl run' of a record with ``launch.kind = "libvirt-qemu"`` or ``"vmspawn"``
+reports the same steps of the domain or machine that it makes.
 
     prepare   the record is found; for a vhost-user vsock, vhost-device-vsock is
               started in its jail and waits for QEMU.  No socket of a service
@@ -71,10 +71,10 @@ from broker.launch.process.ready import wait_listening
 from broker.peers import credentials
 from broker.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet
-from policy.records.model import External, LibvirtPeer, LibvirtQemu, Record
+from policy.records.model import External, LibvirtPeer, Record, ThrowawayVm
 
 _STATE = "state.json"
-_LAUNCHERS = frozenset({"libvirt", LIBVIRT_LXC})
+_LAUNCHERS = frozenset({"libvirt", "vmspawn", LIBVIRT_LXC})
 _EVENTS = frozenset({"prepare", "started", "release"})
 
 
@@ -455,7 +455,7 @@ def _shown(request: api.MachineEventRequest) -> str:
 
 def _domain(record: Record) -> str | None:
     launch = record.host.launch
-    if isinstance(launch, LibvirtQemu):
+    if isinstance(launch, ThrowawayVm):
         return launch.domain(record.name)
     if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
         return launch.peer.domain

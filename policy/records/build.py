@@ -29,13 +29,13 @@ from policy.records.model import (
     Label,
     Launch,
     LibvirtPeer,
-    LibvirtQemu,
     Limits,
     MachinePeer,
     MicroVM,
     Record,
     SharedBox,
     State,
+    ThrowawayVm,
     Transfer,
     UnixPeer,
     ViewerRecord,
@@ -542,13 +542,14 @@ def _launch(taken: Taken) -> Launch:
     match taken[KIND_KEY]:
         case "external":
             return External(_peer(taken))
-        case "libvirt-qemu":
-            return LibvirtQemu(
+        case "libvirt-qemu" | "vmspawn":
+            return ThrowawayVm(
                 image=taken["launch.image"],
                 memory_mib=taken["launch.memory"],
                 cpus=taken["launch.cpus"],
                 command=taken["launch.command"],
                 boot_deadline=taken["launch.boot_deadline"],
+                manager="vmspawn" if taken[KIND_KEY] == "vmspawn" else "libvirt",
             )
         case "shared-box":
             return SharedBox(taken["launch.required"])

@@ -179,8 +179,8 @@ class MicroVM:
 
 
 @dataclass(frozen=True)
-class LibvirtQemu:
-    """A domain of the user's libvirt, made for a run and gone after it.
+class ThrowawayVm:
+    """A domain of the user's libvirt or a machine of systemd-vmspawn, made for a run.
 
     It boots an image as a micro VM does.  ``boot_deadline`` is in seconds.
     """
@@ -190,10 +190,11 @@ class LibvirtQemu:
     cpus: int
     command: tuple[str, ...]
     boot_deadline: int
+    manager: Literal["libvirt", "vmspawn"] = "libvirt"
 
     @staticmethod
     def domain(record: str) -> str:
-        """Return the name of the domain of a record."""
+        """Return the name of the domain or machine of a record."""
         return f"vitrail-{record}"
 
 
@@ -306,7 +307,7 @@ class External:
 
 
 Launch = (
-    MicroVM | LibvirtQemu | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
+    MicroVM | ThrowawayVm | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
 )
 
 
@@ -336,7 +337,7 @@ class HostRecord:
     @property
     def command(self) -> tuple[str, ...]:
         """The program of its record; empty where another program starts the sandbox."""
-        if isinstance(self.launch, MicroVM | LibvirtQemu | Bwrap | Podman | Nspawn):
+        if isinstance(self.launch, MicroVM | ThrowawayVm | Bwrap | Podman | Nspawn):
             return self.launch.command
         return ()
 

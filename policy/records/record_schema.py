@@ -170,13 +170,13 @@ LABEL = Table(
 _VM = "microvm"
 _EXTERNAL = "external"
 _LIBVIRT = "libvirt-qemu"
+_VMSPAWN = "vmspawn"
 _OTHERS = 'start it yourself; its record has kind = "external" and [peer] {} (docs/{})'
 _INSTEAD = {
     "libvirt": 'kind = "libvirt-qemu" makes a domain for a run; a domain that you start '
     'has kind = "external" and [peer] libvirt = "NAME" (docs/launchers/libvirt.md)',
     "libvirt-lxc": "libvirt starts containers as root only; kind "
     '= "nspawn" or "podman" runs them as you (docs/launchers/libvirt.md)',
-    "vmspawn": _OTHERS.format('machine = "NAME"', "launchers/machined.md"),
     "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
 }
 """Launchers that people know, which are not a kind of their own here."""
@@ -226,12 +226,13 @@ LAUNCH = Table(
                 {
                     _VM: "a micro VM that Vitrail starts",
                     _FIRECRACKER: "a micro VM that Vitrail starts with Firecracker, "
-                    "which needs KVM; no network, no folders",
+                    "which needs KVM; no folders",
                     _CLOUD_HYPERVISOR: "the same with Cloud Hypervisor",
                     _CROSVM: "the same with crosvm",
                     _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
                     "'brokerctl run' makes of the image and removes at the end; no "
                     "network, and libvirt's confinement instead of Vitrail's jail",
+                    _VMSPAWN: "the same by systemd-vmspawn, without libvirt",
                     _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
                     "own programs and a home of its own",
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
@@ -258,7 +259,7 @@ LAUNCH = Table(
             "The guest image ('brokerctl image list').",
             default="default",
             only=_VM,
-            also=(*MONITORS, _LIBVIRT),
+            also=(*MONITORS, _LIBVIRT, _VMSPAWN),
         ),
         Field(
             "root",
@@ -323,7 +324,7 @@ LAUNCH = Table(
             "can limit it.",
             default=768,
             only=_VM,
-            also=(*MONITORS, _LIBVIRT, _PODMAN, _NSPAWN),
+            also=(*MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN),
         ),
         Field(
             "cpus",
@@ -331,7 +332,7 @@ LAUNCH = Table(
             "Virtual processors.",
             default=1,
             only=_VM,
-            also=(*MONITORS, _LIBVIRT),
+            also=(*MONITORS, _LIBVIRT, _VMSPAWN),
         ),
         Field(
             "network",
@@ -359,7 +360,7 @@ LAUNCH = Table(
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
             only=_VM,
-            also=(*MONITORS, _LIBVIRT, _BWRAP, _PODMAN, _NSPAWN),
+            also=(*MONITORS, _LIBVIRT, _VMSPAWN, _BWRAP, _PODMAN, _NSPAWN),
         ),
         Field(
             "fork",
@@ -413,7 +414,7 @@ LAUNCH = Table(
             "How long the guest's agent may take to answer.",
             default=90,
             only=_VM,
-            also=(*MONITORS, _LIBVIRT),
+            also=(*MONITORS, _LIBVIRT, _VMSPAWN),
         ),
         Field(
             "container_image",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from policy.errors import visible
 from policy.records.loader import RecordSet
-from policy.records.model import External, LibvirtQemu, MicroVM, Record, UnixPeer
+from policy.records.model import External, MicroVM, Record, ThrowawayVm, UnixPeer
 from policy.records.record_schema import (
     AUDIO_KEY,
     DISPLAY_KEY,
@@ -155,7 +155,7 @@ def _may_be(sandbox: str, record: Record) -> bool:
 
 def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
     if service == AGENT:
-        ours = isinstance(record.host.launch, MicroVM | LibvirtQemu)
+        ours = isinstance(record.host.launch, MicroVM | ThrowawayVm)
         where = record.where(KIND_KEY)
         trace.step(KIND_KEY, type(record.host.launch).__name__, where)
         if ours:

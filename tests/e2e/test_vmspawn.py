@@ -30,6 +30,7 @@ from broker.launch.microvm.vsock_backend import (
 )
 from tests.e2e.test_libvirt import leased
 from tests.kit.booted import HOST, PLACE, booted
+from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, root_directory
 from tests.kit.vm.suite_root import suite_root
@@ -54,6 +55,8 @@ kind = "external"
 machine = "{}"
 """
 ASKS = Path("/run/asks")
+TREE = "/run/tree"
+"""Where the person's half finds the suite's own programs."""
 # What the person asks root for: lines of shell.
 _ASKED = """\
 mkfifo -m 666 /run/asks
@@ -65,7 +68,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("case", ["vmspawn", "nspawn"])
+@pytest.mark.parametrize("case", ["vmspawn", "nspawn", "launch_kind"])
 def test_as_root(case):
     tree = suite_root(SUITE, PACKAGES)
     with booted(USER, tree) as system:
@@ -75,6 +78,7 @@ def test_as_root(case):
             f"--gid {person.pw_gid} --home-dir /home/{USER} --create-home {USER}; "
             f"systemctl start user@{person.pw_uid}; "
             f"systemctl start systemd-machined.socket systemd-machined\n{_ASKED}"
+            f"mkdir {TREE}; mount --bind / {TREE}\n"
         )
         system.pytest_of_host(Path(__file__), case)
 
@@ -258,3 +262,71 @@ async def test_nspawn():
         await wait_window(w.comp, title="boxed")
         ask("systemctl stop systemd-nspawn@office")
         await cut(w, "work", 1)
+
+
+# The suite's vmspawn, with its own libraries, among this machine's programs.
+PROGRAM = f"""\
+#!/bin/sh
+lib={TREE}/usr/lib/x86_64-linux-gnu
+exec {TREE}/lib64/ld-linux-x86-64.so.2 --library-path $lib:$lib/systemd \\
+    {TREE}/usr/bin/systemd-vmspawn "$@"
+"""
+OWN = """\
+class = "disposable"
+display = "allow"
+[label]
+colour = "green"
+[launch]
+kind = "vmspawn"
+memory = "512M"
+"""
+
+
+def flags(pid, path):
+    """How a process has a file open (proc(5), fdinfo)."""
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        if fd.exists() and fd.readlink() == path:
+            text = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text()
+            yield int(text.partition("flags:")[2].split()[0], 8)
+
+
+@AS_PERSON
+async def test_launch_kind():
+    """``brokerctl run`` of a machine of vmspawn, and its end with a killed run."""
+    async with world({"work": OWN}) as w:
+        runtime, own = Path(os.environ["XDG_RUNTIME_DIR"]), w.base / "run"
+        for name in ("systemd", "bus"):
+            (own / name).symlink_to(runtime / name)
+        folder = w.base / "bin"
+        folder.mkdir()
+        (folder / "systemd-vmspawn").write_text(PROGRAM)
+        (folder / "systemd-vmspawn").chmod(0o755)
+        env = {**w.environ, "PATH": f"{folder}:{w.environ['PATH']}"}
+        title = "of vmspawn"
+        words = ("run", "work", "--", "foot", "-T", title, "sleep", "1000")
+        async with running(*words, env=env) as child:
+            held = await leased(w, "work")
+            await wait_window(w.comp, title=title, deadline=300)
+            await wait_frames(w.comp, {f"[work] {title}": {GREEN}})
+            command = Path(f"/proc/{held.pid}/cmdline").read_bytes().split(b"\0")
+            assert b"qemu" in command[0]
+            assert b"-uuid" in command
+            group = Path(f"/proc/{held.pid}/cgroup").read_text()
+            assert ".scope" in group, group
+            # A guest's writes go to a copy: nothing has the image open for them.
+            image = find_image(w.paths).root
+            opened = [mode & os.O_ACCMODE for mode in flags(held.pid, image)]
+            assert set(opened) <= {os.O_RDONLY}, opened
+            # A second program goes into the same machine, which lives on after it.
+            said = await brokerctl(
+                *("run", "-q", "--no-window", "work", "--", "uname", "-n"),
+                env=env,
+                deadline=300,
+            )
+            assert (said.code, said.out) == (0, "work\n"), said
+            assert (await leased(w, "work")).id == held.id
+            child.kill()
+            await child.wait()
+        await cut(w, "work")
+        await eventually(lambda: not Path(f"/proc/{held.pid}").exists(), deadline=60)
+        assert not (w.paths.runtime / "libvirt/work").exists()

@@ -16,20 +16,25 @@ from policy.records.loader import load_records, search_path
 from policy.records.model import (
     External,
     LibvirtPeer,
-    LibvirtQemu,
     MachinePeer,
     MicroVM,
     Record,
+    ThrowawayVm,
 )
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
 HOOKS = FOLDER
-_FOR_A_RUN = (
-    ("virsh", "libvirt-clients"),
-    ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-)
+_QEMU = ("qemu-system-x86_64", "qemu-system-x86")
+_FOR_A_RUN = {
+    "libvirt": (
+        ("virsh", "libvirt-clients"),
+        ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
+        _QEMU,
+    ),
+    "vmspawn": (("systemd-vmspawn", "systemd-container"), _QEMU),
+}
+_KINDS = {"libvirt": "libvirt-qemu", "vmspawn": "vmspawn"}
 _INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
 
 
@@ -41,8 +46,10 @@ async def check_vm_launchers(context: Context) -> Sequence[Finding]:
     found: list[Finding] = []
     if LibvirtPeer in kinds:
         found += _libvirt(context)
-    if any(isinstance(record.host.launch, LibvirtQemu) for record in records):
-        found += _throwaway(context)
+    launches = [record.host.launch for record in records]
+    managers = {one.manager for one in launches if isinstance(one, ThrowawayVm)}
+    for manager in sorted(managers):
+        found += _throwaway(context, manager)
     if MachinePeer in kinds:
         found += _machined()
     found += _monitors(context, records)
@@ -68,13 +75,17 @@ def _libvirt(context: Context) -> Iterator[Finding]:
         yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
 
 
-def _throwaway(context: Context) -> Iterator[Finding]:
+def _throwaway(context: Context, manager: str) -> Iterator[Finding]:
     path = context.environ.get("PATH", os.defpath)
-    for program, package in _FOR_A_RUN:
+    for program, package in _FOR_A_RUN[manager]:
         # virsh starts libvirtd, which is not on everybody's PATH.
         if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
-            text = f'records of kind "libvirt-qemu" need {program}'
+            text = f'records of kind "{_KINDS[manager]}" need {program}'
             yield warn("virtual machines", text, f"apt install {package}")
+    runtime = context.environ.get("XDG_RUNTIME_DIR", "")
+    if manager == "vmspawn" and not Path(runtime, "systemd/private").is_socket():
+        text = 'records of kind "vmspawn" need a systemd of this user'
+        yield warn("virtual machines", text, "loginctl enable-linger")
 
 
 def _monitors(context: Context, records: Iterable[Record]) -> Iterator[Finding]:

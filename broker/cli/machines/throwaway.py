@@ -39,17 +39,17 @@ from broker.launch.process.spawn import (
     spawn,
     wait_ended,
 )
-from policy.records.model import LibvirtQemu, Record
+from policy.records.model import Record, ThrowawayVm
 
 _URI = "qemu:///session"
 _QEMU = "qemu-system-x86_64"
-_VHOST_VSOCK = Path("/dev/vhost-vsock")
+VHOST_VSOCK = Path("/dev/vhost-vsock")
 # libvirt's first contact asks QEMU for its features, for 10 s and more.
 _START_SECONDS = 120.0
 _END_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
 _MESSAGE_BYTES = 2000
-_KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def throwaway_domain(
     SetupError without libvirt, QEMU or the image, UpstreamError when libvirt does
     not start the domain, RefusedError as the broker does.
     """
-    if await _is_leased(paths, record.name):
+    if await is_leased(paths, record.name):
         yield
         return
     made, virsh = await _made(paths, record, steps)
@@ -72,11 +72,11 @@ async def throwaway_domain(
         await _end(made, virsh)
 
 
-async def _made(paths: Paths, record: Record, steps: Steps) -> tuple[_Made, Child]:
+async def _made(paths: Paths, record: Record, steps: Steps) -> tuple[Made, Child]:
     """Make the domain, lease it and let it run; nothing is left of a failed start."""
-    with _directory(paths) as directory:
+    with run_directory(paths) as directory:
         made = await _described(paths, record, directory)
-        await _report(paths, "prepare", made)
+        await report_step(paths, "prepare", made)
         virsh = _make(made)
         try:
             async with steps.step(f"start the domain {made.domain}"):
@@ -85,27 +85,27 @@ async def _made(paths: Paths, record: Record, steps: Steps) -> tuple[_Made, Chil
             await _end(made, virsh)
             with trio.CancelScope(shield=True), suppress(VitrailError):
                 # Its vsock helper waits for a QEMU that never comes.
-                await _report(paths, "release", made)
+                await report_step(paths, "release", made)
             raise
     # QEMU has read its files: the directory is not needed any more.
     return made, virsh
 
 
 @dataclass
-class _Made:
-    """A domain of this run."""
+class Made:
+    """A domain or machine of this run."""
 
     domain: str
     uuid: str
     vhost_user: Path | None
     file: Path
-    """Its XML."""
+    """Its XML, or its gate."""
     pidfd: int = -1
     """QEMU's; -1: it is not known."""
 
 
 @contextmanager
-def _directory(paths: Paths) -> Iterator[Path]:
+def run_directory(paths: Paths) -> Iterator[Path]:
     """A directory of this run, for the initramfs and the XML."""
     paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix="domain-", dir=paths.runtime))
@@ -115,18 +115,19 @@ def _directory(paths: Paths) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-async def _is_leased(paths: Paths, name: str) -> bool:
+async def is_leased(paths: Paths, name: str) -> bool:
+    """Whether a sandbox of this name runs."""
     async with open_client(paths) as client:
         leases = (await client.leases()).leases
     return any(lease.sandbox == name for lease in leases)
 
 
-async def _described(paths: Paths, record: Record, directory: Path) -> _Made:
+async def _described(paths: Paths, record: Record, directory: Path) -> Made:
     """Write the XML of a record's domain."""
     launch = record.host.launch
-    assert isinstance(launch, LibvirtQemu)
-    emulator = _program(_QEMU, "qemu-system-x86")
-    _program("virsh", "libvirt-clients")
+    assert isinstance(launch, ThrowawayVm)
+    emulator = require_program(_QEMU, "qemu-system-x86")
+    require_program("virsh", "libvirt-clients")
     image = find_image(paths, launch.image)
     choice = await choose_accel(emulator, image.kernel, image.initrd, cache=paths.cache)
     spec = Throwaway(
@@ -142,32 +143,35 @@ async def _described(paths: Paths, record: Record, directory: Path) -> _Made:
         cpus=launch.cpus,
     )
     vhost_user = None
-    if not _VHOST_VSOCK.exists():
+    if not VHOST_VSOCK.exists():
         vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
     xml = with_vsock(throwaway_xml(spec), VsockWay(vhost_user))
     assert xml is not None
-    made = _Made(spec.domain, spec.uuid, vhost_user, directory / "domain.xml")
+    made = Made(spec.domain, spec.uuid, vhost_user, directory / "domain.xml")
     made.file.write_text(xml)
     return made
 
 
-def _program(name: str, package: str) -> Path:
+def require_program(name: str, package: str) -> Path:
+    """Return where a program is.  Raises SetupError."""
     found = shutil.which(name)
     if found is None:
         raise SetupError(f"{name} is not installed", hint=f"apt install {package}")
     return Path(found)
 
 
-async def _report(
+async def report_step(
     paths: Paths,
     event: str,
-    made: _Made,
+    made: Made,
     leader: int | None = None,
     cid: int | None = None,
+    *,
+    launcher: str = "libvirt",
 ) -> None:
     """Report a step as libvirt's hook does; where that is installed, it has."""
     request = MachineEventRequest(
-        launcher="libvirt",
+        launcher=launcher,
         event=event,
         name=made.domain,
         uuid=made.uuid,
@@ -179,7 +183,7 @@ async def _report(
         await client.machine_event(request)
 
 
-def _make(made: _Made) -> Child:
+def _make(made: Made) -> Child:
     """Start the virsh that makes the domain and keeps it."""
     words = (
         f"create --paused --autodestroy {made.file.name}; "
@@ -195,13 +199,13 @@ def _make(made: _Made) -> Child:
     )
 
 
-async def _start(paths: Paths, made: _Made, virsh: Child) -> None:
+async def _start(paths: Paths, made: Made, virsh: Child) -> None:
     """Wait until the domain is there, have it leased, and let it run."""
     with trio.move_on_after(_START_SECONDS) as waited:
         while not await _is_paused(made):
             if has_ended(virsh.pidfd):
                 raise UpstreamError(
-                    f"libvirt did not start the domain: {_message(virsh)}",
+                    f"libvirt did not start the domain: {message_of(virsh)}",
                     hint=f"'virsh --connect {_URI} list --all' shows its domains",
                 )
             await trio.sleep(_LOOK_SECONDS)
@@ -212,11 +216,11 @@ async def _start(paths: Paths, made: _Made, virsh: Child) -> None:
         )
     pid = _pid(made)
     made.pidfd = open_pidfd(pid)
-    await _report(paths, "started", made, leader=pid, cid=await _cid(made))
+    await report_step(paths, "started", made, leader=pid, cid=await _cid(made))
     await _virsh("resume", "--domain", made.domain)
 
 
-async def _is_paused(made: _Made) -> bool:
+async def _is_paused(made: Made) -> bool:
     try:
         state = await _virsh("domstate", "--domain", made.domain)
     except UpstreamError:
@@ -224,7 +228,7 @@ async def _is_paused(made: _Made) -> bool:
     return state.strip() == "paused"
 
 
-def _pid(made: _Made) -> int:
+def _pid(made: Made) -> int:
     """QEMU's pid, from the file that libvirt has written."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     path = Path(runtime, "libvirt/qemu/run", f"{made.domain}.pid")
@@ -234,7 +238,7 @@ def _pid(made: _Made) -> int:
         raise UpstreamError(f"cannot read QEMU's pid: {path}: {error}") from error
 
 
-async def _cid(made: _Made) -> int | None:
+async def _cid(made: Made) -> int | None:
     """The CID that libvirt has chosen; None for a socket of the broker's."""
     if made.vhost_user is not None:
         return None
@@ -246,7 +250,7 @@ async def _cid(made: _Made) -> int | None:
     return int(text)
 
 
-async def _end(made: _Made, virsh: Child) -> None:
+async def _end(made: Made, virsh: Child) -> None:
     """End the domain; libvirt has removed it then."""
     with trio.CancelScope(shield=True), trio.move_on_after(_END_SECONDS):
         with suppress(VitrailError):  # it has ended, or never began
@@ -267,11 +271,12 @@ async def _virsh(*words: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 
-def _message(child: Child) -> str:
+def message_of(child: Child) -> str:
+    """Return what a program that has ended has written to standard error."""
     pipe = child.popen.stderr
     assert pipe is not None
     data = os.read(pipe.fileno(), _MESSAGE_BYTES)  # it has ended

@@ -42,10 +42,10 @@ from broker.services.link.role import role_here
 from policy.records.model import (
     Bwrap,
     Flatpak,
-    LibvirtQemu,
     Nspawn,
     Podman,
     Record,
+    ThrowawayVm,
 )
 
 _END_SECONDS = 15.0
@@ -302,21 +302,24 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
 async def _its_domain(
     paths: Paths, record: Record | None, request: RunRequest, steps: Steps
 ) -> AsyncGenerator[None]:
-    """Have the domain of a record with ``kind = "libvirt-qemu"`` for this run."""
-    if record is None or not isinstance(record.host.launch, LibvirtQemu):
+    """Have the domain or machine of a record that is made for a run, for this run."""
+    if record is None or not isinstance(record.host.launch, ThrowawayVm):
         yield
         return
     # Late: few records are of this kind.
-    from broker.cli.machines.throwaway import throwaway_domain
+    if record.host.launch.manager == "vmspawn":
+        from broker.cli.machines.vmspawn import vmspawn_machine as made_for_run
+    else:
+        from broker.cli.machines.throwaway import throwaway_domain as made_for_run
 
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            f"the domain of '{record.name}' is as its record says, and ends with its run",
+            f"the machine of '{record.name}' is as its record says, and ends with its run",
             where=record.where("launch.kind"),
             hint="leave out --detach, --memory, --cpus, --network and --image",
         )
-    async with throwaway_domain(paths, record, steps):
+    async with made_for_run(paths, record, steps):
         yield
 
 

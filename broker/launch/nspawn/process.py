@@ -173,7 +173,7 @@ async def _leader(child: Child) -> tuple[int, int]:
     """The first process of the container, and its pidfd."""
     with trio.move_on_after(_START_SECONDS):
         while not has_ended(child.pidfd):
-            for pid in _descendants(child.pid):
+            for pid in descendants(child.pid):
                 found = _held(pid, child.pid)
                 if found is not None:
                     return pid, found
@@ -226,7 +226,8 @@ def _numbers(pid: int) -> list[str]:
     return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
 
 
-def _descendants(pid: int, depth: int = 3) -> list[int]:
+def descendants(pid: int, depth: int = 3) -> list[int]:
+    """Return the processes below one, to this depth."""
     if depth == 0:
         return []
     try:
@@ -234,5 +235,5 @@ def _descendants(pid: int, depth: int = 3) -> list[int]:
     except OSError:
         return []  # it has ended
     children = [int(word) for word in text.split()]
-    below = (found for one in children for found in _descendants(one, depth - 1))
+    below = (found for one in children for found in descendants(one, depth - 1))
     return [*children, *below]

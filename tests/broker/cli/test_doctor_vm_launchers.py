@@ -88,6 +88,25 @@ async def test_what_a_domain_for_a_run_needs_is_named(place, tmp_path):
     assert found.state is State.OK
 
 
+async def test_what_a_machine_of_vmspawn_needs_is_named(place, tmp_path):
+    folder = tmp_path / "config/vitrail/sandboxes.d"
+    folder.mkdir(parents=True)
+    text = 'class = "disposable"\n[launch]\nkind = "vmspawn"\n'
+    (folder / "scan.toml").write_text(text)
+    found = await place()
+    assert [f.mend for f in found] == [
+        "apt install systemd-container",
+        "apt install qemu-system-x86",
+        "loginctl enable-linger",
+    ]
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("systemd-vmspawn", "qemu-system-x86_64"):
+        (programs / name).touch(0o755)
+    (found,) = await place(path=str(programs))
+    assert "need a systemd of this user" in found.text
+
+
 @pytest.mark.parametrize("kind", MONITORS)
 async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind):
     folder = tmp_path / "config/vitrail/sandboxes.d"

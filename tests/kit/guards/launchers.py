@@ -159,10 +159,22 @@ GUARDS = (
         "gets_no_byte",
     ),
     Guard(
-        "a VMM that takes a tap device only has no network",
+        "a VMM without a jail has no device in this machine's network",
         "if False:",
-        "tests/policy/records/test_build.py",
-        "another_vmm_cannot",
+        "tests/attack/test_jail_vmm.py",
+        "no_network_device",
+    ),
+    Guard(
+        "a machine of vmspawn waits for its lease",
+        "opened = f'read -r go < {shlex.quote(str(fifo))}'",
+        "tests/broker/launch/vmspawn/test_arguments.py",
+        "the_gate",
+    ),
+    Guard(
+        "the image is the same after a machine of vmspawn",
+        "_DISK = ()",
+        "tests/broker/launch/vmspawn/test_arguments.py",
+        "not_written_to",
     ),
     Guard(
         "Firecracker's root disk is read-only",

@@ -15,10 +15,10 @@ from policy.records.model import (
     External,
     HybridPeer,
     Label,
-    LibvirtQemu,
     Limits,
     MachinePeer,
     MicroVM,
+    ThrowawayVm,
     Transfer,
     UnixPeer,
     Window,
@@ -264,29 +264,32 @@ def test_a_tree_needs_its_directory():
     assert "which directory is the container's root" in problem.message
 
 
-def test_a_domain_for_a_run_has_these_settings():
+@pytest.mark.parametrize("kind", ["libvirt-qemu", "vmspawn"])
+def test_a_domain_for_a_run_has_these_settings(kind):
     text = (
-        'class = "disposable"\n[launch]\nkind = "libvirt-qemu"\nmemory = "1G"\n'
+        f'class = "disposable"\n[launch]\nkind = "{kind}"\nmemory = "1G"\n'
         'cpus = 2\nimage = "tools"\ncommand = ["foot", "-F"]\nboot_deadline = 120\n'
     )
     made, problems = parse_record("work", Path("work.toml"), text.encode())
     assert problems == []
     launch = made.host.launch
-    assert launch == LibvirtQemu("tools", 1024, 2, ("foot", "-F"), 120)
+    manager = kind.removesuffix("-qemu")
+    assert launch == ThrowawayVm("tools", 1024, 2, ("foot", "-F"), 120, manager)
     assert launch.domain(made.name) == "vitrail-work"
     assert made.host.command == ("foot", "-F")
     assert made.host.state is None
 
 
+@pytest.mark.parametrize("kind", ["libvirt-qemu", "vmspawn"])
 @pytest.mark.parametrize(
     "line", ['network = "user"', 'root = "host"', "folders = 1", 'packages = ["gimp"]']
 )
-def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(line):
-    text = f'class = "disposable"\n[launch]\nkind = "libvirt-qemu"\n{line}\n'
+def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(kind, line):
+    text = f'class = "disposable"\n[launch]\nkind = "{kind}"\n{line}\n'
     made, problems = parse_record("work", Path("work.toml"), text.encode())
     assert made is None
     (problem,) = problems
-    assert 'no meaning for kind = "libvirt-qemu"' in problem.message
+    assert f'no meaning for kind = "{kind}"' in problem.message
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,6 @@ def test_a_domain_for_a_run_has_no_setting_that_it_would_not_keep(line):
     [
         ("libvirt", "libvirt-qemu"),
         ("libvirt-lxc", "as root only"),
-        ("vmspawn", 'machine = "NAME"'),
         ("libkrun", 'hybrid = "PATH"'),
     ],
 )
@@ -310,12 +312,12 @@ def test_a_launcher_that_is_no_kind_here_has_its_way_in_the_hint(kind, hint):
 @pytest.mark.parametrize("kind", MONITORS)
 def test_a_machine_of_another_vmm_is_a_micro_vm_that_boots(kind):
     text = f'class = "persistent"\n[launch]\nkind = "{kind}"\nmemory = "1G"\ncpus = 2\n'
-    text += 'packages = ["gedit"]\nimage = "big"\n[state]\ndisk_size = "1G"\n'
+    text += 'network = "user"\npackages = ["gedit"]\nimage = "big"\n[state]\ndisk_size = "1G"\n'
     made, problems = parse_record("work", Path("work.toml"), text.encode())
     assert made is not None, problems
     launch = made.host.launch
     assert (launch.monitor, launch.memory_mib, launch.cpus) == (kind, 1024, 2)
-    assert (launch.fork, launch.network, launch.packages) == ("no", "none", ("gedit",))
+    assert (launch.fork, launch.network, launch.packages) == ("no", "user", ("gedit",))
     assert made.host.state.size == 1 << 30
     assert made.folder_places == 0
 
@@ -324,7 +326,6 @@ def test_a_machine_of_another_vmm_is_a_micro_vm_that_boots(kind):
 @pytest.mark.parametrize(
     ("lines", "key", "why"),
     [
-        ('network = "user"', "launch.network", "has no network"),
         ("folders = 1", "launch.folders", "no meaning for kind"),
         ("huge_pages = true", "launch.huge_pages", "no meaning for kind"),
         ('fork = "copy"', "launch.fork", "no meaning for kind"),

@@ -1,0 +1,194 @@
+"""``brokerctl run`` of a record with ``launch.kind = "vmspawn"``.
+
+systemd-vmspawn starts what it takes for QEMU; that waits until the machine has its
+lease (``launch.vmspawn.arguments``).  vmspawn is a child of this command, which stays:
+when it dies in whatever way, the kernel ends vmspawn, and QEMU with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from broker.cli.machines.throwaway import (
+    KEPT,
+    VHOST_VSOCK,
+    Made,
+    is_leased,
+    message_of,
+    report_step,
+    require_program,
+    run_directory,
+)
+from broker.cli.run.progress import Steps
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.paths import Paths
+from broker.launch.image.store import find_image
+from broker.launch.microvm.accel import choose_accel
+from broker.launch.microvm.vsock_backend import draw_cid
+from broker.launch.nspawn.process import descendants
+from broker.launch.process.identity import open_pidfd
+from broker.launch.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
+from broker.launch.vmspawn.arguments import (
+    GATES,
+    Spawned,
+    gate_script,
+    qemu_extra,
+    vmspawn_args,
+)
+from policy.records.model import Record, ThrowawayVm
+
+_LAUNCHER = "vmspawn"
+_START_SECONDS, _END_SECONDS, _LOOK_SECONDS = 60.0, 20.0, 0.02
+_BUS = "DBUS_SESSION_BUS_ADDRESS"
+
+
+@asynccontextmanager
+async def vmspawn_machine(
+    paths: Paths, record: Record, steps: Steps
+) -> AsyncGenerator[None]:
+    """Have the machine of a record while the block runs; it is leased and boots.
+
+    One that runs already is left to the command that made it.  Raises SetupError
+    without vmspawn, QEMU or the image, UpstreamError when vmspawn does not start the
+    machine, RefusedError as the broker does.
+    """
+    if await is_leased(paths, record.name):
+        yield
+        return
+    _require_systemd()
+    with run_directory(paths) as directory:
+        spec = await _described(paths, record, directory)
+        made = Made(spec.machine, spec.uuid, spec.vhost_user, directory / "gate")
+        with ExitStack() as ours:
+            # Open for reading, too: what is written waits there for the shell.
+            os.mkfifo(made.file, 0o600)
+            gate = os.open(made.file, os.O_RDWR | os.O_CLOEXEC)
+            ours.callback(os.close, gate)
+            await report_step(paths, "prepare", made, launcher=_LAUNCHER)
+            child: Child | None = None
+            try:
+                child = _spawn(spec, directory)
+                async with steps.step(f"start the machine {made.domain}"):
+                    pid = await _wait_held(child, made, directory)
+                    await report_step(
+                        *(paths, "started", made, pid, spec.cid), launcher=_LAUNCHER
+                    )
+                    os.write(gate, b"go\n")
+            except BaseException:
+                await _end(made, child)
+                with trio.CancelScope(shield=True), suppress(VitrailError):
+                    # Its vsock helper waits for a QEMU that never comes.
+                    await report_step(paths, "release", made, launcher=_LAUNCHER)
+                raise
+            # QEMU has the gate and its files to read yet.
+            try:
+                yield
+            finally:
+                await _end(made, child)
+
+
+def _require_systemd() -> None:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not Path(runtime, "systemd/private").is_socket():
+        raise SetupError(
+            "systemd-vmspawn needs a unit of a systemd of this user, and there is none",
+            hint="'loginctl enable-linger' starts it",
+        )
+
+
+async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
+    launch = record.host.launch
+    assert isinstance(launch, ThrowawayVm)
+    require_program("systemd-vmspawn", "systemd-container")
+    qemu = require_program("qemu-system-x86_64", "qemu-system-x86")
+    image = find_image(paths, launch.image)
+    choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
+    kernel_vsock = VHOST_VSOCK.exists()
+    vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
+    for name in GATES:
+        program = directory / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(gate_script(directory / "gate", qemu))
+        program.chmod(0o700)
+    return Spawned(
+        machine=launch.domain(record.name),
+        uuid=str(uuid.uuid4()),
+        sandbox=record.name,
+        accel=choice.accel,
+        kernel=image.kernel,
+        initrd=image.write_initrd(directory),
+        root=image.root,
+        memory_mib=launch.memory_mib,
+        cpus=launch.cpus,
+        cid=draw_cid() if kernel_vsock else None,
+        vhost_user=None if kernel_vsock else vhost_user,
+    )
+
+
+def _spawn(spec: Spawned, directory: Path) -> Child:
+    env = {name: os.environ[name] for name in (*KEPT, _BUS) if name in os.environ}
+    env["PATH"] = f"{directory / 'bin'}:{env.get('PATH', os.defpath)}"
+    env["SYSTEMD_VMSPAWN_QEMU_EXTRA"] = qemu_extra(spec)
+    return spawn(
+        vmspawn_args(spec),
+        name="systemd-vmspawn",
+        env=env,
+        cwd="/",
+        stdout=DEVNULL,
+        stderr=PIPE,
+    )
+
+
+async def _wait_held(child: Child, made: Made, directory: Path) -> int:
+    """Wait for the process that will be QEMU; its pidfd is kept in ``made``."""
+    with trio.move_on_after(_START_SECONDS):
+        while not has_ended(child.pidfd):
+            for pid in descendants(child.pid):
+                if _is_held(pid, made.uuid, directory):
+                    with suppress(ProcessLookupError):
+                        made.pidfd = open_pidfd(pid)
+                        return pid
+            await trio.sleep(_LOOK_SECONDS)
+    why = (
+        message_of(child)
+        if has_ended(child.pidfd)
+        else f"not in {_START_SECONDS:.0f} s"
+    )
+    raise UpstreamError(
+        f"systemd-vmspawn did not start the machine: {why}",
+        hint="it is of systemd 262 or later? 'systemd-vmspawn --version'",
+    )
+
+
+def _is_held(pid: int, machine: str, directory: Path) -> bool:
+    """Whether a process waits at the gate, to be QEMU of this machine."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    gates = {str(directory / "bin" / name).encode() for name in GATES}
+    return machine.encode() in words and bool(gates & set(words[:2]))
+
+
+async def _end(made: Made, child: Child | None) -> None:
+    """End the machine; vmspawn, which waits for QEMU, has removed its files then."""
+    if child is None:
+        return
+    with trio.CancelScope(shield=True):
+        if made.pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(made.pidfd, signal.SIGKILL)
+            with trio.move_on_after(_END_SECONDS):
+                await child.wait()
+            os.close(made.pidfd)
+            made.pidfd = -1
+        await child.stop()
+    if child.popen.stderr is not None:
+        child.popen.stderr.close()

@@ -1,0 +1,1 @@
+"""systemd-vmspawn: a machine of an image for one run, by an ordinary user."""
