@@ -49,7 +49,7 @@ _START_SECONDS = 120.0
 _END_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
 _MESSAGE_BYTES = 2000
-KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+_KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 
 @asynccontextmanager
@@ -271,7 +271,7 @@ async def _virsh(*words: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}
 
 

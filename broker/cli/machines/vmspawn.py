@@ -17,7 +17,6 @@ from pathlib import Path
 import trio
 
 from broker.cli.machines.throwaway import (
-    KEPT,
     VHOST_VSOCK,
     Made,
     is_leased,
@@ -32,21 +31,13 @@ from broker.core.paths import Paths
 from broker.launch.image.store import find_image
 from broker.launch.microvm.accel import choose_accel
 from broker.launch.microvm.vsock_backend import draw_cid
-from broker.launch.nspawn.process import descendants
-from broker.launch.process.identity import open_pidfd
-from broker.launch.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
-from broker.launch.vmspawn.arguments import (
-    GATES,
-    Spawned,
-    gate_script,
-    qemu_extra,
-    vmspawn_args,
-)
+from broker.launch.process.spawn import Child, has_ended
+from broker.launch.vmspawn.arguments import Spawned
+from broker.launch.vmspawn.process import fifo_of, start_vmspawn, wait_held, write_gates
 from policy.records.model import Record, ThrowawayVm
 
 _LAUNCHER = "vmspawn"
-_START_SECONDS, _END_SECONDS, _LOOK_SECONDS = 60.0, 20.0, 0.02
-_BUS = "DBUS_SESSION_BUS_ADDRESS"
+_END_SECONDS = 20.0
 
 
 @asynccontextmanager
@@ -65,7 +56,7 @@ async def vmspawn_machine(
     _require_systemd()
     with run_directory(paths) as directory:
         spec = await _described(paths, record, directory)
-        made = Made(spec.machine, spec.uuid, spec.vhost_user, directory / "gate")
+        made = Made(spec.machine, spec.uuid, spec.vhost_user, fifo_of(directory))
         with ExitStack() as ours:
             # Open for reading, too: what is written waits there for the shell.
             os.mkfifo(made.file, 0o600)
@@ -74,7 +65,7 @@ async def vmspawn_machine(
             await report_step(paths, "prepare", made, launcher=_LAUNCHER)
             child: Child | None = None
             try:
-                child = _spawn(spec, directory)
+                child = start_vmspawn(spec, directory)
                 async with steps.step(f"start the machine {made.domain}"):
                     pid = await _wait_held(child, made, directory)
                     await report_step(
@@ -112,11 +103,7 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
     choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
     kernel_vsock = VHOST_VSOCK.exists()
     vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
-    for name in GATES:
-        program = directory / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(gate_script(directory / "gate", qemu))
-        program.chmod(0o700)
+    write_gates(directory, qemu)
     return Spawned(
         machine=launch.domain(record.name),
         uuid=str(uuid.uuid4()),
@@ -132,49 +119,17 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
     )
 
 
-def _spawn(spec: Spawned, directory: Path) -> Child:
-    env = {name: os.environ[name] for name in (*KEPT, _BUS) if name in os.environ}
-    env["PATH"] = f"{directory / 'bin'}:{env.get('PATH', os.defpath)}"
-    env["SYSTEMD_VMSPAWN_QEMU_EXTRA"] = qemu_extra(spec)
-    return spawn(
-        vmspawn_args(spec),
-        name="systemd-vmspawn",
-        env=env,
-        cwd="/",
-        stdout=DEVNULL,
-        stderr=PIPE,
-    )
-
-
 async def _wait_held(child: Child, made: Made, directory: Path) -> int:
     """Wait for the process that will be QEMU; its pidfd is kept in ``made``."""
-    with trio.move_on_after(_START_SECONDS):
-        while not has_ended(child.pidfd):
-            for pid in descendants(child.pid):
-                if _is_held(pid, made.uuid, directory):
-                    with suppress(ProcessLookupError):
-                        made.pidfd = open_pidfd(pid)
-                        return pid
-            await trio.sleep(_LOOK_SECONDS)
-    why = (
-        message_of(child)
-        if has_ended(child.pidfd)
-        else f"not in {_START_SECONDS:.0f} s"
-    )
-    raise UpstreamError(
-        f"systemd-vmspawn did not start the machine: {why}",
-        hint="it is of systemd 262 or later? 'systemd-vmspawn --version'",
-    )
-
-
-def _is_held(pid: int, machine: str, directory: Path) -> bool:
-    """Whether a process waits at the gate, to be QEMU of this machine."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    gates = {str(directory / "bin" / name).encode() for name in GATES}
-    return machine.encode() in words and bool(gates & set(words[:2]))
+    found = await wait_held(child, made.uuid, directory)
+    if found is None:
+        why = message_of(child) if has_ended(child.pidfd) else "it took too long"
+        raise UpstreamError(
+            f"systemd-vmspawn did not start the machine: {why}",
+            hint="it is of systemd 262 or later? 'systemd-vmspawn --version'",
+        )
+    pid, made.pidfd = found
+    return pid
 
 
 async def _end(made: Made, child: Child | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from broker.launch.microvm import hosttools
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
 from broker.peers.identity import Connector, GroupClaim, VsockClaim
+from broker.peers.leases import LeaseTable
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.vm.libvirt import RECORD
@@ -28,15 +30,23 @@ UUID = str(uuid.uuid4())
 
 @dataclass
 class Role:
-    """A host that admits; ``admitted`` has the machines."""
+    """A host that admits by the real leases; ``admitted`` has the machines."""
 
     admitted: list = field(default_factory=list)
+    leases: LeaseTable = field(default_factory=LeaseTable)
 
     def active_leases(self):
         return self.admitted
 
     async def admit(self, sandbox, record, machine):
         assert sandbox == record
+        try:
+            self.leases.begin(
+                sandbox=sandbox, record=record, claim=machine.claim, now=0
+            )
+        except RefusedError:
+            await machine.close()
+            raise
         self.admitted.append(
             SimpleNamespace(machine=machine, lease=SimpleNamespace(sandbox=sandbox))
         )
@@ -72,9 +82,15 @@ def made(run, role, records):
 
 @pytest.fixture
 async def qemu():
+    async with process(UUID) as pid:
+        yield pid
+
+
+@asynccontextmanager
+async def process(domain):
     """A process with the words of a domain's QEMU."""
     child = spawn(
-        ["sh", "-c", "read x", "qemu", "-name", "x", "-uuid", UUID],
+        ["sh", "-c", "read x", "qemu", "-name", "x", "-uuid", domain],
         stdin=-1,
         stdout=DEVNULL,
         stderr=DEVNULL,
@@ -163,6 +179,7 @@ async def test_a_container_of_libvirts_is_leased_by_its_control_group(
     # A later broker takes it over, and nothing remains of it when it has ended.
     await guests.event(step("release", **LXC))
     role.admitted.clear()
+    role.leases = LeaseTable()
     assert await guests.adopt() == []
     (again,) = role.admitted
     assert again.machine.claim == claim
@@ -198,6 +215,61 @@ async def test_one_domain_at_a_time_is_a_sandbox(guests, role, qemu):
     with pytest.raises(RefusedError, match="another domain's"):
         await guests.event(step("started", "any", cid=4712, leader=qemu + 1))
     await role.admitted[0].machine.close()
+
+
+async def test_a_running_domain_s_cid_is_not_another_domain_s(guests, role, qemu):
+    """Of libvirt's other daemon, for instance: each chooses its own numbers."""
+    await guests.event(step("started", "any", cid=4711, leader=qemu))
+    other = str(uuid.uuid4())
+    async with process(other) as second:
+        with pytest.raises(RefusedError, match="is leased to sandbox bank"):
+            await guests.event(step("started", uuid=other, cid=4711, leader=second))
+        (held,) = role.admitted
+        await guests.event(step("started", uuid=other, cid=4712, leader=second))
+    assert [one.lease.sandbox for one in role.admitted] == ["bank", "work"]
+    for one in role.admitted:
+        await one.machine.close()
+    assert held.machine.claim.cid == 4711
+
+
+@pytest.mark.parametrize("name", ["any", "else"])
+async def test_a_second_domain_of_a_running_one_s_uuid_gets_nothing(
+    guests, role, qemu, name
+):
+    await guests.event(step("started", "any", cid=4711, leader=qemu))
+    async with process(UUID) as second:
+        with pytest.raises(RefusedError, match="another domain's"):
+            await guests.event(step("started", name, cid=4712, leader=second))
+    (held,) = role.admitted
+    assert held.machine.facts.pid == qemu
+    await held.machine.close()
+
+
+async def test_a_second_domain_of_a_running_one_s_name_gets_nothing(guests, role, qemu):
+    """As the session's and the system's libvirtd can each have one."""
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    async with process(first) as pid, process(second) as other:
+        await guests.event(step("started", uuid=first, cid=4711, leader=pid))
+        with pytest.raises(RefusedError, match="runs already"):
+            await guests.event(step("prepare", uuid=second))
+        with pytest.raises(RefusedError, match="another domain's"):
+            await guests.event(step("started", uuid=second, cid=4712, leader=other))
+        (held,) = role.admitted
+        assert held.machine.facts.pid == pid
+        await held.machine.close()
+
+
+async def test_a_running_container_s_group_is_not_another_container_s(
+    guests, role, qemu, in_libvirts_group
+):
+    await guests.event(step("prepare", **LXC))
+    await guests.event(step("started", leader=qemu, **LXC))
+    async with process(UUID) as second:
+        with pytest.raises(RefusedError, match="another domain's"):
+            await guests.event(step("started", leader=second, **LXC))
+    (held,) = role.admitted
+    assert held.machine.facts.pid == qemu
+    await held.machine.close()
 
 
 async def test_a_process_without_the_uuid_on_its_command_line_is_refused(guests, role):

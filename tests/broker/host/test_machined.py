@@ -15,6 +15,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.names import SandboxName
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.machined_containers import make_directory, unit_of
@@ -24,6 +25,7 @@ from broker.launch.process.identity import boot_id
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
 from broker.peers.identity import GroupClaim, HybridClaim, VsockClaim
+from broker.peers.leases import LeaseTable
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
@@ -197,12 +199,22 @@ class Role:
 
     busy: bool = False
     acceptors: Acceptors = field(default_factory=Acceptors)
+    leases: LeaseTable = field(default_factory=LeaseTable)
+    refused: list = field(default_factory=list)
 
     async def admit(self, sandbox, record, machine):
         assert sandbox == record
         if self.busy:
             await machine.close()
             raise RefusedError("this CID was another machine's just now")
+        try:
+            self.leases.begin(
+                sandbox=sandbox, record=record, claim=machine.claim, now=0
+            )
+        except RefusedError as error:
+            self.refused.append(error.message)
+            await machine.close()
+            raise
         self.admitted.append(
             SimpleNamespace(machine=machine, lease=SimpleNamespace(sandbox=sandbox))
         )
@@ -322,6 +334,35 @@ async def test_a_machine_that_was_refused_is_tried_again(watched, leader, monkey
     await eventually(lambda: machined.calls >= 3)
     role.busy = False
     await eventually(lambda: role.admitted)
+
+
+async def test_the_cid_of_a_machine_that_runs_is_not_another_one_s(watched, leader):
+    """As of a domain of libvirt's, which machined's word cannot take it from."""
+    machined, role, _log = watched
+    claim = VsockClaim(credentials.network_namespace(), 4711, os.getpid())
+    name = SandboxName("domain")
+    role.leases.begin(sandbox=name, record=name, claim=claim, now=0)
+    machined.register(leader.pid)
+    refused = await eventually(lambda: list(role.refused))
+    assert "is leased to sandbox domain" in refused[0]
+    assert role.admitted == []
+    assert role.leases.of_claim(claim).lease.sandbox == "domain"
+
+
+async def test_the_group_of_a_container_that_runs_is_not_another_one_s(
+    watched, leader, in_machine_slice
+):
+    machined, role, _log = watched
+    machined.register(leader.pid, vSockCid=None, **{"class": "container"})
+    (held,) = await eventually(lambda: list(role.admitted))
+    name = SandboxName("other")
+    with pytest.raises(RefusedError, match="is leased to sandbox work"):
+        role.leases.begin(sandbox=name, record=name, claim=held.machine.claim, now=0)
+    # Another process under the registered name, while the first one runs.
+    machined.register(os.getpid(), vSockCid=None, **{"class": "container"})
+    with trio.move_on_after(0.5):  # 25 looks
+        await eventually(lambda: len(role.admitted) > 1)
+    assert [one.machine.facts.pid for one in role.admitted] == [leader.pid]
 
 
 async def test_machined_is_asked_only_when_something_has_changed(watched):
