@@ -53,18 +53,18 @@ from broker.wayland.rules import WindowRules
 from policy.records.model import (
     Bwrap,
     Flatpak,
-    LibvirtQemu,
     MicroVM,
     Nspawn,
     Podman,
     Record,
     SharedBox,
+    ThrowawayVm,
 )
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
 _WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
-_WITH_OUR_AGENT = (MicroVM, LibvirtQemu)
+_WITH_OUR_AGENT = (MicroVM, ThrowawayVm)
 """Machines of other programs may have it: they are not waited for."""
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
