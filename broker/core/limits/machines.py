@@ -82,8 +82,9 @@ emulated machine.  Booting instead takes longer than this."""
 
 FORK_FAILURES = 2
 
-STANDBY_DELAY_SECONDS = 3.0
-"""From a start to the next machine that waits: the person's window comes first."""
+STANDBY_DELAY_SECONDS = 10.0
+"""From a start to the next machine that waits: the person's window comes first, and a
+rehearsal takes as much of a processor as that window."""
 STANDBY_SECONDS = 90.0
 """To load one and have it rehearse, which the guest ends after 60 s."""
 STANDBY_FREE_BYTES = 1 << 30
