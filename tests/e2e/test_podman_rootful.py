@@ -15,7 +15,7 @@ import pytest
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words
 from tests.kit.podman import shared_words
-from tests.kit.rootful import AS_PERSON, MAPPED, PLACE, Asker, persons_half
+from tests.kit.rootful import AS_PERSON, IN_USER_NAMESPACE, PLACE, Asker, persons_half
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
@@ -131,9 +131,12 @@ async def test_reaches():
     async with world({"work": RECORD.format(required="")}, image=False) as w:
         asker = Asker(Path(PLACE))
         await asker.install(w)
-        mapped = (f"--uidmap=0:{MAPPED}:65536", f"--gidmap=0:{MAPPED}:65536")
         own, its = "root", "mapped/root"
-        for user, more, root in (("0", (), own), ("1000", (), own), ("0", mapped, its)):
+        for user, more, root in (
+            ("0", (), own),
+            ("1000", (), own),
+            ("0", IN_USER_NAMESPACE, its),
+        ):
             code, text = await asker.run(
                 *words(asker, f"--user={user}:{user}", *more, root=root),
                 *("python3", "-c", PROBE, str(w.comp.display), str(w.paths.control)),

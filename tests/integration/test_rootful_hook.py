@@ -88,6 +88,14 @@ class Place:
         (self.records / "work.toml").write_text("[launch]\nrequired = true\n")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _mounts():
+    """Whether this root may mount, as that of a container may not."""
+    done = subprocess.run(["unshare", "--mount", "true"], check=False)
+    if done.returncode != 0:
+        pytest.skip("this root cannot mount")
+
+
 @pytest.fixture
 def place():
     with short_directory() as base:

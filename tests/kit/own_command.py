@@ -20,7 +20,7 @@ from tests.kit.eventually import eventually
 from tests.kit.flatpak import applications, environment
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory, shared_words
-from tests.kit.rootful import MAPPED, PLACE, Asker
+from tests.kit.rootful import IN_USER_NAMESPACE, PLACE, Asker
 from tests.kit.toolbox import IMAGE, box_programs
 from tests.kit.waypipe.podman import run as podman
 from tests.kit.waypipe.podman import stop_waiting
@@ -307,7 +307,7 @@ class RootfulPodmanOfAnotherUser(RootfulPodman):
 
     root = "mapped/root"
     options = (
-        *(f"--uidmap=0:{MAPPED}:65536", f"--gidmap=0:{MAPPED}:65536"),
+        *IN_USER_NAMESPACE,
         *("--privileged", "--pids-limit=-1"),
     )
 
