@@ -130,6 +130,9 @@ class Rootful:
             for line in Path("/proc/mounts").read_text().splitlines()
         ):
             return "there is no unified hierarchy of control groups"
+        # Podman makes a user namespace of its own then, and is not root's.
+        if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+            return "this root cannot mount"
         for options in _TRIED[runtime]:
             root = self.base / ("mapped/root" if options else "root")
             words = [*self.starter, "podman", "run", "--rm", "--network=none"]
