@@ -51,7 +51,7 @@ _ACCEPT_PAUSE = 0.1
 _LAST_SECONDS = 1.0
 
 
-def _nobody(_client: int) -> str:
+def _serve_all(_client: int) -> str:
     return ""
 
 
@@ -60,7 +60,7 @@ async def serve(
     api: RoleControl,
     *,
     activated: socket.socket | None = None,
-    refuse: Callable[[int], str] = _nobody,
+    refuse: Callable[[int], str] = _serve_all,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``api`` on a UNIX socket at ``path`` until cancelled.

@@ -16,8 +16,9 @@ from broker.core.replace_file import whole_file
 def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     """Write the texts to the file, or to standard output for ``-``.
 
-    The file is only its owner's to read.  On a terminal, what is not shown is escaped.  Raises UsageError when it is there
-    already and not to be replaced, UpstreamError when the disk refuses.
+    The file is only its owner's to read.  On a terminal, what is not shown is
+    escaped.  Raises UsageError when the file is there already and not to be replaced,
+    UpstreamError when the disk refuses.
     """
     if str(path) == "-":
         # JSON escapes ESC, and no control character above 0x7f.
