@@ -38,7 +38,7 @@ from broker.authz.choice import ChoiceText, ChosenRequest, choose
 from broker.authz.decision_events import Asked, cut, decision, subject
 from broker.authz.evaluator import Judge
 from broker.authz.late_answers import LateAnswers
-from broker.authz.permit import Asker, NobodyToAsk, Permit, Request, keeps
+from broker.authz.permit import Asker, NoPrompt, Permit, Request, keeps
 from broker.authz.put_question import put_question
 from broker.authz.rate_limits import Meters
 from broker.authz.rules import Rules
@@ -86,7 +86,7 @@ class Decider:
         self._rules = rules
         self._judge = Judge(rules, records, running, pending_records)
         self._log = log
-        self.asker: Asker = asker or NobodyToAsk()
+        self.asker: Asker = asker or NoPrompt()
         self.notify: Notify = notify or rules.notify
         self.grants = Grants()
         self._late = LateAnswers()

@@ -160,7 +160,7 @@ class Asker(Protocol):
         ...
 
 
-class NobodyToAsk:
+class NoPrompt:
     """For a broker without a person."""
 
     def admit(self, question: Question) -> int | PersonAnswer:

@@ -59,7 +59,7 @@ def may_cross(kind: str, terms: w.PasteTerms) -> bool:
     """Whether a type may, by its name alone."""
     if PLAIN in terms.clean and kind != TEXT:
         return False
-    # guard: images that nobody can write anew
+    # guard: images that cannot be written again
     unclean = IMAGES in terms.clean and kind.startswith("image/") and kind != PNG
     # guard: types of a rule
     return fits(kind, terms.patterns) and not unclean

@@ -248,7 +248,7 @@ class DragTable:
         """The target reports the drop; return it if the source has reported it, too."""
         over = self._overs.get(event.sandbox)
         if over is None:
-            # guard: a drop that nobody knows is let go
+            # guard: an unknown drop is let go
             return [w.EndDrag(event.sandbox, event.number)], None
         if over.number != event.number or over.dropped_until is not None:
             # Of another device of that program, which is notified of its own offer.

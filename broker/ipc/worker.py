@@ -276,7 +276,7 @@ class WindowMapped(_Message, frozen=True, tag="window-mapped"):
 class Fault(enum.StrEnum):
     """The party that caused the end of a connection."""
 
-    NOBODY = "nobody"
+    NONE = "none"
     CLIENT = "client"
     COMPOSITOR = "compositor"
     OURS = "ours"
@@ -292,7 +292,7 @@ class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
     to_compositor: _Count
     to_client: _Count
     reason: _Text
-    fault: Fault = Fault.NOBODY
+    fault: Fault = Fault.NONE
     stream: _Count = 0
 
 
@@ -402,7 +402,7 @@ class SoundClosed(_Message, frozen=True, tag="sound-closed"):
     from_guest: _Count
     to_guest: _Count
     reason: _Text
-    fault: Fault = Fault.NOBODY
+    fault: Fault = Fault.NONE
 
 
 class SoundState(_Message, frozen=True, tag="sound-state"):

@@ -366,7 +366,7 @@ class _Worker:
         self._clients_ever += 1
         self._streams[self._clients_ever] = stream
         reason = "the connection ended before it was served"
-        await self._refuse(self._clients_ever, reason, messages.Fault.NOBODY)
+        await self._refuse(self._clients_ever, reason, messages.Fault.NONE)
 
     async def _serve_client(
         self,
@@ -458,7 +458,7 @@ def _fault_of(error: Exception | None) -> messages.Fault:
     """Return the side at fault for the end of a connection."""
     match error:
         case None | RefusedError():
-            return messages.Fault.NOBODY
+            return messages.Fault.NONE
         case PeerError():
             return messages.Fault.CLIENT
         case UpstreamError():

@@ -42,7 +42,7 @@ class Guard:
         """A key or button goes down; whether it may mean something."""
         armed = self.armed(now)
         self._held.add(code)
-        # guard: touched begins anew
+        # guard: a touch starts the second again
         if not armed:
             self._restart(now)
         return armed

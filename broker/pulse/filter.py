@@ -420,7 +420,7 @@ class PulseFilter(Conversation):
     def notify(self, facility: Facility, change: Change, index: int) -> None:
         """Report a change, if the client has subscribed to it."""
         if self._subscribed & (1 << facility) and self.fault is None:
-            # guard: news that nobody reads
+            # guard: unread news
             if len(self.down.data) > 2 * limits.PULSE_QUEUE_BYTES:
                 self.fail(PeerError("it does not read the news that it asked for"))
                 self.wake()

@@ -174,7 +174,7 @@ class Recording:
         silence = bytes([fill_byte(self.spec)]) * self.fragment
         while self._due <= now:
             self._due += self._fragment_seconds()
-            # guard: recordings that nobody reads
+            # guard: unread recordings
             if len(self.owner.down.data) <= limits.PULSE_QUEUE_BYTES:
                 self.owner.down.add(frames.samples(self.channel, silence))
                 self.written += self.fragment

@@ -310,8 +310,8 @@ class CheckpointWitness:
         )
         kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
-        if kept and answer.anew:
-            reason = f"it was {answer.anew}, and was begun again"
+        if kept and answer.restarted:
+            reason = f"it was {answer.restarted}, and was begun again"
         elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
             # guard: what is never proved is a conflict
             reason = self._late(epoch, answer)

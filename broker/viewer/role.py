@@ -58,7 +58,7 @@ Answer = Callable[[VitrailError | None], Awaitable[None]]
 the other end waits for it, and sends nothing before; only the first one counts."""
 
 
-async def _nobody_waits(answer: VitrailError | None) -> None:
+async def _no_waiter(answer: VitrailError | None) -> None:
     """Where host and viewer are one, payload waits in the socket."""
 
 
@@ -319,7 +319,7 @@ class ViewerRole:
         conn: socket.socket,
         *,
         task_status: trio.TaskStatus[None],
-        answer: Answer = _nobody_waits,
+        answer: Answer = _no_waiter,
     ) -> None:
         """Decide, record, and carry a stream.
 

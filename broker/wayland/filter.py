@@ -280,7 +280,7 @@ class WaylandFilter(ClientState):
                 obj = objects[oid]
                 handler = obj.requests[opcode]
             except LookupError:
-                raise self._nobodys(oid, opcode) from None
+                raise self._unknown_request(oid, opcode) from None
             handler(self, obj, data, pos, size)
             pos += size
             count += 1
@@ -290,7 +290,7 @@ class WaylandFilter(ClientState):
         self.messages += max(count, (len(up) - before) // _MESSAGE_BYTES)
         return data[pos:]
 
-    def _nobodys(self, oid: int, opcode: int) -> ProtocolFault:
+    def _unknown_request(self, oid: int, opcode: int) -> ProtocolFault:
         """A request of an object that is not there, or that it does not have."""
         obj = self.by_client.get(oid)
         if obj is None:

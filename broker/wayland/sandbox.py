@@ -214,7 +214,7 @@ class Sandbox:
         """
         self._drag_number += 1
         word = f"{self._secret}-{self._drag_number}".encode()
-        # guard: a drag's type names nobody
+        # guard: a drag's type has no name
         mime = DRAG_MARK + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
         self.drags[mime] = source
         return mime

@@ -34,7 +34,7 @@ from typing_extensions import override
 class Turn(Enum):
     """The tasks that may have work after a step."""
 
-    NOBODY = 0
+    NONE = 0
     PERHAPS = 1
     """Perhaps some task: the step may have set events."""
     MINE = 2
@@ -127,7 +127,7 @@ class _Steps(trio.abc.Instrument):
         if self._watches.get(watch.fd) is not watch:
             return
         self.rest(watch)
-        # guard: nobody is read behind a close
+        # guard: no read after a close
         self._unregister(watch)
         del self._watches[watch.fd]
         if not self._watches and self._trio is not None:
@@ -161,7 +161,7 @@ class _Steps(trio.abc.Instrument):
         except BaseException as error:  # noqa: BLE001 -- it is the task's, not trio's
             self._watches[fd].leave(error)
             return True
-        if turn is Turn.NOBODY:
+        if turn is Turn.NONE:
             return False
         if turn is Turn.MINE:
             self._watches[fd].leave()

@@ -122,7 +122,7 @@ def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
 _OF_RULES = re.compile(
     r"denied by |no rule matches, so|[0-9]+ bytes; .* allows [0-9]+$|"
     r"'.*' is not a target to call$|an argument begins with '\+'$|"
-    r".*:[0-9]+ (?:allows, but |asks, but there is no target |has an error, and nobody )",
+    r".*:[0-9]+ (?:allows, but |asks, but there is no target |has an error, so )",
     re.DOTALL,
 )
 
@@ -223,7 +223,7 @@ class Engine:
         rule = self.rules[number]
         if rule.broken is not None:
             reason = (
-                f"{rule.where} has an error, and nobody knows whether it would "
+                f"{rule.where} has an error, so it is not known whether it would "
                 f"have decided: {visible(rule.broken.message)}"
             )
             return _no(rule, reason, observed)

@@ -167,7 +167,7 @@ async def test_a_dragged_file_is_refused_and_its_name_is_not_read():
         assert (record.reason, record.selection) == (reasons.DRAG_FILES, "drag")
 
 
-async def test_a_mark_that_a_client_makes_up_is_nobodys():
+async def test_a_mark_that_a_client_makes_up_is_unknown_request():
     wide = ("text/plain", "application/*")
     async with desk("red", "blue", drags=w.CopyTerms(wide)) as it:
         it.policy = lambda *_: w.PasteTerms(wide)

@@ -360,7 +360,7 @@ async def test_an_honest_host_comes_in_past_those_that_stand_there():
             for _ in range(5):
                 before = came[0]
                 with trio.fail_after(60):
-                    await linked_anew(t)
+                    await linked_again(t)
                     while came[0] == before:
                         await trio.sleep(0)
             nursery.cancel_scope.cancel()
@@ -397,7 +397,7 @@ async def flood(path, task_status=trio.TASK_STATUS_IGNORED):
             sock.close()
 
 
-async def linked_anew(t):
+async def linked_again(t):
     """An honest host, which tries again as its broker does."""
     through = False
     while not through:

@@ -81,7 +81,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
             assert await rest_of(sock) == b""
         assert viewer.offered == [first.id] * 4, "no more than the pace allows"
 
-        # Whoever connects anew finds what was left: one of the old ones had its turn.
+        # What connects again finds what was left: one of the old ones had its turn.
         again = await ends.dialled(nursery, obey)
         await epoch.over.wait()
         lease = await announce(again)
@@ -147,7 +147,7 @@ async def test_what_is_decided_has_no_place_among_the_undecided(tmp_path, monkey
 
 
 async def test_epochs_have_a_pace(tmp_path, monkeypatch):
-    """A host that connects anew without end waits in the door's room."""
+    """A host that connects again without end waits in the door's room."""
     monkeypatch.setattr(limits, "LINK_EPOCHS_AT_ONCE", 3)
     monkeypatch.setattr(limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
     monkeypatch.setattr(limits, "LINK_HANDSHAKE_SECONDS", 2.0)

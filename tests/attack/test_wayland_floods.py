@@ -153,7 +153,7 @@ async def test_an_application_beside_them_in_their_sandbox_is_served(budget, att
 
 @pytest.mark.parametrize("path", ["path", "wire"])
 async def test_the_first_word_of_a_new_client_waits_when_all_is_spent(path):
-    """Else who connects ever anew would be asked to wait for nothing."""
+    """Else a client that reconnects would wait for nothing."""
     async with desktop(config_extra=CONFIG) as comp, filtered(comp) as it:
         # Years of debt, in which a turn among so many takes hours.
         it.sandbox.messages.pace.take(trio.current_time(), 1 << 48)

@@ -69,7 +69,7 @@ async def test_nothing_shows_outside_of_frames():
             seen[crime.__name__] = await it.client(act, compositor=4)
         assert {name: n for name, (n, _) in seen.items() if n} == {}
         assert sum(shown > 0 for _, shown in seen.values()) >= len(seen) - 3, seen
-        assert all(m.fault is messages.Fault.NOBODY for m in it.closed()), it.closed()
+        assert all(m.fault is messages.Fault.NONE for m in it.closed()), it.closed()
 
 
 def _show_pool(c: Window, fd: int) -> tuple[int, int]:
@@ -360,7 +360,7 @@ async def test_what_a_record_takes_away_ends_who_uses_it_and_nobody_else():
         fresh = await trio.to_thread.run_sync(start)
         assert IDLE not in fresh.globals
         await eventually(lambda: _closed(it, 1))
-        assert [m.fault for m in it.closed()] == [messages.Fault.NOBODY]
+        assert [m.fault for m in it.closed()] == [messages.Fault.NONE]
         for client in (user, other, fresh):
             client.close()
 

@@ -120,7 +120,7 @@ async def drag(mouse, source, target):
 
 
 async def drag_until(mouse, source, target, seen):
-    """Drag anew until it shows: nobody promises how fast a toolkit begins one."""
+    """Drag again until it shows: nobody promises how fast a toolkit begins one."""
 
     async def once():
         await drag(mouse, source, target)

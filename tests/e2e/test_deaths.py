@@ -158,7 +158,7 @@ async def test_the_compositor_s_death_ends_windows_and_a_new_one_is_used():
 
 
 @pytest.mark.slow
-async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_anew():
+async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_again():
     async with world({"work": record("persistent"), "app": record()}) as w:
         await w.window("work", "persistent")
         disposable = await w.window("app", "disposable")

@@ -274,7 +274,7 @@ async def shows_nothing(d):
     return d.questions._agent is not None and d.questions.shown() == 0
 
 
-async def test_a_dialog_goes_when_nobody_waits_for_it():
+async def test_a_dialog_goes_when_no_waiter_for_it():
     """The sandbox has stopped, or hung up; an answer to it is no answer."""
     async with desk() as d:
         scope = trio.CancelScope()

@@ -33,7 +33,7 @@ def picture() -> bytes:
     ],
     ids=["text", "no text", "picture", "half a picture", "unknown"],
 )
-async def test_a_jailed_worker_writes_it_anew_or_says_why_not(kind, data, clean):
+async def test_a_jailed_worker_writes_it_again_or_says_why_not(kind, data, clean):
     with short_directory() as base:
         async with open_workers() as workers:
             mine = await workers.open_worker(

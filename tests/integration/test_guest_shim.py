@@ -482,7 +482,7 @@ async def test_a_broker_that_falls_silent_is_given_up(tmp_path):
 
 @pytest.mark.long
 async def test_a_broker_that_is_slow_to_begin_gets_twice_as_long(tmp_path):
-    """Or it would have to begin anew for each attempt, and never be done."""
+    """Or it would have to begin again for each attempt, and never be done."""
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.send(agent.AgentPing("one", 0))

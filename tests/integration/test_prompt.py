@@ -46,7 +46,7 @@ async def test_a_click_on_allow_after_a_second():
         h.move(ASKED, lay_out(ASKED).allow)
         shown = await a.show(ASKED)
         # Clicks of a hand that was busy there: none of them counts, and each
-        # begins the second anew.
+        # begins the second again.
         while trio.current_time() < shown + 1.5 * GUARD:
             h.click(ASKED, lay_out(ASKED).allow)
             assert await a.hears_nothing(0.3)
@@ -96,7 +96,7 @@ async def test_a_longer_word_is_not_the_word():
 
 @pytest.mark.long
 async def test_wtype_of_a_word_is_no_answer_while_its_keyboard_is_new():
-    """A keyboard that appears brings the focus anew: a second must pass."""
+    """A keyboard that appears brings the focus again: a second must pass."""
     async with at_the_desk() as (h, a):
         await a.show(ASKED)
         await trio.sleep(GUARD + 0.2)
@@ -141,7 +141,7 @@ async def test_a_window_that_opens_covers_nothing():
     """Not even a fullscreen one: the dialog lies above, and gets the keyboard back.
 
     sway gives the new window the focus for a moment; then what is typed counts
-    for nothing, and the second begins anew.
+    for nothing, and the second begins again.
     """
     async with at_the_desk() as (h, a):
         await a.show(ASKED)

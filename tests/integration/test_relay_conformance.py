@@ -116,7 +116,7 @@ async def _send_for_ever(to: trio.SocketStream) -> None:
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
-async def test_last_words_are_heard_though_nobody_listens_there(
+async def test_last_words_are_heard_though_no_listener_there(
     relay: Relay, side, nursery
 ):
     """A side that floods and leaves without reading: as between two sockets."""

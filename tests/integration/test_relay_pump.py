@@ -102,7 +102,7 @@ async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
         os.waitpid(handle.pid, os.WNOHANG)
 
 
-async def test_a_pump_can_be_started_anew_while_trio_runs(nursery):
+async def test_a_pump_can_be_started_again_while_trio_runs(nursery):
     broker, theirs = control_pair()
     child = spawn(
         [

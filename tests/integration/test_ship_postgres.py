@@ -153,7 +153,7 @@ async def test_a_log_that_was_rolled_back_is_not_shipped_over_the_other_one(
     assert server.rows(_ALL) == before
 
 
-async def test_one_that_answers_nothing_is_given_up_and_asked_anew(
+async def test_one_that_answers_nothing_is_given_up_and_asked_again(
     tmp_path: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch waits for somebody's lock: long before the server gives that up."""

@@ -276,7 +276,7 @@ async def test_the_crop_shows_the_right_part_there(kind):
 
 @long
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_what_is_drawn_anew_in_cropped_content_is_shown(kind):
+async def test_what_is_drawn_again_in_cropped_content_is_shown(kind):
     """By its surface's damage, which these compositors take for elsewhere."""
     async with newer(kind, CONFIG) as comp, filtered(comp) as it:
 

@@ -52,7 +52,7 @@ async def test_a_rule_of_labwc_finds_one_worker_s_windows_and_not_another_s():
 
 
 @pytest.mark.long
-async def test_a_compositor_that_is_started_anew_gets_a_door_of_its_own():
+async def test_a_compositor_that_is_started_again_gets_a_door_of_its_own():
     """Whatever was learned of the one before, at the same path, is forgotten."""
     async with newer("sway", CONFIG) as comp, open_workers() as workers:
         with short_directory() as base:

@@ -58,7 +58,7 @@ class WitnessAnswer:
     """The newest one that was held of that log."""
     key: int
     """The number of the newest key that is known, -1: none."""
-    anew: str = ""
+    restarted: str = ""
     """The log that this peer had before, where it had another one."""
 
 
@@ -91,8 +91,8 @@ def _hold(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnsw
     fate = _fate(offer, before, signers)
     if fate is WitnessFate.KEPT:
         _insert(db, peer, offer.note)
-    anew = other if other != origin and before is None else ""
-    return WitnessAnswer(fate, before, key, anew)
+    restarted = other if other != origin and before is None else ""
+    return WitnessAnswer(fate, before, key, restarted)
 
 
 def _fate(

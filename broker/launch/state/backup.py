@@ -133,7 +133,7 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
     # guard: a backup changes no rights of our own directory
     take.append("--no-overwrite-dir")
     opened, untarred = [*_GZIP, "-d"], [*take, "--directory", str(prepared)]
-    # Whoever knows the public key has made it, and both programs read all of it.
+    # Any process with the public key may have made it, and both programs read all of it.
     # guard: a backup is unpacked in a jail
     opened = [*jail_words(None), *opened]
     # guard: a backup's archive is read in a jail

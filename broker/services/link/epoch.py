@@ -195,7 +195,7 @@ class Epoch:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._until, self._write)
                     nursery.start_soon(self._until, self._watch)
-                    # guard: whoever owes answers is given up
+                    # guard: a peer that owes answers is given up
                     nursery.start_soon(self._until, self._watch_answers)
                     nursery.start_soon(self._watch_pinned)
                     if self._alongside is not None:
@@ -227,7 +227,7 @@ class Epoch:
         try:
             await step(*args)
         except VitrailError as error:
-            # guard: whoever is told is told why
+            # guard: an end has a reason
             self.reason = self.reason or str(error)
             raise
 

@@ -112,7 +112,7 @@ class Party:
         self, said: messages.ForeignDragMessage | messages.DragOverMessage
     ) -> None:
         self._over = said
-        # guard: drags that nobody knows
+        # guard: unknown drags
         self._later.cancel()  # there is one pointer
         if isinstance(said, messages.DragOverMessage) and not self._clipboard.knows(
             said.mark
@@ -497,7 +497,7 @@ class ClipboardService:
     def _forget_undecided(self) -> None:
         """Cancel the questions about operations that were given up."""
         for transfer in self._asking.keys() - self._core.undecided:
-            # guard: questions nobody waits for
+            # guard: questions without a waiter
             self._asking.pop(transfer).cancel()
 
     async def _decide(self, action: w.AskPolicy, scope: trio.CancelScope) -> None:

@@ -102,10 +102,10 @@ def _remap(core: ClientState, pool: Pool, file: PoolFile) -> None:
     if former.buffers:
         core.usage.take("pools", 1)
         core.usage.take("shm_bytes", former.size)
-    # guard: mapping anew has a pace
+    # guard: mapping again has a pace
     core.spend_pixels(limits.WAYLAND_MAPPING_PIXELS)
     pool.mapping = Mapping(pool.size)
-    # guard: pools are mapped anew
+    # guard: pools are mapped again
     core.up.data += emit.pool_destroy(pool.sid)
     core.replace_sid(pool)
     message = emit.create_pool(core.shm, pool.sid, pool.size)

@@ -141,7 +141,7 @@ def set_opaque_region(
     Our own backing is opaque and says so, so only who may be translucent is
     believed.
     """
-    # guard: nobody claims to be opaque
+    # guard: no client claims to be opaque
     if core.rules.translucent:
         ops = region.ops if region is not None else ()
         fits = len(ops) <= limits.WAYLAND_SURFACE_RECTS

@@ -244,7 +244,7 @@ class WorkerClipboard(InputListener):
         if order.host:
             # Reported again when the focus was away for a question meanwhile.
             now = self._host()
-            # guard: the person's own told anew
+            # guard: the person's own offered again
             if now is None or origin is None or set(now.mimes) != set(origin.mimes):
                 now = None
             origin = now

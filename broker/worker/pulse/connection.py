@@ -231,7 +231,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         core = self.core
         data = self._receive(self._client)
         if data is None:
-            return Turn.NOBODY
+            return Turn.NONE
         if not data:
             self._end()
             return Turn.MINE
@@ -260,7 +260,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             return Turn.MINE
         view = self._receive(self._server)
         if view is None:
-            return Turn.NOBODY
+            return Turn.NONE
         if not view:
             self._end(UpstreamError("the sound server closed the connection"))
             return Turn.MINE
@@ -300,7 +300,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 return Turn.MINE
         if count == len(data):
             # Else a REQUEST has let go on what waited for it.
-            return Turn.PERHAPS if self.core.up else Turn.NOBODY
+            return Turn.PERHAPS if self.core.up else Turn.NONE
         later(bytes(data[count:]))
         return Turn.PERHAPS
 

@@ -83,7 +83,7 @@ class WorkerSound:
         # Without the person's cookie: the server knows us by our user id, and with
         # the cookie a worker that was taken over could be the person elsewhere.
         cookie = bytes(COOKIE_BYTES)
-        self._service = PulseService(sandbox, _no_server, cookie, _nobody_listens)
+        self._service = PulseService(sandbox, _no_server, cookie, _no_listener)
 
     async def _serve(
         self, stream: int, client: socket.socket, server: socket.socket
@@ -191,17 +191,17 @@ def _rules_of(order: messages.Sound) -> SoundRules:
 
 def _fault_of(fault: VitrailError | None) -> messages.Fault:
     if fault is None:
-        return messages.Fault.NOBODY
+        return messages.Fault.NONE
     if isinstance(fault, PeerError):
         return messages.Fault.CLIENT
     if isinstance(fault, InternalError):
         return messages.Fault.OURS
-    return messages.Fault.NOBODY
+    return messages.Fault.NONE
 
 
 async def _no_server() -> socket.socket:
     raise InternalError("a worker connects to nothing")
 
 
-def _nobody_listens(error: Exception) -> None:
+def _no_listener(error: Exception) -> None:
     """Ignore the error: each end is reported as ``SoundClosed``."""

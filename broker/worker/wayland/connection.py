@@ -233,7 +233,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         try:
             data, fds = receive(self._client, limits.WAYLAND_CLIENT_READ_BYTES)
         except BlockingIOError:
-            return Turn.NOBODY
+            return Turn.NONE
         except PeerError as error:
             # guard: lost descriptors noticed
             self._end(bad_message(1, str(error)))
@@ -288,7 +288,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         try:
             data, fds = receive(self._server)
         except BlockingIOError:
-            return Turn.NOBODY
+            return Turn.NONE
         except PeerError as error:
             self._end(UpstreamError(f"the compositor: {error}"))
             return Turn.MINE

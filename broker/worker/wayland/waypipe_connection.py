@@ -287,7 +287,7 @@ class StreamConnection(WaylandConnection):
         began = perf_counter()
         count = self._read()
         if count is None:
-            return Turn.NOBODY
+            return Turn.NONE
         if not count:
             self._end(reason="end")
             return Turn.MINE
@@ -297,7 +297,7 @@ class StreamConnection(WaylandConnection):
 
     def _work_until(self, end: float) -> Turn:
         """Work through blocks.  MINE when something of them is left."""
-        channel, turn = self.channel, Turn.NOBODY
+        channel, turn = self.channel, Turn.NONE
         while True:
             worked, event = channel.next()
             if isinstance(event, Messages):

@@ -83,7 +83,7 @@ async def measure(
 ) -> dict[str, dict[str, list[float]]]:
     """All peers within each repetition, in an order of its own.
 
-    Each is warmed up first: an emulator translates anew what it has not run for a
+    Each is warmed up first: an emulator translates again what it has not run for a
     while, and the first measure of whoever came after "no relay" paid for it.
     """
     raw: dict[str, dict[str, list[float]]] = {

@@ -4,7 +4,7 @@
 
 Each program runs on a headless sway behind a filter that writes down what it
 is fed, while a pointer opens its menus.  Ids depend on what the filter itself
-asks the compositor for: record anew when that changes.
+asks the compositor for: record again when that changes.
 """
 
 from __future__ import annotations

@@ -442,10 +442,10 @@ async def test_too_many_targets_are_no_choice(monkeypatch):
 
 
 async def test_a_broker_without_a_person_says_no():
-    from broker.authz.permit import NobodyToAsk
+    from broker.authz.permit import NoPrompt
 
     async with rulebook(ASKS) as b:
-        b.decider.asker = NobodyToAsk()
+        b.decider.asker = NoPrompt()
         with refused("no person to ask"):
             await b.once()
 

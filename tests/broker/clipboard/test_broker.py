@@ -114,7 +114,7 @@ def test_nothing_is_taken_or_given_without_the_focus():
     assert desk.core.status(desk.now).source == "work"
 
 
-def test_two_claims_of_the_focus_are_nobodys():
+def test_two_claims_of_the_focus_are_unknown_request():
     desk = Desk()
     desk.copy()
     desk.focus("personal")
@@ -487,7 +487,7 @@ def test_plain_text_only():
 
 
 def rewriting(desk: Desk, *items, clean="controls") -> w.Rewrite:
-    """A paste up to what the target's worker is asked to write anew."""
+    """A paste up to what the target's worker is asked to write again."""
     held(desk, *items)
     terms = w.PasteTerms(clean=frozenset({clean}), max_bytes=1000, rule="r:2")
     (rewrite,) = desk.paste(terms=terms)
@@ -508,7 +508,7 @@ def test_what_the_target_wants_clean_is_cleaned_in_its_worker():
     assert record.outcome is w.Outcome.PASTED
 
 
-def test_of_images_only_png_is_written_anew_and_no_other_crosses():
+def test_of_images_only_png_is_written_again_and_no_other_crosses():
     desk = Desk()
     rewrite = rewriting(
         desk, ("image/png", b"png"), ("image/webp", b"webp"), clean="images"

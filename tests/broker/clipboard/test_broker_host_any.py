@@ -2,7 +2,7 @@
 
 ``test_crossing_any`` has copy and paste between sandboxes; here a model keeps
 who was allowed what, and of whom each byte is: ``H`` is the person's, ``C`` was
-written anew, other letters are a sandbox's own.
+written again, other letters are a sandbox's own.
 """
 
 from __future__ import annotations

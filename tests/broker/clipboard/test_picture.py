@@ -1,4 +1,4 @@
-"""Pictures written anew have the same pixels, and nothing else of the old ones."""
+"""Pictures written again have the same pixels, and nothing else of the old ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from broker.core.errors import PeerError
 HEAD = b"\x89PNG\r\n\x1a\n"
 
 
-def anew(data: bytes) -> bytes:
+def rewritten(data: bytes) -> bytes:
     steps = rewrite_png(data)
     while True:
         try:
@@ -68,7 +68,7 @@ def encoded(image: Image.Image, **more) -> bytes:
 def test_the_pixels_are_the_same_as_another_decoder_sees_them(mode):
     image = picture(mode)
     data = encoded(image)
-    fresh = Image.open(io.BytesIO(anew(data)))
+    fresh = Image.open(io.BytesIO(rewritten(data)))
     assert fresh.size == image.size
     assert fresh.convert("RGBA").tobytes() == (
         Image.open(io.BytesIO(data)).convert("RGBA").tobytes()
@@ -83,7 +83,7 @@ def test_every_filter(kind, depth, colour, step):
     dice = random.Random(kind)
     rows = b"".join(bytes([kind]) + dice.randbytes(9 * step) for _ in range(11))
     data = png(head(9, 11, depth, colour), chunk(b"IDAT", zlib.compress(rows)))
-    before, after = (Image.open(io.BytesIO(x)) for x in (data, anew(data)))
+    before, after = (Image.open(io.BytesIO(x)) for x in (data, rewritten(data)))
     assert before.mode == after.mode
     assert before.tobytes() == after.tobytes()
 
@@ -93,7 +93,7 @@ def test_words_profiles_and_what_stands_behind_the_end_stay_behind():
     words.add_text("Author", "somebody")
     data = encoded(picture("RGB"), pnginfo=words, icc_profile=b"a profile") + b"behind"
     assert b"somebody" in data
-    fresh = anew(data)
+    fresh = rewritten(data)
     kinds = [fresh[i : i + 4] for i in range(len(fresh)) if fresh[i : i + 4].isalpha()]
     assert b"tEXt" not in kinds
     assert b"iCCP" not in kinds
@@ -104,21 +104,21 @@ def test_words_profiles_and_what_stands_behind_the_end_stay_behind():
 def test_transparency_stays_and_a_palette_is_whole():
     image = picture("RGB").quantize(5)
     data = encoded(image, transparency=3, bits=4)
-    fresh = Image.open(io.BytesIO(anew(data)))
+    fresh = Image.open(io.BytesIO(rewritten(data)))
     assert fresh.convert("RGBA").tobytes() == (
         Image.open(io.BytesIO(data)).convert("RGBA").tobytes()
     )
     # A pixel beyond the palette of the old one is not beyond the new one's.
     rows = zlib.compress(b"\0\xff\xff")
     few = png(head(2, 1, 8, 3), chunk(b"PLTE", b"abc"), chunk(b"IDAT", rows))
-    assert chunk(b"PLTE", b"abc".ljust(768, b"\0")) in anew(few)
+    assert chunk(b"PLTE", b"abc".ljust(768, b"\0")) in rewritten(few)
 
 
 def test_what_comes_out_is_ours_to_the_byte():
     """The same pixels in other clothes give the same file."""
     image = picture("RGB")
-    one = anew(encoded(image, compress_level=1))
-    assert one == anew(encoded(image, compress_level=9)) == anew(one)
+    one = rewritten(encoded(image, compress_level=1))
+    assert one == rewritten(encoded(image, compress_level=9)) == rewritten(one)
 
 
 GOOD = pixels()
@@ -164,7 +164,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_not_strictly_a_png_is_refused(name):
     with pytest.raises(PeerError, match="not a PNG"):
-        anew(BAD[name])
+        rewritten(BAD[name])
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -173,9 +173,9 @@ def test_so_many_pixels_and_no_more(more, monkeypatch):
     data = png(head(), GOOD)
     if more:
         with pytest.raises(PeerError, match="more pixels than may cross"):
-            anew(data)
+            rewritten(data)
     else:
-        assert anew(data)
+        assert rewritten(data)
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -185,15 +185,15 @@ def test_so_wide_and_no_wider(more):
     data = png(head(side, 1, 8, 0), chunk(b"IDAT", rows))
     if more:
         with pytest.raises(PeerError, match="too large"):
-            anew(data)
+            rewritten(data)
     else:
-        assert anew(data)
+        assert rewritten(data)
 
 
 def test_a_bomb_is_unpacked_no_further_than_it_says():
     bomb = zlib.compress(bytes(200_000_000), 9)
     with pytest.raises(PeerError, match="more pixels than it says"):
-        anew(png(head(), chunk(b"IDAT", bomb)))
+        rewritten(png(head(), chunk(b"IDAT", bomb)))
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (1, 32768)])
@@ -280,8 +280,8 @@ def test_interlaced_ones_have_the_same_pixels_in_the_usual_order(
     sizes = [(w, h) for w in range(1, 10) for h in range(1, 10)] + [(37, 23), (130, 65)]
     plain = {f"{w}x{h}": sample(depth, colour, w, h) for w, h in sizes}
     for name, data in laced(tmp_path, plain).items():
-        fresh = anew(data)
-        assert fresh == anew(plain[name]), name
+        fresh = rewritten(data)
+        assert fresh == rewritten(plain[name]), name
         assert seen(fresh) == seen(data), name
 
 
@@ -291,14 +291,14 @@ def test_interlaced_photographs_are_the_same_to_another_decoder(mode, tmp_path):
     image = Image.merge("RGBA", [smooth, smooth.rotate(90), smooth.rotate(180), smooth])
     image = image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode)
     (data,) = laced(tmp_path, {"it": encoded(image)}).values()
-    assert seen(anew(data)) == seen(data)
+    assert seen(rewritten(data)) == seen(data)
 
 
 def test_transparency_of_an_interlaced_one_stays(tmp_path):
     image = picture("RGB").quantize(5)
     (data,) = laced(tmp_path, {"it": encoded(image, transparency=3, bits=4)}).values()
-    assert b"tRNS" in anew(data)
-    assert seen(anew(data)) == seen(data)
+    assert b"tRNS" in rewritten(data)
+    assert seen(rewritten(data)) == seen(data)
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -310,9 +310,9 @@ def test_so_many_interlaced_pixels_and_no_more(more, monkeypatch):
     )
     if more:
         with pytest.raises(PeerError, match="more pixels than may cross"):
-            anew(data)
+            rewritten(data)
     else:
-        assert anew(data)
+        assert rewritten(data)
 
 
 def test_an_interlaced_bomb_is_unpacked_no_further_than_it_says():
@@ -320,7 +320,7 @@ def test_an_interlaced_bomb_is_unpacked_no_further_than_it_says():
     tracemalloc.start()
     try:
         with pytest.raises(PeerError, match="more pixels than it says"):
-            anew(png(head(4, 3, 8, 2, 0, 0, 1), bomb))
+            rewritten(png(head(4, 3, 8, 2, 0, 0, 1), bomb))
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
@@ -345,7 +345,7 @@ def test_whatever_comes_it_is_rewritten_or_refused(data):
         # With sums that are good again, so that more than these is asked.
         base = bytearray(_summed(bytes(base)))
     try:
-        fresh = anew(bytes(base))
+        fresh = rewritten(bytes(base))
     except PeerError:
         return
     Image.open(io.BytesIO(fresh)).load()

@@ -221,7 +221,7 @@ async def test_two_starts_at_once_of_one_sandbox_are_one_lease(tmp_path):
 
 
 async def test_two_starts_at_once_of_which_the_first_fails(tmp_path):
-    """Who waited for it tries anew, and does not wait for ever."""
+    """Who waited for it tries again, and does not wait for ever."""
     launcher = Launcher()
     launcher.broken_go = UpstreamError("QEMU refused cont")
     async with host_role(tmp_path, launcher) as host:
@@ -345,7 +345,7 @@ async def test_a_refused_machine_that_cannot_be_switched_off_is_closed(
 # -- ends ----------------------------------------------------------------------------
 
 
-async def test_a_released_machine_lives_on_and_can_be_leased_anew(tmp_path):
+async def test_a_released_machine_lives_on_and_can_be_leased_again(tmp_path):
     claim = own_claim("/nowhere/vm.vsock")
     viewer = SilentViewer()
     async with host_role(tmp_path, Launcher(), viewer=viewer) as host:

@@ -62,7 +62,7 @@ def test_a_connected_descriptor_is_not_used(runtime, listening):
     assert find_compositor(env) == path
 
 
-def test_a_socket_that_nobody_listens_on_is_none(runtime):
+def test_a_socket_that_no_listener_on_is_none(runtime):
     env = {"XDG_RUNTIME_DIR": str(runtime)}
     assert find_compositor(env) is None
     with socket.socket(socket.AF_UNIX) as sock:

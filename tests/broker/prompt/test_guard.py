@@ -62,7 +62,7 @@ def test_a_key_that_goes_down_and_stays_down():
     assert guard.armed(10)
 
 
-def test_losing_the_focus_begins_anew():
+def test_losing_the_focus_begins_again():
     guard = ready()
     assert guard.armed(2)
     guard.focus(2, held=False)

@@ -73,7 +73,7 @@ def test_a_yes_is_for_one_that_still_waits():
     assert not queue.all(), "and it is not asked again for the one that has gone"
 
 
-def test_one_that_nobody_waits_for_goes():
+def test_one_that_no_waiter_for_goes():
     queue = Queue()
     first, second = queue.ask(of("a"), 0.0), queue.ask(of("a"), 0.0)
     queue.leave(first)

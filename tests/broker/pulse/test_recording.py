@@ -97,7 +97,7 @@ def test_a_clock_that_was_stopped_does_not_send_it_all_at_once():
     assert len(talk.recorded(channel)) <= 2 * 3840
 
 
-def test_corked_it_is_quiet_and_uncorked_it_starts_anew():
+def test_corked_it_is_quiet_and_uncorked_it_starts_again():
     talk = Talk(ALLOW)
     channel = talk.record(corked=True)
     talk.pass_time(5)

@@ -112,7 +112,7 @@ async def test_conflicts_without_end_are_counted(
         )
 
 
-async def test_a_log_begun_anew_in_its_place(tmp_path: Path) -> None:
+async def test_a_log_begun_again_in_its_place(tmp_path: Path) -> None:
     """Log and key removed together: at home nothing shows it."""
     async with sides(tmp_path) as (near, far):
         await near.store.record(event(1))

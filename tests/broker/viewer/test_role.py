@@ -171,7 +171,7 @@ async def test_the_decision_is_on_record_before_anything_comes_of_it():
 
 
 async def test_what_cannot_be_recorded_is_denied(monkeypatch):
-    """No worker is started, no byte is read, and the next one is decided anew."""
+    """No worker is started, no byte is read, and the next one is decided again."""
     async with viewer() as s, trio.open_nursery() as streams:
         await s.role.lease_begun(LEASE)
 

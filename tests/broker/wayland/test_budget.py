@@ -94,27 +94,31 @@ class Play:
         self._turns: list[tuple[float, int, object]] = []
         self._order = count()
 
-    def add(self, who: str, amount: int, every: float = 0.0, *, anew: bool = False):
+    def add(
+        self, who: str, amount: int, every: float = 0.0, *, reconnects: bool = False
+    ):
         """One that sends ``amount`` each time it may, or ``every`` so often."""
         budget = connected(self.sandbox)
-        self._at(budget.first(0.0), (who, amount, every, anew, budget, 0))
+        self._at(budget.first(0.0), (who, amount, every, reconnects, budget, 0))
 
     def _at(self, when: float, what: object) -> None:
         heapq.heappush(self._turns, (when, next(self._order), what))
 
     def run(self) -> None:
         while self._turns and self._turns[0][0] < self.seconds:
-            now, _, (who, amount, every, anew, budget, total) = heapq.heappop(
+            now, _, (who, amount, every, reconnects, budget, total) = heapq.heappop(
                 self._turns
             )
             total += amount
             self.sent[who] += amount
             wait = budget.pause(total, 0, now)
-            if anew:  # it has not waited: what it has sent counts
+            if reconnects:  # it has not waited: what it has sent counts
                 budget, total = Budget(self.sandbox), 0
                 wait = budget.first(now)
             self.waited[who] += wait
-            self._at(now + max(wait, every), (who, amount, every, anew, budget, total))
+            self._at(
+                now + max(wait, every), (who, amount, every, reconnects, budget, total)
+            )
 
 
 @pytest.mark.parametrize("clients", [2, 8, limits.WAYLAND_CLIENTS_PER_SANDBOX])
@@ -128,10 +132,10 @@ def test_many_that_flood_are_no_faster_together_than_the_bucket(clients):
 
 
 @pytest.mark.parametrize("clients", [8, limits.WAYLAND_CLIENTS_PER_SANDBOX])
-def test_who_connects_ever_anew_has_no_more(clients):
+def test_a_client_that_reconnects_has_no_more(clients):
     play = Play(20.0)
     for _ in range(clients):
-        play.add("greedy", _TURN, anew=True)
+        play.add("greedy", _TURN, reconnects=True)
     play.run()
     most = limits.WAYLAND_MESSAGES_BURST_OF_ALL + 20 * _ALL + clients * _TURN
     assert play.sent["greedy"] <= most * 1.05

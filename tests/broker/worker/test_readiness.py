@@ -34,7 +34,7 @@ def pair():
 
 
 @contextmanager
-def watching(mine, turn=Turn.NOBODY):
+def watching(mine, turn=Turn.NONE):
     """A watch whose step reads, and what it has read."""
     got = []
 
@@ -123,7 +123,7 @@ async def test_deadlines_are_kept_while_steps_are_called_without_end(either, pai
         other.send(mine.recv(100))
         mine.send(b"x")
         other.recv(100)
-        return Turn.NOBODY
+        return Turn.NONE
 
     with Watch(mine, step) as watch, trio.fail_after(60):
         other.send(b"x")
@@ -141,7 +141,7 @@ async def test_tasks_go_on_while_steps_are_called_without_end(either, pair):
 
     def step() -> Turn:
         other.send(mine.recv(1))  # readable again at once
-        return Turn.NOBODY
+        return Turn.NONE
 
     with one, two, Watch(mine, step) as watch, trio.fail_after(30):
         two.setblocking(False)
@@ -184,7 +184,7 @@ async def test_signals_are_served_while_steps_are_called(either, pair):
 
     def step() -> Turn:
         other.send(mine.recv(1))
-        return Turn.NOBODY
+        return Turn.NONE
 
     with (
         Watch(mine, step) as watch,
@@ -245,7 +245,7 @@ async def test_many_watches_have_their_turns(either):
         def step() -> Turn:
             other.send(mine.recv(1))
             counts[number] += 1
-            return Turn.NOBODY
+            return Turn.NONE
 
         return step
 

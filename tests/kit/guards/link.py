@@ -25,9 +25,9 @@ GUARDS = (
     Guard("turns are of the host that is", "", "tests/attack/test_link_taken_host.py", "another_host"),
     Guard("one viewer has one host", "", "tests/attack/test_link_taken_host.py", "two_hosts"),
     Guard("the viewer owes its host answers", "epoch = Epoch(session, sock, self._serve, rest=rest, pinned=self._store.knows, alongside=self._witness.attend)", "tests/attack/test_link_taken_viewer.py", "never_says"),
-    Guard("whoever owes answers is given up", "", "tests/broker/services/link/test_epoch.py", "answers_nothing"),
+    Guard("a peer that owes answers is given up", "", "tests/broker/services/link/test_epoch.py", "answers_nothing"),
     Guard("an end is told before it is waited for", "try:\n    await self._until(self._read, nursery)\nexcept InternalError:\n    self._lose()", "tests/attack/test_link_taken_viewer.py", "one_that_goes"),
-    Guard("whoever is told is told why", "", "tests/broker/services/link/test_epoch.py", "told_why"),
+    Guard("an end has a reason", "", "tests/broker/services/link/test_epoch.py", "told_why"),
     Guard("an answer before the end", "hang_up(conn)\nawait answer(error)", "tests/broker/viewer/test_role.py", "denial"),
 )  # fmt: skip
 

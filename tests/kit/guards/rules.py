@@ -34,7 +34,7 @@ GUARDS = (
     Guard("rules recorded before they hold", "await self._log.note(_loaded(chosen))", "tests/broker/authz/test_rules.py", "cannot_be_recorded"),
     Guard("a kept set that was changed", "if False:", "tests/broker/authz/test_rules.py", "tampered"),
     Guard("focus for a second", "if self._since is not None:", "tests/broker/prompt/test_guard.py"),
-    Guard("touched begins anew", "", "tests/broker/prompt/test_guard.py"),
+    Guard("a touch starts the second again", "", "tests/broker/prompt/test_guard.py"),
     Guard("held keys are no rest", "ready = self._visible and self._focused", "tests/broker/prompt/test_guard.py"),
     Guard("seen before it counts", "ready = self._focused and (not self._held)", "tests/broker/prompt/test_guard.py"),
     Guard("Enter means nothing", "if name == 'Return':\n    return self._yes()\nelif text:\n    self.typed = (self.typed + text)[:len(WORD) + 1]", "tests/broker/prompt/test_dialog.py"),

@@ -191,7 +191,7 @@ def test_signatures_that_must_be_refused() -> None:
     key, signature = public_key(private), private.sign(b"x")
     scalar = int.from_bytes(signature[32:], "little") + checker.L
     again = signature[:32] + scalar.to_bytes(32, "little")
-    assert not checker.signed(key, again, b"x"), "the same signature, written anew"
+    assert not checker.signed(key, again, b"x"), "the same signature, written again"
     assert not checker.signed(key, signature[:63], b"x")
     assert not checker.signed(key[:31], signature, b"x")
     assert not checker.signed(b"\xff" * 32, signature, b"x"), "no point"

@@ -218,7 +218,7 @@ async def test_an_older_copy_of_everything(log, tmp_path: Path) -> None:
         assert "number 6" in says(report(db, log.path))
 
 
-def test_a_log_begun_anew_in_its_place(log, tmp_path: Path) -> None:
+def test_a_log_begun_again_in_its_place(log, tmp_path: Path) -> None:
     other = tmp_path / "other" / "audit.sqlite"
     trio.run(fill, other, 100)
     with opened(log.path) as db, opened(other) as forged:

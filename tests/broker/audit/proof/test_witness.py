@@ -97,7 +97,7 @@ async def test_each_peer_has_its_own(path: Path) -> None:
         answer = await store.hold("other", log.offer(3))
         assert (answer.fate, answer.before) == (WitnessFate.KEPT, None)
         again = OtherLog()
-        assert (await store.hold("desk", again.offer(2))).anew == log.key.origin
+        assert (await store.hold("desk", again.offer(2))).restarted == log.key.origin
 
 
 async def test_a_note_without_its_keys_waits_for_them(path: Path) -> None:

@@ -46,7 +46,9 @@ async def test_a_line_is_the_event_with_its_log_and_machine(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("cut", [1, 100, 250])
-async def test_half_a_line_of_a_crash_is_written_anew(tmp_path: Path, cut: int) -> None:
+async def test_half_a_line_of_a_crash_is_written_again(
+    tmp_path: Path, cut: int
+) -> None:
     await filled(tmp_path, 20)
     await ship(tmp_path)
     whole = lines(tmp_path)

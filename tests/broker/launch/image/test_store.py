@@ -79,7 +79,7 @@ def test_image_with_a_broken_manifest_is_none(paths, text):
     assert "image build" in caught.value.hint
 
 
-def test_image_of_another_format_is_built_anew(paths):
+def test_image_of_another_format_is_built_again(paths):
     put_image(paths, format=store.FORMAT + 1)
     with pytest.raises(SetupError, match="format is"):
         store.find_image(paths, "default")
@@ -141,7 +141,7 @@ def test_what_an_image_is_made_of(paths):
         assert not store.is_made_of(manifest, other)
 
 
-def test_image_of_another_recipe_is_usable_but_built_anew(paths):
+def test_image_of_another_recipe_is_usable_but_built_again(paths):
     put_image(paths)
     manifest = store.find_image(paths).manifest
     assert not store.is_made_of(manifest, manifest.spec)

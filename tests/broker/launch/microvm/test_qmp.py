@@ -176,7 +176,7 @@ async def test_a_refusal_is_escaped_for_showing(monitor, nursery):
     await monitor.stream.aclose()
 
 
-async def test_silence_ends_at_the_deadline_and_a_late_answer_is_nobodys(
+async def test_silence_ends_at_the_deadline_and_a_late_answer_is_unknown_request(
     monitor, nursery, autojump_clock
 ):
     nursery.start_soon(running, monitor.qmp)

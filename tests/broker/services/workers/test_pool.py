@@ -139,7 +139,7 @@ class QuickTemplate(SlowTemplate):
         await self.gone.wait()
 
 
-async def test_a_template_that_is_slow_is_not_begun_anew_for_each_worker(
+async def test_a_template_that_is_slow_is_not_begun_again_for_each_worker(
     tmp_path, monkeypatch, autojump_clock
 ):
     monkeypatch.setattr(module, "Worker", PaperWorker)

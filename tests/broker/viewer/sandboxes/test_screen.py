@@ -63,7 +63,7 @@ def made():
 @pytest.mark.parametrize(
     ("fault", "events", "warnings"),
     [
-        (worker.Fault.NOBODY, 0, 0),
+        (worker.Fault.NONE, 0, 0),
         (worker.Fault.COMPOSITOR, 0, 0),
         (worker.Fault.CLIENT, 1, 0),
         (worker.Fault.OURS, 0, 1),

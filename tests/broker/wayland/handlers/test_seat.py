@@ -527,7 +527,7 @@ def test_a_text_inputs_done_counts_the_commits_that_did_not_pass(talk, field):
     assert talk.heard("done", field) == [[3]]
 
 
-def test_a_text_input_that_comes_back_begins_anew(talk, field):
+def test_a_text_input_that_comes_back_begins_again(talk, field):
     """Its 'disable' after the leave did not pass."""
     says(talk, field, "enter", root(talk))
     talk.send(field, "enable")

@@ -1005,7 +1005,7 @@ def test_a_least_size_is_at_most_the_screens(asked, told):
 
 @pytest.mark.parametrize("way", ["unmapped", "destroyed", "never shown"])
 def test_a_popup_without_a_shown_parent_is_not_shown(talk, way):
-    """Nor one on it; the client may destroy them in order, and begin anew."""
+    """Nor one on it; the client may destroy them in order, and begin again."""
     if way == "never shown":
         surface = talk.surface()
         xdg, top = talk.toplevel(surface)

@@ -299,7 +299,7 @@ def test_at_the_limit_of_popups_it_is_cropped():
         assert sandbox.refused["popups"] == 1, "said once"
 
 
-def test_dismissed_it_is_cropped_until_it_comes_anew(talk):
+def test_dismissed_it_is_cropped_until_it_comes_again(talk):
     surface, _, _ = talk.show(200, 100, 0)
     child, _ = popover(talk, surface, 150, 60, 120, 80)
     (role,) = [

@@ -242,7 +242,7 @@ def test_the_next_window_on_its_surface_has_a_frame(menu):
         it.send(xdg, "set_window_geometry", 0, 0, 10, 10)
         for each in (top, xdg):
             it.send(each, "destroy")
-        it.events.clear()  # their ids are given anew
+        it.events.clear()  # their ids are given again
         _, parent, _ = it.show(200, 100, 0)
         made = it.make(it.shell, "get_xdg_surface", "xdg_surface", None, surface)
         if menu:
@@ -283,7 +283,7 @@ def test_a_window_that_has_gone_is_not_late(talk):
     assert talk.core.due is None
 
 
-def test_a_window_that_was_hidden_begins_anew(talk):
+def test_a_window_that_was_hidden_begins_again(talk):
     surface, xdg, _ = talk.show(200, 100, 0)
     tell(talk, xdg, 108, 58, MAXIMIZED)
     wait(talk, SOON)

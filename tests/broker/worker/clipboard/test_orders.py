@@ -262,7 +262,7 @@ async def test_the_persons_own_is_not_read_without_the_focus():
 
 
 @pytest.mark.parametrize(("mimes", "good"), [([TEXT], True), ([b"text/html"], False)])
-async def test_the_persons_own_told_anew_must_have_the_same_types(mimes, good):
+async def test_the_persons_own_told_again_must_have_the_same_types(mimes, good):
     async with told() as it:
         it.core.hands.offer = Source()
         it.press(paste=True)

@@ -154,10 +154,10 @@ DIFFS = w.open_file(1, 4096) + MORE * 3
 async def test_a_picture_is_worked_through_in_steps(begun):
     """No task has a turn for it, wherever it is cut."""
     it, sandbox = begun
-    assert it._step() is Turn.NOBODY
+    assert it._step() is Turn.NONE
     for at in range(0, len(DIFFS), 7):
         sandbox.send(DIFFS[at : at + 7])
-        assert it._step() is Turn.NOBODY
+        assert it._step() is Turn.NONE
     assert it.channel.files.spans == 3
     assert it.work > 0
 
@@ -169,7 +169,7 @@ async def test_a_step_reads_nothing_while_too_much_waits(begun):
             it._server.send(bytes(65536))
     sandbox.send(DIFFS)
     it.core.up.add(bytes(limits.WAYLAND_QUEUE_BYTES - len(it.core.up.data)))
-    assert it._step() is Turn.NOBODY  # at the limit, not beyond it
+    assert it._step() is Turn.NONE  # at the limit, not beyond it
     assert it.channel.blocks == 4
     sandbox.send(MORE)
     it.core.up.add(bytes(4))

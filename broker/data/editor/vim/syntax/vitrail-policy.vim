@@ -14,7 +14,7 @@ syntax keyword vitrailAsk ask
 syntax keyword vitrailDeny deny
 syntax match vitrailKey "\<\(target\|default_target\|user\|notify\|autostart\|mime\|scheme\|host\|max-size\|rate\|ttl\|gesture\|remember\|mode\|id\|serial\|port\|hash\|with-interface\|class\|attach\|device\|size\|targets\|rule\)\ze="
 syntax match vitrailArrow "->"
-" A blank that nobody sees, and a comment that is none.
+" Characters that are not ASCII, and a "#" that starts no comment.
 syntax match vitrailError "[^\x00-\x7f]\+"
 syntax match vitrailError "\S\s\+\zs#.*$"
 
