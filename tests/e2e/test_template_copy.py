@@ -57,7 +57,8 @@ async def test_copies_are_machines_of_their_own(mode, how):
             {line for line in two if line.startswith("52:54:00:")}
         )
         assert (template / "memory").read_bytes() == before
-        assert leftovers(s.place / "one") == ["initrd"]
+        # The stage writes that itself, where the image has an older agent.
+        assert leftovers(s.place / "one") in ([], ["initrd"])
 
 
 @pytest.mark.slow

@@ -30,6 +30,14 @@ def env() -> Iterator[dict[str, str]]:
         yield env
 
 
+@pytest.fixture(autouse=True)
+def _hangup() -> Iterator[None]:
+    """Have SIGHUP as a terminal's programs have it, also below nohup(1)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class Runs:
     """A run that lasts until its client goes, and what became of it."""
 
