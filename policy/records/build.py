@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+from policy import limits
 from policy.errors import Spot, did_you_mean, nearest
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
@@ -161,10 +162,15 @@ class _Reader:
         if not table.name:
             known += [other.name for other in TABLES if other.name]
         unknown = [key for key in values if key not in known]
-        for key in unknown:
+        # The rest is counted alone: a hint is sought among all keys.
+        # guard: hints for unknown keys are bounded
+        hinted = unknown[: limits.PROBLEMS_PER_FILE]
+        for key in hinted:
             self._unknown((*prefix, key), known, table)
+        for key in unknown[len(hinted) :]:
+            self.at_key((*prefix, key), _not_known(key, table), "", "")
         # A key that was misspelt is not missing as well.
-        meant = {nearest(key, known) for key in unknown} | self._document.lost
+        meant = {nearest(key, known) for key in hinted} | self._document.lost
         for field in table.fields:
             path = (*prefix, field.key)
             if field.key in values:
@@ -189,10 +195,7 @@ class _Reader:
         hint = _OTHERWISE.get(key, "") or _home(key, table) or _meant(key, known, table)
         if not table.name and isinstance(self._document.values.get(key), Mapping):
             hint = did_you_mean(key, tables) or hint
-        inside = f" in [{table.name}]" if table.name else ""
-        self.at_key(
-            path, f"unknown key '{key[:60]}'{inside}", self._list(known, table), hint
-        )
+        self.at_key(path, _not_known(key, table), self._list(known, table), hint)
 
     def _list(self, known: list[str], table: Table) -> str:
         """The keys that a mistake's message names: those of this kind of launch."""
@@ -206,6 +209,10 @@ class _Reader:
             or key not in fields
             or fields[key].belongs_to(kind)
         )
+
+
+def _not_known(key: str, table: Table) -> str:
+    return f"unknown key '{key[:60]}'" + (f" in [{table.name}]" if table.name else "")
 
 
 def _meant(key: str, known: list[str], table: Table) -> str:

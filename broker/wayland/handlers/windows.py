@@ -324,11 +324,17 @@ def show_window_menu(
     x: int,
     y: int,
 ) -> None:
+    xdg = toplevel.xdg
+    if xdg is None:
+        return
     # guard: window menus with a young press
     if core.serials.young(serial, core.now) and core.serials.current(serial):
-        edges = edges_of(core, toplevel)
-        x, y = clamp(x, -_FAR, _FAR) + edges.left, clamp(y, -_FAR, _FAR) + edges.top
-        core.up.data += _show_window_menu(toplevel.sid, seat.sid, serial, x, y)
+        edges, inside = edges_of(core, toplevel), window_state.content_rect(core, xdg)
+        # guard: window menus within their window
+        x, y = clamp(x, 0, inside.w), clamp(y, 0, inside.h)
+        core.up.data += _show_window_menu(
+            toplevel.sid, seat.sid, serial, x + edges.left, y + edges.top
+        )
 
 
 _show_window_menu = emit.request("xdg_toplevel", "show_window_menu")

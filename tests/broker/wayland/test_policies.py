@@ -276,6 +276,24 @@ def test_policies_serial_is_as_young_as_the_row_says(actor, key):
     assert ASKED[key](actor, _serial(key)) is may
 
 
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ((10, 20), (10, 20)),
+        ((-500, -500), (0, 0)),
+        ((4000, 3000), (200, 100)),
+        ((-(2**31), 2**31 - 1), (0, 100)),
+    ],
+)
+def test_window_menu_lies_in_its_window(actor, asked, shown):
+    """The compositor's own menu would stand over the desktop or another window."""
+    actor.press()
+    actor.talk.send(actor.top, "show_window_menu", actor.seat, PRESS, *asked)
+    ((*_, x, y),) = actor.talk.told("xdg_toplevel", "show_window_menu")
+    edges = actor.talk.core.edges
+    assert (x - edges.left, y - edges.top) == shown
+
+
 def test_each_cost_was_measured():
     assert set(MEASURED) == set(Cost)
     assert all(all(MEASURED[cost]) for cost in set(Cost) - {Cost.EVENT})

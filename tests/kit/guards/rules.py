@@ -12,6 +12,7 @@ GUARDS = (
     Guard("a wide directory by another name", "if path in _WIDE:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("directories by way of others", "if False:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("directories of the session and of the system", "if first:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
+    Guard("hints for unknown keys are bounded", "hinted = unknown", "tests/policy/records/test_loader.py", "hints_for_unknown"),
     Guard("limits are held", "if False:", "tests/broker/authz/test_decider.py", "rate or gesture or size"),
     Guard("the answer is checked", "return ''", "tests/broker/authz/test_decider.py", "not_offered"),
     Guard("rules asked again after the answer", "chosen = True", "tests/broker/authz/test_decider.py", "less_is_offered"),

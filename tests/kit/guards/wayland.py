@@ -151,6 +151,7 @@ GUARDS = (
     Guard("copies with a serial since the focus came", "if not _may_select(core):", "tests/broker/wayland/handlers/test_selection.py", "since_the_focus_came"),
     Guard("moves with a press that lasts", "if core.serials.knows(serial):", "tests/broker/wayland/handlers/test_seat.py", "press_that_lasts or pointer_that_leaves"),
     Guard("resizes with a press that lasts", "if core.serials.knows(serial):", "tests/broker/wayland/handlers/test_seat.py", "press_that_lasts"),
+    Guard("window menus within their window", "", "tests/broker/wayland/test_policies.py", "lies_in_its_window"),
     Guard("window menus with a young press", "if core.serials.knows(serial):", "tests/broker/wayland/test_policies.py", "show_window_menu"),
     Guard("a press ends with the pointer's leave", "", "tests/broker/wayland/handlers/test_seat.py", "pointer_that_leaves"),
     Guard("a press ends with its finger's object", "", "tests/broker/wayland/handlers/test_seat.py", "given_back_presses"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from policy import limits
+from policy import errors, limits
+from policy.records import build
 from policy.records.loader import (
     FOLDER,
     load_files,
@@ -237,6 +239,22 @@ def test_problems_at_the_limit_and_beyond():
     )
     assert len(problems) == lines + 1
     assert problems[-1].message == "1 more problems"
+
+
+def test_hints_for_unknown_keys_are_bounded(monkeypatch):
+    """Each hint compares a key with all that there are: 11 s for 9,000 of them."""
+    compared: list[object] = []
+
+    def count(word: object, known: Iterable[str]) -> str:
+        compared.append(word)
+        return errors.nearest(word, known)
+
+    monkeypatch.setattr(build, "nearest", count)
+    keys = "".join(f"k{number} = 1\n" for number in range(9000))
+    record, problems = parse_record("work", Path("work.toml"), keys.encode())
+    assert record is None
+    assert problems[-1].message == "8951 more problems"  # 'class' is missing as well
+    assert len(set(compared)) == limits.PROBLEMS_PER_FILE
 
 
 # -- any bytes ------------------------------------------------------------------------
