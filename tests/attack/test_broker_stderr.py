@@ -13,7 +13,10 @@ import msgspec
 import trio
 
 from broker.cli.audit.files import write_out
-from broker.core.errors import PeerError
+from broker.cli.doctor import verb as doctor
+from broker.cli.policy.finding import fail
+from broker.cli.proxy import pulse, wayland
+from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.viewer.devices import security_keys
 
@@ -47,6 +50,24 @@ async def test_process_of_a_security_key_writes_no_line_of_the_log(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vitrail: mail: ")
     assert "\x1b" not in line
+
+
+def test_mistake_of_a_filter_that_runs_alone_drives_no_terminal(capsys):
+    """``brokerctl proxy``: the error may repeat what some client sent."""
+    mistake = InternalError(f"the filter failed: KeyError: {HOSTILE}")
+    wayland._report(mistake)
+    pulse._Told(json=False).failed(mistake)
+    said = capsys.readouterr().err
+    assert said.count("KeyError") == 2
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
+
+
+def test_remedy_of_doctor_drives_no_terminal(capsys):
+    """A remedy is the hint of an error, which may name a file."""
+    doctor._print([fail("disk", "full", f"rm {HOSTILE}")])
+    said = capsys.readouterr().out
+    assert "fix: rm " in said
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
 
 
 class _Terminal(io.StringIO):

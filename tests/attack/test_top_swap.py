@@ -23,6 +23,7 @@ from broker.cli.sandboxes.snapshot import (
 )
 from broker.control.api import QuestionAnswerRequest, WindowCloseRequest
 from broker.core import limits
+from broker.core.errors import UpstreamError
 from broker.core.paths import find_paths
 
 HARMLESS = WaitingQuestion(7, "evil: to open https://example.org")
@@ -126,3 +127,25 @@ def test_the_selection_stays_with_its_sandbox(broker):
     more = Snapshot((row("another"), row("evil"), row("work")), (), ())
     closed = [WindowCloseRequest(sandbox="evil", window=1)]
     assert play(broker, FIRST, 10.0, more, "k") == closed
+
+
+def test_an_error_of_the_screen_drives_no_terminal(broker, monkeypatch):
+    """It may repeat the words of a sandbox, or be those of an impostor's broker."""
+    said = []
+
+    def refuse(*_):
+        raise UpstreamError("\x1b]0;owned\x07")
+
+    monkeypatch.setattr(broker, "call", refuse)
+    monkeypatch.setattr(
+        top_screen.Screen, "notify", lambda _, text, **_how: said.append(text)
+    )
+    play(broker, FIRST, 10.0, "down", "k")
+    # A look that fails ends the screen; the error is printed behind it.
+    screen = top_screen.Screen(find_paths(), Cpu())
+    monkeypatch.setattr(top_screen, "take", refuse)
+    monkeypatch.setattr(
+        screen, "call_from_thread", lambda _, *words: said.append(str(words[-1]))
+    )
+    screen._take()
+    assert said == ["\\x1b]0;owned\\x07", "error: \\x1b]0;owned\\x07"]

@@ -173,7 +173,7 @@ class _Reader:
     def _take_removal(self, body: bytes) -> None:
         """Note what retention says; a body that is no such event says nothing."""
         # guard: a removal that cannot be read
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(*UNREADABLE):
             said = schema.decode(body)
             if isinstance(said, schema.LogPruned):
                 self._said.append(said)

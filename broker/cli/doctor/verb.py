@@ -110,7 +110,9 @@ def _print(findings: Sequence[Finding]) -> None:
         line.append(f"{finding.name:<{width}}  {printable(finding.text, 2000)}")
         console.print(line)
         if finding.mend:
-            console.print(Text(f"{'':<5}{'':<{width}}  fix: {finding.mend}"))
+            # guard: remedies drive no terminal
+            mend = printable(finding.mend, 2000)
+            console.print(Text(f"{'':<5}{'':<{width}}  fix: {mend}"))
     counts = [sum(f.state is state for f in findings) for state in State]
     warnings, failures = (
         render.count(number, noun)

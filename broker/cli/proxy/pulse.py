@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import signal
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import audit as audit_limits
 from broker.core.names import take_sandbox_name
+from broker.core.stderr_log import log_exception
 from broker.pulse import events
 from broker.pulse.rules import Microphone, Revoked, SoundRules
 
@@ -170,7 +170,8 @@ class _Told:
     def failed(self, error: Exception) -> None:
         """Show why a connection ended."""
         if isinstance(error, InternalError):
-            traceback.print_exception(error)
+            # guard: mistakes of the sound proxy drive no terminal
+            log_exception(error)
         elif not isinstance(error, VitrailError):
             raise error
         elif self._repeats((type(error), str(error)[:20])) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import signal
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import trio
 from broker.cli import render
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.names import take_sandbox_name
+from broker.core.stderr_log import log_exception
 from broker.wayland.rules import Fullscreen, WindowRules, take_color
 
 _LABEL_TOP = 18
@@ -161,7 +161,8 @@ async def _run(
 
 def _report(error: Exception) -> None:
     if isinstance(error, InternalError):
-        traceback.print_exception(error)
+        # guard: mistakes of the Wayland proxy drive no terminal
+        log_exception(error)
     elif isinstance(error, VitrailError):
         render.error(error)
     else:

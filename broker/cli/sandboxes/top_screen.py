@@ -24,6 +24,7 @@ from broker.control.api import (
 from broker.control.blocking import open_blocking
 from broker.control.methods import ANSWER, STOP, WINDOW_CLOSE, Method
 from broker.core.errors import VitrailError
+from broker.core.escape import displayed
 from broker.core.paths import Paths
 
 _EVERY = 1.0
@@ -91,7 +92,9 @@ class Screen(App[str]):
             with open_blocking(self._paths) as client:
                 snapshot = take(client, self._cpu)
         except VitrailError as error:
-            self.call_from_thread(self.exit, None, 1, f"error: {error}")
+            # guard: the last words of the screen drive no terminal
+            words = Text(displayed(f"error: {error}"))
+            self.call_from_thread(self.exit, None, 1, words)
             return
         self.call_from_thread(self._show, snapshot)
 
@@ -227,6 +230,8 @@ class Screen(App[str]):
 
     def _tell(self, text: str, severity: str = "information") -> None:
         notify: Callable[..., None] = self.notify
+        # guard: errors of the screen drive no terminal
+        text = displayed(text)
         self.call_from_thread(notify, text, severity=severity, markup=False)
 
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("mistakes of the sound proxy drive no terminal", "print(error, file=__import__('sys').stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
+    Guard("mistakes of the Wayland proxy drive no terminal", "print(error, file=sys.stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
+    Guard("remedies drive no terminal", "mend = finding.mend", "tests/attack/test_broker_stderr.py", "remedy"),
+    Guard("the last words of the screen drive no terminal", "words = f'error: {error}'", "tests/attack/test_top_swap.py", "drives_no_terminal"),
+    Guard("errors of the screen drive no terminal", "", "tests/attack/test_top_swap.py", "drives_no_terminal"),
     Guard("raw events drive no terminal", "fit = str", "tests/attack/test_broker_stderr.py", "raw_events"),
     Guard("the broker's own log drives no terminal", "shown = text", "tests/attack/test_broker_stderr.py", "drives_no_terminal"),
     Guard("a process of a security key writes no line of the log", "reason = str(error)", "tests/attack/test_broker_stderr.py", "no_line_of_the_log"),
