@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import RefusedError
+from broker.ipc.process_status import status_fields
 from broker.peers import credentials
 
 _FILE_BYTES = 65536
@@ -83,10 +84,8 @@ def _leads(info: _BwrapInfo) -> bool:
 
 def _number_inside(pid: int) -> int:
     """A process's number in its own pid namespace (proc_pid_status(5), NSpid)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    return 0
+    numbers = status_fields(pid).get("NSpid", [])
+    return int(numbers[-1]) if numbers else 0
 
 
 def _read(path: Path) -> bytes:

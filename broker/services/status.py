@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 import trio
@@ -17,6 +16,7 @@ from broker.audit.store import Store
 from broker.control import api
 from broker.core.escape import printable
 from broker.core.lease import Opening
+from broker.ipc.process_status import status_fields
 from broker.relay.contract import StreamStatistics
 from broker.services.link.status import LinkState
 from broker.services.process_memory import read_memory
@@ -24,7 +24,6 @@ from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.shipping import Shipping
 from policy.records.loader import RecordSet
 
-_PROC = Path("/proc")
 _PROBLEM_CHARACTERS = 1000
 """Of one problem with a record; a path in it may hold any byte."""
 
@@ -195,12 +194,9 @@ def walls_of(pid: int) -> str:
     See proc(5); "" for a process that has ended.
     """
     try:
-        lines = (_PROC / f"{pid}/status").read_text(errors="replace").splitlines()
+        fields = status_fields(pid)
     except OSError:
         return ""  # it has ended: it is missing in the next status
-    fields = {
-        name: value.split() for name, _, value in (x.partition(":") for x in lines)
-    }
     nested = len(fields.get("NSpid", ())) > 1
     filtered = fields.get("Seccomp") == ["2"]
     return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)

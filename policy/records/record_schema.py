@@ -28,7 +28,8 @@ from policy.records.quantities import Bytes, GlobalName, Seconds, YesNo
 
 PACKAGE = Pattern(
     f"a Debian package's name of 2 to {limits.PACKAGE_CHARS} characters",
-    "[a-z0-9][a-z0-9+.-]+",
+    # apt-get(8) would remove the package whose name is followed by a dash.
+    "[a-z0-9][a-z0-9+.-]*[a-z0-9+.]",
     limits.PACKAGE_CHARS,
 )
 NAME = Pattern("1 to 31 of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31)

@@ -159,7 +159,7 @@ def answer_seconds(control: Path) -> float:
             facts = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             # The process that called listen(2), unix(7).
             listener = struct.unpack("3i", facts)[0]
-            program = Path(f"/proc/{listener}/comm").read_text()
+            program = Path(f"/proc/{listener}/comm").read_text("utf-8", "replace")
         except OSError:
             return _DYING_SECONDS
     return _READY_SECONDS if program.startswith("systemd") else _DYING_SECONDS

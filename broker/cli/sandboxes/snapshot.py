@@ -97,7 +97,9 @@ class Cpu:
 def _used(pid: int) -> float | None:
     """Seconds of processor time of a process (proc(5), stat)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        # The name may be any bytes.
+        # guard: the name of a process ends no screen
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()

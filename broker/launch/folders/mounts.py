@@ -11,6 +11,7 @@ from typing import NamedTuple
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
+from broker.ipc.process_status import status_fields
 from broker.launch.folders.opened import OpenedFolder
 from broker.launch.folders.tool import ABSENT, BASE, HELD
 from broker.launch.process.spawn import has_ended, our_program, run_tool
@@ -139,10 +140,13 @@ def refuse_moved(pid: int, number: int | None) -> None:
 def _mounts(pid: int) -> list[list[bytes]]:
     """The fields of each mount (proc(5), mountinfo); none where the process ended."""
     try:
-        lines = Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines()
+        text = Path(f"/proc/{pid}/mountinfo").read_bytes()
     except OSError:
         return []
-    return [line.split() for line in lines]
+    # The kernel escapes blanks and newlines in a path, and no other white space.
+    # guard: a mount's path is not taken for another mount
+    lines = text.split(b"\n")
+    return [line.split(b" ") for line in lines if line]
 
 
 def refuse_other_namespaces(pid: int) -> None:
@@ -168,12 +172,10 @@ def _may_mount(pid: int) -> bool:
     starts may have them (podman-run(1), --privileged).
     """
     try:
-        status = Path(f"/proc/{pid}/status").read_text(
-            encoding="ascii", errors="replace"
-        )
+        status = status_fields(pid)
     except OSError:
         return False  # it has ended, and all of its namespace with it
-    bounding = int(status.partition("CapBnd:")[2].split(maxsplit=1)[0], 16)
+    bounding = int(status["CapBnd"][0], 16)
     return bool(bounding >> _CAP_SYS_ADMIN & 1)
 
 

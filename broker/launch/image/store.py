@@ -49,7 +49,9 @@ BOOT_MARKER = b"vitrail: kernel up"
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SUITE = re.compile(r"[a-z][a-z0-9-]{0,40}")
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,100}")
+# apt-get(8) would remove the package whose name is followed by a dash.
+# guard: no image removes a package
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{0,99}[a-z0-9+.]")
 
 
 def take_image_name(name: str) -> str:

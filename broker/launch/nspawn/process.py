@@ -15,6 +15,7 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.ipc.process_status import status_fields
 from broker.launch.nspawn.arguments import Scope, Tree, nspawn_args
 from broker.launch.process.gate import Gate
 from broker.launch.process.identity import open_pidfd
@@ -93,8 +94,11 @@ def may_divide() -> bool:
 def _own_group() -> Path | None:
     """The directory of our own group in the unified hierarchy."""
     try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        # Paths in both may be any bytes but a newline.
+        groups, mounts = (
+            Path(f"/proc/self/{name}").read_text(errors="surrogateescape").split("\n")
+            for name in ("cgroup", "mountinfo")
+        )
     except OSError:
         return None
     own = next((line[3:] for line in groups if line.startswith("0::")), None)
@@ -220,10 +224,9 @@ def _held(pid: int, outer: int) -> int | None:
 def _numbers(pid: int) -> list[str]:
     """A process's numbers, from our pid namespace down to its own (proc(5))."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return status_fields(pid).get("NSpid", [])
     except OSError:
         return []
-    return next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
 
 
 def descendants(pid: int, depth: int = 3) -> list[int]:

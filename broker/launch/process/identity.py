@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from broker.core.errors import SetupError
+from broker.ipc.process_status import status_fields
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
 
@@ -155,10 +156,10 @@ class Tracked:
     def _handles_sigterm(self) -> bool:
         """Whether SIGTERM does anything that SIGKILL would not do as well."""
         try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
+            status = status_fields(self.pid)
         except OSError:
             return False
-        caught = int(status.partition("SigCgt:")[2].split(maxsplit=1)[0], 16)
+        caught = int(status["SigCgt"][0], 16)
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ REQUESTS: Policies = {
         "Text in an application id, behind the sandbox's name; at most 600 a minute."
     ),
     ("xdg_toplevel", "show_window_menu"): request(
-        "The compositor's menu of its own window appears.",
+        "The compositor's menu of its own window appears, inside that window.",
         sender=Sender.FOCUSED,
         serial=Serial.YOUNG,
     ),

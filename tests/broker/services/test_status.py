@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from broker.control import api
+from broker.ipc import process_status
 from broker.services import process_memory, status
 
 
@@ -51,7 +52,7 @@ async def test_our_own_memory_is_known():
     ("text", "walls"),
     [
         ("Name:\tqemu\nNSpid:\t8618\t2\nSeccomp:\t2\n", "namespaces seccomp"),
-        ("NSpid:\t8618\nSeccomp:\t2\n", "seccomp"),
+        ("Name:\tqemu\nNSpid:\t8618\nSeccomp:\t2\n", "seccomp"),
         ("NSpid:\t8618\t2\nSeccomp:\t0\n", "namespaces"),
         ("Name:\tSeccomp: 2\nNSpid:\t8618\nSeccomp:\t0\n", ""),
         (None, ""),
@@ -60,7 +61,7 @@ async def test_our_own_memory_is_known():
 async def test_the_jail_of_a_process_is_what_the_kernel_says(
     tmp_path, monkeypatch, text, walls
 ):
-    monkeypatch.setattr(status, "_PROC", tmp_path)
+    monkeypatch.setattr(process_status, "_PROC", tmp_path)
     if text is not None:
         (tmp_path / "8618").mkdir()
         (tmp_path / "8618/status").write_text(text)

@@ -105,6 +105,7 @@ def test_longest_name(paths):
         {"suite": "a b"},
         {"packages": ("--help",)},
         {"packages": ("a,b",)},
+        {"packages": ("dbus-",)},
         {"packages": ("a b",)},
         {"packages": ("../x",)},
         {"kernel": "linux;rm"},
