@@ -55,6 +55,10 @@ def _walked(
     path: Path, writable: Iterable[Path]
 ) -> tuple[Path, list[tuple[Path, Path]]]:
     """The path without links, and each link that is in one of the directories."""
+    # "file:///%00" of a person's command line; every system call raises ValueError.
+    # guard: a path with NUL is refused
+    if "\0" in str(path):
+        raise RefusedError(f"{printable(str(path), 200)} has a NUL character")
     places = [Path(os.path.realpath(place)) for place in writable]
     here, hops = Path("/"), 0
     todo = [part for part in reversed(str(path).split("/")) if part]

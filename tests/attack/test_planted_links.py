@@ -99,6 +99,11 @@ def test_links_in_a_circle_end(home):
         named_path(path, [])
 
 
+def test_a_path_with_nul_is_refused(home):
+    with pytest.raises(RefusedError, match="NUL"):
+        named_path(home / "a\0b", [])
+
+
 def test_a_link_made_after_the_look_is_not_sent_through(home):
     """The tool gets paths without links: one that is there now is an attack."""
     for path in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import msgspec
@@ -117,3 +118,22 @@ async def test_a_file_with_a_mistake_leaves_the_default_and_says_so(env):
     assert told.code == 1
     assert told.lines[0].startswith("copy   Super+Shift+C")
     assert "colour" in told.err
+
+
+async def test_a_file_that_others_may_write_to_is_not_read(env):
+    path = paths_of(env).config[0] / "clipboard.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('preset = "qubes"\n')
+    path.chmod(0o666)
+    told = await brokerctl("clipboard", "chords", env=env)
+    assert told.lines[0].startswith("copy   Super+Shift+C")
+    assert "can be written by others" in told.err
+
+
+async def test_a_pipe_in_its_place_is_not_waited_for(env):
+    path = paths_of(env).config[0] / "clipboard.toml"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    told = await brokerctl("clipboard", "chords", env=env)
+    assert told.lines[0].startswith("copy   Super+Shift+C")
+    assert "not a regular file" in told.err

@@ -16,7 +16,7 @@ import msgspec
 
 from broker.clipboard.chords import PRESETS, Chord, ChordPair
 from broker.core.errors import SetupError
-from broker.core.paths import Paths
+from broker.core.paths import Paths, read_config
 from broker.core.replace_file import replace_file
 
 FILE = "clipboard.toml"
@@ -71,11 +71,11 @@ def load_choice(paths: Paths) -> ChordChoice:
     for directory in paths.config:
         path = directory / FILE
         try:
-            file = msgspec.toml.decode(path.read_bytes(), type=_File)
+            file = msgspec.toml.decode(read_config(path), type=_File)
             found = chosen(file.preset, file.copy, file.paste)
         except FileNotFoundError:
             continue
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return _default(path, str(error))
         except SetupError as error:
             return _default(path, error.message)

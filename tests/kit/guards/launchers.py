@@ -51,6 +51,12 @@ GUARDS = (
         "jailed_process",
     ),
     Guard(
+        "a path with NUL is refused",
+        "if False:",
+        "tests/attack/test_planted_links.py",
+        "nul",
+    ),
+    Guard(
         "a box gets no file by a link that a sandbox may have made",
         "",
         "tests/attack/test_planted_links.py",
