@@ -15,7 +15,7 @@ Both codes are digits of a hash over all three messages.  The dialler's nonce
 is fixed (COMMIT) before it sees the acceptor's, and hidden until after: the
 last one who chooses a nonce chooses blindly.  So a man in the middle gets one
 guess at each screen, 1 in 10**PAIRING_DIGITS, and a wrong guess is seen and
-ends the run.  Without the commitment he could try nonces until both screens
+ends the run; leaving after NONCE is a guess, too (``nonce_sent``).  Without the commitment he could try nonces until both screens
 agree, a million hashes, in about a second.
 
 Two codes, one for each direction, and typed, because a person who is asked
@@ -159,6 +159,11 @@ class Pairing:
     def dials(self) -> bool:
         """Whether this end connected."""
         return self._dials
+
+    @property
+    def nonce_sent(self) -> bool:
+        """Whether this end, which was connected to, has shown its nonce: a try is used."""
+        return bool(self._commitment)
 
     @property
     def confirmed_there(self) -> bool:

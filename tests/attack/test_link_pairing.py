@@ -8,13 +8,19 @@ unless he guessed it.
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
+import trio
 
+from broker.cli import pair
 from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.link.endpoints import UnixEndpoint
 from broker.link.keys import BrokerIdentity
 from broker.link.pairing import Pairing, State
 from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
+from broker.services.link.config import LinkConfig
 from tests.kit.link.pair import (
     HOST_ID,
     MALLORY_ID,
@@ -92,6 +98,42 @@ def test_the_acceptor_s_code_cannot_be_steered_by_the_dialler_s_search(monkeypat
         host, viewer = in_the_middle(seed)
         hits += host.code == viewer._code(by_dialler=True)
     assert hits <= 8  # 1000 runs, expectation 1; 9 or more: one in a million
+
+
+async def test_no_code_is_drawn_again_and_again(tmp_path, monkeypatch):
+    """He leaves when he has seen the acceptor's nonce, and so its code, and comes back.
+
+    Meanwhile the host shows its code and waits: he would draw until the viewer's screen
+    is to show what the host expects, a million times in five minutes.
+    """
+    path = tmp_path / "meet"
+    store = SimpleNamespace(identity=lambda: VIEWER_ID)
+    drawn, waits = [], trio.Event()
+    monkeypatch.setattr(pair.render, "note", lambda _text: waits.set())
+
+    async def draw():
+        for seed in range(10):
+            mallory = machine(Role.HOST, MALLORY_ID, dials=True, seed=seed)
+            try:
+                async with await trio.open_unix_socket(path) as stream:
+                    await stream.send_all(mallory.start())
+                    mallory.feed(await stream.receive_some(76))
+            except (OSError, trio.BrokenResourceError):
+                return  # the run has ended
+            drawn.append(mallory._code(by_dialler=False))
+
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def let_in():
+            config = LinkConfig(UnixEndpoint(path))
+            with pytest.raises(UpstreamError, match="began to pair and broke off"):
+                await pair._pair(config, Role.VIEWER, store)
+
+        await waits.wait()
+        await draw()
+        nursery.cancel_scope.cancel()
+    assert len(drawn) == 1
 
 
 def test_each_changed_byte_leads_to_no_pin():

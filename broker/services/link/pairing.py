@@ -31,7 +31,7 @@ Ask = Callable[[], Awaitable[str]]
 
 
 class NoCodeError(UpstreamError):
-    """It ended before there was a code: no person has seen anything of it."""
+    """It ended before there was a code, and before our nonce was shown."""
 
 
 def pairing_endpoint(link: Endpoint) -> Endpoint:
@@ -121,12 +121,24 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
             await _codes(sock, machine)
     except trio.TooSlowError as error:
         seconds = limits.LINK_HANDSHAKE_SECONDS
-        raise NoCodeError(
-            f"the other end sent nothing of use within {seconds:g} s"
-        ) from error
+        text = f"the other end sent nothing of use within {seconds:g} s"
+        raise _no_code(machine, text) from error
     except (LinkRefusedError, UpstreamError) as error:
         hint = error.hint or "'brokerctl pair' on the other machine may say why"
-        raise NoCodeError(error.message, hint=hint) from error
+        raise _no_code(machine, error.message, hint) from error
+
+
+def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
+    # Who has seen our nonce knows our code.  If it does not suit him he leaves, and
+    # could come again until it does, while the other screen waits for it.
+    # guard: one nonce is shown in a run of pairing
+    if machine.nonce_sent:
+        return UpstreamError(
+            f"the other end began to pair and broke off: {text}",
+            hint="start 'brokerctl pair' on both machines again; if it fails again, "
+            "an attacker is in between",
+        )
+    return NoCodeError(text, hint=hint)
 
 
 async def _codes(sock: socket.socket, machine: Pairing) -> None:

@@ -29,6 +29,7 @@ GUARDS = (
     Guard("an end is told before it is waited for", "try:\n    await self._until(self._read, nursery)\nexcept InternalError:\n    self._lose()", "tests/attack/test_link_taken_viewer.py", "one_that_goes"),
     Guard("an end has a reason", "", "tests/broker/services/link/test_epoch.py", "told_why"),
     Guard("an answer before the end", "hang_up(conn)\nawait answer(error)", "tests/broker/viewer/test_role.py", "denial"),
+    Guard("one nonce is shown in a run of pairing", "if False:", "tests/attack/test_link_pairing.py", "again_and_again"),
 )  # fmt: skip
 
 
