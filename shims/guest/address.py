@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import selectors
 import socket
+import struct
 from typing import Any, Callable, Optional
 
 from shims.guest.launch import Proof
@@ -17,14 +18,18 @@ class Address:
     """``vsock:CID:PORT``, ``unix:PATH`` or ``port:PATH``.
 
     The last is a socket of ``port_streams``, whose first byte is the broker's answer.
-    With a secret the far end proves the launch before it is used.
+    With a secret the far end proves the launch before it is used.  With an ``owner``
+    it is a process of this user: we may connect to sockets that this user may not.
     """
 
-    def __init__(self, text: str, service: str = "", secret: bytes = b"") -> None:
+    def __init__(
+        self, text: str, service: str = "", secret: bytes = b"", *, owner: int = -1
+    ) -> None:
         kind, _, rest = text.partition(":")
         self.text = text
         self._service = service
         self._secret = secret
+        self._owner = owner
         self.target: Any
         self._answers = kind == "port"
         if kind in ("unix", "port") and rest:
@@ -50,7 +55,11 @@ class Address:
                 Proof(loop, sock, self._secret, self._service, done)
 
         def answered(sock: Optional[socket.socket], code: int) -> None:
-            if sock is None or not self._answers:
+            # guard: the agent carries a user's bytes to no socket of another's
+            if sock is not None and self._owner not in (-1, peer_uid(sock)):
+                sock.close()
+                done(None, errno.EACCES)
+            elif sock is None or not self._answers:
                 connected(sock, code)
             else:
                 await_answer(loop, sock, connected)
@@ -88,6 +97,13 @@ class Address:
             selectors.EVENT_WRITE,
             lambda _events: finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)),
         )
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user of the process that listens at a UNIX socket (unix(7), SO_PEERCRED)."""
+    size = struct.calcsize("3i")
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack("3i", packed)[1])
 
 
 def await_answer(

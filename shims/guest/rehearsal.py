@@ -9,6 +9,7 @@ random, wrote or left running is removed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import selectors
 import shutil
@@ -16,7 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, Callable, List, Optional, Set
+from typing import TYPE_CHECKING, Callable, List, Optional, Set, Tuple
 
 from shims.guest.account import kill_group
 from shims.guest.address import Address
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 REHEARSAL_SECONDS = 60.0  # for the program to draw, or to end
 CLIENT_SECONDS = 0.02  # between looks for the socket of waypipe's client
 SCREEN_DESCRIPTORS = 28  # of one message, as libwayland has it
+SHARED_KINDS = ("shm", "sem", "msg")  # sysvipc(7)
 
 
 class Rehearsal:
@@ -50,6 +52,7 @@ class Rehearsal:
         self._groups: List[int] = []
         self._ended = False
         self._before = self._found()
+        self._shared_before = shared_objects()
         self._deadline: Timer = self._loop.later(REHEARSAL_SECONDS, self._end)
 
     def begin(self) -> None:
@@ -71,7 +74,9 @@ class Rehearsal:
         env = {**self._guest.base_environment(), "WAYLAND_DISPLAY": screen}
         words = ["--compress", "none", "--no-gpu", "--socket", self._wire, "client"]
         if self._start(["waypipe", *words], env, lambda _code: self._end()):
-            self._address = self._guest.display.lead_to(Address(f"unix:{self._wire}"))
+            # The name is in a directory of the user's, who could put another's there.
+            address = Address(f"unix:{self._wire}", owner=self._guest.account.uid)
+            self._address = self._guest.display.lead_to(address)
             self._look()
 
     @property
@@ -177,6 +182,9 @@ class Rehearsal:
         if self._kill_left():
             self._loop.later(CLIENT_SECONDS, self._clear)
             return
+        # guard: no shared memory of a rehearsal outlives it
+        if os.getpid() == 1:  # in a machine; elsewhere these may be the person's
+            remove_shared(shared_objects() - self._shared_before)
         shutil.rmtree(self._place, ignore_errors=True)
         # guard: no file of a rehearsal outlives it
         for path in self._found() - self._before:
@@ -212,3 +220,26 @@ class Rehearsal:
             for folder, folders, files in os.walk(place)
             for name in (*folders, *files)
         }
+
+
+def shared_objects() -> Set[Tuple[str, int]]:
+    """Return System V's memory, semaphores and queues, which outlive their makers."""
+    found: Set[Tuple[str, int]] = set()
+    for kind in SHARED_KINDS:
+        # A kernel may be without them.
+        with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}") as file:
+            found |= {(kind, int(line.split()[1])) for line in file.readlines()[1:]}
+    return found
+
+
+def remove_shared(objects: Set[Tuple[str, int]]) -> None:
+    """Remove such objects.  What fails is logged."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    remove = 0  # IPC_RMID
+    for kind, number in objects:
+        if kind == "sem":
+            failed = libc.semctl(number, 0, remove)
+        else:
+            failed = getattr(libc, f"{kind}ctl")(number, remove, None)
+        if failed:
+            log(f"rehearsal: {kind} {number}: {os.strerror(ctypes.get_errno())}")

@@ -33,6 +33,10 @@ def files():
         for name in (*folders, *names)
     )
 
+def shared():
+    lists = [open(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg")]
+    return sum(len(one.readlines()) - 1 for one in lists)
+
 def processes():
     return len([name for name in os.listdir("/proc") if name.isdigit()])
 
@@ -41,15 +45,18 @@ def begin(reason):
     before.append((files(), processes()))
     rehearsal = Rehearsal(guest, json.loads(sys.argv[2]), lambda: done(rehearsal))
     rehearsal.begin()
+    before.append(guest.display._carrier._address._owner == guest.account.uid)
 
 def done(rehearsal):
-    known, ran = before[0]
+    (known, ran), checked = before
     json.dump(
         {
             "drawn": rehearsal._screen.drawn,
             "files": sorted(set(files()) ^ set(known)),
             "before": ran,
             "after": processes(),
+            "shared": shared(),
+            "checked": checked,
             "display": guest.display.ready,
             "target": guest.display.lead_to(None).target,
         },
@@ -64,6 +71,13 @@ LEAVES = """
 setsid sleep 1000 &
 touch /tmp/left /dev/shm/left /var/tmp/left ~/left "$XDG_RUNTIME_DIR/left"
 mkdir -p "$(getent passwd "$(id -u)" | cut -d: -f6)/left/more"
+python3 -c '
+import ctypes
+libc = ctypes.CDLL(None)
+assert libc.shmget(77, 4096, 0o1600) >= 0
+assert libc.semget(77, 1, 0o1600) >= 0
+assert libc.msgget(77, 0o1600) >= 0
+'
 """
 
 
@@ -71,7 +85,8 @@ def rehearse(*argv):
     """Have a guest agent rehearse a program in namespaces of its own."""
     home = Path.home()
     words = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--as-pid-1"]
-    words += ["--proc", "/proc", "--unshare-net", "--die-with-parent"]
+    words += ["--proc", "/proc", "--unshare-net", "--unshare-ipc"]
+    words += ["--die-with-parent"]
     for place in ("/tmp", "/dev/shm", "/var/tmp", str(home)):
         words += ["--tmpfs", place]
     for kept in (ROOT, Path(sys.executable).resolve()):
@@ -93,6 +108,7 @@ def test_a_program_draws_through_waypipe_and_nothing_of_it_stays():
     assert found["after"] == found["before"]
     assert found["display"], "waypipe's server goes on"
     assert found["target"] == "/nonexistent", "windows go to the broker again"
+    assert found["checked"], "whose socket it is"
 
 
 def test_what_a_program_leaves_behind_is_removed():
@@ -100,6 +116,7 @@ def test_what_a_program_leaves_behind_is_removed():
     assert not found["drawn"]
     assert found["files"] == []
     assert found["after"] == found["before"]
+    assert found["shared"] == 0, "System V's memory, semaphores and queues"
 
 
 @pytest.mark.parametrize("argv", [("false",), ("/nonexistent",)])

@@ -29,6 +29,8 @@ GUARDS = (
     Guard("a machine that waits ends with its template's age", "", "tests/broker/launch/template/test_standby.py", "ends_with_its_template"),
     Guard("a machine that is being ended is not used", "if False:", "tests/broker/launch/template/test_standby.py", "ended_once"),
     Guard("no process of a rehearsal outlives it", "if False:", "tests/integration/test_rehearsal.py", "leaves_behind"),
+    Guard("the agent carries a user's bytes to no socket of another's", "if False:\n    pass\nelif sock is None or not self._answers:\n    connected(sock, code)\nelse:\n    await_answer(loop, sock, connected)", "tests/attack/test_agent_sockets.py", "not_used"),
+    Guard("no shared memory of a rehearsal outlives it", "if False:", "tests/integration/test_rehearsal.py", "leaves_behind"),
     Guard("no file of a rehearsal outlives it", "for path in ():", "tests/integration/test_rehearsal.py", "leaves_behind"),
     Guard("a record that boots has no machine that waits", "", "tests/broker/launch/template/test_standby.py", "boots_from_now_on"),
     Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/launch/state/test_encrypted.py", "agree"),
