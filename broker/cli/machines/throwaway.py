@@ -279,5 +279,10 @@ def message_of(child: Child) -> str:
     """Return what a program that has ended has written to standard error."""
     pipe = child.popen.stderr
     assert pipe is not None
-    data = os.read(pipe.fileno(), _MESSAGE_BYTES)  # it has ended
+    # It has ended; a program that it has started may have its end open still.
+    os.set_blocking(pipe.fileno(), False)
+    try:
+        data = os.read(pipe.fileno(), _MESSAGE_BYTES)
+    except BlockingIOError:
+        data = b""
     return printable(data.decode("utf-8", "replace").strip(), _MESSAGE_BYTES)
