@@ -178,6 +178,7 @@ class CheckpointWitness:
         self._told: list[str] = []
         self._asked: dict[str, tuple[Epoch, int, int]] = {}
         """The next proof asked of each peer: from which size, after which key."""
+        self._holding = trio.Lock()
         sealing.listeners.append(self._published)
 
     def warnings(self) -> list[str]:
@@ -299,15 +300,16 @@ class CheckpointWitness:
         Raises RefusedError for a text that is not a checkpoint.
         """
         note = parse_note("\n".join(request.note))
-        answer = await self._store.hold(
-            epoch.name,
-            WitnessOffer(
-                note,
-                request.since,
-                [base64.b64decode(hash_) for hash_ in request.proof],
-                [parse_note("\n".join(key)) for key in request.keys],
-            ),
+        offer = WitnessOffer(
+            note,
+            request.since,
+            [base64.b64decode(hash_) for hash_ in request.proof],
+            [parse_note("\n".join(key)) for key in request.keys],
         )
+        # Commits wait for the store's thread, too: not behind all that a peer sends.
+        # guard: one checkpoint of a peer's is looked at
+        async with self._holding:
+            answer = await self._store.hold(epoch.name, offer)
         kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
         if kept and answer.restarted:

@@ -6,12 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.audit import store as audit_store
 from broker.audit.database import open_database
 from broker.audit.proof.keys import KeyFile, SigningKey
 from broker.audit.proof.note import Checkpoint, KeyChange, parse_note, public_key
-from broker.audit.proof.witness import held_notes
+from broker.audit.proof.witness import held_notes, hold_note
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.link import messages as m
@@ -140,6 +142,58 @@ async def test_size_that_no_database_holds_is_refused(tmp_path: Path) -> None:
             with pytest.raises(RefusedError, match="its size is not a number"):
                 await far.witness.take(Line("desk", far), request)
         assert held(far) == []
+
+
+async def test_a_log_that_is_signed_many_times(tmp_path: Path) -> None:
+    """Each wrong signature before the right one costs its reader a computation."""
+    key = SigningKey.first(0)
+    first = Checkpoint(key.origin, 0, bytes(32), KeyChange(0, key.public))
+    text, own = first.signed(key.private, key.public).split("\n\n")
+    other = Checkpoint(key.origin, 1, bytes(32)).signed(key.private, key.public)
+    wrong = other.split("\n\n")[1]
+    async with sides(tmp_path) as (_, far):
+        keys = [f"{text}\n\n{wrong * 6}{own}".split("\n")]
+        request = m.WitnessNote(1, other.split("\n"), keys=keys)
+        with pytest.raises(RefusedError, match="two signatures"):
+            await far.witness.take(Line("desk", far), request)
+
+
+async def test_the_log_waits_for_no_queue_of_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer sends as many at a time as it may, each with keys to be checked."""
+    first = signer = SigningKey.first(0)
+    last = audit_limits.AUDIT_WITNESS_KEYS - 1
+    keys = []
+    for number in range(last + 1):
+        new = signer.next(0) if number else first
+        # The last one does not follow, so that all are checked again each time.
+        by = signer if number < last else SigningKey.first(0)
+        change = KeyChange(number, new.public)
+        note = Checkpoint(first.origin, 0, bytes(32), change)
+        keys.append(note.signed(by.private, by.public).split("\n"))
+        signer = new
+    looked = []
+
+    def counted(*words):
+        looked.append(words)
+        return hold_note(*words)
+
+    monkeypatch.setattr(audit_store, "hold_note", counted)
+    async with sides(tmp_path) as (_, far), trio.open_nursery() as nursery:
+
+        async def send(number: int) -> None:
+            note = made_up(first.origin, 5, Ed25519PrivateKey.generate())
+            request = m.WitnessNote(number, note, keys=keys)
+            with suppress(RefusedError):
+                await far.witness.take(Line("desk", far), request)
+
+        for number in range(1, 65):
+            nursery.start_soon(send, number)
+        await trio.lowlevel.checkpoint()
+        await far.store.record(event(1))
+        assert len(looked) < 10
+        nursery.cancel_scope.cancel()
 
 
 class Insatiable(Line):

@@ -138,7 +138,8 @@ def parse_note(untrusted_text: str) -> Note:
     """Read a signed checkpoint.
 
     Raises RefusedError that names the problem.  Signatures in other
-    names than the origin's (witnesses' own) are passed over.
+    names than the origin's (witnesses' own) are passed over; of the origin's there is
+    one, because each is a computation for the reader.
     """
     if len(untrusted_text) > audit_limits.AUDIT_NOTE_BYTES:
         raise _wrong(f"longer than {audit_limits.AUDIT_NOTE_BYTES} bytes")
@@ -148,7 +149,7 @@ def parse_note(untrusted_text: str) -> Note:
     checkpoint = _parse_checkpoint(text.split("\n"))
     if checkpoint.text() != f"{text}\n":
         raise _wrong("written in another way than we write it")
-    signatures = []
+    signatures: list[tuple[bytes, bytes]] = []
     for line in tail.removesuffix("\n").split("\n"):
         name, _, coded = line.removeprefix(_DASH).partition(" ")
         if not line.startswith(_DASH) or not _NAME.fullmatch(name):
@@ -157,6 +158,9 @@ def parse_note(untrusted_text: str) -> Note:
         if name == checkpoint.origin:
             if len(raw) != _ID_BYTES + _SIGNATURE_BYTES:
                 raise _wrong("a signature of a wrong size")
+            # guard: a log signs a checkpoint once
+            if signatures:
+                raise _wrong("two signatures of the log's own")
             signatures.append((raw[:_ID_BYTES], raw[_ID_BYTES:]))
     return Note(checkpoint, f"{text}\n", tuple(signatures), untrusted_text)
 

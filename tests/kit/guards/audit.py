@@ -44,6 +44,8 @@ GUARDS = (
     Guard("a peer has few logs", "if False:", "tests/attack/test_audit_witness.py", "without_end"),
     Guard("old notes are proved", "if True:", "tests/attack/test_audit_witness.py", "kept_before"),
     Guard("a witness asks for no proof without end", "if now == far:", "tests/attack/test_audit_witness.py", "never_content"),
+    Guard("a log signs a checkpoint once", "if False:", "tests/attack/test_audit_witness.py", "signed_many_times"),
+    Guard("one checkpoint of a peer's is looked at", "answer = await self._store.hold(epoch.name, offer)", "tests/attack/test_audit_witness.py", "no_queue"),
     Guard("what is never proved is a conflict", "pass", "tests/attack/test_audit_witness.py", "real_key"),
     Guard("hashes that were to stay", "if False:", "tests/attack/test_audit_removal.py", "to_stay"),
     Guard("what was not compared is not counted", "report.against = len(against)", "tests/attack/test_audit_removal.py", "not_counted"),
