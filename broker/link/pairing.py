@@ -15,8 +15,9 @@ Both codes are digits of a hash over all three messages.  The dialler's nonce
 is fixed (COMMIT) before it sees the acceptor's, and hidden until after: the
 last one who chooses a nonce chooses blindly.  So a man in the middle gets one
 guess at each screen, 1 in 10**PAIRING_DIGITS, and a wrong guess is seen and
-ends the run; leaving after NONCE is a guess, too (``nonce_sent``).  Without the commitment he could try nonces until both screens
-agree, a million hashes, in about a second.
+ends the run; a connection that ends after NONCE counts as a guess (``nonce_sent``).
+Without the commitment he could try nonces until both screens agree, a million
+hashes, in about a second.
 
 Two codes, one for each direction, and typed, because a person who is asked
 "are these equal?" says yes; a code that has to be typed has been read.

@@ -1,4 +1,4 @@
-"""Attack: a program that runs in a copy of the guest agent's process uses what is the agent's."""
+"""Attack: a copy of the guest agent's process uses what is the agent's."""
 
 from __future__ import annotations
 

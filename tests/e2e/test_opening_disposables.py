@@ -16,7 +16,7 @@ import trio
 from tests.integration.test_opening_household import RULES, answered, decided, line
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
-from tests.kit.wayland.compositor import pixels, wait_window
+from tests.kit.wayland.compositor import pixels, wait_frames, wait_window
 from tests.kit.wayland.resizing import kept
 from tests.kit.world import record, world
 
@@ -34,6 +34,7 @@ text = open(sys.argv[1]).read().strip()
 os.execvp("foot", ["foot", "-T", "shows " + text, "sleep", "1000"])
 """
 _ENTER = 28
+ORANGE, RED = (0xE6, 0x9F, 0x00), (0xD5, 0x5E, 0x00)
 
 
 def machine(sandbox_class, colour, command="", top=""):
@@ -85,9 +86,10 @@ async def questions(w):
         return (await client.pending()).questions
 
 
-async def shown(w, title):
-    """The window of a disposable with this title; returns it and the sandbox."""
+async def shown(w, title, colour):
+    """Wait for a disposable's framed window; returns it and the sandbox."""
     (window,) = await wait_window(w.comp, title=title, deadline=300)
+    await wait_frames(w.comp, {window["name"]: {colour}})
     sandbox = window["name"].partition("] ")[0].lstrip("[")
     assert sandbox in {s.name for s in (await w.status()).sandboxes}
     return window, sandbox
@@ -114,7 +116,7 @@ async def test_the_lines_that_lead_to_disposables_do_as_their_comments_say():
 async def a_link_opens_in_a_browser_that_is_thrown_away(w):
     code, out = await w.output("work", "xdg-open", "https://example.org/")
     assert code == 0, out
-    window, sandbox = await shown(w, "at https://example.org/")
+    window, sandbox = await shown(w, "at https://example.org/", ORANGE)
     assert sandbox.startswith("web-")
     rule = line("vitrail.OpenURL * @tag:trusted @default")
     seen = decided(w, service="vitrail.OpenURL", sandbox="work")
@@ -125,7 +127,7 @@ async def a_link_opens_in_a_browser_that_is_thrown_away(w):
 async def another_scheme_by_hand_and_a_page_that_is_saved(w):
     to_web = ("vitrail-open", "--to", "@dispvm:web", "http://example.org/")
     assert await asked(w, *to_web) == ["@dispvm:web"]
-    window, sandbox = await shown(w, "at http://example.org/")
+    window, sandbox = await shown(w, "at http://example.org/", ORANGE)
     rule = line("vitrail.OpenURL * @tag:trusted @dispvm:web")
     seen = decided(w, service="vitrail.OpenURL", sandbox="work")
     assert seen[::2] == ("allow", rule)
@@ -156,7 +158,7 @@ async def another_scheme_by_hand_and_a_page_that_is_saved(w):
 async def a_file_is_looked_at(w):
     await w.output("work", "sh", "-c", "echo some notes > /tmp/notes.txt")
     assert await asked(w, "vitrail-open", "/tmp/notes.txt") == ["@dispvm:viewer"]
-    window, sandbox = await shown(w, "shows some notes")
+    window, sandbox = await shown(w, "shows some notes", RED)
     assert sandbox.startswith("viewer-")
     kept("household-viewer", await pixels(w.comp))
     rule = line("vitrail.OpenFile * @anyvm @default")

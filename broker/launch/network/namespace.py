@@ -1,7 +1,7 @@
-"""Gives a box, container or VMM that waits for its lease a network: ``launch.network = "user"``.
+"""Gives a box, container or VMM a network: ``launch.network = "user"``.
 
-It reaches what a micro VM with this setting reaches (``microvm.network``): other
-machines by passt, not this one.
+It waits for that before its program runs.  It reaches what a micro VM with this
+setting reaches (``microvm.network``): other machines by passt, not this one.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Over the virtio-serial port ``PORT``, in the frames of ``broker.ipc.framing``.  
 guest sends words, each once and in this order: ``ready`` (from the template),
 ``taken`` (a copy has its identity) and ``linked`` (it sees its vsock device).  The
 launcher sends one ``Identity``.  A machine that waits gets ``REHEARSE`` before that: it
-runs the record's program once and says ``rehearsed``.  The guest's end is ``shims/guest/template.py``.
+runs the record's program once and says ``rehearsed``.  The guest's end is
+``shims/guest/template.py``.
 """
 
 from __future__ import annotations

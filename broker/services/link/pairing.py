@@ -129,8 +129,8 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
 
 
 def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
-    # Who has seen our nonce knows our code.  If it does not suit him he leaves, and
-    # could come again until it does, while the other screen waits for it.
+    # A far end that has our nonce knows both codes.  It could end the connection and
+    # connect again until the code is the one for which the other screen waits.
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
