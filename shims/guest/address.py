@@ -56,7 +56,7 @@ class Address:
 
         def answered(sock: Optional[socket.socket], code: int) -> None:
             # guard: the agent carries a user's bytes to no socket of another's
-            if sock is not None and self._owner not in (-1, peer_uid(sock)):
+            if sock is not None and self._owner >= 0 and peer_uid(sock) != self._owner:
                 sock.close()
                 done(None, errno.EACCES)
             elif sock is None or not self._answers:
