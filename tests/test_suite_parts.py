@@ -184,7 +184,7 @@ def test_the_parts_of_a_run_are_all_of_it(run):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() == 0, reason="root skips none of them")
-def test_what_is_for_root_runs_in_its_own_part_and_nothing_else_does(run):
+def test_root_s_tests_run_in_a_part_of_their_own(run):
     _, ordinary, text = run("-m", "not long")
     assert "test_for_root" not in ordinary
     assert "for root alone" in text
@@ -206,7 +206,7 @@ def test_what_is_for_root_runs_in_its_own_part_and_nothing_else_does(run):
 
 
 @pytest.mark.slow
-def test_a_plan_without_time_names_what_it_leaves_out(run):
+def test_a_plan_without_time_names_the_omitted_tests(run):
     seen = set()
     for turn in range(3):
         code, some, text = run(

@@ -39,7 +39,7 @@ async def test_hashes_that_were_to_stay_are_missed(path: Path) -> None:
         assert "the event says that they stay" in alone.problems[0].what
 
 
-async def test_what_was_not_compared_is_not_counted(path: Path) -> None:
+async def test_uncompared_rows_are_not_counted(path: Path) -> None:
     """The log may have lost those hashes, by its size; then nothing is proved."""
     async with open_store(path) as store:
         await record(store, 600)

@@ -225,7 +225,7 @@ async def test_a_source_that_dies_while_it_is_read_gives_nothing():
         assert record.outcome is Outcome.DROPPED, record
 
 
-async def test_one_that_never_reads_what_it_pastes_has_so_many_pipes_and_no_more():
+async def test_a_client_that_never_reads_its_pastes_has_a_bounded_number_of_pipes():
     async with desk("red", "blue") as it:
         await hold(it, b"x" * 60_000 * 2, limit=1 << 20)
 
@@ -292,7 +292,7 @@ async def hold(it: Desk, content: bytes, *, limit: int = 64_000) -> None:
     assert record.outcome is Outcome.COPIED, record
 
 
-async def test_nobody_but_the_person_presses_a_chord():
+async def test_only_the_person_presses_a_chord():
     """Keyboards made while the modifiers are held are told of them, no key more."""
     async with desk("red") as it:
 
@@ -348,7 +348,7 @@ async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
         assert it.offers == []
 
 
-async def test_while_two_workers_claim_the_focus_nobody_has_it():
+async def test_no_worker_has_the_focus_while_two_claim_it():
     async with desk("red", "blue") as it:
 
         def act(c: Guest) -> w.RecordCrossing:
@@ -362,7 +362,7 @@ async def test_while_two_workers_claim_the_focus_nobody_has_it():
         assert "blue" in record.reason
 
 
-async def test_what_is_held_leaves_a_paste_into_its_own_sandbox_alone():
+async def test_held_content_does_not_change_a_paste_in_its_own_sandbox():
     async with desk("red") as it:
         await hold(it, SECRET)
         record = await guest(it, "red", lambda c: trio.from_thread.run(c.it.paste))

@@ -87,7 +87,7 @@ def over_only(c: Guest, _drag: Drag) -> None:
     trio.from_thread.run(came_over, c.it, "blue")
 
 
-async def test_what_is_dropped_is_given_to_the_window_where_it_was_dropped():
+async def test_dropped_content_goes_to_the_window_under_the_pointer():
     async with desk("red", "blue", drags=DRAGS) as it:
 
         def target(c: Guest) -> tuple[list[str], str, bytes]:
@@ -114,7 +114,7 @@ async def test_what_is_dropped_is_given_to_the_window_where_it_was_dropped():
         assert len(ended) == 1, "it is over with the client's finish"
 
 
-async def test_what_policy_denies_is_shown_to_nobody():
+async def test_a_denied_drag_is_shown_to_no_window():
     async with desk("red", "blue", drags=DRAGS, policy=lambda *_: None) as it:
 
         def target(c: Guest) -> list[str]:
@@ -308,7 +308,7 @@ async def test_a_drop_that_is_larger_than_may_cross_is_refused_whole():
         assert it.records[0].reason == reasons.LARGE
 
 
-async def test_a_drop_inside_of_a_sandbox_is_nobody_elses():
+async def test_a_drop_inside_of_a_sandbox_stays_in_it():
     """Also for a worker that saw the drag pass, and claims the drop for its own."""
     async with desk("red", "blue", drags=DRAGS) as it:
 
@@ -452,7 +452,7 @@ async def test_a_file_that_is_dragged_out_shows_nothing_but_the_mark():
         assert mark.startswith(b"application/x-vitrail-drag-")
 
 
-async def test_what_goes_out_is_asked_about_once_more_when_it_is_taken():
+async def test_a_drag_out_is_decided_again_when_it_is_taken():
     """The rule may be another one since the drag began."""
     out = ("text/plain",)
     none = lambda *_: None  # noqa: E731

@@ -130,7 +130,7 @@ async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypa
     assert reasons == {f"too many undecided streams, with those of {first.sandbox}"}
 
 
-async def test_what_is_decided_has_no_place_among_the_undecided(tmp_path, monkeypatch):
+async def test_a_decided_stream_does_not_count_as_undecided(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "LINK_UNDECIDED_PER_LEASE", 3)
     async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
         viewer.takes = True
@@ -165,7 +165,7 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
     assert "reconnects too often" in row.fields()["reason"]
 
 
-async def test_what_was_asked_too_fast_is_waited_for_in_the_next_epoch(
+async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(limits, "LINK_REQUESTS_AT_ONCE", 5)

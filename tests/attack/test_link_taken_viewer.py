@@ -144,7 +144,7 @@ async def test_one_that_never_says_that_a_lease_has_begun(tmp_path):
 
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("goes", ["lost", "bye"])
-async def test_one_that_goes_while_what_it_has_started_is_announced(
+async def test_a_viewer_that_goes_while_its_machine_is_announced(
     tmp_path, monkeypatch, goes
 ):
     """The epoch ends at once, and not when an answer comes that cannot come."""

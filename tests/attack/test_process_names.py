@@ -62,7 +62,7 @@ def read(pid):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_process_is_what_it_was_before_it_named_itself(name):
+def test_a_process_that_renames_itself_is_read_the_same(name):
     with named(b"harmless") as pid:
         before = read(pid)
     with named(name) as pid:

@@ -151,7 +151,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("handshake", [True, False], ids=["ready", "stranger"])
-async def test_what_is_no_protocol_ends_that_connection_only(handshake):
+async def test_malformed_bytes_end_their_own_connection_only(handshake):
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
 
         def attack() -> None:
@@ -172,7 +172,7 @@ async def test_what_is_no_protocol_ends_that_connection_only(handshake):
 
 @pytest.mark.long
 @both
-async def test_a_flood_reaches_nobody_and_a_neighbour_hears_no_gap(kind):
+async def test_a_flood_is_stopped_and_a_neighbour_hears_no_gap(kind):
     async with sound_server(kind) as server, proxy(server) as filtered:
         song = tone(server.directory / "song.wav", 1000, 2)
         floods = 0
@@ -309,7 +309,7 @@ async def test_memory_stays_bounded_whatever_is_sent_and_not_read():
 
 
 @pytest.mark.long
-async def test_connections_beyond_the_limit_wait_for_nobody():
+async def test_connections_above_the_limit_are_refused_at_once():
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
 
         def attack() -> None:

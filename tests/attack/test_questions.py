@@ -77,7 +77,7 @@ async def waits_for(questions, sandbox):
     return any(e.question.sandbox == sandbox for e in questions.pending())
 
 
-async def test_rate_ends_a_flood_before_anybody_is_asked():
+async def test_rate_limit_ends_a_flood_before_the_first_question():
     async with rulebook("t.Ask * @anyvm @anyvm ask rate=2/min\n") as b:
         reasons = await flooded(b, 50)
         assert len(b.person.asked) == 2
@@ -132,7 +132,7 @@ async def test_hostile_words_are_escaped_and_short_everywhere(text):
         PersonAnswer(allow=True, target="*", by="person"),
     ],
 )
-async def test_an_answer_for_what_was_not_offered(forged):
+async def test_an_answer_that_was_not_offered_is_refused(forged):
     """Of an agent that was taken over: it can say yes to what was asked, not more."""
     async with rulebook("t.Ask * work vault ask\n") as b:
         b.person.says = lambda question: forged

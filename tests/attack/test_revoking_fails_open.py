@@ -50,7 +50,7 @@ async def test_a_deny_cuts_although_nothing_can_be_recorded(monkeypatch):
             await cut.wait()
 
 
-async def test_what_is_revoked_stays_revoked_until_the_log_has_it(monkeypatch):
+async def test_a_revoked_grant_stays_revoked_until_the_log_has_it(monkeypatch):
     """In a log that refuses nothing for want of itself, either."""
     async with rulebook(ALLOW) as b:
         with monkeypatch.context() as patch:

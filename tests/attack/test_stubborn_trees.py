@@ -120,7 +120,7 @@ def test_a_copy_leaves_pipes_and_sockets_out(tmp_path):
     assert (copy / "link").is_symlink()
 
 
-def test_what_is_removed_is_never_behind_a_link(tmp_path):
+def test_removal_never_follows_a_link(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("x")
@@ -179,7 +179,7 @@ def test_nothing_to_remove_is_no_error(tmp_path):
     assert remove_tree(tmp_path / "none") is None
 
 
-def test_usage_counts_blocks_and_passes_over_what_it_may_not_read(tmp_path):
+def test_usage_counts_blocks_and_skips_unreadable_directories(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 8192)
     before = disk_usage(tmp_path)
     assert before >= 8192

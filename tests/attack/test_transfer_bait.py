@@ -54,7 +54,7 @@ async def offer(address: str, ask: dict, parts: tuple) -> str:
     return last
 
 
-async def test_what_is_sent_is_what_was_asked_about():
+async def test_the_file_that_is_sent_is_the_one_in_the_question():
     async with sandboxes(RULES) as (w, work, personal):
         personal.opens("image/jpeg", "true %f")
         door = work.env["VITRAIL_OPEN_FILE"].removeprefix("unix:")

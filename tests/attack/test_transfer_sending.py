@@ -257,7 +257,7 @@ def test_a_directory_that_becomes_a_link_is_not_sent_through(swapped, tmp_path, 
 
 
 @pytest.mark.parametrize("named", ["d/e/f", "d/e/f/id"])
-def test_a_directory_above_what_is_named_becomes_a_link(swapped, tmp_path, named):
+def test_a_parent_of_the_named_file_becomes_a_link(swapped, tmp_path, named):
     walk = Walk([str(tmp_path / named)])
     swapped("d/e")
     out = io.BytesIO()
@@ -266,7 +266,7 @@ def test_a_directory_above_what_is_named_becomes_a_link(swapped, tmp_path, named
     assert b"a key" not in out.getvalue()
 
 
-def test_a_directory_above_what_is_edited_becomes_a_link(swapped, tmp_path):
+def test_a_parent_of_the_edited_file_becomes_a_link(swapped, tmp_path):
     swapped("d/e")
     with pytest.raises(OSError, match=r"Not a directory|symbolic"):
         Edited(str(tmp_path / "d/e/f/id"))

@@ -135,7 +135,7 @@ def test_files_are_plain_and_say_where_they_come_from(top):
     assert (top / "d").stat().st_mode & 0o7777 == 0o700
 
 
-def test_an_endless_or_sparse_file_is_refused_by_what_is_free(top):
+def test_an_endless_or_sparse_file_is_refused_by_the_free_space(top):
     """No byte is read: the size alone is more than there is room for."""
     stream = told(folder("d"), file("d", "x", size=1 << 60), bytes(1 << 20), END)
     before = os.statvfs(top.parent).f_bavail
@@ -145,7 +145,7 @@ def test_an_endless_or_sparse_file_is_refused_by_what_is_free(top):
     assert before - os.statvfs(top.parent).f_bavail < 1 << 20
 
 
-def test_small_files_are_refused_by_what_is_free_together(top, monkeypatch):
+def test_small_files_together_are_refused_by_the_free_space(top, monkeypatch):
     """Each of them fits; what is free is not looked up for each."""
     looked = []
 
@@ -162,7 +162,7 @@ def test_small_files_are_refused_by_what_is_free_together(top, monkeypatch):
     assert 1 < len(looked) < 10
 
 
-def test_a_sparse_file_takes_its_whole_size_of_what_is_free(top, tmp_path):
+def test_a_sparse_file_counts_with_its_whole_size(top, tmp_path):
     """A file of no blocks that claims to be huge is refused before its first byte."""
     bomb = tmp_path / "bomb"
     with bomb.open("wb") as hollow:
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_nothing(top, monkeypatch):
     ],
     ids=range(11),
 )
-def test_what_is_broken_off_or_no_entry_leaves_nothing(top, parts):
+def test_a_cut_or_malformed_transfer_leaves_nothing(top, parts):
     with pytest.raises(TransferError):
         keep(told(*parts), Store(str(top), "work", 0))
     assert seen(top) == []
@@ -363,7 +363,7 @@ def test_a_size_that_is_none_has_nothing_read(tmp_path, size):
     assert not os.listdir(tmp_path / "in")
 
 
-def test_what_comes_back_is_refused_by_what_is_free(tmp_path):
+def test_a_returned_file_is_refused_by_the_free_space(tmp_path):
     """No byte is read: a worker that was taken over checks no size."""
     mine = tmp_path / "mine"
     mine.write_text("mine")

@@ -115,7 +115,7 @@ def test_a_window_has_so_many_layers(talk):
         layered(talk, shown + 1)
 
 
-def test_pools_menus_and_moves_are_charged_what_they_cost(talk):
+def test_pools_menus_and_moves_are_charged_their_cost(talk):
     """More than their messages: a mapping, a placement, a new order of all."""
     before = talk.core.messages
     talk.buffer(4, 4, CLEAR)

@@ -20,7 +20,7 @@ def _keymap(party: Party) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_keymap_is_changed_for_nobody_else(kind):
+async def test_a_keymap_changes_for_its_own_client_only(kind):
     def attack(p: People) -> None:
         p.honest.begin(HONEST)
         p.eventually(lambda: bool(p.honest.heard("keymap")), p.honest)

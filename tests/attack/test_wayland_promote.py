@@ -205,7 +205,7 @@ async def test_no_hostile_window_shows_anything_without_a_frame(kind):
         assert sum(shown > 0 for _, shown in seen.values()) >= len(seen) - 3, seen
 
 
-async def test_the_judge_sees_what_has_no_frame():
+async def test_the_judge_notices_a_window_without_a_frame():
     async with stand(RULES) as it:
 
         def act() -> int:

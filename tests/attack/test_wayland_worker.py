@@ -335,7 +335,7 @@ async def _limited(it, what):
 IDLE = "zwp_idle_inhibit_manager_v1"
 
 
-async def test_what_a_record_takes_away_ends_who_uses_it_and_nobody_else():
+async def test_a_global_that_its_record_loses_ends_its_users_only():
     rules = WindowRules("work", allow=frozenset({IDLE}))
     async with (
         desktop(config_extra=CONFIG) as comp,
@@ -368,7 +368,7 @@ async def test_what_a_record_takes_away_ends_who_uses_it_and_nobody_else():
 @pytest.mark.parametrize(
     "before", [{"translucent": True}, {"fullscreen": Fullscreen.REAL}]
 )
-async def test_what_cannot_be_made_good_ends_everybody(before):
+async def test_a_rule_change_that_cannot_be_applied_ends_all_clients(before):
     async with (
         desktop(config_extra=CONFIG) as comp,
         open_workers() as workers,

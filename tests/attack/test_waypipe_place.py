@@ -65,7 +65,7 @@ async def test_a_listener_outside_of_the_jail_is_not_the_client(place):
             assert conn.recv(1) == b"", "and nothing was said to it"
 
 
-def test_what_is_opened_is_let_go_of(place):
+def test_opened_descriptors_are_closed(place):
     base, _, _ = place
     before = len(os.listdir("/proc/self/fd"))
     with closing(open_place(base / "waypipe.sock")):

@@ -153,7 +153,7 @@ async def test_a_mistake_of_ours_in_decoding_ends_one_stream(monkeypatch):
 
 
 @pytest.mark.parametrize("start", [b"", w.header()[:7]])
-async def test_who_does_not_say_what_it_is_has_a_deadline(monkeypatch, start):
+async def test_a_connection_without_a_header_has_a_deadline(monkeypatch, start):
     monkeypatch.setattr(waypipe_limits, "WAYPIPE_HEADER_SECONDS", 0.3)
     async with wire() as it:
         silent = Stream(it)
@@ -162,7 +162,7 @@ async def test_who_does_not_say_what_it_is_has_a_deadline(monkeypatch, start):
         assert "no waypipe header" in str(it.ends[0])
 
 
-async def test_memory_is_counted_by_what_is_touched(monkeypatch):
+async def test_memory_is_counted_by_touched_pages(monkeypatch):
     """A sparse file may be large; writing all over it is another thing."""
     monkeypatch.setattr(waypipe_limits, "WAYPIPE_TOUCHED_BYTES", 8 << 20)
     async with wire() as it:
@@ -242,7 +242,7 @@ async def test_who_never_reads_is_not_buffered_for_ever():
         deaf.sock.close()
 
 
-async def test_a_pipe_nobody_reads_does_not_stop_the_stream(monkeypatch):
+async def test_an_unread_pipe_does_not_stop_the_stream(monkeypatch):
     """The sandbox pours into a paste whose reader sleeps: the paste is dropped."""
     monkeypatch.setattr(waypipe_limits, "WAYPIPE_PIPE_STALL_SECONDS", 0.2)
     async with wire() as it:

@@ -187,7 +187,7 @@ async def prepared(directory: Path) -> Path:
 
 
 @pytest.mark.long
-async def test_what_was_told_of_survives_a_power_cut(tmp_path: Path) -> None:
+async def test_reported_events_survive_a_power_cut(tmp_path: Path) -> None:
     image = await prepared(tmp_path)
     draw = random.Random(9)
     told = 0

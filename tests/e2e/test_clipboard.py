@@ -278,7 +278,7 @@ async def test_asked_by_the_prompt_the_person_says_no():
 
 @pytest.mark.long
 @pytest.mark.parametrize("primary", ["rules", "none"])
-async def test_what_is_only_selected_crosses_where_both_records_say_so(primary):
+async def test_the_primary_selection_crosses_where_both_records_allow_it(primary):
     record = f'[clipboard]\nprimary = "{primary}"\n'
     records = {"work": record, "personal": record}
     allow = ["work personal allow"]

@@ -151,7 +151,7 @@ def pasted(w):
 
 @pytest.mark.long
 @pytest.mark.parametrize("gtk", ["3", "4"])
-async def test_what_a_rule_lets_cross_is_dropped_and_what_it_denies_is_not(gtk):
+async def test_an_allowed_drag_is_dropped_and_a_denied_one_is_not(gtk):
     rules = ["work personal allow", "work evil deny"]
     async with halves(rules, ("work", "personal", "evil"), gtk=gtk) as (w, mouse, half):
         event = await drag_until(mouse, half["work"], half["personal"], pasted(w))

@@ -82,7 +82,7 @@ async def inside(w, script, code=0):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-async def test_a_micro_vm_reads_and_writes_what_it_was_given():
+async def test_a_micro_vm_reads_and_writes_its_folders():
     async with a_machine() as (w, home):
         await by_the_record(w, home)
         await on_request(w, home)

@@ -27,7 +27,7 @@ print(ssl.create_default_context(cafile="/etc/ssl/certs/ca-certificates.crt").ce
 """
 
 
-async def test_the_guest_has_what_its_record_names():
+async def test_the_guest_has_the_files_that_its_record_names():
     """And the sandbox beside it, whose record names nothing, has none of it."""
     files = 'host_files = ["fonts", "locale", "certificates"]'
     records = {"with": record(launch=files), "bare": record()}

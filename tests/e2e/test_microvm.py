@@ -215,7 +215,7 @@ def mentioned_by(place: Path) -> list[bytes]:
     return found
 
 
-async def test_a_machine_that_nobody_watches_can_be_switched_off(place):
+async def test_a_machine_without_a_watcher_can_be_switched_off(place):
     tools = await vm_tools()
     async with trio.open_nursery() as nursery:
         vm = await start_vm(tiny_spec(place), tools, nursery=nursery)

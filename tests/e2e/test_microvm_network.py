@@ -80,7 +80,7 @@ def test_the_other_machine_is_reached(results):
     assert results["other machine"] == [0, f"said {OTHER}\n"]
 
 
-def test_what_is_sent_arrives_whole(results):
+def test_sent_bytes_arrive_whole(results):
     assert results["much"] == [0, "missing: 0\n"]
 
 

@@ -52,7 +52,7 @@ def results(request):
 
 
 test_the_other_machine_is_reached = world.test_the_other_machine_is_reached
-test_what_is_sent_arrives_whole = world.test_what_is_sent_arrives_whole
+test_sent_bytes_arrive_whole = world.test_sent_bytes_arrive_whole
 test_this_machine_is_not = world.test_this_machine_is_not
 test_the_routes_were_bent_indeed = world.test_the_routes_were_bent_indeed
 test_names_are_resolved = (

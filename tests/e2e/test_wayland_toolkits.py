@@ -140,7 +140,7 @@ ALL = pytest.mark.parametrize("kind", [*KINDS, *NEWER])
 
 @ALL
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_is_typed_arrives_as_text(kind, version, tmp_path):
+async def test_typed_keys_arrive_as_text(kind, version, tmp_path):
     async with gtk(kind, version, tmp_path) as told:
         await told.there.click(*told.at(gtk_window.ENTRY))
         await told.there.type("vitrail types")
@@ -196,7 +196,7 @@ async def test_a_menu_in_a_menu_is_framed_and_hit_where_it_is_seen(
 
 @ALL
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_combo_box_gives_what_was_picked(kind, version, tmp_path):
+async def test_a_combo_box_gives_the_chosen_entry(kind, version, tmp_path):
     async with gtk(kind, version, tmp_path) as told:
         combo = told.at(gtk_window.COMBO)
         (menu,) = await told.popup(combo, 1)
@@ -281,7 +281,7 @@ async def ordered(told: Told, wide: int, high: int) -> None:
 
 
 @ALL
-async def test_qt_takes_what_is_typed_and_saves_it(kind, tmp_path):
+async def test_qt_takes_typed_text_and_saves_it(kind, tmp_path):
     if not shutil.which("featherpad"):
         pytest.skip("featherpad is missing")
     text = tmp_path / "text.txt"

@@ -255,7 +255,7 @@ for _ in range({count}):
 """
 
 
-async def test_binds_of_what_is_hidden_are_events_and_a_flood_of_them_few():
+async def test_binds_of_hidden_globals_are_events_and_a_flood_of_them_few():
     count = 40
     script = BINDS.format(count=count)
     async with world(image=False) as w:

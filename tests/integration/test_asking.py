@@ -261,7 +261,7 @@ async def test_without_a_compositor_brokerctl_answers():
         assert d.questions.agent_pid == 0
 
 
-async def test_nobody_answers(monkeypatch):
+async def test_a_question_without_an_answer(monkeypatch):
     monkeypatch.setattr(limits, "QUESTION_SECONDS", 1.0)
     async with desk() as d:
         d.ask("a", of("a"))

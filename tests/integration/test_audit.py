@@ -98,13 +98,13 @@ async def _kills(path: Path, times: int, seed: int = 0) -> None:
         assert found.size == highest
 
 
-async def test_what_was_told_of_survives_kill_9(tmp_path: Path) -> None:
+async def test_reported_events_survive_kill_9(tmp_path: Path) -> None:
     await _kills(tmp_path / "audit.sqlite", 4)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
-async def test_what_was_told_of_survives_many_kills(tmp_path: Path, seed: int) -> None:
+async def test_reported_events_survive_many_kills(tmp_path: Path, seed: int) -> None:
     """Two hundred in all."""
     await _kills(tmp_path / "audit.sqlite", 50, seed)
 
@@ -264,7 +264,7 @@ async def test_exit_codes(env: dict[str, str]) -> None:
     assert never.code == 2
 
 
-async def test_following_shows_what_comes(env: dict[str, str]) -> None:
+async def test_following_shows_new_events(env: dict[str, str]) -> None:
     await _fill(env)
     async with (
         open_store(paths_of(env).audit) as store,

@@ -98,7 +98,7 @@ async def test_nothing_is_said(env):
     assert (events.code, events.err) == (1, "no events match\n")
 
 
-async def test_numbers_boots_and_a_search_in_what_is_shown(env):
+async def test_numbers_boots_and_a_search_in_shown_text(env):
     await fill(env)
     lines = (await brokerctl("audit", env=env)).lines
     assert [int(line.split()[2]) for line in lines] == list(range(1, 8))

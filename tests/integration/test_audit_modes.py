@@ -89,7 +89,9 @@ async def on_small_disk(tmp_path: Path, mode: str, how: str) -> dict:
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
-async def test_required_denies_what_it_cannot_record(tmp_path: Path, how: str) -> None:
+async def test_required_denies_an_event_that_it_cannot_record(
+    tmp_path: Path, how: str
+) -> None:
     said = await on_small_disk(tmp_path, "required", how)
     assert said["denied"] > 100
     assert said["allowed"] == said["recorded"]

@@ -95,9 +95,7 @@ async def test_a_copy_without_its_key(env, tmp_path: Path) -> None:
     assert other.code == 3
 
 
-async def test_a_proof_goes_to_somebody_who_has_nothing_else(
-    env, tmp_path: Path
-) -> None:
+async def test_a_proof_is_verified_by_the_shim_alone(env, tmp_path: Path) -> None:
     await fill(paths_of(env).audit, 100)
     proof = tmp_path / "proof.json"
     found = await brokerctl("audit", "prove", "42", env=env)

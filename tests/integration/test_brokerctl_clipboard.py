@@ -103,7 +103,7 @@ async def test_chords_are_chosen_once_and_a_running_broker_hears_of_it(env):
         (("--copy", "Super+C", "--paste", "Super+C"), 1, "cannot both"),
     ],
 )
-async def test_what_are_no_chords_changes_nothing(env, words, code, why):
+async def test_malformed_chords_change_nothing(env, words, code, why):
     told = await brokerctl("clipboard", "chords", *words, env=env)
     assert told.code == code
     assert why in told.err

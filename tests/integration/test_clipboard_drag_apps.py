@@ -49,7 +49,7 @@ async def text_of(it: Desk, title: str) -> w.RecordCrossing:
 @pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["qt", "firefox", "chromium"])
-async def test_an_application_takes_what_is_dropped_on_it(name, home):
+async def test_an_application_takes_a_drop(name, home):
     title = APPLICATIONS[name][1]
     async with desk("red", "blue", drags=w.CopyTerms()) as it:
         await window(

@@ -56,7 +56,7 @@ def gives(r: Guest, drag: Drag) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_dropped_crosses_by_rule(kind):
+async def test_a_drop_crosses_by_rule(kind):
     async with desk("red", "blue", kind=kind, drags=w.CopyTerms()) as it:
 
         def target(c: Guest) -> tuple[list[str], str, bytes]:
@@ -78,7 +78,7 @@ async def test_what_is_dropped_crosses_by_rule(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_policy_denies_is_shown_to_nobody(kind):
+async def test_a_denied_drag_is_shown_to_no_window(kind):
     no = lambda *_: None  # noqa: E731
     async with desk("red", "blue", kind=kind, drags=w.CopyTerms(), policy=no) as it:
 

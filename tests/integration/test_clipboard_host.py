@@ -116,7 +116,7 @@ async def test_without_a_rule_a_copy_leaves_the_persons_selection_alone():
         assert not [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
 
 
-async def test_what_comes_back_through_the_person_is_still_the_sandboxes():
+async def test_content_that_returns_through_the_person_keeps_its_origin():
     """Or two chords would carry it around the rule between two sandboxes."""
     async with desk("red", "blue", outward=True, host=w.CopyTerms()) as it:
         await exported(it)

@@ -120,7 +120,7 @@ async def test_without_more_only_the_last_answer_comes(path: Path) -> None:
         assert answer["parameters"]["exited"]["code"] == 0  # type: ignore[index]
 
 
-async def test_errors_arrive_as_what_they_were(path: Path) -> None:
+async def test_errors_arrive_as_their_own_types(path: Path) -> None:
     api = ScriptedBroker()
     errors = [
         RefusedError("no", hint="ask", where="web.toml:1:2"),
@@ -378,7 +378,7 @@ async def test_upgrade_is_refused(path: Path) -> None:
         b"x" * (limits.CONTROL_MESSAGE_BYTES + 1),
     ],
 )
-async def test_what_is_no_varlink_ends_that_connection(path: Path, data: bytes) -> None:
+async def test_malformed_varlink_ends_that_connection(path: Path, data: bytes) -> None:
     async with serving(path, ScriptedBroker()), open_client(path) as other:
         stream = await raw(path)
         async with trio.open_nursery() as nursery:

@@ -211,7 +211,7 @@ async def test_closing_leaves_a_successors_socket_alone(folder):
         here.close()
 
 
-async def test_who_connects_as_fast_as_we_accept_holds_up_nobody(folder):
+async def test_connecting_as_fast_as_we_accept_delays_no_other(folder):
     """Taking a connection that waits already lets the others run, too."""
     listener = await open_listener(parse_listen(f"unix:{folder}/s"))
     for _ in range(3):

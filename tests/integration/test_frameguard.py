@@ -91,7 +91,7 @@ async def test_the_end_of_either_side_is_its_end(guard, side):
         assert await guard.process.wait() == 0
 
 
-async def test_what_is_no_frame_is_its_end(guard):
+async def test_a_malformed_frame_ends_it(guard):
     await guard.qemu.send_all(b"\xff\xff\xff\xff")
     with trio.fail_after(60):
         assert await guard.process.wait() == 0

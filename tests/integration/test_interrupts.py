@@ -66,7 +66,7 @@ async def said_by(child) -> str:
 
 
 @pytest.mark.parametrize(("number", "code"), ENDINGS)
-async def test_run_ends_what_it_started_and_then_itself(env, number, code):
+async def test_run_ends_its_program_and_then_itself(env, number, code):
     runs = Runs()
     api = ScriptedBroker(on_run=runs.run)
     async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested

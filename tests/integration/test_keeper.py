@@ -72,7 +72,7 @@ def test_connections_up_to_the_limit_and_not_one_more(ends, compositor):
         sock.close()
 
 
-def test_a_half_that_gives_back_what_it_keeps_has_nothing_of_it(ends, compositor):
+def test_a_worker_that_releases_a_kept_connection_cannot_use_it(ends, compositor):
     """Taken over, it would else collect connections until the compositor is full."""
     ours, theirs = ends
     path = compositor.getsockname()
@@ -92,7 +92,7 @@ def test_a_half_that_gives_back_what_it_keeps_has_nothing_of_it(ends, compositor
 
 
 @pytest.mark.parametrize("number", [0, 1, 255])
-def test_what_it_has_not_cannot_be_given_back(ends, number):
+def test_an_unknown_connection_cannot_be_released(ends, number):
     ours, theirs = ends
     theirs.send(worker.RELEASE + bytes([number]))
     with pytest.raises(PeerError):
@@ -128,7 +128,7 @@ def test_a_compositor_that_takes_connections_and_says_nothing_is_given_up(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_was_learned_of_a_compositor_goes_with_its_socket(monkeypatch):
+def test_knowledge_of_a_compositor_ends_with_its_socket(monkeypatch):
     asked = []
     monkeypatch.setattr(
         keeper, "open_context", lambda path, name: asked.append((path, name))
@@ -149,7 +149,7 @@ def test_what_was_learned_of_a_compositor_goes_with_its_socket(monkeypatch):
 
 
 @pytest.mark.parametrize("data", [b"x", b"cc", b"", b"r", b"r12", b"c" * 17])
-def test_what_is_no_request_is_refused(ends, data):
+def test_a_malformed_request_is_refused(ends, data):
     ours, theirs = ends
     theirs.send(data)
     with pytest.raises(PeerError):

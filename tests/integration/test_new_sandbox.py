@@ -80,7 +80,7 @@ async def test_a_second_one_of_the_name_changes_nothing(env):
         (["x", "--package", "two words"], "packages"),
     ],
 )
-async def test_what_is_not_possible_writes_nothing(env, words, said):
+async def test_an_impossible_record_is_not_written(env, words, said):
     answer = await brokerctl("new", *words, env=env)
     assert answer.code == 1
     assert said in answer.err + answer.out

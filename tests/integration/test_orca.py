@@ -63,7 +63,7 @@ async def orca(env):
             await child.stop()
 
 
-async def test_it_reads_who_asks_for_what_and_what_is_chosen(monkeypatch):
+async def test_it_reads_the_question_and_the_choice(monkeypatch):
     async with accessibility_bus() as env:
         monkeypatch.setattr(limits, "QUESTION_SECONDS", 400.0)
         bus = env["DBUS_SESSION_BUS_ADDRESS"]

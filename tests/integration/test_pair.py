@@ -121,7 +121,7 @@ async def test_a_host_without_an_endpoint_is_told_where_it_stands(homes):
     assert "link.toml" in answer.err
 
 
-async def test_somebody_else_at_the_door_does_not_end_the_waiting(homes):
+async def test_a_stranger_s_connection_does_not_end_the_pairing(homes):
     """One that leaves, one that speaks nonsense: the host comes after them."""
     host, viewer = homes
     where = f"{viewer['HOME']}/meet"

@@ -188,7 +188,7 @@ async def has(file, text):
     return file.exists() and file.read_text() == text
 
 
-async def test_what_it_shows():
+async def test_the_dialog_shows_the_question():
     """Frame in the sandbox's colour above everything, phrase, choices: look at it."""
     async with at_the_desk() as (h, a):
         empty = await pixels(h.comp)

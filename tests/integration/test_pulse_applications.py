@@ -100,7 +100,7 @@ async def test_a_recorder_is_denied_or_hears_silence_and_ends_well(kind, program
 
 
 @both
-async def test_a_mixer_in_the_sandbox_opens_and_sees_nobody_else(kind):
+async def test_a_mixer_in_the_sandbox_sees_its_own_streams_only(kind):
     installed("pavucontrol", "sway")
     async with (
         desktop() as comp,

@@ -43,7 +43,7 @@ async def listed(server):
     return json.loads((await audio(server, "list", "--json")).out)
 
 
-async def test_the_mixer_says_that_nobody_answers():
+async def test_the_mixer_reports_a_server_that_does_not_answer():
     with short_directory() as base:
         (base / "run/pulse").mkdir(parents=True, mode=0o700)
         environment = {
@@ -211,7 +211,7 @@ async def test_a_stream_that_plays_nothing_counts_as_idle():
 
 
 @pytest.mark.long
-async def test_what_is_muted_is_not_heard():
+async def test_a_muted_stream_is_not_heard():
     from tests.kit.sound.servers import hearing
 
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
@@ -231,7 +231,7 @@ async def test_what_is_muted_is_not_heard():
         ["volume", "Wo!", "5"],
     ],
 )
-async def test_what_is_typed_wrong_is_said(words):
+async def test_a_mistyped_command_is_an_error(words):
     async with sound_server("pulseaudio") as server:
         done = await audio(server, *words, check=False)
         assert done.code in {1, 2}

@@ -168,7 +168,7 @@ async def test_sender_gone_while_the_reader_is_blocked(relay: Relay, side, nurse
     assert (await line.end()).reason is EndReason.END
 
 
-async def test_a_slow_reader_bounds_what_is_in_flight(relay: Relay, nursery):
+async def test_a_slow_reader_bounds_the_bytes_in_flight(relay: Relay, nursery):
     line = lay(nursery, relay)
     sent = await fill(line.client)
     # two socket buffers of 208 KiB with their overhead, one pipe or buffer

@@ -135,7 +135,7 @@ def test_json_has_a_line_for_each_connection(proxy, server):
     }
 
 
-def test_nobody_there_to_connect_to(proxy, server, folder):
+def test_a_missing_server_is_an_error(proxy, server, folder):
     running = proxy()
     (folder / "up").unlink()
     with running.dial() as client:

@@ -413,7 +413,7 @@ async def test_a_side_that_vanished_ends_a_stream_that_waits_for_the_other(
         await line.server.send_all(b"nobody is there")
 
 
-async def test_a_dirty_pipe_reaches_nobody(pump, nursery):
+async def test_a_pipe_with_bytes_left_is_not_used_again(pump, nursery):
     """Streams are cut while they hold bytes; later streams see none of them."""
     for _ in range(4):
         lines = [lay(nursery, pump.relay, mode_ab=RelayMode.SPLICE) for _ in range(8)]
@@ -490,7 +490,7 @@ async def test_without_descriptors_for_the_stream_it_says_so(
     assert fds(handle.pid) == before
 
 
-async def test_what_is_no_socket_is_refused(pump):
+async def test_a_descriptor_that_is_not_a_socket_is_refused(pump):
     before = fds()
     read, write = os.pipe()
     end = await pump.relay(read, write)
@@ -542,7 +542,7 @@ async def test_statistics_of_one_packet_and_one_more(pump, nursery, count):
     assert pump.statistics().streams == count
 
 
-async def test_statistics_show_what_moved_and_what_is_stuck(pump, nursery):
+async def test_statistics_show_moved_and_stuck_bytes(pump, nursery):
     line = lay(nursery, pump.relay, name="one")
     sent = await fill(line.client)
     await line.server.send_all(b"12345")

@@ -466,7 +466,7 @@ async def test_two_machines_may_be_the_first_at_once(
     assert answers == [{"fleet": 10}] * 4
 
 
-async def test_nobody_there_is_an_error_with_the_cursor_where_it_was(
+async def test_an_unreachable_server_is_an_error_and_keeps_the_cursor(
     tmp_path: Path, server: Postgres
 ) -> None:
     await filled(tmp_path, 10)

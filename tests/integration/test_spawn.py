@@ -81,7 +81,7 @@ async def test_stop_insists_when_asking_does_not_help():
     assert await child.stop(grace=0.1) == -signal.SIGKILL
 
 
-async def test_killing_what_has_ended_is_harmless():
+async def test_killing_an_ended_process_is_harmless():
     child = spawn(["true"])
     assert await child.wait() == 0
     child.kill()
@@ -93,7 +93,7 @@ async def test_a_program_that_is_missing_is_a_sentence(tmp_path):
     assert "doctor" in caught.value.hint
 
 
-async def test_a_tool_that_fails_says_what_it_said():
+async def test_a_failed_tool_s_error_has_its_output():
     with pytest.raises(UpstreamError, match="code 3: the reason"):
         await run_tool(["sh", "-c", "echo the reason >&2; exit 3"])
 

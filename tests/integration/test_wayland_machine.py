@@ -87,7 +87,7 @@ def test_copies_are_bounded(machine, monkeypatch, extra):
     pool.close()
 
 
-def test_a_sparse_pool_costs_what_is_shown_of_it_lately(machine, monkeypatch):
+def test_a_sparse_pool_is_charged_for_its_shown_part(machine, monkeypatch):
     part = 1 << 20
     monkeypatch.setattr(limits, "WAYLAND_COPIED_BYTES_PER_POOL", 8 * part)
     fd = memfd(512 * part, seal=False)
@@ -107,7 +107,7 @@ def test_a_sparse_pool_costs_what_is_shown_of_it_lately(machine, monkeypatch):
     os.close(other)
 
 
-def test_what_is_refused_is_closed(machine):
+def test_refused_descriptors_are_closed(machine):
     for make in (
         lambda: memfd(10),
         lambda: os.open("/etc/passwd", os.O_RDONLY),

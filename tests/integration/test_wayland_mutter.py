@@ -87,7 +87,7 @@ async def test_an_application_opens_its_window_there(program):
         await child.stop()
 
 
-async def test_what_is_hostile_elsewhere_is_no_error_of_the_compositors_here():
+async def test_hostile_requests_raise_no_protocol_error_of_mutter():
     async with mutter() as it:
         for crime in WINDOWS:
 

@@ -107,7 +107,9 @@ def globals_by(door) -> set[str]:
 
 @long
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_a_compositor_treats_what_comes_by_the_door_as_sandboxed(kind):
+async def test_a_compositor_treats_connections_of_the_security_context_as_sandboxed(
+    kind,
+):
     async with newer(kind, CONFIG) as comp:
         context = open_context(comp.display, "mail")
         assert context is not None
@@ -276,7 +278,7 @@ async def test_the_crop_shows_the_right_part_there(kind):
 
 @long
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_what_is_drawn_again_in_cropped_content_is_shown(kind):
+async def test_damage_in_cropped_content_is_shown(kind):
     """By its surface's damage, which these compositors take for elsewhere."""
     async with newer(kind, CONFIG) as comp, filtered(comp) as it:
 

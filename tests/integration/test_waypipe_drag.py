@@ -212,7 +212,7 @@ def _target(display: Path, it: Dragging) -> None:
     ],
     ids=["own", "trixie", "sid"],
 )
-async def test_what_is_dropped_is_what_was_dragged(suite, size):
+async def test_dropped_content_is_the_dragged_content(suite, size):
     async with wire(config=CONFIG) as it, server_of(suite, Path(it.path)) as display:
         drag = Dragging(os.urandom(size))
         with Pointer(it.comp.display, SIZE) as pointer:

@@ -476,7 +476,7 @@ async def test_the_file_for_content_has_its_size_for_good():
             assert await liar.worker.messages.receive() == Content(7, b"hello")
 
 
-async def test_content_that_nobody_wants_is_not_looked_at():
+async def test_unrequested_content_is_not_read():
     async with an_impostor() as liar:
         await liar.worker.send(clipboard.ReadType(7, "text/plain", 5))
         await liar.worker.send(clipboard.StopRead(7))
@@ -496,7 +496,7 @@ async def test_one_that_takes_no_orders_is_ended():
         assert await liar.worker.wait_closed() == "it takes no orders"
 
 
-async def test_nobody_listening_stops_it_and_costs_no_memory():
+async def test_without_a_reader_it_stops_and_costs_no_memory():
     async with an_impostor() as liar:
         made = messages.encode(messages.WaylandOpened(1))
         os.set_blocking(liar.pipe, False)

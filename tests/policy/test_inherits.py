@@ -31,7 +31,7 @@ def _load(tmp_path, **files):
     return load_records([tmp_path])
 
 
-def test_what_is_not_set_comes_from_the_other_record(tmp_path):
+def test_unset_keys_come_from_the_inherited_record(tmp_path):
     """Values and their places; what is set here wins."""
     found = _load(
         tmp_path,
@@ -51,7 +51,7 @@ def test_what_is_not_set_comes_from_the_other_record(tmp_path):
     assert web.where("window.border").endswith("web.toml:4:1")
 
 
-def test_what_is_a_sandboxs_own_is_not_inherited(tmp_path):
+def test_a_sandbox_s_own_keys_are_not_inherited(tmp_path):
     """Class, names and peer are the record's own, or their defaults."""
     found = _load(
         tmp_path,
@@ -69,7 +69,7 @@ def test_what_is_a_sandboxs_own_is_not_inherited(tmp_path):
     assert problem.where.endswith("near.toml:2:1")
 
 
-def test_a_child_may_end_what_it_inherits(tmp_path):
+def test_a_child_may_unset_an_inherited_key(tmp_path):
     """Each key is replaced as a whole, tags too."""
     found = _load(
         tmp_path,
@@ -81,7 +81,7 @@ def test_a_child_may_end_what_it_inherits(tmp_path):
     assert view.tags == frozenset()
 
 
-def test_the_digest_follows_what_is_inherited(tmp_path):
+def test_the_digest_follows_inherited_keys(tmp_path):
     """A change in the other record is a change of this one."""
     child = 'class = "disposable"\ninherits = "base"\n'
     one = _load(tmp_path, base=BASE, web=child)

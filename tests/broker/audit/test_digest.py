@@ -88,7 +88,7 @@ def test_two_machines_may_have_a_sandbox_of_the_same_name() -> None:
     assert len(out.denials) == 2
 
 
-def test_memory_is_bounded_and_what_is_left_out_is_counted() -> None:
+def test_memory_is_bounded_and_omissions_are_counted() -> None:
     many = [(0, decision("deny", sandbox=f"s{n}")) for n in range(digest.SANDBOXES + 1)]
     whole = made(*many)
     assert len(whole.lanes) == digest.SANDBOXES

@@ -56,7 +56,7 @@ def test_content_has_no_hash_unless_asked_for(tmp_path: Path) -> None:
     assert asked.content_digest(b"1234") == asked.digest(b"1234") != ""
 
 
-def test_a_key_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_key_file_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.names").write_bytes(b"short")
     with pytest.raises(SetupError, match="not the key"):
         load_namer(Names.HASH, tmp_path / "audit.sqlite")

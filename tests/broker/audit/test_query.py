@@ -107,7 +107,7 @@ async def test_it_reads_while_a_broker_writes_and_changes_nothing(path: Path) ->
             await store.record(EVENTS[0])
 
 
-async def test_follow_sees_what_is_recorded_and_only_what_is_asked_for(
+async def test_follow_sees_recorded_events_that_match_its_filters(
     path: Path,
 ) -> None:
     got: list[int] = []

@@ -58,7 +58,7 @@ def test_events_of_both_versions_are_valid(validate) -> None:
         {"kind": "stream.closed", "bytes_from_sandbox": 1},
     ],
 )
-def test_what_is_no_event_is_not_valid(validate, event) -> None:
+def test_a_malformed_event_is_not_valid(validate, event) -> None:
     with pytest.raises(fastjsonschema.JsonSchemaException):
         validate(event)
 

@@ -83,7 +83,7 @@ def test_one_peer_more_than_the_limit_shares_a_count_without_a_name() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1, 1 << 62])
-def test_a_count_that_somebody_claims_stays_a_number(more: int) -> None:
+def test_a_claimed_count_stays_a_number(more: int) -> None:
     """A taken-over worker may say that it was refused any number of times."""
     counter = Counter()
     counter.take(COLD, 1.0)
@@ -94,7 +94,7 @@ def test_a_count_that_somebody_claims_stays_a_number(more: int) -> None:
     assert told.count == audit_limits.AUDIT_COUNT
 
 
-async def test_a_refusal_that_cannot_be_written_ends_nobody(
+async def test_a_refusal_that_cannot_be_written_ends_no_task(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A mistake of ours, where a broker's own task would die of it."""

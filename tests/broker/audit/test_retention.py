@@ -149,7 +149,7 @@ async def test_hashes_of_removed_events_cannot_be_changed(
         assert not report(db, path).good
 
 
-async def test_a_small_log_keeps_what_it_has(path: Path) -> None:
+async def test_a_small_log_keeps_all_events(path: Path) -> None:
     async with open_store(path) as store:
         await record(store, 512)
         assert await store.prune(before_ns=time.time_ns() * 2, most=1) == 0

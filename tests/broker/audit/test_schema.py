@@ -35,7 +35,7 @@ def test_every_kind_has_a_name_of_its_own_and_is_read_back() -> None:
     assert schema.decode(schema.encode(event)) == event
 
 
-def test_bytes_that_nobody_counted_are_null() -> None:
+def test_uncounted_bytes_are_null() -> None:
     event = StreamClosed(bytes_from_sandbox=None, bytes_to_sandbox=None, seconds=1)
     assert json.loads(schema.encode(event))["bytes_to_sandbox"] is None
     assert schema.decode(schema.encode(event)) == event

@@ -164,7 +164,7 @@ async def test_cancelled_before_its_turn_it_is_not_written(path: Path) -> None:
     assert [kind for _, kind in rows(path)] == ["broker.stop", "broker.start"]
 
 
-async def test_cancelling_the_one_who_commits_loses_nobodys_event(path: Path) -> None:
+async def test_cancelling_the_committing_task_loses_no_event(path: Path) -> None:
     async with open_store(path) as store:
         gate = Gate(store)
         scope = trio.CancelScope()
@@ -234,7 +234,7 @@ async def test_a_full_disk_denies_and_room_allows_again(path: Path) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-async def test_everybody_in_a_failed_commit_hears_of_it(path: Path) -> None:
+async def test_each_writer_of_a_failed_commit_gets_the_error(path: Path) -> None:
     async with open_store(path) as store:
         store._db.execute("PRAGMA query_only = 1")
         errors: list[UpstreamError] = []
@@ -290,7 +290,7 @@ async def test_a_newer_database_is_left_alone(path: Path, version: int) -> None:
     assert path.read_bytes() == before
 
 
-async def test_somebody_elses_file_is_left_alone(path: Path) -> None:
+async def test_a_file_of_another_program_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"my diary\n" * 1000)
     with pytest.raises(SetupError, match="not an audit log"):
@@ -316,7 +316,7 @@ async def test_a_symlink_in_its_place_is_not_followed(path: Path) -> None:
     assert not (path.parent / "elsewhere").exists()
 
 
-async def test_an_event_too_large_hurts_nobody_else(path: Path) -> None:
+async def test_too_large_an_event_fails_alone(path: Path) -> None:
     async with open_store(path) as store:
         with pytest.raises(InternalError):
             await store.record(LeaseEnd(reason="x" * audit_limits.AUDIT_EVENT_BYTES))

@@ -89,7 +89,7 @@ def test_forms(text: str, expected: str) -> None:
         "٣:٠٠",
     ],
 )
-def test_what_is_no_time_is_refused_with_an_example(text: str) -> None:
+def test_a_malformed_time_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(SetupError, match="not a time") as caught:
         parse_time(text, NOW)
     assert "today" in caught.value.hint
@@ -130,7 +130,7 @@ def test_spans(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5d", "5 5lightyears", "d"])
-def test_what_is_no_span_is_refused(text: str) -> None:
+def test_a_malformed_span_is_refused(text: str) -> None:
     with pytest.raises(SetupError, match="not a length of time"):
         parse_span(text)
 

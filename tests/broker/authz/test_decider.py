@@ -19,7 +19,7 @@ def refused(match):
     return pytest.raises(RefusedError, match=match)
 
 
-async def test_without_rules_of_ones_own_what_is_shipped_holds():
+async def test_without_own_rules_the_shipped_ones_apply():
     """Windows by the record, and nothing that crosses."""
     async with rulebook() as b:
         assert await b.once("vitrail.Display") == "dom0"
@@ -86,7 +86,7 @@ async def test_a_record_that_asks_makes_an_ask_of_an_allow(word, rule, asked):
 
 
 @pytest.mark.parametrize("rule", ["allow", "ask"])
-async def test_a_record_that_denies_asks_nobody(rule):
+async def test_a_record_that_denies_asks_no_question(rule):
     async with rulebook(f"{HEARS} {rule}\n") as b:
         with_microphone(b, "deny")
         await b.reload()
@@ -96,7 +96,7 @@ async def test_a_record_that_denies_asks_nobody(rule):
 
 
 @pytest.mark.parametrize("says", [yes(), no])
-async def test_a_record_that_asks_from_now_on_asks_about_what_is_live(says):
+async def test_a_record_that_asks_from_now_on_asks_about_live_streams(says):
     async with rulebook(f"{HEARS} allow\n") as b, trio.open_nursery() as nursery:
         with_microphone(b, "allow")
         await b.reload()
@@ -215,7 +215,7 @@ async def test_gesture(autojump_clock):
             await b.once(gesture=5.5)
 
 
-async def test_a_time_to_live_ends_what_is_live(autojump_clock):
+async def test_a_time_to_live_ends_live_streams(autojump_clock):
     async with rulebook("t.Ask * @anyvm @adminvm allow ttl=10m\n") as b:
         began = trio.current_time()
         with refused("the time of .*50-test.policy:1 is over"):
@@ -225,7 +225,7 @@ async def test_a_time_to_live_ends_what_is_live(autojump_clock):
         assert b.decisions()[-1] == ("deny", "cut", "50-test.policy:1")
 
 
-async def test_a_size_that_nobody_holds_is_no_limit_but_a_no():
+async def test_a_size_limit_without_a_counter_denies():
     async with rulebook("t.Ask * @anyvm @adminvm allow max-size=1K\n") as b:
         with refused(": denied: max-size= cannot be held for t.Ask"):
             await b.once(counts_bytes=False)
@@ -387,7 +387,7 @@ async def test_a_grant_is_taken_back_while_a_use_of_it_is_written(monkeypatch):
         assert b.decisions()[-1][0] == "deny"
 
 
-async def test_a_grant_that_is_not_on_record_holds_for_nobody(monkeypatch):
+async def test_an_unrecorded_grant_does_not_apply(monkeypatch):
     async with rulebook(f"{ASKS} remember=session\n") as b:
         b.person.says = yes(keep=Keep.SESSION)
         require = b.log.require
@@ -507,7 +507,7 @@ async def test_until_it_stops():
         assert b.events("grant.ended")[0]["reason"] == "the sandbox stopped"
 
 
-async def test_revoking_ends_what_goes_on_by_it():
+async def test_revoking_a_grant_ends_its_streams():
     async with (
         rulebook(f"{ASKS} remember=session\n") as b,
         trio.open_nursery() as nursery,
@@ -582,7 +582,7 @@ async def settled():
     await trio.testing.wait_all_tasks_blocked(0.02)
 
 
-async def test_what_is_denied_now_is_cut_and_the_event_names_the_rule():
+async def test_a_stream_that_is_now_denied_is_cut_and_the_event_names_the_rule():
     async with (
         rulebook("t.Ask * * @adminvm allow\n") as b,
         trio.open_nursery() as nursery,
@@ -627,7 +627,7 @@ async def test_a_broken_file_cuts_nothing_and_a_mended_one_does():
         ("ask remember=stream", yes(), 1, True),
     ],
 )
-async def test_what_is_to_be_asked_about_now(before, says, asks_again, goes_on):
+async def test_a_stream_that_now_needs_a_question(before, says, asks_again, goes_on):
     """Once; without a yes it is cut; an answer that may be kept is not asked for again."""
     after = "ask ttl=1h remember=stream" if "remember" in before else "ask ttl=1h"
     first = f"t.Ask * * @adminvm {before}\n"

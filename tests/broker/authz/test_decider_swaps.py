@@ -102,7 +102,7 @@ def check(b, live):
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 @given(LINES, LINES, st.lists(st.booleans(), min_size=1, max_size=7))
-def test_what_goes_on_is_what_is_permitted_now(first, second, answers):
+def test_only_currently_permitted_streams_continue(first, second, answers):
     trio.run(swapped, first, second, answers)
 
 

@@ -48,7 +48,7 @@ def s(tmp_path, monkeypatch) -> Stage:
     return Stage(tmp_path)
 
 
-def test_list_shows_what_is_kept(s: Stage):
+def test_list_shows_kept_state(s: Stage):
     s.run("snapshot", "mail", "first")
     (row,) = json.loads(s.run("list", "--json").stdout)["sandboxes"]
     assert (row["name"], row["snapshots"]) == ("mail", ["first"])
@@ -102,7 +102,7 @@ def test_a_sandbox_that_runs_is_refused(s: Stage, words):
     assert s.home(MAIL) == b"letters"
 
 
-def test_remove_says_what_goes(s: Stage):
+def test_remove_names_the_removed_files(s: Stage):
     s.run("snapshot", "mail", "first")
     with pytest.raises(RefusedError, match=r"1 snapshot, and .*mail\.toml"):
         s.run("remove", "mail")  # no terminal to ask at

@@ -175,7 +175,7 @@ def test_the_short_form_is_one_table():
     assert "30.0 s" in rows[0]
 
 
-def test_the_short_form_says_what_is_wrong_first():
+def test_the_short_form_begins_with_the_problems():
     broken = msgspec.structs.replace(
         status(), policy=PolicyStatus(digest=""), warnings=["a\x1b[31mb"], sandboxes=[]
     )

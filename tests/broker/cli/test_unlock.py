@@ -105,7 +105,7 @@ def test_a_plain_home_has_no_passphrase(s, keys):
     assert keys.kept == {}
 
 
-def test_what_is_locked_cannot_be_locked(s, keys):
+def test_a_locked_home_cannot_be_locked_again(s, keys):
     with pytest.raises(RefusedError, match="no passphrase"):
         s.run("lock", "bank")
 

@@ -286,7 +286,7 @@ def test_a_source_that_stalls_is_given_up():
 
 
 @pytest.mark.parametrize(("late", "left"), [(-0.001, True), (0, False)])
-def test_what_was_copied_expires(late, left):
+def test_copied_content_expires(late, left):
     desk = Desk()
     desk.copy()
     desk.now += limits.CLIPBOARD_SECONDS + late
@@ -296,7 +296,7 @@ def test_what_was_copied_expires(late, left):
 
 
 @pytest.mark.parametrize(("late", "left"), [(-0.001, True), (0, False)])
-def test_what_was_pasted_is_withdrawn(late, left):
+def test_pasted_content_is_withdrawn(late, left):
     desk = Desk()
     desk.copy()
     offer = desk.paste(terms=w.PasteTerms(ttl=30))[1]
@@ -416,7 +416,7 @@ def test_an_offer_that_policy_revokes_is_withdrawn():
 PRIMARY = w.CopyTerms(primary=True)
 
 
-def test_what_is_only_selected_counts_where_nothing_was_copied():
+def test_the_primary_selection_counts_where_nothing_was_copied():
     desk = Desk()
     asked = desk.ask_copy(terms=PRIMARY)
     (ask,) = desk.say(w.TypesTold("work", asked, ()))
@@ -429,7 +429,7 @@ def test_what_is_only_selected_counts_where_nothing_was_copied():
     assert offer.primary
 
 
-def test_what_is_only_selected_is_not_asked_for_twice_nor_without_a_record():
+def test_the_primary_selection_is_read_once_and_only_by_a_record():
     desk = Desk()
     asked = desk.ask_copy(terms=PRIMARY)
     (ask,) = desk.say(w.TypesTold("work", asked, ()))
@@ -536,7 +536,7 @@ def test_what_cannot_be_cleaned_does_not_cross():
 
 
 @pytest.mark.parametrize(("size", "kept"), [(1000, True), (1001, False)])
-def test_what_was_cleaned_has_the_size_of_the_rule(size, kept):
+def test_cleaned_content_is_bounded_by_the_rule_s_size(size, kept):
     desk = Desk()
     rewrite = rewriting(desk, ("text/plain", TEXT))
     said = desk.say(w.DataCame("personal", rewrite.transfer, b"x" * size))
@@ -615,7 +615,7 @@ def test_a_list_of_links_leaves_the_text():
     "line",
     [b"file://other/a", b"/etc/passwd", b"file:///a b", b"file:///\xc3\xa4", b"--help"],
 )
-def test_what_is_no_address_of_a_file_is_left_out(line):
+def test_lines_that_are_not_file_uris_are_left_out(line):
     desk = Desk()
     said = copied_files(desk, line, ("text/uri-list",))
     assert desk.reason(said) == c.EMPTY
@@ -636,7 +636,7 @@ def test_a_long_list_is_cut():
 
 
 @pytest.mark.parametrize(("late", "crosses"), [(0, True), (0.001, False)])
-def test_what_is_older_than_the_rule_says_is_not_pasted(late, crosses):
+def test_content_older_than_the_rule_allows_is_not_pasted(late, crosses):
     desk = Desk()
     desk.copy()
     desk.now += 60 + late
@@ -667,7 +667,7 @@ def test_another_worker_cannot_answer():
 
 
 @pytest.mark.parametrize("number", [0, -1, 2, 999])
-def test_what_nobody_asked_is_not_answered(number):
+def test_an_answer_without_a_question_is_an_error(number):
     desk = Desk()
     desk.ask_copy()  # transfer 1
     for event in (

@@ -245,7 +245,7 @@ def test_the_same_keymap_again_changes_nothing():
 @pytest.mark.parametrize(
     "text", ["", "C", "Shift+C", "Super+", "Hyper+C", "Super+Super+C", "Super+C D"]
 )
-def test_what_is_no_chord(text):
+def test_malformed_chords(text):
     with pytest.raises(SetupError):
         Chord.parse(text)
 
@@ -269,7 +269,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=60))
-def test_whatever_happens_a_client_sees_each_release_of_what_it_saw_pressed(events):
+def test_a_client_sees_the_release_of_each_key_that_it_saw_pressed(events):
     """And nothing else; and a chord needs a press, with exactly its modifiers."""
     core = Recogniser()
     seen: set[int] = set()

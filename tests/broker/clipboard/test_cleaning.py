@@ -30,7 +30,7 @@ def test_cleaned(text, cleaned):
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"ok\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
-def test_what_is_not_utf8_is_refused_whole(data):
+def test_text_that_is_not_utf8_is_refused_whole(data):
     with pytest.raises(PeerError):
         clean_text(data)
 

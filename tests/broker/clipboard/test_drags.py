@@ -173,7 +173,7 @@ def test_who_says_it_twice_has_one_drop():
     assert desk.reasons == [reasons.DRAG_TWICE, ""]
 
 
-def test_what_goes_out_meanwhile_is_no_claim_of_the_drop():
+def test_a_drag_to_the_desktop_meanwhile_does_not_claim_the_drop():
     """The person's own programs ask for what is dragged past them."""
     desk = Desk()
     desk.say(BEGUN, w.DragWanted("work", 3, MARK, "text/plain", TERMS))
@@ -184,7 +184,7 @@ def test_what_goes_out_meanwhile_is_no_claim_of_the_drop():
     assert (served.sandbox, served.number) == ("work", 3)
 
 
-def test_a_drop_of_which_nobody_knows_is_let_go():
+def test_an_unknown_drop_is_ended():
     """Or the program that was dragged from would wait for its end."""
     desk = Desk()
     desk.say(w.DragDropped("personal", 7))

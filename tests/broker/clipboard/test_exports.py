@@ -56,7 +56,7 @@ def test_it_is_exported_by_the_chords_press_and_stays_for_sandboxes_too():
     assert (status.source, status.exported) == ("work", "work")
 
 
-def test_without_a_rule_nobody_is_asked():
+def test_without_a_rule_no_question_is_asked():
     desk = Outward()
     assert desk.copy().outcome is w.Outcome.COPIED
 

@@ -50,12 +50,12 @@ def test_policy_is_asked_before_anything_is_read():
     assert offer.ttl == 30
 
 
-def test_where_no_rule_lets_it_in_nobody_looks_at_it():
+def test_without_a_rule_that_lets_it_in_content_is_not_read():
     desk = Inward()
     assert desk.reason(desk.press(host=None)) == c.NOTHING
 
 
-def test_what_was_copied_by_chord_comes_first():
+def test_content_copied_by_chord_comes_first():
     desk = Inward()
     desk.copy()
     (policy,) = desk.press("personal")
@@ -154,7 +154,7 @@ def test_types_that_are_told_twice_are_the_workers_fault():
     assert desk.say(w.Decided(policy.transfer, TERMS)) == []
 
 
-def test_nobody_decides_and_it_ends():
+def test_an_undecided_transfer_ends():
     desk = Inward()
     desk.ask()
     desk.now += limits.CLIPBOARD_DECIDE_SECONDS

@@ -114,7 +114,7 @@ def test_transparency_stays_and_a_palette_is_whole():
     assert chunk(b"PLTE", b"abc".ljust(768, b"\0")) in rewritten(few)
 
 
-def test_what_comes_out_is_ours_to_the_byte():
+def test_the_written_picture_is_exactly_our_encoding():
     """The same pixels in other clothes give the same file."""
     image = picture("RGB")
     one = rewritten(encoded(image, compress_level=1))
@@ -162,7 +162,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_not_strictly_a_png_is_refused(name):
+def test_a_png_that_is_not_strict_is_refused(name):
     with pytest.raises(PeerError, match="not a PNG"):
         rewritten(BAD[name])
 

@@ -118,7 +118,7 @@ def test_only_so_many_kinds_are_read():
 
 
 @given(st.lists(st.text(max_size=30), max_size=20))
-def test_what_is_picked_was_offered_and_fits(names):
+def test_the_chosen_type_was_offered_and_fits(names):
     picks = choose(names, DEFAULT_PATTERNS)
     for pick in picks:
         assert pick.name in names

@@ -158,7 +158,7 @@ def test_the_wrong_parameter_is_named(parameters: bytes, name: str) -> None:
     assert caught.value.parameters == {"parameter": name}
 
 
-def test_what_goes_out_has_one_nul_at_its_end() -> None:
+def test_an_outgoing_message_ends_with_one_nul() -> None:
     call = Call("a.B", varlink.raw({"text": "a\0b"}), more=True)
     wire = varlink.encode(call)
     assert wire.count(b"\0") == 1
@@ -175,7 +175,7 @@ def test_what_goes_out_has_one_nul_at_its_end() -> None:
     "kind",
     [NotFoundError, RefusedError, SetupError, UpstreamError, PeerError, InternalError],
 )
-def test_an_error_arrives_as_what_it_was(kind: type[VitrailError]) -> None:
+def test_an_error_arrives_as_its_own_type(kind: type[VitrailError]) -> None:
     sent = kind("what", hint="do this", where="a.toml:1:2")
     reply = varlink.decode_reply(varlink.encode(varlink.error_reply(sent))[:-1])
     got = varlink.error_of(reply)

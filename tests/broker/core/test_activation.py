@@ -21,7 +21,7 @@ def test_names_become_descriptors_from_three_on():
     assert take_activated(env("0"), 7, KNOWN) == {}
 
 
-def test_what_is_meant_for_another_process_is_not_ours():
+def test_sockets_for_another_process_are_not_taken():
     assert take_activated(env("2", pid=8), 7, KNOWN) == {}
     assert take_activated({}, 7, KNOWN) == {}
 
@@ -39,7 +39,7 @@ def test_what_is_meant_for_another_process_is_not_ours():
         ("²", "control"),
     ],
 )
-def test_what_has_no_meaning_is_refused(fds, names):
+def test_malformed_variables_are_refused(fds, names):
     with pytest.raises(SetupError):
         take_activated(env(fds, names), 7, KNOWN)
 

@@ -38,7 +38,7 @@ def test_what_an_error_says(kind):
     assert isinstance(full, errors.VitrailError)
 
 
-def test_every_error_is_somebodys_fault():
+def test_every_error_names_whose_fault_it_is():
     """Each class promises in its docstring when it is raised."""
     for kind in errors.VitrailError.__subclasses__():
         assert kind.__doc__

@@ -13,7 +13,7 @@ def test_the_burst_is_free_and_the_next_one_is_not():
     assert pace.take(0.0) > 0
 
 
-def test_whoever_sleeps_as_told_keeps_the_rate():
+def test_sleeping_for_the_returned_time_keeps_the_rate():
     pace = TokenBucket(10, 1)
     now = 100.0
     for _ in range(50):

@@ -93,7 +93,7 @@ def test_two_serial_numbers_never_become_equal(one: bytes, other: bytes):
     assert (word(one) == word(other)) == same
 
 
-def test_device_says_what_it_is():
+def test_device_describes_itself():
     found = device(STICK, KEYBOARD, manufacturer="Kingston", product="DT")
     assert found.title == "Kingston DT (storage, input)"
     assert found.node == "/dev/bus/usb/002/005"

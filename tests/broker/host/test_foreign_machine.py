@@ -130,7 +130,7 @@ async def test_a_directory_that_others_may_write_to(private, mode, fine):
     assert "chmod go-w" in caught.value.hint
 
 
-def test_a_directory_of_somebody_else(private, monkeypatch):
+def test_a_directory_of_another_user(private, monkeypatch):
     mine = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     if private.stat().st_uid == 0:

@@ -338,7 +338,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize(("files", "why"), LEFT.values(), ids=list(LEFT))
-async def test_what_is_no_machine_is_removed(stand, files, why):
+async def test_a_directory_without_a_machine_is_removed(stand, files, why):
     async with stand() as s:
         directory = s.left(files=files)
         assert await s.vms.adopt() == []

@@ -362,7 +362,7 @@ async def test_a_released_machine_lives_on_and_can_be_leased_again(tmp_path):
     assert events(tmp_path, "lease.end")[0]["reason"] == "released by process 7"
 
 
-async def test_a_stop_of_what_is_gone_is_done(tmp_path):
+async def test_stopping_a_gone_machine_succeeds(tmp_path):
     async with host_role(tmp_path, Launcher()) as host:
         lease = await host.start(A)
         await host.stop(lease.id, grace=0, reason="asked")

@@ -168,7 +168,7 @@ def test_the_longest_output_fits_into_a_frame():
         pytest.param(b'{"x":' * 10000, id="deep tables"),
     ],
 )
-def test_what_is_no_message(untrusted):
+def test_malformed_messages(untrusted):
     """Always the peer's error, whatever the parser thinks of it."""
     with pytest.raises(PeerError):
         agent.decode_from_guest(untrusted)

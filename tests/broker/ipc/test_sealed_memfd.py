@@ -20,7 +20,7 @@ def descriptors():
         os.close(fd)
 
 
-async def test_what_goes_in_comes_out(descriptors):
+async def test_content_is_read_back_unchanged(descriptors):
     parts = [b"a" * (limits.CLIPBOARD_READ_BYTES + 1), b"", b"bc"]
     fd = sealed_memfd.sealed(parts)
     descriptors.append(fd)
@@ -56,7 +56,7 @@ async def test_it_cannot_be_changed(descriptors):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-async def test_its_size_is_what_was_said(descriptors, size):
+async def test_its_size_is_the_announced_one(descriptors, size):
     descriptors.append(sealed_memfd.sealed([b"abc"]))
     with pytest.raises(PeerError, match="not as large"):
         await sealed_memfd.take(descriptors[0], size)

@@ -98,7 +98,7 @@ def test_a_path_that_is_no_socket_is_none(path):
     assert find_compositor({"WAYLAND_DISPLAY": path}) is None
 
 
-def test_windows_are_what_has_a_process():
+def test_windows_are_the_nodes_with_a_process():
     window = {"type": "con", "pid": 7, "name": "a", "nodes": []}
     floating = {"type": "floating_con", "pid": 8, "name": "b"}
     workspace = {"type": "workspace", "nodes": [{"type": "con", "nodes": [window]}]}

@@ -49,7 +49,7 @@ def agree(one, two):
 
 
 @pytest.mark.parametrize("host_dials", [True, False])
-def test_both_ends_agree_whoever_dials(host_dials):
+def test_both_ends_agree_in_either_direction(host_dials):
     host, viewer = sessions(host_dials=host_dials)
     agree(host, viewer)
     assert host.peer.name == "screen"
@@ -71,7 +71,7 @@ def test_every_handshake_is_another_epoch_with_other_keys():
     assert not set(one._keys.values()) & set(two._keys.values())
 
 
-def test_message_sizes_are_what_is_documented():
+def test_message_sizes_are_the_documented_ones():
     assert SIZES == {1: 84, 2: 180, 3: 108, 4: 44, 5: 13}
 
 
@@ -114,7 +114,7 @@ def test_the_dialler_has_a_session_only_after_the_acceptor():
     assert dialler.session is not None
 
 
-def test_the_table_has_no_way_out_of_an_end_and_refuses_what_it_lacks():
+def test_the_table_has_no_way_out_of_an_end_and_refuses_missing_keys():
     assert not {s for s, _ in TABLE} & {
         HandshakeState.SESSION,
         HandshakeState.REFUSED,

@@ -124,7 +124,7 @@ def test_misuse_is_our_own_fault():
         acceptor.confirm("000000")
 
 
-def test_the_table_refuses_what_it_lacks():
+def test_the_table_refuses_missing_keys():
     for state in State:
         for kind in Kind:
             if (state, kind) in TABLE or state is State.NEW:

@@ -36,7 +36,7 @@ def both(seed=0):
     return Opener(host), Gate(viewer)
 
 
-def test_sizes_are_what_is_documented():
+def test_sizes_are_the_documented_ones():
     assert (PREAMBLE_BYTES, ANSWER_BYTES) == (80, 36)
 
 

@@ -83,7 +83,7 @@ def test_one_that_no_waiter_for_goes():
     assert queue.front() is None
 
 
-def test_what_is_not_on_record_is_not_shown():
+def test_an_unrecorded_question_is_not_shown():
     """It has its place and counts, all the same."""
     waiting = queue.Queue()
     first, second = waiting.ask(of("a"), 0.0), waiting.ask(of("a"), 0.0)

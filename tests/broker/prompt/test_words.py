@@ -115,11 +115,11 @@ def test_what_others_can_read_is_no_secret(paths):
 
 
 @pytest.mark.parametrize("text", ["", "abc", "x" * 81, "a\nb\x1b[2J", "a\u202eb c"])
-def test_what_is_no_phrase(text):
+def test_malformed_phrases(text):
     with pytest.raises(RefusedError, match="not a phrase"):
         take_phrase(text)
 
 
 @pytest.mark.parametrize("text", ["abcd", "x" * 80, "möwe über see"])
-def test_what_is_one(text):
+def test_well_formed_phrases(text):
     assert take_phrase(text) == text

@@ -144,7 +144,7 @@ def test_a_handshake_has_a_deadline():
     assert ready.core.fault is None
 
 
-def test_what_is_pipelined_behind_auth_waits_for_its_answer():
+def test_commands_pipelined_behind_auth_wait_for_its_answer():
     talk = Talk(start=False)
     talk.server.deaf.add(C.AUTH)
     talk.raw(
@@ -160,7 +160,7 @@ def test_what_is_pipelined_behind_auth_waits_for_its_answer():
     assert [said.tag for said in talk.unread] == [1, 2, 3]
 
 
-def test_it_sees_one_sink_and_no_source_nobody_else_and_no_names():
+def test_it_sees_one_sink_and_no_sources_clients_or_names():
     talk = Talk()
     info = talk.ask(C.GET_SERVER_INFO).fields("ttttassLm")
     assert "alice" not in str(info)
@@ -448,7 +448,7 @@ def test_two_commands_with_one_tag_do_not_confuse_the_answers():
     assert listed.fields("LtLLLamvUUttbPbbbf")[0] == index
 
 
-def test_a_server_that_answers_what_nobody_asked_ends_the_connection():
+def test_a_server_s_answer_without_a_request_ends_the_connection():
     talk = Talk()
     talk.core.from_server(frames.command(C.REPLY, 12345), talk.now)
     assert isinstance(talk.core.fault, UpstreamError)

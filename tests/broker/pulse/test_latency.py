@@ -61,7 +61,7 @@ def test_no_size_makes_a_device_faster_than_the_floor(
 
 
 @given(specs, st.integers(0, INVALID))
-def test_what_is_left_open_stays_open(spec, maxlength):
+def test_an_unset_latency_stays_unset(spec, maxlength):
     held = bounded(spec, Sizes(maxlength, INVALID, INVALID), MOST, early=False)
     assert (held.target, held.request) == (INVALID, INVALID)
 
@@ -77,7 +77,7 @@ def test_what_is_left_open_stays_open(spec, maxlength):
         (True, LEAST * 4, LEAST * 4),
     ],
 )
-def test_what_is_long_enough_is_not_touched(early, target, minreq):
+def test_a_long_latency_is_not_changed(early, target, minreq):
     asked = Sizes(65536, target, minreq)
     assert bounded(STEREO, asked, MOST, early=early) == asked
 

@@ -28,7 +28,7 @@ def pair() -> tuple[Talk, Talk]:
         (VOLUME, "Lv", (65536, 65536), Level(volume=100), (100, 100)),
     ],
 )
-def test_a_streams_orders_take_one_way_whoever_gives_them(
+def test_commands_of_a_stream_take_one_path_from_either_side(
     command, letters, value, person, last
 ):
     """The server reads connections in no order: the person's would be lost."""

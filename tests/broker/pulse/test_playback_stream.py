@@ -58,7 +58,7 @@ def test_no_more_goes_on_than_the_server_asked_for(pieces, piece):
     assert all(len(part.data) % 4 == 0 for part in talk.server.parts)
 
 
-def test_what_is_held_at_the_limit():
+def test_held_data_at_the_limit():
     talk = Talk()
     talk.server.first_request = 1000
     channel, _ = talk.play()
@@ -73,7 +73,7 @@ def test_what_is_held_at_the_limit():
     assert len(sent(talk)) == most
 
 
-def test_a_flood_ends_the_connection_and_reaches_nobody():
+def test_a_flood_ends_the_connection_and_reaches_no_server():
     talk = Talk()
     channel, _ = talk.play()
     piece = frames.samples(channel, bytes(1 << 20))
@@ -94,7 +94,7 @@ def test_a_client_that_stops_in_a_frame_holds_up_nothing():
     assert index in talk.sandbox.playbacks
 
 
-def test_a_drain_waits_for_what_is_held():
+def test_a_drain_waits_for_held_data():
     talk = Talk()
     talk.server.first_request = 400
     channel, _ = talk.play()
@@ -106,7 +106,7 @@ def test_a_drain_waits_for_what_is_held():
     assert len(sent(talk)) == 1000
 
 
-def test_flush_forgets_what_is_held():
+def test_flush_discards_held_data():
     talk = Talk()
     talk.server.first_request = 400
     channel, _ = talk.play()
@@ -225,7 +225,7 @@ def test_small_frames_go_on_as_the_server_asks_for_more():
     assert len(talk.server.parts) == before + 4  # 1 and 2 more
 
 
-def test_what_is_held_for_being_small_is_played_before_a_drain():
+def test_small_held_data_is_played_before_a_drain():
     talk = Talk()
     channel, _ = talk.play()
     for _ in range(limits.PULSE_SMALL_FRAMES + 3):

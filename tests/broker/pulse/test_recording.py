@@ -174,7 +174,7 @@ def test_granted_and_revoked_on_a_live_stream():
     assert abs(len(data) - 192000) <= 1200
 
 
-def test_what_has_not_left_yet_is_silenced_by_a_revoke():
+def test_a_revoke_silences_unsent_data():
     talk = Talk(SoundRules("work", microphone=Microphone.ALLOW))
     channel = talk.record(fragsize=1200)
     talk.core.from_server(frames.samples(0, VOICE), talk.now)
@@ -284,7 +284,7 @@ def test_monitors_and_others_streams_are_never_recorded(options):
     assert not talk.server.named(C.CREATE_RECORD_STREAM)
 
 
-def test_what_is_told_of_a_recording():
+def test_reported_properties_of_a_recording():
     talk = Talk(ASK)
     channel = talk.record(fragsize=1200)
     listed = talk.ask(C.GET_SOURCE_OUTPUT_INFO_LIST).fields("LtLLLamUUttPbvbbbf")

@@ -44,7 +44,7 @@ SIGNATURE = st.text(st.sampled_from("".join(VALUES)), max_size=12)
 
 
 @given(st.data())
-def test_what_is_encoded_is_decoded_the_same(data):
+def test_encoded_values_decode_to_themselves(data):
     signature = data.draw(SIGNATURE)
     values = [data.draw(VALUES[letter]) for letter in signature]
     encoded = encode(signature, values)

@@ -32,7 +32,7 @@ UNIX, VSOCK = socket.AF_UNIX, socket.AF_VSOCK
         ("copy", UNIX, UNIX, (6, 12), "copy"),
     ],
 )
-def test_auto_takes_what_is_cheaper(mode, source, destination, kernel, chosen):
+def test_auto_chooses_the_cheaper_mode(mode, source, destination, kernel, chosen):
     assert choose(RelayMode(mode), source, destination, kernel) == chosen
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_spliced_from_is_copied(counter):
     world.close()
 
 
-def test_what_cannot_be_spliced_to_gets_what_was_read_already(log, tmp_path):
+def test_a_socket_that_refuses_splice_gets_the_bytes_already_read(log, tmp_path):
     world = World(RelayMode.SPLICE, destination=log)
     world.left.send(b"first")
     assert world.direction.move() is FlowState.FLOWING

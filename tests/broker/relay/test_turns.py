@@ -77,7 +77,7 @@ def test_bytes_flow_both_ways_and_are_counted(world):
     assert pair.active == pytest.approx(time.monotonic(), abs=5)
 
 
-def test_what_is_not_ours_ends_the_wait(world):
+def test_an_event_of_another_descriptor_ends_the_wait(world):
     one, other = socket.socketpair()
     with one, other:
         world.epoll.register(one, select.EPOLLIN)

@@ -56,7 +56,7 @@ def _fourth_edited(bodies: list[str]) -> list[str]:
     return [*bodies[:3], edited(bodies[3]), *bodies[4:]]
 
 
-async def test_what_is_no_checkpoint_or_a_false_proof(tmp_path: Path) -> None:
+async def test_a_malformed_checkpoint_or_a_false_proof(tmp_path: Path) -> None:
     async with sides(tmp_path) as (near, far):
         for number in range(9):
             await near.store.record(event(number))

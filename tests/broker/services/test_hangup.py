@@ -53,7 +53,7 @@ def test_the_far_end_is_gone_already():
     assert theirs.fileno() == -1
 
 
-def test_what_was_given_on_is_only_closed():
+def test_a_passed_socket_is_only_closed():
     ours, theirs = pair()
     with ours:
         kept = theirs.dup()

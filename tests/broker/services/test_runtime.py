@@ -53,7 +53,7 @@ async def test_records_hold_once_they_are_on_record(tmp_path, paths, monkeypatch
         assert set(records.now.records) == {"a"}
 
 
-async def test_what_was_read_earlier_does_not_come_into_force_later(
+async def test_an_older_reading_does_not_replace_a_newer_one(
     tmp_path, paths, monkeypatch
 ):
     """The disk is slow for the first of two; a record changes between them."""
@@ -97,7 +97,7 @@ async def test_names_that_are_no_text_and_very_many_problems(tmp_path, paths):
         assert log._store.statistics().events == 2
 
 
-async def test_a_record_with_a_typo_stays_what_it_was(tmp_path, paths):
+async def test_a_record_with_a_typo_keeps_its_last_good_version(tmp_path, paths):
     """It is told, the others change, and what was never good or is gone is not kept."""
     async with journal(tmp_path) as log:
         for name in ("a.toml", "b.toml", "c.toml"):

@@ -106,7 +106,7 @@ class Pump:
         return self.end
 
 
-async def test_the_pumps_count_is_the_outcome_with_what_was_sent_before():
+async def test_the_outcome_is_the_pump_s_count_and_the_bytes_sent_before():
     outcome = StreamOutcome()
     end = StreamEnd(100, 5, EndReason.END)
     await relay_stream(Pump(end), OPENING, (10, 11), outcome, head=16)

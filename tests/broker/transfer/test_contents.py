@@ -24,7 +24,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
         ("a.unknown", b"\0\1"),
     ],
 )
-def test_what_is_what_it_says(name, head):
+def test_contents_that_match_their_name(name, head):
     refuse_contents(name, head)
 
 
@@ -45,7 +45,7 @@ def test_what_is_what_it_says(name, head):
         ("A.LNK", b"x"),
     ],
 )
-def test_what_is_another_thing_or_runs_is_refused(name, head):
+def test_contents_that_differ_or_can_run_are_refused(name, head):
     with pytest.raises(RefusedError):
         refuse_contents(name, head)
 

@@ -167,7 +167,7 @@ def test_a_single_file_is_one_file():
     ],
     ids=repr,
 )
-def test_what_is_no_entry_ends_it(body):
+def test_a_malformed_entry_ends_the_transfer(body):
     with pytest.raises(PeerError):
         read(frame(body))
 

@@ -94,7 +94,7 @@ async def test_a_stop_of_what_does_not_run(name):
     assert stage.ended == []
 
 
-async def test_a_stop_of_what_is_no_name():
+async def test_a_stop_of_a_malformed_name():
     with pytest.raises(RefusedError, match="is not a sandbox name"):
         await Stage().api.stop(CALLER, api.StopRequest(sandbox="../x"))
 

@@ -212,7 +212,7 @@ async def test_sound_without_a_server_is_answered_and_then_hung_up_on(audio):
         assert s.role.guest(LEASE.id).streams._places == 0
 
 
-async def test_a_service_that_nobody_knows_is_denied_by_default():
+async def test_an_unknown_service_is_denied_by_default():
     async with viewer() as s, trio.open_nursery() as streams:
         await s.role.lease_begun(LEASE)
         with refuses("denied: "):
@@ -293,7 +293,7 @@ async def test_a_stream_that_is_asked_about_is_taken_first():
         conn.close()
 
 
-async def test_a_no_hangs_up_on_what_was_taken():
+async def test_a_denial_hangs_up_an_accepted_stream():
     async with asked_about(no) as (s, _), trio.open_nursery() as streams:
         conn = await s.offer(streams)
         with conn:

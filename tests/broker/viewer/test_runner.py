@@ -174,7 +174,7 @@ async def test_a_window_that_the_record_refuses_is_refused_before_anything_start
         assert machines.started == 0
 
 
-async def test_what_is_refused_meanwhile_is_told_to_who_attends():
+async def test_refusals_during_a_run_are_shown_to_its_caller():
     """Sound here: the program runs on, and the terminal shows the record's line."""
     async with viewer() as s, trio.open_nursery() as streams:
         s.write("a", record("persistent"))

@@ -289,7 +289,7 @@ def test_commits_of_many_surfaces_pause_reading(talk):
     assert talk.core.messages - before == -(-most // limits.WAYLAND_SUBSURFACES)
 
 
-def test_requests_cost_what_goes_up(talk):
+def test_requests_are_charged_for_the_messages_they_cause(talk):
     """A commit with a region of many rectangles is as many messages there."""
     surface, _, _ = talk.show(10, 10, 0)
     region = talk.make(talk.compositor, "create_region", "wl_region")

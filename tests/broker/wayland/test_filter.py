@@ -30,7 +30,7 @@ def talk():
     assert it.sandbox.filters == set()
 
 
-def test_only_what_has_a_verdict_is_advertised(talk):
+def test_only_globals_with_a_verdict_are_advertised(talk):
     assert "zwlr_layer_shell_v1" not in talk.globals
     assert "zwp_idle_inhibit_manager_v1" not in talk.globals
     assert talk.globals["wl_compositor"][1] == 5
@@ -81,7 +81,7 @@ def test_versions_end_at_the_baseline():
         (None, "zwlr_layer_shell_v1", 1, "never advertised"),
     ],
 )
-def test_binding_what_was_not_offered_is_an_error(
+def test_binding_a_global_that_was_not_offered_is_an_error(
     talk, name_of, interface, version, why
 ):
     name = talk.globals[name_of][0] if name_of else 999
@@ -125,7 +125,7 @@ def test_the_client_is_never_read_before_the_compositor_is_known():
         (emit.sync(1, 0xFF000005), 0, "an id of the server's range"),
     ],
 )
-def test_what_is_not_wayland_ends_the_connection(talk, data, code, why):
+def test_malformed_bytes_end_the_connection(talk, data, code, why):
     with pytest.raises(ServerError) as caught:
         talk.raw(data)
     assert caught.value.code == code, why
@@ -232,7 +232,7 @@ def test_a_compositor_that_does_not_speak_wayland_ends_the_connection(talk, data
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 64])
-def test_chunking_never_changes_what_is_said(size):
+def test_chunking_never_changes_the_output(size):
     whole, pieces = Talk().start(), Talk().start()
     said = []
     for it in (whole, pieces):

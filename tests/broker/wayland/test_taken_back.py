@@ -66,7 +66,7 @@ def tree(t: Talk, surface: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_what_was_large_in_one_window_is_not_in_another(committed):
+def test_a_surface_that_was_large_in_one_window_is_not_in_another(committed):
     with Watched() as t:
         t.start()
         large, _, _ = t.show(800, 600, 0)
@@ -88,7 +88,7 @@ def test_what_was_large_in_one_window_is_not_in_another(committed):
         assert t.core.fault is None
 
 
-def test_what_had_no_parent_is_not_larger_than_its_first_one():
+def test_a_surface_without_a_parent_is_not_larger_than_its_first_one():
     with Watched() as t:
         t.start()
         small, _, _ = t.show(10, 10, 0)
@@ -136,7 +136,7 @@ def test_back_in_the_window_that_it_left_it_is_as_before():
 
 
 @pytest.mark.parametrize("place", [(0, 0), (-150, -20), (190, 90)])
-def test_what_comes_back_from_a_popup_of_its_own_is_not_shown_as_large(place):
+def test_a_window_that_returns_from_its_own_popup_is_not_shown_as_large(place):
     with Watched(WindowRules("work", promote=True)) as t:
         t.start()
         surface, _, _ = t.show(200, 100, 0)

@@ -199,7 +199,7 @@ def test_goodbye_both_ways(world):
     assert world.out() == [(Kind.CLOSE, struct.pack("<i", -71))]
 
 
-def test_what_comes_for_a_file_that_is_no_longer_needed_is_late_not_wrong(world):
+def test_messages_for_a_closed_file_are_late_and_not_an_error(world):
     world.feed(w.open_file(1, 8) + w.inject(1) + w.protocol(w.message(1, 0, fds=1)))
     world.memory.files[0].gone = True
     late = w.diff(1, w.span(0, 1, b"late")) + w.fill(1, 0, 1, b"x") + w.extend(1, 99)
@@ -376,7 +376,7 @@ def test_a_block_too_short_for_its_head_is_refused(world, kind):
     refused(world, w.block(kind, size=4 + least - 1), "where")
 
 
-def test_what_was_sent_may_be_acknowledged_once_and_in_order(world):
+def test_sent_messages_are_acknowledged_once_and_in_order(world):
     for number in range(5):
         world.channel.send_messages(w.message(number + 1, 0), [])
     assert world.feed(ack(2) + ack(3) + ack(5)) == []

@@ -124,7 +124,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("stream", "reason"), HOSTILE)
-async def test_what_is_wrong_ends_the_connection(stream, reason):
+async def test_an_error_ends_the_connection(stream, reason):
     async with guest() as peer:
         await peer.send(stream)
         await peer.ended.wait()

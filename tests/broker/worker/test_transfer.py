@@ -371,7 +371,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-async def test_what_is_no_request_is_refused(tmp_path, kind):
+async def test_a_malformed_request_is_refused(tmp_path, kind):
     async with broker(tmp_path) as b, raw(b) as sock:
         await sock.send(REQUESTS[kind])
         assert isinstance(await reply(sock), TransferRefused)
@@ -397,7 +397,7 @@ async def test_a_request_has_its_time(tmp_path, autojump_clock):
         assert took == pytest.approx(limits.TRANSFER_HEAD_SECONDS, abs=0.1)
 
 
-async def test_orders_for_what_has_ended_close_their_descriptors(tmp_path):
+async def test_orders_for_an_ended_transfer_close_their_descriptors(tmp_path):
     read, write = os.pipe2(os.O_CLOEXEC)
     async with broker(tmp_path) as b:
         b.order(_M.TransferSend(77, 1, 1, 1, False), write)

@@ -449,7 +449,7 @@ async def prepared():
             yield stage, launcher, await launcher.prepare()
 
 
-async def test_what_is_given_up_before_its_lease_never_runs(prepared):
+async def test_a_start_given_up_before_its_lease_never_runs(prepared):
     """Nor does it stay: also when its launcher dies without a word."""
     stage, launcher, state = prepared
     async with launcher.held(state) as held:

@@ -312,7 +312,7 @@ def test_the_digest_names_the_whole_set(tmp_path):
     assert len({first, second, third, fourth}) == 4
 
 
-def test_single_files_are_checked_for_what_they_say(tmp_path):
+def test_single_files_may_have_any_owner_and_need_a_valid_name(tmp_path):
     """A draft may belong to anybody; its name must still be a name."""
     folder = _folder(tmp_path, "d", {"demo.toml": OPEN, "Bad.toml": OPEN})
     (folder / "demo.toml").chmod(0o666)

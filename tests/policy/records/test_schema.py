@@ -86,7 +86,7 @@ def test_calls_and_answers_are_as_their_schemas_say(text, world, call):
         {"domains": {"a": {"uuid": 1}}},
     ],
 )
-def test_what_is_no_world_is_none_for_an_editor_either(data):
+def test_an_invalid_world_is_invalid_by_the_schema_too(data):
     """The schema and the reader agree."""
     with pytest.raises(fastjsonschema.JsonSchemaException):
         _VALID["world"](data)
@@ -185,7 +185,7 @@ def test_snippets_in_the_docs_are_records(tmp_path):
         ({"class": "disposable", "launch": {"memory": "2g"}}, False),
     ],
 )  # fmt: skip
-def test_the_schema_knows_what_goes_together(validate, values, valid):
+def test_the_schema_knows_which_keys_go_together(validate, values, valid):
     """[peer] and kind are checked in the editor too."""
     if valid:
         validate(values)

@@ -171,7 +171,7 @@ def test_match_conditions(told, verdict, line):
     ("told", "line"),
     [({"scheme": "http"}, 1), ({"scheme": "https"}, 2), ({"scheme": ""}, 2), ({}, 1)],
 )
-def test_a_deny_applies_to_what_nobody_told(told, line):
+def test_a_deny_applies_to_unknown_facts(told, line):
     """Unknown is denied: only what is told may pass a deny by."""
     rules = _rules("a * * * deny scheme=http\na * * * allow")
     assert (
@@ -230,7 +230,7 @@ def test_an_observing_rule_decides_nothing_and_is_named():
         ("a+x * work vault allow", "deny", "deny"),
     ],
 )
-def test_a_broken_line_bars_what_it_might_have_decided(broken, a, b):
+def test_a_broken_line_denies_the_requests_it_might_match(broken, a, b):
     """Neither opens nor silences: rules before it and about others stand."""
     rules = _rules(f"c * * * allow\n{broken}\na * * * allow\nb * * * allow\n")
     engine = Engine(rules)

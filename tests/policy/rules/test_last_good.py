@@ -69,7 +69,7 @@ def test_kept_and_read_again(file):
         ),
     ],
 )
-def test_what_was_changed_is_not_used(file, change, said):
+def test_a_changed_copy_is_not_used(file, change, said):
     """It says why."""
     keep(_rules(_GOOD), file)
     file.write_text(change(file.read_text()))

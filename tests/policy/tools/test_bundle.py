@@ -42,7 +42,7 @@ def _signed(payload: bytes) -> bytes:
     )
 
 
-def test_what_was_signed_comes_back():
+def test_the_signed_content_comes_back():
     """Name, version, files, and who signed."""
     found = verify(sign(KEY, "acme", 7, FILES), TRUSTED)
     assert (found.name, found.version, found.key) == ("acme", 7, PUBLIC)

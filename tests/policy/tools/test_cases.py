@@ -59,7 +59,7 @@ def test_a_case(line, wrong):
         ("a work vault size=ten -> allow", 14, "number of bytes"),
     ],
 )
-def test_what_is_no_case(line, column, message):
+def test_malformed_cases(line, column, message):
     """Place and reason."""
     cases, (problem,) = parse_cases("x.policytest", line.encode())
     assert cases == []

@@ -61,7 +61,7 @@ def test_contrast_is_that_of_wcag():
     [("#ffffff", "white"), ("#e8e8e8", "white"), ("#e0e0e0", ""), ("#000000", "black"),
      ("#181818", "black"), ("#1e1e1e", "")],
 )  # fmt: skip
-def test_what_is_faint(colour, beside):
+def test_faint_colours(colour, beside):
     """Just below the least contrast, and just above it."""
     assert faint(colour) == beside
     if beside:

@@ -26,7 +26,7 @@ def imported(text=PERMISSIONS, app="org.gnome.Gedit"):
     return import_flatpak(app, text, Path("/home/ada"))
 
 
-def test_the_record_is_one_and_binds_what_is_narrow():
+def test_the_record_is_valid_and_binds_narrow_paths_only():
     ((name, text),) = imported().files.items()
     assert name == "sandboxes.d/gedit.toml"
     record, problems = parse_record("gedit", Path(name), text.encode())

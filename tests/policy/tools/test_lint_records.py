@@ -134,7 +134,7 @@ def test_names_that_look_alike(tmp_path, name, text):
     assert "look-alike" in {one[0] for one in found}
 
 
-def test_what_is_inherited_is_said_once(tmp_path):
+def test_a_finding_in_an_inherited_key_is_reported_once(tmp_path):
     """At the line that sets it."""
     found = _find(
         tmp_path,

@@ -40,7 +40,7 @@ def test_a_slip_in_a_name(tmp_path, folder, file, found):
     assert checks == ["unread-file"] * found
 
 
-def test_what_is_included_is_read(tmp_path):
+def test_included_files_are_read(tmp_path):
     """Whatever its name."""
     folder = _folder(tmp_path, "policy.d", "common")
     assert len(look_at([folder])) == 1

@@ -76,7 +76,7 @@ def _as_recorded(answer, call, sequence=1):
     strategies.worlds(),
     st.lists(strategies.calls, min_size=1, max_size=12),
 )
-def test_what_is_counted_is_what_differs(old, new, world, calls):
+def test_only_differences_are_counted(old, new, world, calls):
     """Recorded by one set and asked of another: as if asked of both directly.
 
     Of the same set nothing changes.
@@ -155,7 +155,7 @@ def test_not_decided_by_rules(event):
 
 
 @pytest.mark.parametrize("by", ["person", "timeout", "grant"])
-def test_what_was_asked_about_counts_as_ask(by):
+def test_a_prompted_request_counts_as_ask(by):
     """Whatever the answer was: the rules said ask."""
     event = _event(answered_by=by, reason="the person said no")
     assert _simulate("a * work vault ask\n", event).same == 1

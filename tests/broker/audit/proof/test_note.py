@@ -96,7 +96,7 @@ def test_every_changed_byte_is_noticed() -> None:
         "x" * (audit_limits.AUDIT_NOTE_BYTES + 1),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(text: str) -> None:
+def test_a_malformed_checkpoint_is_refused(text: str) -> None:
     with pytest.raises(RefusedError, match="not a checkpoint"):
         n.parse_note(text)
 

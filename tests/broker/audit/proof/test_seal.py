@@ -256,7 +256,7 @@ async def test_a_key_that_is_gone_or_another_logs(path: Path, tmp_path: Path) ->
         await store.record(STOP)
 
 
-def test_a_key_shows_its_secret_to_nobody() -> None:
+def test_a_key_does_not_print_its_secret() -> None:
     key = SigningKey.first(7)
     assert keys._parse(key.text(), "x").newest == 7
     assert key.seed.hex() not in repr(key)

@@ -56,7 +56,7 @@ def says(found) -> str:
     return "; ".join(f"{p.where}: {p.what}" for p in found.problems)
 
 
-def test_a_log_that_nobody_touched_is_good(log) -> None:
+def test_an_unchanged_log_is_good(log) -> None:
     with opened(log.path) as db:
         for checkpoints in ((), (log.kept,)):
             found = report(db, log.path, *checkpoints)
@@ -314,7 +314,7 @@ def test_text_that_is_none_does_not_stop_the_reader(log) -> None:
         assert "event 11: its body was changed" in says(report(db, log.path))
 
 
-def test_a_checkpoint_kept_elsewhere_that_nobody_signed(log) -> None:
+def test_an_unsigned_checkpoint_from_elsewhere_is_refused(log) -> None:
     key = KeyFile(log.path).load()
     assert key is not None
     with opened(log.path) as db:
@@ -322,7 +322,7 @@ def test_a_checkpoint_kept_elsewhere_that_nobody_signed(log) -> None:
         assert "no key that the log had" in says(report(db, log.path, lied))
 
 
-def test_a_copy_without_its_key_says_what_it_cannot_prove(log) -> None:
+def test_a_copy_without_its_key_warns_about_the_missing_proof(log) -> None:
     with opened(log.path) as db:
         found = report(db, log.path, keys=[], copy=True)
         assert found.good

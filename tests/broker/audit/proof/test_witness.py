@@ -58,7 +58,7 @@ def _path(tmp_path: Path) -> Path:
     return tmp_path / "audit.sqlite"
 
 
-async def test_only_what_goes_on_from_the_newest_is_kept(path: Path) -> None:
+async def test_only_a_continuation_of_the_newest_is_kept(path: Path) -> None:
     log = OtherLog()
     async with open_store(path) as store:
         first = await store.hold("desk", log.offer(5))

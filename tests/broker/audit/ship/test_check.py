@@ -37,7 +37,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], R
         return log.identity(), [note for *_, note in log.notes(-1, COUNT)], rows
 
 
-def test_it_is_what_was_signed(shipped: tuple[str, list[str], Rows]) -> None:
+def test_a_shipped_log_matches_its_signatures(
+    shipped: tuple[str, list[str], Rows],
+) -> None:
     report = check(*shipped)
     assert report.good, report.problems
     assert report.checked == report.size == COUNT

@@ -65,7 +65,7 @@ async def test_half_a_line_of_a_crash_is_written_again(
     [b"my notes\nand no end of line", b"{", b'{"log', b'{"lot":', b"x" * 300_000],
     ids=["a line", "begun", "longer", "another", "no line at all"],
 )
-async def test_a_file_of_somebody_elses_is_not_cut(
+async def test_a_file_of_another_program_is_not_cut(
     tmp_path: Path, there: bytes
 ) -> None:
     """Only what is the beginning of a line of ours is taken back."""

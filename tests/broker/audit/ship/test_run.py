@@ -152,7 +152,7 @@ class Hostile(Receiver):
         return int("\x1b[2Jno number"), ""
 
 
-async def test_an_answer_nobody_thought_of_is_that_receivers_problem_alone(
+async def test_an_unexpected_answer_affects_that_receiver_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await filled(tmp_path, 20)
@@ -238,7 +238,7 @@ async def test_nothing_to_ship_and_nothing_to_read(tmp_path: Path) -> None:
     assert await shipper(tmp_path, Receiver()).once() == 0
 
 
-async def test_a_receiver_that_comes_late_gets_what_is_left(tmp_path: Path) -> None:
+async def test_a_late_receiver_gets_the_remaining_events(tmp_path: Path) -> None:
     await filled(tmp_path, 10)
     with sqlite3.connect(tmp_path / "audit.sqlite") as db:
         db.execute("DELETE FROM event WHERE sequence < 5")

@@ -118,7 +118,7 @@ def test_never_backwards(run):
     assert (run.home / "policy.d/30-site.policy").read_text() == "a * * * deny\n"
 
 
-def test_what_was_changed_here_is_not_overwritten(run):
+def test_local_changes_are_not_overwritten(run):
     """Unless it is said."""
     run("apply", run.signed(1))
     file = run.home / "policy.d/30-site.policy"
@@ -140,7 +140,7 @@ def test_a_file_of_yours_in_its_place(run):
     assert run("apply", run.signed(1))[0] == 1
 
 
-def test_nobody_is_trusted_by_himself(run):
+def test_a_bundle_without_a_trusted_key_is_refused(run):
     """Without the file of keys, with another key, and by --trust."""
     file = run.signed(1)
     keys = run.home / "bundle.keys"

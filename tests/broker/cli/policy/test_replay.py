@@ -176,7 +176,7 @@ def test_explain_event(run):
     ("number", "said"),
     [(1, "not a decision"), (11, "not a decision"), (99, "no event")],
 )
-def test_explain_what_is_no_decision(run, number, said):
+def test_explain_of_an_event_that_is_not_a_decision(run, number, said):
     """1, and why."""
     _write(run)
     code, out = run("explain", "--event", number)

@@ -185,7 +185,7 @@ def test_show_as_json(world):
         pytest.param({}, "a\x1b[2Jb", "a\\x1b[2Jb", id="hostile"),
     ],
 )
-def test_show_of_what_is_not_there(world, records, name, said):
+def test_show_of_a_missing_record(world, records, name, said):
     """Exit code 1 and a sentence that says what to do."""
     for record, text in records.items():
         _record(world, "user", record, text)

@@ -100,7 +100,7 @@ async def test_malformed_devices_are_reported_and_not_seen(tmp_path):
     ]
 
 
-async def test_watcher_looks_at_what_is_there_and_not_at_events(tmp_path):
+async def test_watcher_reads_the_present_devices_and_not_the_events(tmp_path):
     watcher = Seen(tmp_path)
     folder = plug(tmp_path)
     await watcher.look_at(["2-1", "2-1", "2-9"])

@@ -160,7 +160,7 @@ async def test_the_locale_is_that_of_the_session(machine, environ, lang, files):
     "lang",
     ["de_DE", "de_DE.ISO-8859-1", "../../etc.UTF-8", "de_DE.UTF-8/x", "-i.UTF-8"],
 )
-async def test_what_is_no_locale_in_utf8_is_refused(machine, lang):
+async def test_a_locale_that_is_not_utf8_is_refused(machine, lang):
     with pytest.raises(SetupError, match="is not the name of a locale"):
         await collect(["locale"], root=machine, environ={"LANG": lang})
 

@@ -66,7 +66,7 @@ def test_the_device_is_one_of_the_domain_s_machine(machine, device):
         ("<domain/>", "no domain"),
     ],
 )
-def test_what_is_no_domain_is_refused(xml, message):
+def test_malformed_domain_xml_is_refused(xml, message):
     with pytest.raises(DomainError, match=message):
         with_vsock(xml, SOCKET)
 

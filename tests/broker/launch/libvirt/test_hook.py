@@ -392,7 +392,7 @@ def test_a_record_with_a_mistake_is_read_by_its_words(tmp_path):
     assert hook.record_requires([str(tmp_path)], {"work"})
 
 
-def test_what_is_not_a_regular_file_is_no_record(tmp_path):
+def test_only_a_regular_file_is_a_record(tmp_path):
     """Attack: a pipe that never ends, in the place of a record."""
     path = tmp_path / "office.toml"
     os.mkfifo(path)

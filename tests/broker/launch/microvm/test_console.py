@@ -56,7 +56,7 @@ def test_a_full_disk_loses_bytes_and_nothing_else(tmp_path, monkeypatch):
     log.close()
 
 
-async def test_somebody_may_wait_for_words(tmp_path, nursery):
+async def test_a_task_may_wait_for_words(tmp_path, nursery):
     log = ConsoleLog(tmp_path)
     found = trio.Event()
 

@@ -90,7 +90,7 @@ def test_dhcp_is_the_only_broadcast():
         packet("8.8.8.8", version=6),
     ],
 )
-def test_what_is_not_understood_is_dropped(frame):
+def test_unknown_frames_are_dropped(frame):
     assert not own().may_pass(frame)
 
 

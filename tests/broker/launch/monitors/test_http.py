@@ -77,7 +77,7 @@ def test_replies_are_read_in_pieces(size):
         (b"HTTP/1.1 200 \r\n" + b"X: y\r\n" * 33 + b"\r\n", "more than 32 headers"),
     ],
 )
-def test_what_is_not_a_reply_ends_it(data, why):
+def test_a_malformed_reply_ends_the_connection(data, why):
     with pytest.raises(UpstreamError, match=why):
         read(data)
 

@@ -84,7 +84,7 @@ def test_a_payload_that_is_cut_short_is_refused(how):
         (image(b"\x02\x21\x4c\x18\xff\xff\xff\xff" + SIZE), "lz4 refuses"),
     ],
 )
-def test_what_is_no_kernel_is_refused(data, why):
+def test_a_file_that_is_not_a_kernel_is_refused(data, why):
     with pytest.raises(SetupError, match=why):
         unpack(data)
 

@@ -9,7 +9,7 @@ from broker.launch.nspawn.arguments import Scope, Tree, nspawn_args
 TREE = Tree("work", ("gedit", "a b"), Path("/srv/root"), Path("/run/s:1"))
 
 
-def test_the_program_stands_behind_the_gate_and_what_it_may_not_do():
+def test_the_program_follows_the_gate_and_the_restrictions_precede_it():
     words = nspawn_args(TREE, Path("/group"))
     assert words[-2:] == ["gedit", "a b"]
     gate = words.index("--chdir=/home/user")

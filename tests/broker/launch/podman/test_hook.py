@@ -400,7 +400,7 @@ def test_root_s_hook_is_silent_where_rootless_podman_calls_it(place):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory"])
-def test_what_is_no_regular_file_is_no_record(place, kind):
+def test_a_record_must_be_a_regular_file(place, kind):
     """Attack: a pipe in a record's place, which would hold the container up."""
     path = place / "records" / "work.toml"
     if kind == "fifo":

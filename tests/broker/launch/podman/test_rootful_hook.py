@@ -117,7 +117,7 @@ def test_a_container_in_the_host_s_namespaces_is_refused(kinds):
 @pytest.mark.parametrize(
     "document", [[], {}, {"linux": 7}, {"linux": {"namespaces": [7]}, "process": {}}]
 )
-def test_what_is_no_configuration_is_refused(document):
+def test_a_malformed_configuration_is_refused(document):
     with pytest.raises(rootful.RefusedError, match="no container's configuration"):
         rootful.require_confined(document)
 

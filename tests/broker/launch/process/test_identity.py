@@ -43,7 +43,7 @@ async def test_the_same_number_is_not_the_same_process(field):
 
 
 @pytest.mark.parametrize("pid", [0, 1, -1])
-async def test_special_numbers_are_nobody(pid):
+async def test_special_pids_are_no_process(pid):
     child = spawn_helper("sleeper", ["sleep", "100"])
     assert find("x", msgspec.structs.replace(child.identity, pid=pid)) is None
     await child.end(0)
@@ -117,7 +117,7 @@ async def test_a_jail_reports_its_own_child_or_nothing():
         outer.close()
 
 
-async def test_what_has_no_handler_for_sigterm_is_not_waited_for():
+async def test_a_process_without_a_sigterm_handler_is_killed_at_once():
     ignoring = spawn_helper("deaf", ["sh", "-c", "trap '' TERM; exec sleep 100"])
     with trio.fail_after(30):
         await ignoring.end(3600)

@@ -183,7 +183,9 @@ def _directory(name: str, mode: int) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     "case", ["link", "linked record", "closed", "more", "no record", "no archive"]
 )
-async def test_what_is_no_backup_is_refused(tmp_path: Path, lock: Lock, case: str):
+async def test_a_file_that_is_not_a_backup_is_refused(
+    tmp_path: Path, lock: Lock, case: str
+):
     room = tmp_path / "room"
     room.mkdir()
     (room / "meta.json").write_text('{"kind":"disk","made":1.0,"version":1}')

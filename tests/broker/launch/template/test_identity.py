@@ -72,7 +72,7 @@ def test_the_guest_refuses_another_identity(change):
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"[" * 4000, b"\xff"])
-def test_the_guest_refuses_what_is_not_an_identity(text):
+def test_the_guest_refuses_a_malformed_identity(text):
     with pytest.raises(guest.IdentityError):
         guest.take_identity(text)
 

@@ -82,7 +82,7 @@ def test_bytes_may_come_in_any_pieces():
     "data",
     [words(1, 4 << 16), words(1, 5000 << 16), request(1, 0), request(1, 1, b"\0")],
 )
-def test_what_is_not_understood_is_an_error(data):
+def test_an_unknown_request_is_an_error(data):
     with pytest.raises(ScreenError):
         Screen().feed(data)
 

@@ -131,7 +131,7 @@ async def test_a_template_is_made_once_for_many_starts(stage):
         ({"tools": {"vhost_device_vsock": None}}, "kernel's vsock"),
     ],
 )
-async def test_what_is_never_copied(stage, change, why):
+async def test_starts_that_are_never_copies(stage, change, why):
     async with stage() as s:
         for field in ("spec", "tools"):
             if field in change:

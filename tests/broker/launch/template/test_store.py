@@ -79,7 +79,7 @@ def test_one_that_was_not_finished_leaves_nothing(store: TemplateStore):
     assert list(store.root.iterdir()) == []
 
 
-def test_what_is_old_is_swept_and_what_is_being_made_is_not(store: TemplateStore):
+def test_old_templates_are_swept_and_unfinished_ones_are_not(store: TemplateStore):
     make(store)
     for name in (".new-dead", ".new-other"):
         (store.root / name).mkdir()

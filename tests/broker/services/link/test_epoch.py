@@ -90,7 +90,7 @@ class Slow:
             await self.more.wait()
 
 
-async def test_one_that_answers_nothing_is_given_up_whoever_asked(mock_clock):
+async def test_a_silent_end_is_given_up_in_either_direction(mock_clock):
     """So that a place is free again for those who must ask (a lease has ended)."""
     slow = Slow()
     async with epochs(slow, patience=10) as (host, viewer):
@@ -124,7 +124,7 @@ async def test_one_that_answers_nothing_is_given_up_whoever_asked(mock_clock):
         assert "did not answer within 10 s" in host.reason
 
 
-async def test_whoever_is_told_of_the_end_is_told_why(mock_clock):
+async def test_each_listener_gets_the_reason_of_the_end(mock_clock):
     """Also one of the epoch's own tasks, for which its end has to wait."""
     told, asked = [], trio.Event()
 

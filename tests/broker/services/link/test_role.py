@@ -54,7 +54,7 @@ def test_a_damaged_one_decides_nothing(paths, text):
 
 
 @pytest.mark.parametrize("role", Role)
-def test_without_one_it_is_what_it_was_paired_as(paths, role):
+def test_without_a_role_file_the_paired_role_applies(paths, role):
     LinkStore(paths).pin(Peer("other", role.other, OTHER.public))
     assert role_here(paths) is role
 

@@ -56,7 +56,7 @@ def test_what_a_worker_says_is_about_its_own_sandbox(said, meant):
     assert list(clipboard_member.events_of("work", said)) == meant
 
 
-async def test_orders_and_what_comes_with_them():
+async def test_orders_and_their_descriptors():
     told = Told()
     items = (messages.Item("text/plain", b"hello"), messages.Item("image/png", b"png"))
     await clipboard_member.order(told, messages.AskTypes("work", 1, host=True))

@@ -247,7 +247,7 @@ async def test_a_rules_ttl_is_the_age_and_the_offers_time(mock_clock):
         await b.wait_told("Clipboard wiped: work → vault")
 
 
-async def test_what_was_copied_expires_and_is_told(mock_clock):
+async def test_copied_content_expires_with_an_event(mock_clock):
     async with board(ALLOW) as b:
         await b.copy()
         mock_clock.jump(limits.CLIPBOARD_SECONDS)
@@ -328,7 +328,7 @@ async def test_the_persons_own_selection_comes_in_by_the_paste_chord():
 
 
 @pytest.mark.parametrize("rules", ["", "@anyvm @anyvm allow\n", "@adminvm web allow\n"])
-async def test_without_a_rule_nobody_looks_at_it(rules):
+async def test_without_a_rule_content_is_not_read(rules):
     async with board(rules) as b:
         await b.chord("vault", paste=True)
         await b.wait_told("nothing was copied")
@@ -425,14 +425,14 @@ async def test_two_that_claim_the_focus_have_it_not():
         assert b.guests["vault"].worker.orders == []
 
 
-async def test_a_worker_that_answers_what_nobody_asked_is_ended():
+async def test_a_worker_that_answers_without_a_question_is_ended():
     async with board(ALLOW) as b:
         await b.guests["web"].say(m.ClipboardTypes(77, ["text/plain"]))
         assert "not made" in await b.guests["web"].worker.wait_closed()
         assert b.guests["web"].blamed
 
 
-async def test_one_that_takes_no_orders_is_ended_and_hinders_nobody():
+async def test_a_worker_that_reads_no_orders_is_ended_and_delays_no_other():
     async with board(ALLOW + "work web allow\n") as b:
         b.guests["web"].worker.stuck = True
         for _ in range(limits.CLIPBOARD_ORDERS + 2):
@@ -493,7 +493,7 @@ async def test_cleared_by_the_person_it_is_gone_when_that_returns():
         assert {e["outcome"] for e in b.events("clipboard.ended")} == {"cleared"}
 
 
-async def test_a_rule_that_is_taken_away_takes_back_what_is_on_offer():
+async def test_removing_a_rule_withdraws_its_offers():
     async with board(ALLOW) as b:
         await b.copy()
         offer = await b.paste()
@@ -627,7 +627,7 @@ async def test_a_drag_whose_source_is_heard_later_is_known_then():
         assert b.told == []
 
 
-async def test_a_drag_of_nobodys_is_refused_after_a_while(monkeypatch):
+async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch):
     monkeypatch.setattr(limits, "CLIPBOARD_MARK_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
@@ -668,7 +668,7 @@ async def test_a_worker_that_drags_over_its_own_windows_is_told_of_once(monkeypa
         assert b.guests["work"].worker.orders == []
 
 
-async def test_asked_about_a_drop_the_person_sees_what_it_is():
+async def test_a_question_about_a_drop_names_its_content():
     async with board("work vault ask\n", records=BOTH) as b:
         b.book.person.says = no
         await dropped(b)
@@ -711,7 +711,7 @@ async def test_at_once_goes_out_what_a_rule_allows_without_a_question(rule, kind
         )
 
 
-async def test_what_goes_out_by_a_drag_is_decided_and_served():
+async def test_a_drag_to_the_desktop_is_decided_and_served():
     async with board("work @adminvm allow max-size=23\n", records=BOTH) as b:
         await b.guests["work"].say(m.DragStartedMessage(MARK))
         for number, text in ((1, TEXT), (2, TEXT + b"!")):
@@ -727,7 +727,7 @@ async def test_what_goes_out_by_a_drag_is_decided_and_served():
         assert (pasted["target"], pasted["selection"]) == ("@adminvm", "drag")
 
 
-async def test_drags_of_which_nobody_knows_wait_one_at_a_time():
+async def test_unknown_drags_wait_one_at_a_time():
     """However many a worker that was taken over claims to see."""
     async with board(ALLOW, records=BOTH) as b:
         before = len(b.clipboard._nursery.child_tasks)

@@ -394,7 +394,7 @@ async def test_attach_that_fails_is_recorded_nowhere_as_attached():
     ("where", "sandbox", "words"),
     [("9-9", "work", "no device is in port"), ("2-1", "other", "no sandbox 'other'")],
 )
-async def test_attach_of_what_is_not_there_is_refused(where, sandbox, words):
+async def test_attach_of_a_missing_device_is_refused(where, sandbox, words):
     async with desk("") as (_, source, made):
         source.plug()
         with pytest.raises(RefusedError, match=words):

@@ -61,7 +61,7 @@ async def test_the_persons_files_go_into_a_pipe_and_others_are_kept(tmp_path):
     assert (tmp_path / "home/Incoming/work/d/x").read_text() == "content"
 
 
-async def test_what_is_broken_off_is_told_and_leaves_nothing(tmp_path):
+async def test_a_cut_transfer_is_reported_and_leaves_nothing(tmp_path):
     own = Own(tmp_path / "home")
     with pipe() as (read, write):
         delivery = Delivery("work", False, QUOTA, read.detach())

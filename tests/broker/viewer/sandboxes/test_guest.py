@@ -127,7 +127,7 @@ async def test_a_stream_that_is_cut_while_it_is_recorded_leaves_nothing(
 
 
 @pytest.mark.parametrize("how", ["counted", "its worker died"])
-async def test_the_agents_stream_has_its_bytes_or_says_that_nobody_knows(tmp_path, how):
+async def test_the_agent_s_stream_has_its_bytes_or_null(tmp_path, how):
     async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
         with await open_agent(mine, streams):
             (other,) = workers.opened

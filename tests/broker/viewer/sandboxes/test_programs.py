@@ -136,7 +136,7 @@ async def test_adopted_ones_count(tmp_path):
 # -- what a guest says -------------------------------------------------------------
 
 
-async def test_what_is_adopted_runs_already(tmp_path):
+async def test_an_adopted_program_runs_already(tmp_path):
     programs = Programs(tmp_path)
     programs.adopt([7])
     (program,) = programs.live()
@@ -232,7 +232,7 @@ async def test_without_a_screen_only_those_that_need_one_fail(tmp_path):
     assert (window.code, other.code) == (-9, -9)
 
 
-async def test_whoever_waits_is_woken(tmp_path):
+async def test_waiting_tasks_are_woken(tmp_path):
     programs = Programs(tmp_path)
     program = programs.new("foot", display=True, limit=64)
     for message in (AgentStarted(1), AgentExited(1, 0)):

@@ -44,7 +44,7 @@ def test_without_a_file_it_is_utc(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"TZif2", b"TZif2\n\n", b"no zone\nUTC0\n", b"TZif2\na b\n"]
 )
-def test_what_is_no_zone_is_an_error(tmp_path, content):
+def test_a_malformed_zone_is_an_error(tmp_path, content):
     (tmp_path / "localtime").write_bytes(content)
     with pytest.raises(SetupError, match="no file of a time zone"):
         time_zone(tmp_path / "localtime")

@@ -91,7 +91,7 @@ def test_its_region_follows_the_crop_and_waits_for_the_commit(talk):
         ((9000 * 256, 9000 * 256), [100 * 256 - 1, 50 * 256 - 1]),
     ],
 )
-def test_a_hint_never_puts_the_pointer_outside_of_what_is_shown(talk, hint, told):
+def test_a_hint_never_puts_the_pointer_outside_of_the_shown_part(talk, hint, told):
     """sway 1.7 warps to wherever a hint says."""
     crop(talk, 20, 10)
     constraint = constrain(talk, "lock")

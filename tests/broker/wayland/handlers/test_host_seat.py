@@ -166,7 +166,7 @@ def test_whatever_keyboards_the_client_has(sandbox, hand, keyboards):
         assert one.typed().count((SUPER, 1)) == keyboards
 
 
-def test_what_is_typed_passes(one):
+def test_typed_keys_pass(one):
     one.enter()
     one.key(60, A, 1)
     one.key(61, A, 0)

@@ -492,7 +492,7 @@ def texts(talk: Talk) -> list[str]:
     return [n for k, n, _ in talk.model.requests if k == KIND]
 
 
-def test_text_input_without_the_focus_ends_nobodys_input_method(talk, field):
+def test_text_input_without_the_focus_ends_no_input_method(talk, field):
     for name in ("enable", "disable", "commit"):
         talk.send(field, name)
     talk.send(field, "set_content_type", 1, 1)

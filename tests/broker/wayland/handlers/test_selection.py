@@ -462,7 +462,7 @@ def test_a_drag_from_elsewhere_is_not_told_at_all(pair):
     assert [e for e in one.events if e[0] == device and e[2] != "selection"] == []
 
 
-def test_somebody_outside_who_asks_for_the_private_type_gets_nothing(pair):
+def test_an_application_outside_that_asks_for_the_private_type_gets_nothing(pair):
     from broker.wayland.protocol import emit
 
     one, _ = pair
@@ -585,7 +585,7 @@ def test_a_drop_on_a_client_without_room_ends_that_client_alone(pair):
         one.pump()
 
 
-def test_what_was_taken_back_is_not_dropped_by_a_late_word_of_its_client(pair):
+def test_a_withdrawn_drag_is_not_dropped_by_a_late_request_of_its_client(pair):
     one, _ = pair
     hand = one.core.sandbox.hand = InputListener()
     hand.drags.over = foreign_drags.accept

@@ -27,7 +27,7 @@ def talk():
         yield it.start()
 
 
-def test_what_was_changed_stands_beside_what_was_asked(talk):
+def test_a_changed_message_is_printed_beside_the_original(talk):
     _, _, top = talk.show(20, 20, 0)
     talk.lines.clear()
     talk.send(top, "set_title", b"a\x1b[31m\xe2\x80\xaeb")

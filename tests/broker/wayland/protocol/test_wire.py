@@ -51,7 +51,7 @@ def test_a_null_string_where_one_may_be():
     st.integers(0, 9),
     st.integers(1, 99),
 )
-def test_what_is_written_reads_the_same(name, text, version, new_id):
+def test_written_messages_read_back_the_same(name, text, version, new_id):
     data = emit.bind(5, name, text.encode(), version, new_id)
     oid, opcode, size = wire.HEADER.unpack_from(data)
     assert (oid, opcode, size) == (5, 0, len(data))

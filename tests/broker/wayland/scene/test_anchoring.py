@@ -84,7 +84,7 @@ def test_a_point_is_anchored_by_the_offset():
     assert offset == (-4, -4)
 
 
-def test_what_is_moved_so_touches_its_parent_still():
+def test_a_moved_popup_still_touches_its_parent():
     rect, offset = around_content(Rect(4, 4, 1, 1), (208, 108), (5, 5), (4, 4, 4, 4), (-500, -500))  # fmt: skip
     wish = touching((208, 108), Wish((58, 38), rect, 5, 5, offset))
     assert place(rect, 5, 5, (58, 38), wish.offset) == (-58, -38)

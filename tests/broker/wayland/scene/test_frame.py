@@ -216,7 +216,7 @@ def test_a_state_is_answered_with_a_picture(talk):
 
 
 @pytest.mark.parametrize("mode", list(Fullscreen))
-def test_configures_that_nobody_acknowledges_are_forgotten(mode):
+def test_unacknowledged_configures_are_forgotten(mode):
     with Talk(WindowRules("work", fullscreen=mode)) as it:
         _, xdg, top = it.start().show(200, 100, 0)
         for _ in range(2 * limits.WAYLAND_SERIALS):
@@ -682,7 +682,7 @@ def test_a_popup_larger_than_it_said_is_cropped(talk):
     assert talk.server_side(surface).parent.size() == (108, 68)
 
 
-def test_a_popup_grows_by_what_it_acknowledges_not_by_what_it_wishes(talk):
+def test_a_popup_grows_by_acknowledged_sizes_only(talk):
     """Until then the compositor has it where the smaller one stays on the screen."""
 
     def grow() -> tuple[int, int]:

@@ -114,7 +114,7 @@ def test_it_touches_its_window(talk, place):
     assert -size[1] <= y <= 108
 
 
-def test_what_is_on_it_is_cropped_to_it(talk):
+def test_its_subsurfaces_are_cropped_to_it(talk):
     surface, _, _ = talk.show(200, 100, 0)
     child, _ = popover(talk, surface, 150, 60, 120, 80)
     popover(talk, child, 100, 70, 90, 90)
@@ -252,7 +252,7 @@ def _all_gone(t, surface, child, sub, xdg, top):
 @pytest.mark.parametrize(
     "how", [_null, _unsub, _child_gone, _unmap, _window_gone, _all_gone]
 )
-def test_it_goes_before_what_it_stands_on(talk, how):
+def test_it_ends_before_its_parent(talk, how):
     surface, xdg, top = talk.show(200, 100, 0)
     child, sub = popover(talk, surface, 150, 60, 120, 80)
     start = len(talk.model.requests)

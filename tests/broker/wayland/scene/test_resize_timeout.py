@@ -41,7 +41,7 @@ def content(t: Talk) -> tuple[int, int]:
     return rect[2:]
 
 
-def test_a_late_window_is_cropped_to_what_it_was_asked_for(talk):
+def test_a_late_window_is_cropped_to_its_configured_size(talk):
     _, xdg, _ = talk.show(200, 100, 0)
     tell(talk, xdg, 158, 88, ACTIVATED)
     wait(talk, SOON * 0.99)
@@ -60,7 +60,7 @@ def test_one_side_may_be_the_larger(talk):
     assert content(talk) == (200, 50)
 
 
-def test_what_it_answers_counts_again(talk):
+def test_its_acknowledged_size_counts_again(talk):
     surface, xdg, _ = talk.show(200, 100, 0)
     serial = tell(talk, xdg, 158, 88)
     wait(talk, SOON)
@@ -213,7 +213,7 @@ def test_an_acknowledgement_kept_for_later_takes_no_frame_away():
         assert it.core.by_client[xdg].frame.edges.wide == 8
 
 
-def test_what_it_acknowledged_before_it_was_shown_may_hold_no_more():
+def test_sizes_acknowledged_before_it_was_shown_no_longer_count():
     with Talk(WindowRules("work", fullscreen=Fullscreen.REAL)) as it:
         surface = it.start().surface()
         xdg, top = it.toplevel(surface)

@@ -32,7 +32,7 @@ def dragged(*mimes):
     return SimpleNamespace(mimes=mimes, drag=b"application/x-vitrail-drag-1")
 
 
-async def test_who_asks_for_what_is_dragged_out_is_not_kept_waiting_by_a_flood():
+async def test_a_flood_does_not_delay_a_request_for_dragged_content():
     """A client that begins drags without end pushes out the question for it."""
     async with told() as it:
         it.mine.obey(m.DragsMessage(cross=True, outward=["text/plain"]), [])

@@ -213,7 +213,7 @@ async def test_a_source_that_stalls_has_so_long(monkeypatch):
         os.close(source.fds.pop())
 
 
-async def test_what_is_wanted_no_more_is_not_told():
+async def test_an_abandoned_request_is_not_answered():
     async with told() as it:
         source = it.select()
         await it.read()
@@ -301,7 +301,7 @@ async def test_an_offer_is_served_under_each_name_until_the_next_selection():
         os.close(ours)
 
 
-async def test_what_is_being_read_is_read_to_its_end():
+async def test_content_that_is_being_read_is_read_to_its_end():
     async with told() as it:
         held = it.offer(b"x" * 200_000)
         theirs, ours = os.pipe()
@@ -310,7 +310,7 @@ async def test_what_is_being_read_is_read_to_its_end():
         assert len(await reads(theirs)) == 200_000
 
 
-async def test_what_is_withdrawn_is_gone_and_no_news():
+async def test_withdrawn_content_is_gone_without_an_event():
     async with told() as it:
         it.offer(b"hello")
         it.mine.obey(m.WithdrawMessage(99), [])
@@ -320,7 +320,7 @@ async def test_what_is_withdrawn_is_gone_and_no_news():
         await it.silent()
 
 
-async def test_what_was_pasted_can_be_copied_on():
+async def test_pasted_content_can_be_copied_again():
     async with told() as it:
         it.offer(b"hello")
         assert (await it.types()).types == NAMES
@@ -359,7 +359,7 @@ async def test_one_that_takes_nothing_has_so_long(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
-async def test_a_descriptor_that_its_client_makes_blocking_makes_nobody_wait(kind):
+async def test_a_descriptor_that_its_client_makes_blocking_blocks_no_other(kind):
     """O_NONBLOCK is of the open file, and whoever shares it may change it."""
     async with told() as it:
         held = it.offer(b"x" * 2_000_000)

@@ -115,7 +115,7 @@ def test_pipes_of_ours_count_as_the_sandboxs_do(connection, more):
         os.close(write)
 
 
-def test_what_has_come_is_read_without_waiting(connection):
+def test_received_bytes_are_read_without_waiting(connection):
     """And nothing, or the end, is told apart from it."""
     ours, theirs = socket.socketpair()
     with ours:

@@ -155,7 +155,7 @@ def test_a_manifest_without_layers_is_refused(layers):
         unpacked(oci)
 
 
-def test_what_is_no_oci_archive_says_what_is_wanted():
+def test_a_file_that_is_not_an_oci_archive_names_the_expected_format():
     with pytest.raises(ArchiveError, match="oci-archive"):
         OciArchive(io.BytesIO(tar_of({"manifest.json": b"[]"})))
     with pytest.raises(ArchiveError, match="not a tar archive"):

@@ -153,7 +153,7 @@ def test_a_size_that_is_a_lie_ends_the_merge():
         tree.put("a", Node("file", size=-1))
 
 
-def test_what_is_written_is_clean_and_the_same_twice():
+def test_the_written_tree_is_clean_and_reproducible():
     layers = (
         [directory("d", mode=0o2755, uid=12), member("d/f", data=b"x", mode=0o104755),
          link("l", "/d/f"), member("h", tarfile.LNKTYPE, linkname="d/f"),
