@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_guard_is_marked_and_its_source_changes_without_it(guard):
     compile(changed, str(MARKS[guard.name]), "exec")
     assert (ROOT / guard.test).is_file()
     assert not guard.word.startswith("-"), "a -k expression without its option"
+    # Parts of names and of parameters; a renamed test would leave them behind.
+    text = (guard.test + (ROOT / guard.test).read_text()).lower()
+    words = re.findall(r"[^ ()]+", guard.word.lower())
+    assert [w for w in words if w not in text and w not in {"and", "or", "not"}] == []
 
 
 def test_guard_markers_each_have_a_row():

@@ -14,7 +14,7 @@ GUARDS = (
     Guard("the last words of the screen drive no terminal", "words = f'error: {error}'", "tests/attack/test_top_swap.py", "drives_no_terminal"),
     Guard("errors of the screen drive no terminal", "", "tests/attack/test_top_swap.py", "drives_no_terminal"),
     Guard("a process's name need not be text", "fields = (line.decode().partition(':') for line in lines)", "tests/attack/test_process_names.py"),
-    Guard("the name of a process ends no screen", "stat = Path(f'/proc/{pid}/stat').read_text()", "tests/attack/test_process_names.py", "named_itself"),
+    Guard("the name of a process ends no screen", "stat = Path(f'/proc/{pid}/stat').read_text()", "tests/attack/test_process_names.py", "a_process_that_renames_itself_is_read_the_same"),
     Guard("a mount's path is not taken for another mount", "lines = text.splitlines()", "tests/attack/test_process_names.py", "path_of_a_mount"),
     Guard("raw events drive no terminal", "fit = str", "tests/attack/test_broker_stderr.py", "raw_events"),
     Guard("the broker's own log drives no terminal", "shown = text", "tests/attack/test_broker_stderr.py", "drives_no_terminal"),

@@ -270,7 +270,7 @@ GUARDS = (
         "a container's record is a regular file",
         "if False:",
         "tests/broker/launch/podman/test_hook.py",
-        "no_regular_file",
+        "a_record_must_be_a_regular_file",
     ),
     Guard(
         "root's settings are root's alone",
