@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import sys
+import socket
 
 import pytest
 
@@ -12,25 +12,11 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
 from broker.launch.state import backup
 from broker.launch.state.store import DISK, HomeStore
+from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed"
 )
-
-TAKEN_OVER = """
-import sys
-secret, outside = sys.argv[1:3]
-try:
-    sys.stdout.write(open(secret).read())
-    open("got", "w").write(open(secret).read())
-except OSError:
-    pass
-try:
-    open(outside, "w").close()
-except OSError:
-    pass
-"""
-"""What a program of the person's could do, in its place."""
 
 
 class Opened:
@@ -49,15 +35,16 @@ async def test_taken_over_program_reads_no_home_and_writes_nothing_of_it(
     secret.write_text("key")
     source = tmp_path / "backup"
     source.write_bytes(gzip.compress(b"hostile"))
-    python = f"{sys.base_prefix}/bin/python3"
-    monkeypatch.setattr(
-        backup, name, (python, "-c", TAKEN_OVER, str(secret), str(outside))
-    )
+    session = f"vitrail-test-{tmp_path.name}"
+    monkeypatch.setattr(backup, name, taken_over("got", secret, outside, session))
     store = HomeStore(tmp_path / "homes")
-    with store.new(DISK) as prepared:
+    with store.new(DISK) as prepared, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("\0" + session)
+        listening.listen()
         with pytest.raises((RefusedError, UpstreamError)):
             await backup.unpack(source, prepared, Opened(), lambda _: None)
-        assert not (prepared / "got").exists()
+        got = prepared / "got"
+        assert not got.exists() or got.read_text() == "nothing"
     assert not outside.exists()
 
 

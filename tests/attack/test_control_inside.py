@@ -18,6 +18,7 @@ from broker.control.server import serve
 from broker.peers import credentials
 from broker.services.control_peers import why_not_served
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
+from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -89,8 +90,7 @@ async def test_program_of_a_box_moves_no_slider():
     with short_directory() as base:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_desk, base, "mail", desk)
-            while not (base / "mail").exists():
-                await trio.sleep(0.01)
+            await eventually((base / "mail").exists)
             assert not (
                 await _asked(base / "mail", {"volume": 7}, *BOX, end=10)
             ).strip()

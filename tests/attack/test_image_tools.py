@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import shutil
 import socket
-import sys
 import tarfile
 
 import pytest
 
 from broker.core.errors import UpstreamError
 from broker.launch.image import files
+from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(
     shutil.which("genext2fs") is None or shutil.which("bwrap") is None,
     reason="genext2fs or bubblewrap is not installed",
 )
-
-TAKEN_OVER = """
-import os, socket, sys
-secret, outside, name = sys.argv[1:4]
-got = []
-try:
-    got.append(open(secret).read())
-except OSError:
-    pass
-try:
-    open(outside, "w").close()
-except OSError:
-    pass
-try:
-    with socket.socket(socket.AF_UNIX) as there:
-        there.connect("\\0" + name)
-        got.append("session")
-except OSError:
-    pass
-open("root", "w").write("+".join(got) or "nothing")
-"""
-"""What a program of the person's could do, in genext2fs's place."""
 
 
 def _archive(path):
@@ -47,9 +25,8 @@ def _archive(path):
         archive.addfile(info)
 
 
-def _take_over(monkeypatch, program, *words):
-    python = f"{sys.base_prefix}/bin/python3"
-    monkeypatch.setattr(files, "_GENEXT2FS", (python, "-c", program, *words))
+def _take_over(monkeypatch, *words):
+    monkeypatch.setattr(files, "_GENEXT2FS", words)
     monkeypatch.setattr(files, "_E2FSCK", ("true",))
 
 
@@ -65,7 +42,7 @@ async def test_taken_over_genext2fs_reads_no_home_and_reaches_no_session(
     with socket.socket(socket.AF_UNIX) as session:
         session.bind("\0" + name)
         session.listen()
-        _take_over(monkeypatch, TAKEN_OVER, str(secret), str(outside), name)
+        _take_over(monkeypatch, *taken_over("root", secret, outside, name))
         await files.make_root(work, 0)
     assert (work / "root").read_text() == "nothing"
     assert not outside.exists()
@@ -78,8 +55,7 @@ async def test_taken_over_genext2fs_makes_no_file_of_the_persons_a_disk(
     work.mkdir()
     _archive(work / "root.tar")
     (tmp_path / "key").write_text("key")
-    program = f"import os; os.symlink({str(tmp_path / 'key')!r}, 'root')"
-    _take_over(monkeypatch, program)
+    _take_over(monkeypatch, "ln", "-s", str(tmp_path / "key"), "root")
     with pytest.raises(UpstreamError, match="something else than a file"):
         await files.make_root(work, 0)
     assert list(work.iterdir()) == []

@@ -20,6 +20,7 @@ from broker.launch.nspawn import process as nspawn
 from broker.launch.process.identity import spawn_helper
 from broker.peers import flatpak_instances
 from broker.services.status import walls_of
+from tests.kit.eventually import eventually
 
 NAMES = [
     b"\xff\xfe",
@@ -76,9 +77,8 @@ async def test_process_that_names_itself_is_ended(name):
         "taken", [sys.executable, "-I", "-c", NAMED_AND_WAITS, name.hex()]
     )
     try:
+        await eventually(lambda: "named" in child.words)
         with trio.fail_after(60):
-            while "named" not in child.words:
-                await trio.sleep(0.01)
             await child.end(0)
         assert child.ended
     finally:

@@ -19,6 +19,7 @@ from broker.control.api import Exited, RunInputRequest, RunItem, Started
 from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import _START, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
+from tests.kit.eventually import eventually
 
 
 @pytest.fixture
@@ -155,8 +156,9 @@ async def test_a_terminal_with_its_size_its_keys_and_its_end(env, stack):
                 screen.extend(os.read(master, 4096))
 
         with trio.fail_after(60):
-            while cat.request is None or termios.tcgetattr(slave)[3] & termios.ICANON:
-                await trio.sleep(0.02)
+            await eventually(
+                lambda: cat.request and not termios.tcgetattr(slave)[3] & termios.ICANON
+            )
             assert cat.request.tty
             assert not cat.request.window
             assert cat.request.display
@@ -167,8 +169,9 @@ async def test_a_terminal_with_its_size_its_keys_and_its_end(env, stack):
             assert b"evil" not in screen
             fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 31, 101, 0, 0))
             os.kill(child.pid, signal.SIGWINCH)
-            while not (sizes := [r for what, r in cat.api.asked if what == "resize"]):
-                await trio.sleep(0.02)
+            sizes = await eventually(
+                lambda: [r for what, r in cat.api.asked if what == "resize"]
+            )
             assert (sizes[0].rows, sizes[0].columns) == (31, 101)
             os.write(master, b"\x04")
             assert await child.wait() == 7

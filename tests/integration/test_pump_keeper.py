@@ -89,7 +89,6 @@ async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
             nursery.start_soon(
                 lambda: keeper.relay(guest.detach(), client.detach(), name="1")
             )
-            while not await keeper.streams():
-                await trio.sleep(0.01)
+            await eventually(keeper.streams)
             nursery.cancel_scope.cancel()
     await child.wait()

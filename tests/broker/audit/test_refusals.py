@@ -17,6 +17,7 @@ from broker.audit.refusals import Counter, Refusals
 from broker.audit.schema import LeaseRefused, StreamRefused
 from broker.audit.store import open_store
 from broker.core.limits import audit as audit_limits
+from tests.kit.eventually import eventually
 
 COLD = StreamRefused(peer="cid 42", service="vitrail.Display", reason="no lease")
 
@@ -148,8 +149,7 @@ async def test_the_count_is_written_when_the_second_is_over(tmp_path: Path) -> N
             nursery.start_soon(refusals.run)
             for _ in range(1000):
                 await refusals.refused(COLD)
-            while store.statistics().events < 2:
-                await trio.sleep(0.02)
+            await eventually(lambda: store.statistics().events >= 2)
             for _ in range(3):
                 await refusals.refused(COLD)
             nursery.cancel_scope.cancel()

@@ -26,6 +26,7 @@ from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
 from tests.kit.audit.paper import PaperWorkers, hello
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.wayland.compositor import short_directory
@@ -320,11 +321,8 @@ async def test_who_has_hung_up_is_not_asked_about():
                 await trio.sleep(0.01)
         assert person.open, "it waits for the answer"
         conn.close()
-        with trio.fail_after(30):
-            while person.open:
-                await trio.sleep(0.01)
-            while not (events := s.events("question.answered")):
-                await trio.sleep(0.01)
+        await eventually(lambda: not person.open)
+        events = await eventually(lambda: s.events("question.answered"))
         assert events[0]["answered_by"] == "gone"
         assert s.role.guest(LEASE.id).streams._places == 0
         assert not s.workers.asked.is_set()
@@ -359,12 +357,9 @@ async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection()
         conn = await s.offer(streams, AUDIO)
         await person.wait_asked(1)
         conn.close()
-        with trio.fail_after(30):
-            while not person.missing:
-                await trio.sleep(0.01)
-            gone.set()
-            while not (events := s.events("decision")):
-                await trio.sleep(0.01)
+        await eventually(lambda: person.missing)
+        gone.set()
+        events = await eventually(lambda: s.events("decision"))
         assert (events[0]["verdict"], events[0]["answered_by"]) == ("deny", "person")
         with refuses("cannot connect to .*/no-sound"):
             await s.offer(streams, AUDIO)

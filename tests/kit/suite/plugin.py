@@ -10,6 +10,7 @@ long tests.  ``--times-to`` keeps what each test took.
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Times(config), "vitrail-times")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Send a worker's words about second attempts at once.
+
+    pytest-rerunfailures writes two small messages for each test to the main process,
+    over TCP: by Nagle's algorithm the later one would wait for the acknowledgement of
+    the earlier one, which the kernel delays by up to 40 ms.
+    """
+    database = getattr(session.config, "failures_db", None)
+    if isinstance(sock := getattr(database, "sock", None), socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

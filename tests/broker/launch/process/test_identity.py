@@ -14,6 +14,7 @@ from broker.launch.microvm.vmm_jail import enter
 from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.identity import find, spawn_helper
 from broker.launch.process.spawn import spawn
+from tests.kit.eventually import eventually
 
 
 async def test_a_child_is_found_again_until_it_ends():
@@ -78,8 +79,7 @@ async def test_end_insists():
     child = spawn_helper(
         "deaf", ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"]
     )
-    while "up" not in child.words:
-        await trio.sleep(0.01)
+    await eventually(lambda: "up" in child.words)
     with trio.fail_after(30):
         await child.end(0.1)
     assert child.ended
