@@ -48,5 +48,5 @@ def test_paths_in_the_contributor_pages_exist(page):
 
 
 def test_the_readme_is_short():
-    """One screen of what it is, then links."""
+    """One screen of description, then links."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160

@@ -88,7 +88,7 @@ def test_commands_for_files_use_bytecode_that_the_agent_has_made(alone, tmp_path
 
 
 def test_commands_for_files_import_little(tmp_path):
-    """Each start costs what it imports, most of all without KVM."""
+    """Each start costs its imports, most of all without KVM."""
     seldom = {"typing", "shutil", "subprocess", "threading", "urllib.parse", "hashlib"}
     start = (
         "import sys; sys.path.insert(0, sys.argv[1]); import vitrail_files;"

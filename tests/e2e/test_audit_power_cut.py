@@ -146,7 +146,7 @@ def qemu(directory: Path, image: Path, *, flush: bool) -> list[str]:
 async def boot(directory: Path, image: Path, events: int, *, flush: bool = True):
     """Boot, look, write so many events, cut the power.
 
-    Returns what was found at first (size, good, problems) and what was told.
+    Returns the first findings (size, good, problems) and the reported events.
     """
     child = spawn(qemu(directory, image, flush=flush), stdout=PIPE)
     found, told = None, 0

@@ -45,7 +45,7 @@ done
 
 
 class Box:
-    """A sandbox in which somebody copies and pastes with wl-clipboard."""
+    """A sandbox that copies and pastes with wl-clipboard."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -346,7 +346,7 @@ async def test_out_by_the_copy_chord_and_a_rule_and_not_in_again_elsewhere():
         assert "x-kde-passwordManagerHint" in await outside(w, "wl-paste", "-l")
         async with w.client() as client:
             assert (await client.clipboard()).exported == "work"
-        # A copy that fails wipes what is held by chord; what is exported stays.
+        # A copy that fails wipes content held by chord; exported content stays.
         await person.copy("evil")
         await w.wait_event(
             "clipboard.ended", deadline=60, sandbox="evil", outcome="dropped"

@@ -27,7 +27,7 @@ STEP = 20
 
 
 class Half:
-    """A sandbox's window, and what it says of drags."""
+    """A sandbox's window, and its reports of drags."""
 
     def __init__(self, w, name, place):
         self.w, self.name, self.place = w, name, place
@@ -120,7 +120,7 @@ async def drag(mouse, source, target):
 
 
 async def drag_until(mouse, source, target, seen):
-    """Drag again until it shows: nobody promises how fast a toolkit begins one."""
+    """Drag again until it shows: how fast a toolkit begins one is not specified."""
 
     async def once():
         await drag(mouse, source, target)

@@ -107,7 +107,7 @@ async def test_it_crosses_on_the_viewers_screen_where_the_machines_are_the_hosts
 
             assert await eventually(denied, deadline=120)
         assert len(t.viewer.events("clipboard.pasted")) == 1
-        # With the link goes what is held, and what was offered.
+        # With the link, held and offered content is withdrawn.
         await person_copies_and_the_link_ends(t)
 
 

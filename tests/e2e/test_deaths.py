@@ -118,7 +118,7 @@ async def test_the_template_s_death_ends_nothing():
 async def test_the_pump_s_death_leaves_windows_alone_and_another_starts():
     """On one machine displays are decoded in workers and do not pass the pump.
 
-    What it takes along of the streams that do: integration/test_relay_pump.py.
+    The streams that end with it: integration/test_relay_pump.py.
     """
     async with world(image=False) as w, container(w, "red"):
         pump = await w.pid_of("pump")

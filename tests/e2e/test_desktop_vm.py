@@ -1,4 +1,4 @@
-"""Applications of a micro VM through the whole chain, judged by what is on the screen.
+"""Applications of a micro VM through the whole chain, judged by the screen's picture.
 
 foot, a GTK program and a still page in a browser: framed on all four sides,
 at rest and in every picture that is taken while they change size.

@@ -33,7 +33,7 @@ echo $marker
 LOG = "program-1.log"
 SHARED = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 LOGS = ("audit", "logs", "broker.log")
-"""What is kept of every sandbox, in the state directory; docs/state.md names it."""
+"""The files of each sandbox in the state directory, which docs/state.md names."""
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def _kernel():
 
 
 def taken(port):
-    """Whether somebody listens on that AF_VSOCK port of this machine."""
+    """Whether a process listens on that AF_VSOCK port of this machine."""
     with socket.socket(socket.AF_VSOCK) as sock, suppress(OSError):
         sock.bind((socket.VMADDR_CID_ANY, port))
         return False

@@ -103,7 +103,7 @@ async def decrypted(disk, copy):
 
 
 async def power_cut(w, name):
-    """Kill the machine while its program writes; returns what was surely written."""
+    """Kill the machine while its program writes; returns the confirmed writes."""
     last, _ = await w.run(name, "sh", "-c", JOURNAL, window=False)
     assert last.started.sandbox == name
 

@@ -1,4 +1,4 @@
-"""A container that somebody else starts: leased by the pid of its first process.
+"""A container that another program starts: leased by the pid of its first process.
 
 bubblewrap and waypipe are real; the sandbox's only way out is the directory
 of its lease's sockets.

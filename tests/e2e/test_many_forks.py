@@ -1,4 +1,4 @@
-"""Hundreds of machines of one template: their windows, and what they write.
+"""Hundreds of machines of one template: their windows, and the memory that they write.
 
 In parts of 25, so that each ends within some minutes where all are emulated.
 """

@@ -1,4 +1,4 @@
-"""What somebody meets who has no screen yet: with a real machine."""
+"""A first run without a screen, with a real machine."""
 
 from __future__ import annotations
 

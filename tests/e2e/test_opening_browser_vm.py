@@ -46,7 +46,7 @@ server = http.server.HTTPServer(("127.0.0.1", {PORT}), Handler)
 open("/tmp/serving", "w").close()
 server.serve_forever()
 """
-# A mail program that is a page: the address is what it is asked for.
+# A mail program that is a page: the address in the request names the link.
 WEBMAIL = f"""
 mkdir -p ~/.local/share/applications ~/bin
 printf '#!/bin/sh\\nexec netsurf-gtk "http://localhost:{PORT}/compose?$1"\\n' > ~/bin/webmail

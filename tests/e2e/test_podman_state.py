@@ -1,4 +1,4 @@
-"""Podman: what goes in and out of a container by record, and what it leaves behind."""
+"""Podman: a container's environment, output and files by its record, and its removal."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ RAW = {"app": record("persistent", top='audio = "raw"\n')}
 
 @asynccontextmanager
 async def echo(path):
-    """A sound server that says everything again; the digest of what it heard."""
+    """A sound server that repeats all bytes; the digest of those that it received."""
     heard = hashlib.sha256()
 
     async def serve(stream):

@@ -161,7 +161,7 @@ async def test_without_a_dialog_brokerctl_answers_and_takes_back():
 
 @pytest.mark.long
 async def test_a_gesture_is_a_key_in_a_window_of_the_sandbox():
-    """Not one in somebody else's, and none by the guest itself."""
+    """Neither in another sandbox's window, nor by the guest itself."""
     async with world({"app": record("persistent")}) as w:
         sandbox = await w.window("app", "first")
         hands = Hands(w.comp)

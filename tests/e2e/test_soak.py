@@ -88,7 +88,7 @@ async def test_two_hundred_kills_leave_a_broker_that_works():
         assert now["socket"] <= open_then["socket"] + 2
         assert now["anon_inode"] <= open_then["anon_inode"] + 2
         assert memory(pid) <= memory_then + 16 * 1024
-        # It still does what it is for.
+        # It still works.
         child, leader = box(directory)
         await lease(w, directory, leader)
         await wait_window(w.comp, title="boxed")

@@ -123,7 +123,7 @@ async def user_units(made, guest):
 
 
 async def knock(made, guest):
-    """Say no magic at the link's door; what comes back."""
+    """Connect to the link without its magic; returns the answer."""
     stream = await trio.open_unix_socket(f"{made.base}/{guest.name}.vsock")
     async with stream:
         await stream.send_all(b"CONNECT 6499\n")

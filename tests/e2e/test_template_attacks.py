@@ -58,7 +58,7 @@ async def test_many_copies_in_a_row_leave_the_template_as_it_was(
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
         files = [template(s) / name for name in ("memory", "state")]
-        # What is in it is found: the kernel's command line, the agent's source.
+        # Its content is found: the kernel's command line, the agent's source.
         assert contains(files[0], b"vitrail.template=1")
         assert contains(files[0], b"FORK_SEED_BYTES")
         home = os.path.expanduser("~")
@@ -69,7 +69,7 @@ async def test_many_copies_in_a_row_leave_the_template_as_it_was(
         after = await trio.to_thread.run_sync(lambda: list(map(digest, files)))
         assert after == before
         if mode == "shared":
-            # What they mapped is what was written down, after all of their writes.
+            # The mapped memory is unchanged after all of their writes.
             memory = s.starter._memories._held["web"].memory
             mapped = Path(f"/proc/self/fd/{memory}")
             assert await trio.to_thread.run_sync(digest, mapped) == before[0]

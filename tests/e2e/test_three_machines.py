@@ -102,7 +102,7 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
             while (await screenshot(viewer)).getpixel((320, 300)) != RED:
                 await trio.sleep(0.5)
 
-        # What is typed on the viewer's screen acts in the application's machine.
+        # Keys typed on the viewer's screen act in the application's machine.
         # A keyboard that has just appeared loses what comes at once.
         await until_there(
             viewer,

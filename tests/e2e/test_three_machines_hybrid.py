@@ -37,7 +37,7 @@ from tests.kit.world import record, the_image
 RECORD = record("persistent", top='audio = "raw"\n')
 LINK = 'listen = "vsock:any:6499"\n'
 KEY = "/run/vit/.local/state/vitrail/link/identity.pem"
-# The sound server's place: says everything again, and at the end what it was.
+# In place of the sound server: repeats all bytes, and reports their digest at the end.
 ECHO = """
 import hashlib, os, socket
 listener = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""``brokerctl run`` of a domain that libvirt makes for it, and what is left of it."""
+"""``brokerctl run`` of a domain that libvirt makes for it, and the domain's removal."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
         green = (0x00, 0x9E, 0x73)
         await wait_frames(t.viewer.comp, {title: {green}})
 
-        # What is typed on the viewer's screen acts in the host's machine.
+        # Keys typed on the viewer's screen act in the host's machine.
         async def typed():
             text = ' printf "\\033]2;typed-in-%s\\007" "$(uname -n)"\n'
             await t.viewer.comp.type_text(text)

@@ -209,7 +209,7 @@ async def test_reconnecting_leaves_nothing():
 
 @pytest.mark.slow
 async def test_a_hosts_pump_that_is_killed_leaves_no_program_waiting():
-    """Its streams had bytes under way; their ends are told to nobody inside."""
+    """Its streams had bytes under way; no program inside hears of their ends."""
     async with two({"app": record()}) as t:
         flood = "while :; do echo $RANDOM; done"
         last, _ = await t.viewer.run("app", "foot", "-T", "flood", "sh", "-c", flood)

@@ -1,4 +1,4 @@
-"""docs/two-machines.md, step by step, by somebody who has only read that.
+"""docs/two-machines.md, step by step, with no other knowledge.
 
 Nothing of the test kit but two homes and a screen: the words typed are those of
 the guide, and a code that one machine shows is typed at the other.

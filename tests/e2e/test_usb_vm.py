@@ -149,7 +149,7 @@ async def plugged_too_often(world, hand):
     began = trio.current_time()
     for number in range(_FLOOD):
         await world.host.plug("usb-kbd", f"f{number}", 5)
-        # What is gone within the kernel's debounce is no device at all.
+        # A device that is gone within the kernel's debounce time is not reported.
         outcome = await hand.ask("plugged", port="1-5", within=15)
         await world.host.unplug(f"f{number}")
         if outcome != "seen":
@@ -171,7 +171,7 @@ async def owner_was_killed(world):
 
 
 async def service_is_killed(world):
-    """Its next start takes back what it left; strict, and with udevd's events."""
+    """Its next start takes back the devices that it left; strict, and with udevd's events."""
     host = world.host
     async with host.hand() as hand:
         await world.attach(hand)

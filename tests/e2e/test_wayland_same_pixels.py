@@ -1,4 +1,4 @@
-"""Applications compared with themselves: what the filter shows is what they draw.
+"""Applications compared with themselves: the filter shows the same pixels.
 
 Each runs twice on the same sway, once before the compositor and once before the
 filter, with a content of the same size; the pictures of the content are compared

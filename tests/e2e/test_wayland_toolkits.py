@@ -31,7 +31,7 @@ BORDER = 4
 
 
 class Told:
-    """The window of ``gtk_window`` and what it has told."""
+    """The window of ``gtk_window`` and its reports."""
 
     def __init__(self, there: FilteredDesktop, running, lines: Path) -> None:
         self.there, self.running, self._lines = there, running, lines
@@ -43,7 +43,7 @@ class Told:
         return self._lines.read_text().splitlines() if self._lines.exists() else []
 
     async def wait(self, line: str) -> None:
-        """Wait until it has told that; says what it told instead."""
+        """Wait for that report; a failure lists the others."""
         with trio.move_on_after(30):
             while line not in self.lines():
                 await trio.sleep(0.05)
@@ -254,7 +254,7 @@ async def test_after_a_resize_frame_content_and_input_agree(kind, version, tmp_p
 
 
 async def picks(told: Told, word: str, number: int) -> None:
-    """What is picked in the combo box is what was clicked."""
+    """The combo box's value is the entry that was clicked."""
     (menu,) = await told.popup(told.at(gtk_window.COMBO), 1)
     await told.there.keep(f"picks-{word}")
     await told.there.click(*item(menu, number))

@@ -28,7 +28,7 @@ _PRINTS = "while :; do date; seq 1 300; sleep 0.1; done"
 
 
 def anonymous(pid: int) -> int:
-    """Memory of a process's own, without files and what it shares, KiB."""
+    """A process's private memory, without files and shared pages, KiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+)", text)[1])
 

@@ -210,7 +210,7 @@ async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
     "error", [OSError(errno.EMFILE, "full"), SetupError("no python")]
 )
 async def test_one_that_cannot_be_started_is_tried_a_few_times(monkeypatch, error):
-    """Not again and again for as long as somebody waits for an answer."""
+    """Not repeatedly for as long as a question is open."""
     attempts = []
 
     def no_room(*_words, **_how):
@@ -238,7 +238,7 @@ async def waits(d):
 
 
 async def test_without_a_compositor_brokerctl_answers():
-    """Only what was offered; what is answered wrong is asked still."""
+    """Only offered answers count; after another one the question stays open."""
     async with desk(screen=False) as d:
         asked = of("a", targets=("dom0", "vault"), default_target="")
         d.ask("a", asked)

@@ -35,7 +35,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 class Cat:
-    """A program that gives back what it is sent, and ends at its end."""
+    """A program that echoes its input, and ends with it."""
 
     def __init__(self) -> None:
         self.request = None

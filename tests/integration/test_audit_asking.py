@@ -345,7 +345,7 @@ async def test_on_a_terminal_it_is_paged_and_coloured_and_nothing_else(
     assert "\x1b" not in plain
     await _fill(env, 300)
     paged = await _on_a_terminal(env)
-    # Only the first screen came, as somebody pages.
+    # Only the first screen came, as with a pager.
     assert paged.count("number") < 60
     all_of_it = await _on_a_terminal(env, "--no-pager")
     assert all_of_it.count("number") == 300

@@ -52,7 +52,7 @@ def _env():
 
 
 def test_a_question_as_text():
-    """What came from a sandbox is escaped here, too: the broker is another program."""
+    """Text from a sandbox is escaped here, too: the broker is another program."""
     lines = pending.lines(QUESTION)
     assert all(harmless(line) for line in lines)
     assert lines[0].startswith("7: work (Work ")

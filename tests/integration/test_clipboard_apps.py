@@ -180,7 +180,7 @@ async def round_trip(it: Desk, title: str) -> bool:
     await it.control(A)
     await it.control(V)
     for _ in range(len(TEXT) - 1):
-        # An application takes what it pastes when it comes, so look again.
+        # An application inserts a paste when its data comes, so look again.
         await trio.sleep(0.1)
         await it.press(END)
         await it.press(X)

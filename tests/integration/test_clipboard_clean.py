@@ -1,4 +1,4 @@
-"""What comes into a sandbox is cleaned in its worker's jail."""
+"""Content for a sandbox is cleaned in its worker's jail."""
 
 from __future__ import annotations
 

@@ -507,7 +507,7 @@ async def test_as_many_clients_as_the_limit_and_one_more(path: Path) -> None:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that everybody may enter, unlike pytest's."""
+    """A directory that all users may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)

@@ -1,4 +1,4 @@
-"""The doctor on this machine: it really looks, and what it says can be mended."""
+"""The doctor on this machine: real checks, and remedies that work."""
 
 from __future__ import annotations
 

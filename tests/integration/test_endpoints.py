@@ -318,7 +318,7 @@ async def test_nothing_leaks_when_connecting_fails(folder):
 
 
 async def vmm(folder, nursery, answer: bytes, *, keep: bool = True):
-    """What a VMM does at its vsock socket; yields what it was sent."""
+    """A VMM's side of its vsock socket; yields the received bytes."""
     listener = await open_listener(parse_listen(f"unix:{folder}/vm"))
     heard: list[bytes] = []
 

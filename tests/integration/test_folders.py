@@ -144,7 +144,7 @@ async def test_a_sandbox_that_keeps_a_folder_open_ends_with_the_permission():
 
 
 async def test_a_broker_that_was_killed_leaves_no_folder_that_no_rule_allows():
-    """The next one unmounts what it finds, and shares what the record and rules say."""
+    """The next one unmounts leftovers, and shares the folders of the record and rules."""
     async with a_box() as (w, home, inside):
         await eventually((inside / "docs/file").exists)
         await said(w, "share", "--write", str(home / "Downloads"), "work")

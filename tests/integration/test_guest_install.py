@@ -112,7 +112,7 @@ def test_lingering_that_was_there_before_stays(script, root):
 
 
 def test_a_script_that_is_cut_does_nothing(script, root):
-    """As with a connection that breaks: a shell runs what it has read."""
+    """As with a connection that breaks: a shell runs the part that it has read."""
     before = files(root)
     whole = script.read_bytes()
     for share in (0.3, 0.6, 0.95, 0.9999):

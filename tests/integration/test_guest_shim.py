@@ -151,7 +151,7 @@ async def test_many_bytes_of_output_arrive_whole_and_in_order(tmp_path):
 
 
 async def test_flood_of_output_does_not_stop_the_program(tmp_path):
-    """64 MiB with nobody reading: the program ends, what is kept is bounded."""
+    """64 MiB without a reader: the program ends, the kept output is bounded."""
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         done = tmp_path / "done"

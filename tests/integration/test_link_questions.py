@@ -1,4 +1,4 @@
-"""A person who is asked about a stream that comes over the link: nobody's deadline.
+"""Questions about a stream that comes over the link, which has no deadline of its own.
 
 A real viewer process; the test is its host.
 """

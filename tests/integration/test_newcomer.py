@@ -240,7 +240,7 @@ async def test_the_path_of_a_hybrid_socket_is_taken(env) -> None:
             said = sentence(await brokerctl(*words, env=env))
             assert f"hybrid:{base}:{port} is in use: another program" in said
             assert f"'ss -xlp | grep {taken.name}' names it" in said
-        # What only lies there, because its owner is gone, is in nobody's way.
+        # A leftover file whose owner is gone does not hinder a start.
         async with running(*words, "--json", env=env) as held:
             with trio.fail_after(30):
                 async with aclosing(lines_of(held)) as lines:

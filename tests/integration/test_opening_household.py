@@ -34,7 +34,7 @@ TOPS = {
 
 @asynccontextmanager
 async def household():
-    # Disposables that cannot be started: here only what is decided is looked at.
+    # Disposables that cannot be started: only the decisions are tested here.
     absent = record("disposable", launch='image = "absent"')
     records = {"web": absent, "viewer": absent}
     async with world(records, start=False, image=False) as w:
@@ -89,7 +89,7 @@ async def answered(w, *, allow: bool):
 
 
 async def asking(w, guest, *words, allow):
-    """Run a guest's command and answer what it causes; code, output, targets."""
+    """Run a guest's command and answer its questions; code, output, targets."""
     done = []
 
     async def run():

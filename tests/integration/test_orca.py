@@ -40,7 +40,7 @@ async def says(speaker: Speech, words: str) -> str:
 
 @asynccontextmanager
 async def orca(env):
-    """Orca on that session, and what it says; 43 asks an X server for a keymap."""
+    """Orca on that session, and its speech; 43 asks an X server for a keymap."""
     read, write = os.pipe()
     words = ["Xwayland", "-displayfd", str(write), "-noreset"]
     quiet = {"stdout": DEVNULL, "stderr": DEVNULL}

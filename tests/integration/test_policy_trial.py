@@ -42,7 +42,7 @@ async def _until(b, allowed):
 
 @pytest.mark.parametrize("said", ["", "keep\n"])
 async def test_in_force_and_back(said):
-    """Denied on trial, what is live is cut; kept if that is said, else allowed again."""
+    """Denied on trial, live streams are cut; kept on confirmation, else allowed again."""
     async with rulebook(BEFORE) as b, trio.open_nursery() as nursery:
         (b.path / "run").mkdir(mode=0o700, exist_ok=True)
         await b.follow(nursery)

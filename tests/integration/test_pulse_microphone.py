@@ -180,7 +180,7 @@ async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
             await sounds((32800, True))
             await audio(server, "unmute", "work")
             await sounds((32800, False))
-            # The filter ends; what was set is kept for the next one.
+            # The filter ends; the settings are kept for the next one.
         await filtered.end()
         async with proxy(server) as again:
             player = started("paplay", str(song), env=again.environment)

@@ -1,4 +1,4 @@
-"""Root's OCI hook as a process: what it makes of its input and of each kind of broker.
+"""Root's OCI hook as a process: its reactions to its input and to each kind of broker.
 
 The same as tests/broker/launch/podman/test_hook.py for a container of root's: the hook
 runs as root, the broker as a person.

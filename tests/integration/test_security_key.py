@@ -195,7 +195,7 @@ async def test_use_after_use_is_asked_about(monkeypatch):
     "said", [b"[" * 1000, b"{}x", b'{"ask": 0}', b'{"ask": 1, "host": 5}']
 )
 async def test_process_that_was_taken_over_ends_its_own_connection(said, capsys):
-    """What it says is not understood: no question, and no exception beyond it."""
+    """Its message is malformed: no question, and no exception beyond it."""
     opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(0)

@@ -34,7 +34,7 @@ async def ship(directory: Path, socket_path: str) -> dict:
 
 
 def text(value: object) -> str:
-    """journalctl shows what is not plain text as a list of its bytes."""
+    """journalctl shows other values than plain text as a list of bytes."""
     return bytes(value).decode() if isinstance(value, list) else str(value)
 
 

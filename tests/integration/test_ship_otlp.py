@@ -199,7 +199,7 @@ async def test_a_large_answer_is_not_read(tmp_path: Path) -> None:
 async def test_one_that_answers_a_byte_at_a_time_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: str
 ) -> None:
-    """Each byte comes in time; the whole never would, and nobody would hear of it."""
+    """Each byte comes in time, the whole answer never does: that must be reported."""
     monkeypatch.setattr(audit_limits, "SHIP_STEP_SECONDS", 1.0)
 
     async def drip(stream: trio.SocketStream) -> None:

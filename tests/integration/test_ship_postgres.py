@@ -120,7 +120,7 @@ async def test_a_database_restored_from_a_backup_is_filled_up_again(
     assert await ship(tmp_path, fleet(server)) == {"fleet": 1800}
     assert [row[0] for row in server.rows(_ALL)] == bodies(tmp_path)
     assert await ship(tmp_path, fleet(server)) == {"fleet": 0}
-    # And one whose machine has lost its cursor is asked what it has.
+    # And one whose machine has lost its cursor is asked for its newest event.
     (tmp_path / "ship/fleet.json").unlink()
     assert await ship(tmp_path, fleet(server)) == {"fleet": 0}
     assert server.rows("SELECT count(*) FROM vitrail.event") == [(2500,)]
@@ -156,7 +156,7 @@ async def test_a_log_that_was_rolled_back_is_not_shipped_over_the_other_one(
 async def test_one_that_answers_nothing_is_given_up_and_asked_again(
     tmp_path: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch waits for somebody's lock: long before the server gives that up."""
+    """A batch waits for another client's lock: it ends long before the server's own limit."""
     await filled(tmp_path, 30)
     assert await ship(tmp_path, fleet(server)) == {"fleet": 30}
     async with open_store(tmp_path / "audit.sqlite") as store:
@@ -282,7 +282,7 @@ _HOSTILE = (
 async def test_rows_of_one_machine_do_not_end_questions_about_all(
     tmp_path: Path, server: Postgres
 ) -> None:
-    """A machine that was taken over writes what it likes, in its own log."""
+    """A machine that was taken over writes any rows, in its own log."""
     env = _environment(tmp_path)
     await filled(tmp_path / "desk", 90)
     await ship(tmp_path / "desk", fleet(server), machine="desk")
@@ -635,7 +635,7 @@ async def test_the_database_is_a_witness_of_what_a_machine_signed(
     assert [one["machine"] for one in both] == ["desk", "lap"]
     assert both[0]["checkpoints"] >= 5
     assert both[0]["size"] == 2500
-    # A machine's own log is compared with what it had signed when it shipped.
+    # A machine's own log is compared with the checkpoints that it signed when it shipped.
     kept = called(
         *("audit", "checkpoint", "--store", server.address, "--machine", "desk"),
         env=env,

@@ -110,7 +110,7 @@ async def test_a_broker_ships_its_log_and_outlives_the_shipper() -> None:
             assert target["behind"] >= 1
             out.rmdir()
             await written(out, "process.died")
-        # Its end is in it, too: what was recorded last is still sent.
+        # Its end is in it, too: the last recorded events are still sent.
         with open_log(paths.audit) as log:
             everything = [found.fields() for found in log.find(Filters())]
         assert everything[-1]["kind"] == "broker.stop"

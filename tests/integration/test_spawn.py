@@ -169,7 +169,7 @@ async def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_ends
 
 
 async def test_a_child_that_cannot_be_held_is_not_left_running(monkeypatch):
-    """No descriptor for a pidfd: nobody could watch or end it."""
+    """No descriptor for a pidfd: it could be neither watched nor ended."""
     seen = []
 
     def full(pid):

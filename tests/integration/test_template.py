@@ -1,4 +1,4 @@
-"""The template when nobody waits for its answer any more."""
+"""The template of workers, when its client no longer waits for the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def descriptors():
 
 
 async def test_a_worker_that_was_given_up_leaves_no_descriptor(tmp_path):
-    """It is forked after all, told of, and nobody's: it ends, and so does its pidfd."""
+    """It is forked after all and reported, without an owner: it ends, and its pidfd is closed."""
     compositor = tmp_path / "wayland-0"
     async with open_workers(allow_unjailed=True) as workers:
         display = tmp_path / "display"

@@ -1,4 +1,4 @@
-"""GNOME's compositor, headless: what it accepts from the filter (it shows no pixels here)."""
+"""GNOME's compositor, headless: the requests that it accepts from the filter (it shows no pixels here)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GTK 4 on weston and KWin: the pointer hits what it is over, popovers are framed."""
+"""GTK 4 on weston and KWin: the pointer hits the widget under it, popovers are framed."""
 
 from __future__ import annotations
 

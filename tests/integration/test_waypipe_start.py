@@ -21,7 +21,7 @@ exec sleep 60
 
 @pytest.mark.skipif(shutil.which("waypipe") is None, reason="waypipe is missing")
 async def test_a_jail_that_says_nothing_has_a_deadline(tmp_path, monkeypatch):
-    """Nobody else waits for it: the stream that asked holds a lock and a place."""
+    """No other task waits for it: the stream that asked holds a lock and a place."""
     bwrap = tmp_path / "bin" / "bwrap"
     bwrap.parent.mkdir()
     bwrap.write_text(SILENT)

@@ -541,7 +541,7 @@ async def test_one_that_does_not_answer_is_silent_and_lives():
             await liar.worker.windows()
         with pytest.raises(UpstreamError, match="does not answer"):
             await liar.worker.close_window(1, cut=True)
-        # What comes too late, or was never asked for, is nobody's.
+        # Late or unrequested messages are dropped.
         liar.say(messages.Windows(1, [WINDOW], last=True))
         liar.say(messages.WindowClosed(99))
         await trio.testing.wait_all_tasks_blocked()

@@ -57,7 +57,7 @@ while time.monotonic() < until:
 print(json.dumps({"pressed": pressed, "shown": [facts(node) for node in found]}))
 """
 """libatspi's own client, as Orca uses it: it tries all actions until a second after the
-dialog takes answers, then prints what it tried and what it sees."""
+dialog takes answers, then prints its attempts and the objects that it sees."""
 
 
 def needed() -> None:

@@ -1,6 +1,6 @@
 """A sandbox without a machine: bubblewrap, leased by the pid of its first process.
 
-Starts in a second, so what is not about machines is tested with it.
+Starts in a second, so tests that are not about machines use it.
 """
 
 from __future__ import annotations

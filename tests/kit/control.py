@@ -83,7 +83,7 @@ EMPTY_BOARD = ClipboardStatus(
 
 @dataclass
 class ScriptedBroker:
-    """Implements ``BrokerApi``; what it was asked is in ``asked``."""
+    """Implements ``BrokerApi``; the requests are in ``asked``."""
 
     plugged: DevicesAnswer = field(
         default_factory=lambda: DevicesAnswer(devices=[], strict=False, problems=[])

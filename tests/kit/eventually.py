@@ -11,7 +11,7 @@ import trio
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds: for what never comes, not for what is slow on a busy machine."""
+"""Seconds: for a condition that never becomes true, not for a slow machine."""
 
 
 class NeverError(AssertionError):

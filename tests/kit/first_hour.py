@@ -43,7 +43,7 @@ class Terminal:
         assert text.encode() in self.screen, bytes(self.screen)
 
     async def drained(self):
-        """Read what is shown, until cancelled."""
+        """Read the terminal's output, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self.master)
             self.screen.extend(os.read(self.master, 65536))

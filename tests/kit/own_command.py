@@ -61,7 +61,7 @@ APP = "org.example.Foot"
 
 
 class Talk:
-    """What a running script is asked, and what it answers."""
+    """Requests to a running script, and its answers."""
 
     def __init__(self, folder: Path, title: str) -> None:
         self.title = title

@@ -55,7 +55,7 @@ class PlainGuest:
         return self.folder / "home"
 
     async def command(self, *words, deadline=60):
-        """Run one of the guest's commands; returns code and what it printed."""
+        """Run one of the guest's commands; returns code and output."""
         tools = self.folder / "runtime/bin"
         child = spawn(
             [str(tools / words[0]), *words[1:]],

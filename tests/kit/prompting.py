@@ -122,7 +122,7 @@ async def hands(size=SIZE, **more):
 
 
 class Agent:
-    """A real agent process; what it says is awaited in order."""
+    """A real agent process; its messages are awaited in order."""
 
     def __init__(self, child, sock):
         self.child = child

@@ -113,7 +113,7 @@ class Rootful:
         self._left = [str(group) for group in groups if group.exists()]
 
     def remains(self) -> list[str]:
-        """What is on the machine of these containers, after their end."""
+        """Leftovers of these containers on the machine, after their end."""
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         below = (f" {self.base}/", f" {PLACES}/")
         return [

@@ -29,7 +29,7 @@ VAULT = lease_of("vault", 2)
 
 
 class Person:
-    """Answers what is asked, when the test says so."""
+    """Answers questions, when the test says so."""
 
     def __init__(self):
         self.asked = []

@@ -1,4 +1,4 @@
-"""A speech synthesiser that writes down what it is given, in place of Speech Dispatcher.
+"""A speech synthesiser that writes its texts to a file, in place of Speech Dispatcher.
 
 It speaks the part of SSIP that clients in Python use.
 (Reference: Speech Dispatcher's manual, "SSIP".)
@@ -22,7 +22,7 @@ _NUMBERS = {"SPEAK": 230, "STOP": 210, "CANCEL": 210, "QUIT": 231}
 
 
 class Speech:
-    """What was spoken, in order; markup and repeated spaces are left out."""
+    """Spoken texts, in order; markup and repeated spaces are left out."""
 
     def __init__(self) -> None:
         self.spoken: list[str] = []

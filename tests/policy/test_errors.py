@@ -10,7 +10,7 @@ from policy.errors import Problem, Span, did_you_mean, visible
 
 
 def test_a_problem_in_full():
-    """Place, message, the line with carets, what was expected, what to do."""
+    """Place, message, the line with carets, the expected value, the remedy."""
     problem = Problem(
         "demo.toml",
         Span(3, 11, 3, 17),

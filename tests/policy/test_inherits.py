@@ -1,4 +1,4 @@
-"""``inherits``: what comes from another record, and what cannot."""
+"""``inherits``: keys that come from another record, and those that cannot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _load(tmp_path, **files):
 
 
 def test_unset_keys_come_from_the_inherited_record(tmp_path):
-    """Values and their places; what is set here wins."""
+    """Values and their places; the record's own keys win."""
     found = _load(
         tmp_path,
         base=BASE,

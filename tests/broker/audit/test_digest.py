@@ -39,7 +39,7 @@ def test_a_lane_knows_when_its_sandbox_was_there() -> None:
     lane = made(
         (10, schema.LeaseBegin(sandbox="web", lease="a")),
         (20, schema.LeaseEnd(sandbox="web", lease="a")),
-        # Killed: nobody recorded its end, and the next one ends it.
+        # Killed: its end is not recorded, and the next broker records it.
         (30, schema.LeaseBegin(sandbox="web", lease="b")),
         (40, schema.LeaseBegin(sandbox="web", lease="c")),
         # Still there.

@@ -1,4 +1,4 @@
-"""What is old or too much goes; what is left, and every proof, stays good."""
+"""Retention removes old or surplus events; the rest, and every proof, stays good."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_a_log_that_is_too_large_loses_the_oldest_with_their_hashes(
 
 
 async def test_a_removal_that_the_log_does_not_speak_of(path: Path) -> None:
-    """Somebody who removes events as retention would, without saying so."""
+    """An attacker who removes events as retention would, without the event that says so."""
     async with open_store(path) as store:
         await record(store, 1024)
         await store.prune(before_ns=time.time_ns(), most=None)

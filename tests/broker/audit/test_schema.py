@@ -1,4 +1,4 @@
-"""Events: what they look like as JSON, and what may not go into them."""
+"""Events: their form as JSON, and values that they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever rules follow whatever rules: what goes on is what the rules of now permit."""
+"""After any change of rules, exactly the streams that the current rules permit continue."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CALLS = [
 
 
 async def use(b, call, live):
-    """Ask, and use what was permitted until it is cut."""
+    """Ask, and use the permitted stream until it is cut."""
     lease, service, target = call
     request = b.request(service, lease=lease, target=target)
     try:

@@ -243,7 +243,7 @@ async def test_links_that_lead_nowhere_do_not_end_the_watching(folder):
 
 
 async def test_others_who_write_beside_them_cost_few_looks(monkeypatch):
-    """A thousand files in the directory above, and nobody reads the rules for them."""
+    """A thousand files in the directory above cause no reading of the rules."""
     async with rulebook(GOOD) as b, trio.open_nursery() as nursery:
         await b.follow(nursery)
         with trio.fail_after(30):

@@ -1,4 +1,4 @@
-"""Copy and paste as conversations: what is said to the core, what it does."""
+"""Copy and paste as conversations: messages to the core, and its actions."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_several_types_share_the_size_and_one_too_large_is_left_out():
     (second,) = desk.say(w.DataEnded("work", read.transfer))
     assert second.name == "image/png"
     assert second.max_bytes == limits.CLIPBOARD_BYTES - len(TEXT)
-    # What comes late of the first is no part of the second.
+    # Late data of the first transfer is not a part of the second.
     assert desk.say(w.DataCame("work", read.transfer, b"late")) == []
     stop, record = desk.say(
         w.DataCame("work", second.transfer, b"x" * (second.max_bytes + 1))

@@ -68,7 +68,7 @@ class Anything(RuleBasedStateMachine):
                 assert event.sandbox == action.sandbox
 
     def offered(self, offer: w.Offer, event: w.Event) -> None:
-        """Only what was asked, allowed just now, and undisturbed since the press."""
+        """Only content that was requested, is allowed now, and is unchanged since the press."""
         assert isinstance(event, w.Decided)
         assert event.terms is not None
         asked = self.asked.pop(event.transfer)

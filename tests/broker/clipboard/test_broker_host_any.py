@@ -76,7 +76,7 @@ class HostAnything(RuleBasedStateMachine):
                 pass
 
     def may(self, target: str, data: bytes) -> bool:
-        """Whether every byte is of somebody who was allowed to give to it."""
+        """Whether every byte is of a sandbox that was allowed to give it."""
         whose = {"H": w.VIEWER, "w": "work", "p": "personal"}
         for letter in set(data.decode()):
             if letter == "C":

@@ -1,4 +1,4 @@
-"""What cleaning removes, and what it leaves."""
+"""Cleaning of text: removed and kept characters."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_a_drop_counts_in_whatever_order_the_workers_tell_of_it():
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
 def test_a_drop_that_two_claim_is_neithers(again):
-    """One of the two was taken over: it says what it saw pass was dropped there."""
+    """One of the two was taken over: it claims the drop of a drag that passed over it."""
     lies: Words = [over("evil"), w.DragDropped("evil", 1)]
     truth: Words = [over("personal"), w.DragDropped("personal", 1)]
     if again:
@@ -149,7 +149,7 @@ def test_another_drag_does_not_stop_one_that_was_dropped():
 
 
 def test_the_persons_own_next_drag_does_not_stop_the_last_one():
-    """Theirs have no marks: which of them it was, nobody can say."""
+    """Theirs have no marks: which of them it was is unknown."""
     desk = Desk()
     desk.say(over("personal", 1, ""), w.DragDropped("personal", 1))
     desk.types("personal")
@@ -174,7 +174,7 @@ def test_who_says_it_twice_has_one_drop():
 
 
 def test_a_drag_to_the_desktop_meanwhile_does_not_claim_the_drop():
-    """The person's own programs ask for what is dragged past them."""
+    """The person's own programs ask for the content of a drag that passes over them."""
     desk = Desk()
     desk.say(BEGUN, w.DragWanted("work", 3, MARK, "text/plain", TERMS))
     desk.say(over("personal"), PERFORMED, w.DragDropped("personal", 1))

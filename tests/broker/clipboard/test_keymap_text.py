@@ -139,7 +139,7 @@ def words() -> list[bytes]:
 
 @given(st.data())
 def test_no_text_gives_another_error(data):
-    """Words of a real keymap in any order, some missing, some of anybody's."""
+    """Words of a real keymap in any order, some missing, some random."""
     word = st.sampled_from(words()) | st.binary(max_size=4)
     start = data.draw(st.integers(0, len(words())))
     end = data.draw(st.integers(start, len(words())))

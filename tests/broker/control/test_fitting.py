@@ -1,4 +1,4 @@
-"""A status of any size fits into a message, and says what it left out."""
+"""A status of any size fits into a message, and counts its omissions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Socket activation: what is taken from the environment, and what is not."""
+"""Socket activation: the variables that are accepted, and those that are refused."""
 
 from __future__ import annotations
 

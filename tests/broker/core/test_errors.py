@@ -8,7 +8,7 @@ from broker.core import errors
 
 
 def test_the_base_is_never_raised_itself():
-    """Whoever raises must say whose fault it is."""
+    """The raiser of an error must say whose fault it is."""
     with pytest.raises(TypeError, match="subclass"):
         errors.VitrailError("something went wrong")
 

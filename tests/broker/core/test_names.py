@@ -60,7 +60,7 @@ def test_no_sandbox_names(untrusted):
 
 @given(st.text() | st.from_regex(r"[a-z][a-z0-9-]{0,33}\n?"))
 def test_a_name_is_plain(untrusted):
-    """What is taken has only plain characters; what is refused is shown safely."""
+    """An accepted name has plain characters only; a refused one is shown escaped."""
     plain = untrusted[:1] in {*_START} and set(untrusted) <= set(_REST)
     if plain and len(untrusted) <= 31:
         assert take_sandbox_name(untrusted) == untrusted
@@ -80,7 +80,7 @@ def test_lease_ids():
     ["", "0" * 15, "0" * 17, "0123456789ABCDEF", "0" * 15 + "g", "0" * 16 + "\n", 1 << 60, b"0" * 16],
 )  # fmt: skip
 def test_no_lease_ids(untrusted):
-    """Refused; the id is not repeated, it may be somebody's secret."""
+    """Refused; the id is not repeated, because it may be a secret."""
     with pytest.raises(RefusedError) as caught:
         take_lease_id(untrusted)
     assert str(caught.value) == "not a lease id"

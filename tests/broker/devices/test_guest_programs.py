@@ -1,4 +1,4 @@
-"""The guest's programs for devices: what they do with the kernel's messages."""
+"""The guest's programs for devices: their reactions to the kernel's messages."""
 
 from __future__ import annotations
 

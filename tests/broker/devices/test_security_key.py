@@ -288,7 +288,7 @@ def test_permission_revoked_before_the_touch_is_cancelled_at_the_key():
     assert answer.payload == b"\x27"
     assert guest.token.seen[-1][0] == Command.CANCEL
     assert guest.over == [1]
-    # The person touched it in the same moment: the signature reaches nobody.
+    # The person touched it in the same moment: the signature is not delivered.
     guest.answers.clear()
     for report in from_token(Command.CBOR, b"\0signature"):
         guest.act(guest.key.from_key(report))

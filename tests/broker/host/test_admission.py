@@ -1,4 +1,4 @@
-"""The doors of a lease: what comes while it ends, and when nothing can be said."""
+"""Admission by a lease: connections during its end, and ends that cannot be reported."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class MistakenViewer(SilentViewer):
 
 
 async def test_a_mistake_while_standard_error_is_on_a_full_disk(tmp_path, monkeypatch):
-    """It ends its own stream; that nobody can read of it ends nothing more."""
+    """It ends its own stream; an error report that fails ends nothing more."""
     async with journal(tmp_path) as log:
         viewer = MistakenViewer()
         mine = doors(log, viewer)

@@ -29,7 +29,7 @@ async def sleeper():
 
 @pytest.fixture
 def private(tmp_path):
-    """A directory that nobody else may write to."""
+    """A directory that no other user may write to."""
     directory = tmp_path / "sockets"
     directory.mkdir(mode=0o700)
     return directory

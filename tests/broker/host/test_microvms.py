@@ -1,4 +1,4 @@
-"""Machines of ours, in what needs none: starts that fail, and what is adopted."""
+"""Micro VMs without real machines: starts that fail, and adoption."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORK = SandboxName("work")
 
 @dataclass
 class PaperVm:
-    """A machine that only counts what is done with it."""
+    """A machine that only counts the calls of its methods."""
 
     directory: Path
     uds: Path | None = None
@@ -254,7 +254,7 @@ async def test_a_start_that_fails_leaves_nothing_but_an_event(stand, error, says
 
 
 async def test_a_machine_whose_record_cannot_be_kept_is_ended(stand, monkeypatch):
-    """It runs already when the disk is found to be full: nobody would end it."""
+    """It runs already when the disk is found to be full, and must be ended."""
     async with stand() as s:
         write_text = Path.write_text
 

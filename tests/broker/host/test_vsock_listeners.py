@@ -40,7 +40,7 @@ class PaperListener:
 
 
 class PaperDoors:
-    """The doors of one lease, which take what they are offered, or let it wait."""
+    """The services of one lease, which accept offered connections or let them wait."""
 
     def __init__(self):
         self.offered = []

@@ -1,4 +1,4 @@
-"""Content comes in files that nobody can change, or it does not come."""
+"""Content is accepted in sealed files only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_content_is_read_back_unchanged(descriptors):
 
 
 async def test_content_is_in_memory_once_while_it_is_read(descriptors):
-    """In the supervisor, which has what was copied of all sandboxes."""
+    """In the supervisor, which has the copied content of all sandboxes."""
     size = 32_000_000
     descriptors.append(sealed_memfd.sealed([b"a" * size]))
     tracemalloc.start()

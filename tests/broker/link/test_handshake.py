@@ -241,7 +241,7 @@ def test_any_bytes_end_in_a_refusal(chunks, dials):
 
 
 class HandshakeMachine(RuleBasedStateMachine):
-    """Somebody on the wire cuts, holds, changes, drops, repeats and closes."""
+    """An attacker on the wire cuts, holds, changes, drops, repeats and closes."""
 
     def __init__(self):
         super().__init__()

@@ -30,7 +30,7 @@ def test_who_has_named_a_pinned_key_goes_last():
     silent = [room.enter("cid 2", 0.0)[0] for _ in range(PLACES - 1)]
     for ticket in silent:
         assert room.enter("cid 2", 0.0)[1] is ticket
-    # Whoever says that key as well can push it out, after all those before it.
+    # A connection that shows the same key can push it out, after all older ones.
     room = PendingConnections()
     all_known = [room.enter("cid 2", 0.0)[0] for _ in range(PLACES)]
     for ticket in all_known:

@@ -1,4 +1,4 @@
-"""The dialog's objects: what a screen reader is told, and what it may ask."""
+"""The dialog's accessible objects: answers to a screen reader, and its requests."""
 
 from __future__ import annotations
 

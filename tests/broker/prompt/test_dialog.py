@@ -1,4 +1,4 @@
-"""What is a yes, and what never is one."""
+"""Input that answers yes, and input that never does."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_press_before_it_is_armed_and_a_release_after():
 
 
 def test_a_press_from_before_the_focus_came_back():
-    """The focus comes without what is held; the press was not one on this dialog."""
+    """The focus comes without the held keys; the press was not one on this dialog."""
     dialog = Dialog(question())
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)

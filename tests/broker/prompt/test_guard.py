@@ -84,7 +84,7 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 def test_what_counts_came_after_a_second_of_nothing(events):
-    """An oracle that knows only the list of what has happened."""
+    """An oracle that knows only the list of events."""
     guard, now, past = Guard(), 0.0, []
     for kind, code, wait in events:
         now += wait

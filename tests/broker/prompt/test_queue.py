@@ -16,7 +16,7 @@ from tests.kit.prompting import question
 
 
 class Queue(queue.Queue):
-    """One in which what is asked may be shown at once."""
+    """A queue in which a question may be shown at once."""
 
     def ask(self, question, now):
         got = super().ask(question, now)
@@ -190,7 +190,7 @@ def test_a_sandbox_that_stops_takes_its_questions_along():
 
 
 class Asking(RuleBasedStateMachine):
-    """Whatever happens: everybody who asked hears exactly one answer, or has left."""
+    """In any order of events, each asker gets exactly one answer, or has left."""
 
     def __init__(self):
         super().__init__()

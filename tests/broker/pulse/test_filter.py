@@ -395,7 +395,7 @@ def test_names_of_applications_at_the_limit():
 
 
 class _Confused(Server):
-    """Says of one stream what it knows of another, as of an index used again."""
+    """Reports one stream's state for another one, as with an index used again."""
 
     def get_sink_input_info(self, one):
         index = one.fields("L").number(0)

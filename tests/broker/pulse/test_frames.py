@@ -1,4 +1,4 @@
-"""Frames: how bytes are cut never changes what they say."""
+"""Frames: chunking never changes their meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.kit.sound.servers import frame
 
 
 def fed(pieces, limit=1000):
-    """What comes out, with the parts of a frame of samples put together."""
+    """The output, with the parts of a frame of samples put together."""
     cutter, out = frames.Cutter(limit), []
     for piece in pieces:
         cutter.push(piece)

@@ -55,7 +55,7 @@ def test_no_size_makes_a_device_faster_than_the_floor(
     assert held.request >= least_bytes(spec)
     assert least_bytes(spec) * 4 <= held.buffer <= max(most, least_bytes(spec) * 4)
     assert bounded(spec, held, most, early=mode == "early") == held
-    # Nobody is left with less than two pieces who has room for them.
+    # A stream with room for two pieces is never left with less.
     if held.request < request != INVALID:
         assert held.target == held.buffer
 

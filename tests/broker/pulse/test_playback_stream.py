@@ -548,7 +548,7 @@ STEPS = st.lists(
 
 
 def played(steps, monkeypatch, kind, cuts):
-    """All that both sides were sent, and what is left of the credit."""
+    """All messages to both sides, and the remaining credit."""
     monkeypatch.setattr("tests.kit.sound.talk.PulseFilter", kind)
     talk = Talk()
     talk.server.first_request = 100

@@ -1,4 +1,4 @@
-"""Messages survive the trip, and what is none is refused."""
+"""Messages survive encoding, and malformed ones are refused."""
 
 from __future__ import annotations
 

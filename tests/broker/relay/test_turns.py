@@ -1,4 +1,4 @@
-"""The part in C by itself: what it keeps, what it gives back, and when."""
+"""The part in C by itself: the streams that it keeps and returns, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Witnesses: what each of two brokers notices when a log is not what it was."""
+"""Witnesses: the changes of a log that each of two brokers notices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_each_checkpoint_goes_on_from_the_one_before(tmp_path: Path) -> No
         assert [(r.since, bool(r.proof)) for r in first.asked] == [
             (0, False), (5, True), (6, True),
         ]  # fmt: skip
-        # A new epoch: what is held is asked for, then shown to be the beginning.
+        # A new epoch: the held checkpoint is requested, then proved to be the beginning.
         await near.store.record(event(9))
         await near.sealing.publish()
         second = await talk(near, far)

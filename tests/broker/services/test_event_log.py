@@ -20,7 +20,7 @@ from tests.kit.link.roles import LEASE, full_disk, journal
 
 
 async def test_a_full_disk_takes_the_log_and_standard_error(tmp_path, monkeypatch):
-    """What must be recorded first is refused; what has happened is not an error."""
+    """A required event that fails refuses its effect; a note that fails is not an error."""
     event = schema.BrokerStop(reason="asked to end")
     async with journal(tmp_path) as log:
         with full_disk() as full:

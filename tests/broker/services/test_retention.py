@@ -1,4 +1,4 @@
-"""Retention by itself: a flood of what is allowed does not fill the disk."""
+"""Automatic retention: a flood of allowed requests does not fill the disk."""
 
 from __future__ import annotations
 

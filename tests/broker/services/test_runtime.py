@@ -33,7 +33,7 @@ def write(paths, name, text):
 
 
 async def test_records_hold_once_they_are_on_record(tmp_path, paths, monkeypatch):
-    """A rule that nobody can be shown later must not allow anything."""
+    """A rule that cannot be shown later must not allow anything."""
     async with journal(tmp_path) as log:
         records = Records(paths, None, log)
         await records.record()
@@ -98,7 +98,7 @@ async def test_names_that_are_no_text_and_very_many_problems(tmp_path, paths):
 
 
 async def test_a_record_with_a_typo_keeps_its_last_good_version(tmp_path, paths):
-    """It is told, the others change, and what was never good or is gone is not kept."""
+    """It is reported, the others change, and records that never were good or are gone are not kept."""
     async with journal(tmp_path) as log:
         for name in ("a.toml", "b.toml", "c.toml"):
             write(paths, name, record("persistent"))
@@ -121,7 +121,7 @@ async def test_a_record_with_a_typo_keeps_its_last_good_version(tmp_path, paths)
 
 
 async def test_a_restart_while_a_record_has_a_typo(tmp_path, paths):
-    """What runs by it keeps what it had; what was removed is not brought back."""
+    """Running sandboxes keep their settings; a removed record is not brought back."""
     async with journal(tmp_path) as log:
         write(paths, "base.toml", record("persistent", colour="red"))
         write(paths, "a.toml", 'inherits = "base"\nclass = "persistent"\n')

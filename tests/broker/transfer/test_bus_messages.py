@@ -1,4 +1,4 @@
-"""Messages of D-Bus in the guest's portal: what is read, and what is refused."""
+"""Messages of D-Bus in the guest's portal: accepted and refused ones."""
 
 from __future__ import annotations
 

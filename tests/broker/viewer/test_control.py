@@ -1,4 +1,4 @@
-"""What each role does for brokerctl, and what it sends elsewhere."""
+"""Requests of brokerctl that each role answers, and those that it sends elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEASES = [
 
 
 class Stage:
-    """A role without machines; keeps what it was asked to end."""
+    """A role without machines; keeps the requests to end them."""
 
     def __init__(self, role="local"):
         self.ended = []

@@ -1,4 +1,4 @@
-"""Telling the person, when that goes wrong; what is shown: tests/integration."""
+"""Notifications that fail; those that are shown: tests/integration."""
 
 from __future__ import annotations
 

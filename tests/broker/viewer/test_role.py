@@ -419,7 +419,7 @@ async def test_libpulse_gives_up_after_30_s_and_its_next_attempt_has_the_yes():
 
 
 async def test_a_record_cuts_though_rules_could_not_be_recorded(monkeypatch):
-    """Nobody would look at it again: the next time it is what it was."""
+    """There would be no second look: the next time its state is the former one."""
     async with viewer() as s, trio.open_nursery() as streams:
         await s.role.lease_begun(LEASE)
         conn = await s.offer(streams)
@@ -578,7 +578,7 @@ async def test_without_an_agent_the_power_button_is_soon_insisted_on():
 
 
 async def test_the_logs_of_many_disposables_do_not_pile_up():
-    """On two machines nobody else removes the viewer's."""
+    """On two machines no other process removes the viewer's."""
     async with viewer() as s:
         directory = old_logs(s.role._paths.logs("x").parent, KEPT + 1)
         oldest = Lease(LeaseId("f" * 16), SandboxName("web-1000"), LEASE.record, 1)

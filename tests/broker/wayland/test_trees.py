@@ -167,7 +167,7 @@ def _judged(ops, rules: WindowRules, base: int) -> None:
     assert talk.machine.leaked() == []
 
 
-# What the guard table asks of it must not hang on what is drawn.
+# The guard table's use of it must not depend on drawn examples.
 SMALL = [("geometry", 0, 0, 1, 1), ("commit", 0)]
 FAR = [("paint", 1, 120, 120), ("move", 1, 180, 60), ("commit", 1), ("commit", 0)]
 CARRIED = [

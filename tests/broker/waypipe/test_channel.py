@@ -1,4 +1,4 @@
-"""One stream: what it makes of blocks, and what it refuses, one rule each."""
+"""One stream: its reading of blocks, and its refusals, one rule each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class World:
         self.channel = WaypipeChannel(self.memory)
 
     def feed(self, data: bytes, step: int = 1 << 30) -> list:
-        """Give bytes in pieces; what came of them."""
+        """Feed bytes in pieces; returns the output."""
         events = []
         while data:
             room = self.channel.room()

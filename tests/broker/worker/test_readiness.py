@@ -35,7 +35,7 @@ def pair():
 
 @contextmanager
 def watching(mine, turn=Turn.NONE):
-    """A watch whose step reads, and what it has read."""
+    """A watch whose step reads, and the bytes that it has read."""
     got = []
 
     def step() -> Turn:

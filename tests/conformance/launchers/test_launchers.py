@@ -95,7 +95,7 @@ class Stage(LaunchControl):
 
     @asynccontextmanager
     async def broker(self):
-        """One life of the broker; at its end what it had bound is let go of."""
+        """One life of the broker; at its end its sockets are closed."""
         log = self.base / f"log-{len(list(self.base.glob('log-*')))}"
         log.mkdir()
         self.log = log
@@ -331,7 +331,7 @@ async def test_its_own_processes_are_it_and_no_others_are(launcher):
 
 
 async def test_a_connection_from_outside_is_refused(launcher):
-    """By somebody who has found the path: the kernel says where it came from."""
+    """By a process that has found the path: the kernel says where it comes from."""
     stage = launcher.stage
     async with stage.broker(), launcher.start() as lease:
         path = Path(lease.held.claim.directory) / "wayland-0"

@@ -82,7 +82,7 @@ class Journal:
 
 @asynccontextmanager
 async def journald() -> AsyncIterator[Journal]:
-    """A running one; skips where it cannot be had, saying what is missing."""
+    """A running one; where it cannot be had, the skip names the missing part."""
     if not Path(_PROGRAM).exists():
         pytest.skip(f"no {_PROGRAM}: apt-get install systemd")
     try:

@@ -6,7 +6,7 @@ Every record that it takes is a line of JSON in FILE, flushed before the answer.
 A MOOD is how it fails: ``before N`` dies when the Nth request begins, ``middle
 N`` in the middle of reading it, ``after N`` when it is stored and not yet
 answered; ``busy N`` answers 503 to the first N, ``partial`` refuses a record,
-``hang`` never answers, ``nonsense`` answers what is no OTLP.
+``hang`` never answers, ``nonsense`` answers with malformed OTLP.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Postgres:
         return True
 
     async def stop(self) -> None:
-        """As after a power cut: nobody says goodbye (SIGQUIT, "immediate")."""
+        """As after a power cut: no connection is closed properly (SIGQUIT, "immediate")."""
         assert self._child is not None
         self._child.kill(signal.SIGQUIT)
         with trio.CancelScope(shield=True):

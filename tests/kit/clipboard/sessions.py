@@ -19,7 +19,7 @@ TEXT = b"the password is hunter2"
 
 
 class PaperWorker:
-    """Keeps its orders and what came with them, for the test to answer."""
+    """Keeps its orders and their descriptors, for the test to answer."""
 
     def __init__(self):
         self.orders = []

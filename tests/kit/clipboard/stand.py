@@ -118,7 +118,7 @@ class Desk:
         self._news = trio.Event()
 
     async def feed(self, event: w.Event) -> None:
-        """Let the crossing decide, and do what it says."""
+        """Let the crossing decide, and carry that out."""
         for action in self.crossing.feed(event, trio.current_time()):
             if not isinstance(action, w.RecordCrossing):
                 self.orders.append(action)
@@ -239,11 +239,11 @@ class Desk:
         return self.rooms[name].run(*argv, **env)
 
     async def copy(self) -> w.RecordCrossing:
-        """Press the copy chord; what came of it."""
+        """Press the copy chord; returns the record of the result."""
         return await self._chord(C)
 
     async def paste(self) -> w.RecordCrossing:
-        """Press the paste chord; what came of it."""
+        """Press the paste chord; returns the record of the result."""
         return await self._chord(V)
 
     async def control(self, code: int, *, shift: bool = False) -> None:

@@ -57,7 +57,7 @@ class Guest:
     shelled: bool = True
     systemd: bool = False
     memory: int = 0
-    """MiB; 0: what is enough for a broker and a compositor."""
+    """MiB; 0: enough for a broker and a compositor."""
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
     initrd: bytes = b""
@@ -195,7 +195,7 @@ def shell_init(*, systemd: bool = False) -> bytes:
 
 
 class Lab:
-    """Machines of a test, and what they share: tools, images, our own disk."""
+    """Machines of a test, and their shared parts: tools, images, our own disk."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ _LISTEN = (
 
 
 async def waypipe_layer(folder: Path) -> Path:
-    """A tar of the waypipe in Rust and what it needs."""
+    """A tar of the waypipe in Rust and its libraries."""
     program, needed = await trio.to_thread.run_sync(rust_waypipe.files)
     path = folder / TAR
     with tarfile.open(path, "w") as tar:
@@ -69,7 +69,7 @@ async def furnish_podman(viewer) -> None:
 
 
 async def start_sound(viewer) -> None:
-    """A sound server with a sink that records what it plays."""
+    """A sound server with a sink that records its input."""
     await viewer.run("mkdir -p /run/user/vit/pulse")
     await viewer.run(_PULSE)
     await until_there(viewer, "pactl info")

@@ -55,7 +55,7 @@ _COMPOSITORS = {"17 serials of drags": "kwin", "touch elsewhere": "kwin"}
 
 
 def play(directory: Path, word: str, seconds: float, seed: int) -> tuple[str, float]:
-    """One run in the copy: what was seen, if anything, and after how long."""
+    """One run in the copy: the finding, if any, and after how long."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider",

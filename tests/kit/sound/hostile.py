@@ -1,4 +1,4 @@
-"""A client that says what it likes: bytes by struct, no library between."""
+"""A client that sends any bytes: by struct, no library between."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Server:
         return {"PYTHONPATH": path, "PYTHONDEVMODE": "1", "COLUMNS": "200"}
 
     async def run(self, *argv: str, check: bool = True, deadline: float = 30, env=None):
-        """Run a program beside it; its exit code and what it printed."""
+        """Run a program beside it; returns its exit code and output."""
         return await run(
             *argv, env=self.environment | (env or {}), check=check, deadline=deadline
         )
@@ -209,7 +209,7 @@ async def _pulseaudio(stack: AsyncExitStack, server: Server) -> None:
 
 
 async def microphone(server: Server, name: str = "mic") -> None:
-    """A source that is no monitor: what is played into the sink ``<name>feed``."""
+    """A source that is not a monitor: it gives the sound of the sink ``<name>feed``."""
     await server.pactl("load-module", "module-null-sink", f"sink_name={name}feed")
     await _default(server, "sink", "viewer")
     await server.pactl(
@@ -381,7 +381,7 @@ class Filtered:
 
 
 class Recorder:
-    """parec behind a filter, and what it has written so far."""
+    """parec behind a filter, and its output so far."""
 
     def __init__(self, child: Child, path: Path) -> None:
         self.child = child
@@ -414,7 +414,7 @@ class Recorder:
         await eventually(come)
 
     async def until_sound(self) -> None:
-        """Wait until what comes is not silence."""
+        """Wait until the recorded sound is not silence."""
 
         async def loud() -> bool:
             return np.abs(Heard(self.data[-19200:]).samples).max(initial=0) > 0.1

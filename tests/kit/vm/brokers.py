@@ -31,7 +31,7 @@ PATIENCE = 300
 
 
 async def until_there(guest, command, deadline=PATIENCE, env=None):
-    """Ask again until the command succeeds; returns what it printed."""
+    """Ask again until the command succeeds; returns its output."""
     output = ""
     with trio.move_on_after(deadline):
         while True:

@@ -61,7 +61,7 @@ class Siege:
     _counter: itertools.count = field(default_factory=lambda: itertools.count(1))
 
     async def attack(self, code, deadline=120, *, check=True):
-        """Run Python in the hostile guest, to its end; returns what it printed."""
+        """Run Python in the hostile guest, to its end; returns its output."""
         with trio.fail_after(deadline):
             status, said = await self.world.output(
                 self.hostile, "python3", "-c", GUEST + code
@@ -233,7 +233,7 @@ async def siege(*, display="allow", **other):
 
 
 def end_of_log(w: World):
-    """The number of the newest event: what comes later has a higher one."""
+    """The number of the newest event: later ones have a higher one."""
     return max((e["sequence"] for e in w.events()), default=0)
 
 

@@ -59,7 +59,7 @@ class Guest:
         )
 
     async def end(self):
-        """Kill it; what it has reported is the end of the test."""
+        """Kill it; its reports are the end of the test."""
         self.child.kill()
         await self.child.wait()
         with self.child.popen.stderr as said:

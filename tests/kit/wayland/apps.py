@@ -102,7 +102,7 @@ async def boxed(
 
 
 class Boxed:
-    """A running application and what it said on its standard output."""
+    """A running application and its standard output."""
 
     def __init__(self, it: Stand, child: Child, said) -> None:
         self.it, self.child, self._said = it, child, said

@@ -1,4 +1,4 @@
-"""A window of GTK 3 or 4: what is dragged from its left half, dropped on its right.
+"""A window of GTK 3 or 4: drags begin in its left half, and drop on its right.
 
     python3 gtk_drag.py 3|4 TITLE FILE text|file CONTENT
 

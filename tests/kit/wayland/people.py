@@ -165,7 +165,7 @@ class People:
         assert self.eventually(clicked, party), "it gets no keyboard"
 
     def type(self, text: str) -> None:
-        """Type, and let everybody hear of it."""
+        """Type, and let all clients hear of it."""
         self.keys.type(text)
         time.sleep(0.2)
         for party in (self.honest, self.hostile):

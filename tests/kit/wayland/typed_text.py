@@ -1,4 +1,4 @@
-"""A program with a person at its keyboard: read what it says, type an answer."""
+"""A program with a person at its keyboard: read its output, type an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Typist:
         self.said = ""
 
     async def read(self) -> None:
-        """Collect what it says, until it ends."""
+        """Collect its output, until it ends."""
         async with trio.lowlevel.FdStream(
             os.dup(self._child.popen.stdout.fileno())
         ) as s:

@@ -195,7 +195,7 @@ def test_ways_of_writing_are_one_meaning():
     ],
 )
 def test_external_peers(name, peer):
-    """A sandbox of somebody else's has a peer and nothing of our launcher."""
+    """A sandbox of another program has a peer and nothing of our launcher."""
     record = _good(name)
     assert record.host.launch == External(peer)
     assert not any(

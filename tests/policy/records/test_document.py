@@ -19,7 +19,7 @@ from policy.records.scan import NotUnderstoodError, split
 
 _OUTSIDE = tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language()))
 
-# How fast a busy machine generates examples is not what is tested here.
+# How fast a busy machine generates examples is not tested here.
 _CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 

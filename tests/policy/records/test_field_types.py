@@ -1,4 +1,4 @@
-"""Kinds of values as tables: what is taken, what is refused, at N and N + 1."""
+"""Kinds of values as tables: accepted and refused ones, at N and N + 1."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_taken(kind, value, clean):
     ],
 )
 def test_refused(kind, value, hint):
-    """One complaint, which says what was expected or what is doubled."""
+    """One problem, which names the expected value or the doubled one."""
     clean, found = _take(kind, value)
     assert clean is REFUSED
     assert [complaint[3] for complaint in found] == [hint]

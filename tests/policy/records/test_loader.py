@@ -115,7 +115,7 @@ def test_search_path_puts_the_runtime_directory_first(tmp_path):
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
 def test_files_that_others_can_write_are_refused(tmp_path, mode):
-    """Group or world writable: whoever else can write it would decide."""
+    """Group or world writable: another user who can write it would decide."""
     folder = _folder(tmp_path, "d", {"demo.toml": OPEN, "web.toml": OPEN})
     (folder / "demo.toml").chmod(mode)
     found = load_records([folder])
@@ -147,7 +147,7 @@ def test_files_of_other_users_are_refused(tmp_path):
     os.chown(folder, 12345, -1)
     found = load_records([folder])
     assert set(found.broken) == {"demo"}
-    # What came with the program is as trusted as the program.
+    # Files installed with the program are as trusted as the program.
     assert set(load_records([], shipped=folder).records) == {"demo"}
 
 
@@ -313,7 +313,7 @@ def test_the_digest_names_the_whole_set(tmp_path):
 
 
 def test_single_files_may_have_any_owner_and_need_a_valid_name(tmp_path):
-    """A draft may belong to anybody; its name must still be a name."""
+    """A draft may belong to any user; its name must still be a name."""
     folder = _folder(tmp_path, "d", {"demo.toml": OPEN, "Bad.toml": OPEN})
     (folder / "demo.toml").chmod(0o666)
     found = load_files([folder / "demo.toml", folder / "Bad.toml"])

@@ -129,7 +129,7 @@ def _valid_toml():
 
 @pytest.mark.parametrize("values", list(_valid_toml()))
 def test_bad_records_do_not_validate(validate, values):
-    """What is valid TOML and still refused, an editor refuses as well."""
+    """A record that is valid TOML and still refused, an editor refuses as well."""
     with pytest.raises(fastjsonschema.JsonSchemaException):
         validate(values)
 

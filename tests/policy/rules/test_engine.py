@@ -172,7 +172,7 @@ def test_match_conditions(told, verdict, line):
     [({"scheme": "http"}, 1), ({"scheme": "https"}, 2), ({"scheme": ""}, 2), ({}, 1)],
 )
 def test_a_deny_applies_to_unknown_facts(told, line):
-    """Unknown is denied: only what is told may pass a deny by."""
+    """Unknown is denied: only a known fact may pass a deny."""
     rules = _rules("a * * * deny scheme=http\na * * * allow")
     assert (
         Engine(rules)

@@ -40,7 +40,7 @@ def test_a_rule_written_means_the_same(text):
 
 
 def test_kept_and_read_again(file):
-    """Same digest, same places, nobody else may read it."""
+    """Same digest, same places, no other user may read it."""
     rules = _rules(_GOOD)
     keep(rules, file)
     keep(rules, file)

@@ -1,4 +1,4 @@
-"""Bundles: only what was signed by a trusted key, whole, and never an older one."""
+"""Bundles: only signed by a trusted key, whole, and never an older one."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_number_of_files_and_version(more):
 
 
 def test_size(monkeypatch):
-    """At the limit, and one beyond; nothing is read of what is too large."""
+    """At the limit, and one beyond; nothing is read of a larger one."""
     made = sign(KEY, "a", 1, FILES)
     monkeypatch.setattr(limits, "BUNDLE_BYTES", len(made))
     assert verify(sign(KEY, "a", 1, FILES), TRUSTED)

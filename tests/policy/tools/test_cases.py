@@ -41,7 +41,7 @@ def _run(text):
     ],
 )
 def test_a_case(line, wrong):
-    """The line, and what is not as expected."""
+    """The line, and the difference."""
     (result,) = _run(f"# words\n\n  {line}\n")
     assert result.wrong == wrong
     assert result.case.line == 3

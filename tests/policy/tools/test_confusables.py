@@ -46,5 +46,5 @@ def test_unlike(one, other):
     ],
 )
 def test_scripts(name, found):
-    """Only letters count, and what is written together is one."""
+    """Only letters count, and letters without a space are one word."""
     assert scripts(name) == found

@@ -56,7 +56,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def _syntax(text):
-    """The graph without what is inside of its strings and its HTML labels."""
+    """The graph without the text of its strings and its HTML labels."""
     return re.sub(r"<<table.*?</table>>", "<>", _STRING.sub('""', text))
 
 

@@ -60,7 +60,7 @@ def test_what_decides_and_what_matches_is_exact(text, world):
 @_QUIET
 @given(strategies.policies(8), strategies.worlds())
 def test_no_rule_with_conditions_is_wrongly_called_idle(text, world):
-    """With conditions, what is said never to decide never does."""
+    """With conditions, a line reported as never deciding never does."""
     rules = _rules(text).rules
     known = reach(rules, Atoms(rules, world, instances=False))
     engine = Engine(_rules(text))

@@ -56,7 +56,7 @@ def test_a_missing_directory_is_no_finding(tmp_path):
     ("mode", "found"), [(0o755, False), (0o775, True), (0o757, True), (0o1777, False)]
 )
 def test_who_may_replace_the_directory(tmp_path, mode, found):
-    """Whoever may write above it, but for a directory like /tmp."""
+    """Users who may write above it, but for a directory like /tmp."""
     above = tmp_path / "vitrail"
     above.mkdir()
     folder = _folder(above, "policy.d")

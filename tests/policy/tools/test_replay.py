@@ -115,7 +115,7 @@ def test_only_differences_are_counted(old, new, world, calls):
     ],
 )  # fmt: skip
 def test_not_replayable(event, reason):
-    """Counted by what is missing, and never guessed."""
+    """Counted by the missing fact, and never guessed."""
     found = _simulate("a * * * allow\n", event)
     assert dict(found.skipped) == {reason: 1}
     assert (found.same, found.changed) == (0, 0)

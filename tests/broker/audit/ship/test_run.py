@@ -20,7 +20,7 @@ from tests.kit.audit.shipping import bodies, filled, place, record
 
 
 class Receiver:
-    """Keeps what it is sent; fails as often as it is told to."""
+    """Keeps received events; fails as often as it is set to."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []

@@ -89,7 +89,7 @@ def test_the_whole_way(run):
 
 
 def test_a_later_version_replaces_and_removes(run):
-    """What it has no more goes, what is somebody else's stays."""
+    """Files that the bundle no longer has are removed; other files stay."""
     run("apply", run.signed(1))
     mine = run.home / "policy.d/20-mine.policy"
     mine.write_text("b * work vault deny\n")
@@ -157,7 +157,7 @@ def test_a_bundle_without_a_trusted_key_is_refused(run):
 
 
 def test_keys_that_others_may_write_are_not_read(run):
-    """Whoever may write them decides what is applied here."""
+    """A user who can write them decides which bundles are applied."""
     (run.home / "bundle.keys").chmod(0o666)
     code, out = run("apply", run.signed(1))
     assert code == 1

@@ -107,7 +107,7 @@ def test_an_error_is_never_installed(home):
 
 
 def test_an_error_elsewhere_does_not_hinder(home):
-    """What was broken before may stay so: mending one file must be possible."""
+    """A file that was broken before may stay so: mending another one must be possible."""
     other = home / ".config/vitrail/policy.d/10-old.policy"
     other.write_text(BAD)
     assert Editing(home, GOOD, "--yes").say()[0] == 0
@@ -180,7 +180,7 @@ def test_the_time_is_over(home):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
 def test_brokerctl_is_killed(home, number):
-    """The edit does not stay because nobody is left to take it back."""
+    """An edit whose editor was killed does not stay."""
     one = Editing(home, GOOD, "--yes", "--confirm", "2s")
     one.until(there=True)
     one.process.send_signal(number)

@@ -155,7 +155,7 @@ def test_hashed_names_are_not_guessed(run):
 
 
 def test_explain_event(run):
-    """What was recorded, and the rules of now."""
+    """Recorded decisions, and the current rules."""
     _write(run)
     code, out = run("explain", "--event", 2)
     assert code == 1

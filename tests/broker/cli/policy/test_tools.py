@@ -89,7 +89,7 @@ def test_diff(run):
 
 
 def test_effective(run):
-    """From it and to it; what is denied is not shown."""
+    """From it and to it; denied services are not shown."""
     code, out = run("effective", "work", "--json")
     found = json.loads(out)
     assert code == 0

@@ -109,7 +109,7 @@ def test_check_as_json(world):
 
 
 def test_check_of_paths(world):
-    """Files for what they say, directories as the broker reads them."""
+    """Files by themselves, directories as the broker reads them."""
     good = _record(world, "user", "demo", OPEN)
     good.chmod(0o666)
     assert _run(world, "check", str(good))[0] == 0

@@ -1,4 +1,4 @@
-"""The short status: what it imports, and answers that it leaves to the verb of click."""
+"""The short status: its imports, and the cases that it leaves to the verb of click."""
 
 from __future__ import annotations
 

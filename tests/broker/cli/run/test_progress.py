@@ -26,7 +26,7 @@ class Screen(io.StringIO):
 
 
 def play(monkeypatch, part, *, terminal, term="xterm", **how):
-    """Return what was written to standard error while ``part`` ran."""
+    """Return the standard error that ``part`` has written."""
     screen = Screen(terminal=terminal)
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("TERM", term)

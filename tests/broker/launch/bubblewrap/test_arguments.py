@@ -59,6 +59,6 @@ def test_files_that_are_named_are_readable_where_they_are(tmp_path: Path) -> Non
 
 
 def test_the_program_itself_is_no_file_argument(tmp_path: Path) -> None:
-    """What is run is looked for inside, by its name or path."""
+    """The program is looked for inside, by its name or path."""
     (tmp_path / "run").write_text("x")
     assert with_files(("run",), tmp_path) == (("run",), ())

@@ -1,4 +1,4 @@
-"""What Cloud Hypervisor is asked, and what is made of its answers."""
+"""Requests to Cloud Hypervisor, and the reading of its answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Firecracker is asked, and what is made of its answers."""
+"""Requests to Firecracker, and the reading of its answers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_image_is_read_only_and_first_and_the_home_is_written_through():
     root, home = found["/drives/root"], found["/drives/home"]
     assert (root["is_root_device"], root["is_read_only"]) == (True, True)
     assert (home["is_root_device"], home["is_read_only"]) == (False, False)
-    # "Unsafe" would tell the guest that what it flushed is on the disk.
+    # "Unsafe" would tell the guest that flushed data is on the disk.
     assert home["cache_type"] == "Writeback"
 
 

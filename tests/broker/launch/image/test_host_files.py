@@ -1,4 +1,4 @@
-"""``launch.host_files``: what is read here, and what the guest's agent makes of it."""
+"""``launch.host_files``: the files that are read here, and the guest agent's use of them."""
 
 from __future__ import annotations
 

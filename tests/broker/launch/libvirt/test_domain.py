@@ -1,4 +1,4 @@
-"""A domain's XML with a vsock: what is added, kept and refused."""
+"""A domain's XML with a vsock: added, kept and refused parts."""
 
 from __future__ import annotations
 

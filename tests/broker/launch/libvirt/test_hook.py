@@ -1,4 +1,4 @@
-"""libvirt's hook: what it reads of hostile XML, and what it does when all fails."""
+"""libvirt's hook: its reading of hostile XML, and its behaviour when all fails."""
 
 from __future__ import annotations
 

@@ -395,7 +395,7 @@ def test_a_deaf_connection_holds_no_other(mux):
 
 
 def test_a_guest_that_reads_nothing_is_held_to_its_windows(mux):
-    """Its connections wait; what it sends still passes, and memory is bounded."""
+    """Its connections wait; its own bytes still pass, and memory is bounded."""
     listener = mux.listen(PORT)
     mux.wire.send(*(frame(OPEN, n, PORT) for n in range(STREAMS)))
     conns = [mux.accept(listener) for _ in range(STREAMS)]

@@ -1,4 +1,4 @@
-"""Replies of a VMM's API: what is taken, and where it ends."""
+"""Replies of a VMM's API: accepted ones, and those that end the connection."""
 
 from __future__ import annotations
 

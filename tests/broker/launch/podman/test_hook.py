@@ -1,4 +1,4 @@
-"""The OCI hook as a process: what it makes of its input and of each kind of broker."""
+"""The OCI hook as a process: its reactions to its input and to each kind of broker."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def typed(document) -> list[str]:
     """The words of a command line that gives all annotations of a document."""
     found = document.get("annotations") if isinstance(document, dict) else None
     pairs = found.items() if isinstance(found, dict) else ()
-    # No argument has a NUL, and the hook is to refuse that one for what it is.
+    # No argument has a NUL, and the hook is to refuse that one by its value.
     words = [f"{key}={value}".replace("\0", "") for key, value in pairs]
     return [word for pair in words for word in ("--annotation", pair)]
 

@@ -1,4 +1,4 @@
-"""A backup is one encrypted file, and what is read from one is not trusted."""
+"""A backup is one encrypted file, and its content is not trusted."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_a_file_that_is_not_a_backup_is_refused(
         subprocess.run(lock.close_words(), stdin=source, stdout=out, check=True)
     store = HomeStore(tmp_path / "homes")
     if case == "closed":
-        # What it says about our own directory does not count, and the rest is a backup.
+        # Its entry about our own directory is ignored, and the rest is a backup.
         with store.new(DISK) as prepared:
             await unpack(file, prepared, lock, lambda _: None)
             assert prepared.stat().st_mode & 0o777 == 0o700

@@ -44,7 +44,7 @@ def on_paper(monkeypatch):
 
 
 def plain_text(path, to):
-    """What is in an encrypted disk, by QEMU's own tool."""
+    """The content of an encrypted disk, by QEMU's own tool."""
     key = encrypted.passphrase_pipe(PASSPHRASE)
     try:
         subprocess.run(
@@ -96,7 +96,7 @@ async def test_it_is_an_empty_file_system_and_opens_with_its_passphrase(
 
 
 def test_a_passphrase_is_read_once_and_never_swapped_out():
-    """A memfd is swapped out like any memory; QEMU keeps what it inherits."""
+    """A memfd is swapped out like any memory; QEMU keeps inherited descriptors."""
     fd = encrypted.passphrase_pipe(PASSPHRASE)
     name = Path(f"/proc/self/fd/{fd}")
     try:

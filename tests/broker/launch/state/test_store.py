@@ -1,4 +1,4 @@
-"""Homes on disk: swapped by renames, locked by whoever uses them."""
+"""Homes on disk: swapped by renames, locked by their users."""
 
 from __future__ import annotations
 

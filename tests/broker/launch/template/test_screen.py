@@ -1,4 +1,4 @@
-"""The compositor that shows nothing: what it offers, and when a window was drawn."""
+"""The compositor that shows nothing: its globals, and the moment when a window is drawn."""
 
 from __future__ import annotations
 

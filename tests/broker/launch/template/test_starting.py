@@ -1,4 +1,4 @@
-"""What is copied, what boots, and why: with machines on paper."""
+"""Which starts are copies, which boot, and why: with simulated machines."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from broker.services.workers import clipboard_member
 
 
 class Told:
-    """A worker that keeps its orders, and what came with them."""
+    """A worker that keeps its orders and their descriptors."""
 
     def __init__(self):
         self.orders, self.contents = [], []

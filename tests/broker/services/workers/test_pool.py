@@ -1,4 +1,4 @@
-"""Asking for a worker: how long it may take, and what is left when it does not come."""
+"""Asking for a worker: its deadline, and the clean-up when it does not come."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ async def test_a_question_ends_when_the_focus_goes_elsewhere():
         await b.focus("web")
         await b.wait_told("the focus went to another sandbox")
         with trio.fail_after(30):
-            # On disk a moment after nobody is asked any more.
+            # On disk a moment after the questions are withdrawn.
             while not (answered := b.events("question.answered")):
                 await trio.sleep(0.01)
         assert not b.book.person.open

@@ -55,7 +55,7 @@ class Inside:
 
 
 class Source:
-    """Sandboxes, as a test wants them: ``inside`` has what is mounted."""
+    """Simulated sandboxes: ``inside`` has the mounts."""
 
     def __init__(self):
         self.inside = {}

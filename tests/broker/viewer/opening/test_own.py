@@ -48,7 +48,7 @@ async def test_a_program_that_fails_at_once_is_an_error(tmp_path):
 
 
 async def test_the_persons_files_go_into_a_pipe_and_others_are_kept(tmp_path):
-    """Both ends at once: what is sent here is what is stored here."""
+    """Both ends at once: the files sent here are stored here."""
     source = tmp_path / "d"
     source.mkdir()
     (source / "x").write_text("content")

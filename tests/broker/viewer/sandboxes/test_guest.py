@@ -83,7 +83,7 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
 
 
 async def test_a_worker_counts_its_own_streams_only(tmp_path):
-    """A status shows what it says beside the streams of all sandboxes."""
+    """A status shows its claims beside the streams of all sandboxes."""
     async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
         with await open_agent(mine, streams, 7):
             (other,) = workers.opened
@@ -336,7 +336,7 @@ async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(
     ],
 )
 async def test_what_a_guest_is_asked_for(tmp_path, monkeypatch, top, version, seen):
-    """The desktop's time zone by choice; to an older agent only what it knows."""
+    """The desktop's time zone by choice; an older agent gets only the fields that it knows."""
     monkeypatch.setattr(guests, "time_zone", lambda: "CET-1")
     async with guest(tmp_path, top) as (mine, workers, _), trio.open_nursery() as n:
         with await open_agent(mine, n):

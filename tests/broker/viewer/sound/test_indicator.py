@@ -39,7 +39,7 @@ class Desktop:
 async def test_what_could_not_be_told_is_tried_again(
     monkeypatch, autojump_clock, capsys
 ):
-    """An open microphone that nobody sees is what this is there against."""
+    """This prevents an open microphone that the person does not see."""
     desktop, told = Desktop(), Indicator()
     monkeypatch.setattr(module, "open_dbus_router", desktop.router)
     async with trio.open_nursery() as nursery:

@@ -212,7 +212,7 @@ async def test_a_worker_that_does_not_obey_a_revoke_is_ended(tmp_path, autojump_
 async def test_a_worker_that_says_it_hears_on_after_a_revoke_is_ended(
     tmp_path, autojump_clock
 ):
-    """Whoever pressed the button gets an answer."""
+    """The button's press gets an answer."""
     async with sound(tmp_path) as (made, paper, _):
         await made.take(State(wanted=False, active=True))
         await made.set_microphone(allow=False)

@@ -18,7 +18,7 @@ TEXT = b"text/plain;charset=utf-8"
 
 
 class Heard:
-    """A hand that notes what it is told."""
+    """An input listener that notes its calls."""
 
     def __init__(self):
         self.said, self.presses = [], []

@@ -286,7 +286,7 @@ def test_fingers_that_the_compositor_took_over_are_told_of_once(talk):
 
 
 def test_a_finger_on_a_window_that_goes_does_nothing_to_the_next_one(talk):
-    """The compositor goes on with the finger; what comes is harmless, or nothing."""
+    """The compositor goes on with the finger; its events are harmless, or none."""
     says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
     for oid in (talk.top, talk.xdg, talk.win):
         talk.send(oid, "destroy")

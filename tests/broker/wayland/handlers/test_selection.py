@@ -100,7 +100,7 @@ def test_what_one_application_copies_another_of_the_sandbox_pastes(pair, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_has_no_room_for_an_offer_ends_alone(pair, kind, monkeypatch):
-    """Not who copied something, nor the worker that serves what was pasted."""
+    """Neither the origin of content, nor the worker that serves a paste."""
     one, two = pair
     one.focus()
     two.focus()
@@ -239,7 +239,7 @@ def test_a_source_is_used_once(pair):
 
 
 class InputListener(SimpleNamespace):
-    """A hand that keeps what it is told of drags."""
+    """An input listener that keeps the events of drags."""
 
     def __init__(self):
         self.said = []
@@ -359,7 +359,7 @@ def test_a_window_that_a_drag_has_left_speaks_for_itself_only(pair, late):
 
 
 def hold_answers(one: Person) -> list:
-    """Have the compositor answer ``sync`` later; what is to be answered."""
+    """Have the compositor answer ``sync`` later; returns the pending answers."""
     held: list = []
     one.model.wl_display_sync = lambda _display, callback: held.append(callback)
     return held
@@ -568,7 +568,7 @@ def test_a_new_selection_does_not_flood_one_with_many_devices(pair):
 
 
 def test_a_drop_on_a_client_without_room_ends_that_client_alone(pair):
-    """What is given comes by an order of the broker's, not by its own words."""
+    """Content is given by an order of the broker, not by its own claim."""
     one, _ = pair
     hand = one.core.sandbox.hand = InputListener()
     hand.drags.over = foreign_drags.accept

@@ -111,7 +111,7 @@ def test_a_message_s_own_writer_writes_as_the_general_one(message, data):
 
 
 def _whole(args: list[object]) -> bool:
-    """Whether what was written is what may be read: text, and no null."""
+    """Whether the written value may be read: text, and no null."""
     return all(not isinstance(a, bytes) and a is not None for a in args)
 
 

@@ -137,7 +137,7 @@ def test_a_destroyed_buffer_takes_its_part_along():
     part = attached(talk, surface)
     talk.send(buffer, "destroy")
     assert part.oid not in talk.model.things
-    # Its picture stays; a new geometry is not read from what is gone.
+    # Its picture stays; a new geometry is not read from a buffer that is gone.
     talk.send(xdg, "set_window_geometry", 5, 5, 50, 40)
     talk.send(surface, "commit")
     assert talk.server_side(surface).now["dest"] == (50, 40)

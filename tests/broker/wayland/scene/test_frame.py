@@ -931,7 +931,7 @@ def test_a_region_with_too_many_rectangles_becomes_the_one_around_them(talk, ext
 
 @pytest.mark.parametrize("translucent", [False, True])
 def test_a_claim_to_be_opaque_is_only_passed_on_where_it_may_be_wrong(translucent):
-    """Translucent pixels under it would show what was drawn there before."""
+    """Translucent pixels under it would show the earlier picture."""
     with Talk(WindowRules("work", translucent=translucent)) as it:
         surface, _, _ = it.start().show(200, 100, 0)
         region = it.make(it.compositor, "create_region", "wl_region")

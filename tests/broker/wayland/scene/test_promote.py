@@ -265,7 +265,7 @@ def test_it_ends_before_its_parent(talk, how):
     first = said.index(("xdg_popup", "destroy"))
     assert ("xdg_toplevel", "destroy") not in said[:first]
     assert said.index(("xdg_surface", "destroy")) == first + 1
-    # And what is left may be shown, as before.
+    # And the rest may be shown, as before.
     if how is _unsub:
         talk.child(child, surface, 150, 60)
         talk.send(surface, "commit")
@@ -371,7 +371,7 @@ def test_the_pointer_on_it_is_told_in_its_own_coordinates(talk):
     )
     talk.pump()
     assert talk.heard("enter", pointer) == [[9, child, 256, 512]]
-    # Over its frame nobody is told.
+    # Over its frame no client gets an event.
     (root,) = [r for r in talk.model.roots() if r.xdg.state["role"].kind == "xdg_popup"]
     talk.model.tell(talk.server_side(pointer), "leave", 10, talk.server_side(child))
     talk.model.tell(talk.server_side(pointer), "enter", 11, root, 0, 0)

@@ -104,7 +104,7 @@ def test_earlier_answers_do_not_put_it_off(talk):
 
 @pytest.mark.parametrize("states", [(MAXIMIZED,), TILED])
 def test_a_size_that_is_meant_is_not_exceeded(talk, states):
-    """sway cuts off what is larger than its tile, however late or early."""
+    """sway cuts off the part beyond its tile, however late or early."""
     surface, xdg, _ = talk.show(200, 100, 0)
     serial = tell(talk, xdg, 308, 208, *states)
     talk.send(xdg, "ack_configure", serial)

@@ -1,4 +1,4 @@
-"""What a worker tells of drags, and what becomes of whoever it cannot tell of."""
+"""A worker's messages about drags, and requests that it has no room to report."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Core:
 
 
 class Told:
-    """A worker's clipboard, and what it says."""
+    """A worker's clipboard, and its messages."""
 
     def __init__(self, mine, sandbox, out):
         self.mine, self.sandbox, self.out = mine, sandbox, out
@@ -360,7 +360,7 @@ async def test_one_that_takes_nothing_has_so_long(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 async def test_a_descriptor_that_its_client_makes_blocking_blocks_no_other(kind):
-    """O_NONBLOCK is of the open file, and whoever shares it may change it."""
+    """O_NONBLOCK is of the open file description, and each process that shares it may change it."""
     async with told() as it:
         held = it.offer(b"x" * 2_000_000)
         ends = os.pipe() if kind == "pipe" else None

@@ -143,7 +143,7 @@ async def test_the_server_learns_who_we_are_even_when_it_asks_late():
 
 
 async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
-    """Also while the server takes its time: it has places for 64, of everybody."""
+    """Also while the server takes its time: it has 64 places for all clients."""
     asked, reported, answers = 0, [], trio.Event()
 
     async def connect() -> socket.socket:

@@ -1,4 +1,4 @@
-"""Pools of a decoded stream: whose they are, how large, and what is behind them."""
+"""Pools of a decoded stream: their owners, sizes and files."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _CHUNK = 1 << 16
 
 
 class Machine:
-    """What was asked for, collected by an API."""
+    """Settings of a machine, collected by an API."""
 
     def __init__(self):
         self.memory_mib = 128

@@ -1,4 +1,4 @@
-"""This machine's /usr as a guest's root: what comes along, and what does not."""
+"""This machine's /usr as a guest's root: the parts that are taken and left out."""
 
 from __future__ import annotations
 
