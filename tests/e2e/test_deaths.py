@@ -76,7 +76,7 @@ async def test_a_sandbox_s_process_takes_its_own_windows_only(role, event):
     ],
 )
 async def test_a_machine_s_process_takes_its_own_windows_only(role, event):
-    async with world(copied=["app"]) as w, container(w, "blue"):
+    async with world() as w, container(w, "blue"):
         before = descriptors(await w.broker_pid())
         red = await w.window("app", "red")
         os.kill(await w.pid_of(role, red), signal.SIGKILL)
@@ -138,7 +138,7 @@ async def test_the_pump_s_death_leaves_windows_alone_and_another_starts():
 
 @pytest.mark.slow
 async def test_the_compositor_s_death_ends_windows_and_a_new_one_is_used():
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         sandbox = await w.window("app", "one")
         w.comp.child.kill()
         await w.comp.child.wait()
@@ -159,8 +159,7 @@ async def test_the_compositor_s_death_ends_windows_and_a_new_one_is_used():
 
 @pytest.mark.slow
 async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_again():
-    records = {"work": record("persistent"), "app": record()}
-    async with world(records, copied=["app"]) as w:
+    async with world({"work": record("persistent"), "app": record()}) as w:
         await w.window("work", "persistent")
         disposable = await w.window("app", "disposable")
         (lease,) = [e for e in w.events("lease.begin") if e["sandbox"] == "work"]
@@ -190,7 +189,7 @@ async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_again()
 
 @pytest.mark.slow
 async def test_a_broker_that_was_killed_with_its_machine_cleans_up():
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         sandbox = await w.window("app", "one")
         pids = [
             await w.broker_pid(),

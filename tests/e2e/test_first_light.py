@@ -160,7 +160,7 @@ def _keeper(pid):
 
 @pytest.mark.slow
 async def test_a_second_run_in_a_running_sandbox_is_a_second_program():
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         sandbox = await w.window("app", "first")
         last, items = await w.run(sandbox, "foot", "-T", "second", "sleep", "1000")
         assert last.started.sandbox == sandbox
@@ -172,7 +172,7 @@ async def test_a_second_run_in_a_running_sandbox_is_a_second_program():
 
 @pytest.mark.slow
 async def test_output_and_code_of_a_program_without_a_window():
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         code, said = await w.output("app", "sh", "-c", "echo out; echo err >&2; exit 5")
         assert code == 5
         assert sorted(said.split()) == [b"err", b"out"]
@@ -194,14 +194,14 @@ async def test_a_persistent_sandbox_keeps_its_name_and_runs_once():
 
 @pytest.mark.slow
 async def test_a_guest_without_a_network_has_only_its_loopback():
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         code, said = await w.output("app", "sh", "-c", "ls /sys/class/net")
         assert (code, said.split()) == (0, [b"lo"])
 
 
 @pytest.mark.slow
 async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         await w.window("app", "one")
         await w.window("app", "two")
         before = os.listdir(w.paths.runtime)
@@ -246,7 +246,7 @@ async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
 @pytest.mark.slow
 async def test_a_program_that_cannot_be_shown_names_its_hop():
     """No compositor any more: the hop is the last one, and nothing is left."""
-    async with world(copied=["app"]) as w:
+    async with world() as w:
         await w.comp.close()
         with pytest.raises(UpstreamError, match="no window: could not reach the"):
             await w.run("app")

@@ -27,7 +27,6 @@ from broker.launch.image.build import build_image
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
 from tests.kit.eventually import NeverError, eventually
-from tests.kit.vm.templates import ready_template
 from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
 RECORD = """\
@@ -42,7 +41,6 @@ network = "{network}"
 command = ["foot"]
 {launch}
 """
-PATIENT = "tests.kit.vm.patient_copies"
 WORDS = (
     *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
     *(
@@ -52,7 +50,7 @@ WORDS = (
         "tests.kit.fixed",
         "tests.kit.relay.mode",
         "tests.kit.vm.monitors",
-        PATIENT,
+        "tests.kit.vm.patient_copies",
     ),
 )
 
@@ -256,22 +254,14 @@ async def world(
     image=True,
     program="broker.programs.local",
     extra=None,
-    copied=(),
 ):
     """A broker of its own; ``records`` maps names to texts.
 
     ``extra`` is added to its environment.
     ``program`` is the module that is the broker, one of ours or of the kit's.
-    ``copied`` names the records whose machines are copies of a booted one, as a
-    person's are: for tests of what happens after the start, which is then five to
-    ten times as fast.
     """
     if image:
-        built = await the_image()
-        for name in copied:
-            await ready_template(built, name)
-    if copied:
-        program, extra = PATIENT, {**(extra or {}), "VITRAIL_FORK": ""}
+        await the_image()
     async with desktop() as comp:
         with short_directory() as base:
             environ = {

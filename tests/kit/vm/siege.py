@@ -1,6 +1,6 @@
 """A hostile machine beside an honest one, and a count of all that could leak.
 
-``async with siege() as s`` starts both in a world of their own.  The honest one
+``async with siege() as s`` boots both in a world of their own.  The honest one
 has a window with a shell in it, the hostile one only does what the test tells
 it.  ``s.unharmed()`` around an attack counts before and after.
 """
@@ -199,27 +199,27 @@ async def memory(w: World):
 
 @asynccontextmanager
 async def siege(*, display="allow", **other):
-    """Start a hostile machine and a victim with a window."""
+    """Boot a hostile machine and a victim with a window."""
     records = {
         "hostile": record(display=display, colour="red"),
-        "app": record(colour="green"),
+        "victim": record(colour="green"),
         **other,
     }
-    async with world(records, copied=["hostile", "app"]) as w:
+    async with world(records) as w:
         names = {}
 
-        async def start_hostile():
+        async def boot_hostile():
             last, _ = await w.run("hostile", "sleep", "100000", window=False)
             names["hostile"] = last.started.sandbox
 
-        async def start_victim():
-            last, _ = await w.run("app", "foot", "-T", "victim", "sh")
+        async def boot_victim():
+            last, _ = await w.run("victim", "foot", "-T", "victim", "sh")
             names["victim"] = last.started.sandbox
             await wait_window(w.comp, title="victim")
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(start_hostile)
-            nursery.start_soon(start_victim)
+            nursery.start_soon(boot_hostile)
+            nursery.start_soon(boot_victim)
         made = Siege(w, names["hostile"], names["victim"])
         if display == "allow":
             # Its worker has had a display stream then.
