@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from broker.audit.counts import Counts, count_local
 from broker.audit.database import log_identity, open_reading
 from broker.audit.filters import Filters, Found
@@ -171,6 +169,8 @@ class Log:
 
         For ``contextlib.aclosing``.  Raises UpstreamError as ``find`` does.
         """
+        import trio  # late: the other questions need no event loop
+
         seen = -1
         while True:
             version = self.version()

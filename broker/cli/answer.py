@@ -6,6 +6,7 @@ import rich_click as click
 
 from broker.cli.run.connect import ask
 from broker.control.api import QuestionAnswerRequest
+from broker.control.methods import ANSWER
 
 _KEEPS = ("once", "time", "session")
 
@@ -29,4 +30,4 @@ def command(number: int, verdict: str, *, target: str | None, keep: str) -> None
     request = QuestionAnswerRequest(
         id=number, allow=verdict == "allow", target=target, keep=keep
     )
-    ask(lambda client: client.answer(request))
+    ask(ANSWER, request)

@@ -9,7 +9,8 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask, offline_paths
-from broker.control.api import ClipboardStatus
+from broker.control.api import ClipboardStatus, Nothing
+from broker.control.methods import CLIPBOARD, CLIPBOARD_CHORDS, CLIPBOARD_CLEAR
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.viewer.clipboard.outcomes import in_words
@@ -31,7 +32,7 @@ def status(*, as_json: bool) -> None:
 
     Exit code: 0, or 1 when no broker runs or chords do not work somewhere.
     """
-    found = ask(lambda client: client.clipboard())
+    found = ask(CLIPBOARD, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(found))
     else:
@@ -50,7 +51,7 @@ def clear(*, as_json: bool) -> None:
 
     Exit code: 0, or 1 when no broker runs.
     """
-    ask(lambda client: client.clear_clipboard())
+    ask(CLIPBOARD_CLEAR, Nothing())
     if as_json:
         render.json_line({"cleared": True})
     else:
@@ -100,7 +101,7 @@ def chords(
 
 def _tell_broker() -> None:
     try:
-        ask(lambda client: client.choose_chords())
+        ask(CLIPBOARD_CHORDS, Nothing())
     except SetupError:
         render.note("no broker runs; the next one takes them")
 

@@ -9,7 +9,8 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask
-from broker.control.api import GrantRevokeRequest, GrantStatus
+from broker.control.api import GrantRevokeRequest, GrantStatus, Nothing
+from broker.control.methods import GRANT_LIST, GRANT_REVOKE
 from broker.core.escape import printable
 
 
@@ -28,7 +29,7 @@ def command(context: click.Context) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_grants(*, as_json: bool = False) -> None:
     """Show the grants that hold, oldest first."""
-    found = ask(lambda client: client.grants())
+    found = ask(GRANT_LIST, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(found))
         return
@@ -49,7 +50,7 @@ def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
     """
     if (grant is None) is not everything:
         raise click.UsageError("name a grant, or --all")
-    ended = ask(lambda client: client.revoke(GrantRevokeRequest(id=grant)))
+    ended = ask(GRANT_REVOKE, GrantRevokeRequest(id=grant))
     if as_json:
         render.json_line(msgspec.to_builtins(ended))
         return

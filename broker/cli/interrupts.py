@@ -1,4 +1,4 @@
-"""Signals that end a verb: Ctrl-C, SIGTERM and SIGHUP end it in the same way.
+"""What ends a verb from outside: Ctrl-C, SIGTERM, SIGHUP, a reader that leaves.
 
 Python raises KeyboardInterrupt for SIGINT only; for the other two the process
 dies at once, and what a verb has to undo is not undone.  trio delivers SIGINT
@@ -8,7 +8,9 @@ signals are turned into SIGINT, and their number is remembered for the exit code
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +18,7 @@ from types import FrameType
 _OTHERS = (signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a verb that Ctrl-C ended."""
+_SIGPIPE_STATUS = 141
 
 
 class Interrupts:
@@ -61,3 +64,19 @@ def is_interrupt(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(KeyboardInterrupt) is not None
     return isinstance(error, KeyboardInterrupt)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """End quietly, with SIGPIPE's status, when the reader (head, less) leaves.
+
+    click and rich would make 1 of it, which has a meaning of its own in verbs
+    that search.  Flushes at the end, so that a late error is seen here.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Data still buffered is discarded at the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_SIGPIPE_STATUS)

@@ -16,7 +16,9 @@ from broker.control.api import (
     LeaseReleaseRequest,
     LeaseRequest,
     LeaseStatus,
+    Nothing,
 )
+from broker.control.methods import LEASE_LIST, LEASE_RELEASE
 from broker.core.escape import printable
 from broker.core.names import take_lease_id
 
@@ -101,7 +103,7 @@ async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None: 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_leases(*, as_json: bool) -> None:
     """Show every live lease."""
-    answer = ask(lambda client: client.leases())
+    answer = ask(LEASE_LIST, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
@@ -125,5 +127,5 @@ def _row(lease: LeaseStatus) -> tuple[str, ...]:
 def release(lease: str) -> None:
     """End LEASE and cut its streams; its machine is left alone."""
     request = LeaseReleaseRequest(id=take_lease_id(lease))
-    ask(lambda client: client.release(request))
+    ask(LEASE_RELEASE, request)
     render.note(f"lease {lease} has ended")

@@ -10,7 +10,8 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
-from broker.control.api import PendingQuestion
+from broker.control.api import Nothing, PendingQuestion
+from broker.control.methods import PENDING
 from broker.core.escape import printable
 
 
@@ -21,7 +22,7 @@ def command(*, as_json: bool) -> None:
 
     Exit code: 0 some wait, 1 none does.
     """
-    found = ask(lambda client: client.pending())
+    found = ask(PENDING, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(found))
     for question in [] if as_json else found.questions:

@@ -16,9 +16,8 @@ from typing_extensions import override
 
 from broker import __version__
 from broker.cli import render
-from broker.cli.interrupts import INTERRUPTED
+from broker.cli.interrupts import INTERRUPTED, reader_may_leave
 from broker.cli.overview import overview
-from broker.cli.run.pipes import reader_may_leave
 from broker.cli.usage import refuse_unknown_verb, report_usage
 from broker.core.errors import IntegrityError, InternalError, VitrailError
 

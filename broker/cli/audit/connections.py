@@ -20,7 +20,7 @@ from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.events import shown_target
 from broker.cli.audit.source import open_source
-from broker.cli.run.pipes import reader_may_leave
+from broker.cli.interrupts import reader_may_leave
 from broker.core.escape import printable
 
 _KINDS = (

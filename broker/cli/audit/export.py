@@ -14,7 +14,7 @@ from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.files import write_out
 from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
-from broker.cli.run.pipes import reader_may_leave
+from broker.cli.interrupts import reader_may_leave
 
 _FORMATS = ("raw", "jsonl", "json", "csv")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from broker.cli.audit.source import LocalSource, Source
-from broker.cli.audit.verify import verified
 from broker.core.errors import VitrailError
 
 _EVENTS = 20_000
@@ -19,6 +18,8 @@ def banner(source: Source) -> str:
         return ""
     if not 0 < source.log.newest() <= _EVENTS:
         return ""
+    from broker.cli.audit.verify import verified  # late: the proof's modules
+
     try:
         report = verified(source.path, [], origin="", copy=False)
     except VitrailError as error:

@@ -12,7 +12,7 @@ from broker.audit.times import rfc3339
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.source import open_source
-from broker.cli.run.pipes import reader_may_leave
+from broker.cli.interrupts import reader_may_leave
 from broker.core.escape import printable
 
 _SECOND = 1_000_000_000

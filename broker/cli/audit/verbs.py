@@ -15,9 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import rich_click as click
-import trio
 from click.core import ParameterSource
-from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
 from broker.cli import render
@@ -26,7 +24,7 @@ from broker.cli.audit.events import as_message
 from broker.cli.audit.integrity import banner
 from broker.cli.audit.print import OUTPUTS, texts
 from broker.cli.audit.source import LocalSource, Source, open_source
-from broker.cli.run.pipes import reader_may_leave
+from broker.cli.interrupts import reader_may_leave
 from broker.core.errors import SetupError
 from broker.core.replace_file import replace_file
 
@@ -242,6 +240,8 @@ def _answer(source: Source, asked: Asked, show: _Show) -> bool:
     _tell_cursor(source, seen.last, show)
     if show.follow and filters is not None:
         sys.stdout.flush()
+        import trio  # late: the other questions need no event loop
+
         trio.run(_follow, source, filters, asked, show, seen)
     return seen.last is not None
 
@@ -346,8 +346,11 @@ async def _follow(
 
 
 def _coloured(show: _Show) -> bool:
-    people = show.output in {"short", "cat"}
-    return people and sys.stdout.isatty() and not Console().no_color
+    if show.output not in {"short", "cat"} or not sys.stdout.isatty():
+        return False
+    from rich.console import Console  # late: for a terminal
+
+    return not Console().no_color
 
 
 command.later = _LATER

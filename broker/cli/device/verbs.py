@@ -14,14 +14,16 @@ from click.shell_completion import CompletionItem
 from broker.cli import render
 from broker.cli.policy.ask import EXIT, print_answer
 from broker.cli.policy.load import rules_of, world_from
-from broker.cli.run.connect import ask
+from broker.cli.run.connect import ask, ask_status
 from broker.control.api import (
     DeviceAnswer,
     DeviceAttachRequest,
     DeviceDetachRequest,
     DevicesAnswer,
     DeviceStatus,
+    Nothing,
 )
+from broker.control.methods import DEVICE_ATTACH, DEVICE_DETACH, DEVICES
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from policy import limits
@@ -65,14 +67,14 @@ def _sandboxes(
     """Tab completion: the running sandboxes."""
     del ctx, param
     try:
-        found = ask(lambda client: client.status()).sandboxes
+        found = ask_status().sandboxes
     except VitrailError:
         return []
     return [CompletionItem(s.name) for s in found if s.name.startswith(incomplete)]
 
 
 def _devices() -> DevicesAnswer:
-    return ask(lambda client: client.devices())
+    return ask(DEVICES, Nothing())
 
 
 @command.command("list")
@@ -128,7 +130,7 @@ def attach(port: str, sandbox: str, *, as_json: bool) -> None:
     Exit code: 0 it is attached, 1 refused or it did not work.
     """
     request = DeviceAttachRequest(port=port, sandbox=sandbox)
-    _show(ask(lambda client: client.attach_device(request)), "to", as_json=as_json)
+    _show(ask(DEVICE_ATTACH, request), "to", as_json=as_json)
 
 
 @command.command()
@@ -140,7 +142,7 @@ def detach(port: str, *, as_json: bool) -> None:
     Exit code: 0 it is taken back, 1 nothing was attached.
     """
     request = DeviceDetachRequest(port=port)
-    _show(ask(lambda client: client.detach_device(request)), "from", as_json=as_json)
+    _show(ask(DEVICE_DETACH, request), "from", as_json=as_json)
 
 
 def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:

@@ -11,7 +11,8 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
-from broker.control.api import FolderShareRequest
+from broker.control.api import FolderShareRequest, Nothing
+from broker.control.methods import FOLDER_SHARE, FOLDERS
 from broker.core.escape import printable
 
 
@@ -38,7 +39,7 @@ def command(
     request = FolderShareRequest(
         path=str(Path.cwd() / directory), sandbox=sandbox, write=write
     )
-    answer = ask(lambda client: client.share_folder(request))
+    answer = ask(FOLDER_SHARE, request)
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
@@ -47,7 +48,7 @@ def command(
 
 
 def _list(*, as_json: bool) -> None:
-    found = ask(lambda client: client.folders())
+    found = ask(FOLDERS, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(found))
         return

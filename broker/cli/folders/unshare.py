@@ -11,6 +11,7 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.control.api import FolderUnshareRequest
+from broker.control.methods import FOLDER_UNSHARE
 
 
 @click.command("unshare")
@@ -28,7 +29,7 @@ def command(folder: str, sandbox: str, *, force: bool, as_json: bool) -> None:
     if "/" in folder:
         folder = os.path.realpath(folder)
     request = FolderUnshareRequest(folder=folder, sandbox=sandbox, force=force)
-    answer = ask(lambda client: client.unshare_folder(request))
+    answer = ask(FOLDER_UNSHARE, request)
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return

@@ -11,9 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rich.console import Console
-from rich.text import Text
-
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -39,6 +36,10 @@ def record_file(where: str) -> str:
 
 def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:
     """Print each with its line and a caret."""
+    # Late: where all is well, nothing is printed.
+    from rich.console import Console
+    from rich.text import Text
+
     out = Console(stderr=stderr, highlight=False, soft_wrap=True)
     for problem in problems:
         first, *rest = problem.render().split("\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,9 +14,14 @@ from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths, require_private
 
 if TYPE_CHECKING:
-    from broker.control.client import Client
+    import msgspec
 
-_Result = TypeVar("_Result")
+    from broker.control.api import Status
+    from broker.control.client import Client
+    from broker.control.methods import Method
+
+_Request = TypeVar("_Request", bound="msgspec.Struct")
+_Answer = TypeVar("_Answer", bound="msgspec.Struct")
 
 
 def offline_paths() -> Paths:
@@ -80,15 +85,24 @@ def how_to_start(paths: Paths) -> str:
     return f"'brokerctl run SANDBOX' starts one, or start it by hand: {program}"
 
 
-def ask(question: Callable[[Client], Awaitable[_Result]]) -> _Result:
-    """Connect, ask, and return the answer: for verbs that ask once."""
-    import trio
+def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:
+    """Connect, ask, and return the answer: for verbs that ask once.
 
-    async def asking() -> _Result:
-        async with open_client() as connection:
-            return await question(connection)
+    Without an event loop: importing trio takes longer than the question.
+    """
+    from broker.control.blocking import open_blocking
 
-    return trio.run(asking)
+    paths = find_paths()
+    with open_blocking(paths, start=lambda: how_to_start(paths)) as client:
+        return client.call(method, request)
+
+
+def ask_status() -> Status:
+    """Return the status of this user's broker.  Raises SetupError when none runs."""
+    from broker.control.api import Nothing
+    from broker.control.methods import STATUS
+
+    return ask(STATUS, Nothing())
 
 
 def running_or_record(name: str) -> str:
@@ -100,7 +114,7 @@ def running_or_record(name: str) -> str:
 
     if not broker_runs(find_paths()):
         return name
-    status = ask(lambda connection: connection.status())
+    status = ask_status()
     found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(found) > 1:
         raise NotFoundError(

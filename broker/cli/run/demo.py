@@ -20,9 +20,9 @@ import trio
 
 from broker.cli import render
 from broker.cli.run.connect import broker_runs, open_client
+from broker.cli.run.options import command_after_dashes
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
-from broker.cli.run.verb import command_after_dashes
 from broker.control.api import RunRequest
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths

@@ -5,9 +5,8 @@ from __future__ import annotations
 import rich_click as click
 
 from broker.cli.completion import sandboxes
-from broker.cli.run.connect import ask
-from broker.cli.run.options import StreamWords, options_of_streams
-from broker.cli.run.verb import command_after_dashes, run_request
+from broker.cli.run.connect import ask_status
+from broker.cli.run.options import StreamWords, command_after_dashes, options_of_streams
 from broker.control.api import NotFoundError, RunRequest
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
@@ -44,12 +43,14 @@ def command(
         wait=not detach,
         **words.fields(tty=tty, stdin=not detach),
     )
+    from broker.cli.run.request import run_request  # late: not for the help
+
     run_request(request, words, slow_only=True)
 
 
 def the_running(name: str) -> str:
     """Return the one running sandbox that a name means.  Raises NotFoundError."""
-    status = ask(lambda client: client.status())
+    status = ask_status()
     found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(found) == 1:
         return found[0]

@@ -17,8 +17,8 @@ import trio
 
 from broker.cli import render
 from broker.cli.completion import logged_sandboxes
+from broker.cli.interrupts import reader_may_leave
 from broker.cli.run.connect import offline_paths
-from broker.cli.run.pipes import reader_may_leave
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable

@@ -188,6 +188,18 @@ _CHANGES = (
 )
 
 
+def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
+    """The program's words without the ``--`` that set them apart; None if none."""
+    if words[:1] == ("--",):
+        return list(words[1:]) or None
+    if words and words[0].startswith("-"):
+        raise click.UsageError(
+            f"{words[0]} stands where the program's name would: "
+            "options come before SANDBOX"
+        )
+    return list(words) or None
+
+
 def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [word.partition("=") for word in words]
     for name, equals, _value in pairs:

@@ -7,7 +7,6 @@ import rich_click as click
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import running_or_record
 from broker.cli.run.options import StreamWords, options_of_streams
-from broker.cli.run.verb import run_request
 from broker.control.api import RunRequest
 
 _LOGIN_SHELL = ["/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l']
@@ -34,4 +33,6 @@ def command(sandbox: str, *, words: StreamWords) -> None:
         wait=True,
         **words.fields(tty=tty, stdin=True),
     )
+    from broker.cli.run.request import run_request  # late: not for the help
+
     run_request(request, words, slow_only=True)

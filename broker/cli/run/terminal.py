@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import trio
-
 _READ_BYTES = 16384
 _STDIN = 0
 
@@ -67,6 +65,8 @@ async def typed() -> AsyncGenerator[bytes, None]:
     It stays in blocking mode: that belongs to the open file, which the shell
     that started us shares.
     """
+    import trio  # late: the help of 'run' loads this module
+
     waits = _can_wait()
     while True:
         if waits:
@@ -90,6 +90,8 @@ def _can_wait() -> bool:
 
 async def resized() -> AsyncGenerator[tuple[int, int], None]:
     """Each new size of the terminal; for ``aclosing``."""
+    import trio  # late, as above
+
     with trio.open_signal_receiver(signal.SIGWINCH) as signals:
         async for _ in signals:
             yield size()

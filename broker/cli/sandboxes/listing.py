@@ -9,7 +9,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.policy.records import EXAMPLES, print_problems, read_records
-from broker.cli.run.connect import ask, broker_runs, offline_paths
+from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.core.escape import printable
 from policy.records.model import MicroVM, Record
 
@@ -30,7 +30,7 @@ def command(*, as_json: bool) -> None:
     running: dict[str, list[str]] = defaultdict(list)
     others: dict[str, SandboxStatus] = {}
     if broker_runs(paths):
-        for sandbox in ask(lambda client: client.status()).sandboxes:
+        for sandbox in ask_status().sandboxes:
             running[sandbox.record].append(sandbox.name)
             if sandbox.record not in found.records:
                 others.setdefault(sandbox.record, sandbox)

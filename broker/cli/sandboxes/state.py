@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
-from broker.cli.run.connect import ask, broker_runs, offline_paths
+from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
@@ -298,7 +298,7 @@ def _remove_record(record: Record, *, yes: bool, as_json: bool) -> None:
     """Remove a record without a home.  Raises RefusedError while one of it runs."""
     paths = offline_paths()
     if broker_runs(paths):
-        status = ask(lambda client: client.status())
+        status = ask_status()
         running = [s.name for s in status.sandboxes if s.record == record.name]
         if running:
             raise RefusedError(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import rich_click as click
-import trio
-from rich.table import Table
-from rich.text import Text
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.run.connect import open_client
-from broker.control.api import WindowsAnswer, WindowsRequest, WindowStatus
+from broker.cli.run.connect import ask
+from broker.control.api import WindowsRequest, WindowStatus
+from broker.control.methods import WINDOWS
 from broker.core.escape import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command("windows")
@@ -26,7 +29,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
     Exit code: 0, or 1 when no broker runs, it knows no such sandbox, or a
     sandbox did not answer.
     """
-    answer = trio.run(_ask, sandbox)
+    answer = ask(WINDOWS, WindowsRequest(sandbox=sandbox))
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
     elif answer.windows:
@@ -39,13 +42,11 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-async def _ask(sandbox: str | None) -> WindowsAnswer:
-    async with open_client() as client:
-        return await client.windows(WindowsRequest(sandbox=sandbox))
-
-
 def as_table(windows: list[WindowStatus]) -> Table:
     """For people; ``*`` marks the windows that have the keyboard."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("SANDBOX", "WINDOW", "SIZE", "APPLICATION", "TITLE"):
         table.add_column(column, overflow="fold")

@@ -30,9 +30,15 @@ def test_the_names_of_schemas_are_those_that_are_shipped():
 
 
 @pytest.mark.parametrize(
-    "module", ["policy.check", "policy.verbs", "sandboxes.listing"]
+    "module",
+    [
+        *("policy.check", "policy.verbs", "audit.verbs"),
+        *("sandboxes.listing", "sandboxes.labels", "sandboxes.windows"),
+        *("run.verb", "run.shell", "run.exec"),
+        *("answer", "pending", "grants", "folders.share", "folders.unshare"),
+    ],
 )
-def test_what_reads_files_only_does_not_load_the_client(module):
+def test_help_questions_and_what_reads_files_need_no_event_loop(module):
     loaded = (
         f"import sys, broker.cli.{module}; "
         "print('trio' in sys.modules, 'broker.control.client' in sys.modules)"

@@ -1,0 +1,287 @@
+"""Run a program as a verb asks for it: in a machine, a container or a box.
+
+Apart from the verbs, because it imports what starting takes: an event loop, the
+records, the launchers.  ``brokerctl run --help`` needs none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.policy.records import (
+    hint_for_unknown,
+    read_records,
+    record_file,
+    refuse_broken,
+)
+from broker.cli.run.attached import Attached
+from broker.cli.run.box import run_box, run_recorded
+from broker.cli.run.connect import broker_runs, open_client
+from broker.cli.run.container import run_container
+from broker.cli.run.nspawn import run_tree
+from broker.cli.run.options import StreamWords
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import ensure_broker, refuse_root
+from broker.control.api import NotFoundError, RunItem, RunRequest
+from broker.core.errors import RefusedError, SetupError, VitrailError
+from broker.core.escape import printable
+from broker.core.paths import Paths, find_paths
+from broker.launch.compositor import find_compositor
+from broker.link.wire_types import Role
+from broker.services.link.role import role_here
+from policy.records.model import (
+    Bwrap,
+    Flatpak,
+    Nspawn,
+    Podman,
+    Record,
+    ThrowawayVm,
+)
+
+_END_SECONDS = 15.0
+"""For the broker to end what an interrupted run has started."""
+
+
+def run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
+    """Run an installed Flatpak application, and exit as it does."""
+    from broker.cli.run.flatpak import run_app, take_app
+
+    given = argv[1:] if argv[:1] == ["--"] else argv
+    sys.exit(run_app(take_app(app), given, quiet=words.quiet, as_json=words.as_json))
+
+
+def _run_recorded_app(
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+) -> int:
+    # Late, like images: a box starts while these would be read.
+    from broker.cli.run.flatpak import run_recorded_app
+
+    return run_recorded_app(record, argv, quiet=quiet, as_json=as_json)
+
+
+_STARTS = {
+    Bwrap: run_recorded,
+    Podman: run_container,
+    Nspawn: run_tree,
+    Flatpak: _run_recorded_app,
+}
+"""How this command runs a record's sandbox to its end, by the kind of launch."""
+
+
+def run_bwrap(
+    argv: list[str], words: StreamWords, *, detach: bool, changed: bool
+) -> NoReturn:
+    """Run a program of this machine's in a box, and exit as it does."""
+    if detach:
+        raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines, not --bwrap"
+        )
+    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def run_held(
+    record: Record,
+    argv: list[str] | None,
+    words: StreamWords,
+    *,
+    detach: bool,
+    changed: bool,
+) -> NoReturn:
+    """Run a record's box or container, and exit as its program does."""
+    if detach:
+        raise click.UsageError(
+            f"--detach is for machines: 'systemctl --user start "
+            f"vitrail-run@{record.name}' runs a box or container in the background"
+        )
+    if changed:
+        raise click.UsageError(
+            "--memory, --cpus, --network and --image are for machines: "
+            f"'{record.name}' is a box or container"
+        )
+    start = _STARTS[type(record.host.launch)]
+    sys.exit(start(record, argv, quiet=words.quiet, as_json=words.as_json))
+
+
+def on_host(
+    root: str, first: str, rest: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """Return record and program's words of a run on this machine's own root."""
+    paths = find_paths()
+    if role_here(paths) is None:
+        from broker.cli.run.image import record_of_host
+
+        record_of_host(paths, read_records(paths).records)
+    words = (first, *rest)
+    return root, words if words[0] == "--" else ("--", *words)
+
+
+def held_record(name: str) -> Record | None:
+    """The record of a box that this command starts itself; None: the broker does."""
+    paths = find_paths()
+    if role_here(paths) is not None:
+        return None
+    record = read_records(paths).records.get(name)
+    if record is None or type(record.host.launch) not in _STARTS:
+        return None
+    return record
+
+
+def run_request(
+    request: RunRequest, words: StreamWords, *, slow_only: bool = False
+) -> NoReturn:
+    """Run a program as ``run``, ``exec`` and ``shell`` do, and exit as it does."""
+    steps = Steps(quiet=words.quiet, as_json=words.as_json, slow_only=slow_only)
+    last = trio.run(_run, request, steps)
+    code = 0
+    if last.exited is not None:
+        code = last.exited.code if last.exited.code >= 0 else 128 - last.exited.code
+    if words.as_json:
+        ended = last.exited or last.started
+        assert ended is not None
+        render.json_line(
+            {
+                "sandbox": ended.sandbox,
+                "program": ended.program,
+                "code": last.exited.code if last.exited else None,
+            }
+        )
+    elif last.started is not None:
+        render.note(f"{last.started.sandbox} runs it (program {last.started.program})")
+    sys.exit(code)
+
+
+async def _run(request: RunRequest, steps: Steps) -> RunItem:
+    refuse_root()
+    paths = find_paths()
+    module = "broker.programs.local"
+    record = _own_record(request, paths)
+    if not broker_runs(paths):
+        module = _module_here(paths)
+        _check_first(request, paths)
+    async with steps.shown():
+        began = trio.current_time()
+        if record is not None and request.image is None:
+            from broker.cli.run.image import ensure_image
+
+            await ensure_image(paths, record, steps)
+        began = trio.current_time()
+        steps.begin("start the broker")
+        if await ensure_broker(paths, module=module):
+            steps.done("start the broker", trio.current_time() - began)
+        async with (
+            _its_domain(paths, record, request, steps),
+            open_client(paths) as client,
+        ):
+            try:
+                attached = Attached(
+                    paths, steps, stdin=bool(request.stdin), tty=bool(request.tty)
+                )
+                return await attached.run(lambda take: client.run(request, take))
+            except RefusedError as error:
+                raise _explained(error, request, paths) from error
+            except KeyboardInterrupt:
+                # The broker ends the program, and the machine if this started it.
+                with trio.move_on_after(_END_SECONDS):
+                    await client.hang_up()
+                raise
+
+
+@asynccontextmanager
+async def _its_domain(
+    paths: Paths, record: Record | None, request: RunRequest, steps: Steps
+) -> AsyncGenerator[None]:
+    """Have the domain or machine of a record that is made for a run, for this run."""
+    if record is None or not isinstance(record.host.launch, ThrowawayVm):
+        yield
+        return
+    # Late: few records are of this kind.
+    if record.host.launch.manager == "vmspawn":
+        from broker.cli.machines.vmspawn import vmspawn_machine as made_for_run
+    else:
+        from broker.cli.machines.throwaway import throwaway_domain as made_for_run
+
+    changes = (request.memory_mib, request.cpus, request.network, request.image)
+    if not request.wait or any(change is not None for change in changes):
+        raise RefusedError(
+            f"the machine of '{record.name}' is as its record says, and ends with its run",
+            where=record.where("launch.kind"),
+            hint="leave out --detach, --memory, --cpus, --network and --image",
+        )
+    async with made_for_run(paths, record, steps):
+        yield
+
+
+def _own_record(request: RunRequest, paths: Paths) -> Record | None:
+    """The record by which this machine would start the sandbox; None if none.
+
+    On a viewer the host builds its own images.
+    """
+    if role_here(paths) is not None:
+        return None
+    return read_records(paths).records.get(request.record)
+
+
+def _module_here(paths: Paths) -> str:
+    """The broker to start for a run on this machine.
+
+    A broker for one machine beside a link would run the same sandboxes with no viewer
+    between them and this screen.
+    """
+    match role_here(paths):
+        case Role.HOST:
+            raise SetupError(
+                "this machine is a host: windows, and the decision about them, "
+                "are its viewer's",
+                hint="run it on the viewer; 'vitrail-host' must run here",
+            )
+        case Role.VIEWER:
+            return "broker.programs.viewer"
+        case None:
+            return "broker.programs.local"
+
+
+def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
+    """The broker's refusal, with additions from the record files."""
+    found = read_records(paths)
+    if isinstance(error, NotFoundError):
+        hint = hint_for_unknown(request.record, found.records)
+        return SetupError(error.message, hint=hint)
+    problem = found.broken.get(request.record)
+    if problem is not None and record_file(error.where) == problem.file:
+        refuse_broken(found, problem, stderr=True)
+    return error
+
+
+def _check_first(request: RunRequest, paths: Paths) -> None:
+    """Refuse what a broker would refuse, before one is started for it.
+
+    Raises SetupError or RefusedError.
+    """
+    found = read_records(paths)
+    problem = found.broken.get(request.record)
+    if problem is not None:
+        refuse_broken(found, problem, stderr=True)
+    if request.record not in found.records:
+        raise SetupError(
+            f"no sandbox and no record is named '{printable(request.record, 60)}'",
+            hint=hint_for_unknown(request.record, found.records),
+        )
+    if request.window is not False and find_compositor() is None:
+        display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
+        raise SetupError(
+            f"no compositor answers at {printable(display)}, so there is nowhere to "
+            "show a window",
+            hint="run this inside your Wayland session, or set WAYLAND_DISPLAY to its "
+            "socket; 'brokerctl demo' brings a compositor without a screen, and "
+            "--no-window is for programs that need none",
+        )
