@@ -29,6 +29,7 @@ from broker.launch.image.store import find_image
 from broker.launch.libvirt.domain import VsockWay, with_vsock
 from broker.launch.libvirt.throwaway import Throwaway, throwaway_xml
 from broker.launch.microvm.accel import choose_accel
+from broker.launch.microvm.image_boot import ImageBoot
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import (
     DEVNULL,
@@ -124,17 +125,38 @@ async def is_leased(paths: Paths, name: str) -> bool:
 
 async def _described(paths: Paths, record: Record, directory: Path) -> Made:
     """Write the XML of a record's domain."""
+    launch = throwaway_launch(record)
+    require_program("virsh", "libvirt-clients")
+    qemu, boot = await describe_boot(paths, record, directory)
+    spec = Throwaway(launch.domain(record.name), qemu, boot)
+    vhost_user = None
+    if not VHOST_VSOCK.exists():
+        vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
+    xml = with_vsock(throwaway_xml(spec), VsockWay(vhost_user))
+    assert xml is not None
+    made = Made(spec.domain, boot.uuid, vhost_user, directory / "domain.xml")
+    made.file.write_text(xml)
+    return made
+
+
+def throwaway_launch(record: Record) -> ThrowawayVm:
+    """Return how a record's machine for one run is started."""
     launch = record.host.launch
     assert isinstance(launch, ThrowawayVm)
-    emulator = require_program(_QEMU, "qemu-system-x86")
-    require_program("virsh", "libvirt-clients")
+    return launch
+
+
+async def describe_boot(
+    paths: Paths, record: Record, directory: Path
+) -> tuple[Path, ImageBoot]:
+    """Return QEMU, and the boot of a record's image; writes its initramfs."""
+    launch = throwaway_launch(record)
+    qemu = require_program(_QEMU, "qemu-system-x86")
     image = find_image(paths, launch.image)
-    choice = await choose_accel(emulator, image.kernel, image.initrd, cache=paths.cache)
-    spec = Throwaway(
-        domain=launch.domain(record.name),
+    choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
+    boot = ImageBoot(
         uuid=str(uuid.uuid4()),
         sandbox=record.name,
-        emulator=emulator,
         accel=choice.accel,
         kernel=image.kernel,
         initrd=image.write_initrd(directory),
@@ -142,14 +164,7 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Made:
         memory_mib=launch.memory_mib,
         cpus=launch.cpus,
     )
-    vhost_user = None
-    if not VHOST_VSOCK.exists():
-        vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
-    xml = with_vsock(throwaway_xml(spec), VsockWay(vhost_user))
-    assert xml is not None
-    made = Made(spec.domain, spec.uuid, vhost_user, directory / "domain.xml")
-    made.file.write_text(xml)
-    return made
+    return qemu, boot
 
 
 def require_program(name: str, package: str) -> Path:

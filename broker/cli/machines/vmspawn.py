@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -19,22 +18,22 @@ import trio
 from broker.cli.machines.throwaway import (
     VHOST_VSOCK,
     Made,
+    describe_boot,
     is_leased,
     message_of,
     report_step,
     require_program,
     run_directory,
+    throwaway_launch,
 )
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
-from broker.launch.image.store import find_image
-from broker.launch.microvm.accel import choose_accel
 from broker.launch.microvm.vsock_backend import draw_cid
 from broker.launch.process.spawn import Child, has_ended
 from broker.launch.vmspawn.arguments import Spawned
 from broker.launch.vmspawn.process import fifo_of, start_vmspawn, wait_held, write_gates
-from policy.records.model import Record, ThrowawayVm
+from policy.records.model import Record
 
 _LAUNCHER = "vmspawn"
 _END_SECONDS = 20.0
@@ -56,7 +55,7 @@ async def vmspawn_machine(
     _require_systemd()
     with run_directory(paths) as directory:
         spec = await _described(paths, record, directory)
-        made = Made(spec.machine, spec.uuid, spec.vhost_user, fifo_of(directory))
+        made = Made(spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory))
         with ExitStack() as ours:
             # Open for reading, too: what is written waits there for the shell.
             os.mkfifo(made.file, 0o600)
@@ -95,25 +94,14 @@ def _require_systemd() -> None:
 
 
 async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
-    launch = record.host.launch
-    assert isinstance(launch, ThrowawayVm)
     require_program("systemd-vmspawn", "systemd-container")
-    qemu = require_program("qemu-system-x86_64", "qemu-system-x86")
-    image = find_image(paths, launch.image)
-    choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
+    qemu, boot = await describe_boot(paths, record, directory)
     kernel_vsock = VHOST_VSOCK.exists()
     vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
     write_gates(directory, qemu)
     return Spawned(
-        machine=launch.domain(record.name),
-        uuid=str(uuid.uuid4()),
-        sandbox=record.name,
-        accel=choice.accel,
-        kernel=image.kernel,
-        initrd=image.write_initrd(directory),
-        root=image.root,
-        memory_mib=launch.memory_mib,
-        cpus=launch.cpus,
+        machine=throwaway_launch(record).domain(record.name),
+        boot=boot,
         cid=draw_cid() if kernel_vsock else None,
         vhost_user=None if kernel_vsock else vhost_user,
     )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel
+from broker.launch.microvm.image_boot import ImageBoot
+from broker.launch.microvm.qemu_arguments import Accel
 
 _KERNEL_WORDS = ("console=ttyS0", "panic=-1", "quiet")
 _ENDS = ("on_poweroff", "on_reboot", "on_crash")
@@ -23,28 +24,20 @@ class Throwaway:
     """A domain to be made."""
 
     domain: str
-    uuid: str
-    sandbox: str
-    """The guest's host name."""
     emulator: Path
-    accel: Accel
-    kernel: Path
-    initrd: Path
-    root: Path
-    """Root file system, ext4, only ever read."""
-    memory_mib: int
-    cpus: int
+    boot: ImageBoot
 
 
 def throwaway_xml(spec: Throwaway) -> str:
     """Return the domain's XML, still without a vsock."""
-    kind = "kvm" if spec.accel is Accel.KVM else "qemu"
+    boot = spec.boot
+    kind = "kvm" if boot.accel is Accel.KVM else "qemu"
     root = ET.Element("domain", {"type": kind})
     _text(root, "name", spec.domain)
-    _text(root, "uuid", spec.uuid)
-    _text(root, "memory", str(spec.memory_mib), unit="MiB")
-    _text(root, "vcpu", str(spec.cpus))
-    _boot(ET.SubElement(root, "os"), spec)
+    _text(root, "uuid", boot.uuid)
+    _text(root, "memory", str(boot.memory_mib), unit="MiB")
+    _text(root, "vcpu", str(boot.cpus))
+    _boot(ET.SubElement(root, "os"), boot)
     ET.SubElement(ET.SubElement(root, "features"), "acpi")
     # guard: a throw-away domain that reboots or crashes is over
     for name in _ENDS:
@@ -53,21 +46,18 @@ def throwaway_xml(spec: Throwaway) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _boot(os: ET.Element, spec: Throwaway) -> None:
+def _boot(os: ET.Element, boot: ImageBoot) -> None:
     _text(os, "type", "hvm", arch="x86_64", machine="q35")
-    _text(os, "kernel", str(spec.kernel))
-    _text(os, "initrd", str(spec.initrd))
-    # The words for TCG are those of the same machine type without libvirt.
-    words = MACHINES[Accel.TCG].kernel_args if spec.accel is Accel.TCG else ()
-    line = (*_KERNEL_WORDS, *words, f"vitrail.name={spec.sandbox}")
-    _text(os, "cmdline", " ".join(line))
+    _text(os, "kernel", str(boot.kernel))
+    _text(os, "initrd", str(boot.initrd))
+    _text(os, "cmdline", " ".join((*_KERNEL_WORDS, *boot.kernel_args)))
 
 
 def _devices(devices: ET.Element, spec: Throwaway) -> None:
     _text(devices, "emulator", str(spec.emulator))
     disk = ET.SubElement(devices, "disk", {"type": "file", "device": "disk"})
     ET.SubElement(disk, "driver", {"name": "qemu", "type": "raw"})
-    ET.SubElement(disk, "source", {"file": str(spec.root)})
+    ET.SubElement(disk, "source", {"file": str(spec.boot.root)})
     ET.SubElement(disk, "target", {"dev": "vda", "bus": "virtio"})
     # guard: the image is the same after a throw-away domain
     ET.SubElement(disk, "readonly")

@@ -28,19 +28,17 @@ import socket
 import struct
 import sys
 
-from broker.launch.microvm.frameguard import Addresses
 from broker.launch.network.addresses import MTU, TAP
 from broker.launch.network.veth import (
     NEWNET,
     NEWUSER,
     NS_GET_USERNS,
-    PacketGuard,
-    carry_frames,
     check,
     keep_rights,
     libc,
     open_packets,
     run_ip,
+    serve,
 )
 
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
@@ -76,19 +74,5 @@ def make_tap(namespace: int) -> socket.socket:
     return packets
 
 
-def main() -> int:
-    """Entry point; returns 1 with the reason on standard error."""
-    passt, ready, namespace, leader = (int(word) for word in sys.argv[1:5])
-    try:
-        addresses = Addresses()  # of the host's namespace, before this leaves it
-        packets = make_tap(namespace)
-    except OSError as error:
-        sys.stderr.write(f"{error.strerror}\n")
-        return 1
-    side = socket.socket(fileno=passt)
-    carry_frames(PacketGuard(packets, side, addresses, leader=leader), ready)
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(make_tap))

@@ -31,6 +31,7 @@ import socket
 import struct
 import subprocess  # noqa: TID251 -- in namespaces that only this process enters
 import sys
+from collections.abc import Callable
 
 from typing_extensions import override
 
@@ -220,21 +221,20 @@ class PacketGuard(Guard):
         return super()._serve(side, happened)
 
 
-def main() -> int:
-    """Entry point; returns 1 with the reason on standard error."""
-    passt, ready, namespace = (int(word) for word in sys.argv[1:4])
+def serve(make_interface: Callable[[int], socket.socket]) -> int:
+    """Make a network namespace's interface, and carry its frames to the end.
+
+    Returns 1 with the reason on standard error where it cannot be made.
+    """
+    passt, ready, namespace, *leader = (int(word) for word in sys.argv[1:])
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
-        packets = lay_cable(namespace)
+        packets = make_interface(namespace)
     except OSError as error:
         sys.stderr.write(f"{error.strerror}\n")
         return 1
-    carry_frames(PacketGuard(packets, socket.socket(fileno=passt), addresses), ready)
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
-
-
-def carry_frames(guard: PacketGuard, ready: int) -> None:
-    """Report by ``ready`` that the interface is up, and carry frames to the end."""
+    side = socket.socket(fileno=passt)
+    guard = PacketGuard(packets, side, addresses, leader=leader[0] if leader else -1)
     os.write(ready, b"r")
     os.close(ready)
     lock()
@@ -243,7 +243,8 @@ def carry_frames(guard: PacketGuard, ready: int) -> None:
     except OSError as error:
         if error.errno != errno.ENETDOWN:
             raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(lay_cable))

@@ -14,7 +14,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel
+from broker.launch.microvm.image_boot import ImageBoot
+from broker.launch.microvm.qemu_arguments import Accel
 
 GATES = ("qemu", "qemu-system-x86_64")
 """vmspawn takes the first of several names; these come first."""
@@ -34,15 +35,7 @@ class Spawned:
     """A machine to be made."""
 
     machine: str
-    uuid: str
-    sandbox: str
-    """The guest's host name."""
-    accel: Accel
-    kernel: Path
-    initrd: Path
-    root: Path
-    memory_mib: int
-    cpus: int
+    boot: ImageBoot
     cid: int | None = None
     """Of the kernel's vsock; None: the one behind ``vhost_user``."""
     vhost_user: Path | None = None
@@ -50,19 +43,19 @@ class Spawned:
 
 def vmspawn_args(spec: Spawned) -> list[str]:
     """Return the command line: in a scope of the person's systemd, as vmspawn needs."""
-    kvm = "yes" if spec.accel is Accel.KVM else "no"
+    boot = spec.boot
+    kvm = "yes" if boot.accel is Accel.KVM else "no"
     vsock = ["--vsock=no"]
     if spec.cid is not None:
         vsock = ["--vsock=yes", f"--vsock-cid={spec.cid}"]
-    machine = MACHINES[Accel.TCG].kernel_args if spec.accel is Accel.TCG else ()
     return [
         *_SCOPE,
         *("systemd-vmspawn", *_CONFINED),
-        *(f"--machine={spec.machine}", f"--uuid={spec.uuid}"),
-        *(f"--kvm={kvm}", f"--ram={spec.memory_mib}M", f"--cpus={spec.cpus}"),
+        *(f"--machine={spec.machine}", f"--uuid={boot.uuid}"),
+        *(f"--kvm={kvm}", f"--ram={boot.memory_mib}M", f"--cpus={boot.cpus}"),
         *vsock,
-        *(f"--image={spec.root}", f"--linux={spec.kernel}", f"--initrd={spec.initrd}"),
-        *(*_KERNEL_WORDS, *machine, f"vitrail.name={spec.sandbox}"),
+        *(f"--image={boot.root}", f"--linux={boot.kernel}", f"--initrd={boot.initrd}"),
+        *(*_KERNEL_WORDS, *boot.kernel_args),
     ]
 
 
@@ -70,7 +63,7 @@ def qemu_extra(spec: Spawned) -> str:
     """Return ``SYSTEMD_VMSPAWN_QEMU_EXTRA``: a vsock of its own process, if any."""
     if spec.vhost_user is None:
         return ""
-    memory = f"memory-backend-memfd,id=shared,size={spec.memory_mib}M,share=on"
+    memory = f"memory-backend-memfd,id=shared,size={spec.boot.memory_mib}M,share=on"
     words = (
         *("-object", memory, "-machine", "memory-backend=shared"),
         *("-chardev", f"socket,id=vsock,path={spec.vhost_user}"),

@@ -10,13 +10,12 @@ import pytest
 
 from broker.launch.libvirt.domain import VsockWay, with_vsock
 from broker.launch.libvirt.throwaway import Throwaway, throwaway_xml
+from broker.launch.microvm.image_boot import ImageBoot
 from broker.launch.microvm.qemu_arguments import Accel
 
-SPEC = Throwaway(
-    domain="vitrail-work",
+BOOT = ImageBoot(
     uuid="5d71e97b-d61d-4a3d-ac85-ad1585f5c6e7",
     sandbox="work",
-    emulator=Path("/usr/bin/qemu-system-x86_64"),
     accel=Accel.TCG,
     kernel=Path("/images/kernel"),
     initrd=Path("/images/<initrd> & 'more'"),
@@ -24,17 +23,18 @@ SPEC = Throwaway(
     memory_mib=512,
     cpus=2,
 )
+SPEC = Throwaway("vitrail-work", Path("/usr/bin/qemu-system-x86_64"), BOOT)
 
 
 def made(**changes):
-    return ET.fromstring(throwaway_xml(replace(SPEC, **changes)))
+    return ET.fromstring(throwaway_xml(replace(SPEC, boot=replace(BOOT, **changes))))
 
 
 def test_it_boots_the_image():
     root = made()
     assert root.get("type") == "qemu"
     assert root.findtext("name") == "vitrail-work"
-    assert root.findtext("uuid") == SPEC.uuid
+    assert root.findtext("uuid") == BOOT.uuid
     assert (root.findtext("memory"), root.findtext("vcpu")) == ("512", "2")
     assert root.findtext("os/initrd") == "/images/<initrd> & 'more'"
     words = root.findtext("os/cmdline").split()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.launch.microvm.image_boot import ImageBoot
 from broker.launch.microvm.qemu_arguments import Accel
 from broker.launch.vmspawn.arguments import (
     Spawned,
@@ -18,8 +19,7 @@ from broker.launch.vmspawn.arguments import (
     vmspawn_args,
 )
 
-SPEC = Spawned(
-    machine="vitrail-work",
+BOOT = ImageBoot(
     uuid="5d71e97b-d61d-4a3d-ac85-ad1585f5c6e7",
     sandbox="work",
     accel=Accel.TCG,
@@ -28,19 +28,19 @@ SPEC = Spawned(
     root=Path("/images/root"),
     memory_mib=512,
     cpus=2,
-    vhost_user=Path("/run/wo rk/vhost.sock"),
 )
+SPEC = Spawned("vitrail-work", BOOT, vhost_user=Path("/run/wo rk/vhost.sock"))
 
 
 def words(**changes):
-    return vmspawn_args(replace(SPEC, **changes))
+    return vmspawn_args(replace(SPEC, boot=replace(BOOT, **changes)))
 
 
 def test_it_boots_the_image_in_a_scope_of_its_own():
     found = words()
     assert found[:3] == ["systemd-run", "--user", "--scope"]
     options = found[found.index("systemd-vmspawn") :]
-    assert {"--machine=vitrail-work", f"--uuid={SPEC.uuid}"} <= set(options)
+    assert {"--machine=vitrail-work", f"--uuid={BOOT.uuid}"} <= set(options)
     assert {"--ram=512M", "--cpus=2", "--image=/images/root"} <= set(options)
     assert {"--linux=/images/kernel", "--initrd=/run/work/initrd"} <= set(options)
     assert options[-1] == "vitrail.name=work"
