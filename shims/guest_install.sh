@@ -154,18 +154,22 @@ waypipe_fits() {
 add_packages() {
     [ -n "$packages" ] && [ -z "$root" ] || return 0
     ! python_fits || ! waypipe_fits || return 0
+    hint=
     if command -v apt-get >/dev/null 2>&1; then
         apt-get update
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 waypipe
     elif command -v dnf >/dev/null 2>&1; then
         dnf install -y python3 waypipe
     elif command -v pacman >/dev/null 2>&1; then
+        # Without -y: a newer list of packages wants the whole system newer.
+        hint="; is its list of packages old or missing? 'pacman -Syu' first"
         pacman -S --needed --noconfirm python waypipe
     elif command -v apk >/dev/null 2>&1; then
-        apk add python3 waypipe
+        hint="; waypipe is in the repository 'community' of /etc/apk/repositories"
+        apk add --update-cache python3 waypipe
     else
         note "no package manager that this script knows: install python3 and waypipe yourself"
-    fi || die "the packages python3 and waypipe cannot be installed"
+    fi || die "the packages python3 and waypipe cannot be installed$hint"
 }
 
 check_programs() {

@@ -29,21 +29,16 @@ from broker.launch.microvm.vsock_backend import (
     spawn_backend,
 )
 from tests.e2e.test_libvirt import leased
-from tests.kit.booted import HOST, PLACE, booted
+from tests.kit.booted import HOST, PLACE
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, root_directory
-from tests.kit.vm.suite_root import suite_root
+from tests.kit.vm.impostor import cid_of, impostor, vhost_of
+from tests.kit.vm.vmspawn import ASKS, OWN, booted_sid, own_vmspawn
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
-USER = "vitrail"
-SUITE = "sid"
-PACKAGES = (
-    *("systemd", "systemd-container", "dbus", "libpam-systemd", "qemu-system-x86"),
-    *("mount", "passwd"),
-)
-GREEN = (0, 158, 115)
+GREEN, ORANGE = (0, 158, 115), (230, 159, 0)
 RECORD = """\
 class = "persistent"
 display = "allow"
@@ -54,32 +49,14 @@ kind = "external"
 [peer]
 machine = "{}"
 """
-ASKS = Path("/run/asks")
-TREE = "/run/tree"
-"""Where the person's half finds the suite's own programs."""
-# What the person asks root for: lines of shell.
-_ASKED = """\
-mkfifo -m 666 /run/asks
-systemd-run --quiet --unit=asks sh -c '
-    while :; do while read -r line; do sh -c "$line"; done < /run/asks; done'
-"""
 AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("case", ["vmspawn", "nspawn", "launch_kind"])
+@pytest.mark.parametrize("case", ["vmspawn", "nspawn", "launch_kind", "two_machines"])
 def test_as_root(case):
-    tree = suite_root(SUITE, PACKAGES)
-    with booted(USER, tree) as system:
-        person = system.person
-        system.root(
-            f"groupadd -o --gid {person.pw_gid} {USER}; useradd -o --uid {person.pw_uid} "
-            f"--gid {person.pw_gid} --home-dir /home/{USER} --create-home {USER}; "
-            f"systemctl start user@{person.pw_uid}; "
-            f"systemctl start systemd-machined.socket systemd-machined\n{_ASKED}"
-            f"mkdir {TREE}; mount --bind / {TREE}\n"
-        )
+    with booted_sid() as system:
         system.pytest_of_host(Path(__file__), case)
 
 
@@ -107,10 +84,18 @@ ExecStart=systemd-vmspawn --quiet --register=yes --keep-unit --machine=%i --kvm=
 """
 
 
+def start(w, unit, text):
+    """Have systemd start a machine by its unit and this drop-in."""
+    put(w, f"/etc/systemd/system/systemd-vmspawn@{unit}.service.d/test.conf", text)
+    ask(
+        f"systemctl start systemd-vmspawn@{unit} || journalctl -u systemd-vmspawn@{unit}"
+    )
+
+
 @asynccontextmanager
-async def vsock(w):
+async def vsock(w, name="vm"):
     """vhost-device-vsock of the person's, which a QEMU of root's will use."""
-    place = w.base / "vm"
+    place = w.base / name
     place.mkdir(mode=0o700)
     tool = find_vhost_device_vsock(w.paths)
     process = await spawn_backend(tool, place, draw_cid())
@@ -125,7 +110,7 @@ async def vsock(w):
         process.close()
 
 
-def drop_in(w, place, name):
+def drop_in(w, vhost, name):
     """What a machine of our guest image needs beyond the unit of systemd's."""
     image = find_image(w.paths)
     folder = w.base / f"{name}.d"
@@ -137,7 +122,7 @@ def drop_in(w, place, name):
     shutil.copy(image.root, disk)
     words = ("root=/dev/vda", "console=ttyS0", "panic=-1", f"vitrail.name={name}")
     return VMSPAWN.format(
-        vhost=place / BACKEND_SOCKET,
+        vhost=vhost,
         image=disk,
         kernel=f"{HOST}{image.kernel}",
         initrd=initrd,
@@ -166,12 +151,7 @@ async def test_vmspawn():
     async with world({}) as w, vsock(w) as place:
         hybrid = f'hybrid = "{place / VSOCK_DIRECTORY / UDS_NAME}"\n'
         w.write_record("work", RECORD.format("lab") + hybrid)
-        put(
-            w,
-            "/etc/systemd/system/systemd-vmspawn@lab.service.d/test.conf",
-            drop_in(w, place, "lab"),
-        )
-        ask("systemctl start systemd-vmspawn@lab || journalctl -u systemd-vmspawn@lab")
+        start(w, "lab", drop_in(w, place / BACKEND_SOCKET, "lab"))
         held = await leased(w, "work")
         words = Path(f"/proc/{held.pid}/cmdline").read_bytes().split(b"\0")
         assert b"qemu" in words[0], "machined's leader is QEMU"
@@ -190,6 +170,52 @@ async def test_vmspawn():
         ask(f"kill -KILL {held.pid}")
         await cut(w, "work")
         assert not (place / VSOCK_DIRECTORY / f"{UDS_NAME}_6501").exists()
+
+
+@AS_PERSON
+async def test_two_machines():
+    """Two real machines at once, a third that would be the first, and the next one."""
+    async with world({}) as w, vsock(w) as place, vsock(w, "till-vm") as other:
+        for name, machine, at in (("work", "lab", place), ("bank", "till", other)):
+            hybrid = f'hybrid = "{at / VSOCK_DIRECTORY / UDS_NAME}"\n'
+            colour = "green" if name == "work" else "orange"
+            text = RECORD.replace("green", colour).format(machine)
+            w.write_record(name, text + hybrid)
+            start(w, machine, drop_in(w, at / BACKEND_SOCKET, machine))
+        first, beside = await leased(w, "work"), await leased(w, "bank")
+        for name, title in (("work", "in the lab"), ("bank", "at the till")):
+            await w.run(name, "foot", "-T", title, "sleep", "1000")
+        both = {"[work] in the lab": {GREEN}, "[bank] at the till": {ORANGE}}
+        await wait_window(w.comp, count=2, deadline=200)
+        await wait_frames(w.comp, both)
+        for name, host in (("work", "lab"), ("bank", "till")):
+            assert await w.output(name, "uname", "-n") == (0, f"{host}\n".encode())
+
+        # Its name is taken, as machined says; its connections are another process's.
+        sockets = place / VSOCK_DIRECTORY
+        text = drop_in(w, vhost_of(w), "third")
+        async with impostor(w, sockets, cid_of(w, sockets)) as taker:
+            start(w, "named", text.replace("--machine=%i", "--machine=lab"))
+            state = w.base / "state"
+            show = "systemctl show --value --property=ActiveState"
+            ask(f"{show} systemd-vmspawn@named > {state}.new; mv {state}.new {state}")
+            await eventually(state.exists)
+            assert state.read_text() == "failed\n"
+            assert (await leased(w, "work")).id == first.id
+            start(w, "third", text)
+            found = await w.wait_event("stream.refused", deadline=200, sandbox="work")
+            assert str(taker.pid) in str(found), found
+            assert (await leased(w, "work")).id == first.id
+            await wait_frames(w.comp, both)
+            ask("systemctl stop systemd-vmspawn@third")
+
+        ask(f"kill -KILL {first.pid}")
+        ended = await w.wait_event("lease.end", lease=first.id)
+        closed = w.events("stream.closed", lease=first.id)
+        assert closed
+        assert all(e["sequence"] < ended["sequence"] for e in closed)
+        await wait_frames(w.comp, {"[bank] at the till": {ORANGE}})
+        assert (await leased(w, "bank")).id == beside.id
 
 
 # As in docs/launchers/machined.md, with the programs of this machine.
@@ -264,24 +290,6 @@ async def test_nspawn():
         await cut(w, "work", 1)
 
 
-# The suite's vmspawn, with its own libraries, among this machine's programs.
-PROGRAM = f"""\
-#!/bin/sh
-lib={TREE}/usr/lib/x86_64-linux-gnu
-exec {TREE}/lib64/ld-linux-x86-64.so.2 --library-path $lib:$lib/systemd \\
-    {TREE}/usr/bin/systemd-vmspawn "$@"
-"""
-OWN = """\
-class = "disposable"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "vmspawn"
-memory = "512M"
-"""
-
-
 def flags(pid, path):
     """How a process has a file open (proc(5), fdinfo)."""
     for fd in Path(f"/proc/{pid}/fd").iterdir():
@@ -294,14 +302,7 @@ def flags(pid, path):
 async def test_launch_kind():
     """``brokerctl run`` of a machine of vmspawn, and its end with a killed run."""
     async with world({"work": OWN}) as w:
-        runtime, own = Path(os.environ["XDG_RUNTIME_DIR"]), w.base / "run"
-        for name in ("systemd", "bus"):
-            (own / name).symlink_to(runtime / name)
-        folder = w.base / "bin"
-        folder.mkdir()
-        (folder / "systemd-vmspawn").write_text(PROGRAM)
-        (folder / "systemd-vmspawn").chmod(0o755)
-        env = {**w.environ, "PATH": f"{folder}:{w.environ['PATH']}"}
+        env = own_vmspawn(w)
         title = "of vmspawn"
         words = ("run", "work", "--", "foot", "-T", title, "sleep", "1000")
         async with running(*words, env=env) as child:

@@ -9,19 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.ipc import agent
-from broker.launch.process.spawn import spawn
 from shims import bundle
 from tests.kit.brokerctl import called, home
-from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.guest_container import ADA, ROOT_LINE, GuestContainer, output
 
 SHELLS = (("dash",), ("bash",), ("busybox", "sh"))
 LIB = "usr/local/lib/vitrail"
-ADA = "ada:x:1000:1000::/home/ada:/bin/sh\n"
 TOOLS = ("sh", "awk", "id", "cat", "chmod", "rm", "mkdir", "sort", "cp", "python3")
-ROOT_LINE = "root:x:0:0:root:/root:/bin/sh\n"
 
 
 @pytest.fixture(scope="module")
@@ -259,78 +255,14 @@ def test_the_unit_passes_systemds_own_check(script, root, tmp_path):
 # -- in a container of this machine's Debian, as its root --------------------------------
 
 
-def container(tmp_path, *, uid):
-    """The beginning of a command in a container with its own /etc and /usr/local."""
-    etc, local, var, home = (
-        tmp_path / name for name in ("etc", "local", "var", "home")
-    )
-    if not etc.exists():
-        for directory in (etc, local, var, home / "ada", home / "ada/.cache"):
-            directory.mkdir(parents=True)
-        (etc / "passwd").write_text(ROOT_LINE + ADA)
-        shutil.copytree("/etc/alternatives", etc / "alternatives", symlinks=True)
-        for name in ("ld.so.cache", "ld.so.conf"):
-            shutil.copy(Path("/etc") / name, etc / name)
-    return [
-        *("bwrap", "--unshare-user", "--uid", str(uid), "--gid", str(uid)),
-        *("--unshare-pid", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev"),
-        *("--proc", "/proc", "--tmpfs", "/run", "--tmpfs", "/tmp"),
-        *("--bind", str(etc), "/etc", "--bind", str(local), "/usr/local"),
-        *("--bind", str(var), "/var/lib/systemd", "--bind", str(home), "/home"),
-        *(
-            "--bind",
-            str(tmp_path),
-            str(tmp_path),
-            "--setenv",
-            "HOME",
-            "/home/ada",
-            "--",
-        ),
-    ]
-
-
-def as_root(tmp_path, script, *words, path="/usr/bin:/bin"):
-    copy = tmp_path / "vitrail-guest.sh"
-    shutil.copy(script, copy)
-    return subprocess.run(
-        [*container(tmp_path, uid=0), "env", f"PATH={path}", "sh", str(copy), *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 @asynccontextmanager
 async def installed(tmp_path, script):
     """Yield (broker): the agent runs as the guest's user, started by its command."""
-    made = as_root(tmp_path, script, "--no-packages", "--init", "none")
+    guest = GuestContainer(tmp_path)
+    made = guest.as_root(script, "--no-packages", "--init", "none")
     assert made.returncode == 0, made.stderr
-    broker = AgentBroker(tmp_path / "agent", tmp_path / "broker-display")
-    env = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "VITRAIL_AGENT": f"unix:{broker.path}",
-        "VITRAIL_DISPLAY": f"unix:{broker.display_path}",
-    }
-    log = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
-    argv = [*container(tmp_path, uid=1000), "vitrail-guest"]
-    child = spawn(argv, env=env, stdout=log, stderr=log)
-    os.close(log)
-    try:
-        with trio.fail_after(120):
-            yield broker
-    finally:
-        with trio.CancelScope(shield=True):
-            await child.stop()
-            await broker.close_all()
-        print((tmp_path / "log").read_text())
-
-
-async def output(broker, *argv):
-    await broker.run(*argv)
-    started = await broker.receive(agent.AgentStarted)
-    said, code = await broker.ended(started.program)
-    return said.decode(), code
+    async with guest.agent() as broker:
+        yield broker
 
 
 async def test_the_installed_agent_serves_its_broker(script, tmp_path):
@@ -372,7 +304,7 @@ async def test_a_shell_without_a_display_finds_the_agents(script, tmp_path):
         await broker.run("true", display=True)  # waits until waypipe is up
         await broker.receive(agent.AgentStarted)
         found = subprocess.run(
-            [*container(tmp_path, uid=1000), "sh", "-c", _LOOK],
+            [*GuestContainer(tmp_path).words(uid=1000), "sh", "-c", _LOOK],
             check=True,
             capture_output=True,
             text=True,
@@ -392,7 +324,7 @@ def test_a_python_that_is_too_old_is_refused(script, tmp_path):
     (folder / "python3").write_text("#!/bin/sh\nexit 1\n")
     (folder / "python3").chmod(0o755)
     path = f"{folder}:/usr/bin:/bin"
-    made = as_root(tmp_path, script, "--no-packages", path=path)
+    made = GuestContainer(tmp_path).as_root(script, "--no-packages", path=path)
     assert made.returncode == 1
     assert "Python 3.9 or later is missing" in made.stderr
     assert files(tmp_path / "local") == {}
@@ -404,7 +336,7 @@ def test_a_python_that_is_too_old_is_refused(script, tmp_path):
         ("apt-get", "install -y --no-install-recommends python3 waypipe"),
         ("dnf", "install -y python3 waypipe"),
         ("pacman", "-S --needed --noconfirm python waypipe"),
-        ("apk", "add python3 waypipe"),
+        ("apk", "add --update-cache python3 waypipe"),
     ],
 )
 def test_missing_packages_are_asked_of_the_guests_manager(
@@ -421,7 +353,7 @@ def test_missing_packages_are_asked_of_the_guests_manager(
         f"chmod 755 {folder}/waypipe\n"
     )
     (folder / manager).chmod(0o755)
-    made = as_root(tmp_path, script, "--init", "none", path=str(folder))
+    made = GuestContainer(tmp_path).as_root(script, "--init", "none", path=str(folder))
     assert made.returncode == 0, made.stderr
     assert (tmp_path / "calls").read_text().splitlines()[-1] == call
     assert "waypipe 0.8 or later is missing" not in made.stdout
@@ -434,9 +366,9 @@ def test_a_manager_that_fails_stops_the_installation(script, tmp_path):
         (folder / name).symlink_to(shutil.which(name, path="/usr/bin:/bin"))
     (folder / "apk").write_text("#!/bin/sh\nexit 1\n")
     (folder / "apk").chmod(0o755)
-    made = as_root(tmp_path, script, "--init", "none", path=str(folder))
+    made = GuestContainer(tmp_path).as_root(script, "--init", "none", path=str(folder))
     assert made.returncode == 1
-    assert "cannot be installed" in made.stderr
+    assert "cannot be installed; waypipe is in the repository 'community'" in made.stderr
     assert files(tmp_path / "local") == {}
 
 
@@ -446,7 +378,9 @@ def test_waypipe_before_0_8_is_reported(script, tmp_path):
     (folder / "waypipe").write_text("#!/bin/sh\necho waypipe 0.7.2\n")
     (folder / "waypipe").chmod(0o755)
     path = f"{folder}:/usr/bin:/bin"
-    made = as_root(tmp_path, script, "--no-packages", "--init", "none", path=path)
+    made = GuestContainer(tmp_path).as_root(
+        script, "--no-packages", "--init", "none", path=path
+    )
     assert made.returncode == 0
     assert "waypipe 0.8 or later is missing" in made.stdout
 

@@ -2,6 +2,7 @@
 
 As test_launchers.py does for containers and boxes: with real machines, a real broker
 and, for libvirt, its session's daemon with our hook.  Each test starts one machine.
+systemd-vmspawn needs a newer systemd than this machine's: root's half boots one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import shutil
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -17,10 +19,13 @@ import trio
 from broker.core.errors import VitrailError
 from broker.launch.process.spawn import wait_ended
 from policy.records.record_schema import MONITORS
+from tests.kit import brokerctl
+from tests.kit.booted import PLACE
 from tests.kit.eventually import eventually
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
 from tests.kit.vm.monitors.installed import install
+from tests.kit.vm.vmspawn import OWN, booted_sid, own_vmspawn
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record, world
 
@@ -45,9 +50,12 @@ class MicroVm:
     program = "broker.programs.local"
     says_runs = None
     """A second start is the same sandbox: it gets a second program."""
+    with_its_command = False
+    """Whether it ends with the command that made it, and so with the broker."""
 
     def __init__(self, w, stack):
         self.w = w
+        self._stack = stack
 
     async def start(self):
         await self.w.run(NAME, "sleep", "1000", window=False)
@@ -57,18 +65,12 @@ class MicroVm:
         await self.w.stop(NAME, grace=0.1)
 
 
-class Libvirt:
+class Libvirt(MicroVm):
     """Bound by libvirt's hook."""
 
     record = RECORD.format(NAME)
     directory = "libvirt"
-    extra = None
-    program = "broker.programs.local"
     says_runs = "already"
-
-    def __init__(self, w, stack):
-        self.w = w
-        self._stack = stack
 
     async def start(self):
         if not hasattr(self, "_virt"):
@@ -77,6 +79,50 @@ class Libvirt:
 
     async def end(self):
         await self._virt.virsh("destroy", NAME)
+
+
+class OneRun(MicroVm):
+    """Made by ``brokerctl run``, and gone with it."""
+
+    directory = "libvirt"
+    with_its_command = True
+    env = None
+
+    async def start(self):
+        words = ("run", "-q", "--no-window", NAME, "--", "sleep", "1000")
+        environ = await self._environment()
+        began = len(self.w.events("program.started"))
+        await self._stack.enter_async_context(brokerctl.running(*words, env=environ))
+
+        def runs():
+            return len(self.w.events("program.started")) > began
+
+        await eventually(runs, deadline=300)
+
+    async def _environment(self):
+        if self.env is None:
+            self.env = await self.prepared()
+        return self.env
+
+
+class LibvirtQemu(OneRun):
+    """In the session's libvirt."""
+
+    record = OWN.replace("vmspawn", "libvirt-qemu")
+
+    async def prepared(self):
+        virt = await self._stack.enter_async_context(libvirt(self.w))
+        await virt.virsh("list")  # its libvirtd has the hook
+        return self.w.environ
+
+
+class Vmspawn(OneRun):
+    """With systemd-vmspawn."""
+
+    record = OWN
+
+    async def prepared(self):
+        return own_vmspawn(self.w)
 
 
 class Monitor(MicroVm):
@@ -103,6 +149,8 @@ def monitor(kind):
 LAUNCHERS = {
     "microvm": MicroVm,
     "libvirt": Libvirt,
+    "libvirt-qemu": LibvirtQemu,
+    "vmspawn": Vmspawn,
     **{kind: monitor(kind) for kind in MONITORS},
 }
 
@@ -110,7 +158,9 @@ LAUNCHERS = {
 @pytest.fixture(params=LAUNCHERS)
 def kind(request):
     require_vm()
-    if request.param == "libvirt":
+    if request.param == "vmspawn" and not PLACE:
+        pytest.skip("root's half of this file runs it")
+    if request.param.startswith("libvirt"):
         require_libvirt()
         if shutil.which("bwrap") is None:
             pytest.skip("bubblewrap is not installed")
@@ -121,6 +171,17 @@ def kind(request):
     with chosen.installed() as extra:
         chosen.extra = extra
         yield chosen
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "case",
+    ["its_sockets_are", "a_later_broker", "what_ended"],
+)
+def test_as_root(case):
+    with booted_sid() as system:
+        (name,) = [n for n in globals() if n.startswith(f"test_{case}")]
+        system.pytest_of_host(Path(__file__), f"{name[5:]}[vmspawn]")
 
 
 @asynccontextmanager
@@ -197,8 +258,17 @@ async def test_its_sockets_are_its_own_and_its_end_leaves_nothing(kind):
 
 
 async def test_a_later_broker_leases_it_again_and_its_death_ends_the_lease(kind):
+    """One that ends with its command ends with the broker, which runs its program."""
     async with running(kind) as (w, _launcher, lease):
+        machine = os.pidfd_open(lease.pid)
         os.kill(await w.broker_pid(), signal.SIGKILL)
+        if kind.with_its_command:
+            await ended(machine)
+            os.close(machine)
+            await w.start()
+            await nothing_left(w, kind)
+            return
+        os.close(machine)
         await w.start()
         again = await leased(w)
         assert (again.pid, again.id != lease.id) == (lease.pid, True)

@@ -29,6 +29,7 @@ kind = "external"
 [peer]
 libvirt = "{}"
 """
+_STEPS = "hook-steps"
 _NAMESPACE = "https://vitrail.io/libvirt/1"
 
 
@@ -79,12 +80,19 @@ def names_sandbox(name, *, required=False):
 
 
 class Libvirt:
-    """virsh on the session's libvirtd of a world."""
+    """virsh on the session's libvirtd of a world.
 
-    def __init__(self, w):
+    ``runtime`` and ``config`` are its own directories: another session's libvirtd of
+    the same person has others, and the same broker.
+    """
+
+    def __init__(self, w, runtime=None, config=None):
         self.w = w
+        self.runtime = runtime or w.base / "run"
         self.environ = {
             **w.environ,
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "XDG_CONFIG_HOME": str(config or w.environ["XDG_CONFIG_HOME"]),
             "PATH": f"{os.environ['PATH']}:/usr/sbin",
             "HOME": str(w.base),
             # Keeps the capabilities of QEMU; probing them takes 8 s.
@@ -109,30 +117,61 @@ class Libvirt:
         etc = str(self.w.base / "etc-libvirt")
         return ["bwrap", "--dev-bind", "/", "/", "--bind", etc, "/etc/libvirt", *words]
 
-    async def start(self, name, record=None, **changes):
-        """Start a domain that has its vsock where the record's is."""
+    async def start(self, name, record=None, *, vhost=None, **changes):
+        """Start a domain that has its vsock where the record's is, or at ``vhost``."""
         image = find_image(self.w.paths)
-        path = self.w.paths.runtime / "libvirt" / (record or name) / "vsock/vhost.sock"
+        path = vhost or self.vhost(record or name)
         xml = with_vsock(domain_xml(self.w, image, name, **changes), VsockWay(path))
         file = self.w.base / f"{name}.xml"
         file.write_text(xml)
         await self.virsh("create", str(file))
 
+    def vhost(self, record):
+        """Where the vsock of a record's domain is."""
+        return self.w.paths.runtime / "libvirt" / record / "vsock/vhost.sock"
+
     def pid(self, name):
         """QEMU's pid as libvirt knows it."""
-        return int((self.w.base / f"run/libvirt/qemu/run/{name}.pid").read_text())
+        return int((self.runtime / f"libvirt/qemu/run/{name}.pid").read_text())
 
     def daemon(self):
         """The pid of libvirtd."""
-        return int((self.w.base / "run/libvirt/libvirtd.pid").read_text())
+        return int((self.runtime / "libvirt/libvirtd.pid").read_text())
+
+    def steps(self):
+        """What libvirtd has called its hooks for, oldest first: (domain, step)."""
+        file = self.w.base / _STEPS
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [tuple(line.rsplit(" ", 1)) for line in lines]
 
 
 @asynccontextmanager
 async def libvirt(w):
     """The session's libvirt with our hook; every domain is destroyed at the end."""
-    etc = w.base / "etc-libvirt"
-    install_hook(None, etc / "hooks")
-    made = Libvirt(w)
+    hooks = w.base / "etc-libvirt/hooks"
+    install_hook(None, hooks)
+    # One more hook, which libvirtd calls as it calls ours: the steps of each domain.
+    trace = hooks / "qemu.d/steps"
+    trace.write_text(f'#!/bin/sh\necho "$1 $2" >> {w.base / _STEPS}\n')
+    trace.chmod(0o755)
+    async with running(Libvirt(w)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def second_libvirt(w):
+    """One more libvirtd of the same person, whose hook reports to the same broker."""
+    base = w.base / "second"
+    (base / "run").mkdir(mode=0o700, parents=True)
+    (base / "run/vitrail").symlink_to(w.base / "run/vitrail")
+    async with running(Libvirt(w, base / "run", base / "config")) as made:
+        yield made
+
+
+@asynccontextmanager
+async def running(made):
+    """Yield it; at the end its domains are destroyed and libvirtd ends."""
+    w = made.w
     try:
         yield made
     finally:
@@ -143,5 +182,5 @@ async def libvirt(w):
                 await made.virsh("destroy", name)
         for file in ("libvirtd.pid", "virtlogd.pid"):
             with suppress(OSError, ValueError):
-                pid = int((w.base / "run/libvirt" / file).read_text())
+                pid = int((made.runtime / "libvirt" / file).read_text())
                 os.kill(pid, signal.SIGTERM)
