@@ -368,7 +368,9 @@ def test_a_manager_that_fails_stops_the_installation(script, tmp_path):
     (folder / "apk").chmod(0o755)
     made = GuestContainer(tmp_path).as_root(script, "--init", "none", path=str(folder))
     assert made.returncode == 1
-    assert "cannot be installed; waypipe is in the repository 'community'" in made.stderr
+    assert (
+        "cannot be installed; waypipe is in the repository 'community'" in made.stderr
+    )
     assert files(tmp_path / "local") == {}
 
 

@@ -113,6 +113,18 @@ class Booted:
 
     def pytest_of_host(self, file: Path, case: str, *, seconds: float = 500) -> None:
         """Run it in a root of another suite, with this machine's programs."""
+        self._pytest(self._in_host(), file, case, seconds)
+
+    def module_of_host(self, *words: str, seconds: float = 500) -> str:
+        """Run ``python -m WORDS`` of this checkout there; returns its output."""
+        python = str(CHECKOUT / ".venv/bin/python")
+        place = ["env", f"--chdir={CHECKOUT}", python, "-m"]
+        done = self._enter([*self._in_host(), *place, *words], seconds)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def _in_host(self) -> list[str]:
+        """The beginning of a person's command with this machine's programs."""
         binds = "; ".join(
             f"mountpoint -q {HOST}/{name} || mount --rbind /{name} {HOST}/{name}"
             for name in ("proc", "sys", "dev", "run", "tmp")
@@ -123,7 +135,7 @@ class Booted:
         # systemd's RootDirectory=, makes no user namespaces (user_namespaces(7)).
         words += ["--", "unshare", "--mount", "--propagation", "private", "sh", "-c"]
         words += [f'cd {HOST} && mount --move . / && exec chroot . "$@"', "sh"]
-        self._pytest([*words, *self._drop()], file, case, seconds)
+        return [*words, *self._drop()]
 
     def _drop(self) -> list[str]:
         drop = ["/usr/bin/setpriv", f"--reuid={self.person.pw_uid}", "--init-groups"]

@@ -140,9 +140,21 @@ class Libvirt:
 
     def steps(self):
         """What libvirtd has called its hooks for, oldest first: (domain, step)."""
-        file = self.w.base / _STEPS
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [tuple(line.rsplit(" ", 1)) for line in lines]
+        return read_steps(self.w.base / _STEPS)
+
+
+def trace_steps(hooks: Path, file: Path) -> None:
+    """Write one more hook, which libvirtd calls as it calls ours."""
+    trace = hooks / "qemu.d/steps"
+    trace.write_text(f'#!/bin/sh\necho "$1 $2" >> {file}\n')
+    trace.chmod(0o755)
+
+
+def read_steps(file: Path) -> list[tuple[str, str]]:
+    """The steps of each domain that a traced libvirtd has reported: (name, step)."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    pairs = [line.rsplit(" ", 1) for line in lines]
+    return [(name, step) for name, step in pairs]
 
 
 @asynccontextmanager
@@ -150,10 +162,7 @@ async def libvirt(w):
     """The session's libvirt with our hook; every domain is destroyed at the end."""
     hooks = w.base / "etc-libvirt/hooks"
     install_hook(None, hooks)
-    # One more hook, which libvirtd calls as it calls ours: the steps of each domain.
-    trace = hooks / "qemu.d/steps"
-    trace.write_text(f'#!/bin/sh\necho "$1 $2" >> {w.base / _STEPS}\n')
-    trace.chmod(0o755)
+    trace_steps(hooks, w.base / _STEPS)
     async with running(Libvirt(w)) as made:
         yield made
 
