@@ -37,6 +37,7 @@ _TERM_SECONDS = 3.0
 """For a program to end voluntarily before it is killed."""
 _ABANDON_SECONDS = 12.0
 _LET_GO_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 
 
 @dataclass
@@ -234,9 +235,12 @@ class Runner:
                 lease = await self._host.start(
                     SandboxName(record.name), progress=follower.tell, changes=changes
                 )
-        guest = self._viewer.guest(lease.id)
-        if guest is None:
-            raise UpstreamError(f"{lease.sandbox} ended while it was started")
+        # A lease is listed before the viewer has its guest: a run that comes right
+        # after another program has started the machine waits for that.
+        while (guest := self._viewer.guest(lease.id)) is None:
+            if self._running(lease.sandbox) != lease:
+                raise UpstreamError(f"{lease.sandbox} ended while it was started")
+            await trio.sleep(_LOOK_SECONDS)
         return guest
 
     async def _hop_failed(self, guest: Guest, failure: Failure | None) -> None:

@@ -39,10 +39,15 @@ async def leases(w):
 
 
 async def leased(w, name):
+    """Its lease, once its guest has booted: two at once, emulated, take a while."""
+
     async def look():
         return (await leases(w)).get(name)
 
-    return await eventually(look, deadline=60)
+    found = await eventually(look, deadline=60)
+    agent = {"lease": found.id, "service": "vitrail.Agent"}
+    await w.wait_event("stream.opened", deadline=300, **agent)
+    return found
 
 
 async def streams(w, name):

@@ -127,6 +127,8 @@ async def test_restarted():
         await system.start("office", "work")
         held = await leased(w, "work")
         title = "of the system"
+        agent = {"lease": held.id, "service": "vitrail.Agent"}
+        await w.wait_event("stream.opened", deadline=200, **agent)
         await w.run("work", "foot", "-T", title, "sleep", "1000")
         await wait_window(w.comp, title=title)
         for number, name in enumerate(("TERM", "KILL"), 1):

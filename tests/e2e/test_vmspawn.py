@@ -183,6 +183,9 @@ async def test_two_machines():
             w.write_record(name, text + hybrid)
             start(w, machine, drop_in(w, at / BACKEND_SOCKET, machine))
         first, beside = await leased(w, "work"), await leased(w, "bank")
+        for lease in (first, beside):
+            agent = {"lease": lease.id, "service": "vitrail.Agent"}
+            await w.wait_event("stream.opened", deadline=200, **agent)
         for name, title in (("work", "in the lab"), ("bank", "at the till")):
             await w.run(name, "foot", "-T", title, "sleep", "1000")
         both = {"[work] in the lab": {GREEN}, "[bank] at the till": {ORANGE}}

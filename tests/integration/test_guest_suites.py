@@ -79,12 +79,17 @@ async def whole(guest, script, *words, window=True):
     return version, {str(name) for name in files}
 
 
+@pytest.fixture(params=SUITES)
+def suite(request):
+    return request.param, suite_root(request.param, PACKAGES)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("suite", SUITES)
 async def test_with_the_python_and_the_waypipe_of_another_release(base, script, suite):
     """bullseye's waypipe is too old for windows; its programs run."""
-    guest = GuestContainer(base, suite_root(suite, PACKAGES))
+    suite, root = suite
+    guest = GuestContainer(base, root)
     version, _files = await whole(
         guest, script, "--init", "none", window=suite != "bullseye"
     )

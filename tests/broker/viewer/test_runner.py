@@ -135,6 +135,36 @@ async def test_in_a_sandbox_that_ran_before_its_program_alone_ends():
         conn.close()
 
 
+async def test_a_run_right_after_the_lease_waits_for_the_guest():
+    """As when virt-manager's button has just been pressed."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        machines, scope = Machines(s), trio.CancelScope()
+        machines.running = LEASE
+        streams.start_soon(machines.run, scope)
+        await wait_all_tasks_blocked()
+        await s.role.lease_begun(LEASE)
+        conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
+        assert machines.started == 0
+        scope.cancel()
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_run_whose_machine_ends_before_it_has_a_guest_says_so():
+    async with viewer() as s, trio.open_nursery() as streams:
+        machines = Machines(s)
+        machines.running = LEASE
+
+        async def refused():
+            with pytest.raises(UpstreamError, match="ended while it was started"):
+                await machines.run(trio.CancelScope())
+
+        streams.start_soon(refused)
+        await wait_all_tasks_blocked()
+        machines.running = None
+
+
 async def test_other_programs_keep_a_machine_that_it_started():
     async with viewer() as s, trio.open_nursery() as streams:
         machines, scope = Machines(s), trio.CancelScope()
