@@ -199,7 +199,7 @@ async def test_two_machines():
         text = drop_in(w, vhost_of(w), "third")
         async with impostor(w, sockets, cid_of(w, sockets)) as taker:
             start(w, "named", text.replace("--machine=%i", "--machine=lab"))
-            state = w.base / "state"
+            state = w.base / "unit-state"
             show = "systemctl show --value --property=ActiveState"
             ask(f"{show} systemd-vmspawn@named > {state}.new; mv {state}.new {state}")
             await eventually(state.exists)

@@ -27,14 +27,19 @@ class Machines:
         self.stand = stand
         self.started = 0
         self.running = None
+        self.asked = trio.Event()
         self.runner = Runner(
             host=self,
             viewer=stand.role,
             log=stand.log,
             records=stand.role._records,
             reload=stand.role.reload,
-            running=lambda name: self.running,
+            running=self._runs,
         )
+
+    def _runs(self, name):
+        self.asked.set()
+        return self.running
 
     async def start(self, name, *, progress, changes):
         self.started += 1
@@ -141,7 +146,7 @@ async def test_a_run_right_after_the_lease_waits_for_the_guest():
         machines, scope = Machines(s), trio.CancelScope()
         machines.running = LEASE
         streams.start_soon(machines.run, scope)
-        await wait_all_tasks_blocked()
+        await machines.asked.wait()
         await s.role.lease_begun(LEASE)
         conn, one = await boot(machines, streams)
         await asked_for(one, 1)
@@ -161,7 +166,7 @@ async def test_a_run_whose_machine_ends_before_it_has_a_guest_says_so():
                 await machines.run(trio.CancelScope())
 
         streams.start_soon(refused)
-        await wait_all_tasks_blocked()
+        await machines.asked.wait()
         machines.running = None
 
 
