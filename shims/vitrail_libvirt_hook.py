@@ -236,10 +236,7 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(deadline)
-            sock.connect(path)
-            uid = peer_uid(sock)
-            if uid not in {0, owner()}:
-                raise HookError(f"{path} belongs to another user")
+            connect_to_user(sock, path, owner())
             sock.sendall(message.encode() + b"\0")
             data = b""
             while not data.endswith(b"\0"):
@@ -259,6 +256,25 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
         raise HookError(f"the broker at {path}: {error}") from error
     except (ValueError, AttributeError) as error:
         raise HookError(f"the broker's answer is no answer: {error}") from error
+
+
+def connect_to_user(sock: socket.socket, path: str, uid: int) -> None:
+    """Connect to a socket of this user's.  Raises HookError, OSError.
+
+    The user may have put a link there, to a socket that only root may use.
+    """
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(place)
+        # guard: root's hook connects to a socket of its user's, whatever leads there
+        if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != uid:
+            raise HookError(f"{path} is not a socket of user {uid}")
+        sock.connect(f"/proc/self/fd/{place}")
+    finally:
+        os.close(place)
+    # guard: the hook speaks with its user's broker
+    if peer_uid(sock) != uid:
+        raise HookError(f"{path} belongs to another user")
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -115,10 +115,22 @@ class Broker:
             except OSError as error:
                 raise LeaseError(f"the broker does not answer: {error}") from error
 
+    def _connect(self, sock: socket.socket) -> None:
+        """Connect to the user's socket: a link there may lead to one of root's."""
+        place = os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(place)
+            # guard: a hook of root's connects to a socket of its user's
+            if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != self._uid:
+                raise LeaseError(f"{self._path} is not a socket of user {self._uid}")
+            sock.connect(f"/proc/self/fd/{place}")
+        finally:
+            os.close(place)
+
     def _once(self, method: str, parameters: Dict[str, Any]) -> Dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(self._left())
-            sock.connect(self._path)
+            self._connect(sock)
             uid = struct.unpack("3i", sock.getsockopt(*PEER_CREDENTIALS))[1]
             # guard: the hook speaks with a broker of its user's
             if uid != self._uid:

@@ -418,8 +418,7 @@ class LibvirtGuests:
             self._expected[record.name] = _Expected(helper)
             return
         pid = leader.pid
-        leader.close()
-        held = HeldMachine([pid, *([helper.pid] if helper else [])])
+        held = _hold_living(leader, helper)
         name = SandboxName(record.name)
         if state.backend is None and state.cid is None:
             container = libvirt_container(name, self._paths, held, pid, directory)
@@ -446,6 +445,22 @@ def _living(state: _State) -> tuple[Tracked | None, Tracked | None]:
     helper = None if state.backend is None else find(HELPER, state.backend)
     leader = None if state.leader is None else find("its leader", state.leader)
     return helper, leader
+
+
+def _hold_living(leader: Tracked, helper: Tracked | None) -> HeldMachine:
+    """Hold a domain's processes; ``leader`` is closed.  Raises RefusedError.
+
+    A number is opened once more: it is the same process's while that has not ended.
+    """
+    try:
+        held = HeldMachine([leader.pid, *([helper.pid] if helper else [])])
+        # guard: a domain's leader has not ended when it is held
+        if leader.ended or (helper is not None and helper.ended):
+            held.close()
+            raise RefusedError("its domain has just ended")
+        return held
+    finally:
+        leader.close()
 
 
 def _shown(request: api.MachineEventRequest) -> str:

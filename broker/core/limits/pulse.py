@@ -42,6 +42,9 @@ PULSE_CONNECTIONS_FEW = 4
 """Part of PULSE_CONNECTIONS_ALL that is reserved for sandboxes with fewer than
 PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound."""
 
+MIXER_CONNECTIONS = 16
+"""Programs that are connected to one sandbox's mixer at a time; further ones wait."""
+
 PULSE_CONNECTS_PER_SECOND = 20.0
 PULSE_CONNECTS_BURST = 64
 """How fast one sandbox's connections are opened; beyond it they wait.  Each is a

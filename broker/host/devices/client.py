@@ -210,11 +210,12 @@ def connect(
     path = path or socket_path()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        # guard: a service that does not accept is not waited for
+        sock.settimeout(0)
         sock.connect(str(path))
     except OSError as error:
         sock.close()
         raise SetupError(
             f"vitrail-devices does not answer at {path}: {error.strerror}", hint=_HINT
         ) from error
-    sock.settimeout(0)
     return DeviceClient(sock, changed=changed, ended=ended)

@@ -183,7 +183,7 @@ def bootstrap_words(
         f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
         "--variant=minbase",
         "--format=tar",
-        f"--include={','.join(spec.all_packages)}",
+        f"--include={','.join(map(_apt_word, spec.all_packages))}",
         *(f'--aptopt={key} "{value}"' for key, value in sorted(options.items())),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED),
         f'--customize-hook=mkdir -p "$1{_HOME}"',
@@ -196,6 +196,23 @@ def bootstrap_words(
         str(work / "root.tar"),
         *archive.lines(spec.suite),
     ]
+
+
+def _apt_word(name: str) -> str:
+    """Return the word by which apt-get(8) installs the package of this name, no other.
+
+    A name with '.' or '+' that no package has would be an expression for many.
+    """
+    # guard: the name of a package is not an expression
+    special = {".", "+"} & set(name)
+    if not special:
+        return name
+    escaped = "".join(f"\\{one}" if one in special else one for one in name)
+    return f"^{escaped}$"
+
+
+def _package_of(word: str) -> str:
+    return word.strip("^$").replace("\\", "")
 
 
 async def _run_bootstrap(
@@ -250,7 +267,7 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(
-            f"the archive has no package {unknown[1]}",
+            f"the archive has no package {_package_of(unknown[1])}",
             hint="is its name right for this suite? See --package and --suite",
         )
     if "is not valid yet" in text or "is expired" in text:

@@ -71,8 +71,12 @@ async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Fo
 def _connected(path: Path) -> socket.socket | None:
     conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        conn.connect(str(path))  # a UNIX connect is done or refused at once
-    except (FileNotFoundError, ConnectionRefusedError):
+        # With a full queue a connect(2) waits until the program accepts (unix(7)).
+        # guard: a helper that does not accept is not waited for in a system call
+        conn.settimeout(0)
+        conn.connect(str(path))
+        conn.settimeout(None)
+    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
         conn.close()
         return None
     except BaseException:

@@ -95,20 +95,31 @@ async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
     """Serve until cancelled.  Raises SetupError where the name is served already."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = await open_listener(UnixEndpoint(directory / name))
+    places = trio.Semaphore(limits.MIXER_CONNECTIONS)
     try:
         async with trio.open_nursery() as nursery:
             while True:
+                # guard: a mixer has a bounded number of connections
+                await places.acquire()
                 try:
                     conn = await listener.accept()
                 except UpstreamError:
+                    places.release()
                     await trio.sleep(0.1)  # out of descriptors: look again
                     continue
-                nursery.start_soon(_serve_one, conn, desk)
+                nursery.start_soon(_serve_one, conn, desk, places)
     finally:
         listener.close()
 
 
-async def _serve_one(conn: socket.socket, desk: Desk) -> None:
+async def _serve_one(conn: socket.socket, desk: Desk, places: trio.Semaphore) -> None:
+    try:
+        await _serve_lines(conn, desk)
+    finally:
+        places.release()
+
+
+async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
     packed = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(packed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,10 @@ import pytest
 from broker.control.api import MachineEventRequest
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
+from broker.host import libvirt_guests
 from broker.host.libvirt_guests import LibvirtGuests
 from broker.launch.microvm import hosttools
+from broker.launch.process.identity import Tracked, identity_of, open_pidfd
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
 from broker.peers.identity import Connector, GroupClaim, VsockClaim
@@ -367,3 +371,28 @@ async def test_an_unknown_step_is_refused(guests, words):
     request = {"launcher": "libvirt", "event": "prepare", "name": "any", "uuid": UUID}
     with pytest.raises(RefusedError, match="no launcher"):
         await guests.event(MachineEventRequest(**(request | words)))
+
+
+async def test_a_leader_that_ends_while_it_is_held_is_not_leased(monkeypatch):
+    """Its number may be another process's by then."""
+    async with process(UUID) as pid:
+        pidfd = open_pidfd(pid)
+        leader = Tracked("its leader", identity_of(pid, pidfd), pidfd)
+        closed = []
+
+        class Late:
+            """Holds the number of a process that has just ended."""
+
+            def __init__(self, pids):
+                assert pids == [pid]
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+
+            def close(self):
+                closed.append(True)
+
+        monkeypatch.setattr(libvirt_guests, "HeldMachine", Late)
+        with pytest.raises(RefusedError, match="just ended"):
+            libvirt_guests._hold_living(leader, None)
+        assert closed == [True]
+        assert leader.pidfd == -1

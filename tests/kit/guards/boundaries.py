@@ -8,6 +8,13 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("root's hook connects to a socket of its user's, whatever leads there", "if False:", "tests/attack/test_hook_links.py", "libvirt"),
+    Guard("the hook speaks with its user's broker", "if False:", "tests/broker/launch/libvirt/test_hook.py", "another_user_answers"),
+    Guard("a hook of root's connects to a socket of its user's", "if False:", "tests/attack/test_hook_links.py", "podman"),
+    Guard("a helper that does not accept is not waited for in a system call", "", "tests/attack/test_silent_helpers.py", "not_ready"),
+    Guard("a service that does not accept is not waited for", "", "tests/attack/test_silent_helpers.py", "device_service"),
+    Guard("a mixer has a bounded number of connections", "", "tests/broker/viewer/sound/test_mixer.py"),
+    Guard("a domain's leader has not ended when it is held", "if False:", "tests/broker/host/test_libvirt_guests.py", "while_it_is_held"),
     Guard("mistakes of the sound proxy drive no terminal", "print(error, file=__import__('sys').stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
     Guard("mistakes of the Wayland proxy drive no terminal", "print(error, file=sys.stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
     Guard("remedies drive no terminal", "mend = finding.mend", "tests/attack/test_broker_stderr.py", "remedy"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,24 @@ def test_command_line_names_suite_packages_options_and_sources():
     assert "--include=foot,python3,waypipe" in words
     assert '--aptopt=Acquire::Check-Date "false"' in words
     assert words[-4:-1] == ["trixie", "/w/root.tar", "deb http://m/d trixie main"]
+
+
+@pytest.mark.parametrize("name", ["g++", "lib.+6", "gir1.2-gtk-3.0"])
+def test_a_name_is_no_expression_of_apt_s(name):
+    """apt-get(8) would install every package that fits one that has no package."""
+    words = bootstrap_words(
+        ImageSpec(packages=(name,)), ARCHIVE, Path("/w"), Path("/s")
+    )
+    (include,) = (word for word in words if word.startswith("--include="))
+    word = next(w for w in include[10:].split(",") if w not in ("python3", "waypipe"))
+    assert word.startswith("^")
+    assert word.endswith("$")
+    fits = [p for p in (name, "libstdc++6", "gir1x2-gtk-3.0") if re.search(word, p)]
+    assert fits == [name]
+    assert (
+        f"no package {name}"
+        in bootstrap_failed([f"E: Unable to locate package {word}"]).message
+    )
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,16 @@ def test_a_broker_that_is_silent_is_given_up(place):
             hook.call(str(place / "vitrail/control"), {}, 0.2)
 
 
+def test_a_broker_of_another_user_answers_nothing(place, monkeypatch):
+    """Its socket is the person's, and the process that listens is not."""
+    monkeypatch.setattr(hook, "peer_uid", lambda _: 0)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "vitrail/control"))
+        listener.listen()
+        with pytest.raises(hook.HookError, match="another user"):
+            hook.call(str(place / "vitrail/control"), {}, 5.0)
+
+
 def test_steps_that_are_no_concern_of_ours_read_nothing(place):
     for words in (
         ("start", "begin", "-"),
