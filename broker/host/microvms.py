@@ -271,6 +271,7 @@ class MicroVms:
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.launch.image.host_files import host_settings
         from broker.launch.image.store import find_image
+        from broker.launch.image.vmlinux import boot_kernel
         from broker.launch.microvm.control import Monitor
 
         launch = _changed(wanted.host.launch, changes)
@@ -291,6 +292,9 @@ class MicroVms:
                     sandbox,
                     wanted,
                     launch,
+                    kernel=await trio.to_thread.run_sync(
+                        boot_kernel, image.kernel, tools.accel, self._paths.cache
+                    ),
                     image=image,
                     initrd=image.write_initrd(
                         directory,
@@ -351,6 +355,7 @@ class MicroVms:
         launch: MicroVM,
         *,
         image: Image,
+        kernel: Path,
         initrd: Path,
         home: HomeDisk | None,
     ) -> VmSpec:
@@ -358,7 +363,7 @@ class MicroVms:
 
         return VmSpec(
             name=sandbox,
-            kernel=image.kernel,
+            kernel=kernel,
             initrd=initrd,
             root=image.root,
             directory=self._paths.sandbox(sandbox),

@@ -44,7 +44,7 @@ async def start_machine(
     make_plan = _plan(tools.monitor)
     if tools.monitor is Monitor.FIRECRACKER:
         # It takes ELF only.
-        from broker.launch.monitors.vmlinux import find_vmlinux
+        from broker.launch.image.vmlinux import find_vmlinux
 
         kernel = await trio.to_thread.run_sync(find_vmlinux, spec.kernel, cache)
         spec = replace(spec, kernel=kernel)

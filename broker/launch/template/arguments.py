@@ -165,7 +165,9 @@ def key_words(
     same = replace(
         spec,
         name=SandboxName("template"),
-        kernel=plain,
+        # Its directory is the image's, but a copy needs its template's firmware, which
+        # another form of the kernel takes the place of.
+        kernel=Path(spec.kernel.name),
         initrd=plain,
         root=None if spec.root is None else plain,
     )

@@ -133,9 +133,11 @@ def stand(monkeypatch):
     async def running(tmp_path):
         async with journal(tmp_path) as log, trio.open_nursery() as nursery:
             mine = Stand(tmp_path, log)
+            kernel = tmp_path / "kernel"
+            kernel.write_bytes(b"one that cannot be unpacked")
             image = SimpleNamespace(
                 name="default",
-                kernel=Path("/kernel"),
+                kernel=kernel,
                 root=Path("/root"),
                 manifest=SimpleNamespace(built=1.0, digest="d"),
                 write_initrd=lambda directory, settings, folders: directory / "initrd",

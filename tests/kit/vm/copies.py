@@ -15,6 +15,7 @@ from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.ipc import agent
 from broker.launch.image.build import build_image
 from broker.launch.image.store import ImageSpec
+from broker.launch.image.vmlinux import boot_kernel
 from broker.launch.microvm.launcher import VmSpec
 from broker.launch.template.starting import Starter, StartRequest
 from tests.kit.vm.agent_broker import AgentBroker
@@ -35,7 +36,7 @@ class StartedCopies:
         directory.mkdir(exist_ok=True)
         spec = VmSpec(
             name=SandboxName(name),
-            kernel=self.image.kernel,
+            kernel=boot_kernel(self.image.kernel, self.tools.accel, find_paths().cache),
             initrd=self.image.write_initrd(directory),
             root=self.image.root,
             directory=directory,

@@ -17,6 +17,7 @@ import trio
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.launch.image.store import Image
+from broker.launch.image.vmlinux import boot_kernel
 from broker.launch.microvm.launcher import VmSpec
 from broker.launch.template.starting import Starter, StartRequest, template_key
 from broker.launch.template.store import TemplateStore
@@ -30,7 +31,7 @@ async def ready_template(
     image: Image, record: str, memory_mib: int = 512, mode: Mode = "copy"
 ) -> None:
     """See that there is a template for ``world.record()`` of this name."""
-    paths = find_paths()
+    paths, tools = find_paths(), await vm_tools()
     with short_directory() as place:
         request = StartRequest(
             record=record,
@@ -40,14 +41,14 @@ async def ready_template(
             warm=("foot",),
             spec=VmSpec(
                 name=SandboxName(record),
-                kernel=image.kernel,
+                kernel=boot_kernel(image.kernel, tools.accel, paths.cache),
                 initrd=image.write_initrd(place),
                 root=image.root,
                 directory=place / "run",
                 logs=place / "logs",
                 memory_mib=memory_mib,
             ),
-            tools=await vm_tools(),
+            tools=tools,
         )
         paths.templates.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (paths.templates / ".test-lock").open("w") as lock:

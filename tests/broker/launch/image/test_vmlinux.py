@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gzip
+import io
 import lzma
+import os
 import struct
 
 import pytest
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.launch.monitors.vmlinux import find_vmlinux, unpack
+from broker.launch.image.vmlinux import boot_kernel, find_vmlinux, has_pvh_entry, unpack
+from broker.launch.microvm.qemu_arguments import Accel
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40_000
 SIZE = struct.pack("<I", len(ELF))
@@ -105,3 +108,71 @@ def test_the_error_names_the_kernel(tmp_path):
     kernel.write_bytes(b"none")
     with pytest.raises(SetupError, match=str(kernel)):
         find_vmlinux(kernel, tmp_path)
+
+
+# -- the kernel of an emulated machine ---------------------------------------------
+
+
+def note(kind, name=b"Xen\0", content=bytes(8)):
+    return struct.pack("<III", len(name), len(content), kind) + name + content
+
+
+def elf(notes, *, kind=4, count=1):
+    """A 64-bit ELF file of one segment, which has the notes."""
+    head = struct.pack("<4s28xQ14xHH6x", b"\x7fELF", 64, 56, count)
+    segment = struct.pack("<I4xQ16xQ16x", kind, 120, len(notes))
+    return head + segment + notes
+
+
+@pytest.mark.parametrize(
+    ("data", "has"),
+    [
+        (elf(note(6, content=b"linux\0\0\0") + note(18)), True),
+        (elf(note(6, name=b"abc\0\0\0\0\0") + note(18)), True),
+        (elf(note(6)), False),
+        (elf(note(18, name=b"GNU\0")), False),
+        (elf(note(18), kind=1), False),
+        (elf(note(18), count=0), False),
+        (elf(note(18))[:100], False),
+        (elf(note(18)[:10]), False),
+        (b"\x7fELF", False),
+    ],
+)
+def test_the_entry_for_qemu_is_found_in_the_notes(data, has):
+    assert has_pvh_entry(io.BytesIO(data)) is has
+
+
+def test_an_emulated_machine_gets_the_unpacked_kernel(tmp_path):
+    kernel = tmp_path / "kernel"
+    unpacked = elf(note(18))
+    kernel.write_bytes(image(gzip.compress(unpacked)))
+    found = boot_kernel(kernel, Accel.TCG, tmp_path / "cache")
+    assert found != kernel
+    assert found.read_bytes() == unpacked
+    assert boot_kernel(kernel, Accel.KVM, tmp_path / "cache") == kernel
+
+
+@pytest.mark.parametrize(
+    "data", [image(gzip.compress(elf(note(6)))), image(b"xxxxxxxx" + SIZE), b""]
+)
+def test_a_kernel_that_qemu_could_not_enter_boots_packed(tmp_path, data):
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(data)
+    assert boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(image(gzip.compress(elf(note(18)))))
+    (tmp_path / "cache").write_bytes(b"a file")
+    assert boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
+
+
+def test_the_cache_keeps_the_four_newest_kernels(tmp_path):
+    found = []
+    for number in range(6):
+        kernel = tmp_path / f"kernel{number}"
+        kernel.write_bytes(image(gzip.compress(ELF + bytes([number]))))
+        found.append(find_vmlinux(kernel, tmp_path / "cache"))
+        os.utime(found[-1], (number, number))
+    assert [path.exists() for path in found] == [False, False, True, True, True, True]
