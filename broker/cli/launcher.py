@@ -11,10 +11,10 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.machines.flatpak import install_flatpak, remove_flatpak
 from broker.cli.machines.hook_setup import hook_written
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.machines.rootful import install_rootful
-from broker.cli.run.flatpak import open_app
 from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
@@ -32,8 +32,7 @@ _DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hook
 _BOXES = {"toolbox": "toolbox", "distrobox": "distrobox-enter"}
 """The program of each that starts commands in a box."""
 _COLOURS = {"toolbox": "grey", "distrobox": "purple"}
-_PROGRAMS = click.Choice(["libvirt", "podman", *sorted(_BOXES)])
-_REMOVABLE = click.Choice(["flatpak", "libvirt", "podman", *sorted(_BOXES)])
+_PROGRAMS = click.Choice(["flatpak", "libvirt", "podman", *sorted(_BOXES)])
 _WRAPPER = """\
 #!/bin/sh
 # Written by 'brokerctl launcher install {program}'; 'launcher remove' removes it.
@@ -58,7 +57,7 @@ kind = "shared-box"
 
 @click.group("launcher")
 def command() -> None:
-    """Set up Podman, libvirt and boxes so that Vitrail shows their windows."""
+    """Set up Podman, libvirt, boxes and Flatpaks so that Vitrail shows their windows."""
 
 
 command.add_command(prepare)
@@ -72,8 +71,9 @@ command.add_command(prepare)
     help="libvirt, and Podman of root's: the user whose broker leases what root "
     "starts; default: who called sudo.",
 )
+@click.option("--app", metavar="APP", help="flatpak: the application's ID.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def install(program: str, *, uid: int | None, as_json: bool) -> None:
+def install(program: str, *, uid: int | None, app: str | None, as_json: bool) -> None:
     """Install what makes PROGRAM's sandboxes start with their lease.
 
     podman: an OCI hook for containers with the annotation io.vitrail.sandbox=RECORD.
@@ -87,7 +87,15 @@ def install(program: str, *, uid: int | None, as_json: bool) -> None:
     libvirt: a qemu hook (root installs it, for qemu:///session too) for domains
     that a record names by [peer] libvirt = "DOMAIN".  libvirtd looks for hooks at
     its start.
+
+    flatpak --app APP: replaces the permissions of an installed application, so that it
+    has a display and sound under 'brokerctl run --flatpak APP' only, and its menu
+    entries, so that the menu runs that.
     """
+    _check_app(program, app)
+    if app is not None:
+        install_flatpak(app, as_json=as_json)
+        return
     if program == "libvirt":
         install_libvirt(uid, as_json=as_json)
         return
@@ -171,18 +179,17 @@ def _real(name: str, wrapper: Path) -> Path:
 
 
 @command.command("remove")
-@click.argument("program", type=_REMOVABLE)
+@click.argument("program", type=_PROGRAMS)
 @click.option("--app", metavar="APP", help="flatpak: the application's ID.")
 def remove(program: str, *, app: str | None) -> None:
     """Remove what 'install' wrote; a record of a box stays.
 
     flatpak --app APP: give an application back the permissions that it had before
-    'brokerctl run' of it replaced them.
+    'install', or 'brokerctl run' of it, replaced them, and its menu entries.
     """
-    if (program == "flatpak") != (app is not None):
-        raise click.UsageError("--app APP is for flatpak, and flatpak needs it")
+    _check_app(program, app)
     if app is not None:
-        open_app(app)
+        remove_flatpak(app)
         return
     if program == "libvirt":
         remove_libvirt()
@@ -200,6 +207,11 @@ def remove(program: str, *, app: str | None) -> None:
         except FileNotFoundError:
             continue
         render.note(f"removed {path}")
+
+
+def _check_app(program: str, app: str | None) -> None:
+    if (program == "flatpak") != (app is not None):
+        raise click.UsageError("--app APP is for flatpak, and flatpak needs it")
 
 
 def _config_home() -> Path:

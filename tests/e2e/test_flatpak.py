@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import trio
 
+from broker.launch.process.spawn import run_tool
 from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
@@ -186,6 +188,40 @@ async def _closed_until_removed(w):
     )
     assert answer.code == 0, answer
     assert not override.exists()
+
+
+async def test_the_menu_starts_it_by_vitrail_once_installed():
+    async with world(image=False) as w:
+        env = environment(w)
+        # Entries name the program that the person's PATH names.
+        env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+        folder = w.base / "shared"
+        folder.mkdir()
+        async with applications(w.base, env, Foot="", Other=""):
+            w.write_record("term", RECORD.format(folder=folder))
+            install = ("launcher", "install", "flatpak", "--app")
+            answer = await brokerctl(*install, "org.example.None", env=env)
+            assert answer.code == 1
+            assert "is not an installed application" in answer.err
+            answer = await brokerctl(*install, APP, env=env)
+            assert answer.code == 0, answer
+            entry = w.base / "data" / "applications" / f"{APP}.desktop"
+            assert str(entry) in answer.err
+            # Before a first run, too, it has no display by itself.
+            child = plain(w, APP, "-T", "bare", "true", program="foot")
+            _, err = await finished(child)
+            assert child.returncode != 0, err
+            await run_tool(["gio", "launch", str(entry)], env=env)
+            await wait_window(w.comp, title="menu")
+            await wait_frames(w.comp, {"[term] menu": {ORANGE}})
+            answer = await brokerctl("stop", "term", env=env)
+            assert answer.code == 0, answer
+            await w.wait_event("lease.end", sandbox="term")
+            remove = ("launcher", "remove", "flatpak", "--app", APP)
+            answer = await brokerctl(*remove, env=env)
+            assert answer.code == 0, answer
+            assert not entry.exists()
+            assert not (w.base / "data" / "flatpak" / "overrides" / APP).exists()
 
 
 async def test_a_tone_is_heard_and_a_killed_run_leaves_the_application_closed():

@@ -42,6 +42,15 @@ filesystems={files}
 """
 
 
+_ENTRY = """\
+[Desktop Entry]
+Type=Application
+Name={word}
+Exec={command} -T menu sleep 1000 %U
+MimeType=text/plain;
+"""
+
+
 @asynccontextmanager
 async def applications(
     base: Path, environ: dict[str, str], *, command: str = "foot", **apps: str
@@ -86,8 +95,11 @@ def _install(
     for word, files in apps.items():
         app = made / word
         (app / "files" / "bin").mkdir(parents=True)
-        (app / "export").mkdir()
+        menu = app / "export" / "share" / "applications"
+        menu.mkdir(parents=True)
         name = f"org.example.{word}"
+        entry = _ENTRY.format(word=word, command=command)
+        (menu / f"{name}.desktop").write_text(entry)
         (app / "metadata").write_text(
             _APP.format(name=name, files=files, command=command)
         )

@@ -26,11 +26,10 @@ from broker.cli.run.box import (
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError
-from broker.core.paths import Paths, find_paths
+from broker.core.paths import Paths
 from broker.launch.flatpak.files import (
     held,
     overrides_folder,
-    remove_override,
     write_override,
 )
 from broker.launch.flatpak.overrides import Wanted
@@ -74,22 +73,6 @@ def run_recorded_app(
     assert isinstance(launch, Flatpak)
     run = _Run(local_paths(), record.name, launch, words or (), None)
     return run.to_its_end(quiet=quiet, as_json=as_json)
-
-
-def open_app(app: str) -> None:
-    """Give an application its own permissions back.  Raises SetupError."""
-    paths = find_paths()
-    folder = overrides_folder(os.environ)
-    with held(paths, take_app(app)):
-        try:
-            changed = remove_override(paths, folder, app)
-        except OSError as error:
-            raise SetupError(
-                f"the override of {app} cannot be changed: {error.strerror}",
-                where=str(error.filename or ""),
-            ) from error
-    text = "has its own permissions again" if changed else "was not changed by Vitrail"
-    render.note(f"{app} {text}")
 
 
 class _Run:
@@ -158,5 +141,6 @@ class _Run:
         if first:
             render.note(
                 f"{launch.app} has no display and no sound outside Vitrail from now "
-                f"on: 'brokerctl launcher remove flatpak --app {launch.app}' undoes it"
+                f"on: 'brokerctl launcher remove flatpak --app {launch.app}' undoes "
+                "it, 'install' has its menu entry start it by Vitrail"
             )

@@ -62,14 +62,14 @@ def remove_entry(name: str) -> list[Path]:
 
 
 def _entry(name: str, title: str, icon: Path, categories: str) -> str:
-    words = [_brokerctl(), "run", "--detach", name]
+    words = [brokerctl_program(), "run", "--detach", name]
     return "\n".join(
         [
             "[Desktop Entry]",
             "Type=Application",
             f"Name={_text(title)}",
             f"Comment={_text(f'Sandbox {name}')}",
-            f"Exec={' '.join(_quoted(word) for word in words)}",
+            f"Exec={' '.join(quoted(word) for word in words)}",
             f"Icon={icon}",
             f"Categories={categories}",
             "StartupNotify=false",
@@ -79,7 +79,7 @@ def _entry(name: str, title: str, icon: Path, categories: str) -> str:
     )
 
 
-def _brokerctl() -> str:
+def brokerctl_program() -> str:
     """This program, by its whole path: a menu has another PATH than a shell."""
     here = Path(sys.argv[0])
     if here.name == "brokerctl" and here.is_file():
@@ -87,7 +87,7 @@ def _brokerctl() -> str:
     return shutil.which("brokerctl") or "brokerctl"
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """An argument of Exec: quoted where it has reserved characters."""
     if all(c.isalnum() or c in "/._-+" for c in word):
         return word

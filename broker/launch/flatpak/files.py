@@ -64,6 +64,16 @@ def write_override(paths: Paths, folder: Path, app: str, wanted: Wanted) -> bool
     return earlier is None
 
 
+def close_override(paths: Paths, folder: Path, app: str) -> bool:
+    """Close an application's permissions before a first run, without a lease.
+
+    Returns whether they were open before.  Raises as ``write_override``.
+    """
+    if _change(paths, app) is not None:
+        return False
+    return write_override(paths, folder, app, Wanted(None))
+
+
 def remove_override(paths: Paths, folder: Path, app: str) -> bool:
     """Give an application its own permissions back.  Returns whether there was a change."""
     change = _change(paths, app)

@@ -35,9 +35,9 @@ _RESET = ("!host:reset", "!host")
 class Wanted:
     """The permissions that an application gets by its override file."""
 
-    sockets: Path
+    sockets: Path | None
     """The directory of its lease's sockets: a directory, because a socket that is
-    bound alone is the dead one after a restart of the broker."""
+    bound alone is the dead one after a restart of the broker.  None: it has no lease."""
     share_network: bool = False
     read_only: Sequence[Path] = ()
     read_write: Sequence[Path] = ()
@@ -56,7 +56,9 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
 
 def wanted_change(wanted: Wanted) -> Change:
     """Return the entries for an application."""
-    files = [*_RESET, f"{_escaped(wanted.sockets)}:ro"]
+    sockets = wanted.sockets
+    files = [*_RESET]
+    files += [] if sockets is None else [f"{_escaped(sockets)}:ro"]
     files += [f"{_escaped(path)}:ro" for path in wanted.read_only]
     files += [_escaped(path) for path in wanted.read_write]
     return Change(
@@ -67,9 +69,11 @@ def wanted_change(wanted: Wanted) -> Change:
             "filesystems": files,
         },
         values={
-            ENVIRONMENT: {
-                "WAYLAND_DISPLAY": f"{wanted.sockets}/wayland-0",
-                "PULSE_SERVER": f"unix:{wanted.sockets}/vitrail.Audio",
+            ENVIRONMENT: {}
+            if sockets is None
+            else {
+                "WAYLAND_DISPLAY": f"{sockets}/wayland-0",
+                "PULSE_SERVER": f"unix:{sockets}/vitrail.Audio",
             },
             # Its service runs commands on the host.
             BUS: {"org.freedesktop.Flatpak": "none"},

@@ -99,6 +99,30 @@ GUARDS = (
         "locks_its_directory",
     ),
     Guard(
+        "another program of a Flatpak is not started in the place of its own",
+        "named = [default]",
+        "tests/broker/launch/flatpak/test_menu.py",
+        "another_program",
+    ),
+    Guard(
+        "of an exported menu entry only known keys are taken over",
+        "made |= values",
+        "tests/broker/launch/flatpak/test_menu.py",
+        "other_keys",
+    ),
+    Guard(
+        "words of an exported menu entry are not options of ours",
+        'made["Exec"] = " ".join([*command, *arguments])',
+        "tests/broker/launch/flatpak/test_menu.py",
+        "arguments_of",
+    ),
+    Guard(
+        "a Flatpak's menu entry has the name of the application",
+        "if False:",
+        "tests/broker/cli/test_flatpak_install.py",
+        "name_of_another",
+    ),
+    Guard(
         "a box's programs open few files",
         "return ''",
         "tests/conformance/launchers/test_launchers.py",

@@ -1,0 +1,147 @@
+"""``brokerctl launcher install flatpak``: an application that starts by Vitrail only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker.cli import render
+from broker.cli.run.flatpak import take_app
+from broker.cli.sandboxes.desktop_entry import brokerctl_program, data_home, quoted
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.paths import find_paths
+from broker.core.replace_file import replace_file
+from broker.launch.flatpak import menu
+from broker.launch.flatpak.files import (
+    close_override,
+    held,
+    overrides_folder,
+    remove_override,
+)
+from broker.launch.flatpak.key_file import parse
+from broker.launch.process.spawn import run_tool
+
+_ENTRY_BYTES = 1 << 20
+
+
+def install_flatpak(app: str, *, as_json: bool) -> None:
+    """Close an application's own permissions, and have the menu start it by Vitrail.
+
+    Raises SetupError.
+    """
+    paths = find_paths()
+    location = _location(take_app(app))
+    folder = overrides_folder(os.environ)
+    with held(paths, app), _changed(app):
+        entries = _entries(location, app)
+        written = []
+        if close_override(paths, folder, app):
+            written.append(folder / app)
+        for name, text in entries.items():
+            path = _menu() / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, text.encode(), mode=0o644)
+            written.append(path)
+    render.written_files(written, as_json=as_json)
+    if as_json:
+        return
+    if not entries:
+        render.note(f"{app} has no menu entry: 'brokerctl run --flatpak {app}'")
+    render.note(
+        f"instances of {app} that run already keep their permissions: "
+        f"'flatpak kill {app}' ends them"
+    )
+
+
+def remove_flatpak(app: str) -> None:
+    """Give an application its own permissions and menu entries back.
+
+    Raises SetupError.
+    """
+    paths = find_paths()
+    folder = overrides_folder(os.environ)
+    with held(paths, take_app(app)), _changed(app):
+        changed = remove_override(paths, folder, app)
+        for path in _ours(app):
+            path.unlink()
+            render.note(f"removed {path}")
+    text = "has its own permissions again" if changed else "was not changed by Vitrail"
+    render.note(f"{app} {text}")
+
+
+@contextmanager
+def _changed(app: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            f"{app} cannot be set up: {error.strerror}",
+            where=str(error.filename or ""),
+        ) from error
+
+
+def _location(app: str) -> Path:
+    """Where an application is installed.  Raises SetupError when it is not."""
+    if shutil.which("flatpak") is None:
+        raise SetupError("flatpak is not installed", hint="apt install flatpak")
+    words = ["flatpak", "info", "--show-location", app]
+    try:
+        printed = trio.run(partial(run_tool, words, env=os.environ))
+    except UpstreamError as error:
+        raise SetupError(
+            f"{app} is not an installed application",
+            hint="'flatpak list --app --columns=application' prints those installed",
+        ) from error
+    return Path(os.fsdecode(printed.rstrip(b"\n")))
+
+
+def _entries(location: Path, app: str) -> dict[str, str]:
+    """Our menu entries, by file name."""
+    metadata = parse(_text(location / "metadata") or "")
+    default = metadata.get("Application", {}).get("command", "")
+    command = (brokerctl_program(), "run", "--quiet", "--flatpak", app)
+    found = {}
+    for path in sorted((location / "export/share/applications").glob("*.desktop")):
+        # Flatpak exports these names only, so no other application's is replaced.
+        # guard: a Flatpak's menu entry has the name of the application
+        if path.stem != app and not path.stem.startswith(f"{app}."):
+            continue
+        text = _text(path)
+        try:
+            made = text and menu.entry(text, app, default, command, quoted)
+        except UpstreamError as error:
+            render.note(f"{path.name} is left out: {error.message}")
+            continue
+        if made:
+            found[path.name] = made
+        else:
+            render.note(f"{path.name} is left out: it starts another program")
+    return found
+
+
+def _text(path: Path) -> str | None:
+    """A publisher's regular file of moderate size; None for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        return file.read(_ENTRY_BYTES).decode("utf-8", "replace")
+
+
+def _menu() -> Path:
+    return data_home() / "applications"
+
+
+def _ours(app: str) -> list[Path]:
+    found = [_menu() / f"{app}.desktop", *_menu().glob(f"{app}.*.desktop")]
+    return [path for path in found if menu.is_ours(_text(path) or "", app)]

@@ -1,0 +1,92 @@
+"""A menu entry in the place of an application's own: what it starts, what it takes over."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.cli.sandboxes.desktop_entry import quoted
+from broker.core.errors import UpstreamError
+from broker.launch.flatpak.key_file import parse
+from broker.launch.flatpak.menu import MARK, entry, is_ours
+
+APP = "org.example.Foot"
+COMMAND = ("/usr/bin/brokerctl", "run", "--quiet", "--flatpak", APP)
+TEXT = f"""\
+[Desktop Entry]
+Type=Application
+Name=Foot
+Name[de]=Fuß
+Icon={APP}
+Exec=/usr/bin/flatpak run --branch=1 --arch=x86_64 --command=foot --file-forwarding {APP} @@u %U @@
+MimeType=text/plain;
+DBusActivatable=true
+Terminal=true
+X-Other=yes
+Actions=new;
+
+[Desktop Action new]
+Name=New
+Exec=/usr/bin/flatpak run --command=sh {APP}
+"""
+
+
+def made(text, default="foot"):
+    return parse(entry(text, APP, default, COMMAND, quoted))["Desktop Entry"]
+
+
+def test_the_entry_starts_the_application_by_vitrail():
+    values = made(TEXT)
+    assert values["Exec"] == f"/usr/bin/brokerctl run --quiet --flatpak {APP} -- %F"
+    assert (values["Name"], values["Name[de]"]) == ("Foot", "Fuß")
+
+
+def test_other_keys_are_not_taken_over():
+    values = made(TEXT)
+    assert set(values) == {
+        *("Type", "Name", "Name[de]", "Icon", "MimeType", "Exec", MARK)
+    }
+    assert "[Desktop Action" not in entry(TEXT, APP, "foot", COMMAND, quoted)
+
+
+def test_a_handler_of_addresses_gets_them():
+    text = TEXT.replace("text/plain;", "text/html;x-scheme-handler/https;")
+    assert made(text)["Exec"].endswith(" -- %U")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--writer @@u %U @@", "-- --writer %F"),
+        ("--bwrap", "-- --bwrap"),
+        ('"a b" 100%% %i %c', '-- "a b" "100%%"'),
+        ("'$(id)' ';' %f", '-- "\\\\$(id)" ";" %f'),
+    ],
+)
+def test_its_words_are_arguments_of_the_application(words, expected):
+    """They are never options of brokerctl, and no shell reads them."""
+    text = TEXT.replace("@@u %U @@", words)
+    assert made(text)["Exec"].partition(f"{APP} ")[2] == expected
+
+
+def test_an_entry_of_another_program_is_not_replaced():
+    assert entry(TEXT, APP, "other", COMMAND, quoted) is None
+    assert entry(TEXT.replace(APP, "org.other"), APP, "foot", COMMAND, quoted) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "no key file", "[Desktop Entry]\nType=Link\nURL=file:///\n"),
+        f"[Desktop Entry]\nType=Application\nExec=flatpak run {APP} 'open\n",
+    ],
+)
+def test_what_is_not_an_entry_is_refused(text):
+    with pytest.raises(UpstreamError):
+        entry(text, APP, "foot", COMMAND, quoted)
+
+
+def test_only_our_entries_are_ours():
+    assert is_ours(entry(TEXT, APP, "foot", COMMAND, quoted), APP)
+    assert not is_ours(TEXT, APP)
+    assert not is_ours(entry(TEXT, APP, "foot", COMMAND, quoted), f"{APP}.Two")
+    assert not is_ours("no key file", APP)
