@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import run_tool
+from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
@@ -211,7 +211,11 @@ async def test_the_menu_starts_it_by_vitrail_once_installed():
             child = plain(w, APP, "-T", "bare", "true", program="foot")
             _, err = await finished(child)
             assert child.returncode != 0, err
-            await run_tool(["gio", "launch", str(entry)], env=env)
+            # The application has its output, so no pipe of ours.
+            gio = spawn(
+                ["gio", "launch", str(entry)], env=env, stdout=DEVNULL, stderr=DEVNULL
+            )
+            await gio.wait()
             await wait_window(w.comp, title="menu")
             await wait_frames(w.comp, {"[term] menu": {ORANGE}})
             answer = await brokerctl("stop", "term", env=env)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-import trio
-
 from broker.cli import render
-from broker.cli.run.flatpak import take_app
+from broker.cli.run.flatpak import installed_at, take_app
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, data_home, quoted
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import find_paths
@@ -26,7 +22,6 @@ from broker.launch.flatpak.files import (
     remove_override,
 )
 from broker.launch.flatpak.key_file import parse
-from broker.launch.process.spawn import run_tool
 
 _ENTRY_BYTES = 1 << 20
 
@@ -37,7 +32,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
     Raises SetupError.
     """
     paths = find_paths()
-    location = _location(take_app(app))
+    location = installed_at(take_app(app))
     folder = overrides_folder(os.environ)
     with held(paths, app), _changed(app):
         entries = _entries(location, app)
@@ -85,21 +80,6 @@ def _changed(app: str) -> Iterator[None]:
             f"{app} cannot be set up: {error.strerror}",
             where=str(error.filename or ""),
         ) from error
-
-
-def _location(app: str) -> Path:
-    """Where an application is installed.  Raises SetupError when it is not."""
-    if shutil.which("flatpak") is None:
-        raise SetupError("flatpak is not installed", hint="apt install flatpak")
-    words = ["flatpak", "info", "--show-location", app]
-    try:
-        printed = trio.run(partial(run_tool, words, env=os.environ))
-    except UpstreamError as error:
-        raise SetupError(
-            f"{app} is not an installed application",
-            hint="'flatpak list --app --columns=application' prints those installed",
-        ) from error
-    return Path(os.fsdecode(printed.rstrip(b"\n")))
 
 
 def _entries(location: Path, app: str) -> dict[str, str]:

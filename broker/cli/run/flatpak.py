@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -25,15 +26,17 @@ from broker.cli.run.box import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.launch.flatpak.files import (
     held,
+    is_closed,
     overrides_folder,
     write_override,
 )
 from broker.launch.flatpak.overrides import Wanted
 from broker.launch.flatpak.process import HeldFlatpak, start_held
+from broker.launch.process.spawn import run_tool
 from policy.limits import LABEL_CHARS
 from policy.records.model import Flatpak, Record
 from policy.records.record_schema import FLATPAK_APP
@@ -63,6 +66,21 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
     text = record_text(app[:LABEL_CHARS], "flatpak") + f'app = "{app}"\n'
     run = _Run(paths, name, Flatpak(app), words, text)
     return run.to_its_end(quiet=quiet, as_json=as_json)
+
+
+def installed_at(app: str) -> Path:
+    """Return where an application is installed.  Raises SetupError when it is not."""
+    if shutil.which("flatpak") is None:
+        raise SetupError("flatpak is not installed", hint="apt install flatpak")
+    words = ["flatpak", "info", "--show-location", app]
+    try:
+        printed = trio.run(partial(run_tool, words, env=os.environ))
+    except UpstreamError as error:
+        raise SetupError(
+            f"{app} is not an installed application",
+            hint="'flatpak list --app --columns=application' prints those installed",
+        ) from error
+    return Path(os.fsdecode(printed.rstrip(b"\n")))
 
 
 def run_recorded_app(
@@ -96,8 +114,8 @@ class _Run:
         self._words = command[1:]
 
     def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
-        if shutil.which("flatpak") is None:
-            raise SetupError("flatpak is not installed", hint="apt install flatpak")
+        if not is_closed(self._paths, self._launch.app):
+            installed_at(self._launch.app)  # no override for one that is not there
         binds = (*self._launch.read_only, *self._launch.read_write)
         refuse_planted_links(self._paths, binds)
         steps = Steps(quiet=quiet, as_json=as_json)

@@ -64,14 +64,19 @@ def write_override(paths: Paths, folder: Path, app: str, wanted: Wanted) -> bool
     return earlier is None
 
 
+def is_closed(paths: Paths, app: str) -> bool:
+    """Whether an application's permissions are replaced by ours."""
+    return _change(paths, app) is not None
+
+
 def close_override(paths: Paths, folder: Path, app: str) -> bool:
     """Close an application's permissions before a first run, without a lease.
 
     Returns whether they were open before.  Raises as ``write_override``.
     """
-    if _change(paths, app) is not None:
-        return False
-    return write_override(paths, folder, app, Wanted(None))
+    return not is_closed(paths, app) and write_override(
+        paths, folder, app, Wanted(None)
+    )
 
 
 def remove_override(paths: Paths, folder: Path, app: str) -> bool:
