@@ -267,7 +267,7 @@ def door_requests(data: bytes) -> str:
     """Well-formed messages in any order from a taken-over end.
 
     The honest end never has more than one lease of a sandbox, never a lease
-    that was withdrawn, and takes a reply only for what it asked.
+    that was withdrawn, and takes a reply only for a request of its own.
     """
     script = _Script(data)
     sender = Role.HOST if script.byte() & 1 else Role.VIEWER

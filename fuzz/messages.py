@@ -2,7 +2,7 @@
 
 Invariant: whatever bytes arrive, a decoder returns a message of its types, whose
 encoding decodes to the same message and is within its limit, or raises PeerError;
-no other exception.  The first byte of an input picks the door, the rest is what came.
+no other exception.  The first byte of an input picks the decoder, the rest is the message.
 
     python -m fuzz.messages [--seconds N] [--seed N] [CORPUS_DIR]
 
@@ -59,7 +59,7 @@ def door_worker(data: bytes) -> str:
 
 
 def _words(error: PeerError) -> str:
-    """An error's kind: its text without what came from the input."""
+    """An error's kind: its text without parts of the input."""
     text = str(error).split("`")[0].split("'")[0]
     return re.sub(r"\d+", "N", text)[:50]
 

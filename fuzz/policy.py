@@ -98,7 +98,7 @@ def _check(rules: RuleSet, files: dict[str, str]) -> None:
 
 
 def door_rules(data: bytes) -> str:
-    """A set of rules, and what is asked of it."""
+    """A set of rules, and a request to it."""
     files = _files(data)
     rules = rules_of_map(files)
     _check(rules, files)

@@ -65,7 +65,7 @@ class Strict(Server):
             self._check(said)
         for part in self.parts[parts:]:
             if part.seek == 0 and part.offset < 0:
-                # What is written a second time is not asked for a second time.
+                # Bytes written a second time are not requested a second time.
                 self.asked[part.channel] = self.asked.get(part.channel, 0) - part.offset
         for channel, sent in self.samples.items():
             assert len(sent) <= self.asked.get(channel, 0), "more than was asked for"
@@ -118,7 +118,7 @@ def spoken() -> list[bytes]:
 
 
 def mutate(rng: random.Random, frame: bytes, everything: list[bytes]) -> list[bytes]:
-    """What is sent in a frame's place: none, one or several, all well framed."""
+    """Frames sent in the place of one: none, one or several, all well framed."""
     kind = rng.randrange(10)
     body = bytearray(frame[20:])
     channel = struct.unpack_from(">I", frame, 4)[0]

@@ -9,7 +9,7 @@ A target states its invariant, and is one of two kinds:
 * ``play``: a function draws a session, mutates it, plays it to its end and
   returns how many of its parts were taken and how it ended.
 
-Whatever they raise is a finding; what was played is printed with it.
+Whatever they raise is a finding, printed with the played input.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Meter:
         self._meter.start()
 
     def imports(self, *packages: str):
-        """The context in which a target imports what it tests."""
+        """The context in which a target imports the tested code."""
         if not self.atheris:
             return nullcontext()
         import atheris
@@ -118,7 +118,7 @@ def arguments(doc: str, *units: str, seconds: float = 60) -> argparse.Namespace:
 
 
 def show(ends: Counter[str], meter: Meter, *, seed: int, most: int = 40) -> None:
-    """How many, how they ended, what was reached."""
+    """The number of runs, their ends, the reached code."""
     print(f"seed {seed}")
     if GROWN in ends:
         print(f"{ends.pop(GROWN):10} {GROWN}")

@@ -69,7 +69,7 @@ _QUOTAS = (
     Quota(1 << 40, 1 << 40, 1000, name="d"),
 )
 Outcome = tuple[list[object], str]
-"""What was read, and why no more of it."""
+"""The bytes read, and why not more of them."""
 
 
 def _words(error: Exception) -> str:

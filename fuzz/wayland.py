@@ -80,7 +80,7 @@ class Session:
         self.name = path.stem
         self.messages: list[bytes] = []
         self.globals: list[tuple[str, int]] = []
-        # Names of globals depend on what is allowed: none was at the recording.
+        # Names of globals depend on the allowed ones: none was allowed at the recording.
         self.allow: frozenset[str] = frozenset()
         client = server = b""
         for side, data, _ in wayland_sessions.load(path):
@@ -118,7 +118,7 @@ def seeds() -> list[Session]:
 
 
 class _Spoken(Talk):
-    """Remembers what it says: a seed for what the recordings do not reach."""
+    """Remembers its messages: a seed for code that the recordings do not reach."""
 
     said: list[bytes]
 
@@ -302,7 +302,7 @@ def _speak_constraints(talk: Talk, seat: int, pointer: int, surface: int) -> Non
 def mutate(
     rng: random.Random, message: bytes, all_messages: list[bytes]
 ) -> list[bytes]:
-    """What is sent in a message's place: none, one or several."""
+    """Messages sent in the place of one: none, one or several."""
     kind = rng.randrange(10)
     if kind == 0:
         return []
@@ -356,7 +356,7 @@ class Content:
 
 
 class InputListener:
-    """The person's; what it is told of the focus must be true."""
+    """The person's; its events of the focus must be true."""
 
     def __init__(self) -> None:
         self.focused = False
@@ -511,7 +511,7 @@ class Run:
         connect(self.core, self.model)
 
     def _sizes(self) -> None:
-        """The compositor asks for other sizes, and nobody may be late."""
+        """The compositor asks for other sizes, and no client may be late."""
         for root in self.model.roots():
             if self.rng.random() < 0.5:
                 states = self.rng.choice([(), (4,), (1, 4), (2,), (5, 6, 7, 8)])

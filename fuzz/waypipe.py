@@ -51,7 +51,7 @@ class SmallFile(w.MemoryFile):
 
 
 class Memory(w.Memory):
-    """Notices what is lost and what is given back twice."""
+    """Notices descriptors that are lost or released twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -283,7 +283,7 @@ class Played:
         self.channel.out.clear()
 
     def _use(self, fds: list[object], rng: random.Random) -> None:
-        """Take what came with messages, and be done with some of it at once."""
+        """Take the descriptors of messages, and close some of them at once."""
         for fd in fds:
             self.memory.gone(fd)
             if rng.random() < 0.3:

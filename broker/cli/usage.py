@@ -1,4 +1,4 @@
-"""A wrong command line: what is wrong with it, how it is written, what was meant."""
+"""Errors of the command line: the mistake, the usage, and the nearest verb or option."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MEANT: Mapping[str, str] = MappingProxyType(
         "usb": "device list",
     }
 )
-"""Verbs that other tools have, and what they are called here."""
+"""Verbs of other tools, and their names here."""
 
 
 class UnknownVerbError(click.UsageError):
@@ -79,7 +79,7 @@ def refuse_unknown_verb(
 
 
 def report_usage(error: click.ClickException) -> None:
-    """Print it as our other errors: what is wrong, the usage, where to read more."""
+    """Print it as our other errors: the mistake, the usage, where to read more."""
     if type(error).__name__ == "NoArgsIsHelpError":
         # click 8.2 and later; before, click itself prints the help.
         sys.stderr.write(f"{error.format_message().rstrip()}\n")

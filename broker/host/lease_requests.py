@@ -151,7 +151,7 @@ class Leasing:
             raise
 
     async def end(self) -> None:
-        """End what was prepared for machines that have not started."""
+        """End the preparations for machines that have not started."""
         if self._guests is not None:
             await self._guests.end()
 

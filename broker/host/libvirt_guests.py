@@ -207,7 +207,7 @@ class LibvirtGuests:
         return api.MachineEventAnswer(sandbox=record.name)
 
     async def end(self) -> None:
-        """End what was prepared for domains that have not started.
+        """End the preparations for domains that have not started.
 
         Such a domain starts without a lease, as it does where no broker runs.
         """

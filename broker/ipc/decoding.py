@@ -1,4 +1,4 @@
-"""What decoders raise for bytes that are not what was expected."""
+"""Exceptions that decoders raise for malformed bytes."""
 
 from __future__ import annotations
 

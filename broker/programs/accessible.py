@@ -80,7 +80,7 @@ class _Reader:
                 words = Described()
 
     async def _next(self) -> Described | None:
-        """What is shown now; None: the agent has gone."""
+        """The shown dialog; None: the agent has gone."""
         try:
             packet = await self._agent.recv(limits.PROMPT_MESSAGE_BYTES)
             return decode_described(packet) if packet else None

@@ -93,7 +93,7 @@ class Accessible:
         """The registry has taken the program in."""
         self._desktop = desktop
 
-    # -- what is shown ---------------------------------------------------------------
+    # -- the shown dialog ------------------------------------------------------------
 
     def update(self, words: Described) -> list[AccessibilityEvent]:
         """The agent shows this now."""

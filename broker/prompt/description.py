@@ -1,4 +1,4 @@
-"""A dialog in words: what is painted, and what a screen reader reads.
+"""A dialog's texts, for its picture and for screen readers.
 
 Sans-IO.  The person's phrase is not in it: it is for the eyes at the screen, and
 the accessibility bus passes words to every program of the session.
@@ -41,7 +41,7 @@ def claims(dialog: Dialog) -> list[str]:
 
 
 def reach(dialog: Dialog) -> str:
-    """What it reaches, or that this must be chosen."""
+    """The target of a yes, or that one must be chosen."""
     targets = dialog.question.targets
     if len(targets) > 1:
         return "What shall it reach?  Choose one:"
@@ -75,7 +75,7 @@ def choices(dialog: Dialog) -> list[str]:
 
 
 def next_step(dialog: Dialog, *, armed: bool) -> str:
-    """What is chosen, and how it is answered now."""
+    """The choice, and how the question is answered now."""
     question, chosen = dialog.question, []
     if len(question.targets) > 1 and dialog.target:
         chosen.append(target_words(dialog.target))

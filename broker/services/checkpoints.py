@@ -235,7 +235,7 @@ class CheckpointWitness:
                 held = found.checkpoint.size
                 await self._check(epoch.name, found)
             now = _Far(held, reply.known)
-            # Its first answer says what it has; then it takes what it is sent.
+            # Its first answer names its newest checkpoint; then it takes the later ones.
             taken = now.held == far.held and far.known < now.known <= far.known + keys
             # guard: a witness asks for no proof without end
             if now == far or (asked and not taken):

@@ -224,7 +224,7 @@ class ClientState(ObjectTable, ABC):
         """A surface is destroyed: no keyboard and no pointer has its focus there."""
         for keyboard in [k for k, on in self.focused.items() if on is surface]:
             if keyboard.judge is not None:
-                # Not every compositor says that it left what is no more.
+                # Some compositors send no leave event for a destroyed surface.
                 # guard: a destroyed window's focus has no chord
                 keyboard.judge.leave()
             self.blur_keyboard(keyboard)

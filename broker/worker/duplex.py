@@ -84,7 +84,7 @@ class DuplexConnection(ABC, Generic[_Core]):
 
     @abstractmethod
     async def _begin(self) -> None:
-        """Do what comes first, with the tasks running; then its end is awaited."""
+        """Start the connection, with the tasks running; then its end is awaited."""
 
     @abstractmethod
     async def _close(self) -> None:

@@ -213,7 +213,7 @@ class _Stream:
         return reason or "done"
 
     async def _discard(self) -> None:
-        """Read and drop what it sends, until it hangs up.  Raises OSError."""
+        """Read and drop its bytes, until it hangs up.  Raises OSError."""
         while await self._receive(limits.TRANSFER_READ_BYTES):
             pass
 

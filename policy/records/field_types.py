@@ -80,7 +80,7 @@ def is_whole(value: object, low: int, high: int) -> bool:
 class Choice:
     """One of some words, each with a sentence on its effect.
 
-    ``instead``: words that people try, and what they can write instead.
+    ``instead``: values that people try, and those to write in their place.
     """
 
     options: Mapping[str, str]

@@ -57,7 +57,7 @@ async def vmspawn_machine(
         spec = await _described(paths, record, directory)
         made = Made(spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory))
         with ExitStack() as ours:
-            # Open for reading, too: what is written waits there for the shell.
+            # Open for reading, too: written bytes wait there for the shell.
             os.mkfifo(made.file, 0o600)
             gate = os.open(made.file, os.O_RDWR | os.O_CLOEXEC)
             ours.callback(os.close, gate)

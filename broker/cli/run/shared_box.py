@@ -106,7 +106,7 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
 def relative_display(runtime: Path, directory: str) -> dict[str, str]:
     """Return WAYLAND_DISPLAY as a name below XDG_RUNTIME_DIR.
 
-    libwayland takes one with slashes in it, and so does what is mounted there.
+    libwayland accepts a name with slashes, and the box mounts that directory.
     """
     socket = Path(directory, "wayland-0")
     return {"WAYLAND_DISPLAY": str(socket.relative_to(runtime))}

@@ -1,8 +1,8 @@
 """The host's devices for a viewer on another machine.
 
 The viewer decides and names a plug-in by number and a sandbox by lease; what may
-leave this machine at all stays bounded by ``devices.toml``.  What it holds ends with
-the epoch: a viewer that cannot be asked any more has taken every permission back.
+leave this machine at all stays bounded by ``devices.toml``.  Its devices end with the
+epoch: a viewer that cannot be asked any more has taken every permission back.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ async def release(held: SysfsDevice, *, authorize: bool) -> None:
     with trio.move_on_after(limits.DEVICE_DETACH_SECONDS):
         while in_use(held):  # noqa: ASYNC110 -- see wait_ended
             await trio.sleep(0.02)
-    # In a thread: what is authorized is configured, and a device may take as
+    # In a thread: an authorized device is configured, and may take as
     # long as it likes to answer that.
     await trio.to_thread.run_sync(partial(give_back, held, authorize=authorize))
 

@@ -116,7 +116,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
     binds = [*((path, "--bind") for path in box.writable)]
     binds += ((path, "--ro-bind") for path in box.files)
-    # What is mounted later covers what is below it.
+    # A later mount covers the files below it.
     # guard: a read-only file in a writable directory is read-only
     binds.sort(key=lambda bind: len(bind[0].parts))
     for path, how in binds:

@@ -68,7 +68,7 @@ def open_folder(
 
     ``private``: further directories that are never shared, nor what is above or below
     them.  ``writable``: those in which a sandbox may have made links, which are not
-    followed.  Raises RefusedError for what is not a directory that may be shared.
+    followed.  Raises RefusedError where that is not a directory that may be shared.
     """
     if not path.startswith("/") or "\0" in path:
         raise RefusedError(f"{printable(path, 200)} is not an absolute path")

@@ -98,7 +98,7 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     # guard: what is mounted is the directory that was checked
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
         raise OSError(0, "the directory was replaced meanwhile")
-    # Not recursive: what is mounted below it stays out.
+    # Not recursive: mounts below it stay out.
     tree = _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
     # guard: a shared folder has no setuid and no devices
     attributes = _ATTR_NOSUID | _ATTR_NODEV

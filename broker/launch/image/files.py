@@ -41,7 +41,7 @@ async def make_root(work: Path, least: int) -> None:
         await _jailed(room, [*python_words(), _EXT2, str(least), *_GENEXT2FS])
         await _jailed(room, [*_E2FSCK, "-f", "-n", "root"])
         made = room / "root"
-        # A link would become the guest's disk, or what it names be read as one.
+        # A link, or the file that it names, would become the guest's disk.
         # guard: a file system is a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError("genext2fs made something else than a file")

@@ -137,7 +137,7 @@ def unpack(image: bytes) -> bytes:
     payload = image[begin : begin + length]
     if len(payload) != length or length < _SIZE.size:
         raise SetupError("this kernel is cut short")
-    # The kernel's build writes the size behind what it has packed.
+    # The kernel's build appends the unpacked size.
     (size,) = _SIZE.unpack(payload[-_SIZE.size :])
     if size > limits.VMLINUX_BYTES:
         raise SetupError(f"this kernel has more than {limits.VMLINUX_BYTES} bytes")

@@ -132,7 +132,7 @@ _PORT_MUX = words("""
 def port_mux_filter() -> bytes:
     """The BPF program of ``_portmux`` (installed by bubblewrap): an allow-list.
 
-    It reads and writes what it has and connects to UNIX sockets.  execve has to be
+    It reads and writes its descriptors and connects to UNIX sockets.  execve has to be
     allowed, since bubblewrap's own exec comes after the filter.
     """
     rules = SeccompRules()

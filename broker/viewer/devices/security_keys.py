@@ -199,7 +199,7 @@ class _Questions:
         )
 
     async def serve(self) -> None:
-        """Answer until the process ends, or says what it cannot have to say."""
+        """Answer until the process ends, or sends a message that it cannot need."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer_all)
             with contextlib.suppress(OSError):  # it has ended, with a verdict unread
