@@ -93,9 +93,12 @@ class JailView:
     """The lowest priority, and killed when we end."""
 
 
-def qemu_view(spec: VmSpec, qemu: Path, accel: Accel) -> JailView:
+def qemu_view(
+    spec: VmSpec, qemu: Path, accel: Accel, *, boots: bool = True
+) -> JailView:
     """The files that QEMU has in its jail: what its command line names."""
-    files = (spec.kernel, spec.initrd, *((spec.root,) if spec.root else ()))
+    files = (spec.kernel, spec.initrd) if boots else ()
+    files += (spec.root,) if spec.root else ()
     devices = (DEVICE,) if accel is Accel.KVM else ()
     home = () if spec.home is None else (spec.home.path,)
     # A passphrase is read by the name of its descriptor.

@@ -1,7 +1,8 @@
 """QEMU's command line for machines that are copied: a template, and its copies.
 
 Both have the same devices at the same addresses; a copy differs in its memory, its
-descriptors, the generation id and ``-incoming``.  Devices whose state cannot be
+descriptors, the generation id and ``-incoming``, and has no kernel to load: the running
+one is in its memory, and QEMU would keep the file's 11 MiB for the firmware.  Devices whose state cannot be
 saved (vhost-user) or must not be shared (a network card with its address) are in
 neither: they are plugged into the two root ports of a copy.
 
@@ -48,6 +49,7 @@ _SHARING = MappingProxyType(
     }
 )
 """What a machine that shares memory may have, by QEMU's option."""
+_LOADED = ("-incoming", "defer")
 _WARM_CHARS = 700
 """The kernel's command line has 2048 characters on x86."""
 
@@ -69,6 +71,8 @@ class ForkWiring:
     """A connected socket: the port for the streams of machines that share memory."""
     private: bool = False
     """The memory is a template's, which is mapped copy-on-write."""
+    incoming: bool = False
+    """A copy: its state is loaded, and nothing boots."""
 
 
 def forkable_args(
@@ -86,9 +90,7 @@ def forkable_args(
         *("-m", f"{spec.memory_mib}M"),
         *("-object", _memory(spec, wiring)),
         *("-machine", "memory-backend=mem"),
-        *("-kernel", str(spec.kernel)),
-        *("-initrd", str(spec.initrd)),
-        *("-append", _kernel_args(spec, accel, warm, wiring)),
+        *(_LOADED if wiring.incoming else _boot(spec, accel, warm, wiring)),
         *wiring.serial,
         *("-mon", "chardev=qmp,mode=control"),
         *("-serial", "chardev:console"),
@@ -107,6 +109,16 @@ def forkable_args(
     # guard: no machine that shares memory has a device that frees it
     refuse_freeing(words)
     return words
+
+
+def _boot(
+    spec: VmSpec, accel: Accel, warm: Sequence[str], wiring: ForkWiring
+) -> list[str]:
+    return [
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", str(spec.initrd)),
+        *("-append", _kernel_args(spec, accel, warm, wiring)),
+    ]
 
 
 def _memory(spec: VmSpec, wiring: ForkWiring) -> str:

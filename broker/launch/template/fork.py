@@ -97,7 +97,7 @@ class CopyPlan(Plan):
         sockets = self.listen_sockets(passed)
         passed.enter_context(self._far_port)
         fds = [self._memory, self._state_file, self._far_port.fileno()]
-        extra = ["-incoming", "defer"]
+        extra: list[str] = []
         if self._network is not None:
             nic = passed.enter_context(self._network.conn).fileno()
             fds.append(nic)
@@ -105,12 +105,18 @@ class CopyPlan(Plan):
             extra += ["-netdev", net]
         serial = [word for n, fd in sockets.items() for word in listener_args(n, fd)]
         wiring = ForkWiring(
-            self._memory, str(uuid.uuid4()), self._far_port.fileno(), serial, extra
+            self._memory,
+            str(uuid.uuid4()),
+            self._far_port.fileno(),
+            serial,
+            extra,
+            incoming=True,
         )
         wiring = self.wire_streams(wiring, passed, fds)
         tools = self._tools
         words = forkable_args(self._spec, tools.vmm, tools.accel, wiring, self._warm)
-        view = replace(qemu_view(self._spec, tools.vmm, tools.accel), proc=True)
+        view = qemu_view(self._spec, tools.vmm, tools.accel, boots=False)
+        view = replace(view, proc=True)
         fds += sockets.values()
         return await spawn_jailed(
             QEMU,

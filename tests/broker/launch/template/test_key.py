@@ -10,6 +10,7 @@ import pytest
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.launch.microvm.qemu_arguments import Accel, VmSpec
+from broker.launch.microvm.vmm_jail import qemu_view
 from broker.launch.template.arguments import ForkWiring, forkable_args, key_words
 from broker.launch.template.key import TemplateInputs
 
@@ -63,6 +64,22 @@ def test_neither_template_nor_copy_has_what_must_not_be_saved():
     for device in ("vhost", "virtio-net", "-netdev", "virtio-mem"):
         assert device not in words
     assert "vitrail.name" not in words
+
+
+def test_a_copy_has_no_kernel_to_load():
+    """QEMU would keep it in memory, and no instruction would ever read it."""
+    wiring = ForkWiring(3, "guid", 4, [], streams_fd=5, private=True)
+    template = forkable_args(SPEC, QEMU, Accel.TCG, wiring, ["foot"])
+    copy = forkable_args(
+        SPEC, QEMU, Accel.TCG, replace(wiring, incoming=True), ["foot"]
+    )
+    assert copy[copy.index("-incoming") + 1] == "defer"
+    assert "-incoming" not in template
+    for option in ("-kernel", "-initrd", "-append"):
+        assert option in template
+        assert option not in copy
+    view = qemu_view(SPEC, QEMU, Accel.TCG, boots=False)
+    assert view.readable == (SPEC.root,)
 
 
 def test_pages_are_given_back_only_of_memory_that_is_the_machines_own():
