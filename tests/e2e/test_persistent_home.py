@@ -122,3 +122,29 @@ async def test_a_disk_that_is_no_home_stops_the_machine(tmp_path: Path):
     async with started(store) as (vm, _broker):
         assert (await vm.wait()).kind is EndKind.GUEST
         assert b"the sandbox's disk cannot be used" in vm.console.path.read_bytes()
+
+
+FILL = """
+dd if=/dev/zero of=big bs=1M 2>said; echo "dd $?"
+grep -c 'No space left on device' said
+touch /tmp/still && echo works
+rm big; sync; echo kept >kept; sync kept; cat kept
+"""
+
+
+@pytest.mark.slow
+async def test_a_full_home_is_an_error_of_the_program_that_fills_it(tmp_path: Path):
+    """Not of its machine, of another home, or of the host's disk beyond its size."""
+    store = HomeStore(tmp_path / "homes")
+    other = SandboxName("other")
+    with store.lock(other):
+        await ready_disk(store, other, SIZE)
+    before = store.require(other).disk.read_bytes()
+    async with started(store) as (vm, broker):
+        await broker.accept()
+        assert await shell(broker, FILL) == ["dd 1", "1", "works", "kept"]
+        assert store.require(NAME).disk.stat().st_blocks * 512 <= SIZE
+        await broker.send(agent.AgentPowerOff())
+        assert (await vm.wait()).kind is EndKind.GUEST
+    assert store.require(other).disk.read_bytes() == before
+    check(store)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
 _PIECE = 8 << 20
+_PAGE = 4096
+_ZEROS = bytes(_PAGE)
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are done, and those that there are."""
@@ -50,6 +52,35 @@ def copy_sparse(source: int, target: int, progress: Progress = no_progress) -> N
             progress(done, total)
 
 
+def copy_without_zeros(source: int, target: int) -> None:
+    """Copy a file into an empty one; pages of zeros become holes.
+
+    Raises OSError, as when the disk is full.
+    """
+    os.ftruncate(target, os.fstat(source).st_size)
+    for start, end in data_ranges(source):
+        for at in range(start, end, _PIECE):
+            data = os.pread(source, min(_PIECE, end - at), at)
+            view = memoryview(data)
+            for first, last in _filled_pages(data):
+                _write(target, view[first:last], at + first)
+
+
+def _filled_pages(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the runs of pages that are not all zeros."""
+    begin = -1
+    for at in range(0, len(data), _PAGE):
+        # Slices of bytes: those of a memoryview are compared byte by byte.
+        if data[at : at + _PAGE] == _ZEROS[: len(data) - at]:
+            if begin >= 0:
+                yield begin, at
+            begin = -1
+        elif begin < 0:
+            begin = at
+    if begin >= 0:
+        yield begin, len(data)
+
+
 _NO_REFLINK = (
     errno.EOPNOTSUPP,
     errno.ENOTTY,
@@ -66,11 +97,14 @@ def _copy(source: int, target: int, offset: int, count: int) -> int:
     data = os.pread(source, count, offset)
     if not data:
         raise OSError(errno.EIO, "the file became shorter while it was copied")
-    view = memoryview(data)
-    written = 0
-    while written < len(data):
-        written += os.pwrite(target, view[written:], offset + written)
+    _write(target, memoryview(data), offset)
     return len(data)
+
+
+def _write(target: int, view: memoryview, offset: int) -> None:
+    written = 0
+    while written < len(view):
+        written += os.pwrite(target, view[written:], offset + written)
 
 
 def data_ranges(fd: int) -> Iterator[tuple[int, int]]:

@@ -23,10 +23,13 @@ from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qemu_arguments import VmSpec
 from broker.launch.microvm.qmp import Json, Qmp
 from broker.launch.microvm.vmm_jail import qemu_view, spawn_jailed
+from broker.launch.state.sparse import copy_without_zeros
 from broker.launch.template.arguments import ForkWiring, forkable_args
 from broker.launch.template.identity import FRAME_BYTES, GuestWords
 from broker.launch.template.store import MEMORY, STATE
 
+_BOOTED = "booted"
+"""The memory as the machine wrote it."""
 _CONSOLE = "console"
 _TAIL = 600
 _POLL_SECONDS = 0.02
@@ -58,6 +61,7 @@ async def make_template(plan: TemplatePlan, room: Path) -> None:
     with ExitStack() as files, trio.move_on_after(limits.TEMPLATE_MAKE_SECONDS) as late:
         try:
             await _make(plan, room, files)
+            await trio.to_thread.run_sync(_leave_out_zeros, room)
         except (ExceptionGroup, VitrailError) as error:
             why = sole(error)
             raise UpstreamError(f"{why}; console: {_tail(room)}") from why
@@ -66,12 +70,12 @@ async def make_template(plan: TemplatePlan, room: Path) -> None:
             f"the template was not ready within {limits.TEMPLATE_MAKE_SECONDS:g} s; "
             f"console: {_tail(room)}"
         )
-    for name in (_CONSOLE, "initrd"):
+    for name in (_BOOTED, _CONSOLE, "initrd"):
         (room / name).unlink(missing_ok=True)
 
 
 async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
-    memory = _create(room / MEMORY, files)
+    memory = _create(room / _BOOTED, files)
     os.ftruncate(memory, plan.spec.memory_mib << 20)
     state = _create(room / STATE, files)
     console = _create(room / _CONSOLE, files)
@@ -109,6 +113,12 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
         with trio.CancelScope(shield=True):
             await child.end(0)
             child.close()
+
+
+def _leave_out_zeros(room: Path) -> None:
+    """Write ``MEMORY``: pages of zeros become holes, which no copy has in memory."""
+    with (room / _BOOTED).open("rb") as booted, (room / MEMORY).open("xb") as memory:
+        copy_without_zeros(booted.fileno(), memory.fileno())
 
 
 def _nothing(_reason: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
-from broker.launch.state.sparse import copy_sparse, data_ranges
+from broker.launch.state.sparse import copy_sparse, copy_without_zeros, data_ranges
 from broker.launch.state.store import DISK, TREE, HomeStore, _rename
 
 MAIL = SandboxName("mail")
@@ -156,6 +156,26 @@ def test_a_copy_keeps_holes(tmp_path: Path):
     assert target.stat().st_blocks * 512 < 1 << 20
     assert seen[-1][0] == seen[-1][1]
     assert ranges[0][0] <= 8 << 20
+
+
+@pytest.mark.parametrize("tail", [0, 1, 4095])
+def test_a_copy_without_zeros_has_the_same_content(tmp_path: Path, tail: int):
+    page = 4096
+    source, target = tmp_path / "a", tmp_path / "b"
+    # Zeros at the beginning, in the middle, across two pieces of a copy, at the end;
+    # one byte at the end of a page that is zeros otherwise.
+    filled = (1, 2, 4, (8 << 20) // page + 3)
+    with source.open("wb") as file:
+        file.write(bytes((8 << 20) + 5 * page + tail))
+        for number in filled:
+            file.seek((number + 1) * page - 1)
+            file.write(b"x")
+    with source.open("rb") as reader, target.open("wb") as writer:
+        copy_without_zeros(reader.fileno(), writer.fileno())
+    assert target.read_bytes() == source.read_bytes()
+    with target.open("rb") as file:
+        held = sum(end - start for start, end in data_ranges(file.fileno()))
+    assert held == len(filled) * page
 
 
 def test_a_rename_never_overwrites(tmp_path: Path):
