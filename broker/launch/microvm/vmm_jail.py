@@ -97,7 +97,7 @@ def qemu_view(
     spec: VmSpec, qemu: Path, accel: Accel, *, boots: bool = True
 ) -> JailView:
     """The files that QEMU has in its jail: what its command line names."""
-    files = (spec.kernel, spec.initrd) if boots else ()
+    files: tuple[Path, ...] = (spec.kernel, spec.initrd) if boots else ()
     files += (spec.root,) if spec.root else ()
     devices = (DEVICE,) if accel is Accel.KVM else ()
     home = () if spec.home is None else (spec.home.path,)
