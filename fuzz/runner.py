@@ -152,8 +152,14 @@ class Admission:
         door = self.doors[data[0] % len(self.doors)]
         return f"{door.__name__}: {door(data[1 : self.room])}"
 
-    def fuzz(self, seconds: float, seed: int, corpus_dir: Path | None) -> Counter[str]:
-        """Mutate for so long; return how often each outcome came."""
+    def fuzz(
+        self,
+        seconds: float,
+        seed: int,
+        corpus_dir: Path | None,
+        inputs: int = 1 << 60,
+    ) -> Counter[str]:
+        """Mutate until either is reached; return how often each outcome came."""
         rng = random.Random(seed)
         corpus = self._seeds()
         if corpus_dir is not None:
@@ -165,8 +171,9 @@ class Admission:
         for data in corpus:
             if data:
                 by_door[data[0] % len(self.doors)].append(data)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        end, played = time.monotonic() + seconds, 0
+        while time.monotonic() < end and played < inputs:
+            played += 1
             # A door first: the one with the most outcomes must not get all the time.
             number = rng.randrange(len(self.doors))
             data = self._mutate(rng, rng.choice(by_door[number]), corpus)
@@ -209,6 +216,7 @@ class Admission:
         parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
         parser.add_argument("--seconds", type=float, default=20.0)
         parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--inputs", type=int, default=1 << 60)
         parser.add_argument("--write-seeds", type=Path, help="write the seeds and end")
         parser.add_argument("corpus", nargs="?", type=Path)
         args = parser.parse_args()
@@ -217,5 +225,7 @@ class Admission:
             for n, data in enumerate(self._seeds()):
                 (args.write_seeds / f"{n:02}").write_bytes(data)
             return
-        self.report(self.fuzz(args.seconds, args.seed, args.corpus), args.seconds)
+        began = time.monotonic()
+        outcomes = self.fuzz(args.seconds, args.seed, args.corpus, args.inputs)
+        self.report(outcomes, time.monotonic() - began)
         meter.report(missing=True)

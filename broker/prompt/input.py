@@ -96,6 +96,7 @@ class SeatInput:
             if form == 1 and 0 < size <= _KEYMAP_BYTES:
                 # Read, not mapped: a process that may change the compositor's file
                 # would end us with SIGBUS by truncating it.
+                # guard: the prompt maps no keymap
                 self._keys.keymap(os.pread(fd, size, 0))
         finally:
             os.close(fd)

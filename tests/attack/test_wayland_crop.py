@@ -1,4 +1,4 @@
-"""What is cropped, judged on weston and KWin, nested in sway for the pictures.
+"""What is cropped, judged on weston, KWin and KWin 6, nested in sway for the pictures.
 
 sway 1.7's software renderer ignores the origin of a viewport's source, so the
 content of a crop cannot be judged there (its extent can, and is).
@@ -20,6 +20,7 @@ from tests.kit.wayland.stand import (
     CONFIG,
     FRAME,
     GUEST,
+    NEWEST_KWIN,
     Stand,
     desktop,
     filtered,
@@ -35,6 +36,7 @@ KINDS = [
             not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
         ),
     ),
+    pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 
 

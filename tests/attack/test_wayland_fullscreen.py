@@ -17,7 +17,7 @@ from tests.kit.wayland.mutter_person import gnome
 from tests.kit.wayland.pixels import Found, frames, mask
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, filtered, nested, stand
 
-FULLSCREEN = 2
+MAXIMIZED, FULLSCREEN = 1, 2
 
 
 def follow(c: Window, surface: int, xdg: int, top: int) -> tuple[int, int, bool]:
@@ -233,6 +233,39 @@ async def test_a_window_smaller_than_the_screen_stands_in_a_frame_of_its_size():
         nested(comp, "weston") as inner,
         filtered(comp, behind=inner.display) as it,
     ):
+        await it.client(act)
+        assert it.ends == []
+
+
+@pytest.mark.parametrize("smaller", [False, True])
+async def test_a_window_that_starts_maximised_is_shown_on_weston(smaller):
+    """Its first picture already has to be of the configured size there."""
+    if not shutil.which("weston"):
+        pytest.skip("weston is missing")
+
+    def act(c: Window) -> None:
+        surface = c.surface()
+        xdg, top = c.toplevel(surface)
+        c.send(top, "set_maximized")
+        c.send(surface, "commit")
+        c.configured(xdg)
+        w, h, body = [e[3] for e in c.events if e[0] == top and e[2] == "configure"][-1]
+        assert MAXIMIZED in states(body)
+        assert (w, h) > (0, 0)
+        shown = (320, 200) if smaller else (w, h)
+        for _ in range(2):
+            c.paint(surface, *shown, PAINT)
+            c.send(surface, "commit")
+            c.roundtrip()
+        assert settled_at(it, (w + 8, h + 8)).border == 4
+        assert mask(it.settled(), PAINT & 0xFFFFFF).sum() == shown[0] * shown[1]
+
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, "weston") as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
+        await it.client(below_the_panel)
         await it.client(act)
         assert it.ends == []
 

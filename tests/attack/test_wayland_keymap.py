@@ -1,4 +1,4 @@
-"""A sandbox gets no file that another program has mapped."""
+"""A sandbox gets no file that another program has mapped, and ends none by such a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import os
 import pytest
 import trio
 
+from broker.prompt.input import SeatInput
+from broker.prompt.window import Window
 from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people
 
 KINDS = ["sway", "weston", "kwin"]
+SIZE, READINGS = 256 << 10, 2000
+XKB_V1 = 1
+"""wl_keyboard.keymap_format."""
 
 
 def _keymap(party: Party) -> int:
@@ -44,3 +49,37 @@ async def test_a_keymap_changes_for_its_own_client_only(kind):
     async with people(kind) as run:
         with trio.fail_after(60):
             await run(attack)
+
+
+class Seat:
+    """A wl_seat without devices."""
+
+    def __init__(self) -> None:
+        self.dispatcher: dict = {}
+
+
+def read_often(file: int) -> int:
+    """Have the prompt take a keymap again and again, in a process; its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        seat = SeatInput(Seat(), Window(lambda *_: None, lambda _: None))
+        for _ in range(READINGS):
+            seat._keymap(None, XKB_V1, os.dup(file), SIZE)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_a_keymap_that_is_truncated_meanwhile_ends_no_prompt():
+    """The compositor's file may be writable for whoever else has it."""
+    file = os.memfd_create("keymap", os.MFD_CLOEXEC)
+    pid, ended = read_often(file), (0, 0)
+    while ended == (0, 0):
+        for size in (SIZE, 0):
+            os.ftruncate(file, size)
+        ended = os.waitpid(pid, os.WNOHANG)
+    os.close(file)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0

@@ -30,6 +30,7 @@ from tests.kit.observers.honest import Claims, Observer
 from tests.kit.observers.hostile import Hostile
 from tests.kit.observers.judge import Judge
 from tests.kit.prompting import agent, question
+from tests.kit.vm.newer_suite import NEWEST, newer
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, short_directory, windows
 from tests.kit.wayland.input import Keyboard, Pointer
@@ -39,7 +40,7 @@ from tests.kit.wayland.mutter_person import (
     GnomePointer,
     gnome,
 )
-from tests.kit.wayland.stand import SIZE, filtered, nested
+from tests.kit.wayland.stand import NEWEST_KWIN, SIZE, filtered, nested
 from tests.kit.wayland.touch import ALLOWED, Fingers
 
 LONG = pytest.mark.long
@@ -48,11 +49,17 @@ SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_SECONDS", "5"))
 RANDOM_SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_SECONDS", "60"))
 """With the checks at its end each test run has more than a minute of the random one."""
 LONG_SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_LONG", "240"))
+NEWEST_SWAY = "newest-sway"
+"""sway 1.11 or later, as ``NEWEST_KWIN`` is KWin 6: of a suite newer than Debian 13."""
+KWINS = {"kwin", NEWEST_KWIN}
+SWAYS = {"sway", NEWEST_SWAY}
 KINDS = [
     "sway",
     pytest.param("weston", marks=LONG),
     pytest.param("kwin", marks=LONG),
     pytest.param("mutter", marks=LONG),
+    pytest.param(NEWEST_SWAY, marks=LONG),
+    pytest.param(NEWEST_KWIN, marks=LONG),
 ]
 """The compositors that are judged."""
 PACED_SECONDS = 30.0
@@ -77,12 +84,19 @@ async def compositor(kind: str):
             (await GnomeKeyboard.of(there.bus)).__exit__()  # until its bus answers
             yield there, there.display, process_below(there.pid, "mutter")
         return
+    if kind == NEWEST_SWAY:
+        async with newer("sway", CONFIG, suite=NEWEST) as comp:
+            yield comp, comp.display, process_below(comp.child.popen.pid, "sway")
+        return
     async with desktop(config_extra=CONFIG) as comp:
         if kind == "sway":
             yield comp, comp.display, comp.child.popen.pid
             return
         async with nested(comp, kind, **ALLOWED) as inner:
-            yield comp, inner.display, inner.child.popen.pid
+            pid = inner.child.popen.pid
+            if kind == NEWEST_KWIN:
+                pid = process_below(pid, "kwin_wayland")
+            yield comp, inner.display, pid
 
 
 async def screenshot(comp) -> Image.Image:
@@ -132,7 +146,7 @@ def person(comp):
 @contextmanager
 def fingers(kind, display):
     """The person's fingers, on KWin: the others have no protocol for them."""
-    if kind != "kwin":
+    if kind not in KWINS:
         yield None
         return
     with Fingers(display) as touch:
@@ -157,7 +171,7 @@ def play(
             pid,
             FRAMES,
             ends_cancel=kind == "weston",
-            window_menus=kind == "kwin",
+            window_menus=kind in KWINS,
         )
         judge.fingers = touch
         if touch is not None:
@@ -193,10 +207,16 @@ def play(
     return judge
 
 
-async def observed(kind: str, seconds: float, actions=None) -> Judge:
-    """One run on a compositor; raises SeenError."""
+def skip_without(kind: str) -> None:
+    """Skip where this system has no such compositor."""
     if not shutil.which({"kwin": "kwin_wayland"}.get(kind, kind)):
         pytest.skip(f"{kind} is missing")
+
+
+async def observed(kind: str, seconds: float, actions=None) -> Judge:
+    """One run on a compositor; raises SeenError."""
+    if not kind.startswith("newest-"):
+        skip_without(kind)
     # A second attempt plays the same seed: another one would hide a finding.
     chosen_seed = int(os.environ.get("VITRAIL_SEED", "0"))
     seed = chosen_seed or _SEEDS.setdefault(kind, random.randrange(1 << 32))
@@ -224,7 +244,7 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
             actions,
             kind,
         )
-        if kind != "sway":
+        if kind not in SWAYS:
             return await trio.to_thread.run_sync(run, None)
         async with agent(comp.environment) as a:
             assert await a.hear() == messages.PromptHello(layer=True)

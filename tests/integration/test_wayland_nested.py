@@ -12,7 +12,7 @@ from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.input import Pointer
 from tests.kit.wayland.pixels import frames
-from tests.kit.wayland.stand import FRAME, SIZE
+from tests.kit.wayland.stand import FRAME, NEWEST_KWIN, SIZE
 
 KINDS = [
     "weston",
@@ -22,6 +22,7 @@ KINDS = [
             not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
         ),
     ),
+    pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 
 

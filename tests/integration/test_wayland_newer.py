@@ -1,4 +1,4 @@
-"""The filter before newer compositors than our Debian's: sway and labwc of the next one.
+"""The filter before newer compositors than our Debian's: sway and labwc of later ones.
 
 They have wp_security_context_v1, newer versions of what frames are made of,
 and a renderer that crops where ours of Debian 12 does not.
@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.attack.test_wayland_crop import halves, leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
 from tests.integration.test_wayland_proxy import said, start
 from tests.kit.eventually import eventually
-from tests.kit.vm.newer_suite import newer
+from tests.kit.vm.newer_suite import NEWEST, SUITE, newer
 from tests.kit.wayland.client import Client, Window
 from tests.kit.wayland.compositor import desktop, pixels, wait_window
 from tests.kit.wayland.pixels import frames, mask
@@ -30,6 +31,18 @@ from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, filtered
 
 BLUE = 0x1010D0
 long = pytest.mark.long
+SUITES = pytest.mark.parametrize("suite", [SUITE, NEWEST])
+HERE_TOO = [
+    "here", pytest.param(SUITE, marks=long), pytest.param(NEWEST, marks=long)
+]  # fmt: skip
+"""This system's own compositor, and those of the suites."""
+
+
+def sway_of(suite: str, config: str):
+    """A running sway with that configuration."""
+    if suite == "here":
+        return desktop(config_extra=config)
+    return newer("sway", config, suite=suite)
 
 
 async def test_where_the_compositor_has_no_security_context_there_is_none():
@@ -42,35 +55,51 @@ RULE = """<?xml version="1.0"?><labwc_config><windowRules>
 </windowRules></labwc_config>"""
 
 
-@long
-async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door():
-    """The recipe of the documentation, seen working: maximised by labwc's rule."""
-    async with newer("labwc", RULE) as comp:
-        widths = {}
-        for name in ("mail", "other"):
-            path = comp.display.with_name(name)
-            child = start(
-                comp.environment, "--sandbox", name, "--listen", str(path), "--color", "#d01010"
-            )  # fmt: skip
+@asynccontextmanager
+async def proxied(comp, name: str):
+    """The socket of ``brokerctl proxy wayland`` for that sandbox."""
+    path = comp.display.with_name(name)
+    child = start(
+        comp.environment, "--sandbox", name, "--listen", str(path), "--color", "#d01010"
+    )
 
-            async def there(path=path) -> bool:
-                return path.is_socket()
+    async def there() -> bool:
+        return path.is_socket()
 
-            await eventually(there)
-            foot = spawn(
-                ["foot", "--window-size-pixels=400x300", "sleep", "60"],
-                env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
-                stdout=DEVNULL,
-                stderr=DEVNULL,
-            )
-
-            async def framed() -> list[int]:
-                return [f.w for f in frames(await pixels(comp), FRAME) if f.w > 300]
-
-            (widths[name],) = await eventually(framed)
-            await foot.stop()
+    try:
+        await eventually(there)
+        yield path
+    finally:
+        with trio.CancelScope(shield=True):
             child.kill(signal.SIGTERM)
             await said(child)
+
+
+def terminal(comp, path: Path):
+    """A window of 400 x 300 on that socket."""
+    return spawn(
+        ["foot", "--window-size-pixels=400x300", "sleep", "60"],
+        env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+
+
+@long
+@SUITES
+async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door(suite):
+    """The recipe of the documentation, seen working: maximised by labwc's rule."""
+    async with newer("labwc", RULE, suite=suite) as comp:
+        widths = {}
+        for name in ("mail", "other"):
+            async with proxied(comp, name) as path:
+                foot = terminal(comp, path)
+
+                async def framed() -> list[int]:
+                    return [f.w for f in frames(await pixels(comp), FRAME) if f.w > 300]
+
+                (widths[name],) = await eventually(framed)
+                await foot.stop()
         assert widths["mail"] > 1000
         assert widths["other"] < 500
 
@@ -78,11 +107,11 @@ async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door():
 SWAY_RULE = 'for_window [app_id="^vitrail\\.mail"] border pixel 6\n'
 
 
-@pytest.mark.parametrize("kind", ["here", pytest.param("newer", marks=long)])
-async def test_a_rule_of_sway_finds_the_sandbox_by_its_name(kind):
+@pytest.mark.parametrize("suite", HERE_TOO)
+async def test_a_rule_of_sway_finds_the_sandbox_by_its_name(suite):
     """The recipe of the documentation, as it stands there but for the name."""
     config = f"default_border none\n{SWAY_RULE}"
-    sway = newer("sway", config) if kind == "newer" else desktop(config_extra=config)
+    sway = sway_of(suite, config)
     page = (Path(__file__).parents[2] / "docs/wayland.md").read_text()
     assert f"`{SWAY_RULE.strip()}`".replace("mail", "untrusted") in page
     async with sway as comp:
@@ -100,17 +129,42 @@ async def test_a_rule_of_sway_finds_the_sandbox_by_its_name(kind):
                 await foot.stop()
 
 
+ENGINE_RULE = (
+    'for_window [sandbox_engine="vitrail" sandbox_app_id="vitrail.mail"] border pixel 6'
+)
+
+
+@long
+async def test_a_rule_of_sway_finds_the_sandbox_by_its_door():
+    """The recipe for sway 1.11 and later, which has criteria for security contexts."""
+    page = (Path(__file__).parents[2] / "docs/wayland.md").read_text()
+    assert f"`{ENGINE_RULE}`".replace("mail", "untrusted") in page
+    config = f"default_border none\n{ENGINE_RULE}\n"
+    async with newer("sway", config, suite=NEWEST) as comp:
+        for name, border in (("mail", "pixel"), ("other", "none")):
+            async with proxied(comp, name) as path:
+                foot = terminal(comp, path)
+
+                async def bordered(name=name, border=border) -> bool:
+                    (node,) = await wait_window(comp, title=f"[{name}]", deadline=40)
+                    return node["border"] == border
+
+                await eventually(bordered, deadline=40)
+                await foot.stop()
+
+
 def globals_by(door) -> set[str]:
     with Client(door).start() as client:
         return set(client.globals)
 
 
 @long
+@SUITES
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
 async def test_a_compositor_treats_connections_of_the_security_context_as_sandboxed(
-    kind,
+    kind, suite
 ):
-    async with newer(kind, CONFIG) as comp:
+    async with newer(kind, CONFIG, suite=suite) as comp:
         context = open_context(comp.display, "mail")
         assert context is not None
         # The door has no name: nobody else comes in by it.
@@ -170,9 +224,10 @@ async def test_one_command_uses_a_door_of_its_own():
 
 
 @long
+@SUITES
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_nothing_shows_outside_of_frames_there(kind):
-    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+async def test_nothing_shows_outside_of_frames_there(kind, suite):
+    async with newer(kind, CONFIG, suite=suite) as comp, filtered(comp) as it:
         seen = {}
         for crime in WINDOWS:
 
@@ -217,10 +272,10 @@ def whole(it, size: tuple[int, int]) -> None:
     raise AssertionError(f"no frame of {size}: {found}, {shown} pixels of content")
 
 
-@pytest.mark.parametrize("kind", ["here", pytest.param("newer", marks=long)])
-async def test_who_is_late_to_become_smaller_keeps_a_whole_frame(kind):
+@pytest.mark.parametrize("suite", HERE_TOO)
+async def test_who_is_late_to_become_smaller_keeps_a_whole_frame(suite):
     """sway 1.10 shows it 200 ms later, without what is too large."""
-    sway = newer("sway", CONFIG) if kind == "newer" else desktop(config_extra=CONFIG)
+    sway = sway_of(suite, CONFIG)
     async with sway as comp, filtered(comp) as it:
 
         def act(c: Window) -> None:
@@ -238,11 +293,11 @@ async def test_who_is_late_to_become_smaller_keeps_a_whole_frame(kind):
         assert it.ends == []
 
 
-@pytest.mark.parametrize("kind", ["here", pytest.param("newer", marks=long)])
+@pytest.mark.parametrize("suite", HERE_TOO)
 @pytest.mark.parametrize("answers", [True, False])
-async def test_who_is_larger_than_its_tile_keeps_a_whole_frame(kind, answers):
+async def test_who_is_larger_than_its_tile_keeps_a_whole_frame(suite, answers):
     tiling = "default_border none\ndefault_floating_border none\n"
-    sway = newer("sway", tiling) if kind == "newer" else desktop(config_extra=tiling)
+    sway = sway_of(suite, tiling)
     async with sway as comp, filtered(comp) as it:
 
         def act(c: Window) -> None:
@@ -259,9 +314,10 @@ async def test_who_is_larger_than_its_tile_keeps_a_whole_frame(kind, answers):
 
 
 @long
+@SUITES
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_the_crop_shows_the_right_part_there(kind):
-    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+async def test_the_crop_shows_the_right_part_there(kind, suite):
+    async with newer(kind, CONFIG, suite=suite) as comp, filtered(comp) as it:
 
         def act(c: Window) -> tuple[int, int]:
             surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
@@ -277,10 +333,11 @@ async def test_the_crop_shows_the_right_part_there(kind):
 
 
 @long
+@SUITES
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_damage_in_cropped_content_is_shown(kind):
+async def test_damage_in_cropped_content_is_shown(kind, suite):
     """By its surface's damage, which these compositors take for elsewhere."""
-    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+    async with newer(kind, CONFIG, suite=suite) as comp, filtered(comp) as it:
 
         def act(c: Window) -> tuple[int, int]:
             surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
@@ -300,10 +357,11 @@ async def test_damage_in_cropped_content_is_shown(kind):
 
 
 @long
+@SUITES
 @pytest.mark.parametrize("program", ["foot", "gtk3-demo", "gtk4-demo", "weston-flower"])
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
-async def test_applications_live_in_their_frames_there(kind, program):
-    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+async def test_applications_live_in_their_frames_there(kind, program, suite):
+    async with newer(kind, CONFIG, suite=suite) as comp, filtered(comp) as it:
         child = it.run(program)
 
         async def framed() -> bool:

@@ -4,11 +4,12 @@ Beside them ``copy`` and ``asyncio``, loops in Python that look at nothing, unde
 trio and under asyncio: what of the filter's figures is the interpreter's and the
 event loop's.
 
-Three measurements, each with all peers in turn within a repetition:
+Four measurements, each with all peers in turn within a repetition:
 
 * one-way time of a 4 KiB write, from the client's send to the server's read;
 * processor time of whoever stands between, with 1, 10 and 50 streams of
   48 kHz stereo (pacat, 20 ms) on a real PulseAudio, and its underruns;
+* how often each write wakes what stands between, as the kernel counts it;
 * memory for each connection, and the time from a revoke's order to its answer.
 
 A table is printed only if every peer took part.
@@ -167,6 +168,41 @@ def one_way(peer: str, pace: float, count: int, base: Path) -> list[float]:
             assert sink.stdout is not None
             times: list[float] = json.loads(sink.stdout.readline())
     return times[len(times) // 10 :]
+
+
+def wakeups(peer: str, count: int, base: Path) -> float:
+    """How often a write wakes what stands between: a figure that no load changes."""
+    server = base / f"sink-{time.monotonic_ns()}"
+    argv = [sys.executable, "-m", "tests.bench.pulse.sink", str(server)]
+    with running(argv, base, server, stdout=subprocess.DEVNULL):  # noqa: SIM117
+        with between(peer, base, server) as (path, pid):
+            assert pid is not None
+            client = Hostile(path)
+            channel = client.play()
+            time.sleep(0.5)
+            before = _slept(pid)
+            for _ in range(count):
+                client.frame(channel, bytes(4096))
+                time.sleep(PACES["21.3 ms"])
+            woken = _slept(pid) - before
+            client.close()
+    return woken / count
+
+
+def _slept(root: int) -> int:
+    """How often a process and its children have given up a processor to wait."""
+    paths = [
+        path
+        for pid in _pids(root)
+        for path in Path(f"/proc/{pid}/task").glob("*/status")
+    ]
+    word = "voluntary_ctxt_switches:"
+    return sum(
+        int(line.split()[1])
+        for path in paths
+        for line in path.read_text().splitlines()
+        if line.startswith(word)
+    )
 
 
 # -- processor -------------------------------------------------------------------------
@@ -356,6 +392,9 @@ def show(raw: dict) -> None:
                 " / ".join(f"{_quantile(values, q):.0f}" for q in (0.5, 0.95, 0.99))
             )
         print(f"| {pace} | " + " | ".join(cells) + " |")
+    woken = {p: statistics.median(v) for p, v in raw["wakeups"].items()}
+    print("\nWake-ups of what stands between, for each write: ", end="")
+    print(", ".join(f"{peer} {number:.2f}" for peer, number in woken.items()))
     print("\nPercent of a core between, for each stream; underruns\n")
     print("| streams | " + " | ".join(PEERS) + " |")
     for number, by_peer in raw["streams"].items():
@@ -392,6 +431,7 @@ def main() -> int:
     raw: dict = {
         "latency": {pace: {peer: [] for peer in PEERS} for pace in PACES},
         "streams": {str(n): {peer: [] for peer in PEERS} for n in STREAMS},
+        "wakeups": {peer: [] for peer in PEERS if peer != "direct"},
         "memory": {peer: [] for peer in PEERS if peer != "direct"},
     }
     with tempfile.TemporaryDirectory(prefix="vt-", dir="/tmp") as name:
@@ -401,6 +441,8 @@ def main() -> int:
                 for peer in PEERS:
                     times = one_way(peer, gap, count if gap else count * 10, base)
                     raw["latency"][pace][peer].append(times)
+            for peer in raw["wakeups"]:
+                raw["wakeups"][peer].append(wakeups(peer, count, base))
             for number in STREAMS:
                 for peer in PEERS:
                     result = streams(peer, number, seconds, base)

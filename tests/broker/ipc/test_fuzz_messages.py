@@ -19,9 +19,3 @@ def test_the_seeds_are_messages():
 def test_half_a_second_of_fuzzing(seed):
     """Nothing is raised."""
     assert sum(target.fuzz(0.5, seed, None).values()) > 30
-
-
-@pytest.mark.long
-def test_four_minutes_of_fuzzing():
-    """The same for longer, from another beginning."""
-    target.fuzz(240.0, 10, None)

@@ -22,10 +22,3 @@ def test_the_seeds_reach_the_inside_of_every_door():
 def test_a_second_of_fuzzing(seed):
     """Nothing is raised."""
     assert sum(target.fuzz(1.0, seed, None).values()) > 30
-
-
-@pytest.mark.long
-def test_five_minutes_of_fuzzing_in_all():
-    """The same for longer, from other beginnings."""
-    for seed in range(10, 15):
-        target.fuzz(60.0, seed, None)

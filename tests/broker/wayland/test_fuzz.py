@@ -1,11 +1,8 @@
-"""The fuzz target, for a moment in every run and for long in the long one."""
+"""The fuzz target itself, for a moment: long runs are in ``test_fuzz_parts.py``."""
 
 from __future__ import annotations
 
-import pytest
-
 from fuzz import wayland
-from fuzz.runner import GROWN
 from tests.kit.wayland import sessions
 
 
@@ -21,13 +18,6 @@ def test_recorded_sessions_replay_without_a_fault():
 def test_some_mutated_messages():
     ends = wayland.fuzz(seconds=60, messages=20_000, seed=4)
     assert ends["messages"] >= 20_000
-
-
-@pytest.mark.long
-def test_a_million_mutated_messages():
-    ends = wayland.fuzz(seconds=900, messages=1_000_000, seed=5)
-    assert ends["messages"] >= 1_000_000
-    assert ends[GROWN] < 32 * 1024
 
 
 def test_the_benchmarks_sessions_are_of_the_present_filter():

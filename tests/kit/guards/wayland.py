@@ -199,6 +199,7 @@ GUARDS = (
     Guard("a pointer of ours on each seat", "pass", "tests/broker/wayland/handlers/test_cursor.py", "no_picture"),
     Guard("a keymap is a copy", "copy, length = fd, size", "tests/broker/wayland/handlers/test_seat.py", "copy_of_ours"),
     Guard("a keymap's copy is sealed", "", "tests/attack/test_wayland_keymap.py", "sway"),
+    Guard("the prompt maps no keymap", "import mmap; self._keys.keymap(mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ)[:])", "tests/attack/test_wayland_keymap.py", "truncated"),
     Guard("the prompt's own pointer image", "self._image_set(serial)", "tests/attack/test_wayland_cursor.py", "under_the_pointer"),
     Guard("no answer before the pointer image", "if self.pointing:", "tests/broker/prompt/test_input.py", "before_its_image"),
     Guard("no arming before the pointer image", "pass", "tests/broker/prompt/test_input.py", "armed"),

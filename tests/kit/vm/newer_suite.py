@@ -1,4 +1,4 @@
-"""Compositors of a newer Debian than ours, in a root of their own.
+"""Compositors of newer Debians than ours, each suite in a root of its own.
 
 Programs run in it under bubblewrap, with our runtime directory.
 """
@@ -13,11 +13,20 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.process.spawn import DEVNULL, spawn
-from tests.kit.vm.suite_root import suite_root
+from tests.kit.vm.suite_root import PACKAGES, suite_root
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
 
-SUITE = "trixie"
+SUITE, NEWEST = "trixie", "sid"
+_PACKAGES = {SUITE: PACKAGES, NEWEST: (*PACKAGES, "kwin-wayland")}
+"""Those of ``NEWEST`` have KWin 6."""
+_BUILD_SECONDS = {SUITE: 280, NEWEST: 500}
+"""KWin brings 300 packages."""
+
+
+def compositor_root(suite: str) -> Path:
+    """Return the root of a suite with its compositors; skips where it cannot be made."""
+    return suite_root(suite, _PACKAGES[suite], seconds=_BUILD_SECONDS[suite])
 
 
 def argv(root: Path, runtime: Path, *program: str) -> list[str]:
@@ -30,10 +39,16 @@ def argv(root: Path, runtime: Path, *program: str) -> list[str]:
 
 
 @asynccontextmanager
-async def newer(kind: str, config: str = "", size: tuple[int, int] = (1280, 800)):
+async def newer(
+    kind: str,
+    config: str = "",
+    size: tuple[int, int] = (1280, 800),
+    *,
+    suite: str = SUITE,
+):
     """A newer ``sway`` or ``labwc``, headless."""
     ordinary_user()
-    root = await trio.to_thread.run_sync(suite_root, SUITE)
+    root = await trio.to_thread.run_sync(compositor_root, suite)
     with short_directory() as directory:
         runtime = directory / "run"
         runtime.mkdir(mode=0o700)

@@ -36,7 +36,12 @@ _BUILD_SECONDS = 280
 """Inside the deadline of a long test."""
 
 
-def suite_root(suite: str, packages: tuple[str, ...] = PACKAGES) -> Path:
+def suite_root(
+    suite: str,
+    packages: tuple[str, ...] = PACKAGES,
+    *,
+    seconds: float = _BUILD_SECONDS,
+) -> Path:
     """Return the root of a suite; makes it, or skips and says why it cannot."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     base = cache / "vitrail" / "tests"
@@ -74,7 +79,7 @@ def suite_root(suite: str, packages: tuple[str, ...] = PACKAGES) -> Path:
                 ["bash", "-o", "pipefail", "-c", f"{make} | {unpack}"],
                 check=True,
                 capture_output=True,
-                timeout=_BUILD_SECONDS,
+                timeout=seconds,
             )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             said = (error.stderr or b"")[-300:].decode(errors="replace")

@@ -37,12 +37,15 @@ from broker.worker.wayland.connection import (
 from broker.worker.wayland.machine import RealMachine
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamMachine
+from tests.kit.vm import newer_suite
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, pixels, windows
 from tests.kit.wayland.input import Pointer
 
 FRAME = 0xD01010
 GUEST = 0x00FF00
+NEWEST_KWIN = "newest-kwin"
+"""KWin 6, of a suite newer than Debian 13."""
 SIZE = (1280, 800)
 BORDER = 4
 TRANSACTION = 0.2
@@ -252,7 +255,18 @@ class Nested:
         self.environment = {**outer.environment, "WAYLAND_DISPLAY": str(display)}
 
 
+_KWIN = (
+    "--socket", "nested", "--no-lockscreen", "--width", "1200", "--height", "760",
+    "--no-global-shortcuts",
+)  # fmt: skip
+
+
 def _argv(kind: str, outer: Path, directory: Path) -> list[str]:
+    if kind == NEWEST_KWIN:
+        program = ("kwin_wayland", "--wayland-display", str(outer), *_KWIN)
+        return newer_suite.argv(
+            newer_suite.compositor_root(newer_suite.NEWEST), directory, *program
+        )
     if kind == "weston":
         return [
             "weston", "--backend=wayland-backend.so", "--use-pixman", "--width=1200",
@@ -263,10 +277,7 @@ def _argv(kind: str, outer: Path, directory: Path) -> list[str]:
     copy = directory / "kwin_wayland"
     shutil.copyfile(shutil.which("kwin_wayland") or "", copy)
     copy.chmod(0o700)
-    return [
-        str(copy), "--wayland-display", str(outer), "--socket", "nested", "--no-lockscreen",
-        "--width", "1200", "--height", "760", "--no-global-shortcuts",
-    ]  # fmt: skip
+    return [str(copy), "--wayland-display", str(outer), *_KWIN]
 
 
 @asynccontextmanager
@@ -276,8 +287,9 @@ async def nested(comp: HeadlessCompositor, kind: str, **more: str):
     ``more`` goes into its environment.
     """
     directory = comp.display.parent
+    argv = await trio.to_thread.run_sync(_argv, kind, comp.display, directory)
     child = spawn(
-        _argv(kind, comp.display, directory),
+        argv,
         env={
             **comp.environment,
             **more,

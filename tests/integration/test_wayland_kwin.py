@@ -1,0 +1,85 @@
+"""KWin's own rules for windows, and its security contexts, as the documentation has them.
+
+KWin 5.27 of Debian 12, and KWin 6 of a suite newer than Debian 13; both in a window of
+sway, which takes the pictures.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.services.workers.security_context import open_context
+from tests.integration.test_wayland_newer import globals_by, proxied, terminal
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, pixels
+from tests.kit.wayland.pixels import frames
+from tests.kit.wayland.stand import CONFIG, FRAME, NEWEST_KWIN, nested
+
+KINDS = [
+    pytest.param(
+        "kwin",
+        marks=pytest.mark.skipif(
+            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
+        ),
+    ),
+    pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
+]
+SIZE = (700, 500)
+CLASS = r"vitrail\.mail"
+REGULAR_EXPRESSION, FORCE = 3, 2
+"""Numbers of kwinrulesrc for *Regular Expression* and *Force*."""
+
+
+def rules(directory: Path) -> dict[str, str]:
+    """KWin's environment in which windows of one sandbox have a size of the rule's."""
+    directory.mkdir()
+    written = CLASS.replace("\\", r"\\")  # KConfig's own escape
+    (directory / "kwinrulesrc").write_text(
+        "[General]\ncount=1\nrules=1\n\n[1]\nDescription=Sandbox\n"
+        f"wmclass={written}\nwmclassmatch={REGULAR_EXPRESSION}\n"
+        f"size={SIZE[0]},{SIZE[1]}\nsizerule={FORCE}\n"
+    )
+    return {"XDG_CONFIG_HOME": str(directory)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_rule_of_kwin_finds_the_sandbox_by_its_window_class(kind):
+    page = (Path(__file__).parents[2] / "docs/wayland.md").read_text()
+    recipe = f"Window class, Regular expression `{CLASS}`".replace("mail", "untrusted")
+    assert recipe in page
+    async with desktop(config_extra=CONFIG) as comp:
+        environment = rules(comp.display.parent / "config")
+        async with nested(comp, kind, **environment) as inner:
+            sizes = {}
+            for name in ("mail", "other"):
+                async with proxied(inner, name) as path:
+                    foot = terminal(inner, path)
+
+                    async def framed() -> list[tuple[int, int]]:
+                        found = frames(await pixels(comp), FRAME)
+                        return [(f.w, f.h) for f in found if f.w > 300]
+
+                    (sizes[name],) = await eventually(framed, deadline=40)
+                    await foot.stop()
+    assert sizes["mail"] == SIZE
+    assert sizes["other"] != SIZE
+
+
+@pytest.mark.long
+async def test_kwin_treats_what_comes_by_the_door_as_sandboxed():
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, NEWEST_KWIN) as inner,
+    ):
+        context = open_context(inner.display, "mail")
+        assert context is not None
+        free = await trio.to_thread.run_sync(globals_by, inner.display)
+        boxed = await trio.to_thread.run_sync(globals_by, context.connect())
+        assert free - boxed
+        assert "wp_security_context_manager_v1" not in boxed
+        assert "xdg_wm_base" in boxed
+        context.close()
