@@ -17,14 +17,13 @@ from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup, random_trees
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.pixels import frames, mask, outside
 from tests.kit.wayland.stand import (
-    CONFIG,
     FRAME,
     GUEST,
     NEWEST_KWIN,
     Stand,
-    desktop,
     filtered,
     nested,
+    screen_for,
 )
 
 OTHER = 0x0000FF
@@ -68,7 +67,7 @@ def halves(c: Window, w: int, h: int) -> int:
 async def shown_on(kind: str):
     """A filtered socket before a nested compositor."""
     async with (
-        desktop(config_extra=CONFIG) as comp,
+        screen_for(kind) as comp,
         nested(comp, kind) as inner,
         filtered(comp, behind=inner.display) as it,
     ):

@@ -32,7 +32,7 @@ from tests.kit.observers.judge import Judge
 from tests.kit.prompting import agent, question
 from tests.kit.vm.newer_suite import NEWEST, newer
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import desktop, short_directory, windows
+from tests.kit.wayland.compositor import short_directory, windows
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import (
     Gnome,
@@ -40,7 +40,14 @@ from tests.kit.wayland.mutter_person import (
     GnomePointer,
     gnome,
 )
-from tests.kit.wayland.stand import NEWEST_KWIN, SIZE, filtered, nested
+from tests.kit.wayland.stand import (
+    CONFIG,
+    NEWEST_KWIN,
+    SIZE,
+    filtered,
+    nested,
+    screen_for,
+)
 from tests.kit.wayland.touch import ALLOWED, Fingers
 
 LONG = pytest.mark.long
@@ -68,10 +75,6 @@ REGIONS = "commit, input region of 60 rectangles"
 REGIONS_BOUND = 1.5
 """Charged by what goes up they are 0.4 of what plain commits are, uncharged 2.7."""
 _SEEDS: dict[str, int] = {}
-CONFIG = (
-    "default_border none\ndefault_floating_border none\n"
-    "for_window [title=.*] floating enable\n"
-)
 OTHER, PLAIN, SAME = 0x2040F0, 0xE0E020, 0x8060C0
 FRAMES = 0xD01010, 0x10A0A0
 
@@ -88,7 +91,7 @@ async def compositor(kind: str):
         async with newer("sway", CONFIG, suite=NEWEST) as comp:
             yield comp, comp.display, process_below(comp.child.popen.pid, "sway")
         return
-    async with desktop(config_extra=CONFIG) as comp:
+    async with screen_for(kind) as comp:
         if kind == "sway":
             yield comp, comp.display, comp.child.popen.pid
             return

@@ -217,12 +217,15 @@ class Judge:
                 continue
             self._answered(observer)
             since, (x, y) = len(observer.events), place
+            mapped = self.hostile.mapped
             self.fingers.down(finger, x - left, y - top)
             self.hostile.act(2)
             self.fingers.motion(finger, x - left + 3, y - top + 3)
             self.fingers.up(finger)
             if finger == FINGER:
-                judge_tap(observer, since)
+                if self.window_menus:  # one that opened meanwhile has the keyboard
+                    self.keys.press(_ESCAPE)
+                judge_tap(observer, since, focus=self.hostile.mapped == mapped)
                 self.taps += 1
             if finger == HOSTILE_FINGER:  # and the desktop, where no window is
                 self.fingers.down(FINGER, *DESKTOP)

@@ -255,6 +255,13 @@ class Nested:
         self.environment = {**outer.environment, "WAYLAND_DISPLAY": str(display)}
 
 
+def screen_for(kind: str):
+    """A running sway for a nested compositor: KWin 6 needs a newer one than ours."""
+    if kind == NEWEST_KWIN:
+        return newer_suite.newer("sway", CONFIG, suite=newer_suite.NEWEST)
+    return desktop(config_extra=CONFIG)
+
+
 _KWIN = (
     "--socket", "nested", "--no-lockscreen", "--width", "1200", "--height", "760",
     "--no-global-shortcuts",
