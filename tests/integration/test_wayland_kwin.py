@@ -85,7 +85,7 @@ async def test_a_rule_of_kwin_finds_the_sandbox_by_its_window_class(kind):
 
 
 @pytest.mark.long
-async def test_kwin_treats_what_comes_by_the_door_as_sandboxed():
+async def test_kwin_treats_connections_of_the_security_context_as_sandboxed():
     async with (
         screen_for(NEWEST_KWIN) as comp,
         nested(comp, NEWEST_KWIN) as inner,
