@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import termios
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 GUEST_USER = "user"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
@@ -56,6 +58,28 @@ class Account:
             os.setgid(self.gid)
             os.setuid(self.uid)
 
+    @contextlib.contextmanager
+    def rights(self) -> Iterator[None]:
+        """Have this user's rights for a while, for what is made in its directories.
+
+        Its programs may have put links there: these lead to nothing that the user could
+        not reach.  Raises OSError.
+        """
+        # guard: what the agent makes in the user's directories is made with its rights
+        if not self._switch:
+            yield
+            return
+        before = os.getgroups()
+        os.setgroups(self._switch["extra_groups"])
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(before)
+
     def start(
         self,
         argv: List[str],
@@ -65,8 +89,9 @@ class Account:
         stdin: int = -1,
         *,
         terminal: bool = False,
+        cwd: str = "",
     ) -> "subprocess.Popen[bytes]":
-        """Start a program as this user in a session of its own."""
+        """Start a program as this user in a session of its own, in its home or ``cwd``."""
         path = shutil.which(argv[0], path=env.get("PATH", PATH))
         if path is None:
             raise FileNotFoundError(errno.ENOENT, "no such program")
@@ -74,7 +99,7 @@ class Account:
             argv,
             executable=path,
             env=env,
-            cwd=self.home if os.path.isdir(self.home) else "/",
+            cwd=cwd or (self.home if os.path.isdir(self.home) else "/"),
             stdin=subprocess.DEVNULL if stdin < 0 else stdin,
             stdout=stdout,
             stderr=stderr,
@@ -83,3 +108,34 @@ class Account:
             preexec_fn=take_terminal if terminal else None,  # noqa: PLW1509
             **self._switch,
         )
+
+
+def remove(path: str) -> None:
+    """Remove what has this name, if anything has.  Raises OSError."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        remove_trees([path])
+    else:
+        os.unlink(path)
+
+
+def remove_trees(paths: List[str]) -> None:
+    """Remove files, and directories with all that is in them.  Raises OSError.
+
+    By rm(1): a tree may be deeper than Python's recursion, or than a path.
+    """
+    if paths:
+        names = b"\0".join(map(os.fsencode, paths))
+        done = subprocess.run(
+            ["xargs", "-0", "rm", "-rf", "--"],
+            input=names,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode:
+            why = done.stderr.decode("utf-8", "replace").strip()[-200:]
+            raise OSError(errno.EBUSY, f"rm: {why or done.returncode}")

@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Callable, List
 
-from shims.guest.account import kill_group
+from shims.guest.account import kill_group, remove
 from shims.guest.address import Address
 from shims.guest.protocol import PIECE_BYTES, TEXT
 from shims.guest.streams import Carrier
@@ -76,9 +76,13 @@ class Display:
         """Start waypipe unless it runs."""
         if self._process:
             return
-        for leftover in (self.path, self.path + ".lock"):
-            if os.path.lexists(leftover):
-                os.unlink(leftover)
+        try:
+            with self._guest.account.rights():
+                for leftover in (self.path, self.path + ".lock"):
+                    remove(leftover)
+        except OSError as error:
+            self._settle(f"a leftover at {self.path} stays: {error}")
+            return
         # waypipe lives as long as its command; this one waits for our end.
         feed_read, feed_write = os.pipe()
         err_read, err_write = os.pipe()
@@ -99,6 +103,8 @@ class Display:
                 stdin=feed_read,
                 stdout=err_write,
                 stderr=err_write,
+                # Outside of the home, which a rehearsal may not change by it.
+                cwd="/",
             )
         except (OSError, subprocess.SubprocessError) as error:
             os.close(feed_write)

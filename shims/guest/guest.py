@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import Any, Dict, Optional, Tuple
 
-from shims.guest.account import PATH, Account
+from shims.guest.account import PATH, Account, remove
 from shims.guest.agent import Agent
 from shims.guest.display import Display
 from shims.guest.folders import Folders
@@ -18,7 +18,7 @@ from shims.guest.host_files import host_environment
 from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
-from shims.guest.own_process import fork_tool, is_forked
+from shims.guest.own_process import ForkedTool, fork_tool, is_forked
 from shims.guest.port_streams import start_port_streams
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
@@ -61,7 +61,7 @@ class Guest:
         carrier = Carrier(
             self, "display", os.path.join(settings.runtime, "display"), settings.display
         )
-        sound = Carrier(self, "audio", self._sound_path(), settings.audio)
+        sound = Carrier(self, "audio", self._sound_path(), settings.audio, theirs=True)
         self._carriers = (carrier, sound)
         self.display = Display(self, carrier)
         self.programs = Programs(self)
@@ -203,11 +203,13 @@ class Guest:
     def fork_tool(self, message: Dict[str, Any], streams: Tuple[int, int, int]) -> int:
         """Start such a program; returns its pid.  Raises OSError."""
         return fork_tool(
-            self.account,
-            self.settings.runtime,
-            message["argv"],
-            self.environment(message),
-            streams,
+            ForkedTool(
+                self.account,
+                self.settings.runtime,
+                message["argv"],
+                self.environment(message),
+                streams,
+            )
         )
 
     # -- the end
@@ -284,13 +286,14 @@ class Guest:
         if os.path.exists(PORTAL_SERVICE):
             return
         services = os.path.join(self.session_dir, "dbus-1", "services")
-        os.makedirs(services, mode=0o755, exist_ok=True)
         text = (
             f"[D-BUS Service]\nName={PORTAL_NAME}\n"
             f"Exec=/usr/bin/env PATH={folder}:{PATH} vitrail-files portal\n"
         )
         path = os.path.join(services, f"{PORTAL_NAME}.service")
-        write_file(path, text.encode(), 0o644)
+        with self.account.rights():
+            os.makedirs(services, mode=0o755, exist_ok=True)
+            write_file(path, text.encode(), 0o644)
 
     def _keep_secret(self) -> None:
         """Put the launch's secret where the other programs of ours find it.
@@ -312,8 +315,10 @@ class Guest:
         offers it shared memory, which nothing carries.
         """
         path = os.path.join(self.session_dir, "pulse")
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        os.chown(path, self.account.uid, self.account.gid)
+        with self.account.rights():
+            if os.path.islink(path) or not os.path.isdir(path):
+                remove(path)
+                os.mkdir(path, mode=0o700)
         socket_path = os.path.join(path, "native")
         self._sound_config = os.path.join(self.settings.runtime, "pulse.conf")
         self._sound_server = f"unix:{socket_path}"

@@ -38,6 +38,13 @@ MOUNTS = (
         "gid=5,mode=620,ptmxmode=666",
     ),
     ("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
+    (
+        "mqueue",
+        "/dev/mqueue",
+        "mqueue",
+        MS_NOSUID | MS_NODEV | MS_NOEXEC,
+        "",
+    ),
     ("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"),
     ("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
 )
@@ -53,6 +60,9 @@ SETTINGS = (
     # nearly empty; waypipe asks for as much to mirror them, which a small machine
     # refuses by the kernel's default rule.
     ("vm/overcommit_memory", "1"),
+    # Not the default of each kernel: links in /tmp and the like lead no other user.
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_symlinks", "1"),
     # Timers that would wake an idle machine: compaction scans memory twice a second,
     # the watchdog checks each processor, and counters are summed up.
     ("vm/compaction_proactiveness", "0"),

@@ -13,18 +13,30 @@ import os
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
 
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
-    from typing import IO, Callable, Dict, List, Tuple
+    from typing import IO, Callable
 
     from shims.guest.account import Account
 
 FILES_PROGRAM = "vitrail-files"
 FORKED_VERBS = ("receive", "open-here", "give")
 """Verbs of the files tool that the broker asks for, none of which has a terminal."""
+
+
+class ForkedTool(NamedTuple):
+    """A run of the files tool, in a copy of the agent's process."""
+
+    account: "Account"
+    directory: str
+    """Where the tool's module is."""
+    argv: List[str]
+    env: Dict[str, str]
+    streams: Tuple[int, int, int]
+    """Its standard input (-1: none), output and error."""
 
 
 def is_forked(argv: List[str], *, terminal: bool) -> bool:
@@ -37,23 +49,14 @@ def is_forked(argv: List[str], *, terminal: bool) -> bool:
     )
 
 
-def fork_tool(
-    account: Account,
-    directory: str,
-    argv: List[str],
-    env: Dict[str, str],
-    streams: Tuple[int, int, int],
-) -> int:
-    """Run the files tool as the user, in a session of its own; returns its pid.
-
-    ``streams``: its standard input (-1: none), output and error.  Raises OSError.
-    """
+def fork_tool(tool: ForkedTool) -> int:
+    """Run it as its user, in a session of its own; returns its pid.  Raises OSError."""
     begun, begin = os.pipe()
 
     def work() -> int:
         os.setsid()
         os.close(begin)
-        return _run_tool(account, directory, argv, env, streams)
+        return _run_tool(tool)
 
     try:
         pid = in_child(work)
@@ -93,15 +96,9 @@ def close_agent_files() -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
 
-def _run_tool(
-    account: Account,
-    directory: str,
-    argv: List[str],
-    env: Dict[str, str],
-    streams: Tuple[int, int, int],
-) -> int:
+def _run_tool(tool: ForkedTool) -> int:
     gc.disable()  # it would only touch, and so copy, pages of the agent
-    source, output, error = streams
+    source, output, error = tool.streams
     if source < 0:
         source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     # Above the standard ones first, so that none takes the place of another.
@@ -112,18 +109,23 @@ def _run_tool(
     close_agent_files()
     _take_name()
     # guard: a tool runs as the user
-    account.become()
-    os.chdir(account.home if os.path.isdir(account.home) else "/")
+    tool.account.become()
+    os.chdir(tool.account.home if os.path.isdir(tool.account.home) else "/")
     os.environ.clear()
-    os.environ.update(env)
+    os.environ.update(tool.env)
     sys.stdin, sys.stdout, sys.stderr = map(_text_stream, (0, 1, 2), "rww")
-    sys.argv = list(argv)
-    sys.path.insert(0, directory)
-    tool = importlib.import_module("vitrail_files")
+    sys.argv = list(tool.argv)
+    sys.path.insert(0, tool.directory)
+    module = importlib.import_module("vitrail_files")
     gc.freeze()
     gc.enable()
     try:
-        return int(tool.main(argv[1:]))
+        return int(module.main(tool.argv[1:]))
+    except SystemExit as stopped:
+        if isinstance(stopped.code, int) or stopped.code is None:
+            return stopped.code or 0
+        sys.stderr.write(f"{stopped.code}\n")
+        return 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

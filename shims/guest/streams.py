@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import os
 import selectors
 import socket
 from typing import TYPE_CHECKING, Callable, Deque, List, Optional
 
+from shims.guest.account import remove
 from shims.guest.address import Address
 from shims.guest.loop import Loop, Timer
 from shims.guest.protocol import PIECE_BYTES, STREAMS
@@ -145,19 +147,32 @@ class Pair:
 class Carrier:
     """Accepts connections at a socket and carries each to a port of the broker."""
 
-    def __init__(self, guest: "Guest", hop: str, path: str, address: Address) -> None:
+    def __init__(
+        self,
+        guest: "Guest",
+        hop: str,
+        path: str,
+        address: Address,
+        *,
+        theirs: bool = False,
+    ) -> None:
+        """``theirs``: the socket's directory is the user's, else it is root's."""
         self._hop = hop
         self._guest = guest
         self._loop = guest.loop
         self._address = address
         self._pairs: List[Pair] = []
         self.path = path
-        if os.path.exists(path):
-            os.unlink(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(path)
-        os.chown(path, guest.account.uid, guest.account.gid)
-        os.chmod(path, 0o600)
+        with guest.account.rights() if theirs else contextlib.nullcontext():
+            remove(path)
+            mask = os.umask(0o177)
+            try:
+                self._listener.bind(path)
+            finally:
+                os.umask(mask)
+        if not theirs:
+            os.chown(path, guest.account.uid, guest.account.gid)
         self._listener.listen(64)
         self._listener.settimeout(0)
         self._watch()

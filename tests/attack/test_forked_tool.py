@@ -35,7 +35,7 @@ def main(words):
 """
 AGENT = """\
 import os, signal, sys
-from shims.guest.own_process import fork_tool
+from shims.guest.own_process import ForkedTool, fork_tool
 class Account:
     home = {home!r}
     def become(self):
@@ -46,7 +46,8 @@ os.environ["OF_THE_AGENT"] = "1"
 signal.signal(signal.SIGTERM, lambda *_: None)
 streams = [os.open({out!r} + name, os.O_CREAT | os.O_WRONLY) for name in ("out", "err")]
 words = ["vitrail-files", "receive", "token"]
-pid = fork_tool(Account(), {directory!r}, words, {{"A": "b"}}, (-1, *streams))
+tool = ForkedTool(Account(), {directory!r}, words, {{"A": "b"}}, (-1, *streams))
+pid = fork_tool(tool)
 assert os.getpgid(pid) == pid  # a signal to the group reaches it from now on
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """

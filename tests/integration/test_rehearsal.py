@@ -1,4 +1,7 @@
-"""A rehearsal with the real waypipe and foot, as process 1 of a namespace."""
+"""A rehearsal with the real waypipe and foot, as process 1 of a namespace.
+
+Its program may be hostile: what it leaves would be in each machine that is made of this.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from shims.guest.rehearsal import users_of
+
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 80
 DRIVER = """
-import json, os, sys
+import json, os, resource, sys
 sys.path.insert(0, sys.argv[1])
 from shims.guest.guest import Guest
 from shims.guest.rehearsal import Rehearsal
@@ -23,9 +28,16 @@ names = ("AGENT", "DISPLAY", "AUDIO", "DEVICES", "SECURITY_KEY")
 environ = {f"VITRAIL_{name}": "unix:/nonexistent" for name in names}
 guest = Guest(Settings({**environ, "VITRAIL_RUNTIME": "/tmp/vitrail"}, ""), None)
 before = []
+# The agent's own file in the session's directory, and one of the home.
+for path in (OURS := f"{guest.session_dir}/service", PROFILE := f"{guest.account.home}/profile"):
+    with open(path, "w") as file:
+        file.write("before")
+
+def text(path):
+    return open(path).read() if os.path.exists(path) else ""
 
 def files():
-    places = ("/tmp", "/dev/shm", "/var/tmp", guest.account.home)
+    places = ("/tmp", "/dev/shm", "/dev/mqueue", "/var/tmp", guest.account.home)
     return sorted(
         os.path.join(folder, name)
         for place in places
@@ -59,11 +71,15 @@ def done(rehearsal):
             "checked": checked,
             "display": guest.display.ready,
             "target": guest.display.lead_to(None).target,
+            "limit": resource.prlimit(guest.display.session, resource.RLIMIT_MSGQUEUE)[0],
+            "texts": [text(OURS), text(PROFILE)],
+            "mounts": sum(1 for _ in open("/proc/self/mountinfo")) - mounted,
         },
         sys.stdout,
     )
     guest.loop.stop()
 
+mounted = sum(1 for _ in open("/proc/self/mountinfo"))
 guest.display.when_ready(begin)
 guest.loop.run()
 """
@@ -81,12 +97,52 @@ assert libc.msgget(77, 0o1600) >= 0
 """
 
 
-def rehearse(*argv):
-    """Have a guest agent rehearse a program in namespaces of its own."""
+IN_THE_SERVER = """
+for process in /proc/[0-9]*; do
+    [ "$(cat $process/comm)" != waypipe ] || prlimit --pid=${process#/proc/} --msgqueue=7:7
+done
+"""
+CHANGES = """
+echo hostile >"$XDG_RUNTIME_DIR/service"
+echo hostile >"$(getent passwd "$(id -u)" | cut -d: -f6)/profile"
+"""
+DEEP = """
+import os
+for top in (os.environ["HOME"], "/tmp"):
+    os.chdir(top)
+    for _ in range(3000):
+        os.mkdir("deep")
+        os.chdir("deep")
+"""
+MOUNTS = """
+import ctypes, os
+os.makedirs("/tmp/left/a place")
+libc = ctypes.CDLL(None)
+assert libc.mount(b"none", b"/tmp/left/a place", b"tmpfs", 0, None) == 0
+open("/tmp/left/a place/file", "w").close()
+"""
+QUEUE = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+made = libc.mq_open(b"/left", os.O_CREAT | os.O_RDWR, 0o600, None)
+assert made >= 0, os.strerror(ctypes.get_errno())
+"""
+
+
+def rehearse(*argv, mounts=False):
+    """Have a guest agent rehearse a program in namespaces of its own.
+
+    ``mounts``: agent and program may mount there; in a machine a program may by FUSE.
+    """
     home = Path.home()
     words = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--as-pid-1"]
     words += ["--proc", "/proc", "--unshare-net", "--unshare-ipc"]
     words += ["--die-with-parent"]
+    if mounts:
+        words += ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
+    else:
+        # With these, bubblewrap's capabilities are of another user namespace.
+        words += ["--dev", "/dev", "--mqueue", "/dev/mqueue"]
     for place in ("/tmp", "/dev/shm", "/var/tmp", str(home)):
         words += ["--tmpfs", place]
     for kept in (ROOT, Path(sys.executable).resolve()):
@@ -117,6 +173,40 @@ def test_what_a_program_leaves_behind_is_removed():
     assert found["files"] == []
     assert found["after"] == found["before"]
     assert found["shared"] == 0, "System V's memory, semaphores and queues"
+
+
+def test_a_hostile_program_does_not_go_on_in_waypipe_s_server():
+    found = rehearse("sh", "-c", IN_THE_SERVER)
+    assert found["limit"] != 7, "the server that it could reach serves no machine"
+    assert found["display"]
+    assert found["files"] == []
+
+
+def test_a_file_that_it_changed_is_not_there_any_more():
+    ours, _ = rehearse("sh", "-c", CHANGES)["texts"]
+    assert ours == ""
+
+
+def test_the_home_is_read_only_for_it():
+    found = rehearse("sh", "-c", CHANGES, mounts=True)
+    assert found["texts"] == ["", "before"]
+    assert found["mounts"] == 0
+
+
+@pytest.mark.parametrize("program", [DEEP, QUEUE], ids=["deep", "queue"])
+def test_what_it_made_does_not_stay(program):
+    found = rehearse("python3", "-c", program)
+    assert found["files"] == []
+
+
+def test_a_file_system_that_it_mounted_does_not_stay():
+    found = rehearse("python3", "-c", MOUNTS, mounts=True)
+    assert found["mounts"] == 0
+    assert found["files"] == []
+
+
+def test_all_users_of_a_process_are_known():
+    assert users_of(os.getpid()) == {os.getuid()}
 
 
 @pytest.mark.parametrize("argv", [("false",), ("/nonexistent",)])
