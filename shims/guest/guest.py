@@ -48,6 +48,7 @@ class Guest:
         self._hops: Dict[str, Tuple[bool, str]] = {}
         self._waypipe = ""
         self._waypipe_known = False
+        self._compiling = False
         self._greeted = False
         self._sound_config = ""
         self._sound_server = ""
@@ -90,9 +91,9 @@ class Guest:
             self.loop.later(1.0, self._check_orphan)
 
     @property
-    def version_known(self) -> bool:
-        """Whether waypipe has answered which version it is, or is missing."""
-        return self._waypipe_known
+    def settled(self) -> bool:
+        """Whether the work of the start is done: each copy would go on with it."""
+        return self._waypipe_known and not self._compiling
 
     # -- what the parts report
 
@@ -271,11 +272,16 @@ class Guest:
                 script = f"#!/bin/sh\nexec python3 -I -S -c '{start}' {verb}\n"
                 write_file(os.path.join(folder, name), script.encode(), 0o755)
             self._offer_portal(folder)
-            compile_aside(self.settings.runtime, "vitrail_files")
+            compiler = compile_aside(self.settings.runtime, "vitrail_files")
+            self._compiling = True
+            self.loop.child_number(compiler, self._compiled)
         except (OSError, ValueError) as error:
             log(f"no commands for files and links: {error}")
             return ""
         return folder
+
+    def _compiled(self, _code: int) -> None:
+        self._compiling = False
 
     def _offer_portal(self, folder: str) -> None:
         """Have the session bus start our portal for addresses and files.

@@ -126,12 +126,16 @@ class Template:
             self._ready()
 
     def _ready(self) -> None:
-        if not self._guest.version_known:
+        if not self._guest.settled:
             self._loop.later(0.05, self._ready)
             return
         if not self._guest.display.ready:
             self.begin_display()
             return
+        if self._guest.machine is not None:
+            # The files that a name is written to: each copy would bring them up from
+            # the image's layer.
+            self._guest.machine.name("localhost")
         self._guest.cut_all()
         self._guest.forget_hops()
         os.sync()

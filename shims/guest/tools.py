@@ -54,11 +54,11 @@ def write_file(path: str, data: bytes, mode: int) -> None:
     os.chmod(path, mode)
 
 
-def compile_aside(directory: str, module: str) -> None:
+def compile_aside(directory: str, module: str) -> int:
     """Have the bytecode of a module made, in a process that gives way to all others.
 
-    Without KVM, its programs start in a third of the time.  Where that fails, or is not
-    done yet, each start compiles it.
+    Returns its pid.  Without KVM, its programs start in a third of the time.  Where that
+    fails, or is not done yet, each start compiles it.
     """
 
     def work() -> int:
@@ -70,4 +70,4 @@ def compile_aside(directory: str, module: str) -> None:
         importlib.import_module(module)
         return 0
 
-    in_child(work)
+    return in_child(work)

@@ -44,7 +44,8 @@ class Display:
 
 
 class Guest:
-    version_known = True
+    settled = True
+    machine = None
 
     def __init__(self, *results):
         self.loop = Loop()
@@ -90,10 +91,21 @@ def test_a_template_waits_for_a_slow_waypipe(port):
 
 def test_a_template_whose_waypipe_ended_meanwhile_starts_it_again(port):
     guest = Guest("", "")
-    guest.version_known = False
+    guest.settled = False
     guest_end.Template(guest, "").begin()
     guest.display.ready = False
-    guest.version_known = True
+    guest.settled = True
     guest.loop.run()
     assert words(port) == ["ready"]
     assert guest.display.results == []
+
+
+def test_a_template_waits_for_what_each_copy_would_go_on_with(port):
+    guest = Guest("")
+    guest.settled = False
+    guest_end.Template(guest, "").begin()
+    guest.loop.run()
+    assert words(port) == []
+    guest.settled = True
+    guest.loop.run()
+    assert words(port) == ["ready"]
