@@ -25,8 +25,7 @@ from tests.kit.world import the_image
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
-    pytest.mark.long,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(900),
     needs("mmdebstrap", "mmdebstrap"),
 ]
 FLAKES = re.compile(
@@ -77,12 +76,12 @@ async def test_it_is_built_installed_used_and_removed(tmp_path):
     log = tmp_path / "log"
     package = os.environ.get("VITRAIL_DEB")
     if package is None:
-        await run("deb", "bookworm", log=log, deadline=700, VITRAIL_OUT=out)
+        await run("deb", "bookworm", log=log, deadline=480, VITRAIL_OUT=out)
         (package,) = map(str, tmp_path.glob("vitrail_*~deb12_*.deb"))
     used = await run(
         *("try-deb", package, "bookworm"),
         log=log,
-        deadline=650,
+        deadline=360,
         VITRAIL_OUT=out,
         VITRAIL_CACHE=str(find_paths().cache),
     )
