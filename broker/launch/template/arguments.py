@@ -177,8 +177,8 @@ def key_words(
     same = replace(
         spec,
         name=SandboxName("template"),
-        # Its directory is the image's, but a copy needs its template's firmware, which
-        # another form of the kernel takes the place of.
+        # Its directory is the image's; packed and unpacked it is loaded by other
+        # firmware, which the template's state names.
         kernel=Path(spec.kernel.name),
         initrd=plain,
         root=None if spec.root is None else plain,
