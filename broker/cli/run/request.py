@@ -169,7 +169,6 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
         module = _module_here(paths)
         _check_first(request, paths)
     async with steps.shown():
-        began = trio.current_time()
         if record is not None and request.image is None:
             from broker.cli.run.image import ensure_image
 
