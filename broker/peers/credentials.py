@@ -100,6 +100,10 @@ def facts_of(numbers: tuple[int, int, int], pidfd: int) -> ProcessFacts:
 def control_group(pid: int, pidfd: int) -> str:
     """Return a process's path in the unified hierarchy (cgroups(7)), or "".
 
+    Where that is the root and the memory controller has a hierarchy of its own
+    (version 1), its path there: a launcher without systemd makes its groups in the
+    hierarchies that have controllers.
+
     Any user may read it.  The kernel allows no line end in a group's name.  Raises
     RefusedError when the process has ended: the number may be another's by then.
     """
@@ -113,8 +117,19 @@ def control_group(pid: int, pidfd: int) -> str:
     # guard: a number that is used again is not the peer's
     if poll.poll(0):
         raise RefusedError("the peer process has ended")
-    found = next((line[3:] for line in lines if line.startswith(b"0::")), b"")
-    return os.fsdecode(found)
+    return os.fsdecode(_group_of(lines))
+
+
+def _group_of(lines: list[bytes]) -> bytes:
+    """Return the path that ``control_group`` describes, from /proc/PID/cgroup."""
+    groups: dict[bytes, bytes] = {}
+    for line in filter(None, lines):
+        # "number:controllers:path", the unified one without controllers; a path may
+        # have colons in it.
+        controllers, _, path = line.partition(b":")[2].partition(b":")
+        groups[controllers] = path
+    unified = groups.get(b"", b"")
+    return groups.get(b"memory", unified) if unified in (b"", b"/") else unified
 
 
 def is_ending(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import socket
 from pathlib import Path
@@ -131,11 +132,43 @@ async def _with_a_bad_name():
 
 
 def test_the_control_group_of_a_process_is_what_proc_reports():
-    words = Path("/proc/self/cgroup").read_text().splitlines()
-    own = next((line[3:] for line in words if line.startswith("0::")), "")
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    words = [line.split(":", 2) for line in lines]
+    own = {controllers: path for _number, controllers, path in words}
     pidfd = os.pidfd_open(os.getpid())
     try:
-        assert credentials.control_group(os.getpid(), pidfd) == own
+        found = credentials.control_group(os.getpid(), pidfd)
+    finally:
+        os.close(pidfd)
+    unified = own.get("", "")
+    assert found == (unified if unified.strip("/") else own.get("memory", unified))
+
+
+@pytest.mark.parametrize(
+    ("lines", "group"),
+    [
+        (["0::/machine.slice/x"], "/machine.slice/x"),
+        (
+            ["4:memory:/machine/lxc-7-x.libvirt-lxc", "0::/"],
+            "/machine/lxc-7-x.libvirt-lxc",
+        ),
+        (["4:memory:/machine/a:b"], "/machine/a:b"),
+        # Attack: in the unified hierarchy it is in a group that its user may fill.
+        (["4:memory:/machine/lxc-7-x.libvirt-lxc", "0::/user.slice"], "/user.slice"),
+        # Attack: a hierarchy with a name, which a user may have been given.
+        (["9:name=memory:/machine/lxc-7-x.libvirt-lxc", "0::/"], "/"),
+        (["0::/"], "/"),
+        ([], ""),
+    ],
+)
+def test_a_group_of_the_memory_controller_counts_where_the_unified_one_is_the_root(
+    monkeypatch, lines, group
+):
+    text = "".join(f"{line}\n" for line in lines).encode()
+    monkeypatch.setattr(Path, "open", lambda _path, _mode: io.BytesIO(text))
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        assert credentials.control_group(os.getpid(), pidfd) == group
     finally:
         os.close(pidfd)
 
