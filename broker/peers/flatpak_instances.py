@@ -97,7 +97,9 @@ def _read(path: Path) -> bytes:
 def _name(info: str) -> str | None:
     """The ``name=`` of [Application]; an instance of a runtime alone has none."""
     group = ""
-    for line in info.splitlines():
+    # A value may have other line ends (str.splitlines), which Flatpak writes as they are.
+    # guard: a value of an instance is not taken for its name
+    for line in info.split("\n"):
         if line.startswith("["):
             group = line
         elif group == "[Application]" and line.startswith("name="):

@@ -39,7 +39,7 @@ shared=ipc;network;
 sockets=x11;wayland;pulseaudio;fallback-x11;
 devices=all;
 filesystems={files}
-"""
+{policy}"""
 
 
 _ENTRY = """\
@@ -53,11 +53,18 @@ MimeType=text/plain;
 
 @asynccontextmanager
 async def applications(
-    base: Path, environ: dict[str, str], *, command: str = "foot", **apps: str
+    base: Path,
+    environ: dict[str, str],
+    *,
+    command: str = "foot",
+    policy: str = "",
+    **apps: str,
 ):
     """Install applications for one test, with a session bus of its own.
 
-    ``command`` is their program, of PROGRAMS.  ``apps`` maps the last word of an ID below org.example to its filesystems.
+    ``command`` is their program, of PROGRAMS, ``policy`` further groups of their
+    permissions.  ``apps`` maps the last word of an ID below org.example to its
+    filesystems.
     ``environ`` has XDG_DATA_HOME below ``base``, and gets the bus's address.
     Skips where Flatpak cannot run.
     """
@@ -77,7 +84,8 @@ async def applications(
     environ["DBUS_SYSTEM_BUS_ADDRESS"] = address
     try:
         await eventually((base / "bus").exists)
-        await trio.to_thread.run_sync(_install, base, environ, apps, command)
+        words = (apps, command, policy)
+        await trio.to_thread.run_sync(_install, base, environ, *words)
         yield
     finally:
         bus.kill()
@@ -85,7 +93,11 @@ async def applications(
 
 
 def _install(
-    base: Path, environ: dict[str, str], apps: dict[str, str], command: str
+    base: Path,
+    environ: dict[str, str],
+    apps: dict[str, str],
+    command: str,
+    policy: str,
 ) -> None:
     made = base / "flatpak-build"
     _runtime(made / "rt")
@@ -101,7 +113,7 @@ def _install(
         entry = _ENTRY.format(word=word, command=command)
         (menu / f"{name}.desktop").write_text(entry)
         (app / "metadata").write_text(
-            _APP.format(name=name, files=files, command=command)
+            _APP.format(name=name, files=files, command=command, policy=policy)
         )
         _run(environ, *build, repo, str(app), "1")
     _run(environ, "flatpak", "build-update-repo", repo)

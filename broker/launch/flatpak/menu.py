@@ -21,6 +21,7 @@ _TAKEN = re.compile(
     r"(?:Name|GenericName|Comment|Keywords)(?:\[[A-Za-z_@.]+\])?"
     r"|Icon|Categories|MimeType|StartupWMClass|StartupNotify|NoDisplay|OnlyShowIn|NotShowIn"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FIELDS = {"%f": "%f", "%F": "%F", "%u": "%f", "%U": "%F"}
 """Field codes of files and addresses, and of files alone."""
 
@@ -61,11 +62,18 @@ def entry(
             arguments.append(quoted(word.replace("%%", "%")))
     made = {"Type": "Application"}
     # guard: of an exported menu entry only known keys are taken over
-    made |= {key: value for key, value in values.items() if _TAKEN.fullmatch(key)}
+    made |= {key: value for key, value in values.items() if _taken(key, value)}
     # guard: words of an exported menu entry are not options of ours
     made["Exec"] = " ".join([*(quoted(word) for word in command), "--", *arguments])
     made[MARK] = app
     return write({_GROUP: made})
+
+
+def _taken(key: str, value: str) -> bool:
+    """Whether it is a known key, with a value that every reader has in one line."""
+    # guard: a value of a menu entry has no control characters
+    plain = _CONTROL.search(value) is None
+    return plain and _TAKEN.fullmatch(key) is not None
 
 
 def is_ours(text: str, app: str) -> bool:

@@ -26,6 +26,14 @@ _SOCKETS = (
 )
 # /dev/snd comes with the socket "pulseaudio" and with the device "all".
 _DEVICES = ("all", "kvm", "shm", "input", "usb")
+# Its services run commands on the host.  "NAME.*" is NAME and all below it, and an
+# application whose own permissions have one keeps it beside a "none" for NAME alone.
+# guard: a pattern of names opens no service that runs commands
+_COMMANDS = (
+    "org.freedesktop.*",
+    *("org.freedesktop.Flatpak", "org.freedesktop.Flatpak.*"),
+    *("org.freedesktop.systemd1", "org.freedesktop.systemd1.*"),
+)
 # Clears the files of the layers below: an application's own "xdg-run/wayland-0" or
 # "/run/user/1000" would show it the real sockets.
 _RESET = ("!host:reset", "!host")
@@ -63,7 +71,9 @@ def wanted_change(wanted: Wanted) -> Change:
     files += [_escaped(path) for path in wanted.read_write]
     return Change(
         lists={
-            "shared": [] if wanted.share_network else ["!network"],
+            # System V's shared memory of the session: pictures of its X11 programs.
+            # guard: an application has no shared memory of the session's
+            "shared": ["!ipc", *([] if wanted.share_network else ["!network"])],
             "sockets": [f"!{name}" for name in _SOCKETS],
             "devices": [f"!{name}" for name in _DEVICES],
             "filesystems": files,
@@ -75,8 +85,7 @@ def wanted_change(wanted: Wanted) -> Change:
                 "WAYLAND_DISPLAY": f"{sockets}/wayland-0",
                 "PULSE_SERVER": f"unix:{sockets}/vitrail.Audio",
             },
-            # Its service runs commands on the host.
-            BUS: {"org.freedesktop.Flatpak": "none"},
+            BUS: dict.fromkeys(_COMMANDS, "none"),
         },
     )
 

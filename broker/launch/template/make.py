@@ -184,7 +184,11 @@ def _pair(files: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 def _tail(room: Path) -> str:
     try:
-        data = (room / _CONSOLE).read_bytes()[-_TAIL:]
+        with (room / _CONSOLE).open("rb") as file:
+            # The guest wrote it, and as much as it liked.
+            # guard: of a template's console the end is read
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            data = file.read(_TAIL)
     except OSError:
         return ""
     return printable(data.strip(), _TAIL)

@@ -34,6 +34,7 @@ _DIRECTORIES = {
     "xdg-templates": "Templates",
     "xdg-videos": "Videos",
 }
+_COMMANDS = re.compile(r"org\.freedesktop\.(\*|(Flatpak|systemd1)(\.\*)?)")
 _SYSTEM = ("/run", "/var/run", "/proc", "/sys", "/dev")
 _WIDE = {"host", "host-os", "host-etc", "home", "~", "/"}
 
@@ -144,17 +145,17 @@ class _Import:
         for device in self._items("devices"):
             if device != "dri":
                 self._note(f"devices={device}", "closed")
+        if "ipc" in self._items("shared"):
+            self._note("shared=ipc", "closed: pictures of X11 programs are in it")
         if "network" in self._items("shared"):
             self._note(
                 "shared=network",
                 "closed: share_network = true gives it the host's network, and with "
                 "that abstract sockets such as an X server's",
             )
-        bus = self._groups.get("Session Bus Policy", {})
-        if bus.get("org.freedesktop.Flatpak", "none") != "none":
-            self._note(
-                "org.freedesktop.Flatpak", "closed: it runs commands on the host"
-            )
+        for name, may in self._groups.get("Session Bus Policy", {}).items():
+            if may != "none" and _COMMANDS.fullmatch(name):
+                self._note(name, "closed: a service there runs commands on the host")
 
     def _record(self) -> str:
         sound = "allow" if "pulseaudio" in self._items("sockets") else "none"

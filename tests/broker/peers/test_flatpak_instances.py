@@ -87,6 +87,17 @@ def test_the_host_s_own_namespace_is_no_instance(tmp_path):
     assert app_of(tmp_path, ours) is None
 
 
+@pytest.mark.parametrize("char", "\v\f\x1c\x85\u2028")
+def test_a_value_with_another_line_end_names_no_application(tmp_path, char):
+    """Flatpak copies the permissions of a runtime, which its author wrote."""
+    value = char.join(("a", "[Application]", "name=org.example.Foot"))
+    with boxed() as (leader, namespaces):
+        folder = instance(tmp_path, "org.example.Foot", leader, namespaces[0])
+        text = f"[Runtime]\nname=org.evil.Sdk\n[Context]\nfilesystems={value}\n"
+        (folder / "info").write_text(text)
+        assert app_of(tmp_path, namespaces) is None
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -111,6 +111,30 @@ GUARDS = (
         "other_keys",
     ),
     Guard(
+        "a value of a key file is one line",
+        "pass",
+        "tests/broker/launch/flatpak/test_menu.py",
+        "indented_line",
+    ),
+    Guard(
+        "a value of a menu entry has no control characters",
+        "plain = True",
+        "tests/broker/launch/flatpak/test_menu.py",
+        "control_character",
+    ),
+    Guard(
+        "a pattern of names opens no service that runs commands",
+        '_COMMANDS = ("org.freedesktop.Flatpak",)',
+        "tests/broker/launch/flatpak/test_overrides.py",
+        "no_pattern",
+    ),
+    Guard(
+        "an application has no shared memory of the session's",
+        '"shared": [] if wanted.share_network else ["!network"],',
+        "tests/broker/launch/flatpak/test_overrides.py",
+        "session_shares",
+    ),
+    Guard(
         "words of an exported menu entry are not options of ours",
         'made["Exec"] = " ".join([*command, *arguments])',
         "tests/broker/launch/flatpak/test_menu.py",
@@ -391,6 +415,12 @@ GUARDS = (
         "pass",
         "tests/broker/launch/flatpak/test_overrides.py",
         "held_by_one_run",
+    ),
+    Guard(
+        "a value of an instance is not taken for its name",
+        "for line in info.splitlines():",
+        "tests/broker/peers/test_flatpak_instances.py",
+        "another_line_end",
     ),
     Guard(
         "an instance that has ended vouches for no process",

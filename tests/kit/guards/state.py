@@ -10,6 +10,10 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
     Guard("a backup is unpacked in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and GZIP"),
+    Guard("the header of an encrypted home is read in a jail", "", "tests/attack/test_luks_header.py", "reads_no_home"),
+    Guard("a copy of a home has its holes", "os.sendfile(writer, reader, 0, 1 << 30)", "tests/attack/test_home_copies.py", "holes"),
+    Guard("a copy of a home has files of several names once", "if False:", "tests/attack/test_home_copies.py", "many_names"),
+    Guard("of a template's console the end is read", "pass", "tests/broker/launch/template/test_console.py", "terabytes"),
     Guard("a backup's archive is read in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and TAR"),
     Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
     Guard("a backup changes no rights of our own directory", "", "tests/broker/launch/state/test_backup.py", "closed"),

@@ -19,6 +19,8 @@ filesystems=host;xdg-download:ro;~/notes;/srv/data:create;xdg-run/pipewire-0;!/t
 
 [Session Bus Policy]
 org.freedesktop.Flatpak=talk
+org.freedesktop.*=talk
+org.freedesktop.Notifications=talk
 """
 
 
@@ -48,8 +50,10 @@ def test_each_loss_has_a_note():
         "sockets=x11",
         "sockets=pulseaudio",
         "devices=all",
+        "shared=ipc",
         "shared=network",
         "org.freedesktop.Flatpak",
+        "org.freedesktop.*",
     ]
 
 

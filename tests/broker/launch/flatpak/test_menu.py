@@ -48,6 +48,27 @@ def test_other_keys_are_not_taken_over():
     assert "[Desktop Action" not in entry(TEXT, APP, "foot", COMMAND, quoted)
 
 
+@pytest.mark.parametrize("space", [" ", "\t", "\v", "\x1c", "\x85", "\xa0", "\u2003"])
+def test_an_indented_line_brings_no_other_key(space):
+    """GKeyFile, by which Flatpak writes entries, keeps the last five of them."""
+    hidden = f"Name=Foot\n{space}X-KDE-SubstituteUID=true\n{space}[Desktop Action a]"
+    text = TEXT.replace("Name=Foot", f"{hidden}\n{space}TryExec=/bin/sh", 1)
+    try:
+        found = entry(text, APP, "foot", COMMAND, quoted)
+    except UpstreamError:
+        return
+    for line in (found or "").split("\n"):
+        assert not line.startswith(("X-KDE", "TryExec", "[Desktop Action")), line
+
+
+@pytest.mark.parametrize("char", ["\r", "\x0b", "\x85", "\u2028", "\x1b", "\0"])
+def test_a_value_with_a_control_character_is_left_out(char):
+    """Some readers of an entry take it for the end of the line."""
+    values = made(TEXT.replace("Name=Foot", f"Name=Foot{char}Exec=sh", 1))
+    assert "Name" not in values
+    assert values["Name[de]"] == "Fuß"
+
+
 def test_a_handler_of_addresses_gets_them():
     text = TEXT.replace("text/plain;", "text/html;x-scheme-handler/https;")
     assert made(text)["Exec"].endswith(" -- %U")

@@ -75,9 +75,25 @@ def test_paths_with_signs_of_the_format_are_escaped():
 
 def test_the_network_is_closed_unless_the_record_shares_it():
     closed = apply({}, wanted_change(wanted()))["Context"]
-    assert closed["shared"] == "!network;"
+    assert "!network" in items(closed["shared"])
     shared = apply({}, wanted_change(wanted(share_network=True)))["Context"]
-    assert "shared" not in shared
+    assert "!network" not in items(shared["shared"])
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_the_memory_that_the_session_shares_is_closed(network):
+    """Pictures of X11 programs are in it, and the kernel asks for the user id alone."""
+    shared = apply({}, wanted_change(wanted(share_network=network)))["Context"]
+    assert "!ipc" in items(shared["shared"])
+
+
+@pytest.mark.parametrize("service", ["Flatpak", "systemd1"])
+def test_no_pattern_opens_a_service_that_runs_commands(service):
+    """xdg-dbus-proxy(1): "org.foo.*" matches "org.foo" and all names below it."""
+    override = apply({}, wanted_change(wanted()))["Session Bus Policy"]
+    name = f"org.freedesktop.{service}"
+    for pattern in ("org.freedesktop.*", name, f"{name}.*"):
+        assert override[pattern] == "none", pattern
 
 
 @pytest.mark.parametrize("text", ["x=1\n", "[a\n", "[a]\n=\n[", "nonsense"])
