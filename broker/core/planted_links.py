@@ -36,11 +36,15 @@ def named_path(path: Path, writable: Iterable[Path]) -> Path:
     return found
 
 
-def refuse_links(path: Path, writable: Iterable[Path]) -> None:
-    """Raise RefusedError where a path leads through any link in these directories."""
+def refuse_links(path: Path, writable: Iterable[Path]) -> Path:
+    """Return a path without links.
+
+    Raises RefusedError where it leads through any link in these directories.
+    """
     found, left = _walked(path, writable)
     for _, link in left:
         _refuse(path, link, found)
+    return found
 
 
 def _refuse(path: Path, link: Path, found: Path) -> None:

@@ -72,7 +72,7 @@ async def test_a_box_makes_a_bounded_number_of_processes(tmp_path, monkeypatch):
         word.replace(str(limits.BOX_PROCESSES), str(FEW))
         for word in arguments.box_gate_words(700)
     )
-    monkeypatch.setattr(arguments, "box_gate_words", lambda _open_files: words)
+    monkeypatch.setattr(arguments, "box_gate_words", lambda *_, **__: words)
     limit, raised, (first, second) = await said(tmp_path)
     assert limit == [str(FEW), str(FEW)]
     assert raised == ["refused"]

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,9 +20,10 @@ from broker.cli.quick import box as quick_box
 from broker.cli.quick.made_record import leads_through_links, with_files
 from broker.cli.run import box as run_box
 from broker.control.api import OpenRequest
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.planted_links import named_path, refuse_links
+from broker.launch.bubblewrap import bound_files, process
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import start_held
 from broker.launch.folders.opened import open_folder
@@ -276,3 +278,86 @@ async def test_a_read_only_file_in_a_writable_directory_is_read_only(home):
     assert await output(box) == "mine"
     assert kept.read_text() == "mine"
     assert (home / "work/new").read_text() == "new\n"
+
+
+def while_it_starts(monkeypatch, step, change):
+    """Have another sandbox make a change at the moment before a step of a start."""
+    module, _, name = step.rpartition(".")
+    place = {"process": process, "BoundFiles": bound_files.BoundFiles}[module]
+    taken = getattr(place, name)
+
+    def changed(*words, **more):
+        change()
+        return taken(*words, **more)
+
+    monkeypatch.setattr(place, name, changed)
+
+
+@needs_bwrap
+@pytest.mark.parametrize("whole", [False, True], ids=["alone", "with-its-directory"])
+async def test_a_link_that_is_made_while_a_box_starts_shows_nothing(
+    home, monkeypatch, whole
+):
+    """bubblewrap looks up the path itself, after it was looked at."""
+    (home / "sockets").mkdir()
+    path = home / "work/sub"
+
+    def swap():
+        path.rename(home / "work/was")
+        path.symlink_to("../.ssh")
+
+    def swap_back():
+        path.unlink()
+        (home / "work/was").rename(path)
+
+    files = (path, home / "work") if whole else (path,)
+    script = f"cat {path}/id {home}/work/*/id 2>/dev/null; :"
+    box = Box(("sh", "-c", script), home / "sockets", files)
+    while_it_starts(monkeypatch, "process.spawn", swap)
+    while_it_starts(monkeypatch, "BoundFiles.check", swap_back)
+    with pytest.raises((RefusedError, UpstreamError)):
+        assert SECRET not in await output(box)
+
+
+@needs_bwrap
+async def test_a_wrong_file_is_not_moved_with_its_mount_out_of_sight(home, monkeypatch):
+    """The right one is then at its path, and the wrong one beside it."""
+    (home / "sockets").mkdir()
+    path = home / "work/file"
+    path.write_text("harmless")
+    os.link(path, home / "work/same")
+
+    def swap():
+        path.rename(home / "work/was")
+        os.link(home / ".netrc", path)
+
+    def move():
+        path.rename(home / "work/moved")
+        (home / "work/same").rename(path)
+
+    box = Box(
+        ("sh", "-c", f"cat {home}/work/moved"),
+        home / "sockets",
+        (path, home / "work"),
+    )
+    while_it_starts(monkeypatch, "process.spawn", swap)
+    while_it_starts(monkeypatch, "BoundFiles.check", move)
+    with pytest.raises(RefusedError, match="another sandbox has changed"):
+        assert SECRET not in await output(box)
+
+
+@needs_bwrap
+async def test_links_of_the_person_and_of_the_system_are_bound(home):
+    (home / "sockets").mkdir()
+    (home / "mine").symlink_to("work")
+    named = home / "mine/sub"
+    system = Path("/lib/os-release") if Path("/lib/os-release").exists() else None
+    files = (named,) if system is None else (named, system)
+    box = Box(
+        ("cat", str(named / "config")),
+        home / "sockets",
+        files,
+        without_links={named: home / "work/sub"}
+        | ({} if system is None else {system: system.resolve()}),
+    )
+    assert await output(box) == "mine"

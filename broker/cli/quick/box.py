@@ -29,15 +29,16 @@ from broker.cli.quick.made_record import (
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.bubblewrap.arguments import Box
+from broker.launch.bubblewrap.bound_files import BoundFiles
 from broker.launch.bubblewrap.command import (
     START_SECONDS,
     STATUS_BYTES,
-    BoxCommand,
     kill,
     leader_of,
     prepare,
+    require_ready,
 )
-from broker.launch.process.gate import Gate
+from broker.launch.process.gate import READY, Gate
 from broker.launch.process.popen import PIPE, start_process
 
 _READ_BYTES = 65536
@@ -183,6 +184,7 @@ class _Running:
 def _held(box: Box) -> Iterator[_Running]:
     """Start a box whose program waits for its release; it ends with the block."""
     with ExitStack() as ours:
+        files = BoundFiles(box, ours) if box.binds else None
         command = prepare(box, ours)
         popen = start_process(
             command.argv,
@@ -199,12 +201,15 @@ def _held(box: Box) -> Iterator[_Running]:
         try:
             bwrap = os.pidfd_open(popen.pid)  # not reaped, so the number is its own
             ours.callback(os.close, bwrap)
-            leader = _leader(command)
+            leader = leader_of(_line(command.status, STATUS_BYTES))
             pidfd = _pidfd(leader)
             ours.callback(os.close, pidfd)
             # The first process inside, before bwrap outside: that asks the kernel
             # late to end the box with it.
             ours.callback(kill, pidfd)
+            if files is not None:
+                require_ready(_line(output[0], len(READY)))
+                files.check(leader)
             started = True
             yield _Running(bwrap, leader, command.gate, output, popen.wait)
         finally:
@@ -219,19 +224,19 @@ def _held(box: Box) -> Iterator[_Running]:
             popen.stderr.close()
 
 
-def _leader(command: BoxCommand) -> int:
-    status, deadline = b"", time.monotonic() + START_SECONDS
+def _line(fd: int, most: int) -> bytes:
+    line, deadline = b"", time.monotonic() + START_SECONDS
     waiting = select.poll()
-    waiting.register(command.status, select.POLLIN)
-    while b"\n" not in status and len(status) < STATUS_BYTES:
+    waiting.register(fd, select.POLLIN)
+    while b"\n" not in line and len(line) < most:
         left = deadline - time.monotonic()
         if left <= 0 or not waiting.poll(left * 1000):
             break
-        data = os.read(command.status, STATUS_BYTES)
+        data = os.read(fd, most - len(line))
         if not data:
             break
-        status += data
-    return leader_of(status)
+        line += data
+    return line
 
 
 def _pidfd(leader: int) -> int:

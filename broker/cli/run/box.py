@@ -93,7 +93,8 @@ async def _run_recorded(
     paths = local_paths()
     launch = record.host.launch
     assert isinstance(launch, Bwrap)
-    refuse_planted_links(paths, (*launch.read_only, *launch.read_write))
+    binds = (*launch.read_only, *launch.read_write)
+    without_links = refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
@@ -104,6 +105,7 @@ async def _run_recorded(
                 box,
                 resolver=_resolver(launch.network),
                 open_files=launch.open_files,
+                without_links=without_links,
             )
             return await leased(paths, record.name, _starter(box), steps)
 
@@ -114,15 +116,15 @@ def writable_places(paths: Paths) -> list[Path]:
     return [paths.homes, *(place for record in records for place in record.writable)]
 
 
-def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> None:
+def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> dict[Path, Path]:
     """Refuse a path of a record that leads through a link which a sandbox may have made.
 
-    The program that binds it would follow the link with the person's rights.
+    The program that binds it would follow the link with the person's rights.  Returns
+    each path without its links.
     """
     places = writable_places(paths)
-    for path in binds:
-        # guard: a bound path leads through no link of a sandbox
-        refuse_links(path, places)
+    # guard: a bound path leads through no link of a sandbox
+    return {path: refuse_links(path, places) for path in binds}
 
 
 def local_paths() -> Paths:

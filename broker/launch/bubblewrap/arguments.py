@@ -12,7 +12,7 @@ Pure: descriptors and paths in, words out (bwrap(1)).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from broker.core.limits import SANDBOX_FDS
@@ -46,6 +46,8 @@ class Box:
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
+    without_links: Mapping[Path, Path] = field(default_factory=dict)
+    """Where those of ``binds`` are that lead through links of the person's."""
 
     @property
     def binds(self) -> tuple[Path, ...]:
@@ -84,7 +86,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
-        *box_gate_words(box.open_files),
+        *box_gate_words(box.open_files, announced=bool(box.binds)),
         *box.command,
     ]
 

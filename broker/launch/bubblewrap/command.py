@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from broker.core.errors import UpstreamError
 from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
 from broker.launch.process import program_filters
-from broker.launch.process.gate import Gate
+from broker.launch.process.gate import READY, Gate
 
 STATUS_BYTES = 4096
 START_SECONDS = 10.0
@@ -69,12 +69,22 @@ def leader_of(status: bytes) -> int:
     except (ValueError, KeyError, TypeError):
         leader = None
     if type(leader) is not int:
-        raise UpstreamError(
-            "bubblewrap did not start the box",
-            hint="its own words are above; user namespaces must be allowed "
-            "('brokerctl doctor')",
-        )
+        raise _not_started()
     return leader
+
+
+def require_ready(output: bytes) -> None:
+    """Raise UpstreamError where the box's output does not begin as its gate's does."""
+    if output != READY:
+        raise _not_started()
+
+
+def _not_started() -> UpstreamError:
+    return UpstreamError(
+        "bubblewrap did not start the box",
+        hint="its own words are above; user namespaces must be allowed "
+        "('brokerctl doctor')",
+    )
 
 
 def kill(pidfd: int) -> None:

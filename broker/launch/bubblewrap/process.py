@@ -10,14 +10,16 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.launch.bubblewrap.arguments import Box
+from broker.launch.bubblewrap.bound_files import BoundFiles
 from broker.launch.bubblewrap.command import (
     START_SECONDS,
     STATUS_BYTES,
     kill,
     leader_of,
     prepare,
+    require_ready,
 )
-from broker.launch.process.gate import Gate
+from broker.launch.process.gate import READY, Gate
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
 
@@ -58,9 +60,10 @@ async def start_held(box: Box) -> HeldBox:
     """Start bubblewrap; its output is in the child's pipes.
 
     Raises SetupError when it is not installed, UpstreamError when it does not say
-    in time that it has started.
+    in time that it has started, RefusedError when its files are others than were named.
     """
-    with ExitStack() as ours:
+    with ExitStack() as ours, ExitStack() as opened:
+        files = BoundFiles(box, opened)
         command = prepare(box, ours)
         child = spawn(
             command.argv,
@@ -75,9 +78,14 @@ async def start_held(box: Box) -> HeldBox:
         try:
             leader = await _leader(command.status)
             pidfd = _hold(leader)
+            ours.callback(os.close, pidfd)
+            if box.binds:
+                await _mounted(child)
+                files.check(leader)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop()
+            child.close_pipes()
             raise
         ours.pop_all()
         return HeldBox(child, leader, pidfd, command.gate, command.status)
@@ -92,12 +100,22 @@ def _hold(leader: int) -> int:
 
 async def _leader(fd: int) -> int:
     os.set_blocking(fd, False)
-    status = b""
+    return leader_of(await _line(fd, STATUS_BYTES))
+
+
+async def _mounted(child: Child) -> None:
+    """Wait until the box has all mounts: its gate says so before all other output."""
+    assert child.popen.stdout is not None
+    require_ready(await _line(child.popen.stdout.fileno(), len(READY)))
+
+
+async def _line(fd: int, most: int) -> bytes:
+    line = b""
     with trio.move_on_after(START_SECONDS):
-        while b"\n" not in status and len(status) < STATUS_BYTES:
+        while b"\n" not in line and len(line) < most:
             await trio.lowlevel.wait_readable(fd)
-            data = os.read(fd, STATUS_BYTES)
+            data = os.read(fd, most - len(line))
             if not data:
                 break
-            status += data
-    return leader_of(status)
+            line += data
+    return line

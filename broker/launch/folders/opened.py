@@ -20,7 +20,8 @@ from broker.core.escape import printable
 from broker.core.planted_links import named_path
 
 SYS_OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x02, 0x04
+_AT_FDCWD = -100
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 _FILE_SYSTEMS = {
     0x9FA0: "proc",
     0x62656572: "sysfs",
@@ -90,12 +91,24 @@ def open_folder(
     return OpenedFolder(Path(real), fd)
 
 
-def open_without_links(path: str) -> int:
-    """Open a directory as O_PATH, through no link (openat2(2)).  Raises OSError."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+def open_without_links(path: str, kind: int = os.O_DIRECTORY) -> int:
+    """Open a directory as O_PATH, through no link (openat2(2)).  Raises OSError.
+
+    With 0 as ``kind`` the path may be anything's.
+    """
     # guard: no link on the way to a shared folder
-    how = struct.pack("QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
-    fd = _libc.syscall(SYS_OPENAT2, -100, os.fsencode(path), how, len(how))
+    resolve = _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    return _openat2(_AT_FDCWD, path, kind, resolve)
+
+
+def open_inside(root: int, path: str) -> int:
+    """Open a path as O_PATH, as a process with that root has it.  Raises OSError."""
+    return _openat2(root, path, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+
+
+def _openat2(above: int, path: str, kind: int, resolve: int) -> int:
+    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC | kind, 0, resolve)
+    fd = _libc.syscall(SYS_OPENAT2, above, os.fsencode(path), how, len(how))
     if fd < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), path)

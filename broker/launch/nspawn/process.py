@@ -145,7 +145,7 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop(grace=0)
-                _close_pipes(child)
+                child.close_pipes()
             _remove_group(group)
             raise
         ours.pop_all()
@@ -199,12 +199,6 @@ def _message(child: Child) -> str:
     except BlockingIOError:
         data = b""
     return printable(data.strip()[-_SHOWN_BYTES:], _SHOWN_BYTES) or "no message"
-
-
-def _close_pipes(child: Child) -> None:
-    for pipe in (child.popen.stdout, child.popen.stderr):
-        if pipe is not None:
-            pipe.close()
 
 
 def _held(pid: int, outer: int) -> int | None:

@@ -34,9 +34,16 @@ def limited_gate_words(open_files: int) -> tuple[str, ...]:
     return ("/bin/sh", "-c", _few_files(open_files) + _SCRIPT, "sh")
 
 
-def box_gate_words(open_files: int) -> tuple[str, ...]:
-    """The same, for a program in a user namespace of its own, too."""
-    script = _few_files(open_files) + _FEW_PROCESSES + _SCRIPT
+READY = b"ready\n"
+
+
+def box_gate_words(open_files: int, *, announced: bool = False) -> tuple[str, ...]:
+    """The same, for a program in a user namespace of its own, too.
+
+    ``announced``: READY is the beginning of its output, when all mounts are there.
+    """
+    ready = f"echo {READY.decode().strip()}; " if announced else ""
+    script = ready + _few_files(open_files) + _FEW_PROCESSES + _SCRIPT
     return ("/bin/sh", "-c", script, "sh")
 
 

@@ -75,8 +75,20 @@ GUARDS = (
         "haste",
     ),
     Guard(
+        "what is mounted in a box is what was looked at",
+        "if False:",
+        "tests/attack/test_planted_links.py",
+        "link_that_is_made_while",
+    ),
+    Guard(
+        "each path of a box has a mount of its own",
+        "if False:",
+        "tests/attack/test_planted_links.py",
+        "moved_with_its_mount",
+    ),
+    Guard(
         "a bound path leads through no link of a sandbox",
-        "",
+        "return {}",
         "tests/attack/test_planted_links.py",
         "bound_path",
     ),

@@ -53,7 +53,7 @@ async def started(wanted):
         yield held
     finally:
         await held.end()
-        process._close_pipes(held.child)
+        held.child.close_pipes()
 
 
 async def result(base, script):
