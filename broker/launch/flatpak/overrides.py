@@ -65,15 +65,17 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
 def wanted_change(wanted: Wanted) -> Change:
     """Return the entries for an application."""
     sockets = wanted.sockets
+    # System V's shared memory of the session: pictures of its X11 programs.
+    # guard: an application has no shared memory of the session's
+    shared = ["!ipc"]
+    shared += [] if wanted.share_network else ["!network"]
     files = [*_RESET]
     files += [] if sockets is None else [f"{_escaped(sockets)}:ro"]
     files += [f"{_escaped(path)}:ro" for path in wanted.read_only]
     files += [_escaped(path) for path in wanted.read_write]
     return Change(
         lists={
-            # System V's shared memory of the session: pictures of its X11 programs.
-            # guard: an application has no shared memory of the session's
-            "shared": ["!ipc", *([] if wanted.share_network else ["!network"])],
+            "shared": shared,
             "sockets": [f"!{name}" for name in _SOCKETS],
             "devices": [f"!{name}" for name in _DEVICES],
             "filesystems": files,
