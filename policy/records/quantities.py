@@ -32,7 +32,9 @@ class YesNo:
         if isinstance(value, bool):
             return value
         hint = ""
-        if value in {"true", "false"}:
+        # An array or a table has no hash, and one such record ended the reading of all.
+        # guard: an array is refused as any other value is
+        if isinstance(value, str) and value in {"true", "false"}:
             hint = f"write {value}, without quotation marks"
         return refuse(self, value, path, log_stderr, hint)
 

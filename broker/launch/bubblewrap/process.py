@@ -19,7 +19,7 @@ from broker.launch.bubblewrap.command import (
     prepare,
     require_ready,
 )
-from broker.launch.process.gate import READY, Gate
+from broker.launch.process.gate import READY, Gate, close_output
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
 
@@ -85,7 +85,7 @@ async def start_held(box: Box) -> HeldBox:
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop()
-            child.close_pipes()
+            close_output(child)
             raise
         ours.pop_all()
         return HeldBox(child, leader, pidfd, command.gate, command.status)

@@ -17,7 +17,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.process_status import status_fields
 from broker.launch.nspawn.arguments import Scope, Tree, nspawn_args
-from broker.launch.process.gate import Gate
+from broker.launch.process.gate import Gate, close_output
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, has_ended, spawn
 
@@ -145,7 +145,7 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop(grace=0)
-                child.close_pipes()
+                close_output(child)
             _remove_group(group)
             raise
         ours.pop_all()

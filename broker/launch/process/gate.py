@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from broker.core import limits
+
+if TYPE_CHECKING:
+    from broker.launch.process.spawn import Child
 
 # Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
 # dies lets the program run, and it is waited for before bwrap asks the kernel to end
@@ -70,3 +74,10 @@ class Gate:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def close_output(child: Child) -> None:
+    """Close our ends of the output of a program that has ended behind its gate."""
+    for pipe in (child.popen.stdout, child.popen.stderr):
+        if pipe is not None:
+            pipe.close()

@@ -105,12 +105,6 @@ class Child:
             except ProcessLookupError:
                 return
 
-    def close_pipes(self) -> None:
-        """Close our ends of its standard output and error."""
-        for pipe in (self.popen.stdout, self.popen.stderr):
-            if pipe is not None:
-                pipe.close()
-
     def abandon(self) -> None:
         """Let go of a child that is to outlive us; no task will wait for it."""
         if self.pidfd >= 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("an array is refused as any other value is", 'if value in {"true", "false"}:', "tests/attack/test_record_values.py", "no_value_of_a_key"),
     Guard("hidden directories of the home are not imported", "if False:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("a wide directory by another name", "if path in _WIDE:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("directories by way of others", "if False:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),

@@ -96,6 +96,13 @@ def test_no_pattern_opens_a_service_that_runs_commands(service):
         assert override[pattern] == "none", pattern
 
 
+@pytest.mark.parametrize("space", [" ", "\t", "\v", "\xa0"])
+def test_an_indented_line_is_one_of_its_own(space):
+    """As in GKeyFile; else it is written back as a line, in a group that it names."""
+    text = f"[a]\nx=1\n{space}y=2\n{space}[b]\nz=3\n"
+    assert parse(text) == {"a": {"x": "1", "y": "2"}, "b": {"z": "3"}}
+
+
 @pytest.mark.parametrize("text", ["x=1\n", "[a\n", "[a]\n=\n[", "nonsense"])
 def test_another_text_is_not_a_key_file(text):
     with pytest.raises(UpstreamError):

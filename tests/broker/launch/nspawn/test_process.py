@@ -53,7 +53,7 @@ async def started(wanted):
         yield held
     finally:
         await held.end()
-        held.child.close_pipes()
+        process.close_output(held.child)
 
 
 async def result(base, script):
