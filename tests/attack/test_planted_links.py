@@ -23,9 +23,10 @@ from broker.control.api import OpenRequest
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.planted_links import named_path, refuse_links
-from broker.launch.bubblewrap import bound_files, process
+from broker.launch.bubblewrap import process
 from broker.launch.bubblewrap.arguments import Box
 from broker.launch.bubblewrap.process import start_held
+from broker.launch.folders import bound_files
 from broker.launch.folders.opened import open_folder
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole

@@ -29,7 +29,6 @@ from broker.cli.quick.made_record import (
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.bound_files import BoundFiles
 from broker.launch.bubblewrap.command import (
     START_SECONDS,
     STATUS_BYTES,
@@ -38,6 +37,7 @@ from broker.launch.bubblewrap.command import (
     prepare,
     require_ready,
 )
+from broker.launch.folders.bound_files import BoundFiles
 from broker.launch.process.gate import READY, Gate
 from broker.launch.process.popen import PIPE, start_process
 
@@ -184,7 +184,7 @@ class _Running:
 def _held(box: Box) -> Iterator[_Running]:
     """Start a box whose program waits for its release; it ends with the block."""
     with ExitStack() as ours:
-        files = BoundFiles(box, ours) if box.binds else None
+        files = BoundFiles(box.binds, {}, ours) if box.binds else None
         command = prepare(box, ours)
         popen = start_process(
             command.argv,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -42,15 +42,21 @@ async def _run(
     paths, launch = local_paths(), record.host.launch
     assert isinstance(launch, Nspawn)
     binds = (launch.rootfs, *launch.read_only, *launch.read_write)
-    refuse_planted_links(paths, binds)
+    without_links = refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
-            start = _starter(record, argv, None if home is None else home.tree)
+            kept = None if home is None else home.tree
+            start = _starter(record, argv, kept, without_links)
             return await leased(paths, record.name, start, steps)
 
 
-def _starter(record: Record, argv: Sequence[str] | None, home: Path | None) -> Start:
+def _starter(
+    record: Record,
+    argv: Sequence[str] | None,
+    home: Path | None,
+    without_links: Mapping[Path, Path],
+) -> Start:
     launch = record.host.launch
     assert isinstance(launch, Nspawn)
     scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
@@ -69,6 +75,7 @@ def _starter(record: Record, argv: Sequence[str] | None, home: Path | None) -> S
             language=os.environ.get("LANG") or "C.UTF-8",
             terminal=os.environ.get("TERM") or "dumb",
             open_files=launch.open_files,
+            without_links=without_links,
         )
         return await start_held(tree, scope)
 

@@ -10,7 +10,6 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.bound_files import BoundFiles
 from broker.launch.bubblewrap.command import (
     START_SECONDS,
     STATUS_BYTES,
@@ -19,6 +18,7 @@ from broker.launch.bubblewrap.command import (
     prepare,
     require_ready,
 )
+from broker.launch.folders.bound_files import BoundFiles
 from broker.launch.process.gate import READY, Gate, close_output
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, spawn
@@ -63,7 +63,7 @@ async def start_held(box: Box) -> HeldBox:
     in time that it has started, RefusedError when its files are others than were named.
     """
     with ExitStack() as ours, ExitStack() as opened:
-        files = BoundFiles(box, opened)
+        files = BoundFiles(box.binds, box.without_links, opened)
         command = prepare(box, ours)
         child = spawn(
             command.argv,

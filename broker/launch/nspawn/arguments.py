@@ -15,8 +15,8 @@ Pure: a description in, words out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.core.limits import SANDBOX_FDS
@@ -68,6 +68,13 @@ class Tree:
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
+    without_links: Mapping[Path, Path] = field(default_factory=dict)
+    """Where those of ``binds`` are that lead through links of the person's."""
+
+    @property
+    def binds(self) -> tuple[Path, ...]:
+        """All paths of the person's that it sees."""
+        return (*self.read_only, *self.read_write)
 
 
 @dataclass(frozen=True)

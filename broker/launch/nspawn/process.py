@@ -16,7 +16,9 @@ import trio
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.process_status import status_fields
-from broker.launch.nspawn.arguments import Scope, Tree, nspawn_args
+from broker.launch.folders.bound_files import BoundFiles
+from broker.launch.folders.mounts import wait_set_up
+from broker.launch.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
 from broker.launch.process.gate import Gate, close_output
 from broker.launch.process.identity import open_pidfd
 from broker.launch.process.spawn import PIPE, Child, has_ended, spawn
@@ -112,7 +114,8 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
     """Start systemd-nspawn; its output is in the child's pipes.
 
     Without ``scope`` a control group is made below our own.  Raises SetupError when it
-    is not installed, UpstreamError when the container does not begin in time.
+    is not installed, UpstreamError when the container does not begin in time,
+    RefusedError when its files are others than were named.
     """
     for program in _PROGRAMS:
         if shutil.which(program) is None:
@@ -122,7 +125,8 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
             )
     group = scope or _make_group()
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    with ExitStack() as ours:
+    with ExitStack() as ours, ExitStack() as opened:
+        files = BoundFiles(tree.binds, tree.without_links, opened)
         gate, release = os.pipe()
         ours.callback(os.close, release)
         try:
@@ -149,7 +153,17 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
             _remove_group(group)
             raise
         ours.pop_all()
-        return HeldTree(child, leader, pidfd, Gate(release), group)
+        held = HeldTree(child, leader, pidfd, Gate(release), group)
+        try:
+            # The last of its mounts is made before its root is its own.
+            await wait_set_up(leader, SOCKETS)
+            # guard: what is mounted in a tree is what was looked at
+            files.check(leader)
+        except BaseException:
+            await held.end()
+            close_output(child)
+            raise
+        return held
 
 
 def _make_group() -> Path:

@@ -75,13 +75,19 @@ GUARDS = (
         "haste",
     ),
     Guard(
-        "what is mounted in a box is what was looked at",
+        "what is mounted in a tree is what was looked at",
+        "pass",
+        "tests/broker/launch/nspawn/test_process.py",
+        "link_that_is_made_while",
+    ),
+    Guard(
+        "what is mounted in a sandbox is what was looked at",
         "if False:",
         "tests/attack/test_planted_links.py",
         "link_that_is_made_while",
     ),
     Guard(
-        "each path of a box has a mount of its own",
+        "each bound path has a mount of its own",
         "if False:",
         "tests/attack/test_planted_links.py",
         "moved_with_its_mount",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.launch.nspawn import process
 from broker.launch.nspawn.arguments import Scope, Tree
 from broker.launch.nspawn.process import choose_scope, start_held
@@ -181,3 +182,25 @@ def test_without_systemd_and_without_a_group_the_error_says_what_to_do(monkeypat
     with pytest.raises(SetupError, match="control group of its own") as caught:
         choose_scope({}, 100, 10)
     assert "enable-linger" in caught.value.hint
+
+
+async def test_a_link_that_is_made_while_it_starts_shows_nothing(base, monkeypatch):
+    """systemd-nspawn looks up the path itself, after it was looked at."""
+    secret, path = base / "secret", base / "shared/sub"
+    secret.mkdir()
+    path.mkdir()
+    taken = process.spawn
+
+    def spawn(*words, **more):
+        path.rename(base / "shared/was")
+        path.symlink_to(secret)
+        return taken(*words, **more)
+
+    monkeypatch.setattr(process, "spawn", spawn)
+    before = groups()
+    wanted = tree(base, "true")
+    wanted = replace(wanted, read_only=(*wanted.read_only, path), read_write=())
+    with pytest.raises(RefusedError, match="another sandbox has changed"):
+        async with started(wanted):
+            pass
+    assert groups() == before

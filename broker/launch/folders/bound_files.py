@@ -1,31 +1,41 @@
-"""The person's files that a box sees: opened first, compared when they are mounted.
+"""The person's files that a sandbox sees: opened first, compared when they are mounted.
 
-bubblewrap is given paths, and resolves them itself, some time after they were looked at.
-A sandbox that may write to a directory above one of them can put a link there meanwhile,
-and the box would see a directory of the person's that no record names.
+bubblewrap and systemd-nspawn are given paths, and resolve them themselves, some time
+after they were looked at.  Another sandbox that may write to a directory above one of
+them can put a link there meanwhile, and this one would see a directory of the person's
+that no record names.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.launch.bubblewrap.arguments import Box
 from broker.launch.folders.opened import open_inside, open_without_links
 from broker.launch.folders.tool import mount_number
 
 
 class BoundFiles:
-    """What a box is to see, held open until ``opened`` is closed."""
+    """What a sandbox is to see, held open until ``opened`` is closed."""
 
-    def __init__(self, box: Box, opened: ExitStack) -> None:
-        """Open all of them.  Raises RefusedError where one leads through a link."""
+    def __init__(
+        self,
+        binds: Iterable[Path],
+        without_links: Mapping[Path, Path],
+        opened: ExitStack,
+    ) -> None:
+        """Open all of them.
+
+        ``without_links``: where those are that lead through links of the person's.
+        Raises RefusedError where one leads through another link.
+        """
         self._held: dict[Path, int] = {}
-        for path in box.binds:
-            found = box.without_links.get(path, path)
+        for path in binds:
+            found = without_links.get(path, path)
             try:
                 self._held[path] = open_without_links(str(found), kind=0)
             except OSError as error:
@@ -33,7 +43,7 @@ class BoundFiles:
             opened.callback(os.close, self._held[path])
 
     def check(self, leader: int) -> None:
-        """Compare them with the mounts of the box's first process, which waits.
+        """Compare them with the mounts of the sandbox's first process, which waits.
 
         Raises RefusedError where something else is mounted.
         """
@@ -48,13 +58,13 @@ class BoundFiles:
                 except OSError as error:
                     raise _changed(path, error) from error
                 opened.callback(os.close, there)
-                # guard: what is mounted in a box is what was looked at
+                # guard: what is mounted in a sandbox is what was looked at
                 if not os.path.samestat(os.fstat(held), os.fstat(there)):
                     raise _changed(path)
                 mounts.add(mount_number(there))
-        # Below a directory that the box has, too, a sandbox can rename the file with its
+        # Below a directory that this one has, too, the other can rename the file with its
         # mount, and put the right one in its place: no mount is on that one.
-        # guard: each path of a box has a mount of its own
+        # guard: each bound path has a mount of its own
         if len(mounts) != len(self._held):
             raise _changed(next(iter(self._held)))
 
@@ -63,6 +73,6 @@ def _changed(path: Path, error: OSError | None = None) -> RefusedError:
     reason = "" if error is None else f": {error.strerror}"
     return RefusedError(
         f"{printable(str(path), 200)} cannot be bound, or another sandbox has changed "
-        f"what it leads to while the box was started{reason}",
+        f"what it leads to while this one was started{reason}",
         hint="look at the directories above it, and run it again",
     )
