@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from policy import limits
 from policy.errors import Span
 from policy.records.scan import Path, Statement, key_parts, split
-from policy.records.syntax import explain, place_of
 
 Complain = Callable[[Span, str, str, str], None]
 """Takes a problem: span, message, expected, hint."""
@@ -173,6 +172,9 @@ def _parse_alone(
     try:
         tomllib.loads(piece)
     except ValueError as error:
+        # Late, here and below: most files have no mistake to be explained.
+        from policy.records.syntax import explain
+
         stop = statement.failed.offset - statement.start if statement.failed else -1
         found = explain(piece, str(error), stop)
         log_stderr(
@@ -245,6 +247,8 @@ def _parse_together(
         try:
             return tomllib.loads(kept), good
         except ValueError as error:
+            from policy.records.syntax import place_of
+
             at = place_of(kept, str(error))
         starts = [statement.start for statement in good]
         index = max(0, bisect.bisect_left(starts, at) - 1)
