@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -107,8 +108,8 @@ _CROSVM = """\
 # crosvm's words: usb attach NUMBERS PATH SOCKET, usb detach PORT SOCKET
 echo "$@" >> {log}
 case "$2" in
-attach) readlink "$4" >> {log}; echo {attach} ;;
-detach) echo {detach} ;;
+attach) readlink "$4" >> {log}; readlink "$5" >> {log}; echo {attach} ;;
+detach) readlink "$4" >> {log}; echo {detach} ;;
 esac
 """
 
@@ -128,36 +129,58 @@ def crosvm(tmp_path, monkeypatch):
     return install
 
 
-async def test_crosvm_is_given_the_open_node_and_asked_for_its_port(crosvm, tmp_path):
+@pytest.fixture
+def control():
+    """The socket of a crosvm."""
+    with short_directory() as place, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "control"))
+        yield place / "control"
+
+
+async def test_crosvm_is_given_the_open_node_and_asked_for_its_port(crosvm, control):
     log = crosvm()
     node = os.open("/dev/null", os.O_RDWR)
-    device = CrosvmDevice(tmp_path / "control")
+    device = CrosvmDevice(control)
     await device.attach(node)
     await device.detach()
     await device.detach()
     os.close(node)
-    first, link, last = log.read_text().splitlines()
+    first, opened, there, last, again = log.read_text().splitlines()
     assert first.startswith("usb attach 00:00:00:00 /proc/self/fd/")
-    assert link == "/dev/null"
-    assert last == f"usb detach 3 {tmp_path}/control"
+    assert opened == "/dev/null"
+    assert last.startswith("usb detach 3 /proc/self/fd/")
+    assert there == again == str(control)
+
+
+async def test_a_link_to_the_socket_of_another_crosvm_is_refused(crosvm, control):
+    """A taken-over crosvm can put it in the place of its own."""
+    log = crosvm()
+    planted = control.with_name("planted")
+    planted.symlink_to(control)
+    node = os.open("/dev/null", os.O_RDWR)
+    for wrong in (planted, control.parent):
+        with pytest.raises(UpstreamError, match="not a socket"):
+            await CrosvmDevice(wrong).attach(node)
+    os.close(node)
+    assert not log.exists()
 
 
 @pytest.mark.parametrize(
     ("reply", "error"),
     [("no_available_port", RefusedError), ("failed_to_open_device", UpstreamError)],
 )
-async def test_crosvm_that_refuses_is_reported(crosvm, tmp_path, reply, error):
+async def test_crosvm_that_refuses_is_reported(crosvm, control, reply, error):
     crosvm(attach=reply)
     node = os.open("/dev/null", os.O_RDWR)
     with pytest.raises(error):
-        await CrosvmDevice(tmp_path / "control").attach(node)
+        await CrosvmDevice(control).attach(node)
     os.close(node)
 
 
-async def test_crosvm_that_is_not_installed(monkeypatch, tmp_path):
+async def test_crosvm_that_is_not_installed(monkeypatch, tmp_path, control):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SetupError):
-        await CrosvmDevice(tmp_path / "control").attach(0)
+        await CrosvmDevice(control).attach(0)
 
 
 _MACHINE = """
@@ -186,9 +209,9 @@ async def device_host(monkeypatch, way):
             nursery.cancel_scope.cancel()
 
 
-async def test_record_of_the_host_names_crosvm(monkeypatch, crosvm, tmp_path):
+async def test_record_of_the_host_names_crosvm(monkeypatch, crosvm, control):
     log = crosvm()
-    way = f'crosvm = "{tmp_path}/control"'
+    way = f'crosvm = "{control}"'
     async with device_host(monkeypatch, way) as (host, number):
         async with host.attached(number, LEASE) as made:
             assert made.backend == "crosvm"
@@ -196,7 +219,7 @@ async def test_record_of_the_host_names_crosvm(monkeypatch, crosvm, tmp_path):
             assert item.state == "attached"
         (item,) = (await host.devices()).devices
         assert item.state == "plugged"
-    assert log.read_text().splitlines()[-1].startswith("usb detach 3")
+    assert log.read_text().splitlines()[-2].startswith("usb detach 3")
 
 
 async def test_record_of_the_host_names_a_monitor_of_qemu(monkeypatch):

@@ -6,7 +6,11 @@ names in place of opening it (https://crosvm.dev/book/devices/usb.html).
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -25,7 +29,7 @@ class CrosvmDevice:
     """One USB device of one running crosvm."""
 
     def __init__(self, control: Path) -> None:
-        self._control = str(control)
+        self._control = control
         self._port: int | None = None
 
     async def attach(self, node: int) -> None:
@@ -36,7 +40,7 @@ class CrosvmDevice:
         """
         # Not to be left half done: only the reply names the port.
         with trio.CancelScope(shield=True):
-            words = ("attach", _IGNORED, f"/proc/self/fd/{node}", self._control)
+            words = ("attach", _IGNORED, f"/proc/self/fd/{node}")
             reply = await self._usb(*words, fds=(node,))
         found = _OK.search(reply)
         if found is None:
@@ -50,13 +54,31 @@ class CrosvmDevice:
         port, self._port = self._port, None
         if port is None:
             return
-        reply = await self._usb("detach", str(port), self._control)
+        reply = await self._usb("detach", str(port))
         if not _OK.search(reply) and b"no_such_port" not in reply:
             raise UpstreamError(f"crosvm does not let go: {printable(reply, 200)}")
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
-        return await run_tool(
-            ["crosvm", "usb", *words],
-            deadline=limits.DEVICE_DETACH_SECONDS,
-            pass_fds=fds,
-        )
+        with self._socket() as socket:
+            return await run_tool(
+                ["crosvm", "usb", *words, f"/proc/self/fd/{socket}"],
+                deadline=limits.DEVICE_DETACH_SECONDS,
+                pass_fds=(*fds, socket),
+            )
+
+    @contextmanager
+    def _socket(self) -> Iterator[int]:
+        """Open what is at the socket's name; a link to another one's is refused."""
+        try:
+            # A crosvm that was taken over may write to the directory of its socket.
+            # guard: a device goes to no other crosvm by a link
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self._control, flags)
+        except OSError as error:
+            raise UpstreamError(f"{self._control}: {error.strerror}") from error
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise UpstreamError(f"{self._control} is not a socket")
+            yield fd
+        finally:
+            os.close(fd)

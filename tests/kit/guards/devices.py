@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a device goes to no other crosvm by a link", "flags = os.O_PATH | os.O_CLOEXEC", "tests/integration/test_device_ways.py", "link_to_the_socket"),
     Guard("messages of a security key's process are read at a pace", "", "tests/attack/test_monitor_flood.py", "asks_and_cancels"),
     Guard("an answer is for its own request", "if False:", "tests/broker/devices/test_security_key.py", "not_the_next_ones"),
     Guard("a revoked permission is not repeated", "if True:", "tests/broker/devices/test_security_key.py", "revoked_u2f"),
