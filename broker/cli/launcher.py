@@ -16,7 +16,7 @@ from broker.cli.machines.hook_setup import hook_written
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.machines.rootful import install_rootful
 from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, setup_errors
 from broker.core.paths import find_paths
 from broker.core.replace_file import replace_file
 from broker.launch.podman.hooks import (
@@ -141,7 +141,7 @@ def _install_box(program: str, *, as_json: bool) -> None:
     real = _real(name, wrapper)
     record = find_paths().config[0] / FOLDER / f"{program}.toml"
     written = [wrapper]
-    try:
+    with setup_errors(f"{program} cannot be set up"):
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not record.exists():
             text = _BOX_RECORD.format(program=program, colour=_COLOURS[program])
@@ -151,11 +151,6 @@ def _install_box(program: str, *, as_json: bool) -> None:
         text = _WRAPPER.format(program=program, real=shlex.quote(str(real)))
         replace_file(wrapper, text.encode(), mode=0o755)
         written.append(write_opener())
-    except OSError as error:
-        raise SetupError(
-            f"{program} cannot be set up: {error.strerror}",
-            where=str(error.filename or ""),
-        ) from error
     render.written_files(written, as_json=as_json)
     if not as_json:
         render.note(f"{program} gives a label, not a boundary: docs/launchers/boxes.md")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from broker.cli import render
 from broker.cli.run.flatpak import installed_at, take_app
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, data_home, quoted
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import UpstreamError, setup_errors
 from broker.core.paths import find_paths
 from broker.core.replace_file import replace_file
 from broker.launch.flatpak import menu
@@ -34,7 +32,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
     paths = find_paths()
     location = installed_at(take_app(app))
     folder = overrides_folder(os.environ)
-    with held(paths, app), _changed(app):
+    with held(paths, app), setup_errors(f"{app} cannot be set up"):
         entries = _entries(location, app)
         written = []
         if close_override(paths, folder, app):
@@ -62,24 +60,13 @@ def remove_flatpak(app: str) -> None:
     """
     paths = find_paths()
     folder = overrides_folder(os.environ)
-    with held(paths, take_app(app)), _changed(app):
+    with held(paths, take_app(app)), setup_errors(f"{app} cannot be set up"):
         changed = remove_override(paths, folder, app)
         for path in _ours(app):
             path.unlink()
             render.note(f"removed {path}")
     text = "has its own permissions again" if changed else "was not changed by Vitrail"
     render.note(f"{app} {text}")
-
-
-@contextmanager
-def _changed(app: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SetupError(
-            f"{app} cannot be set up: {error.strerror}",
-            where=str(error.filename or ""),
-        ) from error
 
 
 def _entries(location: Path, app: str) -> dict[str, str]:

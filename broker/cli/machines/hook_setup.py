@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from broker.core.errors import SetupError
+from broker.core.errors import setup_errors
 
 
 def sudo_caller() -> int:
@@ -14,14 +13,6 @@ def sudo_caller() -> int:
     return int(os.environ.get("SUDO_UID", "0"))
 
 
-@contextmanager
-def hook_written(hint: str = "") -> Iterator[None]:
-    """Write a hook's files in the block.  Raises SetupError for one that cannot be."""
-    try:
-        yield
-    except OSError as error:
-        raise SetupError(
-            f"the hook cannot be installed: {error.strerror}",
-            where=str(error.filename or ""),
-            hint=hint,
-        ) from error
+def hook_written(hint: str = "") -> AbstractContextManager[None]:
+    """Write a hook's files in the block.  It raises SetupError where that fails."""
+    return setup_errors("the hook cannot be installed", hint=hint)

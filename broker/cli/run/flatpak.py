@@ -26,7 +26,7 @@ from broker.cli.run.box import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError, UpstreamError, setup_errors
 from broker.core.paths import Paths
 from broker.launch.flatpak.files import (
     held,
@@ -149,13 +149,8 @@ class _Run:
             sockets, launch.share_network, launch.read_only, launch.read_write
         )
         folder = overrides_folder(os.environ)
-        try:
+        with setup_errors(f"the override of {launch.app} cannot be written"):
             first = write_override(self._paths, folder, launch.app, wanted)
-        except OSError as error:
-            raise SetupError(
-                f"the override of {launch.app} cannot be written: {error.strerror}",
-                where=str(error.filename or ""),
-            ) from error
         if first:
             render.note(
                 f"{launch.app} has no display and no sound outside Vitrail from now "
