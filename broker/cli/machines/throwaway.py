@@ -23,7 +23,6 @@ from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.control.api import MachineEventRequest
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.launch.image.store import find_image
 from broker.launch.libvirt.domain import VsockWay, with_vsock
@@ -38,6 +37,7 @@ from broker.launch.process.spawn import (
     has_ended,
     run_tool,
     spawn,
+    stderr_so_far,
     wait_ended,
 )
 from policy.records.model import Record, ThrowawayVm
@@ -49,7 +49,7 @@ VHOST_VSOCK = Path("/dev/vhost-vsock")
 _START_SECONDS = 120.0
 _END_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
-_MESSAGE_BYTES = 2000
+MESSAGE_CHARS = 2000
 _KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
 
 
@@ -220,7 +220,7 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
         while not await _is_paused(made):
             if has_ended(virsh.pidfd):
                 raise UpstreamError(
-                    f"libvirt did not start the domain: {message_of(virsh)}",
+                    f"libvirt did not start the domain: {stderr_so_far(virsh, MESSAGE_CHARS)}",
                     hint=f"'virsh --connect {_URI} list --all' shows its domains",
                 )
             await trio.sleep(_LOOK_SECONDS)
@@ -288,16 +288,3 @@ async def _virsh(*words: str) -> str:
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}
-
-
-def message_of(child: Child) -> str:
-    """Return what a program that has ended has written to standard error."""
-    pipe = child.popen.stderr
-    assert pipe is not None
-    # It has ended; a program that it has started may have its end open still.
-    os.set_blocking(pipe.fileno(), False)
-    try:
-        data = os.read(pipe.fileno(), _MESSAGE_BYTES)
-    except BlockingIOError:
-        data = b""
-    return printable(data.decode("utf-8", "replace").strip(), _MESSAGE_BYTES)

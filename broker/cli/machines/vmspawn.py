@@ -16,11 +16,11 @@ from pathlib import Path
 import trio
 
 from broker.cli.machines.throwaway import (
+    MESSAGE_CHARS,
     VHOST_VSOCK,
     Made,
     describe_boot,
     is_leased,
-    message_of,
     report_step,
     require_program,
     run_directory,
@@ -30,7 +30,7 @@ from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.launch.microvm.vsock_backend import draw_cid
-from broker.launch.process.spawn import Child, has_ended
+from broker.launch.process.spawn import Child, has_ended, stderr_so_far
 from broker.launch.vmspawn.arguments import Spawned
 from broker.launch.vmspawn.process import fifo_of, start_vmspawn, wait_held, write_gates
 from policy.records.model import Record
@@ -111,7 +111,9 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
     """Wait for the process that will be QEMU; its pidfd is kept in ``made``."""
     found = await wait_held(child, made.uuid, directory)
     if found is None:
-        why = message_of(child) if has_ended(child.pidfd) else "it took too long"
+        why = "it took too long"
+        if has_ended(child.pidfd):
+            why = stderr_so_far(child, MESSAGE_CHARS)
         raise UpstreamError(
             f"systemd-vmspawn did not start the machine: {why}",
             hint="it is of systemd 262 or later? 'systemd-vmspawn --version'",

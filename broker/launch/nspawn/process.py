@@ -14,19 +14,18 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.core.escape import printable
 from broker.ipc.process_status import status_fields
 from broker.launch.folders.bound_files import BoundFiles
 from broker.launch.folders.mounts import wait_set_up
 from broker.launch.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
 from broker.launch.process.gate import Gate, close_output
 from broker.launch.process.identity import open_pidfd
-from broker.launch.process.spawn import PIPE, Child, has_ended, spawn
+from broker.launch.process.spawn import PIPE, Child, has_ended, spawn, stderr_so_far
 
 _PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.01
-_MESSAGE_BYTES, _SHOWN_BYTES = 65536, 500
+_MESSAGE_CHARS = 500
 _DEEPER = 2
 """Namespaces of its first process below ours: unshare's, and nspawn's own."""
 _KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR")
@@ -196,23 +195,12 @@ async def _leader(child: Child) -> tuple[int, int]:
                 if found is not None:
                     return pid, found
             await trio.sleep(_LOOK_SECONDS)
+    message = stderr_so_far(child, _MESSAGE_CHARS) or "no message"
     raise UpstreamError(
-        f"systemd-nspawn did not start the container: {_message(child)}",
+        f"systemd-nspawn did not start the container: {message}",
         hint="it needs user namespaces, and subordinate numbers of yours in "
         "/etc/subuid and /etc/subgid ('brokerctl doctor')",
     )
-
-
-def _message(child: Child) -> str:
-    """Return the end of its output so far."""
-    pipe = child.popen.stderr
-    assert pipe is not None
-    os.set_blocking(pipe.fileno(), False)
-    try:
-        data = os.read(pipe.fileno(), _MESSAGE_BYTES)
-    except BlockingIOError:
-        data = b""
-    return printable(data.strip()[-_SHOWN_BYTES:], _SHOWN_BYTES) or "no message"
 
 
 def _held(pid: int, outer: int) -> int | None:

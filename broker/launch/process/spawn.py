@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from broker.core.escape import printable
 from broker.launch.process import popen
 
 _TAIL_BYTES = 4096
+_PIPE_BYTES = 65536
 _LOOK_SECONDS = 0.05
 
 PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
@@ -175,6 +177,22 @@ def spawn(
     return Child(started, pidfd, name or Path(argv[0]).name)
 
 
+def stderr_so_far(child: Child, limit: int) -> str:
+    """Return the end of its messages, escaped and in at most ``limit`` characters.
+
+    For a child with ``stderr=PIPE``.  It does not wait: a program that the child has
+    started may have the pipe open after the child's end.
+    """
+    pipe = child.popen.stderr
+    assert pipe is not None
+    os.set_blocking(pipe.fileno(), False)
+    try:
+        data = os.read(pipe.fileno(), _PIPE_BYTES)
+    except BlockingIOError:
+        data = b""
+    return printable(data.strip()[-limit:], limit)
+
+
 def our_program(module: str, *args: str) -> list[str]:
     """The command line that runs one of our modules as a process of its own.
 
@@ -230,14 +248,9 @@ async def run_tool(
     standard error; SetupError when it is not installed, OSError when this
     machine has no room for a process.
     """
-    read_out, write_out = os.pipe2(os.O_CLOEXEC)
-    try:
-        read_err, write_err = os.pipe2(os.O_CLOEXEC)
-    except BaseException:
-        os.close(read_out)
-        os.close(write_out)
-        raise
-    try:
+    with ExitStack() as ours, ExitStack() as theirs:
+        read_out, write_out = _pipe(ours, theirs)
+        read_err, write_err = _pipe(ours, theirs)
         child = spawn(
             argv,
             env=env,
@@ -246,13 +259,7 @@ async def run_tool(
             stdout=write_out,
             stderr=write_err,
         )
-    except BaseException:
-        os.close(read_out)
-        os.close(read_err)
-        raise
-    finally:
-        os.close(write_out)
-        os.close(write_err)
+        ours.pop_all()  # closed by the tasks that read them
     out = bytearray()
     err = bytearray()
     what = Path(os.fspath(argv[0])).name
@@ -275,6 +282,14 @@ async def run_tool(
     if len(out) > output_limit:
         raise UpstreamError(f"{what} printed more than {output_limit} bytes")
     return bytes(out)
+
+
+def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
+    """Return the two ends of a pipe, each of which its stack closes."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    reading.callback(os.close, read)
+    writing.callback(os.close, write)
+    return read, write
 
 
 async def _collect(fd: int, into: bytearray, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""The last words of a program that makes a machine for a run."""
+"""The messages of a child, read while they may still come."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.cli.machines.throwaway import message_of
+from broker.launch.process.spawn import stderr_so_far
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
-    [(b"", ""), (b" no such image\n", "no such image"), (b"\x1b[2J", "\\x1b[2J")],
+    [
+        (b"", ""),
+        (b" no such image\n", "no such image"),
+        (b"\x1b[2J", "\\x1b[2J"),
+        (b"first " * 10 + b"and the last line", "and the last line"),
+    ],
 )
-def test_a_process_that_it_left_holds_up_nothing(written, expected):
+def test_reads_without_waiting_for_the_pipes_other_writers(written, expected):
     """QEMU, or the shell before it, has the same standard error and may live on."""
     reading, held = os.pipe()
     os.write(held, written)
     with os.fdopen(reading, "rb") as stderr:
         ended = SimpleNamespace(popen=SimpleNamespace(stderr=stderr))
-        assert message_of(ended) == expected
+        assert stderr_so_far(ended, 17) == expected
     os.close(held)
