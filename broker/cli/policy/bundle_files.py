@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.cli import render
-from broker.cli.policy.install import put
+from broker.cli.policy.install import open_lock, put
 from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
@@ -249,16 +249,7 @@ def install(overlay: dict[str, bytes | None]) -> None:
 @contextlib.contextmanager
 def one_at_a_time(base: Path) -> Iterator[None]:
     """One at a time: two could both find themselves newer."""
-    folder = base / STATE
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(folder / ".lock", flags, 0o600)
-    except OSError as error:
-        raise RefusedError(
-            f"{folder} cannot be used: {error.strerror}",
-            hint="apply it as who owns that directory, or name another with --to",
-        ) from error
+    fd = open_lock(base / STATE / ".lock", doing="apply it")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

@@ -24,7 +24,14 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.policy.install import Sets, new_problems, put, sets_with, show_changes
+from broker.cli.policy.install import (
+    Sets,
+    new_problems,
+    open_lock,
+    put,
+    sets_with,
+    show_changes,
+)
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
@@ -156,15 +163,7 @@ def _read(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def _one_at_a_time(base: Path) -> Iterator[None]:
-    try:
-        base.mkdir(mode=0o755, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(base / ".edit.lock", flags, 0o600)
-    except OSError as error:
-        raise RefusedError(
-            f"{base} cannot be used: {error.strerror}",
-            hint="edit as who owns that directory, or name another with --to",
-        ) from error
+    fd = open_lock(base / ".edit.lock", doing="edit")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,4 +125,22 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         raise RefusedError(
             f"{path} cannot be written: {error.strerror}",
             hint=f"who may write in {path.parent}?",
+        ) from error
+
+
+def open_lock(path: Path, *, doing: str) -> int:
+    """Open a file for flock(2) in a directory of policy files, made where missing.
+
+    ``doing`` is what the person asked for, in the hint.  The caller closes the
+    descriptor.  Raises RefusedError.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+    except OSError as error:
+        raise RefusedError(
+            f"{path.parent} cannot be used: {error.strerror}",
+            hint=f"{doing} as who owns that directory, or name another with --to",
         ) from error
