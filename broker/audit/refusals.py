@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 import trio
@@ -20,6 +21,16 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
+
+Refusal: TypeAlias = (
+    schema.StreamRefused
+    | schema.LeaseRefused
+    | schema.LinkRefused
+    | schema.ClipboardEnded
+    | schema.Decision
+    | schema.LogConflict
+)
+"""Events that are counted where they come often."""
 
 _WINDOW = 1.0
 _LONGEST = 60.0
@@ -244,15 +255,7 @@ class Refusals:
         self._counter = Counter()
         self._more = trio.Event()
 
-    async def refused(
-        self,
-        event: schema.StreamRefused
-        | schema.LeaseRefused
-        | schema.LinkRefused
-        | schema.ClipboardEnded
-        | schema.Decision
-        | schema.LogConflict,
-    ) -> None:
+    async def refused(self, event: Refusal) -> None:
         """Record or count a refusal."""
         try:
             now = self._counter.take(event, trio.current_time())

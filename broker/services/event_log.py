@@ -8,7 +8,7 @@ from typing import TypedDict
 import trio
 
 from broker.audit import schema
-from broker.audit.refusals import Refusals
+from broker.audit.refusals import Refusal, Refusals
 from broker.audit.settings import AuditMode
 from broker.audit.shares import LogShares, cost
 from broker.audit.store import Store
@@ -152,14 +152,6 @@ class Journal:
             gap.count += self._gap.count
         self._gap = gap
 
-    async def refused(
-        self,
-        event: schema.StreamRefused
-        | schema.LeaseRefused
-        | schema.LinkRefused
-        | schema.ClipboardEnded
-        | schema.Decision
-        | schema.LogConflict,
-    ) -> None:
+    async def refused(self, event: Refusal) -> None:
         """Record a refusal; equal ones of one second are counted into one."""
         await self._refusals.refused(event)
