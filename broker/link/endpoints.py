@@ -135,21 +135,24 @@ async def _connect_hybrid(endpoint: HybridEndpoint) -> socket.socket:
 
 async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
     """Read the line ``OK <number>`` and not one byte more."""
-    line = bytearray()
-    while not line.endswith(b"\n") and len(line) < limits.HYBRID_ANSWER_BYTES:
+    untrusted_line = bytearray()
+    while (
+        not untrusted_line.endswith(b"\n")
+        and len(untrusted_line) < limits.HYBRID_ANSWER_BYTES
+    ):
         await trio.lowlevel.wait_readable(sock)
         # One at a time: what follows the newline is the stream's.
-        piece = sock.recv(1)
-        if not piece:
+        untrusted_byte = sock.recv(1)
+        if not untrusted_byte:
             raise UpstreamError(
                 f"nothing in the guest takes connections on port {endpoint.port}",
                 hint="has the guest finished starting, and its service too?",
             )
-        line += piece
-    if not (line.startswith(b"OK ") and line.endswith(b"\n")):
+        untrusted_line += untrusted_byte
+    if not (untrusted_line.startswith(b"OK ") and untrusted_line.endswith(b"\n")):
         raise PeerError(
             f"{endpoint.path} does not speak hybrid vsock: "
-            f"it answered {printable(bytes(line), 60)!r}",
+            f"it answered {printable(bytes(untrusted_line), 60)!r}",
             hint="give the VMM's own vsock socket, not the socket of a port",
         )
 

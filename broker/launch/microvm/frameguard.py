@@ -162,12 +162,16 @@ class Guard:
         return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
 
     def _carry(self, side: socket.socket) -> bool:
-        data = side.recv(limits.FRAMES_READ_BYTES)
-        if not data:
+        untrusted_data = side.recv(limits.FRAMES_READ_BYTES)
+        if not untrusted_data:
             return False
         other = self._other(side)
-        if side is self._sides[0]:
-            data = self._filter.feed(data)
+        # Frames of passt are its own: only the guest's are filtered.
+        data = (
+            self._filter.feed(untrusted_data)
+            if side is self._sides[0]
+            else untrusted_data
+        )
         self._waiting[other] = memoryview(data)
         self._flush(other)
         return True

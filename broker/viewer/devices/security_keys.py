@@ -203,9 +203,9 @@ class _Questions:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer_all)
             with contextlib.suppress(OSError):  # it has ended, with a verdict unread
-                while data := await self._receive():
+                while untrusted_data := await self._receive():
                     try:
-                        said = _decode(data)
+                        said = _decode(untrusted_data)
                     except PeerError as error:
                         # In one line: it could write lines of ours otherwise.
                         # guard: a process of a security key writes no line of the log

@@ -298,14 +298,14 @@ class WorkerClipboard(InputListener):
             while size <= order.max_bytes:
                 await trio.lowlevel.wait_readable(ours)
                 try:
-                    data = os.read(ours, _PIPE_BYTES)
+                    untrusted_data = os.read(ours, _PIPE_BYTES)
                 except BlockingIOError:
                     continue
-                if not data:
+                if not untrusted_data:
                     break
-                if size + len(data) <= order.max_bytes:
-                    sealed_memfd.append(into, data, size)
-                size += len(data)
+                if size + len(untrusted_data) <= order.max_bytes:
+                    sealed_memfd.append(into, untrusted_data, size)
+                size += len(untrusted_data)
         finally:
             os.close(ours)
         if size <= order.max_bytes:

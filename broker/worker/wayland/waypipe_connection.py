@@ -453,12 +453,12 @@ class StreamConnection(WaylandConnection):
             if patience.cancelled_caught:
                 return
             try:
-                data = os.read(fd, waypipe_limits.WAYPIPE_PIPE_READ_BYTES)
+                untrusted_data = os.read(fd, waypipe_limits.WAYPIPE_PIPE_READ_BYTES)
             except BlockingIOError:
                 continue
-            if not data:
+            if not untrusted_data:
                 return
-            self.channel.pipe_bytes(rid, data)
+            self.channel.pipe_bytes(rid, untrusted_data)
             self._flush()
             await self._wait_for_room()
             while len(self.channel.out) > waypipe_limits.WAYPIPE_OUT_BYTES:
