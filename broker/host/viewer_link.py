@@ -266,11 +266,6 @@ class RemoteViewer(LinkEnd):
         began = trio.current_time()
         taken = False
         with given(conn):
-            if opening.direct:
-                raise RefusedError(
-                    "Wayland's own descriptors cannot cross to another machine",
-                    hint="start its programs under waypipe, on vitrail.Display",
-                )
             epoch = self._epoch_for(opening)
             untrusted_head = b""
             if opening.service == DISPLAY:
@@ -278,26 +273,31 @@ class RemoteViewer(LinkEnd):
                 # that idle connections cost this sandbox's places, and no others.
                 untrusted_head = await read_header(conn)
             offer = epoch.opener.open(opening.service, opening.lease.id)
-            with epoch.stream(epoch.opener.last, opening) as stream:
-                link = await self._open(offer)
-                with link:
-                    async with self._events.carry(opening, "link", began) as outcome:
-                        taken = True
-                        task_status.started()
-                        with contextlib.suppress(OSError):  # the pump finds it dead
-                            link.sendall(untrusted_head)
-                        fds = conn.detach(), link.detach()
-                        head = len(untrusted_head)
-                        try:
-                            await relay_stream(
-                                self._pump, opening, fds, outcome, head=head
-                            )
-                        finally:
-                            outcome.reason = stream.reason or outcome.reason
+            with (
+                epoch.stream(epoch.opener.last, opening) as stream,
+                await self._open(offer) as link,
+            ):
+                async with self._events.carry(opening, "link", began) as outcome:
+                    taken = True
+                    task_status.started()
+                    with contextlib.suppress(OSError):  # the pump finds it dead
+                        link.sendall(untrusted_head)
+                    fds = conn.detach(), link.detach()
+                    head = len(untrusted_head)
+                    try:
+                        await relay_stream(self._pump, opening, fds, outcome, head=head)
+                    finally:
+                        outcome.reason = stream.reason or outcome.reason
         if not taken:
             raise UpstreamError(stream.reason)
 
     def _epoch_for(self, opening: Opening) -> Epoch:
+        """Return the epoch that may carry a stream.  Raises RefusedError."""
+        if opening.direct:
+            raise RefusedError(
+                "Wayland's own descriptors cannot cross to another machine",
+                hint="start its programs under waypipe, on vitrail.Display",
+            )
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
             raise RefusedError("no viewer is connected")

@@ -350,7 +350,16 @@ class ViewerRole:
             # The request decides, and it is read by the sandbox's worker.
             with guest.streams.place():
                 await self.opening.stream(guest, opening, conn, status.take)
-            return
+        elif opening.service == SECURITY_KEY:
+            # Not one decision for the connection, but one for each use.
+            await self._security_key(opening, conn, status)
+        else:
+            await self._decided(guest, opening, conn, status)
+
+    async def _decided(
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        """Carry a stream that one decision permits.  Raises RefusedError."""
         request = Request(
             lease=opening.lease,
             service=opening.service,
@@ -358,10 +367,6 @@ class ViewerRole:
             peer=opening.peer,
             counts_bytes=False,  # the pump moves them uncounted
         )
-        if opening.service == SECURITY_KEY:
-            # Not one decision for the connection, but one for each use.
-            await self._security_key(opening, conn, status)
-            return
         windows = opening.service == DISPLAY
         # libpulse gives up after 30 s, and connects again when the program plays.
         given_up = trio.Event() if opening.service == AUDIO else None

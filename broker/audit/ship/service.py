@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
@@ -12,6 +13,9 @@ from broker.audit.ship.run import Place, ship_for_ever
 from broker.core.errors import SetupError
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
+
+_Stamp: TypeAlias = tuple[object, ...]
+"""Which file it is, and its last change."""
 
 
 def place_of(paths: Paths, config: ShipConfig) -> Place:
@@ -28,22 +32,29 @@ async def serve(paths: Paths, stop: trio.Event) -> None:
     stamp = _stamp(paths.config)
     config = _load(paths)
     while not stop.is_set():
-        changed = trio.Event()
+        over = trio.Event()
         async with trio.open_nursery() as nursery:
             place = place_of(paths, config)
-            nursery.start_soon(ship_for_ever, place, config.target, changed)
-            while not stop.is_set():
-                with trio.move_on_after(4 * audit_limits.SHIP_LOOK_SECONDS):
-                    await stop.wait()
-                fresh = _stamp(paths.config)
-                if fresh != stamp:
-                    stamp = fresh
-                    try:
-                        config = _load(paths)
-                    except SetupError:
-                        continue  # 'brokerctl status' warns of it
-                    break
-            changed.set()
+            nursery.start_soon(ship_for_ever, place, config.target, over)
+            stamp, config = await _next(paths, stop, stamp, config)
+            over.set()
+
+
+async def _next(
+    paths: Paths, stop: trio.Event, stamp: _Stamp, config: ShipConfig
+) -> tuple[_Stamp, ShipConfig]:
+    """Wait for another file that can be used, or for ``stop``."""
+    while not stop.is_set():
+        with trio.move_on_after(4 * audit_limits.SHIP_LOOK_SECONDS):
+            await stop.wait()
+        fresh = _stamp(paths.config)
+        if fresh != stamp:
+            stamp = fresh
+            try:
+                return stamp, _load(paths)
+            except SetupError:
+                continue  # 'brokerctl status' warns of it
+    return stamp, config
 
 
 def _load(paths: Paths) -> ShipConfig:
@@ -51,7 +62,7 @@ def _load(paths: Paths) -> ShipConfig:
     return ShipConfig() if path is None else load_config(path)
 
 
-def _stamp(directories: Sequence[Path]) -> tuple[object, ...]:
+def _stamp(directories: Sequence[Path]) -> _Stamp:
     path = find_config(directories)
     if path is None:
         return ()

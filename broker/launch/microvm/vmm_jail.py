@@ -26,7 +26,7 @@ import shutil
 import signal
 import sysconfig
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,11 +207,8 @@ async def spawn_jailed(
             process = spawn_helper(
                 role, argv, env=env, pass_fds=pass_fds, stdout=stdout
             )
-            try:
+            with _killed_on_failure(process):
                 known(process)
-            except BaseException:
-                process.kill_now()
-                raise
             return process
     bwrap = shutil.which("bwrap")
     if bwrap is None:
@@ -298,16 +295,22 @@ async def _spawn(
         except BaseException:
             _kill_all(outer)
             raise
-        try:
+        with _killed_on_failure(inside):
             # guard: a VMM is written down before it runs
             known(inside)
             if entered is not None:
                 await entered(inside)
-        except BaseException:
-            inside.kill_now()
-            raise
         os.write(block.write, b"x")
         return inside
+
+
+@contextmanager
+def _killed_on_failure(process: Tracked) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        process.kill_now()
+        raise
 
 
 def enter(outer: Tracked, pid: int) -> Tracked:

@@ -91,6 +91,28 @@ class Streams:
 NO_STREAMS = Streams()
 
 
+def _run_message(
+    number: int,
+    argv: Sequence[str],
+    env: dict[str, str],
+    streams: Streams,
+    *,
+    display: bool,
+) -> agent.Run:
+    return agent.Run(
+        program=number,
+        argv=list(argv),
+        env=env,
+        display=display,
+        stdin=streams.stdin,
+        tty=streams.tty,
+        rows=streams.rows,
+        columns=streams.columns,
+        stderr=streams.stderr,
+        window=limits.AGENT_OUTPUT_WINDOW if streams.paced else 0,
+    )
+
+
 class Guest:
     """A leased sandbox on the viewer's side, from lease_begun to lease_ended."""
 
@@ -472,11 +494,10 @@ class Guest:
                 "Vitrail's: nothing can be started or kept in it from outside",
                 hint="its own programs can copy files out of it, and open addresses",
             )
-        # UTC is what the guest has without it.
-        zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
+        display = display and record.viewer.display != "none"
         program = self.programs.new(
             Path(argv[0]).name,
-            display=display and wait_window and record.viewer.display != "none",
+            display=display and wait_window,
             limit=record.viewer.limits.programs,
         )
         program.tty = streams.tty
@@ -487,17 +508,10 @@ class Guest:
         program.way.reach(Step.MACHINE, trio.current_time())
         if self.agent is not None:
             program.way.reach(Step.AGENT, trio.current_time())
-        message = agent.Run(
-            program=program.number,
-            argv=list(argv),
-            env={**zone, **env},
-            display=display and record.viewer.display != "none",
-            stdin=streams.stdin,
-            tty=streams.tty,
-            rows=streams.rows,
-            columns=streams.columns,
-            stderr=streams.stderr,
-            window=limits.AGENT_OUTPUT_WINDOW if streams.paced else 0,
+        # The guest has UTC without it.
+        zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
+        message = _run_message(
+            program.number, argv, {**zone, **env}, streams, display=display
         )
         try:
             await self._tools.log.require(

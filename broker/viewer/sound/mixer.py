@@ -136,9 +136,12 @@ async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
                     return
                 *lines, buffer = buffer.split(b"\n")
                 for line in lines:
-                    said = await _answer(bytes(line), desk)
-                    with trio.fail_after(limits.CONTROL_REPLY_SECONDS):
-                        await stream.send_all(msgspec.json.encode(said) + b"\n")
+                    await _reply(stream, await _answer(bytes(line), desk))
+
+
+async def _reply(stream: trio.SocketStream, reply: MixerReply) -> None:
+    with trio.fail_after(limits.CONTROL_REPLY_SECONDS):
+        await stream.send_all(msgspec.json.encode(reply) + b"\n")
 
 
 async def _answer(line: bytes, desk: Desk) -> MixerReply:

@@ -122,15 +122,19 @@ async def _fill_socket(fd: int, content: int, start: int, size: int) -> None:
     """The same for one that is not a pipe."""
     with socket.socket(fileno=os.dup(fd)) as out:
         for data in sealed_memfd.pieces(content, start, size):
-            with memoryview(data) as rest:
-                done = 0
-                while done < len(rest):
-                    with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):
-                        await trio.lowlevel.wait_writable(fd)
-                    try:
-                        done += out.send(rest[done:], socket.MSG_DONTWAIT)
-                    except BlockingIOError:
-                        continue
+            with memoryview(data) as piece:
+                await _send_all(out, piece)
+
+
+async def _send_all(out: socket.socket, data: memoryview) -> None:
+    done = 0
+    while done < len(data):
+        with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):
+            await trio.lowlevel.wait_writable(out)
+        try:
+            done += out.send(data[done:], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            continue
 
 
 class Held(Selection):
