@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.kit.eventually import NeverError, eventually
+from broker.launch.process.spawn import spawn
+from tests.kit.eventually import NeverError, eventually, ready
 
 
 async def test_eventually_returns_the_first_true_answer(autojump_clock):
@@ -38,3 +39,21 @@ async def test_eventually_lets_the_condition_s_own_error_through(autojump_clock)
 async def test_eventually_ends_a_condition_that_hangs(autojump_clock):
     with pytest.raises(NeverError):
         await eventually(trio.sleep_forever, deadline=2)
+
+
+async def test_ready_waits_for_a_server_s_file(tmp_path):
+    made = tmp_path / "made"
+    child = spawn(["sh", "-c", f"touch {made}; exec sleep 1000"])
+    try:
+        await ready(child, made.exists)
+    finally:
+        await child.stop()
+
+
+async def test_ready_fails_at_once_with_the_words_of_a_server_that_ended(tmp_path):
+    output = tmp_path / "output"
+    with output.open("wb") as out:
+        child = spawn(["sh", "-c", "echo no such option"], stdout=out.fileno())
+    with pytest.raises(AssertionError, match="sh has ended: no such option"):
+        await ready(child, lambda: False, output=output)
+    await child.wait()

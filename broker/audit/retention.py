@@ -131,5 +131,5 @@ def _witnessed_blocks(db: sqlite3.Connection) -> set[int]:
         "SELECT size FROM checkpoint WHERE substr(kind, 1, ?) = ?",
         (len(WITNESSED), WITNESSED),
     )
-    # guard: what a witness holds stays provable
+    # guard: a witness's checkpoint stays provable
     return {size >> STEP for (size,) in rows if size % BLOCK}

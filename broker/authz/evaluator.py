@@ -52,7 +52,7 @@ class Judge:
             request, records or self._records(), engine or self._rules.engine
         )
         # As strict, it still may lead elsewhere, which ends live operations.
-        # guard: what gives waits for the log
+        # guard: a grant waits for the log
         return then if _strictness(then) >= _strictness(now) else now
 
     def _decide(

@@ -161,7 +161,7 @@ class Questions:
             reason=f"answered over the control socket{who and ' by '}{who}",
         )
         wrong = unfit(entry.question, said)
-        # guard: brokerctl answers what was offered
+        # guard: brokerctl answers with an offered choice
         if wrong:
             raise RefusedError(
                 wrong,

@@ -30,7 +30,7 @@ class Meters:
     def beyond(self, request: Request, answer: PolicyAnswer, now: float) -> str:
         """Return which limit is not kept; empty: all are.  Counts the call."""
         held = answer.limits
-        # guard: max-size needs somebody who counts
+        # guard: max-size needs a process that counts
         if held.max_size is not None and not request.counts_bytes:
             return f"max-size= cannot be held for {request.service}"
         if held.gesture is not None:

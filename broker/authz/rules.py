@@ -115,9 +115,9 @@ class Rules:
                 # A stricter set must not wait for the log, nor fail with it: a full
                 # disk, which a sandbox may have filled, would keep alive operations
                 # that the person has just denied.  New permissions do wait.
-                # guard: what takes away does not wait for the log
+                # guard: a revocation does not wait for the log
                 self.pending = Engine(chosen.rules)
-                # guard: what is denied is cut before it is recorded
+                # guard: a denied stream is cut before it is recorded
                 self.tightened()
             # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))

@@ -12,11 +12,11 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.machines.flatpak import install_flatpak, remove_flatpak
-from broker.cli.machines.hook_setup import hook_written
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.machines.rootful import install_rootful
+from broker.cli.machines.setup import hook_written, setup_errors
 from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
-from broker.core.errors import SetupError, setup_errors
+from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.core.replace_file import replace_file
 from broker.launch.podman.hooks import (

@@ -363,7 +363,7 @@ class Crossing(SelectionReader):
         # guard: a source that stalls
         if self._copy is not None and now >= self._copy.until:
             yield from self._drop_copy(SLOW)
-        # guard: what was copied expires
+        # guard: copied content expires
         if self._held is not None and now >= self._held.until:
             held, self._held = self._held, None
             yield w.RecordCrossing(

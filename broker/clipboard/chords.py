@@ -234,7 +234,7 @@ class Recogniser:
         seen = key in self._down
         if state == RELEASED:
             self._down.discard(key)
-        # guard: releases of what was seen
+        # guard: releases of seen keys
         return KeyVerdict.FORWARD if seen else KeyVerdict.SWALLOW
 
     def _chord(self, key: int) -> KeyVerdict:

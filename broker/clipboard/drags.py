@@ -113,7 +113,7 @@ def decided(
 ) -> Iterator[w.Action]:
     """Policy denied it, or it goes to one of the person's own programs."""
     terms = event.terms
-    # guard: what goes out is decided when it goes
+    # guard: an outgoing drag is decided at its drop
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)
     yield w.RecordCrossing(
         w.Outcome.EXPORTED if allowed else w.Outcome.REFUSED,
@@ -265,7 +265,7 @@ class DragTable:
 
     def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
         """Whether another worker claims that the dropped content was dropped there."""
-        # guard: what goes out is no drop
+        # guard: an outgoing drag is not a drop
         # guard: a claim by who has the drop
         # guard: a drag without a mark is any of the person's
         if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:

@@ -213,5 +213,5 @@ class Exports:
             self._standing = None
         for mark, source in self._marks.items():
             if source == sandbox:
-                # guard: origin of what has ended
+                # guard: origin of an ended sandbox
                 self._marks[mark] = ""

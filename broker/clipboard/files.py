@@ -42,7 +42,7 @@ def without_list(items: Iterable[w.Item]) -> list[w.Item]:
 
 
 def _is_file(line: str) -> bool:
-    # guard: what is listed as a file
+    # guard: addresses that are files
     return (
         line.startswith("file:///")
         and len(line) <= limits.CLIPBOARD_FILE_CHARS

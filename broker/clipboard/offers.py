@@ -111,7 +111,7 @@ class Giving:
             case w.DataCame():
                 cleaning.data = event.untrusted_data
                 size = len(cleaning.data) + size_of(cleaning.done)
-                # guard: size of what was cleaned
+                # guard: size of cleaned content
                 if size > most(cleaning.terms.max_bytes):
                     yield from self.drop(LARGE)
             case w.DataEnded():
@@ -234,7 +234,7 @@ class Giving:
         # guard: a cleaner that stalls
         if self._cleaning is not None and now >= self._cleaning.until:
             yield from self.drop(SLOW)
-        # guard: what was pasted expires
+        # guard: pasted content expires
         late = [target for target, o in self._offers.items() if now >= o.until]
         for target in late:
             offer = self._offers.pop(target)

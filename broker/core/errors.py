@@ -7,9 +7,6 @@ next (``hint``).  ``str()`` gives the first line; ``diagnostics()`` the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from typing_extensions import override
 
 
@@ -58,19 +55,6 @@ class IntegrityError(VitrailError):
 
 class InternalError(VitrailError):
     """A mistake of ours; whatever was being done ends, nothing is guessed."""
-
-
-@contextmanager
-def setup_errors(problem: str, *, hint: str = "") -> Iterator[None]:
-    """Raise SetupError for an OSError of the block: the problem, the reason, the file."""
-    try:
-        yield
-    except OSError as error:
-        raise SetupError(
-            f"{problem}: {error.strerror}",
-            where=str(error.filename or ""),
-            hint=hint,
-        ) from error
 
 
 def sole(error: Exception) -> Exception:

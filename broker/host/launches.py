@@ -300,7 +300,7 @@ class Launches:
         if state.leader is None:
             self._pending[state.id] = state
             return None
-        # guard: what is leased again is the same process
+        # guard: a lease is renewed for the same process only
         leader = find("leader", state.leader) if state.boot == boot_id() else None
         if leader is None:
             raise _ended(state)

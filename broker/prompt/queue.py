@@ -180,7 +180,7 @@ class Queue:
         entry = self._entries.pop(number, None)
         if entry is None:
             return []
-        # guard: what was not offered
+        # guard: choices that were not offered
         reason = unfit(entry.question, answer)
         if reason:
             answer = PersonAnswer(allow=False, by="broker", reason=reason)

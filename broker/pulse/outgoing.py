@@ -36,6 +36,6 @@ class PulseOutgoing:
         for start, end, fill in self._heard:
             first = max(0, start - self._sent)
             last = end - self._sent
-            # guard: what has not left
+            # guard: samples that have not left
             self.data[first:last] = bytes([fill]) * (last - first)
         self._heard.clear()

@@ -129,7 +129,7 @@ def _settle(fields: Fields, forms: list[Format]) -> None:
     Open values would become the hardware's, and the reply would reveal them.
     """
     spec = settled(forms, fields.spec(_SPEC))
-    # guard: what formats leave open
+    # guard: open fields of formats
     fields[_SPEC], fields[_FORMATS] = spec, []
     if not is_valid(spec):
         return  # and refused
@@ -189,7 +189,7 @@ def _created(
     spec = head.spec(7)
     if not is_valid(spec) or head.number(0) in f.playbacks:
         raise UpstreamError("the sound server made a stream that cannot be")
-    # guard: what the server made of it
+    # guard: a stream of the server is within the record
     if not _within(f, spec):
         f.ask(_C.DELETE_PLAYBACK_STREAM, encode("L", [head.number(0)]))
         raise SoundRefusedError(

@@ -135,7 +135,7 @@ class Playback:
             self._drop(len(part.data))
             return
         room = max(0, self.credit) + limits.PULSE_HELD_BYTES - len(self._held)
-        # guard: what is held
+        # guard: held samples
         kept = part.data[: max(0, room)]
         self._held += kept
         self._send()
@@ -257,7 +257,7 @@ class Playback:
     def flush(self) -> None:
         """Discard the waiting samples; commands behind them wait no longer."""
         self._held.clear()
-        # guard: commands behind what is thrown away
+        # guard: commands behind discarded samples
         self._send()
 
     def after_samples(self, frame: bytes) -> None:

@@ -315,7 +315,7 @@ class CheckpointWitness:
         if kept and answer.restarted:
             reason = f"it was {answer.restarted}, and was begun again"
         elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
-            # guard: what is never proved is a conflict
+            # guard: a checkpoint that is never proved is a conflict
             reason = self._late(epoch, answer)
         if kept:
             self._asked.pop(epoch.name, None)

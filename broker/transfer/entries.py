@@ -156,7 +156,7 @@ class EntryReader:
             self.ended = True
             return
         path = tuple(take_file_name(name.encode()) for name in entry.path)
-        # guard: what was asked about is what comes
+        # guard: the entries are those of the question
         if not self.files and self._quota.name not in {"", path[0]}:
             raise RefusedError("the first file has another name than was asked about")
         # guard: entries in order

@@ -370,7 +370,7 @@ class RemoteHost(LinkEnd):
                     f"too many undecided streams, with those of {opening.lease.sandbox}"
                 )
             # A stream that waits for its turn is also cut with its lease.
-            # guard: what waits is cut with its lease
+            # guard: waiting streams are cut with their lease
             with epoch.stream(preamble.number, opening):
                 await place.turn()
                 await self._decide(opening, conn, answering)

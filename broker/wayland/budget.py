@@ -147,7 +147,7 @@ def charge_drawing(core: ClientState, root: Surface) -> None:
     if not drawn:
         return
     below = sum(min(drawn, layer) for layer in layers) + drawn
-    # guard: what is drawn is charged
+    # guard: drawn pixels are charged
     core.spend_pixels(core.pixel_weight * (below + _others(core, xdg, drawn)))
 
 

@@ -286,7 +286,7 @@ class WaylandFilter(ClientState):
             count += 1
         # One short request may make many at the compositor: a commit sends its
         # regions rectangle by rectangle.  The messages sent up are charged.
-        # guard: requests cost what goes up
+        # guard: requests cost the bytes that go up
         self.messages += max(count, (len(up) - before) // _MESSAGE_BYTES)
         return data[pos:]
 

@@ -297,7 +297,7 @@ class WaypipeChannel:
         """We keep nothing that could be sent again, but a lie is one."""
         (count,) = _WORD.unpack(body)
         more = count - self._heard & 0xFFFFFFFF
-        # guard: acknowledgements of what was sent
+        # guard: acknowledgements of sent blocks
         if not 0 < more <= self._sent - self._heard:
             raise PeerError(
                 f"an acknowledgement of {count} blocks after one of "

@@ -1,8 +1,8 @@
 """A program that '.ci/as-user' runs types into the terminal of the root that ran it.
 
 TIOCSTI (ioctl_tty(2)) puts a byte into a terminal's input, as if it had been typed;
-kernels before 6.2 always allow it to whoever has the terminal as controlling one.
-What is tried here is the controlling terminal itself, so newer kernels show it, too.
+kernels before 6.2 always allow it to a process whose controlling terminal it is.
+The controlling terminal itself is tried here, so the test fails on newer kernels, too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run_on_terminal(what: str, *, interrupt: bool = False) -> tuple[str, int]:
             continue
         try:
             data = os.read(terminal, 4096)
-        except OSError:  # EIO: nobody has it open any more
+        except OSError:  # EIO: no process has it open any more
             break
         said += data
         if interrupt and b"ready" in data:

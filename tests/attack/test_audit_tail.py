@@ -115,7 +115,7 @@ async def test_an_older_copy_of_the_log_is_noticed(tmp_path, restarts):
 
 
 async def test_the_newest_copy_of_the_log_is_the_log(tmp_path):
-    """The attacks above fail for what they take away, not for being copies."""
+    """The attacks above fail because bytes are missing, not because the log is a copy."""
     path, observer = await _attacked(tmp_path, 0)
     shutil.copy(observer.copies()[-1], path)
     with opened(path) as db:

@@ -64,7 +64,7 @@ async def test_made_up_notes_push_out_none(tmp_path: Path, peer: str) -> None:
 
 
 async def test_the_real_key_pushes_out_none_either(tmp_path: Path) -> None:
-    """A taken-over broker signs what it likes, and can prove none of it."""
+    """A taken-over broker signs any checkpoint, and can prove none of them."""
     async with sides(tmp_path) as (near, far):
         await publish(near, far, 9)
         (key,) = KeyFile(near.path).any()

@@ -1,6 +1,6 @@
 """Attack: a backup that another program has replaced brings a record of its own.
 
-Anybody who knows the public key can encrypt an archive to it.
+Anyone who knows the public key can encrypt an archive to it.
 """
 
 from __future__ import annotations

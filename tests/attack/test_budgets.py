@@ -77,7 +77,7 @@ def test_a_flood_of_refusals_is_a_small_part_of_the_log() -> None:
     assert written < 40 << 20
 
 
-# -- what is allowed ---------------------------------------------------------------------
+# -- allowed -----------------------------------------------------------------------------
 
 
 def stream_cost(sandbox: str) -> int:
@@ -142,7 +142,7 @@ def test_others_go_on_when_some_have_used_up_everything() -> None:
 
 
 def test_all_shares_together_are_bounded() -> None:
-    """Twenty sandboxes that share what they learn, for half an hour."""
+    """Twenty sandboxes that share their knowledge, for half an hour."""
     shares, written = LogShares(), 0
     for number in range(20):
         written += open_streams(shares, f"flood-{number}", 90.0 * number, 90)
@@ -188,7 +188,7 @@ def test_notifications_of_one_sandbox_leave_the_others_theirs() -> None:
 
 
 async def test_refusals_hide_no_crossing(autojump_clock: trio.abc.Clock) -> None:
-    """All sandboxes together provoke what they can; then something is pasted."""
+    """All sandboxes together provoke all notifications that they can; then something is pasted."""
     told = Desktop({"PATH": "/nowhere"})
     sent: list[str] = []
     telling = Telling(_Silent(), lambda _: None, told.notify, lambda: "Super+V")

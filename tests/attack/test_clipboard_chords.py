@@ -19,7 +19,7 @@ BITS = {SHIFT: 1, SUPER: 64}
     "word", ["virtual_keyboard", "virtual_pointer", "input_method", "data_control"]
 )
 def test_nothing_that_presses_keys_or_reads_clipboards_is_on_offer(word):
-    """What is in no table is never advertised."""
+    """An interface without a table is never advertised."""
     on_offer = {name for name, row in GLOBALS.items() if row.verdict is not Shown.NO}
     assert "wl_seat" in on_offer
     assert not {name for name in on_offer if word in name}

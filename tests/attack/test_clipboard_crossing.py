@@ -1,6 +1,6 @@
 """Hostile clients against what crosses: real compositor, jailed workers, real chords.
 
-The person's own keyboard presses chords; a client says what it likes.  Which
+The person's own keyboard presses chords; a client claims anything.  Which
 guard stops what stands in ``tests/kit/guards/clipboard.py``.
 """
 

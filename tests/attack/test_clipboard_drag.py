@@ -17,7 +17,7 @@ IMITATED = 0x10A010
 
 
 def drags(c: Guest, look=None):
-    """Drag from here over the target's window and drop; what it looked like."""
+    """Drag from here over the target's window and drop; return the picture meanwhile."""
     with dragging(c, "target", paint=(ICON, 0xFF000000 | IMITATED)) as drag:
         seen = look() if look else None
         let_go(c, drag)

@@ -1,6 +1,6 @@
 """Drags from one sandbox to another, by rule: real pointer, compositor, workers.
 
-What is dragged is shown to nobody before it was dropped, read and allowed; who
+Dragged content is shown to no client before it was dropped, read and allowed; who
 takes part in a drag does not tell alone what became of it.
 """
 
@@ -254,7 +254,7 @@ async def test_a_source_that_goes_while_it_is_read_gives_nothing():
 
 
 async def test_types_that_are_added_during_a_drag_are_policys_to_judge():
-    """What is read is what stands when it is dropped, and that is what is asked about."""
+    """The content at the moment of the drop is read, and the question is about that."""
     async with desk("red", "blue", drags=w.CopyTerms(patterns=("text/plain",))) as it:
         asked: list[tuple] = []
 

@@ -29,7 +29,7 @@ def drive(folder, name):
 
 
 class Bus:
-    """The bus's files: what was written, and what a driver's files do."""
+    """The bus's files: the bytes written to them, and the effects of a driver's files."""
 
     def __init__(self, monkeypatch, root):
         self.root, self.written, self.before = root, [], None

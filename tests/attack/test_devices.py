@@ -1,6 +1,6 @@
 """Devices and sandboxes that try to keep others from theirs.
 
-A device says itself what it is and how many interfaces it has; a sandbox chooses
+A device describes itself, with the number of its interfaces; a sandbox chooses
 when it connects; both may take their time.
 """
 

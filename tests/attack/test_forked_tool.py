@@ -1,4 +1,4 @@
-"""Attack: a copy of the guest agent's process uses what is the agent's."""
+"""Attack: a copy of the guest agent's process uses the agent's descriptors and sockets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 @pytest.fixture(name="ran")
 def _ran(tmp_path):
-    """Where a tool ran, and what it printed, as the agent's copy."""
+    """The process in which a tool ran as the agent's copy, and its output."""
     (tmp_path / "vitrail_files.py").write_text(TOOL)
     (tmp_path / "home").mkdir()
     (tmp_path / "secret").write_text("of the agent")

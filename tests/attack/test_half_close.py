@@ -84,7 +84,7 @@ async def ended(w, number):
 
 
 async def test_a_half_close_lets_the_answer_through():
-    """It has said all it wants to; what was on its way to it still arrives."""
+    """It has sent everything; bytes on their way to it still arrive."""
     async with leased() as (w, door):
         before = await calm(w)
         for number in range(2, 6):

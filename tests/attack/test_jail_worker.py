@@ -1,6 +1,6 @@
 """From inside a worker's jail nothing of the person's session can be reached.
 
-Invariant: whoever has taken a worker over holds what was handed to it and
+Invariant: an attacker who has taken a worker over holds its descriptors and
 can get nothing else: no file, no socket, no process, no network, no code.
 """
 
@@ -31,7 +31,7 @@ def around():
         yield made
 
 
-# What it tries, on what, what the filter answers, what the walls behind the
+# Attempt, its object, the filter's answer, and the answer of the walls behind the
 # filter answer when there is no filter.
 REACH = [
     pytest.param("open", "/etc/passwd", "EPERM", "ENOENT", id="system-file"),

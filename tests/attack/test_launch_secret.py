@@ -488,7 +488,7 @@ async def _alarm(tmp_path, paths, ports, told):
 
 
 async def test_the_shared_backlog_is_emptied_at_one_reading(tmp_path):
-    """The kernel resets what is beyond it, whichever machine filled it."""
+    """The kernel resets connections beyond it, whichever machine filled it."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "port"))
         sock.listen(limits.VSOCK_BACKLOG)

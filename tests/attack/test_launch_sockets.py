@@ -42,7 +42,7 @@ async def stand():
 
 
 async def inside(w, folder, code, *words):
-    """Run Python in a box of 'evil'; returns what it printed, line by line."""
+    """Run Python in a box of 'evil'; returns its output, line by line."""
     (folder / "code.py").write_text(code)
     answer = await brokerctl(
         *("run", "-q", "evil", "--", "python3", str(folder / "code.py"), *words),
@@ -215,7 +215,7 @@ def tried(what, fd):
     result = "served" if until(sock, 6) is not None else "ended"
     print(what, result, flush=True)
 """
-"""``tried`` sends a descriptor as a pool of pixels, and prints what comes of it."""
+"""``tried`` sends a descriptor as a pool of pixels, and prints the result."""
 DESCRIPTORS = f"""{SENDER}
 memory = os.memfd_create("pool")
 os.truncate(memory, 4096)

@@ -269,7 +269,7 @@ async def test_viewer_that_was_taken_over_names_no_other_lease(tmp_path):
             await epoch.ask(lambda n: m.DeviceAttach(n, 1, lease.id))
             epoch.end("it goes")
             await eventually(lambda: source.now == {})
-            # The next one cannot take back what is not its own.
+            # The next one cannot take back the devices of another one.
             second = await ends.accepted(listener, nursery, obey)
             await eventually(lambda: second.channel.leases.usable(lease.id))
             await second.ask(lambda n: m.DeviceAttach(n, 1, lease.id))

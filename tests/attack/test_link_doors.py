@@ -1,4 +1,4 @@
-"""What comes to the viewer's door without being its host, and what it gets.
+"""Connections to the viewer that are not from its host, and the answers to them.
 
 Real broker processes; invariant 1 (no lease, no stream) across the link: a
 stranger, a replay, a forgery or an old epoch gets no byte of an answer, and
@@ -110,7 +110,7 @@ async def test_a_truncated_preamble():
 
 
 async def test_a_reflected_preamble():
-    """Made by the viewer's own role: with its keys nobody else can be."""
+    """Made by the viewer's own role: no other process has its keys."""
     async with linked() as (t, epoch, lease):
         preamble = bytearray(epoch.opener.open(AGENT, lease.id).preamble)
         preamble[11] = Role.VIEWER
@@ -222,7 +222,7 @@ async def test_a_message_of_the_wrong_role_ends_the_link():
 
 
 async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():
-    """Also of a start that is not there: nobody waits, nothing is kept."""
+    """Also of a start that is not there: no task waits, nothing is kept."""
     wanted = limits.LINK_PROGRESS_LINES
 
     async def flood(epoch, request):
@@ -316,22 +316,18 @@ async def test_ten_thousand_half_open_handshakes():
             offer = epoch.opener.open(AGENT, lease.id)
             try:
                 sock = await say(t.socket, offer.preamble)
-                return await take_answer(sock, offer)
+                return await take_answer(sock, offer) is PreambleVerdict.TAKEN
             except (PeerError, UpstreamError):
-                return None
+                return False
 
-        with trio.fail_after(60):
-            while await opened() is not PreambleVerdict.TAKEN:
-                await trio.sleep(0.1)
+        await eventually(opened)
         refused = t.viewer.events("link.refused")
         assert len(refused) < 500, "counted, not each written"
 
         async def settled():
             return (await t.viewer.status()).tasks <= tasks + 4
 
-        with trio.fail_after(60):
-            while not await settled():
-                await trio.sleep(0.1)
+        await eventually(settled)
 
 
 async def test_an_honest_host_comes_in_past_those_that_stand_there():
@@ -369,7 +365,7 @@ async def test_an_honest_host_comes_in_past_those_that_stand_there():
 
 
 def hello(identity):
-    """The first message of whoever shows this key, and holds another one."""
+    """The first message of a client that shows this key, and holds another one."""
     fake = BrokerIdentity(BrokerIdentity.from_seed(b"m" * 32)._private)
     fake.public = identity.public
     return Handshake(
@@ -418,7 +414,7 @@ async def test_an_answer_is_never_the_squatters():
 
 
 async def test_a_broker_that_is_pinned_or_forgotten_counts_at_once():
-    """What is read only when it changed must be read when it did."""
+    """A file that is read only after a change must be read after each change."""
     async with viewer_alone() as t:
         store = LinkStore(t.viewer.paths)
         other = BrokerIdentity.from_seed(b"o" * 32)

@@ -1,6 +1,6 @@
 """Host, viewer and the link between them, ended at random moments under traffic.
 
-The machine lives on, its identity gets a lease again, and nobody is asked.
+The machine lives on, its identity gets a lease again, without a question.
 """
 
 from __future__ import annotations

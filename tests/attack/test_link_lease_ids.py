@@ -41,7 +41,7 @@ class Lax:
 
 
 class NotingViewer(HoldingViewer):
-    """Takes its time for each lease, and notes what it is told."""
+    """Takes its time for each lease, and notes the calls."""
 
     def __init__(self):
         super().__init__()

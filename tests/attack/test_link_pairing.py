@@ -166,7 +166,7 @@ def test_our_own_messages_sent_back():
     commit = dialler.start()
     with pytest.raises(LinkRefusedError):
         dialler.feed(commit)
-    # the same key in the other role: somebody has copied our key
+    # the same key in the other role: our key was copied
     host = machine(Role.HOST, HOST_ID, dials=True, seed=1)
     twin = machine(Role.VIEWER, HOST_ID, dials=False, seed=2)
     with pytest.raises(LinkRefusedError, match="own key"):

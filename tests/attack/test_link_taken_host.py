@@ -81,7 +81,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
             assert await rest_of(sock) == b""
         assert viewer.offered == [first.id] * 4, "no more than the pace allows"
 
-        # What connects again finds what was left: one of the old ones had its turn.
+        # A new connection finds the remaining places: one of the old ones had its turn.
         again = await ends.dialled(nursery, obey)
         await epoch.over.wait()
         lease = await announce(again)
@@ -181,7 +181,7 @@ async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
 
 
 async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeypatch):
-    """It is paired as well, and may be the host when nobody is."""
+    """It is paired as well, and may be the host when no other one is connected."""
     monkeypatch.setattr(limits, "LINK_EPOCHS_AT_ONCE", 2)
     monkeypatch.setattr(limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):

@@ -170,7 +170,7 @@ async def test_a_viewer_that_goes_while_its_machine_is_announced(
             if goes == "lost":
                 epoch.channel.open = False  # so it says no goodbye
             epoch.end("gone")
-        # Its broker dials again, and what it has started is over or announced.
+        # Its broker dials again, and the sandboxes that it has started are over or announced.
         await ends.accepted(listener, nursery, obey)
         for active_lease in host.active_leases():
             await host.stop(active_lease.lease.id, grace=0, reason="asked")

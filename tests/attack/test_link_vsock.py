@@ -33,7 +33,7 @@ from tests.kit.vm.brokers import (
 
 HELLO = SIZES[HandshakeKind.HELLO]
 FIRST = HEADER.pack(b"VTRL-CTL", VERSION, HandshakeKind.HELLO, Role.HOST)[:11]
-# In the viewer's place: silent, says the HELLO back, or what is no REPLY of anyone's.
+# In the viewer's place: silent, repeats the HELLO, or sends an invalid REPLY.
 SQUATTER = f"""
 import os, socket
 listener = socket.socket(socket.AF_VSOCK)
@@ -177,7 +177,7 @@ async def squatted(host, viewer):
         opening, rest = one[:HELLO], one[HELLO:]
         assert len(opening) in {0, HELLO}
         assert not opening or opening[:11] == FIRST
-        # Whoever answered something was told at most that it is refused.
+        # A client that answered something learned at most that it is refused.
         assert not rest or (len(rest), rest[10]) == (
             HEADER.size + 1,
             HandshakeKind.REFUSED,

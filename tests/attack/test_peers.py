@@ -187,7 +187,7 @@ for number in range(6000):
     knock(DISPLAY)
 for number in range(1000):
     knock(DISPLAY, HEADER)
-# All at once, held, silent, more than anybody will look at.
+# All at once, held, silent, more than any process will accept.
 for batch in range(3):
     socks = []
     for number in range(1000):

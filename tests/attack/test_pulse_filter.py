@@ -1,6 +1,6 @@
 """One sandbox cannot do more with the sound server than play its own streams.
 
-Real servers, the filter as its own process, and clients that say what they
+Real servers, the filter as its own process, and clients that send what they
 like in the protocol's own bytes.
 """
 

@@ -1,7 +1,7 @@
 """A sandbox asks; it must not be heard as the person, nor wear the person out.
 
-What it can reach of a question is its own request: names, an argument, claims,
-and how often.  What it cannot reach is the agent: that one listens nowhere.
+It reaches one part of a question, its own request: names, an argument, claims,
+and how often.  It cannot reach the agent, which listens nowhere.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ async def test_hostile_words_are_escaped_and_short_everywhere(text):
             )
             with pytest.raises(RefusedError):
                 async with b.decider.permit(request):
-                    raise AssertionError("nobody said yes")
+                    raise AssertionError("no yes was given")
         for asked in b.person.asked:
             for words in (
                 asked.service,
@@ -133,7 +133,7 @@ async def test_hostile_words_are_escaped_and_short_everywhere(text):
     ],
 )
 async def test_an_answer_that_was_not_offered_is_refused(forged):
-    """Of an agent that was taken over: it can say yes to what was asked, not more."""
+    """Of an agent that was taken over: it can say yes to the question, not more."""
     async with rulebook("t.Ask * work vault ask\n") as b:
         b.person.says = lambda question: forged
         with pytest.raises(RefusedError, match="offered"):
@@ -191,7 +191,7 @@ async def test_the_agent_listens_nowhere():
 
 
 async def test_the_agent_is_confined_and_its_memory_in_no_core_file():
-    """No program, no process, no privilege: what it never does it cannot."""
+    """No program, no process, no privilege: calls that it never needs are refused."""
     async with desk() as d:
         d.ask("a", of("a"))
         pid = await d.ready()

@@ -157,7 +157,7 @@ async def _again(w) -> None:
         try:
             await w.start()
         except VitrailError:
-            return False  # what is left of the one before is still ending
+            return False  # the one before is still ending
         return True
 
     await eventually(started, deadline=90)

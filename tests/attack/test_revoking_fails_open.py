@@ -32,7 +32,7 @@ async def live(b, cut, *, task_status):
 
 
 async def _reload(b):
-    """As the broker does it: what is to be cut is cut, whatever is raised."""
+    """As the broker does it: all streams are cut, whatever is raised."""
     try:
         await b.reload()
     except UpstreamError:

@@ -36,7 +36,7 @@ def row(name):
 
 
 class Broker:
-    """What the broker says now, and what it was asked for."""
+    """The broker's answers, and the requests to it."""
 
     def __init__(self):
         self.state = Snapshot((), (), ())

@@ -1,6 +1,6 @@
 """Attack: hard links that are made, and put in a file's place, while files are copied.
 
-A hard link is a second name of a file: what is written through one name is in the
+A hard link is a second name of a file: bytes written through one name are in the
 other, and so are its mode and attributes.  The attacker may write the directory that is
 read or written, as a sandbox with a shared folder, or the target's own programs.
 """

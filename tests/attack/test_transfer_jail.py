@@ -56,7 +56,7 @@ def attempts():
         if __import__("ctypes").CDLL(None).syscall(number, {parent}, wanted, 0) != 0:
             raise OSError
     yield "schedule the session", schedule
-    # Directories that are open: what is above them is the person's home.
+    # Directories that are open: the person's home is above them.
     for fd in range(64):
         for above in ("..", "../..", "../../../../../.."):
             def climb(flags, name, fd=fd, above=above):

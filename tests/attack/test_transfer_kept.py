@@ -20,7 +20,7 @@ FULL = """\
 #!/bin/sh
 exec unshare -rm sh -c 'mount -t tmpfs -o {options} none "$HOME/Incoming" && exec "$0" -I {tool} "$@"' {python} "$@"
 """
-# In place of it: takes what is sent, and then does as it likes.
+# In place of it: takes everything, and then does as it likes.
 HOSTILE = """\
 #!{python}
 import importlib.util, os, sys

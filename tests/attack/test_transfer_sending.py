@@ -22,7 +22,7 @@ SIZE = 3 << 20
 
 @pytest.fixture(name="sent")
 def _sent(tmp_path, monkeypatch):
-    """Send a file to a broker that takes everything; returns what it has read."""
+    """Send a file to a broker that takes everything; returns the bytes that it has read."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "door"))
     listener.listen()
@@ -145,7 +145,7 @@ def test_a_vsock_gets_no_larger_piece_than_it_carries(
 def test_a_sendfile_that_fails_midway_loses_no_byte(
     sent, source, tmp_path, monkeypatch
 ):
-    """What was sent before it counts, and the rest is read."""
+    """Bytes sent before it count, and the rest is read."""
     sendfile = os.sendfile
     left = [3]
 

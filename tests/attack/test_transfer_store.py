@@ -1,4 +1,4 @@
-"""Attack: what is kept by ``vitrail_files.py store``, on the viewer and in guests.
+"""Attack: entries kept by ``vitrail_files.py store``, on the viewer and in guests.
 
 The sender is hostile, and so is another process that may write the directory; the
 receiver is killed, and the disk is full.
@@ -146,7 +146,7 @@ def test_an_endless_or_sparse_file_is_refused_by_the_free_space(top):
 
 
 def test_small_files_together_are_refused_by_the_free_space(top, monkeypatch):
-    """Each of them fits; what is free is not looked up for each."""
+    """Each of them fits; the free space is not looked up for each."""
     looked = []
 
     def nearly_full(fd):
@@ -220,7 +220,7 @@ def test_many_files_need_few_descriptors(top):
 
 
 async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
-    """At random points; what it had begun is removed by the next one."""
+    """At random points; the next one removes the unfinished entries."""
     source = top.parent / "source"
     (source / "d").mkdir(parents=True)
     for number in range(300):
@@ -284,7 +284,7 @@ def test_a_directory_that_is_too_deep_to_be_removed_ends_no_transfer(top):
 
 
 def edited(path, data, meanwhile=None):
-    """What is kept when a file of this content comes back."""
+    """The kept content when a file of this content comes back."""
     way = Edited(str(path))
     if meanwhile is not None:
         meanwhile()
@@ -335,7 +335,7 @@ def test_a_returned_program_is_not_executable(tmp_path):
 
 
 class Counted(io.BytesIO):
-    """Counts what is asked for at one time; a negative size asks for all of it."""
+    """Counts the bytes asked for at one time; a negative size asks for all."""
 
     largest = 0
 

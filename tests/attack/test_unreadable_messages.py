@@ -1,7 +1,7 @@
 """Messages that no decoder can read, from every process that a sandbox may take over.
 
 Nested deeper than Python recurses, in a field that is skipped too; names that are not
-UTF-8.  Whoever decodes them has to say that the sender is at fault: any other error
+UTF-8.  The decoder has to say that the sender is at fault: any other error
 ends a task of the broker that has no handler for it.
 """
 

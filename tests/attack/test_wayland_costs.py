@@ -1,6 +1,6 @@
 """Requests that are cheap for a client and dear for the compositor.
 
-What they cost it was measured with ``python -m tests.bench.wayland.costs``; the
+Their costs were measured with ``python -m tests.bench.wayland.costs``; the
 filter charges for that, so a sandbox that asks for more is read more slowly.
 """
 
@@ -108,7 +108,7 @@ def test_without_a_gpu_a_drawn_pixel_is_charged_more():
 
 
 def test_a_window_has_so_many_layers(talk):
-    """What another client draws is drawn through them, too, whoever sends nothing."""
+    """Drawing of another client goes through them, too, also where its owner sends nothing."""
     shown = limits.WAYLAND_LAYERED_PIXELS // AREA
     layered(talk, shown - 2)
     with pytest.raises(ServerError, match="too many subsurfaces over one another"):

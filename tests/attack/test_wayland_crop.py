@@ -1,4 +1,4 @@
-"""What is cropped, judged on weston, KWin and KWin 6, nested in sway for the pictures.
+"""Cropping, judged on weston, KWin and KWin 6, nested in sway for the pictures.
 
 sway 1.7's software renderer ignores the origin of a viewport's source, so the
 content of a crop cannot be judged there (its extent can, and is).

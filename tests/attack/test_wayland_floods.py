@@ -1,6 +1,6 @@
 """Many clients of one sandbox that send as fast as they can, on a real sway.
 
-What they may do together is one sandbox's: the compositor hears no more of
+All of them have the budget of one sandbox: the compositor hears no more of
 eight than of its bucket, and windows beside them are drawn.
 """
 
@@ -33,7 +33,7 @@ _PAINT = 0xFF00FF00
 
 @pytest.fixture
 def budget(monkeypatch):
-    """A tenth of what is usual, which any machine can do."""
+    """A tenth of the usual number, which any machine can do."""
     monkeypatch.setattr(limits, "WAYLAND_MESSAGES_PER_SECOND_OF_ALL", _RATE)
     monkeypatch.setattr(limits, "WAYLAND_MESSAGES_BURST_OF_ALL", _BURST)
 
@@ -59,7 +59,7 @@ def commits(it: Stand, stop: threading.Event) -> None:
 
 
 class _Streamed(Window):
-    """A client whose messages go as waypipe's blocks; what it hears is not read on."""
+    """A client whose messages go as waypipe's blocks; events for it are not read."""
 
     def raw(self, data: bytes, fds: list[int] | None = None) -> None:
         assert not fds
@@ -89,13 +89,13 @@ async def flooded(it: Stand, attack: Callable[[Stand, threading.Event], None]):
         try:
             for _ in range(CLIENTS):
                 nursery.start_soon(trio.to_thread.run_sync, attack, it, stop)
-            with trio.fail_after(60):
-                while not (
+            await eventually(
+                lambda: (
                     it.sandbox.refused["rate of all"] >= CLIENTS
                     and len(it.sandbox.filters) == CLIENTS
                     and all(core.messages > _TURN for core in it.sandbox.filters)
-                ):
-                    await trio.sleep(0.02)
+                )
+            )
             yield
         finally:
             stop.set()

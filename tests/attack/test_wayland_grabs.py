@@ -121,7 +121,7 @@ async def test_a_prompt_gets_the_keyboard_while_a_menu_is_open():
                     with trio.move_on_after(5):
                         said = await a.hear()
                     done.set()
-        assert heard == [], "the sandbox hears what is typed at the prompt"
+        assert heard == [], "the sandbox hears keys that are typed at the prompt"
         assert said == m.PromptAnswer(
             1,
             PersonAnswer(allow=False, by="person", reason="the person pressed Escape"),
@@ -137,7 +137,7 @@ def _deaf(c: Party) -> None:
 
 
 async def test_a_client_that_reads_nothing_does_not_keep_the_focus():
-    """Else the others' chords are refused, and a paste has what is copied later."""
+    """Else the others' chords are refused, and a paste has later content."""
 
     def attack(p: People) -> None:
         _both(p)

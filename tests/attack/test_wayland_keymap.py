@@ -74,7 +74,7 @@ def read_often(file: int) -> int:
 
 
 def test_a_keymap_that_is_truncated_meanwhile_ends_no_prompt():
-    """The compositor's file may be writable for whoever else has it."""
+    """The compositor's file may be writable for other processes that have it."""
     file = os.memfd_create("keymap", os.MFD_CLOEXEC)
     pid, ended = read_often(file), (0, 0)
     while ended == (0, 0):

@@ -73,7 +73,7 @@ PACED_SECONDS = 30.0
 """A bound; the windows are refused after some seconds, if nothing is wrong."""
 REGIONS = "commit, input region of 60 rectangles"
 REGIONS_BOUND = 1.5
-"""Charged by what goes up they are 0.4 of what plain commits are, uncharged 2.7."""
+"""Charged by the bytes that go up they cost 0.4 of plain commits, uncharged 2.7."""
 _SEEDS: dict[str, int] = {}
 OTHER, PLAIN, SAME = 0x2040F0, 0xE0E020, 0x8060C0
 FRAMES = 0xD01010, 0x10A0A0
@@ -85,7 +85,7 @@ async def compositor(kind: str):
     if kind == "mutter":
         async with gnome() as there:
             (await GnomeKeyboard.of(there.bus)).__exit__()  # until its bus answers
-            yield there, there.display, process_below(there.pid, "mutter")
+            yield there, there.display, process_below(there.child.pid, "mutter")
         return
     if kind == NEWEST_SWAY:
         async with newer("sway", CONFIG, suite=NEWEST) as comp:
@@ -256,7 +256,7 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_observers_see_nothing_of_an_honest_client(kind):
-    """The control: what they see of the hostile one is not the kit's own doing."""
+    """The control: their signs of the hostile one are not caused by the kit."""
     judge = await observed(kind, SECONDS, actions=())
     assert judge.judged > judge.hidden
     assert judge.leaves == 0

@@ -2,7 +2,7 @@
 
 Each hostile client draws in one colour; a screenshot is judged.  The control
 shows that the same client without the filter does leave its window, so the
-judge can see what it looks for.
+judge can find them.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def attach_with_offset(c: Window, surface: int, xdg: int) -> None:
 
 
 def another_parent(c: Window, surface: int, xdg: int) -> None:
-    """KWin 5.27 shows it at its new parent's corner before anybody commits."""
+    """KWin 5.27 shows it at its new parent's corner before any client commits."""
     for side in (1, 180):
         corner, carrier, large = c.surface(), c.surface(), c.surface()
         c.child(corner, surface, 150, 150)

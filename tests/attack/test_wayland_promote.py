@@ -61,7 +61,7 @@ EVERYWHERE = [
 
 
 def unframed(image, kind: str = "") -> int:
-    """Guest pixels that touch what is neither the guest's nor a frame.
+    """Guest pixels that touch pixels neither of the guest nor of a frame.
 
     weston's panel, 62 rows down on the picture, covers windows and popups.
     """

@@ -189,7 +189,7 @@ async def test_a_hundred_thousand_objects_are_too_many_and_are_given_back():
         uses = {u.what: u for u in (await it.worker.statistics()).uses}
         assert uses["objects"].now == 0
         assert uses["connection"].refused + uses["objects"].refused == 3
-        assert it.worker.memory().private < 60e6, "what was given back is used again"
+        assert it.worker.memory().private < 60e6, "returned connections are used again"
 
 
 # -- two sandboxes ----------------------------------------------------------------

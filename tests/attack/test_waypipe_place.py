@@ -45,7 +45,7 @@ async def test_a_link_in_place_of_the_socket_leads_nowhere(place):
         path.symlink_to(base / "control")
         ours = await connect(UnixEndpoint(pinned.path))
         ours.close()
-        conn, _ = client.accept()  # what was opened is what is connected to
+        conn, _ = client.accept()  # the opened socket is the one that is connected to
         conn.close()
         with pytest.raises(BlockingIOError):
             person.accept()
@@ -54,7 +54,7 @@ async def test_a_link_in_place_of_the_socket_leads_nowhere(place):
 
 
 async def test_a_listener_outside_of_the_jail_is_not_the_client(place):
-    """Whoever listens there must be in a pid namespace of its own."""
+    """The process that listens there must be in a pid namespace of its own."""
     base, client, _ = place
     with closing(open_place(base / "waypipe.sock")) as pinned:
         fake = SimpleNamespace(place=pinned)

@@ -1,4 +1,4 @@
-"""A hostile stream ends alone, with its reason, and holds nobody up.
+"""A hostile stream ends alone, with its reason, and delays no other one.
 
 The rules of the wire one by one are in tests/broker/waypipe; here they meet
 sockets, memory and another application of the same sandbox.
@@ -38,7 +38,7 @@ class Stream:
         self.data = b""
 
     async def say(self, *parts: bytes) -> None:
-        """Say it, as far as anybody listens."""
+        """Send it, as far as the other end reads."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
                 view = memoryview(part)
@@ -301,7 +301,7 @@ async def test_pastes_into_an_application_that_does_not_read_wait():
 
 
 async def test_a_flood_of_acknowledgements_is_a_lie():
-    """Each tells of blocks, and nobody can have got more than were sent."""
+    """Each acknowledges blocks, and no end can have received more than were sent."""
     async with wire() as it:
         other = await _well(it)
         flood = await _well(it)
@@ -329,7 +329,7 @@ async def test_too_many_spans_wait_and_other_applications_do_not(monkeypatch):
             with trio.fail_after(60):
                 while hostile.channel.files.spans < 30 * count:
                     await _answered(other, 3)
-        # One comb is saved up, and what is read at once is paid for afterwards.
+        # One comb is saved up, and bytes that are read at once are paid for afterwards.
         assert trio.current_time() - began > (30 - 1 - 7) * count / 200_000
         assert hostile.core.sandbox.refused["spans"] >= 1
         assert hostile.work < 0.5

@@ -66,7 +66,7 @@ class Box:
         return (self.directory / "out").read_text()
 
     async def gets(self, text, how="paste"):
-        """Paste until it is this: what is on record is only about to be offered."""
+        """Paste until it is this: recorded content is only about to be offered."""
 
         async def same():
             return await self.pasted(how) == text

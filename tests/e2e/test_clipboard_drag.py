@@ -102,7 +102,7 @@ async def drag(mouse, source, target):
     """Press on one window, move over the other, and let go there.
 
     A person rests before they let go: a pointer that is faster than two
-    processes' answers drops on what nobody accepts yet.
+    processes' answers drops on a window that accepts nothing yet.
     """
     start, end = await source.at(1), await target.at(3)
 

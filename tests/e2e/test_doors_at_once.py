@@ -87,6 +87,6 @@ async def test_all_three_kinds_of_doors_are_open_at_once():
             await refused(w.base / "sockets-box/vitrail.Display")
             event = await w.wait_event("stream.refused", 60, sandbox="box")
             assert "not in this container" in event["reason"]
-            # And nobody's window noticed.
+            # And no window noticed.
             (stream,) = [s for s in (await w.status()).streams if s.sandbox == "box"]
             assert stream.service == "vitrail.Display"

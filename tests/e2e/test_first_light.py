@@ -51,7 +51,7 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         assert await eventually(red), "its pixels are on the screen"
         await wait_frames(w.comp, {f"[{sandbox}] shell": {GREEN}})
 
-        # What is typed changes the title: seen from outside the guest.
+        # Typed text changes the title: seen from outside the guest.
         async def typed():
             await w.comp.type_text(' printf "\\033]2;typed-in-%s\\007" "$(uname -n)"\n')
             with trio.move_on_after(2):
@@ -110,7 +110,7 @@ async def test_two_machines_each_with_a_way_of_its_own():
         keepers = {tree["red"], tree["blue"]}
         held = compositor_peers(w.comp)
         assert held, "ss knows who is connected to the compositor"
-        assert held <= keepers, "nobody but workers is connected to the compositor"
+        assert held <= keepers, "only workers are connected to the compositor"
 
         # Each stream is decoded in its sandbox's own worker; no waypipe runs here.
         parsers = {await w.pid_of("worker", s) for s in (red, blue)}
@@ -206,7 +206,7 @@ async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
         await w.window("app", "two")
         before = os.listdir(w.paths.runtime)
         assert "control" in before
-        await w.shutdown()  # world() looks for what is left
+        await w.shutdown()  # world() looks for remaining files and processes
         assert len(w.events("lease.end")) == 2
         assert await w.wait_event("broker.stop")
 

@@ -68,7 +68,7 @@ async def test_machines_that_write_leave_their_template_as_it_was(part):
             name = f"part{part}-{number}"
             said.append(await written_by(s, name))
             assert said[-1][0] == name
-        assert s.shared_digest() == before[0], "what they mapped is what was saved"
+        assert s.shared_digest() == before[0], "the mapped memory is the saved one"
         assert [digest(path) for path in files] == before
         for column in (1, 2):
             assert len({one[column] for one in said}) == EACH, "drawn by each alone"

@@ -1,7 +1,7 @@
 """The shipped household's rules that lead to disposables, to their end, in real micro VMs.
 
 ``tests/integration/test_opening_household.py`` sees the decision of each line; here a
-disposable is started, the person answers, and what was asked for is seen.
+disposable is started, the person answers, and the requested page or file is seen.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def household():
 
 
 async def asked(w, *words):
-    """Run a command in work and allow what it asks for; returns the targets."""
+    """Run a command in work and allow its requests; returns the targets."""
     done = []
 
     async def run():
@@ -132,7 +132,7 @@ async def another_scheme_by_hand_and_a_page_that_is_saved(w):
     seen = decided(w, service="vitrail.OpenURL", sandbox="work")
     assert seen[::2] == ("allow", rule)
 
-    # What it saves goes out by a question, as the person has just acted in its window.
+    # Its saved file goes out by a question, as the person has just acted in its window.
     with Person(w) as person:
         await person.awake()
         await person.focus(sandbox, "at http://example.org/")

@@ -46,7 +46,7 @@ def _environment() -> dict[str, str]:
 
 
 async def run(script: str, *words: str, log: Path, deadline: float, **env: str) -> str:
-    """Run a script of .ci and return what it wrote; skips where no mirror answered."""
+    """Run a script of .ci and return its output; skips where no mirror answered."""
     # Its errors are among thousands of lines of apt's and dpkg's, on both streams.
     shell = 'log=$1; shift; exec sh "$@" >"$log" 2>&1'
     try:

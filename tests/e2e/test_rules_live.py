@@ -173,7 +173,7 @@ async def test_a_gesture_is_a_key_in_a_window_of_the_sandbox():
             return (await w.status()).policy.rules == 5
 
         await eventually(in_force)
-        assert windows(await w.comp.tree()), "what was permitted goes on"
+        assert windows(await w.comp.tree()), "the permitted stream goes on"
         with pytest.raises(UpstreamError, match="no input in a window"):
             await w.run("app", "foot", "-T", "second", "sleep", "1000")
         hands.press("x")

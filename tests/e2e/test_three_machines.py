@@ -37,7 +37,7 @@ display = "allow"
 [label]
 colour = "green"
 """
-# The host reads how the machine is recognised, the viewer what it may do; that
+# The host reads how the machine is recognised, the viewer its permissions; that
 # our own agent answers in there is the viewer's to know.
 PEER = f"""\
 [launch]
@@ -103,7 +103,7 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
                 await trio.sleep(0.5)
 
         # Keys typed on the viewer's screen act in the application's machine.
-        # A keyboard that has just appeared loses what comes at once.
+        # A keyboard that has just appeared loses its first keys.
         await until_there(
             viewer,
             f"wtype -s 3000 -- '{TYPED}\n'; sleep 1; "
@@ -118,7 +118,7 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
         services = {s["service"] for s in here["streams"]}
         assert services == {"vitrail.Agent", "vitrail.Display"}
 
-        # Another machine's CID is nobody here: the viewer takes its host only,
+        # Another machine's CID is unknown here: the viewer takes its host only,
         said = await viewer.run(
             f"{CTL} run -q --no-window app -- python3 -c {shlex.quote(STRANGER)}"
         )

@@ -1,7 +1,7 @@
 """Real applications in bubblewrap, behind waypipe and the filter, by their pixels.
 
 Each is driven with a pointer (and keys, on sway) on sway, weston and KWin.
-What is looked at: its frame is whole at rest and in every picture while it is
+Checked: its frame is whole at rest and in every picture while it is
 resized, nothing but the empty desktop is outside of frames, and menus,
 tooltips and popovers have frames of their own.
 """
@@ -357,7 +357,7 @@ async def test_a_window_over_two_outputs_of_different_scales():
 
                     async def shown() -> bool:
                         # Cut by the screens' edge it has no whole frame, but
-                        # nothing of the guest's is beside what is red.
+                        # no pixel of the guest is beside a red one.
                         image = await pixels(comp)
                         here, green = mask(image, FRAME), mask(image, 0x00FF00)
                         if not green.any():

@@ -1,7 +1,7 @@
 """Typing, tooltips, menus in menus and combo boxes of GTK 3, GTK 4 and Qt.
 
 Each program is in bubblewrap, behind a real waypipe server and the filter, on
-each compositor that a person may have.  What was done to it is told by the
+each compositor that a person may have.  Its reactions are reported by the
 program itself, so a key or a click that went elsewhere is seen.
 """
 

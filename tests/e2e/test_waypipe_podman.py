@@ -45,7 +45,7 @@ async def test_windows_by_a_container_and_by_us_and_nothing_left():
         await t.viewer.shutdown()
 
         async def none() -> bool:
-            # podman goes on removing what has ended.
+            # podman goes on removing ended containers.
             return run(t.viewer.environ, "ps", "-aq") == ""
 
         assert await eventually(none, deadline=60)

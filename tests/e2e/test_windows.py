@@ -1,6 +1,6 @@
 """What a person sees and does of a sandbox's windows, through the whole broker.
 
-The sandboxes are containers: they start in a second, and what is tested is
+The sandboxes are containers: they start in a second, and the test is about
 the worker, the supervisor and brokerctl.
 """
 
@@ -185,7 +185,7 @@ async def test_a_record_that_is_changed_while_it_runs_holds_at_once():
             return {x.what: x.most for x in one.limits}["windows"] == 1
 
         await eventually(lowered)
-        assert await titles(w) == {"[red] red"}, "what it has stays"
+        assert await titles(w) == {"[red] red"}, "its windows stay"
         w.write_record("red", f'{text}[window]\ndeny = ["xdg_activation_v1"]\n')
         await eventually(lambda: _none(w))
         assert (await w.wait_event("stream.closed", sandbox="red"))["reason"]

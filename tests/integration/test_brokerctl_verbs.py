@@ -20,6 +20,7 @@ from broker.control.client import open_client
 from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
 from tests.kit.control import LEASE, ScriptedBroker, serving
+from tests.kit.eventually import eventually
 
 
 @pytest.fixture
@@ -168,8 +169,7 @@ async def test_a_lease_is_held_until_the_holder_leaves(
             assert api.asked == [("hold", LeaseRequest(record="work", cid=42))]
             child.kill(signal.SIGINT)
             assert await child.wait() == 130
-            while api.held:
-                await trio.sleep(0.005)
+        await eventually(lambda: not api.held)
 
 
 async def test_leases(env: dict[str, str], api: ScriptedBroker) -> None:

@@ -57,13 +57,11 @@ async def test_the_key_goes_on_at_the_end_and_in_time(tmp_path: Path) -> None:
     path = tmp_path / "audit.sqlite"
     async with open_store(path) as store:
         sealing = Sealing(store, Settings(evolve_seconds=1))
-        with trio.fail_after(20):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(sealing.run)
-                await store.record(event(1))
-                while store._seal.key.index == 0:
-                    await trio.sleep(0.05)
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sealing.run)
+            await store.record(event(1))
+            await eventually(lambda: store._seal.key.index > 0)
+            nursery.cancel_scope.cancel()
         index = store._seal.key.index
         await sealing.last()
         assert store._seal.key.index == index, "nothing was recorded since"

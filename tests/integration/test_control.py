@@ -490,14 +490,15 @@ async def test_as_many_clients_as_the_limit_and_one_more(path: Path) -> None:
             async with open_client(path) as one_more:
                 await one_more.version()
         await clients.pop().aclose()
-        with trio.fail_after(60):
-            while True:
-                try:
-                    async with open_client(path) as one_more:
-                        await one_more.version()
-                    break
-                except RefusedError:
-                    await trio.sleep(0.01)
+
+        async def served() -> bool:
+            try:
+                async with open_client(path) as one_more:
+                    return bool(await one_more.version())
+            except RefusedError:
+                return False
+
+        await eventually(served)
         for stream in clients:
             await stream.aclose()
 

@@ -1,6 +1,6 @@
 """The ways into machines that other programs started: libvirt, QMP, crosvm.
 
-libvirt and QEMU are real; this machine has no USB, so what they say about a device
+libvirt and QEMU are real; this machine has no USB, so their answers about a device
 that is not there is tried, and pulling out is tried with devices of QEMU's own.
 crosvm is a script with its words: there is no package of it.
 """

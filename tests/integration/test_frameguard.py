@@ -15,6 +15,7 @@ import trio
 from broker.launch.microvm.network import guard_args
 from broker.launch.process.identity import spawn_helper
 from broker.launch.process.spawn import our_program, run_tool
+from tests.kit.eventually import eventually
 
 MACS = bytes(12)
 
@@ -153,9 +154,10 @@ async def _addresses_come_and_go() -> None:
         return "open" if got.startswith(wanted) else "closed"
 
     async def becomes(expected: str) -> None:
-        with trio.fail_after(30):
-            while await state() != expected:
-                await trio.sleep(0.01)
+        async def reached() -> bool:
+            return await state() == expected
+
+        await eventually(reached)
         print(expected)
 
     await becomes("open")

@@ -159,7 +159,7 @@ async def test_flood_of_output_does_not_stop_the_program(tmp_path):
         script = f"yes | head -c 67108864; echo; echo the end; echo >{done}"
         await broker.run("sh", "-c", script)
         await broker.receive(agent.AgentStarted)
-        await trio.to_thread.run_sync(done.read_text)  # nobody has read until then
+        await trio.to_thread.run_sync(done.read_text)  # no process has read until then
         said, code = await broker.ended(1)
         assert code == 0
         assert said.endswith(b"the end\n")

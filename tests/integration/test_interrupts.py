@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from broker.cli.verbs import VERBS
 from broker.control.api import RunItem
 from tests.kit.brokerctl import home, paths_of, running
 from tests.kit.control import ScriptedBroker, serving
+from tests.kit.eventually import eventually
 
 ENDINGS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 WAITING = [
@@ -69,7 +71,7 @@ async def said_by(child) -> str:
 async def test_run_ends_its_program_and_then_itself(env, number, code):
     runs = Runs()
     api = ScriptedBroker(on_run=runs.run)
-    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested
+    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is tested
         async with running("run", "--no-window", "work", env=env) as child:
             with trio.fail_after(30):
                 await runs.begun.wait()
@@ -104,7 +106,7 @@ async def test_a_closed_pipe_ends_a_run(env):
     runs.floods = True
     runs.may_end.set()
     api = ScriptedBroker(on_run=runs.run)
-    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested
+    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is tested
         async with running("run", "--no-window", "work", env=env) as child:
             with trio.fail_after(30):
                 await runs.begun.wait()
@@ -127,20 +129,17 @@ async def test_verbs_that_wait_end_with_a_line(env, words, number, code):
     async with serving(paths.control, ScriptedBroker()):  # noqa: SIM117
         async with running(*words, env=env) as child:
             with trio.fail_after(30):
-                await _wait_for_event_loop(child.pid)
+                await eventually(lambda: _in_event_loop(child.pid))
                 os.kill(child.pid, number)
                 assert await child.wait() == code
             last = (await said_by(child)).splitlines()[-1:]
             assert last == ["brokerctl: interrupted"]
 
 
-async def _wait_for_event_loop(pid: int) -> None:
-    """Until it waits in trio's epoll: from there on it is the verb that waits."""
-    while True:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[eventpoll]":
-                    return
-            except FileNotFoundError:
-                continue  # closed meanwhile
-        await trio.sleep(0.02)
+def _in_event_loop(pid: int) -> bool:
+    """Whether it has trio's epoll: from there on it is the verb that waits."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[eventpoll]":
+                return True
+    return False

@@ -146,7 +146,7 @@ async def test_one_that_says_nothing_is_left(monkeypatch):
     ours.setblocking(False)
 
     async def ask():
-        raise AssertionError("nobody is asked without a code")
+        raise AssertionError("no question without a code")
 
     with theirs, pytest.raises(NoCodeError, match="nothing of use within"):
         await pair(

@@ -140,7 +140,7 @@ async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
 async def test_a_window_that_opens_covers_nothing():
     """Not even a fullscreen one: the dialog lies above, and gets the keyboard back.
 
-    sway gives the new window the focus for a moment; then what is typed counts
+    sway gives the new window the focus for a moment; then typed keys count
     for nothing, and the second begins again.
     """
     async with at_the_desk() as (h, a):

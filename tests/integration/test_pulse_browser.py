@@ -36,7 +36,7 @@ async def heard_at_440(server):
 
         await eventually(named, deadline=60)
         await trio.sleep(3)  # some seconds of it
-    # A busy machine drops pieces, which bends what it heard of a whole: one
+    # A busy machine drops pieces, which bends the tone of the whole: one
     # half second as it should be will do.
     half = 48000 * 4 // 2
     pieces = [heard.data[at : at + half] for at in range(0, len(heard.data), half)]

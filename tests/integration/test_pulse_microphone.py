@@ -85,8 +85,8 @@ async def test_granted_heard_revoked_silent(kind):
             assert abs(Heard(recorder.data[start:]).hertz - 600) < 3
 
             await audio(server, "microphone", "work", "deny")
-            # The answer has come, and what was sent before it was taken: parec
-            # writes what it has read to its file within the next pieces.
+            # The answer has come, and all before it was taken: parec
+            # writes its samples to its file within the next pieces.
             await recorder.more(2 * 3840)
             start = len(recorder.data) // 4 * 4
             await recorder.more(192000)

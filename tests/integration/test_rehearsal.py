@@ -1,6 +1,6 @@
 """A rehearsal with the real waypipe and foot, as process 1 of a namespace.
 
-Its program may be hostile: what it leaves would be in each machine that is made of this.
+Its program may be hostile: its files would be in each machine that is made of this.
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ async def test_nothing_leaks(relay: Relay, handle, nursery):
             await line.client.aclose()
             await line.server.aclose()
 
-    await once()  # what is made once and kept: the pool's pipe
+    await once()  # made once and kept: the pool's pipe
     before = fds(), fds(handle.pid)
     for _ in range(5):
         await once()

@@ -215,7 +215,7 @@ async def test_ctrl_c_is_the_brokers_business(handle, pump, nursery):
     assert await line.server.receive_some(1) == b"x"
 
 
-# -- what it may do ------------------------------------------------------------
+# -- its permissions -----------------------------------------------------------
 
 
 def _in_a_child(action) -> int:
@@ -329,7 +329,7 @@ async def test_payload_between_unix_sockets_never_enters_user_space(
     """64 MiB arrive though the pump cannot read at all; copying fails at once."""
     block = bytes(range(256)) * 4096
     async with running(blind_handle) as pump:
-        line = lay(nursery, pump.relay)  # AUTO, as everybody has it
+        line = lay(nursery, pump.relay)  # AUTO, the default
 
         async def send() -> None:
             for _ in range(64):

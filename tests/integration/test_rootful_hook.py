@@ -241,4 +241,4 @@ def test_the_place_of_a_hook_that_was_killed_is_removed_by_a_later_one(
     assert mounted() == {other["id"]}
     found = subprocess.run(["findmnt", "-n", "-l"], capture_output=True, check=True)
     assert f"{rootful.PLACES}/{LAUNCH} ".encode() not in found.stdout
-    assert Path(sockets).is_dir(), "what was mounted is not removed"
+    assert Path(sockets).is_dir(), "mounts are not removed"

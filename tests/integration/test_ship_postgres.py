@@ -604,8 +604,7 @@ async def test_the_program_ends_when_asked_and_reads_a_changed_file(
         config.write_text(f'[[target]]\nname = "a"\nto = "jsonl"\npath = "{out}"\n')
         child = spawn(our_program("broker.programs.shipper"), env=env, stderr=PIPE)
         with trio.fail_after(60):
-            while not out.exists():
-                await trio.sleep(0.05)
+            await eventually(out.exists)
             fresh = config.with_name("new")
             fresh.write_text(
                 f'[[target]]\nname = "fleet"\nto = "postgresql"\n'

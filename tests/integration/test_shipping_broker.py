@@ -61,14 +61,14 @@ def shipped(out: Path) -> list[dict]:
 
 async def shipper(paths: Paths, without: int = 0) -> int:
     """Wait until there is one, other than ``without``, and return its pid."""
-    with trio.fail_after(60):
-        while True:
-            async with open_client(paths.control) as client:
-                status = await client.status()
-            pids = [p.pid for p in status.processes if p.role == "shipper"]
-            if pids and pids != [without]:
-                return pids[0]
-            await trio.sleep(0.1)
+
+    async def found() -> list[int]:
+        async with open_client(paths.control) as client:
+            status = await client.status()
+        pids = [p.pid for p in status.processes if p.role == "shipper"]
+        return [pid for pid in pids if pid != without]
+
+    return (await eventually(found))[0]
 
 
 async def written(out: Path, kind: str, count: int = 1) -> None:

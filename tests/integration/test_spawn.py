@@ -38,7 +38,7 @@ async def test_any_number_of_tasks_may_wait_and_nothing_stays_open():
 async def test_a_wait_that_is_woken_for_something_else_goes_on():
     """epoll(7) remembers a closed number as long as a duplicate of it lives.
 
-    What it remembers wakes whoever waits for that number now; reaping then
+    Its memory of the number wakes the task that waits for that number now; reaping then
     would stop every task of this process until the child ends.
     """
     child = spawn(["sleep", "3"])

@@ -162,7 +162,7 @@ def _inode(path):
     for line in Path("/proc/net/unix").read_text().splitlines():
         if line.endswith(f" {path}"):
             return line.split()[6]
-    raise AssertionError("nobody listens")
+    raise AssertionError("no process listens")
 
 
 async def test_a_viewer_gets_its_links_door_handed_over_too():

@@ -76,7 +76,7 @@ async def test_tiling_resizes_with_the_border_always_exact():
 
             async def fits(width=width) -> bool:
                 (window,) = await wait_window(it.comp)
-                # foot rounds to its cells, so the width is near what was asked.
+                # foot rounds to its cells, so the width is near the requested one.
                 near = abs(window["rect"]["width"] - width) < 40
                 if not near:
                     # sway takes a late picture of the former size for the wish.

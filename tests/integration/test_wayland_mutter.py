@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from broker.launch.compositor import HeadlessCompositor
-from broker.launch.process.spawn import DEVNULL, spawn
 from broker.wayland.listing import windows_of
 from tests.attack.test_wayland_order import (
     HARMLESS,
@@ -18,10 +17,8 @@ from tests.attack.test_wayland_order import (
 )
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
 from tests.kit.eventually import eventually
-from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import short_directory
-from tests.kit.wayland.mutter_person import mutter_environment
+from tests.kit.wayland.mutter_person import gnome
 from tests.kit.wayland.stand import filtered
 
 pytestmark = [
@@ -36,35 +33,10 @@ pytestmark = [
 @asynccontextmanager
 async def mutter():
     """A filtered socket before a headless mutter, with a session bus of its own."""
-    ordinary_user()
-    with short_directory() as directory:
-        runtime = directory / "run"
-        runtime.mkdir(mode=0o700)
-        environment = mutter_environment(runtime)
-        child = spawn(
-            [
-                # dbus-run-session leaves what it started behind when it is ended.
-                "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
-                "dbus-run-session", "--", "mutter", "--headless", "--wayland", "--no-x11",
-                "--virtual-monitor", "1280x800", "--wayland-display=gnome",
-            ],
-            env=environment,
-            stdout=DEVNULL,
-            stderr=DEVNULL,
-        )  # fmt: skip
-        display = runtime / "gnome"
-        try:
-            with trio.fail_after(30):
-                while not display.is_socket():
-                    assert child.popen.poll() is None, "mutter ended"
-                    await trio.sleep(0.05)
-            environment["WAYLAND_DISPLAY"] = str(display)
-            comp = HeadlessCompositor(child, display, environment)
-            async with filtered(comp) as it:
-                yield it
-        finally:
-            with trio.CancelScope(shield=True):
-                await child.stop()
+    async with gnome() as there:
+        comp = HeadlessCompositor(there.child, there.display, there.environment)
+        async with filtered(comp) as it:
+            yield it
 
 
 @pytest.mark.parametrize(

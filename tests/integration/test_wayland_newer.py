@@ -167,7 +167,7 @@ async def test_a_compositor_treats_connections_of_the_security_context_as_sandbo
     async with newer(kind, CONFIG, suite=suite) as comp:
         context = open_context(comp.display, "mail")
         assert context is not None
-        # The door has no name: nobody else comes in by it.
+        # The socket has no name: no other process can connect to it.
         assert list(comp.display.parent.glob("vitrail-*")) == []
         free = await trio.to_thread.run_sync(globals_by, comp.display)
         boxed = await trio.to_thread.run_sync(globals_by, context.connect())
@@ -274,7 +274,7 @@ def whole(it, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("suite", HERE_TOO)
 async def test_who_is_late_to_become_smaller_keeps_a_whole_frame(suite):
-    """sway 1.10 shows it 200 ms later, without what is too large."""
+    """sway 1.10 shows it 200 ms later, without the part that is too large."""
     sway = sway_of(suite, CONFIG)
     async with sway as comp, filtered(comp) as it:
 

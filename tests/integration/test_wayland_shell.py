@@ -10,6 +10,7 @@ import trio
 from broker.core import limits
 from broker.wayland.protocol import emit
 from broker.worker import readiness
+from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, filtered, stand
@@ -66,9 +67,10 @@ async def test_one_that_floods_does_not_keep_another_from_its_turn(monkeypatch):
     async with stand() as it, trio.open_nursery() as nursery:
         nursery.start_soon(it.client, lambda c: flood(c, stop))
         try:
+            await eventually(
+                lambda: any(c.messages > 10_000 for c in it.sandbox.filters)
+            )
             with trio.fail_after(60):
-                while not any(core.messages > 10_000 for core in it.sandbox.filters):
-                    await trio.sleep(0.01)
                 assert await it.client(animate) == 30
         finally:
             stop.set()
@@ -80,10 +82,10 @@ async def test_the_end_of_all_does_not_wait_for_one_that_floods():
         try:
             async with filtered(comp) as it:
                 nursery.start_soon(it.client, lambda c: flood(c, stop))
-                with trio.fail_after(60):
-                    # More than its start takes: it floods by then.
-                    while not any(c.messages > 2000 for c in it.sandbox.filters):
-                        await trio.sleep(0.01)
+                # More than its start takes: it floods by then.
+                await eventually(
+                    lambda: any(c.messages > 2000 for c in it.sandbox.filters)
+                )
             assert not it.sandbox.filters
         finally:
             stop.set()

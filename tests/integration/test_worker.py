@@ -144,7 +144,7 @@ async def test_the_agents_words_come_through(directory):
             1, "the guest agent closed", len(words), len(said)
         )
         assert await worker.messages.receive() == closed
-        # To nobody: dropped, as the caller learned from AgentClosed.
+        # Without a receiver: dropped, as the caller learned from AgentClosed.
         await worker.send(messages.ToAgent(order))
         assert (await worker.statistics()).agent_messages == 2
 

@@ -91,7 +91,7 @@ def drop_abandoned_run(failed: TracebackType | None = None) -> None:
         if failed is not None:
             traceback.clear_frames(failed)
             for frame, _line in traceback.walk_tb(failed):
-                # pytest has looked at these, and what it saw is kept until the
+                # pytest has looked at these, and its result is kept until the
                 # next look (PEP 667 ends that in Python 3.13).
                 assert frame.f_locals is not None
         gc.collect()

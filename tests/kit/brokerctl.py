@@ -26,7 +26,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.process.spawn import PIPE, Child, spawn
 
 # A shell that starts the tests in the background has SIGINT ignored in them, and
-# Python then leaves it so; a person's Ctrl-C is what is tested here.
+# Python then leaves it so; the tests are about a person's Ctrl-C.
 _START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from broker.cli.app import main; sys.exit(main())"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import trio
+
+from broker.launch.process.spawn import Child, has_ended
 
 T = TypeVar("T")
 
@@ -40,3 +43,27 @@ async def eventually(
             await trio.sleep(every)
     name = getattr(condition, "__qualname__", repr(condition))
     raise NeverError(f"not within {deadline:g} s: {name}; the last answer: {answer!r}")
+
+
+async def ready(
+    child: Child,
+    condition: Callable[[], T | Awaitable[T]],
+    *,
+    deadline: float = PATIENCE,
+    output: Path | None = None,
+) -> T:
+    """Wait ``eventually`` for a server that was just started.
+
+    Fails as soon as the server ends, with the end of its ``output``.
+    """
+
+    async def look() -> T:
+        ended = has_ended(child.pidfd)
+        asked = condition()
+        answer = await asked if inspect.isawaitable(asked) else asked
+        if ended and not answer:
+            text = "" if output is None else output.read_text(errors="replace")
+            raise AssertionError(f"{child.name} has ended: {text[-2000:]}")
+        return answer
+
+    return await eventually(look, deadline=deadline)

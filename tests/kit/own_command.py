@@ -1,7 +1,7 @@
 """The ways in which a person starts a sandbox of each launcher, by its own command.
 
-A ``Way`` sets up a world, says what is typed, and ends the sandbox as a person would.
-Its program is ``SCRIPT``: it shows a window and does what is written to a file that it
+A ``Way`` sets up a world, has the typed command, and ends the sandbox as a person would.
+Its program is ``SCRIPT``: it shows a window and runs the lines of a file that it
 sees; its answers are on its standard output, which every launcher passes on.
 """
 
@@ -93,7 +93,7 @@ class Talk:
         assert await self.ask(what, text) == "0", self.output.read_text()
 
     async def gets(self, text: str) -> None:
-        """Paste until it is this: what is on record is only about to be offered."""
+        """Paste until it is this: recorded content is only about to be offered."""
 
         async def same() -> bool:
             return await self.ask("paste") == text

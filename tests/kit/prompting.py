@@ -112,7 +112,7 @@ class Hands:
 
 @asynccontextmanager
 async def hands(size=SIZE, **more):
-    """A desktop with hands at it; ``SIZE`` is what they measure it with."""
+    """A desktop with hands at it; ``SIZE`` is its size in pixels."""
     async with desktop(size=size, **more) as comp:
         made = Hands(comp)
         try:

@@ -20,10 +20,10 @@ from pathlib import Path
 from pwd import getpwnam, getpwuid
 
 import pytest
-import trio
 
 from broker.launch.podman.hooks import write_rootful
 from shims.vitrail_oci_rootful import PLACES
+from tests.kit.eventually import eventually
 from tests.kit.podman import root_directory, shared_words
 from tests.kit.waypipe.podman import CONF, STORAGE
 
@@ -256,9 +256,7 @@ class Asker:
 
     async def end(self, done: Path) -> tuple[int, str]:
         """Wait for its end; returns exit code and output."""
-        with trio.fail_after(120):
-            while not done.exists():
-                await trio.sleep(0.05)
+        await eventually(done.exists, deadline=120)
         code, text = json.loads(done.read_text())
         return code, text
 

@@ -1,4 +1,4 @@
-"""A program in the place of a tool that hostile input has taken over: it tries what it can."""
+"""A program in the place of a tool that hostile input has taken over: it tries all it can."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ except OSError:
 def taken_over(report: str, secret: Path, outside: Path, session: str) -> list[str]:
     """Return the command of a program that reads ``secret`` and writes ``outside``.
 
-    It also connects to the abstract UNIX socket ``session``.  What it got, or
+    It also connects to the abstract UNIX socket ``session``.  Its results, or
     "nothing", is printed and written to ``report``, a name in its working directory.
     """
     # The interpreter's own path: a .venv's is below the home that a jail hides.

@@ -331,7 +331,7 @@ def _verified(
     reader = _Reader(db, report, expected)
     heads = [note for kind, note in notes if kind == "head"]
     reader.run()
-    # guard: what was not compared is not counted
+    # guard: checkpoints that were not compared are not counted
     _tell_uncompared(len(against), report)
     _check_end(chain, heads, keys, report)
     _check_key(chain, keys, report, copy=copy, covered=bool(against))

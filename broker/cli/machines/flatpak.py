@@ -7,9 +7,10 @@ import stat
 from pathlib import Path
 
 from broker.cli import render
+from broker.cli.machines.setup import setup_errors
 from broker.cli.run.flatpak import installed_at, take_app
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, data_home, quoted
-from broker.core.errors import UpstreamError, setup_errors
+from broker.core.errors import UpstreamError
 from broker.core.paths import find_paths
 from broker.core.replace_file import replace_file
 from broker.launch.flatpak import menu

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 
 from broker.cli import render
-from broker.cli.machines.hook_setup import hook_written, sudo_caller
+from broker.cli.machines.setup import hook_written, sudo_caller
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.launch.podman.hooks import write_rootful

@@ -30,6 +30,7 @@ from broker.launch.libvirt.throwaway import Throwaway, throwaway_xml
 from broker.launch.microvm.accel import choose_accel
 from broker.launch.microvm.image_boot import ImageBoot
 from broker.launch.process.identity import open_pidfd
+from broker.launch.process.piped_stderr import stderr_so_far
 from broker.launch.process.spawn import (
     DEVNULL,
     PIPE,
@@ -37,7 +38,6 @@ from broker.launch.process.spawn import (
     has_ended,
     run_tool,
     spawn,
-    stderr_so_far,
     wait_ended,
 )
 from policy.records.model import Record, ThrowawayVm

@@ -30,7 +30,8 @@ from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.launch.microvm.vsock_backend import draw_cid
-from broker.launch.process.spawn import Child, has_ended, stderr_so_far
+from broker.launch.process.piped_stderr import stderr_so_far
+from broker.launch.process.spawn import Child, has_ended
 from broker.launch.vmspawn.arguments import Spawned
 from broker.launch.vmspawn.process import fifo_of, start_vmspawn, wait_held, write_gates
 from policy.records.model import Record

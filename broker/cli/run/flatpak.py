@@ -15,6 +15,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.machines.setup import setup_errors
 from broker.cli.policy.records import read_records
 from broker.cli.quick.made_record import made_record, record_text, with_files
 from broker.cli.run.box import (
@@ -26,7 +27,7 @@ from broker.cli.run.box import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.core.errors import SetupError, UpstreamError, setup_errors
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.launch.flatpak.files import (
     held,

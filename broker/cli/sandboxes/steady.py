@@ -33,7 +33,7 @@ class Steady:
 
     def takes_key(self, now: float) -> bool:
         """Whether a key that is pressed now is meant for it."""
-        # guard: a key is for what the screen has shown
+        # guard: a key counts for a steady screen
         if now - self._since < self._hold:
             self._since = now
             return False

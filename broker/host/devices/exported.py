@@ -54,7 +54,7 @@ async def _recover(port: str, *, authorize: bool, root: Path) -> None:
     except DeviceGoneError:
         return
     try:
-        # guard: only what is at usbip-host
+        # guard: only devices of usbip-host
         if held.driver() == "usbip-host":
             log_stderr(f"vitrail-devices: port {port} is taken back from usbip-host")
             await usbip.release(held, authorize=authorize)

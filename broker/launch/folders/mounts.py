@@ -132,7 +132,7 @@ def refuse_moved(pid: int, number: int | None) -> None:
     A sandbox can rename the directories above a mount, and put others, with other
     mounts, in their place: then another mount than the folder's was unmounted.
     """
-    # guard: what was unmounted is the folder
+    # guard: the unmounted mount is the folder's
     if any(int(mount[0]) == number for mount in _mounts(pid)):
         raise HeldError("the sandbox has it at another path")
 

@@ -95,7 +95,7 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     # A mount of another namespace cannot be cloned: it is opened again in this one.
     how = struct.pack("QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_LINKS)
     here = _call(_SYS_OPENAT2, -100, os.fsencode(path), how, len(how))
-    # guard: what is mounted is the directory that was checked
+    # guard: the mounted directory is the checked one
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
         raise OSError(0, "the directory was replaced meanwhile")
     # Not recursive: mounts below it stay out.

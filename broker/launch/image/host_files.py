@@ -23,7 +23,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from broker.core import limits
-from broker.core.errors import SetupError, UpstreamError, setup_errors
+from broker.core.errors import SetupError, UpstreamError
 from broker.launch.process.spawn import run_tool
 
 _FAMILIES = ("sans-serif", "serif", "monospace", "emoji")
@@ -94,7 +94,7 @@ async def collect(
     Raises SetupError when this machine lacks one, or when they are too large.
     """
     found = HostFiles()
-    with setup_errors("launch.host_files"):
+    try:
         if "fonts" in wanted:
             found.files.update(await _fonts())
         if "locale" in wanted:
@@ -102,6 +102,10 @@ async def collect(
             found.files.update(files)
         if "certificates" in wanted:
             found.files.update(_certificates(root))
+    except OSError as error:
+        raise SetupError(
+            f"launch.host_files: {error.strerror}", where=str(error.filename or "")
+        ) from error
     size = sum(len(content) for content in found.files.values())
     if size > limits.HOST_FILES_BYTES:
         raise SetupError(

@@ -4,7 +4,7 @@ Both hold all of a guest's memory and act on what the guest writes, so a hole
 in one of them is the way out of the virtual machine.  Each runs alone:
 
 * user, mount, pid, network, ipc, uts and cgroup namespaces of its own; no
-  capability, none to be had; a system-call filter;
+  capability, and none can be gained; a system-call filter;
 * a root with the libraries and the firmware of this machine, read-only, and
   the files that are named in ``JailView``, under their own paths.  No home, no
   ``/proc``, no session, no other process.

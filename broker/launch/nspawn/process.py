@@ -20,7 +20,8 @@ from broker.launch.folders.mounts import wait_set_up
 from broker.launch.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
 from broker.launch.process.gate import Gate, close_output
 from broker.launch.process.identity import open_pidfd
-from broker.launch.process.spawn import PIPE, Child, has_ended, spawn, stderr_so_far
+from broker.launch.process.piped_stderr import stderr_so_far
+from broker.launch.process.spawn import PIPE, Child, has_ended, spawn
 
 _PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
 _START_SECONDS = 30.0

@@ -31,7 +31,6 @@ from broker.core.escape import printable
 from broker.launch.process import popen
 
 _TAIL_BYTES = 4096
-_PIPE_BYTES = 65536
 _LOOK_SECONDS = 0.05
 
 PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
@@ -175,22 +174,6 @@ def spawn(
         started.wait()
         raise
     return Child(started, pidfd, name or Path(argv[0]).name)
-
-
-def stderr_so_far(child: Child, limit: int) -> str:
-    """Return the end of its messages, escaped and in at most ``limit`` characters.
-
-    For a child with ``stderr=PIPE``.  It does not wait: a program that the child has
-    started may have the pipe open after the child's end.
-    """
-    pipe = child.popen.stderr
-    assert pipe is not None
-    os.set_blocking(pipe.fileno(), False)
-    try:
-        data = os.read(pipe.fileno(), _PIPE_BYTES)
-    except BlockingIOError:
-        data = b""
-    return printable(data.strip()[-limit:], limit)
 
 
 def our_program(module: str, *args: str) -> list[str]:

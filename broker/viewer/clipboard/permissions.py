@@ -138,7 +138,7 @@ class Terms:
         terms = await self._allowed(action, source, target)
         if action.drag and not self._dragging(source, target):
             raise RefusedError(DRAG)  # while the person was asked
-        # guard: origin of what comes in
+        # guard: origin of incoming content
         if origin is None:
             return terms
         return _both(terms, await self._allowed(action, origin, target))

@@ -149,7 +149,7 @@ class DeviceDesk:
         """Return the sandboxes that rules give a device to, or ask about it."""
         found = Candidates([], [])
         for lease in self._leases():
-            # guard: records bound what is attached
+            # guard: records bound attached devices
             if not {lease.sandbox, "*"}.intersection(item.sandboxes):
                 continue
             answer = self._decider.preview(request_of(item, lease))

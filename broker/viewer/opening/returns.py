@@ -71,7 +71,7 @@ class Return:
 
         Raises RefusedError where they are too many, or may not come back any more.
         """
-        # guard: size of what comes back
+        # guard: size of a returned file
         if size > self.quota.file_size:
             reason = f"what comes back is larger than {self.quota.file_size} bytes"
             self.end(reason)

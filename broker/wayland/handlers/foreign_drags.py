@@ -72,7 +72,7 @@ class Over:
         old = self.device.version < ACTIONS
         good = self._likes and (old or self._actions & _COPY)
         # guard: a device that was released
-        # guard: what was taken back is not dropped
+        # guard: a withdrawn drag is not dropped
         gone = self.offer is None or self.device.dead
         if good and not self._told and not gone:
             self._told = True

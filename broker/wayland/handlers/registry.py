@@ -86,7 +86,7 @@ class Globals:
         self._denied |= interfaces
         gone = [e for e in self.by_name.values() if e.interface in interfaces]
         for entry in gone:
-            # guard: what a record takes away is not bound later
+            # guard: a revoked global is not bound later
             del self.by_name[entry.name]
         return [entry for entry in gone if not entry.removed]
 
@@ -152,7 +152,7 @@ def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
 
     One that has not is told that they are gone, and cannot bind them any more.
     """
-    # guard: who has used what a record takes away
+    # guard: clients that use a revoked global
     if core.globals.bound & interfaces:
         return True
     for entry in core.globals.take_away(interfaces):
@@ -174,7 +174,7 @@ def bind(
         raise ProtocolFault(
             registry.cid, INVALID_OBJECT, f"no global {name} of that interface"
         )
-    # guard: bind what was offered
+    # guard: bind an offered global only
     if not 1 <= version <= entry.version:
         raise ProtocolFault(
             registry.cid,

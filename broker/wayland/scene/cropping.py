@@ -64,7 +64,7 @@ def withdraw(core: ClientState, surface: Surface) -> bool:
         child = sub.surface
         if child is None:
             continue
-        # guard: a pixel of what lies on it
+        # guard: a pixel of a subsurface
         surface.dirty |= withdraw(core, child)
         if sub.placed != CORNER:
             # guard: a pixel at the corner

@@ -97,8 +97,8 @@ class Promoted:
         w, h = self.granted or self.next
         surface = self.sub.surface
         wide, high = (surface.extent if surface is not None else None) or (w, h)
-        # guard: what is on a promoted one is cropped to it
-        # guard: promoted is cropped to what was granted
+        # guard: surfaces on a promoted one are cropped to it
+        # guard: a promoted surface is cropped to its grant
         return Rect(0, 0, min(w, wide), min(h, high))
 
     def move(self, core: ClientState, wish: placement.Wish) -> None:

@@ -115,7 +115,7 @@ class WorkerClipboard(InputListener):
 
     def _say(self, message: messages.FromWorker) -> None:
         """Queue a report; the order is kept."""
-        # guard: what waits to be told
+        # guard: reports that wait
         if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
             # far.  Where the focus is at the end is what counts, and other

@@ -70,9 +70,9 @@ class _Sink:
     def put(self, data: bytes) -> bool:
         """Queue bytes; false when the reader is too slow for them."""
         # A piece of one byte, or of none, takes memory, too.
-        # guard: what the pieces of a paste may hold
+        # guard: memory of a paste's pieces
         cost = len(data) + waypipe_limits.WAYPIPE_PIPE_PIECE_BYTES
-        # guard: what a paste may hold
+        # guard: memory of a paste
         if self.size + cost > waypipe_limits.WAYPIPE_PIPE_QUEUE_BYTES:
             return False
         self.waiting.append(data)

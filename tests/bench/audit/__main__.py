@@ -247,7 +247,7 @@ def show(rows: dict[str, dict[str, list[float]]]) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print, and write the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-large", action="store_true")

@@ -61,7 +61,7 @@ class Peak:
         return int(line.split()[1])
 
     def more(self) -> int:
-        """KiB beyond what it had."""
+        """KiB beyond its memory before."""
         return self._read() - self._before
 
 

@@ -28,7 +28,7 @@ WAYS = {
 }
 TEMPLATES: dict[str, Mode] = {"copy": "copy", "shared": "shared"}
 SETTLE_SECONDS = 20.0
-"""The kernel and the agent do what is left of a start."""
+"""The kernel and the agent finish the start."""
 
 
 def thread_seconds(pid: int) -> dict[int, float]:

@@ -124,7 +124,7 @@ def measure(quick: bool = False) -> list[dict]:
             files, world, rules, engine = row["_"]
             row["decide_us"].append(_decision(engine, world))
             row["check_s"].append(_seconds(lambda files=files: rules_of_map(files)))
-            # A world keeps what it was asked: each lint has a fresh one.
+            # A world keeps its answers: each lint has a fresh one.
             fresh = World(world.domains)
             row["lint_s"].append(
                 _seconds(lambda rules=rules, fresh=fresh: lint(rules, fresh))

@@ -7,7 +7,7 @@ event loop's.
 Four measurements, each with all peers in turn within a repetition:
 
 * one-way time of a 4 KiB write, from the client's send to the server's read;
-* processor time of whoever stands between, with 1, 10 and 50 streams of
+* processor time of the process between, with 1, 10 and 50 streams of
   48 kHz stereo (pacat, 20 ms) on a real PulseAudio, and its underruns;
 * how often each write wakes what stands between, as the kernel counts it;
 * memory for each connection, and the time from a revoke's order to its answer.
@@ -209,7 +209,7 @@ def _slept(root: int) -> int:
 
 
 def streams(peer: str, number: int, seconds: float, base: Path) -> dict[str, float]:
-    """Percent of a core for whoever stands between, and the clients' underruns."""
+    """Percent of a core for the process between, and the clients' underruns."""
     place = base / f"server-{time.monotonic_ns()}"
     (place / "run").mkdir(parents=True, mode=0o700)
     server = place / "run/pulse/native"
@@ -355,7 +355,7 @@ def revoke(base: Path, count: int) -> list[float]:
 
 
 class _Reading:
-    """Reads what comes, beside."""
+    """Reads everything, beside."""
 
     def __init__(self, client: Hostile) -> None:
         import threading

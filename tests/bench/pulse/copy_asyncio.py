@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Side(asyncio.Protocol):
-    """One end; what it reads goes to the other."""
+    """One end; its bytes go to the other."""
 
     def __init__(self) -> None:
         self.other: asyncio.Transport | None = None
@@ -24,7 +24,7 @@ class Side(asyncio.Protocol):
         self.mine = transport
 
     def meet(self, other: Side) -> None:
-        """From here on what is read goes there."""
+        """From here on its bytes go there."""
         assert other.mine is not None
         self.other = other.mine
         for data in self._early:

@@ -1,7 +1,7 @@
 """``brokerctl proxy relay`` whose broker computes half of the time.
 
 What a stream notices of a broker that parses a policy, draws up a report or
-runs somebody else's callback: bursts of 10 ms, 10 ms apart.
+runs another task's callback: bursts of 10 ms, 10 ms apart.
 """
 
 from __future__ import annotations

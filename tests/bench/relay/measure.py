@@ -1,4 +1,4 @@
-"""What is measured, and with which load.
+"""The measurements, and their loads.
 
 Each function takes a relay and returns named values of one repetition; the
 load's programs (load.c) keep the time themselves.

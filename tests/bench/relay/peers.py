@@ -146,7 +146,7 @@ def starters(tools: Path) -> dict[str, Starter]:
 
 
 def missing() -> list[str]:
-    """What has to be installed before anything can be compared."""
+    """The programs that must be installed for a comparison."""
     needed = {
         "gcc": shutil.which("gcc"),
         "socat": shutil.which("socat"),

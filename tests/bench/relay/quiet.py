@@ -1,4 +1,4 @@
-"""Whether somebody else was using the machine.
+"""Whether other processes were using the machine.
 
 A shared machine is never silent, and a relay that is one process loses more
 to a busy neighbour than one that forks for each connection and so gets a
@@ -23,14 +23,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _machine() -> float:
-    """CPU seconds spent by anybody since boot, steal included."""
+    """CPU seconds spent by all processes since boot, steal included."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields)
     return (user + nice + system + irq + softirq + steal) / _TICKS
 
 
 class Watch:
-    """Tells the benchmark's own CPU time from everybody else's."""
+    """Separates the benchmark's own CPU time from that of other processes."""
 
     def __init__(self, peers: dict[str, Peer], server: Peer, patience: float) -> None:
         self._peers = [*peers.values(), server]

@@ -99,7 +99,7 @@ def main_table(raw: Raw) -> str:
 
 
 def goal_table(raw: Raw) -> str:
-    """Markdown.  The C loop's column says what was to be had in this run."""
+    """Markdown.  The C loop's column is the upper bound of this run."""
     lines = ["| goal | vitrail | | C loop |", "| --- | ---: | --- | ---: |"]
     for goal in GOALS:
         value, met = judge(raw, goal)

@@ -83,8 +83,8 @@ async def measure(
 ) -> dict[str, dict[str, list[float]]]:
     """All peers within each repetition, in an order of its own.
 
-    Each is warmed up first: an emulator translates again what it has not run for a
-    while, and the first measure of whoever came after "no relay" paid for it.
+    Each is warmed up first: an emulator translates code again that it has not run for a
+    while, and the first measurement after "no relay" paid for it.
     """
     raw: dict[str, dict[str, list[float]]] = {
         peer: {name: [] for name in MEASURES} for peer in PEERS

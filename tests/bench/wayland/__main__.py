@@ -75,7 +75,7 @@ def core() -> list[dict[str, object]]:
         messages = count(chunks)
         values, lookups = [], []
         # A short session is replayed until there is something to measure, and
-        # once before: what is built at the first use is built once a process.
+        # once before: tables that are built at the first use are built once a process.
         rounds = max(1, MESSAGES_TIMED // messages)
         sessions.replay(chunks)
         for _ in range(REPEATS):

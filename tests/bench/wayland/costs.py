@@ -443,7 +443,7 @@ def parents(c: Window) -> Round:
     return _of_window(c, ("set_parent", other), ("set_parent", 0))
 
 
-# -- what is drawn ---------------------------------------------------------------------
+# -- drawing ---------------------------------------------------------------------------
 
 
 def overdraw(

@@ -30,7 +30,7 @@ _WAYPIPE = ("waypipe", "--no-gpu", "--compress", "none", "--socket")
 
 
 class Process(Protocol):
-    """Something with a number; what it forked counts with it."""
+    """Something with a process id; its children count with it."""
 
     @property
     def pid(self) -> int: ...

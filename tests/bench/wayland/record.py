@@ -24,7 +24,7 @@ from tests.kit.wayland.stand import CONFIG, SIZE, filtered
 
 
 class Recording(WaylandConnection):
-    """A connection that keeps what it was fed."""
+    """A connection that keeps the bytes that it was fed."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)

@@ -86,7 +86,7 @@ class End:
 
 @dataclass
 class Row:
-    """What was measured of one end under one load, a value for each repetition.
+    """The results of one end under one load, a value for each repetition.
 
     ``frames`` a second; ``dropped`` of a video's; ``cpu`` as a share of a
     core; ``p50`` and ``p99`` of the latency, us; private ``memory``, KiB.
@@ -100,7 +100,7 @@ class Row:
     memory: list[float] = field(default_factory=list)
 
     def add(self, **values: float) -> None:
-        """One repetition; what is not given was not measured."""
+        """One repetition; a missing value was not measured."""
         for name, kept in vars(self).items():
             kept.append(values.get(name, _NAN))
 
@@ -185,7 +185,7 @@ class Bench:
         return spawn(argv, env=env, stdout=output, stderr=DEVNULL)
 
     async def _drawn(self, display: Path, kind: str) -> list[float]:
-        """Run a client that draws; what it prints."""
+        """Run a client that draws; return its output."""
         read, write = os.pipe2(os.O_CLOEXEC)
         words = (
             sys.executable,

@@ -41,7 +41,7 @@ async def test_a_log_of_version_1_is_taken_over(old: Path) -> None:
     async with open_store(old) as store:
         assert await store.record(schema.BrokerStop()) == len(before) + 2
     after = everything(old, "sequence, time_ns, kind, sandbox, lease, body")
-    assert after[: len(before)] == before, "not one byte of what was recorded"
+    assert after[: len(before)] == before, "not one byte of the events"
     with open_log(old) as log:
         taken, stop = log.find(Filters(), after=len(before))
     assert taken.fields()["kind"] == "audit.migrated"

@@ -20,6 +20,7 @@ from broker.audit.schema import (
 )
 from broker.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError
+from tests.kit.eventually import eventually
 
 EVENTS = [
     BrokerStart(software="0.1", pid=1),
@@ -128,8 +129,7 @@ async def test_follow_sees_recorded_events_that_match_its_filters(
                     nursery.start_soon(follow)
                     await store.record(LeaseEnd(sandbox="mail"))
                     await store.record(LeaseEnd(sandbox="web"))
-                    while 9 not in got:
-                        await trio.sleep(0.05)
+                    await eventually(lambda: 9 in got)
                     await store.record(LeaseEnd(sandbox="web"))
                     await enough.wait()
                     nursery.cancel_scope.cancel()

@@ -100,7 +100,7 @@ async def test_a_log_that_is_too_large_loses_the_oldest_with_their_hashes(
     found = good(path, late)
     assert found.removed > 3000
     assert found.removed % BLOCK == 0
-    # A checkpoint inside of what is gone can be compared only at whole blocks.
+    # A checkpoint inside of a removed range can be compared only at whole blocks.
     assert good(path, early).against == 1
     with opened(path) as db:
         checker.check(msgspec.to_builtins(prove(db, found.size)))

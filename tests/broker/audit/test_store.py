@@ -100,7 +100,7 @@ async def test_calls_that_come_together_share_commits(path: Path) -> None:
         seen = store.statistics()
     assert sorted(numbers) == list(range(1, 501))
     assert (seen.events, seen.failures, seen.waiting) == (500, 0, 0)
-    # One that finds nobody committing, and those who came meanwhile.
+    # A task that finds no commit in progress, and those that came meanwhile.
     assert seen.commits <= 5
 
 
@@ -334,7 +334,7 @@ def test_every_migration_is_a_script_of_whole_statements() -> None:
 async def test_a_log_that_is_gone_takes_nothing(
     path: Path, suffix: str, how: str
 ) -> None:
-    """SQLite would go on, and call durable what is in no file any more."""
+    """SQLite would go on, and call events durable that are in no file any more."""
     file = path.with_name(path.name + suffix)
     async with open_store(path) as store:
         assert await store.record(STOP) == 1

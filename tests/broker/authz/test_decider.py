@@ -199,7 +199,7 @@ async def test_as_many_counters_as_the_limit(monkeypatch):
 
 
 async def test_gesture(autojump_clock):
-    """Nobody knows of one: no.  A recent one: yes.  An old one: no."""
+    """None is known: no.  A recent one: yes.  An old one: no."""
     async with rulebook("t.Ask * @anyvm @adminvm allow gesture=5s\n") as b:
         with refused("no input in a window"):
             await b.once()
@@ -404,7 +404,7 @@ async def test_an_unrecorded_grant_does_not_apply(monkeypatch):
 
 
 async def test_less_is_offered_when_the_answer_comes():
-    """The question stands, but not what was chosen; nor for how long."""
+    """The question is still valid, but not the chosen target, nor the time."""
     async with rulebook("t.Ask * work @anyvm ask remember=session\n") as b:
         b.write_record("third", record("persistent"))
         await b.reload()
@@ -548,7 +548,7 @@ async def test_as_many_permissions_as_the_limit(monkeypatch):
         await b.once(target="vault")
 
 
-# -- a swap under what is live -----------------------------------------------------------
+# -- a swap under live streams -----------------------------------------------------------
 
 
 class Live:

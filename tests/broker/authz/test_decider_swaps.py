@@ -92,7 +92,7 @@ def check(b, live):
         offered = answer.targets or (answer.target,)
         assert permit.target in offered
         if answer.verdict == "ask":
-            assert permit.answered, "nobody has said yes"
+            assert permit.answered, "no yes was given"
     assert len(b.decider.live()) == len(live)
 
 

@@ -161,7 +161,7 @@ def test_a_copy_replaces_an_export_that_is_not_decided():
     assert desk.say(w.Decided(policy.transfer, TERMS)) == []
 
 
-# -- what comes back ------------------------------------------------------------------
+# -- content that comes back ----------------------------------------------------------
 
 
 def test_what_a_sandbox_exported_is_still_its_own():

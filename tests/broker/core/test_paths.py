@@ -84,7 +84,7 @@ def test_length_is_counted_in_bytes():
 
 def test_relative_directories_are_not_followed():
     """The specification says to ignore them; sockets beside any working
-    directory would be nobody's choice.
+    directory would be a surprise.
     """
     with pytest.raises(SetupError, match="XDG_RUNTIME_DIR is not an absolute path"):
         find_paths({**_PLAIN, "XDG_RUNTIME_DIR": "run"})

@@ -87,8 +87,8 @@ REFUSED = {
     "any CID": ({"cid": 0xFFFFFFFF}, "never a sandbox"),
     "a CID below all": ({"cid": -1}, "never a sandbox"),
     "a CID beyond all": ({"cid": 1 << 70}, "never a sandbox"),
-    "a hybrid socket of nobody": ({"hybrid": "{}/vm.vsock"}, "needs the pid"),
-    "a container of nobody": ({"unix": "{}"}, "first process's pid"),
+    "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "needs the pid"),
+    "a container without a leader": ({"unix": "{}"}, "first process's pid"),
     "no directory": (
         {"hybrid": "{}/none/vm.vsock", "leader": os.getpid()},
         "No such file or directory",

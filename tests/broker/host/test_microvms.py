@@ -330,7 +330,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
         assert (sandbox, name) == ("work", "work")
         await machine.go()
         assert vm.done == ["cont"]
-        assert machine.facts.image == "", "nobody wrote down which"
+        assert machine.facts.image == "", "it is not written down which"
 
 
 LEFT = {

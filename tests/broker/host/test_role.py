@@ -262,7 +262,7 @@ async def test_a_viewer_that_refuses_costs_nothing_but_its_words(tmp_path):
                 await host.start(A)
             assert launcher.machines[-1].closed.is_set()
             assert len(viewer.begun) == number
-        assert viewer.ended == [], "what it refused is not withdrawn"
+        assert viewer.ended == [], "a refused lease is not withdrawn"
         assert host.active_leases() == []
     ends = events(tmp_path, "lease.end")
     assert [e["generation"] for e in ends] == [1, 2, 3]
@@ -294,7 +294,7 @@ async def test_a_lease_that_cannot_be_recorded_is_none(tmp_path, monkeypatch):
             with pytest.raises(UpstreamError, match="cannot be written"):
                 await host.start(A)
         assert launcher.machines[0].closed.is_set()
-        assert viewer.begun == [], "nobody has heard of it"
+        assert viewer.begun == [], "no other process knows it"
         assert host.active_leases() == []
         await host.start(A)
 
@@ -352,7 +352,7 @@ async def test_a_released_machine_lives_on_and_can_be_leased_again(tmp_path):
         machine = PaperMachine(claim)
         lease = (await host.admit(A, A, machine)).lease
         await host.release(lease.id, "released by process 7")
-        assert machine.graces == [], "nobody switched it off"
+        assert machine.graces == [], "it was not switched off"
         assert machine.closed.is_set(), "but its pidfds are let go of"
         assert viewer.ended == [(lease.id, "released by process 7")]
         again = (await host.admit(A, A, PaperMachine(claim))).lease

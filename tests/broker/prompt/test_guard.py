@@ -24,7 +24,7 @@ def test_after_a_second_in_front():
     assert not guard.armed(HOLD - 0.001)
     assert guard.remaining(0.25) == HOLD - 0.25
     assert guard.armed(HOLD)
-    assert guard.press(1, HOLD + 5), "what comes now may mean something"
+    assert guard.press(1, HOLD + 5), "input from now on may be meant"
     assert guard.armed(HOLD + 5), "and does not disturb it"
 
 

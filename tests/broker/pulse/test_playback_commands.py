@@ -54,7 +54,7 @@ def test_orders_for_anothers_stream_wait_for_no_end():
         owner.pump()
     unmute = encode("Lb", [index, False])
     assert other.refused(MUTE, unmute) == Error.TOOLARGE
-    assert owner.sandbox.playbacks[index].muted  # what was refused has no effect
+    assert owner.sandbox.playbacks[index].muted  # a refused command has no effect
     owner.core.from_server(owner.server.answer(owner.server.named(MUTE)[0]), owner.now)
     assert other.ask(MUTE, order).command is C.REPLY
 

@@ -167,7 +167,7 @@ def test_granted_and_revoked_on_a_live_stream():
     talk.pump()
     assert talk.server.named(C.DELETE_RECORD_STREAM)[0].fields("L") == [0]
     assert of_kind(talk, MicrophoneActive)[-1] == MicrophoneActive(active=False)
-    speak(talk)  # what was on its way
+    speak(talk)  # samples on their way
     talk.pass_time(1)
     data = talk.recorded(channel)
     assert set(data) == {0}

@@ -83,7 +83,7 @@ async def test_a_note_is_never_an_error_and_a_requirement_always_is(capsys):
     )
     with pytest.raises(UpstreamError, match="cannot be written"):
         await log.require(schema.BrokerStop(reason="asked to end"))
-    assert capsys.readouterr().err == "", "whoever required it says so"
+    assert capsys.readouterr().err == "", "the task that required it says so"
 
 
 async def test_a_refusal_that_cannot_be_recorded_is_still_a_refusal():

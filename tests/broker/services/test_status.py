@@ -10,6 +10,7 @@ import trio
 from broker.control import api
 from broker.ipc import process_status
 from broker.services import process_memory, status
+from tests.kit.eventually import eventually
 
 
 async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeypatch):
@@ -26,16 +27,17 @@ async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeyp
     async def collect():
         found.extend(await status._with_memory(processes))
 
+    def opened():
+        """Its descriptor for writing; possible only while it is being read."""
+        try:
+            return os.open(slow, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(collect)
-            # Opening it for writing succeeds only while it is being read.
-            while True:
-                try:
-                    writer = os.open(slow, os.O_WRONLY | os.O_NONBLOCK)
-                    break
-                except OSError:
-                    await trio.sleep(0.01)
+            writer = await eventually(opened)
             assert not found
             os.write(writer, b"Pss:    5 kB\n")
             os.close(writer)

@@ -26,7 +26,7 @@ from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
 from tests.kit.audit.paper import PaperWorkers, hello
-from tests.kit.eventually import eventually
+from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.roles import LEASE, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.wayland.compositor import short_directory
@@ -316,10 +316,8 @@ async def test_who_has_hung_up_is_not_asked_about():
         conn.sendall(b"it said something, which nobody reads")
         conn.shutdown(socket.SHUT_WR)
         await person.wait_asked(1)
-        with trio.move_on_after(0.7):
-            while person.open:
-                await trio.sleep(0.01)
-        assert person.open, "it waits for the answer"
+        with pytest.raises(NeverError):
+            await eventually(lambda: not person.open, deadline=0.7)
         conn.close()
         await eventually(lambda: not person.open)
         events = await eventually(lambda: s.events("question.answered"))
@@ -403,12 +401,9 @@ async def test_libpulse_gives_up_after_30_s_and_its_next_attempt_has_the_yes():
             assert await pactl() != 0
         took = trio.current_time() - began
         print(f"pactl gave up after {took:.1f} s")
-        with trio.fail_after(30):
-            while not person.missing:
-                await trio.sleep(0.05)
-            gone.set()
-            while not s.events("decision"):
-                await trio.sleep(0.05)
+        await eventually(lambda: person.missing)
+        gone.set()
+        await eventually(lambda: s.events("decision"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(accepted, 2)
             assert await pactl() != 0, "there is no sound server"

@@ -112,7 +112,7 @@ class Play:
             total += amount
             self.sent[who] += amount
             wait = budget.pause(total, 0, now)
-            if reconnects:  # it has not waited: what it has sent counts
+            if reconnects:  # it has not waited: its messages count
                 budget, total = Budget(self.sandbox), 0
                 wait = budget.first(now)
             self.waited[who] += wait

@@ -75,7 +75,7 @@ def test_versions_end_at_the_baseline():
 @pytest.mark.parametrize(
     ("name_of", "interface", "version", "why"),
     [
-        ("wl_seat", "wl_seat", 9, "above what was advertised"),
+        ("wl_seat", "wl_seat", 9, "above the advertised version"),
         ("wl_seat", "wl_seat", 0, "no version at all"),
         ("wl_seat", "wl_output", 1, "another interface than the name's"),
         (None, "zwlr_layer_shell_v1", 1, "never advertised"),

@@ -59,7 +59,7 @@ def test_a_right_to_left_title_does_not_turn_its_prefix_around():
 def test_no_title_hides_anything(told):
     shown = identity.title("work", told).decode()
     assert shown.startswith("[work]")
-    if shown.endswith(END):  # ours, around what is written from right to left
+    if shown.endswith(END):  # ours, around text from right to left
         shown = shown.replace(START, "", 1).removesuffix(END)
     assert not {unicodedata.category(c) for c in shown} & {
         "Cc",

@@ -74,7 +74,7 @@ def ack(count: int) -> bytes:
     return w.block(Kind.ACK_NBLOCKS, struct.pack("<I", count))
 
 
-# -- what is understood -------------------------------------------------------------
+# -- accepted messages --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [1, 3, 17, 4096])
@@ -225,7 +225,7 @@ def test_closing_gives_back_what_no_message_has_got(world):
     ]
 
 
-# -- what is refused: one test for each rule ------------------------------------------
+# -- refused messages: one test for each rule -----------------------------------------
 
 _OPEN = w.open_file(1, 64)
 _AFTER_OPEN = {

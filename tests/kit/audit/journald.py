@@ -14,6 +14,7 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.process.spawn import Child, run_tool, spawn
+from tests.kit.eventually import ready
 
 _PROGRAM = "/lib/systemd/systemd-journald"
 
@@ -41,16 +42,14 @@ class Journal:
             (directory / name).mkdir()
 
     async def start(self) -> None:
-        with (self._directory / "journald.log").open("ab") as log:
+        output = self._directory / "journald.log"
+        with output.open("ab") as log:
             self._child = spawn(
                 ["unshare", "-Urm", "sh", "-ec", _SCRIPT, "sh", self._directory],
                 stdout=log.fileno(),
                 stderr=log.fileno(),
             )
-        with trio.fail_after(30):
-            while not Path(self.socket).exists():
-                assert self._child.returncode is None
-                await trio.sleep(0.02)
+        await ready(self._child, Path(self.socket).exists, output=output)
 
     async def stop(self) -> None:
         assert self._child is not None

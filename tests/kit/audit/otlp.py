@@ -25,6 +25,7 @@ import trio
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as service
 
 from broker.launch.process.spawn import Child, spawn
+from tests.kit.eventually import ready
 
 ROOT = Path(__file__).parents[3]
 
@@ -137,13 +138,14 @@ class Collector:
             str(self._file),
         ]
         self.child = spawn([*argv, *mood], env=env, cwd=ROOT)
-        with trio.fail_after(30):
-            while True:
-                try:
-                    (await trio.open_tcp_stream("127.0.0.1", self.port)).socket.close()
-                    return
-                except OSError:
-                    await trio.sleep(0.02)
+        await ready(self.child, self._answers)
+
+    async def _answers(self) -> bool:
+        try:
+            (await trio.open_tcp_stream("127.0.0.1", self.port)).socket.close()
+        except OSError:
+            return False
+        return True
 
     async def kill(self) -> None:
         assert self.child is not None

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import Child, run_tool, spawn
+from tests.kit.eventually import ready
 
 
 def _program(name: str) -> str:
@@ -49,10 +51,7 @@ class Postgres:
             stdout=self._log.fileno(),
             stderr=self._log.fileno(),
         )
-        with trio.fail_after(60):
-            while not await trio.to_thread.run_sync(self._answers):
-                assert self._child.returncode is None
-                await trio.sleep(0.05)
+        await ready(self._child, partial(trio.to_thread.run_sync, self._answers))
 
     def _answers(self) -> bool:
         try:

@@ -48,9 +48,9 @@ GUARDS = (
     Guard("the pump has no asynchronous descriptor", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL),)), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/integration/test_relay_pump.py", "cannot and asynchronous"),
     Guard("the pump maps no code", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ()), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/integration/test_relay_pump.py", "cannot and code"),
     Guard("the pump looks at no path", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ()))", "tests/integration/test_relay_pump.py", "cannot and look"),
-    Guard("what takes away does not wait for the log", "", "tests/attack/test_revoking_fails_open.py"),
-    Guard("what is denied is cut before it is recorded", "", "tests/attack/test_revoking_fails_open.py", "slow_log"),
-    Guard("what gives waits for the log", "return then", "tests/attack/test_revoking_fails_open.py", "what_gives"),
+    Guard("a revocation does not wait for the log", "", "tests/attack/test_revoking_fails_open.py"),
+    Guard("a denied stream is cut before it is recorded", "", "tests/attack/test_revoking_fails_open.py", "slow_log"),
+    Guard("a grant waits for the log", "return then", "tests/attack/test_revoking_fails_open.py", "what_gives"),
     Guard("a record that is not on record denies", "then = self._decide(request, self._records(), engine or self._rules.engine)", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
     Guard("a jailed client's socket is opened once", "return Path(os.readlink(f\"/proc/self/fd/{self.fd}\").removesuffix(\" (deleted)\"))", "tests/attack/test_waypipe_place.py", "link_in_place"),
     Guard("no link in a jailed client's directory", "place = SocketPlace(os.open(path, os.O_PATH | os.O_CLOEXEC))", "tests/attack/test_waypipe_place.py", "link_in_place"),
@@ -118,7 +118,7 @@ GUARDS = (
     Guard("a machine's port program makes UNIX sockets only", 'rules.allow(["socket"])', "tests/broker/launch/microvm/test_port_mux.py", "jail_has_no_files"),
     Guard("programs of other users do not reach the broker by the port", "os.chmod(path, 0o666)", "tests/broker/launch/microvm/test_port_streams.py", "only_the_guests_user"),
     Guard("no mode of a sandbox stays in the terminal", "RESET: Final = b''", "tests/attack/test_terminal_escapes.py", "outlives"),
-    Guard("a key is for what the screen has shown", "if False:", "tests/attack/test_top_swap.py"),
+    Guard("a key counts for a steady screen", "if False:", "tests/attack/test_top_swap.py"),
     Guard("a count that fits on no screen", "if False:", "tests/attack/test_terminal_escapes.py", "does_not_pass"),
 )  # fmt: skip
 

@@ -297,7 +297,7 @@ GUARDS = (
         "pending_launches",
     ),
     Guard(
-        "what is leased again is the same process",
+        "a lease is renewed for the same process only",
         "leader = find('leader', state.leader)",
         "tests/conformance/launchers/test_launchers.py",
         "another_boot",

@@ -16,7 +16,7 @@ GUARDS = (
     Guard("a place for each lease", "if line.places >= limits.LINK_UNDECIDED_PER_LEASE or self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
     Guard("too many are refused", "if False:", "tests/attack/test_link_taken_host.py", "undecided_ones_are_few"),
     Guard("no new pace for a new epoch", "answering.place = place = Intake().enter(preamble.lease)", "tests/attack/test_link_taken_host.py", "no_reconnect_renews"),
-    Guard("what waits is cut with its lease", "await place.turn()\nwith epoch.stream(preamble.number, opening):\n    await self._decide(opening, conn, answering)", "tests/attack/test_link_taken_host.py", "no_reconnect_renews"),
+    Guard("waiting streams are cut with their lease", "await place.turn()\nwith epoch.stream(preamble.number, opening):\n    await self._decide(opening, conn, answering)", "tests/attack/test_link_taken_host.py", "no_reconnect_renews"),
     Guard("a decision frees the place", "", "tests/attack/test_link_taken_host.py", "a_decided_stream_does_not_count_as_undecided"),
     Guard("an end frees the place", "", "tests/attack/test_link_taken_host.py", "undecided_ones_are_few"),
     Guard("a pace for epochs", "early = self._requests.early(now, 0)", "tests/attack/test_link_taken_host.py", "epochs_have_a_pace"),

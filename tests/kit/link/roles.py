@@ -144,7 +144,7 @@ def full_disk():
     try:
         yield full
     finally:
-        with suppress(OSError):  # what is in its buffers cannot be flushed
+        with suppress(OSError):  # its buffers cannot be flushed
             full.close()
 
 

@@ -114,7 +114,7 @@ def dependencies() -> set[str]:
 
 
 async def project_disk(folder: Path, extra: Mapping[str, Path]) -> Path:
-    """A read-only disk with this checkout and what it imports.
+    """A read-only disk with this checkout and its dependencies.
 
     ``extra``: further files, by their names below ``/srv/extra``.
     """

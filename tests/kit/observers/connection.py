@@ -1,6 +1,6 @@
 """A connection of the random hostile client, generated from the tables of messages.
 
-Half of what it does are sequences that lead somewhere (windows, menus with
+Half of its requests are sequences that lead somewhere (windows, menus with
 grabs, pointer images, drags, selections), half are single requests of the
 whole protocol with arguments of the right kind: live, ended and foreign ids,
 serials that it received long ago or that another connection received, memory
@@ -83,7 +83,7 @@ class Connection(Window):
         self.versions[made] = self.versions.get(oid, 1)
         return made
 
-    # -- what it knows -----------------------------------------------------------
+    # -- its knowledge -----------------------------------------------------------
 
     def live(self, interface: str) -> list[int]:
         """Ids of its objects of an interface."""

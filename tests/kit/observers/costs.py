@@ -46,7 +46,7 @@ def lower(patch: pytest.MonkeyPatch) -> None:
 
 def worked(pid: int, once: Round, c: Window, seconds: float) -> float:
     """Which part of a core the compositor needs while these are sent."""
-    once()  # what was saved up is over
+    once()  # its savings are used up
     c.roundtrip()
     began, used = time.monotonic(), cpu_of(pid)
     while time.monotonic() - began < seconds:

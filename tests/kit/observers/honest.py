@@ -110,7 +110,7 @@ class Observer(Window):
     def selection_kept(self) -> None:
         """Check that the selection which it took is still the one of its clipboard.
 
-        No chord crosses a sandbox's border here, so nobody else may take it.
+        No chord crosses a sandbox's border here, so no other client may take it.
         """
         if self.lost_selection():
             raise SeenError(f"the selection of {self.name} was cancelled")
@@ -158,7 +158,7 @@ class Observer(Window):
         """Take the clipboard, as a person's copy does."""
         if self.source:
             self.send(self.source, "destroy")
-        # Ids are used again: what was heard of the former one is not of the next.
+        # Ids are used again: events of the former one are not of the next.
         self.owned_since = len(self.events)
         self.source = self.make(self.manager, "create_data_source", "wl_data_source")
         self.send(self.source, "offer", b"text/plain")

@@ -1,8 +1,8 @@
 """Independent observers of a hostile client: honest clients, and the screen.
 
 What the filter believes is not asked.  A person clicks and types; an honest
-client of another sandbox and one of the desktop's own say what they heard, a
-screenshot says what is shown, and ``/proc`` how much the compositor worked.
+client of another sandbox and one of the desktop's own report their events, a
+screenshot shows the screen, and ``/proc`` how much the compositor worked.
 Each judgement that fails raises ``SeenError`` with the promise that was broken.
 """
 
@@ -344,7 +344,7 @@ class Judge:
     def _copy_kept(self) -> None:
         """A copy stays the sandbox's selection while its program has the keyboard.
 
-        The program is an honest one of the same sandbox: what comes into others is
+        The program is an honest one of the same sandbox: input of others is
         only ever that sandbox's selection, so it must be what the person copied.
         """
         neighbour, mapped = self.neighbour, self.hostile.mapped

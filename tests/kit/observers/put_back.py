@@ -43,7 +43,7 @@ HOLES: dict[str, tuple[str | mutation.Guard, ...]] = {
     "17 serials of drags": ("drags with a press that lasts",),
     "17 windows for focus": ("windows come at a pace",),
     "touch elsewhere": ("frames of its own fingers only",),
-    "18 regions": ("requests cost what goes up",),
+    "18 regions": ("requests cost the bytes that go up",),
 }  # fmt: skip
 """Each hole that is put back, with the guards that are turned off for it: rows of the
 guard tables, or rows that put back more of the hole."""

@@ -2,7 +2,7 @@
 
 ``async with sound_server("pipewire")`` (or ``"pulseaudio"``) gives a server of
 its own with a null sink called ``viewer``; ``hear`` records its monitor and
-``Heard`` says what was in it.
+``Heard`` describes its tones.
 """
 
 from __future__ import annotations

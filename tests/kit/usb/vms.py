@@ -199,7 +199,7 @@ async def eventually(guest: Guest, command: str, deadline=60) -> str:
     """Wait in a VM until a command succeeds; gives its output.
 
     The loop is in there: each command from here costs a process and two messages,
-    which slows down what is waited for.
+    which slows down the awaited step.
     """
     loop = f"until {{ {command}; }} >/tmp/out 2>&1; do sleep 0.2; done; cat /tmp/out"
     code, output = await guest.try_run(

@@ -102,7 +102,7 @@ class GuestContainer:
 
 
 async def output(broker: AgentBroker, *argv: str) -> tuple[str, int]:
-    """Run a program by an agent to its end; returns what it wrote, and its code."""
+    """Run a program by an agent to its end; returns its output, and its code."""
     await broker.run(*argv)
     started = await broker.receive(agent.AgentStarted)
     said, code = await broker.ended(started.program)

@@ -13,6 +13,7 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.process.spawn import DEVNULL, spawn
+from tests.kit.eventually import ready
 from tests.kit.vm.suite_root import PACKAGES, suite_root
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
@@ -85,11 +86,9 @@ async def newer(
                 stderr=out.fileno(),
             )
         try:
-            with trio.move_on_after(20) as patience:
-                while not (found := list(runtime.glob("wayland-[0-9]"))):
-                    assert child.popen.poll() is None, said.read_text()[-2000:]
-                    await trio.sleep(0.05)
-            assert not patience.cancelled_caught, said.read_text()[-2000:]
+            found = await ready(
+                child, lambda: list(runtime.glob("wayland-[0-9]")), output=said
+            )
             display = found[0]
             yield HeadlessCompositor(
                 child, display, {**environment, "WAYLAND_DISPLAY": str(display)}

@@ -114,7 +114,7 @@ class Place:
             asks.write(f"{signal}\n")
 
     def steps(self) -> list[tuple[str, str]]:
-        """What it has called its hooks for, oldest first."""
+        """The calls of its hooks, oldest first."""
         return read_steps(self.base / _STEPS)
 
     @property
@@ -147,7 +147,7 @@ class System:
         way = VsockWay(socket, (os.getuid(), os.getgid()))
         xml = with_vsock(domain_xml(self.w, find_image(self.w.paths), name), way)
         file = self.w.base / f"{name}.xml"
-        # The image is everybody's: root is not to change its owner.
+        # The image belongs to all tests: root must not change its owner.
         file.write_text(xml.replace('relabel="yes"', 'relabel="no"'))
         await self.virsh("create", str(file))
 

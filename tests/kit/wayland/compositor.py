@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import trio
 from PIL import Image
 
 from broker.launch.compositor import HeadlessCompositor, open_headless_sway
-from tests.kit.eventually import eventually
+from tests.kit.eventually import NeverError, eventually
 from tests.kit.vm.tinyguest import ordinary_user
 
 
@@ -100,10 +100,16 @@ async def wait_frames(comp: HeadlessCompositor, wanted: dict[str, set[tuple]]) -
 
     A window that has just come may not have its place's size yet.
     """
-    with trio.move_on_after(60):
-        while await frames(comp) != wanted:
-            await trio.sleep(0.05)
-    assert await frames(comp) == wanted
+    last = None
+
+    async def reached() -> bool:
+        nonlocal last
+        last = await frames(comp)
+        return last == wanted
+
+    with suppress(NeverError):
+        await eventually(reached)
+    assert last == wanted
 
 
 def edges(image: Image.Image, window: dict, width: int) -> set[tuple]:

@@ -246,7 +246,9 @@ class Model:
     ) -> None:
         assert surface.version < 5 or (dx, dy) == (0, 0)
         if surface.role not in {"cursor", "icon"}:
-            assert (dx, dy) == (0, 0), "an offset on what is neither cursor nor icon"
+            assert (dx, dy) == (0, 0), (
+                "an offset on a surface that is neither cursor nor icon"
+            )
         surface.pending["buffer"] = buffer
 
     def wl_surface_set_buffer_scale(self, surface: Shown, scale: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,8 @@ import trio
 from jeepney import DBusAddress, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, Child, spawn
+from tests.kit.eventually import eventually, ready
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.input import LEFT
@@ -32,11 +34,11 @@ class Gnome:
     """``display`` is mutter's socket, ``bus`` the address of its session bus."""
 
     def __init__(
-        self, display: Path, environment: dict[str, str], bus: str, pid: int
+        self, child: Child, display: Path, environment: dict[str, str], bus: str
     ) -> None:
-        """``pid``: of the process that mutter is below."""
+        """``child``: the process that mutter is below."""
+        self.child = child
         self.display, self.environment, self.bus = display, environment, bus
-        self.pid = pid
         self.mouse: GnomePointer | None = None
         """The person's, where a test has one."""
 
@@ -58,12 +60,14 @@ class GnomeKeyboard:
     @classmethod
     async def of(cls, bus: str) -> GnomeKeyboard:
         """The keyboard, once mutter has its name on the bus: after its socket."""
-        with trio.fail_after(60):
-            while True:
-                try:
-                    return await trio.to_thread.run_sync(cls, bus)
-                except UnansweredError:
-                    await trio.sleep(0.05)
+
+        def opened() -> GnomeKeyboard | None:
+            try:
+                return cls(bus)
+            except UnansweredError:
+                return None
+
+        return await eventually(partial(trio.to_thread.run_sync, opened))
 
     def _call(self, where: DBusAddress, name: str, types: str = "", *args: Any) -> Any:
         message = new_method_call(where, name, types or None, args)
@@ -143,7 +147,7 @@ async def gnome():
         run = f'echo "$DBUS_SESSION_BUS_ADDRESS" > {address}; exec "$@"'
         child = spawn(
             [
-                # dbus-run-session leaves what it started behind when it is ended.
+                # dbus-run-session leaves its children behind when it is ended.
                 "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
                 "dbus-run-session", "--", "sh", "-c", run, "sh",
                 "mutter", "--headless", "--wayland", "--no-x11",
@@ -155,13 +159,10 @@ async def gnome():
         )  # fmt: skip
         display = runtime / "gnome"
         try:
-            with trio.fail_after(60):
-                while not display.is_socket():
-                    assert child.popen.poll() is None, "mutter ended"
-                    await trio.sleep(0.05)
+            await ready(child, display.is_socket)
             environment["WAYLAND_DISPLAY"] = str(display)
             bus = address.read_text().strip()
-            yield Gnome(display, environment, bus, child.popen.pid)
+            yield Gnome(child, display, environment, bus)
         finally:
             with trio.CancelScope(shield=True):
                 await child.stop()

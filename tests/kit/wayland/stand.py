@@ -37,6 +37,7 @@ from broker.worker.wayland.connection import (
 from broker.worker.wayland.machine import RealMachine
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamMachine
+from tests.kit.eventually import ready
 from tests.kit.vm import newer_suite
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, pixels, windows
@@ -308,9 +309,11 @@ async def nested(comp: HeadlessCompositor, kind: str, **more: str):
     )
     display = directory / "nested"
     try:
-        with trio.fail_after(60):
-            while not (display.is_socket() and windows(await comp.tree())):
-                await trio.sleep(0.05)
+
+        async def shown() -> bool:
+            return display.is_socket() and bool(windows(await comp.tree()))
+
+        await ready(child, shown)
         yield Nested(comp, display, child)
     finally:
         with trio.CancelScope(shield=True):

@@ -226,4 +226,4 @@ async def _open(path: Path) -> trio.SocketStream:
         try:
             return await trio.open_unix_socket(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            await trio.sleep(0.01)  # it is not there yet, or nobody listens
+            await trio.sleep(0.01)  # it is not there yet, or not listening

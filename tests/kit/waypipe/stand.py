@@ -90,7 +90,7 @@ async def server_of(suite: str, streams: Path):
     )  # fmt: skip
 
     async def there() -> bool:
-        # A socket's name is there before anybody listens.
+        # A socket's name is there before its process listens.
         with socket.socket(socket.AF_UNIX) as trial:
             try:
                 trial.connect(str(display))

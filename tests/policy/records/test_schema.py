@@ -58,7 +58,7 @@ def test_the_shipped_schemas_are_current(name):
 
 @given(strategies.policies(6), strategies.worlds(), strategies.calls)
 def test_calls_and_answers_are_as_their_schemas_say(text, world, call):
-    """What goes in and what comes out."""
+    """Inputs and results."""
     asked = {k: v for k, v in call._asdict().items() if v is not None}
     if call.device is not None:
         asked["device"] = device_json(call.device)

@@ -100,7 +100,7 @@ def test_an_application_does_not_get_everything_by_another_spelling(wide):
     assert problems == []
     taken = [*record.host.launch.read_only, *record.host.launch.read_write]
     assert taken in ([], [Path("/home/ada/Documents")])
-    assert bool(taken) != bool(found.notes), "what is not taken has a note"
+    assert bool(taken) != bool(found.notes), "a permission that is not taken has a note"
 
 
 def test_an_application_without_permissions_is_silent():

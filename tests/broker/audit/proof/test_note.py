@@ -1,4 +1,4 @@
-"""Signed notes: what we write, what others write, and what is refused."""
+"""Signed notes: ours, those of other programs, and refused ones."""
 
 from __future__ import annotations
 

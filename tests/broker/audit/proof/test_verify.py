@@ -1,7 +1,7 @@
-"""Verify finds what was done to a log, and says where.
+"""Verify finds each change of a log, and names its place.
 
-Every single change is tried, at every event: by somebody with a database
-program, by somebody who makes everything in the file fit again, and by a thief
+Every single change is tried, at every event: by an attacker with a database
+program, by one who makes everything in the file fit again, and by a thief
 who has the signing key of now.  On 150 events here, on 1,000 in the long run.
 """
 
@@ -29,7 +29,7 @@ SIZES = [150, pytest.param(1000, marks=pytest.mark.long)]
 class Made:
     path: Path
     kept: str
-    """The checkpoint at its end, as somebody else keeps it."""
+    """The checkpoint at its end, as a witness keeps it."""
     size: int
 
     @property
@@ -200,7 +200,7 @@ def test_a_thief_who_also_removes_the_key_file(log, size: float) -> None:
 
 
 async def test_an_older_copy_of_everything(log, tmp_path: Path) -> None:
-    """Log and key: only what was kept elsewhere knows that it was longer."""
+    """Log and key: only a checkpoint kept elsewhere shows that it was longer."""
     older = tmp_path / "older" / "audit.sqlite"
     older.parent.mkdir()
     shutil.copy(log.path, older)

@@ -1,4 +1,4 @@
-"""ship.toml: what it may say, and what its mistakes are called."""
+"""ship.toml: its keys, and the messages for its mistakes."""
 
 from __future__ import annotations
 

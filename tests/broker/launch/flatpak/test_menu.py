@@ -1,4 +1,4 @@
-"""A menu entry in the place of an application's own: what it starts, what it takes over."""
+"""A menu entry in the place of an application's own: its command, its inherited keys."""
 
 from __future__ import annotations
 

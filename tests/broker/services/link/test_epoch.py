@@ -112,7 +112,7 @@ async def test_a_silent_end_is_given_up_in_either_direction(mock_clock):
                 nursery.start_soon(ask, scope)
             await slow.wait_asked(len(scopes))
             for scope in scopes:
-                scope.cancel()  # nobody waits for the answers any more
+                scope.cancel()  # no task waits for the answers any more
             nursery.start_soon(ask_for_a_place)
             mock_clock.jump(9)
             assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)

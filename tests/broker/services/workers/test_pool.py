@@ -53,7 +53,7 @@ async def test_a_worker_has_so_long_to_be_ready(
             with pytest.raises(UpstreamError, match="of a was not ready after 10 s"):
                 await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
             assert trio.current_time() - began == limits.WORKER_START_SECONDS
-            assert not path.exists(), "nobody will listen there"
+            assert not path.exists(), "no process will listen there"
         else:
             await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
             assert path.is_socket()
@@ -100,7 +100,7 @@ async def test_a_template_that_cannot_be_started_leaves_nothing_open(monkeypatch
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="Resource") as caught:
         template.WorkerTemplate()
-    assert caught.value.__traceback__ is not None, "which holds on to what it had"
+    assert caught.value.__traceback__ is not None, "its frames keep locals alive"
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -12,6 +12,7 @@ from broker.ipc import clipboard as m
 from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.settings import chosen
 from tests.kit.clipboard.sessions import TEXT, board
+from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, yes
 from tests.kit.world import record
 
@@ -99,10 +100,8 @@ async def test_a_question_ends_when_the_focus_goes_elsewhere():
         assert b.book.person.open
         await b.focus("web")
         await b.wait_told("the focus went to another sandbox")
-        with trio.fail_after(30):
-            # On disk a moment after the questions are withdrawn.
-            while not (answered := b.events("question.answered")):
-                await trio.sleep(0.01)
+        # On disk a moment after the questions are withdrawn.
+        answered = await eventually(lambda: b.events("question.answered"))
         assert not b.book.person.open
         assert [one["answered_by"] for one in answered] == ["gone"]
 

@@ -226,7 +226,7 @@ async def test_so_much_output_waits_for_a_slow_client(stand, over):
     assert await stand.follower.attend(stand.program) == 0
     assert len(stand.output()) == N * PIECE
     lost = [item.progress.detail for item in stand.items if item.progress]
-    assert bool(lost) == bool(over), "and it is said what was left out"
+    assert bool(lost) == bool(over), "and the omission is reported"
     if over:
         assert lost[0].startswith(f"{over * PIECE} bytes of it came faster")
     log = stand.program.log.path

@@ -81,9 +81,9 @@ async def test_only_a_guest_s_mistake_is_an_event(made, fault, events, warnings)
 
 
 async def test_one_that_was_never_open_is_why_there_is_no_window(made):
-    closed = worker.WaylandClosed(1, 0, 0, "nobody there", worker.Fault.COMPOSITOR)
+    closed = worker.WaylandClosed(1, 0, 0, "no task there", worker.Fault.COMPOSITOR)
     await made.screen.take(closed)
-    assert made.programs.failed == ["nobody there"]
+    assert made.programs.failed == ["no task there"]
 
 
 async def test_a_limit_is_an_event_with_its_count(made):
@@ -113,7 +113,7 @@ async def test_a_stream_hears_how_it_ended(made):
         said = worker.WaylandClosed(2, 5, 6, "client closed", stream=9)
         await made.screen.take(said)
         assert await end.wait() == said
-    made.screen.worker_died()  # nobody waits any more
+    made.screen.worker_died()  # no task waits any more
 
 
 async def test_a_stream_of_a_worker_that_died_has_ended(made):

@@ -10,6 +10,7 @@ from jeepney import MessageType
 
 from broker.viewer.sound import indicator as module
 from broker.viewer.sound.indicator import Indicator
+from tests.kit.eventually import eventually
 
 
 class Desktop:
@@ -58,16 +59,18 @@ async def test_what_could_not_be_told_is_tried_again(
 
 async def test_without_a_bus_it_says_so_in_words(monkeypatch, capsys):
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
-    told, said = Indicator(), ""
+    told, said = Indicator(), []
+
+    def line() -> bool:
+        said.append(capsys.readouterr().err)
+        return "\n" in said[-1]
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(told.run)
         told.show("work", active=True, source="mic")
-        with trio.fail_after(60):
-            while "\n" not in said:
-                await trio.sleep(0.01)
-                said += capsys.readouterr().err
+        await eventually(line)
         nursery.cancel_scope.cancel()
-    assert "this session has no D-Bus" in said
+    assert "this session has no D-Bus" in "".join(said)
 
 
 async def test_short_hearing_is_shown_long_enough(monkeypatch, autojump_clock):

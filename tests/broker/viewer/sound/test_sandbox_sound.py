@@ -22,6 +22,7 @@ from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import MixerRequest, ask_desk
 from broker.viewer.sound.sandbox_sound import GuestSound
 from policy.records.loader import parse_record
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal
 from tests.kit.world import record
 
@@ -58,7 +59,7 @@ class PaperWorker:
 
 
 class Decider:
-    """Says what it is told to say."""
+    """Sends the given messages."""
 
     def __init__(self) -> None:
         self.verdict = "allow"
@@ -271,22 +272,21 @@ async def test_a_level_is_kept_and_told(tmp_path):
 async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
     desk = tmp_path / "desks" / LEASE.sandbox
     desk.parent.mkdir(mode=0o700)
-    with socket.socket(socket.AF_UNIX) as other, trio.fail_after(60):
+
+    async def answered():
+        try:
+            return await trio.to_thread.run_sync(ask_desk, desk, MixerRequest())
+        except (FileNotFoundError, UpstreamError):
+            return None
+
+    with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(desk))
         other.listen()
         async with sound(tmp_path) as (mine, _paper, _decider):
-            while "'brokerctl audio' does not reach" not in capfd.readouterr().err:
-                await trio.sleep(0.02)
+            text = "'brokerctl audio' does not reach"
+            await eventually(lambda: text in capfd.readouterr().err)
             other.close()
-            while True:
-                try:
-                    status = await trio.to_thread.run_sync(
-                        ask_desk, desk, MixerRequest()
-                    )
-                    break
-                except (FileNotFoundError, UpstreamError):
-                    await trio.sleep(0.1)
-            assert status == mine.status()
+            assert await eventually(answered) == mine.status()
 
 
 class Streams:

@@ -41,7 +41,7 @@ class Heard:
 
 
 class Content:
-    """What is exported."""
+    """The exported content."""
 
     def __init__(self, *mimes):
         self.mimes, self.did = mimes, []

@@ -304,7 +304,7 @@ def test_a_drag_within_the_sandbox_has_its_real_types(pair):
     assert (serial, surface) == (70, two.win)
     assert [a[0] for a in two.heard("offer", offer)] == [b"text/uri-list"]
     two.send(offer, "accept", 12345, b"text/uri-list")
-    assert two.told("wl_data_offer", "accept") == [], "a serial that nobody gave it"
+    assert two.told("wl_data_offer", "accept") == [], "a serial that it was never given"
     two.send(offer, "accept", 70, b"text/uri-list")
     assert two.told("wl_data_offer", "accept") == [[70, private]]
     one.says(source, "target", private)
@@ -449,7 +449,7 @@ def test_a_drag_from_elsewhere_is_not_told_at_all(pair):
     one.core.sandbox.hand = InputListener()
     one.core.sandbox.hand.drags.over = lambda over: told.append("drag")
     over(one, [b"text/uri-list", b"application/x-vitrail-drag-other-1"])
-    assert told == ["drag"], "the person is told, and nobody else"
+    assert told == ["drag"], "the person's window is told, and no other one"
     device = one.devices["clipboard"]
     assert [
         e for e in one.events if e[0] == device and e[2] in {"enter", "data_offer"}

@@ -698,7 +698,7 @@ def test_a_popup_grows_by_acknowledged_sizes_only(talk):
     talk.send(positioner, "set_size", 180, 90)
     talk.send(positioner, "set_anchor_rect", 0, 0, 10, 10)
     talk.send(made, "reposition", positioner, 7)
-    assert grow() == (108, 68), "nobody has agreed"
+    assert grow() == (108, 68), "not agreed by the client"
     serial = talk.model.configure(talk.server_side(xdg))
     talk.pump()
     assert grow() == (108, 68), "it has not acknowledged"

@@ -24,7 +24,7 @@ class Core:
         self.ended.append(offer)
 
     def wake(self):
-        """Nobody waits."""
+        """No task waits."""
 
 
 def dragged(*mimes):
@@ -42,7 +42,7 @@ async def test_a_flood_does_not_delay_a_request_for_dragged_content():
             for _ in range(limits.CLIPBOARD_EVENTS):
                 it.mine.drags.started(dragged(TEXT))
             os.set_blocking(theirs, False)
-            assert os.read(theirs, 1) == b"", "whoever asked hears its end"
+            assert os.read(theirs, 1) == b"", "the asking client hears its end"
             os.close(theirs)
 
 

@@ -277,7 +277,7 @@ async def test_the_persons_own_told_again_must_have_the_same_types(mimes, good):
             assert "another selection" in (await it.said()).reason
 
 
-# -- what is pasted ----------------------------------------------------------------------------
+# -- pastes ------------------------------------------------------------------------------------
 
 
 async def reads(fd):

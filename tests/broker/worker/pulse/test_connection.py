@@ -21,6 +21,7 @@ from broker.pulse.rules import SoundRules
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import encode
 from broker.worker.pulse.connection import PulseConnection, PulseService
+from tests.kit.eventually import eventually
 from tests.kit.sound.talk import Peer, Server, open_playback
 
 C = Command
@@ -37,7 +38,7 @@ async def playing(credit: int):
         async def serve() -> None:
             await mine.run()
             for sock in (pairs[0][1], pairs[1][0]):
-                sock.close()  # as whoever serves a connection does
+                sock.close()  # as the task that serves a connection does
 
         client, server = Peer(pairs[0][0]), Peer(pairs[1][1])
         model = Server()
@@ -53,22 +54,15 @@ async def test_samples_keep_their_order_behind_a_server_that_reads_late():
     count, size = 400, 4096
     async with playing(credit=count * size) as (client, server, mine):
         sent = [bytes([n % 256]) * size for n in range(count)]
-        waits = trio.Event()
 
         async def send() -> None:
             for data in sent:
                 await client.stream.send_all(frames.samples(0, data))
 
-        async def look() -> None:
-            # Nothing more is read of the client while so much waits.
-            while len(mine.core.up) <= limits.PULSE_QUEUE_BYTES:
-                await trio.sleep(0.01)
-            waits.set()
-
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            nursery.start_soon(look)
-            await waits.wait()
+            # Nothing more is read of the client while so much waits.
+            await eventually(lambda: len(mine.core.up) > limits.PULSE_QUEUE_BYTES)
             for _ in range(50):  # as often as something could still be read
                 await trio.sleep(0.002)
             got = b""
@@ -84,22 +78,17 @@ async def test_samples_keep_their_order_behind_a_server_that_reads_late():
 async def test_requests_keep_their_order_before_a_client_that_reads_late():
     async with playing(credit=0) as (client, server, mine):
         asked = [4 * n for n in range(1, 20001)]
-        waits = trio.Event()
 
         async def ask() -> None:
             for count in asked:
                 fields = encode("LL", [0, count])
                 await server.stream.send_all(frames.command(C.REQUEST, INVALID, fields))
 
-        async def look() -> None:
-            while len(mine.core.down.data) <= limits.PULSE_QUEUE_BYTES:
-                await trio.sleep(0.01)
-            waits.set()
-
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
-            nursery.start_soon(look)
-            await waits.wait()
+            await eventually(
+                lambda: len(mine.core.down.data) > limits.PULSE_QUEUE_BYTES
+            )
             for _ in range(50):  # as often as something could still be read
                 await trio.sleep(0.002)
             most = limits.PULSE_QUEUE_BYTES + 65536 + 40

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.launch.process.spawn import stderr_so_far
+from broker.launch.process.piped_stderr import stderr_so_far
 
 
 @pytest.mark.parametrize(
