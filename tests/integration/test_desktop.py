@@ -11,6 +11,7 @@ import trio
 
 from broker.core import limits
 from broker.launch.process.spawn import DEVNULL, run_tool, spawn
+from broker.viewer import desktop as module
 from broker.viewer.desktop import Desktop
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels
@@ -96,6 +97,15 @@ async def test_so_many_of_a_sandbox_and_the_persons_own_beside_them():
         most = limits.NOTIFICATIONS_PER_SANDBOX + 1
         await eventually(lambda: as_many(shown, most))
         assert ("web → mail", "12 bytes of text") in await shown()
+
+
+async def test_a_warning_leaves_the_screen(monkeypatch):
+    """mako keeps one for ever that has no time of its own."""
+    monkeypatch.setattr(module, "_EXPIRE_SECONDS", {True: 1, False: 1})
+    async with notified() as (_, told, shown):
+        told.notify("web", "is denied the microphone", sandbox="web")
+        await eventually(shown)
+        await eventually(lambda: as_many(shown, 0))
 
 
 async def as_many(shown, number):
