@@ -18,7 +18,7 @@ import pytest
 from broker.core.errors import UpstreamError
 from tests.e2e.test_libvirt import GREEN, leased
 from tests.kit.eventually import eventually
-from tests.kit.vm.libvirt import RECORD, require_libvirt
+from tests.kit.vm.libvirt import RECORD, names_sandbox, require_libvirt
 from tests.kit.vm.system_libvirt import (
     PLACE,
     System,
@@ -32,17 +32,25 @@ ROOT = Path(__file__).parents[2]
 USER = "vitrail"
 REQUIRED = RECORD.replace("[launch]", "[launch]\nrequired = true")
 AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
+_LONG = pytest.mark.long
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    "case", ["window_and_end", "required", "container", "restarted"]
+    "case",
+    [
+        "container",
+        "second_container",
+        pytest.param("window_and_end", marks=_LONG),
+        pytest.param("required", marks=_LONG),
+        pytest.param("restarted", marks=_LONG),
+    ],
 )
 def test_as_root(case):
     require_libvirt()
     with system_libvirt(USER) as place:
-        words = [".ci/as-user", "pytest", "-q", "-x", str(Path(__file__)), "-k", case]
+        words = [".ci/as-user", "pytest", "-q", "-x", f"{Path(__file__)}::test_{case}"]
         environ = {**os.environ, "VITRAIL_SYSTEM_LIBVIRT": str(place.base)}
         done = subprocess.run(
             words, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
@@ -117,6 +125,45 @@ async def test_container():
 
         assert await eventually(gone)
         assert not (w.paths.runtime / "libvirt" / "work").exists()
+
+
+@AS_PERSON
+async def test_second_container():
+    """Attack: another container asks for the first one's record, and uses its socket."""
+    async with world({"work": RECORD.format("office")}, image=False) as w:
+        system = System(w)
+        first = container_xml(w, system.place, "boxed")
+        file = w.base / "office.xml"
+        file.write_text(first)
+        await system.virsh("create", str(file), driver="lxc")
+        held = await leased(w, "work")
+        await wait_window(w.comp, title="boxed")
+
+        asks = f"<metadata>{names_sandbox('work')}</metadata>"
+        other = first.replace("<name>office</name>", f"<name>other</name>{asks}")
+        other = other.replace("-T boxed", "-T stolen")
+        (w.base / "other.xml").write_text(other)
+        await system.virsh("create", str(w.base / "other.xml"), driver="lxc")
+        await w.wait_event("stream.refused", sandbox="work")
+        assert await leased(w, "work") == held
+        assert [one["name"] for one in windows(await w.comp.tree())] == ["[work] boxed"]
+
+        async def only_the_first():
+            return (await system.virsh("list", "--name", driver="lxc")).split() == [
+                "office"
+            ]
+
+        # Its program has no display, so it ends; the first one's lease does not.
+        await eventually(only_the_first)
+        assert await leased(w, "work") == held
+
+        # In turn: the same name again is another lease.
+        await system.virsh("destroy", "office", driver="lxc")
+        await w.wait_event("lease.end", sandbox="work")
+        await system.virsh("create", str(file), driver="lxc")
+        assert (await leased(w, "work")).id != held.id
+        await wait_window(w.comp, title="boxed")
+        await system.virsh("destroy", "office", driver="lxc")
 
 
 @AS_PERSON
