@@ -67,7 +67,7 @@ def test_a_home_that_resists_is_removed_and_the_others_are_usable(hostile, tmp_p
     store = HomeStore(tmp_path / "homes")
     hostile(ready_tree(store, BOX).tree)
     other = ready_tree(store, OTHER)
-    assert store.require(BOX).used() >= 0
+    store.require(BOX).used()  # of the readable part, and no error
 
     store.remove(BOX)
     assert list(store.root.glob(".[no]*")) == [], "nothing of it is left"

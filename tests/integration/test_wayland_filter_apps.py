@@ -7,7 +7,7 @@ import os
 import pytest
 import trio
 
-from broker.launch.process.spawn import spawn
+from broker.launch.process.spawn import has_ended, spawn
 from broker.wayland.rules import WindowRules
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels, wait_window
@@ -61,7 +61,7 @@ async def test_an_application_lives_in_its_frame_and_dies_without_a_trace(progra
         child = it.run(program)
         await wait_window(it.comp, title="[work]")
         await eventually(lambda: framed(it))
-        assert child.returncode is None
+        assert not has_ended(child.pidfd)
         await child.stop()
         assert [str(e) for e in it.ends] == []
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, has_ended, spawn
 from broker.services.workers.security_context import open_context
 from broker.wayland.rules import WindowRules
 from tests.attack.test_wayland_crop import halves, leak
@@ -369,6 +369,6 @@ async def test_applications_live_in_their_frames_there(kind, program, suite):
             return any(f.border >= 4 and f.w > 100 for f in found)
 
         await eventually(framed)
-        assert child.returncode is None
+        assert not has_ended(child.pidfd)
         await child.stop()
         assert [str(e) for e in it.ends] == []

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, PIPE, Child, spawn
-from tests.kit.eventually import eventually
+from broker.launch.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
+from tests.kit.eventually import eventually, ready
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
 
@@ -302,12 +302,7 @@ async def hearing(server: Server, device: str = "viewer.monitor"):
         async with started(
             *argv, env=server.environment, stdout=file.fileno()
         ) as child:
-
-            async def begun() -> bool:
-                assert child.returncode is None
-                return path.stat().st_size > 0
-
-            await eventually(begun)
+            await ready(child, lambda: path.stat().st_size > 0)
             yield heard
             size = path.stat().st_size
 
@@ -338,12 +333,7 @@ async def proxy(server: Server, *options: str, name: str = "work"):
         async with started(
             *argv, env=env, stdout=DEVNULL, stderr=file.fileno()
         ) as child:
-
-            async def there() -> bool:
-                assert child.returncode is None, log.read_text()
-                return path.is_socket()
-
-            await eventually(there)
+            await ready(child, path.is_socket, output=log)
             home = server.directory / f"guest-{path.name}"
             home.mkdir()
             made = Filtered(server, path, log, child, {
@@ -351,7 +341,7 @@ async def proxy(server: Server, *options: str, name: str = "work"):
                 "XDG_RUNTIME_DIR": str(home), "PULSE_SERVER": f"unix:{path}",
             })  # fmt: skip
             yield made
-            assert made.ended or child.returncode is None, log.read_text()
+            assert made.ended or not has_ended(child.pidfd), log.read_text()
     text = log.read_text()
     assert "Traceback" not in text, text
 
