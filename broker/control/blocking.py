@@ -125,6 +125,8 @@ def require_own(conn: _Socket, path: Path) -> None:
 
     XDG_RUNTIME_DIR may name a directory that another user serves, and requests
     contain the arguments and the environment of programs, and answers to questions.
+
+    Raises SetupError.
     """
     ucred = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     uid = _UCRED.unpack(ucred)[1]

@@ -52,7 +52,7 @@ class Message:
 
 
 def reports_of(message: Message) -> list[bytes]:
-    """Return the reports of a message."""
+    """Return the reports of a message.  Raises ValueError."""
     if len(message.payload) > limits.CTAP_MESSAGE_BYTES:
         raise ValueError(f"a message of {len(message.payload)} bytes")
     channel = message.channel.to_bytes(4, "big")

@@ -322,7 +322,7 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
 
 
 def require_private(directory: Path) -> None:
-    """Refuse a directory that others may write to."""
+    """Refuse a directory that others may write to.  Raises RefusedError."""
     try:
         facts = directory.stat()
     except OSError as error:

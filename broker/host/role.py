@@ -122,7 +122,10 @@ class HostRole:
         progress: Callable[[str], None] = _quiet,
         changes: LaunchChanges = NO_CHANGES,
     ) -> Lease:
-        """Start the sandbox of a record, or return its lease if it runs."""
+        """Start the sandbox of a record, or return its lease if it runs.
+
+        Raises RefusedError.
+        """
         while True:
             if record in self._starting:  # a persistent one that is coming up
                 await self._starting[record].wait()
@@ -326,7 +329,10 @@ class HostRole:
         self._tenancies.pop(active_lease.lease.id, None)
 
     async def release(self, lease: LeaseId, reason: str) -> None:
-        """End a lease and leave its machine alone; returns when it is over."""
+        """End a lease and leave its machine alone; returns when it is over.
+
+        Raises RefusedError.
+        """
         active_lease = self._tenancies.get(lease)
         if active_lease is None:
             raise RefusedError(

@@ -262,7 +262,10 @@ class RemoteViewer(LinkEnd):
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Open a stream to the viewer and splice; started when it has taken it."""
+        """Open a stream to the viewer and splice; started when it has taken it.
+
+        Raises UpstreamError.
+        """
         began = trio.current_time()
         taken = False
         with given(conn):

@@ -432,14 +432,20 @@ class PulseFilter(Conversation):
     # -- what handlers look up -----------------------------------------------
 
     def playback(self, fields: Fields) -> Playback:
-        """This connection's stream of that channel (the first field)."""
+        """This connection's stream of that channel (the first field).
+
+        Raises SoundRefusedError.
+        """
         stream = self.playbacks.get(fields.number(0))
         if stream is None:
             raise SoundRefusedError(Error.NOENTITY, "no such stream")
         return stream
 
     def own_playback(self, index: int) -> Playback:
-        """The sandbox's stream of that index; others' do not exist for it."""
+        """The sandbox's stream of that index; others' do not exist for it.
+
+        Raises SoundRefusedError.
+        """
         # guard: own streams by index
         stream = self.sandbox.playbacks.get(index)
         if stream is None:
@@ -449,7 +455,7 @@ class PulseFilter(Conversation):
         return stream
 
     def check_room(self) -> None:
-        """There must be a place for one more stream."""
+        """There must be a place for one more stream.  Raises SoundRefusedError."""
         own = len(self.playbacks) + len(self.recordings.by_channel) + self.creating
         # guard: streams
         if own >= limits.PULSE_STREAMS_PER_CONNECTION or not self.sandbox.has_room():
@@ -461,7 +467,7 @@ class PulseFilter(Conversation):
         return self._syncs
 
     def may_retitle(self) -> None:
-        """Count a change of names."""
+        """Count a change of names.  Raises SoundRefusedError."""
         # guard: titles
         if self.sandbox.titles.take(self.now) > 0:
             raise SoundRefusedError(Error.ACCESS, "names change too often")

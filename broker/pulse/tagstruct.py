@@ -142,12 +142,15 @@ class Reader:
         return self._data[start:]
 
     def end(self) -> None:
-        """Nothing may be left."""
+        """Nothing may be left.  Raises PeerError."""
         if self.left:
             raise PeerError(f"{self.left} bytes behind a command's last field")
 
     def skip_all(self) -> None:
-        """Take whatever fields there are, to the end: so they are well-formed."""
+        """Take whatever fields there are, to the end: so they are well-formed.
+
+        Raises PeerError.
+        """
         while self.left:
             tag = self._data[self._at]
             letter = _TYPES.get(tag)

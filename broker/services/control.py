@@ -108,7 +108,7 @@ class SharedControl:
     async def prune(
         self, caller: api.Caller, request: api.AuditPruneRequest
     ) -> api.AuditPruneAnswer:
-        """Remove old events."""
+        """Remove old events.  Raises RefusedError."""
         del caller
         for given in (request.keep_seconds, request.max_megabytes):
             if given is not None and given < 1:

@@ -72,7 +72,10 @@ def grants(viewer: ViewerRole) -> api.GrantsAnswer:
 async def revoke(
     viewer: ViewerRole, request: api.GrantRevokeRequest, reason: str
 ) -> api.GrantsAnswer:
-    """End grants, and the operations that run by them; returns those that ended."""
+    """End grants, and the operations that run by them; returns those that ended.
+
+    Raises NotFoundError.
+    """
     found = viewer.decider.grants.all(trio.current_time())
     if request.id is not None:
         found = [grant for grant in found if grant.id == request.id]

@@ -267,7 +267,7 @@ class ViewerRole:
     # -- link.contract.Viewer ---------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
-        """Make room for a sandbox that the host has leased."""
+        """Make room for a sandbox that the host has leased.  Raises RefusedError."""
         if self._nursery is None:
             raise InternalError("a lease came before the viewer runs")
         if self.record(lease.record) is None:

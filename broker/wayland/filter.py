@@ -127,7 +127,10 @@ class WaylandFilter(ClientState):
         self.sandbox.filters.add(self)
 
     def begin(self) -> None:
-        """All globals are known: bind what frames need, or fail closed."""
+        """All globals are known: bind what frames need, or fail closed.
+
+        Raises UpstreamError.
+        """
         first = self.globals.first()
         missing = [
             name if found is None else f"{name} version {least} (it has {found[1]})"
@@ -374,6 +377,8 @@ class WaylandFilter(ClientState):
         """The compositor refused something: it is the client's, by its own ids.
 
         Its text names the compositor's ids and is for our log only.
+
+        Raises RefusalError.
         """
         interface = obj.interface if obj is not None else "an object"
         where = obj.cid if obj is not None else 0
@@ -400,7 +405,7 @@ class WaylandFilter(ClientState):
 
     @override
     def take_server_fd(self) -> Fd:
-        """The next descriptor from the compositor."""
+        """The next descriptor from the compositor.  Raises UpstreamError."""
         if not self._server_fds:
             raise UpstreamError("the compositor sent a message without its descriptor")
         return self._server_fds.popleft()
@@ -420,7 +425,7 @@ class WaylandFilter(ClientState):
     # -- globals ------------------------------------------------------------------------------
 
     def host_global(self, name: int, interface: str, version: int) -> None:
-        """The compositor offers a global."""
+        """The compositor offers a global.  Raises UpstreamError."""
         if len(self.globals.host) >= limits.WAYLAND_OBJECTS:
             raise UpstreamError("the compositor offers too many globals")
         entry = self.globals.add(name, interface, version)

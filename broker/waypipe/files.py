@@ -52,7 +52,7 @@ class Files:
         self._waiting.clear()
 
     def open(self, body: memoryview) -> None:
-        """OpenFile: a file of zeros."""
+        """OpenFile: a file of zeros.  Raises PeerError."""
         rid, size = _TWO.unpack_from(body)
         self._ids.use(rid)
         if len(self._open) >= waypipe_limits.WAYPIPE_FILES:
@@ -70,7 +70,7 @@ class Files:
         self._waiting.add(rid)
 
     def extend(self, body: memoryview) -> None:
-        """ExtendFile: files only grow."""
+        """ExtendFile: files only grow.  Raises PeerError."""
         rid, size = _TWO.unpack_from(body)
         file = self._find(rid)
         if file is None:
@@ -93,7 +93,7 @@ class Files:
         return self._open[rid]
 
     def fill(self, body: memoryview) -> None:
-        """BufferFill: bytes at a place."""
+        """BufferFill: bytes at a place.  Raises PeerError."""
         rid, start, end = _THREE.unpack_from(body)
         file = self._find(rid)
         if file is None:
@@ -108,7 +108,7 @@ class Files:
         _account(file)
 
     def diff(self, body: memoryview) -> None:
-        """BufferDiff: spans of words, and the file's last bytes."""
+        """BufferDiff: spans of words, and the file's last bytes.  Raises PeerError."""
         rid, size, trailing = _THREE.unpack_from(body)
         file = self._find(rid)
         if file is None:

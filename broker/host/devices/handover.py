@@ -10,7 +10,10 @@ from broker.host.devices.sysfs import SysfsDevice
 
 
 def check_socket(conn: socket.socket) -> None:
-    """The kernel takes any stream socket; ours are guests' connections only."""
+    """The kernel takes any stream socket; ours are guests' connections only.
+
+    Raises RefusedError.
+    """
     if conn.family not in {socket.AF_VSOCK, socket.AF_UNIX}:
         raise RefusedError("the socket is neither a vsock nor a UNIX connection")
     if conn.type != socket.SOCK_STREAM:

@@ -173,6 +173,8 @@ class DeviceHost:
 
         Owns ``conn``.  Not a byte of it is read: a guest that sends one before
         it has a device is hung up on, because the kernel would take it for usbip.
+
+        Raises RefusedError.
         """
         with conn:
             mine = self._waiting.setdefault(opening.lease.id, [])

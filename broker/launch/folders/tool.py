@@ -64,7 +64,10 @@ def main(argv: list[str]) -> int:
 
 
 def cloned(folder: int, path: str, *, write: bool) -> int:
-    """Return a detached mount of a directory, made by a child in namespaces of its own."""
+    """Return a detached mount of a directory, made by a child in namespaces of its own.
+
+    Raises OSError.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
@@ -140,7 +143,7 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def detach(base: str, name: str, *, lazily: bool) -> int:
     """Unmount; ``HELD`` where a program has files open, unless ``lazily``.
 
-    ``ABSENT`` where nothing is mounted.
+    ``ABSENT`` where nothing is mounted.  Raises OSError.
     """
     path = os.fsencode(f"{base}/{name}")
     flags = _NOFOLLOW | (_DETACH if lazily else 0)

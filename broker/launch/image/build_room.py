@@ -105,7 +105,10 @@ def need_space(directory: Path, what: str) -> None:
 
 @contextlib.contextmanager
 def disk_full_explained(directory: Path) -> Iterator[None]:
-    """Turn "no space" from whatever place into a sentence with numbers."""
+    """Turn "no space" from whatever place into a sentence with numbers.
+
+    Raises SetupError.
+    """
     try:
         yield
     except (OSError, VitrailError) as error:

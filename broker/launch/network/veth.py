@@ -101,7 +101,10 @@ def keep_rights() -> None:
 
 
 def run_ip(batch: str, namespace: int) -> None:
-    """Have ip(8) do these lines; it has the descriptor of a namespace for them."""
+    """Have ip(8) do these lines; it has the descriptor of a namespace for them.
+
+    Raises OSError.
+    """
     program = shutil.which("ip", path=_PLACES)
     if program is None:
         raise OSError(errno.ENOENT, "the program ip is not installed")

@@ -63,7 +63,10 @@ class Lock:
         return [*_GPG, "--compress-algo", "none", *how]
 
     def open_words(self, source: Path) -> list[str]:
-        """Return the command that reads ``source`` and writes the archive."""
+        """Return the command that reads ``source`` and writes the archive.
+
+        Raises RefusedError.
+        """
         if _is_age(source):
             if self.identity is None:
                 raise RefusedError(

@@ -137,7 +137,10 @@ class CopyPlan(Plan):
         return replace(wiring, extra=extra)
 
     def streams_socket(self, passed: ExitStack) -> int:
-        """Return the descriptor of what carries the streams; QEMU has it from here."""
+        """Return the descriptor of what carries the streams; QEMU has it from here.
+
+        Raises UpstreamError.
+        """
         if self._hybrid is None:
             raise UpstreamError("a copy needs a process for its streams")
         return passed.enter_context(self._hybrid.conn).fileno()

@@ -184,7 +184,10 @@ class Exchanges:
 
     @contextmanager
     def expected(self, token: str, delivery: Delivery) -> Iterator[None]:
-        """Let a program of the sandbox fetch a delivery by its token, once."""
+        """Let a program of the sandbox fetch a delivery by its token, once.
+
+        Raises RefusedError.
+        """
         if len(self._deliveries) >= limits.OPENED_TOKENS:
             raise RefusedError("too much waits to be fetched by this sandbox")
         self._deliveries[token] = delivery
@@ -196,7 +199,10 @@ class Exchanges:
 
     @contextmanager
     def returning(self, way: Return) -> Iterator[None]:
-        """Let a program of the sandbox return a file by its token, once."""
+        """Let a program of the sandbox return a file by its token, once.
+
+        Raises RefusedError.
+        """
         if len(self._returns) >= limits.OPENED_TOKENS:
             raise RefusedError("too many files are being edited in this sandbox")
         self._returns[way.token] = way
@@ -208,7 +214,10 @@ class Exchanges:
 
     @contextmanager
     def giving(self, token: str, gift: Gift) -> Iterator[None]:
-        """Let a program of the sandbox send files that were pasted or dropped, once."""
+        """Let a program of the sandbox send files that were pasted or dropped, once.
+
+        Raises RefusedError.
+        """
         if len(self._gifts) >= limits.OPENED_TOKENS:
             raise RefusedError("too many files are on their way from this sandbox")
         self._gifts[token] = gift

@@ -413,7 +413,10 @@ class GuestSound:
                 await self._worker.send(worker.SoundLevel(level.volume, level.muted))
 
     async def set_microphone(self, *, allow: bool) -> None:
-        """Take the microphone away; giving it is the rules' business."""
+        """Take the microphone away; giving it is the rules' business.
+
+        Raises RefusedError.
+        """
         if allow:
             raise RefusedError(
                 f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may hear",

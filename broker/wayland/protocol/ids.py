@@ -156,7 +156,10 @@ class ObjectTable:
     def adopt(
         self, sid: int, obj: ProtocolObject, own_handlers: dispatch.Handlers
     ) -> None:
-        """Take an object that the compositor named; the client will not know it."""
+        """Take an object that the compositor named; the client will not know it.
+
+        Raises UpstreamError.
+        """
         if sid < SERVER_IDS or not self.by_server.get(sid, _DEAD).dead:
             raise UpstreamError(
                 f"the compositor named a new object {sid} that is in use"
@@ -218,7 +221,7 @@ class ObjectTable:
             self._listen(-1)
 
     def deleted(self, sid: int) -> None:
-        """wl_display.delete_id: the id is free on both sides."""
+        """wl_display.delete_id: the id is free on both sides.  Raises UpstreamError."""
         obj = self.by_server.pop(sid, None)
         if obj is None or sid >= SERVER_IDS:
             raise UpstreamError(f"the compositor deleted the unknown object {sid}")

@@ -70,7 +70,7 @@ class OciArchive:
         raise ArchiveError("an index of indexes without end")
 
     def layers(self, manifest: dict[str, Any]) -> list[str]:
-        """Return the digests of the layers, the lowest first."""
+        """Return the digests of the layers, the lowest first.  Raises ArchiveError."""
         layers = manifest.get("layers")
         if not isinstance(layers, list) or not 0 < len(layers) <= LAYERS:
             raise ArchiveError(f"a manifest has 1 to {LAYERS} layers")
@@ -168,7 +168,10 @@ def _fits(untrusted: object, architecture: str) -> bool:
 
 
 def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass on the bytes of a gzip or an uncompressed stream, in bounded pieces."""
+    """Pass on the bytes of a gzip or an uncompressed stream, in bounded pieces.
+
+    Raises ArchiveError.
+    """
     first = next(chunks, b"")
     if first.startswith(_ZSTD):
         raise ArchiveError(

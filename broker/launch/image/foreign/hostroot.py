@@ -119,7 +119,7 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
 
 
 def host_tree(root: Path) -> FileTree:
-    """Return the tree that is made of the machine at ``root``."""
+    """Return the tree that is made of the machine at ``root``.  Raises SetupError."""
     tree = FileTree(limits.IMAGE_IMPORT_BYTES)
     for name in _MERGED:
         path = root / name

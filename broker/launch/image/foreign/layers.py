@@ -32,7 +32,7 @@ class Member:
     info: tarfile.TarInfo
 
     def open(self) -> IO[bytes]:
-        """Return a reader; ``archive`` must still be open."""
+        """Return a reader; ``archive`` must still be open.  Raises TreeError."""
         file = self.archive.extractfile(self.info)
         if file is None:
             raise TreeError("a file without content")
