@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -103,6 +104,40 @@ def test_a_kernel_is_unpacked_once(tmp_path):
     assert find_vmlinux(found, cache) == found, "ELF already"
 
 
+def test_a_kernel_that_was_read_is_not_read_again(tmp_path, monkeypatch):
+    kernel, cache = tmp_path / "kernel", tmp_path / "cache"
+    kernel.write_bytes(image(PACKED["gzip"]()))
+    found = find_vmlinux(kernel, cache)
+
+    def read_again(_data):
+        raise AssertionError("the kernel was read again")
+
+    monkeypatch.setattr(hashlib, "sha256", read_again)
+    assert find_vmlinux(kernel, cache) == found
+
+
+def test_a_kernel_that_was_replaced_is_not_taken_for_the_old_one(tmp_path):
+    """Also where the new file has the inode, the size and the time of the old one."""
+    kernel, cache = tmp_path / "kernel", tmp_path / "cache"
+    kernel.write_bytes(image(gzip.compress(ELF + b"old", 0)))
+    os.utime(kernel, (1, 1))
+    found, before = find_vmlinux(kernel, cache), kernel.stat()
+    kernel.write_bytes(image(gzip.compress(ELF + b"new", 0)))
+    os.utime(kernel, (1, 1))
+    after = kernel.stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    assert after.st_mtime_ns == before.st_mtime_ns
+    assert found.read_bytes() == ELF + b"old"
+    assert find_vmlinux(kernel, cache).read_bytes() == ELF + b"new"
+
+
+def test_a_kernel_is_found_again_whose_unpacked_file_was_removed(tmp_path):
+    kernel, cache = tmp_path / "kernel", tmp_path / "cache"
+    kernel.write_bytes(image(PACKED["gzip"]()))
+    find_vmlinux(kernel, cache).unlink()
+    assert find_vmlinux(kernel, cache).read_bytes() == ELF
+
+
 def test_the_error_names_the_kernel(tmp_path):
     kernel = tmp_path / "kernel"
     kernel.write_bytes(b"none")
@@ -168,11 +203,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
     assert boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
 
 
-def test_the_cache_keeps_the_four_newest_kernels(tmp_path):
-    found = []
+def test_the_cache_keeps_the_four_kernels_that_were_used_last(tmp_path):
+    cache, kernels, found = tmp_path / "cache", [], []
     for number in range(6):
-        kernel = tmp_path / f"kernel{number}"
-        kernel.write_bytes(image(gzip.compress(ELF + bytes([number]))))
-        found.append(find_vmlinux(kernel, tmp_path / "cache"))
+        kernels.append(tmp_path / f"kernel{number}")
+        kernels[-1].write_bytes(image(gzip.compress(ELF + bytes([number]))))
+        found.append(find_vmlinux(kernels[-1], cache))
         os.utime(found[-1], (number, number))
-    assert [path.exists() for path in found] == [False, False, True, True, True, True]
+        before = found[0].stat().st_ino
+        assert find_vmlinux(kernels[0], cache).stat().st_ino == before, "in use"
+    assert [path.exists() for path in found] == [True, False, False, True, True, True]
