@@ -123,9 +123,8 @@ class Machine:
         self._link_up("lo")
 
     def _settle(self) -> None:
-        """Set the kernel's settings; one that it does not have is left out."""
         for name, value in SETTINGS:
-            _set(os.path.join(SYSTEM, name), value)
+            set_kernel(name, value)
 
     def name(self, name: str) -> None:
         """Set the host name and make it resolve."""
@@ -220,7 +219,9 @@ def ends_by_reset(cmdline: str = "/proc/cmdline") -> bool:
         return False
 
 
-def _set(path: str, value: str) -> None:
+def set_kernel(name: str, value: str) -> None:
+    """Change a setting of the kernel; one that it does not have is left out."""
+    path = os.path.join(SYSTEM, name)
     try:
         with open(path, "w", encoding="ascii") as knob:
             knob.write(value)

@@ -25,9 +25,10 @@ import struct
 import sys
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Deque, Dict, Optional
+from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Sequence
 
 from shims.guest.loop import Loop, Timer, log
+from shims.guest.machine import set_kernel
 from shims.guest.protocol import PORT_SOCKETS, STREAM_PORTS
 from shims.guest.template import find_port, settle_memory
 
@@ -42,14 +43,17 @@ PORT_STREAMS = 300
 PORT_WINDOW = 262144
 PORT_FRAME = 65536
 HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
-# A write(2) to the port takes 32 KiB at most; writev(2) goes on.  Where instructions are
-# emulated each frame costs as much as some KiB of it, so frames are as long as they may.
+# A write(2) to the port takes 32 KiB at most; writev(2) goes on.
 PORT_WRITE = 32768
 PORT_PIECE = PORT_FRAME - PORT_HEADER.size
+# Where instructions are emulated each change of process costs as much as 50 KiB of a
+# stream, for the emulator forgets its addresses: as much is read at once as may be sent.
+PORT_BURST = 4  # frames
+# In such a machine a program may write so much before it waits, for the same reason.
+PORT_SEND_BUFFER = ("net/core/wmem_default", "425984")
 # The driver's buffers have a page each, and a read(2) takes from one; readv(2) goes on.
 PORT_BUFFERS, PORT_BUFFER = 32, 4096
 PORT_MORE = PORT_BUFFERS * PORT_BUFFER // 2  # after a read of less, most likely none
-PORT_TURNS = 2  # of one stream, then it is another one's
 PORT_CREDIT = PORT_WINDOW // 2
 PORT_DRAIN_SECONDS = 10.0
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
@@ -96,7 +100,12 @@ class PortStreams:
         self._readers = select.epoll()
         self._read_by: Dict[int, PortStream] = {}
         self._out = bytearray()
-        self._piece = bytearray(PORT_HEADER.size + PORT_PIECE)
+        self._burst = bytearray(PORT_BURST * PORT_FRAME)
+        frames = memoryview(self._burst)
+        self._pieces = [
+            frames[at + PORT_HEADER.size : at + PORT_FRAME]
+            for at in range(0, len(frames), PORT_FRAME)
+        ]
         self._in = bytearray(PORT_BUFFERS * PORT_BUFFER)
         whole = memoryview(self._in)
         self._buffers = [
@@ -154,14 +163,16 @@ class PortStreams:
         self._loop.later(0.05, self._watch_port)
 
     def _put(self, data: "memoryview | bytes") -> None:
-        """Write a frame, or what follows of one, or keep it until there is room."""
+        """Write frames, or keep them until there is room."""
         sent = 0
         if not self._out:
             with contextlib.suppress(BlockingIOError):
                 if len(data) <= PORT_WRITE:
                     sent = os.write(self._port, data)
                 else:
-                    sent = os.writev(self._port, (data[:PORT_WRITE], data[PORT_WRITE:]))
+                    starts = range(0, len(data), PORT_WRITE)
+                    parts = [data[at : at + PORT_WRITE] for at in starts]
+                    sent = os.writev(self._port, parts)
         if sent == len(data):
             return
         if not self._out and self._greeted:
@@ -187,20 +198,30 @@ class PortStreams:
 
     def _take(self, view: memoryview) -> None:
         at = 0
+        parts: List[memoryview] = []  # of the current stream, delivered at once
         while at < len(view):
             if self._left:
                 part = view[at : at + self._left]
                 self._left -= len(part)
                 at += len(part)
-                assert self._current is not None
-                self._deliver(self._current, part)
+                parts.append(part)
                 continue
             part = view[at : at + PORT_HEADER.size - len(self._header)]
             self._header += part
             at += len(part)
             if len(self._header) == PORT_HEADER.size:
-                header, self._header = self._header, b""
-                self._frame(*PORT_HEADER.unpack(header))
+                kind, zero, number, value = PORT_HEADER.unpack(self._header)
+                self._header = b""
+                same = self._current is not None and self._current.number == number
+                if kind != DATA or not same:
+                    self._pass_on(parts)
+                self._frame(kind, zero, number, value)
+        self._pass_on(parts)
+
+    def _pass_on(self, parts: List[memoryview]) -> None:
+        if parts and self._current is not None:
+            self._deliver(self._current, parts)
+            parts.clear()
 
     def _frame(self, kind: int, zero: int, number: int, value: int) -> None:
         if zero:
@@ -313,77 +334,84 @@ class PortStreams:
         try:
             for fd, events in self._readers.poll(0, 16):
                 stream = self._read_by.get(fd)
-                turns = PORT_TURNS
-                while stream is not None and turns and not self._out:
-                    turns -= 1
-                    if not self._read(stream, closed=bool(events & HANG_UP)):
-                        break
+                if stream is not None:
+                    self._read(stream, closed=bool(events & HANG_UP))
                 if self._out:
                     return
         except (PortError, OSError) as error:
             self._fail(str(error))
 
-    def _read(self, stream: PortStream, *, closed: bool) -> bool:
-        """Read once; returns whether there is more, most likely."""
-        start, most = PORT_HEADER.size, min(stream.may_send, PORT_PIECE)
+    def _read(self, stream: PortStream, *, closed: bool) -> None:
         size = 0
         if not stream.ended:
             try:
-                size = stream.sock.recv_into(memoryview(self._piece)[start:], most)
+                size = stream.sock.recvmsg_into(self._room(stream.may_send))[0]
             except BlockingIOError:
-                return False
+                return
             except OSError:
                 closed = True
         if size:
-            PORT_HEADER.pack_into(self._piece, 0, DATA, 0, stream.number, size)
             stream.may_send -= size
-            self._put(memoryview(self._piece)[: start + size])
+            self._put(self._frames(stream.number, size))
             if not stream.may_send:
                 self._unread(stream)
-            return size == most and stream.may_send > 0
-        if closed:
+        elif closed:
             self._leave(stream)
         else:
             stream.ended = True
             self._send(SHUTDOWN, stream.number)
             self._watch_stream(stream)
             self._settle(stream)
-        return False
 
-    def _deliver(self, stream: PortStream, part: memoryview) -> None:
+    def _room(self, most: int) -> List[memoryview]:
+        """Return the places of so many bytes, at most, behind their frames' headers."""
+        whole, rest = divmod(most, PORT_PIECE)
+        if whole >= PORT_BURST:
+            return self._pieces
+        return [*self._pieces[:whole], self._pieces[whole][:rest]]
+
+    def _frames(self, number: int, size: int) -> memoryview:
+        """Return the frames of so many bytes in ``_room``."""
+        at = 0
+        while size:
+            part = min(size, PORT_PIECE)
+            PORT_HEADER.pack_into(self._burst, at, DATA, 0, number, part)
+            at += PORT_HEADER.size + part
+            size -= part
+        return memoryview(self._burst)[:at]
+
+    def _deliver(self, stream: PortStream, parts: List[memoryview]) -> None:
         if stream.gone or stream.broken:
             return
-        sent = 0
-        if not stream.held:
-            sent = self._write(stream, part)
-            self._give_back(stream)
-        if sent < len(part) and not stream.broken:
-            stream.held.append(bytes(part[sent:]))
+        rest = b"".join(parts) if stream.held else self._write(stream, parts)
+        self._give_back(stream)
+        if rest:
+            stream.held.append(rest)
             self._loop.watch(
                 stream.sock.fileno(),
                 selectors.EVENT_WRITE,
                 lambda _events: self._drain(stream),
             )
 
-    def _write(self, stream: PortStream, part: "memoryview | bytes") -> int:
+    def _write(
+        self, stream: PortStream, parts: "Sequence[memoryview | bytes]"
+    ) -> bytes:
+        """Return the rest, which waits until the program has read."""
         try:
-            sent = stream.sock.send(part)
+            sent = stream.sock.sendmsg(parts)
         except BlockingIOError:
-            return 0
+            sent = 0
         except OSError:
             # It reads no more; what it wrote before is still the broker's.
             stream.broken = True
             stream.held.clear()
-            return 0
+            return b""
         stream.taken += sent
-        return sent
+        return b"".join(parts)[sent:] if sent < sum(map(len, parts)) else b""
 
     def _drain(self, stream: PortStream) -> None:
         while stream.held:
-            sent = self._write(stream, stream.held[0])
-            if stream.broken:
-                break
-            rest = stream.held.popleft()[sent:]
+            rest = self._write(stream, [stream.held.popleft()])
             if rest:
                 stream.held.appendleft(rest)
                 break
@@ -477,6 +505,7 @@ def start_port_streams(guest: "Guest") -> None:
     Forked, and not executed: Python's start takes half a second where every
     instruction is emulated, and its memory is ours already.
     """
+    set_kernel(*PORT_SEND_BUFFER)
     listeners = listen_for_programs(PORT_SOCKETS, guest.account.uid, guest.account.gid)
     port = os.open(find_port(STREAMS_PORT), os.O_RDWR | os.O_NONBLOCK)
     settle_memory()

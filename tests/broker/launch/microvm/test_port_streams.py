@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -322,6 +322,33 @@ def test_what_the_host_sent_before_close_is_delivered(greeted):
     content = os.urandom(WINDOW)
     greeted.wire.send(data(0, content), frame(CLOSE, 0))
     assert read(program) == content
+
+
+def test_a_burst_of_a_program_is_several_frames(greeted):
+    program = greeted.opened()
+    content = os.urandom(2 * MOST + 77)
+    assert len(content) < WINDOW
+    os.kill(greeted.process.pid, signal.SIGSTOP)
+    program.settimeout(0)
+    sent = 0
+    with suppress(BlockingIOError):
+        while sent < len(content):
+            sent += program.send(content[sent : sent + 20_000])
+    program.settimeout(PATIENCE)
+    assert sent > MOST
+    os.kill(greeted.process.pid, signal.SIGCONT)
+    program.sendall(content[sent:])
+    assert greeted.wire.expect(DATA, 0).data == content[:MOST]
+    assert greeted.wire.read(0, len(content) - MOST) == content[MOST:]
+
+
+def test_frames_that_come_together_are_each_programs_own(greeted):
+    one, two = greeted.opened(0), greeted.opened(1)
+    parts = [(0, b"first "), (0, b"second "), (1, b"other"), (0, b"third")]
+    greeted.wire.send(*(data(*part) for part in parts), frame(SHUTDOWN, 0))
+    assert read(one) == b"first second third"
+    greeted.wire.send(data(1, b" end"), frame(CLOSE, 1))
+    assert read(two) == b"other end"
 
 
 BAD = {
