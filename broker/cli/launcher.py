@@ -19,6 +19,7 @@ from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.core.replace_file import replace_file
+from broker.launch.podman.containers_conf import DROP_IN, ROOTFUL_CONF, name_hooks
 from broker.launch.podman.hooks import (
     PROGRAM,
     hook_files,
@@ -27,8 +28,6 @@ from broker.launch.podman.hooks import (
 )
 from policy.records.loader import FOLDER, search_path
 
-_DROP_IN = "50-vitrail.conf"
-_DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _BOXES = {"toolbox": "toolbox", "distrobox": "distrobox-enter"}
 """The program of each that starts commands in a box."""
 _COLOURS = {"toolbox": "grey", "distrobox": "purple"}
@@ -110,10 +109,8 @@ def install(program: str, *, uid: int | None, app: str | None, as_json: bool) ->
     control, records = paths.control, search_path(paths.runtime, paths.config)
     with hook_written():
         written = write_hooks(folder, _program(), control, records)
-        other = _other_setting(conf)
+        other = name_hooks(folder, conf)
         if other is None:
-            conf.parent.mkdir(parents=True, exist_ok=True)
-            conf.write_text(_engine(folder))
             written.append(conf)
     render.written_files(written, as_json=as_json, add_to=other)
     if as_json:
@@ -191,7 +188,7 @@ def remove(program: str, *, app: str | None) -> None:
         return
     paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
     if program == "podman" and os.geteuid() == 0:
-        paths = rootful_files()
+        paths = [*rootful_files(), ROOTFUL_CONF]
     if program != "podman":
         paths = [_wrapper(program)]
         if not any(_wrapper(other).exists() for other in _BOXES if other != program):
@@ -218,35 +215,9 @@ def _hooks_folder() -> Path:
 
 
 def _drop_in() -> Path:
-    return _config_home() / "containers" / "containers.conf.d" / _DROP_IN
+    return _config_home() / "containers" / "containers.conf.d" / DROP_IN
 
 
 def _program() -> Path:
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "vitrail" / PROGRAM
-
-
-def _engine(folder: Path) -> str:
-    listed = ", ".join(f'"{path}"' for path in (*_DEFAULT_HOOKS, folder))
-    return (
-        "# Written by 'brokerctl launcher install podman'.\n"
-        f"[engine]\nhooks_dir = [{listed}]\n"
-    )
-
-
-def _other_setting(ours: Path) -> Path | None:
-    """The file that Podman reads in place of ours, or that sets hooks_dir itself."""
-    alone = os.environ.get("CONTAINERS_CONF")
-    if alone:
-        return Path(alone)
-    main = ours.parent.parent / "containers.conf"
-    for path in (main, *sorted(ours.parent.glob("*.conf"))):
-        if path == ours:
-            continue
-        try:
-            text = path.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            continue
-        if any(line.strip().startswith("hooks_dir") for line in text.splitlines()):
-            return path
-    return None

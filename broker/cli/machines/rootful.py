@@ -8,7 +8,8 @@ from broker.cli import render
 from broker.cli.machines.setup import hook_written, sudo_caller
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
-from broker.launch.podman.hooks import write_rootful
+from broker.launch.podman.containers_conf import ROOTFUL_CONF, name_hooks
+from broker.launch.podman.hooks import ROOTFUL_HOOKS, write_rootful
 from policy.records.loader import search_path
 
 
@@ -33,6 +34,13 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     records = search_path(paths.runtime, paths.config)
     with hook_written():
         written = write_rootful(uid, paths.runtime.parent, records)
-    render.written_files(written, as_json=as_json)
-    if not as_json:
-        render.note("try it: sudo podman run --annotation io.vitrail.sandbox=RECORD …")
+        # guard: root's Podman is told where its hooks are
+        other = name_hooks(ROOTFUL_HOOKS, ROOTFUL_CONF)
+        if other is None:
+            written.append(ROOTFUL_CONF)
+    render.written_files(written, as_json=as_json, add_to=other)
+    if as_json:
+        return
+    if other is not None:
+        render.note(f"add this directory to hooks_dir in {other}: {ROOTFUL_HOOKS}")
+    render.note("try it: sudo podman run --annotation io.vitrail.sandbox=RECORD …")

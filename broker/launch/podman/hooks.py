@@ -10,7 +10,7 @@ from pathlib import Path
 from broker.core.replace_file import replace_file
 
 ROOTFUL_HOOKS = Path("/etc/containers/oci/hooks.d")
-"""Where root's Podman looks for hooks without being told."""
+"""Where root's Podman 4 looks for hooks without being told."""
 ROOTFUL = Path("/etc/vitrail")
 """The program of root's hook, and its settings."""
 SETTINGS = "podman-hook.json"

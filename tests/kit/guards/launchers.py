@@ -381,6 +381,12 @@ GUARDS = (
         "without_a_person",
     ),
     Guard(
+        "root's Podman is told where its hooks are",
+        "other = None",
+        "tests/broker/launch/podman/test_rootful_hook.py",
+        "told_where",
+    ),
+    Guard(
         "a permission of the person's own does not stand beside ours",
         "kept = present",
         "tests/broker/launch/flatpak/test_overrides.py",

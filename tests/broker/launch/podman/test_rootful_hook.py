@@ -6,14 +6,17 @@ import json
 import os
 import pwd
 import stat
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from broker.cli.machines import rootful as root_command
 from broker.cli.machines.rootful import install_rootful
 from broker.core.errors import SetupError
-from broker.launch.podman.hooks import rootful_files, write_rootful
+from broker.launch.podman.containers_conf import name_hooks
+from broker.launch.podman.hooks import ROOTFUL_HOOKS, rootful_files, write_rootful
 from shims import vitrail_oci_rootful as rootful
 
 LAUNCH = "0123456789ab"
@@ -209,3 +212,36 @@ def test_root_without_a_person_installs_nothing(monkeypatch):
         install_rootful(None, as_json=False)
     with pytest.raises(SetupError, match="no user with the number"):
         install_rootful(4_000_000_000, as_json=False)
+
+
+@pytest.mark.parametrize("other", [None, "containers.conf", "containers.conf.d/9.conf"])
+def test_root_s_podman_is_told_where_its_hooks_are(
+    tmp_path, monkeypatch, capsys, other
+):
+    """Attack: Podman 5 reads no hook in /etc by itself, and starts what requires it."""
+    monkeypatch.delenv("CONTAINERS_CONF", raising=False)
+    hooks, conf = tmp_path / "oci/hooks.d", tmp_path / "containers.conf.d/50.conf"
+    if other is not None:
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_text("[engine]\nhooks_dir = []\n")
+    monkeypatch.setattr(root_command, "ROOTFUL_CONF", conf)
+    monkeypatch.setattr(root_command, "ROOTFUL_HOOKS", hooks)
+    monkeypatch.setattr(root_command, "write_rootful", lambda *_: [])
+    install_rootful(pwd.getpwnam("nobody").pw_uid, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    if other is None:
+        assert said == {"written": [str(conf)], "add_to": None}
+        found = tomllib.loads(conf.read_text())["engine"]["hooks_dir"]
+        standard = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"]
+        assert found == [*standard, str(hooks)]
+    else:
+        assert said == {"written": [], "add_to": str(tmp_path / other)}
+        assert not conf.exists()
+
+
+def test_no_directory_is_named_twice(tmp_path, monkeypatch):
+    monkeypatch.delenv("CONTAINERS_CONF", raising=False)
+    conf = tmp_path / "containers.conf.d" / "50.conf"
+    assert name_hooks(ROOTFUL_HOOKS, conf) is None
+    found = tomllib.loads(conf.read_text())["engine"]["hooks_dir"]
+    assert found.count(str(ROOTFUL_HOOKS)) == 1
