@@ -1,8 +1,9 @@
 """First program of a test's VM: a shell for the test, on a vsock port.
 
-Reads lines of JSON ({"command", "user"}) from CID 2, port 7000, runs each
-with sh and answers with a line ({"code", "output"}).  Nothing here is
-trusted by anything: it is the test's hand inside its own machine.
+Reads lines of JSON ({"command", "user"}) from CID 2, port 7000, or with the word
+``port`` from a virtio-serial port, runs each with sh and answers with a line ({"code",
+"output"}).  Nothing here is trusted by anything: it is the test's hand inside its own
+machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 
 PORT = 7000
+SERIAL = "/dev/virtio-ports/shell"
 
 
 def mount_all():
@@ -78,16 +80,24 @@ def run(order):
     return {"code": done.returncode, "output": output}
 
 
+def answer(lines, answers):
+    for line in lines:
+        answers.write(json.dumps(run(json.loads(line))).encode() + b"\n")
+        answers.flush()
+
+
 def main():
+    if "port" in sys.argv:  # a system that lacks nothing
+        port = os.open(SERIAL, os.O_RDWR)
+        with os.fdopen(port, "rb") as lines, os.fdopen(os.dup(port), "wb") as answers:
+            answer(lines, answers)
+        return
     if "systemd" not in sys.argv:  # which has done that
         mount_all()
     prepare()
     sock = connect()
     with sock.makefile("rwb") as lines:
-        for line in lines:
-            answer = run(json.loads(line))
-            lines.write(json.dumps(answer).encode() + b"\n")
-            lines.flush()
+        answer(lines, lines)
     os.sync()
 
 
