@@ -7,13 +7,13 @@ import os
 import socket
 from contextlib import ExitStack, asynccontextmanager
 
-import pytest
-
-from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import descriptors, world
+
+pytestmark = PID_NAMESPACES
 
 RECORD = """\
 class = "persistent"
@@ -22,13 +22,6 @@ display = "allow"
 kind = "bwrap"
 bind_read_write = ["{folder}"]
 """
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if len(pid_namespaces_of_self()) == 0:
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 @asynccontextmanager

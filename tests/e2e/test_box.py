@@ -7,24 +7,18 @@ import os
 import stat
 from pathlib import Path
 
-import pytest
 import trio
 
 from broker.core import limits
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import wait_frames, wait_window
 from tests.kit.world import world
 
+pytestmark = PID_NAMESPACES
+
 RED = (0xD5, 0x5E, 0x00)
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 def left_over(w) -> list[Path]:

@@ -15,14 +15,15 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import PIPE
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import paths_of
 from tests.kit.eventually import eventually
 from tests.kit.first_hour import a_live_screen, hour
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import processes
 
 pytestmark = [
+    PID_NAMESPACES,
     pytest.mark.timeout(300),
     pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap"),
 ]
@@ -38,13 +39,6 @@ kind = "bwrap"
 command = ["foot", "-T", "editor", "sleep", "1000"]
 """
 ASK = "vitrail.Display * @type:disposable @adminvm ask\n"
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 async def test_the_first_hour_with_a_box():

@@ -12,15 +12,15 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import DEVNULL, spawn
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.flatpak import applications, environment
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.sound.servers import hearing, needs, sound_server, tone
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
-pytestmark = pytest.mark.long
+pytestmark = [PID_NAMESPACES, pytest.mark.long]
 ORANGE = (0xE6, 0x9F, 0x00)
 APP, OTHER = "org.example.Foot", "org.example.Other"
 RECORD = """\
@@ -65,13 +65,6 @@ sock.connect(sys.argv[1])
 sock.settimeout(60)
 sys.exit(0 if sock.recv(1) == b"" else 3)
 """
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a sandbox's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 def plain(w, app, *words, program="python3"):

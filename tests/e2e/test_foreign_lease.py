@@ -12,18 +12,13 @@ import trio
 from broker.control.api import LeaseReleaseRequest
 from broker.core.errors import RefusedError
 from broker.launch.process.spawn import has_ended, spawn
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.container import INSIDE, RECORD, box, lease
 from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import world
 
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
+pytestmark = PID_NAMESPACES
 
 
 async def test_a_container_s_window_and_its_end():

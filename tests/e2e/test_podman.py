@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
 import trio
 
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import (
     SHARED,
@@ -23,6 +22,8 @@ from tests.kit.podman import (
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import world
+
+pytestmark = PID_NAMESPACES
 
 ORANGE = (0xE6, 0x9F, 0x00)
 RECORD = """\
@@ -38,13 +39,6 @@ rootfs = "{root}"
 command = ["foot", "-T", "contained", "sleep", "1000"]
 bind_read_only = [{shared}]
 """
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 def record_of(w) -> str:

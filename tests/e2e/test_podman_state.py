@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.podman import (
     SHARED,
     containers,
@@ -23,6 +23,8 @@ from tests.kit.podman import (
 )
 from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import world
+
+pytestmark = PID_NAMESPACES
 
 RECORD = """\
 class = "{kind}"
@@ -39,13 +41,6 @@ display = "allow"
 kind = "podman"
 required = true
 """
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 def write_record(w, name, kind):

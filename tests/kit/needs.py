@@ -1,10 +1,18 @@
-"""A mark for tests that need a program of a Debian package."""
+"""Marks of tests that need a program of a Debian package, or a newer kernel."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
+
+from broker.peers.credentials import can_ask_pid_namespaces
+
+PID_NAMESPACES = pytest.mark.skipif(
+    not can_ask_pid_namespaces(),
+    reason="this kernel cannot tell a process's pid namespace",
+)
+"""Linux 6.11 and later."""
 
 
 def needs(program: str, package: str) -> pytest.MarkDecorator:

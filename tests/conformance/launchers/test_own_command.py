@@ -15,10 +15,10 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import DEVNULL, spawn
-from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
 from tests.kit.own_command import (
     RED,
     Distrobox,
@@ -37,6 +37,8 @@ from tests.kit.rootful import AS_PERSON, persons_half
 from tests.kit.sound.servers import hearing, needs, sound_server, tone
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
+
+pytestmark = PID_NAMESPACES
 
 WAYS = {
     "bwrap": UnrecordedBox,
@@ -59,13 +61,6 @@ sock.connect(sys.argv[1] + "/wayland-0")
 sock.settimeout(60)
 sys.exit(0 if sock.recv(1) == b"" else 3)
 """
-
-
-@pytest.fixture(autouse=True)
-def _kernel():
-    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
 @pytest.mark.parametrize("name", WAYS)
