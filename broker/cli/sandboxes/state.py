@@ -121,7 +121,8 @@ def list_homes(*, as_json: bool) -> None:
         [
             (
                 str(row["name"]),
-                render.size(int(str(row["size"]))),
+                # A directory has no limit.
+                render.size(size) if (size := int(str(row["size"]))) else "-",
                 render.size(int(str(row["used"]))),
                 ", ".join(row["snapshots"]) or "-",  # type: ignore[arg-type]
                 _state(row),

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
-from broker.launch.state.store import DISK, HomeStore
+from broker.launch.state.store import DISK, TREE, HomeStore
 
 MAIL, POST = SandboxName("mail"), SandboxName("post")
 RECORD = 'class = "persistent"\ndisplay = "allow"\n\n[label]\nname = "mail"\n'
@@ -56,6 +56,15 @@ def test_list_shows_kept_state(s: Stage):
     assert row["in_use"] is False
     with s.store.lock(MAIL):
         assert "in use" in s.run("list").stdout
+
+
+def test_the_home_of_a_container_has_no_size(s: Stage):
+    """It is a directory, which holds as much as the disk."""
+    with s.store.new(TREE) as prepared:
+        (prepared / TREE).mkdir()
+        s.store.publish(prepared, POST)
+    rows = [line.split() for line in s.run("list").stdout.splitlines()]
+    assert {row[0]: row[1] for row in rows[1:]} == {"mail": "7", "post": "-"}
 
 
 def test_clone_copies_home_and_record(s: Stage):
