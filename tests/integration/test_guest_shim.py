@@ -718,6 +718,9 @@ async def test_a_shell_on_a_terminal_ends_with_it(tmp_path):
             agent.Run(program=1, argv=["bash", "-i"], display=False, tty=True)
         )
         await broker.receive(agent.AgentStarted)
+        # Its prompt: bash takes note of a signal that comes while it starts, and then
+        # waits for a line.
+        await broker.receive(agent.Output)
         await broker.send(agent.Signal(program=1, number=1))
         with trio.fail_after(30):
             while not isinstance(await broker.next(), agent.AgentExited):

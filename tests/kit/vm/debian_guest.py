@@ -222,11 +222,9 @@ async def debian_guest(*, memory_mib: int = 2560, processors: int = 2):
         guest = DebianGuest("debian", 0)
         guest.console = base / "console"
         project = await trio.to_thread.run_sync(_project, base)
-        child = spawn(
-            _words(Path(qemu), disk, project, base, memory_mib, processors),
-            stdout=(base / "qemu").open("wb").fileno(),
-            stderr=STDOUT,
-        )
+        words = _words(Path(qemu), disk, project, base, memory_mib, processors)
+        with (base / "qemu").open("wb") as output:
+            child = spawn(words, stdout=output.fileno(), stderr=STDOUT)
         try:
             with trio.fail_after(_BOOT_SECONDS):
                 guest.shell = await _connect(base / "shell")
