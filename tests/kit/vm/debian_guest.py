@@ -225,9 +225,10 @@ async def debian_guest(*, memory_mib: int = 2560, processors: int = 2):
         words = _words(Path(qemu), disk, project, base, memory_mib, processors)
         with (base / "qemu").open("wb") as output:
             child = spawn(words, stdout=output.fileno(), stderr=STDOUT)
+        shell = None
         try:
             with trio.fail_after(_BOOT_SECONDS):
-                guest.shell = await _connect(base / "shell")
+                guest.shell = shell = await _connect(base / "shell")
                 await guest.run("true", user="root", deadline=_BOOT_SECONDS)
                 state = await guest.run(
                     "systemctl is-system-running --wait || :",
@@ -238,6 +239,8 @@ async def debian_guest(*, memory_mib: int = 2560, processors: int = 2):
             yield guest
         finally:
             with trio.CancelScope(shield=True):
+                if shell is not None:
+                    await shell.aclose()
                 child.kill()
                 await child.wait()
             for log in ("qemu", "console"):
