@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Token(ProtocolObject):
-    """An xdg_activation_token_v1.  ``fresh``: its serial is of a recent input."""
+    """An xdg_activation_token_v1.  ``serial``: of a recent input, when it was named."""
 
-    __slots__ = ("fresh",)
+    __slots__ = ("serial",)
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
-        self.fresh = False
+        self.serial: int | None = None
 
 
 IDLE_MANAGER = "zwp_idle_inhibit_manager_v1"
@@ -53,8 +53,8 @@ def window_sid(surface: Surface | None) -> int:
 def set_serial(
     core: ClientState, token: Token, serial: int, seat: ProtocolObject
 ) -> None:
-    token.fresh = core.serials.fresh(serial, core.now)
-    if token.fresh:
+    token.serial = serial if core.serials.fresh(serial, core.now) else None
+    if token.serial is not None:
         core.up.data += _set_serial(token.sid, serial, seat.sid)
 
 
@@ -71,11 +71,16 @@ def set_surface(core: ClientState, token: Token, surface: Surface) -> None:
 
 
 def commit(core: ClientState, token: Token) -> None:
-    """Without fresh input of this client's, the token is one that opens nothing."""
-    allowed = token.fresh and core.sandbox.may(
+    """Without fresh input of this client's, the token is one that opens nothing.
+
+    Fresh now: a client could name each press in a token, and keep the tokens.
+    """
+    fresh = token.serial is not None
+    # guard: input is fresh when the token is asked for
+    fresh = fresh and core.serials.fresh(token.serial or 0, core.now)
+    if fresh and core.sandbox.may(
         "activations", limits.WAYLAND_ACTIVATIONS_PER_MINUTE, core.now
-    )
-    if allowed:
+    ):
         core.up.data += _commit(token.sid)
     else:
         core.down.data += _done(token.cid, b"vitrail-nothing")

@@ -415,6 +415,22 @@ def test_input_that_is_long_past_does_not_activate(talk):
     assert not talk.core.serials.fresh(8, limits.WAYLAND_ACTIVATION_SECONDS + 0.1)
 
 
+@pytest.mark.parametrize("waits", [0.0, 1.0])
+def test_input_that_was_named_in_time_is_still_fresh_when_its_token_is_asked_for(
+    talk, waits
+):
+    kind = "xdg_activation_token_v1"
+    manager = talk.bind("xdg_activation_v1")
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    token = talk.make(manager, "get_activation_token", kind)
+    talk.send(token, "set_serial", 8, talk.seat)
+    talk.now += limits.WAYLAND_ACTIVATION_SECONDS + waits
+    talk.send(token, "commit")
+    assert bool(talk.told(kind, "commit")) == (not waits)
+    assert talk.heard("done", token) == ([[b"vitrail-nothing"]] if waits else [])
+
+
 def test_a_press_on_the_frame_needs_nothing_of_the_clients(talk):
     """It may let go of its pointer and of its seat."""
     says(talk, talk.pointer, "enter", 7, root(talk), 100 * 256, 256)
