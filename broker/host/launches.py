@@ -139,7 +139,8 @@ class Launches:
         else:
             waiting = {SandboxName(state.sandbox) for state in self._pending.values()}
             disposable = record.host.sandbox_class == "disposable"
-            name = sandbox_name(record, running | waiting if disposable else running)
+            taken = running | waiting if disposable else running
+            name = sandbox_name(record, taken, self.records())
         if name in running:
             raise RefusedError(
                 f"sandbox {name} runs already",

@@ -129,7 +129,7 @@ class Leasing:
         if request.sandbox:
             return asked_name(record, request.sandbox, self._records())
         names = {t.lease.sandbox for t in self._host.active_leases()}
-        return sandbox_name(record, frozenset(names))
+        return sandbox_name(record, frozenset(names), self._records())
 
     async def machine_event(
         self, request: api.MachineEventRequest
@@ -235,9 +235,12 @@ def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
     return name
 
 
-def sandbox_name(record: Record, taken: frozenset[SandboxName]) -> SandboxName:
+def sandbox_name(
+    record: Record, taken: frozenset[SandboxName], records: RecordSet
+) -> SandboxName:
     """The name of the next sandbox of a record: its own, or a fresh one.
 
+    A fresh one is not another record's: windows show it, and the rules are about it.
     Raises RefusedError when all disposable names are in use.
     """
     if record.host.sandbox_class != "disposable":
@@ -245,6 +248,7 @@ def sandbox_name(record: Record, taken: frozenset[SandboxName]) -> SandboxName:
     start = time.time_ns() // 1_000_000 % 9000
     for step in itertools.islice(itertools.count(), 9000):
         name = disposable_name(record.name, 1000 + (start + step) % 9000)
-        if name not in taken:
+        # guard: a disposable gets no record's name
+        if name not in taken and name not in {*records.records, *records.broken}:
             return name
     raise RefusedError(f"9000 sandboxes of '{record.name}' run already")

@@ -231,7 +231,7 @@ class HostPart:
                 or "a file NAME.toml in sandboxes.d on the host allows it; "
                 "'brokerctl policy check' there finds mistakes",
             )
-        return sandbox_name(record, taken)
+        return sandbox_name(record, taken, self._ground.records.now)
 
     def _doors_of(self, claim: VsockClaim) -> Admission | None:
         for active_lease in self.role.active_leases():

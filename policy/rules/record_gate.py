@@ -137,7 +137,7 @@ def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordD
         trace.step("record", "none", NO_RULE)
         return trace.end("deny", f"no record is named '{name}'", NO_RULE)
     trace.step("record", "found", str(record.source))
-    if not _may_be(request.sandbox, record):
+    if not _may_be(request.sandbox, record, records):
         reason = (
             f"'{visible(request.sandbox)}' is not the sandbox of the "
             f"{record.viewer.sandbox_class} record '{name}'"
@@ -148,9 +148,16 @@ def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordD
     return _service(request.service, record, trace)
 
 
-def _may_be(sandbox: str, record: Record) -> bool:
-    """Only a disposable runs under another name than its record's."""
-    return sandbox == record.name or record.viewer.sandbox_class == "disposable"
+def _may_be(sandbox: str, record: Record, records: RecordSet) -> bool:
+    """Only a disposable runs under another name than its record's.
+
+    Rules about a name would be about a disposable that has the name of a record.
+    """
+    if sandbox == record.name:
+        return True
+    # guard: a disposable is no other record's sandbox
+    taken = sandbox in records.records or sandbox in records.broken
+    return record.viewer.sandbox_class == "disposable" and not taken
 
 
 def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:

@@ -13,11 +13,12 @@ from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import find_paths
 from broker.host import lease_requests
 from broker.host.lease_requests import asked_name, check_peer, sandbox_name
-from policy.records.loader import load_records, parse_record
+from policy.records.loader import RecordSet, load_records, parse_record
 from tests.kit.world import record
 
 DOMAIN = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\nlibvirt = "pc"\n'
 EXTERNAL = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n'
+NONE = RecordSet({}, {}, (), "")
 
 
 def parsed(name, text):
@@ -36,13 +37,13 @@ def names(stem, numbers):
 @pytest.mark.parametrize("name", ["a", "x" * 31])
 def test_a_persistent_one_has_its_record_s_name(name):
     mine = parsed(name, record("persistent"))
-    assert sandbox_name(mine, frozenset()) == name
+    assert sandbox_name(mine, frozenset(), NONE) == name
 
 
 @pytest.mark.parametrize("length", [1, 25, 26, 27, 31])
 def test_a_disposable_s_name_is_a_name_of_at_most_31_characters(length):
     name = "x" * length
-    made = sandbox_name(parsed(name, record()), frozenset())
+    made = sandbox_name(parsed(name, record()), frozenset(), NONE)
     assert take_sandbox_name(made) == made
     stem, _, number = made.rpartition("-")
     assert stem == name[:26]
@@ -52,7 +53,7 @@ def test_a_disposable_s_name_is_a_name_of_at_most_31_characters(length):
 
 def test_a_stem_may_end_in_a_dash():
     name = "a" * 25 + "-bcdef"
-    assert take_sandbox_name(sandbox_name(parsed(name, record()), frozenset()))
+    assert take_sandbox_name(sandbox_name(parsed(name, record()), frozenset(), NONE))
 
 
 @pytest.mark.parametrize("moment", [0, 8999, 9000, 123_456_789])
@@ -62,18 +63,19 @@ def test_a_disposable_s_name_is_fresh(monkeypatch, moment):
     mine = parsed("web", record())
     taken = set()
     for _ in range(20):
-        name = sandbox_name(mine, frozenset(taken))
+        name = sandbox_name(mine, frozenset(taken), NONE)
         assert name not in taken
         taken.add(name)
     all_but_one = names("web", range(1000, 10_000)) - {SandboxName("web-4711")}
-    assert sandbox_name(mine, all_but_one) == "web-4711"
+    assert sandbox_name(mine, all_but_one, NONE) == "web-4711"
 
 
 def test_nine_thousand_are_in_use():
     mine = parsed("web", record())
     with pytest.raises(RefusedError, match="9000 sandboxes of 'web' run already"):
-        sandbox_name(mine, names("web", range(1000, 10_000)))
-    assert sandbox_name(parsed("work", record()), names("web", range(1000, 10_000)))
+        sandbox_name(mine, names("web", range(1000, 10_000)), NONE)
+    full = names("web", range(1000, 10_000))
+    assert sandbox_name(parsed("work", record()), full, NONE)
 
 
 # -- peers ---------------------------------------------------------------------------

@@ -297,6 +297,12 @@ GUARDS = (
         "pending_launches",
     ),
     Guard(
+        "a disposable gets no record's name",
+        "if name not in taken:\n    return name",
+        "tests/attack/test_disposable_names.py",
+        "no_disposable",
+    ),
+    Guard(
         "a lease is renewed for the same process only",
         "leader = find('leader', state.leader)",
         "tests/conformance/launchers/test_launchers.py",
