@@ -495,6 +495,9 @@ class Decider:
         answer = self._judge.verdict(request)
         if answer.verdict != "allow" and not self._serves(grant, answer):
             await self.revoke([grant], f"{answer.where} does not let it go on")
+        elif answer.verdict == "ask" and answer.limits.ttl is not None:
+            # guard: a shorter time is a grant's, too
+            self.grants.shorten(grant, grant.since + answer.limits.ttl)
 
     def _holds_still(self, permit: Permit, answer: Verdict) -> bool:
         """Whether a previous answer is an answer to the current rules."""

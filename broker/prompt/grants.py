@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from broker.core import limits
@@ -84,6 +84,11 @@ class Grants:
         made = Grant(self._new_id(), sandbox, subject, target, keep, rule, now, until)
         self._grants[made.id] = made
         return made
+
+    def shorten(self, grant: Grant, until: float) -> None:
+        """Have one that is there end then, if it would end later."""
+        if until < grant.until and grant.id in self._grants:
+            self._grants[grant.id] = replace(grant, until=until)
 
     def __contains__(self, number: str) -> bool:
         """Whether the grant of that id has not ended."""

@@ -658,6 +658,40 @@ async def test_a_grant_that_no_rule_would_give_now_ends():
         assert b.decider.grants.all(trio.current_time()) == []
 
 
+async def test_a_shorter_time_to_live_is_that_of_a_grant(mock_clock):
+    """The person has allowed a day, and now lets nothing hold longer than 10 minutes."""
+    async with (
+        rulebook(f"{ASKS} ttl=1d\n") as b,
+        trio.open_nursery() as nursery,
+    ):
+        b.person.says = yes(keep=Keep.TIME)
+        await b.once()
+        mock_clock.jump(300)
+        mine = await live(b, nursery)
+        await b.change("50-test.policy", f"{ASKS} ttl=10m\n")
+        await b.once()
+        assert len(b.person.asked) == 1
+        mock_clock.jump(299)
+        await b.decider.forget_over()
+        assert not mine.ended.is_set()
+        mock_clock.jump(2)
+        await b.decider.forget_over()
+        with trio.fail_after(30):
+            await mine.ended.wait()
+        await b.once()
+        assert len(b.person.asked) == 2
+        assert b.events("grant.ended")[0]["reason"] == "its time is over"
+
+
+async def test_a_grant_older_than_the_new_time_to_live_is_over(mock_clock):
+    async with rulebook(f"{ASKS} ttl=1d\n") as b:
+        b.person.says = yes(keep=Keep.TIME)
+        await b.once()
+        mock_clock.jump(3600)
+        await b.change("50-test.policy", f"{ASKS} ttl=10m\n")
+        assert b.decider.grants.all(trio.current_time()) == []
+
+
 async def test_a_swap_between_decision_and_effect(monkeypatch):
     """While the yes was being written a no came into force."""
     async with rulebook("t.Ask * * @adminvm allow\n") as b:
