@@ -403,16 +403,28 @@ def set_fullscreen(
     core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
 ) -> None:
     # guard: fullscreen is faked
-    if core.rules.fullscreen is Fullscreen.FAKE:
+    if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):
         toplevel.fake_fullscreen = True
         core.up.data += emit.set_maximized(toplevel.sid)
     else:
+        if toplevel.fake_fullscreen:
+            unset_fullscreen(core, toplevel)
         core.up.data += _set_fullscreen(
             toplevel.sid, output.sid if output is not None else 0
         )
 
 
 _set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
+
+
+def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
+    """Whether a window is shown and its sandbox has no keyboard.
+
+    sway gives the keyboard to a window that becomes fullscreen.
+    """
+    shown = toplevel.xdg is not None and toplevel.xdg.mapped
+    # guard: no keyboard for becoming fullscreen
+    return shown and core.hands.watching and not core.sandbox.focused
 
 
 def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:

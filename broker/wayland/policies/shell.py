@@ -77,7 +77,7 @@ REQUESTS: Policies = {
         "Its window gets back its size.", Cost.PLACEMENT
     ),
     ("xdg_toplevel", "set_fullscreen"): request(
-        "Covers the screen: with its frame, or without where the record says so.",
+        "Covers the screen, where the record says so; without the keyboard a maximised window.",
         Cost.PLACEMENT,
     ),
     ("xdg_toplevel", "unset_fullscreen"): request(

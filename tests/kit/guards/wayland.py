@@ -71,6 +71,7 @@ GUARDS = (
     Guard("unsealed files are copied", "pass", "tests/broker/wayland/scene/test_frame.py", "could_shrink"),
     Guard("input serials", "return True", "tests/broker/wayland/handlers/test_seat.py"),
     Guard("fresh input", "return True", "tests/broker/wayland/handlers/test_seat.py", "activat"),
+    Guard("no keyboard for becoming fullscreen", "return False", "tests/broker/wayland/scene/test_frame.py", "without_the_keyboard"),
     Guard("input is fresh when the token is asked for", "pass", "tests/broker/wayland/handlers/test_seat.py", "named_in_time"),
     Guard("tokens of this sandbox", "if sid:", "tests/broker/wayland/handlers/test_seat.py", "activation"),
     Guard("host clipboard swallowed", "pass", "tests/broker/wayland/handlers/test_selection.py", "hosts_clipboard"),

@@ -340,6 +340,7 @@ def test_a_surface_destroyed_before_its_window_leaves_no_picture(talk):
 def test_fullscreen_is_what_the_record_says(fullscreen, request_sent):
     with Talk(WindowRules("work", fullscreen=fullscreen)) as it:
         surface, xdg, top = it.start().show(200, 100, 0)
+        it.all_hear("wl_keyboard", "enter", 5, it.model.roots()[0], b"")
         it.send(top, "set_fullscreen", 0)
         assert it.model.requests[-1][1] == request_sent
         states = (MAXIMIZED,) if fullscreen is Fullscreen.FAKE else (FULLSCREEN,)
@@ -356,6 +357,24 @@ def test_fullscreen_is_what_the_record_says(fullscreen, request_sent):
         it.send(surface, "commit")
         edge = 0 if fullscreen is Fullscreen.REAL else 4
         assert guest_rects(it) == [((edge, edge, w, h), (edge, edge, w, h))]
+
+
+@pytest.mark.parametrize("fullscreen", [Fullscreen.FRAMED, Fullscreen.REAL])
+def test_without_the_keyboard_fullscreen_is_a_maximised_window(fullscreen):
+    """And really so when it is asked for with it; also before the window is shown."""
+    with Talk(WindowRules("work", fullscreen=fullscreen)) as it:
+        _, _, top = it.start().show(200, 100, 0)
+        it.send(top, "set_fullscreen", 0)
+        assert it.model.requests[-1][1] == "set_maximized"
+        it.all_hear("wl_keyboard", "enter", 5, it.model.roots()[0], b"")
+        it.send(top, "set_fullscreen", 0)
+        names = [request[1] for request in it.model.requests[-2:]]
+        assert names == ["unset_maximized", "set_fullscreen"]
+        coming = it.make(it.shell, "get_xdg_surface", "xdg_surface", None, it.surface())
+        new = it.make(coming, "get_toplevel", "xdg_toplevel")
+        it.all_hear("wl_keyboard", "leave", 6, it.model.roots()[0])
+        it.send(new, "set_fullscreen", 0)
+        assert it.model.requests[-1][1] == "set_fullscreen"
 
 
 def test_titles_carry_the_sandboxs_name_and_nothing_hidden(talk):
