@@ -148,13 +148,13 @@ static void far_close(int fd)
 static struct mux m;
 
 static struct guest_stream {
-	bool open, accepted, sent_end, got_end, sent_close, got_close;
+	bool open, accepted, sent_end, got_end, sent_close, got_close, grown;
 	uint32_t may_send, owes, sent, got;
 } guest[STREAMS];
 
 static unsigned char to_host[1 << 20];
 static size_t pending;
-static uint64_t steps, frames, refusals, bytes, wrapped;
+static uint64_t steps, frames, refusals, bytes, wrapped, grown;
 
 static void queue(unsigned type, int number, uint32_t value)
 {
@@ -201,6 +201,10 @@ static void guest_sends(void)
 		if (g->owes) {
 			uint32_t credit = 1 + rnd(g->owes);
 			g->owes -= credit;
+			if (!g->grown && rnd(4) == 0) {
+				g->grown = true;
+				credit += LARGE_BYTES - WINDOW_BYTES;
+			}
 			queue(CREDIT, number, credit);
 		}
 		break;
@@ -228,7 +232,7 @@ static void guest_breaks(void)
 	}
 	static const uint32_t values[] = {
 		0, 1, 100, FRAME_BYTES - HEADER_BYTES, FRAME_BYTES, WINDOW_BYTES,
-		WINDOW_BYTES + 1, 0x7fffffff, 0x80000000, 0xffffffff
+		LARGE_BYTES + 1, 0x7fffffff, 0x80000000, 0xffffffff
 	};
 	queue(rnd(10), (int)rnd(rnd(2) ? 4 : 65536), values[rnd(10)]);
 	if (rnd(20) == 0)
@@ -280,7 +284,7 @@ static void guest_reads(void)
 				must(from[p + i] == nth(g->got++));
 			p += value;
 			g->owes += value;
-			must(g->owes <= WINDOW_BYTES);
+			must(g->owes <= (g->grown ? LARGE_BYTES : WINDOW_BYTES));
 			bytes += value;
 			break;
 		case SHUTDOWN:
@@ -290,7 +294,7 @@ static void guest_reads(void)
 		case CREDIT:
 			must(value > 0);
 			g->may_send += value;
-			must(g->may_send <= WINDOW_BYTES);
+			must(g->may_send <= LARGE_BYTES);
 			break;
 		case CLOSE:
 			g->got_close = true;
@@ -306,19 +310,22 @@ static void guest_reads(void)
 
 static void check(void)
 {
-	int live = 0;
+	int live = 0, large = 0;
 	for (int i = 0; i < STREAMS; i++) {
 		const struct stream *s = &m.streams[i];
 		must(s->state == FREE || i < m.top);
 		must((s->state == LIVE) == (s->fd >= 0));
-		must(s->held <= WINDOW_BYTES && s->first < WINDOW_BYTES);
+		must(s->held <= s->window && s->first <= s->window);
 		must(!s->held || s->ring);
-		wrapped += s->first + s->held > WINDOW_BYTES;
-		must(s->may_send <= WINDOW_BYTES);
-		must(s->state == GONE || s->may_take + s->held + s->taken <= WINDOW_BYTES);
+		wrapped += s->first + s->held > s->window;
+		must(s->may_send <= LARGE_BYTES);
+		must(s->state == GONE || s->may_take + s->held + s->taken <= s->window);
+		large += s->window == LARGE_BYTES;
 		live += s->fd >= 0;
 	}
 	must(live == open_fds);
+	must(large == m.large && large <= LARGE_STREAMS);
+	grown += large;
 	must(m.out_first <= m.out_end && m.out_end <= OUT_BYTES);
 }
 
@@ -419,9 +426,10 @@ int main(int argc, char **argv)
 		forget_all();
 	}
 	printf("{\"sessions\": %llu, \"steps\": %llu, \"frames\": %llu, \"bytes\": %llu, "
-	       "\"wrapped\": %llu, \"refused\": %llu}\n", (unsigned long long)sessions,
+	       "\"wrapped\": %llu, \"grown\": %llu, \"refused\": %llu}\n", (unsigned long long)sessions,
 	       (unsigned long long)steps, (unsigned long long)frames,
 	       (unsigned long long)bytes, (unsigned long long)wrapped,
+	       (unsigned long long)grown,
 	       (unsigned long long)refusals);
 	return 0;
 }

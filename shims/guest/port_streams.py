@@ -41,6 +41,7 @@ PORT_VERSION = 1
 PORT_HEADER = struct.Struct("<BBHI")
 PORT_STREAMS = 300
 PORT_WINDOW = 262144
+PORT_LARGE_WINDOW = 1048576
 PORT_FRAME = 65536
 HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
 # A write(2) to the port takes 32 KiB at most; writev(2) goes on.
@@ -48,13 +49,14 @@ PORT_WRITE = 32768
 PORT_PIECE = PORT_FRAME - PORT_HEADER.size
 # Where instructions are emulated each change of process costs as much as 50 KiB of a
 # stream, for the emulator forgets its addresses: as much is read at once as may be sent.
-PORT_BURST = 4  # frames
+PORT_BURST = 16  # frames
 # In such a machine a program may write so much before it waits, for the same reason.
-PORT_SEND_BUFFER = ("net/core/wmem_default", "425984")
+PORT_SEND_BUFFER = ("net/core/wmem_default", "1703936")
 # The driver's buffers have a page each, and a read(2) takes from one; readv(2) goes on.
 PORT_BUFFERS, PORT_BUFFER = 32, 4096
 PORT_MORE = PORT_BUFFERS * PORT_BUFFER // 2  # after a read of less, most likely none
-PORT_CREDIT = PORT_WINDOW // 2
+# So many streams may have the larger window for the broker's bytes.
+PORT_LARGE_STREAMS = 16
 PORT_DRAIN_SECONDS = 10.0
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
 
@@ -73,6 +75,7 @@ class PortStream:
         self.accepted = False
         self.may_send = PORT_WINDOW
         self.may_take = PORT_WINDOW
+        self.window = PORT_WINDOW  # for the broker's bytes
         self.taken = 0  # by the program, and not yet given back as credit
         self.held: Deque[bytes] = collections.deque()
         self.broken = False  # the program takes no more
@@ -96,6 +99,7 @@ class PortStreams:
         self.failure = ""
         self._streams: Dict[int, PortStream] = {}
         self._numbers = list(range(PORT_STREAMS))
+        self._large = 0  # streams whose window is the larger one
         # The sockets that are read, apart: while the port is full none of them is.
         self._readers = select.epoll()
         self._read_by: Dict[int, PortStream] = {}
@@ -243,7 +247,7 @@ class PortStreams:
             stream.host_ended = True
             self._settle(stream)
         elif kind == CREDIT:
-            if not 0 < value <= PORT_WINDOW - stream.may_send:
+            if not 0 < value <= PORT_LARGE_WINDOW - stream.may_send:
                 raise PortError(f"the host gave a credit of {value} bytes")
             stream.may_send += value
             if stream.may_send == value:  # it waited for this
@@ -421,10 +425,17 @@ class PortStreams:
             self._settle(stream)
 
     def _give_back(self, stream: PortStream) -> None:
-        if stream.taken >= PORT_CREDIT and not stream.host_ended:
-            stream.may_take += stream.taken
-            self._send(CREDIT, stream.number, stream.taken)
-            stream.taken = 0
+        if stream.taken < stream.window // 2 or stream.host_ended:
+            return
+        credit, stream.taken = stream.taken, 0
+        small = stream.window == PORT_WINDOW
+        if small and not stream.held and self._large < PORT_LARGE_STREAMS:
+            # The program keeps up, and each wait for credit is a change of process.
+            stream.window = PORT_LARGE_WINDOW
+            self._large += 1
+            credit += PORT_LARGE_WINDOW - PORT_WINDOW
+        stream.may_take += credit
+        self._send(CREDIT, stream.number, credit)
 
     # -- ends
 
@@ -449,6 +460,7 @@ class PortStreams:
         self._unread(stream)
         self._loop.forget(stream.sock.fileno())
         stream.gone = True
+        self._large -= stream.window == PORT_LARGE_WINDOW
         stream.sock.close()
         stream.held.clear()
         if stream.deadline is not None:

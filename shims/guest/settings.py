@@ -45,6 +45,7 @@ class Settings:
         self.secret = launch_secret(environ.get("VITRAIL_SECRET", ""))
         self._environ = environ
         self.port = words.get("streams", "") == "port"
+        self.batch = words.get("sched", "") == "batch"
         self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
         self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
         self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")

@@ -15,6 +15,8 @@ HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
 VERSION = 1
 STREAMS = 300
 WINDOW = 262144
+LARGE_WINDOW = 1048576
+LARGE_STREAMS = 16
 MOST = 65536 - HEADER.size
 PATIENCE = 60.0
 """Seconds for an answer that comes at once: only a hang needs them."""

@@ -39,7 +39,8 @@ enum {
 	HEADER_BYTES = 8,
 	FRAME_BYTES = 65536,    /* with its header */
 	STREAMS = 300,
-	WINDOW_BYTES = 262144,  /* of each stream and direction */
+	WINDOW_BYTES = 262144,  /* of each stream and direction, at its begin */
+	LARGE_BYTES = 1048576,  /* of one whose reader keeps up */
 };
 
 enum type { HELLO = 1, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE };
@@ -49,7 +50,7 @@ enum {
 	OUT_BYTES = 131072,
 	PIECE_BYTES = FRAME_BYTES - HEADER_BYTES,  /* of one read from the broker */
 	LEAST_BYTES = 4096,     /* less room than this is none, or frames become crumbs */
-	CREDIT_BYTES = WINDOW_BYTES / 2,
+	LARGE_STREAMS = 16,     /* with so large a window for the guest's bytes */
 	SPARE_RINGS = 4,
 	CONNECT_MS = 5000,      /* while the broker's backlog is full */
 	RETRY_MS = 20,
@@ -73,11 +74,12 @@ struct stream {
 	uint32_t may_send;      /* the credit that the guest has given */
 	bool broker_ended;      /* nothing more to read */
 	bool owe_shutdown;
-	/* guest to broker; may_take + held + taken is at most WINDOW_BYTES */
+	/* guest to broker; may_take + held + taken is at most the window */
+	uint32_t window;        /* WINDOW_BYTES or LARGE_BYTES */
 	uint32_t may_take;      /* what the guest may still send */
 	uint32_t held, first;   /* in the ring */
 	uint32_t taken;         /* by the broker, and not yet given back as credit */
-	unsigned char *ring;    /* WINDOW_BYTES, or none */
+	unsigned char *ring;    /* as large as the window, or none */
 	bool broken;            /* the broker takes no more: discard */
 	bool guest_ended;       /* SHUTDOWN came */
 	bool passed_end;        /* and was passed on */
@@ -105,6 +107,7 @@ struct mux {
 	unsigned char in[IN_BYTES];
 	unsigned char *spare[SPARE_RINGS];
 	int spares;
+	int large;              /* streams whose window is LARGE_BYTES */
 	char reason[200];
 	struct stream streams[STREAMS];
 };
@@ -227,7 +230,7 @@ static bool put(struct mux *m, enum type type, int stream, uint32_t value)
 
 static void give_ring(struct mux *m, struct stream *s)
 {
-	if (s->ring && m->spares < SPARE_RINGS)
+	if (s->ring && s->window == WINDOW_BYTES && m->spares < SPARE_RINGS)
 		m->spare[m->spares++] = s->ring;
 	else
 		free(s->ring);
@@ -242,6 +245,9 @@ static void leave(struct mux *m, struct stream *s, int why)
 		far_close(s->fd);
 	s->fd = -1;
 	give_ring(m, s);
+	if (s->window == LARGE_BYTES)
+		m->large--;
+	s->window = WINDOW_BYTES;
 	s->state = GONE;
 	s->owe_accept = s->owe_shutdown = false;
 	s->owe_close = true;
@@ -258,15 +264,17 @@ static void give_number(struct mux *m, struct stream *s)
 
 static bool hold(struct mux *m, struct stream *s, const unsigned char *p, size_t n)
 {
+	if (!s->ring && s->window == WINDOW_BYTES && m->spares)
+		s->ring = m->spare[--m->spares];
 	if (!s->ring)
-		s->ring = m->spares ? m->spare[--m->spares] : malloc(WINDOW_BYTES);
+		s->ring = malloc(s->window);
 	if (!s->ring)
 		return refuse(m, "there is no memory for a stream");
 	/* take_data() has seen to it. */
-	if (n > WINDOW_BYTES - s->held)
+	if (n > s->window - s->held)
 		return refuse(m, "a stream holds more than its window");
-	size_t at = (s->first + s->held) % WINDOW_BYTES;
-	size_t part = n < WINDOW_BYTES - at ? n : WINDOW_BYTES - at;
+	size_t at = (s->first + s->held) % s->window;
+	size_t part = n < s->window - at ? n : s->window - at;
 	memcpy(s->ring + at, p, part);
 	memcpy(s->ring, p + part, n - part);
 	s->held += (uint32_t)n;
@@ -300,7 +308,7 @@ static void settle(struct mux *m, struct stream *s)
 static void drain(struct mux *m, struct stream *s)
 {
 	while (s->held) {
-		size_t to_end = WINDOW_BYTES - s->first;
+		size_t to_end = s->window - s->first;
 		struct iovec parts[2] = {
 			{ s->ring + s->first, s->held < to_end ? s->held : to_end },
 			{ s->ring, s->held < to_end ? 0 : s->held - to_end },
@@ -312,7 +320,7 @@ static void drain(struct mux *m, struct stream *s)
 			discard(m, s);
 			break;
 		}
-		s->first = (uint32_t)((s->first + (size_t)n) % WINDOW_BYTES);
+		s->first = (uint32_t)((s->first + (size_t)n) % s->window);
 		s->held -= (uint32_t)n;
 		s->taken += (uint32_t)n;
 	}
@@ -367,7 +375,7 @@ static bool take_open(struct mux *m, int number, uint32_t port)
 	if (s->state != FREE)
 		return refuse(m, "the guest opened stream %d twice", number);
 	s->port = port;
-	s->may_send = s->may_take = WINDOW_BYTES;
+	s->may_send = s->may_take = s->window = WINDOW_BYTES;
 	s->deadline = m->now + CONNECT_MS;
 	if (m->top <= number)
 		m->top = number + 1;
@@ -405,8 +413,8 @@ static bool take_shutdown(struct mux *m, struct stream *s, int number)
 
 static bool take_credit(struct mux *m, struct stream *s, int number, uint32_t value)
 {
-	/* guard: a guest gives back no more than it was sent */
-	if (!value || value > WINDOW_BYTES - s->may_send)
+	/* guard: a guest gives no more credit than the largest window */
+	if (!value || value > LARGE_BYTES - s->may_send)
 		return refuse(m, "the guest gave a credit of %u bytes for stream %d, "
 		              "whose window has %u left", value, number, s->may_send);
 	s->may_send += value;
@@ -538,6 +546,27 @@ static void read_broker(struct mux *m, struct stream *s, bool closed)
 	}
 }
 
+/* Give back what the broker took, and a larger window where it keeps up.
+ *
+ * With a small one the guest waits for the credit of each half of it, and where it is
+ * emulated that is a change of process each time.
+ */
+static void give_credit(struct mux *m, struct stream *s, int number)
+{
+	/* Where nothing is held there is no ring of the former size. */
+	const bool grows = s->window == WINDOW_BYTES && !s->held && m->large < LARGE_STREAMS;
+	const uint32_t credit = s->taken + (grows ? LARGE_BYTES - WINDOW_BYTES : 0);
+
+	if (!put(m, CREDIT, number, credit))
+		return;
+	s->may_take += credit;
+	s->taken = 0;
+	if (grows) {
+		s->window = LARGE_BYTES;
+		m->large++;
+	}
+}
+
 /* Send what a stream owes the guest, as far as there is room. */
 static void answer(struct mux *m, int number)
 {
@@ -545,11 +574,9 @@ static void answer(struct mux *m, int number)
 
 	if (s->owe_accept && put(m, ACCEPT, number, 0))
 		s->owe_accept = false;
-	if (s->state == LIVE && s->taken >= CREDIT_BYTES && !s->guest_ended
-	    && !s->guest_closed && put(m, CREDIT, number, s->taken)) {
-		s->may_take += s->taken;
-		s->taken = 0;
-	}
+	if (s->state == LIVE && s->taken >= s->window / 2 && !s->guest_ended
+	    && !s->guest_closed)
+		give_credit(m, s, number);
 	if (s->owe_shutdown && !s->owe_accept && put(m, SHUTDOWN, number, 0))
 		s->owe_shutdown = false;
 	if (s->owe_close && put(m, CLOSE, number, s->why)) {

@@ -37,7 +37,8 @@ POLICIES: Mapping[str, ChannelPolicy] = {
     "DATA": no_descriptors(
         _BOTH,
         "within the stream's window, before SHUTDOWN and CLOSE",
-        "at most 256 KiB of each stream and direction are held, 75 MiB in all",
+        "at most 256 KiB of each stream and direction are held, 1 MiB of 16 that were "
+        "read as fast as they came, 87 MiB in all",
         "Bytes of the stream.",
     ),
     "SHUTDOWN": no_descriptors(
@@ -45,8 +46,8 @@ POLICIES: Mapping[str, ChannelPolicy] = {
     ),
     "CREDIT": no_descriptors(
         _BOTH,
-        "for bytes of the stream that were taken",
-        "a number; the window never becomes more than 256 KiB",
+        "for bytes of the stream that were taken, and once for 768 KiB more",
+        "a number; the window never becomes more than 1 MiB",
         "Says how much more of the stream may come.",
     ),
     "CLOSE": no_descriptors(

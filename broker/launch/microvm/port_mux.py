@@ -33,7 +33,8 @@ no stream, and each of its copies begins without one.
 
 OPEN is answered by ACCEPT, or by CLOSE where the broker refuses the connection; the
 guest's DATA need not wait for that.  A stream may be sent DATA of 256 KiB each way, then
-as much as CREDIT gave back.  CLOSE comes after the sender's last DATA, which is delivered
+as much as CREDIT gave.  That is what was taken, and for a few streams whose reader keeps
+up 768 KiB more, once.  CLOSE comes after the sender's last DATA, which is delivered
 still.  After CLOSE an end sends nothing in that stream.  The number is free again when both
 have sent CLOSE.  A guest that breaks any of this ends the program, and its machine.
 """
@@ -61,6 +62,9 @@ PORT_NAME = "vitrail.streams"
 """Name of the port; below ``/sys/class/virtio-ports`` in the guest."""
 KERNEL_WORD = "vitrail.streams=port"
 """On the kernel's command line: the agent's connections go over the port."""
+BATCH_WORD = "vitrail.sched=batch"
+"""A program that wakes does not interrupt another one, which costs most where the machine
+is emulated."""
 
 
 class PortMux(StreamsProcess):

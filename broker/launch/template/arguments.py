@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
-from broker.launch.microvm.port_mux import KERNEL_WORD, port_words
+from broker.launch.microvm.port_mux import BATCH_WORD, KERNEL_WORD, port_words
 from broker.launch.microvm.qemu_arguments import (
     MACHINES,
     Accel,
@@ -163,6 +163,8 @@ def _kernel_args(
     words += [*MACHINES[accel].kernel_args, "vitrail.template=1"]
     if wiring.streams_fd is not None:
         words.append(KERNEL_WORD)
+        if accel is Accel.TCG:
+            words.append(BATCH_WORD)
     packed = base64.urlsafe_b64encode(json.dumps(list(warm)).encode()).decode("ascii")
     if warm and len(packed) <= _WARM_CHARS:
         words.append(f"vitrail.warm={packed}")

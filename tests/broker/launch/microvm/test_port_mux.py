@@ -26,6 +26,8 @@ from tests.kit.port_mux import (
     CREDIT,
     DATA,
     HELLO,
+    LARGE_STREAMS,
+    LARGE_WINDOW,
     MOST,
     OPEN,
     PATIENCE,
@@ -303,7 +305,10 @@ HOSTILE = {
     ),
     "ended twice": (OPENED + 2 * frame(SHUTDOWN, 5), "ended stream 5 twice"),
     "credit 0": (OPENED + frame(CREDIT, 5, 0), "a credit of 0 bytes"),
-    "credit 1": (OPENED + frame(CREDIT, 5, 1), "a credit of 1 bytes for stream 5"),
+    "credit beyond the largest window": (
+        OPENED + frame(CREDIT, 5, LARGE_WINDOW - WINDOW + 1),
+        "a credit of 786433 bytes for stream 5",
+    ),
     "credit overflow": (
         OPENED + frame(CREDIT, 5, 0xFFFFFFFF),
         "a credit of 4294967295 bytes",
@@ -424,6 +429,57 @@ def test_windows_bound_its_memory(mux):
     assert peak < STREAMS * WINDOW // 1024 + 8 * 1024
 
 
+def pass_half(mux, number, conn):
+    """Send half a window, which the broker reads; returns the credit for it."""
+    mux.wire.send(data(number, bytes(WINDOW // 2)))
+    read(conn, WINDOW // 2)
+    return mux.wire.expect(CREDIT, number).value
+
+
+def test_the_window_grows_once_where_the_broker_keeps_up(mux):
+    conn = opened(mux)
+    assert pass_half(mux, 0, conn) == WINDOW // 2 + LARGE_WINDOW - WINDOW
+    content = os.urandom(LARGE_WINDOW)
+    mux.wire.send(data(0, content))
+    assert read(conn, LARGE_WINDOW) == content
+    assert LARGE_WINDOW // 2 <= mux.wire.expect(CREDIT, 0).value <= LARGE_WINDOW
+
+
+def test_a_guest_sends_no_more_than_its_large_window(mux):
+    """The broker's socket takes less than the half that would give credit."""
+    pass_half(mux, 0, opened(mux))
+    mux.wire.send(data(0, bytes(LARGE_WINDOW)), frame(DATA, 0, 1))
+    assert "where 0 were allowed" in mux.ended()[1]
+
+
+def test_few_windows_grow(mux):
+    listener = mux.listen(PORT)
+    grown = WINDOW // 2 + LARGE_WINDOW - WINDOW
+    conns = [opened(mux, n, listener) for n in range(LARGE_STREAMS + 1)]
+    given = [pass_half(mux, n, conn) for n, conn in enumerate(conns)]
+    assert given == [grown] * LARGE_STREAMS + [WINDOW // 2]
+    # One that ends leaves its place to another one.
+    mux.wire.send(frame(CLOSE, 0))
+    mux.wire.expect(CLOSE, 0)
+    assert pass_half(mux, LARGE_STREAMS, conns[-1]) == grown
+
+
+def test_large_windows_bound_its_memory(mux):
+    """Streams that kept up, until all of their brokers are deaf."""
+    listener = mux.listen(PORT)
+    conns = [opened(mux, n, listener) for n in range(LARGE_STREAMS)]
+    for n, conn in enumerate(conns):
+        pass_half(mux, n, conn)
+    for n in range(LARGE_STREAMS):
+        mux.wire.send(data(n, bytes(LARGE_WINDOW)))
+    assert [len(read(conn, LARGE_WINDOW)) for conn in conns] == [
+        LARGE_WINDOW
+    ] * LARGE_STREAMS
+    status = Path(f"/proc/{mux.process.pid}/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+    assert peak < LARGE_STREAMS * LARGE_WINDOW // 1024 + 8 * 1024
+
+
 def test_it_sleeps_while_nothing_happens(mux):
     """Neither half-closed connections nor closed ones that wait keep it busy."""
     listener = mux.listen(PORT)
@@ -472,7 +528,7 @@ GUARDS = {
     "a guest sends no more than its window": "beyond the window",
     "a guest sends nothing behind its end": "data behind the end",
     "a guest ends a stream once": "ended twice",
-    "a guest gives back no more than it was sent": "credit overflow",
+    "a guest gives no more credit than the largest window": "credit overflow",
 }
 """Guards in C, and the script of ``HOSTILE`` that shows each one missing."""
 
@@ -507,6 +563,7 @@ def test_sessions_drawn_at_random():
     counts = json.loads(done.stdout)
     assert counts["refused"] > 20
     assert counts["bytes"] > 1_000_000
+    assert counts["grown"] > 0
 
 
 # -- its numbers, words and jail ------------------------------------------------------
@@ -520,6 +577,8 @@ def test_the_program_and_its_guests_have_the_same_numbers():
         ("FRAME_BYTES", MOST + 8),
         ("STREAMS", STREAMS),
         ("WINDOW_BYTES", WINDOW),
+        ("LARGE_BYTES", LARGE_WINDOW),
+        ("LARGE_STREAMS", LARGE_STREAMS),
     ):
         assert re.search(rf"\b{name} = (\d+),", text)[1] == str(value)
     assert (

@@ -32,6 +32,8 @@ from tests.kit.port_mux import (
     CREDIT,
     DATA,
     HELLO,
+    LARGE_STREAMS,
+    LARGE_WINDOW,
     MOST,
     OPEN,
     PATIENCE,
@@ -307,6 +309,27 @@ def test_it_sends_no_more_than_its_window(greeted):
     assert greeted.wire.expect(DATA, 0).value == 10
 
 
+def take_half(greeted, number, program):
+    """Send half a window, which the program reads; returns the credit for it."""
+    greeted.wire.send(data(number, bytes(WINDOW // 2)))
+    assert len(read(program, WINDOW // 2)) == WINDOW // 2
+    return greeted.wire.expect(CREDIT, number).value
+
+
+def test_the_hosts_window_grows_once_where_the_program_keeps_up(greeted):
+    grown = WINDOW // 2 + LARGE_WINDOW - WINDOW
+    program = greeted.opened()
+    assert take_half(greeted, 0, program) == grown
+    content = os.urandom(LARGE_WINDOW)
+    greeted.wire.send(data(0, content))
+    assert read(program, LARGE_WINDOW) == content
+    given = greeted.wire.expect(CREDIT, 0).value
+    assert LARGE_WINDOW // 2 <= given <= LARGE_WINDOW
+    programs = [greeted.opened(n) for n in range(1, LARGE_STREAMS + 1)]
+    grants = [take_half(greeted, n + 1, one) for n, one in enumerate(programs)]
+    assert grants == [grown] * (LARGE_STREAMS - 1) + [WINDOW // 2]
+
+
 def test_a_number_is_used_again_when_both_have_closed(greeted):
     for _ in range(3):
         greeted.opened().close()
@@ -376,7 +399,7 @@ def test_a_host_of_another_protocol_ends_it(guest, name):
         (frame(ACCEPT, 0), "a frame of type 3"),
         (frame(DATA, 0, 0), "DATA of 0 bytes"),
         (frame(DATA, 0, MOST + 1), "DATA of 65529 bytes"),
-        (frame(CREDIT, 0, 1), "a credit of 1 bytes"),
+        (frame(CREDIT, 0, LARGE_WINDOW - WINDOW + 1), "a credit of 786433 bytes"),
         (frame(CLOSE, 0) * 2, "stream 0, not open"),
     ],
 )
@@ -470,6 +493,8 @@ def test_numbers_and_names_are_those_of_the_host():
     assert port_streams.PORT_VERSION == VERSION
     assert port_streams.PORT_STREAMS == STREAMS
     assert port_streams.PORT_WINDOW == WINDOW
+    assert port_streams.PORT_LARGE_WINDOW == LARGE_WINDOW
+    assert port_streams.PORT_LARGE_STREAMS == LARGE_STREAMS
     assert port_streams.PORT_FRAME == MOST + 8
     kinds = (HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE)
     assert kinds == tuple(
