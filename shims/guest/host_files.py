@@ -10,10 +10,11 @@ import shutil
 import tarfile
 from typing import Dict
 
+from shims.guest.launch import LAUNCH
 from shims.guest.loop import log
 
-# A compressed tar archive in base64, and a value of LANG; the launcher fills them in
-# where the record has launch.host_files.
+# A compressed tar archive in base64, and a value of LANG, where the record has
+# launch.host_files: see ``LAUNCH``.
 LAUNCH_FILES = ""
 LAUNCH_LANG = ""
 
@@ -24,12 +25,13 @@ FIREFOX = "etc/firefox/policies/policies.json"
 
 def host_environment() -> Dict[str, str]:
     """Return the variables that belong to the host's files."""
-    return {"LANG": LAUNCH_LANG} if LAUNCH_LANG else {}
+    lang = LAUNCH.get("LAUNCH_LANG", LAUNCH_LANG)
+    return {"LANG": lang} if lang else {}
 
 
 def unpack_host_files(text: str = "", root: str = "/") -> None:
     """Put the files into place.  What fails is logged: the guest works without them."""
-    text = text or LAUNCH_FILES
+    text = text or LAUNCH.get("LAUNCH_FILES", LAUNCH_FILES)
     if not text:
         return
     try:

@@ -6,10 +6,11 @@ import binascii
 import errno
 import hashlib
 import hmac
+import json
 import os
 import selectors
 import socket
-from typing import Callable, Optional
+from typing import Callable, Dict, Optional
 
 from shims.guest.loop import Loop, log
 
@@ -20,10 +21,26 @@ SECRET_BYTES = 32
 PROOF_SECONDS = 10.0
 ANSWER_BYTES = NONCE_BYTES + hashlib.sha256().digest_size
 
-# Of this launch; the launcher fills them in where the guest has AF_VSOCK.
+# The settings of this launch by the names of the constants; the init of an image brings
+# the file, and where it is too old for that, the launcher fills the constants in.
+LAUNCH_FILE = "/usr/lib/vitrail/launch.json"
+LAUNCH: Dict[str, str] = {}
 LAUNCH_SECRET = ""
 # Not empty: the broker listens on the ports below 1024, too.
 LAUNCH_LOW_PORTS = ""
+
+
+def read_launch(path: str = LAUNCH_FILE) -> None:
+    """Take the settings of this launch over; the file, which has its secret, goes.
+
+    Raises OSError or ValueError.
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            LAUNCH.update(json.load(file))
+    except FileNotFoundError:
+        return
+    os.unlink(path)
 
 
 def launch_secret(path: str) -> bytes:
@@ -31,7 +48,7 @@ def launch_secret(path: str) -> bytes:
 
     ``path`` names a file that has it in hexadecimal.  Raises OSError or ValueError.
     """
-    text = LAUNCH_SECRET
+    text = LAUNCH.get("LAUNCH_SECRET", LAUNCH_SECRET)
     if path:
         with open(path, encoding="ascii") as file:
             text = file.read().strip()

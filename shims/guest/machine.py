@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Optional
 
 from shims.guest.host_files import unpack_host_files
 from shims.guest.host_keys import remove_image_keys
+from shims.guest.launch import read_launch
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Machine:
             if not os.path.lexists(target):
                 os.symlink(source, target)
         os.set_blocking(2, False)  # a stuck console must not stop us
+        read_launch()
         # guard: no machine uses host keys of its image
         remove_image_keys()
         unpack_host_files()

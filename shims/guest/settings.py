@@ -6,7 +6,7 @@ import socket
 from typing import Dict
 
 from shims.guest.address import Address
-from shims.guest.launch import LAUNCH_LOW_PORTS, launch_secret
+from shims.guest.launch import LAUNCH, LAUNCH_LOW_PORTS, launch_secret
 from shims.guest.loop import log
 from shims.guest.machine import RUNTIME
 from shims.guest.protocol import (
@@ -70,7 +70,8 @@ class Settings:
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
 
     def _address(self, variable: str, port: int, service: str) -> Address:
-        low = LOW_PORT_OFFSET if LAUNCH_LOW_PORTS else 0
+        privileged = LAUNCH.get("LAUNCH_LOW_PORTS", LAUNCH_LOW_PORTS)
+        low = LOW_PORT_OFFSET if privileged else 0
         standard = f"vsock:{HOST_CID}:{port - low}"
         if self.port:
             standard = f"port:{PORT_SOCKETS}/{port}"

@@ -381,6 +381,30 @@ def test_an_agent_knows_its_launch_by_its_own_source(tmp_path, privileged):
     assert settings.agent.target == (2, port)
 
 
+def test_an_agent_reads_its_launch_from_a_file_and_removes_it(tmp_path):
+    """No program of the guest's user may read it later; it is root's before."""
+    (tmp_path / "vitrail_guest.py").write_bytes(guest_agent())
+    shim = runpy.run_path(str(tmp_path / "vitrail_guest.py"))
+    path = tmp_path / "launch.json"
+    shim["read_launch"](str(path))
+    assert not shim["Settings"]({}, "").secret
+    path.write_text(json.dumps(launch_settings(SECRET.value, privileged=True)))
+    shim["read_launch"](str(path))
+    assert not path.exists()
+    settings = shim["Settings"]({}, "vitrail.name=work")
+    assert settings.secret == SECRET.value
+    assert settings.agent.target == (2, PORTS[AGENT] - 6000)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]"])
+def test_an_agent_with_a_damaged_launch_file_does_not_start(tmp_path, text):
+    (tmp_path / "launch.json").write_text(text)
+    (tmp_path / "vitrail_guest.py").write_bytes(guest_agent())
+    shim = runpy.run_path(str(tmp_path / "vitrail_guest.py"))
+    with pytest.raises((ValueError, TypeError)):
+        shim["read_launch"](str(tmp_path / "launch.json"))
+
+
 @pytest.mark.parametrize("kernel", [True, False])
 async def test_a_launch_with_the_kernel_s_vsock_has_a_secret(kernel):
     asked = []

@@ -7,6 +7,7 @@ sorted and without times or owners, so equal inputs give equal bytes.
 
 from __future__ import annotations
 
+import json
 import lzma
 import re
 import stat
@@ -77,6 +78,8 @@ _DIRECTORIES = (
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 _TRAILER = "TRAILER!!!"
 _ORDER = "modules/order"
+_SETTINGS = "agent/launch.json"
+"""As in ``init``, and ``LAUNCH_FILE`` of ``shims/guest/launch.py``."""
 _HEAD_BYTES = 110
 _SIZE_AT = 54
 """Where the size of the content is in the head of an entry, as 8 digits."""
@@ -125,14 +128,26 @@ def _padded(data: bytearray, unit: int) -> bytearray:
     return data + bytes(-len(data) % unit)
 
 
-def agent_overlay(shim: bytes) -> bytes:
-    """Return an archive that, put behind the initramfs, brings another agent."""
-    return write_cpio(
-        {
-            "agent": ArchiveEntry(stat.S_IFDIR | 0o755),
-            "agent/vitrail_guest.py": ArchiveEntry(stat.S_IFREG | 0o644, shim),
-        }
-    )
+def agent_overlay(shim: bytes, settings: Mapping[str, str] | None = None) -> bytes:
+    """Return an archive that, put behind the initramfs, brings another agent.
+
+    Or none (``b""``); and the settings of this launch, for an init that
+    ``passes_settings``.  Nothing where there is neither.
+    """
+    entries = {}
+    if shim:
+        entries["agent/vitrail_guest.py"] = ArchiveEntry(stat.S_IFREG | 0o644, shim)
+    if settings:
+        text = json.dumps(settings).encode()
+        entries[_SETTINGS] = ArchiveEntry(stat.S_IFREG | 0o600, text)
+    if not entries:
+        return b""
+    return write_cpio({"agent": ArchiveEntry(stat.S_IFDIR | 0o755), **entries})
+
+
+def passes_settings(initramfs: bytes) -> bool:
+    """Return whether its init gives the file of a launch's settings to the agent."""
+    return f"/{_SETTINGS}".encode() in initramfs
 
 
 def folder_overlay(initramfs: bytes) -> bytes:

@@ -170,30 +170,36 @@ class Image:
 
         When the image was made with another agent, or the agent gets
         ``settings`` of this launch (see ``launch_settings``), a copy that
-        brings it is written below ``directory``, readable for us alone; so a
+        brings them is written below ``directory``, readable for us alone; so a
         new agent needs no new image.
 
         ``folders``: it loads what a machine with folders needs.
         """
-        shim = with_constants(guest_agent().decode(), settings or {}).encode()
+        shim = guest_agent()
         same = hashlib.sha256(shim).hexdigest() == self.manifest.agent
-        if same and not folders:
+        if same and not folders and not settings:
             return self.initrd
         # The module that builds images is needed nowhere else in a broker.
-        from broker.launch.image.initramfs import agent_overlay, folder_overlay
+        from broker.launch.image import initramfs
 
         data = self.initrd.read_bytes()
-        data += folder_overlay(data) if folders else b""
+        if settings and not initramfs.passes_settings(data):
+            # The init of an older image: the agent has them in its source, and the
+            # guest compiles it.
+            shim = with_constants(shim.decode(), settings).encode()
+            same, settings = False, {}
+        data += initramfs.folder_overlay(data) if folders else b""
+        data += initramfs.agent_overlay(b"" if same else shim, settings or {})
         path = directory / "initrd"
         path.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-            file.write(data + agent_overlay(shim))
+            file.write(data)
         return path
 
 
 def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
-    """Return the constants by which an agent knows its launch.
+    """Return the settings by which an agent knows its launch.
 
     In the initramfs, because a kernel's command line is in the VMM's, which
     every local user can read.  ``privileged``: whether the broker listens on

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import stat
 from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,9 +16,10 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
 from broker.launch.image import build, store
-from broker.launch.image.initramfs import agent_overlay
+from broker.launch.image.initramfs import agent_overlay, passes_settings
 from broker.launch.image.store import ImageSpec, Manifest
-from shims.bundle import files_tool, guest_agent
+from shims.bundle import files_tool, guest_agent, with_constants
+from shims.guest.launch import LAUNCH_FILE
 
 
 @pytest.fixture
@@ -179,6 +184,35 @@ def test_other_agent_is_brought_by_the_initramfs(paths, tmp_path):
     made = image.write_initrd(tmp_path)
     assert made.parent == tmp_path
     assert made.read_bytes() == b"initrd" + agent_overlay(guest_agent())
+
+
+SETTINGS = {"LAUNCH_SECRET": "ab" * 32}
+
+
+def test_settings_of_a_launch_are_a_file_and_the_images_bytecode_stays(paths, tmp_path):
+    """A guest that compiles the agent takes a quarter of a second more, emulated three."""
+    directory = put_image(paths)
+    (directory / "initrd").write_bytes(b"cp /agent/launch.json /root")
+    made = store.find_image(paths).write_initrd(tmp_path, SETTINGS)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    content = made.read_bytes()
+    assert b"agent/vitrail_guest.py" not in content
+    assert content.endswith(agent_overlay(b"", SETTINGS))
+    assert json.dumps(SETTINGS).encode() in content
+
+
+def test_for_the_init_of_an_older_image_they_are_in_the_agents_source(paths, tmp_path):
+    put_image(paths)
+    content = store.find_image(paths).write_initrd(tmp_path, SETTINGS).read_bytes()
+    shim = with_constants(guest_agent().decode(), SETTINGS).encode()
+    assert content == b"initrd" + agent_overlay(shim)
+
+
+def test_the_init_that_we_ship_gives_the_settings_to_the_agent():
+    init = (resources.files("broker") / "data/image/init").read_bytes()
+    assert passes_settings(init)
+    assert Path(LAUNCH_FILE).parent == Path("/usr/lib/vitrail")
+    assert b"/root/usr/lib/vitrail/\n" in init
 
 
 def test_holes_do_not_count(paths):
