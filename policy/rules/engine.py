@@ -23,7 +23,15 @@ from policy.rules.conditions import NO_LIMITS, RuleLimits, fits
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token
-from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF, World
+from policy.rules.world import (
+    ADMIN,
+    ADMIN_NAMES,
+    DEFAULT,
+    DISPOSABLE,
+    DISPVM,
+    DISPVM_OF,
+    World,
+)
 
 Verdict = Literal["allow", "ask", "deny", "error"]
 NO_RULE = "no rule matches"
@@ -254,6 +262,11 @@ class Engine:
             other = self.denied_before(call, wanted, number, world)
             if not reason and other:
                 reason = f"it redirects to '{wanted}', which {other.where} denies"
+        fresh = self._denied_fresh(call, final, number, world)
+        if not reason and fresh:
+            reason = (
+                f"a call of '{final}' starts a fresh one, which {fresh.where} denies"
+            )
         if not reason and not rule.autostart and not _runs(final, world):
             reason = f"'{final}' does not run, and autostart=no"
         if reason:
@@ -282,6 +295,19 @@ class Engine:
         if 0 <= before < number and self.rules[before].action == "deny":
             return self.rules[before]
         return None
+
+    def _denied_fresh(
+        self, call: PolicyCall, target: str, number: int, world: World
+    ) -> Rule | None:
+        """The earlier rule that denies fresh sandboxes of a disposable record.
+
+        A call that names the record leads to a fresh one, as ``@dispvm:NAME`` does.
+        """
+        domain = world.domains.get(target)
+        if domain is None or domain.type != DISPOSABLE or domain.record is not None:
+            return None
+        # guard: a record's name means a fresh disposable
+        return self.denied_before(call, DISPVM_OF + target, number, world)
 
     def _ask(
         self, call: PolicyCall, number: int, world: World, observed: tuple[Rule, ...]
@@ -318,13 +344,16 @@ class Engine:
 
         ``number`` is the rule's, if it is known.
         """
+        at = self.rules.index(asking) if number is None else number
         return {
             target
             for target, reason in (
                 _final(text, call.source, world)
-                for text in self._found(call, asking, world, number)
+                for text in self._found(call, asking, world, at)
             )
-            if not reason and not _internal(target, world)
+            if not reason
+            and not _internal(target, world)
+            and self._denied_fresh(call, target, at, world) is None
         }
 
     def offers(self, call: PolicyCall, asking: Rule, target: str, world: World) -> bool:
@@ -338,6 +367,9 @@ class Engine:
         domain = world.domains.get(target.removeprefix(prefix))
         if domain is not None and domain.uuid is not None:
             names.add(f"{prefix}uuid:{domain.uuid}")
+        at = self.rules.index(asking)
+        if self._denied_fresh(call, target, at, world) is not None:
+            return False
         return any(
             _final(text, call.source, world) == (target, "")
             and not _internal(target, world)
@@ -360,6 +392,9 @@ class Engine:
         """Whether a target of this rule is offered, where that is quickly seen."""
         final, reason = _final(target, call.source, world)
         if reason or _internal(final, world):
+            return False
+        at = self.rules.index(asking)
+        if self._denied_fresh(call, final, at, world) is not None:
             return False
         number, _ = self._first(call, target, world)
         if number < 0 or self.rules[number].action == "deny":

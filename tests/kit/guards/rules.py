@@ -21,6 +21,7 @@ GUARDS = (
     Guard("recorded before the effect", "await self._log.note(self._event(request, answer, _ALLOW))", "tests/broker/authz/test_decider.py", "cannot_be_recorded"),
     Guard("a swap asks", "if reason:\n    permit.end(reason, where)\n    ended.append((permit, reason))", "tests/broker/authz/test_decider.py", "a_stream_that_now_needs_a_question"),
     Guard("a disposable is no other record's sandbox", "taken = False", "tests/attack/test_disposable_names.py", "another_ones"),
+    Guard("a record's name means a fresh disposable", "return None", "tests/policy/rules/test_disposable_names.py", "as_target"),
     Guard("a shorter time is a grant's, too", "pass", "tests/broker/authz/test_decider.py", "is_that_of_a_grant"),
     Guard("grants looked at after a swap", "pass", "tests/broker/authz/test_decider.py", "no_rule_would_give"),
     Guard("a revoked grant cuts", "for permit in []:", "tests/broker/authz/test_decider.py", "revoking_a_grant_ends_its_streams"),

@@ -39,3 +39,48 @@ def test_a_record_s_name_is_its_sandboxes(source, target, verdict):
         PolicyCall("x", "+", source, target), world_of(records, running)
     )
     assert answer.verdict == verdict
+
+
+_FRESH = """\
+x * work @dispvm:web deny
+x * work @anyvm {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [
+        ("@dispvm:web", "deny"),
+        # A call of the record starts a fresh one, whatever it is called.
+        ("web", "deny"),
+        ("web-1234", "allow"),
+        ("viewer", "allow"),
+        ("@dispvm:viewer", "allow"),
+        ("banking", "allow"),
+    ],
+)
+def test_a_record_s_name_as_target_is_a_fresh_one_of_it(target, verdict):
+    """A sandbox chooses the words of its call, and what is denied is what happens."""
+    world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
+    call = PolicyCall("x", "+", "work", target)
+    engine = Engine(rules_of_map({"10-a.policy": _FRESH.format("allow")}))
+    assert engine.answer(call, world).verdict == verdict
+    asking = Engine(rules_of_map({"10-a.policy": _FRESH.format("ask")}))
+    answer = asking.answer(call, world)
+    if answer.rule is not None and answer.verdict == "ask":
+        offered = set(answer.targets)
+        assert offered >= {"web-1234", "viewer", "@dispvm:viewer", "banking"}
+        assert offered.isdisjoint({"web", "@dispvm:web"})
+        for name in ("web", "viewer"):
+            told = asking.offers(call, answer.rule, name, world)
+            assert told == (name in offered)
+            if asking.surely_offered(call, name, answer.rule, world):
+                assert name in offered
+
+
+def test_a_rule_that_comes_before_the_denial_counts():
+    world = world_of(load_records((), shipped=_SHIPPED))
+    text = "x * work web allow\nx * work @dispvm:web deny\n"
+    engine = Engine(rules_of_map({"10-a.policy": text}))
+    call = PolicyCall("x", "+", "work", "web")
+    assert engine.answer(call, world).verdict == "allow"

@@ -108,7 +108,7 @@ _WORLD = World(
         ("a * work @default allow target=vault\na * * * deny", ("a", "+", "work", ""), "allow", 1, {"target": "vault"}),
         ("a * work vault deny\na * work @default ask target=vault", ("a", "+", "work", ""), "deny", 2, {}),
         ("a * work @dispvm:web deny\na * work @default allow target=@dispvm", ("a", "+", "work", ""), "deny", 2, {}),
-        ("a * work @dispvm:web deny\na * work * ask", ("a", "+", "work", ""), "ask", 2, {"targets": ("bank", "dom0", "vault", "web")}),
+        ("a * work @dispvm:web deny\na * work * ask", ("a", "+", "work", ""), "ask", 2, {"targets": ("bank", "dom0", "vault")}),
         ("a * work vault deny\na * work @anyvm ask default_target=vault", ("a", "+", "work", ""), "ask", 2,
          {"targets": ("@dispvm:web", "bank", "web"), "default_target": None}),
         ("a * work @tag:safe ask default_target=bank", ("a", "+", "work", "vault"), "ask", 1,
