@@ -211,7 +211,6 @@ class Recogniser:
             return known
         verdict = self._judge(key, state)
         acting = verdict in {KeyVerdict.COPY, KeyVerdict.PASTE}
-        # guard: one press of thirty keyboards
         # guard: a chord once
         self._verdicts[event] = KeyVerdict.SWALLOW if acting else verdict
         # guard: memory of verdicts

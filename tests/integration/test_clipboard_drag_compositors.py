@@ -117,7 +117,7 @@ async def test_a_dragged_file_is_refused_and_not_read(kind):
                 r.roundtrip()
                 return [e[2] for e in r.events if e[0] == drag.source]
 
-            told = drags(c, "blue", act, b"text/uri-list", TEXT)
+            told = drags(c, "blue", act, b"x-special/gnome-copied-files", TEXT)
             return told, shown(c)
 
         told, seen = await guest(it, "blue", target, title="target", size=LARGE)

@@ -80,7 +80,6 @@ GUARDS = (
     Guard("the same selection to the end", "if False:", "tests/attack/test_clipboard_crossing.py", "changes_while"),
     Guard("alive at the end", "if False:", "tests/attack/test_clipboard_crossing.py", "dies_while"),
     Guard("number of serves", "if self._nursery is None or False:", "tests/attack/test_clipboard_crossing.py", "never_reads"),
-    Guard("one press of thirty keyboards", "self._verdicts[event] = verdict", "tests/attack/test_clipboard_crossing.py", "only_the_person_presses_a_chord"),
     Guard("focus taken while policy thinks", "if False:", "tests/attack/test_clipboard_crossing.py", "takes_the_focus"),
     Guard("two workers and one focus", "if False:", "tests/attack/test_clipboard_crossing.py", "no_worker_has_the_focus_while_two_claim_it"),
     Guard("drags of others are not told", "if source is None:\n    source = DataSource('wl_data_source', 3)\nif False:\n    foreign_drags.enter(core, device, host, serial, (x, y))\n    return", "tests/attack/test_clipboard_drag.py", "another_sandbox"),
