@@ -499,9 +499,11 @@ def _other_value(rng: random.Random, body: bytes) -> bytes:
     """Change one value of a message, or its text."""
     try:
         message = json.loads(body)
-        key = rng.choice(sorted(message))
-    except (ValueError, TypeError, IndexError, RecursionError):
+    except (ValueError, RecursionError):
         return body
+    if not isinstance(message, dict) or not message:
+        return body  # what an earlier mutation made of it
+    key = rng.choice(sorted(message))
     if key == "size":
         message[key] = rng.choice((-1, 0, 1, 4, 5, 6, 99, 600, 1 << 40, 1 << 63, "5"))
     elif key == "path":

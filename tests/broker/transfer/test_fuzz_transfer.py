@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from fuzz import transfer as target
@@ -22,3 +24,9 @@ def test_the_seeds_reach_the_inside_of_every_door():
 def test_a_second_of_fuzzing(seed):
     """Nothing is raised."""
     assert sum(target.fuzz(1.0, seed, None).values()) > 30
+
+
+@pytest.mark.parametrize("body", [b'["a", "b"]', b"{}", b"7", b"no JSON", b"\xff"])
+def test_what_an_earlier_mutation_left_is_mutated_again(body):
+    """The corpus keeps inputs that are not messages any more."""
+    assert target._other_value(random.Random(1), body) == body
