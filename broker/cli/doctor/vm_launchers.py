@@ -25,6 +25,8 @@ from policy.records.model import (
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
 HOOKS = FOLDER
+LIBRARIES = Path("/usr")
+_DRIVERS = "libvirt/connection-driver/libvirt_driver_{}.so"
 _QEMU = ("qemu-system-x86_64", "qemu-system-x86")
 _FOR_A_RUN = {
     "libvirt": (
@@ -61,6 +63,7 @@ def _libvirt(context: Context) -> Iterator[Finding]:
     if shutil.which("virsh", path=path) is None:
         text = "records name domains of libvirt, and virsh is not installed"
         yield warn("virtual machines", text, "apt install libvirt-clients")
+    yield from _drivers()
     hook = hook_program(HOOKS)
     if not os.access(hook, os.X_OK):
         text = (
@@ -73,6 +76,23 @@ def _libvirt(context: Context) -> Iterator[Finding]:
     if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
         text = f"domains have no vsock: no {VHOST_VSOCK} and no vhost-device-vsock"
         yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
+
+
+def _drivers() -> Iterator[Finding]:
+    """A record does not say whether its domain is a machine or a container."""
+    found = {
+        kind
+        for kind in ("qemu", "lxc")
+        for folder in ("lib*", "lib/*-linux-gnu*")
+        if any(LIBRARIES.glob(f"{folder}/{_DRIVERS.format(kind)}"))
+    }
+    if not found:
+        text = "records name domains of libvirt, and libvirt has no driver for any"
+        mend = "apt install libvirt-daemon-driver-qemu (containers: -driver-lxc)"
+        yield warn("virtual machines", text, mend)
+    elif found == {"qemu"}:
+        text = "libvirt has no driver for containers, if a record names one"
+        yield ok("virtual machines", f"{text}: apt install libvirt-daemon-driver-lxc")
 
 
 def _throwaway(context: Context, manager: str) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A machine without anything; returns what the doctor finds there."""
-    for name in ("VHOST_VSOCK", "MACHINED", "HOOKS"):
+    for name in ("VHOST_VSOCK", "MACHINED", "HOOKS", "LIBRARIES"):
         monkeypatch.setattr(vm_launchers, name, tmp_path / name)
 
     async def look(*keys, path="/nowhere"):
@@ -52,6 +52,28 @@ async def test_what_libvirts_records_need_is_named_with_its_command(place, tmp_p
     install_hook(None, tmp_path / "HOOKS", tmp_path / "settings")
     texts = [one.text for one in await place("libvirt")]
     assert not any("hook" in text.lower() or "missing" in text for text in texts[1:])
+
+
+async def test_missing_drivers_of_libvirt_are_named_with_their_packages(
+    place, tmp_path
+):
+    """Debian has those for machines and for containers in packages of their own."""
+
+    async def said():
+        found = await place("libvirt")
+        return [(f.state, f.text + f.mend) for f in found if "no driver" in f.text]
+
+    (alone,) = await said()
+    assert alone[0] is State.WARN
+    assert "libvirt-daemon-driver-qemu" in alone[1]
+    folder = tmp_path / "LIBRARIES/lib/x86_64-linux-gnu/libvirt/connection-driver"
+    folder.mkdir(parents=True)
+    (folder / "libvirt_driver_qemu.so").touch()
+    (machines,) = await said()
+    assert machines[0] is State.OK
+    assert "libvirt-daemon-driver-lxc" in machines[1]
+    (folder / "libvirt_driver_lxc.so").touch()
+    assert await said() == []
 
 
 async def test_a_hook_of_another_version_is_named(place, tmp_path):
