@@ -25,6 +25,7 @@ from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.launch.network.namespace import resolver_lines
 from broker.launch.podman.arguments import Container, Limits, podman_args
+from broker.launch.podman.bound import bound_for_podman
 from broker.launch.podman.hooks import PROGRAM, write_hooks
 from broker.launch.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from policy.records.loader import search_path
@@ -57,14 +58,23 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
     launch = record.host.launch
     assert isinstance(launch, Podman)
     roots = () if launch.rootfs is None else (launch.rootfs,)
-    refuse_planted_links(paths, (*roots, *launch.read_only, *launch.read_write))
+    binds = (*roots, *launch.read_only, *launch.read_write)
+    without_links = refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
             container = described(record, argv, None if home is None else home.tree)
             if launch.network == "user":
                 container = replace(container, resolver=_resolver(paths))
-            return await _contained(paths, container, home, steps)
+            hooks, env = _hooks(paths), _environment()
+            async with bound_for_podman(hooks, without_links, env) as places:
+                # guard: Podman gets no path that a sandbox can change
+                container = replace(container, places=places)
+                return await _contained(paths, container, home, steps)
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
 def _resolver(paths: Paths) -> Path:
@@ -81,7 +91,7 @@ async def _contained(
     paths: Paths, container: Container, home: KeptHome | None, steps: Steps
 ) -> int:
     hooks = _hooks(paths)
-    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    env = _environment()
     cid = hooks / f"cid-{secrets.token_hex(6)}"
     # conmon(8) inherits it from Podman, and lives as long as the container.
     # guard: a container whose brokerctl was killed keeps its home in use

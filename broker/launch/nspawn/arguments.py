@@ -21,8 +21,11 @@ from pathlib import Path
 
 from broker.core.limits import SANDBOX_FDS
 from broker.launch.process.gate import GATE_WORDS
+from broker.launch.process.spawn import our_program
 
 SOCKETS = "/run/vitrail"
+_ROOT = "/run/systemd/vitrail"
+"""Where systemd-nspawn finds the tree, in a file system of its own mount namespace."""
 _HOME = "/home/user"
 _NAMESPACES = (
     *("unshare", "--user", "--map-root-user", "--map-auto", "--cgroup", "--pid"),
@@ -85,18 +88,20 @@ class Scope:
     pids: int
 
 
-def nspawn_args(tree: Tree, group: Scope | Path) -> list[str]:
+def nspawn_args(tree: Tree, group: Scope | Path, root: tuple[str, str]) -> list[str]:
     """Return the command line.
 
     ``group`` is a control group to be made by systemd, or the directory of an empty
-    one of ours.
+    one of ours.  ``root`` has the tree's path without links, and which file it is
+    (``folders.binding``).
     """
     return [
         *_grouped(group),
         *_NAMESPACES,
         *("/bin/sh", "-c", _PREPARE, "sh"),
+        *our_program("broker.launch.folders.binding", _ROOT, *root, "--"),
         *("systemd-nspawn", *_CONFINED, *_few_files(tree.open_files)),
-        *(f"--directory={tree.rootfs}", f"--machine={tree.name}"),
+        *(f"--directory={_ROOT}/0", f"--machine={tree.name}"),
         *_files(tree),
         *_environment(tree),
         *(f"--chdir={_HOME}", "--"),

@@ -14,9 +14,12 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
 from broker.ipc.process_status import status_fields
+from broker.launch.folders.binding import file_words
 from broker.launch.folders.bound_files import BoundFiles
 from broker.launch.folders.mounts import wait_set_up
+from broker.launch.folders.opened import open_without_links
 from broker.launch.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
 from broker.launch.process.gate import Gate, close_output
 from broker.launch.process.identity import open_pidfd
@@ -127,11 +130,13 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     with ExitStack() as ours, ExitStack() as opened:
         files = BoundFiles(tree.binds, tree.without_links, opened)
+        root = tree.without_links.get(tree.rootfs, tree.rootfs)
+        words = file_words(root, _opened_root(root, opened))
         gate, release = os.pipe()
         ours.callback(os.close, release)
         try:
             child = spawn(
-                nspawn_args(tree, group),
+                nspawn_args(tree, group, words),
                 name="systemd-nspawn",
                 env=env,
                 cwd="/",
@@ -164,6 +169,18 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
             close_output(child)
             raise
         return held
+
+
+def _opened_root(root: Path, opened: ExitStack) -> int:
+    try:
+        fd = open_without_links(str(root))
+    except OSError as error:
+        raise SetupError(
+            f"{printable(str(root), 200)}, the root of the container, cannot be "
+            f"opened: {error.strerror}"
+        ) from error
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _make_group() -> Path:

@@ -8,8 +8,8 @@ the hook mounts.  Pure: a description in, words out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.core.limits import SANDBOX_FDS
@@ -43,6 +43,8 @@ class Container:
     rootfs: Path | None
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
+    places: Mapping[Path, Path] = field(default_factory=dict)
+    """Where Podman finds ``rootfs`` and the paths of both lists, if elsewhere."""
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
     limits: Limits | None = None
@@ -100,9 +102,9 @@ def _files(container: Container) -> Iterator[str]:
     # Where shared folders are mounted later: the root is read-only.
     yield from ("--tmpfs", "/folders:rw,nosuid,nodev,noexec,size=64k,mode=0755")
     for path in container.read_only:
-        yield from ("--volume", f"{path}:{path}:ro")
+        yield from ("--volume", f"{container.places.get(path, path)}:{path}:ro")
     for path in container.read_write:
-        yield from ("--volume", f"{path}:{path}:rw")
+        yield from ("--volume", f"{container.places.get(path, path)}:{path}:rw")
     if container.resolver is not None:
         yield from ("--volume", f"{container.resolver}:/etc/resolv.conf:ro")
     if container.home is None:
@@ -117,6 +119,7 @@ def _root(container: Container) -> Iterator[str]:
     elif container.rootfs is not None:
         # An overlay: places to mount at are made there, and nothing is written to
         # the directory.
-        yield from ("--rootfs", f"{container.rootfs}:O")
+        root = container.places.get(container.rootfs, container.rootfs)
+        yield from ("--rootfs", f"{root}:O")
     else:
         raise ValueError("a container without an image or a root")

@@ -204,3 +204,19 @@ async def test_a_link_that_is_made_while_it_starts_shows_nothing(base, monkeypat
         async with started(wanted):
             pass
     assert groups() == before
+
+
+async def test_the_root_is_the_one_that_was_looked_at(base, monkeypatch):
+    """An overlay does not tell what is below it: this is bound before it is made."""
+    root_directory(base / "other")
+    taken = process.spawn
+
+    def spawn(*words, **more):
+        (base / "root").rename(base / "was")
+        (base / "other/root").rename(base / "root")
+        return taken(*words, **more)
+
+    monkeypatch.setattr(process, "spawn", spawn)
+    with pytest.raises(UpstreamError, match="another sandbox has changed"):
+        async with started(tree(base, "true")):
+            pass
