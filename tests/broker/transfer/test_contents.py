@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.errors import RefusedError
-from broker.transfer.contents import refuse_contents, refuse_disguise
+from broker.transfer.contents import claimed, refuse_contents, refuse_disguise
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -80,3 +80,23 @@ def test_what_may_be_copied(name, head):
 def test_disguises_are_not_copied(name, head):
     with pytest.raises(RefusedError, match="the content of"):
         refuse_disguise(name, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.pdf", "application/pdf"),
+        ("a.PDF", "application/pdf"),
+        ("/home/me.d/a.b.pdf", "application/pdf"),
+        ("/home/me.pdf/a", ""),
+        ("README", ""),
+        ("a.", ""),
+        (".html", "text/html"),
+        ("a.svgz", "image/svg+xml"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.png.xz", "application/x-xz"),
+        ("a.unknown", ""),
+    ],
+)
+def test_the_type_that_a_name_claims(name, kind):
+    assert claimed(name) == kind
