@@ -7,7 +7,6 @@ run when opened.  A file that is none of these passes: its name decides alone.
 from __future__ import annotations
 
 import mimetypes
-from types import MappingProxyType
 
 from broker.core.errors import RefusedError
 from broker.transfer.entries import Entry, FileEntry, entry_frame
@@ -55,29 +54,16 @@ def sniffed(head: bytes) -> str:
     return ""
 
 
-# What mimetypes calls an encoding is a type of its own for a desktop.
-_PACKED = MappingProxyType(
-    {
-        "br": "application/x-brotli",
-        "bzip2": "application/x-bzip2",
-        "compress": "application/x-compress",
-        "gzip": "application/gzip",
-        "xz": "application/x-xz",
-    }
-)
-
-
 def claimed(name: str) -> str:
-    """Return the type that the end of the name says, or nothing.
+    """Return the type that the name says, or nothing.
 
-    That end alone, by which programs choose what opens it: mimetypes reads a name as
-    an address (``data:,a.html`` is text/plain to it, in newer versions of Python
-    ``ab:a.png?.html`` a picture), and the type of ``a.png.xz`` inside of its packing.
+    As of a path, which is what the target's opener looks at (``shims/files``).
     """
-    ending = name.rpartition("/")[2].rpartition(".")[1:]
-    # guard: a name's end says its type
-    kind, packed = mimetypes.guess_type("file" + "".join(ending), strict=False)
-    return (kind or _PACKED.get(packed or "", "")).lower()
+    # mimetypes reads a word with a colon as an address: "data:,a.html" is text/plain to
+    # it, and from Python 3.12 on "ab:a.png?.html" a picture.
+    # guard: a name is no address
+    path = "/" + name.rpartition("/")[2]
+    return (mimetypes.guess_type(path, strict=False)[0] or "").lower()
 
 
 def refuse_contents(name: str, head: bytes) -> None:
