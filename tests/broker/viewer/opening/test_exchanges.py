@@ -14,6 +14,7 @@ from broker.ipc.transfer_guest import OpenUrl
 from broker.transfer.entries import Quota
 from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift
 from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.returns import Return
 from policy.records.model import Transfer
 
 DAY = 86400.0
@@ -146,3 +147,25 @@ def test_a_gift_is_taken_once_and_only_while_it_is_wanted():
         pass
     with pytest.raises(RefusedError, match="by that token"):
         exchanges.take_gift("later")
+
+
+def test_a_file_is_returned_once_and_only_while_it_is_edited():
+    """A second one would be written over what the person has seen come back."""
+    exchanges, way = Exchanges(), Return("token", Quota(10, 10, 1))
+    with exchanges.returning(way):
+        with pytest.raises(RefusedError, match="by that token"):
+            exchanges.take_return("another")
+        assert exchanges.take_return("token") is way
+        with pytest.raises(RefusedError, match="by that token"):
+            exchanges.take_return("token")
+    with pytest.raises(RefusedError, match="by that token"):
+        exchanges.take_return("token")
+
+
+async def test_what_is_returned_has_the_size_that_its_sender_takes():
+    """It is refused before the sender opens anything for it."""
+    way = Return("token", Quota(10, 10, 1))
+    with trio.fail_after(60), pytest.raises(RefusedError, match="larger than 10"):
+        await way.wait_open(11)
+    with pytest.raises(RefusedError, match="larger than 10"):
+        await way.wait_done()
