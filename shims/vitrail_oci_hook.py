@@ -29,6 +29,7 @@ Standard library only, Python 3.9.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -64,6 +65,12 @@ INTERFACE = "io.vitrail.Broker"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
 YES = {"1", "true", "yes"}
+ALLOW = "SCMP_ACT_ALLOW"
+PERMITTING = {ALLOW, "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY"}
+SOCKET_WAYS = {"socket", "socketcall", "io_uring_setup"}
+"""System calls by which a program gets a socket of any family."""
+FAMILIES = 46
+"""Address families of Linux (AF_MAX)."""
 OPEN_FILES = 700
 """Where the broker's answer has no number."""
 DEADLINE_SECONDS = 8.0
@@ -424,6 +431,8 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     try:
         enter(config, launch, directory)
         limit_open_files(config, answer.get("open_files"))
+        if ours:
+            close_vsock(config)
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
             _rootful(hook, "unmount_sockets", launch)
@@ -511,6 +520,76 @@ def limit_open_files(config: Json, most: Json) -> None:
     number = {"type": "RLIMIT_NOFILE", "hard": least, "soft": least}
     # guard: a container of a person's own command opens few files
     process["rlimits"] = [*others, number]
+
+
+def close_vsock(config: Json) -> None:
+    """Take AF_VSOCK out of the container's filter of system calls.
+
+    Network namespaces do not divide it: a container without a network could speak with
+    machines.  A rule compares 64 bits and the kernel takes 32 of the family, so each
+    family that may be is named.  32-bit programs of x86 have ``socketcall``, whose
+    family no filter sees: the kernel ends them.
+    """
+    linux = config.setdefault("linux", {})
+    given = linux.get("seccomp")
+    if not isinstance(given, dict):
+        given = {"defaultAction": ALLOW}
+    rules: List[Json] = []
+    for rule in given.get("syscalls") or []:
+        ways = SOCKET_WAYS.intersection(rule["names"])
+        if not ways or rule["action"] not in PERMITTING:
+            rules.append(rule)
+            continue
+        others = [name for name in rule["names"] if name not in SOCKET_WAYS]
+        if others:
+            rules.append(dict(rule, names=others))
+        if "socket" in ways:
+            rules += [one for one in _by_family(rule) if one not in rules]
+    if given["defaultAction"] in PERMITTING:
+        refused = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EAFNOSUPPORT}
+        vsock = {"index": 0, "value": 0xFFFFFFFF, "valueTwo": socket.AF_VSOCK}
+        masked = [dict(vsock, op="SCMP_CMP_MASKED_EQ")]
+        rules.append(dict(refused, names=["socket"], args=masked))
+        rules.append(dict(refused, names=sorted(SOCKET_WAYS - {"socket"})))
+    # guard: a container of ours has no AF_VSOCK
+    linux["seccomp"] = dict(given, syscalls=rules)
+    architectures = linux["seccomp"].pop("architectures", [])
+    # guard: a container of ours has no 32-bit calls of x86
+    architectures = [one for one in architectures if one != "SCMP_ARCH_X86"]
+    if architectures:
+        linux["seccomp"]["architectures"] = architectures
+
+
+def _by_family(rule: Json) -> List[Json]:
+    """A rule that permits sockets, as one for each family that it permits."""
+    conditions = rule.get("args") or []
+    numbers = [condition["index"] for condition in conditions]
+    found = []
+    # Conditions on the same argument are alternatives to a runtime.
+    doubled = len(set(numbers)) < len(numbers)
+    for together in [[one] for one in conditions] if doubled else [conditions]:
+        others = [one for one in together if one["index"] != 0]
+        for family in range(FAMILIES):
+            holds = all(_holds(one, family) for one in together if one["index"] == 0)
+            # guard: AF_VSOCK is not among the families of a container of ours
+            if not holds or family == socket.AF_VSOCK:
+                continue
+            equal = {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}
+            found.append(dict(rule, names=["socket"], args=[equal, *others]))
+    return found
+
+
+def _holds(condition: Json, value: int) -> bool:
+    wanted = int(condition["value"])
+    return {
+        "SCMP_CMP_NE": value != wanted,
+        "SCMP_CMP_LT": value < wanted,
+        "SCMP_CMP_LE": value <= wanted,
+        "SCMP_CMP_EQ": value == wanted,
+        "SCMP_CMP_GE": value >= wanted,
+        "SCMP_CMP_GT": value > wanted,
+        "SCMP_CMP_MASKED_EQ": value & wanted == int(condition.get("valueTwo") or 0),
+    }[condition["op"]]
 
 
 def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:

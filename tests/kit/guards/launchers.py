@@ -87,6 +87,24 @@ GUARDS = (
         "moved",
     ),
     Guard(
+        "a container of ours has no AF_VSOCK",
+        "linux['seccomp'] = dict(given)",
+        "tests/attack/test_podman_vsock.py",
+        "has_no_vsock",
+    ),
+    Guard(
+        "a container of ours has no 32-bit calls of x86",
+        "",
+        "tests/attack/test_podman_vsock.py",
+        "has_no_vsock",
+    ),
+    Guard(
+        "AF_VSOCK is not among the families of a container of ours",
+        "if not holds:",
+        "tests/attack/test_podman_vsock.py",
+        "has_no_vsock",
+    ),
+    Guard(
         "Podman gets no path that a sandbox can change",
         "",
         "tests/attack/test_podman_paths.py",

@@ -151,6 +151,55 @@ def test_a_container_gets_its_sockets_and_no_other_display(place):
     assert made["annotations"]["io.vitrail.launch"] == LAUNCH
 
 
+def filter_of(place, **annotations):
+    """The filter that comes of one which permits four calls."""
+    given = config(**annotations)
+    names = ["read", "socket", "socketcall", "io_uring_setup"]
+    given["linux"] = {
+        "seccomp": {
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": [
+                {"names": names, "action": "SCMP_ACT_ALLOW"},
+                {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22},
+            ],
+        }
+    }
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", given)
+    return given["linux"]["seccomp"], json.loads(done.stdout)["linux"]["seccomp"]
+
+
+def test_a_container_of_ours_opens_sockets_of_named_families_only(place):
+    _, made = filter_of(place, **{"io.vitrail.ours": "true"})
+    assert made["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"]
+    read, *families, refused = made["syscalls"]
+    assert read["names"] == ["read"]
+    assert (refused["action"], refused["errnoRet"]) == ("SCMP_ACT_ERRNO", 22)
+    assert {tuple(rule["names"]) for rule in families} == {("socket",)}
+    conditions = [condition for rule in families for condition in rule["args"]]
+    assert {one["op"] for one in conditions} == {"SCMP_CMP_EQ"}
+    assert {one["value"] for one in conditions} == set(range(46)) - {40}
+
+
+def test_a_container_of_a_persons_command_keeps_its_filter(place):
+    given, made = filter_of(place)
+    assert made == given
+
+
+def test_a_container_of_ours_without_a_filter_has_no_vsock_either(place):
+    given = config(**{"io.vitrail.ours": "true"})
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", given)
+    made = json.loads(done.stdout)["linux"]["seccomp"]
+    assert made["defaultAction"] == "SCMP_ACT_ALLOW"
+    vsock, others = made["syscalls"]
+    condition = {"index": 0, "value": 0xFFFFFFFF, "valueTwo": 40}
+    assert vsock["args"] == [dict(condition, op="SCMP_CMP_MASKED_EQ")]
+    assert others["names"] == ["io_uring_setup", "socketcall"]
+    assert {vsock["action"], others["action"]} == {"SCMP_ACT_ERRNO"}
+
+
 OWN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 

@@ -1,0 +1,89 @@
+"""Attack: a program of a container speaks with machines over AF_VSOCK.
+
+Network namespaces do not divide it.  The kernel takes 32 bits of a socket's family and
+a filter compares 64; a 32-bit call has numbers of its own, one of them with the family
+in memory; io_uring opens sockets without a call.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import pytest
+
+from tests.kit.brokerctl import brokerctl
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.podman import SHARED, podman_settings, root_directory
+from tests.kit.world import world
+
+pytestmark = [
+    pytest.mark.slow,
+    PID_NAMESPACES,
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the calls are of x86"),
+]
+
+RECORD = """\
+class = "disposable"
+[launch]
+kind = "podman"
+rootfs = "{base}/root"
+command = ["python3", "{base}/open/tries.py"]
+bind_read_only = [{shared}, "{base}/open"]
+"""
+TRIES = r"""
+import ctypes, json, mmap, os, socket, struct
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def family(number, protocol=0):
+    kind = socket.SOCK_RAW if number == 16 else socket.SOCK_STREAM
+    return libc.syscall(41, ctypes.c_long(number), kind, protocol) >= 0
+
+
+def by_interrupt(number, first, second, third):
+    # push rbx; mov eax, ...; mov ebx, ...; mov ecx, ...; mov edx, ...; int 0x80
+    words = zip((b"\xb8", b"\xbb", b"\xb9", b"\xba"), (number, first, second, third))
+    code = b"\x53" + b"".join(op + struct.pack("<I", word) for op, word in words)
+    code += b"\xcd\x80\x5b\xc3"
+    low = 0x40  # MAP_32BIT
+    page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | low, prot=7)
+    # Behind the code: the arguments of socketcall(SYS_SOCKET).
+    page.write(code.ljust(64, b"\0") + struct.pack("<III", 40, 1, 0))
+    place = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    child = os.fork()
+    if child == 0:
+        made = ctypes.CFUNCTYPE(ctypes.c_int)(place)
+        if number == 102:
+            struct.pack_into("<I", page, 12, place + 64)
+        os._exit(0 if made() >= 0 else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+print(json.dumps({
+    "unix": family(1),
+    "inet": family(2),
+    "netlink": family(16),
+    "audit": family(16, 9),
+    "vsock": family(40),
+    "vsock in 32 bits": family(40 | 1 << 32),
+    "vsock by a 32-bit call": by_interrupt(359, 40, 1, 0),
+    "vsock by socketcall": by_interrupt(102, 1, 0, 0),
+    "io_uring": libc.syscall(425, 1, bytes(120)) >= 0,
+}))
+"""
+
+
+async def test_a_container_of_a_record_has_no_vsock():
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        root_directory(w.base)
+        (w.base / "open").mkdir()
+        (w.base / "open/tries.py").write_text(TRIES)
+        shared = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
+        w.write_record("work", RECORD.format(base=w.base, shared=shared))
+        answer = await brokerctl("run", "-q", "work", env=w.environ)
+        assert answer.code == 0, answer
+        made = json.loads(answer.out.splitlines()[-1])
+    assert {name for name, done in made.items() if done} == {"unix", "inet", "netlink"}
