@@ -37,6 +37,8 @@ def test_contents_that_match_their_name(name, head):
         ("a.png", b"%PDF-1.7"),
         ("a.txt", b"PK\x03\x04"),
         ("a.txt", b"#!/bin/sh"),
+        # An image to the target's opener, which looks at so much of it.
+        ("a.txt", b"GIF8 and more"),
         ("README", b"\x7fELF"),
         ("a", b"[Desktop Entry]\n"),
         ("report.pdf.exe", b"hello"),
