@@ -25,6 +25,8 @@ from shims.files.bus_messages import (
     REPLY_SERIAL,
     SENDER,
     SIGNAL,
+    UNIX_FDS,
+    BusError,
     BusMessage,
     decode_message,
     encode_message,
@@ -41,7 +43,8 @@ OPEN_URI = "org.freedesktop.portal.OpenURI"
 PORTAL_VERSION = 3
 IDLE_SECONDS = 60.0
 OPENS_AT_ONCE = 8
-FDS_OF_MESSAGE = 16
+FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
+FDS_WAITING = 512
 SUCCESS, FAILED = 0, 2
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -112,7 +115,13 @@ class Portal:
         self._fds: List[int] = []
 
     def run(self) -> None:
-        """Own the name and answer calls."""
+        """Own the name and answer calls.  Raises BusError."""
+        try:
+            self._serve()
+        finally:
+            self._close_fds()
+
+    def _serve(self) -> None:
         self._call("Hello")
         self._call("RequestName", "su", (PORTAL_NAME, 4))
         while True:
@@ -131,6 +140,16 @@ class Portal:
             self._fds += fds
             self._data += data
             self._take_messages()
+            # guard: surplus descriptors are closed
+            if not self._data:
+                self._close_fds()
+            # guard: descriptors do not pile up before their message
+            if len(self._fds) > FDS_WAITING:
+                raise BusError("more descriptors than a message can have")
+
+    def _close_fds(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
 
     def _take_messages(self) -> None:
         while True:
@@ -139,7 +158,11 @@ class Portal:
                 return
             message = decode_message(self._data[:size])
             self._data = self._data[size:]
-            fds, self._fds = self._fds, []
+            count = message.fields.get(UNIX_FDS, 0)
+            if not isinstance(count, int) or not 0 <= count <= len(self._fds):
+                raise BusError("a message with fewer descriptors than it says")
+            # guard: a call has the descriptors of its own message
+            fds, self._fds = self._fds[:count], self._fds[count:]
             try:
                 if message.kind == CALL:
                     self._answer(message, fds)

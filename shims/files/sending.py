@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from shims.files.connection import Connection
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
         Tuple,
         Union,
     )
+
+WALK_ENTRIES = 1_000_000  # as many as a rule can permit ("transfer.files")
+WALK_PATH_BYTES = 256 << 20  # of their paths, as they are kept
 
 # guard: nothing is sent through a link
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,6 +47,7 @@ class Walk:
         self.found: List[Tuple[List[str], str, int]] = []
         """Path in the transfer, path here, size; size -1 for a directory."""
         self.left_out = 0
+        self._entries = self._path_bytes = 0
         for path in paths:
             name = os.path.basename(os.path.abspath(path))
             if not os.path.lexists(path):
@@ -78,10 +83,29 @@ class Walk:
     def _add_directory(self, inside: List[str], path: str, parent: int) -> None:
         fd = _open_below(parent, path, _DIRECTORY)
         try:
-            for name in sorted(os.listdir(fd)):
+            for name in sorted(self._names(fd, path)):
                 self._add([*inside, name], os.path.join(path, name), fd)
         finally:
             os.close(fd)
+
+    def _names(self, fd: int, path: str) -> Iterator[str]:
+        """The names in a directory.  Raises TransferError for too many.
+
+        Another process may go on making files there, faster than they are listed.
+        """
+        above = sys.getsizeof(path)
+        with os.scandir(fd) as listed:
+            for entry in listed:
+                self._entries += 1
+                self._path_bytes += above + sys.getsizeof(entry.name)
+                # guard: a tree that is sent has bounds
+                if self._entries > WALK_ENTRIES or self._path_bytes > WALK_PATH_BYTES:
+                    raise TransferError(
+                        f"there are more than {self._entries - 1} files and "
+                        f"directories, as far as {path}: send them as an archive, or "
+                        "in parts"
+                    )
+                yield entry.name
 
 
 def open_directory(path: str) -> int:

@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from shims.files import connection as module
+from shims.files import sending
 from shims.files.connection import PIECE_BYTES, Connection
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame, read_message
@@ -315,3 +316,38 @@ def test_a_pipe_in_the_place_of_an_edited_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a")
     with pytest.raises(TransferError, match="not a file"):
         Edited(str(tmp_path / "a"))
+
+
+# -- trees without an end ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bound", "most"), [("ENTRIES", 100), ("PATH_BYTES", 20_000)])
+def test_a_tree_of_too_many_entries_is_not_listed_in_memory(
+    tmp_path, monkeypatch, bound, most
+):
+    """A sandbox may write to a directory that the person sends."""
+    for number in range(100):
+        (tmp_path / f"{number:03}").touch()
+    assert len(Walk([str(tmp_path)]).found) == 101
+    monkeypatch.setattr(sending, f"WALK_{bound}", most)
+    (tmp_path / "099").unlink()
+    (tmp_path / "inner").mkdir()
+    for number in range(200):
+        (tmp_path / "inner" / f"{number:03}").touch()
+    with pytest.raises(TransferError, match="send them as an archive"):
+        Walk([str(tmp_path)])
+
+
+def test_the_bounds_hold_for_each_directory_and_for_all_named_ones(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sending, "WALK_ENTRIES", 100)
+    folders = []
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        folders.append(str(tmp_path / folder))
+        for number in range(60):
+            (tmp_path / folder / str(number)).symlink_to("nowhere")
+    assert Walk(folders[:1]).left_out == 60
+    with pytest.raises(TransferError, match="more than 100 files"):
+        Walk(folders)
