@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,41 +127,60 @@ async def _serve_one(
             except UpstreamError:
                 await trio.sleep(FULL_PAUSE)
                 continue
+            strangers: Counter[tuple[str, str]] = Counter()
             for conn in batch:
-                # A task for each: the backlog is shared by all machines, so
-                # nothing that one connection waits for may hold it up.
-                nursery.start_soon(_offer, service, conn, doors_of, log)
+                peer, doors = _doors(conn, doors_of)
+                if isinstance(doors, str):
+                    hang_up(conn)
+                    # guard: a flood of strangers is one record
+                    strangers[peer, doors] += 1
+                else:
+                    # A task for each: the backlog is shared by all machines, so
+                    # nothing that one connection waits for may hold it up.
+                    nursery.start_soon(_offer, service, conn, peer, doors, log)
+            if strangers:
+                nursery.start_soon(_tell, service, strangers, log)
+
+
+def _doors(
+    conn: socket.socket, doors_of: Callable[[VsockClaim], Admission | None]
+) -> tuple[str, Admission | str]:
+    """Return who it is and the doors of its lease, or why it gets nothing."""
+    try:
+        facts = credentials.vsock_facts(conn)
+    except (RefusedError, OSError) as error:
+        return "", str(error)
+    doors = doors_of(VsockClaim(facts.netns, facts.cid))
+    return f"cid {facts.cid}", doors or "no lease names this CID"
 
 
 async def _offer(
     service: ServiceName,
     conn: socket.socket,
-    doors_of: Callable[[VsockClaim], Admission | None],
+    peer: str,
+    doors: Admission,
     log: Journal,
 ) -> None:
-    try:
-        facts = credentials.vsock_facts(conn)
-    except (RefusedError, OSError) as error:
-        await _refuse(service, conn, "", str(error), log)
-        return
-    doors = doors_of(VsockClaim(facts.netns, facts.cid))
-    if doors is None:
-        reason = "no lease names this CID"
-        await _refuse(service, conn, f"cid {facts.cid}", reason, log)
-    elif doors.waiting >= limits.BACKLOG:
-        # The kernel's backlog sets this limit for a machine with listeners of its own.
-        reason = "too many connections wait for a decision"
-        await _refuse(service, conn, f"cid {facts.cid}", reason, log)
-    else:
+    if doors.waiting < limits.BACKLOG:
         await doors.offer(service, conn)
-
-
-async def _refuse(
-    service: ServiceName, conn: socket.socket, peer: str, reason: str, log: Journal
-) -> None:
+        return
+    # The kernel's backlog sets this limit for a machine with listeners of its own.
     hang_up(conn)
-    await log.refused(
-        schema.StreamRefused(
-            service=service, peer=peer, outcome="refused", reason=reason
+    reason = "too many connections wait for a decision"
+    await _tell(service, {(peer, reason): 1}, log)
+
+
+async def _tell(
+    service: ServiceName, refused: Mapping[tuple[str, str], int], log: Journal
+) -> None:
+    """Record refusals, those of one peer and reason together."""
+    for (peer, reason), count in refused.items():
+        await log.refused(
+            schema.StreamRefused(
+                service=service,
+                peer=peer,
+                outcome="refused",
+                reason=reason,
+                count=count,
+            )
         )
-    )

@@ -31,7 +31,10 @@ class PaperListener:
 
     async def accept_batch(self, most):
         assert most == limits.VSOCK_BATCH
-        return [await self._taken.receive()]
+        batch = [await self._taken.receive()]
+        while len(batch) < most and self._taken.statistics().current_buffer_used:
+            batch.append(self._taken.receive_nowait())
+        return batch
 
     def close(self):
         self.closed = True
@@ -180,6 +183,32 @@ async def test_one_guest_s_flood_is_its_own(stand):
         assert honest.offered == [DISPLAY]
         most = limits.REFUSALS_LOGGED_PER_SECOND
         assert len(await s.refused(most)) == most
+
+
+async def test_a_flood_of_strangers_is_one_record_of_a_batch(stand, monkeypatch):
+    """Each cost a task and a record: any user's program outran the broker's accept."""
+    async with stand() as s:
+        honest = s.lease(43)
+        told = []
+        refused = s.log.refused
+
+        async def tell(event):
+            told.append((event.peer, event.count))
+            await refused(event)
+
+        monkeypatch.setattr(s.log, "refused", tell)
+        conns = [pair() for _ in range(101)]
+        give = s.listeners[DISPLAY].give
+        for ours, theirs in conns:
+            ours.settimeout(30)
+            s.ours.append(ours)
+            s.cids[theirs] = 41 if len(s.cids) < 100 else 43
+            give.send_nowait(theirs)
+        await wait_all_tasks_blocked()
+        assert honest.offered == [DISPLAY]
+        assert [ours.recv(1) for ours, _ in conns] == [b""] * 101
+        assert sum(count for _, count in told) == 100
+        assert len(told) == 1, "one for all of them"
 
 
 async def test_a_port_that_is_taken_leaves_no_listener(monkeypatch):
