@@ -34,6 +34,9 @@ from broker.peers.identity import VsockClaim
 from broker.services.event_log import Journal
 from broker.services.hangup import hang_up
 
+# The kernel's backlog sets this limit for a machine with listeners of its own.
+_FULL = "too many connections wait for a decision"
+
 
 class PortTakenError(SetupError):
     """Another program listens on one of our AF_VSOCK ports."""
@@ -127,19 +130,19 @@ async def _serve_one(
             except UpstreamError:
                 await trio.sleep(FULL_PAUSE)
                 continue
-            strangers: Counter[tuple[str, str]] = Counter()
+            refused: Counter[tuple[str, str]] = Counter()
             for conn in batch:
                 peer, doors = _doors(conn, doors_of)
                 if isinstance(doors, str):
                     hang_up(conn)
-                    # guard: a flood of strangers is one record
-                    strangers[peer, doors] += 1
+                    # guard: a flood of refused ones is one record
+                    refused[peer, doors] += 1
                 else:
                     # A task for each: the backlog is shared by all machines, so
                     # nothing that one connection waits for may hold it up.
                     nursery.start_soon(_offer, service, conn, peer, doors, log)
-            if strangers:
-                nursery.start_soon(_tell, service, strangers, log)
+            if refused:
+                nursery.start_soon(_tell, service, refused, log)
 
 
 def _doors(
@@ -151,6 +154,8 @@ def _doors(
     except (RefusedError, OSError) as error:
         return "", str(error)
     doors = doors_of(VsockClaim(facts.netns, facts.cid))
+    if doors is not None and doors.waiting >= limits.BACKLOG:
+        return f"cid {facts.cid}", _FULL
     return f"cid {facts.cid}", doors or "no lease names this CID"
 
 
@@ -161,13 +166,12 @@ async def _offer(
     doors: Admission,
     log: Journal,
 ) -> None:
+    # Again: those of the same batch wait as well.
     if doors.waiting < limits.BACKLOG:
         await doors.offer(service, conn)
-        return
-    # The kernel's backlog sets this limit for a machine with listeners of its own.
-    hang_up(conn)
-    reason = "too many connections wait for a decision"
-    await _tell(service, {(peer, reason): 1}, log)
+    else:
+        hang_up(conn)
+        await _tell(service, {(peer, _FULL): 1}, log)
 
 
 async def _tell(

@@ -185,10 +185,15 @@ async def test_one_guest_s_flood_is_its_own(stand):
         assert len(await s.refused(most)) == most
 
 
-async def test_a_flood_of_strangers_is_one_record_of_a_batch(stand, monkeypatch):
-    """Each cost a task and a record: any user's program outran the broker's accept."""
+@pytest.mark.parametrize("flood", ["a stranger's", "a machine's that may have no more"])
+async def test_a_flood_of_refused_ones_is_one_record_of_a_batch(
+    stand, monkeypatch, flood
+):
+    """Each cost a task and a record, so that a flood outran the broker's accept."""
     async with stand() as s:
         honest = s.lease(43)
+        if flood != "a stranger's":
+            s.lease(41).waiting = limits.BACKLOG
         told = []
         refused = s.log.refused
 

@@ -99,7 +99,7 @@ GUARDS = (
     Guard("a taken port is an alarm", "if False:", "tests/attack/test_launch_secret.py", "is_named"),
     Guard("a taken port is told", "", "tests/attack/test_launch_secret.py", "event_and_a_notification"),
     Guard("one reading empties the shared backlog", "batch = [await listener.accept()]", "tests/broker/host/test_vsock_listeners.py", "is_its_cid_s"),
-    Guard("a flood of strangers is one record", "nursery.start_soon(_tell, service, {(peer, doors): 1}, log)", "tests/broker/host/test_vsock_listeners.py", "one_record_of_a_batch"),
+    Guard("a flood of refused ones is one record", "nursery.start_soon(_tell, service, {(peer, doors): 1}, log)", "tests/broker/host/test_vsock_listeners.py", "one_record_of_a_batch"),
     Guard("the runtime directory is ours alone", "return", "tests/attack/test_own_files.py", "runtime_directory or our_directory"),
     Guard("verbs that ask once look at the runtime directory", "", "tests/attack/test_control_impostor.py", "look_at_the_runtime"),
     Guard("calls in haste go to a broker of their user's", "if False:", "tests/broker/cli/quick/test_box.py", "another_users"),
