@@ -91,8 +91,8 @@ def in_session(command: str) -> str:
     return shlex.join([*words, "sh", "-c", command])
 
 
-async def install(guest):
-    """Programs, units and an almost empty root, as a package and a person have them."""
+async def install_programs(guest):
+    """Programs and units, as a package has them."""
     for name, module in PROGRAMS.items():
         text = f"#!/usr/bin/python3\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
         await guest.write(f"/usr/local/bin/{name}", text, user="root")
@@ -100,6 +100,17 @@ async def install(guest):
         "chmod 755 /usr/local/bin/*; cp /srv/broker/data/systemd/user/* /etc/systemd/user/",
         user="root",
     )
+    # Else each start of a program compiles them; an emulated processor is slow.
+    await guest.run(
+        "python3 -m compileall -q -j 2 /srv/broker /srv/policy /srv/shims",
+        user="root",
+        deadline=PATIENCE * 3,
+    )
+
+
+async def install(guest):
+    """All that a package and a person have, and an almost empty root."""
+    await install_programs(guest)
     records = {
         "limited": RECORD,
         "work": HOOKED.format(colour="orange"),
@@ -109,12 +120,6 @@ async def install(guest):
         await guest.write(f"{RECORDS}/{name}.toml", text)
     for name, text in {"hog": HOG, "bomb": BOMB}.items():
         await guest.write(f"{HOME}/root/{name}.py", text)
-    # Else each start of a program compiles them; an emulated processor is slow.
-    await guest.run(
-        "python3 -m compileall -q -j 2 /srv/broker /srv/policy /srv/shims",
-        user="root",
-        deadline=PATIENCE * 3,
-    )
     await guest.run(
         f"cd {HOME}/root && mkdir -p usr etc proc sys dev tmp run var home && "
         "for name in bin sbin lib lib64; do ln -s usr/$name $name; done; "

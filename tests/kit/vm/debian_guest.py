@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ _PACKAGES = (
     *("procps", "e2fsprogs", "libseccomp2", "libpulse0", "libudev1", "libxkbcommon0"),
     *("xkb-data", "fontconfig", "fonts-dejavu-core", "foot", "sway", "grim"),
     *("linux-image-cloud-amd64", "initramfs-tools"),
+    *("qemu-system-x86", "systemd-container"),
 )
 _DISK_BYTES = 6 << 30
 _BUILD_SECONDS = 900
@@ -177,15 +178,21 @@ def _run(*words: str, env: dict[str, str] | None = None) -> None:
     )
 
 
-def _project(folder: Path) -> Path:
-    """A disk with the checkout."""
+def _project(folder: Path, extra: Mapping[str, Path]) -> Path:
+    """A disk with the checkout, and ``extra`` below ``/srv/extra``."""
     tree = folder / "disk"
+    for name, source in extra.items():
+        place = tree / "extra" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, place)
     without = shutil.ignore_patterns("__pycache__")
     for name in ("broker", "policy", "shims"):
         shutil.copytree(ROOT / name, tree / name, ignore=without)
     shutil.copy(ROOT / "tests/kit/vm/shell.py", tree / "vmshell.py")
     disk = folder / "project.ext4"
-    _run("mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(disk), "300M")
+    files = [path.stat().st_size for path in tree.rglob("*") if path.is_file()]
+    size = f"{300 + (sum(files) >> 20)}M"
+    _run("mke2fs", "-q", "-t", "ext4", "-d", str(tree), str(disk), size)
     shutil.rmtree(tree)
     return disk
 
@@ -212,8 +219,16 @@ class DebianGuest(Guest):
 
 
 @asynccontextmanager
-async def debian_guest(*, memory_mib: int = 2560, processors: int = 2):
-    """Boot it; gives it when its systemd has started everything."""
+async def debian_guest(
+    *,
+    memory_mib: int = 2560,
+    processors: int = 2,
+    extra: Mapping[str, Path] | None = None,
+):
+    """Boot it; gives it when its systemd has started everything.
+
+    ``extra``: files and directories, by their names below ``/srv/extra``.
+    """
     disk = await trio.to_thread.run_sync(debian_disk)
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:
@@ -221,7 +236,7 @@ async def debian_guest(*, memory_mib: int = 2560, processors: int = 2):
     with short_directory() as base:
         guest = DebianGuest("debian", 0)
         guest.console = base / "console"
-        project = await trio.to_thread.run_sync(_project, base)
+        project = await trio.to_thread.run_sync(_project, base, extra or {})
         words = _words(Path(qemu), disk, project, base, memory_mib, processors)
         with (base / "qemu").open("wb") as output:
             child = spawn(words, stdout=output.fileno(), stderr=STDOUT)

@@ -23,11 +23,16 @@ MODULES = ("vhost_iotlb", "vhost", "vhost_vsock")
 async def vhost_files(release: str, scratch: Path) -> dict[str, Path]:
     """Modules of that kernel, and vhostguest: name in the machine to file here."""
     folder = await _modules(release)
+    modules = {f"{module}.ko": folder / f"{module}.ko" for module in MODULES}
+    return {**modules, "vhostguest": await vhostguest(scratch)}
+
+
+async def vhostguest(scratch: Path) -> Path:
+    """Compile the process that is a machine as far as vsock is concerned."""
     program = scratch / "vhostguest"
     words = ["gcc", "-static", "-O2", "-o", str(program), str(SOURCE)]
     await run_tool(words, deadline=120)
-    modules = {f"{module}.ko": folder / f"{module}.ko" for module in MODULES}
-    return {**modules, "vhostguest": program}
+    return program
 
 
 async def _modules(release: str) -> Path:

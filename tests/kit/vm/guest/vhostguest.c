@@ -9,7 +9,11 @@
  * On STREAMS connections to PORT it says WORD (32 hex digits) all the time; where
  * HOW is "blind", first of all on the ports that the machine before it may have
  * used, without having connected.  When it hears any other word it writes
- * "CROSSED" to standard error and ends. */
+ * "CROSSED" to standard error and ends.
+ *
+ * Where HOW is "half" it opens STREAMS connections, says nothing on any of them, and
+ * writes each second how many it has asked for, and how many of these were accepted,
+ * reset instead, and ended after that. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vhost.h>
@@ -28,9 +32,9 @@
 
 enum { REQUEST = 1, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST };
 enum { CLOSED, CONNECTING, UP };
-enum { SLOTS = 128, WORD = 16, SAY = 1024, BUFFER = 4096 + 64, HOST = 2 };
+enum { SLOTS = 128, WORD = 16, SAY = 1024, BUFFER = 4096 + 64, HOST = 2, SPARE = 16 };
 /* Ports of all machines: a few, so that each meets those of the one before. */
-enum { FIRST_PORT = 5000, PORTS = 64, WINDOW = 65536, MOST = 16 };
+enum { FIRST_PORT = 5000, PORTS = 64, WINDOW = 65536, MOST = 16384 };
 /* A socket that the host has closed keeps its port for 8 s, and answers nothing. */
 enum { PATIENCE_MS = 100 };
 
@@ -67,6 +71,8 @@ static unsigned char word[WORD];
 static struct stream streams[MOST];
 static unsigned count;
 static uint32_t next_port;
+static int half;
+static unsigned asked, accepted, refused, ended;
 
 static void fail(const char *what)
 {
@@ -160,6 +166,10 @@ static int say(uint32_t port, uint16_t op, uint32_t fwd, unsigned payload)
 
 static struct stream *by_port(uint32_t port)
 {
+    if (half) {
+        unsigned i = port - FIRST_PORT;
+        return i < asked && streams[i].state != CLOSED ? &streams[i] : NULL;
+    }
     for (unsigned i = 0; i < count; i++)
         if (streams[i].state != CLOSED && streams[i].port == port)
             return &streams[i];
@@ -175,6 +185,10 @@ static void listen_to(struct stream *s, const unsigned char *data, unsigned size
 
 static void shut(struct stream *s)
 {
+    if (s->state == UP)
+        ended++;
+    else
+        refused++;
     s->state = CLOSED;
     s->retry = now_ms() + 2;
 }
@@ -198,6 +212,7 @@ static void hear(const unsigned char *at, unsigned size)
     switch (h.op) {
     case RESPONSE:
         s->state = UP;
+        accepted++;
         break;
     case RW:
         s->heard += size - sizeof h;
@@ -244,12 +259,31 @@ static void speak(void)
         } else if (s->state == CONNECTING && now_ms() >= s->retry) {
             shut(s);
         } else if (s->state == UP && s->peer_space - (s->sent - s->peer_took) >= SAY &&
-                   free_count > MOST && say(s->port, RW, s->heard, SAY)) {
+                   free_count > SPARE && say(s->port, RW, s->heard, SAY)) {
             s->sent += SAY;
             s->told = s->heard;
         }
     }
     kick(&tx);
+}
+
+/* Asks for those that are missing, and no more. */
+static void ask(void)
+{
+    static long told;
+    while (asked < count && free_count > SPARE) {
+        streams[asked].port = FIRST_PORT + asked;
+        if (!say(streams[asked].port, REQUEST, 0, 0))
+            break;
+        streams[asked++].state = CONNECTING;
+    }
+    reap();
+    kick(&tx);
+    if (now_ms() - told >= 1000) {
+        told = now_ms();
+        printf("%ld %u %u %u %u\n", told, asked, accepted, refused, ended);
+        fflush(stdout);
+    }
 }
 
 static int open_device(void)
@@ -308,7 +342,8 @@ int main(int argc, char **argv)
             return 2;
     count = (unsigned)atoi(argv[5]);
     next_port = word[0];
-    if (count > MOST)
+    half = !strcmp(argv[6], "half");
+    if (count > (half ? MOST : SPARE))
         return 2;
     drive(device < 0 ? open_device() : device);
     /* Streams of the machine before, if there were any left. */
@@ -319,7 +354,7 @@ int main(int argc, char **argv)
     while (getppid() == parent) {
         struct pollfd wait = {rx.call, POLLIN, 0};
         uint64_t calls;
-        speak();
+        half ? ask() : speak();
         poll(&wait, 1, 2);
         usleep(2000); /* the broker has the same processor */
         (void)!read(rx.call, &calls, 8);
