@@ -204,6 +204,16 @@ async def content(comp, box: tuple[int, int, int, int], quiet: float) -> np.ndar
     return last
 
 
+def require(name: str) -> None:
+    """Skip where an application is missing; before anything of the test runs."""
+    program = APPS[name][0]
+    if not shutil.which(program):
+        pytest.skip(f"{program} is missing")
+    package, *files = NEEDS.get(name, ("",))
+    if not all(any(Path("/").glob(file.strip("/"))) for file in files):
+        pytest.skip(f"{package} is missing")
+
+
 @asynccontextmanager
 async def application(
     it,
@@ -216,13 +226,7 @@ async def application(
     **env: str,
 ):
     """One run of it with a content of the size that both have."""
-    words = APPS[name]
-    if not shutil.which(words[0]):
-        pytest.skip(f"{words[0]} is missing")
-    package, *files = NEEDS.get(name, ("",))
-    if not all(any(Path("/").glob(file.strip("/"))) for file in files):
-        pytest.skip(f"{package} is missing")
-    async with boxed(it, *words, shared=shared, display=display, **env):
+    async with boxed(it, *APPS[name], shared=shared, display=display, **env):
         await eventually(lambda: any_window(comp, TITLES.get(name, "")), deadline=120)
         size = (WIDE + 2 * border, HIGH + title + 2 * border)
         await fitted(comp, *size, name in FIXED)
@@ -242,6 +246,7 @@ def inner(scale: float, border: int, title: int = 0) -> tuple[int, int, int, int
 @pytest.mark.parametrize("scale", [1, 1.5, 2])
 @pytest.mark.parametrize("name", APPS)
 async def test_an_application_looks_as_without_the_filter(name, scale, shared):
+    require(name)
     config = CONFIG + f"output HEADLESS-1 scale {scale}\n"
     async with desktop(config_extra=config) as comp, filtered(comp) as it:
         # Read by GTK only.
