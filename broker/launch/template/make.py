@@ -10,7 +10,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError, sole
 from broker.core.escape import printable
+from broker.launch.microvm.console import ConsoleLog
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qemu_arguments import VmSpec
 from broker.launch.microvm.qmp import Json, Qmp
@@ -31,6 +32,7 @@ from broker.launch.template.store import MEMORY, STATE
 _BOOTED = "booted"
 """The memory as the machine wrote it."""
 _CONSOLE = "console"
+_CONSOLE_CHUNK = 4096
 _TAIL = 600
 _POLL_SECONDS = 0.02
 
@@ -70,7 +72,7 @@ async def make_template(plan: TemplatePlan, room: Path) -> None:
             f"the template was not ready within {limits.TEMPLATE_MAKE_SECONDS:g} s; "
             f"console: {_tail(room)}"
         )
-    for name in (_BOOTED, _CONSOLE, "initrd"):
+    for name in (_BOOTED, _CONSOLE, f"{_CONSOLE}.1", "initrd"):
         (room / name).unlink(missing_ok=True)
 
 
@@ -78,14 +80,18 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     memory = _create(room / _BOOTED, files)
     os.ftruncate(memory, plan.spec.memory_mib << 20)
     state = _create(room / STATE, files)
-    console = _create(room / _CONSOLE, files)
+    console_ours, console_theirs = _pair(files)
+    # guard: the console of a template that is made has a bound
+    console = ConsoleLog(room, name=_CONSOLE)
+    files.callback(console.close)
     qmp_ours, qmp_theirs = _pair(files)
     port_ours, port_theirs = _pair(files)
     serial = [
         *("-chardev", f"socket,id=qmp,fd={qmp_theirs.fileno()}"),
-        *("-chardev", f"file,id=console,path=/proc/self/fd/{console}"),
+        *("-chardev", f"socket,id=console,fd={console_theirs.fileno()}"),
     ]
-    fds = [memory, console, qmp_theirs.fileno(), port_theirs.fileno()]
+    ends = (qmp_theirs, console_theirs, port_theirs)
+    fds = [memory, *(end.fileno() for end in ends)]
     wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
     if plan.shared:
         # A port at whose other end is only silence: a template has no stream.
@@ -99,9 +105,10 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     unjailed = _nothing if plan.tools.allow_unjailed else None
     child = await spawn_jailed("QEMU", words, view, pass_fds=fds, unjailed=unjailed)
     try:
-        qmp_theirs.close()
-        port_theirs.close()
+        for end in ends:
+            end.close()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_console, console_ours, console)
             qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(qmp_ours)))
             await qmp.negotiate()
             nursery.start_soon(_serve, qmp)
@@ -113,6 +120,19 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
         with trio.CancelScope(shield=True):
             await child.end(0)
             child.close()
+        # What it wrote last may say why it ended; a socket holds little.
+        with suppress(OSError):
+            while untrusted_rest := console_ours.recv(_CONSOLE_CHUNK):
+                console.write(untrusted_rest)
+
+
+async def _keep_console(console: socket.socket, log: ConsoleLog) -> None:
+    """Copy the console into its log, no faster than that of any machine."""
+    stream = trio.socket.from_stdlib_socket(console)
+    with suppress(OSError):  # its machine's end says more
+        while untrusted_data := await stream.recv(_CONSOLE_CHUNK):
+            log.write(untrusted_data)
+            await trio.sleep(len(untrusted_data) / limits.CONSOLE_BYTES_PER_SECOND)
 
 
 def _leave_out_zeros(room: Path) -> None:

@@ -14,6 +14,7 @@ GUARDS = (
     Guard("a copy of a home has its holes", "os.sendfile(writer, reader, 0, 1 << 30)", "tests/attack/test_home_copies.py", "holes"),
     Guard("a copy of a home has files of several names once", "if False:", "tests/attack/test_home_copies.py", "many_names"),
     Guard("of a template's console the end is read", "pass", "tests/broker/launch/template/test_console.py", "terabytes"),
+    Guard("the console of a template that is made has a bound", "console = ConsoleLog(room, 1 << 40, name=_CONSOLE)", "tests/broker/launch/template/test_console.py", "flooded"),
     Guard("a backup's archive is read in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and TAR"),
     Guard("an imported disk is a regular file", "if False:", "tests/broker/launch/state/test_backup.py", "link"),
     Guard("a backup changes no rights of our own directory", "", "tests/broker/launch/state/test_backup.py", "closed"),
