@@ -32,7 +32,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(argv: Sequence[str]) -> int:
     """``BASE [FILE DEVICE:INODE]... [-- COMMAND...]``; ``--undo BASE``.
 
-    FILE number N, counted from 0, is bound at BASE/N.
+    FILE number N, counted from 0, is bound at BASE/N.  COMMAND, which is systemd-nspawn
+    or stands for it, has our filter of system calls.
     """
     try:
         if argv[0] == "--undo":
@@ -48,6 +49,10 @@ def main(argv: Sequence[str]) -> int:
         return 1
     command = rest[end + 1 :]
     if command:
+        # Late: Podman's files are bound without it.
+        from broker.launch.process import program_filters, seccomp
+
+        seccomp.install(program_filters.tree_filter())
         os.execvp(command[0], command)  # noqa: S606 (our own words)
     return 0
 

@@ -198,6 +198,21 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 
 @cache
+def tree_filter() -> bytes:
+    """The BPF program of systemd-nspawn and of its container, before nspawn's own.
+
+    That one knows names of calls; this one knows AF_VSOCK, which no namespace divides,
+    and io_uring, which makes sockets without socket(2).
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    # guard: a tree has no AF_VSOCK
+    rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
+    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
+        rules.deny(name, errno.ENOSYS)
+    return rules.program()
+
+
+@cache
 def box_filter() -> bytes:
     """The BPF program of a box of the person's own programs (by bubblewrap).
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from broker.launch.nspawn import process
 from broker.launch.nspawn.arguments import Scope, Tree
 from broker.launch.nspawn.process import choose_scope, start_held
 from broker.launch.process.spawn import has_ended
+from tests.attack.test_podman_vsock import TRIES
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, root_directory
 from tests.kit.wayland.compositor import short_directory
@@ -220,3 +223,12 @@ async def test_the_root_is_the_one_that_was_looked_at(base, monkeypatch):
     with pytest.raises(UpstreamError, match="another sandbox has changed"):
         async with started(tree(base, "true")):
             pass
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the calls are of x86")
+async def test_its_programs_have_no_vsock(base):
+    """systemd-nspawn's own filter leaves it open, and network namespaces as well."""
+    (base / "shared/tries.py").write_text(TRIES)
+    made = json.loads(await result(base, f"python3 {base}/shared/tries.py"))
+    assert {"unix", "inet", "netlink"} <= {name for name, done in made.items() if done}
+    assert not [n for n in made if made[n] and ("vsock" in n or n == "io_uring")]
