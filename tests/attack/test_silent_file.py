@@ -26,7 +26,10 @@ from tests.kit.world import descriptors, world
 
 pytestmark = [
     pytest.mark.machine,
-    pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no /dev/fuse"),
+    pytest.mark.skipif(
+        not os.access("/dev/fuse", os.R_OK | os.W_OK),
+        reason="this user cannot open /dev/fuse",
+    ),
     pytest.mark.skipif(
         not can_ask_pid_namespaces(),
         reason="this kernel cannot tell a process's pid namespace",
