@@ -242,6 +242,8 @@ async def jailed(
             for child in it.children:
                 if child.returncode is None:
                     child.kill_now()
+            for ended in it.closed():
+                print(f"{rules.name}: {ended}")  # shown where the test fails
             await worker.close()
             nursery.cancel_scope.cancel()
 
