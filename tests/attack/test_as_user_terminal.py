@@ -28,6 +28,8 @@ def run_on_terminal(what: str, *, interrupt: bool = False) -> tuple[str, int]:
     """Run a probe by as-user on a terminal of its own; its output and status."""
     pid, terminal = pty.fork()
     if not pid:
+        # As a shell's on a terminal: a run in the background has the signal ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.chdir(ROOT)
         os.execv(".ci/as-user", [".ci/as-user", "tests.kit.terminal_probe", what])
     said, deadline = b"", time.monotonic() + 60
