@@ -300,6 +300,7 @@ class MicroVms:
                         directory,
                         {**settings, **files},
                         folders=wanted.folder_places > 0,
+                        network=launch.network != "none",
                     ),
                     home=home,
                 )

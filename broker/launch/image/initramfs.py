@@ -29,9 +29,9 @@ MODULES = (
     "vsock_loopback",
     "virtio_rng",
     "virtio_balloon",
-    "virtio_net",
-    "af_packet",
 )
+# What a machine with a network loads too.
+NETWORK_MODULES = ("virtio_net", "af_packet")
 # Modules with which a kernel with USB attaches devices over vsock (usbip) and uses
 # them: the root file system has no modules that could be loaded later.  Debian's
 # cloud kernel has no vhci_hcd, and such a kernel gets none of these modules.
@@ -52,7 +52,7 @@ USB_MODULES = (
     "nls_cp437",
     "nls_ascii",
 )
-# What a machine with folders loads beside these: ``folder_overlay``.
+# What a machine with folders loads beside these: ``modules_overlay``.
 FOLDER_MODULES = ("fuse", "virtiofs")
 OPTIONAL = frozenset(
     {
@@ -150,22 +150,50 @@ def passes_settings(initramfs: bytes) -> bool:
     return f"/{_SETTINGS}".encode() in initramfs
 
 
-def folder_overlay(initramfs: bytes) -> bytes:
-    """Return an archive that, put behind this one, has it load ``FOLDER_MODULES``.
+def modules_overlay(initramfs: bytes, *, folders: bool, network: bool) -> bytes:
+    """Return an archive that, put behind this one, has it load what is needed.
 
-    Nothing where it has no such modules: kernels of Debian 13 have them built in.  A
-    kernel that has neither is found by the guest's mount, whose error is shown.
+    ``FOLDER_MODULES`` with ``folders``; without ``network`` none of
+    ``NETWORK_MODULES`` and what only they depend on, which is a quarter of a second
+    of an emulated boot.  Nothing where the archive does so as it is.  A kernel of
+    Debian 13 has the folders' modules built in; one that has neither is found by the
+    guest's mount, whose error is shown.
     """
-    if b"modules/virtiofs.ko\0" not in initramfs:
+    if f"{_ORDER}\0".encode() not in initramfs:
         return b""
-    order = _read_entry(initramfs, _ORDER)
-    order += "".join(f"{name}\n" for name in FOLDER_MODULES).encode()
+    present = _read_entry(initramfs, _ORDER).decode().splitlines()
+    order = [*present]
+    if not network:
+        _drop(order, NETWORK_MODULES, initramfs)
+    if folders and f"{_module('virtiofs')}\0".encode() in initramfs:
+        order += FOLDER_MODULES
+    if order == present:
+        return b""
+    text = "".join(f"{name}\n" for name in order).encode()
     return write_cpio(
         {
             "modules": ArchiveEntry(stat.S_IFDIR | 0o755),
-            _ORDER: ArchiveEntry(stat.S_IFREG | 0o644, order),
+            _ORDER: ArchiveEntry(stat.S_IFREG | 0o644, text),
         }
     )
+
+
+def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
+    """Take modules out of the order, with the dependencies that only they had."""
+    needs = {
+        name: dependencies(_read_entry(initramfs, _module(name))) for name in order
+    }
+    dropped = [name for name in unwanted if name in order]
+    for name in dropped:
+        order.remove(name)
+        for one in needs[name]:
+            wanted = one in MODULES or any(one in needs[other] for other in order)
+            if one in order and not wanted:
+                dropped.append(one)
+
+
+def _module(name: str) -> str:
+    return f"modules/{name}.ko"
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
@@ -188,7 +216,7 @@ def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -
     order = "".join(f"{name}\n" for name in modules if name not in FOLDER_MODULES)
     entries[_ORDER] = ArchiveEntry(stat.S_IFREG | 0o644, order.encode())
     for name, content in modules.items():
-        entries[f"modules/{name}.ko"] = ArchiveEntry(stat.S_IFREG | 0o644, content)
+        entries[_module(name)] = ArchiveEntry(stat.S_IFREG | 0o644, content)
     return write_cpio(entries)
 
 
@@ -210,9 +238,9 @@ def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, 
 
 
 def boot_modules(directory: Path) -> dict[str, bytes]:
-    """Return what an image has: ``MODULES``, USB where its kernel has it, folders."""
+    """Return what an image has; for USB where its kernel has that."""
     usb = any(directory.glob("kernel/**/vhci-hcd.ko*"))
-    more = (*(USB_MODULES if usb else ()), *FOLDER_MODULES)
+    more = (*NETWORK_MODULES, *(USB_MODULES if usb else ()), *FOLDER_MODULES)
     return read_modules(directory, (*MODULES, *more))
 
 

@@ -165,6 +165,7 @@ class Image:
         settings: Mapping[str, str] | None = None,
         *,
         folders: bool = False,
+        network: bool = True,
     ) -> Path:
         """Return the initramfs to boot with, with the agent that we ship.
 
@@ -173,11 +174,12 @@ class Image:
         brings them is written below ``directory``, readable for us alone; so a
         new agent needs no new image.
 
-        ``folders``: it loads what a machine with folders needs.
+        ``folders``, ``network``: it loads what a machine with them needs; see
+        ``modules_overlay``.
         """
         shim = guest_agent()
         same = hashlib.sha256(shim).hexdigest() == self.manifest.agent
-        if same and not folders and not settings:
+        if same and network and not folders and not settings:
             return self.initrd
         # The module that builds images is needed nowhere else in a broker.
         from broker.launch.image import initramfs
@@ -188,7 +190,7 @@ class Image:
             # guest compiles it.
             shim = with_constants(shim.decode(), settings).encode()
             same, settings = False, {}
-        data += initramfs.folder_overlay(data) if folders else b""
+        data += initramfs.modules_overlay(data, folders=folders, network=network)
         data += initramfs.agent_overlay(b"" if same else shim, settings or {})
         path = directory / "initrd"
         path.unlink(missing_ok=True)
@@ -217,9 +219,13 @@ def recipe(kernel: str = DEFAULT_KERNEL) -> str:
     """
     total = hashlib.sha256()
     if kernel != DEFAULT_KERNEL:
-        from broker.launch.image.initramfs import MODULES, USB_MODULES
+        from broker.launch.image.initramfs import (
+            MODULES,
+            NETWORK_MODULES,
+            USB_MODULES,
+        )
 
-        names = (*MODULES, *USB_MODULES)
+        names = (*MODULES, *NETWORK_MODULES, *USB_MODULES)
         total.update("\n".join(names).encode())
     for name in ("customize.sh", "init"):
         data = (resources.files("broker") / "data/image" / name).read_bytes()

@@ -70,6 +70,7 @@ class Stand:
         self.records = {}
         self.started = []
         self.specs = []
+        self.initrds = []
         self.broken_start = None
         self.kernel = False
         self.vms = MicroVms(
@@ -108,6 +109,10 @@ class Stand:
             sandbox, name, frozenset(), lambda what: None, LaunchChanges(**changes)
         )
 
+    def write_initrd(self, directory, settings, **needs):
+        self.initrds.append(needs)
+        return directory / "initrd"
+
     def events(self, kind):
         with open_log(self.audit) as log:
             return [row.fields() for row in log.find(Filters(kinds=(kind,)))]
@@ -140,7 +145,7 @@ def stand(monkeypatch):
                 kernel=kernel,
                 root=Path("/root"),
                 manifest=SimpleNamespace(built=1.0, digest="d"),
-                write_initrd=lambda directory, settings, folders: directory / "initrd",
+                write_initrd=mine.write_initrd,
             )
             monkeypatch.setattr(store, "find_image", lambda paths, name: image)
             monkeypatch.setattr(starting, "start_vm", mine.start_vm)
@@ -164,6 +169,15 @@ async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
         assert spec.home.path.stat().st_blocks * 512 < 64 << 20
         await machine.close()
         assert spec.home.path.exists()
+
+
+@pytest.mark.parametrize("network", ["none", "user"])
+async def test_a_machine_has_the_modules_of_its_network(stand, network):
+    async with stand() as s:
+        text = record("persistent").replace('"none"', f'"{network}"')
+        s.add("work", text)
+        await s.open()
+        assert s.initrds == [{"folders": False, "network": network == "user"}]
 
 
 async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):

@@ -10,11 +10,13 @@ import pytest
 from broker.core.errors import UpstreamError
 from broker.launch.image.initramfs import (
     MODULES,
+    NETWORK_MODULES,
     ArchiveEntry,
     agent_overlay,
     boot_modules,
     build_initramfs,
     dependencies,
+    modules_overlay,
     read_modules,
     write_cpio,
 )
@@ -110,7 +112,7 @@ def test_ext4_as_a_module_brings_its_checksum(kernel):
 
 
 def test_usb_is_loaded_where_the_kernel_can_be_given_devices(kernel):
-    for name in (*MODULES, "usb-storage", "uhid"):
+    for name in (*MODULES, *NETWORK_MODULES, "usb-storage", "uhid"):
         put_module(kernel, name)
     assert "usb_storage" not in boot_modules(kernel)
     put_module(kernel, "vhci-hcd", "usbip-core")
@@ -139,3 +141,58 @@ def test_initramfs_has_an_init_and_the_order():
     assert made == build_initramfs(
         b"BUSYBOX", {"b": b"1", "a": b"2"}, b"#!/bin/busybox sh\n"
     )
+
+
+def made(*names, **needs):
+    modules = {name: MODINFO % needs.get(name, "").encode() for name in names}
+    return build_initramfs(b"busybox", modules, b"init")
+
+
+def order_of(archive):
+    """Return what an init reads: of two files of a name, the later one."""
+    found = archive.rindex(b"modules/order\0")
+    head = archive[found - 110 : found]
+    begin = (found - 110) + (110 + len("modules/order") + 1 + 3) // 4 * 4
+    return archive[begin : begin + int(head[54:62], 16)].decode().split()
+
+
+NETWORKED = made(
+    *("virtio_mmio", "failover", "net_failover", "virtio_net", "af_packet", "fuse"),
+    "virtiofs",
+    virtio_net="net_failover",
+    net_failover="failover",
+    virtiofs="fuse",
+)
+
+
+@pytest.mark.parametrize("folders", [False, True])
+@pytest.mark.parametrize("network", [False, True])
+def test_a_machine_loads_what_its_network_and_folders_need(network, folders):
+    more = modules_overlay(NETWORKED, folders=folders, network=network)
+    assert bool(more) is (folders or not network)
+    net = ["failover", "net_failover", "virtio_net", "af_packet"] if network else []
+    assert order_of(NETWORKED + more) == [
+        *("virtio_mmio", *net),
+        *(["fuse", "virtiofs"] if folders else []),
+    ]
+
+
+def test_what_other_modules_need_is_loaded_without_a_network_too():
+    archive = made("crc", "ext4", "virtio_net", virtio_net="crc,ext4", ext4="crc")
+    more = modules_overlay(archive, folders=False, network=False)
+    assert order_of(archive + more) == ["crc", "ext4"]
+    archive = made("virtio_blk", "virtio_net", virtio_net="virtio_blk")
+    more = modules_overlay(archive, folders=False, network=False)
+    assert order_of(archive + more) == ["virtio_blk"]
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_kernel_with_all_of_it_built_in_needs_no_other_order(network):
+    archive = made("virtio_mmio", "ext4")
+    assert modules_overlay(archive, folders=True, network=network) == b""
+
+
+def test_the_images_modules_are_those_of_a_network_too(kernel):
+    for name in (*MODULES, *NETWORK_MODULES):
+        put_module(kernel, name)
+    assert set(NETWORK_MODULES) <= set(boot_modules(kernel))

@@ -16,7 +16,12 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
 from broker.launch.image import build, store
-from broker.launch.image.initramfs import agent_overlay, passes_settings
+from broker.launch.image.initramfs import (
+    agent_overlay,
+    build_initramfs,
+    modules_overlay,
+    passes_settings,
+)
 from broker.launch.image.store import ImageSpec, Manifest
 from shims.bundle import files_tool, guest_agent, with_constants
 from shims.guest.launch import LAUNCH_FILE
@@ -206,6 +211,18 @@ def test_for_the_init_of_an_older_image_they_are_in_the_agents_source(paths, tmp
     content = store.find_image(paths).write_initrd(tmp_path, SETTINGS).read_bytes()
     shim = with_constants(guest_agent().decode(), SETTINGS).encode()
     assert content == b"initrd" + agent_overlay(shim)
+
+
+def test_the_modules_of_a_network_stay_for_a_machine_that_may_get_one(paths, tmp_path):
+    directory = put_image(paths)
+    modules = {"ext4": b"", "virtio_net": b""}
+    (directory / "initrd").write_bytes(build_initramfs(b"", modules, b""))
+    image = store.find_image(paths)
+    assert image.write_initrd(tmp_path) == image.initrd
+    content = image.write_initrd(tmp_path, network=False).read_bytes()
+    more = modules_overlay(image.initrd.read_bytes(), folders=False, network=False)
+    assert more
+    assert content == image.initrd.read_bytes() + more
 
 
 def test_the_init_that_we_ship_gives_the_settings_to_the_agent():
