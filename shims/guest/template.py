@@ -36,6 +36,8 @@ FORK_PORT = "vitrail.fork"
 FORK_FRAME_BYTES = 4096
 FORK_SEED_BYTES = 64
 REHEARSE = b'{"type":"rehearse"}'
+BEGIN = b'{"type":"begin"}'
+BEGIN_SECONDS = 5.0
 PORT_SECONDS = 10.0  # until the driver has named it
 LINK_LOOK_SECONDS = 0.01
 RETRY_SECONDS = 0.5  # from a waypipe that did not come up to the next
@@ -91,7 +93,7 @@ def find_port(name: str) -> str:
 
 
 class Template:
-    """The port's end in the guest: from ``ready`` to ``linked``, with rehearsals."""
+    """The port's end in the guest: from ``ready`` to ``begin``, with rehearsals."""
 
     def __init__(self, guest: "Guest", warm: str) -> None:
         self._guest = guest
@@ -168,6 +170,8 @@ class Template:
             del self._incoming[: 4 + size]
             if body == REHEARSE:
                 self._rehearse()
+            elif body == BEGIN:
+                self._begin()
             else:
                 self._take(body)
 
@@ -188,7 +192,6 @@ class Template:
 
     def _take(self, body: bytes) -> None:
         identity = take_identity(body)
-        self._loop.forget(self._port)
         self._identity = identity
         # Before anything else: numbers drawn from now on are this machine's own.
         seed_kernel(identity["seed"])
@@ -214,6 +217,15 @@ class Template:
             self._loop.later(LINK_LOOK_SECONDS, self._look_for_link)
             return
         self._send("linked")
+        # This clock stands still while the machine is paused.  A broker that was killed
+        # right after it had let the machine run says nothing.
+        self._loop.later(BEGIN_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        """Connect: the launcher has paused this machine for the last time."""
+        if self._port < 0:
+            return
+        self._loop.forget(self._port)
         os.close(self._port)
         self._port = -1
         self._guest.begin_session()

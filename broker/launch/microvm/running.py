@@ -7,7 +7,9 @@ machine lives on; only ``power_down`` and ``close`` end it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -94,6 +96,8 @@ class Vm:
         self._cause: VmEnd | None = None
         self._end: VmEnd | None = None
         self._ended = trio.Event()
+        self._port: socket.socket | None = None
+        self._first_words = b""
 
     @property
     def cid(self) -> int:
@@ -146,6 +150,20 @@ class Vm:
     async def cont(self) -> None:
         """Let the guest run.  Raises UpstreamError when the VMM refuses."""
         await self.control.cont()
+        if self._port is not None:
+            # A VMM that has just ended is seen by its pidfd.
+            with suppress(OSError):
+                self._port.send(self._first_words)
+            self._first_words = b""
+
+    def say_when_running(self, port: socket.socket, words: bytes) -> None:
+        """Send this when the guest next runs.
+
+        The port is closed with the machine: QEMU loses what it has not read when
+        the other end of a character device is closed, and reads nothing while it is
+        paused.
+        """
+        self._port, self._first_words = port, words
 
     async def wait(self) -> VmEnd:
         """Wait until the VMM and its helpers are gone; returns the reason."""
@@ -196,6 +214,8 @@ class Vm:
             process.close()
         if self._kernel_vsock is not None:
             self._kernel_vsock.close()
+        if self._port is not None:
+            self._port.close()
         self.console.close()
         remove_files(self.directory)
 

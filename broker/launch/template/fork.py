@@ -38,6 +38,7 @@ from broker.launch.template.arguments import (
     forkable_args,
 )
 from broker.launch.template.identity import (
+    BEGIN,
     REHEARSE,
     SEED_BYTES,
     GuestWords,
@@ -167,11 +168,12 @@ class CopyPlan(Plan):
         await vm.qmp.execute("device_add", {**device, "bus": VSOCK_SLOT})
 
     async def identify(self, vm: Vm, name: SandboxName) -> None:
-        """Let the guest take its identity, and pause it again."""
+        """Let the guest take its identity, and pause it until its session begins."""
         self._port.send(self._identity(vm.cid, name).encode())
         await vm.cont()
         await hear(self._port, GuestWords("taken", "linked"))
         await vm.qmp.execute("stop")
+        vm.say_when_running(self._port.dup(), BEGIN)
 
     def _identity(self, cid: int, name: SandboxName) -> Identity:
         network = () if self._network is None else self._network.kernel_args

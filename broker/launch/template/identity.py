@@ -3,8 +3,11 @@
 Over the virtio-serial port ``PORT``, in the frames of ``broker.ipc.framing``.  The
 guest sends words, each once and in this order: ``ready`` (from the template),
 ``taken`` (a copy has its identity) and ``linked`` (it sees its vsock device).  The
-launcher sends one ``Identity``.  A machine that waits gets ``REHEARSE`` before that: it
-runs the record's program once and says ``rehearsed``.  The guest's end is
+launcher sends one ``Identity``, pauses the machine after ``linked``, and sends ``BEGIN``
+when it runs again: then the guest connects.  One that connected before that would have
+a packet under way while its vsock device stops: it was lost in one start of thirteen,
+and the guest tries again after two seconds.  A machine that waits gets ``REHEARSE``
+first: it runs the record's program once and says ``rehearsed``.  The guest's end is
 ``shims/guest/template.py``.
 """
 
@@ -77,6 +80,7 @@ class Identity:
 
 
 REHEARSE = encode_frame(b'{"type":"rehearse"}', FRAME_BYTES)
+BEGIN = encode_frame(b'{"type":"begin"}', FRAME_BYTES)
 
 
 class GuestWords:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import socket
 import struct
+from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
+from broker.launch.template.identity import BEGIN, SEED_BYTES, Identity
 from shims.guest import template as guest_end
 
 
@@ -17,12 +21,19 @@ class Loop:
 
     def __init__(self):
         self.timers = []
+        self.watched = None
 
     def later(self, _seconds, action):
         self.timers.append(action)
 
-    def watch(self, _fd, _events, _action):
+    def watch(self, fd, _events, action):
         assert _events == selectors.EVENT_READ
+        self.watched = (fd, action)
+
+    def forget(self, fd):
+        assert self.watched is not None
+        assert self.watched[0] == fd
+        self.watched = None
 
     def run(self):
         timers, self.timers = self.timers, []
@@ -50,6 +61,11 @@ class Guest:
     def __init__(self, *results):
         self.loop = Loop()
         self.display = Display(*results)
+        self.settings = SimpleNamespace(port="", name="")
+        self.sessions = 0
+
+    def begin_session(self):
+        self.sessions += 1
 
     def cut_all(self):
         pass
@@ -109,3 +125,54 @@ def test_a_template_waits_for_what_each_copy_would_go_on_with(port):
     guest.settled = True
     guest.loop.run()
     assert words(port) == ["ready"]
+
+
+@pytest.fixture
+def launcher(monkeypatch):
+    """The launcher's end of a port for both directions."""
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(guest_end, "find_port", lambda _name: "")
+    monkeypatch.setattr(guest_end.os, "open", lambda *_: os.dup(theirs.fileno()))
+    for name in ("seed_kernel", "new_boot_id"):
+        monkeypatch.setattr(guest_end, name, lambda *_: None)
+    monkeypatch.setattr(guest_end.time, "clock_settime_ns", lambda *_: None)
+    ours.settimeout(0)
+    with closing(theirs), closing(ours):
+        yield ours
+
+
+def test_a_copy_connects_when_its_launcher_has_paused_it_for_the_last_time(
+    launcher, monkeypatch
+):
+    guest = Guest("")
+    guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
+    cids = [-1, 77]
+    monkeypatch.setattr(guest_end, "local_cid", lambda: cids.pop(0))
+    guest_end.Template(guest, "").begin()
+    assert words(launcher.fileno()) == ["ready"]
+    seed = bytes(SEED_BYTES)
+    launcher.send(Identity("web-0001", 1, seed, 77).encode())
+    guest.loop.watched[1](selectors.EVENT_READ)
+    assert words(launcher.fileno()) == ["taken"]
+    guest.loop.run()
+    assert words(launcher.fileno()) == ["linked"]
+    assert guest.sessions == 0, "its vsock device will stop"
+    launcher.send(BEGIN)
+    guest.loop.watched[1](selectors.EVENT_READ)
+    assert guest.sessions == 1
+    assert guest.loop.watched is None
+
+
+def test_a_copy_connects_after_a_while_where_its_launcher_was_killed(
+    launcher, monkeypatch
+):
+    guest = Guest("")
+    guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
+    monkeypatch.setattr(guest_end, "local_cid", lambda: 77)
+    guest_end.Template(guest, "").begin()
+    launcher.send(Identity("web-0001", 1, bytes(SEED_BYTES), 77).encode())
+    guest.loop.watched[1](selectors.EVENT_READ)
+    assert guest.sessions == 0
+    guest.loop.run()
+    guest.loop.run()
+    assert guest.sessions == 1

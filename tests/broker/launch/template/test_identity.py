@@ -52,6 +52,7 @@ def test_both_ends_have_the_same_constants():
     assert guest.FORK_FRAME_BYTES == identity.FRAME_BYTES
     assert guest.FORK_SEED_BYTES == identity.SEED_BYTES
     assert body(identity.REHEARSE) == guest.REHEARSE
+    assert body(identity.BEGIN) == guest.BEGIN
 
 
 @pytest.mark.parametrize(
