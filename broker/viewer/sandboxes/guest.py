@@ -225,6 +225,9 @@ class Guest:
             if gone is not None:
                 await gone.close()
             self._settle_streams("the lease ended")
+            # The task that takes the worker's end was cancelled above.
+            # guard: a sandbox that has ended hears nothing
+            await self.sound.gone()
             self.idle.set()  # a task that waits for that need not any more
             # A jailed client may have filled it with entries, and trio's thread
             # serves all sandboxes.
@@ -350,8 +353,8 @@ class Guest:
         self.worker = None
         self._settle_streams("the worker died")
         self.screen.worker_died()
-        self.sound.worker_gone()
         self.transfers.worker_gone()
+        await self.sound.gone()
         await self.crossing.gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Step.COMPOSITOR)
         await self._tools.log.note(

@@ -229,6 +229,13 @@ class GuestSound:
             muted=level.muted,
         )
 
+    async def gone(self) -> None:
+        """The worker has ended, perhaps with the lease: that is shown and recorded."""
+        was = self._state.active
+        self.worker_gone()
+        # guard: the log has the end of what was heard
+        await self._record_active(was)
+
     def worker_gone(self) -> None:
         """Its streams have ended with it, and nothing is heard."""
         self._worker = None

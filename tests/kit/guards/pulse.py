@@ -93,6 +93,8 @@ GUARDS = (
     Guard("pace of clients", "pace.take(trio.current_time())", "tests/broker/ipc/test_accept_loop.py", "beyond_a_pace"),
     Guard("streams of sound at one time", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "beyond_the_limit"),
     Guard("pace of streams of sound", "", "tests/broker/viewer/sound/test_sandbox_sound.py", "at_a_pace"),
+    Guard("a sandbox that has ended hears nothing", "", "tests/broker/viewer/sandboxes/test_guest.py", "shown_no_longer"),
+    Guard("the log has the end of what was heard", "", "tests/broker/viewer/sandboxes/test_guest.py", "shown_no_longer"),
     Guard("no read after a close", "", "tests/broker/worker/test_readiness.py", "whatever_other"),
     Guard("windows beside sound", "if timeout <= 0:", "tests/broker/worker/test_readiness.py", "without_end"),
 )  # fmt: skip

@@ -24,6 +24,7 @@ from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from policy.records.loader import parse_record
 from tests.kit.audit.paper import PaperWorker, PaperWorkers, hello
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal, pair
 from tests.kit.world import record
 
@@ -350,3 +351,46 @@ async def test_what_a_guest_is_asked_for(tmp_path, monkeypatch, top, version, se
             (run,) = [message for message in runs if isinstance(message, agent.Run)]
             assert (run.env, run.stderr, run.window) == seen
             await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+class Shown:
+    """The indicator, as far as a sandbox's sound uses it."""
+
+    def __init__(self) -> None:
+        self.said: list[bool] = []
+
+    def show(self, sandbox, *, active, source=""):
+        assert sandbox == LEASE.sandbox
+        self.said.append(active)
+
+
+@pytest.mark.parametrize("end", ["lease", "worker"])
+async def test_a_sandbox_that_ends_while_it_hears_is_shown_no_longer(tmp_path, end):
+    """It ends, and its worker says no last word.
+
+    Else its notification stayed; a person closes that, and would see none the next
+    time, because a sandbox of this name was still shown.
+    """
+    text = record("persistent", top='[audio]\nplayback = "allow"\n')
+
+    def recorded(kind: str) -> int:
+        with open_log(tmp_path / "audit.sqlite") as log:
+            return len([*log.find(Filters(kinds=(kind,)))])
+
+    async with (
+        guest(tmp_path, text=text) as (mine, workers, _),
+        trio.open_nursery() as streams,
+    ):
+        mine.sound.indicator = shown = Shown()
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            hears = worker.SoundState(1, 0, False, True, "app", "mic", "")  # noqa: FBT003
+            await other.say.send(hears)
+            await eventually(lambda: recorded("microphone.on") == 1)
+            assert shown.said == [True]
+            if end == "lease":
+                await mine.close("its guest has switched off")
+            else:
+                await other.close("it was killed")
+            await eventually(lambda: shown.said == [True, False], deadline=5)
+            await eventually(lambda: recorded("microphone.off") == 1, deadline=5)
