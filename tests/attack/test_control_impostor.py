@@ -14,6 +14,7 @@ from broker.control.client import open_client
 from broker.control.methods import STATUS
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
+from broker.viewer.sound.mixer import MixerRequest, ask_desk, desks_folder
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -65,3 +66,29 @@ def test_verbs_that_ask_once_look_at_the_runtime_directory():
         paths.runtime.chmod(0o777)
         with pytest.raises(SetupError, match="others may write"), open_blocking(paths):
             pass
+
+
+def test_the_mixer_says_nothing_to_it_either(monkeypatch):
+    """'brokerctl audio microphone NAME deny' would read that it is so."""
+    mine = os.getuid()
+    if mine == 0:
+        pytest.skip("root speaks with every user's broker")
+    with short_directory() as base, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(base / "work"))
+        listener.listen()
+        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+        with pytest.raises(SetupError, match="another user's"):
+            ask_desk(base / "work", MixerRequest(microphone=False))
+        conn, _ = listener.accept()
+        with conn:
+            assert conn.recv(1) == b"", "not a byte"
+
+
+def test_the_mixer_looks_at_the_runtime_directory(monkeypatch):
+    if os.getuid() == 0:
+        pytest.skip("root is every user")
+    with short_directory() as base:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+        base.chmod(0o777)
+        with pytest.raises(SetupError, match="others may write"):
+            desks_folder()

@@ -19,9 +19,10 @@ from typing import Protocol
 import msgspec
 import trio
 
+from broker.control.blocking import require_own
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
-from broker.core.paths import find_paths
+from broker.core.paths import find_paths, require_private
 from broker.ipc.decoding import UNREADABLE
 from broker.link.endpoints import UnixEndpoint
 from broker.link.listeners import open_listener
@@ -32,8 +33,14 @@ FOLDER = "sound"
 
 
 def desks_folder() -> Path:
-    """Where the desks of this user's sandboxes are.  Raises SetupError."""
-    return find_paths().runtime / FOLDER
+    """Where the desks of this user's sandboxes are.
+
+    Raises SetupError, also where others could put sockets there.
+    """
+    paths = find_paths()
+    # guard: a mixer is looked for where the user alone puts sockets
+    require_private(paths)
+    return paths.runtime / FOLDER
 
 
 _UCRED = struct.Struct("3i")
@@ -169,12 +176,14 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
     """Ask a desk; for programs without an event loop.
 
     Raises FileNotFoundError when no process serves there, RefusedError for a denial,
-    UpstreamError when it does not answer.
+    SetupError for another user's process, UpstreamError when it does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(limits.CONTROL_REPLY_SECONDS)
         try:
             sock.connect(os.fspath(path))
+            # guard: the mixer that is asked is the user's own
+            require_own(sock, path)
             sock.sendall(msgspec.json.encode(ask) + b"\n")
             answer = sock.makefile("rb").readline(_LINE_BYTES * 4)
         except OSError as error:

@@ -13,6 +13,8 @@ GUARDS = (
     Guard("a hook of root's connects to a socket of its user's", "if False:", "tests/attack/test_hook_links.py", "podman"),
     Guard("a helper that does not accept is not waited for in a system call", "", "tests/attack/test_silent_helpers.py", "not_ready"),
     Guard("a service that does not accept is not waited for", "", "tests/attack/test_silent_helpers.py", "device_service"),
+    Guard("the mixer that is asked is the user's own", "", "tests/attack/test_control_impostor.py", "mixer_says"),
+    Guard("a mixer is looked for where the user alone puts sockets", "", "tests/attack/test_control_impostor.py", "mixer_looks"),
     Guard("a mixer has a bounded number of connections", "", "tests/broker/viewer/sound/test_mixer.py"),
     Guard("a domain's leader has not ended when it is held", "if False:", "tests/broker/host/test_libvirt_guests.py", "while_it_is_held"),
     Guard("mistakes of the sound proxy drive no terminal", "print(error, file=__import__('sys').stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
