@@ -41,6 +41,9 @@ class Method(Generic[_Request, _Answer]):
     paced: bool = False
     """Whether a client may take its items as slowly as it likes: they come as fast
     as it reads, and end when it hangs up."""
+    dropped: bool = False
+    """Whether a call is of no use once its client has gone, and a sandbox can make
+    it last: it ends then."""
     parameters: tuple[str, ...] = field(init=False)
     """Those of the handler: some of ``caller``, ``request`` and ``emit``."""
 
@@ -88,7 +91,9 @@ class Exchange:
 GET_VERSION = Method("GetVersion", Nothing, api.Version, "version")
 RUN = Method("Run", api.RunRequest, api.RunItem, "run", waits=True, paced=True)
 OPEN = Method("Open", api.OpenRequest, api.OpenItem, "open_objects", waits=True)
-RUN_INPUT = Method("RunInput", api.RunInputRequest, Nothing, "run_input", waits=True)
+RUN_INPUT = Method(
+    "RunInput", api.RunInputRequest, Nothing, "run_input", waits=True, dropped=True
+)
 RUN_RESIZE = Method("RunResize", api.RunResizeRequest, Nothing, "run_resize")
 STOP = Method("Stop", api.StopRequest, api.StopAnswer, "stop", waits=True)
 SHUTDOWN = Method("Shutdown", Nothing, Nothing, "shutdown")
@@ -290,6 +295,9 @@ PACED: frozenset[str] = frozenset(
     f"{INTERFACE}.{row.name}" for row in TABLE.values() if row.paced
 )
 """Methods whose items wait for a client that does not read."""
+
+DROPPED = frozenset(f"{INTERFACE}.{row.name}" for row in TABLE.values() if row.dropped)
+"""Methods whose calls end soon after their client has gone."""
 
 ENDING = f"{INTERFACE}.{SHUTDOWN.name}"
 """The method whose effect ends the connection on which it is to be answered."""

@@ -23,6 +23,7 @@ import trio
 from broker.control import varlink
 from broker.control.api import Caller
 from broker.control.methods import (
+    DROPPED,
     ENDING,
     PACED,
     Exchange,
@@ -249,8 +250,17 @@ class _Connection:
                     everything.cancel()
                     return
         self._ended = True
-        if self._answering and self._answering.more:
+        if self._answering:
+            self._client_gone(self._answering)
+
+    def _client_gone(self, call: Call) -> None:
+        """End a call that only its client had a use for."""
+        if call.more:
             self._scope.cancel()
+        elif call.method in DROPPED:
+            # Not at once: it may have closed its own half, and wait for the answer.
+            # guard: input that is never read goes with its client
+            self._scope.deadline = trio.current_time() + limits.CONTROL_REPLY_SECONDS
 
     def _patience(self) -> float:
         return self._quiet_since + limits.CONTROL_IDLE_SECONDS
@@ -269,6 +279,8 @@ class _Connection:
             with trio.CancelScope() as self._scope:
                 if self._ended and call.more:
                     return False
+                if self._ended:
+                    self._client_gone(call)
                 reply = await self._perform(call)
         except VarlinkError as problem:
             reply = varlink.error_reply(problem)

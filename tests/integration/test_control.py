@@ -26,6 +26,7 @@ from broker.control.api import (
     NotFoundError,
     OpenItem,
     Progress,
+    RunInputRequest,
     RunItem,
     RunRequest,
     StopRequest,
@@ -448,6 +449,43 @@ async def test_a_program_s_output_waits_for_its_reader_until_it_hangs_up(
         await slow.aclose()
         with trio.fail_after(20):
             await ended.wait()
+
+
+async def test_input_that_a_program_never_reads_goes_with_its_client(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a program takes no input and never says that it was killed.
+
+    Each 'brokerctl run' that was ended would hold a place until its sandbox ends,
+    and the person could not even stop that one.
+    """
+    monkeypatch.setattr(limits, "CONTROL_REPLY_SECONDS", 0.1)
+    api = ScriptedBroker()
+    begun = trio.Semaphore(0)
+
+    async def takes_nothing(caller: Caller, request: RunInputRequest) -> None:
+        begun.release()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(api, "run_input", takes_nothing)
+    asked = {"sandbox": "web", "program": 1, "data": "eA=="}
+
+    async def served() -> bool:
+        try:
+            async with open_client(path) as client:
+                return bool(await client.version())
+        except RefusedError:
+            return False
+
+    async with serving(path, api):
+        for again in range(limits.CONTROL_CLIENTS):
+            stream = await raw(path)
+            await stream.send_all(call("RunInput", asked))
+            if again % 2:
+                await stream.send_all(call("RunInput", asked))
+            await begun.acquire()
+            await stream.aclose()
+        await eventually(served, deadline=10)
 
 
 async def test_silence_and_a_byte_now_and_then_end(
