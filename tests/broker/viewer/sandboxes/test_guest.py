@@ -384,7 +384,7 @@ async def test_a_sandbox_that_ends_while_it_hears_is_shown_no_longer(tmp_path, e
         mine.sound.indicator = shown = Shown()
         with await open_agent(mine, streams):
             (other,) = workers.opened
-            hears = worker.SoundState(1, 0, False, True, "app", "mic", "")  # noqa: FBT003
+            hears = worker.SoundState(1, 0, False, True, "app", "mic", "")
             await other.say.send(hears)
             await eventually(lambda: recorded("microphone.on") == 1)
             assert shown.said == [True]
