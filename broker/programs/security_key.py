@@ -22,9 +22,10 @@ from broker.core.libseccomp import seccomp as libseccomp
 from broker.devices.ctaphid import REPORT_BYTES
 from broker.devices.security_key import Action, Ask, Over, SecurityKey, ToGuest, ToKey
 
+_PROT_EXEC = 4
 _ALLOWED = (
     *("read", "write", "sendto", "recvfrom", "poll", "ppoll", "close"),
-    *("brk", "mmap", "munmap", "mremap", "madvise", "futex"),
+    *("brk", "munmap", "mremap", "madvise", "futex"),
     *("rt_sigreturn", "rt_sigaction", "rt_sigprocmask", "getrandom", "getpid"),
     *("clock_gettime", "gettid", "tgkill", "exit", "exit_group"),
 )
@@ -139,6 +140,8 @@ def lock() -> None:
     rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
     for name in _ALLOWED:
         rules.add_rule(libseccomp.ALLOW, name)
+    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
     rules.load()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from broker.cli.policy.finding import fail
 from broker.cli.proxy import pulse, wayland
 from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr
+from broker.core.token_bucket import TokenBucket
 from broker.viewer.devices import security_keys
 
 DRIVES = "\x1b]0;owned\x07"
@@ -50,6 +52,60 @@ async def test_process_of_a_security_key_writes_no_line_of_the_log(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vitrail: mail: ")
     assert "\x1b" not in line
+
+
+_TAKEN_OVER = f"""
+import os, socket, sys
+for fd in (1, 2):
+    os.write(fd, {DRIVES!r}.encode() + b"vitrail: all is well\\n")
+    try:
+        os.read(fd, 1)
+    except OSError:
+        pass
+guest = socket.socket(fileno=int(sys.argv[1]))
+guest.sendall(os.environ.get("A_SECRET_OF_THE_SESSION", "nothing").encode())
+"""
+
+
+async def test_process_of_a_security_key_that_was_taken_over(monkeypatch, capfd):
+    """It parses what a guest sends, and has the system calls to read and to write.
+
+    Where the broker has a terminal, it would read what is typed there, too.
+    """
+    monkeypatch.setenv("A_SECRET_OF_THE_SESSION", "hunter2")
+
+    def taken_over(_module: str, *args: str) -> list[str]:
+        return [sys.executable, "-I", "-c", _TAKEN_OVER, *args]
+
+    async def never(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(security_keys, "our_program", taken_over)
+    monkeypatch.setattr(security_keys, "open_key", lambda _: os.open("/dev/null", 0))
+    monkeypatch.setattr(security_keys, "_revoked", never)
+    monkeypatch.setattr(security_keys, "_lines", TokenBucket(1 / 60, 20))
+    opening = SimpleNamespace(lease=SimpleNamespace(sandbox="mail"))
+    conn, guest = socket.socketpair()
+    with conn, guest, trio.fail_after(60):
+        await security_keys._carry(
+            opening, conn, None, Path("/"), trio.TASK_STATUS_IGNORED
+        )
+        guest.settimeout(5)
+        assert guest.recv(100) == b"nothing"
+    said = capfd.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert all(line.startswith("vitrail: mail: ") for line in lines), lines
+    assert "\x1b" not in said.err
+
+
+def test_guest_of_a_security_key_fills_no_log(monkeypatch, capsys):
+    """Each of its connections may end with such a line, and it makes new ones."""
+    monkeypatch.setattr(security_keys, "_lines", TokenBucket(1 / 60, 20))
+    opening = SimpleNamespace(lease=SimpleNamespace(sandbox="mail"))
+    for _ in range(1000):
+        security_keys._log(opening, "the guest does not read")
+    assert capsys.readouterr().err.count("mail") == 20
 
 
 def test_mistake_of_a_filter_that_runs_alone_drives_no_terminal(capsys):

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.decoding import UNREADABLE
+from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.spawn import our_program, spawn
 
 _HIDRAW = Path("/sys/class/hidraw")
@@ -38,6 +40,9 @@ _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
 """Usage Page (0xF1D0), the beginning of a FIDO report descriptor (CTAP 2.1, 11.2.8.2)."""
 _MESSAGE_BYTES = 1024
 _REPORT_DESCRIPTOR_BYTES = 4096
+_LAST_WORDS = 300
+_lines = TokenBucket(1 / 60, 20)
+"""Of the broker's own log, about all processes together."""
 _LOOK_SECONDS = 1.0
 """Between two looks whether any rule still grants the key to the sandbox."""
 
@@ -137,7 +142,25 @@ async def _carry(
         fds = (conn.fileno(), key, theirs.fileno())
         words = [*map(str, fds), secrets.token_hex(8)]
         argv = our_program("broker.programs.security_key", *words)
-        child = spawn(argv, name="security-key", pass_fds=fds)
+        last = FirstWords()
+        # Its standard streams are no file of ours: it may read and write whatever it
+        # has, as the terminal in which the broker runs.
+        # guard: a process of a security key has none of the broker's files
+        output = last.fd
+        # guard: a process of a security key has no variables of the session
+        env = {"PATH": os.defpath}
+        try:
+            child = spawn(
+                argv,
+                name="security-key",
+                env=env,
+                pass_fds=fds,
+                stdout=output,
+                stderr=output,
+            )
+        except BaseException:
+            last.close()
+            raise
         given.close()
         task_status.started()
         ours.settimeout(0)
@@ -157,6 +180,21 @@ async def _carry(
             child.kill()
             with trio.CancelScope(shield=True):
                 await child.wait()
+            if text := last.text(_LAST_WORDS):
+                _log(opening, text)
+            last.close()
+
+
+def _log(opening: Opening, text: str) -> None:
+    """Note in one line why a process has ended; a guest has new ones as it likes."""
+    now = time.monotonic()
+    # guard: lines about security keys are few
+    if _lines.early(now) <= 0:
+        _lines.take(now)
+        # In one line: it could write lines of ours otherwise.
+        # guard: a process of a security key writes no line of the log
+        reason = printable(text)
+        log_stderr(f"vitrail: {opening.lease.sandbox}: {reason}")
 
 
 def _granted_at_all(opening: Opening, decider: Decider) -> bool:
@@ -207,10 +245,7 @@ class _Questions:
                     try:
                         said = _decode(untrusted_data)
                     except PeerError as error:
-                        # In one line: it could write lines of ours otherwise.
-                        # guard: a process of a security key writes no line of the log
-                        reason = printable(str(error))
-                        log_stderr(f"vitrail: {self._opening.lease.sandbox}: {reason}")
+                        _log(self._opening, str(error))
                         break
                     self._take(said)
                     # A guest that asks and cancels in a loop makes two of each round.

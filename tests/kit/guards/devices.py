@@ -9,6 +9,9 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("a device goes to no other crosvm by a link", "flags = os.O_PATH | os.O_CLOEXEC", "tests/integration/test_device_ways.py", "link_to_the_socket"),
+    Guard("a process of a security key has none of the broker's files", "output = None", "tests/attack/test_broker_stderr.py", "was_taken_over"),
+    Guard("a process of a security key has no variables of the session", "env = None", "tests/attack/test_broker_stderr.py", "was_taken_over"),
+    Guard("lines about security keys are few", "if True:", "tests/attack/test_broker_stderr.py", "fills_no_log"),
     Guard("messages of a security key's process are read at a pace", "", "tests/attack/test_monitor_flood.py", "asks_and_cancels"),
     Guard("an answer is for its own request", "if False:", "tests/broker/devices/test_security_key.py", "not_the_next_ones"),
     Guard("a revoked permission is not repeated", "if True:", "tests/broker/devices/test_security_key.py", "revoked_u2f"),
