@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import trio
@@ -24,6 +25,9 @@ from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.shipping import Shipping
 from policy.records.loader import RecordSet
 
+_LOOK_SECONDS = 3.0
+_lookers = trio.CapacityLimiter(2)
+"""Threads that measure, so that none of those that other work needs is held up."""
 _PROBLEM_CHARACTERS = 1000
 """Of one problem with a record; a path in it may hold any byte."""
 
@@ -180,10 +184,20 @@ async def _with_memory(
     # In a thread: the kernel walks every page of each process for it, and waits
     # for one that is changing its memory; streams must not wait as well.
     pids = [process.pid for process in processes]
-    seen = await trio.to_thread.run_sync(_look, pids, abandon_on_cancel=True)
+    walls: dict[int, str] = {}
+    memory: dict[int, int] = {}
+    # guard: a process that is slow to measure delays no status
+    with trio.move_on_after(_LOOK_SECONDS):
+        look = partial(_look, pids, walls, memory)
+        # guard: measuring leaves other work its threads
+        await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=_lookers)
     return [
-        msgspec.structs.replace(process, memory=size, jail=process.jail or walls)
-        for process, (size, walls) in zip(processes, seen, strict=True)
+        msgspec.structs.replace(
+            process,
+            memory=memory.get(process.pid, 0),
+            jail=process.jail or walls.get(process.pid, ""),
+        )
+        for process in processes
     ]
 
 
@@ -202,5 +216,7 @@ def walls_of(pid: int) -> str:
     return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)
 
 
-def _look(pids: list[int]) -> list[tuple[int, str]]:
-    return [(read_memory(pid).proportional, walls_of(pid)) for pid in pids]
+def _look(pids: list[int], walls: dict[int, str], memory: dict[int, int]) -> None:
+    walls.update((pid, walls_of(pid)) for pid in pids)
+    for pid in pids:
+        memory[pid] = read_memory(pid).proportional

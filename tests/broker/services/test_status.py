@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 import trio
@@ -43,6 +44,41 @@ async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeyp
             os.close(writer)
     assert [p.memory for p in found] == [5 << 10, 3 << 10, 0]
     assert [p.pid for p in found] == [7, 8, 9]
+
+
+async def test_a_process_that_is_not_to_be_measured_delays_no_status(
+    tmp_path, monkeypatch
+):
+    """A VMM that was taken over changes its memory without an end.
+
+    Each status would wait for it, with a thread that the reading of rules needs.
+    """
+    monkeypatch.setattr(process_memory, "_PROC", tmp_path)
+    monkeypatch.setattr(status, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(status, "_lookers", trio.CapacityLimiter(2))
+    for pid in (7, 8):
+        (tmp_path / f"{pid}").mkdir()
+    (tmp_path / "7/smaps_rollup").write_text("Pss: 3 kB\n")
+    slow = tmp_path / "8/smaps_rollup"
+    os.mkfifo(slow)
+    processes = [api.ProcessStatus(role="worker", pid=pid) for pid in (7, 8)]
+    others = trio.to_thread.current_default_thread_limiter()
+    try:
+        with trio.fail_after(10):
+            first = await status._with_memory(processes)
+            for _ in range(50):
+                await status._with_memory(processes)
+        assert [p.memory for p in first] == [3 << 10, 0]
+        assert status._lookers.borrowed_tokens == 2
+        assert others.borrowed_tokens == 0
+    finally:
+
+        def let_go() -> bool:
+            with suppress(OSError):
+                os.close(os.open(slow, os.O_WRONLY | os.O_NONBLOCK))
+            return status._lookers.borrowed_tokens + others.borrowed_tokens == 0
+
+        await eventually(let_go)
 
 
 async def test_our_own_memory_is_known():
