@@ -188,6 +188,14 @@ async def _status(exchange: Exchange, request: Nothing) -> api.Status:
     return fit_status(await perform(STATUS, exchange, request))
 
 
+async def _windows(
+    exchange: Exchange, request: api.WindowsRequest
+) -> api.WindowsAnswer:
+    from broker.control.fitting import fit_windows
+
+    return fit_windows(await perform(WINDOWS, exchange, request))
+
+
 async def _lease(exchange: Exchange, request: api.LeaseRequest) -> api.LeaseItem:
     if not exchange.more and request.leader is None:
         raise RefusedError(
@@ -282,6 +290,7 @@ METHODS: Mapping[str, Call] = MappingProxyType(
     {
         **{f"{INTERFACE}.{name}": _by_row(row) for name, row in TABLE.items()},
         f"{INTERFACE}.Status": _taking(Nothing, _status),
+        f"{INTERFACE}.Windows": _taking(api.WindowsRequest, _windows),
         f"{INTERFACE}.LeaseAcquire": _taking(api.LeaseRequest, _lease),
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
         f"{SERVICE}.GetInterfaceDescription": _taking(

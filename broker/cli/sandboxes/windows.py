@@ -36,6 +36,10 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         render.wide_console().print(as_table(answer.windows))
     else:
         render.note("no window is shown")
+    if answer.omitted:
+        render.note(
+            f"{answer.omitted} more windows: 'brokerctl windows SANDBOX' lists one's"
+        )
     for name in answer.silent:
         render.note(f"{printable(name)} does not answer; its windows are not listed")
     if answer.silent:

@@ -29,10 +29,14 @@ class WindowStatus(ApiAnswer, frozen=True, kw_only=True):
 
 
 class WindowsAnswer(ApiAnswer, frozen=True, kw_only=True):
-    """Windows, by sandbox, oldest first; ``silent`` sandboxes did not answer."""
+    """Windows, by sandbox, oldest first; ``silent`` sandboxes did not answer.
+
+    ``omitted`` windows did not fit into the answer; those of one sandbox always do.
+    """
 
     windows: list[WindowStatus]
     silent: list[str] = []
+    omitted: int = 0
 
 
 class WindowCloseRequest(ApiRequest, frozen=True, kw_only=True):

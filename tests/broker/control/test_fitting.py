@@ -6,10 +6,18 @@ import msgspec
 import pytest
 
 from broker.control import varlink
-from broker.control.api import PolicyStatus, ProcessStatus, Status, StreamStatus
-from broker.control.fitting import fit_status
+from broker.control.api import (
+    PolicyStatus,
+    ProcessStatus,
+    Status,
+    StreamStatus,
+    WindowsAnswer,
+    WindowStatus,
+)
+from broker.control.fitting import fit_status, fit_windows
 from broker.control.varlink import VarlinkReply
 from broker.core import limits
+from broker.core.errors import InternalError
 
 
 def status(sandboxes: int, streams: int, **words: object) -> Status:
@@ -42,7 +50,7 @@ def status(sandboxes: int, streams: int, **words: object) -> Status:
     )
 
 
-def size(value: Status) -> int:
+def size(value: Status | WindowsAnswer) -> int:
     return len(msgspec.json.encode(value))
 
 
@@ -82,3 +90,50 @@ def test_never_larger_than_the_limit(limit: int) -> None:
         policy=PolicyStatus(digest="ab" * 32),
     )  # fmt: skip
     assert size(fit_status(whole, limit)) <= max(limit, size(bare))
+
+
+def window(sandbox: str, number: int) -> WindowStatus:
+    return WindowStatus(
+        sandbox=sandbox,
+        window=number,
+        title="\U0001f600" * limits.WAYLAND_TITLE_CHARS,
+        app_id="\U0001f600" * limits.WAYLAND_APP_ID_CHARS,
+        width=1920,
+        height=1080,
+        focused=False,
+    )
+
+
+def test_windows_of_many_leave_room_for_the_windows_of_others() -> None:
+    """So many with long titles, in some sandboxes: 'brokerctl windows' and 'top' failed."""
+    crowd = [
+        window(f"disp-{box}", number)
+        for box in range(16)
+        for number in range(limits.WAYLAND_WINDOWS)
+    ]
+    honest = [window("work", 1), window("work", 2)]
+    whole = WindowsAnswer(windows=[*crowd, *honest], silent=["mail"])
+    with pytest.raises(InternalError):
+        varlink.encode(VarlinkReply(varlink.raw(whole)))
+    fitted = fit_windows(whole)
+    message = varlink.encode(VarlinkReply(varlink.raw(fitted)))
+    assert len(message) <= limits.CONTROL_MESSAGE_BYTES + 1
+    assert fitted.windows[-2:] == honest
+    assert fitted.omitted + len(fitted.windows) == len(whole.windows)
+    assert len(fitted.windows) > 800
+    assert fitted.silent == ["mail"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_windows_that_fit_are_left_alone(count: int) -> None:
+    few = WindowsAnswer(windows=[window("work", number) for number in range(count)])
+    assert fit_windows(few) is few
+
+
+@pytest.mark.parametrize("limit", range(0, 30_000, 997))
+def test_windows_are_never_larger_than_the_limit(limit: int) -> None:
+    whole = WindowsAnswer(
+        windows=[window(f"b{n % 5}", n) for n in range(50) if n % 5 != 4 or n < 10]
+    )
+    bare = WindowsAnswer(windows=[], omitted=50)
+    assert size(fit_windows(whole, limit)) <= max(limit, size(bare))
