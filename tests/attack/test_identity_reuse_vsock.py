@@ -24,7 +24,7 @@ from tests.kit.link.three_machines import SPEC, Guest, lab
 from tests.kit.vm.vhost import MODULES, vhost_files
 
 KIT = Path(__file__).parents[1] / "kit"
-OURS = ("roles", "reuse", "vsock_reuse")
+OURS = ("link/roles", "vm/reuse", "vm/vsock_reuse", "eventually")
 HERE = "/srv/extra"
 
 
@@ -45,12 +45,12 @@ async def vhost_machine(tmp_path):
 
         async def rounds(count, seed, without=""):
             code, said = await guest.try_run(
-                f"PYTHONPATH=/srv:{HERE} python3 {HERE}/tests/kit/vsock_reuse.py "
+                f"PYTHONPATH=/srv:{HERE} python3 {HERE}/tests/kit/vm/vsock_reuse.py "
                 f"{HERE}/vhostguest {count} {seed} {without}",
                 user="root",
                 deadline=1800,
             )
-            print(said[-2000:])
+            print(said)
             return json.loads(said.splitlines()[-1]) if code == 0 else said
 
         yield rounds

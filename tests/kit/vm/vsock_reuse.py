@@ -199,8 +199,8 @@ async def run(program, count, seed, without=""):
                             return active_lease.doors
                     return None
 
-                listeners = await open_vsock_listeners()
-                nursery.start_soon(serve_vsock, listeners, doors_of, log)
+                ports = await open_vsock_listeners()
+                nursery.start_soon(serve_vsock, ports.listeners, doors_of, log)
                 rounds = Rounds(role, words, program, random.Random(seed))
                 began = trio.current_time()
                 for _ in range(count):
