@@ -65,6 +65,7 @@ async def test_a_thousand_times_another_machine_takes_the_cid(tmp_path, seed):
     async with vhost_machine(tmp_path) as rounds:
         few = await rounds(3, seed)
         done = await rounds(100, 100 + seed)
+    assert isinstance(done, dict), done
     assert done["machines"] == 300
     assert done["bytes"] >= 300 * 16
     assert done["fds"] == few["fds"], "a hundred rounds leave what three leave"
