@@ -294,8 +294,15 @@ class ViewerRole:
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
-        if self.folders is not None:
-            await self.folders.lease_begun(lease)
+        try:
+            if self.folders is not None:
+                await self.folders.lease_begun(lease)
+        except BaseException:
+            # Its start was cancelled, or it has stopped; the host ends only what has
+            # begun here, and a later sandbox of this name would not be found.
+            # guard: a sandbox that is given up while it begins leaves nothing
+            await self.lease_ended(lease.id, "it was given up while it began")
+            raise
         if self.devices is not None:
             self.devices.look_again()
         guest.prepare()

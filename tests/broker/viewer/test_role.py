@@ -19,6 +19,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.host.role import HostRole
 from broker.ipc import worker
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.services.sandbox_logs import KEPT
@@ -27,7 +28,7 @@ from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import NeverError, eventually
-from tests.kit.link.roles import LEASE, journal, old_logs, pair
+from tests.kit.link.roles import LEASE, PaperMachine, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
@@ -246,6 +247,70 @@ async def test_a_lease_without_a_valid_record_is_refused():
         with pytest.raises(RefusedError, match="no valid record 'b'"):
             await s.role.lease_begun(other)
         assert s.role.guests() == []
+
+
+class SlowFolders:
+    """Folders of a record, about which a person is asked as its machine starts."""
+
+    def __init__(self, end):
+        self.end = end
+        self.asked = trio.Event()
+
+    async def lease_begun(self, lease):
+        self.asked.set()
+        await self.end()
+
+    async def lease_ended(self, lease):
+        """It has none."""
+
+
+async def _stopped():
+    raise RefusedError("it has stopped")
+
+
+@pytest.mark.parametrize("end", [trio.sleep_forever, _stopped])
+async def test_a_lease_that_is_given_up_while_it_begins_leaves_no_sandbox(end):
+    """A program that asked for the start hangs up: another sandbox's, perhaps.
+
+    The host never ends a lease that has not begun here; its sandbox would be the one
+    that is found by its name from then on, without a machine.
+    """
+    async with viewer() as stand:
+        stand.role.folders = folders = SlowFolders(end)
+
+        async def begin():
+            with contextlib.suppress(RefusedError):
+                await stand.role.lease_begun(LEASE)
+
+        async with trio.open_nursery() as starter:
+            starter.start_soon(begin)
+            await folders.asked.wait()
+            starter.cancel_scope.cancel()
+        assert stand.role.guests() == []
+        assert stand.role.decider._judge.running() == []
+
+
+async def test_a_program_hangs_up_that_has_asked_for_a_start():
+    async with viewer() as stand, trio.open_nursery() as hosts:
+        stand.role.folders = folders = SlowFolders(trio.sleep_forever)
+
+        async def machine(*_):
+            return PaperMachine()
+
+        host = HostRole(
+            viewer=stand.role,
+            log=stand.log,
+            open_machine=machine,
+            name_for=lambda record, _names: record,
+        )
+        await hosts.start(host.run)
+        async with trio.open_nursery() as program:
+            program.start_soon(host.start, SandboxName("a"))
+            await folders.asked.wait()
+            program.cancel_scope.cancel()
+        assert host.active_leases() == []
+        assert stand.role.guests() == []
+        hosts.cancel_scope.cancel()
 
 
 async def test_before_it_runs():
