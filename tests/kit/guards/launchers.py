@@ -215,8 +215,8 @@ GUARDS = (
     Guard(
         "a container's programs open few files",
         "return ()",
-        "tests/conformance/launchers/test_launchers.py",
-        "in_flight and podman",
+        "tests/broker/cli/run/test_container_limits.py",
+        "how_many_files",
     ),
     Guard(
         "a container of a person's own command opens few files",
@@ -353,8 +353,8 @@ GUARDS = (
     Guard(
         "a file beside the tree adds nothing to a container",
         "_SETTINGS = ()",
-        "tests/broker/launch/nspawn/test_process.py",
-        "beside_the_tree",
+        "tests/broker/launch/nspawn/test_arguments.py",
+        "restrictions_precede",
     ),
     Guard(
         "a required lease stops the container",

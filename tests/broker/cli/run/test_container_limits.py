@@ -40,11 +40,20 @@ def test_version_1_alone_limits_nothing(tmp_path):
     assert not can_limit(tmp_path)
 
 
-def limits_of(limits):
-    container = Container("app", ("true",), "image", None, limits=limits)
+def options(**more):
+    container = Container("app", ("true",), "image", None, **more)
     argv = podman_args(container, *map(Path, ("/hooks", "/cid", "/run")))
-    before = argv[: argv.index("image")]
+    return argv[: argv.index("image")]
+
+
+def limits_of(limits):
+    before = options(limits=limits)
     return [word for word in before if word.startswith(("--memory", "--pids"))]
+
+
+def test_podman_is_told_how_many_files_a_program_may_open():
+    """The hook sets the same, for containers of a person's own command, too."""
+    assert "--ulimit=nofile=300:300" in options(open_files=300)
 
 
 def test_podman_is_told_the_limits_and_otherwise_none():
