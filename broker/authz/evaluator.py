@@ -138,7 +138,9 @@ class Judge:
 
 def _of_record(request: Request) -> record_gate.RecordRequest:
     lease = request.lease
-    return record_gate.RecordRequest(lease.sandbox, lease.record, request.service)
+    return record_gate.RecordRequest(
+        lease.sandbox, lease.record, request.service, request.raw
+    )
 
 
 def _strictness(decided: verdict.Verdict) -> int:

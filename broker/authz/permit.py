@@ -56,6 +56,8 @@ class Request:
     """The target is settled: no rule leads elsewhere, and no choice is offered."""
     tells: bool = False
     """The caller reports the outcome to the person."""
+    raw: bool = False
+    """Sound without a filter: its permission ends when the record has one."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""

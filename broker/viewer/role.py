@@ -367,16 +367,18 @@ class ViewerRole:
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         """Carry a stream that one decision permits.  Raises RefusedError."""
+        sound = opening.service == AUDIO
         request = Request(
             lease=opening.lease,
             service=opening.service,
             stream=opening.stream,
             peer=opening.peer,
+            raw=sound and is_raw(self.record(opening.lease.record)),
             counts_bytes=False,  # the pump moves them uncounted
         )
         windows = opening.service == DISPLAY
         # libpulse gives up after 30 s, and connects again when the program plays.
-        given_up = trio.Event() if opening.service == AUDIO else None
+        given_up = trio.Event() if sound else None
         with (
             guest.streams.display_open() if windows else contextlib.nullcontext(),
             contextlib.ExitStack() as asking,
@@ -399,7 +401,11 @@ class ViewerRole:
                     allowed = True
                     asking.close()
                     with guest.streams.place():
-                        await self._carry(guest, opening, conn, status)
+                        # What was decided about, whatever the record is by now.
+                        if request.raw:
+                            await self._carry_raw(guest, opening, conn, status)
+                        else:
+                            await self._carry(guest, opening, conn, status)
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
@@ -419,9 +425,6 @@ class ViewerRole:
         elif opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
-        elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
-            with guest.sound.places.one():
-                await self._carry_raw(opening, conn, status)
         elif opening.service == AUDIO:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:
@@ -436,21 +439,22 @@ class ViewerRole:
         await security_keys.carry(opening, conn, self.decider, task_status=status)
 
     async def _carry_raw(
-        self, opening: Opening, conn: socket.socket, status: _Status
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         async def answer(error: None) -> None:
             del error
             await status.say()
 
-        await raw_stream(
-            opening,
-            conn,
-            self._tools.sound,
-            pump=self._tools.pump,
-            log=self._log,
-            answer=answer,
-            task_status=status,
-        )
+        with guest.sound.places.one():
+            await raw_stream(
+                opening,
+                conn,
+                self._tools.sound,
+                pump=self._tools.pump,
+                log=self._log,
+                answer=answer,
+                task_status=status,
+            )
 
     # -- ends ---------------------------------------------------------------------
 

@@ -33,11 +33,15 @@ Verdict = Literal["allow", "deny"]
 
 @dataclass(frozen=True)
 class RecordRequest:
-    """A request: ``sandbox`` is the running one, ``record`` its record."""
+    """A request: ``sandbox`` is the running one, ``record`` its record.
+
+    ``raw``: for sound without a filter, which only ``audio = "raw"`` allows.
+    """
 
     sandbox: str
     record: str
     service: str
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordD
         return trace.end("deny", reason, record.where("class"))
     if not own:
         return trace.end("allow", f"the record '{name}' is valid", str(record.source))
+    if request.service == AUDIO:
+        return _audio(record, trace, raw=request.raw)
     return _service(request.service, record, trace)
 
 
@@ -181,8 +187,6 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
         trace.step(DISPLAY_KEY, way, where)
         reason = f"the record '{record.name}' has display = \"{way}\""
         return trace.end("deny" if way == "none" else "allow", reason, where)
-    if service == AUDIO:
-        return _audio(record, trace)
     if service == MICROPHONE:
         return _microphone(record, trace)
     trace.step("service", "unknown", NO_RULE)
@@ -198,9 +202,13 @@ def _microphone(record: Record, trace: _Trace) -> RecordDecision:
     return trace.end("deny" if most == "deny" else "allow", reason, where)
 
 
-def _audio(record: Record, trace: _Trace) -> RecordDecision:
+def _audio(record: Record, trace: _Trace, *, raw: bool) -> RecordDecision:
     way = record.viewer.audio.playback
     where = record.where(AUDIO_KEY)
     trace.step(AUDIO_KEY, way, where)
     reason = f"the record '{record.name}' has audio = \"{way}\""
+    # Unfiltered sound that runs is another thing than filtered sound.
+    # guard: unfiltered sound ends with its record
+    if raw and way != "raw":
+        return trace.end("deny", reason, where)
     return trace.end("deny" if way == "none" else "allow", reason, where)

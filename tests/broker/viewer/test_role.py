@@ -545,6 +545,38 @@ async def test_a_record_that_changes_while_the_worker_begins_is_followed():
         offered[0].close()
 
 
+async def test_sound_without_a_filter_ends_when_the_record_filters_it(monkeypatch):
+    """Else its programs go on to record all, and no warning is shown any more."""
+    hears = trio.Event()
+
+    async def unfiltered(opening, conn, _server, *, answer, task_status, **_):
+        del opening
+        with conn:
+            await answer(None)
+            task_status.started()
+            hears.set()
+            await trio.sleep_forever()
+
+    monkeypatch.setattr("broker.viewer.role.raw_stream", unfiltered)
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent", top='audio = "raw"\n'))
+        await s.role.lease_begun(LEASE)
+        with await s.offer(streams, AUDIO) as conn, trio.fail_after(30):
+            await hears.wait()
+            # What stays as it was ends nothing.
+            s.write("a", record("persistent", top='audio = "raw"\n# a comment\n'))
+            await s.role.reload()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(s.role.decider.live()) == 1
+            s.write("a", record("persistent", top='audio = "allow"\n'))
+            await s.role.reload()
+            await eventually(lambda: not s.role.decider.live(), deadline=5)
+            assert conn.recv(1) == b""
+        cut = s.events("decision")[-1]
+        assert (cut["verdict"], cut["outcome"]) == ("deny", "cut")
+        assert 'audio = "allow"' in cut["reason"]
+
+
 async def test_a_rule_that_comes_cuts_a_stream():
     """The connection ends, the sandbox and its lease stay."""
     async with viewer() as s, trio.open_nursery() as streams:

@@ -20,6 +20,7 @@ GUARDS = (
     Guard("measuring leaves other work its threads", "await trio.to_thread.run_sync(look, abandon_on_cancel=True)", "tests/broker/services/test_status.py", "delays_no_status"),
     Guard("a sandbox with many windows leaves room for the others'", "if True:", "tests/broker/control/test_fitting.py", "leave_room"),
     Guard("a sandbox that is given up while it begins leaves nothing", "", "tests/broker/viewer/test_role.py", "leaves_no_sandbox"),
+    Guard("unfiltered sound ends with its record", "if False:", "tests/broker/viewer/test_role.py", "without_a_filter"),
     Guard("a mixer has a bounded number of connections", "", "tests/broker/viewer/sound/test_mixer.py"),
     Guard("a domain's leader has not ended when it is held", "if False:", "tests/broker/host/test_libvirt_guests.py", "while_it_is_held"),
     Guard("mistakes of the sound proxy drive no terminal", "print(error, file=__import__('sys').stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
