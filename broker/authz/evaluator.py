@@ -124,6 +124,10 @@ class Judge:
         held = answer.limits
         if held.max_size is not None and not request.counts_bytes:
             return answer, "denied now: max-size= cannot be held", answer.where
+        # guard: only a rule makes a folder writable
+        if request.write and not held.write:
+            why = f"{answer.where} lets a folder be read only; it needs write=yes"
+            return answer, why, answer.where
         offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
         if permit.target not in offered:
             return answer, f"{answer.where} leads elsewhere now", answer.where

@@ -58,6 +58,8 @@ class Request:
     """The caller reports the outcome to the person."""
     raw: bool = False
     """Sound without a filter: its permission ends when the record has one."""
+    write: bool = False
+    """A folder that may be changed: its permission ends with the rule's ``write=``."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""

@@ -19,7 +19,6 @@ import trio
 
 from broker.audit import schema
 from broker.authz.decider import Decider, Request
-from broker.authz.permit import Permit
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
@@ -235,8 +234,7 @@ class FolderDesk:
         """The whole life of one folder in a sandbox; ``started`` when it is there."""
         try:
             with shared.scope:
-                async with self._decider.permit(request_of(shared)) as permit:
-                    _refuse_writing(permit, shared)
+                async with self._decider.permit(request_of(shared)):
                     await self._carry(shared, task_status)
             _refuse_unmounted(shared)
         except VitrailError as error:
@@ -372,15 +370,6 @@ def _refuse_unmounted(shared: SharedFolder) -> None:
         raise RefusedError(shared.reason or "it was given up")
 
 
-def _refuse_writing(permit: Permit, shared: SharedFolder) -> None:
-    """Raise RefusedError where the rule that is in force lets it only be read."""
-    # guard: only a rule makes a folder writable
-    if shared.write and not (permit.rule and permit.rule.limits.write):
-        raise RefusedError(
-            f"{permit.where} lets a folder be read only; it needs write=yes"
-        )
-
-
 def request_of(shared: SharedFolder) -> Request:
     """Return the request for a folder."""
     name = shared.folder.name
@@ -394,6 +383,7 @@ def request_of(shared: SharedFolder) -> Request:
         words=f"{way} a folder of yours",
         details=(("folder", path), ("changes", "yes" if shared.write else "no")),
         settled=True,
+        write=shared.write,
         counts_bytes=False,
         # ``brokerctl share`` prints the outcome, a record's is a notification.
         tells=True,

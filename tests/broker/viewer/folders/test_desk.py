@@ -14,6 +14,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.launch.folders.mounts import HeldError
 from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
+from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes
 
 RULE = "vitrail.Folder * work @adminvm "
@@ -146,6 +147,15 @@ async def test_a_rule_without_write_yes_lets_read_only(tmp_path):
             await made.share(str(tmp_path / "home/f0"), "work", write=True)
         await made.share(str(tmp_path / "home/f0"), "work", write=False)
         assert source.inside == {"f0": False}
+
+
+async def test_a_writable_folder_ends_when_its_rule_lets_read_only(tmp_path):
+    async with desk(f"{RULE}allow write=yes\n", tmp_path) as (b, source, made):
+        await made.share(str(tmp_path / "home/f0"), "work", write=True)
+        await made.share(str(tmp_path / "home/f1"), "work", write=False)
+        await b.change("50-test.policy", f"{RULE}allow\n")
+        await eventually(lambda: source.inside == {"f1": False}, deadline=5)
+        assert b.decisions()[-1] == ("deny", "cut", "50-test.policy:1")
 
 
 async def test_a_folder_ends_with_its_sandbox(tmp_path):
