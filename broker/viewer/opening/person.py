@@ -111,7 +111,9 @@ class PersonOpens:
         )
         reason = "cut"
         try:
-            done = await self._do(wanted, target, wait, emit, number=number)
+            done = await self._do(
+                wanted, target, wait, emit, named=request.sandbox, number=number
+            )
             reason = ""
         except VitrailError as error:
             reason = str(error)
@@ -168,6 +170,7 @@ class PersonOpens:
         wait: Wait,
         emit: api.Emit[api.OpenItem],
         *,
+        named: str | None,
         number: int,
     ) -> api.OpenItem:
         if wanted.url is not None:
@@ -176,7 +179,7 @@ class PersonOpens:
             )
             return api.OpenItem(sandbox=sandbox)
         if wanted.edit:
-            return await self._edit(wanted, target, wait, number)
+            return await self._edit(wanted, target, wait, named=named, number=number)
         opened = wanted.service == OPEN_FILE
         with (
             pipe() as (read, write),
@@ -194,7 +197,13 @@ class PersonOpens:
                 return api.OpenItem(sandbox=receiver.sandbox)
 
     async def _edit(
-        self, wanted: _Wanted, target: str, wait: Wait, number: int
+        self,
+        wanted: _Wanted,
+        target: str,
+        wait: Wait,
+        *,
+        named: str | None,
+        number: int,
     ) -> api.OpenItem:
         """Have a file edited in a sandbox; it is replaced when the editor has ended."""
         quota = Quota(_LARGEST, _LARGEST, 1, single=True)
@@ -218,6 +227,9 @@ class PersonOpens:
                         raise RefusedError(delivery.reason)
                     await wait(f"editing in {receiver.sandbox}")
                     if await way.wait_asked(receiver.program):
+                        # The editor may have run for hours.
+                        # guard: a file comes back by the rules of that time
+                        self._target(wanted, named)
                         way.accept(back_write)
                         await way.wait_done()
                     back_write.close()

@@ -1,0 +1,93 @@
+"""A file of the person's that is edited in a sandbox, and rules that change meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.control.api import OpenRequest
+from broker.core.errors import RefusedError
+from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.own import EditResult
+from broker.viewer.opening.person import PersonOpens
+from broker.viewer.opening.targets import Receiver
+from tests.kit.rulebook import rulebook
+
+RULE = "vitrail.OpenFile * @adminvm work allow return=yes\n"
+
+
+class Targets:
+    """A sandbox whose editor has ended, and returns the file ``after`` something."""
+
+    def __init__(self, after):
+        self.after = after
+        self.returned = False
+
+    @contextmanager
+    def delivery(self, source, pipe, quota, *, opened):
+        yield Delivery(source, opened, quota, pipe.detach())
+
+    @asynccontextmanager
+    async def receiving_in(self, target, delivery, wait, way):
+        program = SimpleNamespace(ended=False, changed=trio.Event())
+
+        async def edited():
+            delivery.end("")
+            await self.after()
+            try:
+                await way.wait_open(3)
+            except RefusedError:
+                return
+            self.returned = True
+            way.end("")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(edited)
+            try:
+                yield Receiver(target, program)
+            finally:
+                way.end("it is not awaited any more")
+
+
+class Own:
+    """Reads and replaces nothing."""
+
+    @asynccontextmanager
+    async def editing(self, path, origin, write, back):
+        write.close()
+        yield EditResult()
+
+
+async def _emit(_item):
+    """No person watches."""
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (RULE, ""),
+        (RULE.replace(" return=yes", ""), "lets the file come back"),
+        ("vitrail.OpenFile * @adminvm work deny\n", "denied"),
+    ],
+)
+async def test_a_file_comes_back_by_the_rules_of_that_time(tmp_path, text, match):
+    """The editor may have run for hours; the person has taken it away since."""
+    (tmp_path / "notes.txt").write_text("x")
+    request = OpenRequest(path=str(tmp_path / "notes.txt"), sandbox="work", edit=True)
+    async with rulebook(RULE) as b:
+        targets = Targets(lambda: b.change("50-test.policy", text))
+        person = PersonOpens(
+            decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
+        )
+        with trio.fail_after(30):
+            if match:
+                with pytest.RaisesGroup(
+                    pytest.RaisesExc(RefusedError, match=match), flatten_subgroups=True
+                ):
+                    await person.open(request, _emit)
+            else:
+                await person.open(request, _emit)
+        assert targets.returned is not bool(match)
