@@ -22,6 +22,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailE
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
+from broker.core.stderr_log import log_exception
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
@@ -207,6 +208,10 @@ def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
         network=changes.network or launch.network,
         image=changes.image or launch.image,
     )
+
+
+_Adopted: TypeAlias = tuple[SandboxName, SandboxName, MicroVmMachine]
+"""Sandbox, record and machine."""
 
 
 class MicroVms:
@@ -463,25 +468,33 @@ class MicroVms:
         directories = self._paths.sandbox("x").parent
         return frozenset(path.name for path in directories.glob("*/"))
 
-    async def adopt(self) -> list[tuple[SandboxName, SandboxName, MicroVmMachine]]:
+    async def adopt(self) -> list[_Adopted]:
         """Take over the machines of a broker that was killed.
 
         Returns (sandbox, record, machine) of those that live and whose record
         still allows them; everything else of theirs is ended and removed.
         """
         assert self._nursery is not None
-        found: list[tuple[SandboxName, SandboxName, MicroVmMachine]] = []
+        found: dict[Path, _Adopted] = {}
         await self._clean_standbys()
-        directories = self._paths.sandbox("x").parent
-        for directory in sorted(directories.glob("*/")):
+
+        async def adopt(directory: Path) -> None:
             try:
-                machine = await self._adopt_one(directory)
-            except (VitrailError, OSError) as error:
+                adopted = await self._adopt_one(directory)
+            # guard: one machine that is left keeps no broker from starting
+            except Exception as error:  # noqa: BLE001 -- as in HostPart.adopt
+                if not isinstance(error, VitrailError | OSError):
+                    log_exception(error)
                 self.warnings.append(f"left over from an earlier broker: {error}")
-                continue
-            if machine is not None:
-                found.append(machine)
-        return found
+                return
+            if adopted is not None:
+                found[directory] = adopted
+
+        async with trio.open_nursery() as nursery:
+            for directory in sorted(self._paths.sandbox("x").parent.glob("*/")):
+                # guard: a machine that is silent delays no other's adoption
+                nursery.start_soon(adopt, directory)
+        return [found[directory] for directory in sorted(found)]
 
     async def _clean_standbys(self) -> None:
         """End the machines that waited for a start by a broker that was killed."""
@@ -494,31 +507,17 @@ class MicroVms:
         except (VitrailError, OSError) as error:
             self.warnings.append(f"left over from an earlier broker: {error}")
 
-    async def _adopt_one(
-        self, directory: Path
-    ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
-        from broker.launch.microvm.launcher import adopt_vm, clean_leftovers
-        from broker.launch.monitors.starting import connect_by
+    async def _adopt_one(self, directory: Path) -> _Adopted | None:
+        from broker.launch.microvm.launcher import clean_leftovers
 
-        assert self._nursery is not None
         sandbox = take_sandbox_name(directory.name)
-        vm: Vm | None = None
         try:
-            text = (directory / _RECORD_FILE).read_bytes()
-            record = take_sandbox_name(text.decode("utf-8", "replace"))
-            if self._record(record) is None:
-                raise SetupError(f"no record '{record}' any more")
-            from broker.peers.launch_secret import read_secret
-
-            secret = read_secret(directory)
-            vm = await adopt_vm(directory, nursery=self._nursery, connect=connect_by)
-        except (OSError, VitrailError) as error:
+            return await self._take_over(sandbox, directory)
+        # guard: a machine that cannot be adopted is ended
+        except Exception as error:  # noqa: BLE001 -- whatever it is
+            if not isinstance(error, OSError | VitrailError):
+                log_exception(error)
             reason = str(error)
-        else:
-            if vm is not None:
-                machine = MicroVmMachine(sandbox, vm, self._log, None, secret)
-                return sandbox, record, machine
-            reason = "not all of its processes live"
         ended = await clean_leftovers(directory)
         _remove(directory)
         await self._log.note(
@@ -530,3 +529,19 @@ class MicroVms:
             )
         )
         return None
+
+    async def _take_over(self, sandbox: SandboxName, directory: Path) -> _Adopted:
+        from broker.launch.microvm.launcher import adopt_vm
+        from broker.launch.monitors.starting import connect_by
+        from broker.peers.launch_secret import read_secret
+
+        assert self._nursery is not None
+        text = (directory / _RECORD_FILE).read_bytes()
+        record = take_sandbox_name(text.decode("utf-8", "replace"))
+        if self._record(record) is None:
+            raise SetupError(f"no record '{record}' any more")
+        secret = read_secret(directory)
+        vm = await adopt_vm(directory, nursery=self._nursery, connect=connect_by)
+        if vm is None:
+            raise UpstreamError("not all of its processes live")
+        return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None, secret)

@@ -116,7 +116,10 @@ class HostPart:
 
     async def adopt(self, launcher: Launcher[Machine]) -> None:
         """Lease what outlived an earlier broker again."""
-        for sandbox, record, machine in await launcher.adopt():
+
+        async def admit(
+            sandbox: SandboxName, record: SandboxName, machine: Machine
+        ) -> None:
             try:
                 await self.role.admit(sandbox, record, machine)
             # guard: one machine keeps no broker from starting
@@ -126,6 +129,11 @@ class HostPart:
                     # the others are leased, and a broker has to start.
                     log_exception(error)
                 launcher.warnings.append(f"{sandbox} was not leased again: {error}")
+
+        async with trio.open_nursery() as nursery:
+            for adopted in await launcher.adopt():
+                # guard: a machine that is silent delays no other's lease
+                nursery.start_soon(admit, *adopted)
 
     async def _listen_early(self, nursery: trio.Nursery) -> None:
         """Listen before machines are adopted; a taken port does not stop us.

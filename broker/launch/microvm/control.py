@@ -18,6 +18,7 @@ from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.launch.microvm.qmp import Qmp, QmpEvent, open_qmp
 from broker.launch.process.identity import Tracked
+from broker.launch.process.ready import open_stream
 
 
 class Monitor(StrEnum):
@@ -142,7 +143,7 @@ async def connect_qemu(
     path = directory / CONSOLE_SOCKET
     qmp = await open_qmp(directory / QMP_SOCKET, on_event=take_event)
     try:
-        stream = await trio.open_unix_socket(path)
+        stream = await open_stream(path)
     except BaseException as error:
         await qmp.close()  # QEMU takes one such connection at a time
         if isinstance(error, OSError):

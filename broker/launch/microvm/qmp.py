@@ -27,6 +27,7 @@ from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.decoding import UNREADABLE
+from broker.launch.process.ready import open_stream
 
 Json: TypeAlias = str | int | float | bool | list["Json"] | Mapping[str, "Json"] | None
 _Text = Annotated[str, msgspec.Meta(max_length=2000)]
@@ -169,7 +170,11 @@ class Qmp:
         """
         with _patience("the QMP greeting", limits.QMP_GREETING_SECONDS):
             await self._next_of(Greeting)
-            await self._stream.send_all(encode_command("qmp_capabilities", 0))
+            try:
+                await self._stream.send_all(encode_command("qmp_capabilities", 0))
+            # guard: a monitor that greets and hangs up is QEMU's fault
+            except trio.BrokenResourceError as error:
+                raise UpstreamError("QEMU closed its monitor") from error
             await self._next_of(Answered)
 
     async def _next_of(self, wanted: type[Message]) -> None:
@@ -297,7 +302,10 @@ class Qmp:
         sock = self._stream.socket
         rights = array.array("i", fds)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        sent = await sock.sendmsg([line], ancillary)
+        try:
+            sent = await sock.sendmsg([line], ancillary)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
         return line[sent:]
 
 
@@ -318,7 +326,7 @@ async def open_qmp(
     Raises UpstreamError when QEMU is not there or does not answer.
     """
     try:
-        stream = await trio.open_unix_socket(path)
+        stream = await open_stream(path)
     except OSError as error:
         raise UpstreamError(f"QEMU's monitor is not reachable: {error}") from error
     qmp = Qmp(stream, on_event=on_event)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.core.errors import UpstreamError
+from broker.ipc import fdpass
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import wait_ready
 
@@ -79,6 +80,8 @@ class ApiSocket:
     def _connected(self, path: str) -> socket.socket | None:
         conn = socket.socket(socket.AF_UNIX, self._kind | socket.SOCK_CLOEXEC)
         try:
+            # guard: the API of a VMM sends no descriptor
+            fdpass.refuse_descriptors(conn)
             conn.settimeout(0)
             conn.connect(path)  # a UNIX connect is done or refused at once
             self._prove(conn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.ipc import fdpass
 from broker.launch.process.identity import Tracked
 
 _LOOK_SECONDS = 0.01
@@ -33,6 +35,26 @@ def listen_unix(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+async def open_stream(path: Path) -> trio.SocketStream:
+    """Connect to a socket at whose far end is a program that a guest may take over.
+
+    It is not waited for, and sends no descriptors where the kernel can refuse them.
+    Raises OSError.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        # What is attached to a byte is closed by the process that reads the byte.
+        # guard: the monitor of a machine sends no descriptor
+        fdpass.refuse_descriptors(sock)
+        sock.setblocking(False)  # noqa: FBT003 -- the socket module's own
+        sock.connect(os.fspath(path))
+        await trio.lowlevel.checkpoint()
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 async def connect_when_ready(path: Path, process: Tracked) -> socket.socket:

@@ -429,6 +429,60 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
         assert broken.exists(), "nothing of ours has such a name"
 
 
+async def test_a_vmm_that_breaks_its_adoption_keeps_no_broker_from_starting(
+    stand, monkeypatch, capsys
+):
+    async with stand() as s:
+        bad, good = s.left("aaa"), s.left("work")
+
+        async def adopt_vm(directory, *, nursery, connect):
+            if directory == bad:
+                raise trio.BrokenResourceError
+            return PaperVm(directory)
+
+        monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
+        found = await s.vms.adopt()
+        assert [sandbox for sandbox, _, _ in found] == ["work"]
+        assert not bad.exists()
+        assert "BrokenResourceError" in capsys.readouterr().err
+        assert good.exists()
+
+
+async def test_leftovers_that_cannot_be_ended_keep_no_broker_from_starting(
+    stand, monkeypatch, capsys
+):
+    async with stand() as s:
+        s.left("aaa")
+
+        async def clean(directory):
+            raise RecursionError
+
+        monkeypatch.setattr(launcher, "clean_leftovers", clean)
+        assert await s.vms.adopt() == []
+        assert len(s.vms.warnings) == 1
+        assert "RecursionError" in capsys.readouterr().err
+
+
+async def test_a_vmm_that_is_silent_delays_no_other_adoption(stand, monkeypatch):
+    """Its monitor may take ten seconds and more until it is given up."""
+    async with stand() as s:
+        bad = s.left("aaa")
+        s.left("work")
+        adopted = trio.Event()
+
+        async def adopt_vm(directory, *, nursery, connect):
+            if directory == bad:
+                await adopted.wait()
+                raise UpstreamError("QEMU did not give the QMP greeting")
+            adopted.set()
+            return PaperVm(directory)
+
+        monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
+        with trio.fail_after(10):
+            found = await s.vms.adopt()
+        assert [sandbox for sandbox, _, _ in found] == ["work"]
+
+
 # -- logs ------------------------------------------------------------------------------
 
 

@@ -27,6 +27,48 @@ GUARDS = (
         "monitors_events",
     ),
     Guard(
+        "a monitor that greets and hangs up is QEMU's fault",
+        "except ZeroDivisionError as error:",
+        "tests/attack/test_left_machines.py",
+        "hangs_up",
+    ),
+    Guard(
+        "the monitor of a machine sends no descriptor",
+        "",
+        "tests/attack/test_left_machines.py",
+        "monitor_attaches",
+    ),
+    Guard(
+        "the API of a VMM sends no descriptor",
+        "",
+        "tests/attack/test_left_machines.py",
+        "api_of_a_vmm",
+    ),
+    Guard(
+        "a machine that is silent delays no other's lease",
+        "await admit(*adopted)",
+        "tests/attack/test_left_machines.py",
+        "delays_no_other",
+    ),
+    Guard(
+        "a machine that is silent delays no other's adoption",
+        "await adopt(directory)",
+        "tests/broker/host/test_microvms.py",
+        "delays_no_other",
+    ),
+    Guard(
+        "a machine that cannot be adopted is ended",
+        "except (VitrailError, OSError) as error:",
+        "tests/broker/host/test_microvms.py",
+        "breaks_its_adoption",
+    ),
+    Guard(
+        "one machine that is left keeps no broker from starting",
+        "except (VitrailError, OSError) as error:",
+        "tests/broker/host/test_microvms.py",
+        "cannot_be_ended",
+    ),
+    Guard(
         "one machine keeps no broker from starting",
         "except (VitrailError, OSError) as error:",
         "tests/attack/test_unreadable_messages.py",
