@@ -68,6 +68,7 @@ from broker.launch.process.identity import (
     identity_of,
 )
 from broker.launch.process.ready import wait_listening
+from broker.launch.process.removal import remove_aside
 from broker.peers import credentials
 from broker.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet
@@ -160,7 +161,7 @@ class LibvirtMachine(ForeignMachine):
         if self._backend is not None:
             await self._backend.end(0)
             self._backend.close()
-        remove_tree(self._directory)
+        await remove_aside(remove_tree, self._directory)
 
 
 class LibvirtGuests:
@@ -367,7 +368,7 @@ class LibvirtGuests:
         if backend is not None:
             await backend.end(0)
             backend.close()
-            remove_tree(self._directory(name))
+            await remove_aside(remove_tree, self._directory(name))
 
     # -- a later broker ----------------------------------------------------------
 
@@ -398,7 +399,7 @@ class LibvirtGuests:
                 await self._adopt(directory)
             except (VitrailError, OSError, ValueError) as error:
                 warnings.append(f"{directory.name} was not leased again: {error}")
-                remove_tree(directory)
+                await remove_aside(remove_tree, directory)
         return warnings
 
     async def _adopt(self, directory: Path) -> None:

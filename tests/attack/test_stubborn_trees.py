@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
+import trio
 
 from broker.core.names import SandboxName
 from broker.core.trees import disk_usage, remove_tree
+from broker.host.libvirt_guests import LibvirtMachine
+from broker.launch.microvm.launcher import clean_leftovers
+from broker.launch.microvm.running import Vm
 from broker.launch.microvm.state import API_DIRECTORY, STATE_FILE, remove_files
 from broker.launch.microvm.vsock_backend import VSOCK_DIRECTORY
 from broker.launch.state.renaming import recover
@@ -108,6 +115,62 @@ def test_what_a_vmm_made_beside_its_api_goes(hostile, name, tmp_path):
     (directory / STATE_FILE).write_text("{}")
     remove_files(directory)
     assert not directory.exists()
+
+
+@pytest.fixture(name="slow")
+def _slow(monkeypatch):
+    """A removal that takes until another task has run, as of 400,000 entries.
+
+    That many have room in a person's runtime directory; they take 8 seconds.
+    """
+    run = threading.Event()
+
+    def slow(path):
+        assert run.wait(10), "all sandboxes wait for it"
+        return remove_tree(path)
+
+    monkeypatch.setattr("broker.launch.microvm.state.remove_tree", slow)
+    monkeypatch.setattr("broker.host.libvirt_guests.remove_tree", slow)
+    return run
+
+
+@asynccontextmanager
+async def _runs(event):
+    async def run():
+        event.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        yield
+
+
+async def test_a_filled_directory_of_a_machine_holds_up_no_other(slow, tmp_path):
+    (tmp_path / "vm" / VSOCK_DIRECTORY).mkdir(parents=True)
+
+    async def end(_grace):
+        """No other task runs meanwhile."""
+
+    gone = SimpleNamespace(kill=lambda: None, close=lambda: None, end=end)
+    vm = Vm(tmp_path / "vm", None, vmm=gone, helpers=(), console=gone)
+    async with _runs(slow):
+        await vm.close()
+    assert not (tmp_path / "vm").exists()
+
+
+async def test_a_filled_directory_that_is_left_holds_up_no_other(slow, tmp_path):
+    (tmp_path / "vm" / VSOCK_DIRECTORY).mkdir(parents=True)
+    async with _runs(slow):
+        await clean_leftovers(tmp_path / "vm")
+    assert not (tmp_path / "vm").exists()
+
+
+async def test_a_filled_directory_of_a_domain_holds_up_no_other(slow, tmp_path):
+    (tmp_path / "domain" / VSOCK_DIRECTORY).mkdir(parents=True)
+    held = SimpleNamespace(close=lambda: None)
+    domain = LibvirtMachine(None, held, 1, directory=tmp_path / "domain", backend=None)
+    async with _runs(slow):
+        await domain.close()
+    assert not (tmp_path / "domain").exists()
 
 
 def test_a_copy_leaves_pipes_and_sockets_out(tmp_path):

@@ -56,6 +56,7 @@ from broker.launch.microvm.vsock_backend import (
 )
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import listen_unix
+from broker.launch.process.removal import remove_aside
 
 if TYPE_CHECKING:
     from broker.launch.microvm.network import UserNetwork
@@ -124,7 +125,7 @@ async def start_vm(
         if spec.huge_pages:
             _require_huge_pages(spec)
         async with AsyncExitStack() as undo:
-            undo.callback(remove_files, spec.directory)
+            undo.push_async_callback(remove_aside, remove_files, spec.directory)
             plan = (make_plan or Plan)(spec, tools, undo, on_loss)
             await plan.start_helpers(cid, quarantine)
             vm = await plan.start_vmm()
@@ -417,5 +418,5 @@ async def clean_leftovers(directory: Path) -> int:
     for process in found:
         await process.end(limits.VM_QUIT_SECONDS)
         process.close()
-    remove_files(directory)
+    await remove_aside(remove_files, directory)
     return len(found)

@@ -42,6 +42,7 @@ from broker.launch.microvm.vsock_backend import (
     KernelVsock,
 )
 from broker.launch.process.identity import Tracked
+from broker.launch.process.removal import remove_aside
 
 
 class EndKind(StrEnum):
@@ -217,7 +218,7 @@ class Vm:
         if self._port is not None:
             self._port.close()
         self.console.close()
-        remove_files(self.directory)
+        await remove_aside(remove_files, self.directory)
 
     # -- watching ------------------------------------------------------------
 

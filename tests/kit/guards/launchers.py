@@ -81,6 +81,12 @@ GUARDS = (
         "unreadable_json",
     ),
     Guard(
+        "a directory that was filled holds up no other sandbox",
+        "remove(directory)",
+        "tests/attack/test_stubborn_trees.py",
+        "holds_up_no_other",
+    ),
+    Guard(
         "a VMM leaves nothing beside its API that cannot be removed",
         "",
         "tests/attack/test_stubborn_trees.py",
