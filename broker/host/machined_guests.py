@@ -34,9 +34,14 @@ from broker.host.foreign_machine import (
     HeldMachine,
     require_private,
 )
-from broker.host.machined_containers import make_directory, registered_container
+from broker.host.machined_containers import (
+    make_directory,
+    registered_container,
+    unit_of,
+)
 from broker.host.machined_reply import Registered, call_list, read_reply
 from broker.host.role import HostRole
+from broker.ipc.process_status import status_fields
 from broker.launch.process.identity import boot_id, open_pidfd
 from broker.peers import credentials
 from broker.peers.identity import HybridClaim, VsockClaim, take_cid
@@ -168,7 +173,7 @@ class MachinedGuests:
                 return registered_container(found.name, sockets, held, found.leader)
             hybrid = _hybrid(record)
             if hybrid is not None:
-                require_owner(found)
+                require_owner(found, held.pidfd(found.leader))
                 return _behind_socket(found, held, hybrid)
             return await self._virtual(found, held)
         except BaseException:
@@ -182,7 +187,7 @@ class MachinedGuests:
                 hint="one with a vsock of its own process (vhost-device-vsock, Cloud "
                 'Hypervisor) has [peer] hybrid = "PATH" in its record, too',
             )
-        require_owner(found)
+        require_owner(found, held.pidfd(found.leader))
         cid = take_cid(found.cid)
         await self._listen_vsock()
         claim = VsockClaim(credentials.network_namespace(), cid, found.leader)
@@ -223,14 +228,33 @@ def require_leader(found: Registered, pidfd: int) -> None:
         )
 
 
-def require_owner(found: Registered) -> None:
-    """Refuse a VM of another user than root and ours.  Raises RefusedError."""
+def require_owner(found: Registered, pidfd: int) -> None:
+    """Refuse a VM of another user than root and ours.
+
+    The caller holds its leader's pidfd.  From systemd 258 on each user at the machine
+    may register a process of theirs under any name; it may then run sudo(8), or
+    another program with root's rights.  Raises RefusedError.
+    """
+    try:
+        uids = {int(uid) for uid in status_fields(found.leader)["Uid"]}
+    except OSError:
+        uids = set()
+    # Behind the other: it also refuses a number that is used again.
+    group = credentials.control_group(found.leader, pidfd)
     # guard: a machine of another user is not leased
-    if Path(f"/proc/{found.leader}").stat().st_uid not in {0, os.getuid()}:
+    if not uids <= {0, os.getuid()}:
         raise RefusedError(
             f"the leader of machine '{found.name}' is another user's process",
             hint="only machines of root and of this broker's user are leased: others "
             "could register any name",
+        )
+    # guard: a process that has become root's is not root's machine
+    if os.getuid() not in uids and unit_of(group) is None:
+        raise RefusedError(
+            f"the leader of machine '{found.name}' is root's, outside of machine.slice, "
+            "where any user's process may have become root's",
+            hint=f"start it as 'systemd-vmspawn@{found.name}.service', or with "
+            "Slice=machine.slice",
         )
 
 

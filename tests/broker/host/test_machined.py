@@ -16,13 +16,15 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.names import SandboxName
+from broker.host import machined_guests
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.machined_containers import make_directory, unit_of
 from broker.host.machined_guests import MachinedGuests, require_leader, require_owner
 from broker.host.machined_reply import Registered, call_list, read_reply
+from broker.ipc.process_status import status_fields
 from broker.launch.process.identity import boot_id
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers import credentials
 from broker.peers.identity import GroupClaim, HybridClaim, VsockClaim
 from broker.peers.leases import LeaseTable
@@ -178,11 +180,89 @@ async def test_a_machine_of_another_boot_is_refused(leader):
         check(registered(leader.pid, boot="0" * 32))
 
 
+def check_owner(found):
+    pidfd = os.pidfd_open(found.leader)
+    try:
+        require_owner(found, pidfd)
+    finally:
+        os.close(pidfd)
+
+
 async def test_a_leader_of_another_user_is_refused(leader, monkeypatch):
     """Attack: a user of this host registers a machine of the record's name."""
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     with pytest.raises(RefusedError, match="another user's process"):
-        require_owner(registered(leader.pid))
+        check_owner(registered(leader.pid))
+
+
+async def test_a_setuid_program_of_another_user_s_is_refused(monkeypatch):
+    """Attack: the leader waits in su(1), whose effective user is root."""
+    words = ["su", "root", "-c", "true"]
+    child = spawn(words, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+
+        def set_uid():
+            uids = status_fields(child.pid)["Uid"]
+            return uids[1] == "0" or child.popen.poll() is not None
+
+        with trio.move_on_after(5):
+            await eventually(set_uid)
+        if os.stat(f"/proc/{child.pid}").st_uid != 0:
+            pytest.skip("setuid programs are of no effect here")
+        monkeypatch.setattr(os, "getuid", lambda: 54321)
+        with pytest.raises(RefusedError, match="another user's process"):
+            check_owner(registered(child.pid))
+    finally:
+        child.kill()
+        await child.wait()
+        child.popen.stdin.close()
+
+
+@pytest.fixture
+def of_root(monkeypatch):
+    """A leader all of whose user ids are root's; without root it cannot be had."""
+    uids = {"Uid": ["0", "0", "0", "0"]}
+    monkeypatch.setattr(machined_guests, "status_fields", lambda _pid: uids)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        "/user.slice/user-1001.slice/session-2.scope",
+        "/system.slice/cron.service",
+        "/user.slice/user-1001.slice/user@1001.service/machine.slice/x.scope",
+        "/",
+        "",
+    ],
+)
+async def test_a_process_that_has_become_sudo_is_refused(
+    leader, of_root, monkeypatch, group
+):
+    """Attack: a user registers a process of theirs, which then runs sudo(8).
+
+    That has no user id but root's while it asks for the password.
+    """
+    monkeypatch.setattr(credentials, "control_group", lambda _pid, _pidfd: group)
+    with pytest.raises(RefusedError, match=r"machine\.slice"):
+        check_owner(registered(leader.pid))
+
+
+async def test_a_machine_of_root_s_is_taken(leader, of_root, monkeypatch):
+    group = "/machine.slice/systemd-vmspawn@lab.service"
+    monkeypatch.setattr(credentials, "control_group", lambda _pid, _pidfd: group)
+    check_owner(registered(leader.pid))
+
+
+async def test_a_leader_that_has_ended_is_refused(leader):
+    pidfd = os.pidfd_open(leader.pid)
+    found = registered(leader.pid)
+    try:
+        leader.kill()
+        await leader.wait()
+        with pytest.raises(RefusedError, match="has ended"):
+            require_owner(found, pidfd)
+    finally:
+        os.close(pidfd)
 
 
 # -- the watch -------------------------------------------------------------------------

@@ -82,6 +82,7 @@ GUARDS = (
     Guard("machined answers about the machine that was asked for", "if False:", "tests/broker/host/test_machined.py", "another_reply"),
     Guard("a machine's leader is the process that was registered", "if False:", "tests/broker/host/test_machined.py", "has_the_pid_now"),
     Guard("a machine of another user is not leased", "if False:", "tests/broker/host/test_machined.py", "another_user_is_refused"),
+    Guard("a process that has become root's is not root's machine", "if False:", "tests/broker/host/test_machined.py", "become_sudo"),
     Guard("only root's slice of machines has containers", "if False:", "tests/broker/host/test_machined.py", "roots_slice or recorded_once"),
     Guard("a process of another control group is refused", "if False:", "tests/broker/peers/test_identity.py", "control_group"),
     Guard("a control group that was made again is not the container's", "if False:", "tests/broker/peers/test_identity.py", "control_group"),
