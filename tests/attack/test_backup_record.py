@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import trio
 from click.testing import CliRunner
 
+from broker.cli.sandboxes.backup_record import reaching_keys
 from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
 from broker.launch.state import backup as backups
 from broker.launch.state.store import DISK, TREE, HomeStore
+from policy.records.loader import parse_record
 
 MAIL = SandboxName("mail")
 HEAD = 'class = "persistent"\ndisplay = "allow"\n'
@@ -79,6 +82,7 @@ BOX = f'{HEAD}{LABEL}[launch]\nkind = "bwrap"\n'
             "peer.libvirt",
         ),
         (f'{HEAD}{LABEL}[launch]\nroot = "host"\n', "launch.root"),
+        (f'{HEAD}{LABEL}[audio]\nplayback = "raw"\n', "audio.playback"),
     ],
 )
 async def test_a_record_that_reaches_further_is_not_written(home, record, key):
@@ -92,6 +96,72 @@ async def test_a_record_that_reaches_further_is_not_written(home, record, key):
 async def test_a_record_of_the_sandbox_alone_is_written(home):
     files, _ = await imported(home, f'{HEAD}{LABEL}[launch]\nmemory = "2G"\n')
     assert any(file.endswith("sandboxes.d/again.toml") for file in files)
+
+
+def _keys(text):
+    record, problems = parse_record("again", Path("again.toml"), text.encode())
+    assert problems == []
+    return reaching_keys(record)
+
+
+NAMED = '[label]\nname = "again"\n'
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        # It records the person and every application.
+        (f'audio = "raw"\n{HEAD}{NAMED}', "audio.playback"),
+        (
+            f'{HEAD}{NAMED}[audio]\nplayback = "allow"\nmicrophone = "allow"\n',
+            "audio.microphone",
+        ),
+        # Rules for trusted sandboxes are rules for it.
+        (f'tags = ["trusted"]\n{HEAD}{NAMED}', "tags"),
+        (f'default_disposable = "bank"\n{HEAD}{NAMED}', "default_disposable"),
+        # Its windows are taken for others, or have the desktop's own keys.
+        (f'{HEAD}{NAMED}[window]\nfullscreen = "real"\n', "window.fullscreen"),
+        (f"{HEAD}{NAMED}[window]\ntranslucent = true\n", "window.translucent"),
+        (f'{HEAD}{NAMED}[window]\ntitle_prefix = "bank"\n', "window.title_prefix"),
+        (
+            (
+                f"{HEAD}{NAMED}[window]\n"
+                'allow = ["zwp_keyboard_shortcuts_inhibit_manager_v1"]\n'
+            ),
+            "window.allow",
+        ),
+        (f"{HEAD}[label]\nname = 'bank'\n", "label.name"),
+        (f'{HEAD}[label]\nname  = "bank"\n', "label.name"),
+        # The image of another record's sandbox is built again.
+        (
+            f'{HEAD}{NAMED}[launch]\nimage = "bank"\npackages = ["netcat"]\n',
+            "launch.image",
+        ),
+        # QEMU without a jail of ours; a program without a boundary.
+        (f'{HEAD}{NAMED}[launch]\nkind = "libvirt-qemu"\n', "launch.kind"),
+        (f'{HEAD}{NAMED}[launch]\nkind = "shared-box"\n', "launch.kind"),
+    ],
+)
+def test_a_key_that_is_not_known_to_be_the_sandboxs_own_reaches_further(record, key):
+    assert _keys(record) == [key]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        f'{HEAD}{NAMED}[launch]\nmemory = "2G"\n',
+        (
+            f'tags = []\n{HEAD}{NAMED}[audio]\nplayback = "allow"\nmicrophone = "ask"\n'
+            '[launch]\nimage = "web"\nnetwork = "user"\ncommand = ["firefox-esr"]\n'
+        ),
+        (
+            f'{HEAD}{NAMED}[launch]\nimage = "again"\npackages = ["mpv"]\n'
+            '[state]\ndisk_size = "20G"\n[clipboard]\nmax_size = "1K"\n'
+        ),
+    ],
+)
+def test_a_record_of_the_sandbox_alone_reaches_nothing(record):
+    assert _keys(record) == []
 
 
 async def test_the_person_may_trust_it(home):

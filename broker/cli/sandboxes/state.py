@@ -23,6 +23,7 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.sandboxes.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
@@ -34,12 +35,6 @@ from broker.launch.state.store import DISK, Home, HomeStore
 from policy.records.loader import parse_record
 from policy.records.model import Record
 
-_REACHING = (
-    *("inherits", "folders.", "peer.", "launch.bind_", "launch.rootfs"),
-    *("launch.root", "launch.host_files", "launch.share_network", "launch.standby"),
-    *("launch.container_image", "launch.app"),
-)
-"""Keys of a record, or the beginning of some, that name more than the sandbox itself."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 _NAME = click.argument("name", shell_complete=sandboxes)
@@ -452,9 +447,9 @@ def import_backup(
     """Make the sandbox NAME of a backup.
 
     Its record is written when none is named NAME and the backup's is valid;
-    look at it before the first start.  One that names files of this machine,
-    another sandbox or a machine that others start needs --trust-record: a backup
-    is encrypted, and not signed.
+    look at it before the first start.  One that sets more than the sandbox itself
+    (tags, files of this machine, unfiltered sound, windows without a frame, another
+    sandbox's name) needs --trust-record: a backup is encrypted, and not signed.
     """
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -474,7 +469,7 @@ def import_backup(
         record, problems = parse_record(
             sandbox, _place(sandbox), untrusted_text.encode()
         )
-        reaches = [] if record is None or trust_record else _reaches(record)
+        reaches = [] if record is None or trust_record else reaching_keys(record)
         if record is not None and not problems and not reaches:
             files = _write_record(sandbox, untrusted_text)
         if reaches:
@@ -483,14 +478,3 @@ def import_backup(
                 "you made the backup, remove the sandbox and import it with --trust-record"
             )
     _report(home, files, as_json=as_json)
-
-
-def _reaches(record: Record) -> list[str]:
-    """The keys of a backup's record by which it gets more than its own home.
-
-    A record is in force as soon as it is written: machines of ``standby`` start, a
-    machine that others start is taken for this sandbox, and the menu has an entry
-    with a name of the archive's choice.
-    """
-    # guard: a backup's record reaches nothing of this machine
-    return sorted(key for key in record.places if key.startswith(_REACHING))
