@@ -108,7 +108,8 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
         text = unquote(text.removeprefix("file://"))
     path = Path(text)
     address = text.partition(":")[0].lower() in DEFAULT_SCHEMES
-    if ":" not in text or (path.exists() and not address):
+    # Not Path.exists(), which raises for a name that is too long for a file.
+    if ":" not in text or (not address and os.path.exists(text)):  # noqa: PTH110
         return OpenRequest(path=str(path.absolute()), sandbox=sandbox, edit=edit)
     if edit:
         raise click.UsageError("--edit is for files.")

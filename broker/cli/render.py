@@ -85,8 +85,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         out.add_column(displayed(column), overflow="fold")
     for row in rows:
-        out.add_row(*[Text(displayed(cell)) for cell in row])
+        out.add_row(*[Text(_one_line(cell)) for cell in row])
     wide_console().print(out)
+
+
+def _one_line(text: str) -> str:
+    """A cell without what is not shown: a path or a version may have line ends."""
+    # guard: no cell of a table is a row of its own
+    text = text.replace("\n", r"\x0a").replace("\t", r"\x09")
+    return displayed(text)
 
 
 def wide_console() -> Console:

@@ -44,7 +44,8 @@ def command(
         render.json_line(msgspec.to_builtins(answer))
         return
     how = "to read and change" if answer.write else "to read"
-    render.note(f"{answer.sandbox} has {answer.path} as {answer.inside}, {how}")
+    path, inside = printable(answer.path, 400), printable(answer.inside, 400)
+    render.note(f"{answer.sandbox} has {path} as {inside}, {how}")
 
 
 def _list(*, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.control.api import FolderUnshareRequest
 from broker.control.methods import FOLDER_UNSHARE
+from broker.core.escape import printable
 
 
 @click.command("unshare")
@@ -33,4 +34,4 @@ def command(folder: str, sandbox: str, *, force: bool, as_json: bool) -> None:
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
-    render.note(f"{answer.sandbox} no longer has {answer.path}")
+    render.note(f"{answer.sandbox} no longer has {printable(answer.path, 400)}")

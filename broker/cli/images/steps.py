@@ -6,8 +6,10 @@ import time
 from typing import Self
 
 from rich.console import Console
+from rich.text import Text
 
 from broker.cli import render
+from broker.core.escape import displayed
 
 
 class Steps:
@@ -34,5 +36,7 @@ class Steps:
         if self._quiet:
             return
         spent = render.seconds(time.monotonic() - self._began)
-        self._console.print(f"[{spent:>7}] {text}", markup=False, soft_wrap=True)
-        self._status.update(text)
+        # guard: steps of an image drive no terminal and are no markup
+        shown = Text(displayed(text))
+        self._console.print(Text(f"[{spent:>7}] ") + shown, soft_wrap=True)
+        self._status.update(shown)

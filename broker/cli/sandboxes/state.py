@@ -27,6 +27,7 @@ from broker.cli.sandboxes.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import displayed
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.launch.state import backup as backups
 from broker.launch.state.disk import make_disk
@@ -67,13 +68,16 @@ def _store() -> HomeStore:
 @contextmanager
 def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """Show how much is done, on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), DownloadColumn())
     console = Console(stderr=True)
     # Elsewhere than on a terminal the bar would leave an empty line.
     shown = console.is_terminal
     with Progress(
         *columns, console=console, transient=True, disable=not shown
     ) as progress:
+        # guard: the name of a backup drives no terminal
+        text = displayed(text)
         task = progress.add_task(text, total=None)
 
         def update(done: int, total: int) -> None:

@@ -1,0 +1,78 @@
+"""Names that a sandbox may have given, in tables, progress and arguments of brokerctl.
+
+A sandbox with a shared directory names files in it as it likes; an image from elsewhere
+names the versions of its packages.
+"""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from broker.cli import open_in, render
+from broker.cli.images.steps import Steps
+from broker.cli.sandboxes import state
+
+DRIVES = "\x1b]0;owned\x07"
+MARKUP = "[/x][link=https://evil.example]backup[/link]"
+
+
+class _Terminal:
+    """What ``rich`` takes for a terminal; ``text`` has what was written to it."""
+
+    def __init__(self):
+        self._file = io.StringIO()
+
+    def __call__(self, **_):
+        return Console(file=self._file, force_terminal=True, width=300)
+
+    @property
+    def text(self):
+        return self._file.getvalue()
+
+
+def _must_be_tame(text):
+    assert "\x1b]" not in text
+    assert "\\x1b]0;owned\\x07" in text
+    assert MARKUP in text, "it is shown as it is"
+
+
+def test_cell_of_a_table_is_no_row_of_its_own(capsys):
+    path = f"/home/ada/shared/{DRIVES}\nbank     /folders/keys  write  /home/ada\t"
+    render.table(("SANDBOX", "FOLDER"), [("mail", path)])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["SANDBOX", "FOLDER"]
+    (row,) = rows
+    assert row.startswith("mail")
+    assert "\\x1b]0;owned\\x07\\x0abank" in row
+    assert "\x1b" not in row
+
+
+def test_progress_of_an_import_drives_no_terminal(monkeypatch):
+    terminal = _Terminal()
+    monkeypatch.setattr(state, "Console", terminal)
+    with state._bar(f"read {DRIVES}{MARKUP}") as bar:
+        bar(1, 2)
+    _must_be_tame(terminal.text)
+
+
+def test_steps_of_an_image_drive_no_terminal(monkeypatch):
+    terminal = _Terminal()
+    monkeypatch.setattr("broker.cli.images.steps.Console", terminal)
+    with Steps(quiet=False) as steps:
+        steps.step(f"reading {DRIVES}{MARKUP}")
+    _must_be_tame(terminal.text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [f"mailto:ada@example.org?body={'x' * 300}", f"https://example.org/{'x' * 5000}"],
+)
+def test_address_longer_than_a_path_is_an_address(address):
+    request = open_in._request(address, None, edit=False)
+    assert (request.url, request.path) == (address, None)
+    # Of a scheme that is refused later, with its reason.
+    other = address.partition(":")[2]
+    assert open_in._request(f"x:{other}", None, edit=False).url == f"x:{other}"
