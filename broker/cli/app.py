@@ -6,6 +6,7 @@ without click; every other verb is one of click's (``cli.verbs``).
 
 from __future__ import annotations
 
+import io
 import sys
 
 from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
@@ -18,6 +19,7 @@ _BOX_OPTIONS = {"--bwrap", *_QUIET}
 def main() -> None:
     """Entry point: run a verb; exit codes are those of brokerctl(1)."""
     forbid_core_files()
+    _show_all_characters()
     with received() as interrupts:
         try:
             code = _run(sys.argv[1:])
@@ -37,6 +39,14 @@ def main() -> None:
             code = interrupts.exit_code
     if code:
         sys.exit(code)
+
+
+def _show_all_characters() -> None:
+    """Escape what the terminal's encoding has not: a window's title may be any text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # guard: a title that cannot be encoded ends no verb
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:

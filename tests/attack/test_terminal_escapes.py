@@ -56,6 +56,16 @@ def test_it_does_not_pass(sequence):
 
 
 @pytest.mark.parametrize(
+    "sequence", ["\u015b6n", "\u011d0;evil\u011c", "\u0150$qm\u011c"]
+)
+def test_it_does_not_pass_by_another_encoding(sequence):
+    """In UTF-8 these end in the bytes of CSI, OSC and DCS, as 8-bit terminals have it."""
+    out = TerminalFilter("iso8859-1").feed(sequence.encode())
+    assert not re.search(b"[\x80-\x9f]", out)
+    assert TerminalFilter().feed(sequence.encode()) == sequence.encode()
+
+
+@pytest.mark.parametrize(
     "sequence",
     [
         b"\x1b[1;31mred\x1b[0m",

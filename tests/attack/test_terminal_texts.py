@@ -7,6 +7,9 @@ names the versions of its packages.
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -76,3 +79,20 @@ def test_address_longer_than_a_path_is_an_address(address):
     # Of a scheme that is refused later, with its reason.
     other = address.partition(":")[2]
     assert open_in._request(f"x:{other}", None, edit=False).url == f"x:{other}"
+
+
+def test_title_that_the_terminal_cannot_show_ends_no_verb(tmp_path):
+    """As of a window, a program or a file, in a locale without UTF-8."""
+    log = tmp_path / "vitrail/logs/web/program-1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("\u65e5\u672c or \u015b6n\n", encoding="utf-8")
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    words = [sys.executable, "-m", "broker.cli.app", "logs", "web"]
+    shown = subprocess.run(
+        words,
+        env={**environ, "PYTHONIOENCODING": "iso8859-1"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert shown.stdout == b"\\u65e5\\u672c or \\u015b6n\n"

@@ -33,7 +33,7 @@ class Attached:
         self._steps = steps
         self._stdin = stdin
         self._tty = tty
-        self._filter = TerminalFilter()
+        self._filter = TerminalFilter(sys.stdout.encoding or "utf-8")
         self._started: Started | None = None
 
     async def run(

@@ -54,7 +54,9 @@ it for a second answer.
 class TerminalFilter:
     """Takes a program's output, gives what a terminal may be shown of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "utf-8") -> None:
+        """``encoding`` is the terminal's."""
+        self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._state = self._ground
         self._kept = ""
@@ -65,7 +67,9 @@ class TerminalFilter:
         for char in self._decoder.decode(untrusted_data):
             self._state(char)
         shown, self._out = "".join(self._out), []
-        return shown.encode("utf-8", "replace")
+        # To a terminal of Latin 1, "ś" in UTF-8 ends in CSI, as one byte.
+        # guard: a character is no control character in another encoding
+        return shown.encode(self._encoding, "replace")
 
     def _ground(self, char: str) -> None:
         if char == "\x1b":
