@@ -41,6 +41,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
+from broker.core.replace_file import replace_file
 from broker.core.trees import remove_tree
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
@@ -386,7 +387,8 @@ class LibvirtGuests:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         helper = None if backend is None else backend.identity
         state = _State(boot_id(), name, leader, helper, cid)
-        (directory / _STATE).write_bytes(msgspec.json.encode(state))
+        # Whole, or the last one: the disk may be full, or we be killed.
+        replace_file(directory / _STATE, msgspec.json.encode(state))
 
     async def adopt(self) -> list[str]:
         """Lease domains again that outlived an earlier broker; returns warnings.
