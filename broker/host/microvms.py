@@ -320,6 +320,10 @@ class MicroVms:
                     reason=started.why,
                 )
             )
+            if started.vm.uds is not None:
+                # A machine that shares memory: its sockets are in our directory, as
+                # those of vhost-device-vsock, and its guest has no vsock device.
+                secret = None
             if secret is not None:
                 secret.write(directory)
             # Last: a machine is adopted by this file, and so only a whole one.

@@ -133,7 +133,9 @@ async def on_request(w, home):
     }
     (home / "more").mkdir()
     policy = w.paths.config[0] / "policy.d/30-mine.policy"
+    loaded = len(w.events("policy.loaded"))
     policy.write_text(f"{RULES}vitrail.Folder +more @anyvm @adminvm allow\n")
+    await eventually(lambda: len(w.events("policy.loaded")) > loaded)
     text = await said(w, "share", str(home / "more"), "work", code=1)
     assert "no free place" in text
 

@@ -139,6 +139,13 @@ MACHINES = {
         kernel_args=("tsc_early_khz=2600000", "lpj=4000000", "no_timer_check"),
     ),
 }
+FORKABLE = {
+    # QEMU's microvm has neither a PCI bus, whose slots take a copy's devices, nor a
+    # generation id.
+    Accel.KVM: MachineType("q35,vmport=off,usb=off", "pci", nic_options=",romfile="),
+    Accel.TCG: MACHINES[Accel.TCG],
+}
+"""Machine types of templates and of their copies."""
 _ACCEL_WORDS = {
     Accel.KVM: ("-accel", "kvm", "-cpu", "host"),
     # Without ERMS a guest copies and clears memory in words of 8 bytes.  Where the
@@ -149,10 +156,16 @@ _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 def base_args(
-    qemu: Path, accel: Accel, *, name: str, translated_mib: int = 0
+    qemu: Path,
+    accel: Accel,
+    *,
+    name: str,
+    translated_mib: int = 0,
+    machine: str | None = None,
 ) -> list[str]:
     """The words that every machine of ours begins with.
 
+    ``machine``: its type, or that of a machine that boots.
     ``translated_mib``: the most that an emulated machine's translated code takes;
     with 0 as much as QEMU wants, up to a GiB.
     """
@@ -162,7 +175,7 @@ def base_args(
     return [
         str(qemu),
         *("-name", name),
-        *("-machine", MACHINES[accel].machine),
+        *("-machine", machine or MACHINES[accel].machine),
         *(accelerator, how, *cpu),
         *("-sandbox", _SECCOMP),
         "-nodefaults",

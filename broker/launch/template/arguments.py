@@ -25,7 +25,7 @@ from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.launch.microvm.port_mux import BATCH_WORD, KERNEL_WORD, port_words
 from broker.launch.microvm.qemu_arguments import (
-    MACHINES,
+    FORKABLE,
     Accel,
     VmSpec,
     base_args,
@@ -84,7 +84,9 @@ def forkable_args(
     free it.
     """
     words = [
-        *base_args(qemu, accel, name=f"vitrail-{spec.name}"),
+        *base_args(
+            qemu, accel, name=f"vitrail-{spec.name}", machine=FORKABLE[accel].machine
+        ),
         "-S",
         *("-smp", str(spec.cpus)),
         *("-m", f"{spec.memory_mib}M"),
@@ -160,7 +162,7 @@ def _kernel_args(
     spec: VmSpec, accel: Accel, warm: Sequence[str], wiring: ForkWiring
 ) -> str:
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
-    words += [*MACHINES[accel].kernel_args, "vitrail.template=1"]
+    words += [*FORKABLE[accel].kernel_args, "vitrail.template=1"]
     if wiring.streams_fd is not None:
         words.append(KERNEL_WORD)
         if accel is Accel.TCG:

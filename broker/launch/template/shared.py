@@ -33,7 +33,12 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.launch.microvm.launcher import Tools
-from broker.launch.microvm.port_mux import PortMux, start_port_mux, why_missing
+from broker.launch.microvm.port_mux import (
+    PortMux,
+    mux_program,
+    start_port_mux,
+    why_missing,
+)
 from broker.launch.microvm.qemu_arguments import VmSpec
 from broker.launch.microvm.running import Vm
 from broker.launch.state.sparse import copy_sparse
@@ -141,6 +146,8 @@ class SharedPlan(CopyPlan):
         record: str,
         memories: SharedMemories,
     ) -> None:
+        # In the place of the machine's vsock device, the kernel's too.
+        tools = replace(tools, vhost_device_vsock=mux_program())
         super().__init__(spec, tools, undo, on_loss, template=template, warm=warm)
         self._record = record
         self._memories = memories
@@ -153,10 +160,11 @@ class SharedPlan(CopyPlan):
         self._files.callback(os.close, self._memory)
 
     @override
-    async def start_streams(self, _tool: Path, cid: int) -> PortMux:
+    async def start_streams(self, tool: Path, cid: int) -> PortMux:
         place, unjailed = self._spec.directory, self._unjailed
+        known = self._write_down
         return await start_port_mux(
-            place, cid, unjailed=unjailed, known=self._write_down
+            place, cid, unjailed=unjailed, known=known, program=tool
         )
 
     @override

@@ -91,13 +91,13 @@ class Starter:
             quarantine=quarantine,
             on_loss=on_loss,
         )
-        why = self._never(request)
-        if why:
-            self._drop_standby(request.record)
-            return StartedVm(await start(), "boot", why)
         reasons = [why_not_shared()] if request.shared else []
         if any(reasons):
             request = replace(request, mode="copy")
+        why = self._never(request)
+        if why:
+            self._drop_standby(request.record)
+            return StartedVm(await start(), "boot", _text([*reasons, why]))
         if not self._swept:
             self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
@@ -165,10 +165,14 @@ class Starter:
             return "only disposable sandboxes are copied"
         if spec.huge_pages:
             return "machines with huge pages are not copied"
-        if tools.accel is not Accel.TCG:
-            return "machines under KVM are not copied yet"
-        if tools.vhost_device_vsock is None:
-            return "machines with the kernel's vsock are not copied yet"
+        # What carries their streams is the kernel's, whose state cannot be saved, or a
+        # process that was not tried with copies under KVM.
+        if not request.shared and tools.accel is not Accel.TCG:
+            return 'machines under KVM are copied with fork = "shared" only'
+        if not request.shared and tools.vhost_device_vsock is None:
+            return (
+                'with the kernel\'s vsock machines are copied with fork = "shared" only'
+            )
         if self._given_up(request.record):
             return "copies of this record have failed; it boots until the broker ends"
         return ""

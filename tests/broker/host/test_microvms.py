@@ -73,6 +73,8 @@ class Stand:
         self.initrds = []
         self.broken_start = None
         self.kernel = False
+        self.uds = None
+        self.processes = ()
         self.vms = MicroVms(
             paths=self.paths,
             record=self.records.get,
@@ -100,7 +102,9 @@ class Stand:
         if self.broken_start is not None:
             raise self.broken_start
         self.spec = spec
-        self.started.append(PaperVm(spec.directory))
+        self.started.append(
+            PaperVm(spec.directory, uds=self.uds, processes=self.processes)
+        )
         self.specs.append(spec)
         return self.started[-1]
 
@@ -191,6 +195,23 @@ async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):
         (event,) = s.events("sandbox.machine")
         assert event["how"] == "boot"
         assert event["reason"] == "there is no template yet"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_secret_is_for_streams_over_the_kernels_vsock_alone(
+    stand, shared, tmp_path
+):
+    mine = os.pidfd_open(os.getpid())
+    async with stand() as s:
+        s.kernel = True
+        if shared:
+            s.uds = tmp_path / "vm.vsock"
+            mux = SimpleNamespace(role="port-mux", pid=os.getpid(), pidfd=mine)
+            s.processes = (mux,)
+        machine = await s.open()
+        assert (machine.secret is None) == shared
+        assert (s.paths.sandbox(WORK) / "launch-secret").exists() != shared
+    os.close(mine)
 
 
 async def test_a_start_may_have_less_than_its_record(stand):

@@ -49,6 +49,18 @@ def test_another_machine_has_other_words(change):
     assert "max,-erms" in words, "the CPU model: QEMU does not notice another one"
 
 
+@pytest.mark.parametrize("accel", Accel)
+def test_templates_are_of_a_machine_type_with_a_pci_bus(accel):
+    words = key_words(SPEC, QEMU, accel, [], shared=True)
+    machine = words[words.index("-machine") + 1]
+    assert machine.startswith("q35,")
+    devices = {word.partition(",")[0] for word in words if word.startswith("virtio")}
+    assert devices == {"virtio-blk-pci", "virtio-serial-pci", "virtio-rng-pci"}
+    assert ("tsc_early_khz" in words[words.index("-append") + 1]) == (
+        accel is Accel.TCG
+    )
+
+
 def test_name_and_places_are_not_in_the_words():
     other = replace(
         SPEC, name=SandboxName("b"), initrd=Path("/run/b/initrd"), directory=Path("/b")

@@ -127,8 +127,8 @@ async def test_a_template_is_made_once_for_many_starts(stage):
         ({"mode": "no"}, 'fork = "no"'),
         ({"spec": {"disposable": False}}, "only disposable"),
         ({"spec": {"huge_pages": True}}, "huge pages"),
-        ({"tools": {"accel": Accel.KVM}}, "under KVM"),
-        ({"tools": {"vhost_device_vsock": None}}, "kernel's vsock"),
+        ({"tools": {"accel": Accel.KVM}}, 'under KVM are copied with fork = "shared"'),
+        ({"tools": {"vhost_device_vsock": None}}, "with the kernel's vsock"),
     ],
 )
 async def test_starts_that_are_never_copies(stage, change, why):
@@ -240,6 +240,25 @@ async def test_a_machine_shares_memory_where_its_record_says_so(stage):
         second = await s.start(mode="shared")
         assert (second.vm, second.how, second.why) == ("copied", "fork", "")
         assert s.plans == [SharedPlan]
+
+
+@pytest.mark.parametrize(
+    "tools", [{"accel": Accel.KVM}, {"vhost_device_vsock": None}], ids=["kvm", "vsock"]
+)
+async def test_machines_that_boot_with_copy_are_forked_where_they_may_share(
+    stage, tools
+):
+    async with stage() as s:
+        changed = replace(
+            s.request, mode="shared", tools=replace(s.request.tools, **tools)
+        )
+        await s.starter.make(changed)
+        started = await s.start(mode="shared", tools=changed.tools)
+        assert (started.how, started.why) == ("fork", "")
+        s.not_shared = "no C compiler"
+        started = await s.start(mode="shared", tools=changed.tools)
+        assert started.how == "boot"
+        assert started.why.startswith("no C compiler; ")
 
 
 async def test_a_fork_that_fails_boots(stage):
