@@ -20,7 +20,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.process.captured_stderr import FirstWords
+from broker.ipc.captured_stderr import FirstWords
 from broker.launch.process.spawn import Child, run_tool, spawn
 
 _LOOK_SECONDS = 0.02

@@ -172,7 +172,11 @@ class Pump:
             if self._reaps:
                 # It has ended, so this does not block.
                 os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
+            if self._handle.words is not None and (text := self._handle.words.text()):
+                log_stderr(f"vitrail: the pump {self._handle.pid} ended with: {text}")
         finally:
+            if self._handle.words is not None:
+                self._handle.words.close()
             trio.lowlevel.notify_closing(pidfd)
             os.close(pidfd)
 

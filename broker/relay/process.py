@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from broker.core.errors import SetupError
+from broker.ipc.captured_stderr import FirstWords
 from broker.relay.confine import confine
 from broker.relay.engine import RelayEngine
 from broker.relay.turns import accelerator, available
@@ -48,6 +49,14 @@ class PumpHandle:
     control: socket.socket
     pid: int
     pidfd: int = -1
+    words: FirstWords | None = None
+    """Its standard error, which the broker reads at its end."""
+
+    def close(self) -> None:
+        """Let go of it, which ends it."""
+        self.control.close()
+        if self.words is not None:
+            self.words.close()
 
 
 def control_pair() -> tuple[socket.socket, socket.socket]:
@@ -61,27 +70,29 @@ def start_pump() -> PumpHandle:
     Raises SetupError when the process cannot be started.
     """
     broker, pump = control_pair()
+    words = FirstWords()
     parent = os.getpid()
     try:
         pid = os.fork()
     except OSError as error:
         broker.close()
         pump.close()
+        words.close()
         raise SetupError(
             f"the relay's process cannot be started: {error.strerror}",
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
     if pid == 0:
-        _become_pump(pump.detach(), parent)
+        _become_pump(pump.detach(), words.fd, parent)
     pump.close()
-    return PumpHandle(broker, pid, os.pidfd_open(pid))
+    return PumpHandle(broker, pid, os.pidfd_open(pid), words)
 
 
-def _become_pump(control: int, parent: int) -> NoReturn:
+def _become_pump(control: int, words: int, parent: int) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
-        _prepare(control)
+        _prepare(control, words)
         _libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         # A parent that died before that line sends no signal any more.
         code = pump(control) if os.getppid() == parent else 0
@@ -93,11 +104,14 @@ def _become_pump(control: int, parent: int) -> NoReturn:
         os._exit(code)
 
 
-def _prepare(control: int) -> None:
+def _prepare(control: int, words: int) -> None:
     """Let go of all that the fork inherited."""
     with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123 -- a descriptor is wanted
         os.dup2(null.fileno(), 0)
         os.dup2(null.fileno(), 1)
+    # Confined, it still reads and writes whatever it has: a terminal, or the log's file.
+    # guard: the first pump has no file of the broker's
+    os.dup2(words, 2)
     os.closerange(3, control)
     os.closerange(control + 1, 0x7FFFFFFF)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

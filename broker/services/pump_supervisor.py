@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 
 import trio
 
 from broker.audit import schema
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
+from broker.ipc.captured_stderr import FirstWords
 from broker.launch.process.spawn import Child, our_program, spawn
 from broker.relay.client import Pump, PumpStatistics
 from broker.relay.contract import RelayMode, StreamEnd, StreamStatistics
@@ -18,6 +20,7 @@ from broker.services.event_log import Journal
 # A pump that dies at once would otherwise be replaced as fast as it dies.
 _PAUSE = 1.0
 _REPLACE_SECONDS = 5.0
+_VARIABLES = ("PATH", "VITRAIL_RELAY_PYTHON")
 
 
 class PumpSupervisor:
@@ -75,7 +78,7 @@ class PumpSupervisor:
                 try:
                     return child, Pump(handle)
                 except BaseException:  # no descriptor to hold it by
-                    handle.control.close()
+                    handle.close()
                     child.kill_now()
                     raise
             except (OSError, VitrailError) as error:
@@ -117,16 +120,25 @@ class PumpSupervisor:
 
 
 def _respawn() -> tuple[Child, PumpHandle]:
-    ours, theirs = control_pair()
-    with theirs:
-        fd = str(theirs.fileno())
-        try:
+    with ExitStack() as undo:
+        ours, theirs = control_pair()
+        undo.callback(ours.close)
+        # guard: a later pump has no variables of the session
+        env = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+        with theirs:
+            words = FirstWords()
+            undo.callback(words.close)
+            # guard: a later pump has no file of the broker's
+            output = words.fd
             child = spawn(
-                our_program("broker.relay.process", "--control-fd", fd),
+                our_program(
+                    "broker.relay.process", "--control-fd", str(theirs.fileno())
+                ),
                 name="pump",
+                env=env,
                 pass_fds=[theirs.fileno()],
+                stdout=output,
+                stderr=output,
             )
-        except BaseException:
-            ours.close()
-            raise
-    return child, PumpHandle(ours, child.pid)
+        undo.pop_all()
+    return child, PumpHandle(ours, child.pid, words=words)

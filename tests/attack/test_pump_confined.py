@@ -1,8 +1,8 @@
-"""What a pump that was taken over can do to other processes: nothing.
+"""What a pump that was taken over can do to other processes and their files: nothing.
 
 fcntl(2) can have the kernel send a signal of one's choice to any process of
 the same user when a descriptor becomes readable, and a pump has descriptors
-whose far ends write.
+whose far ends write.  A terminal, or the log's file, is a descriptor like any other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import select
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from broker.launch.process.spawn import DEVNULL, spawn
+from broker.relay.client import Pump
 from broker.relay.confine import confine
+from broker.relay.process import start_pump
+from broker.services.pump_supervisor import _respawn
+from tests.kit.relay.sockets import running
 
 
 @pytest.fixture
@@ -54,3 +59,70 @@ async def test_a_confined_pump_has_no_process_killed(victim):
     os.waitpid(attacker, 0)
     # The signal is sent before send(2) returns, so the pidfd says it by now.
     assert not select.select([victim.pidfd], [], [], 0.5)[0], "the victim lives"
+
+
+def _identity(path):
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+@pytest.fixture
+def terminal(monkeypatch, tmp_path):
+    """Our standard error, as the broker's: a file of which a pump is to have nothing."""
+    place = tmp_path / "stderr"
+    kept = os.dup(2)
+    with place.open("w+b") as file:
+        os.dup2(file.fileno(), 2)
+        monkeypatch.setenv("TOKEN_OF_THE_SESSION", "secret")
+        yield place
+    os.dup2(kept, 2)
+    os.close(kept)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_first_pump_has_no_file_of_the_brokers():
+    handle = start_pump()
+    try:
+        # It says that it runs when it has let go of all else.
+        handle.control.recv(1 << 16)
+        mine = {_identity(f"/proc/self/fd/{fd}") for fd in range(3)}
+        null = _identity(os.devnull)
+        for fd in range(3):
+            his = _identity(f"/proc/{handle.pid}/fd/{fd}")
+            assert his == null or his not in mine
+    finally:
+        handle.close()
+        os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        os.close(handle.pidfd)
+
+
+@pytest.mark.usefixtures("terminal")
+async def test_a_later_pump_has_no_file_and_no_variable_of_the_brokers():
+    child, handle = _respawn()
+    try:
+        handle.control.settimeout(30)
+        handle.control.recv(1 << 16)
+        mine = {_identity(f"/proc/self/fd/{fd}") for fd in range(3)}
+        null = _identity(os.devnull)
+        for fd in range(3):
+            his = _identity(f"/proc/{handle.pid}/fd/{fd}")
+            assert his == null or his not in mine
+        told = Path(f"/proc/{handle.pid}/environ").read_bytes()
+        assert b"secret" not in told
+    finally:
+        handle.close()
+        await child.wait()
+
+
+async def test_what_a_pump_writes_last_is_logged_escaped(capfd):
+    child, handle = _respawn()
+    assert handle.words is not None
+    async with running(handle) as pump:
+        assert isinstance(pump, Pump)
+        os.pwrite(handle.words.fd, b"a mistake \x1b]0;title\x07\n", 0)
+        child.kill()
+        await pump.wait_died()
+    await child.wait()
+    said = capfd.readouterr().err
+    assert f"the pump {handle.pid} ended with: a mistake" in said
+    assert "\x1b" not in said

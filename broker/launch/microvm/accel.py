@@ -20,8 +20,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.replace_file import replace_file
+from broker.ipc.captured_stderr import FirstWords
 from broker.launch.microvm.qemu_arguments import Accel, base_args
-from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.identity import boot_id
 from broker.launch.process.spawn import spawn
 

@@ -18,8 +18,8 @@ import msgspec
 import trio
 
 from broker.core.errors import SetupError
+from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.process_status import status_fields
-from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -31,8 +31,8 @@ from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.decoding import UNREADABLE
-from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.spawn import our_program, spawn
 
 _HIDRAW = Path("/sys/class/hidraw")

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.ipc.captured_stderr import FirstWords
 from broker.launch.microvm.vmm_jail import enter
-from broker.launch.process.captured_stderr import FirstWords
 from broker.launch.process.identity import find, spawn_helper
 from broker.launch.process.spawn import spawn
 from tests.kit.eventually import eventually
