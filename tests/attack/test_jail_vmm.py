@@ -8,6 +8,8 @@ and no other process: not each other either.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
@@ -18,7 +20,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.launch.crosvm.client import ask_crosvm
 from broker.launch.microvm.accel import DEVICE
 from broker.launch.microvm.launcher import (
     Accel,
@@ -44,7 +47,7 @@ from tests.kit.vm.machines import (
     tiny_spec,
     vm_tools,
 )
-from tests.kit.vm.probes import build, run_free, run_in_vmm_jail, world
+from tests.kit.vm.probes import build, outcome, run_free, run_in_vmm_jail, world
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -106,6 +109,43 @@ async def test_it_works_outside_and_not_inside(built, around, view, what, on, an
     argument = on.format_map(vars(around))
     assert run_free(built, what, argument) == "worked"
     assert await run_in_vmm_jail(built, view, what, argument) == answer
+
+
+@pytest.fixture
+def client(built, tmp_path, monkeypatch):
+    """Attempts it in the place of the client that asks a crosvm."""
+    shutil.copy(built.program, tmp_path / "crosvm")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def attempt(what, argument=""):
+        null = os.open(os.devnull, os.O_PATH)
+        try:
+            said = await ask_crosvm([what, argument], null, deadline=20)
+        except UpstreamError as error:
+            return outcome(b"", int(re.search(r"code (-?[0-9]+)", str(error))[1]))
+        finally:
+            os.close(null)
+        return outcome(said, 0)
+
+    return attempt
+
+
+@pytest.mark.parametrize(("what", "on", "answer"), REACH)
+async def test_what_asks_a_crosvm_has_such_a_jail(around, client, what, on, answer):
+    """crosvm was taken over by its guest, and its answer takes the client over."""
+    argument = on.format_map(vars(around))
+    # It opens the socket by the number of a descriptor.
+    expected = "worked" if argument.startswith("/proc/self/") else answer
+    assert await client(what, argument) == expected
+
+
+async def test_no_crosvm_of_others_is_asked_without_a_jail(client, monkeypatch):
+    async def none():
+        return "no user namespaces"
+
+    monkeypatch.setattr("broker.launch.crosvm.client.why_no_jail", none)
+    with pytest.raises(JailError, match="without a jail: no user namespaces"):
+        await client("open", "/etc/passwd")
 
 
 @pytest.mark.parametrize("what", ["unshare", "mount", "bpf", "keyctl", "perf"])

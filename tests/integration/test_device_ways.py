@@ -29,6 +29,7 @@ from broker.peers.identity import ContainerClaim, SharedClaim
 from tests.integration.test_device_service import service
 from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually
+from tests.kit.vm.monitors.installed import widen_jail
 from tests.kit.wayland.compositor import short_directory
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("work"), SandboxName("work"), 1)
@@ -123,6 +124,9 @@ def crosvm(tmp_path, monkeypatch):
         log = tmp_path / "log"
         path.write_text(_CROSVM.format(log=log, attach=attach, detach=detach))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        # The real one is one program without a further file, and writes no log.
+        more = [word for here in ("/usr", "/bin") for word in ("--ro-bind", here, here)]
+        widen_jail(path, [*more, "--bind", str(tmp_path), str(tmp_path)])
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         return log
 

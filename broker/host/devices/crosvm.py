@@ -18,7 +18,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.launch.process.spawn import run_tool
 
 _OK = re.compile(rb"^ok (\d{1,3})\s*$", re.MULTILINE)
 _IGNORED = "00:00:00:00"
@@ -36,7 +35,8 @@ class CrosvmDevice:
         """Plug in the device whose open node this is; the node stays the caller's.
 
         Raises RefusedError when it has no free port, UpstreamError when it refuses for
-        another reason, SetupError when crosvm is not installed.
+        another reason, SetupError when crosvm is not installed or its client cannot be
+        jailed.
         """
         # Not to be left half done: only the reply names the port.
         with trio.CancelScope(shield=True):
@@ -59,11 +59,15 @@ class CrosvmDevice:
             raise UpstreamError(f"crosvm does not let go: {printable(reply, 200)}")
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
+        # Late: few hosts have a crosvm.
+        from broker.launch.crosvm.client import ask_crosvm
+
         with self._socket() as socket:
-            return await run_tool(
-                ["crosvm", "usb", *words, f"/proc/self/fd/{socket}"],
+            return await ask_crosvm(
+                ["usb", *words],
+                socket,
                 deadline=limits.DEVICE_DETACH_SECONDS,
-                pass_fds=(*fds, socket),
+                fds=fds,
             )
 
     @contextmanager

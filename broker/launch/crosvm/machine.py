@@ -3,7 +3,7 @@
 Its vsock is vhost-device-vsock, as with QEMU: so a machine's identity is a socket in
 a directory of ours, and not one of the kernel's CIDs.  The protocol of its control
 socket is not documented, only the verbs are (``crosvm resume SOCKET``); each is a
-process of ours for one request.  The socket is made by crosvm, so what is at its name
+process of ours for one request, in a jail (``client``).  The socket is made by crosvm, so what is at its name
 is proven first and then passed on as a descriptor.
 """
 
@@ -18,6 +18,7 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.launch.crosvm.arguments import arguments, guest_end
+from broker.launch.crosvm.client import ask_crosvm
 from broker.launch.microvm.control import CONSOLE_SOCKET, Connect, Control, Monitor
 from broker.launch.microvm.state import API_SOCKET
 from broker.launch.microvm.vsock_backend import BACKEND_SOCKET, HELPER, spawn_backend
@@ -26,14 +27,12 @@ from broker.launch.monitors.console import open_console
 from broker.launch.monitors.plan import MonitorPlan
 from broker.launch.process.identity import Tracked
 from broker.launch.process.ready import wait_listening
-from broker.launch.process.spawn import run_tool
 
 
 class CrosvmControl:
     """Implements ``launch.microvm.control.Control``."""
 
-    def __init__(self, program: str, socket: ApiSocket, vmm: Tracked) -> None:
-        self._program = program
+    def __init__(self, socket: ApiSocket, vmm: Tracked) -> None:
         self._socket = socket
         self._vmm = vmm
 
@@ -54,9 +53,9 @@ class CrosvmControl:
         await self._ask("stop", limits.VM_QUIT_SECONDS)
 
     async def _ask(self, verb: str, deadline: float) -> None:
-        with self._socket.proven() as (path, fd):
-            words = [self._program, verb, path]
-            await run_tool(words, deadline=deadline, pass_fds=(fd,))
+        with self._socket.proven() as (_path, fd):
+            # Where no jail can be built, this machine's crosvm has none either.
+            await ask_crosvm([verb], fd, deadline=deadline, jail_needed=False)
 
     async def close(self) -> None:
         """Do nothing: no connection is kept."""
@@ -73,7 +72,7 @@ async def connect(
     del guest_ended  # there are no events: see ``guest_end``
     socket = ApiSocket(directory / API_SOCKET, vmm, packets=True)
     await socket.wait_ready()
-    control = CrosvmControl(Monitor.CROSVM.value, socket, vmm)
+    control = CrosvmControl(socket, vmm)
     return control, open_console(directory / CONSOLE_SOCKET)
 
 

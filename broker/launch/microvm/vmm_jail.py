@@ -230,6 +230,26 @@ async def spawn_jailed(
     )
 
 
+@contextmanager
+def jailed_words(
+    view: JailView, argv: Sequence[str]
+) -> Iterator[tuple[list[str], int]]:
+    """Yield the words that run a short-lived program in its jail, and a descriptor.
+
+    The descriptor is that of the system-call filter, which bubblewrap must inherit.
+    It ends when the process that starts it ends.  Raises JailError without bubblewrap.
+    """
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise JailError(f"{argv[0]} cannot be jailed: {_MISSING}", hint=_HINT)
+    with ExitStack() as ours:
+        rules = _pipe(ours)
+        os.write(rules.write, view.rules())
+        rules.close_write()
+        words = [bwrap, *jail_args(view), "--die-with-parent"]
+        yield [*words, "--seccomp", str(rules.read), "--", *argv], rules.read
+
+
 async def why_no_jail() -> str:
     """Return the reason for which this machine cannot build jails, or ""."""
     bwrap = shutil.which("bwrap")

@@ -75,6 +75,8 @@ GUARDS = (
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
     Guard("a VMM has a system-call filter", "", "tests/attack/test_jail_vmm.py", "filter_refuses"),
+    Guard("what crosvm answers is read in a jail", "if False:", "tests/attack/test_jail_vmm.py", "asks_a_crosvm"),
+    Guard("another launcher's crosvm is asked from a jail or not at all", "if False:", "tests/attack/test_jail_vmm.py", "crosvm_of_others"),
     Guard("a VMM has no network", "", "tests/attack/test_jail_vmm.py", "abstract"),
     Guard("a VMM's root is read-only", "", "tests/attack/test_jail_vmm.py", "takes_files"),
     Guard("a VMM's jail is written down before it is built", "", "tests/attack/test_jail_vmm.py", "leaves_nothing and before"),

@@ -23,7 +23,7 @@ _BWRAP = """\
 #!/usr/bin/python3 -I
 import os, sys
 words = sys.argv[1:]
-if "{program}" in words and "--info-fd" in words:
+if "{program}" in words and "--seccomp" in words:
     place = words.index("--seccomp")
     del words[place : place + 2]
     place = words.index("--remount-ro")
@@ -56,11 +56,16 @@ def install(place: Path, name: str, fault: dict[str, str] | None = None) -> Path
     seen = ["/usr", "/etc", str(place), str(ROOT / "tests"), *vhosts]
     more = [word for path in seen for word in ("--ro-bind", path, path)]
     more += ["--proc", "/proc", "--tmpfs", "/stand-in"]
-    bwrap = _BWRAP.format(program=program, more=more, bwrap=shutil.which("bwrap"))
-    _write(place / "bwrap", bwrap)
+    widen_jail(program, more)
     if fault:
         (place / "fault.json").write_text(json.dumps(fault))
     return program
+
+
+def widen_jail(program: Path, more: list[str]) -> None:
+    """Write a bwrap beside ``program`` that adds ``more`` to its jail."""
+    bwrap = _BWRAP.format(program=program, more=more, bwrap=shutil.which("bwrap"))
+    _write(program.with_name("bwrap"), bwrap)
 
 
 def _write(path: Path, text: str) -> None:
