@@ -540,7 +540,8 @@ async def test_a_record_that_changes_while_the_worker_begins_is_followed():
             await trio.testing.wait_all_tasks_blocked(0.01)
             s.workers.may_open.set()
         (one,) = s.workers.opened
-        assert [rules.ceilings["windows"] for rules in one.rules] == [1]
+        # Once by the reload, and perhaps once more by what watches the directory.
+        assert {rules.ceilings["windows"] for rules in one.rules} == {1}
         await s.role.lease_ended(LEASE.id, "over")
         offered[0].close()
 

@@ -160,7 +160,7 @@ class Judge:
 
     def go(self, x: int, y: int) -> None:
         """Move there; a nested KWin takes the first place for a jump."""
-        self.mouse.move(x - 2, y)
+        self.mouse.move(x - 2 if x > 1 else x + 2, y)
         self.mouse.move(x, y)
 
     def click(self, observer: Observer) -> bool:
