@@ -102,7 +102,7 @@ trio.run(work, "flush=no" not in open("/proc/cmdline").read())
 async def build(directory: Path) -> None:
     """The disks: one for the log, one with what writes it."""
     tree = directory / "tree"
-    for name in ("audit", "core"):
+    for name in ("audit", "core", "ipc"):
         shutil.copytree(ROOT / "broker" / name, tree / "broker" / name)
     shutil.copy(ROOT / "broker" / "__init__.py", tree / "broker")
     (tree / "power_cut.py").write_text(_WRITER)

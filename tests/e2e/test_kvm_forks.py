@@ -40,6 +40,7 @@ kind = "microvm"
 memory = "512M"
 network = "none"
 fork = "shared"
+boot_deadline = 600
 """
 TEMPLATE = "~/.cache/vitrail/templates/web/state"
 LIMITS = "/srv/broker/core/limits/machines.py"
