@@ -31,7 +31,6 @@ from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from broker.services.event_log import Journal
-from broker.services.sandbox_logs import KEPT, prune_logs
 from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
@@ -278,6 +277,7 @@ class MicroVms:
         from broker.launch.image.store import find_image
         from broker.launch.image.vmlinux import boot_kernel
         from broker.launch.microvm.control import Monitor
+        from broker.services.sandbox_logs import KEPT, prune_logs
 
         launch = _changed(wanted.host.launch, changes)
         image = find_image(self._paths, launch.image)
