@@ -83,6 +83,8 @@ async def open_runtime(
     """
     paths = options.paths
     for directory in (paths.runtime, paths.sandbox("x").parent):
+        # guard: only a directory of ours is closed to others
+        require_private(paths)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
     require_private(paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 import click
@@ -18,6 +19,7 @@ from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths, require_private
 from broker.launch.waypipe import podman
 from broker.services.link import config as link
+from broker.services.runtime import Options, open_runtime
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -71,6 +73,19 @@ def test_a_link_in_place_of_our_directory():
         (base / "vitrail").symlink_to(base / "elsewhere")
         with pytest.raises(SetupError, match="not a directory"):
             require_private(paths(base))
+
+
+async def test_a_broker_closes_no_directory_that_a_link_leads_to():
+    """Its own mode is 0700; a link made it that of any directory of the person's."""
+    with short_directory() as base:
+        (base / "public").mkdir()
+        (base / "public").chmod(0o755)
+        (base / "vitrail").symlink_to("public")
+        with pytest.raises(SetupError):
+            async with open_runtime("local", Options(paths(base)), None):
+                pass
+        assert stat.S_IMODE((base / "public").stat().st_mode) == 0o755
+        assert list((base / "public").iterdir()) == []
 
 
 async def test_brokerctl_says_nothing_there():
