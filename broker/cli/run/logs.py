@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import rich_click as click
 import trio
@@ -144,21 +145,26 @@ async def _follow(path: Path, show: Callable[[bytes], None], on: bool) -> None: 
                 continue
             if not on:
                 return
-            if _rotated(path, file.fileno()):
+            if (newer := _rotated(path, file.fileno())) is not None:
                 # Output between our last read and the rotation is still in the old
                 # file.
                 if data := file.read(limits.LOG_BYTES):
                     show(data)
                 file.close()
-                file = path.open("rb")
+                file = newer
                 continue
             await trio.sleep(_LOOK_SECONDS)
     finally:
         file.close()
 
 
-def _rotated(path: Path, fd: int) -> bool:
+def _rotated(path: Path, fd: int) -> BinaryIO | None:
+    """Open the log where it is another file by now; None where it is not, or not yet."""
     try:
-        return not os.path.samestat(path.stat(), os.fstat(fd))
+        file = path.open("rb")
     except FileNotFoundError:
-        return False
+        return None
+    if os.path.samestat(os.fstat(file.fileno()), os.fstat(fd)):
+        file.close()
+        return None
+    return file

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.cli.run.logs import _Lines
+from broker.cli.run.logs import _follow, _Lines
 from tests.kit.brokerctl import harmless
+from tests.kit.eventually import eventually
 
 
 def shown(pieces: list[bytes], capsys: pytest.CaptureFixture[str]) -> str:
@@ -45,3 +49,19 @@ def test_nothing_that_drives_a_terminal_comes_out(pieces: list[bytes]) -> None:
         lines.write(b"")
     for line in out.getvalue().split("\n"):
         assert harmless(line.replace("\t", "")), repr(line)
+
+
+async def test_a_log_is_followed_while_its_name_is_missing(tmp_path: Path) -> None:
+    """It is renamed, and the next file made a moment later."""
+    log, seen = tmp_path / "console.log", bytearray()
+    log.write_bytes(b"one ")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_follow, log, seen.extend, True)
+        await eventually(lambda: bytes(seen) == b"one ")
+        log.rename(tmp_path / "console.log.1")
+        await trio.testing.wait_all_tasks_blocked(0.5)
+        with (tmp_path / "console.log.1").open("ab") as file:
+            file.write(b"two ")
+        log.write_bytes(b"three")
+        await eventually(lambda: bytes(seen) == b"one two three")
+        nursery.cancel_scope.cancel()
