@@ -135,7 +135,23 @@ class PersonOpens:
         return done
 
     def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
-        """Return the target and what chose it."""
+        """Return the target and what chose it.  Raises RefusedError."""
+        answer = self._answer(wanted, named)
+        if named:
+            return take_sandbox_name(named), "name"
+        return _chosen(answer), answer.where
+
+    def _require_return(self, wanted: _Wanted, target: str, named: str | None) -> None:
+        """Raise RefusedError unless the file may come back from its target now."""
+        answer = self._answer(wanted, named)
+        # Not the target that would be chosen now: an "ask" may offer more by now.
+        offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
+        # guard: a file comes back from where the rules lead
+        if not named and target not in offered:
+            raise RefusedError(f"{answer.where} leads elsewhere now")
+
+    def _answer(self, wanted: _Wanted, named: str | None) -> PolicyAnswer:
+        """Return the rules' answer.  Raises RefusedError for a denial."""
         target = take_sandbox_name(named) if named is not None else ""
         engine, world = self._decider.world()
         url = wanted.url
@@ -159,9 +175,7 @@ class PersonOpens:
                 "no rule lets the file come back",
                 hint="add one with the source @adminvm and return=yes",
             )
-        if target:
-            return target, "name"
-        return _chosen(answer), answer.where
+        return answer
 
     async def _do(
         self,
@@ -229,7 +243,7 @@ class PersonOpens:
                     if await way.wait_asked(receiver.program):
                         # The editor may have run for hours.
                         # guard: a file comes back by the rules of that time
-                        self._target(wanted, named)
+                        self._require_return(wanted, target, named)
                         way.accept(back_write)
                         await way.wait_done()
                     back_write.close()

@@ -126,6 +126,7 @@ GUARDS = (
     Guard("the namespace is the sandbox's", "if False:", "tests/attack/test_folders.py", "has_ended"),
     Guard("a copy of the mount is not overlooked", "if False:", "tests/attack/test_folders.py", "keeps"),
     Guard("a file comes back by the rules of that time", "", "tests/broker/viewer/opening/test_person_edit.py"),
+    Guard("a file comes back from where the rules lead", "if False:", "tests/broker/viewer/opening/test_person_edit.py", "where_the_rules"),
     Guard("only a rule makes a folder writable", "if False:", "tests/broker/viewer/folders/test_desk.py", "without_write"),
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
     Guard("a folder's server makes no namespaces", "", "tests/attack/test_folder_server.py", "taken_over"),

@@ -17,6 +17,7 @@ from broker.viewer.opening.targets import Receiver
 from tests.kit.rulebook import rulebook
 
 RULE = "vitrail.OpenFile * @adminvm work allow return=yes\n"
+REDIRECT = "vitrail.OpenFile * @adminvm @default allow target=work return=yes\n"
 
 
 class Targets:
@@ -78,6 +79,36 @@ async def test_a_file_comes_back_by_the_rules_of_that_time(tmp_path, text, match
     (tmp_path / "notes.txt").write_text("x")
     request = OpenRequest(path=str(tmp_path / "notes.txt"), sandbox="work", edit=True)
     async with rulebook(RULE) as b:
+        targets = Targets(lambda: b.change("50-test.policy", text))
+        person = PersonOpens(
+            decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
+        )
+        with trio.fail_after(30):
+            if match:
+                with pytest.RaisesGroup(
+                    pytest.RaisesExc(RefusedError, match=match), flatten_subgroups=True
+                ):
+                    await person.open(request, _emit)
+            else:
+                await person.open(request, _emit)
+        assert targets.returned is not bool(match)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (REDIRECT, ""),
+        (REDIRECT.replace("target=work", "target=vault"), "leads elsewhere now"),
+        (f"vitrail.OpenFile * @adminvm work deny\n{REDIRECT}", "denied"),
+        # A second sandbox to choose from does not take this one's file away.
+        ("vitrail.OpenFile * @adminvm * ask return=yes\n", ""),
+    ],
+)
+async def test_a_file_comes_back_from_where_the_rules_lead(tmp_path, text, match):
+    """No sandbox was named, and the rule that chose it is another one now."""
+    (tmp_path / "notes.txt").write_text("x")
+    request = OpenRequest(path=str(tmp_path / "notes.txt"), edit=True)
+    async with rulebook(REDIRECT) as b:
         targets = Targets(lambda: b.change("50-test.policy", text))
         person = PersonOpens(
             decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
