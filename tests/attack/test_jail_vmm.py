@@ -12,16 +12,19 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.launch.crosvm.client import ask_crosvm
+from broker.launch.crosvm.machine import CrosvmControl
 from broker.launch.microvm.accel import DEVICE
 from broker.launch.microvm.launcher import (
     Accel,
@@ -146,6 +149,42 @@ async def test_no_crosvm_of_others_is_asked_without_a_jail(client, monkeypatch):
     monkeypatch.setattr("broker.launch.crosvm.client.why_no_jail", none)
     with pytest.raises(JailError, match="without a jail: no user namespaces"):
         await client("open", "/etc/passwd")
+
+
+@pytest.mark.parametrize("jailed", [True, False])
+async def test_a_jailed_crosvm_is_asked_from_a_jail_or_not_at_all(
+    tmp_path, monkeypatch, jailed
+):
+    """The test of the jail fails for a moment: the guest has loaded the machine."""
+    program = tmp_path / "crosvm"
+    program.write_text(f"#!/bin/sh\n: > {tmp_path}/asked\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def slow():
+        return "bwrap took longer than 60 s"
+
+    monkeypatch.setattr("broker.launch.crosvm.client.why_no_jail", slow)
+
+    @contextmanager
+    def proven():
+        with Path(os.devnull).open("rb") as null:
+            yield "", null.fileno()
+
+    words = ["unshare", "--user", "sleep", "60"] if jailed else ["sleep", "60"]
+    vmm = subprocess.Popen(words)
+    try:
+        namespace = Path(f"/proc/{vmm.pid}/ns/user")
+        ours = Path("/proc/self/ns/user").readlink()
+        await eventually(lambda: (namespace.readlink() != ours) is jailed)
+        control = CrosvmControl(SimpleNamespace(proven=proven), vmm)
+        # The one error that a machine's end expects: it is killed then.
+        with pytest.raises(UpstreamError) if jailed else nullcontext():
+            await control.quit()
+    finally:
+        vmm.kill()
+        vmm.wait()
+    assert (tmp_path / "asked").exists() is not jailed
 
 
 @pytest.mark.parametrize("what", ["unshare", "mount", "bpf", "keyctl", "perf"])

@@ -35,8 +35,7 @@ async def ask_crosvm(
 
     ``socket`` is a descriptor of the socket's file; ``fds`` are further ones that
     ``words`` name below ``/proc/self/fd``.  Without ``jail_needed`` it runs outside
-    where no jail can be built, as a crosvm does that a broker was allowed to start
-    without one.
+    where no jail can be built: for a crosvm that has none either.
 
     Raises SetupError when crosvm is not installed, JailError where a jail is needed and
     cannot be built, UpstreamError when crosvm fails or takes longer than ``deadline``

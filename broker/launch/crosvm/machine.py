@@ -3,8 +3,8 @@
 Its vsock is vhost-device-vsock, as with QEMU: so a machine's identity is a socket in
 a directory of ours, and not one of the kernel's CIDs.  The protocol of its control
 socket is not documented, only the verbs are (``crosvm resume SOCKET``); each is a
-process of ours for one request, in a jail (``client``).  The socket is made by crosvm, so what is at its name
-is proven first and then passed on as a descriptor.
+process of ours for one request, in a jail (``client``).  The socket is made by
+crosvm, so what is at its name is proven first and then passed on as a descriptor.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import trio
 from typing_extensions import override
 
 from broker.core import limits
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.launch.crosvm.arguments import arguments, guest_end
 from broker.launch.crosvm.client import ask_crosvm
 from broker.launch.microvm.control import CONSOLE_SOCKET, Connect, Control, Monitor
 from broker.launch.microvm.state import API_SOCKET
+from broker.launch.microvm.vmm_jail import in_jail
 from broker.launch.microvm.vsock_backend import BACKEND_SOCKET, HELPER, spawn_backend
 from broker.launch.monitors.api_socket import ApiSocket
 from broker.launch.monitors.console import open_console
@@ -53,9 +54,16 @@ class CrosvmControl:
         await self._ask("stop", limits.VM_QUIT_SECONDS)
 
     async def _ask(self, verb: str, deadline: float) -> None:
-        with self._socket.proven() as (_path, fd):
-            # Where no jail can be built, this machine's crosvm has none either.
-            await ask_crosvm([verb], fd, deadline=deadline, jail_needed=False)
+        # Not by whether a jail can be built: a guest may load the machine so that it
+        # cannot for a moment.
+        # guard: a crosvm in a jail is asked from a jail or not at all
+        jail_needed = in_jail(self._vmm.pid)
+        try:
+            with self._socket.proven() as (_path, fd):
+                await ask_crosvm([verb], fd, deadline=deadline, jail_needed=jail_needed)
+        except SetupError as error:
+            # A machine that cannot be asked to end is killed.
+            raise UpstreamError(error.message) from error
 
     async def close(self) -> None:
         """Do nothing: no connection is kept."""

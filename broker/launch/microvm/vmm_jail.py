@@ -264,6 +264,17 @@ async def why_no_jail() -> str:
     return ""
 
 
+def in_jail(pid: int) -> bool:
+    """Return whether a process is in a jail of ours, or has ended.
+
+    That is, in a user namespace that is not ours.
+    """
+    try:
+        return not os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user")  # noqa: PTH121
+    except OSError:
+        return True
+
+
 def explain(error: VitrailError, words: str) -> VitrailError:
     """Return the error of a process that ended early: bubblewrap's, where it was."""
     if not words.startswith("bwrap: "):
