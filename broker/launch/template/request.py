@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from broker.launch.microvm.launcher import Tools, Vm, VmSpec
+from broker.launch.microvm.launcher import Accel, Tools, Vm, VmSpec
 from broker.launch.template.arguments import key_words
 from broker.launch.template.key import TemplateInputs
 from broker.launch.template.store import program_identity
 from shims.bundle import guest_agent
+
+CPU_INFO = Path("/proc/cpuinfo")
+_CPU_LINES = frozenset(
+    {
+        *("vendor_id", "cpu family", "model", "model name", "stepping"),
+        *("microcode", "flags", "bugs"),
+    }
+)
+"""What proc_cpuinfo(5) says that is the same until the next boot or microcode."""
 
 
 @dataclass(frozen=True)
@@ -60,5 +70,21 @@ def template_key(request: StartRequest) -> str:
         words=key_words(
             spec, tools.vmm, tools.accel, request.warm, shared=request.shared
         ),
+        # guard: a template under KVM is one of this processor and kernel
+        host=_host() if tools.accel is Accel.KVM else "",
         mode=request.mode,
     ).key()
+
+
+def _host() -> str:
+    """Return the processor and kernel of this machine, which KVM shows to guests.
+
+    A guest's kernel chooses its mitigations when it boots, by the flags and the
+    microcode that it sees then; a copy of it would run without those of a later one.
+    """
+    first = CPU_INFO.read_text(encoding="utf-8").partition("\n\n")[0]
+    lines = [
+        line for line in first.splitlines() if line.partition("\t")[0] in _CPU_LINES
+    ]
+    kernel = os.uname()
+    return "\n".join([kernel.release, kernel.version, *lines])

@@ -20,6 +20,7 @@ GUARDS = (
     Guard("a backup changes no rights of our own directory", "", "tests/broker/launch/state/test_backup.py", "closed"),
     Guard("a copy's words come in their order", "if False:", "tests/broker/launch/template/test_identity.py", "anything_else"),
     Guard("a template of another key is not used", "if False:", "tests/broker/launch/template/test_store.py", "another_key"),
+    Guard("a template under KVM is one of this processor and kernel", 'host="",', "tests/broker/launch/template/test_key.py", "processor"),
     Guard("an image has no key that was drawn while it was built", "_DRAWN = ()", "tests/broker/launch/image/test_host_keys.py", "package_drew"),
     Guard("no machine uses host keys of its image", "", "tests/broker/launch/image/test_host_keys.py", "before_anything"),
     Guard("a truncated template is not used", "if False:", "tests/broker/launch/template/test_store.py", "truncated"),

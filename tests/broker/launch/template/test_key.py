@@ -9,10 +9,12 @@ import pytest
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
+from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qemu_arguments import Accel, VmSpec
 from broker.launch.microvm.vmm_jail import qemu_view
 from broker.launch.template.arguments import ForkWiring, forkable_args, key_words
 from broker.launch.template.key import TemplateInputs
+from broker.launch.template.request import StartRequest, template_key
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 SPEC = VmSpec(
@@ -29,6 +31,44 @@ INPUTS = TemplateInputs("web", "image", "agent", "qemu", ["-m", "768M"])
 @pytest.mark.parametrize("field", ["record", "image", "agent", "qemu", "host", "mode"])
 def test_each_input_is_in_the_key(field):
     assert replace(INPUTS, **{field: "other"}).key() != INPUTS.key()
+
+
+CPU = """\
+processor\t: 0
+model name\t: Some CPU
+microcode\t: 0x1
+cpu MHz\t\t: 2596.122
+flags\t\t: fpu vme
+
+processor\t: 1
+microcode\t: 0x1
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "other"),
+    [
+        ("microcode\t: 0x1", "microcode\t: 0x2", True),
+        ("fpu vme", "fpu vme md_clear", True),
+        ("Some CPU", "Another CPU", True),
+        ("2596.122", "800.000", False),
+    ],
+)
+def test_under_kvm_the_processor_is_in_the_key(tmp_path, monkeypatch, old, new, other):
+    """The guest's kernel has chosen its mitigations by it, and QEMU asks no more."""
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr("broker.launch.template.request.CPU_INFO", cpuinfo)
+
+    def key(accel, text):
+        cpuinfo.write_text(text)
+        tools = Tools(Path("/bin/sh"), accel, None)
+        return template_key(
+            StartRequest("web", "shared", "image", lambda _: _, [], SPEC, tools)
+        )
+
+    changed = CPU.replace(old, new)
+    assert (key(Accel.KVM, CPU) != key(Accel.KVM, changed)) is other
+    assert key(Accel.TCG, CPU) == key(Accel.TCG, changed)
 
 
 def test_words_are_in_the_key_and_their_borders_too():
