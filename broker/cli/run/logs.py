@@ -137,7 +137,7 @@ def _copy(path: Path, show: Callable[[bytes], None]) -> None:
 
 async def _follow(path: Path, show: Callable[[bytes], None], on: bool) -> None:  # noqa: FBT001
     """Show the file to its end; with ``on``, also later output, across a rotation."""
-    file = path.open("rb")
+    file: BinaryIO = path.open("rb")
     try:
         while True:
             if data := file.read(65536):
