@@ -125,7 +125,8 @@ def client(built, tmp_path, monkeypatch):
         try:
             said = await ask_crosvm([what, argument], null, deadline=20)
         except UpstreamError as error:
-            return outcome(b"", int(re.search(r"code (-?[0-9]+)", str(error))[1]))
+            code = re.match("crosvm failed with code (-?[0-9]+)", str(error))
+            return outcome(b"", int(code[1]))
         finally:
             os.close(null)
         return outcome(said, 0)

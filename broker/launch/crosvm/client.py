@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.launch.microvm.vmm_jail import (
     JailError,
     JailView,
@@ -55,7 +55,11 @@ async def ask_crosvm(
     if not reason:
         with jailed_words(JailView(program, proc=True), argv) as (jailed, filter_fd):
             more = (*passed, filter_fd)
-            return await run_tool(jailed, deadline=deadline, pass_fds=more)
+            try:
+                return await run_tool(jailed, deadline=deadline, pass_fds=more)
+            except UpstreamError as error:
+                text = error.message.removeprefix(Path(jailed[0]).name)
+                raise UpstreamError(f"crosvm{text}") from error
     # guard: another launcher's crosvm is asked from a jail or not at all
     if jail_needed:
         raise JailError(f"crosvm cannot be asked without a jail: {reason}")

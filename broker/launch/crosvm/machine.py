@@ -63,7 +63,7 @@ class CrosvmControl:
                 await ask_crosvm([verb], fd, deadline=deadline, jail_needed=jail_needed)
         except SetupError as error:
             # A machine that cannot be asked to end is killed.
-            raise UpstreamError(error.message) from error
+            raise UpstreamError(error.message, hint=error.hint) from error
 
     async def close(self) -> None:
         """Do nothing: no connection is kept."""
