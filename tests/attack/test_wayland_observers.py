@@ -175,6 +175,7 @@ def play(
             FRAMES,
             ends_cancel=kind == "weston",
             window_menus=kind in KWINS,
+            waits=0.7 if kind == NEWEST_SWAY else 0.0,
         )
         judge.fingers = touch
         if touch is not None:

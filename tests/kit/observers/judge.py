@@ -79,12 +79,16 @@ class Judge:
         self, mouse: Any, keys: Any, look: Callable[[], Image.Image],
         claims: Claims, pid: int, frames: tuple[int, ...],
         *, ends_cancel: bool = False, window_menus: bool = False,
+        waits: float = 0.0,
     ) -> None:  # fmt: skip
         """``ends_cancel``: the compositor cancels a selection when a client ends that has
 
         its newest offer, as weston 10 does with any client, filtered or not.
         ``window_menus``: the compositor has menus for windows, which take the first
         press elsewhere, as KWin's do; the person closes one with Escape.
+        ``waits``: seconds for which the compositor waits for a window that does not
+        answer, and takes clicks into others for clicks on a title bar: sway 1.12 does
+        so for 0.2 s, once for each change that waits, and no event says when.
         """
         self.mouse, self.keys, self.look = mouse, keys, look
         self.claims, self.pid, self.frames = claims, pid, frames
@@ -95,6 +99,7 @@ class Judge:
         self.busiest, self.taken = 0.0, 0
         self.ends_cancel, self._ends = ends_cancel, 0
         self.window_menus = window_menus
+        self.waits = waits
         self.fingers: Fingers | None = None
         """The person's, where the compositor has touch."""
         self.corner = 0, 0
@@ -193,6 +198,7 @@ class Judge:
         """Let the honest programs answer pings before a click; close a window's menu."""
         for each in (*self.observers, self.neighbour, observer):
             each.roundtrip()
+        time.sleep(self.waits)
         if self.window_menus:
             self.keys.press(_ESCAPE)
 
