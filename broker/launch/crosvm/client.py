@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError
 from broker.launch.microvm.vmm_jail import (
     JailError,
     JailView,
@@ -45,7 +45,7 @@ async def ask_crosvm(
     if found is None:
         raise SetupError(
             "the program crosvm is not installed",
-            hint="'brokerctl doctor' says what it needs",
+            hint="'brokerctl doctor' names the packages and devices that it needs",
         )
     program = Path(os.path.realpath(found))
     argv = [str(program), *words, f"/proc/self/fd/{socket}"]
@@ -55,11 +55,9 @@ async def ask_crosvm(
     if not reason:
         with jailed_words(JailView(program, proc=True), argv) as (jailed, filter_fd):
             more = (*passed, filter_fd)
-            try:
-                return await run_tool(jailed, deadline=deadline, pass_fds=more)
-            except UpstreamError as error:
-                text = error.message.removeprefix(Path(jailed[0]).name)
-                raise UpstreamError(f"crosvm{text}") from error
+            return await run_tool(
+                jailed, deadline=deadline, pass_fds=more, name="crosvm"
+            )
     # guard: another launcher's crosvm is asked from a jail or not at all
     if jail_needed:
         raise JailError(f"crosvm cannot be asked without a jail: {reason}")

@@ -4,7 +4,7 @@ Its vsock is vhost-device-vsock, as with QEMU: so a machine's identity is a sock
 a directory of ours, and not one of the kernel's CIDs.  The protocol of its control
 socket is not documented, only the verbs are (``crosvm resume SOCKET``); each is a
 process of ours for one request, in a jail (``client``).  The socket is made by
-crosvm, so what is at its name is proven first and then passed on as a descriptor.
+crosvm, so the file at its name is proven first and then passed on as a descriptor.
 """
 
 from __future__ import annotations

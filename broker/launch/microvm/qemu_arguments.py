@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -142,7 +142,7 @@ MACHINES = {
 FORKABLE = {
     # QEMU's microvm has neither a PCI bus, whose slots take a copy's devices, nor a
     # generation id.
-    Accel.KVM: MachineType("q35,vmport=off,usb=off", "pci", nic_options=",romfile="),
+    Accel.KVM: replace(MACHINES[Accel.TCG], kernel_args=()),
     Accel.TCG: MACHINES[Accel.TCG],
 }
 """Machine types of templates and of their copies."""

@@ -223,8 +223,11 @@ async def run_tool(
     deadline: float = 60.0,
     output_limit: int = 1 << 20,
     pass_fds: Sequence[int] = (),
+    name: str = "",
 ) -> bytes:
     """Run a trusted program to its end and return its standard output.
+
+    ``name`` is the program's in errors, where ``argv`` begins with another one.
 
     Raises UpstreamError when it fails, takes longer than ``deadline`` seconds
     or prints more than ``output_limit`` bytes, with the end of its
@@ -245,7 +248,7 @@ async def run_tool(
         ours.pop_all()  # closed by the tasks that read them
     out = bytearray()
     err = bytearray()
-    what = Path(os.fspath(argv[0])).name
+    what = name or Path(os.fspath(argv[0])).name
     try:
         with trio.fail_after(deadline):
             async with trio.open_nursery() as nursery:
