@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -82,9 +83,9 @@ def _host() -> str:
     A guest's kernel chooses its mitigations when it boots, by the flags and the
     microcode that it sees then; a copy of it would run without those of a later one.
     """
-    first = CPU_INFO.read_text(encoding="utf-8").partition("\n\n")[0]
-    lines = [
-        line for line in first.splitlines() if line.partition("\t")[0] in _CPU_LINES
-    ]
+    with CPU_INFO.open(encoding="utf-8") as file:
+        # Of the first processor: the kernel asks each one that is read.
+        first = takewhile(str.strip, file)
+        lines = [line for line in first if line.partition("\t")[0] in _CPU_LINES]
     kernel = os.uname()
     return "\n".join([kernel.release, kernel.version, *lines])
