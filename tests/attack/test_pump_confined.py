@@ -79,17 +79,21 @@ def terminal(monkeypatch, tmp_path):
     os.close(kept)
 
 
+def _has_no_file_of_ours(pid):
+    mine = {_identity(f"/proc/self/fd/{fd}") for fd in range(3)}
+    null = _identity(os.devnull)
+    for fd in range(3):
+        his = _identity(f"/proc/{pid}/fd/{fd}")
+        assert his == null or his not in mine
+
+
 @pytest.mark.usefixtures("terminal")
 def test_the_first_pump_has_no_file_of_the_brokers():
     handle = start_pump()
     try:
         # It says that it runs when it has let go of all else.
         handle.control.recv(1 << 16)
-        mine = {_identity(f"/proc/self/fd/{fd}") for fd in range(3)}
-        null = _identity(os.devnull)
-        for fd in range(3):
-            his = _identity(f"/proc/{handle.pid}/fd/{fd}")
-            assert his == null or his not in mine
+        _has_no_file_of_ours(handle.pid)
     finally:
         handle.close()
         os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
@@ -102,11 +106,7 @@ async def test_a_later_pump_has_no_file_and_no_variable_of_the_brokers():
     try:
         handle.control.settimeout(30)
         handle.control.recv(1 << 16)
-        mine = {_identity(f"/proc/self/fd/{fd}") for fd in range(3)}
-        null = _identity(os.devnull)
-        for fd in range(3):
-            his = _identity(f"/proc/{handle.pid}/fd/{fd}")
-            assert his == null or his not in mine
+        _has_no_file_of_ours(handle.pid)
         told = Path(f"/proc/{handle.pid}/environ").read_bytes()
         assert b"secret" not in told
     finally:

@@ -66,6 +66,23 @@ async def _emit(_item):
     """No person watches."""
 
 
+async def edited(b, request, text, match):
+    """Edit under rules that become ``text`` meanwhile; ``match``: of the refusal."""
+    targets = Targets(lambda: b.change("50-test.policy", text))
+    person = PersonOpens(
+        decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
+    )
+    with trio.fail_after(30):
+        if match:
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(RefusedError, match=match), flatten_subgroups=True
+            ):
+                await person.open(request, _emit)
+        else:
+            await person.open(request, _emit)
+    assert targets.returned is not bool(match)
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -79,19 +96,7 @@ async def test_a_file_comes_back_by_the_rules_of_that_time(tmp_path, text, match
     (tmp_path / "notes.txt").write_text("x")
     request = OpenRequest(path=str(tmp_path / "notes.txt"), sandbox="work", edit=True)
     async with rulebook(RULE) as b:
-        targets = Targets(lambda: b.change("50-test.policy", text))
-        person = PersonOpens(
-            decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
-        )
-        with trio.fail_after(30):
-            if match:
-                with pytest.RaisesGroup(
-                    pytest.RaisesExc(RefusedError, match=match), flatten_subgroups=True
-                ):
-                    await person.open(request, _emit)
-            else:
-                await person.open(request, _emit)
-        assert targets.returned is not bool(match)
+        await edited(b, request, text, match)
 
 
 @pytest.mark.parametrize(
@@ -109,16 +114,4 @@ async def test_a_file_comes_back_from_where_the_rules_lead(tmp_path, text, match
     (tmp_path / "notes.txt").write_text("x")
     request = OpenRequest(path=str(tmp_path / "notes.txt"), edit=True)
     async with rulebook(REDIRECT) as b:
-        targets = Targets(lambda: b.change("50-test.policy", text))
-        person = PersonOpens(
-            decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
-        )
-        with trio.fail_after(30):
-            if match:
-                with pytest.RaisesGroup(
-                    pytest.RaisesExc(RefusedError, match=match), flatten_subgroups=True
-                ):
-                    await person.open(request, _emit)
-            else:
-                await person.open(request, _emit)
-        assert targets.returned is not bool(match)
+        await edited(b, request, text, match)
