@@ -90,7 +90,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _one_line(text: str) -> str:
-    """A cell without what is not shown: a path or a version may have line ends."""
+    """A cell in one line, escaped: a path or a version may have line ends."""
     # guard: no cell of a table is a row of its own
     text = text.replace("\n", r"\x0a").replace("\t", r"\x09")
     return displayed(text)

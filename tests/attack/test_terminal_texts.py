@@ -23,7 +23,7 @@ MARKUP = "[/x][link=https://evil.example]backup[/link]"
 
 
 class _Terminal:
-    """What ``rich`` takes for a terminal; ``text`` has what was written to it."""
+    """A stream that ``rich`` treats as a terminal; ``text`` holds the output."""
 
     def __init__(self):
         self._file = io.StringIO()

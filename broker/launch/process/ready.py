@@ -45,7 +45,7 @@ async def open_stream(path: Path) -> trio.SocketStream:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        # What is attached to a byte is closed by the process that reads the byte.
+        # The process that reads a byte closes the descriptors that come with it.
         # guard: the monitor of a machine sends no descriptor
         fdpass.refuse_descriptors(sock)
         sock.setblocking(False)  # noqa: FBT003 -- the socket module's own
