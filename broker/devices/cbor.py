@@ -102,3 +102,29 @@ def decode(untrusted_bytes: bytes) -> Value:
     if reader.at != len(untrusted_bytes):
         raise PeerError("bytes behind the CBOR value")
     return value
+
+
+def encode(value: Value) -> bytes:
+    """Return the shortest bytes of a value; keys of maps keep their order."""
+    if value is None or isinstance(value, bool):
+        return bytes([0xE0 | next(k for k, v in _SIMPLE.items() if v is value)])
+    match value:
+        case int():
+            return _head(0, value) if value >= 0 else _head(1, -1 - value)
+        case bytes():
+            return _head(2, len(value)) + value
+        case str():
+            text = value.encode()
+            return _head(3, len(text)) + text
+        case list():
+            return _head(4, len(value)) + b"".join(map(encode, value))
+        case _:
+            pairs = (encode(k) + encode(v) for k, v in value.items())
+            return _head(5, len(value)) + b"".join(pairs)
+
+
+def _head(kind: int, number: int) -> bytes:
+    if number < 24:
+        return bytes([kind << 5 | number])
+    info, size = next((i, s) for i, s in _SHORT.items() if number < 1 << 8 * s)
+    return bytes([kind << 5 | info]) + number.to_bytes(size, "big")

@@ -11,13 +11,46 @@ from broker.devices import cbor
 _PIN_HARMLESS = frozenset({1, 2, 5, 9})
 """getPINRetries, getKeyAgreement, getPinToken, getPinUvAuthTokenUsingPin."""
 _HOST_CHARACTERS = 253
+_PLAIN_AUTHENTICATOR_DATA = 37
+"""Hash of the relying party, flags, counter: no extension (CTAP 2.1, 6.2)."""
+_OTHER_ERROR = b"\x7f"
+REGISTER, SIGN_IN, LOOK = "register", "sign in", "look"
+"""What a request is for."""
 
 
-def relying_party(untrusted_body: bytes, *, register: bool) -> str:
-    """Return the relying party of a request.  Raises PeerError."""
+class OptionError(PeerError):
+    """A request whose options or extensions do not pass."""
+
+
+def read_request(untrusted_body: bytes, *, register: bool) -> tuple[str, str]:
+    """Return what a request is for, and its relying party.
+
+    A browser sends ``up: false`` to look which key knows a credential; the key
+    signs it without a touch.  Raises OptionError, PeerError.
+    """
     found = cbor.decode(untrusted_body)
     if not isinstance(found, dict):
         raise PeerError("a request that is not a map")
+    party = _relying_party(found, register=register)
+    options = found.get(7 if register else 5, {})
+    if not isinstance(options, dict):
+        raise PeerError("options that are not a map")
+    if not all(isinstance(k, str) and isinstance(v, bool) for k, v in options.items()):
+        raise PeerError("an option that is not on or off")
+    # guard: a signature needs a touch
+    if options.get("up", True):
+        return (REGISTER if register else SIGN_IN), party
+    handles = found.get(3)
+    # Without handles it lists the accounts; an extension's output is a secret.
+    # guard: a look is at named credentials
+    if register or not isinstance(handles, list) or not handles or 4 in found:
+        raise OptionError("a look that is not only at named credentials")
+    return LOOK, party
+
+
+def _relying_party(
+    found: dict[int | str | bytes, cbor.Value], *, register: bool
+) -> str:
     party = found.get(1)
     if register:
         entity = found.get(2)
@@ -27,6 +60,25 @@ def relying_party(untrusted_body: bytes, *, register: bool) -> str:
     if not party.isascii() or not party.isprintable() or " " in party:
         raise PeerError("a relying party that is not a host")
     return party
+
+
+def look_answer(payload: bytes) -> bytes:
+    """Return of a key's answer to a look: the credential, without the signature."""
+    if payload[:1] != b"\0":
+        return payload[:1]
+    try:
+        found = cbor.decode(payload[1:])
+    except PeerError:
+        return _OTHER_ERROR
+    if not isinstance(found, dict):
+        return _OTHER_ERROR
+    data, signature = found.get(2), found.get(3)
+    if not isinstance(data, bytes) or not isinstance(signature, bytes):
+        return _OTHER_ERROR
+    if len(data) != _PLAIN_AUTHENTICATOR_DATA:
+        return _OTHER_ERROR
+    shown: dict[int | str | bytes, cbor.Value] = {1: found[1]} if 1 in found else {}
+    return b"\0" + cbor.encode(shown | {2: data, 3: bytes(len(signature))})
 
 
 def pin_is_harmless(untrusted_body: bytes) -> bool:

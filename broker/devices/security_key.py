@@ -16,7 +16,16 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.devices.ctap_requests import apdu_body, pin_is_harmless, relying_party
+from broker.devices.ctap_requests import (
+    LOOK,
+    REGISTER,
+    SIGN_IN,
+    OptionError,
+    apdu_body,
+    look_answer,
+    pin_is_harmless,
+    read_request,
+)
 from broker.devices.ctaphid import (
     BROADCAST,
     Assembler,
@@ -28,9 +37,17 @@ from broker.devices.ctaphid import (
 
 _MAKE, _GET, _INFO, _PIN, _NEXT = 0x01, 0x02, 0x04, 0x06, 0x08
 _INVALID_COMMAND, _DENIED, _CANCELLED, _INVALID_CBOR = 0x01, 0x27, 0x2D, 0x12
+_INVALID_OPTION = 0x2C
 _U2F_REGISTER, _U2F_AUTHENTICATE, _U2F_VERSION = 1, 2, 3
-_U2F_CHECK = 0x07
+_U2F_WHAT = {
+    (_U2F_REGISTER, 0x00): REGISTER,
+    (_U2F_REGISTER, 0x03): REGISTER,
+    (_U2F_AUTHENTICATE, 0x03): SIGN_IN,
+    (_U2F_AUTHENTICATE, 0x07): LOOK,
+}
+"""By instruction and P1.  0x08 signs without a touch, 0x80 tells which key it is."""
 _SW_NOT_ALLOWED, _SW_NO_SUCH, _SW_WRONG = b"\x69\x86", b"\x6d\x00", b"\x67\x00"
+_SW_PARAMETERS = b"\x6a\x86"
 _SW_NOT_TOUCHED = b"\x69\x85"
 _CBOR, _NO_WINK = 0x04, 0xFE
 _PRESENCE_NEEDED = b"\x02"
@@ -63,7 +80,7 @@ class Ask:
 
     number: int
     what: str
-    """``register`` or ``sign in``."""
+    """``register``, ``sign in`` or ``look``."""
     host: str
     digest: str
 
@@ -94,6 +111,7 @@ class _Repeated:
     """A permission that is in use between two messages.
 
     U2F repeats a request until the key is touched, which is one use and one question.
+    So is a look at the credentials of one relying party, one after the other.
     """
 
     ask: Ask
@@ -244,9 +262,7 @@ class SecurityKey:
         command, body = message.payload[0], message.payload[1:]
         try:
             if command in {_MAKE, _GET}:
-                register = command == _MAKE
-                what = "register" if register else "sign in"
-                party = relying_party(body, register=register)
+                what, party = read_request(body, register=command == _MAKE)
                 return self._ask(message, what, party, "", now)
             # guard: management of the key
             # guard: next of an allowed assertion
@@ -255,6 +271,8 @@ class SecurityKey:
                 or (command == _NEXT and not body and self._may_go_on)
                 or (command == _PIN and pin_is_harmless(body))
             )
+        except OptionError:
+            return self._status(message, _INVALID_OPTION)
         except PeerError:
             return self._status(message, _INVALID_CBOR)
         if passes:
@@ -277,10 +295,10 @@ class SecurityKey:
         body = apdu_body(apdu)
         if body is None or len(body) < 64:
             return _to_guest(Message(message.channel, Command.MSG, _SW_WRONG))
-        if instruction == _U2F_AUTHENTICATE and first == _U2F_CHECK:
-            # Asks whether the key knows a handle: nothing is signed.
-            return self._forward(_Transaction(message, now + limits.CTAP_SECONDS))
-        what = "register" if instruction == _U2F_REGISTER else "sign in"
+        what = _U2F_WHAT.get((instruction, first))
+        # guard: U2F without a touch does not reach the key
+        if what is None:
+            return _to_guest(Message(message.channel, Command.MSG, _SW_PARAMETERS))
         return self._ask(message, what, "", body[32:64].hex(), now)
 
     def _ask(
@@ -291,7 +309,8 @@ class SecurityKey:
         before: list[Action] = []
         if self._allowed is not None:
             ask = self._allowed.ask
-            if (ask.what, ask.digest) == (what, digest) and now < self._allowed.until:
+            same = (ask.what, ask.host, ask.digest) == (what, host, digest)
+            if same and now < self._allowed.until:
                 made.ask = ask
                 return self._forward(made)
             before = self._end(ask)
@@ -313,8 +332,9 @@ class SecurityKey:
             return self._denied(made)
         if made.sent:
             return []
-        self._may_go_on = made.message.command == Command.CBOR
-        if made.ask.digest:
+        looks = made.ask.what == LOOK
+        self._may_go_on = made.message.command == Command.CBOR and not looks
+        if made.ask.digest or looks:
             self._allowed = _Repeated(made.ask, now + limits.CTAP_SECONDS)
         return self._forward(made)
 
@@ -362,10 +382,16 @@ class SecurityKey:
         if found.command not in {now.message.command, Command.ERROR}:
             return []
         self._now = None
+        payload = found.payload
+        looks = now.ask is not None and now.ask.what == LOOK
+        ctap2 = found.command == Command.CBOR
+        if looks and found.command != Command.ERROR:
+            # guard: an answer to a look has no signature
+            payload = look_answer(payload) if ctap2 else payload[-2:]
         # guard: one use for each question
-        repeated = self._allowed is not None and found.payload == _SW_NOT_TOUCHED
+        repeated = self._allowed is not None and (looks or payload == _SW_NOT_TOUCHED)
         actions = [] if repeated else self._end(now.ask)
-        return [*actions, *_to_guest(Message(channel, found.command, found.payload))]
+        return [*actions, *_to_guest(Message(channel, found.command, payload))]
 
     def _opened(self, payload: bytes) -> list[Action]:
         if len(payload) >= 17 and payload[:8] == self._nonce and self._real is None:

@@ -38,6 +38,11 @@ from broker.launch.process.spawn import our_program, spawn
 _HIDRAW = Path("/sys/class/hidraw")
 _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
 """Usage Page (0xF1D0), the beginning of a FIDO report descriptor (CTAP 2.1, 11.2.8.2)."""
+_WORDS = {
+    "register": "to register at {} with your security key",
+    "sign in": "to sign in to {} with your security key",
+    "look": "to look whether your security key is registered at {}",
+}
 _MESSAGE_BYTES = 1024
 _REPORT_DESCRIPTOR_BYTES = 4096
 _LAST_WORDS = 300
@@ -314,7 +319,7 @@ def _decode(untrusted_data: bytes) -> _Said:
 
 def _request(opening: Opening, said: _Said) -> Request:
     """U2F sends only a hash of the relying party: ``host=`` cannot allow it."""
-    what = "register at" if said.what == "register" else "sign in to"
+    words = _WORDS.get(said.what, _WORDS["sign in"])
     # Its process has checked that it is a host, and may have been taken over since.
     # guard: the relying party's letters
     party = untrusted_word(said.host, limits.URL_HOST_CHARS)
@@ -327,7 +332,7 @@ def _request(opening: Opening, said: _Said) -> Request:
         host=said.host or None,
         stream=opening.stream,
         peer=opening.peer,
-        words=f"to {what} {party} with your security key",
+        words=words.format(party),
         details=(("relying party", party), ("for", said.what)),
         settled=True,
         counts_bytes=False,

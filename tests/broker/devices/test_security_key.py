@@ -11,56 +11,13 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import PeerError
 from broker.devices import cbor
+from broker.devices.cbor import encode
 from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
-from broker.devices.security_key import Ask, Over, SecurityKey, ToGuest, ToKey
-from tests.kit.usb.token import CHANNEL, Token, assertion, encode
+from broker.devices.security_key import SecurityKey
+from tests.kit.usb.key_guest import Guest, u2f
+from tests.kit.usb.token import CHANNEL, Token, assertion
 
 _NONCE = b"12345678"
-
-
-class Guest:
-    """A guest's program, its proxy and the real key."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.token = Token()
-        self.key = SecurityKey(_NONCE)
-        self.asked, self.over, self.answers = [], [], []
-        self._out = Assembler()
-        self.act(self.key.begin())
-        (answer,) = self.send(BROADCAST, Command.INIT, b"abcdefgh")
-        assert answer.payload[:8] == b"abcdefgh"
-        self.channel = int.from_bytes(answer.payload[8:12], "big")
-        self.capabilities = answer.payload[16]
-
-    def act(self, actions):
-        for action in actions:
-            match action:
-                case ToKey(report):
-                    for back in self.token.feed(report):
-                        self.act(self.key.from_key(back))
-                case ToGuest(report):
-                    message = self._out.feed(report)
-                    if isinstance(message, Message):
-                        self.answers.append(message)
-                case Ask():
-                    self.asked.append(action)
-                case Over(number):
-                    self.over.append(number)
-
-    def send(self, channel, command, payload):
-        self.answers.clear()
-        for report in reports_of(Message(channel, command, payload)):
-            self.act(self.key.from_guest(report, self.now))
-        return list(self.answers)
-
-    def cbor(self, payload):
-        return self.send(self.channel, Command.CBOR, payload)
-
-    def verdict(self, *, allow):
-        self.answers.clear()
-        self.act(self.key.verdict(self.asked[-1].number, self.now, allow=allow))
-        return list(self.answers)
 
 
 def test_assertion_is_signed_after_a_yes_about_its_relying_party():
@@ -209,11 +166,6 @@ def test_key_that_does_not_answer_is_cancelled():
     guest.act(guest.key.tick(guest.now))
     assert guest.token.seen[-1][0] == Command.CANCEL
     assert guest.answers[-1].command == Command.ERROR
-
-
-def u2f(instruction, first, app=b"a" * 32):
-    body = b"c" * 32 + app + b"\x01h"
-    return bytes([0, instruction, first, 0, 0]) + len(body).to_bytes(2, "big") + body
 
 
 def test_u2f_is_asked_about_once_while_it_is_repeated():

@@ -13,34 +13,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.devices import cbor
+from broker.devices.cbor import encode
 from broker.devices.ctaphid import Assembler, Command, Message, reports_of
 
 CHANNEL = 0x00C0FFEE
-
-
-def encode(value) -> bytes:
-    """CBOR, for what the tests send."""
-    if isinstance(value, bool):
-        return b"\xf5" if value else b"\xf4"
-    if isinstance(value, int):
-        return _head(0, value) if value >= 0 else _head(1, -1 - value)
-    if isinstance(value, bytes):
-        return _head(2, len(value)) + value
-    if isinstance(value, str):
-        return _head(3, len(value.encode())) + value.encode()
-    if isinstance(value, list):
-        return _head(4, len(value)) + b"".join(map(encode, value))
-    body = b"".join(encode(k) + encode(v) for k, v in value.items())
-    return _head(5, len(value)) + body
-
-
-def _head(kind: int, number: int) -> bytes:
-    for info, size in ((24, 1), (25, 2), (26, 4)):
-        if number < 24:
-            return bytes([kind << 5 | number])
-        if number < 1 << 8 * size:
-            return bytes([kind << 5 | info]) + number.to_bytes(size, "big")
-    raise ValueError(number)
+HANDLE = {"id": b"h" * 64, "type": "public-key"}
 
 
 class Token:
@@ -71,26 +48,42 @@ class Token:
         keepalive = Message(CHANNEL, Command.KEEPALIVE, b"\x02")
         answer = self._answer(message.payload)
         if message.command == Command.MSG:
-            answer = b"\x01signature\x90\x00" if self.touched else b"\x69\x85"
+            answer = self._u2f(message.payload)
         return [
             *reports_of(keepalive),
             *reports_of(Message(CHANNEL, message.command, answer)),
         ]
+
+    def _u2f(self, apdu: bytes) -> bytes:
+        first = apdu[2] if apdu[1] == 2 else 3
+        if first == 8 or (first == 3 and self.touched):
+            return b"\x01signature\x90\x00"
+        return b"\x69\x85"
 
     def _answer(self, payload: bytes) -> bytes:
         if payload[0] == 0x04:
             return b"\0" + encode({1: ["FIDO_2_0"], 3: b"\x11" * 16})
         if payload[0] == 0x02:
             asked = cbor.decode(payload[1:])
-            data = hashlib.sha256(asked[1].encode()).digest() + b"\x01" + bytes(4)
+            silent = asked.get(5, {}).get("up") is False
+            if not silent and not self.touched:
+                return b"\x2f"  # the time for the touch is over
+            flags = b"\0" if silent else b"\x01"
+            data = hashlib.sha256(asked[1].encode()).digest() + flags + bytes(4)
             signature = self.private.sign(data + asked[2], ec.ECDSA(hashes.SHA256()))
-            return b"\0" + encode({2: data, 3: signature})
+            found = {2: data, 3: signature}
+            if asked.get(3):
+                found = {1: asked[3][0], **found, 4: {"id": b"u" * 16}}
+            return b"\0" + encode(found)
         return b"\0"
 
 
-def assertion(host: str, challenge: bytes = b"") -> bytes:
-    """The payload of authenticatorGetAssertion."""
-    return b"\x02" + encode({1: host, 2: challenge or os.urandom(32)})
+def assertion(host: str, challenge: bytes = b"", **options: bool) -> bytes:
+    """The payload of authenticatorGetAssertion; with ``options``, for a known handle."""
+    asked = {1: host, 2: challenge or os.urandom(32)}
+    if options:
+        asked |= {3: [HANDLE], 5: options}
+    return b"\x02" + encode(asked)
 
 
 async def serve_token(sock, token):

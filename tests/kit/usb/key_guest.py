@@ -1,0 +1,59 @@
+"""A guest's program, its proxy and a software token, without a process or a socket."""
+
+from __future__ import annotations
+
+from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
+from broker.devices.security_key import Ask, Over, SecurityKey, ToGuest, ToKey
+from tests.kit.usb.token import Token
+
+_NONCE = b"12345678"
+
+
+class Guest:
+    """A guest's program, its proxy and the real key."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.token = Token()
+        self.key = SecurityKey(_NONCE)
+        self.asked, self.over, self.answers = [], [], []
+        self._out = Assembler()
+        self.act(self.key.begin())
+        (answer,) = self.send(BROADCAST, Command.INIT, b"abcdefgh")
+        assert answer.payload[:8] == b"abcdefgh"
+        self.channel = int.from_bytes(answer.payload[8:12], "big")
+        self.capabilities = answer.payload[16]
+
+    def act(self, actions):
+        for action in actions:
+            match action:
+                case ToKey(report):
+                    for back in self.token.feed(report):
+                        self.act(self.key.from_key(back))
+                case ToGuest(report):
+                    message = self._out.feed(report)
+                    if isinstance(message, Message):
+                        self.answers.append(message)
+                case Ask():
+                    self.asked.append(action)
+                case Over(number):
+                    self.over.append(number)
+
+    def send(self, channel, command, payload):
+        self.answers.clear()
+        for report in reports_of(Message(channel, command, payload)):
+            self.act(self.key.from_guest(report, self.now))
+        return list(self.answers)
+
+    def cbor(self, payload):
+        return self.send(self.channel, Command.CBOR, payload)
+
+    def verdict(self, *, allow):
+        self.answers.clear()
+        self.act(self.key.verdict(self.asked[-1].number, self.now, allow=allow))
+        return list(self.answers)
+
+
+def u2f(instruction, first, app=b"a" * 32):
+    body = b"c" * 32 + app + b"\x01h"
+    return bytes([0, instruction, first, 0, 0]) + len(body).to_bytes(2, "big") + body
