@@ -24,8 +24,9 @@ from policy.rules.engine import PolicyAnswer
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"
 AUDIO = "vitrail.Audio"
+PLAYBACK = "vitrail.AudioOutput"
 MICROPHONE = "vitrail.AudioInput"
-_OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, MICROPHONE})
+_OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, PLAYBACK, MICROPHONE})
 NO_RULE = "default: deny"
 
 Verdict = Literal["allow", "deny"]
@@ -149,7 +150,7 @@ def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordD
         return trace.end("deny", reason, record.where("class"))
     if not own:
         return trace.end("allow", f"the record '{name}' is valid", str(record.source))
-    if request.service == AUDIO:
+    if request.service in {AUDIO, PLAYBACK}:
         return _audio(record, trace, raw=request.raw)
     return _service(request.service, record, trace)
 
@@ -195,6 +196,9 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
 
 def _microphone(record: Record, trace: _Trace) -> RecordDecision:
     """The most that a rule may grant; the rule itself is asked besides."""
+    if record.viewer.audio.playback == "none":
+        # Without a sound connection there is nothing to record with.
+        return _audio(record, trace, raw=False)
     most = record.viewer.audio.microphone
     where = record.where(MICROPHONE_KEY)
     trace.step(MICROPHONE_KEY, most, where)

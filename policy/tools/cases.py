@@ -11,7 +11,7 @@ with commas), ``default_target`` and ``rule``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
@@ -19,9 +19,9 @@ from policy import limits
 from policy.errors import Problem, Span, did_you_mean, visible
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
-from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
+from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rule import ACTIONS, Rule
-from policy.rules.world import World
+from policy.rules.verdict import canonical_target
 
 SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")
@@ -117,14 +117,21 @@ def _case(
             wrong(3, str(error), 'device={"id":"0951:1666","interfaces":["08:06:50"]}')
             return None
     service, plus, argument = texts[0].partition("+")
-    call = PolicyCall(service, "+" + argument if plus else "+", texts[1], texts[2])
+    call = PolicyCall(
+        service,
+        "+" + argument if plus else "+",
+        canonical_target(texts[1]),
+        canonical_target(texts[2]),
+    )
     call = call._replace(**told, size=int(size) if size else None, device=device)
     return Case(file, number, call, verdict, tuple(expected_of.items()), line)
 
 
-def run_cases(cases: Iterable[Case], engine: Engine, world: World) -> list[Result]:
-    """Return the results in order."""
-    return [_run(case, engine.answer(case.call, world)) for case in cases]
+def run_cases(
+    cases: Iterable[Case], decide: Callable[[PolicyCall], PolicyAnswer]
+) -> list[Result]:
+    """Return the results in order; ``decide`` answers as the broker would."""
+    return [_run(case, decide(case.call)) for case in cases]
 
 
 def _run(case: Case, answer: PolicyAnswer) -> Result:

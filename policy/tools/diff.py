@@ -17,7 +17,7 @@ from policy.records.device import DeviceFacts, example
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
-from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
+from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF, World
 
 
 class TooManyError(Exception):
@@ -37,7 +37,8 @@ class Change(NamedTuple):
     """A class of calls whose answer changes.
 
     ``call`` is one of them; ``sources`` and ``targets`` are all sandboxes of
-    the class.
+    the class: the answer changes in the same way for each source with each target.
+    Where the call's source is its target, it is about each source with itself.
     """
 
     call: PolicyCall
@@ -81,7 +82,9 @@ def classes(rules: tuple[Rule, ...], world: World) -> Classes:
         domain = world.domains[name]
         keys = frozenset(used.intersection(world.source_keys(name)))
         sources.setdefault((keys, domain.default_dispvm), []).append(name)
-        kind = (keys, domain.power_state, domain.internal, name == "dom0")
+        if name in ADMIN_NAMES:
+            continue  # as a target it is ADMIN, below
+        kind = (keys, domain.power_state, domain.internal)
         targets.setdefault(kind, []).append(name)
         if domain.template_for_dispvms:
             made = DISPVM_OF + name
@@ -165,9 +168,55 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
             )
             before, after = (engine.answer(call, world) for engine in engines)
             if outcome(before) != outcome(after):
-                changes.append(Change(call, sources, targets, before, after))
-                break
-    return changes
+                reached = tuple(name for name in sources if name in targets)
+                part = reached if target == source else targets
+                changes.append(Change(call, sources, part, before, after))
+    return _joined(changes)
+
+
+def _joined(changes: Iterable[Change]) -> list[Change]:
+    """Join the classes of calls that change in the same way, in the order of the first.
+
+    First the targets of each class of sources, then the sources with equal targets.
+    """
+    by_sources: dict[object, Change] = {}
+    for change in changes:
+        key = (_facts(change), change.sources)
+        first = by_sources.setdefault(key, change)
+        targets = tuple(dict.fromkeys((*first.targets, *change.targets)))
+        by_sources[key] = first._replace(targets=targets)
+    by_targets: dict[object, Change] = {}
+    for change in by_sources.values():
+        key = (_facts(change), () if _to_itself(change) else change.targets)
+        first = by_targets.setdefault(key, change)
+        by_targets[key] = first._replace(
+            sources=tuple(dict.fromkeys((*first.sources, *change.sources))),
+            targets=tuple(dict.fromkeys((*first.targets, *change.targets))),
+        )
+    return list(by_targets.values())
+
+
+def _facts(change: Change) -> tuple[object, ...]:
+    """Return what a change is about, without its sandboxes."""
+    call = change.call
+    told = (call.service, call.argument, call.mime, call.scheme, call.host, call.device)
+    return (*told, _to_itself(change), _relative(change, 0), _relative(change, 1))
+
+
+def _to_itself(change: Change) -> bool:
+    return change.call.source == change.call.target
+
+
+def _relative(change: Change, side: int) -> tuple[object, ...]:
+    """Return an outcome in which the call's own target has no name.
+
+    Each target of a class is reached itself: two classes with the answers "allow to a"
+    and "allow to b" change in the same way.
+    """
+    answer = (change.old, change.new)[side]
+    verdict, target, *others = outcome(answer)
+    itself = target is not None and target == change.call.target
+    return (verdict, "@itself" if itself else target, *others)
 
 
 def outcome(answer: PolicyAnswer) -> tuple[object, ...]:

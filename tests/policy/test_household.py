@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from policy.records.loader import load_records
@@ -28,7 +29,7 @@ def test_the_household_decides_as_it_says():
     world = world_from_json(json.loads((DATA / "household.json").read_text()))
     cases, problems = parse_cases("x", (DATA / "90-household.policytest").read_bytes())
     assert problems == []
-    results = run_cases(cases, Engine(rules), world)
+    results = run_cases(cases, partial(Engine(rules).answer, world=world))
     assert [result.wrong for result in results if result.wrong] == []
     assert covered(results, rules.rules) == ([], 1.0)
     assert lint(rules, world) == []

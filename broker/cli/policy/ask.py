@@ -172,7 +172,9 @@ class _Asker:
     def _situation_for(self, data: object) -> Situation:
         if data is None:
             if self._situation is None:
-                self._situation = situation_from(self._world_file, self._source)
+                self._situation = situation_from(
+                    self._world_file, self._source, policy=self._policy
+                )
             return self._situation
         if self._data_world is None or data != self._data:
             self._data_world = world_from_json(data)
@@ -244,7 +246,8 @@ def _one(line: bytes, asker: _Asker) -> Verdict:
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}
     if unknown:
         raise ValueError(f"unknown key '{min(unknown)}'")
-    words[0], words[3] = canonical_service(words[0]), canonical_target(words[3])
+    words[0] = canonical_service(words[0])
+    words[2], words[3] = canonical_target(words[2]), canonical_target(words[3])
     call = PolicyCall(*words, **told)
     return asker.ask(call, asked.get("policy"), asked.get("world"))
 

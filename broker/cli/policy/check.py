@@ -9,10 +9,10 @@ import rich_click as click
 
 from broker import __version__
 from broker.cli import render
-from broker.cli.policy.load import holds_rules, rule_directories
+from broker.cli.policy.directories import holds, parts
+from broker.cli.policy.load import rule_directories
 from broker.cli.policy.records import copy_example, print_problems, with_check
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError
 from policy.errors import Problem
 from policy.records.loader import RecordSet, load_files, load_records, search_path
 from policy.rules.differences import Difference, differences
@@ -21,8 +21,6 @@ from policy.rules.ruleset import SUFFIX, RuleSet, assemble
 from policy.rules.world import world_of
 from policy.tools.sarif import Finding, sarif
 from policy.tools.unknown import unknown_names, unknown_services
-
-_FOLDERS = ("sandboxes.d", "policy.d")
 
 
 @click.command()
@@ -44,7 +42,6 @@ def check(
 
     Exit code: 0 nothing is wrong, or warnings only; 1 something is; 2 wrong call.
     """
-    _refuse_empty(paths)
     paths = _inside(paths)
     records, rules = _records(paths), _rules(paths, compat=False)
     problems = [problem for one in records for problem in one.problems]
@@ -93,35 +90,12 @@ def _warnings(
 def _inside(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return the paths, with the parts of a settings directory in its place.
 
-    ``~/.config/vitrail`` has no files of its own, but rules in ``policy.d`` and
-    records in ``sandboxes.d``.
+    Raises RefusedError for a directory in which nothing would be checked.
     """
     found: list[Path] = []
     for path in paths:
-        parts = [path / name for name in _FOLDERS if (path / name).is_dir()]
-        found += [*([path] if not parts or _has_files(path) else []), *parts]
+        found += parts(path) if path.is_dir() else (path,)
     return tuple(found)
-
-
-def _has_files(folder: Path) -> bool:
-    """Whether a directory has records or rules; True when it cannot be read."""
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return True  # reading it will say why not
-    return any(name.endswith((SUFFIX, ".toml")) for name in names)
-
-
-def _refuse_empty(paths: tuple[Path, ...]) -> None:
-    """Raise RefusedError for a directory in which nothing would be checked."""
-    for path in _inside(paths):
-        if path.is_dir() and not _has_files(path):
-            raise RefusedError(
-                f"nothing to check in {path}: it has no records (*.toml) and no "
-                f"rules (*{SUFFIX})",
-                hint="name the directory that holds sandboxes.d and policy.d, or one "
-                "of these",
-            )
 
 
 def _records(paths: tuple[Path, ...]) -> list[RecordSet]:
@@ -144,7 +118,7 @@ def _rules(paths: tuple[Path, ...], *, compat: bool) -> list[RuleSet]:
     found = [
         load_rules([path], compat=compat)
         for path in paths
-        if path.is_dir() and holds_rules(path)
+        if path.is_dir() and holds(path, SUFFIX)
     ]
     for path in paths:
         if not path.is_dir() and path.suffix == SUFFIX:

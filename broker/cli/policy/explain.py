@@ -93,8 +93,8 @@ def explain_call(
             "explain takes SERVICE[+ARG] SOURCE [TARGET], or --event"
         )
     else:
-        call = call_of(service, source, target or VIEWER, **told)
-        known = situation_from(world, source)
+        call = call_of(service, source, VIEWER if target is None else target, **told)
+        known = situation_from(world, source, policy=policy)
         if world is None:
             refuse_unknown_source(call, known.world, rules)
     found = explain(rules, call, known.world)

@@ -11,7 +11,14 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.policy.load import JSON, POLICY, WORLD, records_of, rules_of, world_from
+from broker.cli.policy.load import (
+    JSON,
+    POLICY,
+    WORLD,
+    records_beside,
+    rules_of,
+    world_from,
+)
 from broker.cli.policy.records import print_problems
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -77,7 +84,7 @@ def graph(
     Exit code: 0, 1 no such sandbox, too much for one picture or no dot, 3 the
     rules have an error.
     """
-    rules, known = rules_of(policy, alone=True), world_from(world)
+    rules, known = rules_of(policy, alone=True), world_from(world, policy)
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
@@ -99,7 +106,9 @@ def graph(
         render.json_line({"flows": [flow._asdict() for flow in found]})
         return
     _refuse_too_many(found)
-    text = graph_text(found, known, _colours(known, world), _title(sandboxes, services))
+    text = graph_text(
+        found, known, _colours(known, world, policy), _title(sandboxes, services)
+    )
     picture = text if form == "dot" else _draw(text)
     if output is None:
         sys.stdout.write(picture)
@@ -153,10 +162,12 @@ def _refuse_too_many(found: list[Flow]) -> None:
         )
 
 
-def _colours(known: World, world: Path | None) -> dict[str, str]:
+def _colours(
+    known: World, world: Path | None, policy: tuple[Path, ...]
+) -> dict[str, str]:
     """Those of the records; in a world from a file, the palette's in turn."""
     if world is None:
-        records = records_of(()).records
+        records = records_beside(policy).records
         return {name: record.viewer.label.colour for name, record in records.items()}
     palette = list(PALETTE.values())
     names = sorted(name for name in known.names if name != "dom0")

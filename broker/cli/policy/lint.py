@@ -9,6 +9,7 @@ import rich_click as click
 
 from broker import __version__
 from broker.cli import render
+from broker.cli.policy.directories import contents
 from broker.cli.policy.load import (
     JSON,
     POLICY,
@@ -58,7 +59,8 @@ def lint(
     look alike, colours that are too close or faint; files that are not read,
     directories that others may change.
 
-    With --policy or --world alone, records are not looked at.
+    With --policy or --world alone, records are not looked at, unless --policy names a
+    settings directory that has some.
 
     Exit code: 0 nothing found, or notes only; 1 warnings or errors; 3 rules or
     records cannot be read.
@@ -80,14 +82,16 @@ def _find(
     policy: tuple[Path, ...], world: Path | None, records: tuple[Path, ...]
 ) -> tuple[list[Finding], bool]:
     rules = rules_of(policy, alone=True)
-    read = records_of(records)
-    ours = bool(records) or not (policy or world)
+    named = contents((*policy, *records))
+    of_settings = contents(policy).records
+    read = records_of(contents(records).records or of_settings)
+    ours = bool(records or of_settings) or not (policy or world)
     known = world_from(world) if world is not None else world_of(read)
     found = find(rules, known, instances=world is None)
     if ours:
         found += lint_records(read, rules, known)
-    folders = [*(policy or rule_directories())]
-    folders += [*(records or record_directories())] if ours else []
+    folders = [*(contents(policy).rules or rule_directories())]
+    folders += [*(named.records or record_directories())] if ours else []
     found += look_at(folders, rules.files)
     return found, bool(rules.problems or (ours and read.problems))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.policy.directories import contents
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -22,13 +23,12 @@ from policy.records.loader import RecordSet, load_records, search_path
 from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
-from policy.rules.ruleset import RuleSet, is_rule_file
+from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import (
     Sandboxes,
     Verdict,
     canonical_service,
     canonical_target,
-    decide,
 )
 from policy.rules.world import World, WorldError, world_from_json, world_of
 
@@ -37,8 +37,9 @@ POLICY = click.option(
     "policy",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A directory of rules, instead of those that the broker reads; several "
-    "shadow each other by base name, the first wins.",
+    help="A directory of rules, or a settings directory with its records too, instead "
+    "of those that the broker reads; several shadow each other by base name, the first "
+    "wins.",
 )
 WORLD = click.option(
     "--world",
@@ -56,11 +57,12 @@ def rules_of(
     Of directories that were named, owner and mode do not matter.  The rules
     that came with the program are last in either case, as in the broker, but
     not for Qubes' parser (``compat``), and not where the directories are to be
-    looked at ``alone``.
+    looked at ``alone``.  Raises RefusedError where a named one has nothing to read.
     """
     if policy:
         shipped = None if compat or alone else SHIPPED
-        return load_rules(policy, check_owner=False, compat=compat, shipped=shipped)
+        named = contents(policy).rules
+        return load_rules(named, check_owner=False, compat=compat, shipped=shipped)
     return load_rules(rule_directories(), compat=compat, shipped=SHIPPED)
 
 
@@ -68,14 +70,6 @@ def rule_directories() -> tuple[Path, ...]:
     """The directories of rules, the first wins."""
     paths = offline_paths()
     return rule_path(paths.runtime, paths.config)
-
-
-def holds_rules(folder: Path) -> bool:
-    """Whether a directory has files of rules."""
-    try:
-        return any(is_rule_file(entry.name) for entry in folder.iterdir())
-    except OSError:
-        return True  # reading it will say why not
 
 
 def record_directories() -> tuple[Path, ...]:
@@ -89,10 +83,18 @@ def records_of(directories: tuple[Path, ...]) -> RecordSet:
     return load_records(directories or record_directories())
 
 
-def world_from(file: Path | None) -> World:
-    """Return the world of a file, or of the records; raises RefusedError."""
+def records_beside(policy: tuple[Path, ...]) -> RecordSet:
+    """Return the records of named settings directories, or those the broker reads."""
+    return records_of(contents(policy).records)
+
+
+def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
+    """Return the world of a file, or of the records; raises RefusedError.
+
+    The records are those of the directories in ``policy`` that have some.
+    """
     if file is None:
-        return world_of(records_of(()))
+        return world_of(records_beside(policy))
     try:
         with file.open("rb") as opened:
             content = opened.read(limits.WORLD_BYTES + 1)
@@ -121,19 +123,20 @@ class Situation:
         """Return what the broker would decide."""
         if self.sandboxes is None:
             return Verdict(None, rules())
-        sandboxes = self.sandboxes
-        return decide(sandboxes.records, sandboxes.request(call), rules)
+        return self.sandboxes.decide(call, rules)
 
 
-def situation_from(file: Path | None, source: str = "") -> Situation:
+def situation_from(
+    file: Path | None, source: str = "", *, policy: tuple[Path, ...] = ()
+) -> Situation:
     """Return the world of a file, or of the records that the broker reads.
 
-    ``source`` may be a disposable that does not run now.  Raises RefusedError
-    when the file is not a world.
+    Settings directories in ``policy`` have their own records.  ``source`` may be a
+    disposable that does not run now.  Raises RefusedError when the file is not a world.
     """
     if file is not None:
         return Situation(world_from(file), None)
-    records = records_of(())
+    records = records_beside(policy)
     disposables = [
         name
         for name, record in records.records.items()
@@ -190,7 +193,8 @@ def call_of(
 ) -> PolicyCall:
     """Return the call that the words of a command line describe."""
     name, argument = split_service(service)
-    name, target = canonical_service(name), canonical_target(target)
+    name = canonical_service(name)
+    source, target = canonical_target(source), canonical_target(target)
     facts = None if device is None else _device(device)
     return PolicyCall(name, argument, source, target, mime, scheme, host, size, facts)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from broker.audit.query import Filters, Log, open_log
 from broker.audit.times import parse_time
 from broker.cli import render
-from broker.cli.policy.load import JSON, Situation, records_of
+from broker.cli.policy.load import JSON, Situation, records_beside
 from broker.cli.policy.records import print_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
@@ -51,7 +51,7 @@ def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None
 
     Counts the decisions that would change.  Values that were hashed or dropped in the
     record are not guessed: such a decision counts as not replayable.  Sandboxes have
-    the tags and classes that their records have now.
+    the tags and classes that their records have now, or the records in NEW.
 
     Exit code: 0 nothing would change, 1 something would, 3 the rules have an
     error.
@@ -62,7 +62,7 @@ def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None
         sys.exit(_BROKEN)
     times = (_time(since), None if until is None else _time(until))
     with open_log(offline_paths().audit) as log:
-        then = situation_then(log)
+        then = situation_then(log, (new,) if new.is_dir() else ())
         found = ask_all_again(
             _decisions(log, *times), rules, then.world, sandboxes=then.sandboxes
         )
@@ -86,15 +86,18 @@ def _decisions(log: Log, since: int, until: int | None) -> Iterator[dict[str, ob
         yield found.fields()
 
 
-def situation_then(log: Log) -> Situation:
-    """The current records, and every name under which one of them ran."""
+def situation_then(log: Log, policy: tuple[Path, ...] = ()) -> Situation:
+    """Return the records now, and every name under which one of them ran.
+
+    The records are those of the directories in ``policy`` that have some.
+    """
     ran: dict[str, str] = {}
     for found in log.find(Filters(kinds=("lease.begin",))):
         fields = found.fields()
         name, record = fields.get("sandbox"), fields.get("record")
         if isinstance(name, str) and isinstance(record, str):
             ran[name] = record
-    records = records_of(())
+    records = records_beside(policy)
     return Situation(world_of(records, ran.items()), Sandboxes(records, ran))
 
 

@@ -7,10 +7,14 @@ import json
 from rich.console import Console
 from rich.text import Text
 
+from broker.cli.audit.events import shown_target
 from broker.core.escape import printable
 from policy.records.device_json import device_json
 from policy.rules.engine import PolicyAnswer
 from policy.tools.diff import Change
+
+_SHOWN = 8
+"""Sandboxes of one side of a class."""
 
 
 def print_change(change: Change) -> None:
@@ -23,15 +27,19 @@ def print_change(change: Change) -> None:
     ]
     if call.device is not None:
         told.append(f"device={json.dumps(device_json(call.device))}")
-    head = " ".join([call.service + call.argument, call.source, call.target, *told])
-    more = len(change.sources) + len(change.targets) - 2
-    if more:
-        others = [*change.sources, *change.targets]
-        head += f"   (and {', '.join(others[:8])}{' …' if len(others) > 8 else ''})"
+    sources = _listed(change.sources)
+    targets = "itself" if call.source == call.target else _listed(change.targets)
+    head = " ".join([call.service + call.argument, sources, "→", targets, *told])
     out = Console(highlight=False, soft_wrap=True)
     out.print(Text(printable(head, 2000), style="bold"))
     for sign, answer in (("-", change.old), ("+", change.new)):
         out.print(Text(f"  {sign} {printable(short_answer(answer), 1000)}"))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(shown_target(name) for name in names[:_SHOWN])
+    beyond = len(names) - _SHOWN
+    return f"{shown} and {beyond} more" if beyond > 0 else shown
 
 
 def short_answer(answer: PolicyAnswer) -> str:

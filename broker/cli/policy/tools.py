@@ -10,12 +10,16 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.audit.events import shown_target
 from broker.cli.completion import sandboxes
+from broker.cli.policy.directories import beside, contents
+from broker.cli.policy.install import changed_records
 from broker.cli.policy.load import (
     JSON,
     POLICY,
     WORLD,
     Situation,
+    records_of,
     rule_directories,
     rules_of,
     situation_from,
@@ -29,7 +33,8 @@ from policy import limits
 from policy.errors import Problem, did_you_mean
 from policy.records.device_json import device_json
 from policy.records.loader import read_file
-from policy.rules.engine import Engine, PolicyAnswer
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
+from policy.rules.rule import Rule
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
 from policy.rules.ruleset import (
     MapTree,
@@ -39,6 +44,8 @@ from policy.rules.ruleset import (
     is_rule_file,
     rules_of_map,
 )
+from policy.rules.verdict import canonical_target
+from policy.rules.world import ADMIN_NAMES
 from policy.tools.cases import (
     SUFFIX,
     Case,
@@ -85,8 +92,11 @@ def test_policy(
     A line is 'SERVICE[+ARG] SOURCE TARGET [mime= …] -> allow|ask|deny
     [target= targets= default_target= rule=FILE:LINE]'.
 
-    Exit code: 0 all as expected, 1 something is not, or too few rules are
-    covered; 3 rules or expectations have an error.
+    Each case is decided by rules and records together, as the broker decides; where
+    --world names a file, which has no records, by the rules.
+
+    Exit code: 0 all as expected, 1 something is not, too few rules are covered, or
+    there is nothing to try; 3 rules or expectations have an error.
     """
     rules = rules_of(policy)
     cases, problems = _cases(files or _beside(policy))
@@ -94,10 +104,14 @@ def test_policy(
     if problems:
         print_problems(problems, stderr=True)
         sys.exit(_BROKEN)
-    results = run_cases(cases, Engine(rules), world_from(world))
-    # Of directories that were named, the rules behind them need no case.
-    ours = str(SHIPPED) if policy else None
-    own = [r for r in rules.rules if ours is None or not r.where.startswith(ours)]
+    own = _own(rules, policy)
+    _refuse_nothing(cases, own, policy or rule_directories())
+    engine, known = Engine(rules), situation_from(world, policy=policy)
+
+    def decide(call: PolicyCall) -> PolicyAnswer:
+        return known.decide(call, lambda: engine.answer(call, known.world)).answer
+
+    results = run_cases(cases, decide)
     missed, share = covered(results, own)
     if as_json:
         uncovered = [rule.where for rule in missed]
@@ -114,11 +128,33 @@ def test_policy(
     sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
 
 
+def _own(rules: RuleSet, policy: tuple[Path, ...]) -> list[Rule]:
+    """Return the rules that need a case: not the shipped ones after named directories."""
+    shipped = str(SHIPPED) if policy else None
+    return [
+        r for r in rules.rules if shipped is None or not r.where.startswith(shipped)
+    ]
+
+
+def _refuse_nothing(
+    cases: list[Case], own: list[Rule], directories: tuple[Path, ...]
+) -> None:
+    """Raise RefusedError where a result would say that nothing is wrong with nothing."""
+    where = ", ".join(map(str, directories))
+    if not own:
+        raise RefusedError(
+            f"no rule to test in {where}",
+            hint="name the directory that holds policy.d, or policy.d itself",
+        )
+    if not cases:
+        raise RefusedError(
+            f"no expectation (*{SUFFIX}) to test in {where}",
+            hint="write one beside the rules, or name its file",
+        )
+
+
 def _beside(policy: tuple[Path, ...]) -> tuple[Path, ...]:
-    folders = [folder for folder in policy or rule_directories() if folder.is_dir()]
-    return tuple(
-        file for folder in folders for file in sorted(folder.glob(f"*{SUFFIX}"))
-    )
+    return beside(policy or rule_directories())
 
 
 def _cases(files: tuple[Path, ...]) -> tuple[list[Case], list[Problem]]:
@@ -153,7 +189,9 @@ def _result_json(result: Result) -> dict[str, object]:
 def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     """Show the decisions, not the lines, that change from OLD to NEW.
 
-    Both are directories of rules, or single files.
+    Both are directories of rules, settings directories, or single files.  The sandboxes
+    are those of --world, of the records in NEW, or of the records that the broker
+    reads.  Of two settings directories, the keys of records that differ are listed.
 
     Exit code: 0 none changes, 1 some do, 3 rules have an error.
     """
@@ -163,21 +201,37 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         print_problems(problems, stderr=True)
         sys.exit(_BROKEN)
     try:
-        changes = compare(*sets, world_from(world))
+        changes = compare(*sets, world_from(world, _directories(new)))
     except TooManyError as error:
         raise RefusedError(
             f"these sets distinguish too many calls: {error}",
             hint="compare them with a smaller --world",
         ) from error
+    records = _changed_records(old, new)
     if as_json:
-        render.json_line({"changes": [_change_json(change) for change in changes]})
+        made = [_change_json(change) for change in changes]
+        render.json_line({"changes": made, "records": records})
     else:
         for change in changes:
             print_change(change)
+        for line in records:
+            render.note(line)
         render.note(
             f"decided otherwise: {render.count(len(changes), 'class', 'classes')} of calls"
         )
-    sys.exit(bool(changes))
+    sys.exit(bool(changes or records))
+
+
+def _directories(*paths: Path) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.is_dir())
+
+
+def _changed_records(old: Path, new: Path) -> list[str]:
+    """Return a line for each record that differs, where both sides have records."""
+    before, after = (contents(_directories(path)).records for path in (old, new))
+    if not (before and after):
+        return []
+    return changed_records(records_of(before), records_of(after))
 
 
 def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
@@ -188,7 +242,7 @@ def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
     """
     if path.is_dir():
         last = SHIPPED if shipped else None
-        return load_rules([path], check_owner=False, shipped=last)
+        return load_rules(contents((path,)).rules, check_owner=False, shipped=last)
     text = _read(path).decode("utf-8", "surrogateescape")
     files = {"__main__": text, path.name: text}
     if not shipped:
@@ -221,17 +275,20 @@ def effective(
 ) -> None:
     """Show every call that SANDBOX may make, and that others may make to it.
 
+    SANDBOX may be 'you': the user's own calls.
+
     Services that its record denies are left out, whatever rules grant.
 
     Calls not shown are denied.  Calls that no rule distinguishes are shown once.
 
     Exit code: 0, 1 there is no such sandbox, 3 the rules have an error.
     """
-    rules, situation = rules_of(policy), situation_from(world)
+    rules, situation = rules_of(policy), situation_from(world, policy=policy)
     known = situation.world
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
+    sandbox = "dom0" if canonical_target(sandbox) in ADMIN_NAMES else sandbox
     if sandbox not in known.domains:
         raise RefusedError(
             f"no sandbox is named '{printable(sandbox, 60)}'",
@@ -284,8 +341,10 @@ def _row(grant: Grant) -> tuple[str, ...]:
     ]
     if call.device is not None:
         told.append(f"device={json.dumps(device_json(call.device))}")
-    targets = ", ".join(grant.targets[:6]) + (" …" if len(grant.targets) > 6 else "")
-    words = (call.service + call.argument, call.source, targets, " ".join(told))
+    targets = ", ".join(map(shown_target, grant.targets[:6]))
+    targets += " …" if len(grant.targets) > 6 else ""
+    source = shown_target(call.source)
+    words = (call.service + call.argument, source, targets, " ".join(told))
     decision = short_answer(grant.answer).partition("   [")[0]
     if grant.answer.target in grant.targets:
         decision = decision.replace(f"allow to {grant.answer.target}", "allow")

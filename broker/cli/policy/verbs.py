@@ -48,6 +48,11 @@ SCHEMA_NAMES = ("sandbox", "world", "call", "answer")
 """The keys of schema_calls.SCHEMAS, whose module is loaded late."""
 
 
+_ABOUT = (
+    "towards this desktop (you); 'brokerctl policy effective NAME' shows all targets:"
+)
+
+
 @click.group("policy", cls=LateGroup)
 def command() -> None:
     """Check, explain and test records and rules; works without a running broker."""
@@ -62,8 +67,8 @@ command.later = _LATER
 def show(sandbox: str, *, as_json: bool) -> None:
     """Show what holds for SANDBOX, and where each value comes from.
 
-    Below the values: what record and rules together decide about each service,
-    with both lines.
+    Below the values: what record and rules together decide about each service towards
+    this desktop, with both lines.  'policy effective' shows all targets.
 
     Exit code: 0, or 1 when there is no such record or it has a mistake.
     """
@@ -159,6 +164,7 @@ def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
     ]
     render.table(("KEY", "VALUE", "FROM"), rows)
     out.print()
+    out.print(Text(_ABOUT))
     for service, decision in decisions.items():
         reason = decision.answer.reason
         out.print(Text(f"{service}: {decision.answer.verdict}, because {reason}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from policy.records.device import DeviceFacts, Interface, example
@@ -220,7 +222,10 @@ def test_cases_tell_a_device():
     cases, problems = parse_cases("a.policytest", line.encode())
     assert not problems
     engine = Engine(rules(f"{_HEAD}allow class=storage\n"))
-    assert [result.wrong for result in run_cases(cases, engine, _WORLD)] == [()]
+    assert [
+        result.wrong
+        for result in run_cases(cases, partial(engine.answer, world=_WORLD))
+    ] == [()]
     bad = line.replace("08:06:50", "08:*:*").encode()
     assert "device.interfaces[0]" in parse_cases("a", bad)[1][0].message
 

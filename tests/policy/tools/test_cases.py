@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,7 @@ _RULES = rules_of_map(
 def _run(text):
     cases, problems = parse_cases("x.policytest", text.encode())
     assert problems == []
-    return run_cases(cases, Engine(_RULES), _WORLD)
+    return run_cases(cases, partial(Engine(_RULES).answer, world=_WORLD))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_diff(run):
     new.write_text("a * @anyvm @anyvm ask\n")
     code, out = run("diff", old, str(new), policy=False)
     assert code == 1
-    assert "a+(any other) work vault" in out
+    assert "a+(any other) work → vault" in out
     code, out = run("diff", old, str(new), "--json", policy=False)
     change = next(c for c in json.loads(out)["changes"] if c["targets"] == ["vault"])
     assert (change["old"]["decision"], change["new"]["decision"]) == ("deny", "ask")
