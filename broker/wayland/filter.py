@@ -34,7 +34,7 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.wayland import handler_table
+from broker.wayland import choice, handler_table
 from broker.wayland.handlers import (
     attention,
     cursor,
@@ -197,6 +197,7 @@ class WaylandFilter(ClientState):
 
     def close(self) -> None:
         """The connection is over: give back all that it held."""
+        choice.unmap_all(self.sandbox, self.windows, self.now)
         for queue in (self.up, self.down):
             for fd in queue.drain_fds():
                 self.machine.close(fd)

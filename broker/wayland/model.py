@@ -397,13 +397,14 @@ class Toplevel(ProtocolObject):
     ``told_maximized``: by serial of a configure that maximises or tiles, the size
     of the whole window.  ``untold``: names (``window_state.rename``) of which
     the compositor has an earlier one, because they changed too often.  ``due``: when it is late to become smaller, ``cap``: the
-    content size that it was cropped to then (``resize_timeout.py``).
+    content size that it was cropped to then (``resize_timeout.py``).  ``chosen``
+    by the user, ``since``: when it got the keyboard (``choice.py``).
     """
 
     __slots__ = (
-        "app_id", "cap", "configured", "due", "fake_fullscreen", "max_size",
-        "maximized", "min_size", "parent", "real_fullscreen", "states", "title",
-        "told_maximized", "untold", "xdg",
+        "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "max_size",
+        "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
+        "title", "told_maximized", "untold", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -419,6 +420,8 @@ class Toplevel(ProtocolObject):
         self.told_maximized: dict[int, tuple[int, int]] = {}
         self.due: float | None = None
         self.cap = (0, 0)
+        self.chosen = False
+        self.since: float | None = None
         self.states: frozenset[int] = frozenset()
         self.configured = (0, 0)
         self.min_size = (0, 0)

@@ -134,6 +134,10 @@ class Sandbox:
         self._rings: dict[str, list[float]] = {}
         self.acted: float | None = None
         """When the person last acted in a window of it (key, button, touch)."""
+        self.excuse: float | None = None
+        """The same, while the keyboard has not left the sandbox since then."""
+        self.unasked: float | None = None
+        """When a window that the user did not choose went last (``choice.py``)."""
         self.on_act: Callable[[], None] | None = None
         self.on_mapped: Callable[[], None] | None = None
         """Called when a window is mapped, so that it is on the screen."""
@@ -143,7 +147,7 @@ class Sandbox:
 
     def act(self, now: float) -> None:
         """The person has acted in a window of it."""
-        self.acted = now
+        self.acted = self.excuse = now
         if self.on_act is not None:
             self.on_act()
 
@@ -171,6 +175,9 @@ class Sandbox:
         focused = any(core.focused for core in self.filters)
         if focused != self._focused:
             self._focused = focused
+            if not focused:
+                # guard: no excuse once the user has turned away
+                self.excuse = None
             if self.hand is not None:
                 self.hand.focus(taken=focused)
 

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.wayland import choice
 from broker.wayland.model import (
     Buffer,
     Keyboard,
@@ -205,6 +206,7 @@ class ClientState(ObjectTable, ABC):
     def focus_keyboard(self, keyboard: Keyboard, surface: Surface) -> None:
         """A window of this client has the keyboard: it may see the selections."""
         first = not self.focused
+        choice.take_keyboard(self.sandbox, self.focused.values(), surface, self.now)
         self.focused[keyboard] = surface
         self.hands.refocused = True
         self.sandbox.note_focus()

@@ -217,12 +217,17 @@ WAYLAND_BELLS_PER_MINUTE = 60
 WAYLAND_PRESS_SECONDS = 5.0
 """How long ago a press may lie that a window menu is asked for with."""
 
-WAYLAND_MAPPINGS_PER_MINUTE = 60
+WAYLAND_MAPPINGS_PER_MINUTE = 24
 """Windows of one sandbox that open without input in it; more would be a game for
-the focus.  A browser that restores a session has some twenty."""
+the focus: each may receive a key that was typed for another window.  A browser that
+restores a session has some twenty."""
 
 WAYLAND_MAPPING_INPUT_SECONDS = 3.0
 """A window that comes so soon after input is the answer to that."""
+
+WAYLAND_CHOSEN_SECONDS = 5.0
+"""A window that came by itself and has had the keyboard for so long, on end, is the
+user's choice.  Longer than the time above, or the wait would be an excuse itself."""
 
 WAYLAND_LISTENERS = 64
 """Objects of one connection that hear input (pointers, keyboards, touch, gestures,

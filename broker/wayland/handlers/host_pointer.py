@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.wayland import choice
 from broker.wayland.handlers import cursor, popups, windows
 from broker.wayland.model import HostPointer, OwnSurface
 from broker.wayland.protocol.dispatch import Handlers
@@ -73,6 +74,8 @@ def _button(
     if pointer.own is not None:
         # guard: grabs end with a press on the frame
         popups.dismiss_grabs(core)
+        if pointer.own.alias is not None:
+            choice.press(pointer.own.alias)
         if which == _LEFT_BUTTON:
             _drag_frame(core, pointer, serial)
 

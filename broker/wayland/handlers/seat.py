@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.wayland import choice
 from broker.wayland.handlers import drag_start, popups
 from broker.wayland.model import (
     Gesture,
@@ -167,6 +168,7 @@ def button(
         serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
         core.serials.note_input(serial, _happened(core, time))
         if state == _PRESSED:
+            choice.press(pointer.focus)
             core.serials.press(pointer.cid, which, serial, pointer.focus)
         else:
             core.serials.lift(pointer.cid, which)
@@ -274,7 +276,11 @@ def key(
     serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
     late = core.hands.clock.lateness(time, core.now)
     if core.hands.passes(keyboard, serial, which, state, late):
-        core.serials.note_input(serial, core.now - late)
+        # guard: a stolen key is not input
+        if choice.counts(keyboard.focus, core.now - late):
+            core.serials.note_input(serial, core.now - late)
+        else:
+            core.serials.note(serial)
         _pass(core, keyboard, data, pos, size)
 
 
@@ -313,6 +319,7 @@ def touch_down(
         popups.dismiss_grabs(core)
         return
     touch.fingers[finger], touch.told = surface, True
+    choice.press(surface)
     core.serials.press(touch.cid, finger, serial, surface)
     core.serials.note_input(serial, _happened(core, time))
     core.down.data += _touch_down(

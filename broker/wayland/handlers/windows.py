@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.wayland import choice
 from broker.wayland.model import (
     FULLSCREEN,
     MAXIMIZED,
@@ -260,6 +261,8 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
     if toplevel.xdg is not None:
         # guard: promoted goes before its window
         promote.end_window(core, toplevel.xdg)
+        if toplevel.xdg.mapped:
+            choice.unmap_window(core.sandbox, toplevel, core.now)
         toplevel.xdg.mapped = False
         window_state.drop_adrift(core, toplevel.xdg)
     core.destroy(toplevel)

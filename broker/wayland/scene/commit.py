@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import budget
+from broker.wayland import budget, choice
 from broker.wayland.model import (
     UNSET,
     Buffer,
@@ -116,7 +116,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
             surface.relayout = True
             if isinstance(xdg.role, Toplevel):
                 # guard: windows come at a pace
-                _pace_mapping(core)
+                _pace_mapping(core, xdg.role)
                 core.sandbox.note_mapped()
             if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
                 # Its answer while it showed nothing may no longer be valid.
@@ -134,17 +134,8 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         window_state.introduce(core, xdg)
 
 
-def _pace_mapping(core: ClientState) -> None:
-    """A window comes: most compositors give it the keyboard.
-
-    Without a pace an application could play for the focus, until a key that the
-    person pressed for another window arrives in its own.
-    """
-    sandbox, now = core.sandbox, core.now
-    acted = sandbox.acted
-    if acted is not None and now - acted <= limits.WAYLAND_MAPPING_INPUT_SECONDS:
-        return
-    if not sandbox.may("mappings", limits.WAYLAND_MAPPINGS_PER_MINUTE, now):
+def _pace_mapping(core: ClientState, window: Toplevel) -> None:
+    if not choice.map_window(core.sandbox, window, core.now):
         raise core.too_much("windows that open without input from the user too often")
 
 

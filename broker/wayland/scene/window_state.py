@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import identity
+from broker.wayland import choice, identity
 from broker.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.wire import ProtocolFault
@@ -246,6 +246,7 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
     xdg.stale = [*xdg.stale, *xdg.serials][-limits.WAYLAND_SHELL_OPS :]
     xdg.serials.clear()
     if isinstance(xdg.role, Toplevel):
+        choice.unmap_window(core.sandbox, xdg.role, core.now)
         xdg.role.fake_fullscreen = False
         xdg.role.maximized = False
         xdg.role.real_fullscreen.clear()

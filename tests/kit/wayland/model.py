@@ -567,7 +567,7 @@ class Model:
         return found
 
 
-def connect(core: WaylandFilter, model: Model) -> None:
+def connect(core: WaylandFilter, model: Model, now: float = 0.0) -> None:
     """Carry messages between the two until neither has anything to say."""
     while core.up.data or model.out:
         if core.up.data:
@@ -577,6 +577,6 @@ def connect(core: WaylandFilter, model: Model) -> None:
             model.feed(data, fds)
         if model.out:
             said, model.out = bytes(model.out), bytearray()
-            core.from_server(said, [], 0.0)
+            core.from_server(said, [], now)
         if core.fault is not None:
             return

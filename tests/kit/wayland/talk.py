@@ -49,7 +49,7 @@ class Talk(Window):
 
     def pump(self) -> None:
         """Pass bytes between both sides until none wait; raise the client's error."""
-        connect(self.core, self.model)
+        connect(self.core, self.model, self.now)
         self.hear()
         if self.error is not None:
             error, self.error = self.error, None
