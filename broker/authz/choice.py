@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.authz.decision_events import Asked
 from broker.authz.permit import Asker, Request
 from broker.authz.put_question import put_question
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.question import PersonAnswer, Question, unfit, untrusted_word
-from broker.services.event_log import Journal
 
 _GREY = "#555555"
 
@@ -57,7 +57,7 @@ async def choose(
     text: ChoiceText,
     *,
     asker: Asker,
-    log: Journal,
+    log: EventLog,
     number: int,
 ) -> ChosenRequest:
     """Ask the person which of these it shall be; nothing is permitted by that alone.

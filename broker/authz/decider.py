@@ -33,7 +33,7 @@ from dataclasses import replace
 import msgspec
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.choice import ChoiceText, ChosenRequest, choose
 from broker.authz.decision_events import Asked, cut, decision, subject
 from broker.authz.evaluator import Judge
@@ -49,7 +49,6 @@ from broker.core.notify import Notify
 from broker.core.question import Keep, PersonAnswer, Question, unfit, untrusted_word
 from broker.core.stderr_log import log_exception
 from broker.prompt.grants import Grant, Grants
-from broker.services import event_log
 from policy.records.loader import RecordSet
 from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
@@ -78,7 +77,7 @@ class Decider:
         rules: Rules,
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
-        log: event_log.Journal,
+        log: event_log.EventLog,
         asker: Asker | None = None,
         notify: Notify | None = None,
         pending_records: Callable[[], RecordSet | None] = lambda: None,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.permit import Permit, Request
 from broker.core.question import PersonAnswer as Said
 from broker.core.question import untrusted_word
-from broker.services import event_log
 from policy.records.device import DeviceFacts
 from policy.rules.conditions import RuleLimits
 from policy.rules.engine import PolicyAnswer

@@ -19,6 +19,7 @@ from pathlib import Path
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths
@@ -28,7 +29,6 @@ from broker.ipc import prompt as m
 from broker.launch.process.spawn import Child, our_program, spawn
 from broker.prompt.phrase import ensure_phrase
 from broker.prompt.queue import Queue, QueueEntry, Settled
-from broker.services.event_log import Journal
 
 _DIED = "the prompt agent has died"
 _TELL_SECONDS = 5.0
@@ -77,7 +77,7 @@ class Questions:
         self,
         *,
         paths: Paths,
-        log: Journal,
+        log: EventLog,
         compositor: Callable[[], Path | None],
         environ: Mapping[str, str] | None = None,
     ) -> None:

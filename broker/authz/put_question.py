@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.authz.decision_events import Asked
 from broker.authz.permit import Asker
 from broker.core.question import PersonAnswer, untrusted_word
-from broker.services.event_log import Journal
 
 
 async def put_question(
@@ -19,7 +19,7 @@ async def put_question(
     hear: Callable[[], Awaitable[PersonAnswer]],
     *,
     asker: Asker,
-    log: Journal,
+    log: EventLog,
     gone: str,
 ) -> Asked:
     """Record a question, await its answer by ``hear``, and record that.

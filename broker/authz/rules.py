@@ -16,13 +16,13 @@ from pathlib import Path
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.services.event_log import Journal
 from broker.services.file_watch import Seen, open_watch
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
@@ -49,7 +49,7 @@ class Rules:
     """The set in force, and the mistakes of the one in the files."""
 
     def __init__(
-        self, paths: Paths, log: Journal, *, shipped: Path | None = SHIPPED
+        self, paths: Paths, log: EventLog, *, shipped: Path | None = SHIPPED
     ) -> None:
         self._paths = paths
         self._log = log

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from typing_extensions import override
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
@@ -30,7 +30,6 @@ from broker.host.machine import ConnectionKind
 from broker.link.contract import Viewer
 from broker.link.listeners import Listener
 from broker.peers import credentials, identity
-from broker.services import event_log
 from broker.services.hangup import hang_up
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Admission:
     alive: Callable[[], frozenset[int]]
     """Pids of the claim's processes that have not begun to end (held by pidfd)."""
     viewer: Viewer
-    log: event_log.Journal
+    log: event_log.EventLog
     next_stream: Callable[[], int]
     standby: Carry | None = None
     """Keeps connections that wait for a device; None: this broker hands out none."""

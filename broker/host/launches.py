@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.control import api
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
@@ -34,7 +35,6 @@ from broker.host.status import lease_status
 from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
 from broker.launch.process.identity import ProcessIdentity, boot_id, find, identity_of
 from broker.peers.identity import Claim, FlatpakClaim, SharedClaim
-from broker.services.event_log import Journal
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
 from policy.records.model import (
@@ -59,7 +59,7 @@ class Launches:
 
     paths: Paths
     host: HostRole
-    log: Journal
+    log: EventLog
     records: Callable[[], RecordSet]
     reload: Callable[[], Awaitable[None]]
     warnings: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.control import api
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
@@ -24,7 +24,6 @@ from broker.core.paths import Paths
 from broker.host.foreign_machine import take_foreign
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
-from broker.services import event_log
 from broker.services.records import find_record
 from policy.records.loader import RecordSet
 from policy.records.model import (
@@ -51,7 +50,7 @@ class Leasing:
         self,
         *,
         host: HostRole,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
         listen_vsock: Callable[[], Awaitable[bool]],

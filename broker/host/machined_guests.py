@@ -23,7 +23,7 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.control.varlink import VarlinkReader
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, VitrailError
@@ -45,7 +45,6 @@ from broker.ipc.process_status import status_fields
 from broker.launch.process.identity import boot_id, open_pidfd
 from broker.peers import credentials
 from broker.peers.identity import HybridClaim, VsockClaim, take_cid
-from broker.services import event_log
 from policy.records.loader import RecordSet
 from policy.records.model import External, MachinePeer, Record
 
@@ -64,7 +63,7 @@ class MachinedGuests:
         self,
         *,
         host: HostRole,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
         listen_vsock: Callable[[], Awaitable[object]],

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
@@ -30,7 +31,6 @@ from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
-from broker.services.event_log import Journal
 from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class MicroVmMachine:
         self,
         sandbox: SandboxName,
         vm: Vm,
-        log: Journal,
+        log: EventLog,
         image: Image | None,
         secret: LaunchSecret | None = None,
     ) -> None:
@@ -223,7 +223,7 @@ class MicroVms:
         record: Callable[[SandboxName], Record | None],
         find_tools: FindTools,
         listen_vsock: ListenVsock,
-        log: Journal,
+        log: EventLog,
     ) -> None:
         self._listen_vsock = listen_vsock
         self._paths = paths

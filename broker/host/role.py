@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease
@@ -26,7 +26,6 @@ from broker.host.machine import Machine
 from broker.link.contract import Viewer
 from broker.peers.identity import describe
 from broker.peers.leases import Held, LeaseTable
-from broker.services import event_log
 
 Progress = Callable[[str], None]
 
@@ -76,7 +75,7 @@ class HostRole:
         self,
         *,
         viewer: Viewer,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         open_machine: OpenMachine,
         name_for: NameFor,
     ) -> None:

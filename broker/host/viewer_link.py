@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
@@ -36,7 +36,6 @@ from broker.link import messages as m
 from broker.link.contract import Host
 from broker.link.preamble import PreambleVerdict, StreamOffer
 from broker.link.wire_types import LinkRefusedError, Role
-from broker.services import event_log
 from broker.services.checkpoints import CheckpointWitness
 from broker.services.display_header import read_header
 from broker.services.hangup import given
@@ -86,7 +85,7 @@ class RemoteViewer(LinkEnd):
         store: LinkStore,
         *,
         pump: PumpSupervisor,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         peer_of: Callable[[LeaseId], str],
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],

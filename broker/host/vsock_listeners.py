@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
@@ -31,7 +32,6 @@ from broker.link.addresses import VsockEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
 from broker.peers.identity import VsockClaim
-from broker.services.event_log import Journal
 from broker.services.hangup import hang_up
 
 # The kernel's backlog sets this limit for a machine with listeners of its own.
@@ -104,7 +104,7 @@ async def _open_all(
 async def serve_vsock(
     listeners: Sequence[tuple[ServiceName, Listener]],
     doors_of: Callable[[VsockClaim], Admission | None],
-    log: Journal,
+    log: EventLog,
 ) -> None:
     """Hand each connection to the doors of its CID's lease, until cancelled."""
     try:
@@ -120,7 +120,7 @@ async def _serve_one(
     service: ServiceName,
     listener: Listener,
     doors_of: Callable[[VsockClaim], Admission | None],
-    log: Journal,
+    log: EventLog,
 ) -> None:
     async with trio.open_nursery() as nursery:
         while True:
@@ -164,7 +164,7 @@ async def _offer(
     conn: socket.socket,
     peer: str,
     doors: Admission,
-    log: Journal,
+    log: EventLog,
 ) -> None:
     # Again: those of the same batch wait as well.
     if doors.waiting < limits.BACKLOG:
@@ -175,7 +175,7 @@ async def _offer(
 
 
 async def _tell(
-    service: ServiceName, refused: Mapping[tuple[str, str], int], log: Journal
+    service: ServiceName, refused: Mapping[tuple[str, str], int], log: EventLog
 ) -> None:
     """Record refusals, those of one peer and reason together."""
     for (peer, reason), count in refused.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.audit.proof.note import Note, parse_note
 from broker.audit.proof.witness import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.audit.settings import Settings
@@ -27,7 +28,6 @@ from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_stderr
 from broker.link import messages as m
-from broker.services.event_log import Journal
 from broker.services.link.epoch import Epoch
 
 _AT_MOST_EVERY = 1.0
@@ -170,7 +170,7 @@ class _Far:
 class CheckpointWitness:
     """The other broker keeps our checkpoints, and we keep its."""
 
-    def __init__(self, store: Store, sealing: Sealing, log: Journal) -> None:
+    def __init__(self, store: Store, sealing: Sealing, log: EventLog) -> None:
         self._store = store
         self._sealing = sealing
         self._log = log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 import trio
 
@@ -13,41 +12,7 @@ from broker.audit.settings import AuditMode
 from broker.audit.shares import LogShares, cost
 from broker.audit.store import Store
 from broker.core.errors import UpstreamError
-from broker.core.lease import Lease, Opening
 from broker.core.stderr_log import log_stderr
-
-
-class EventSubject(TypedDict):
-    """The fields of an event that say whose it is."""
-
-    sandbox: str
-    lease: str
-    generation: int
-
-
-class StreamSubject(EventSubject):
-    """The fields of an event that say which stream it is about."""
-
-    service: str
-    stream: int
-    peer: str
-
-
-def of(lease: Lease) -> EventSubject:
-    """Return a lease's fields for an event."""
-    return EventSubject(
-        sandbox=lease.sandbox, lease=lease.id, generation=lease.generation
-    )
-
-
-def of_stream(opening: Opening) -> StreamSubject:
-    """Return a stream's fields for an event."""
-    return StreamSubject(
-        **of(opening.lease),
-        service=opening.service,
-        stream=opening.stream,
-        peer=opening.peer,
-    )
 
 
 @dataclass(eq=False)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
 from broker.ipc.captured_stderr import FirstWords
@@ -15,7 +16,6 @@ from broker.launch.process.spawn import Child, our_program, spawn
 from broker.relay.client import Pump, PumpStatistics
 from broker.relay.contract import RelayMode, StreamEnd, StreamStatistics
 from broker.relay.process import PumpHandle, control_pair
-from broker.services.event_log import Journal
 
 # A pump that dies at once would otherwise be replaced as fast as it dies.
 _PAUSE = 1.0
@@ -30,7 +30,7 @@ class PumpSupervisor:
     as programs of their own.
     """
 
-    def __init__(self, first: PumpHandle, log: Journal) -> None:
+    def __init__(self, first: PumpHandle, log: EventLog) -> None:
         self._pump = Pump(first)
         self._log = log
         self._up = trio.Event()

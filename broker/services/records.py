@@ -8,13 +8,13 @@ from pathlib import Path
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.control import api
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
-from broker.services.event_log import Journal
 from broker.services.kept_records import keep_records, mended
 from policy.records.loader import RecordSet, load_records, search_path, with_last_good
 from policy.records.model import Record
@@ -28,7 +28,7 @@ _LINE_CHARACTERS = 200
 class Records:
     """The records as they were read last."""
 
-    def __init__(self, paths: Paths, shipped: Path | None, log: Journal) -> None:
+    def __init__(self, paths: Paths, shipped: Path | None, log: EventLog) -> None:
         self._paths = paths
         self._shipped = shipped
         self._log = log

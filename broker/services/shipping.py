@@ -5,12 +5,12 @@ from __future__ import annotations
 import trio
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.audit.ship.config import find_config
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
 from broker.launch.process.spawn import Child, our_program, spawn
-from broker.services.event_log import Journal
 
 _PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 2.0
 class Shipping:
     """Runs ``broker.programs.shipper`` where there is something to ship to."""
 
-    def __init__(self, paths: Paths, log: Journal) -> None:
+    def __init__(self, paths: Paths, log: EventLog) -> None:
         self._paths = paths
         self._log = log
         self._child: Child | None = None

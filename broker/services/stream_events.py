@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
+from broker.audit.event_log import EventLog
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
-from broker.services import event_log
-from broker.services.event_log import Journal
 from broker.services.pump_supervisor import PumpSupervisor
 
 _CUT = "cut"
@@ -31,7 +30,7 @@ class StreamOutcome:
 class StreamEvents:
     """The events of a sandbox's streams, in this broker's log."""
 
-    def __init__(self, log: Journal) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ from functools import partial
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
@@ -36,7 +36,6 @@ from broker.link.endpoints import Listener, open_listener
 from broker.link.pending_connections import Ticket
 from broker.link.preamble import Preamble, PreambleReader, PreambleVerdict
 from broker.link.wire_types import ConnectionKind, LinkRefusedError, RefusalReason, Role
-from broker.services import event_log
 from broker.services.checkpoints import CheckpointWitness
 from broker.services.link.config import LinkConfig
 from broker.services.link.end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd
@@ -65,7 +64,7 @@ class RemoteHost(LinkEnd):
         store: LinkStore,
         *,
         viewer: ViewerRole,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
         witness: CheckpointWitness,

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from broker.audit import schema
+from broker.audit.event_log import EventLog
 from broker.authz.prompts import Questions
 from broker.authz.rules import Rules
 from broker.core.errors import SetupError
 from broker.launch.compositor import find_compositor
 from broker.launch.waypipe.podman import load_podman
-from broker.services.event_log import Journal
 from broker.services.runtime import Runtime
 from broker.services.workers.pool import Workers, open_workers
 from broker.viewer.desktop import Desktop
@@ -98,7 +98,7 @@ def _compositor() -> Path:
     return found
 
 
-async def _template_died(log: Journal, pid: int, code: int | None) -> None:
+async def _template_died(log: EventLog, pid: int, code: int | None) -> None:
     await log.note(
         schema.ProcessDied(
             process=schema.Process.TEMPLATE,

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 from typing_extensions import override
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.decider import Decider, Request
 from broker.authz.prompts import Questions
 from broker.authz.rules import Rules, follow_files
@@ -27,7 +27,6 @@ from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import isolated
 from broker.link.contract import Host
-from broker.services import event_log
 from broker.services.hangup import given, hang_up, when_hung_up
 from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import ClipboardService
@@ -98,7 +97,7 @@ class ViewerRole:
         paths: Paths,
         records: Callable[[], RecordSet],
         tools: GuestTools,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         rules: Rules,
         reload_records: Callable[[], Awaitable[None]],
         pending_records: Callable[[], RecordSet | None] = lambda: None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.control import api
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.launch_changes import LaunchChanges
@@ -21,7 +21,6 @@ from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
 from broker.link.contract import Host
-from broker.services import event_log
 from broker.services.records import find_record
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
@@ -88,7 +87,7 @@ class Runner:
         *,
         host: Host,
         viewer: ViewerRole,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
         running: Callable[[SandboxName], Lease | None],

@@ -12,12 +12,11 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
 from broker.link import messages as m
 from broker.link.wire_types import Role
-from broker.services import event_log
 from broker.services.checkpoints import CheckpointWitness
 from broker.services.link.config import LinkConfig
 from broker.services.link.epoch import Epoch
@@ -39,7 +38,7 @@ class LinkEnd:
         store: LinkStore,
         role: Role,
         *,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
         witness: CheckpointWitness,

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.clipboard import messages as w
 from broker.clipboard.files import URI_LIST
 from broker.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
 from broker.core.notify import Notify
-from broker.services import event_log
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
 _FILES = (URI_LIST,)
@@ -58,7 +57,7 @@ class Telling:
 
     def __init__(
         self,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         lease: Callable[[str], Lease | None],
         notify: Notify,
         paste_chord: Callable[[], str],

@@ -16,6 +16,7 @@ from functools import partial
 
 import trio
 
+from broker.audit import event_log
 from broker.authz.decider import Decider
 from broker.clipboard import messages as w
 from broker.clipboard import reasons
@@ -30,7 +31,6 @@ from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import isolated, log_exception
 from broker.ipc import clipboard as messages
-from broker.services import event_log
 from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
@@ -231,7 +231,7 @@ class ClipboardService:
         self,
         *,
         decider: Decider,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         record: Callable[[Lease], Record | None],
         choose: Callable[[], ChordChoice] = lambda: DEFAULT,
     ) -> None:

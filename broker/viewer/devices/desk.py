@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import trio
 from typing_extensions import override
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.choice import ChosenRequest
 from broker.authz.decider import Decider, Request
 from broker.authz.decision_events import Asked
@@ -27,7 +27,6 @@ from broker.core.names import LeaseId
 from broker.core.services import DEVICE
 from broker.core.stderr_log import isolated, log_exception
 from broker.devices.messages import DeviceItem, Devices
-from broker.services import event_log
 from broker.services.sandbox_names import one_lease
 from broker.viewer.devices.choices import DeviceChoices
 from policy.records.device import DeviceFacts, take_interface
@@ -100,7 +99,7 @@ class DeviceDesk:
         *,
         source: DeviceSource,
         decider: Decider,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         leases: Callable[[], Iterable[Lease]],
         notify: Callable[[], Notify],
     ) -> None:

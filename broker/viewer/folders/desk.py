@@ -17,7 +17,7 @@ from typing import Protocol
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.decider import Decider, Request
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
@@ -27,7 +27,6 @@ from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.launch.folders.mounts import HeldError
 from broker.launch.folders.opened import OpenedFolder, open_folder
-from broker.services import event_log
 from broker.services.sandbox_names import one_lease
 from policy.records.model import Record
 
@@ -123,7 +122,7 @@ class FolderDesk:
         *,
         source: FolderSource,
         decider: Decider,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         leases: Callable[[], Iterable[Lease]],
         record: Callable[[Lease], Record | None],
         notify: Callable[[], Notify],

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.permit import Permit
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.services import OPEN_FILE
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import ReturnFile
-from broker.services import event_log
 from broker.transfer.entries import Quota
 from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery, OpenExchange
@@ -74,7 +73,7 @@ def new_return(quota: Quota) -> Return:
 class Mover:
     """Moves files from one sandbox to another, or to the person."""
 
-    def __init__(self, targets: Targets, log: event_log.Journal) -> None:
+    def __init__(self, targets: Targets, log: event_log.EventLog) -> None:
         self._targets = targets
         self._log = log
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.decider import Decider
 from broker.control import api
 from broker.core.errors import RefusedError, VitrailError
@@ -23,7 +23,6 @@ from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from broker.core.planted_links import named_path
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
-from broker.services import event_log
 from broker.transfer.contents import claimed
 from broker.transfer.entries import Quota
 from broker.transfer.urls import Url, take_url
@@ -70,7 +69,7 @@ class PersonOpens:
         self,
         *,
         decider: Decider,
-        log: event_log.Journal,
+        log: event_log.EventLog,
         targets: Targets,
         own: Own,
         writable: Callable[[], Iterable[Path]],

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.authz.permit import Permit, Request
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError, sole
@@ -36,7 +36,6 @@ from broker.ipc.transfer_guest import (
     ReturnFile,
     Take,
 )
-from broker.services import event_log
 from broker.services.stream_events import StreamEvents
 from broker.transfer.contents import claimed
 from broker.transfer.file_names import take_file_name
@@ -60,7 +59,7 @@ class OpeningService:
     """All requests of one viewer's sandboxes for files and links."""
 
     def __init__(
-        self, *, decider: Decider, log: event_log.Journal, targets: Targets
+        self, *, decider: Decider, log: event_log.EventLog, targets: Targets
     ) -> None:
         self._decider = decider
         self._log = log

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.audit import event_log
 from broker.core.connection_quota import SoundServerPlaces
 from broker.launch.sound import find_sound
 from broker.launch.waypipe.podman import WaypipePodman
-from broker.services import event_log
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.workers.pool import Workers
 from broker.viewer.sandboxes.strip_letters import StripLetters
@@ -23,7 +23,7 @@ class GuestTools:
 
     workers: Workers
     pump: PumpSupervisor
-    log: event_log.Journal
+    log: event_log.EventLog
     compositor: Callable[[], Path]
     """The compositor's socket now.  Raises SetupError when there is none."""
     waypipe: Path | WaypipePodman | None

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core import limits
 from broker.core.errors import (
     PeerError,
@@ -34,7 +34,6 @@ from broker.core.stderr_log import isolated, log_exception
 from broker.core.trees import remove_tree
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.launch.compositor import display_path
-from broker.services import event_log
 from broker.services.stream_events import StreamEvents
 from broker.services.workers import clipboard_member
 from broker.services.workers.pool import Worker

@@ -15,13 +15,12 @@ from typing import TypeAlias
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.ipc import worker
-from broker.services import event_log
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
 from broker.wayland.rule_messages import traced
@@ -66,7 +65,7 @@ class GuestScreen:
         lease: Lease,
         programs: Programs,
         warnings: deque[str],
-        log: event_log.Journal,
+        log: event_log.EventLog,
         compositor: Callable[[], Path],
     ) -> None:
         self._lease = lease

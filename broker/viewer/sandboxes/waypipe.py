@@ -12,7 +12,8 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
+from broker.audit.event_log import EventLog
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
@@ -20,9 +21,7 @@ from broker.launch.waypipe.client import WaypipeClient
 from broker.launch.waypipe.podman import WaypipePodman, require_rust, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.peers import credentials
-from broker.services import event_log
 from broker.services.display_header import read_header
-from broker.services.event_log import Journal
 from broker.services.hangup import given, hang_up
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.stream_events import StreamEvents, StreamOutcome, relay_stream
@@ -37,7 +36,7 @@ class GuestWaypipe:
         self,
         lease: Lease,
         programs: Programs,
-        log: Journal,
+        log: EventLog,
         pump: PumpSupervisor,
         *,
         display: Path,

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import trio
 
+from broker.audit import event_log
 from broker.core import limits
 from broker.core.lease import Opening
 from broker.link.endpoints import UnixEndpoint, connect
-from broker.services import event_log
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.stream_events import StreamEvents, relay_stream
 from policy.records.model import Record
@@ -39,7 +39,7 @@ async def raw_stream(
     find_server: Callable[[], Path],
     *,
     pump: PumpSupervisor,
-    log: event_log.Journal,
+    log: event_log.EventLog,
     answer: Callable[[None], Awaitable[None]],
     task_status: trio.TaskStatus[None],
 ) -> None:

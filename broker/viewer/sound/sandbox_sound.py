@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import schema
+from broker.audit import event_log, schema
 from broker.core import limits
 from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import (
@@ -35,7 +35,6 @@ from broker.core.token_bucket import TokenBucket
 from broker.ipc import worker
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
-from broker.services import event_log
 from broker.services.stream_events import StreamEvents, StreamOutcome
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
@@ -71,7 +70,7 @@ class GuestSound:
         self,
         lease: Lease,
         record: Callable[[], Record | None],
-        log: event_log.Journal,
+        log: event_log.EventLog,
         *,
         ensure_worker: Callable[[], Awaitable[Worker]],
         start: Start,

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from broker.audit import schema
+from broker.audit.event_log import of, of_stream
 from broker.audit.query import Filters, open_log
 from broker.audit.refusals import Refusals
 from broker.audit.settings import AuditMode
@@ -15,7 +16,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import DISPLAY
-from broker.services.event_log import Journal, of, of_stream
+from broker.services.event_log import Journal
 from tests.kit.link.roles import LEASE, full_disk, journal
 
 
