@@ -5,47 +5,38 @@ The log itself is ``broker.services.event_log.Journal``, or that of another proc
 
 from __future__ import annotations
 
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from broker.audit.event import Event
-from broker.audit.refusals import Refusal
 from broker.core.lease import Lease, Opening
+
+if TYPE_CHECKING:
+    from broker.audit.refusals import Refusal
 
 
 class EventLog(Protocol):
     """Records events: before an effect, behind it, and refusals."""
 
     def check_share(self, sandbox: str) -> None:
-        """Look whether a sandbox may begin something that has to be recorded.
+        """Raise RefusedError where a sandbox may begin nothing that is recorded.
 
-        Code that opens a stream or the like for a sandbox, without an action of the
-        user, calls this first.  Raises RefusedError.
+        To be called before a stream or the like begins without an action of the user.
         """
-        ...
 
     def content_digest(self, content: bytes) -> str:
         """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
-        ...
 
     def digest(self, content: bytes) -> str:
         """Return the keyed hash of a value that is compared and not shown."""
-        ...
 
     async def require(self, event: Event) -> None:
-        """Record before an effect.
-
-        Raises UpstreamError when that cannot be done; the effect must not
-        happen then.
-        """
-        ...
+        """Record before an effect, which must not happen on the UpstreamError."""
 
     async def note(self, event: Event) -> None:
         """Record an event of the past; a log that fails is reported, not raised."""
-        ...
 
     async def refused(self, event: Refusal) -> None:
         """Record a refusal; equal ones of one second are counted into one."""
-        ...
 
 
 class EventSubject(TypedDict):

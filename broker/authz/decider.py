@@ -26,7 +26,7 @@ most bytes that may flow (the engine checks it beforehand where
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -37,6 +37,7 @@ from broker.audit import event_log, schema
 from broker.authz.choice import ChoiceText, ChosenRequest, choose
 from broker.authz.decision_events import Asked, cut, decision, subject
 from broker.authz.evaluator import Judge
+from broker.authz.interface import OnAsk, nothing_asked
 from broker.authz.late_answers import LateAnswers
 from broker.authz.permit import Asker, NoPrompt, Permit, Request, keeps
 from broker.authz.put_question import put_question
@@ -60,12 +61,6 @@ _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
 _TARGETS_RECORDED = 64
 _GONE = "who asked has gone"
 _ELSEWHERE = "the rule leads elsewhere, and this has one target only"
-
-OnAsk = Callable[[], Awaitable[None]]
-
-
-async def _nothing() -> None:
-    """The caller does not need to know that a person is asked."""
 
 
 class Decider:
@@ -102,7 +97,7 @@ class Decider:
         self,
         request: Request,
         *,
-        on_ask: OnAsk = _nothing,
+        on_ask: OnAsk = nothing_asked,
         covered: Permit | None = None,
         chosen: Asked | None = None,
         gone: trio.Event | None = None,
@@ -294,7 +289,7 @@ class Decider:
         request: Request,
         question: Question,
         admitted: int,
-        on_ask: OnAsk = _nothing,
+        on_ask: OnAsk = nothing_asked,
         gone: trio.Event | None = None,
     ) -> Asked:
         """Ask the person, and record question and answer."""
@@ -501,7 +496,7 @@ class Decider:
     def _holds_still(self, permit: Permit, answer: Verdict) -> bool:
         """Whether a previous answer is an answer to the current rules."""
         before, now = permit.rule, answer.rule
-        permit.rule, permit.where = now, answer.where
+        permit.follow(answer)
         if answer.verdict == "allow":
             return True
         if not permit.answered:
@@ -513,7 +508,7 @@ class Decider:
         return answer.limits.remember in {"stream", "session"}
 
     async def _ask_again(
-        self, permit: Permit, answer: Verdict, on_ask: OnAsk = _nothing
+        self, permit: Permit, answer: Verdict, on_ask: OnAsk = nothing_asked
     ) -> None:
         # It goes on as it is or not at all.
         question = msgspec.structs.replace(
@@ -572,7 +567,7 @@ class Decider:
         if grant is not None:
             target, until = grant.target, min(until, grant.until)
         # guard: time to live
-        return Permit(
+        permit = Permit(
             request=request,
             target=target or answer.target or "",
             where=answer.where,
@@ -585,6 +580,8 @@ class Decider:
             grant="" if grant is None else grant.id,
             scope=trio.CancelScope(deadline=until),
         )
+        permit.follow(answer)
+        return permit
 
     async def _no(
         self,

@@ -116,6 +116,12 @@ class Permit:
     answered: bool = False
     """Whether the person has been asked, now or for its grant."""
     grant: str = ""
+    returns: bool = False
+    """Whether the rule lets the file come back."""
+    schemes: tuple[str, ...] = ()
+    """The URL schemes that the rule names; empty: it names none."""
+    number: int = 0
+    """Of the permit, in the process that asked another one for it."""
     over: str = ""
     """Why it was ended, once it was."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -126,6 +132,12 @@ class Permit:
             self.over = reason
             self.where = where or self.where
             self.scope.cancel()
+
+    def follow(self, answer: Verdict) -> None:
+        """Hold by the rule that decides now."""
+        self.rule, self.where = answer.rule, answer.where
+        self.returns = bool(answer.limits.returns)
+        self.schemes = () if answer.rule is None else answer.rule.match.scheme
 
     def still_holds(self) -> None:
         """Raise RefusedError when it was ended already."""

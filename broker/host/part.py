@@ -15,6 +15,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.host.admission import Admission
 from broker.host.lease_requests import Leasing, sandbox_name
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 
 
-def _to_stderr(title: str, text: str) -> None:
+def _to_stderr(title: str, text: str, *, sandbox: str = "") -> None:
+    del sandbox
     log_stderr(f"{title}: {text}")
 
 
@@ -78,7 +80,7 @@ class HostPart:
         self._listening = trio.Lock()
         self._ports: VsockPorts | None = None
         self._alarmed: set[int] = set()
-        self.alarm: Callable[[str, str], None] = _to_stderr
+        self.alarm: Notify = _to_stderr
         """Notifies the person; set where there is one."""
 
     async def run(self, nursery: trio.Nursery) -> None:

@@ -30,7 +30,13 @@ from broker.viewer.devices.control import DeviceControl
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.folders.desk import FolderDesk
-from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
+from broker.viewer.part import (
+    AuthorityParts,
+    make_authority,
+    make_viewer,
+    open_sandbox_workers,
+    viewer_warnings,
+)
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -81,7 +87,9 @@ class LocalControl(
 
 
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
-    viewer = make_viewer(ground, workers)
+    deciding = make_authority(ground)
+    authority = deciding.authority
+    viewer = make_viewer(ground, workers, authority)
     host = HostPart(ground, viewer)
     launches = Launches(
         ground.paths,
@@ -90,21 +98,21 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         records=lambda: ground.records.now,
         reload=ground.records.reload,
     )
-    # By name at the time: the viewer sets it when it runs.
-    host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
+    host.alarm = authority.notify
     source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
     host.role.standby = source.standby
     desk = viewer.devices = _device_desk(ground, viewer, source)
     folders = viewer.folders = _folder_desk(ground, host, viewer)
-    report = _status(ground, workers, host, launches, viewer)
+    report = _status(ground, workers, host, launches, viewer, deciding=deciding)
     api = LocalControl(
         _shared(ground, host, viewer, report),
         host.leasing,
         launches,
-        _person(ground, host, viewer),
+        _person(ground, host, viewer, deciding),
         (desk, folders),
     )
     async with trio.open_nursery() as nursery:
+        await nursery.start(deciding.run)
         await nursery.start(viewer.run, host.role)
         await nursery.start(source.run)
         await nursery.start(desk.run)
@@ -119,10 +127,9 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
 def _device_desk(ground: Runtime, viewer: ViewerRole, source: DeviceHost) -> DeviceDesk:
     return DeviceDesk(
         source=source,
-        decider=viewer.decider,
+        decider=viewer.authority,
         log=ground.log,
         leases=lambda: [guest.lease for guest in viewer.guests()],
-        notify=lambda: viewer.decider.notify,
     )
 
 
@@ -130,11 +137,10 @@ def _folder_desk(ground: Runtime, host: HostPart, viewer: ViewerRole) -> FolderD
     paths = ground.paths
     return FolderDesk(
         source=FolderHost(host.role, paths.runtime),
-        decider=viewer.decider,
+        decider=viewer.authority,
         log=ground.log,
         leases=lambda: [guest.lease for guest in viewer.guests()],
         record=lambda lease: viewer.record(lease.record),
-        notify=lambda: viewer.decider.notify,
         inside=partial(_guest_folders, viewer),
         home=Path.home(),
         private=[paths.runtime, paths.state, paths.cache, *paths.config],
@@ -153,6 +159,8 @@ def _status(
     host: HostPart,
     launches: Launches,
     viewer: ViewerRole,
+    *,
+    deciding: AuthorityParts,
 ) -> LocalStatus:
     return LocalStatus(
         role=ground.role,
@@ -162,6 +170,7 @@ def _status(
         pump=ground.pump,
         shipping=ground.shipping,
         workers=workers,
+        deciding=deciding,
         store=ground.store,
         records=lambda: ground.records.now,
         warnings=lambda: [
@@ -169,6 +178,7 @@ def _status(
             *host.warnings(),
             *launches.warnings[-10:],
             *viewer_warnings(viewer),
+            *deciding.warnings(),
         ],
     )
 
@@ -187,15 +197,18 @@ def _shared(
     )
 
 
-def _person(ground: Runtime, host: HostPart, viewer: ViewerRole) -> PersonParts:
+def _person(
+    ground: Runtime, host: HostPart, viewer: ViewerRole, deciding: AuthorityParts
+) -> PersonParts:
     return PersonParts(
         viewer=viewer,
+        deciding=deciding,
         runner=Runner(
             host=host.role,
             viewer=viewer,
             log=ground.log,
             records=lambda: ground.records.now,
-            reload=viewer.reload,
+            reload=viewer.authority.reload,
             running=host.running,
         ),
         windows=WindowsPart(viewer),

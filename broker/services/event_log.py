@@ -25,7 +25,7 @@ class _Gap:
 
 
 class Journal:
-    """The audit log as the roles use it.
+    """Implements ``audit.event_log.EventLog``, with the store.
 
     With ``best-effort`` nothing is refused because it cannot be recorded.  What
     could not be is counted in either mode, and the log says so as soon as it
@@ -43,19 +43,15 @@ class Journal:
         self._shares = LogShares()
 
     def check_share(self, sandbox: str) -> None:
-        """Look whether a sandbox may begin something that has to be recorded.
-
-        Code that opens a stream or the like for a sandbox, without an action of the
-        person, asks here first.  Raises RefusedError.
-        """
+        """See the interface."""
         self._shares.check(sandbox, trio.current_time())
 
     def content_digest(self, content: bytes) -> str:
-        """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
+        """See the interface."""
         return self._store.namer.content_digest(content)
 
     def digest(self, content: bytes) -> str:
-        """Return the keyed hash of a value that is compared and not shown."""
+        """See the interface."""
         return self._store.namer.digest(content)
 
     def warnings(self) -> list[str]:
@@ -67,21 +63,14 @@ class Journal:
         return [f"{self._lost} events could not be recorded{now}: {where}"]
 
     async def require(self, event: schema.Event) -> None:
-        """Record before an effect.
-
-        Raises UpstreamError when that cannot be done; the effect must not
-        happen then.
-        """
+        """See the interface."""
         if self._mode is AuditMode.BEST_EFFORT:
             await self.note(event)
         else:
             await self._record(event)
 
     async def note(self, event: schema.Event) -> None:
-        """Record an event of the past; a log that fails is reported on stderr.
-
-        It cannot be undone, so there is nothing to refuse.
-        """
+        """See the interface; there is nothing to refuse."""
         try:
             await self._record(event)
         except UpstreamError as error:
@@ -118,5 +107,5 @@ class Journal:
         self._gap = gap
 
     async def refused(self, event: Refusal) -> None:
-        """Record a refusal; equal ones of one second are counted into one."""
+        """See the interface."""
         await self._refusals.refused(event)

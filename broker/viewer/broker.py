@@ -18,7 +18,12 @@ from broker.services.workers.pool import Workers
 from broker.viewer.control import PersonParts, ViewerControl
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.host_link import RemoteHost
-from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
+from broker.viewer.part import (
+    make_authority,
+    make_viewer,
+    open_sandbox_workers,
+    viewer_warnings,
+)
 from broker.viewer.runner import Runner
 from broker.viewer.status import ViewerStatus
 from broker.viewer.windows import WindowsPart
@@ -43,22 +48,23 @@ class _Viewer:
     def __init__(self, ground: Runtime, link: LinkConfig, workers: Workers) -> None:
         self._ground = ground
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
-        self._viewer = make_viewer(ground, workers)
+        self._deciding = make_authority(ground)
+        authority = self._deciding.authority
+        self._viewer = make_viewer(ground, workers, authority)
         self._host = RemoteHost(
             link,
             LinkStore(ground.paths),
             viewer=self._viewer,
             log=ground.log,
-            reload=self._viewer.reload,
+            reload=authority.reload,
             warnings=self._warnings,
             witness=ground.witness,
         )
         self._desk = self._viewer.devices = DeviceDesk(
             source=self._host.devices,
-            decider=self._viewer.decider,
+            decider=authority,
             log=ground.log,
             leases=lambda: [guest.lease for guest in self._viewer.guests()],
-            notify=lambda: self._viewer.decider.notify,
         )
         self._report = ViewerStatus(
             role=ground.role,
@@ -66,6 +72,7 @@ class _Viewer:
             pump=ground.pump,
             shipping=ground.shipping,
             workers=workers,
+            deciding=self._deciding,
             store=ground.store,
             records=lambda: ground.records.now,
             link=self._host.state,
@@ -83,12 +90,13 @@ class _Viewer:
             ),
             PersonParts(
                 viewer=self._viewer,
+                deciding=self._deciding,
                 runner=Runner(
                     host=self._host,
                     viewer=self._viewer,
                     log=ground.log,
                     records=lambda: ground.records.now,
-                    reload=self._viewer.reload,
+                    reload=authority.reload,
                     running=self._running,
                 ),
                 windows=WindowsPart(self._viewer),
@@ -99,6 +107,7 @@ class _Viewer:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end."""
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._deciding.run)
             await nursery.start(self._viewer.run, self._host)
             await nursery.start(self._desk.run)
             await nursery.start(
@@ -120,4 +129,5 @@ class _Viewer:
             *log.warnings(),
             *witness.warnings(),
             *viewer_warnings(self._viewer),
+            *self._deciding.warnings(),
         ]

@@ -18,6 +18,7 @@ from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.part import AuthorityParts
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -30,6 +31,7 @@ class PersonParts:
     runner: Runner
     windows: WindowsPart
     viewer: ViewerRole
+    deciding: AuthorityParts
 
 
 class PersonControl:
@@ -87,24 +89,28 @@ class PersonControl:
 
     async def pending(self) -> api.PendingAnswer:
         """Return the questions that wait for the person."""
-        return questions.pending(self._person.viewer)
+        return questions.pending(self._person.deciding.questions)
 
     async def answer(
         self, caller: api.Caller, request: api.QuestionAnswerRequest
     ) -> None:
         """Answer a question in the person's place."""
-        questions.answer(self._person.viewer, request, f"process {caller.pid}")
+        questions.answer(
+            self._person.deciding.questions, request, f"process {caller.pid}"
+        )
 
     async def grants(self) -> api.GrantsAnswer:
         """Answers that are remembered."""
-        return questions.grants(self._person.viewer)
+        return questions.grants(self._person.deciding.authority.decider)
 
     async def revoke(
         self, caller: api.Caller, request: api.GrantRevokeRequest
     ) -> api.GrantsAnswer:
         """Take grants back; returns those that ended."""
         return await questions.revoke(
-            self._person.viewer, request, f"taken back by process {caller.pid}"
+            self._person.deciding.authority.decider,
+            request,
+            f"taken back by process {caller.pid}",
         )
 
     # -- the clipboard --------------------------------------------------------------

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import trio
+
 from broker.audit import schema
 from broker.audit.event_log import EventLog
+from broker.authz.authority import PolicyAuthority
 from broker.authz.prompts import Questions
-from broker.authz.rules import Rules
 from broker.core.errors import SetupError
 from broker.launch.compositor import find_compositor
 from broker.launch.waypipe.podman import load_podman
@@ -32,11 +35,56 @@ async def open_sandbox_workers(runtime: Runtime) -> AsyncIterator[Workers]:
         yield workers
 
 
-def make_viewer(ground: Runtime, workers: Workers) -> ViewerRole:
-    """Return the viewer's role in this runtime."""
-    viewer = ViewerRole(
+@dataclass(frozen=True)
+class AuthorityParts:
+    """The authority of a broker, with the person it asks."""
+
+    authority: PolicyAuthority
+    questions: Questions
+    desktop: Desktop
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Decide until cancelled; the rules are in force when it has started."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.questions.run)
+            nursery.start_soon(self.desktop.run)
+            await nursery.start(self.authority.run)
+            task_status.started()
+
+    def warnings(self) -> list[str]:
+        """Return what waits for the user, for ``brokerctl status``."""
+        waiting = len(self.questions.pending())
+        if not waiting:
+            return []
+        verb = "question waits" if waiting == 1 else "questions wait"
+        return [f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"]
+
+
+def make_authority(ground: Runtime) -> AuthorityParts:
+    """Return the authority of this runtime."""
+    questions = Questions(
+        paths=ground.paths, log=ground.log, compositor=find_compositor
+    )
+    desktop = Desktop()
+    authority = PolicyAuthority(
         paths=ground.paths,
-        records=lambda: ground.records.now,
+        log=ground.log,
+        source=ground.records,
+        asker=questions,
+        notify=desktop.notify,
+    )
+    ground.records.tightened = authority.decider.cut_denied
+    return AuthorityParts(authority, questions, desktop)
+
+
+def make_viewer(
+    ground: Runtime, workers: Workers, authority: PolicyAuthority
+) -> ViewerRole:
+    """Return the viewer's role in this runtime."""
+    return ViewerRole(
+        paths=ground.paths,
         tools=GuestTools(
             workers=workers,
             pump=ground.pump,
@@ -45,16 +93,8 @@ def make_viewer(ground: Runtime, workers: Workers) -> ViewerRole:
             waypipe=load_podman(ground.paths),
         ),
         log=ground.log,
-        rules=Rules(ground.paths, ground.log),
-        reload_records=ground.records.reload,
-        pending_records=lambda: ground.records.pending,
-        questions=Questions(
-            paths=ground.paths, log=ground.log, compositor=find_compositor
-        ),
-        desktop=Desktop(),
+        authority=authority,
     )
-    ground.records.tightened = viewer.decider.cut_denied
-    return viewer
 
 
 def viewer_warnings(viewer: ViewerRole) -> list[str]:
@@ -69,12 +109,6 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
         for guest in viewer.guests()
         if is_raw(viewer.record(guest.lease.record))
     ]
-    waiting = [] if viewer.questions is None else viewer.questions.pending()
-    if waiting:
-        verb = "question waits" if len(waiting) == 1 else "questions wait"
-        found.append(
-            f"{len(waiting)} {verb} for your answer: 'brokerctl pending' shows more"
-        )
     found += [
         f"{sandbox}: no chords for the clipboard: {reason}"
         for sandbox, reason in viewer.clipboard.troubles()

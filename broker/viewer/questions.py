@@ -6,20 +6,19 @@ import math
 
 import trio
 
+from broker.authz.decider import Decider
+from broker.authz.prompts import Questions
 from broker.control import api
 from broker.core.errors import RefusedError
 from broker.core.question import Keep
 from broker.prompt.grants import Grant
 from broker.prompt.queue import QueueEntry
-from broker.viewer.role import ViewerRole
 
 
-def pending(viewer: ViewerRole) -> api.PendingAnswer:
+def pending(questions: Questions) -> api.PendingAnswer:
     """Return the questions that wait for the person."""
-    if viewer.questions is None:
-        return api.PendingAnswer(questions=[])
-    shown = viewer.questions.shown()
-    found = [_question(entry, shown) for entry in viewer.questions.pending()]
+    shown = questions.shown()
+    found = [_question(entry, shown) for entry in questions.pending()]
     return api.PendingAnswer(questions=found)
 
 
@@ -45,16 +44,14 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
     )
 
 
-def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest, who: str) -> None:
+def answer(questions: Questions, request: api.QuestionAnswerRequest, who: str) -> None:
     """Answer a question.  Raises RefusedError for a choice that was not offered."""
-    if viewer.questions is None:
-        raise RefusedError("this broker asks no questions")
     words = [keep.value for keep in Keep]
     if request.keep is not None and request.keep not in words:
         raise RefusedError(
             "an answer cannot hold so long", hint=f"keep is one of {', '.join(words)}"
         )
-    viewer.questions.answer(
+    questions.answer(
         request.id,
         allow=request.allow,
         target=request.target or "",
@@ -63,32 +60,32 @@ def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest, who: str) -> 
     )
 
 
-def grants(viewer: ViewerRole) -> api.GrantsAnswer:
+def grants(decider: Decider) -> api.GrantsAnswer:
     """Answers that are remembered."""
-    found = viewer.decider.grants.all(trio.current_time())
-    return api.GrantsAnswer(grants=[_grant(viewer, grant) for grant in found])
+    found = decider.grants.all(trio.current_time())
+    return api.GrantsAnswer(grants=[_grant(decider, grant) for grant in found])
 
 
 async def revoke(
-    viewer: ViewerRole, request: api.GrantRevokeRequest, reason: str
+    decider: Decider, request: api.GrantRevokeRequest, reason: str
 ) -> api.GrantsAnswer:
     """End grants, and the operations that run by them; returns those that ended.
 
     Raises NotFoundError.
     """
-    found = viewer.decider.grants.all(trio.current_time())
+    found = decider.grants.all(trio.current_time())
     if request.id is not None:
         found = [grant for grant in found if grant.id == request.id]
         if not found:
             raise api.NotFoundError(
                 "there is no such grant", hint="'brokerctl grants list' shows them"
             )
-    ended = [_grant(viewer, grant) for grant in found]
-    await viewer.decider.revoke(found, reason)
+    ended = [_grant(decider, grant) for grant in found]
+    await decider.revoke(found, reason)
     return api.GrantsAnswer(grants=ended)
 
 
-def _grant(viewer: ViewerRole, grant: Grant) -> api.GrantStatus:
+def _grant(decider: Decider, grant: Grant) -> api.GrantStatus:
     left = grant.until - trio.current_time()
     return api.GrantStatus(
         id=grant.id,
@@ -99,5 +96,5 @@ def _grant(viewer: ViewerRole, grant: Grant) -> api.GrantStatus:
         keep=grant.keep.value,
         rule=grant.rule,
         left=None if math.isinf(left) else max(0.0, left),
-        live=sum(1 for permit in viewer.decider.live() if permit.grant == grant.id),
+        live=sum(1 for permit in decider.live() if permit.grant == grant.id),
     )

@@ -17,9 +17,8 @@ import trio
 from typing_extensions import override
 
 from broker.audit import event_log, schema
-from broker.authz.decider import Decider, Request
-from broker.authz.prompts import Questions
-from broker.authz.rules import Rules, follow_files
+from broker.authz.interface import Authority
+from broker.authz.permit import Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
@@ -31,7 +30,6 @@ from broker.services.hangup import given, hang_up, when_hung_up
 from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
-from broker.viewer.desktop import Desktop
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.folders.desk import FolderDesk
@@ -44,14 +42,9 @@ from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sound.indicator import Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
-from policy.records.loader import RecordSet
 from policy.records.model import Record
 
 _GRACE = 5.0
-_FORGET_SECONDS = 1.0
-"""Between checks for grants whose time is over.  The allowed operations have ended
-already then; this is for the list and the log."""
-
 Answer = Callable[[VitrailError | None], Awaitable[None]]
 """The result of an opening: None, it is taken; or why not.  Over a link
 the other end waits for it, and sends nothing before; only the first one counts."""
@@ -95,39 +88,21 @@ class ViewerRole:
         self,
         *,
         paths: Paths,
-        records: Callable[[], RecordSet],
         tools: GuestTools,
         log: event_log.EventLog,
-        rules: Rules,
-        reload_records: Callable[[], Awaitable[None]],
-        pending_records: Callable[[], RecordSet | None] = lambda: None,
-        questions: Questions | None = None,
-        desktop: Desktop | None = None,
+        authority: Authority,
     ) -> None:
         self._paths = paths
-        self._records = records
-        self._followed = records()
-        """The records that the sandboxes follow: other callers read new ones, too."""
         self._tools = tools
         self._log = log
         self._guests: dict[LeaseId, Guest] = {}
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
-        self._reload_records = reload_records
-        self._pending_records = pending_records
         self._indicator = Indicator()
-        self.rules = rules
-        self.decider = Decider(
-            rules=rules,
-            records=records,
-            running=lambda: [guest.lease for guest in self.guests()],
-            log=log,
-            pending_records=pending_records,
-        )
+        self.authority = authority
         """Decides every request of a sandbox; all services of the viewer use it."""
-        rules.tightened = self.decider.cut_denied
         self.clipboard = ClipboardService(
-            decider=self.decider,
+            decider=authority,
             log=log,
             record=lambda lease: self.record(lease.record),
             choose=partial(load_choice, paths),
@@ -135,13 +110,11 @@ class ViewerRole:
         """The person's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own)
-        self.opening = OpeningService(
-            decider=self.decider, log=log, targets=self.targets
-        )
+        self.opening = OpeningService(decider=authority, log=log, targets=self.targets)
         """Files and links that programs of sandboxes want opened or copied."""
         self.clipboard.carry_files = self.opening.give
         self.person = PersonOpens(
-            decider=self.decider,
+            decider=authority,
             log=log,
             targets=self.targets,
             own=own,
@@ -151,14 +124,6 @@ class ViewerRole:
         self.devices: DeviceDesk | None = None
         """Assigns devices to sandboxes; None: this viewer assigns none."""
         self.folders: FolderDesk | None = None
-        self.questions = questions
-        """The person; None: no question is asked, and that is a denial."""
-        self._desktop = desktop
-        if questions is not None:
-            self.decider.asker = questions
-        if desktop is not None:
-            rules.notify = self.decider.notify = desktop.notify
-            self.clipboard.notify = desktop.notify
 
     async def run(
         self,
@@ -168,19 +133,12 @@ class ViewerRole:
     ) -> None:
         """Parent of every guest's tasks; runs until cancelled.
 
-        The rules are in force when it has started.  Raises UpstreamError when
-        that could not be recorded.
+        The authority runs by then.
         """
         self._host = self.targets.host = host
-        await self.rules.start()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await nursery.start(follow_files, self._paths, self.rules, self.reload)
-            nursery.start_soon(self._forget_grants)
-            if self.questions is not None:
-                nursery.start_soon(self.questions.run)
-            if self._desktop is not None:
-                nursery.start_soon(self._desktop.run)
+            nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._indicator.run)
             await nursery.start(self.clipboard.run)
             task_status.started()
@@ -188,7 +146,7 @@ class ViewerRole:
 
     def writable_places(self) -> list[Path]:
         """Directories in which a sandbox may have made links."""
-        records = self._records().records.values()
+        records = self.authority.records.records.values()
         shared = self.folders.shared() if self.folders is not None else ()
         return [
             self._paths.homes,
@@ -196,60 +154,23 @@ class ViewerRole:
             *(one.folder.path for one in shared if one.write),
         ]
 
-    async def reload(self) -> None:
-        """Read records and rules again, and decide again on live operations.
-
-        Operations that are denied now are cut at once; where a person must be
-        asked, that goes on when this has returned.  Raises UpstreamError when a
-        change could not be recorded: then the old files stay in force, less the
-        permissions that the new ones take away.
-        """
-        digest = self.rules.digest
-        try:
-            try:
-                await self._reload_records()
-            finally:
-                # Also where the records could not be recorded: the rules may deny.
-                await self.rules.reload()
-        finally:
-            # Also where only one of the two could be recorded, or none.
-            pending = self.rules.pending is not None or self._pending_records()
-            # guard: records that another part has read
-            fresh = self._records() is not self._followed
-            if fresh:
-                before, self._followed = self._followed, self._records()
-                self._warn_of_records(before)
-            if fresh or pending or self.rules.digest != digest:
-                self._follow_change()
-
-    def _warn_of_records(self, before: RecordSet) -> None:
-        wrong = self._records().problems
-        if wrong and wrong != before.problems:
-            text = (
-                f"{wrong[0].first_line()}\nRunning sandboxes keep their old settings."
-            )
-            self.rules.notify("Vitrail: a record has an error", text)
-
-    def _follow_change(self) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(self._decide_again)
-            for guest in self.guests():
-                self._nursery.start_soon(self._alone, guest.follow_record)
+    async def _follow_changes(self) -> None:
+        """Apply changed records and rules to what the viewer holds."""
+        while True:
+            await self.authority.wait_changed()
+            if self._nursery is not None:
+                self._nursery.start_soon(self._decide_again)
+                for guest in self.guests():
+                    self._nursery.start_soon(self._alone, guest.follow_record)
 
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
-        await self._alone(self.decider.decide_again)
         if self.devices is not None:
             self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         with isolated():  # a mistake of ours must not end every sandbox
             await step()
-
-    async def _forget_grants(self) -> None:
-        while True:
-            await trio.sleep(_FORGET_SECONDS)
-            await self.decider.forget_over()
 
     def guests(self) -> list[Guest]:
         """All guests, oldest first."""
@@ -261,7 +182,7 @@ class ViewerRole:
 
     def record(self, name: SandboxName) -> Record | None:
         """The record of that name, as the files are now."""
-        return self._records().records.get(name)
+        return self.authority.records.records.get(name)
 
     # -- link.contract.Viewer ---------------------------------------------------
 
@@ -287,13 +208,14 @@ class ViewerRole:
             directory=self._paths.sandbox(lease.sandbox),
             logs=logs,
         )
-        guest.acted = partial(self.decider.acted, lease.id)
-        guest.sound.decider, guest.sound.indicator = self.decider, self._indicator
+        guest.acted = partial(self.authority.acted, lease.id)
+        guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
         await self._nursery.start(guest.run)
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
         try:
+            await self.authority.lease_begun(lease)
             if self.folders is not None:
                 await self.folders.lease_begun(lease)
         except BaseException:
@@ -317,7 +239,7 @@ class ViewerRole:
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
-            await self.decider.lease_ended(lease)
+            await self.authority.lease_ended(lease)
 
     async def stream_opened(
         self,
@@ -396,7 +318,7 @@ class ViewerRole:
 
             allowed = False
             try:
-                async with self.decider.permit(request, on_ask=on_ask, gone=given_up):
+                async with self.authority.permit(request, on_ask=on_ask, gone=given_up):
                     allowed = True
                     asking.close()
                     with guest.streams.place():
@@ -435,7 +357,7 @@ class ViewerRole:
         if self.record(opening.lease.record) is None:
             raise RefusedError("the sandbox has no valid record")
         await status.say()
-        await security_keys.carry(opening, conn, self.decider, task_status=status)
+        await security_keys.carry(opening, conn, self.authority, task_status=status)
 
     async def _carry_raw(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status

@@ -22,6 +22,7 @@ from broker.services.status import (
     process_status,
 )
 from broker.services.workers.pool import Workers
+from broker.viewer.part import AuthorityParts
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.windows import WindowsPart
@@ -35,11 +36,12 @@ class ViewerStatus(StatusCollector):
 
     viewer: ViewerRole
     workers: Workers
+    deciding: AuthorityParts
 
     @override
     def policy(self) -> api.PolicyStatus:
         """The rules that decide beside the records."""
-        records, rules = self.records(), self.viewer.rules
+        records, rules = self.records(), self.deciding.authority.rules
         lines = [printable(p, _RULE_PROBLEM_CHARACTERS) for p in rules.lines()]
         return api.PolicyStatus(
             digest=rules.digest,
@@ -113,8 +115,8 @@ class ViewerStatus(StatusCollector):
         out: list[api.ProcessStatus] = []
         if self.workers.template_pid:
             out.append(process_status("template", self.workers.template_pid))
-        questions = self.viewer.questions
-        if questions is not None and questions.agent_pid:
+        questions = self.deciding.questions
+        if questions.agent_pid:
             out.append(process_status("prompt", questions.agent_pid, jail="seccomp"))
         for guest in self.viewer.guests():
             out += _guest_processes(guest)

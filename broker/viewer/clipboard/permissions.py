@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from broker.authz.decider import Decider, Request
+from broker.authz.interface import Permits
+from broker.authz.permit import Request
 from broker.clipboard import messages as w
 from broker.clipboard.reasons import DRAG
 from broker.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
@@ -40,7 +41,7 @@ class _Kind:
 class Terms:
     """Asks the decider for one viewer's clipboard."""
 
-    def __init__(self, decider: Decider, record: Records) -> None:
+    def __init__(self, decider: Permits, record: Records) -> None:
         self._decider = decider
         self._record = record
 

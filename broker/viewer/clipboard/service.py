@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from broker.audit import event_log
-from broker.authz.decider import Decider
+from broker.authz.interface import Permits
 from broker.clipboard import messages as w
 from broker.clipboard import reasons
 from broker.clipboard.broker import Crossing
@@ -41,11 +41,6 @@ from policy.records.model import Record
 _MARK_BYTES = 12
 _TROUBLES, _ALL_TROUBLES = 2, 64
 """Different reasons that are shown, of one sandbox and of all."""
-
-
-def _silent(title: str, text: str, *, sandbox: str = "") -> None:
-    """There is no person to notify."""
-    del title, text, sandbox
 
 
 CarryFiles = Callable[[Guest, str, Sequence[str]], Awaitable[None]]
@@ -223,19 +218,19 @@ async def _no_files(_guest: Guest, _target: str, _files: Sequence[str]) -> None:
 class ClipboardService:
     """See the head of this module."""
 
-    notify: Notify = staticmethod(_silent)
     carry_files: CarryFiles = staticmethod(_no_files)
     """Copies files of a sandbox to another one, by the rules for that."""
 
     def __init__(
         self,
         *,
-        decider: Decider,
+        decider: Permits,
         log: event_log.EventLog,
         record: Callable[[Lease], Record | None],
         choose: Callable[[], ChordChoice] = lambda: DEFAULT,
     ) -> None:
         self._terms = Terms(decider, record)
+        self.notify: Notify = decider.notify
         self._log = log
         self._choose = choose
         self.choice = choose()

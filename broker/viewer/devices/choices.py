@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from broker.authz.choice import ChoiceText, ChosenRequest
-from broker.authz.decider import Decider, Request
+from broker.authz.interface import Permits
+from broker.authz.permit import Request
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import isolated, log_stderr
 from broker.devices.messages import DeviceItem
@@ -18,7 +19,7 @@ class DeviceChoices:
 
     def __init__(
         self,
-        decider: Decider,
+        decider: Permits,
         attach: Callable[[DeviceItem, ChosenRequest], Awaitable[None]],
     ) -> None:
         """``attach``: called with what the person has chosen; does not raise."""

@@ -1,6 +1,6 @@
 """Which sandbox gets a device: when it is plugged in, and on request.
 
-Each attachment is one block inside ``Decider.permit``: it begins behind the
+Each attachment is one block inside ``Permits.permit``: it begins behind the
 verdict, ends when the permission does (rules that changed, a time that is
 over), when the device is pulled out or changes, when the sandbox stops, and when
 the person takes it back.
@@ -19,8 +19,9 @@ from typing_extensions import override
 
 from broker.audit import event_log, schema
 from broker.authz.choice import ChosenRequest
-from broker.authz.decider import Decider, Request
 from broker.authz.decision_events import Asked
+from broker.authz.interface import Permits
+from broker.authz.permit import Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
@@ -98,16 +99,14 @@ class DeviceDesk:
         self,
         *,
         source: DeviceSource,
-        decider: Decider,
+        decider: Permits,
         log: event_log.EventLog,
         leases: Callable[[], Iterable[Lease]],
-        notify: Callable[[], Notify],
     ) -> None:
         self._source = source
         self._decider = decider
         self._log = log
         self._leases = leases
-        self._notify = notify
         self._holdings: dict[int, Holding] = {}
         self._known: set[int] = set()
         self._choices = DeviceChoices(decider, self._chosen)
@@ -186,7 +185,7 @@ class DeviceDesk:
         except VitrailError as error:
             # A denial is reported by the decider; a failure is reported here.
             if not isinstance(error, RefusedError):
-                self._notify()(
+                self._decider.notify(
                     f"Vitrail: {item.title} was not attached to {lease.sandbox}",
                     str(error),
                 )

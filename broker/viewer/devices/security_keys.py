@@ -21,7 +21,8 @@ from typing import Annotated
 import msgspec
 import trio
 
-from broker.authz.decider import Decider, Request
+from broker.authz.interface import Permits
+from broker.authz.permit import Request
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
@@ -95,7 +96,7 @@ def open_key(root: Path = _HIDRAW) -> int:
 async def carry(
     opening: Opening,
     conn: socket.socket,
-    decider: Decider,
+    decider: Permits,
     *,
     task_status: trio.TaskStatus[None],
     root: Path = _HIDRAW,
@@ -135,7 +136,7 @@ def _place(lease: LeaseId) -> Iterator[None]:
 async def _carry(
     opening: Opening,
     conn: socket.socket,
-    decider: Decider,
+    decider: Permits,
     root: Path,
     task_status: trio.TaskStatus[None],
 ) -> None:
@@ -202,7 +203,7 @@ def _log(opening: Opening, text: str) -> None:
         log_stderr(f"vitrail: {opening.lease.sandbox}: {reason}")
 
 
-def _granted_at_all(opening: Opening, decider: Decider) -> bool:
+def _granted_at_all(opening: Opening, decider: Permits) -> bool:
     """Whether any rule may say yes to this sandbox, whatever the relying party.
 
     Without one it does not even learn which key is there.
@@ -218,7 +219,7 @@ def _granted_at_all(opening: Opening, decider: Decider) -> bool:
     )
 
 
-async def _revoked(opening: Opening, decider: Decider) -> None:
+async def _revoked(opening: Opening, decider: Permits) -> None:
     """Return when no rule grants the key any more.
 
     What passes unasked (which key it is, the tries of its PIN) is in no permit.
@@ -231,7 +232,7 @@ async def _revoked(opening: Opening, decider: Decider) -> None:
 class _Questions:
     """The questions of one process, put one at a time."""
 
-    def __init__(self, opening: Opening, decider: Decider, sock: socket.socket) -> None:
+    def __init__(self, opening: Opening, decider: Permits, sock: socket.socket) -> None:
         self._opening, self._decider, self._sock = opening, decider, sock
         self._last = self._current = 0
         self._over = trio.Event()

@@ -1,6 +1,6 @@
 """Which sandbox has which directory of the person's.
 
-Each shared folder is one block inside ``Decider.permit``: it is mounted behind the
+Each shared folder is one block inside ``Permits.permit``: it is mounted behind the
 verdict, and unmounted when the permission ends (rules that changed, a time that is
 over), when the person takes it back, and when the sandbox stops.
 """
@@ -18,7 +18,8 @@ from typing import Protocol
 import trio
 
 from broker.audit import event_log, schema
-from broker.authz.decider import Decider, Request
+from broker.authz.interface import Permits
+from broker.authz.permit import Request
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
@@ -121,11 +122,10 @@ class FolderDesk:
         self,
         *,
         source: FolderSource,
-        decider: Decider,
+        decider: Permits,
         log: event_log.EventLog,
         leases: Callable[[], Iterable[Lease]],
         record: Callable[[Lease], Record | None],
-        notify: Callable[[], Notify],
         inside: Callable[[Lease], InsideGuest | None],
         home: Path,
         private: Sequence[Path],
@@ -136,7 +136,6 @@ class FolderDesk:
         self._log = log
         self._leases = leases
         self._record = record
-        self._notify = notify
         self._inside = inside
         self._home = home
         self._private = tuple(private)
@@ -346,7 +345,7 @@ class FolderDesk:
             write = path in record.viewer.folders.read_write
             await self._begin(str(path), lease, write=write)
         except (VitrailError, OSError) as error:
-            self._notify()(
+            self._decider.notify(
                 f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
                 printable(str(error), 400),
             )

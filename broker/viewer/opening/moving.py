@@ -59,7 +59,7 @@ class Job:
 def refuse_return(permit: Permit) -> None:
     """Raise RefusedError where the rule that is in force lets nothing come back."""
     # guard: only a rule brings a file back
-    if permit.rule is None or not permit.rule.limits.returns:
+    if not permit.returns:
         raise RefusedError(
             f"{permit.where} lets nothing come back; it needs return=yes"
         )

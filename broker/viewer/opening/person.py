@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from broker.audit import event_log, schema
-from broker.authz.decider import Decider
+from broker.authz.interface import Permits
 from broker.control import api
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
@@ -68,7 +68,7 @@ class PersonOpens:
     def __init__(
         self,
         *,
-        decider: Decider,
+        decider: Permits,
         log: event_log.EventLog,
         targets: Targets,
         own: Own,

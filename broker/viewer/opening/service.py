@@ -1,7 +1,7 @@
 """``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.
 
 A program of a sandbox connects; its worker reads the request, and here it is
-decided (``Decider.permit``), a target is started where it does not run, and each
+decided (``Permits.permit``), a target is started where it does not run, and each
 worker gets one end of a pipe.  No byte of a file passes through this process, and
 no path comes from a sandbox: a file is kept on the viewer by a process of its
 own, in a directory that we name.
@@ -48,7 +48,7 @@ from broker.viewer.sandboxes.programs import wait_unless_ended
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.authz.decider import Decider
+    from broker.authz.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
     from policy.records.model import Transfer
 
@@ -59,7 +59,7 @@ class OpeningService:
     """All requests of one viewer's sandboxes for files and links."""
 
     def __init__(
-        self, *, decider: Decider, log: event_log.EventLog, targets: Targets
+        self, *, decider: Permits, log: event_log.EventLog, targets: Targets
     ) -> None:
         self._decider = decider
         self._log = log
@@ -306,8 +306,7 @@ def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
     if permit.target in {source.sandbox, ""}:
         raise RefusedError("a sandbox opens its own files and links itself")
     url = asked.url
-    chosen = permit.rule.match.scheme if permit.rule is not None else ()
-    if url is not None and not chosen and url.scheme not in DEFAULT_SCHEMES:
+    if url is not None and not permit.schemes and url.scheme not in DEFAULT_SCHEMES:
         raise RefusedError(
             f"the scheme {url.scheme}: needs a rule that names it with scheme="
         )

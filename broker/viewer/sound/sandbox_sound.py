@@ -41,7 +41,7 @@ from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
 
 if TYPE_CHECKING:
-    from broker.authz.decider import Decider
+    from broker.authz.interface import Permits
     from broker.services.workers.process import Worker
     from broker.viewer.sound.indicator import Indicator
 
@@ -61,7 +61,7 @@ def _unheard(_service: str, _reason: str) -> None:
 class GuestSound:
     """See the head of this module.  ``decider`` is given by the viewer."""
 
-    decider: Decider | None = None
+    decider: Permits | None = None
     indicator: Indicator | None = None
     refused: Callable[[str, str], None] = staticmethod(_unheard)
     """Called with a service and the reason when it is refused."""
@@ -333,7 +333,7 @@ class GuestSound:
 
     async def _permitted(self) -> None:
         # Late: deciding imports much, and tests of this module need none of it.
-        from broker.authz.decider import Request
+        from broker.authz.permit import Request
 
         if self.decider is None:
             return  # there is no decider, so it stays silent

@@ -11,7 +11,6 @@ from broker.viewer.part import viewer_warnings
 def viewer(problem="", troubles=()):
     return SimpleNamespace(
         guests=list,
-        questions=None,
         clipboard=SimpleNamespace(
             choice=ChordChoice("Super+C", "Super+V", problem=problem),
             troubles=lambda: iter(troubles),

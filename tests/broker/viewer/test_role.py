@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from broker.audit.query import Filters, open_log
-from broker.authz.rules import Rules
+from broker.authz.authority import PolicyAuthority
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, ServiceName
@@ -60,11 +60,12 @@ class Stand:
         (path / "sandboxes.d").mkdir()
         self.write("a", record("persistent"))
         environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
+        self.authority = PolicyAuthority(
+            paths=find_paths(environ), log=log, source=self
+        )
         self.role = ViewerRole(
             paths=find_paths(environ),
-            rules=Rules(find_paths(environ), log),
-            reload_records=self.reload_records,
-            records=lambda: self.held or self.read(),
+            authority=self.authority,
             tools=GuestTools(
                 workers=self.workers,
                 pump=None,
@@ -79,7 +80,13 @@ class Stand:
     def read(self):
         return load_records([self.path / "sandboxes.d"], shipped=None)
 
-    async def reload_records(self):
+    @property
+    def now(self):
+        return self.held or self.read()
+
+    pending = None
+
+    async def reload(self):
         """They are read for each question here."""
 
     def write(self, name, text):
@@ -131,6 +138,7 @@ async def viewer():
     with short_directory() as path:
         async with journal(path) as log, trio.open_nursery() as nursery:
             mine = Stand(path, log)
+            await nursery.start(mine.authority.run)
             await nursery.start(mine.role.run, mine.host)
             yield mine
             for guest in mine.role.guests():
@@ -162,8 +170,8 @@ async def test_the_decision_is_on_record_before_anything_comes_of_it():
             assert event["verdict"] == "allow"
             assert (event["service"], event["stream"]) == (AGENT, 1)
             assert event["rule"].endswith("99-vitrail.policy:13")
-            assert event["policy"] == s.role.rules.digest
-            assert event["detail"]["records"] == s.role._records().digest
+            assert event["policy"] == s.authority.rules.digest
+            assert event["detail"]["records"] == s.authority.records.digest
             assert s.events("stream.opened") == []
             s.workers.may_open.set()
         kinds = [e["kind"] for e in s.events("decision", "stream.opened")]
@@ -287,7 +295,7 @@ async def test_a_lease_that_is_given_up_while_it_begins_leaves_no_sandbox(end):
             await folders.asked.wait()
             starter.cancel_scope.cancel()
         assert stand.role.guests() == []
-        assert stand.role.decider._judge.running() == []
+        assert stand.authority.decider._judge.running() == []
 
 
 async def test_a_program_hangs_up_that_has_asked_for_a_start():
@@ -330,8 +338,8 @@ async def asked_about(says):
         folder = s.role._paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         (folder / "30-ask.policy").write_text("vitrail.Agent * a @adminvm ask\n")
-        await s.role.reload()
-        person = s.role.decider.asker = Person()
+        await s.authority.reload()
+        person = s.authority.decider.asker = Person()
         person.says = says
         await s.role.lease_begun(LEASE)
         yield s, person
@@ -398,7 +406,7 @@ async def sound_asked_about():
         s.write("a", record("persistent", top='audio = "allow"\n'))
         folder = s.role._paths.config[0] / "policy.d"
         (folder / "30-ask.policy").write_text("vitrail.Audio * a @adminvm ask\n")
-        await s.role.reload()
+        await s.authority.reload()
         yield s, person
 
 
@@ -489,11 +497,11 @@ async def test_a_record_cuts_though_rules_could_not_be_recorded(monkeypatch):
             raise UpstreamError("the audit log cannot be written")
 
         with monkeypatch.context() as disk:
-            disk.setattr(s.role.rules, "reload", full)
+            disk.setattr(s.authority.rules, "reload", full)
             with pytest.raises(UpstreamError):
-                await s.role.reload()
+                await s.authority.reload()
         with trio.fail_after(30):
-            while s.role.decider.live():
+            while s.authority.decider.live():
                 await trio.testing.wait_all_tasks_blocked(0.01)
         conn.close()
 
@@ -502,7 +510,7 @@ async def test_records_that_another_part_has_read_first_are_followed():
     """A launcher's request reads them, too: the change is no less one for that."""
     async with viewer() as s, trio.open_nursery() as streams:
         s.held = s.read()
-        await s.role.reload()
+        await s.authority.reload()
         await s.role.lease_begun(LEASE)
         conn = await s.offer(streams)
         (one,) = s.workers.opened
@@ -510,13 +518,13 @@ async def test_records_that_another_part_has_read_first_are_followed():
         count = len(one.rules)
         s.write("a", record("persistent") + "[window]\nwindows = 1\n")
         s.held = s.read()  # as 'brokerctl lease acquire' makes the host do
-        await s.role.reload()
+        await s.authority.reload()
         with trio.fail_after(30):
             while len(one.rules) == count:
                 await trio.testing.wait_all_tasks_blocked(0.01)
         assert one.rules[-1].ceilings["windows"] == 1
         count = len(one.rules)
-        await s.role.reload()
+        await s.authority.reload()
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert len(one.rules) == count, "nothing has changed"
         await s.role.lease_ended(LEASE.id, "over")
@@ -536,7 +544,7 @@ async def test_a_record_that_changes_while_the_worker_begins_is_followed():
             nursery.start_soon(offer)
             await s.workers.asked.wait()
             s.write("a", record("persistent") + "[window]\nwindows = 1\n")
-            await s.role.reload()
+            await s.authority.reload()
             await trio.testing.wait_all_tasks_blocked(0.01)
             s.workers.may_open.set()
         (one,) = s.workers.opened
@@ -566,12 +574,12 @@ async def test_sound_without_a_filter_ends_when_the_record_filters_it(monkeypatc
             await hears.wait()
             # What stays as it was ends nothing.
             s.write("a", record("persistent", top='audio = "raw"\n# a comment\n'))
-            await s.role.reload()
+            await s.authority.reload()
             await trio.testing.wait_all_tasks_blocked(0.01)
-            assert len(s.role.decider.live()) == 1
+            assert len(s.authority.decider.live()) == 1
             s.write("a", record("persistent", top='audio = "allow"\n'))
-            await s.role.reload()
-            await eventually(lambda: not s.role.decider.live(), deadline=5)
+            await s.authority.reload()
+            await eventually(lambda: not s.authority.decider.live(), deadline=5)
             assert conn.recv(1) == b""
         cut = s.events("decision")[-1]
         assert (cut["verdict"], cut["outcome"]) == ("deny", "cut")
@@ -589,7 +597,7 @@ async def test_a_rule_that_comes_cuts_a_stream():
         new.write_text("vitrail.Agent * a @adminvm deny\n")
         new.rename(folder / "30-no.policy")
         with trio.fail_after(30):
-            while s.role.decider.live():
+            while s.authority.decider.live():
                 await trio.testing.wait_all_tasks_blocked(0.01)
             while not (closed := s.events("stream.closed")):
                 await trio.testing.wait_all_tasks_blocked(0.01)
@@ -698,14 +706,14 @@ async def test_a_stream_of_any_service_outlives_half_a_minute_of_thinking(
         folder.mkdir(parents=True)
         (folder / "30-ask.policy").write_text(f"{service} * a @adminvm ask\n")
         s.write("a", record("persistent", top='audio = "allow"\n'))
-        await s.role.reload()
-        s.role.decider.asker = Person()
-        s.role.decider.asker.says = think
+        await s.authority.reload()
+        s.authority.decider.asker = Person()
+        s.authority.decider.asker.says = think
         await s.role.lease_begun(LEASE)
         async with trio.open_nursery() as streams:
             conn = await s.offer(streams, ServiceName(service))
             began = trio.current_time()
-            await s.role.decider.asker.wait_asked(1)
+            await s.authority.decider.asker.wait_asked(1)
             with conn:
                 conn.setblocking(False)
                 await trio.lowlevel.wait_readable(conn)
@@ -727,9 +735,9 @@ async def test_the_worker_is_told_of_windows_that_wait_for_an_answer():
         folder = s.role._paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         (folder / "30-ask.policy").write_text("vitrail.Display * a @adminvm ask\n")
-        await s.role.reload()
-        s.role.decider.asker = Person()
-        s.role.decider.asker.says = think
+        await s.authority.reload()
+        s.authority.decider.asker = Person()
+        s.authority.decider.asker.says = think
         await s.role.lease_begun(LEASE)
         agent = await s.offer(streams, AGENT)
         (told,) = s.workers.opened

@@ -32,8 +32,8 @@ class Machines:
             host=self,
             viewer=stand.role,
             log=stand.log,
-            records=stand.role._records,
-            reload=stand.role.reload,
+            records=lambda: stand.authority.records,
+            reload=stand.authority.reload,
             running=self._runs,
         )
 

@@ -30,7 +30,7 @@ GUARDS = (
     Guard("one absent caller holds one question", "if asker in entry.askers:", "tests/broker/prompt/test_queue.py", "gone_and_wants"),
     Guard("grants end with the lease", "del lease", "tests/broker/authz/test_decider.py", "until_it_stops"),
     Guard("keep as the rule permits", "if said.keep is Keep.ONCE:", "tests/broker/authz/test_decider.py", "less_is_offered"),
-    Guard("time to live", "return Permit(request=request, target=target or answer.target or '', where=answer.where, user=answer.user, autostart=answer.autostart, max_size=answer.limits.max_size, since=now, rule=answer.rule, answered=answer.verdict == 'ask', grant='' if grant is None else grant.id, scope=trio.CancelScope())", "tests/broker/authz/test_decider.py", "ten_minutes"),
+    Guard("time to live", "permit = Permit(request=request, target=target or answer.target or '', where=answer.where, user=answer.user, autostart=answer.autostart, max_size=answer.limits.max_size, since=now, rule=answer.rule, answered=answer.verdict == 'ask', grant='' if grant is None else grant.id, scope=trio.CancelScope())", "tests/broker/authz/test_decider.py", "ten_minutes"),
     Guard("targets are no crowd", "if False:", "tests/broker/authz/test_decider.py", "too_many_targets"),
     Guard("live permits bounded", "if False:", "tests/broker/authz/test_decider.py", "as_many_permissions"),
     Guard("a flood is refused unrecorded", "await self._log.note(schema.QuestionAsked(**subject(request), question=0))\nreason = number.reason", "tests/attack/test_questions.py", "flood_of_questions"),

@@ -81,7 +81,6 @@ async def desk(rules, **more):
             decider=b.decider,
             log=b.log,
             leases=lambda: b.leases,
-            notify=lambda: lambda title, text: b.told.append((title, text)),
             **more,
         )
         await nursery.start(made.run)

@@ -108,7 +108,6 @@ async def desk(rules, tmp_path, folders=None, inside=None):
             log=b.log,
             leases=lambda: b.leases,
             record=lambda lease: record,
-            notify=lambda: lambda title, text: b.told.append((title, text)),
             inside=lambda lease: inside,
             home=tmp_path / "home",
             private=[],
