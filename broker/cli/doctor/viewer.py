@@ -19,6 +19,7 @@ from broker.audit.proof.verify import verify_end
 from broker.audit.query import open_log
 from broker.cli import render
 from broker.cli.policy.finding import Context, Finding, fail, ok, warn
+from broker.cli.policy.settings_files import settings_problems
 from broker.control import client
 from broker.core.errors import SetupError
 from broker.core.escape import printable
@@ -138,13 +139,14 @@ async def check_waypipe(context: Context) -> Sequence[Finding]:
 
 
 async def check_policy(context: Context) -> Sequence[Finding]:
-    """Read records and rules as the broker does."""
+    """Read records, rules and settings files as the broker does."""
     folders = search_path(context.paths.runtime, context.paths.config)
     found = load_records(folders)
     rules = load_rules(
         rule_path(context.paths.runtime, context.paths.config), shipped=SHIPPED
     )
-    problems = [*rules.problems, *found.problems]
+    settings = settings_problems(context.paths)
+    problems = [*rules.problems, *found.problems, *settings]
     if problems:
         first = problems[0]
         text = f"{printable(str(first.where))}: {printable(first.message)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import rich_click as click
@@ -12,6 +13,7 @@ from broker.cli import render
 from broker.cli.policy.directories import holds, parts
 from broker.cli.policy.load import rule_directories
 from broker.cli.policy.records import copy_example, print_problems, with_check
+from broker.cli.policy.settings_files import settings_problems
 from broker.cli.run.connect import offline_paths
 from policy.errors import Problem
 from policy.records.loader import RecordSet, load_files, load_records, search_path
@@ -30,23 +32,36 @@ from policy.tools.unknown import unknown_names, unknown_services
 @click.option(
     "--compat", is_flag=True, help="Also say where Qubes would decide otherwise."
 )
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 def check(
-    paths: tuple[Path, ...], *, as_json: bool, as_sarif: bool, compat: bool
+    paths: tuple[Path, ...],
+    *,
+    as_json: bool,
+    as_sarif: bool,
+    compat: bool,
+    strict: bool,
 ) -> None:
-    """Report every mistake in the records (*.toml) and rules (*.policy).
+    """Report every mistake in records (*.toml), rules (*.policy) and settings.
 
     Without PATHS the directories that the broker reads are checked.  A
     directory is checked as the broker would read it, owner and mode included; a file
-    for its contents only.  Unknown services in rules are warnings; without PATHS so
-    are sandboxes, tags and types that no record has.
+    for its contents only.  Of a settings directory, audit.toml, clipboard.toml,
+    link.toml and ship.toml are checked too.  Unknown services in rules are warnings;
+    without PATHS so are sandboxes, tags and types that no record has.
 
     Exit code: 0 nothing is wrong, or warnings only; 1 something is; 2 wrong call.
     """
+    named = tuple(path for path in paths if path.is_dir())
     paths = _inside(paths)
     records, rules = _records(paths), _rules(paths, compat=False)
     problems = [problem for one in records for problem in one.problems]
     problems += [problem for one in rules for problem in one.problems]
-    warnings = [] if problems else _warnings(records, rules, alone=bool(paths))
+    if named or not paths:
+        ours = offline_paths()
+        problems += settings_problems(replace(ours, config=named) if named else ours)
+    # A record that cannot be read has a name that rules may use.
+    alone = bool(paths) or any(one.broken for one in records)
+    warnings = _warnings(records, rules, alone=alone)
     other: list[Difference] = []
     if compat:
         theirs = _rules(paths, compat=True)
@@ -68,7 +83,7 @@ def check(
             print_problems([one.problem])
         summary = _summary(records, rules, problems, searched=not paths)
         render.note(f"{summary}; warnings: {len(warnings)}" if warnings else summary)
-    if problems:
+    if problems or (strict and warnings):
         sys.exit(1)
 
 

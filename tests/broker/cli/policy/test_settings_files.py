@@ -1,0 +1,91 @@
+"""Mistakes in audit.toml, clipboard.toml, link.toml and ship.toml, with their place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from broker.cli.doctor.viewer import check_policy
+from broker.cli.policy.finding import Context, State
+from broker.cli.policy.settings_files import settings_problems
+from broker.cli.policy.verbs import command
+from broker.core.paths import Paths
+
+GOOD = {
+    "audit.toml": 'mode = "required"\nkeep = "90d"\n',
+    "clipboard.toml": 'preset = "qubes"\n',
+    "link.toml": 'listen = "vsock:any:6499"\n',
+    "ship.toml": '[[target]]\nname = "file"\nto = "jsonl"\npath = "/tmp/a.jsonl"\n',
+}
+WRONG = [
+    # file, text, line and column, a word of the message
+    ("audit.toml", "\nmax_megabytes = 2\n", (2, 17), ">= 8"),
+    ("audit.toml", 'mode = "required"\nkep = "90d"\n', (2, 1), "kep"),
+    ("audit.toml", 'keep = "soon"\n', (1, 1), "span of time"),
+    ("audit.toml", 'mode = "required"\nkeep \n', (2, 6), "Expected"),
+    ("clipboard.toml", 'presets = "qubes"\n', (1, 1), "presets"),
+    ("clipboard.toml", 'preset = "emacs"\n', (1, 1), "no preset is named 'emacs'"),
+    ("link.toml", 'listen = "vsock:any:6499"\npieces = -1\n', (2, 10), ">= 0"),
+    ("link.toml", 'connect = "vsock:2:1"\nlisten = "vsock:any:1"\n', (1, 1), "both"),
+    ("ship.toml", '[[target]]\nname = "a"\nto = "nowhere"\n', (3, 6), "nowhere"),
+    ("ship.toml", '[[target]]\nname = "A B"\nto = "journald"\n', (1, 1), "not a name"),
+]
+
+
+@pytest.fixture(name="paths")
+def _paths(tmp_path):
+    config = tmp_path / "config"
+    config.mkdir(mode=0o755)
+    for name in ("policy.d", "sandboxes.d"):
+        (config / name).mkdir(mode=0o755)
+    (config / "policy.d" / "30-a.policy").write_text("vitrail.FileCopy * * * deny\n")
+    return Paths(tmp_path / "run", tmp_path / "state", tmp_path / "cache", (config,))
+
+
+def test_good_files_have_no_problem(paths):
+    assert settings_problems(paths) == []
+    for name, text in GOOD.items():
+        (paths.config[0] / name).write_text(text)
+    assert settings_problems(paths) == []
+
+
+@pytest.mark.parametrize(("name", "text", "place", "word"), WRONG)
+def test_mistake_is_reported_with_its_place(paths, name, text, place, word):
+    file = paths.config[0] / name
+    file.write_text(text)
+    (problem,) = settings_problems(paths)
+    assert problem.file == str(file)
+    assert (problem.span.line, problem.span.column) == place, problem
+    assert word in problem.message
+
+
+def test_check_reports_a_mistake_of_a_named_settings_directory(paths):
+    (paths.config[0] / "audit.toml").write_text("max_megabytes = 2\n")
+    done = CliRunner().invoke(command, ["check", str(paths.config[0])])
+    assert done.exit_code == 1
+    assert "audit.toml:1:17: " in done.output
+    assert "  | max_megabytes = 2\n  |                 ^" in done.output
+
+
+async def test_doctor_fails_where_a_settings_file_keeps_the_broker_from_starting(paths):
+    assert (await check_policy(Context(paths)))[0].state is not State.FAIL
+    (paths.config[0] / "audit.toml").write_text("max_megabytes = 2\n")
+    (finding,) = await check_policy(Context(paths))
+    assert finding.state is State.FAIL
+    assert "audit.toml:1:17" in finding.text
+
+
+def test_check_shows_warnings_beside_errors_and_strict_counts_them(paths):
+    rules = paths.config[0] / "policy.d" / "30-a.policy"
+    rules.write_text("vitrail.OpenURLs * * * deny\n")
+    directory = str(paths.config[0])
+    done = CliRunner().invoke(command, ["check", directory])
+    assert (done.exit_code, "unknown-service" in done.output) == (0, True)
+    assert CliRunner().invoke(command, ["check", "--strict", directory]).exit_code == 1
+    rules.write_text("vitrail.OpenURLs * * * deny\nvitrail.FileCopy\n")
+    done = CliRunner().invoke(command, ["check", "--json", directory])
+    found = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert (len(found["problems"]), len(found["warnings"])) == (1, 1)
