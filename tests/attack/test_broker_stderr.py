@@ -15,7 +15,7 @@ import trio
 
 from broker.cli.audit.files import write_out
 from broker.cli.doctor import verb as doctor
-from broker.cli.policy.finding import fail
+from broker.cli.doctor.finding import fail
 from broker.cli.proxy import pulse, wayland
 from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr

@@ -14,7 +14,7 @@ from broker.audit.schema import BrokerStop
 from broker.audit.ship.cursor import Cursor, save_cursor
 from broker.audit.store import open_store
 from broker.cli.doctor import host, shipping, verb, viewer
-from broker.cli.policy.finding import Context, Finding, State
+from broker.cli.doctor.finding import Context, Finding, State
 from broker.core.errors import UpstreamError
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving

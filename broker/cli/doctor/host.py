@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
-from broker.cli.policy.finding import Context, Finding, fail, ok, warn
+from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.control import client
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError

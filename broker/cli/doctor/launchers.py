@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from broker.cli.policy.finding import Context, Finding, ok, warn
+from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch.process.spawn import run_tool
 from broker.peers.credentials import can_ask_pid_namespaces

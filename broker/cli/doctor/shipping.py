@@ -9,7 +9,7 @@ import trio
 from broker.audit.ship.config import AnyTarget, find_config, load_config
 from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.run import make_target
-from broker.cli.policy.finding import Context, Finding, fail, ok, warn
+from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
 

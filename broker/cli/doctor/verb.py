@@ -16,7 +16,7 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.doctor import host, launchers, shipping, viewer, vm_launchers
-from broker.cli.policy.finding import Check, Context, Finding, State, fail
+from broker.cli.doctor.finding import Check, Context, Finding, State, fail
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import VitrailError
 from broker.core.escape import printable

@@ -18,7 +18,7 @@ from broker.audit.proof.keys import KeyFile
 from broker.audit.proof.verify import verify_end
 from broker.audit.query import open_log
 from broker.cli import render
-from broker.cli.policy.finding import Context, Finding, fail, ok, warn
+from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.policy.settings_files import settings_problems
 from broker.control import client
 from broker.core.errors import SetupError

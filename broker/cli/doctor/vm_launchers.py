@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from broker.cli.policy.finding import Context, Finding, ok, warn
+from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.launch.libvirt.hook import FOLDER, hook_program, hook_source
 from broker.launch.microvm import accel
 from broker.launch.microvm.control import Monitor

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.launchers import check_launchers
-from broker.cli.policy.finding import Context, State
 from broker.core.paths import find_paths
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from broker.cli.doctor import vm_launchers
+from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.vm_launchers import check_vm_launchers
-from broker.cli.policy.finding import Context, State
 from broker.core.paths import find_paths
 from broker.launch.libvirt.hook import install_hook
 from broker.launch.microvm.accel import Accel, AcceleratorChoice

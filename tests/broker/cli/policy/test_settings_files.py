@@ -7,8 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.viewer import check_policy
-from broker.cli.policy.finding import Context, State
 from broker.cli.policy.settings_files import settings_problems
 from broker.cli.policy.verbs import command
 from broker.core.paths import Paths
