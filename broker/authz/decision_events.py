@@ -68,7 +68,8 @@ def decision(
         observed = [f"{rule.action} by {rule.where}" for rule in answer.observed]
         if observed:
             detail["observed"] = observed[:_OBSERVED]
-        if answer.verdict == "ask" and answer.rule and answer.rule.action == "allow":
+        allows = answer.rule is not None and answer.rule.action == "allow"
+        if answer.verdict == "ask" and allows and not request.asks:
             detail["record-asks"] = True  # the record made an ask of it
         where, target = where or answer.where, target or answer.target or ""
         reason = reason or answer.reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from broker.authz.decision_events import Digests
 from broker.authz.permit import Permit, Request, question_of
@@ -16,9 +17,10 @@ from broker.core.lease import Lease
 from broker.core.question import Question
 from policy.records.loader import RecordSet
 from policy.rules import record_gate, verdict
+from policy.rules.conditions import NO_LIMITS
 from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.world import World, world_of
+from policy.rules.world import ADMIN_NAMES, World, world_of
 
 
 class Judge:
@@ -46,14 +48,14 @@ class Judge:
         now = self._decide(request, self._records(), self._rules.engine)
         records, engine = self._pending_records(), self._rules.pending
         if records is None and engine is None:
-            return now
+            return _adapted(request, now)
         # guard: a record that is not on record denies
         then = self._decide(
             request, records or self._records(), engine or self._rules.engine
         )
         # As strict, it still may lead elsewhere, which ends live operations.
         # guard: a grant waits for the log
-        return then if _strictness(then) >= _strictness(now) else now
+        return _adapted(request, then if _strictness(then) >= _strictness(now) else now)
 
     def _decide(
         self, request: Request, records: RecordSet, engine: Engine
@@ -145,6 +147,27 @@ def _of_record(request: Request) -> record_gate.RecordRequest:
     return record_gate.RecordRequest(
         lease.sandbox, lease.record, request.service, request.raw
     )
+
+
+def _adapted(request: Request, decided: verdict.Verdict) -> verdict.Verdict:
+    """Return a grant as a request takes it: ahead of its uses, or asked about."""
+    answer = decided.answer
+    if not (request.ahead or request.asks) or decided.refused_by_record:
+        return decided
+    if answer.verdict not in {"allow", "ask"} or request.elsewhere(answer):
+        return decided
+    target = _name(request)
+    if request.asks:
+        # guard: asked about where a rule allows
+        answer = answer._replace(verdict="ask", targets=(target,), target=None)
+    elif answer.verdict == "ask":
+        reason = f"{answer.where} asks about each use"
+        answer = answer._replace(verdict="allow", target=target, reason=reason)
+    return replace(decided, answer=answer._replace(limits=NO_LIMITS))
+
+
+def _name(request: Request) -> str:
+    return "dom0" if request.target in ADMIN_NAMES else request.target
 
 
 def _strictness(decided: verdict.Verdict) -> int:

@@ -60,6 +60,11 @@ class Request:
     """Sound without a filter: its permission ends when the record has one."""
     write: bool = False
     """A folder that may be changed: its permission ends with the rule's ``write=``."""
+    ahead: bool = False
+    """Nothing is done yet, and each use is decided: a rule that asks is a yes here,
+    and its limits are for the uses."""
+    asks: bool = False
+    """The person is asked, for this once, also where a rule allows it."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""

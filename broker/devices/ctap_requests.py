@@ -8,13 +8,16 @@ from __future__ import annotations
 from broker.core.errors import PeerError
 from broker.devices import cbor
 
-_PIN_HARMLESS = frozenset({1, 2, 5, 9})
-"""getPINRetries, getKeyAgreement, getPinToken, getPinUvAuthTokenUsingPin."""
+_PIN_HARMLESS = frozenset({1, 2})
+"""getPINRetries, getKeyAgreement."""
+_PIN_ENTERED = frozenset({5, 9})
+"""getPinToken, getPinUvAuthTokenUsingPin: a wrong one takes a try."""
 _HOST_CHARACTERS = 253
 _PLAIN_AUTHENTICATOR_DATA = 37
 """Hash of the relying party, flags, counter: no extension (CTAP 2.1, 6.2)."""
 _OTHER_ERROR = b"\x7f"
 REGISTER, SIGN_IN, LOOK = "register", "sign in", "look"
+ENTER_PIN = "enter PIN"
 """What a request is for."""
 
 
@@ -81,12 +84,16 @@ def look_answer(payload: bytes) -> bytes:
     return b"\0" + cbor.encode(shown | {2: data, 3: bytes(len(signature))})
 
 
-def pin_is_harmless(untrusted_body: bytes) -> bool:
-    """Whether a PIN command changes nothing but the tries.  Raises PeerError."""
+def enters_pin(untrusted_body: bytes) -> bool | None:
+    """Whether a PIN command enters one; None: it does not pass.  Raises PeerError."""
     found = cbor.decode(untrusted_body)
     sub = found.get(2) if isinstance(found, dict) else None
+    if not isinstance(sub, int) or isinstance(sub, bool):
+        return None
+    if sub in _PIN_ENTERED:
+        return True
     # guard: harmless PIN commands
-    return isinstance(sub, int) and not isinstance(sub, bool) and sub in _PIN_HARMLESS
+    return False if sub in _PIN_HARMLESS else None
 
 
 def apdu_body(untrusted_apdu: bytes) -> bytes | None:

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from broker.core import limits
 from broker.core.errors import PeerError
 from broker.devices.ctap_requests import (
+    ENTER_PIN,
     LOOK,
     REGISTER,
     SIGN_IN,
     OptionError,
     apdu_body,
+    enters_pin,
     look_answer,
-    pin_is_harmless,
     read_request,
 )
 from broker.devices.ctaphid import (
@@ -49,7 +50,7 @@ _U2F_WHAT = {
 _SW_NOT_ALLOWED, _SW_NO_SUCH, _SW_WRONG = b"\x69\x86", b"\x6d\x00", b"\x67\x00"
 _SW_PARAMETERS = b"\x6a\x86"
 _SW_NOT_TOUCHED = b"\x69\x85"
-_CBOR, _NO_WINK = 0x04, 0xFE
+_CBOR, _NO_WINK, _OK = 0x04, 0xFE, b"\0"
 _PRESENCE_NEEDED = b"\x02"
 _KEEPALIVE_SECONDS = 0.1
 _EARLY = 4
@@ -80,7 +81,7 @@ class Ask:
 
     number: int
     what: str
-    """``register``, ``sign in`` or ``look``."""
+    """``register``, ``sign in``, ``look`` or ``enter PIN``."""
     host: str
     digest: str
 
@@ -90,6 +91,8 @@ class Over:
     """The request of a question has ended; its permission is not used any more."""
 
     number: int
+    right: bool = False
+    """The key has taken the PIN."""
 
 
 Action = ToGuest | ToKey | Ask | Over
@@ -246,13 +249,13 @@ class SecurityKey:
             actions += _to_key(Message(self._real, Command.CANCEL, b""))
         return actions
 
-    def _end(self, ask: Ask | None) -> list[Action]:
+    def _end(self, ask: Ask | None, *, right: bool = False) -> list[Action]:
         """A permission is not used any more, nor by a repeated request."""
         if ask is None:
             return []
         if self._allowed is not None and self._allowed.ask is ask:
             self._allowed = None
-        return [Over(ask.number)]
+        return [Over(ask.number, right=right and ask.what == ENTER_PIN)]
 
     # -- what passes -----------------------------------------------------------------------
 
@@ -264,12 +267,16 @@ class SecurityKey:
             if command in {_MAKE, _GET}:
                 what, party = read_request(body, register=command == _MAKE)
                 return self._ask(message, what, party, "", now)
+            pin = enters_pin(body) if command == _PIN else None
+            # guard: tries of the PIN are counted
+            if pin:
+                return self._ask(message, ENTER_PIN, "", "", now)
             # guard: management of the key
             # guard: next of an allowed assertion
             passes = (
                 (command == _INFO and not body)
                 or (command == _NEXT and not body and self._may_go_on)
-                or (command == _PIN and pin_is_harmless(body))
+                or pin is not None
             )
         except OptionError:
             return self._status(message, _INVALID_OPTION)
@@ -332,11 +339,15 @@ class SecurityKey:
             return self._denied(made)
         if made.sent:
             return []
-        looks = made.ask.what == LOOK
-        self._may_go_on = made.message.command == Command.CBOR and not looks
-        if made.ask.digest or looks:
+        ctap2 = made.message.command == Command.CBOR
+        self._may_go_on = ctap2 and made.ask.what == SIGN_IN
+        if made.ask.digest or made.ask.what == LOOK:
             self._allowed = _Repeated(made.ask, now + limits.CTAP_SECONDS)
         return self._forward(made)
+
+    def end(self) -> list[Action]:
+        """The connection ends: a touch that comes now is for no request of it."""
+        return [] if self._now is None else self._denied(self._now)
 
     def _denied(self, made: _Transaction) -> list[Action]:
         """Answer the guest; what the key signs from now on is dropped."""
@@ -390,7 +401,7 @@ class SecurityKey:
             payload = look_answer(payload) if ctap2 else payload[-2:]
         # guard: one use for each question
         repeated = self._allowed is not None and (looks or payload == _SW_NOT_TOUCHED)
-        actions = [] if repeated else self._end(now.ask)
+        actions = [] if repeated else self._end(now.ask, right=payload[:1] == _OK)
         return [*actions, *_to_guest(Message(channel, found.command, payload))]
 
     def _opened(self, payload: bytes) -> list[Action]:

@@ -48,6 +48,14 @@ class Proxy:
 
     def run(self) -> None:
         """Serve until one of the three ends.  Raises PeerError, OSError."""
+        try:
+            self._serve()
+        finally:
+            # guard: a connection that ends is cancelled at the key
+            end = self._core.end()
+            self._act([one for one in end if not isinstance(one, Over)])
+
+    def _serve(self) -> None:
         self._act(self._core.begin())
         poll = select.poll()
         for fd in (self._guest.fileno(), self._key, self._broker.fileno()):
@@ -115,8 +123,8 @@ class Proxy:
                         host=action.host,
                         digest=action.digest,
                     )
-                case Over(number):
-                    self._say(over=number)
+                case Over(number, right):
+                    self._say(over=number, right=right)
         self._flush()
 
     def _say(self, **message: object) -> None:

@@ -32,6 +32,7 @@ from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
@@ -123,6 +124,7 @@ class ViewerRole:
         """Files and links that the person opens in, or copies to, a sandbox."""
         self.devices: DeviceDesk | None = None
         """Assigns devices to sandboxes; None: this viewer assigns none."""
+        self._shared_key = SharedKey()
         self.folders: FolderDesk | None = None
 
     async def run(
@@ -357,7 +359,9 @@ class ViewerRole:
         if self.record(opening.lease.record) is None:
             raise RefusedError("the sandbox has no valid record")
         await status.say()
-        await security_keys.carry(opening, conn, self.authority, task_status=status)
+        await security_keys.carry(
+            opening, conn, self.authority, self._shared_key, task_status=status
+        )
 
     async def _carry_raw(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status

@@ -35,6 +35,7 @@ from policy.rules.world import (
 
 Verdict = Literal["allow", "ask", "deny", "error"]
 NO_RULE = "no rule matches"
+_NO_NAME = "a-name-that-no-rule-has"
 
 
 class PolicyCall(NamedTuple):
@@ -103,9 +104,13 @@ def holds(rule: Rule, call: PolicyCall) -> str:
         # An attribute that was not given may be the denied one.
         scheme = match.scheme[0] if scheme is None and match.scheme else scheme
         if host is None and match.host:
-            host = match.host[0].removeprefix("*.")
-            host = f"x.{host}" if match.host[0].startswith("*.") else host
+            host = _sample(match.host[0])
     return fits(match, call.mime, scheme, host)
+
+
+def _sample(pattern: str) -> str:
+    """Return a host that a ``host=`` names, and no other one without a wildcard."""
+    return f"{_NO_NAME}.{pattern[2:]}" if pattern.startswith("*.") else pattern
 
 
 def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
@@ -212,6 +217,21 @@ class Engine:
                     numbers.update(some)
         rules = [self.rules[number] for number in sorted(numbers)]
         return [rule for rule in rules if not rule.observe and not holds(rule, call)]
+
+    def sample_hosts(self, service: str, source: str, world: World) -> tuple[str, ...]:
+        """Return a host that no rule names, and one for each ``host=`` of a grant.
+
+        Of these the answer about one says whether any host at all is granted.
+        """
+        keys = world.source_keys(source)
+        named = (
+            _sample(pattern)
+            for rule in self.rules
+            if rule.service in {None, service} and rule.action != "deny"
+            if rule.source.key in keys
+            for pattern in rule.match.host
+        )
+        return tuple(dict.fromkeys((f"{_NO_NAME}.invalid", *named)))
 
     # -- the answer -------------------------------------------------------------
 

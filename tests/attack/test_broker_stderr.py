@@ -21,6 +21,7 @@ from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.core.token_bucket import TokenBucket
 from broker.viewer.devices import security_keys
+from broker.viewer.devices.shared_key import SharedKey
 
 DRIVES = "\x1b]0;owned\x07"
 HOSTILE = f"{DRIVES}\nvitrail: all is well\x9b6n\u202e"
@@ -48,7 +49,7 @@ async def test_process_of_a_security_key_writes_no_line_of_the_log(capsys):
     with ours, theirs, trio.fail_after(60):
         ours.settimeout(0)
         theirs.send(json.dumps({HOSTILE: 1}).encode())
-        await security_keys._Questions(opening, None, ours).serve()
+        await security_keys._Questions(opening, None, SharedKey(), ours).serve()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vitrail: mail: ")
     assert "\x1b" not in line
@@ -77,18 +78,14 @@ async def test_process_of_a_security_key_that_was_taken_over(monkeypatch, capfd)
     def taken_over(_module: str, *args: str) -> list[str]:
         return [sys.executable, "-I", "-c", _TAKEN_OVER, *args]
 
-    async def never(*_: object) -> None:
-        await trio.sleep_forever()
-
     monkeypatch.setattr(security_keys, "our_program", taken_over)
     monkeypatch.setattr(security_keys, "open_key", lambda _: os.open("/dev/null", 0))
-    monkeypatch.setattr(security_keys, "_revoked", never)
     monkeypatch.setattr(security_keys, "_lines", TokenBucket(1 / 60, 20))
     opening = SimpleNamespace(lease=SimpleNamespace(sandbox="mail"))
     conn, guest = socket.socketpair()
     with conn, guest, trio.fail_after(60):
         await security_keys._carry(
-            opening, conn, None, Path("/"), trio.TASK_STATUS_IGNORED
+            opening, conn, (None, SharedKey()), Path("/"), trio.TASK_STATUS_IGNORED
         )
         guest.settimeout(5)
         assert guest.recv(100) == b"nothing"

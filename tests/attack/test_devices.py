@@ -21,6 +21,7 @@ from broker.devices.table import DeviceTable
 from broker.host.devices import client as device_client
 from broker.host.devices.service import _fitting
 from broker.viewer.devices import security_keys
+from broker.viewer.devices.shared_key import SharedKey
 from tests.broker.host.devices.test_sysfs import plug
 from tests.integration.test_device_service import number, service
 from tests.kit.eventually import eventually
@@ -99,9 +100,9 @@ async def test_a_device_whose_attachment_was_given_up_is_taken_back(monkeypatch,
 
 async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
     """Each is a Python process, and a sandbox may open hundreds of streams."""
-    begun = []
+    begun, shared = [], SharedKey()
 
-    async def carry(opening, conn, decider, root, task_status):
+    async def carry(opening, conn, judges, root, task_status):
         begun.append(opening.lease.sandbox)
         task_status.started()
         await trio.sleep_forever()
@@ -117,6 +118,7 @@ async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
                     Opening(lease, SECURITY_KEY, stream, "cid 20"),
                     None,
                     b.decider,
+                    shared,
                     task_status=task_status,
                 )
 
@@ -131,10 +133,11 @@ async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
                         Opening(WORK, SECURITY_KEY, 99, "cid 20"),
                         None,
                         b.decider,
+                        shared,
                         task_status=task_status,
                     )
                 )
         await connect(VAULT, 1)
         assert begun == ["work"] * limits.SECURITY_KEY_CONNECTIONS + ["vault"]
         nursery.cancel_scope.cancel()
-    assert security_keys._places == {}
+    assert shared._places == {}

@@ -13,6 +13,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.launch.microvm.qmp import Qmp
 from broker.viewer.devices import security_keys
+from broker.viewer.devices.shared_key import SharedKey
 
 EVENT = b'{"event":""}\n'
 SECONDS = 20
@@ -76,5 +77,5 @@ async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock, monkey
             theirs.send(json.dumps({"over": number}).encode())
         theirs.close()
         begin = trio.current_time()
-        await security_keys._Questions(None, _Silent, ours).serve()
+        await security_keys._Questions(None, _Silent, SharedKey(), ours).serve()
     assert trio.current_time() - begin > seconds - 1

@@ -22,6 +22,7 @@ from broker.devices.messages import handover
 from broker.ipc import agent
 from broker.launch.image.build import build_image
 from broker.viewer.devices import security_keys
+from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK, rulebook, yes
 from tests.kit.usb.token import Token, serve_token
 from tests.kit.usb.virtual_device import HIGH_SPEED, VirtualDevice
@@ -151,7 +152,7 @@ async def signs_with_the_hosts_key(broker, listener, monkeypatch):
                 opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
                 conn = stream.socket._sock  # the process is given its descriptor
                 await security_keys.carry(
-                    opening, conn, b.decider, task_status=task_status
+                    opening, conn, b.decider, SharedKey(), task_status=task_status
                 )
 
             await nursery.start(carry)

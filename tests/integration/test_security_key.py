@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -13,69 +12,15 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
 from broker.devices import cbor
-from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
+from broker.devices.ctaphid import Command
 from broker.viewer.devices import security_keys
+from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes
-from tests.kit.usb.token import Token, assertion, serve_token
+from tests.kit.usb.key_process import connected
+from tests.kit.usb.token import assertion
 
 _RULE = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
-
-
-class Program:
-    """A program in the guest."""
-
-    def __init__(self, sock):
-        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self.reports = Assembler()
-        self.rest = b""
-
-    async def send(self, channel, command, payload):
-        for report in reports_of(Message(channel, command, payload)):
-            await self.stream.send_all(report)
-
-    async def receive(self):
-        while True:
-            while len(self.rest) < 64:
-                more = await self.stream.receive_some(64)
-                if not more:
-                    return None
-                self.rest += more
-            report, self.rest = self.rest[:64], self.rest[64:]
-            message = self.reports.feed(report)
-            if message is not None and message.command != Command.KEEPALIVE:
-                return message
-
-    async def begin(self):
-        await self.send(BROADCAST, Command.INIT, b"abcdefgh")
-        message = await self.receive()
-        return int.from_bytes(message.payload[8:12], "big")
-
-
-@asynccontextmanager
-async def connected(b, monkeypatch):
-    """A guest's program, through the real process, with a token."""
-    token = Token()
-    hidraw, key = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    guest, conn = socket.socketpair()
-    monkeypatch.setattr(security_keys, "open_key", lambda root: os.dup(key.fileno()))
-    hidraw.settimeout(0)
-    opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
-    with hidraw, key, conn:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_token, hidraw, token)
-
-            async def carry(task_status=trio.TASK_STATUS_IGNORED):
-                with conn:  # its caller's, who closes it at the end
-                    await security_keys.carry(
-                        opening, conn, b.decider, task_status=task_status
-                    )
-
-            await nursery.start(carry)
-            program = Program(guest)
-            async with program.stream:
-                yield program, token
-            nursery.cancel_scope.cancel()
 
 
 async def test_use_of_the_key_is_asked_about_and_signed(monkeypatch):
@@ -102,7 +47,7 @@ async def test_other_relying_parties_are_refused_unasked(monkeypatch, host):
         assert answer.payload == b"\x27"
         assert b.person.asked == []
         assert (Command.CBOR, b"\x02") not in token.seen
-        assert b.events("decision")[0]["verdict"] == "deny"
+        assert b.events("decision")[-1]["verdict"] == "deny"
 
 
 async def test_no_of_the_person_reaches_the_guest(monkeypatch):
@@ -132,9 +77,13 @@ async def test_sandbox_without_a_rule_does_not_reach_the_key():
     opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
     with socket.socket() as conn:
         async with rulebook("vitrail.SecurityKey * vault @adminvm allow\n") as b:
-            with pytest.raises(RefusedError, match="no rule grants"):
+            with pytest.raises(RefusedError, match="no rule matches"):
                 await security_keys.carry(
-                    opening, conn, b.decider, task_status=trio.TASK_STATUS_IGNORED
+                    opening,
+                    conn,
+                    b.decider,
+                    SharedKey(),
+                    task_status=trio.TASK_STATUS_IGNORED,
                 )
 
 
@@ -203,7 +152,9 @@ async def test_process_that_was_taken_over_ends_its_own_connection(said, capsys)
         async with rulebook(_RULE) as b:
             theirs.send(said)
             with trio.fail_after(30):
-                await security_keys._Questions(opening, b.decider, ours).serve()
+                await security_keys._Questions(
+                    opening, b.decider, SharedKey(), ours
+                ).serve()
         assert b.person.asked == []
     assert "work: the security key's process" in capsys.readouterr().err
 
@@ -218,4 +169,6 @@ async def test_process_that_ends_with_a_verdict_unread_is_an_end():
             ours.send(b"a verdict")
             theirs.close()
             with trio.fail_after(30):
-                await security_keys._Questions(opening, b.decider, ours).serve()
+                await security_keys._Questions(
+                    opening, b.decider, SharedKey(), ours
+                ).serve()

@@ -57,6 +57,10 @@ SECURITY_KEY_MESSAGES_BURST = 64
 """Messages of a security key's process, read no faster; it waits meanwhile, and its guest
 with it.  A question has two; a page that tries many keys of an account asks for each."""
 
+SECURITY_KEY_PIN_TRIES = 2
+"""Wrong PINs of one record until the person is asked about each; a key locks itself
+after eight, and waits for power after three."""
+
 DEVICE_HELPER_CLIENTS = 8
 """Brokers of one machine that are connected to ``vitrail-devices`` at once."""
 

@@ -13,8 +13,9 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,15 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
-from broker.core.names import LeaseId
 from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
+from broker.devices.ctap_requests import ENTER_PIN
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.decoding import UNREADABLE
 from broker.launch.process.spawn import our_program, spawn
+from broker.viewer.devices.shared_key import SharedKey
 
 _HIDRAW = Path("/sys/class/hidraw")
 _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
@@ -47,10 +49,9 @@ _WORDS = {
 _MESSAGE_BYTES = 1024
 _REPORT_DESCRIPTOR_BYTES = 4096
 _LAST_WORDS = 300
+_CANCEL_SECONDS = 0.5
 _lines = TokenBucket(1 / 60, 20)
 """Of the broker's own log, about all processes together."""
-_LOOK_SECONDS = 1.0
-"""Between two looks whether any rule still grants the key to the sandbox."""
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,6 +62,7 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
     host: Annotated[str, msgspec.Meta(max_length=253)] = ""
     digest: Annotated[str, msgspec.Meta(max_length=64)] = ""
     over: Annotated[int, msgspec.Meta(ge=1)] = 0
+    right: bool = False
 
 
 def find_keys(root: Path = _HIDRAW) -> Iterator[Path]:
@@ -97,46 +99,26 @@ async def carry(
     opening: Opening,
     conn: socket.socket,
     decider: Permits,
+    shared: SharedKey,
     *,
     task_status: trio.TaskStatus[None],
     root: Path = _HIDRAW,
 ) -> None:
     """Serve one guest's connection until it ends; the caller closes it.
 
-    ``started`` when the key is there.  Raises RefusedError, SetupError.
+    ``started`` when the key is there.  Raises SetupError, and RefusedError when no
+    rule grants the key, or no longer.
     """
-    # guard: no rule, no key
-    if not _granted_at_all(opening, decider):
-        raise RefusedError(
-            f"no rule grants {SECURITY_KEY} to '{opening.lease.sandbox}'"
-        )
-    with _place(opening.lease.id):
-        await _carry(opening, conn, decider, root, task_status)
-
-
-_places: dict[LeaseId, int] = {}
-
-
-@contextlib.contextmanager
-def _place(lease: LeaseId) -> Iterator[None]:
-    """Hold one of a sandbox's places.  Raises RefusedError when there is none."""
-    taken = _places.get(lease, 0)
-    # guard: connections to the security key
-    if taken >= limits.SECURITY_KEY_CONNECTIONS:
-        raise RefusedError(f"{taken} programs of the sandbox use the security key")
-    _places[lease] = taken + 1
-    try:
-        yield
-    finally:
-        _places[lease] -= 1
-        if not _places[lease]:
-            del _places[lease]
+    with shared.place(opening.lease.id):
+        # guard: no rule, no key
+        async with decider.permit(connection(opening, decider)):
+            await _carry(opening, conn, (decider, shared), root, task_status)
 
 
 async def _carry(
     opening: Opening,
     conn: socket.socket,
-    decider: Permits,
+    judges: tuple[Permits, SharedKey],
     root: Path,
     task_status: trio.TaskStatus[None],
 ) -> None:
@@ -173,16 +155,19 @@ async def _carry(
         try:
             async with trio.open_nursery() as nursery:
 
-                async def until(step: Callable[[], Awaitable[None]]) -> None:
-                    """Without questions, or without a rule, there is no key."""
-                    await step()
+                async def questions() -> None:
+                    """Without questions there is no key."""
+                    await _Questions(opening, *judges, ours).serve()
                     child.kill()
 
-                nursery.start_soon(until, _Questions(opening, decider, ours).serve)
-                nursery.start_soon(until, partial(_revoked, opening, decider))
+                nursery.start_soon(questions)
                 await child.wait()
                 nursery.cancel_scope.cancel()
         finally:
+            ours.shutdown(socket.SHUT_WR)
+            # It cancels what the key works on, unless a guest has taken it over.
+            with trio.move_on_after(_CANCEL_SECONDS, shield=True):
+                await child.wait()
             child.kill()
             with trio.CancelScope(shield=True):
                 await child.wait()
@@ -203,37 +188,45 @@ def _log(opening: Opening, text: str) -> None:
         log_stderr(f"vitrail: {opening.lease.sandbox}: {reason}")
 
 
-def _granted_at_all(opening: Opening, decider: Permits) -> bool:
-    """Whether any rule may say yes to this sandbox, whatever the relying party.
+def connection(opening: Opening, decider: Permits) -> Request:
+    """Return the request for the key itself, whatever the relying party.
 
-    Without one it does not even learn which key is there.
+    What passes unasked (which key it is) is permitted by it.  A rule with ``host=``
+    grants it, too: of all hosts that are named it takes one that is granted.
     """
     engine, world = decider.world()
-    keys = set(world.source_keys(opening.lease.sandbox))
-    return any(
-        rule.service in {None, SECURITY_KEY}
-        and rule.action != "deny"
-        and not rule.observe
-        and rule.source.key in keys
-        for rule in engine.rules
+    hosts = engine.sample_hosts(SECURITY_KEY, opening.lease.sandbox, world)
+    requests = [replace(_of(opening), host=host, ahead=True) for host in hosts]
+    for request in requests:
+        answer = decider.preview(request)
+        if answer is not None and answer.verdict == "allow":
+            return request
+    return requests[0]
+
+
+def _of(opening: Opening) -> Request:
+    return Request(
+        lease=opening.lease,
+        service=SECURITY_KEY,
+        stream=opening.stream,
+        peer=opening.peer,
+        settled=True,
+        counts_bytes=False,
     )
-
-
-async def _revoked(opening: Opening, decider: Permits) -> None:
-    """Return when no rule grants the key any more.
-
-    What passes unasked (which key it is, the tries of its PIN) is in no permit.
-    """
-    # guard: a key without a rule is taken back
-    while _granted_at_all(opening, decider):  # noqa: ASYNC110 -- rules have no event
-        await trio.sleep(_LOOK_SECONDS)
 
 
 class _Questions:
     """The questions of one process, put one at a time."""
 
-    def __init__(self, opening: Opening, decider: Permits, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        decider: Permits,
+        shared: SharedKey,
+        sock: socket.socket,
+    ) -> None:
         self._opening, self._decider, self._sock = opening, decider, sock
+        self._shared = shared
         self._last = self._current = 0
         self._over = trio.Event()
         self._next: _Said | None = None
@@ -269,6 +262,8 @@ class _Questions:
 
     def _take(self, said: _Said) -> None:
         if said.over and said.over == self._current:
+            if said.right:
+                self._shared.right_pin(self._opening.lease)
             self._over.set()
         elif self._next is not None and said.over == self._next.ask:
             self._next = None
@@ -298,13 +293,41 @@ class _Questions:
 
             nursery.start_soon(given_up)
             with contextlib.suppress(VitrailError):
-                async with self._decider.permit(_request(self._opening, said)):
+                async with self._permit(said):
                     self._say(said.ask, allow=True)
                     await over.wait()
                 return
             # Also when it was allowed and is not any more.
             self._say(said.ask, allow=False)
             nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _permit(self, said: _Said) -> AsyncIterator[None]:
+        """Hold the permission of a question.  Raises VitrailError for a no."""
+        if said.what != ENTER_PIN:
+            async with self._decider.permit(_request(self._opening, said)):
+                yield
+            return
+        lease, permitted = self._opening.lease, False
+        wrong = self._shared.enter_pin(lease)
+        try:
+            async with self._decider.permit(self._pin(wrong)):
+                permitted = True
+                yield
+        finally:
+            if not permitted:
+                self._shared.not_entered(lease)
+
+    def _pin(self, wrong: int) -> Request:
+        """Entering a PIN is in no rule: whoever may use the key has two at once."""
+        # guard: the person is asked about a PIN after wrong ones
+        asks = wrong >= limits.SECURITY_KEY_PIN_TRIES
+        return replace(
+            connection(self._opening, self._decider),
+            words=f"to enter a PIN of your security key, after {wrong} wrong ones",
+            details=(("wrong PINs of this sandbox", str(wrong)),),
+            asks=asks,
+        )
 
     def _say(self, number: int, *, allow: bool) -> None:
         with contextlib.suppress(OSError):  # it has ended
@@ -327,14 +350,9 @@ def _request(opening: Opening, said: _Said) -> Request:
     if not party:
         digest = untrusted_word(said.digest[:16])
         party = f"a service known by its hash only ({digest}…)"
-    return Request(
-        lease=opening.lease,
-        service=SECURITY_KEY,
+    return replace(
+        _of(opening),
         host=said.host or None,
-        stream=opening.stream,
-        peer=opening.peer,
         words=words.format(party),
         details=(("relying party", party), ("for", said.what)),
-        settled=True,
-        counts_bytes=False,
     )

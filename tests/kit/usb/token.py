@@ -29,6 +29,8 @@ class Token:
         self.seen = []
         """Commands that reached it, with their first byte."""
         self.silent = False
+        self.tries = 8
+        """Wrong PINs until it locks itself."""
         self.touched = True
         """Whether the person touches it; U2F says so at once, and is asked again."""
 
@@ -60,9 +62,19 @@ class Token:
             return b"\x01signature\x90\x00"
         return b"\x69\x85"
 
+    def _pin(self, asked) -> bytes:
+        if asked[2] == 1:
+            return b"\0" + encode({3: self.tries})
+        if not self.tries:
+            return b"\x32"
+        self.tries = 8 if asked.get(6) == b"right" else self.tries - 1
+        return b"\0" + encode({2: bytes(32)}) if self.tries == 8 else b"\x31"
+
     def _answer(self, payload: bytes) -> bytes:
         if payload[0] == 0x04:
             return b"\0" + encode({1: ["FIDO_2_0"], 3: b"\x11" * 16})
+        if payload[0] == 0x06:
+            return self._pin(cbor.decode(payload[1:]))
         if payload[0] == 0x02:
             asked = cbor.decode(payload[1:])
             silent = asked.get(5, {}).get("up") is False
@@ -76,6 +88,11 @@ class Token:
                 found = {1: asked[3][0], **found, 4: {"id": b"u" * 16}}
             return b"\0" + encode(found)
         return b"\0"
+
+
+def pin(word: bytes) -> bytes:
+    """The payload of getPinToken, not encrypted: a software token's."""
+    return b"\x06" + encode({1: 1, 2: 5, 6: word})
 
 
 def assertion(host: str, challenge: bytes = b"", **options: bool) -> bytes:
