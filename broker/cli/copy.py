@@ -15,6 +15,7 @@ from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
 from broker.control.api import OpenRequest, RunItem, RunRequest
+from broker.control.methods import RUN
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
@@ -124,6 +125,6 @@ async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:
         await steps.item(item)
 
     async with steps.shown(), open_client() as client:
-        last = await client.run(request, show)
+        last = await client.call(RUN, request, show)
     code = last.exited.code if last.exited is not None else 1
     return code if code >= 0 else 128 - code

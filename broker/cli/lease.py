@@ -18,7 +18,7 @@ from broker.control.api import (
     LeaseStatus,
     Nothing,
 )
-from broker.control.methods import LEASE_LIST, LEASE_RELEASE
+from broker.control.methods import LEASE_ACQUIRE, LEASE_LIST, LEASE_RELEASE
 from broker.core.escape import printable
 from broker.core.names import take_lease_id
 
@@ -94,9 +94,9 @@ async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None: 
 
     async with open_client() as client:
         if detach:
-            await show(await client.lease(request))
+            await show(await client.call(LEASE_ACQUIRE, request))
         else:
-            await show(await client.hold_lease(request, show))
+            await show(await client.call(LEASE_ACQUIRE, request, show))
 
 
 @command.command("list")

@@ -17,6 +17,7 @@ from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.control.api import OpenItem, OpenRequest
+from broker.control.methods import OPEN
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -128,7 +129,7 @@ async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
     async with steps.shown():
         await ensure_broker(paths)
         async with open_client(paths) as client:
-            return await client.open_objects(request, show)
+            return await client.call(OPEN, request, show)
 
 
 def _check_all(

@@ -3,8 +3,8 @@
     python -m broker.control.describe      rewrites broker/data/io.vitrail.Broker.varlink
 
 Names, parameters and types come from the table (``methods.py``) and from the structs
-that it names; the file keeps its own comments, and a new declaration gets the first
-line of its docstring.  A test compares the file with this module's text.  (Source:
+that it names; the file keeps its own comments, and a new declaration gets the row's
+summary, or the first line of its docstring.  A test compares the file with this module's text.  (Source:
 varlink.org, "Interface Definition".)
 """
 
@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 
 import broker
-from broker.control.api import INTERFACE, BrokerApi
-from broker.control.methods import TABLE, interface_description
+from broker.control.api import INTERFACE
+from broker.control.dispatch import interface_description
+from broker.control.methods import TABLE
 from broker.control.varlink import FAILED, NOT_FOUND, REFUSED, ErrorParameters
 
 _WIDTH = 80
@@ -68,8 +69,7 @@ def declarations() -> dict[tuple[str, str], tuple[str, str]]:
             found["type", name] = (_type(name, fields_of(struct)), _first_line(struct))
     for row in TABLE.values():
         text = _method(row.name, fields_of(row.request), fields_of(row.answer))
-        doc = _first_line(getattr(BrokerApi, row.handler))
-        found["method", row.name] = (text, doc)
+        found["method", row.name] = (text, row.summary)
     for error in (REFUSED, FAILED, NOT_FOUND):
         name = error.removeprefix(f"{INTERFACE}.")
         text = f"error {name} ({', '.join(fields_of(ErrorParameters))})"

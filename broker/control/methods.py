@@ -1,29 +1,45 @@
-"""The table of methods: name on the wire, types, and what of the broker answers.
+"""The table of methods: the interface of a broker behind its control socket.
 
-One row for each method of ``io.vitrail.Broker``.  The server dispatches by it, the
-clients call by it, a role refuses by it (``services/control.py``), and
-``broker.control.describe`` writes the interface description from it.  A name that is
-not in the table is answered with the protocol's own error.
+One row for each method of ``io.vitrail.Broker``: its name, its types, the process that
+owns it, and the roles that lack it.  The server dispatches by the row, both clients
+call by it, and ``broker.control.describe`` writes the interface description from it.
+The handler is marked ``@serves(ROW)`` where its process implements it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from enum import Enum
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from broker import __version__
-from broker.control import api, varlink
-from broker.control.api import INTERFACE, BrokerApi, Caller, Nothing
-from broker.control.varlink import SERVICE, VarlinkError
-from broker.core.errors import InternalError, RefusedError
+from broker.control import api
+from broker.control.api import INTERFACE, Caller, Emit, Nothing
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
+_Part = TypeVar("_Part")
+
+
+class Owner(Enum):
+    """The process that answers a method."""
+
+    AUTHORITY = "authority"
+    HOST = "host"
+    VIEWER = "viewer"
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Why the brokers of a role do not answer a method, and where it is answered."""
+
+    role: str
+    message: str
+    hint: str
+    """May name fields of the request: ``{request.record}``."""
 
 
 @dataclass(frozen=True)
@@ -34,115 +50,361 @@ class Method(Generic[_Request, _Answer]):
     """Without the interface."""
     request: type[_Request]
     answer: type[_Answer]
-    handler: str
-    """The method of ``BrokerApi`` that answers; arguments go by parameter name."""
-    waits: bool = False
+    """Of the answer, and of each item that precedes it."""
+    owner: Owner
+    summary: str
+    """For the interface description."""
+    absent: tuple[Absence, ...] = field(default=(), kw_only=True)
+    waits: bool = field(default=False, kw_only=True)
     """Whether it may take as long as a machine or a person; else a client gives up."""
-    paced: bool = False
+    paced: bool = field(default=False, kw_only=True)
     """Whether a client may take its items as slowly as it likes: they come as fast
     as it reads, and end when it hangs up."""
-    dropped: bool = False
+    dropped: bool = field(default=False, kw_only=True)
     """Whether a call is of no use once its client has gone, and a sandbox can make
     it last: it ends then."""
-    parameters: tuple[str, ...] = field(init=False)
-    """Those of the handler: some of ``caller``, ``request`` and ``emit``."""
 
-    def __post_init__(self) -> None:
-        """Read the handler's parameters.  Raises AttributeError when there is none."""
-        # Not inspect.signature: that takes 5 ms for the table, in each brokerctl.
-        code = getattr(BrokerApi, self.handler).__code__
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        object.__setattr__(self, "parameters", names)
+    def absence(self, role: str) -> Absence | None:
+        """Return why a role does not answer this method; None where it does."""
+        return next((one for one in self.absent if one.role == role), None)
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """Why a role does not answer a method, and where it is answered."""
+class Exchange(Generic[_Answer]):
+    """One call in progress: the caller, and the receiver of items."""
 
-    message: str
-    hint: str
-    """May name fields of the request: ``{request.record}``."""
-
-
-class RoleControl(Protocol):
-    """The methods of the control socket: ``BrokerApi``, or a role's part of it.
-
-    Each method of the table has its handler here or a row in ``elsewhere``;
-    ``serve`` looks before it begins.
-    """
-
-    @property
-    def elsewhere(self) -> Mapping[str, Elsewhere]:
-        """Reasons of the methods that this role does not answer, by their name."""
-        ...
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One call in progress: the role's control, the caller, and the receiver."""
-
-    api: RoleControl
     caller: Caller
     more: bool
-    emit: Callable[[msgspec.Struct], Awaitable[None]]
+    """Whether the client takes items before the answer."""
+    emit: Emit[_Answer]
     """Sends an item; does nothing unless ``more``."""
 
 
-GET_VERSION = Method("GetVersion", Nothing, api.Version, "version")
-RUN = Method("Run", api.RunRequest, api.RunItem, "run", waits=True, paced=True)
-OPEN = Method("Open", api.OpenRequest, api.OpenItem, "open_objects", waits=True)
-RUN_INPUT = Method(
-    "RunInput", api.RunInputRequest, Nothing, "run_input", waits=True, dropped=True
+Handler = Callable[[_Part, Exchange[_Answer], _Request], Awaitable[_Answer]]
+_ROW = "_vitrail_control_row"
+
+
+def serves(
+    row: Method[_Request, _Answer],
+) -> Callable[[Handler[_Part, _Answer, _Request]], Handler[_Part, _Answer, _Request]]:
+    """Mark the handler of a method.
+
+    A handler may raise RefusedError (also NotFoundError), SetupError, UpstreamError or
+    PeerError, which reach the client as they are.  One that is called with ``more`` is
+    cancelled when its client goes away; the others finish.
+    """
+
+    def mark(
+        handler: Handler[_Part, _Answer, _Request],
+    ) -> Handler[_Part, _Answer, _Request]:
+        setattr(handler, _ROW, row)
+        return handler
+
+    return mark
+
+
+def served_by(part: object) -> dict[str, str]:
+    """Return the methods of a part: the name of each row with its handler's name."""
+    found: dict[str, str] = {}
+    for attribute in dir(type(part)):
+        row = getattr(getattr(type(part), attribute), _ROW, None)
+        if row is not None:
+            found[row.name] = attribute
+    return found
+
+
+# -- the roles that lack a method ------------------------------------------------------
+
+_VIEWER = "type it on its viewer"
+_PERSON = "type it on its viewer, where the person is"
+
+
+def _host_lacks(what: str, hint: str = _VIEWER) -> Absence:
+    return Absence("host", f"this broker is a host: {what}", hint)
+
+
+_STARTS = _host_lacks(
+    "it starts no programs", "type 'brokerctl run {request.record}' on its viewer"
 )
-RUN_RESIZE = Method("RunResize", api.RunResizeRequest, Nothing, "run_resize")
-STOP = Method("Stop", api.StopRequest, api.StopAnswer, "stop", waits=True)
-SHUTDOWN = Method("Shutdown", Nothing, Nothing, "shutdown")
-STATUS = Method("Status", Nothing, api.Status, "status")
-WINDOWS = Method("Windows", api.WindowsRequest, api.WindowsAnswer, "windows")
-WINDOW_CLOSE = Method("WindowClose", api.WindowCloseRequest, Nothing, "close_window")
-LEASE_ACQUIRE = Method("LeaseAcquire", api.LeaseRequest, api.LeaseItem, "lease")
+_PROGRAMS = _host_lacks("it runs no programs")
+_FILES = _host_lacks("it opens no files")
+_SCREEN = _host_lacks("it has no screen")
+_QUESTIONS = _host_lacks("it asks no questions", _PERSON)
+_CLIPBOARD = _host_lacks("it has no clipboard", _PERSON)
+_LEASES = Absence(
+    "viewer",
+    "this broker is a viewer: it gives no leases",
+    "type it on the host, which owns the machines",
+)
+_DEVICES = Absence(
+    "host",
+    "this broker hands out no devices",
+    "type it on the viewer, which decides; it lists this host's devices",
+)
+_FOLDERS = tuple(
+    Absence(
+        role,
+        "this broker shares no folders: sandboxes and your files are on two machines",
+        "copy files with 'brokerctl cp' on the viewer",
+    )
+    for role in ("host", "viewer")
+)
+_LAUNCHES = tuple(
+    Absence(
+        role,
+        "this broker leases no containers and boxes by their launchers",
+        "vitrail-local does, where host and viewer are one machine",
+    )
+    for role in ("host", "viewer")
+)
+
+# -- the rows --------------------------------------------------------------------------
+
+GET_VERSION = Method(
+    "GetVersion", Nothing, api.Version, Owner.AUTHORITY, "Which broker this is."
+)
+RUN = Method(
+    "Run",
+    api.RunRequest,
+    api.RunItem,
+    Owner.VIEWER,
+    "Run a program; returns started, or exited if asked to wait.",
+    absent=(_STARTS,),
+    waits=True,
+    paced=True,
+)
+OPEN = Method(
+    "Open",
+    api.OpenRequest,
+    api.OpenItem,
+    Owner.VIEWER,
+    "Open or copy the user's own files or an address; returns where.",
+    absent=(_FILES,),
+    waits=True,
+)
+RUN_INPUT = Method(
+    "RunInput",
+    api.RunInputRequest,
+    Nothing,
+    Owner.VIEWER,
+    "Pass input to a program; returns when the guest has been sent it.",
+    absent=(_PROGRAMS,),
+    waits=True,
+    dropped=True,
+)
+RUN_RESIZE = Method(
+    "RunResize",
+    api.RunResizeRequest,
+    Nothing,
+    Owner.VIEWER,
+    "Set the size of a program's terminal.",
+    absent=(_PROGRAMS,),
+)
+STOP = Method(
+    "Stop",
+    api.StopRequest,
+    api.StopAnswer,
+    Owner.VIEWER,
+    "End sandboxes; returns when they are gone.",
+    waits=True,
+)
+SHUTDOWN = Method(
+    "Shutdown",
+    Nothing,
+    Nothing,
+    Owner.AUTHORITY,
+    "Begin to end the broker, with all that it started; returns at once.",
+)
+STATUS = Method(
+    "Status", Nothing, api.Status, Owner.AUTHORITY, "Everything for brokerctl status."
+)
+WINDOWS = Method(
+    "Windows",
+    api.WindowsRequest,
+    api.WindowsAnswer,
+    Owner.VIEWER,
+    "The windows of all sandboxes, or of one.",
+    absent=(_SCREEN,),
+)
+WINDOW_CLOSE = Method(
+    "WindowClose",
+    api.WindowCloseRequest,
+    Nothing,
+    Owner.VIEWER,
+    "Close or kill a window; returns when the order was sent.",
+    absent=(_SCREEN,),
+)
+LEASE_ACQUIRE = Method(
+    "LeaseAcquire",
+    api.LeaseRequest,
+    api.LeaseItem,
+    Owner.HOST,
+    "Register a peer; with more, for as long as the caller stays.",
+    absent=(_LEASES,),
+)
 MACHINE_EVENT = Method(
     "MachineEvent",
     api.MachineEventRequest,
     api.MachineEventAnswer,
-    "machine_event",
+    Owner.HOST,
+    "A launcher's hook reports a step of a machine of its own.",
+    absent=(_LEASES,),
     waits=True,
 )
-LEASE_LIST = Method("LeaseList", Nothing, api.LeaseListAnswer, "leases")
-LEASE_RELEASE = Method("LeaseRelease", api.LeaseReleaseRequest, Nothing, "release")
+LEASE_LIST = Method(
+    "LeaseList", Nothing, api.LeaseListAnswer, Owner.HOST, "All live leases."
+)
+LEASE_RELEASE = Method(
+    "LeaseRelease",
+    api.LeaseReleaseRequest,
+    Nothing,
+    Owner.HOST,
+    "End a lease.",
+    absent=(_LEASES,),
+)
 LAUNCH_PREPARE = Method(
-    "LaunchPrepare", api.LaunchPrepareRequest, api.LaunchAnswer, "prepare_launch"
+    "LaunchPrepare",
+    api.LaunchPrepareRequest,
+    api.LaunchAnswer,
+    Owner.HOST,
+    "Prepare the launch of a container or box.",
+    absent=_LAUNCHES,
 )
 LAUNCH_BOX = Method(
-    "LaunchBox", api.LaunchBoxRequest, api.LaunchBoxAnswer, "box_of_record"
+    "LaunchBox",
+    api.LaunchBoxRequest,
+    api.LaunchBoxAnswer,
+    Owner.HOST,
+    "How the box of a record is started.",
+    absent=_LAUNCHES,
 )
-LAUNCH_BIND = Method("LaunchBind", api.LaunchBindRequest, api.LeaseItem, "bind_launch")
-LAUNCH_END = Method("LaunchEnd", api.LaunchEndRequest, Nothing, "end_launch")
+LAUNCH_BIND = Method(
+    "LaunchBind",
+    api.LaunchBindRequest,
+    api.LeaseItem,
+    Owner.HOST,
+    "Lease it to its first process; returns when its sockets exist.",
+    absent=_LAUNCHES,
+)
+LAUNCH_END = Method(
+    "LaunchEnd",
+    api.LaunchEndRequest,
+    Nothing,
+    Owner.HOST,
+    "End it; returns when its streams are cut.",
+    absent=_LAUNCHES,
+)
 AUDIT_PRUNE = Method(
-    "AuditPrune", api.AuditPruneRequest, api.AuditPruneAnswer, "prune", waits=True
+    "AuditPrune",
+    api.AuditPruneRequest,
+    api.AuditPruneAnswer,
+    Owner.AUTHORITY,
+    "Remove old events from the audit log.",
+    waits=True,
 )
-PENDING = Method("Pending", Nothing, api.PendingAnswer, "pending")
-ANSWER = Method("Answer", api.QuestionAnswerRequest, Nothing, "answer")
-GRANT_LIST = Method("GrantList", Nothing, api.GrantsAnswer, "grants")
-GRANT_REVOKE = Method("GrantRevoke", api.GrantRevokeRequest, api.GrantsAnswer, "revoke")
-CLIPBOARD = Method("Clipboard", Nothing, api.ClipboardStatus, "clipboard")
-CLIPBOARD_CLEAR = Method("ClipboardClear", Nothing, Nothing, "clear_clipboard")
+PENDING = Method(
+    "Pending",
+    Nothing,
+    api.PendingAnswer,
+    Owner.AUTHORITY,
+    "Questions that wait for the person.",
+    absent=(_QUESTIONS,),
+)
+ANSWER = Method(
+    "Answer",
+    api.QuestionAnswerRequest,
+    Nothing,
+    Owner.AUTHORITY,
+    "Answer a question in the person's place.",
+    absent=(_QUESTIONS,),
+)
+GRANT_LIST = Method(
+    "GrantList",
+    Nothing,
+    api.GrantsAnswer,
+    Owner.AUTHORITY,
+    "Answers that are remembered.",
+    absent=(_QUESTIONS,),
+)
+GRANT_REVOKE = Method(
+    "GrantRevoke",
+    api.GrantRevokeRequest,
+    api.GrantsAnswer,
+    Owner.AUTHORITY,
+    "Take grants back; returns those that ended.",
+    absent=(_QUESTIONS,),
+)
+CLIPBOARD = Method(
+    "Clipboard",
+    Nothing,
+    api.ClipboardStatus,
+    Owner.VIEWER,
+    "The held and the offered content, and the chords.",
+    absent=(_CLIPBOARD,),
+)
+CLIPBOARD_CLEAR = Method(
+    "ClipboardClear",
+    Nothing,
+    Nothing,
+    Owner.VIEWER,
+    "Wipe it, and withdraw pasted content; returns when that is done.",
+    absent=(_CLIPBOARD,),
+)
 CLIPBOARD_CHORDS = Method(
-    "ClipboardChords", Nothing, api.ClipboardStatus, "choose_chords"
+    "ClipboardChords",
+    Nothing,
+    api.ClipboardStatus,
+    Owner.VIEWER,
+    "Read again which chords the person wants.",
+    absent=(_CLIPBOARD,),
 )
-DEVICES = Method("Devices", Nothing, api.DevicesAnswer, "devices")
+DEVICES = Method(
+    "Devices",
+    Nothing,
+    api.DevicesAnswer,
+    Owner.VIEWER,
+    "Plugged-in devices, and the sandboxes that have them.",
+    absent=(_DEVICES,),
+)
 DEVICE_ATTACH = Method(
-    "DeviceAttach", api.DeviceAttachRequest, api.DeviceAnswer, "attach_device"
+    "DeviceAttach",
+    api.DeviceAttachRequest,
+    api.DeviceAnswer,
+    Owner.VIEWER,
+    "Attach a device; returns when it is there.",
+    absent=(_DEVICES,),
 )
 DEVICE_DETACH = Method(
-    "DeviceDetach", api.DeviceDetachRequest, api.DeviceAnswer, "detach_device"
+    "DeviceDetach",
+    api.DeviceDetachRequest,
+    api.DeviceAnswer,
+    Owner.VIEWER,
+    "Take a device back; returns when that is so.",
+    absent=(_DEVICES,),
 )
-FOLDERS = Method("Folders", Nothing, api.FoldersAnswer, "folders")
+FOLDERS = Method(
+    "Folders",
+    Nothing,
+    api.FoldersAnswer,
+    Owner.VIEWER,
+    "Directories that sandboxes have.",
+    absent=_FOLDERS,
+)
 FOLDER_SHARE = Method(
-    "FolderShare", api.FolderShareRequest, api.FolderAnswer, "share_folder"
+    "FolderShare",
+    api.FolderShareRequest,
+    api.FolderAnswer,
+    Owner.VIEWER,
+    "Share a directory with a sandbox; returns when it is mounted.",
+    absent=_FOLDERS,
 )
 FOLDER_UNSHARE = Method(
-    "FolderUnshare", api.FolderUnshareRequest, api.FolderAnswer, "unshare_folder"
+    "FolderUnshare",
+    api.FolderUnshareRequest,
+    api.FolderAnswer,
+    Owner.VIEWER,
+    "Take a directory back; returns when it is unmounted.",
+    absent=_FOLDERS,
 )
 
 TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(
@@ -151,173 +413,7 @@ TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(
 """All rows by their name, in the order above."""
 
 
-def check_complete(api: RoleControl) -> None:
-    """Raise InternalError unless each method is answered or refused, and not both."""
-    for name, row in TABLE.items():
-        if hasattr(api, row.handler) is (name in api.elsewhere):
-            raise InternalError(
-                f"{type(api).__name__} must either answer {name} or refuse it"
-            )
-    unknown = set(api.elsewhere) - set(TABLE)
-    if unknown:
-        raise InternalError(f"there is no method {min(unknown)}")
-
-
-async def perform(
-    row: Method[_Request, _Answer], exchange: Exchange, request: _Request
-) -> _Answer:
-    """Have a role answer a call.  Raises RefusedError where another role does."""
-    elsewhere = exchange.api.elsewhere.get(row.name)
-    if elsewhere is not None:
-        raise RefusedError(
-            elsewhere.message, hint=elsewhere.hint.format(request=request)
-        )
-    given = {"caller": exchange.caller, "request": request, "emit": exchange.emit}
-    handler = getattr(exchange.api, row.handler)
-    answer = await handler(*(given[name] for name in row.parameters))
-    return cast("_Answer", Nothing() if answer is None else answer)
-
-
-# -- methods with more to them than their row ------------------------------------------
-
-
-async def _status(exchange: Exchange, request: Nothing) -> api.Status:
-    # Late: no other call needs it.
-    from broker.control.fitting import fit_status
-
-    return fit_status(await perform(STATUS, exchange, request))
-
-
-async def _windows(
-    exchange: Exchange, request: api.WindowsRequest
-) -> api.WindowsAnswer:
-    from broker.control.fitting import fit_windows
-
-    return fit_windows(await perform(WINDOWS, exchange, request))
-
-
-async def _lease(exchange: Exchange, request: api.LeaseRequest) -> api.LeaseItem:
-    if not exchange.more and request.leader is None:
-        raise RefusedError(
-            "a lease needs something to live as long as",
-            hint="name the leader's pid, or call with 'more' and stay connected",
-        )
-    ways = (request.hybrid, request.cid, request.unix)
-    if sum(way is not None for way in ways) != 1:
-        raise RefusedError(
-            "a lease needs one way to recognise its peer",
-            hint="give exactly one of hybrid, cid and unix",
-        )
-    return await perform(
-        _LEASE_HOLD if exchange.more else LEASE_ACQUIRE, exchange, request
-    )
-
-
-_LEASE_HOLD = Method("LeaseAcquire", api.LeaseRequest, api.LeaseItem, "hold_lease")
-"""The same with 'more'; no row of its own."""
-
-
-# -- the protocol's own interface ---------------------------------------------------------
-
-
-class Info(msgspec.Struct, frozen=True):
-    """Answer of ``org.varlink.service.GetInfo``."""
-
-    vendor: str
-    product: str
-    version: str
-    url: str
-    interfaces: list[str]
-
-
-class _DescriptionRequest(msgspec.Struct, frozen=True):
-    interface: str
-
-
-class _Description(msgspec.Struct, frozen=True):
-    description: str
-
-
-def interface_description() -> str:
-    """The text of ``io.vitrail.Broker.varlink``."""
-    return _interface_file(INTERFACE)
-
-
-def _interface_file(interface: str) -> str:
-    # Late: it brings tempfile and random with it, and every verb loads this module.
-    from importlib import resources
-
-    data = resources.files("broker") / "data" / f"{interface}.varlink"
-    return data.read_text(encoding="utf-8")
-
-
-async def _info(exchange: Exchange, request: Nothing) -> Info:
-    del exchange, request
-    return Info("Vitrail", "Vitrail broker", __version__, "", [SERVICE, INTERFACE])
-
-
-async def _description(
-    exchange: Exchange, request: _DescriptionRequest
-) -> _Description:
-    del exchange
-    if request.interface == INTERFACE:
-        return _Description(interface_description())
-    if request.interface == SERVICE:
-        return _Description(_interface_file(SERVICE))
-    raise VarlinkError("InterfaceNotFound", interface=request.interface)
-
-
-# -- dispatch -------------------------------------------------------------------------
-
-Call = Callable[[Exchange, msgspec.Raw], Awaitable[msgspec.Struct]]
-
-
-def _taking(
-    request: type[_Request],
-    handle: Callable[[Exchange, _Request], Awaitable[msgspec.Struct]],
-) -> Call:
-    async def run(exchange: Exchange, parameters: msgspec.Raw) -> msgspec.Struct:
-        return await handle(exchange, varlink.decode_parameters(parameters, request))
-
-    return run
-
-
-def _by_row(row: Method[Any, Any]) -> Call:
-    return _taking(row.request, partial(perform, row))
-
-
-METHODS: Mapping[str, Call] = MappingProxyType(
-    {
-        **{f"{INTERFACE}.{name}": _by_row(row) for name, row in TABLE.items()},
-        f"{INTERFACE}.Status": _taking(Nothing, _status),
-        f"{INTERFACE}.Windows": _taking(api.WindowsRequest, _windows),
-        f"{INTERFACE}.LeaseAcquire": _taking(api.LeaseRequest, _lease),
-        f"{SERVICE}.GetInfo": _taking(Nothing, _info),
-        f"{SERVICE}.GetInterfaceDescription": _taking(
-            _DescriptionRequest, _description
-        ),
-    }
-)
-
-
-PACED: frozenset[str] = frozenset(
-    f"{INTERFACE}.{row.name}" for row in TABLE.values() if row.paced
-)
-"""Methods whose items wait for a client that does not read."""
-
-DROPPED = frozenset(f"{INTERFACE}.{row.name}" for row in TABLE.values() if row.dropped)
-"""Methods whose calls end soon after their client has gone."""
-
-ENDING = f"{INTERFACE}.{SHUTDOWN.name}"
-"""The method whose effect ends the connection on which it is to be answered."""
-
-
-def find_method(name: str) -> Call:
-    """Return a method.  Raises VarlinkError for an unknown one."""
-    method = METHODS.get(name)
-    if method is not None:
-        return method
-    interface, _, _word = name.rpartition(".")
-    if interface in {SERVICE, INTERFACE}:
-        raise VarlinkError("MethodNotFound", method=name)
-    raise VarlinkError("InterfaceNotFound", interface=interface)
+def row_of(name: str) -> Method[Any, Any] | None:
+    """Return the row of a method by its name on the wire, if it is in the table."""
+    interface, _, word = name.rpartition(".")
+    return TABLE.get(word) if interface == INTERFACE else None

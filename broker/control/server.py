@@ -22,15 +22,8 @@ import trio
 
 from broker.control import varlink
 from broker.control.api import Caller
-from broker.control.methods import (
-    DROPPED,
-    ENDING,
-    PACED,
-    Exchange,
-    RoleControl,
-    check_complete,
-    find_method,
-)
+from broker.control.dispatch import Dispatcher
+from broker.control.methods import SHUTDOWN, Exchange, row_of
 from broker.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
 from broker.core import limits
 from broker.core.errors import (
@@ -58,7 +51,7 @@ def _serve_all(_client: int) -> str:
 
 async def serve(
     path: Path,
-    api: RoleControl,
+    api: Dispatcher,
     *,
     activated: socket.socket | None = None,
     refuse: Callable[[int], str] = _serve_all,
@@ -73,10 +66,8 @@ async def serve(
     removed at the end; one that a service manager made (``activated``) is
     its own, and left.
 
-    Raises SetupError when a broker serves there already, and InternalError when
-    ``api`` neither answers nor refuses a method.
+    Raises SetupError when a broker serves there already.
     """
-    check_complete(api)
     with _listening(path) if activated is None else _given(activated) as listener:
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -169,7 +160,7 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
 
 async def _welcome(
     stream: trio.SocketStream,
-    api: RoleControl,
+    api: Dispatcher,
     refuse: Callable[[int], str],
     *,
     full: bool,
@@ -197,7 +188,7 @@ class _Connection:
     """One client: its calls are answered one after the other."""
 
     def __init__(
-        self, stream: trio.SocketStream, api: RoleControl, caller: Caller
+        self, stream: trio.SocketStream, api: Dispatcher, caller: Caller
     ) -> None:
         self._stream = stream
         self._api = api
@@ -257,7 +248,7 @@ class _Connection:
         """End a call that only its client had a use for."""
         if call.more:
             self._scope.cancel()
-        elif call.method in DROPPED:
+        elif (row := row_of(call.method)) and row.dropped:
             # Not at once: it may have closed its own half, and wait for the answer.
             # guard: input that is never read goes with its client
             self._scope.deadline = trio.current_time() + limits.CONTROL_REPLY_SECONDS
@@ -296,17 +287,17 @@ class _Connection:
         # The broker may end before this task runs again, and its person would read
         # "closed before it answered".
         # guard: the end of the broker is answered
-        last = call.method == ENDING
+        last = row_of(call.method) is SHUTDOWN
         return await self._send(reply, _LAST_SECONDS if last else None, shield=last)
 
     async def _perform(self, call: Call) -> VarlinkReply:
         if call.upgrade:
             raise VarlinkError("InvalidParameter", parameter="upgrade")
 
-        method = find_method(call.method)
-        patience = math.inf if call.method in PACED else None
+        row = row_of(call.method)
+        patience = math.inf if row and row.paced else None
 
-        async def emit(item: msgspec.Struct) -> None:
+        async def emit(item: msgspec.Struct | msgspec.Raw) -> None:
             if not call.more or call.oneway:
                 return
             reply = VarlinkReply(varlink.raw(item), continues=True)
@@ -315,8 +306,8 @@ class _Connection:
                 self._scope.cancel()
                 await trio.lowlevel.checkpoint()
 
-        exchange = Exchange(self._api, self._caller, call.more, emit)
-        return VarlinkReply(varlink.raw(await method(exchange, call.parameters)))
+        exchange = Exchange(self._caller, call.more, emit)
+        return await self._api.answer(call, exchange)
 
     async def _send(
         self,

@@ -121,6 +121,15 @@ def encode(message: Call | VarlinkReply) -> bytes:
     return body + b"\0"
 
 
+def request(method: str, parameters: msgspec.Struct, *, more: bool) -> bytes:
+    """Return a call of our interface, without its NUL byte.
+
+    Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
+    """
+    call = Call(f"{INTERFACE}.{method}", raw(parameters), more=more)
+    return encode(call)[:-1]
+
+
 def raw(value: object) -> msgspec.Raw:
     """Return a value as parameters of a message."""
     return msgspec.Raw(_encoder.encode(value))
@@ -142,6 +151,19 @@ def decode_parameters(parameters: msgspec.Raw, into: type[_Struct]) -> _Struct:
         place = _PLACE.search(str(error))
         name = (place[1] or place[2]) if place else "parameters"
         raise VarlinkError("InvalidParameter", parameter=name) from error
+
+
+def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
+    """Return the answer or item in a reply.  Raises the error that it carries."""
+    if reply.error:
+        raise error_of(reply)
+    try:
+        return msgspec.json.decode(reply.parameters, type=into)
+    except BAD_JSON as error:
+        raise InternalError(
+            f"the broker's answer is not understood: {error}",
+            hint="are brokerctl and the running broker of one version?",
+        ) from error
 
 
 # -- errors ------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from functools import partial
 
 import trio
 
+from broker.control.dispatch import Dispatcher
 from broker.core.names import LeaseId
-from broker.host.control import HostControl
 from broker.host.part import HostPart, end_sandboxes
 from broker.host.status import HostStatus
 from broker.host.viewer_link import RemoteViewer
 from broker.peers.identity import describe
 from broker.relay.process import PumpHandle
-from broker.services.control import Shared
+from broker.services.control import Shared, SharedControl
 from broker.services.link.config import LinkConfig
 from broker.services.link.key_store import LinkStore
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
@@ -66,7 +66,7 @@ class _Host:
             link=self._viewer.state,
             warnings=self._warnings,
         )
-        self._api = HostControl(
+        self._shared = SharedControl(
             Shared(
                 role=ground.role,
                 live=self._host.live,
@@ -75,8 +75,7 @@ class _Host:
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
                 prune=ground.retention.prune,
-            ),
-            self._host.leasing,
+            )
         )
 
     async def serve(self, ready: Callable[[], None]) -> None:
@@ -88,8 +87,9 @@ class _Host:
             await serve_devices(nursery, self._host, self._viewer)
             await self._host.run(nursery)
             await nursery.start(self._viewer.run, self._host.role)
-            end = partial(end_sandboxes, self._host, self._api)
-            await serve_until_asked(self._ground, self._api, ready, end)
+            end = partial(end_sandboxes, self._host, self._shared)
+            api = Dispatcher("host", [self._shared, self._host.leasing])
+            await serve_until_asked(self._ground, api, ready, end)
             nursery.cancel_scope.cancel()
 
     async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:

@@ -20,7 +20,8 @@ import trio
 
 from broker.audit import schema
 from broker.audit.event_log import EventLog
-from broker.control import api
+from broker.control import api, methods
+from broker.control.methods import Exchange, serves
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.names import SandboxName, take_sandbox_name
@@ -322,15 +323,17 @@ def _ended(state: Prepared) -> SetupError:
 
 
 class LaunchControl:
-    """The launch methods of ``control.api.BrokerApi``."""
+    """The launch methods of the control socket."""
 
-    _launches: Launches
+    def __init__(self, launches: Launches) -> None:
+        self._launches = launches
 
+    @serves(methods.LAUNCH_PREPARE)
     async def prepare_launch(
-        self, caller: api.Caller, request: api.LaunchPrepareRequest
+        self, exchange: Exchange[api.LaunchAnswer], request: api.LaunchPrepareRequest
     ) -> api.LaunchAnswer:
         """Prepare the launch of a container or box."""
-        del caller
+        del exchange
         state = await self._launches.prepare(
             request.record, request.sandbox, ours=bool(request.ours)
         )
@@ -341,8 +344,12 @@ class LaunchControl:
             open_files=self._launches.open_files(state),
         )
 
-    async def box_of_record(self, request: api.LaunchBoxRequest) -> api.LaunchBoxAnswer:
+    @serves(methods.LAUNCH_BOX)
+    async def box_of_record(
+        self, exchange: Exchange[api.LaunchBoxAnswer], request: api.LaunchBoxRequest
+    ) -> api.LaunchBoxAnswer:
         """Describe the box, for a command that does not read records itself."""
+        del exchange
         record = await self._launches.box(request.record)
         launch = None if record is None else record.host.launch
         if record is None or not isinstance(launch, Bwrap):
@@ -356,17 +363,20 @@ class LaunchControl:
             network=launch.network,
         )
 
+    @serves(methods.LAUNCH_BIND)
     async def bind_launch(
-        self, caller: api.Caller, request: api.LaunchBindRequest
+        self, exchange: Exchange[api.LeaseItem], request: api.LaunchBindRequest
     ) -> api.LeaseItem:
         """Lease it to its first process."""
-        del caller
+        del exchange
         active_lease = await self._launches.bind(request.id, request.leader)
         return api.LeaseItem(lease=lease_status(active_lease))
 
+    @serves(methods.LAUNCH_END)
     async def end_launch(
-        self, caller: api.Caller, request: api.LaunchEndRequest
-    ) -> None:
+        self, exchange: Exchange[api.Nothing], request: api.LaunchEndRequest
+    ) -> api.Nothing:
         """End it."""
-        del caller
+        del exchange
         await self._launches.end(request.id)
+        return api.Nothing()

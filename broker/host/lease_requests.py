@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, assert_never
 import trio
 
 from broker.audit import event_log, schema
-from broker.control import api
+from broker.control import api, methods
+from broker.control.methods import Exchange, serves
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import (
@@ -64,20 +65,27 @@ class Leasing:
         self._records = records
         self._reload = reload
 
-    async def lease(self, request: api.LeaseRequest) -> api.LeaseItem:
-        """Lease a foreign machine for as long as its leader lives."""
+    @serves(methods.LEASE_ACQUIRE)
+    async def lease(
+        self, exchange: Exchange[api.LeaseItem], request: api.LeaseRequest
+    ) -> api.LeaseItem:
+        """Lease a foreign machine for as long as its leader lives.
+
+        With ``more``, for as long as the caller stays: the lease is an item then, and
+        the answer is why it ended.
+        """
+        _check(exchange, request)
+        if exchange.more:
+            return await self._hold(exchange, request)
         active_lease = await self._admit_foreign(request)
         return api.LeaseItem(lease=lease_status(active_lease))
 
-    async def hold_lease(
-        self,
-        request: api.LeaseRequest,
-        emit: api.Emit[api.LeaseItem],
+    async def _hold(
+        self, exchange: Exchange[api.LeaseItem], request: api.LeaseRequest
     ) -> api.LeaseItem:
-        """Lease a foreign machine for as long as the caller stays."""
         active_lease = await self._admit_foreign(request)
         try:
-            await emit(api.LeaseItem(lease=lease_status(active_lease)))
+            await exchange.emit(api.LeaseItem(lease=lease_status(active_lease)))
             await active_lease.ended.wait()
         finally:
             if not active_lease.ended.is_set():
@@ -130,10 +138,14 @@ class Leasing:
         names = {t.lease.sandbox for t in self._host.active_leases()}
         return sandbox_name(record, frozenset(names), self._records())
 
+    @serves(methods.MACHINE_EVENT)
     async def machine_event(
-        self, request: api.MachineEventRequest
+        self,
+        exchange: Exchange[api.MachineEventAnswer],
+        request: api.MachineEventRequest,
     ) -> api.MachineEventAnswer:
         """A launcher's hook reports a step of a machine of its own."""
+        del exchange
         await self._reload()
         try:
             return await self.guests().event(request)
@@ -168,12 +180,29 @@ class Leasing:
             )
         return self._guests
 
+    @serves(methods.LEASE_RELEASE)
     async def release(
-        self, caller: api.Caller, request: api.LeaseReleaseRequest
-    ) -> None:
+        self, exchange: Exchange[api.Nothing], request: api.LeaseReleaseRequest
+    ) -> api.Nothing:
         """End a lease; a machine that is not ours lives on."""
         lease = take_lease_id(request.id)
-        await self._host.release(lease, f"released by process {caller.pid}")
+        await self._host.release(lease, f"released by process {exchange.caller.pid}")
+        return api.Nothing()
+
+
+def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None:
+    """Refuse a request that names no end or not one peer.  Raises RefusedError."""
+    if not exchange.more and request.leader is None:
+        raise RefusedError(
+            "a lease needs something to live as long as",
+            hint="name the leader's pid, or call with 'more' and stay connected",
+        )
+    ways = (request.hybrid, request.cid, request.unix)
+    if sum(way is not None for way in ways) != 1:
+        raise RefusedError(
+            "a lease needs one way to recognise its peer",
+            hint="give exactly one of hybrid, cid and unix",
+        )
 
 
 def check_peer(

@@ -250,8 +250,8 @@ class HostPart:
         return None
 
 
-async def end_sandboxes(host: HostPart, api: SharedControl) -> None:
+async def end_sandboxes(host: HostPart, shared: SharedControl) -> None:
     """The end of a broker that owns machines: they end with it."""
     host.role.refuse_new()
-    await api.stop_all()
+    await shared.stop_all()
     await host.leasing.end()

@@ -12,21 +12,19 @@ from pathlib import Path
 
 import trio
 
-from broker.control.api import BrokerApi
+from broker.authz.question_control import QuestionControl
+from broker.control.dispatch import Dispatcher
 from broker.core.lease import Lease
-from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
 from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
-from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
 from broker.programs.local_status import LocalStatus
 from broker.relay.process import PumpHandle
 from broker.services.control import Shared, SharedControl
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.services.workers.pool import Workers
-from broker.viewer.control import PersonControl, PersonParts
-from broker.viewer.devices.control import DeviceControl
+from broker.viewer.control import viewer_parts
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.folders.desk import FolderDesk
@@ -40,7 +38,6 @@ from broker.viewer.part import (
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.sandboxes.guest_folders import GuestFolders
-from broker.viewer.windows import WindowsPart
 
 __all__ = ["Options", "run_local"]
 
@@ -58,32 +55,6 @@ async def run_local(
         open_sandbox_workers(ground) as workers,
     ):
         await _serve(ground, workers, ready)
-
-
-class LocalControl(
-    LeaseControl,
-    LaunchControl,
-    PersonControl,
-    DeviceControl,
-    FolderControl,
-    SharedControl,
-    BrokerApi,
-):
-    """Implements ``control.api.BrokerApi`` where host and viewer are one."""
-
-    def __init__(
-        self,
-        shared: Shared,
-        leasing: Leasing,
-        launches: Launches,
-        person: PersonParts,
-        desks: tuple[DeviceDesk, FolderDesk],
-    ) -> None:
-        super().__init__(shared)
-        self._launches = launches
-        self._leasing = leasing
-        self._person = person
-        self._desk, self._folders = desks
 
 
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
@@ -104,13 +75,16 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
     desk = viewer.devices = _device_desk(ground, viewer, source)
     folders = viewer.folders = _folder_desk(ground, host, viewer)
     report = _status(ground, workers, host, launches, viewer, deciding=deciding)
-    api = LocalControl(
-        _shared(ground, host, viewer, report),
+    shared = SharedControl(_shared(ground, host, viewer, report))
+    parts = [
+        shared,
+        QuestionControl(deciding.questions, authority.decider),
         host.leasing,
-        launches,
-        _person(ground, host, viewer, deciding),
-        (desk, folders),
-    )
+        LaunchControl(launches),
+        *viewer_parts(viewer, _runner(ground, host, viewer), desk),
+        FolderControl(folders),
+    ]
+    api = Dispatcher("local", parts)
     async with trio.open_nursery() as nursery:
         await nursery.start(deciding.run)
         await nursery.start(viewer.run, host.role)
@@ -120,7 +94,9 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
-        await serve_until_asked(ground, api, ready, partial(end_sandboxes, host, api))
+        await serve_until_asked(
+            ground, api, ready, partial(end_sandboxes, host, shared)
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -197,19 +173,12 @@ def _shared(
     )
 
 
-def _person(
-    ground: Runtime, host: HostPart, viewer: ViewerRole, deciding: AuthorityParts
-) -> PersonParts:
-    return PersonParts(
+def _runner(ground: Runtime, host: HostPart, viewer: ViewerRole) -> Runner:
+    return Runner(
+        host=host.role,
         viewer=viewer,
-        deciding=deciding,
-        runner=Runner(
-            host=host.role,
-            viewer=viewer,
-            log=ground.log,
-            records=lambda: ground.records.now,
-            reload=viewer.authority.reload,
-            running=host.running,
-        ),
-        windows=WindowsPart(viewer),
+        log=ground.log,
+        records=lambda: ground.records.now,
+        reload=viewer.authority.reload,
+        running=host.running,
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 import trio
 
 from broker import __version__
-from broker.control import api
-from broker.control.methods import Elsewhere
+from broker.control import api, methods
+from broker.control.fitting import fit_status
+from broker.control.methods import Exchange, serves
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
@@ -32,7 +32,7 @@ class PowerOffCall(Protocol):
 
 @dataclass(frozen=True)
 class Shared:
-    """The parts that the control class of every role needs."""
+    """What the methods of every role need."""
 
     role: str
     """``local``, ``host`` or ``viewer``."""
@@ -46,26 +46,32 @@ class Shared:
 
 
 class SharedControl:
-    """The part of ``control.api.BrokerApi`` that no role lacks."""
-
-    elsewhere: Mapping[str, Elsewhere] = MappingProxyType({})
-    """The methods that a role lacks, by their name on the wire."""
+    """The methods that no role lacks."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
-    async def version(self) -> api.Version:
+    @serves(methods.GET_VERSION)
+    async def version(
+        self, exchange: Exchange[api.Version], request: api.Nothing
+    ) -> api.Version:
         """Which broker this is."""
+        del exchange, request
         return api.Version(version=__version__, role=self._shared.role, pid=os.getpid())
 
-    async def status(self) -> api.Status:
+    @serves(methods.STATUS)
+    async def status(
+        self, exchange: Exchange[api.Status], request: api.Nothing
+    ) -> api.Status:
         """Everything for ``brokerctl status``."""
-        return await self._shared.status()
+        del exchange, request
+        return fit_status(await self._shared.status())
 
     # -- ending ---------------------------------------------------------------
 
+    @serves(methods.STOP)
     async def stop(
-        self, caller: api.Caller, request: api.StopRequest
+        self, exchange: Exchange[api.StopAnswer], request: api.StopRequest
     ) -> api.StopAnswer:
         """End sandboxes; returns when they are gone."""
         grace = _GRACE if request.grace is None else max(0.0, request.grace)
@@ -77,7 +83,7 @@ class SharedControl:
             found = [lease for lease in found if lease.sandbox in named]
             if not found:
                 raise not_running(name, pairs)
-        await self._stop_them(found, grace, f"by process {caller.pid}")
+        await self._stop_them(found, grace, f"by process {exchange.caller.pid}")
         return api.StopAnswer(stopped=[lease.sandbox for lease in found])
 
     async def _stop_them(self, leases: list[Lease], grace: float, who: str) -> None:
@@ -94,50 +100,33 @@ class SharedControl:
         """End every sandbox before the broker itself ends."""
         await self._stop_them(self._shared.live(), _GRACE, "(the broker ends)")
 
-    async def shutdown(self, caller: api.Caller) -> None:
+    @serves(methods.SHUTDOWN)
+    async def shutdown(
+        self, exchange: Exchange[api.Nothing], request: api.Nothing
+    ) -> api.Nothing:
         """Begin to end the broker; returns at once."""
-        del caller
+        del exchange
         self._shared.shutdown.set()
+        return request
 
-    async def leases(self) -> api.LeaseListAnswer:
+    @serves(methods.LEASE_LIST)
+    async def leases(
+        self, exchange: Exchange[api.LeaseListAnswer], request: api.Nothing
+    ) -> api.LeaseListAnswer:
         """All live leases."""
+        del exchange, request
         return api.LeaseListAnswer(leases=self._shared.leases())
 
     # -- the audit log ---------------------------------------------------------------
 
+    @serves(methods.AUDIT_PRUNE)
     async def prune(
-        self, caller: api.Caller, request: api.AuditPruneRequest
+        self, exchange: Exchange[api.AuditPruneAnswer], request: api.AuditPruneRequest
     ) -> api.AuditPruneAnswer:
         """Remove old events.  Raises RefusedError."""
-        del caller
+        del exchange
         for given in (request.keep_seconds, request.max_megabytes):
             if given is not None and given < 1:
                 raise RefusedError("nothing is kept for less than a second or MB")
         removed = await self._shared.prune(request.keep_seconds, request.max_megabytes)
         return api.AuditPruneAnswer(removed=removed)
-
-
-NO_DEVICES = Elsewhere(
-    "this broker hands out no devices",
-    "type it on the viewer, which decides; it lists this host's devices",
-)
-WITHOUT_DEVICES = dict.fromkeys(("Devices", "DeviceAttach", "DeviceDetach"), NO_DEVICES)
-"""For the table of a role that hands out no devices."""
-
-WITHOUT_FOLDERS = dict.fromkeys(
-    ("Folders", "FolderShare", "FolderUnshare"),
-    Elsewhere(
-        "this broker shares no folders: sandboxes and your files are on two machines",
-        "copy files with 'brokerctl cp' on the viewer",
-    ),
-)
-"""For the table of a role whose files and sandboxes are on two machines."""
-
-WITHOUT_LAUNCHES = dict.fromkeys(
-    ("LaunchPrepare", "LaunchBox", "LaunchBind", "LaunchEnd"),
-    Elsewhere(
-        "this broker leases no containers and boxes by their launchers",
-        "vitrail-local does, where host and viewer are one machine",
-    ),
-)
-"""For the table of a role that binds no launches."""

@@ -22,7 +22,7 @@ from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.settings import AuditMode, Settings, load_settings
 from broker.audit.store import Store, open_store
-from broker.control.methods import RoleControl
+from broker.control.dispatch import Dispatcher
 from broker.control.server import refuse_second, serve
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths, require_private
@@ -133,7 +133,7 @@ async def open_runtime(
 
 async def serve_until_asked(
     ground: Runtime,
-    api: RoleControl,
+    api: Dispatcher,
     ready: Callable[[], None],
     end: Callable[[], Awaitable[None]],
 ) -> None:

@@ -7,15 +7,17 @@ from functools import partial
 
 import trio
 
+from broker.authz.question_control import QuestionControl
+from broker.control.dispatch import Dispatcher
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.relay.process import PumpHandle
-from broker.services.control import Shared
+from broker.services.control import Shared, SharedControl
 from broker.services.link.config import LinkConfig
 from broker.services.link.key_store import LinkStore
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.services.workers.pool import Workers
-from broker.viewer.control import PersonParts, ViewerControl
+from broker.viewer.control import viewer_parts
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.host_link import RemoteHost
 from broker.viewer.part import (
@@ -26,7 +28,6 @@ from broker.viewer.part import (
 )
 from broker.viewer.runner import Runner
 from broker.viewer.status import ViewerStatus
-from broker.viewer.windows import WindowsPart
 
 
 async def run_viewer(
@@ -78,7 +79,7 @@ class _Viewer:
             link=self._host.state,
             warnings=self._warnings,
         )
-        self._api = ViewerControl(
+        shared = SharedControl(
             Shared(
                 role=ground.role,
                 live=self._live,
@@ -87,22 +88,19 @@ class _Viewer:
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
                 prune=ground.retention.prune,
-            ),
-            PersonParts(
-                viewer=self._viewer,
-                deciding=self._deciding,
-                runner=Runner(
-                    host=self._host,
-                    viewer=self._viewer,
-                    log=ground.log,
-                    records=lambda: ground.records.now,
-                    reload=authority.reload,
-                    running=self._running,
-                ),
-                windows=WindowsPart(self._viewer),
-            ),
-            self._desk,
+            )
         )
+        runner = Runner(
+            host=self._host,
+            viewer=self._viewer,
+            log=ground.log,
+            records=lambda: ground.records.now,
+            reload=authority.reload,
+            running=self._running,
+        )
+        parts = viewer_parts(self._viewer, runner, self._desk)
+        questions = QuestionControl(self._deciding.questions, authority.decider)
+        self._api = Dispatcher("viewer", [shared, questions, *parts])
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end."""

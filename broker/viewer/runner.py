@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import trio
 
 from broker.audit import event_log, schema
-from broker.control import api
+from broker.control import api, methods
+from broker.control.methods import Exchange, serves
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
@@ -99,10 +100,9 @@ class Runner:
         self._reload = reload
         self._running = running
 
+    @serves(methods.RUN)
     async def run(
-        self,
-        request: api.RunRequest,
-        emit: api.Emit[api.RunItem],
+        self, exchange: Exchange[api.RunItem], request: api.RunRequest
     ) -> api.RunItem:
         """Run a program; returns ``started``, or ``exited`` if asked to wait.
 
@@ -115,7 +115,7 @@ class Runner:
         record = find_record(self._records(), running.record if running else name)
         if request.window is not False:
             require_windows(self._records(), record, name)
-        follower = Follower(emit, record)
+        follower = Follower(exchange.emit, record)
         run = _Run(request, record, running, request.argv or _own_command(record))
         try:
             guest, program = await self._bring_up(run, follower)
@@ -124,7 +124,7 @@ class Runner:
             )
             if not request.wait:
                 return item
-            await emit(item)
+            await exchange.emit(item)
             code = await follower.attend(program)
         except BaseException:
             # Not 'except trio.Cancelled': out of a nursery it comes in a group.
@@ -145,16 +145,26 @@ class Runner:
         )
         return api.RunItem(exited=exited)
 
-    async def write_input(self, request: api.RunInputRequest) -> None:
+    @serves(methods.RUN_INPUT)
+    async def write_input(
+        self, exchange: Exchange[api.Nothing], request: api.RunInputRequest
+    ) -> api.Nothing:
         """Pass bytes to a program; returns when the guest has been sent them."""
+        del exchange
         guest, program = self._program(request.sandbox, request.program)
         await guest.write_input(program, request.data or b"", end=bool(request.end))
+        return api.Nothing()
 
-    async def resize(self, request: api.RunResizeRequest) -> None:
+    @serves(methods.RUN_RESIZE)
+    async def resize(
+        self, exchange: Exchange[api.Nothing], request: api.RunResizeRequest
+    ) -> api.Nothing:
         """Set the size of a program's terminal."""
+        del exchange
         guest, program = self._program(request.sandbox, request.program)
         rows, columns = _in_terminal(request.rows), _in_terminal(request.columns)
         await guest.resize(program, rows, columns)
+        return api.Nothing()
 
     def _program(self, untrusted_name: str, number: int) -> tuple[Guest, Program]:
         name = take_sandbox_name(untrusted_name)

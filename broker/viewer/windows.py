@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.control import api
+from broker.control import api, methods
+from broker.control.fitting import fit_windows
+from broker.control.methods import Exchange, serves
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
@@ -25,8 +27,12 @@ class WindowsPart:
 
     viewer: ViewerRole
 
-    async def listed(self, request: api.WindowsRequest) -> api.WindowsAnswer:
+    @serves(methods.WINDOWS)
+    async def listed(
+        self, exchange: Exchange[api.WindowsAnswer], request: api.WindowsRequest
+    ) -> api.WindowsAnswer:
         """Ask every worker at the same time.  Raises NotFoundError."""
+        del exchange
         guests = self.viewer.guests()
         if request.sandbox is not None:
             guests = self._named(request.sandbox)
@@ -44,22 +50,25 @@ class WindowsPart:
         async with trio.open_nursery() as nursery:
             for guest in guests:
                 nursery.start_soon(ask, guest)
-        return api.WindowsAnswer(
-            windows=[_status(name, w) for name in sorted(found) for w in found[name]],
-            silent=sorted(silent),
-        )
+        windows = [_status(name, w) for name in sorted(found) for w in found[name]]
+        return fit_windows(api.WindowsAnswer(windows=windows, silent=sorted(silent)))
 
-    async def close(self, caller: api.Caller, request: api.WindowCloseRequest) -> None:
+    @serves(methods.WINDOW_CLOSE)
+    async def close(
+        self, exchange: Exchange[api.Nothing], request: api.WindowCloseRequest
+    ) -> api.Nothing:
         """Close one, on record if by force.  Raises NotFoundError, UpstreamError."""
         guest = self._guest(request.sandbox)
         if guest.worker is None:
             raise api.NotFoundError(f"{guest.lease.sandbox} shows no windows")
         if not request.ask:
-            await guest.screen.killed(request.window, f"by process {caller.pid}")
+            who = f"by process {exchange.caller.pid}"
+            await guest.screen.killed(request.window, who)
         try:
             await guest.worker.close_window(request.window, cut=not request.ask)
         except RefusedError as error:
             raise api.NotFoundError(error.message, hint=error.hint) from error
+        return api.Nothing()
 
     def _named(self, untrusted_name: str) -> list[Guest]:
         """Return the guests that a name means, at least one."""

@@ -28,7 +28,7 @@ async def test_nothing_is_said_to_another_users_broker(monkeypatch):
         monkeypatch.setattr(os, "getuid", lambda: mine + 1)
         with pytest.raises(SetupError, match="another user's"):
             async with open_client(base / "control") as client:
-                await client.status()
+                await client.call(STATUS, Nothing())
         conn, _ = listener.accept()
         with conn, trio.fail_after(5):
             assert conn.recv(1) == b"", "not a byte"

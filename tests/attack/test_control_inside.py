@@ -13,11 +13,13 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.control.api import BrokerApi, Version
+from broker.control.api import Version
+from broker.control.methods import GET_VERSION, serves
 from broker.control.server import serve
 from broker.peers import credentials
 from broker.services.control_peers import why_not_served
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
+from tests.kit.control import partly
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 
@@ -50,17 +52,17 @@ async def _asked(path, message, *words, end=0):
     return done.stdout.decode()
 
 
-@asynccontextmanager
-async def _broker():
-    """A control socket with one method, served as the broker serves it."""
-    names = [name for name in vars(BrokerApi) if not name.startswith("_")]
-    api = SimpleNamespace(**dict.fromkeys(names), elsewhere={})
-
-    async def version():
+class _Versioned:
+    @serves(GET_VERSION)
+    async def version(self, exchange, request):
         await trio.lowlevel.checkpoint()
         return Version(version="1", role="local", pid=1)
 
-    api.version = version
+
+@asynccontextmanager
+async def _broker():
+    """A control socket with one method, served as the broker serves it."""
+    api = partly([_Versioned()])
     with short_directory() as base:
         async with trio.open_nursery() as nursery:
             path = base / "control"

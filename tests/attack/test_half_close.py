@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from broker.control.api import LeaseRequest
+from broker.control.methods import LEASE_ACQUIRE
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.eventually import eventually
@@ -45,8 +46,9 @@ async def leased():
         base = directory / "vm.vsock"
         w.write_record("box", RECORD.format("hybrid", base))
         async with w.client() as client:
-            await client.lease(
-                LeaseRequest(record="box", hybrid=str(base), leader=os.getpid())
+            await client.call(
+                LEASE_ACQUIRE,
+                LeaseRequest(record="box", hybrid=str(base), leader=os.getpid()),
             )
         door = f"{base}_6501"
         # The worker starts with the first stream.
@@ -193,8 +195,9 @@ async def test_a_half_close_from_inside_a_container():
             with os.fdopen(status_r, "rb") as told:
                 leader = json.loads(told.readline())["child-pid"]
             async with w.client() as client:
-                await client.lease(
-                    LeaseRequest(record="box", unix=str(directory), leader=leader)
+                await client.call(
+                    LEASE_ACQUIRE,
+                    LeaseRequest(record="box", unix=str(directory), leader=leader),
                 )
             event = await ended(w, 1)
             with trio.fail_after(60):

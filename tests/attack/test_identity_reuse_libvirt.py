@@ -13,6 +13,8 @@ import uuid
 
 import pytest
 
+from broker.control.api import Nothing
+from broker.control.methods import LEASE_LIST
 from broker.launch.process.spawn import has_ended
 from tests.kit.eventually import eventually
 from tests.kit.vm.impostor import cid_of, impostor, vhost_of
@@ -35,7 +37,10 @@ def _needs():
 
 async def leases(w):
     async with w.client() as client:
-        return {lease.sandbox: lease for lease in (await client.leases()).leases}
+        return {
+            lease.sandbox: lease
+            for lease in (await client.call(LEASE_LIST, Nothing())).leases
+        }
 
 
 async def leased(w, name):

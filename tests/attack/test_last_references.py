@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from broker.control.api import LeaseRequest
+from broker.control.methods import LEASE_ACQUIRE
 from broker.ipc import fdpass
 from broker.link.endpoints import UnixEndpoint, connect, open_listener
 from tests.kit.container import container
@@ -119,7 +120,7 @@ async def honest_machine(w):
     w.write_record("honest", HONEST.format(base))
     async with w.client() as client:
         request = LeaseRequest(record="honest", hybrid=str(base), leader=os.getpid())
-        await client.lease(request)
+        await client.call(LEASE_ACQUIRE, request)
         await talk(base)  # its worker and the template start once
         yield base
 

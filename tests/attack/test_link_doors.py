@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from broker.control.api import RunRequest
+from broker.control.methods import RUN
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.names import LeaseId
@@ -249,7 +250,7 @@ async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():
     async with viewer_alone() as t, link_host(t, handle=flood):
         async with t.viewer.client() as client:
             with pytest.raises(RefusedError, match="enough"):
-                await client.run(RunRequest(record="app", argv=["true"]), take)
+                await client.call(RUN, RunRequest(record="app", argv=["true"]), take)
         assert len(told) == wanted
 
 

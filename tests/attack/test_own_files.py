@@ -15,6 +15,8 @@ from broker.audit.ship import config as ship
 from broker.cli import render, verbs
 from broker.cli.audit.verbs import _keep_cursor, _read_cursor
 from broker.cli.run.connect import open_client
+from broker.control.api import Nothing
+from broker.control.methods import STATUS
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths, require_private
 from broker.launch.waypipe import podman
@@ -100,7 +102,7 @@ async def test_brokerctl_says_nothing_there():
             listener.listen()
             with pytest.raises(SetupError, match="others may write"):
                 async with open_client(paths(base)) as client:
-                    await client.status()
+                    await client.call(STATUS, Nothing())
 
 
 # -- settings ------------------------------------------------------------------------------

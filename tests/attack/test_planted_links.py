@@ -30,6 +30,7 @@ from broker.launch.folders import bound_files
 from broker.launch.folders.opened import open_folder
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
+from tests.kit.control import exchange
 from tests.kit.shims import files_program
 
 SECRET = "a private key"
@@ -140,7 +141,7 @@ async def test_the_person_sends_no_file_that_a_sandbox_chose(home, how):
         decider=None, log=None, targets=None, own=None, writable=lambda: [home / "work"]
     )
     with pytest.raises(RefusedError, match="link that a sandbox may have made"):
-        await person.open(request, None)
+        await person.open(exchange(None), request)
 
 
 def test_the_person_shares_no_folder_that_a_sandbox_chose(home):

@@ -21,6 +21,7 @@ from broker.audit.database import open_reading
 from broker.audit.proof.keys import KeyFile
 from broker.audit.proof.verify import verify
 from broker.control.api import LeaseRequest
+from broker.control.methods import LEASE_ACQUIRE
 from broker.core.errors import VitrailError
 from broker.launch.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
@@ -54,7 +55,7 @@ async def machine():
 async def lease(w, base) -> None:
     async with w.client() as client:
         request = LeaseRequest(record="box", hybrid=str(base), leader=os.getpid())
-        await client.lease(request)
+        await client.call(LEASE_ACQUIRE, request)
 
 
 async def talk(base) -> bool:

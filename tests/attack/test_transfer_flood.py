@@ -8,6 +8,8 @@ from contextlib import suppress
 import pytest
 import trio
 
+from broker.control.api import Nothing
+from broker.control.methods import PENDING
 from broker.core import limits
 from shims.files import protocol
 from tests.integration.test_opening import sandboxes
@@ -44,7 +46,7 @@ async def test_another_sandbox_is_served_meanwhile_and_the_questions_are_few():
             code, said = await personal.command("xdg-open", "https://example.org/")
             assert code == 0, said
             async with w.client() as client:
-                waiting = (await client.pending()).questions
+                waiting = (await client.call(PENDING, Nothing())).questions
             assert len(waiting) <= limits.TRANSFERS_PER_SANDBOX
             status = await w.status()
             live = [s for s in status.streams if s.sandbox == "work"]

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.control.api import QuestionAnswerRequest
+from broker.control.api import Nothing, QuestionAnswerRequest
+from broker.control.methods import ANSWER, CLIPBOARD, CLIPBOARD_CLEAR, PENDING
 from broker.core import limits
 from tests.integration.test_pulse_indicator import screen
 from tests.kit.brokerctl import brokerctl
@@ -134,7 +135,7 @@ async def _open(w, names, records):
 
 async def status(w):
     async with w.client() as client:
-        return await client.clipboard()
+        return await client.call(CLIPBOARD, Nothing())
 
 
 async def held_from(w, name):
@@ -231,7 +232,7 @@ async def test_asked_by_the_prompt_the_person_says_yes():
 
         async def pending():
             async with w.client() as client:
-                return (await client.pending()).questions
+                return (await client.call(PENDING, Nothing())).questions
 
         (question,) = await eventually(pending, deadline=60)
         assert question.sandbox == "work"
@@ -266,11 +267,13 @@ async def test_asked_by_the_prompt_the_person_says_no():
 
         async def pending():
             async with w.client() as client:
-                return (await client.pending()).questions
+                return (await client.call(PENDING, Nothing())).questions
 
         (question,) = await eventually(pending, deadline=60)
         async with w.client() as client:
-            await client.answer(QuestionAnswerRequest(id=question.id, allow=False))
+            await client.call(
+                ANSWER, QuestionAnswerRequest(id=question.id, allow=False)
+            )
         await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
         await wait_window(w.comp, title="personal")
         assert await box["personal"].pasted() == ""
@@ -296,7 +299,7 @@ async def test_the_primary_selection_crosses_where_both_records_allow_it(primary
         await box["personal"].gets(SECRET, "middle")
         await box["personal"].gets(SECRET)
         async with w.client() as client:
-            await client.clear_clipboard()
+            await client.call(CLIPBOARD_CLEAR, Nothing())
         assert await box["personal"].pasted("middle") == ""
 
 
@@ -345,7 +348,7 @@ async def test_out_by_the_copy_chord_and_a_rule_and_not_in_again_elsewhere():
         await eventually(there, deadline=60)
         assert "x-kde-passwordManagerHint" in await outside(w, "wl-paste", "-l")
         async with w.client() as client:
-            assert (await client.clipboard()).exported == "work"
+            assert (await client.call(CLIPBOARD, Nothing())).exported == "work"
         # A copy that fails wipes content held by chord; exported content stays.
         await person.copy("evil")
         await w.wait_event(

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.control.api import QuestionAnswerRequest
+from broker.control.api import Nothing, QuestionAnswerRequest
+from broker.control.methods import ANSWER, PENDING
 from tests.e2e.test_clipboard import LABELS, SECRET, status
 from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
@@ -182,14 +183,15 @@ async def test_asked_about_a_drag_the_window_learns_of_it_after_the_yes():
 
         async def pending():
             async with w.client() as client:
-                return (await client.pending()).questions
+                return (await client.call(PENDING, Nothing())).questions
 
         (question,) = await drag_until(mouse, half["work"], half["personal"], pending)
         assert (question.sandbox, question.targets) == ("work", ["personal"])
         assert half["personal"].lines() == ["ready"]
         async with w.client() as client:
-            await client.answer(
-                QuestionAnswerRequest(id=question.id, allow=True, target="personal")
+            await client.call(
+                ANSWER,
+                QuestionAnswerRequest(id=question.id, allow=True, target="personal"),
             )
         await half["personal"].got(f"dropped {SECRET}")
 

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from broker.control.api import LeaseRequest
+from broker.control.methods import LEASE_ACQUIRE
 from broker.core.services import PORTS
 from broker.peers.credentials import can_ask_pid_namespaces
 from tests.kit.container import container
@@ -68,7 +69,9 @@ async def test_all_three_kinds_of_doors_are_open_at_once():
                 ("kernel", {"cid": 20}),
                 ("fire", {"hybrid": f"{hybrid}/vm.vsock"}),
             ):
-                await client.lease(LeaseRequest(record=name, leader=us, **where))
+                await client.call(
+                    LEASE_ACQUIRE, LeaseRequest(record=name, leader=us, **where)
+                )
             held = {x.sandbox: x.peer for x in (await w.status()).leases}
             assert held == {
                 "kernel": "cid 20",

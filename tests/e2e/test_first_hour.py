@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack
 import pytest
 import trio
 
+from broker.control.methods import ANSWER
 from broker.launch.process.spawn import PIPE
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl
@@ -103,7 +104,7 @@ async def test_a_question_about_a_window_lives_until_it_is_answered():
                 while [q.id for q in await pending(w)] == [question.id]:
                     await trio.sleep(0.5)
                 raise AssertionError("the question went before it was answered")
-            await client.answer(QuestionAnswerRequest(id=question.id, allow=True))
+            await client.call(ANSWER, QuestionAnswerRequest(id=question.id, allow=True))
             await wait_window(w.comp, title="asked")
         (answered,) = w.events("question.answered")
         assert answered["answered_by"] == "person"

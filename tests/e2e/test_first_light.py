@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from broker.control.api import RunRequest
+from broker.control.methods import RUN
 from broker.core.errors import UpstreamError
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels, wait_frames, wait_window, windows
@@ -230,7 +231,7 @@ async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
 
         async with w.client() as client:
             with pytest.raises(UpstreamError, match="could not boot the guest") as why:
-                await client.run(RunRequest(record="hangs"), take)
+                await client.call(RUN, RunRequest(record="hangs"), take)
         assert len(frozen) == 2
         assert "logs hangs-" in why.value.hint
         assert "--console" in why.value.hint

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from broker.control.api import LeaseReleaseRequest
+from broker.control.methods import LEASE_RELEASE
 from broker.core.errors import RefusedError
 from broker.launch.process.spawn import has_ended, spawn
 from tests.kit.container import INSIDE, RECORD, box, lease
@@ -52,7 +53,7 @@ async def test_a_released_lease_cuts_the_window_and_leaves_the_container():
             held = await lease(w, directory, leader)
             await wait_window(w.comp, title="boxed")
             async with w.client() as client:
-                await client.release(LeaseReleaseRequest(id=held.id))
+                await client.call(LEASE_RELEASE, LeaseReleaseRequest(id=held.id))
 
             async def gone():
                 return not windows(await w.comp.tree())

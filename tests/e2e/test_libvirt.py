@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.control.api import MachineEventRequest
+from broker.control.api import MachineEventRequest, Nothing
+from broker.control.methods import LEASE_LIST, MACHINE_EVENT
 from broker.core.errors import RefusedError
 from broker.launch.image.store import find_image
 from broker.launch.microvm.qemu_arguments import MACHINES, Accel
@@ -37,7 +38,11 @@ def _needs():
 async def leased(w, name):
     async def look():
         async with w.client() as client:
-            return [e for e in (await client.leases()).leases if e.sandbox == name]
+            return [
+                e
+                for e in (await client.call(LEASE_LIST, Nothing())).leases
+                if e.sandbox == name
+            ]
 
     (found,) = await eventually(look, deadline=60)
     return found
@@ -131,7 +136,7 @@ async def test_a_domain_of_virt_install_is_prepared_and_leased():
         )
         assert "office" in await virt.virsh("list", "--name")
         async with w.client() as client:
-            assert (await client.leases()).leases == []
+            assert (await client.call(LEASE_LIST, Nothing())).leases == []
         await virt.virsh("destroy", "office")
         prepare = ["-m", "broker.cli.app", "launcher", "prepare", "--yes", "office"]
         environ = {**virt.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -159,4 +164,4 @@ async def event(w, step, name, **more):
         **more,
     )
     async with w.client() as client:
-        return await client.machine_event(request)
+        return await client.call(MACHINE_EVENT, request)

@@ -13,6 +13,8 @@ from functools import partial
 import pytest
 import trio
 
+from broker.control.api import Nothing
+from broker.control.methods import PENDING
 from tests.integration.test_opening_household import RULES, answered, decided, line
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
@@ -83,7 +85,7 @@ async def allowed(w):
 
 async def questions(w):
     async with w.client() as client:
-        return (await client.pending()).questions
+        return (await client.call(PENDING, Nothing())).questions
 
 
 async def shown(w, title, colour):

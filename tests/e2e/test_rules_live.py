@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import GrantRevokeRequest, QuestionAnswerRequest, RunRequest
+from broker.control.api import (
+    GrantRevokeRequest,
+    Nothing,
+    QuestionAnswerRequest,
+    RunRequest,
+)
+from broker.control.methods import ANSWER, GRANT_LIST, GRANT_REVOKE, PENDING, RUN
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from tests.kit.eventually import eventually
@@ -31,7 +37,7 @@ def write_rule(w, name, text):
 
 async def pending(w):
     async with w.client() as client:
-        return (await client.pending()).questions
+        return (await client.call(PENDING, Nothing())).questions
 
 
 async def test_a_window_that_is_asked_about_and_then_revoked():
@@ -135,9 +141,9 @@ async def test_without_a_dialog_brokerctl_answers_and_takes_back():
             nursery.start_soon(w.run, "app", "foot", "-T", "asked", "sleep", "1000")
             (question,) = await eventually(lambda: pending(w), deadline=90)
             request = QuestionAnswerRequest(id=question.id, allow=True, keep="session")
-            await client.answer(request)
+            await client.call(ANSWER, request)
             await wait_window(w.comp, title="asked")
-            (grant,) = (await client.grants()).grants
+            (grant,) = (await client.call(GRANT_LIST, Nothing())).grants
             assert (grant.sandbox, grant.left, grant.keep) == ("app", None, "session")
             assert grant.live >= 1
             # A second program needs no second answer.
@@ -146,9 +152,9 @@ async def test_without_a_dialog_brokerctl_answers_and_takes_back():
             async def ignore(item):
                 del item
 
-            await client.run(again, ignore)
+            await client.call(RUN, again, ignore)
             await wait_window(w.comp, title="again")
-            ended = await client.revoke(GrantRevokeRequest(id=grant.id))
+            ended = await client.call(GRANT_REVOKE, GrantRevokeRequest(id=grant.id))
             assert [one.id for one in ended.grants] == [grant.id]
 
             async def no_window():

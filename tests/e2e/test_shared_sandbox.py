@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from broker.control.api.running import RunRequest
+from broker.control.methods import RUN
 from tests.e2e.test_sound import TONE, desk, in_tune
 from tests.kit.sound.servers import hearing
 from tests.kit.vm.machines import require_vm
@@ -77,6 +78,6 @@ async def terminal_size(w, sandbox):
         columns=101,
     )
     async with w.client() as client:
-        last = await client.run(request, take)
+        last = await client.call(RUN, request, take)
     assert last.exited.code == 0
     return said.decode().strip()

@@ -15,6 +15,7 @@ import pytest
 
 from broker.cli.sandboxes.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
+from broker.control.methods import WINDOW_CLOSE, WINDOWS
 from tests.kit.brokerctl import brokerctl
 from tests.kit.container import DIRECT, INSIDE, RECORD, container
 from tests.kit.eventually import eventually
@@ -35,13 +36,13 @@ async def two_sandboxes():
 
 async def shown(w, sandbox=None):
     async with w.client() as client:
-        return (await client.windows(WindowsRequest(sandbox=sandbox))).windows
+        return (await client.call(WINDOWS, WindowsRequest(sandbox=sandbox))).windows
 
 
 async def close(w, sandbox, number, *, ask=False):
     async with w.client() as client:
         request = WindowCloseRequest(sandbox=sandbox, window=number, ask=ask)
-        await client.close_window(request)
+        await client.call(WINDOW_CLOSE, request)
 
 
 async def titles(w):

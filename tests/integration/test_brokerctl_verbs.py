@@ -15,8 +15,15 @@ import msgspec
 import pytest
 import trio
 
-from broker.control.api import LeaseRequest, SandboxStatus, StopRequest, StreamStatus
+from broker.control.api import (
+    LeaseRequest,
+    Nothing,
+    SandboxStatus,
+    StopRequest,
+    StreamStatus,
+)
 from broker.control.client import open_client
+from broker.control.methods import GET_VERSION
 from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
 from tests.kit.control import LEASE, ScriptedBroker, serving
@@ -287,7 +294,7 @@ async def test_run_on_a_viewer_starts_a_viewer_that_waits_for_its_host(env):
         assert said.code == 1
         assert "no host is connected" in said.err
         async with open_client(paths.control) as client:
-            assert (await client.version()).role == "viewer"
+            assert (await client.call(GET_VERSION, Nothing())).role == "viewer"
     finally:
         done = await brokerctl("stop", "--broker", env=env)
     assert done.code == 0

@@ -18,12 +18,12 @@ import trio
 
 from broker.control import server
 from broker.control.api import (
-    Caller,
     Exited,
     LeaseItem,
     LeaseReleaseRequest,
     LeaseRequest,
     NotFoundError,
+    Nothing,
     OpenItem,
     Progress,
     RunInputRequest,
@@ -32,6 +32,15 @@ from broker.control.api import (
     StopRequest,
 )
 from broker.control.client import open_client
+from broker.control.methods import (
+    GET_VERSION,
+    LEASE_ACQUIRE,
+    LEASE_LIST,
+    LEASE_RELEASE,
+    RUN,
+    SHUTDOWN,
+    STOP,
+)
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
 from broker.launch.process.spawn import PIPE, run_tool, spawn
@@ -94,7 +103,7 @@ async def test_a_run_with_progress_output_and_an_end(path: Path) -> None:
 
     async with serving(path, api), open_client(path) as client:
         request = RunRequest(record="web", argv=["foot"], env={"A": "b"}, wait=True)
-        last = await client.run(request, note)
+        last = await client.call(RUN, request, note)
         assert last.exited is not None
         assert last.exited.code == 3
         assert items[0].progress is not None
@@ -102,7 +111,7 @@ async def test_a_run_with_progress_output_and_an_end(path: Path) -> None:
         assert api.asked == [("run", request)]
         assert (callers[0].pid, callers[0].uid) == (os.getpid(), os.getuid())
         # The connection is good for the next call.
-        assert (await client.version()).pid == os.getpid()
+        assert (await client.call(GET_VERSION, Nothing())).pid == os.getpid()
 
 
 async def test_without_more_only_the_last_answer_comes(path: Path) -> None:
@@ -139,12 +148,12 @@ async def test_errors_arrive_as_their_own_types(path: Path) -> None:
     async with serving(path, api), open_client(path) as client:
         for number, error in enumerate(errors):
             with pytest.raises(type(error)) as caught:
-                await client.run(RunRequest(record=str(number)), ignore)
+                await client.call(RUN, RunRequest(record=str(number)), ignore)
             assert caught.value.diagnostics() == error.diagnostics()
         with pytest.raises(NotFoundError, match="no sandbox"):
-            await client.stop(StopRequest(sandbox="gone"))
+            await client.call(STOP, StopRequest(sandbox="gone"))
         with pytest.raises(NotFoundError):
-            await client.release(LeaseReleaseRequest(id="0" * 16))
+            await client.call(LEASE_RELEASE, LeaseReleaseRequest(id="0" * 16))
 
 
 async def test_a_mistake_of_ours_ends_the_call_and_not_the_broker(
@@ -163,10 +172,10 @@ async def test_a_mistake_of_ours_ends_the_call_and_not_the_broker(
     api.on_run = run
     async with serving(path, api), open_client(path) as client:
         with pytest.raises(InternalError, match="mistake") as caught:
-            await client.run(RunRequest(record="web"), ignore)
+            await client.call(RUN, RunRequest(record="web"), ignore)
         assert "\x1b" not in str(caught.value)
         assert "KeyError" in capfd.readouterr().err
-        await client.version()
+        await client.call(GET_VERSION, Nothing())
 
 
 async def test_the_lease_of_a_caller_who_hangs_up_ends(path: Path) -> None:
@@ -180,7 +189,7 @@ async def test_the_lease_of_a_caller_who_hangs_up_ends(path: Path) -> None:
 
     async def hold() -> None:
         async with open_client(path) as client:
-            await client.hold_lease(request, note)
+            await client.call(LEASE_ACQUIRE, request, note)
 
     async with serving(path, api):
         async with trio.open_nursery() as nursery:
@@ -190,7 +199,7 @@ async def test_the_lease_of_a_caller_who_hangs_up_ends(path: Path) -> None:
             nursery.cancel_scope.cancel()
         await eventually(lambda: not (api.held), deadline=60)
         async with open_client(path) as client:
-            assert (await client.leases()).leases == [LEASE]
+            assert (await client.call(LEASE_LIST, Nothing())).leases == [LEASE]
 
 
 async def test_a_held_lease_ends_with_its_reason(path: Path) -> None:
@@ -200,23 +209,10 @@ async def test_a_held_lease_ends_with_its_reason(path: Path) -> None:
         api.ended.set()
 
     async with serving(path, api), open_client(path) as client:
-        last = await client.hold_lease(LeaseRequest(record="work", cid=42), note)
+        last = await client.call(
+            LEASE_ACQUIRE, LeaseRequest(record="work", cid=42), note
+        )
         assert last.ended == "its process has ended"
-
-
-async def test_a_lease_needs_one_claim_and_something_to_live_as_long_as(
-    path: Path,
-) -> None:
-    async with serving(path, ScriptedBroker()), open_client(path) as client:
-        for request, why in [
-            (LeaseRequest(record="work", cid=42), "live as long as"),
-            (LeaseRequest(record="work", leader=1), "one way"),
-            (LeaseRequest(record="work", leader=1, cid=4, unix="/x"), "one way"),
-        ]:
-            with pytest.raises(RefusedError, match=why):
-                await client.lease(request)
-        item = await client.lease(LeaseRequest(record="work", cid=42, leader=1))
-        assert item.lease == LEASE
 
 
 async def test_a_stop_goes_on_when_the_caller_hangs_up(path: Path) -> None:
@@ -245,18 +241,18 @@ async def test_the_end_of_the_broker_is_answered_though_it_ends_at_once(
     api = ScriptedBroker()
     async with trio.open_nursery() as nursery:
 
-        async def end(caller: Caller) -> None:
-            del caller
+        async def end(exchange: object, request: Nothing) -> Nothing:
             nursery.cancel_scope.cancel()
+            return request
 
         api.shutdown = end  # type: ignore[method-assign]
-        await nursery.start(server.serve, path, api)
+        await nursery.start(server.serve, path, api.dispatcher())
         heard = []
 
         async def ask() -> None:
             with trio.CancelScope(shield=True), trio.fail_after(60):
                 async with open_client(path) as client:
-                    await client.shutdown()
+                    await client.call(SHUTDOWN, Nothing())
                     heard.append("answered")
 
         nursery.start_soon(ask)
@@ -284,7 +280,7 @@ async def test_a_broker_that_dies_in_mid_call_is_said(path: Path) -> None:
         async def ask() -> None:
             async with open_client(path) as client:
                 with pytest.raises(UpstreamError, match="closed the connection"):
-                    await client.stop(StopRequest())
+                    await client.call(STOP, StopRequest())
             client_ended.set()
 
         async with serving(path, api) as nursery:
@@ -394,7 +390,7 @@ async def test_malformed_varlink_ends_that_connection(path: Path, data: bytes) -
             with trio.fail_after(60):
                 assert await until_closed(stream) == b""
         await stream.aclose()
-        await other.version()
+        await other.call(GET_VERSION, Nothing())
 
 
 async def test_a_client_that_does_not_read_hurts_only_itself(
@@ -404,10 +400,10 @@ async def test_a_client_that_does_not_read_hurts_only_itself(
     api = ScriptedBroker()
     ended = trio.Event()
 
-    async def run(caller, request, emit):
+    async def run(exchange, request):
         try:
             while True:
-                await emit(OpenItem(detail="x" * 60_000))
+                await exchange.emit(OpenItem(detail="x" * 60_000))
         finally:
             ended.set()
 
@@ -417,7 +413,7 @@ async def test_a_client_that_does_not_read_hurts_only_itself(
         await slow.send_all(call("Open", {"url": "https://a"}, more=True))
         with trio.fail_after(20):
             while not ended.is_set():
-                await other.version()
+                await other.call(GET_VERSION, Nothing())
         await until_closed(slow)
         await slow.aclose()
 
@@ -444,7 +440,7 @@ async def test_a_program_s_output_waits_for_its_reader_until_it_hangs_up(
         await slow.send_all(call("Run", {"record": "web"}, more=True))
         await blocked.wait()
         await trio.sleep(0.5)
-        await other.version()
+        await other.call(GET_VERSION, Nothing())
         assert not ended.is_set()
         await slow.aclose()
         with trio.fail_after(20):
@@ -463,7 +459,7 @@ async def test_input_that_a_program_never_reads_goes_with_its_client(
     api = ScriptedBroker()
     begun = trio.Semaphore(0)
 
-    async def takes_nothing(caller: Caller, request: RunInputRequest) -> None:
+    async def takes_nothing(exchange: object, request: RunInputRequest) -> None:
         begun.release()
         await trio.sleep_forever()
 
@@ -473,7 +469,7 @@ async def test_input_that_a_program_never_reads_goes_with_its_client(
     async def served() -> bool:
         try:
             async with open_client(path) as client:
-                return bool(await client.version())
+                return bool(await client.call(GET_VERSION, Nothing()))
         except RefusedError:
             return False
 
@@ -526,13 +522,13 @@ async def test_as_many_clients_as_the_limit_and_one_more(path: Path) -> None:
             assert "error" not in await reply(stream)
         with pytest.raises(RefusedError, match="64 programs"):
             async with open_client(path) as one_more:
-                await one_more.version()
+                await one_more.call(GET_VERSION, Nothing())
         await clients.pop().aclose()
 
         async def served() -> bool:
             try:
                 async with open_client(path) as one_more:
-                    return bool(await one_more.version())
+                    return bool(await one_more.call(GET_VERSION, Nothing()))
             except RefusedError:
                 return False
 
@@ -613,9 +609,9 @@ time.sleep(60)
 async def test_a_second_broker_is_refused_and_the_first_unharmed(path: Path) -> None:
     async with serving(path, ScriptedBroker()):
         with pytest.raises(SetupError, match="runs already"):
-            await server.serve(path, ScriptedBroker())
+            await server.serve(path, ScriptedBroker().dispatcher())
         async with open_client(path) as client:
-            await client.version()
+            await client.call(GET_VERSION, Nothing())
     assert not path.exists()
 
 
@@ -636,7 +632,7 @@ async def test_the_socket_of_a_killed_broker_is_taken_over(path: Path) -> None:
     await child.wait()
     assert path.is_socket()
     async with serving(path, ScriptedBroker()), open_client(path) as client:
-        await client.version()
+        await client.call(GET_VERSION, Nothing())
 
 
 async def test_a_socket_that_is_not_ours_any_more_is_left(path: Path) -> None:
@@ -655,5 +651,5 @@ async def test_nothing_is_left_open(path: Path) -> None:
             await stream.send_all(call("Status"))
             await stream.aclose()
         async with open_client(path) as client:
-            await client.version()
+            await client.call(GET_VERSION, Nothing())
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.control.api import QuestionAnswerRequest
+from broker.control.api import Nothing, QuestionAnswerRequest
+from broker.control.methods import ANSWER, PENDING
 from broker.core.services import AGENT
 from broker.link import messages as m
 from broker.link.preamble import PreambleVerdict
@@ -54,12 +55,12 @@ async def asked(text=ASK):
 
 async def pending(t):
     async with t.viewer.client() as client:
-        return (await client.pending()).questions
+        return (await client.call(PENDING, Nothing())).questions
 
 
 async def say_so(t, question, *, allow):
     async with t.viewer.client() as client:
-        await client.answer(QuestionAnswerRequest(id=question.id, allow=allow))
+        await client.call(ANSWER, QuestionAnswerRequest(id=question.id, allow=allow))
 
 
 async def test_it_is_taken_at_once_and_hung_up_on_for_a_no():

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import QuestionAnswerRequest
+from broker.control.api import Nothing, QuestionAnswerRequest
+from broker.control.methods import ANSWER, PENDING
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.world import record, world
@@ -80,11 +81,11 @@ async def answered(w, *, allow: bool):
 
     async def asked():
         async with w.client() as client:
-            return (await client.pending()).questions
+            return (await client.call(PENDING, Nothing())).questions
 
     (question,) = await eventually(asked)
     async with w.client() as client:
-        await client.answer(QuestionAnswerRequest(id=question.id, allow=allow))
+        await client.call(ANSWER, QuestionAnswerRequest(id=question.id, allow=allow))
     return question.targets
 
 

@@ -13,7 +13,9 @@ import pytest
 import trio
 
 from broker.audit.query import Filters, open_log
+from broker.control.api import Nothing
 from broker.control.client import open_client
+from broker.control.methods import STATUS
 from broker.core.paths import Paths
 from broker.launch.process.spawn import PIPE, our_program, spawn
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of
@@ -64,7 +66,7 @@ async def shipper(paths: Paths, without: int = 0) -> int:
 
     async def found() -> list[int]:
         async with open_client(paths.control) as client:
-            status = await client.status()
+            status = await client.call(STATUS, Nothing())
         pids = [p.pid for p in status.processes if p.role == "shipper"]
         return [pid for pid in pids if pid != without]
 
@@ -128,7 +130,7 @@ async def test_a_receiver_can_be_added_while_it_runs() -> None:
         out = Path(env["HOME"]) / "out.jsonl"
         async with broker(env):
             async with open_client(paths.control) as client:
-                status = await client.status()
+                status = await client.call(STATUS, Nothing())
             assert not [p for p in status.processes if p.role == "shipper"]
             configure(paths, out)
             await written(out, "broker.start")

@@ -10,7 +10,9 @@ import trio
 
 from broker.cli.run import start
 from broker.cli.run.start import end_broker, ensure_broker
+from broker.control.api import Nothing
 from broker.control.client import open_client
+from broker.control.methods import GET_VERSION
 from broker.core.errors import UpstreamError
 from tests.kit.brokerctl import home, paths_of
 
@@ -23,7 +25,7 @@ async def test_many_commands_at_once_start_one_broker() -> None:
         async def command() -> None:
             started.append(await ensure_broker(paths, environ=env))
             async with open_client(paths.control) as client:
-                await client.version()
+                await client.call(GET_VERSION, Nothing())
 
         with trio.fail_after(120):
             async with trio.open_nursery() as nursery:

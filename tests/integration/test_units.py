@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.control.api import Nothing
 from broker.control.client import open_client
+from broker.control.methods import GET_VERSION, STATUS
 from broker.launch.process.spawn import DEVNULL, PIPE, STDOUT, spawn
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.eventually import eventually
@@ -112,8 +114,8 @@ async def test_the_first_question_starts_the_broker():
                 open_client(paths.control) as one,
                 open_client(paths.control) as two,
             ):
-                assert (await two.version()).role == "local"
-                status = await one.status()
+                assert (await two.call(GET_VERSION, Nothing())).role == "local"
+                status = await one.call(STATUS, Nothing())
             assert status.pid == child.pid, "exec'd in place: the same process"
             pump = next(p.pid for p in status.processes if p.role == "pump")
             kept = {os.readlink(fd) for fd in Path(f"/proc/{pump}/fd").iterdir()}
@@ -179,7 +181,7 @@ async def test_a_viewer_gets_its_links_door_handed_over_too():
                 stranger.settimeout(20)
                 assert await trio.to_thread.run_sync(stranger.recv, 10) == b""
             async with open_client(paths.control) as client:
-                state = (await client.status()).link
+                state = (await client.call(STATUS, Nothing())).link
             assert (state.state, state.refused) == ("waiting", 1)
 
 

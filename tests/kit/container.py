@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.control.api import LeaseRequest, LeaseStatus
+from broker.control.methods import LEASE_ACQUIRE
 from broker.launch.process.spawn import DEVNULL, Child, spawn
 from tests.kit.wayland.compositor import wait_window
 
@@ -75,7 +76,7 @@ def box(directory, title="boxed", inside=INSIDE, program=""):
 async def lease(w, directory, leader, name="box"):
     async with w.client() as client:
         request = LeaseRequest(record=name, unix=str(directory), leader=leader)
-        return (await client.lease(request)).lease
+        return (await client.call(LEASE_ACQUIRE, request)).lease
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from broker.control import methods
 from broker.control.api import (
     AuditPruneAnswer,
     AuditPruneRequest,
@@ -30,6 +31,9 @@ from broker.control.api import (
     LeaseRequest,
     LeaseStatus,
     NotFoundError,
+    Nothing,
+    OpenItem,
+    OpenRequest,
     PendingAnswer,
     PendingQuestion,
     PolicyStatus,
@@ -48,8 +52,10 @@ from broker.control.api import (
     WindowsRequest,
     WindowStatus,
 )
-from broker.control.methods import TABLE, Elsewhere
+from broker.control.dispatch import Dispatcher
+from broker.control.methods import Exchange, Owner, serves
 from broker.control.server import serve
+from broker.control.varlink import Call, VarlinkReply
 from broker.core.errors import RefusedError
 
 LEASE = LeaseStatus(
@@ -81,9 +87,31 @@ EMPTY_BOARD = ClipboardStatus(
 )
 
 
+def exchange(emit: Emit[Any], *, more: bool = True) -> Exchange[Any]:
+    """Return a call of this process, whose items go to ``emit``."""
+    return Exchange(Caller(os.getpid(), os.getuid()), more, emit)
+
+
+async def _none(item: object) -> None:
+    raise AssertionError(item)
+
+
+EXCHANGE = exchange(_none, more=False)
+"""A call without items."""
+
+
+async def _unanswered(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
+    raise RefusedError(f"the test's broker does not answer {call.method}")
+
+
+def partly(parts: Iterable[object]) -> Dispatcher:
+    """Return what answers the methods of some parts, and refuses the others."""
+    return Dispatcher("local", parts, forwards=dict.fromkeys(Owner, _unanswered))
+
+
 @dataclass
 class ScriptedBroker:
-    """Implements ``BrokerApi``; the requests are in ``asked``."""
+    """Answers most methods; the requests are in ``asked``."""
 
     plugged: DevicesAnswer = field(
         default_factory=lambda: DevicesAnswer(devices=[], strict=False, problems=[])
@@ -113,34 +141,44 @@ class ScriptedBroker:
     """Of its process, as ``version`` tells it."""
     ended: trio.Event = field(default_factory=trio.Event)
 
-    @property
-    def elsewhere(self) -> dict[str, Elsewhere]:
-        reason = Elsewhere("the test's broker does not answer this", "")
-        return {
-            name: reason
-            for name, row in TABLE.items()
-            if not hasattr(self, row.handler)
-        }
+    def dispatcher(self) -> Dispatcher:
+        """What the control socket serves."""
+        return partly([self])
 
-    async def version(self) -> Version:
+    @serves(methods.GET_VERSION)
+    async def version(self, exchange: Exchange[Version], request: Nothing) -> Version:
         return Version(version="0.1.0", role="local", pid=self.pid)
 
-    async def run(
-        self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
-    ) -> RunItem:
+    @serves(methods.RUN)
+    async def run(self, exchange: Exchange[RunItem], request: RunRequest) -> RunItem:
         self.asked.append(("run", request))
-        return await self.on_run(caller, request, emit)
+        return await self.on_run(exchange.caller, request, exchange.emit)
 
-    async def run_input(self, caller: Caller, request: RunInputRequest) -> None:
-        del caller
+    @serves(methods.OPEN)
+    async def open_objects(
+        self, exchange: Exchange[OpenItem], request: OpenRequest
+    ) -> OpenItem:
+        del exchange
+        raise RefusedError(f"the test's broker opens nothing: {request}")
+
+    @serves(methods.RUN_INPUT)
+    async def run_input(
+        self, exchange: Exchange[Nothing], request: RunInputRequest
+    ) -> Nothing:
         self.asked.append(("input", request))
+        return Nothing()
 
-    async def run_resize(self, caller: Caller, request: RunResizeRequest) -> None:
-        del caller
+    @serves(methods.RUN_RESIZE)
+    async def run_resize(
+        self, exchange: Exchange[Nothing], request: RunResizeRequest
+    ) -> Nothing:
         self.asked.append(("resize", request))
+        return Nothing()
 
-    async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:
-        del caller
+    @serves(methods.STOP)
+    async def stop(
+        self, exchange: Exchange[StopAnswer], request: StopRequest
+    ) -> StopAnswer:
         self.asked.append(("stop", request))
         if self.on_stop is not None:
             await self.on_stop(request)
@@ -151,68 +189,86 @@ class ScriptedBroker:
             raise NotFoundError(f"no sandbox runs under the name {request.sandbox}")
         return StopAnswer(stopped=[request.sandbox])
 
-    async def shutdown(self, caller: Caller) -> None:
-        del caller
+    @serves(methods.SHUTDOWN)
+    async def shutdown(self, exchange: Exchange[Nothing], request: Nothing) -> Nothing:
         self.asked.append(("shutdown", None))
         self.ended.set()
+        return Nothing()
 
-    async def status(self) -> Status:
+    @serves(methods.STATUS)
+    async def status(self, exchange: Exchange[Status], request: Nothing) -> Status:
         return self.state
 
-    async def windows(self, request: WindowsRequest) -> WindowsAnswer:
+    @serves(methods.WINDOWS)
+    async def windows(
+        self, exchange: Exchange[WindowsAnswer], request: WindowsRequest
+    ) -> WindowsAnswer:
         self.asked.append(("windows", request))
         if request.sandbox not in {None, *(w.sandbox for w in self.shown)}:
             raise NotFoundError(f"no sandbox '{request.sandbox}' runs")
         return WindowsAnswer(windows=self.shown, silent=self.silent)
 
-    async def close_window(self, caller: Caller, request: WindowCloseRequest) -> None:
-        del caller
+    @serves(methods.WINDOW_CLOSE)
+    async def close_window(
+        self, exchange: Exchange[Nothing], request: WindowCloseRequest
+    ) -> Nothing:
         self.asked.append(("close_window", request))
         if request.window not in [w.window for w in self.shown]:
             raise NotFoundError(f"sandbox has no window {request.window}")
+        return Nothing()
 
-    async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:
-        del caller
-        self.asked.append(("lease", request))
-        return LeaseItem(lease=LEASE)
-
-    async def hold_lease(
-        self, caller: Caller, request: LeaseRequest, emit: Emit[LeaseItem]
+    @serves(methods.LEASE_ACQUIRE)
+    async def lease(
+        self, exchange: Exchange[LeaseItem], request: LeaseRequest
     ) -> LeaseItem:
-        del caller
+        if not exchange.more:
+            self.asked.append(("lease", request))
+            return LeaseItem(lease=LEASE)
         self.asked.append(("hold", request))
         self.held += 1
         try:
-            await emit(LeaseItem(lease=LEASE))
+            await exchange.emit(LeaseItem(lease=LEASE))
             await self.ended.wait()
             return LeaseItem(ended="its process has ended")
         finally:
             self.held -= 1
 
-    async def leases(self) -> LeaseListAnswer:
+    @serves(methods.LEASE_LIST)
+    async def leases(
+        self, exchange: Exchange[LeaseListAnswer], request: Nothing
+    ) -> LeaseListAnswer:
         return LeaseListAnswer(leases=[LEASE])
 
+    @serves(methods.AUDIT_PRUNE)
     async def prune(
-        self, caller: Caller, request: AuditPruneRequest
+        self, exchange: Exchange[AuditPruneAnswer], request: AuditPruneRequest
     ) -> AuditPruneAnswer:
-        del caller
         self.asked.append(("prune", request))
         return AuditPruneAnswer(removed=7)
 
-    async def pending(self) -> PendingAnswer:
+    @serves(methods.PENDING)
+    async def pending(
+        self, exchange: Exchange[PendingAnswer], request: Nothing
+    ) -> PendingAnswer:
         return PendingAnswer(questions=self.questions)
 
-    async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:
-        del caller
+    @serves(methods.ANSWER)
+    async def answer(
+        self, exchange: Exchange[Nothing], request: QuestionAnswerRequest
+    ) -> Nothing:
         self.asked.append(("answer", request))
+        return Nothing()
 
-    async def devices(self) -> DevicesAnswer:
+    @serves(methods.DEVICES)
+    async def devices(
+        self, exchange: Exchange[DevicesAnswer], request: Nothing
+    ) -> DevicesAnswer:
         return self.plugged
 
+    @serves(methods.DEVICE_ATTACH)
     async def attach_device(
-        self, caller: Caller, request: DeviceAttachRequest
+        self, exchange: Exchange[DeviceAnswer], request: DeviceAttachRequest
     ) -> DeviceAnswer:
-        del caller
         self.handed.append((request.port, request.sandbox))
         return DeviceAnswer(
             port=request.port,
@@ -221,10 +277,10 @@ class ScriptedBroker:
             backend="usbip",
         )
 
+    @serves(methods.DEVICE_DETACH)
     async def detach_device(
-        self, caller: Caller, request: DeviceDetachRequest
+        self, exchange: Exchange[DeviceAnswer], request: DeviceDetachRequest
     ) -> DeviceAnswer:
-        del caller
         if not self.handed:
             raise RefusedError("nothing of port '2-1' is attached", hint="look")
         _, sandbox = self.handed.pop()
@@ -232,40 +288,56 @@ class ScriptedBroker:
             port=request.port, sandbox=sandbox, attachment="dev-1", backend="usbip"
         )
 
-    async def clipboard(self) -> ClipboardStatus:
+    @serves(methods.CLIPBOARD)
+    async def clipboard(
+        self, exchange: Exchange[ClipboardStatus], request: Nothing
+    ) -> ClipboardStatus:
         return self.board
 
-    async def clear_clipboard(self, caller: Caller) -> None:
-        del caller
+    @serves(methods.CLIPBOARD_CLEAR)
+    async def clear_clipboard(
+        self, exchange: Exchange[Nothing], request: Nothing
+    ) -> Nothing:
         self.board = EMPTY_BOARD
+        return Nothing()
 
-    async def choose_chords(self, caller: Caller) -> ClipboardStatus:
-        del caller
+    @serves(methods.CLIPBOARD_CHORDS)
+    async def choose_chords(
+        self, exchange: Exchange[ClipboardStatus], request: Nothing
+    ) -> ClipboardStatus:
         self.chosen += 1
         return self.board
 
-    async def grants(self) -> GrantsAnswer:
+    @serves(methods.GRANT_LIST)
+    async def grants(
+        self, exchange: Exchange[GrantsAnswer], request: Nothing
+    ) -> GrantsAnswer:
         return GrantsAnswer(grants=self.held_grants)
 
-    async def revoke(self, caller: Caller, request: GrantRevokeRequest) -> GrantsAnswer:
-        del caller
+    @serves(methods.GRANT_REVOKE)
+    async def revoke(
+        self, exchange: Exchange[GrantsAnswer], request: GrantRevokeRequest
+    ) -> GrantsAnswer:
         self.asked.append(("revoke", request))
         known = [one for one in self.held_grants if request.id in {None, one.id}]
         if request.id is not None and not known:
             raise NotFoundError("there is no such grant")
         return GrantsAnswer(grants=known)
 
-    async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
-        del caller
+    @serves(methods.LEASE_RELEASE)
+    async def release(
+        self, exchange: Exchange[Nothing], request: LeaseReleaseRequest
+    ) -> Nothing:
         self.asked.append(("release", request))
         if request.id != LEASE.id:
             raise NotFoundError("there is no such lease")
+        return Nothing()
 
 
 @asynccontextmanager
 async def serving(path: Path, api: ScriptedBroker) -> AsyncIterator[trio.Nursery]:
     """Serve ``api`` at ``path``; the nursery is for the test's own tasks."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, path, api)
+        await nursery.start(serve, path, api.dispatcher())
         yield nursery
         nursery.cancel_scope.cancel()

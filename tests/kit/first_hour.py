@@ -14,7 +14,9 @@ from pathlib import Path
 import pyte
 import trio
 
+from broker.control.api import Nothing
 from broker.control.client import open_client
+from broker.control.methods import PENDING
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from tests.kit.brokerctl import home, paths_of
@@ -112,7 +114,7 @@ class Hour:
         """As ``brokerctl pending`` has them; asked without a process for each look."""
         try:
             async with open_client(paths_of(self.env).control) as client:
-                return (await client.pending()).questions
+                return (await client.call(PENDING, Nothing())).questions
         except SetupError:
             return []  # no broker yet
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import trio
 
 from broker.control.api import LeaseRequest
+from broker.control.methods import LEASE_ACQUIRE
 from broker.core.services import PORTS
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from tests.kit.shims import guest_program
@@ -130,7 +131,7 @@ async def _one(w, name, nursery, top, path):
     w.write_record(name, RECORD.format(base))
     async with w.client() as client:
         request = LeaseRequest(record=name, hybrid=str(base), leader=os.getpid())
-        await client.lease(request)
+        await client.call(LEASE_ACQUIRE, request)
     # Machines of others have no agent of ours; from now on it is one of ours.
     w.write_record(name, record("persistent", top=top))
     env = {"PATH": path or os.environ["PATH"], "HOME": str(folder / "home")}

@@ -18,8 +18,9 @@ import pytest
 
 from broker.audit.query import Filters, open_log
 from broker.cli.run.start import end_broker, ensure_broker
-from broker.control.api import RunItem, RunRequest, Status, StopRequest
+from broker.control.api import Nothing, RunItem, RunRequest, Status, StopRequest
 from broker.control.client import Client, open_client
+from broker.control.methods import RUN, STATUS, STOP
 from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import HeadlessCompositor
@@ -176,7 +177,7 @@ class World:
 
     async def status(self) -> Status:
         async with self.client() as client:
-            return await client.status()
+            return await client.call(STATUS, Nothing())
 
     async def broker_pid(self):
         return (await self.status()).pid
@@ -196,7 +197,8 @@ class World:
             items.append(item)
 
         async with self.client() as client:
-            last = await client.run(
+            last = await client.call(
+                RUN,
                 RunRequest(
                     record=name, argv=list(argv) or None, window=window, wait=wait
                 ),
@@ -219,7 +221,7 @@ class World:
 
     async def stop(self, name=None, grace=None):
         async with self.client() as client:
-            return await client.stop(StopRequest(sandbox=name, grace=grace))
+            return await client.call(STOP, StopRequest(sandbox=name, grace=grace))
 
     def events(self, kind="", **wanted) -> list[dict]:
         """Recorded events of this kind with these fields, oldest first."""

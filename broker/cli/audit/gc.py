@@ -12,7 +12,8 @@ from broker.audit.ship.state import unshipped
 from broker.audit.store import open_store
 from broker.cli import render
 from broker.cli.run.connect import offline_paths, open_client
-from broker.control.api import AuditPruneRequest
+from broker.control.api import AuditPruneRequest, Nothing
+from broker.control.methods import AUDIT_PRUNE, GET_VERSION
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 
@@ -53,7 +54,7 @@ async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> in
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
     if await _broker_runs(paths):
         async with open_client(paths) as client:
-            return (await client.prune(request)).removed
+            return (await client.call(AUDIT_PRUNE, request)).removed
     settings = load_settings(paths.config)
     if seconds is None and megabytes is None:
         seconds, megabytes = settings.keep_seconds, settings.max_megabytes
@@ -68,7 +69,7 @@ async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> in
 async def _broker_runs(paths: Paths) -> bool:
     try:
         async with open_client(paths) as client:
-            await client.version()
+            await client.call(GET_VERSION, Nothing())
     except SetupError:
         return False  # if one writes the log nevertheless, opening it says so
     return True

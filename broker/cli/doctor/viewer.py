@@ -21,6 +21,8 @@ from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.policy.settings_files import settings_problems
 from broker.control import client
+from broker.control.api import Nothing
+from broker.control.methods import GET_VERSION
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.launch.compositor import find_compositor
@@ -182,7 +184,7 @@ async def check_broker(context: Context) -> Sequence[Finding]:
         return [ok("broker", "none runs; 'brokerctl run SANDBOX' starts one")]
     try:
         async with client.open_client(path) as connection:
-            version = await connection.version()
+            version = await connection.call(GET_VERSION, Nothing())
     except SetupError:
         text = f"one was killed and left {path}; the next start clears it away"
         return [ok("broker", text)]

@@ -21,7 +21,8 @@ import trio
 
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
-from broker.control.api import MachineEventRequest
+from broker.control.api import MachineEventRequest, Nothing
+from broker.control.methods import LEASE_LIST, MACHINE_EVENT
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.launch.image.store import find_image
@@ -119,7 +120,7 @@ def run_directory(paths: Paths) -> Iterator[Path]:
 async def is_leased(paths: Paths, name: str) -> bool:
     """Whether a sandbox of this name runs."""
     async with open_client(paths) as client:
-        leases = (await client.leases()).leases
+        leases = (await client.call(LEASE_LIST, Nothing())).leases
     return any(lease.sandbox == name for lease in leases)
 
 
@@ -195,7 +196,7 @@ async def report_step(
         cid=cid,
     )
     async with open_client(paths) as client:
-        await client.machine_event(request)
+        await client.call(MACHINE_EVENT, request)
 
 
 def _make(made: Made) -> Child:

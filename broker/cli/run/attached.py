@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, aclosing
+from typing import TypeVar
 
+import msgspec
 import trio
 
 from broker.cli.interrupts import is_interrupt
@@ -18,11 +20,20 @@ from broker.cli.run import terminal
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal_filter import RESET, TerminalFilter
-from broker.control.api import RunInputRequest, RunItem, RunResizeRequest, Started
-from broker.control.client import BrokerGoneError, Client
+from broker.control.api import (
+    Nothing,
+    RunInputRequest,
+    RunItem,
+    RunResizeRequest,
+    Started,
+)
+from broker.control.connection import BrokerGoneError
+from broker.control.methods import RUN_INPUT, RUN_RESIZE, Method
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
+
+_Request = TypeVar("_Request", bound=msgspec.Struct)
 
 
 class Attached:
@@ -90,10 +101,10 @@ class Attached:
         async with aclosing(terminal.typed()) as typed:
             async for data in typed:
                 request = RunInputRequest(sandbox=sandbox, program=program, data=data)
-                if not await self._order(_input(request)):
+                if not await self._order(RUN_INPUT, request):
                     return
         end = RunInputRequest(sandbox=sandbox, program=program, end=True)
-        await self._order(_input(end))
+        await self._order(RUN_INPUT, end)
 
     async def _pass_sizes(self, started: Started) -> None:
         async with aclosing(terminal.resized()) as sizes:
@@ -104,16 +115,18 @@ class Attached:
                     rows=rows,
                     columns=columns,
                 )
-                await self._order(_resize(request))
+                await self._order(RUN_RESIZE, request)
 
-    async def _order(self, order: Callable[[Client], Awaitable[None]]) -> bool:
+    async def _order(
+        self, method: Method[_Request, Nothing], request: _Request
+    ) -> bool:
         """Give an order; False: the program takes no more, or the broker is gone.
 
         Neither is an error here: the call that runs the program says what ended.
         """
         try:
             async with open_client(self._paths) as client:
-                await order(client)
+                await client.call(method, request)
         except (RefusedError, UpstreamError):
             return False
         return True
@@ -125,14 +138,6 @@ def _sole(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-def _input(request: RunInputRequest) -> Callable[[Client], Awaitable[None]]:
-    return lambda client: client.run_input(request)
-
-
-def _resize(request: RunResizeRequest) -> Callable[[Client], Awaitable[None]]:
-    return lambda client: client.run_resize(request)
 
 
 def _write(data: bytes) -> None:

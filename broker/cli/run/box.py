@@ -34,6 +34,7 @@ from broker.control.api import (
     LaunchPrepareRequest,
 )
 from broker.control.client import Client
+from broker.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.core.planted_links import refuse_links
@@ -200,16 +201,16 @@ async def leased(
     name and the exit code.
     """
     async with open_client(paths) as client:
-        launch = await client.prepare_launch(
-            LaunchPrepareRequest(record=record, ours=True)
+        launch = await client.call(
+            LAUNCH_PREPARE, LaunchPrepareRequest(record=record, ours=True)
         )
         held: Held | None = None
         try:
             held = await start(Path(launch.directory))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(copy_output, held.child, steps)
-                await client.bind_launch(
-                    LaunchBindRequest(id=launch.id, leader=held.leader)
+                await client.call(
+                    LAUNCH_BIND, LaunchBindRequest(id=launch.id, leader=held.leader)
                 )
                 held.release()
                 code = await held.child.wait()
@@ -226,7 +227,7 @@ async def leased(
 async def end_launch(client: Client, launch: str) -> None:
     """Have the launch cleared away now; a broker that is gone does it later."""
     with trio.move_on_after(_END_SECONDS, shield=True), suppress(VitrailError):
-        await client.end_launch(LaunchEndRequest(id=launch))
+        await client.call(LAUNCH_END, LaunchEndRequest(id=launch))
 
 
 async def copy_output(child: Child, steps: Steps) -> None:

@@ -23,7 +23,8 @@ from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.options import command_after_dashes
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
-from broker.control.api import RunRequest
+from broker.control.api import Nothing, RunRequest
+from broker.control.methods import RUN, STATUS
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import (
@@ -134,7 +135,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
     try:
         async with open_client(paths) as client:
             render.note("The window will be on this desktop; close it to end the demo.")
-            last = await client.run(wait, steps.item)
+            last = await client.call(RUN, wait, steps.item)
     finally:
         if started:
             with trio.CancelScope(shield=True):
@@ -147,7 +148,7 @@ async def _end_if_idle(paths: Paths) -> None:
     """End the demo's broker, unless other sandboxes run in it by now."""
     with contextlib.suppress(VitrailError):  # it may have ended already
         async with open_client(paths) as client:
-            for sandbox in (await client.status()).sandboxes:
+            for sandbox in (await client.call(STATUS, Nothing())).sandboxes:
                 if sandbox.record != "demo":
                     return
             await end_broker(client)
@@ -165,7 +166,7 @@ async def _headless(
         _own_broker(paths, _environment(compositor), steps),
     ):
         async with open_client(paths) as client:
-            await client.run(request, steps.item)
+            await client.call(RUN, request, steps.item)
         async with steps.step("wait for the window"):
             await _wait_window(compositor)
         async with steps.step("take the screenshot"):

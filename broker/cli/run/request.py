@@ -31,6 +31,7 @@ from broker.cli.run.options import StreamWords
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
+from broker.control.methods import RUN
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
@@ -185,7 +186,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 attached = Attached(
                     paths, steps, stdin=bool(request.stdin), tty=bool(request.tty)
                 )
-                return await attached.run(lambda take: client.run(request, take))
+                return await attached.run(lambda take: client.call(RUN, request, take))
             except RefusedError as error:
                 raise _explained(error, request, paths) from error
             except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from broker.cli.run.box import end_launch, local_paths
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
 from broker.control.api import LaunchBindRequest, LaunchPrepareRequest
+from broker.control.methods import LAUNCH_BIND, LAUNCH_PREPARE
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
@@ -81,10 +82,10 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
     record = _record(paths, kind, words)
     await ensure_broker(paths)
     async with open_client(paths) as client:
-        launch = await client.prepare_launch(LaunchPrepareRequest(record=record))
+        launch = await client.call(LAUNCH_PREPARE, LaunchPrepareRequest(record=record))
         try:
-            await client.bind_launch(
-                LaunchBindRequest(id=launch.id, leader=os.getpid())
+            await client.call(
+                LAUNCH_BIND, LaunchBindRequest(id=launch.id, leader=os.getpid())
             )
             values = _values(launch.directory)
             if program.name.startswith(_RELATIVE):

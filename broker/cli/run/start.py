@@ -14,7 +14,9 @@ from pathlib import Path
 import trio
 
 from broker.cli.run.connect import broker_runs
+from broker.control.api import Nothing
 from broker.control.client import Client, open_client
+from broker.control.methods import GET_VERSION, SHUTDOWN
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths, require_private
@@ -135,7 +137,7 @@ async def _answers(paths: Paths) -> bool:
         while broker_runs(paths):
             try:
                 async with open_client(paths.control) as client:
-                    await client.version()
+                    await client.call(GET_VERSION, Nothing())
             except (UpstreamError, SetupError):
                 await trio.sleep(_DYING_SECONDS / 40)
             else:
@@ -167,10 +169,10 @@ def answer_seconds(control: Path) -> float:
 
 async def end_broker(client: Client) -> None:
     """Ask the broker at the other end to end, and wait until its process has."""
-    pid = (await client.version()).pid
+    pid = (await client.call(GET_VERSION, Nothing())).pid
     pidfd = os.pidfd_open(pid)
     try:
-        await client.shutdown()
+        await client.call(SHUTDOWN, Nothing())
         await client.wait_closed()
         await wait_ended(pidfd)
     finally:

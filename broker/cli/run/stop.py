@@ -9,8 +9,9 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import end_broker
-from broker.control.api import StopRequest
+from broker.control.api import Nothing, StopRequest
 from broker.control.client import Client
+from broker.control.methods import STATUS, STOP
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 
@@ -57,7 +58,7 @@ async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[
     async with open_client() as client:
         if sandbox is not None:
             await _announce(client, sandbox)
-        answer = await client.stop(StopRequest(sandbox=sandbox, grace=grace))
+        answer = await client.call(STOP, StopRequest(sandbox=sandbox, grace=grace))
         if broker:
             await end_broker(client)
         return answer.stopped
@@ -65,7 +66,7 @@ async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[
 
 async def _announce(client: Client, name: str) -> None:
     """Say what ends where a record's name ends more than one sandbox."""
-    status = await client.status()
+    status = await client.call(STATUS, Nothing())
     named = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(named) > 1:
         names = ", ".join(printable(sandbox) for sandbox in named)

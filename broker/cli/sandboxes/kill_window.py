@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import rich_click as click
-import trio
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.run.connect import open_client
+from broker.cli.run.connect import ask as ask_broker
 from broker.control.api import WindowCloseRequest
+from broker.control.methods import WINDOW_CLOSE
 from broker.core.escape import printable
 
 
@@ -26,11 +26,6 @@ def command(sandbox: str, window: int, *, ask: bool) -> None:
     Exit code: 0, or 1 when there is no such window or no broker.
     """
     request = WindowCloseRequest(sandbox=sandbox, window=window, ask=ask)
-    trio.run(_close, request)
+    ask_broker(WINDOW_CLOSE, request)
     said = "was asked to close" if ask else "is gone"
     render.note(f"window {window} of {printable(sandbox, 60)} {said}")
-
-
-async def _close(request: WindowCloseRequest) -> None:
-    async with open_client() as client:
-        await client.close_window(request)

@@ -19,6 +19,7 @@ from broker.control.api import (
     LimitStatus,
     LinkStatus,
     NotFoundError,
+    Nothing,
     PolicyStatus,
     PumpStatus,
     SandboxStatus,
@@ -26,6 +27,7 @@ from broker.control.api import (
     StreamStatus,
 )
 from broker.control.client import Client
+from broker.control.methods import STATUS
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 
@@ -83,7 +85,7 @@ async def _show_json(client: Client, sandbox: str | None, earlier: Status) -> St
 
 
 async def _ask(client: Client, sandbox: str | None) -> Status:
-    status = await client.status()
+    status = await client.call(STATUS, Nothing())
     return status if sandbox is None else only(status, sandbox)
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from broker.core.errors import RefusedError
 
 INTERFACE = "io.vitrail.Broker"
+
+_Item = TypeVar("_Item")
+Emit = Callable[[_Item], Awaitable[None]]
+"""Sends an item before the answer.  Waits while the client is slow; when the client has
+gone, the method is cancelled.  For a client that did not ask for more than one answer,
+it does nothing."""
 
 
 class NotFoundError(RefusedError):

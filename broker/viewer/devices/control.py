@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from broker.control import api
+from broker.control import api, methods
+from broker.control.methods import Exchange, serves
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.report import answer_of, devices_answer
 
@@ -10,22 +11,29 @@ from broker.viewer.devices.report import answer_of, devices_answer
 class DeviceControl:
     """Devices, for a role that hands them out."""
 
-    _desk: DeviceDesk
+    def __init__(self, desk: DeviceDesk) -> None:
+        self._desk = desk
 
-    async def devices(self) -> api.DevicesAnswer:
+    @serves(methods.DEVICES)
+    async def devices(
+        self, exchange: Exchange[api.DevicesAnswer], request: api.Nothing
+    ) -> api.DevicesAnswer:
         """Devices that are plugged in, and the sandbox that has each."""
+        del exchange, request
         return await devices_answer(self._desk)
 
+    @serves(methods.DEVICE_ATTACH)
     async def attach_device(
-        self, caller: api.Caller, request: api.DeviceAttachRequest
+        self, exchange: Exchange[api.DeviceAnswer], request: api.DeviceAttachRequest
     ) -> api.DeviceAnswer:
         """Attach a device; returns when it is there."""
-        del caller
+        del exchange
         return answer_of(await self._desk.attach(request.port, request.sandbox))
 
+    @serves(methods.DEVICE_DETACH)
     async def detach_device(
-        self, caller: api.Caller, request: api.DeviceDetachRequest
+        self, exchange: Exchange[api.DeviceAnswer], request: api.DeviceDetachRequest
     ) -> api.DeviceAnswer:
         """Take a device back."""
-        del caller
+        del exchange
         return answer_of(await self._desk.detach(request.port))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from broker.control import api
+from broker.control import api, methods
+from broker.control.methods import Exchange, serves
 from broker.core.escape import printable
 from broker.viewer.folders.desk import FolderDesk, SharedFolder
 
@@ -10,29 +11,36 @@ from broker.viewer.folders.desk import FolderDesk, SharedFolder
 class FolderControl:
     """Shared folders, for a role whose machine has both files and sandboxes."""
 
-    _folders: FolderDesk
+    def __init__(self, desk: FolderDesk) -> None:
+        self._folders = desk
 
-    async def folders(self) -> api.FoldersAnswer:
+    @serves(methods.FOLDERS)
+    async def folders(
+        self, exchange: Exchange[api.FoldersAnswer], request: api.Nothing
+    ) -> api.FoldersAnswer:
         """Directories that sandboxes have."""
+        del exchange, request
         return api.FoldersAnswer(
             folders=[_status(shared) for shared in self._folders.shared()]
         )
 
+    @serves(methods.FOLDER_SHARE)
     async def share_folder(
-        self, caller: api.Caller, request: api.FolderShareRequest
+        self, exchange: Exchange[api.FolderAnswer], request: api.FolderShareRequest
     ) -> api.FolderAnswer:
         """Share a directory; returns when it is mounted."""
-        del caller
+        del exchange
         shared = await self._folders.share(
             request.path, request.sandbox, write=bool(request.write)
         )
         return _answer(shared)
 
+    @serves(methods.FOLDER_UNSHARE)
     async def unshare_folder(
-        self, caller: api.Caller, request: api.FolderUnshareRequest
+        self, exchange: Exchange[api.FolderAnswer], request: api.FolderUnshareRequest
     ) -> api.FolderAnswer:
         """Take a directory back; returns when it is unmounted."""
-        del caller
+        del exchange
         shared = await self._folders.unshare(
             request.folder, request.sandbox, force=bool(request.force)
         )

@@ -17,7 +17,8 @@ import trio
 
 from broker.audit import event_log, schema
 from broker.authz.interface import Permits
-from broker.control import api
+from broker.control import api, methods
+from broker.control.methods import Exchange, serves
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
@@ -82,13 +83,15 @@ class PersonOpens:
         """Directories in which a sandbox may have made links."""
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
+    @serves(methods.OPEN)
     async def open(
-        self, request: api.OpenRequest, emit: api.Emit[api.OpenItem]
+        self, exchange: Exchange[api.OpenItem], request: api.OpenRequest
     ) -> api.OpenItem:
         """Open or copy; returns the sandbox's name.
 
         Raises RefusedError where a rule denies it or none says where to.
         """
+        emit = exchange.emit
         wanted = await _wanted(request, tuple(self._writable()))
         target, where = self._target(wanted, request.sandbox)
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 import trio
 
-from broker.control.blocking import require_own
+from broker.control.connection import require_own
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.paths import find_paths, require_private

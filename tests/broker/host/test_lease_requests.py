@@ -14,11 +14,40 @@ from broker.core.paths import find_paths
 from broker.host import lease_requests
 from broker.host.lease_requests import asked_name, check_peer, sandbox_name
 from policy.records.loader import RecordSet, load_records, parse_record
+from tests.kit.control import EXCHANGE
 from tests.kit.world import record
 
 DOMAIN = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\nlibvirt = "pc"\n'
 EXTERNAL = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n'
 NONE = RecordSet({}, {}, (), "")
+
+
+def made_leasing(log, records, reload):
+    return lease_requests.Leasing(
+        host=SimpleNamespace(active_leases=list),
+        log=log,
+        records=lambda: records,
+        reload=reload,
+        listen_vsock=reload,
+        paths=find_paths({"HOME": "/nowhere", "XDG_RUNTIME_DIR": "/nowhere"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ({"cid": 42}, "live as long as"),
+        ({"leader": 1}, "one way"),
+        ({"leader": 1, "cid": 4, "unix": "/x"}, "one way"),
+    ],
+)
+async def test_a_lease_needs_one_claim_and_something_to_live_as_long_as(way, why):
+    async def never():
+        raise AssertionError
+
+    leasing = made_leasing(None, NONE, never)
+    with pytest.raises(RefusedError, match=why):
+        await leasing.lease(EXCHANGE, LeaseRequest(record="work", **way))
 
 
 def parsed(name, text):
@@ -152,18 +181,12 @@ async def test_a_domain_that_is_refused_is_recorded(tmp_path):
     async def nothing():
         return False
 
-    leasing = lease_requests.Leasing(
-        host=SimpleNamespace(active_leases=list),
-        log=log,
-        records=lambda: records,
-        reload=nothing,
-        listen_vsock=nothing,
-        paths=find_paths({"HOME": "/nowhere", "XDG_RUNTIME_DIR": "/nowhere"}),
-    )
+    leasing = made_leasing(log, records, nothing)
     step = {"launcher": "libvirt", "event": "prepare", "uuid": "-", "record": "other"}
     for name in ("pc", "pc\x1b[2J"):
+        request = MachineEventRequest(name=name, **step)
         with pytest.raises(RefusedError, match="whose record does not name"):
-            await leasing.machine_event(MachineEventRequest(name=name, **step))
+            await leasing.machine_event(EXCHANGE, request)
     first, second = log.refusals
     assert (first.sandbox, first.peer) == ("work", "domain pc")
     assert "names the sandbox 'other'" in first.reason

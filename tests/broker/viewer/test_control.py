@@ -6,18 +6,35 @@ import msgspec
 import pytest
 import trio
 
+from broker.authz.question_control import QuestionControl
 from broker.control import api, methods
-from broker.control.server import serve
+from broker.control.dispatch import Dispatcher
+from broker.control.varlink import Call
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.host.control import ELSEWHERE as HOST_ELSEWHERE
-from broker.host.control import HostControl
-from broker.programs.local_role import LocalControl
+from broker.host.lease_requests import Leasing
 from broker.services.control import Shared, SharedControl
-from broker.viewer.control import ViewerControl
+from broker.viewer.clipboard.control import ClipboardControl
+from broker.viewer.devices.control import DeviceControl
+from broker.viewer.opening.person import PersonOpens
+from broker.viewer.runner import Runner
+from broker.viewer.windows import WindowsPart
 
-CALLER = api.Caller(pid=7, uid=1000)
+
+def _bare(*classes):
+    """Parts that have their methods and nothing else."""
+    return [cls.__new__(cls) for cls in classes]
+
+
+SCREEN = (
+    Runner,
+    PersonOpens,
+    WindowsPart,
+    QuestionControl,
+    ClipboardControl,
+    DeviceControl,
+)
 LEASES = [
     Lease(LeaseId(f"{number:016x}"), SandboxName(name), SandboxName(record), 1)
     for number, (name, record) in enumerate(
@@ -30,6 +47,7 @@ class Stage:
     """A role without machines; keeps the requests to end them."""
 
     def __init__(self, role="local"):
+        self.role = role
         self.ended = []
         self.live = list(LEASES)
         self.shutdown = trio.Event()
@@ -42,11 +60,9 @@ class Stage:
             shutdown=self.shutdown,
             prune=self.prune,
         )
-        self.api = {
-            "local": lambda: SharedControl(shared),
-            "host": lambda: HostControl(shared, leasing=None),
-            "viewer": lambda: ViewerControl(shared, person=None, desk=None),
-        }[role]()
+        self.api = SharedControl(shared)
+        others = {"host": (Leasing,), "viewer": SCREEN}
+        self.parts = [self.api, *_bare(*others.get(role, ()))]
 
     async def prune(self, seconds, megabytes):
         self.pruned = seconds, megabytes
@@ -62,6 +78,9 @@ async def emit(item):
     raise AssertionError
 
 
+EXCHANGE = methods.Exchange(api.Caller(pid=7, uid=1000), more=False, emit=emit)
+
+
 @pytest.mark.parametrize(
     ("sandbox", "ended"),
     [
@@ -73,7 +92,7 @@ async def emit(item):
 )
 async def test_a_stop_is_of_a_sandbox_or_of_all_of_a_record(sandbox, ended):
     stage = Stage()
-    answer = await stage.api.stop(CALLER, api.StopRequest(sandbox=sandbox))
+    answer = await stage.api.stop(EXCHANGE, api.StopRequest(sandbox=sandbox))
     assert set(answer.stopped) == ended
     reason = "stopped on request by process 7"
     assert {(n, 5.0, reason) for n in ended} == set(stage.ended)
@@ -82,7 +101,7 @@ async def test_a_stop_is_of_a_sandbox_or_of_all_of_a_record(sandbox, ended):
 @pytest.mark.parametrize(("asked", "given"), [(None, 5.0), (0, 0), (-3, 0), (60, 60)])
 async def test_the_grace_of_a_stop(asked, given):
     stage = Stage()
-    await stage.api.stop(CALLER, api.StopRequest(sandbox="work", grace=asked))
+    await stage.api.stop(EXCHANGE, api.StopRequest(sandbox="work", grace=asked))
     assert [grace for _, grace, _ in stage.ended] == [given]
 
 
@@ -90,28 +109,29 @@ async def test_the_grace_of_a_stop(asked, given):
 async def test_a_stop_of_what_does_not_run(name):
     stage = Stage()
     with pytest.raises(api.NotFoundError, match=f"no sandbox '{name}' runs"):
-        await stage.api.stop(CALLER, api.StopRequest(sandbox=name))
+        await stage.api.stop(EXCHANGE, api.StopRequest(sandbox=name))
     assert stage.ended == []
 
 
 async def test_a_stop_of_a_malformed_name():
     with pytest.raises(RefusedError, match="is not a sandbox name"):
-        await Stage().api.stop(CALLER, api.StopRequest(sandbox="../x"))
+        await Stage().api.stop(EXCHANGE, api.StopRequest(sandbox="../x"))
 
 
 async def test_the_end_of_the_broker_ends_all():
     stage = Stage()
-    await stage.api.shutdown(CALLER)
+    await stage.api.shutdown(EXCHANGE, api.Nothing())
     assert stage.shutdown.is_set()
     await stage.api.stop_all()
     assert len(stage.ended) == len(LEASES)
 
 
-async def call(stage, name, *, more=False, **parameters):
+async def call(stage, name, /, *, more=False, **parameters):
     """Answer a call as the control socket does."""
-    exchange = methods.Exchange(stage.api, CALLER, more, emit)
-    method = methods.find_method(f"{api.INTERFACE}.{name}")
-    return await method(exchange, msgspec.Raw(msgspec.json.encode(parameters)))
+    exchange = methods.Exchange(EXCHANGE.caller, more, emit)
+    raw = msgspec.Raw(msgspec.json.encode(parameters))
+    dispatcher = Dispatcher(stage.role, stage.parts)
+    return await dispatcher.answer(Call(f"{api.INTERFACE}.{name}", raw), exchange)
 
 
 async def test_a_host_runs_no_programs_and_says_who_does():
@@ -132,52 +152,62 @@ async def test_a_viewer_gives_no_leases_and_says_who_does(more):
         assert "on the host" in caught.value.hint
 
 
+def least(request):
+    """Return the fields that a request must have."""
+    values = {str: "web", int: 1, bool: True}
+    return {
+        field.name: values[field.type]
+        for field in msgspec.structs.fields(request)
+        if field.required
+    }
+
+
 @pytest.mark.parametrize("role", ["host", "viewer"])
-async def test_a_role_answers_or_refuses_each_method(role):
-    control = Stage(role).api
-    methods.check_complete(control)
-    for name, reason in control.elsewhere.items():
-        row = methods.TABLE[name]
-        assert not hasattr(control, row.handler)
+async def test_a_role_refuses_each_method_that_its_row_denies(role):
+    stage = Stage(role)
+    absent = [row for row in methods.TABLE.values() if row.absence(role)]
+    assert absent
+    for row in absent:
         with pytest.raises(RefusedError) as caught:
-            await methods.perform(
-                row,
-                methods.Exchange(control, CALLER, more=False, emit=emit),
-                api.RunRequest(record="web"),
-            )
-        assert caught.value.message == reason.message
+            await call(stage, row.name, **least(row.request))
+        assert caught.value.message == row.absence(role).message
         assert "{" not in caught.value.hint
 
 
-def test_a_role_with_everything_refuses_nothing():
-    assert LocalControl.elsewhere == {}
-    for row in methods.TABLE.values():
-        handler = getattr(LocalControl, row.handler)
-        assert handler is not getattr(api.BrokerApi, row.handler)
+def test_a_broker_for_one_machine_lacks_no_method():
+    assert not [row for row in methods.TABLE.values() if row.absence("local")]
+
+
+class Twice(SharedControl):
+    """A second part with the same methods."""
+
+
+class Answers:
+    @methods.serves(methods.RUN)
+    async def run(self, exchange, request):
+        raise AssertionError
 
 
 @pytest.mark.parametrize(
-    "elsewhere",
+    ("parts", "complaint"),
     [
-        {**HOST_ELSEWHERE, "Stop": HOST_ELSEWHERE["Run"]},
-        {**HOST_ELSEWHERE, "Stopp": HOST_ELSEWHERE["Run"]},
-        {name: row for name, row in HOST_ELSEWHERE.items() if name != "Run"},
+        ((SharedControl, Leasing, Twice), "has two handlers"),
+        ((SharedControl, Leasing, Answers), "a host does not answer Run"),
+        ((SharedControl,), "nothing of this host answers LeaseAcquire"),
     ],
-    ids=["twice", "unknown", "missing"],
+    ids=["twice", "absent", "missing"],
 )
-async def test_a_role_with_another_table_serves_nothing(tmp_path, elsewhere):
-    control = Stage("host").api
-    control.elsewhere = elsewhere
-    with pytest.raises(InternalError):
-        await serve(tmp_path / "control", control)
-    assert not (tmp_path / "control").exists()
+def test_a_role_with_other_parts_serves_nothing(parts, complaint):
+    Dispatcher("host", _bare(SharedControl, Leasing))
+    with pytest.raises(InternalError, match=complaint):
+        Dispatcher("host", _bare(*parts))
 
 
 async def test_pruning_is_passed_on_and_nothing_is_kept_for_no_time():
     stage = Stage()
     request = api.AuditPruneRequest(keep_seconds=5, max_megabytes=None)
-    assert (await stage.api.prune(CALLER, request)).removed == 3
+    assert (await stage.api.prune(EXCHANGE, request)).removed == 3
     assert stage.pruned == (5, None)
     for wrong in ({"keep_seconds": 0}, {"max_megabytes": -1}):
         with pytest.raises(RefusedError):
-            await stage.api.prune(CALLER, api.AuditPruneRequest(**wrong))
+            await stage.api.prune(EXCHANGE, api.AuditPruneRequest(**wrong))

@@ -16,6 +16,7 @@ from broker.ipc import agent, worker
 from broker.viewer.runner import Runner
 from tests.broker.viewer.test_role import refuses, viewer
 from tests.kit.audit.paper import hello
+from tests.kit.control import EXCHANGE, exchange
 from tests.kit.link.roles import LEASE
 from tests.kit.world import record
 
@@ -53,7 +54,7 @@ class Machines:
 
         request = RunRequest(record="a", argv=["foot"], window=False, wait=True, **more)
         with scope:
-            await self.runner.run(request, ignore)
+            await self.runner.run(exchange(ignore), request)
 
     def signals(self):
         (one,) = self.stand.workers.opened
@@ -203,7 +204,7 @@ async def test_a_window_that_the_record_refuses_is_refused_before_anything_start
 
         request = RunRequest(record="a", argv=["foot"])
         with pytest.raises(RefusedError, match=r'no window: .* display = "none"') as no:
-            await machines.runner.run(request, ignore)
+            await machines.runner.run(exchange(ignore), request)
         assert no.value.where.endswith("a.toml:2:1")
         assert "--no-window" in no.value.hint
         assert machines.started == 0
@@ -221,7 +222,7 @@ async def test_refusals_during_a_run_are_shown_to_its_caller():
 
         async def run():
             request = RunRequest(record="a", argv=["mpv"], window=False, wait=True)
-            await machines.runner.run(request, take)
+            await machines.runner.run(exchange(take), request)
             over.set()
 
         streams.start_soon(run)
@@ -272,7 +273,7 @@ async def test_input_waits_for_a_program_that_does_not_read():
         over = trio.Event()
 
         async def write():
-            await machines.runner.write_input(request)
+            await machines.runner.write_input(EXCHANGE, request)
             over.set()
 
         streams.start_soon(write)
@@ -291,11 +292,11 @@ async def test_input_waits_for_a_program_that_does_not_read():
         assert sent() == size
         with pytest.raises(RefusedError, match="no program 2 runs"):
             await machines.runner.write_input(
-                RunInputRequest(sandbox="a", program=2, data=b"x")
+                EXCHANGE, RunInputRequest(sandbox="a", program=2, data=b"x")
             )
         await s.role.lease_ended(LEASE.id, "over")
         with pytest.raises(RefusedError):
-            await machines.runner.write_input(request)
+            await machines.runner.write_input(EXCHANGE, request)
         conn.close()
 
 
@@ -313,7 +314,7 @@ async def test_an_agent_that_knows_no_input_is_not_sent_any():
                 record="a", argv=["cat"], window=False, wait=True, stdin=True
             )
             try:
-                await machines.runner.run(request, ignore)
+                await machines.runner.run(exchange(ignore), request)
             except UpstreamError as error:
                 failed.append(str(error))
 
@@ -346,7 +347,7 @@ async def test_detached_it_returns_when_a_window_is_on_the_screen():
 
         async def run():
             request = RunRequest(record="a", argv=["firefox-esr"])
-            await machines.runner.run(request, take)
+            await machines.runner.run(exchange(take), request)
             started.set()
 
         streams.start_soon(run)

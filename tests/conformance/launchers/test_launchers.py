@@ -13,7 +13,6 @@ import signal
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -21,7 +20,6 @@ import trio
 
 from broker.audit.query import Filters, open_log
 from broker.control import server
-from broker.control.methods import TABLE, Elsewhere
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
@@ -41,6 +39,7 @@ from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from broker.peers.identity import ProcessFacts, check
 from policy.records.loader import RecordSet, parse_record
+from tests.kit.control import partly
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import SilentViewer, host_role
 from tests.kit.nspawn import skip_without_nspawn
@@ -64,16 +63,8 @@ def _kernel():
         pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
-class Stage(LaunchControl):
+class Stage:
     """A broker's host part as launchers see it."""
-
-    elsewhere = MappingProxyType(
-        {
-            name: Elsewhere("this broker has launches only", "")
-            for name, row in TABLE.items()
-            if not hasattr(LaunchControl, row.handler)
-        }
-    )
 
     def __init__(self, base):
         self.base = base
@@ -101,7 +92,7 @@ class Stage(LaunchControl):
         self.log = log
         async with host_role(log, None, viewer=self.viewer) as host:
             self.host = host
-            self._launches = self.launches = Launches(
+            self.launches = Launches(
                 self.paths,
                 host,
                 host._log,
@@ -110,7 +101,8 @@ class Stage(LaunchControl):
             )
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.launches.run)
-                await nursery.start(server.serve, self.paths.control, self)
+                api = partly([LaunchControl(self.launches)])
+                await nursery.start(server.serve, self.paths.control, api)
                 yield
                 nursery.cancel_scope.cancel()
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.control.api import Nothing
+from broker.control.methods import LEASE_LIST
 from broker.core.errors import VitrailError
 from broker.launch.process.spawn import wait_ended
 from policy.records.record_schema import MONITORS
@@ -198,7 +200,7 @@ async def running(kind):
 
 async def leases(w):
     async with w.client() as client:
-        return (await client.leases()).leases
+        return (await client.call(LEASE_LIST, Nothing())).leases
 
 
 async def leased(w):

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.control.api import Nothing
+from broker.control.methods import CLIPBOARD
 from broker.launch.process.spawn import DEVNULL, spawn
 from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard.person import Person
@@ -187,7 +189,7 @@ async def chords(w, talks):
 
 async def holds(w, source):
     async with w.client() as client:
-        return (await client.clipboard()).source == source
+        return (await client.call(CLIPBOARD, Nothing())).source == source
 
 
 async def refused_elsewhere(w, way, begin):

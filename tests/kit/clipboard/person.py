@@ -6,6 +6,8 @@ from typing import Self
 
 import trio
 
+from broker.control.api import Nothing
+from broker.control.methods import CLIPBOARD
 from tests.kit.eventually import eventually
 from tests.kit.wayland.input import Keyboard
 
@@ -49,7 +51,7 @@ class Person:
         async def there():
             await self.world.comp.command(f'[title="{title or name}$"] focus')
             async with self.world.client() as client:
-                return (await client.clipboard()).focused == name
+                return (await client.call(CLIPBOARD, Nothing())).focused == name
 
         await eventually(there, deadline=60)
 

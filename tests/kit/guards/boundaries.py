@@ -123,8 +123,6 @@ GUARDS = (
     Guard("a flood of refused ones is one record", "nursery.start_soon(_tell, service, {(peer, doors): 1}, log)", "tests/broker/host/test_vsock_listeners.py", "one_record_of_a_batch"),
     Guard("the runtime directory is ours alone", "return", "tests/attack/test_own_files.py", "runtime_directory or our_directory"),
     Guard("verbs that ask once look at the runtime directory", "", "tests/attack/test_control_impostor.py", "look_at_the_runtime"),
-    Guard("calls in haste go to a broker of their user's", "if False:", "tests/broker/cli/quick/test_box.py", "another_users"),
-    Guard("calls in haste look at the runtime directory", "pass", "tests/broker/cli/quick/test_box.py", "others_may_write"),
     Guard("a worker that does not end holds no lease up", "with trio.CancelScope() as patience:", "tests/integration/test_worker.py", "does_not_end"),
     Guard("brokerctl looks at the runtime directory", "", "tests/attack/test_own_files.py", "says_nothing_there"),
     Guard("settings are written by root or us alone", "if False:", "tests/attack/test_own_files.py", "settings"),

@@ -83,7 +83,7 @@ def test_it_says_nothing_to_another_users_broker(monkeypatch):
         monkeypatch.setattr(os, "getuid", lambda: mine + 1)
         with ExitStack() as stack:
             # Where it were taken for ours, the question would wait for an answer.
-            monkeypatch.setattr("broker.cli.quick.calls._ANSWER_SECONDS", 0.2)
+            monkeypatch.setattr("broker.cli.quick.calls.ANSWER_SECONDS", 0.2)
             paths = find_paths({"XDG_RUNTIME_DIR": str(base)})
             assert open_calls(stack, paths) is None
         with listener.accept()[0] as conn:
@@ -95,7 +95,7 @@ def test_it_does_not_connect_where_others_may_write(monkeypatch):
         pytest.skip("root is every user")
     with short_directory() as base, listening(base) as listener:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
-        monkeypatch.setattr("broker.cli.quick.calls._ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr("broker.cli.quick.calls.ANSWER_SECONDS", 0.2)
         base.chmod(0o777)
         assert box.run(("true",)) is None
         with pytest.raises(BlockingIOError):

@@ -14,6 +14,7 @@ from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import EditResult
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.targets import Receiver
+from tests.kit.control import exchange
 from tests.kit.rulebook import rulebook
 
 RULE = "vitrail.OpenFile * @adminvm work allow return=yes\n"
@@ -77,9 +78,9 @@ async def edited(b, request, text, match):
             with pytest.RaisesGroup(
                 pytest.RaisesExc(RefusedError, match=match), flatten_subgroups=True
             ):
-                await person.open(request, _emit)
+                await person.open(exchange(_emit), request)
         else:
-            await person.open(request, _emit)
+            await person.open(exchange(_emit), request)
     assert targets.returned is not bool(match)
 
 
