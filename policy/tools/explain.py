@@ -20,6 +20,7 @@ from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
 from policy.rules.world import DEFAULT, DISPVM, World
+from policy.tools.unknown import meant_service
 
 COLUMNS = ("service", "argument", "source", "target", "condition", "mode")
 
@@ -157,6 +158,8 @@ def _nearest(answer: PolicyAnswer, misses: list[Miss]) -> Miss | None:
 def _flip(
     rules: RuleSet, call: PolicyCall, answer: PolicyAnswer, world: World
 ) -> Flip | None:
+    if meant_service(call.service) is not None:
+        return None  # a line for a service that does not exist has no effect
     target = "@default" if not call.target else call.target
     if intended(call.target, world) == DEFAULT:
         target = DEFAULT

@@ -54,18 +54,28 @@ def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
             yield found_in(check, rule, column, text, hint)
 
 
+def meant_service(name: str) -> str | None:
+    """Return the service of ours that a misspelt name means; "" where none is near.
+
+    None for a service that exists, and for names of other programs.
+    """
+    if name in SERVICES:
+        return None
+    lower = {service.lower(): service for service in SERVICES}
+    short = f"vitrail.{name}".lower()  # the name as our messages shorten it
+    ours = name.lower().startswith("vitrail.") or name.lower() in lower
+    if not ours and short not in lower:
+        return None
+    return lower.get(short) or lower.get(nearest(name, lower) or "", "")
+
+
 def unknown_services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
     """A slip in a service's name: the rule has no effect and raises no error."""
-    lower = {service.lower(): service for service in SERVICES}
     for rule in rules:
         name = rule.service
-        if name is None or name in SERVICES:
+        near = None if name is None else meant_service(name)
+        if near is None:
             continue
-        short = f"vitrail.{name}".lower()  # the name as our messages shorten it
-        ours = name.lower().startswith("vitrail.") or name.lower() in lower
-        if not ours and short not in lower:
-            continue
-        near = lower.get(short) or lower.get(nearest(name, lower))
         hint = f"did you mean '{near}'?" if near else ""
         text = f"'{name}': {CHECKS['unknown-service'][1]}"
         yield found_in("unknown-service", rule, 0, text, hint)

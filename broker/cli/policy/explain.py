@@ -31,10 +31,13 @@ from broker.cli.policy.load import (
 )
 from broker.core.escape import printable
 from broker.prompt.words import VIEWER
+from policy.errors import visible
+from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.tools.explain import Explanation, as_json, call_json, explain
 from policy.tools.replay import Recorded
+from policy.tools.unknown import meant_service
 
 
 @click.command("explain")
@@ -164,10 +167,25 @@ def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> 
     if found.nearest is not None and found.nearest not in shown:
         _line(f"nearest: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}")
         _line(f"      {found.nearest.column}: {found.nearest.why}")
-    if found.flip is not None and not verdict.refused_by_record:
-        where = f"before {found.flip.before.where}" if found.flip.before else "anywhere"
-        _line(f"to get {found.flip.verdict}, add {where}:")
-        _line(f"      {found.flip.text}")
+    _print_advice(found, verdict)
+
+
+def _print_advice(found: Explanation, verdict: Verdict) -> None:
+    """Print the line that would turn the answer around, and how to add it."""
+    near = meant_service(found.call.service)
+    if near is not None:
+        service = visible(found.call.service)
+        known = f"did you mean '{near}'?" if near else "'policy check' lists them"
+        _line(f"no service is named '{service}': {known}")
+    if found.flip is None or verdict.refused_by_record:
+        return
+    before = found.flip.before
+    ours = before is not None and Path(before.file).parent != SHIPPED
+    where = f"before {before.where}" if before is not None and ours else ""
+    _line(f"to get {found.flip.verdict}, add{f' {where}' if where else ''}:")
+    _line(f"      {found.flip.text}")
+    name = Path(before.file).stem if before is not None and ours else ""
+    _line(f"  by: brokerctl policy edit{f' {name}' if name else ''}")
 
 
 def _line(text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import is_disposable_of
 from policy import limits
-from policy.errors import did_you_mean
+from policy.errors import did_you_mean, nearest
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import RecordSet, load_records, search_path
@@ -31,6 +31,7 @@ from policy.rules.verdict import (
     canonical_target,
 )
 from policy.rules.world import World, WorldError, world_from_json, world_of
+from policy.tools.unknown import meant_service
 
 POLICY = click.option(
     "--policy",
@@ -162,16 +163,15 @@ def refuse_unknown_source(call: PolicyCall, world: World, rules: RuleSet) -> Non
             + (f": {hint}" if hint else "")
         )
     if call.service not in services:
-        _note_typo("service", call.service, services)
+        _note_typo("service", call.service, meant_service(call.service))
     special = not call.target or call.target.startswith(("@", "uuid:"))
     if not special and call.target not in world.domains:
-        _note_typo("sandbox", call.target, world.names)
+        _note_typo("sandbox", call.target, nearest(call.target, world.names))
 
 
-def _note_typo(kind: str, word: str, known: Iterable[str]) -> None:
-    hint = did_you_mean(word, known)
+def _note_typo(kind: str, word: str, near: str | None) -> None:
     shown = f"no {kind} is named '{printable(word, 60)}'"
-    render.note(f"warning: {shown}{f': {hint}' if hint else ''}")
+    render.note(f"warning: {shown}{f': did you mean {near!r}?' if near else ''}")
 
 
 def split_service(text: str) -> tuple[str, str]:

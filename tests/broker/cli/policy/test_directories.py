@@ -230,3 +230,18 @@ def _world(site):
         json.dumps({"domains": {name: {"type": "persistent"} for name in names}})
     )
     return file
+
+
+def test_explain_advises_no_line_for_a_service_that_does_not_exist(site):
+    code, out = _run("explain", "vitrail.OpenURLs", "work", "vault", "--policy", site)
+    assert code == 1
+    assert "did you mean 'vitrail.OpenURL'?" in out
+    assert "to get" not in out
+
+
+def test_explain_names_the_command_that_adds_its_line(site):
+    code, out = _run("explain", "vitrail.FileCopy", "vault", "work", "--policy", site)
+    assert code == 1
+    assert "brokerctl policy edit 30-site" in out
+    code, out = _run("explain", "vitrail.OpenURL", "vault", "work", "--policy", site)
+    assert "brokerctl policy edit\n" in out
