@@ -31,8 +31,8 @@ _APART = limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
 press counts, should ours not be the one shown."""
 _BUTTON = 50
-_BUTTON_CODES = 0x10000
-"""Buttons and keys have numbers of their own; the guard must distinguish them."""
+_BUTTONS, _FINGERS = 0x10000, 0x20000
+"""Keys, buttons and fingers have the same numbers; the guard must distinguish them."""
 
 
 class Rect(NamedTuple):
@@ -106,6 +106,9 @@ class Dialog:
         self.question = question
         self.layout = lay_out(question)
         self.guard = Guard()
+        self._pointer, self._fingers = Guard(), Guard()
+        for hand in (self._pointer, self._fingers):
+            hand.visible(0.0)  # ``guard`` waits for the picture, and presses need both
         known = question.default_target in question.targets
         self.target = question.default_target if known else ""
         self.keep = Keep.ONCE
@@ -154,9 +157,10 @@ class Dialog:
 
     def wakes(self, now: float) -> float | None:
         """When ``tick`` may have something to say or to draw; None: never."""
-        remaining = self.guard.remaining(now)
-        if remaining is not None and remaining > 0:
-            return now + remaining
+        waits = [self.guard.remaining(now), self._pointer.remaining(now)]
+        rests = [seconds for seconds in waits if seconds]
+        if rests:
+            return now + min(rests)
         if self.typed == WORD:
             return self._typed_at + limits.PROMPT_WORD_SECONDS
         return None
@@ -167,22 +171,50 @@ class Dialog:
         """The pointer is there; moving it is not acting."""
         self._point = (x, y)
 
-    def leave(self) -> None:
+    def enter(self, now: float) -> None:
+        """The pointer has come in, and its image is ours: its rest begins."""
+        self._pointer.focus(now, held=True)
+
+    def leave(self, now: float) -> None:
         """The pointer is elsewhere."""
         self._point = (-1.0, -1.0)
         self.pressed = None
+        self._pointer.focus(now, held=False)
 
-    def press(self, code: int, now: float) -> None:
-        """A button goes down, or a finger."""
-        armed = self.guard.press(_BUTTON_CODES + code, now)
+    def pointer_waits(self, now: float) -> bool:
+        """Whether the pointer is on the dialog, and has not rested there yet."""
+        return self._pointer.focused and not self._pointer.armed(now)
+
+    def touch(self, finger: int, now: float) -> None:
+        """A finger goes down; the first one only begins the rest of fingers."""
+        if not self._fingers.focused:
+            self._fingers.focus(now, held=True)
+        self._press(self._fingers, _FINGERS + finger, now)
+
+    def lift(self, finger: int, now: float) -> PersonAnswer | None:
+        """A finger goes up; an answer if it is on the button that was pressed."""
+        return self._release(self._fingers, _FINGERS + finger, now)
+
+    def press(self, button: int, now: float) -> None:
+        """A button of the pointer goes down."""
+        self._press(self._pointer, _BUTTONS + button, now)
+
+    def release(self, button: int, now: float) -> PersonAnswer | None:
+        """Handle a release; an answer if it is on the button that was pressed."""
+        return self._release(self._pointer, _BUTTONS + button, now)
+
+    def _press(self, hand: Guard, code: int, now: float) -> None:
+        rested = hand.press(code, now)
+        # guard: a hand rests where it presses
+        armed = self.guard.press(code, now) and rested
         # guard: a press while inert
         self.pressed = self._button() if armed else None
         if armed:
             self._choose()
 
-    def release(self, code: int, now: float) -> PersonAnswer | None:
-        """Handle a release; an answer if it is on the button that was pressed."""
-        armed = self.guard.release(_BUTTON_CODES + code, now)
+    def _release(self, hand: Guard, code: int, now: float) -> PersonAnswer | None:
+        hand.release(code, now)
+        armed = self.guard.release(code, now)
         pressed, self.pressed = self.pressed, None
         # guard: pressed where it is let go
         if not armed or pressed is None or pressed != self._button():

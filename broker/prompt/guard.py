@@ -5,6 +5,10 @@ an answer.  So it is inert until it has been seen and has held the focus for
 ``limits.PROMPT_GUARD_SECONDS`` without a break and without any key or button,
 pressed or held.  Once it is armed it stays so until it loses the focus.
 
+A pointer has such a guard too, from when it comes in, and fingers have one from
+their first touch: while a button is held in another window the compositor sends
+the pointer to that one, and the keyboard's second passes unheard.
+
 Sans-IO: time is passed in, in seconds of a clock that does not go back.
 """
 
@@ -29,6 +33,11 @@ class Guard:
         if not self._visible:
             self._visible = True
             self._restart(now)
+
+    @property
+    def focused(self) -> bool:
+        """Whether the focus has come."""
+        return self._focused
 
     def focus(
         self, now: float, *, held: bool, keys: frozenset[int] = frozenset()

@@ -16,8 +16,6 @@ _POINTER, _KEYBOARD, _TOUCH = 1, 2, 4
 _PRESSED = 1
 _KEYMAP_BYTES = 4 << 20
 """A keymap; real ones have 60 KiB."""
-_TOUCH_CODE = 0x1000
-"""Fingers are buttons from here on."""
 _LINE_OF_WHEEL = 10.0
 """The value of one notch of a wheel (wl_pointer.axis)."""
 
@@ -167,12 +165,14 @@ class SeatInput:
     def _image_set(self, serial: int) -> None:
         if self.pointing and serial == self._entered:
             self.imaged = True
+            if self._window.dialog is not None:
+                self._window.dialog.enter(time.monotonic())
             self._window.refocus()
 
     def _pointer_leave(self, _device: Any, _serial: int, _surface: Any) -> None:
         self.pointing = self.imaged = False
         if self._window.dialog is not None:
-            self._window.dialog.leave()
+            self._window.dialog.leave(time.monotonic())
         self._window.refocus()
 
     def _motion(self, _device: Any, _time: int, x: float, y: float) -> None:
@@ -187,16 +187,12 @@ class SeatInput:
         code: int,
         state: int,
     ) -> None:
+        dialog, now = self._window.dialog, time.monotonic()
         # Before our image is there nothing shows where a press would count.
         # guard: no answer before the pointer image
-        if self.pointing and self.imaged:
-            self._press(code, pressed=state == _PRESSED)
-
-    def _press(self, code: int, *, pressed: bool) -> None:
-        dialog, now = self._window.dialog, time.monotonic()
-        if dialog is None:
+        if dialog is None or not (self.pointing and self.imaged):
             return
-        if pressed:
+        if state == _PRESSED:
             dialog.press(code, now)
             self._window.acted()
         else:
@@ -222,10 +218,12 @@ class SeatInput:
     ) -> None:
         if self._window.mine(surface) and self._window.dialog is not None:
             self._window.dialog.motion(x, y)
-            self._press(_TOUCH_CODE + finger, pressed=True)
+            self._window.dialog.touch(finger, time.monotonic())
+            self._window.acted()
 
     def _up(self, _device: Any, _serial: int, _time: int, finger: int) -> None:
-        self._press(_TOUCH_CODE + finger, pressed=False)
+        if self._window.dialog is not None:
+            self._window.acted(self._window.dialog.lift(finger, time.monotonic()))
 
     def _drag(self, _device: Any, _time: int, finger: int, x: float, y: float) -> None:
         del finger

@@ -85,7 +85,8 @@ def draw(
     for rect in dialog.layout.keeps[:1]:
         place = Rect(rect.x + rect.width - 130, rect.y, 120, rect.height)
         brush.text(place, "keys: Left, Right", size=13, colour=_FAINT)
-    _foot(brush, dialog, phrase, armed=armed, seconds=max(0, round(deadline - now)))
+    waits, seconds = dialog.pointer_waits(now), max(0, round(deadline - now))
+    _foot(brush, dialog, phrase, armed=armed, waits=waits, seconds=seconds)
     return brush.image
 
 
@@ -193,7 +194,13 @@ def _targets(brush: _Brush, dialog: Dialog) -> None:
 
 
 def _foot(
-    brush: _Brush, dialog: Dialog, phrase: str, *, armed: bool, seconds: int
+    brush: _Brush,
+    dialog: Dialog,
+    phrase: str,
+    *,
+    armed: bool,
+    waits: bool,
+    seconds: int,
 ) -> None:
     layout = dialog.layout
     typed = (
@@ -201,8 +208,9 @@ def _foot(
     )
     words = hint(dialog, armed=armed) + typed
     brush.text(layout.hint, words, size=13, colour=_FAINT)
-    ready = armed and bool(dialog.target)
-    brush.box(layout.deny, _DENY if armed else _INERT)
+    pressable = armed and not waits
+    ready = pressable and bool(dialog.target)
+    brush.box(layout.deny, _DENY if pressable else _INERT)
     brush.text(layout.deny, "Deny", bold=True, colour=_PAPER, middle=True)
     brush.box(layout.allow, _ALLOW if ready else _INERT)
     brush.text(layout.allow, "Allow", bold=True, colour=_PAPER, middle=True)

@@ -20,6 +20,7 @@ def armed(asked=None, now=10.0):
     dialog = Dialog(asked or question())
     dialog.guard.visible(now - 5)
     dialog.guard.focus(now - 5, held=True)
+    dialog.enter(now - 5)
     assert dialog.guard.armed(now)
     return dialog
 
@@ -55,7 +56,7 @@ def test_pressed_there_and_let_go_elsewhere_is_nothing():
     dialog.motion(*middle(dialog.layout.deny))
     assert dialog.release(LEFT, 10.1) is None
     dialog.press(LEFT, 10.2)
-    dialog.leave()
+    dialog.leave(10.25)
     assert dialog.release(LEFT, 10.3) is None
 
 
@@ -64,6 +65,7 @@ def test_a_press_before_it_is_armed_and_a_release_after():
     dialog = Dialog(question())
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
+    dialog.enter(0)
     dialog.motion(*middle(dialog.layout.allow))
     dialog.press(LEFT, 0.9)
     assert dialog.release(LEFT, 3.0) is None
@@ -82,6 +84,49 @@ def test_a_press_from_before_the_focus_came_back():
     dialog.guard.focus(1.1, held=True)
     assert dialog.guard.armed(3.0)
     assert dialog.release(LEFT, 3.0) is None
+
+
+def unrested():
+    """A dialog that has the keyboard for long, and no pointer or finger so far."""
+    dialog = Dialog(question())
+    dialog.guard.visible(0)
+    dialog.guard.focus(0, held=True)
+    assert dialog.guard.armed(10)
+    return dialog
+
+
+def test_a_press_of_a_hand_that_has_not_rested_there():
+    """It was held or clicked in other windows until now, which nobody hears."""
+    dialog = unrested()
+    assert click(dialog, dialog.layout.allow, 10.0) is None, "no pointer is here"
+    dialog.enter(11.0)
+    assert dialog.pointer_waits(11.5)
+    assert dialog.wakes(11.5) == 12.0
+    assert click(dialog, dialog.layout.allow, 11.9) is None
+    assert click(dialog, dialog.layout.allow, 12.9) is None, "a press is not rest"
+    dialog.leave(13.0)
+    assert not dialog.pointer_waits(13.0)
+    dialog.enter(13.1)
+    assert click(dialog, dialog.layout.allow, 14.0) is None
+    assert click(dialog, dialog.layout.allow, 15.1).allow
+
+
+def test_a_touch_of_a_hand_that_has_not_rested_there():
+    dialog = unrested()
+    dialog.motion(*middle(dialog.layout.allow))
+    dialog.touch(0, 10.0)
+    assert dialog.lift(0, 10.1) is None, "the first begins the rest"
+    dialog.touch(0, 10.9)
+    assert dialog.lift(0, 11.0) is None
+    dialog.enter(8.0)
+    dialog.touch(0, 12.0)
+    assert dialog.lift(0, 12.1).allow
+
+
+def test_the_word_needs_no_pointer():
+    dialog = unrested()
+    type_word(dialog, "allow")
+    assert dialog.tick(12.0).allow
 
 
 def test_the_word_alone_for_a_moment():

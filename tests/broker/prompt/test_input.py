@@ -69,12 +69,12 @@ def test_nothing_is_pressed_by_a_pointer_before_its_image_is_ours(window):
     enters(window, 3)
     deny = window.dialog.layout.deny
     window.dialog.motion(deny.x + 5, deny.y + 5)
-    window.dialog.guard._armed = True
+    window.dialog.guard._armed = window.dialog._pointer._armed = True
     seat._button(None, 4, 0, LEFT, 1)
     assert window.dialog.pressed is None
     window.images[0]()  # of the enter before: too late
     assert not seat.imaged
     window.images[-1]()
-    window.dialog.guard._armed = True
+    window.dialog.guard._armed = window.dialog._pointer._armed = True
     seat._button(None, 5, 0, LEFT, 1)
     assert window.dialog.pressed == deny

@@ -46,6 +46,7 @@ GUARDS = (
     Guard("no answer over the accessibility bus", "calls[f'{ACTION}.DoAction'] = lambda: ('b', True)", "tests/broker/prompt/test_accessible.py", "no_action"),
     Guard("screen readers send nothing to the dialog", "", "tests/attack/test_screen_reader.py", "taken_over"),
     Guard("the word alone", "settled = True", "tests/broker/prompt/test_dialog.py"),
+    Guard("a hand rests where it presses", "armed = self.guard.press(code, now)", "tests/broker/prompt/test_dialog.py", "hand_that_has_not_rested"),
     Guard("pressed where it is let go", "if not armed or pressed is None:", "tests/broker/prompt/test_dialog.py"),
     Guard("a press while inert", "self.pressed = self._button()", "tests/broker/prompt/test_dialog.py"),
     Guard("choices that were not offered", "reason = ''", "tests/broker/prompt/test_queue.py"),
