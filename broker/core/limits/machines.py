@@ -109,6 +109,15 @@ FRAMES_READ_BYTES = 1 << 18
 """One read of the frame filter, and its buffer in each direction: four of
 the largest frames, so that a small read never waits on a large frame twice."""
 
+FRAMES_SEND_BYTES = 32000
+"""What is written to passt at once, unless one frame is longer: whole frames that the
+kernel keeps in one buffer.  A buffer of a UNIX stream has 32 KiB and more of pages, and
+at most half of SO_SNDBUF."""
+
+FRAMES_SOCKET_BYTES = 1 << 17
+"""SO_SNDBUF of the socket to passt: more than twice the half of the longest frame
+(FRAME_BYTES), so that no setting of the machine makes the kernel cut a send."""
+
 RANDOM_CID_FIRST = 1 << 16
 RANDOM_CID_LAST = (1 << 31) - 1
 """CIDs we draw from: above the small numbers that other launchers count from,

@@ -12,6 +12,10 @@ IPv6 (which the guest is not given), VLAN tags, loopback, link-local (the
 clouds' metadata services among them), multicast, broadcast, and every address
 this machine itself has.  Frames from passt are not examined.
 
+Passt must see the frames that were judged: ``joined`` cuts what passes into sends
+that end where a frame ends, because older passt loses its place in the stream when
+a read ends inside a frame, and takes payload for frames then.
+
 Sans-IO: it is the core of a process of its own.
 """
 
@@ -108,8 +112,8 @@ class FrameFilter:
         # guard: local routes are own addresses
         return any(number & mask == first for first, mask in self._networks)
 
-    def feed(self, untrusted_data: bytes) -> bytes:
-        """Return the whole frames of this data that may pass, in order.
+    def feed(self, untrusted_data: bytes) -> list[bytes]:
+        """Return the whole frames of this data that may pass, in order, as sends.
 
         Raises FrameError for a length of less than an Ethernet header or
         beyond ``limits.FRAME_BYTES``.
@@ -125,6 +129,9 @@ class FrameFilter:
             end = start + _LENGTH.size + untrusted_size
             if len(data) < end:
                 break
+            if end - run > limits.FRAMES_SEND_BYTES:
+                passed.append(data[run:start])
+                run = start
             if not self.may_pass(data[start + _LENGTH.size : end]):
                 passed.append(data[run:start])
                 run = end
@@ -132,7 +139,7 @@ class FrameFilter:
             start = end
         passed.append(data[run:start])
         del self._buffer[:start]
-        return b"".join(passed)
+        return joined(passed)
 
     def may_pass(self, untrusted_frame: bytes) -> bool:
         """Whether a frame may reach passt."""
@@ -153,6 +160,34 @@ class FrameFilter:
             or (target in _METADATA and not _is_to(packet, _DNS, {_UDP, _TCP}))
             or self._is_own(target)
         )
+
+
+def joined(runs: Iterable[bytes]) -> list[bytes]:
+    """Join runs of whole frames, with their lengths, to what each send(2) may carry.
+
+    A run is either at most ``limits.FRAMES_SEND_BYTES`` or a single frame.  The
+    kernel puts a send of this size into one buffer, and a reader's read ends where
+    a buffer ends, so it ends where a frame ends.  A longer frame (VMMs with virtio's
+    offloads send some) becomes two sends that share their buffers with no other
+    frame: every passt reads a frame's rest once, and the rest is one buffer.
+    """
+    sends: list[bytes] = []
+    waiting: list[bytes] = []
+    size = 0
+    for run in runs:
+        # guard: a send ends where a frame ends
+        if size + len(run) > limits.FRAMES_SEND_BYTES:
+            sends.append(b"".join(waiting))
+            waiting, size = [], 0
+        # guard: a long frame is two sends
+        if len(run) > limits.FRAMES_SEND_BYTES:
+            half = len(run) // 2
+            sends += (run[:half], run[half:])
+        else:
+            waiting.append(run)
+            size += len(run)
+    sends.append(b"".join(waiting))
+    return [send for send in sends if send]
 
 
 def _is_dhcp(packet: bytes) -> bool:

@@ -9,7 +9,7 @@ without any address ("AnyIP", ``ip route add local 192.0.2.0/24 dev lo``).
 
 One thread, no files, a seccomp filter that leaves it reading, writing and
 polling.  It holds at most two buffers, and reads no side whose other side
-does not take.
+does not take.  What it writes to passt ends where frames end, see ``joined``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import select
 import socket
 import struct
 import sys
+from collections import deque
+from collections.abc import Iterable
 
 from broker.core import limits
 from broker.core.libseccomp import seccomp as libseccomp
@@ -120,10 +122,11 @@ class Guard:
         self._addresses = addresses
         self._filter = FrameFilter(addresses.read())
         self._sides = (qemu, passt)
-        # Bytes that wait to be written to each side.
-        self._waiting = {qemu: memoryview(b""), passt: memoryview(b"")}
+        self._inward = memoryview(b"")  # waits to be written to QEMU
+        self._outward: deque[bytes] = deque()  # sends that wait for passt
         qemu.settimeout(0)
         passt.settimeout(0)
+        _make_room(passt)
 
     def run(self) -> None:
         """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
@@ -147,42 +150,54 @@ class Guard:
             except (FrameError, ConnectionError):
                 return
 
+    def _waits(self, side: socket.socket) -> bool:
+        """Whether something waits to be written to this side."""
+        return bool(self._inward if side is self._sides[0] else self._outward)
+
     def _other(self, side: socket.socket) -> socket.socket:
         return self._sides[side is self._sides[0]]
 
     def _wanted(self, side: socket.socket) -> int:
-        wanted = select.POLLOUT if self._waiting[side] else 0
-        return wanted if self._waiting[self._other(side)] else wanted | select.POLLIN
+        wanted = select.POLLOUT if self._waits(side) else 0
+        return wanted if self._waits(self._other(side)) else wanted | select.POLLIN
 
     def _serve(self, side: socket.socket, happened: int) -> bool:
         if happened & select.POLLOUT:
             self._flush(side)
-        if happened & select.POLLIN and not self._waiting[self._other(side)]:
+        if happened & select.POLLIN and not self._waits(self._other(side)):
             return self._carry(side)
         return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
 
     def _carry(self, side: socket.socket) -> bool:
         untrusted_data = side.recv(limits.FRAMES_READ_BYTES)
-        if not untrusted_data:
-            return False
-        other = self._other(side)
-        # Frames of passt are its own: only the guest's are filtered.
-        data = (
-            self._filter.feed(untrusted_data)
-            if side is self._sides[0]
-            else untrusted_data
-        )
-        self._waiting[other] = memoryview(data)
-        self._flush(other)
-        return True
+        if side is self._sides[0]:
+            self._send_outward(self._filter.feed(untrusted_data))
+        else:  # frames of passt are its own: only the guest's are filtered
+            self._inward = memoryview(untrusted_data)
+            self._flush(self._sides[0])
+        return bool(untrusted_data)
+
+    def _send_outward(self, sends: Iterable[bytes]) -> None:
+        self._outward.extend(sends)
+        self._flush(self._sides[1])
 
     def _flush(self, side: socket.socket) -> None:
-        while self._waiting[side]:
-            try:
-                sent = side.send(self._waiting[side])
-            except BlockingIOError:
-                return
-            self._waiting[side] = self._waiting[side][sent:]
+        try:
+            if side is self._sides[0]:
+                while self._inward:
+                    self._inward = self._inward[side.send(self._inward) :]
+            else:
+                self._flush_outward()
+        except BlockingIOError:
+            return
+
+    def _flush_outward(self) -> None:
+        while self._outward:
+            sent = self._sides[1].send(self._outward[0])
+            # guard: passt takes a send whole
+            if sent != len(self._outward[0]):
+                raise FrameError("the kernel cut a send")
+            self._outward.popleft()
 
     def _refresh(self) -> None:
         try:
@@ -191,6 +206,15 @@ class Guard:
             if error.errno != errno.ENOBUFS:
                 raise
         self._filter.own = self._addresses.read()
+
+
+def _make_room(passt: socket.socket) -> None:
+    """Have the kernel take each send in one buffer.  Raises OSError if it will not."""
+    passt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.FRAMES_SOCKET_BYTES)
+    room = passt.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    # guard: passt's socket has room for a send
+    if room < limits.FRAMES_SOCKET_BYTES:
+        raise OSError(errno.ENOBUFS, "the socket's buffer is too small (wmem_max)")
 
 
 def lock() -> None:

@@ -31,12 +31,12 @@ import socket
 import struct
 import subprocess  # noqa: TID251 -- in namespaces that only this process enters
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from typing_extensions import override
 
 from broker.core import limits
-from broker.launch.microvm.ethernet_frames import FrameError
+from broker.launch.microvm.ethernet_frames import FrameError, joined
 from broker.launch.microvm.frameguard import Addresses, Guard, lock
 from broker.launch.network.addresses import GATEWAY, GUEST, MTU
 
@@ -161,47 +161,44 @@ class PacketGuard(Guard):
         leader: int = -1,
     ) -> None:
         super().__init__(packets, passt, addresses, leader=leader)
-        self._packets, self._passt = packets, passt
-        self._inward = bytearray()
+        self._packets = packets
+        self._unread = bytearray()  # of passt
 
     @override
     def _carry(self, side: socket.socket) -> bool:
         if side is self._packets:
-            self._waiting[self._passt] = memoryview(self._outward())
-            self._flush(self._passt)
+            self._send_outward(joined(self._passed()))
             return True
         data = side.recv(limits.FRAMES_READ_BYTES)
-        self._inward += data
+        self._unread += data
         for frame in self._whole_frames():
             self._put(frame)
         return bool(data)
 
-    def _outward(self) -> bytes:
+    def _passed(self) -> Iterator[bytes]:
         """Frames of the box that may pass, as passt reads them."""
-        passed: list[bytes] = []
         for _ in range(_BATCH):
             try:
                 untrusted_frame = self._packets.recv(limits.FRAME_BYTES)
             except BlockingIOError:
-                break
+                return
             # guard: a box's frames pass the filter
             if self._filter.may_pass(untrusted_frame):
-                passed += (_LENGTH.pack(len(untrusted_frame)), untrusted_frame)
-        return b"".join(passed)
+                yield _LENGTH.pack(len(untrusted_frame)) + untrusted_frame
 
     def _whole_frames(self) -> list[bytes]:
         found: list[bytes] = []
         start = 0
-        while len(self._inward) - start >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self._inward, start)
+        while len(self._unread) - start >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._unread, start)
             if size > limits.FRAME_BYTES:
                 raise FrameError(f"a frame of {size} bytes")
             end = start + _LENGTH.size + size
-            if len(self._inward) < end:
+            if len(self._unread) < end:
                 break
-            found.append(bytes(self._inward[start + _LENGTH.size : end]))
+            found.append(bytes(self._unread[start + _LENGTH.size : end]))
             start = end
-        del self._inward[:start]
+        del self._unread[:start]
         return found
 
     def _put(self, frame: bytes) -> None:
