@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-PROGRAMS = {"broker.launch.microvm._portmux"}
+PROGRAMS = {"broker.host.vmm._portmux"}
 """Parts that are started, and not loaded by Python."""
 
 
@@ -48,11 +48,11 @@ def part(name: str) -> Extension:
 
 setup(
     ext_modules=[
-        part("relay._turns"),
-        # Not a module: it is loaded into another program (launch/microvm/vsock_backend.py).
-        part("launch.microvm._fairpoll"),
-        # A program: see broker/launch/microvm/port_mux.py.
-        part("launch.microvm._portmux"),
+        part("helpers.pump._turns"),
+        # Not a module: it is loaded into another program (host/vmm/vsock_backend.py).
+        part("host.vmm._fairpoll"),
+        # A program: see broker/host/vmm/port_mux.py.
+        part("host.vmm._portmux"),
     ],
     cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -1,6 +1,6 @@
 """Print ``docs/messages.md`` from the rows beside the code.
 
-``python docs/print_messages.py`` writes the page; with ``--check`` it compares
+``python -m docs.print_messages`` writes the page; with ``--check`` it compares
 and returns 1 when the page is older than the rows.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from broker.core.channel_policy import ChannelPolicy
-from broker.ipc import message_policies, transfer_policies
-from broker.launch.microvm import port_frames
-from broker.pulse import policies as pulse
-from broker.waypipe import policies as waypipe
+from docs.tables import ipc as message_policies
+from docs.tables import port_frames, waypipe
+from docs.tables import sound as pulse
+from docs.tables import transfer as transfer_policies
+from docs.tables.channel import ChannelPolicy
 
 PAGE = Path(__file__).with_name("messages.md")
 _HEAD = """# Messages of the other channels
 
-<!-- printed by python docs/print_messages.py; do not edit -->
+<!-- printed by python -m docs.print_messages; do not edit -->
 
 A row for each message that a sandbox, its worker or the broker sends, except those of Wayland, which are on [a page of their own](wayland-messages.md).
 `gain` is what a hostile sender gets out of it.

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fuzz.runner import Admission, Meter
 
 _COVERED = [
-    f"broker/link/{name}.py"
+    f"broker/net/link/{name}.py"
     for name in (
         "wire_types", "keys", "epoch", "handshake", "preamble",
         "messages", "control", "pairing",
@@ -39,13 +39,14 @@ _COVERED = [
 ]  # fmt: skip
 _METER = Meter(__name__, *_COVERED)
 
-with _METER.imports("broker.link", "broker.core"):
-    from broker.link import control, keys, messages, pairing, preamble
+with _METER.imports("broker.net.link", "broker.core"):
+    from broker.cli.pairing import protocol as pairing
+    from broker.net.link import control, keys, messages, preamble
 
 from broker.core.errors import SetupError  # noqa: E402
 from broker.core.names import LeaseId  # noqa: E402
 from broker.core.services import PORTS  # noqa: E402
-from broker.link.wire_types import LinkRefusedError, Role  # noqa: E402
+from broker.net.link.wire_types import LinkRefusedError, Role  # noqa: E402
 from tests.kit.link.pair import (  # noqa: E402
     HOST_ID,
     VIEWER_ID,

@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fuzz.runner import Admission, Meter
 
 _METER = Meter(
-    __name__, "broker/ipc/agent.py", "broker/ipc/worker.py", "broker/ipc/framing.py"
+    __name__, "broker/ipc/agent.py", "broker/ipc/worker.py", "broker/core/framing.py"
 )
 
 with _METER.imports("broker.ipc"):
-    from broker.ipc import agent, framing, worker
+    from broker.core import framing
+    from broker.ipc import agent, worker
 
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402

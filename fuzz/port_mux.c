@@ -9,7 +9,7 @@
  */
 #define PORTMUX_FUZZ
 #include <stddef.h>
-#include "../broker/launch/microvm/_portmux.c"
+#include "../broker/host/vmm/_portmux.c"
 
 enum { FDS = 512, FIRST_FD = 1000 };
 

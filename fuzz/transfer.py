@@ -35,27 +35,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import Admission, Meter
 
-_METER = Meter(__name__, "broker/transfer/*.py", "broker/ipc/transfer_guest.py", "shims/files/store.py")  # fmt: skip
+_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/ipc/transfer_guest.py", "shims/files/store.py")  # fmt: skip
 
-with _METER.imports("broker.transfer", "broker.ipc"):
-    from broker.transfer.check import check_line
-    from broker.transfer.contents import HeadCheck
-    from broker.transfer.entries import (
+with _METER.imports("broker.core.transfer", "broker.ipc"):
+    from broker.core.transfer.check import check_line
+    from broker.core.transfer.contents import HeadCheck
+    from broker.core.transfer.entries import (
         Directory,
         EntryReader,
         FileEntry,
         Quota,
         entry_frame,
     )
-    from broker.transfer.file_names import display_name, take_file_name
-    from broker.transfer.urls import NEVER, take_url
+    from broker.core.transfer.file_names import display_name, take_file_name
+    from broker.core.transfer.urls import NEVER, take_url
 
-from broker.clipboard.files import URI_LIST, listed  # noqa: E402
-from broker.clipboard.messages import Item  # noqa: E402
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError, RefusedError  # noqa: E402
-from broker.ipc.framing import FrameReader  # noqa: E402
-from broker.worker.transfer import _checked, decode_ask  # noqa: E402
+from broker.core.framing import FrameReader  # noqa: E402
+from broker.jail.worker.transfer import _checked, decode_ask  # noqa: E402
+from broker.viewer.clipboard.exchange.files import URI_LIST, listed  # noqa: E402
+from broker.viewer.clipboard.exchange.messages import Item  # noqa: E402
 from shims.files.edited import Edited  # noqa: E402
 from shims.files.protocol import COPY_BYTES, TransferError  # noqa: E402
 from shims.files.store import Store, keep  # noqa: E402

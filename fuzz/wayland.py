@@ -28,20 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import ROOT, Meter, arguments, play, show
 
-_METER = Meter(__name__, "broker/wayland/**/*.py")
+_METER = Meter(__name__, "broker/jail/wayland/**/*.py")
 
-from broker.clipboard.chords import Recogniser  # noqa: E402
-from broker.wayland.filter import WaylandFilter  # noqa: E402
-from broker.wayland.handlers import foreign_drags  # noqa: E402
-from broker.wayland.handlers.host_seat import OwnSeat  # noqa: E402
-from broker.wayland.handlers.selection import DataSource  # noqa: E402
-from broker.wayland.model import Surface, XdgSurface  # noqa: E402
-from broker.wayland.protocol import signatures, wire  # noqa: E402
-from broker.wayland.protocol.wire import Fd, ProtocolFault  # noqa: E402
-from broker.wayland.rules import Fullscreen, WindowRules  # noqa: E402
-from broker.wayland.sandbox import Sandbox  # noqa: E402
-from broker.wayland.scene import resize_timeout  # noqa: E402
-from broker.wayland.verdicts import OPTIONS  # noqa: E402
+from broker.core.clipboard.chords import Recogniser  # noqa: E402
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules  # noqa: E402
+from broker.core.streams.wayland_verdicts import OPTIONS  # noqa: E402
+from broker.jail.wayland.filter import WaylandFilter  # noqa: E402
+from broker.jail.wayland.handlers import foreign_drags  # noqa: E402
+from broker.jail.wayland.handlers.host_seat import OwnSeat  # noqa: E402
+from broker.jail.wayland.handlers.selection import DataSource  # noqa: E402
+from broker.jail.wayland.model import Surface, XdgSurface  # noqa: E402
+from broker.jail.wayland.protocol import signatures, wire  # noqa: E402
+from broker.jail.wayland.protocol.wire import Fd, ProtocolFault  # noqa: E402
+from broker.jail.wayland.sandbox import Sandbox  # noqa: E402
+from broker.jail.wayland.scene import resize_timeout  # noqa: E402
 from tests.kit.wayland import sessions as wayland_sessions  # noqa: E402
 from tests.kit.wayland.machine import FakeMachine  # noqa: E402
 from tests.kit.wayland.model import GLOBALS, Model, connect  # noqa: E402

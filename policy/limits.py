@@ -85,7 +85,7 @@ INHERITS = 4
 """Records behind each other by ``inherits``.  A reader must follow them."""
 
 BORDER_PIXELS = (1, 64)
-"""Equals what ``broker.wayland.rules.WindowRules`` takes."""
+"""Equals what ``broker.core.streams.wayland_rules.WindowRules`` takes."""
 
 GLOBALS = 64
 """Names of Wayland globals in one array; there are about forty."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.launch.process.spawn import spawn
+from broker.helpers.process.spawn import spawn
 from tests.kit.eventually import NeverError, eventually, ready
 
 

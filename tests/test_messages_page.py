@@ -9,20 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from broker.ipc import (
-    agent,
-    message_policies,
-    transfer_guest,
-    transfer_policies,
-    worker,
-)
+from broker.core.transfer import entries
+from broker.ipc import agent, transfer_guest, worker
 from broker.ipc import keeper as keeper_messages
-from broker.launch.microvm import port_frames
-from broker.pulse import policies as pulse
-from broker.pulse.commands import Command
-from broker.transfer import entries
-from broker.waypipe import policies as waypipe
-from broker.waypipe.blocks import Kind
+from broker.jail.pulse.commands import Command
+from broker.jail.waypipe.blocks import Kind
+from docs.tables import ipc as message_policies
+from docs.tables import port_frames, waypipe
+from docs.tables import sound as pulse
+from docs.tables import transfer as transfer_policies
 
 _ROOT = Path(__file__).parents[1]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import rich_click as click
 
 from broker.cli.run.connect import ask
-from broker.control.api import QuestionAnswerRequest
-from broker.control.methods import ANSWER
+from broker.ipc.control.api import QuestionAnswerRequest
+from broker.ipc.control.methods import ANSWER
 
 _KEEPS = ("once", "time", "session")
 

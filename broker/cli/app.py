@@ -10,7 +10,7 @@ import io
 import sys
 
 from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
-from broker.launch.process.core_files import forbid_core_files
+from broker.helpers.process.core_files import forbid_core_files
 
 _QUIET = {"-q", "--quiet"}
 _BOX_OPTIONS = {"--bwrap", *_QUIET}

@@ -9,10 +9,10 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask, offline_paths
-from broker.control.api import ClipboardStatus, Nothing
-from broker.control.methods import CLIPBOARD, CLIPBOARD_CHORDS, CLIPBOARD_CLEAR
 from broker.core.errors import SetupError
 from broker.core.escape import printable
+from broker.ipc.control.api import ClipboardStatus, Nothing
+from broker.ipc.control.methods import CLIPBOARD, CLIPBOARD_CHORDS, CLIPBOARD_CLEAR
 from broker.viewer.clipboard.outcomes import in_words
 from broker.viewer.clipboard.settings import TEXTS, ChordChoice, chosen, load_choice
 from broker.viewer.clipboard.settings import save_choice as save

@@ -85,7 +85,7 @@ def kinds(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Kinds of events, and their first words."""
-    from broker.audit import schema
+    from broker.ipc.audit import schema
 
     del ctx, param
     first = {kind.partition(".")[0] for kind in schema.KINDS}

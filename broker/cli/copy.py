@@ -14,11 +14,11 @@ from broker.cli.completion import places
 from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
-from broker.control.api import OpenRequest, RunItem, RunRequest
-from broker.control.methods import RUN
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
+from broker.ipc.control.api import OpenRequest, RunItem, RunRequest
+from broker.ipc.control.methods import RUN
 
 
 @click.command("cp")

@@ -9,9 +9,9 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask
-from broker.control.api import GrantRevokeRequest, GrantStatus, Nothing
-from broker.control.methods import GRANT_LIST, GRANT_REVOKE
 from broker.core.escape import printable
+from broker.ipc.control.api import GrantRevokeRequest, GrantStatus, Nothing
+from broker.ipc.control.methods import GRANT_LIST, GRANT_REVOKE
 
 
 @click.group("grants", invoke_without_command=True)

@@ -17,10 +17,14 @@ from broker.cli.machines.rootful import install_rootful
 from broker.cli.machines.setup import hook_written, setup_errors
 from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
 from broker.core.errors import SetupError
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
-from broker.core.replace_file import replace_file
-from broker.launch.podman.containers_conf import DROP_IN, ROOTFUL_CONF, name_hooks
-from broker.launch.podman.hooks import (
+from broker.host.launchers.podman.containers_conf import (
+    DROP_IN,
+    ROOTFUL_CONF,
+    name_hooks,
+)
+from broker.host.launchers.podman.hooks import (
     PROGRAM,
     hook_files,
     rootful_files,

@@ -11,16 +11,16 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask, open_client
-from broker.control.api import (
+from broker.core.escape import printable
+from broker.core.names import take_lease_id
+from broker.ipc.control.api import (
     LeaseItem,
     LeaseReleaseRequest,
     LeaseRequest,
     LeaseStatus,
     Nothing,
 )
-from broker.control.methods import LEASE_ACQUIRE, LEASE_LIST, LEASE_RELEASE
-from broker.core.escape import printable
-from broker.core.names import take_lease_id
+from broker.ipc.control.methods import LEASE_ACQUIRE, LEASE_LIST, LEASE_RELEASE
 
 
 @click.group("lease")

@@ -7,7 +7,7 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
-from broker.services.link.key_store import LinkStore
+from broker.net.link_service.key_store import LinkStore
 
 
 @click.group("link")

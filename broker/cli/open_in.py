@@ -16,14 +16,14 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.control.api import OpenItem, OpenRequest
-from broker.control.methods import OPEN
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
-from broker.transfer.check import check_line, check_name, check_url
-from broker.transfer.urls import DEFAULT_SCHEMES
+from broker.core.transfer.check import check_line, check_name, check_url
+from broker.core.transfer.urls import DEFAULT_SCHEMES
+from broker.ipc.control.api import OpenItem, OpenRequest
+from broker.ipc.control.methods import OPEN
 
 OPENING = "VITRAIL_OPENING"
 """Set by the broker for a program that opens an address on this desktop."""

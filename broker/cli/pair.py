@@ -9,20 +9,20 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError
-from broker.link.endpoints import open_listener, parse_connect, parse_listen
-from broker.link.keys import Peer, PublicKey
-from broker.link.wire_types import Role
-from broker.services.link.config import LinkConfig, load_link_config
-from broker.services.link.key_store import LinkStore
-from broker.services.link.pairing import (
+from broker.cli.pairing.exchange import (
     NoCodeError,
     knock,
     let_in,
     pair,
     pairing_endpoint,
 )
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.net.endpoints import open_listener, parse_connect, parse_listen
+from broker.net.link.keys import Peer, PublicKey
+from broker.net.link.wire_types import Role
+from broker.net.link_service.config import LinkConfig, load_link_config
+from broker.net.link_service.key_store import LinkStore
 
 _ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
 

@@ -10,9 +10,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
-from broker.control.api import Nothing, PendingQuestion
-from broker.control.methods import PENDING
 from broker.core.escape import printable
+from broker.ipc.control.api import Nothing, PendingQuestion
+from broker.ipc.control.methods import PENDING
 
 
 @click.command("pending")

@@ -6,10 +6,10 @@ import sys
 
 import rich_click as click
 
+from broker.authority.questions.phrase import ensure_phrase, new_phrase, write_phrase
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import SetupError
-from broker.prompt.phrase import ensure_phrase, new_phrase, write_phrase
 
 
 @click.group("prompt")

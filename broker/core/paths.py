@@ -67,7 +67,7 @@ class Paths:
 
     @property
     def homes(self) -> Path:
-        """State of persistent sandboxes; see ``broker.launch.state``."""
+        """State of persistent sandboxes; see ``broker.host.homes``."""
         return self.state / "homes"
 
     def sandbox(self, name: str) -> Path:

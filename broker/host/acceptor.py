@@ -14,14 +14,14 @@ import trio
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError, SetupError
 from broker.core.names import ServiceName
+from broker.helpers.process.pidfd import PidfdProcess
+from broker.helpers.process.spawn import our_program, spawn
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
-from broker.launch.process.spawn import our_program, spawn
-from broker.link.addresses import UnixEndpoint, new_socket
-from broker.link.listeners import Listener, open_listener
-from broker.peers import credentials
-from broker.peers.identity import ProcessFacts
-from broker.services.workers.pidfd_process import PidfdProcess
+from broker.net.addresses import UnixEndpoint, new_socket
+from broker.net.listeners import Listener, open_listener
+from broker.net.peers import credentials
+from broker.net.peers.identity import ProcessFacts
 
 _LOST = (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError)
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from typing_extensions import override
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
@@ -27,13 +27,14 @@ from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.host.acceptor import RemoteListener
 from broker.host.machine import ConnectionKind
-from broker.link.contract import Viewer
-from broker.link.listeners import Listener
-from broker.peers import credentials, identity
-from broker.services.hangup import hang_up
+from broker.ipc.audit import schema
+from broker.net.hangup import hang_up
+from broker.net.link.contract import Viewer
+from broker.net.listeners import Listener
+from broker.net.peers import credentials, identity
 
 if TYPE_CHECKING:
-    from broker.peers.launch_secret import LaunchSecret
+    from broker.net.peers.launch_secret import LaunchSecret
 
 # Out of descriptors or memory: the next accept works once something is closed.
 FULL_PAUSE = 0.1
@@ -202,7 +203,7 @@ class Admission:
                 # guard: no byte before the launch is proved
                 if self.secret is not None:
                     # Machines with sockets of their own need none of it.
-                    from broker.peers.launch_secret import prove
+                    from broker.net.peers.launch_secret import prove
 
                     await prove(conn, self.secret, opening.service)
                 self.streams[opening.stream] = (opening, time.time())

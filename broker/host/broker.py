@@ -10,17 +10,17 @@ from functools import partial
 
 import trio
 
-from broker.control.dispatch import Dispatcher
+from broker.authority.control.dispatch import Dispatcher
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.core.names import LeaseId
+from broker.helpers.pump.process import PumpHandle
 from broker.host.part import HostPart, end_sandboxes
 from broker.host.status import HostStatus
 from broker.host.viewer_link import RemoteViewer
-from broker.peers.identity import describe
-from broker.relay.process import PumpHandle
-from broker.services.control import Shared, SharedControl
-from broker.services.link.config import LinkConfig
-from broker.services.link.key_store import LinkStore
-from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.key_store import LinkStore
+from broker.net.peers.identity import describe
 
 # A guest whose agent gets no request does not listen to the power button for long.
 _GRACE = 1.0

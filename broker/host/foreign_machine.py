@@ -19,14 +19,15 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
 from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
+from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.pidfd import PidfdProcess
+from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
 from broker.host.machine import ConnectionKind, MachineFacts
-from broker.launch.process.identity import open_pidfd
-from broker.launch.process.spawn import has_ended, wait_ended
-from broker.link.addresses import HybridEndpoint, UnixEndpoint
-from broker.link.listeners import Listener, open_listener
-from broker.peers import credentials
-from broker.peers.identity import (
+from broker.net.addresses import HybridEndpoint, UnixEndpoint
+from broker.net.listeners import Listener, open_listener
+from broker.net.peers import credentials
+from broker.net.peers.identity import (
     Claim,
     Connector,
     ContainerClaim,
@@ -37,7 +38,6 @@ from broker.peers.identity import (
     VsockClaim,
     take_cid,
 )
-from broker.services.workers.pidfd_process import PidfdProcess
 
 
 class HeldMachine:

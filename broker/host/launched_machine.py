@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 import trio
 from typing_extensions import override
 
+from broker.authority.records.sandboxes import find_record
+from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName, ServiceName
-from broker.core.trees import remove_tree
+from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
     ForeignMachine,
     HeldMachine,
     admit_other_users,
 )
+from broker.host.launchers.interface import Prepared
 from broker.host.machine import ConnectionKind
-from broker.launch.interface import Prepared
-from broker.launch.process.spawn import has_ended, wait_ended
-from broker.peers.identity import Claim, ContainerClaim, GroupClaim
-from broker.services.records import find_record
+from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim
 from policy.records.loader import RecordSet
 
 if TYPE_CHECKING:
-    from broker.launch.network.namespace import BoxNetwork
+    from broker.host.network.namespace import BoxNetwork
 
 _KILL_SECONDS = 10.0
 """For the kernel to end a killed process; longer where its disk does not answer."""
@@ -55,7 +55,7 @@ class LaunchedMachine(ForeignMachine):
         launch = find_record(records, SandboxName(self.state.record)).host.launch
         if not (self.state.ours and getattr(launch, "network", "none") == "user"):
             return
-        from broker.launch.network.namespace import start_box_network
+        from broker.host.network.namespace import start_box_network
 
         try:
             self.network = await start_box_network(self._pidfd)

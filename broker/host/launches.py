@@ -18,25 +18,25 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.audit import schema
-from broker.audit.event_log import EventLog
-from broker.control import api, methods
-from broker.control.methods import Exchange, serves
+from broker.authority.audit.event_log import EventLog
+from broker.authority.records.sandboxes import find_record
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.services import AUDIO
+from broker.helpers.process.identity import ProcessIdentity, boot_id, find, identity_of
 from broker.host.foreign_machine import HeldMachine, container_claim
 from broker.host.launched_machine import LaunchedMachine, remove
+from broker.host.launchers.interface import SOCKETS, Prepared, read_state, write_state
+from broker.host.launchers.machined.containers import podmans_claim
 from broker.host.lease_requests import asked_name, sandbox_name
-from broker.host.machined_containers import podmans_claim
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
-from broker.launch.interface import SOCKETS, Prepared, read_state, write_state
-from broker.launch.process.identity import ProcessIdentity, boot_id, find, identity_of
-from broker.peers.identity import Claim, FlatpakClaim, SharedClaim
-from broker.services.records import find_record
+from broker.ipc.audit import schema
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
+from broker.net.peers.identity import Claim, FlatpakClaim, SharedClaim
 from policy.records.loader import RecordSet
 from policy.records.model import (
     Bwrap,
@@ -240,7 +240,7 @@ class Launches:
             case SharedBox():
                 return SharedClaim(str(state.sockets), os.getuid())
             case Flatpak():
-                from broker.peers.flatpak_instances import app_of
+                from broker.net.peers.flatpak_instances import app_of
 
                 find = partial(app_of, self.paths.runtime.parent)
                 return FlatpakClaim(str(state.sockets), launch.app, find)

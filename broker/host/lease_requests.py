@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, assert_never
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.control import api, methods
-from broker.control.methods import Exchange, serves
+from broker.authority.audit import event_log
+from broker.authority.records.sandboxes import find_record
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import (
@@ -25,7 +24,9 @@ from broker.core.paths import Paths
 from broker.host.foreign_machine import take_foreign
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
-from broker.services.records import find_record
+from broker.ipc.audit import schema
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
 from policy.records.loader import RecordSet
 from policy.records.model import (
     CidPeer,
@@ -38,7 +39,7 @@ from policy.records.model import (
 )
 
 if TYPE_CHECKING:
-    from broker.host.libvirt_guests import LibvirtGuests
+    from broker.host.launchers.libvirt.guests import LibvirtGuests
 
 
 _PEER_CHARS = 120
@@ -170,7 +171,7 @@ class Leasing:
         """The machines of launchers with hooks."""
         if self._guests is None:
             # Late: most hosts have none.
-            from broker.host.libvirt_guests import LibvirtGuests
+            from broker.host.launchers.libvirt.guests import LibvirtGuests
 
             self._guests = LibvirtGuests(
                 paths=self._paths,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from broker.core.names import ServiceName
 from broker.host.acceptor import Acceptors, RemoteListener
-from broker.link.listeners import Listener
-from broker.peers.identity import Claim
+from broker.net.listeners import Listener
+from broker.net.peers.identity import Claim
 
 if TYPE_CHECKING:
-    from broker.peers.launch_secret import LaunchSecret
+    from broker.net.peers.launch_secret import LaunchSecret
 
 ConnectionKind: TypeAlias = Listener | RemoteListener
 """Where its connections arrive: here, or at a process of its own."""

@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from broker.audit import schema
-from broker.audit.event_log import EventLog
+from broker.authority.audit.event_log import EventLog
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
+from broker.helpers.process.identity import Tracked
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
-from broker.launch.process.identity import Tracked
-from broker.link.listeners import Listener
-from broker.peers import credentials
-from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
+from broker.ipc.audit import schema
+from broker.net.listeners import Listener
+from broker.net.peers import credentials
+from broker.net.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
-    from broker.launch.image.store import Image
-    from broker.launch.microvm.control import Monitor
-    from broker.launch.microvm.launcher import HomeDisk, Tools, Vm, VmSpec
-    from broker.launch.microvm.qmp import Qmp
-    from broker.launch.template.starting import StartedVm, Starter
-    from broker.peers.launch_secret import LaunchSecret
+    from broker.host.images.store import Image
+    from broker.host.vmm.control import Monitor
+    from broker.host.vmm.launcher import HomeDisk, Tools, Vm, VmSpec
+    from broker.host.vmm.qmp import Qmp
+    from broker.host.vmm.template.starting import StartedVm, Starter
+    from broker.net.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
@@ -138,7 +138,7 @@ class MicroVmMachine:
 
     async def wait(self) -> str:
         """Wait for its end; one without a request is an event."""
-        from broker.launch.microvm.running import EndKind
+        from broker.host.vmm.running import EndKind
 
         end = await self._vm.wait()
         if end.kind is EndKind.LOST:
@@ -172,7 +172,7 @@ class MicroVmMachine:
 
 def _remove(directory: Path) -> None:
     # Late: a host of others' machines needs none of it.
-    from broker.core.trees import remove_tree
+    from broker.core.files.trees import remove_tree
 
     remove_tree(directory)
 
@@ -273,11 +273,11 @@ class MicroVms:
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
             )
         # Late: a host that only has leases of others' machines needs none of it.
-        from broker.launch.image.host_files import host_settings
-        from broker.launch.image.store import find_image
-        from broker.launch.image.vmlinux import boot_kernel
-        from broker.launch.microvm.control import Monitor
-        from broker.services.sandbox_logs import KEPT, prune_logs
+        from broker.core.files.sandbox_logs import KEPT, prune_logs
+        from broker.host.images.host_files import host_settings
+        from broker.host.images.store import find_image
+        from broker.host.images.vmlinux import boot_kernel
+        from broker.host.vmm.control import Monitor
 
         launch = _changed(wanted.host.launch, changes)
         image = find_image(self._paths, launch.image)
@@ -369,7 +369,7 @@ class MicroVms:
         initrd: Path,
         home: HomeDisk | None,
     ) -> VmSpec:
-        from broker.launch.microvm.launcher import Network, VmSpec
+        from broker.host.vmm.launcher import Network, VmSpec
 
         return VmSpec(
             name=sandbox,
@@ -400,8 +400,8 @@ class MicroVms:
             return None, {}
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
-        from broker.launch.image.store import launch_settings
-        from broker.peers.launch_secret import draw_secret
+        from broker.host.images.store import launch_settings
+        from broker.net.peers.launch_secret import draw_secret
 
         secret = draw_secret()
         return secret, launch_settings(secret.value, privileged=privileged)
@@ -418,9 +418,9 @@ class MicroVms:
     ) -> StartedVm:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
-        from broker.launch.image.host_files import fingerprint
-        from broker.launch.monitors.starting import start_machine
-        from broker.launch.template.starting import Starter, StartRequest
+        from broker.host.images.host_files import fingerprint
+        from broker.host.vmm.monitors.starting import start_machine
+        from broker.host.vmm.template.starting import Starter, StartRequest
 
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)
@@ -456,7 +456,7 @@ class MicroVms:
     ) -> HomeDisk | None:
         if state is None or not state.keep:
             return None
-        from broker.launch.microvm.home import open_home
+        from broker.host.homes.home import open_home
 
         return await open_home(
             self._paths.homes,
@@ -504,7 +504,7 @@ class MicroVms:
         """End the machines that waited for a start by a broker that was killed."""
         if not self._paths.standbys.exists():
             return
-        from broker.launch.template.standby import clean_standbys
+        from broker.host.vmm.template.standby import clean_standbys
 
         try:
             await clean_standbys(self._paths.standbys)
@@ -512,7 +512,7 @@ class MicroVms:
             self.warnings.append(f"left over from an earlier broker: {error}")
 
     async def _adopt_one(self, directory: Path) -> _Adopted | None:
-        from broker.launch.microvm.launcher import clean_leftovers
+        from broker.host.vmm.launcher import clean_leftovers
 
         sandbox = take_sandbox_name(directory.name)
         try:
@@ -535,9 +535,9 @@ class MicroVms:
         return None
 
     async def _take_over(self, sandbox: SandboxName, directory: Path) -> _Adopted:
-        from broker.launch.microvm.launcher import adopt_vm
-        from broker.launch.monitors.starting import connect_by
-        from broker.peers.launch_secret import read_secret
+        from broker.host.vmm.launcher import adopt_vm
+        from broker.host.vmm.monitors.starting import connect_by
+        from broker.net.peers.launch_secret import read_secret
 
         assert self._nursery is not None
         text = (directory / _RECORD_FILE).read_bytes()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import schema
+from broker.authority.control.handlers import SharedControl
+from broker.authority.runtime import Runtime
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
@@ -27,20 +28,19 @@ from broker.host.vsock_listeners import (
     open_vsock_listeners,
     serve_vsock,
 )
-from broker.link.contract import Viewer
-from broker.peers.identity import VsockClaim
-from broker.services.control import SharedControl
-from broker.services.runtime import Runtime
+from broker.ipc.audit import schema
+from broker.net.link.contract import Viewer
+from broker.net.peers.identity import VsockClaim
 from policy.errors import did_you_mean
 from policy.records.model import Record
 
 if TYPE_CHECKING:
+    from broker.host.images.store import Image
+    from broker.host.launchers.interface import Launcher
     from broker.host.machine import Machine
-    from broker.launch.image.store import Image
-    from broker.launch.interface import Launcher
-    from broker.launch.microvm.control import Monitor
-    from broker.launch.microvm.launcher import Tools
-    from broker.launch.microvm.qmp import Qmp
+    from broker.host.vmm.control import Monitor
+    from broker.host.vmm.launcher import Tools
+    from broker.host.vmm.qmp import Qmp
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 
@@ -100,7 +100,7 @@ class HostPart:
 
     async def _watch_machined(self) -> None:
         # Late: it is of use only where a record names a machine.
-        from broker.host.machined_guests import SYSTEM, MachinedGuests
+        from broker.host.launchers.machined.guests import SYSTEM, MachinedGuests
 
         records, paths = self._ground.records, self._ground.paths
         async with trio.open_nursery() as nursery:
@@ -222,7 +222,7 @@ class HostPart:
         self, image: Image, monitor: Monitor, progress: Callable[[str], None]
     ) -> Tools:
         # Needed where machines are started, which a broker of others' never does.
-        from broker.host.toolbox import find_tools
+        from broker.host.vmm.toolbox import find_tools
 
         tools = await find_tools(self._ground.paths, image, monitor, progress)
         return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)

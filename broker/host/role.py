@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease
@@ -23,9 +23,10 @@ from broker.core.stderr_log import isolated, log_exception
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission, Carry
 from broker.host.machine import Machine
-from broker.link.contract import Viewer
-from broker.peers.identity import describe
-from broker.peers.leases import Held, LeaseTable
+from broker.ipc.audit import schema
+from broker.net.link.contract import Viewer
+from broker.net.peers.identity import describe
+from broker.net.peers.leases import Held, LeaseTable
 
 Progress = Callable[[str], None]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from typing_extensions import override
 
-from broker.control import api
+from broker.authority.status import StatusCollector, process_status
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease, HostRole
-from broker.peers.identity import describe
-from broker.services.status import StatusCollector, process_status
+from broker.ipc.control import api
+from broker.net.peers.identity import describe
 from policy.records.model import Record
 
 

@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
+from broker.authority.audit.checkpoints import CheckpointWitness
+from broker.authority.link_end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd, one_line
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.authority.stream_events import StreamEvents, relay_stream
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
@@ -32,20 +36,17 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.core.services import DISPLAY
-from broker.link import messages as m
-from broker.link.contract import Host
-from broker.link.preamble import PreambleVerdict, StreamOffer
-from broker.link.wire_types import LinkRefusedError, Role
-from broker.services.checkpoints import CheckpointWitness
-from broker.services.display_header import read_header
-from broker.services.hangup import given
-from broker.services.link.config import LinkConfig
-from broker.services.link.end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd, one_line
-from broker.services.link.epoch import Epoch
-from broker.services.link.key_store import LinkStore
-from broker.services.link.sockets import dial, receive, send_all, shake_hands
-from broker.services.pump_supervisor import PumpSupervisor
-from broker.services.stream_events import StreamEvents, relay_stream
+from broker.ipc.audit import schema
+from broker.net.display_header import read_header
+from broker.net.hangup import given
+from broker.net.link import messages as m
+from broker.net.link.contract import Host
+from broker.net.link.preamble import PreambleVerdict, StreamOffer
+from broker.net.link.wire_types import LinkRefusedError, Role
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.sockets import dial, receive, send_all, shake_hands
 
 if TYPE_CHECKING:
     from broker.host.devices.link import DeviceRequests

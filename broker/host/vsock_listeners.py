@@ -21,18 +21,18 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.audit import schema
-from broker.audit.event_log import EventLog
+from broker.authority.audit.event_log import EventLog
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
 from broker.core.services import CID_ANY, LOW_PORTS, PORTS
 from broker.host.admission import FULL_PAUSE, Admission
-from broker.link.addresses import VsockEndpoint
-from broker.link.listeners import Listener, open_listener
-from broker.peers import credentials
-from broker.peers.identity import VsockClaim
-from broker.services.hangup import hang_up
+from broker.ipc.audit import schema
+from broker.net.addresses import VsockEndpoint
+from broker.net.hangup import hang_up
+from broker.net.listeners import Listener, open_listener
+from broker.net.peers import credentials
+from broker.net.peers.identity import VsockClaim
 
 # The kernel's backlog sets this limit for a machine with listeners of its own.
 _FULL = "too many connections wait for a decision"

@@ -16,8 +16,8 @@ from typing import Annotated
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
-from broker.ipc.decoding import UNREADABLE
 
 VERSION = 5
 """2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.

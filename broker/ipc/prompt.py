@@ -16,9 +16,9 @@ from typing import TypeAlias
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.core.question import PersonAnswer, Question
-from broker.ipc.decoding import UNREADABLE
 
 
 class _Message(

@@ -13,9 +13,9 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
-from broker.ipc.decoding import UNREADABLE
-from broker.ipc.framing import encode_frame
+from broker.core.framing import encode_frame
 
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

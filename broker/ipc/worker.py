@@ -17,10 +17,10 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
-from broker.ipc.decoding import UNREADABLE
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Word = Annotated[str, msgspec.Meta(max_length=40)]

@@ -30,12 +30,12 @@ from typing import NoReturn
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.helpers.process import jail
+from broker.helpers.pump.process import start_pump
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
-from broker.launch.process import jail
-from broker.peers import credentials
-from broker.relay.contract import MESSAGE_BYTES, Submit, encode_to_pump
-from broker.relay.process import start_pump
+from broker.ipc.pump import MESSAGE_BYTES, Submit, encode_to_pump
+from broker.net.peers import credentials
 
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""

@@ -33,15 +33,15 @@ from jeepney.io.trio import DBusRouter, open_dbus_router
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.ipc.prompt import Described, decode_described
-from broker.launch.process import jail
-from broker.prompt.accessible import (
+from broker.helpers.process import jail
+from broker.helpers.prompt.accessible import (
     PROPERTIES,
     ROOT,
     AccessibilityEvent,
     Accessible,
     UnknownError,
 )
+from broker.ipc.prompt import Described, decode_described
 
 _BUS = DBusAddress("/org/a11y/bus", "org.a11y.Bus", "org.a11y.Bus")
 _REGISTRY = DBusAddress(ROOT, "org.a11y.atspi.Registry", "org.a11y.atspi.Socket")

@@ -19,9 +19,9 @@ import trio
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import displayed
 from broker.host.devices.client import socket_path
-from broker.host.devices.listener import listen
-from broker.host.devices.records import load_records
-from broker.host.devices.service import Service
+from broker.root.listener import listen
+from broker.root.records import load_records
+from broker.root.service import Service
 
 
 @click.command()

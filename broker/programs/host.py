@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from broker.authority.runtime import Options
+from broker.helpers.pump.process import PumpHandle
 from broker.host.broker import run_host
-from broker.link.wire_types import Role
+from broker.net.link.wire_types import Role
+from broker.net.link_service.config import load_link_config
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
-from broker.relay.process import PumpHandle
-from broker.services.link.config import load_link_config
-from broker.services.runtime import Options
 
 _NAME = "vitrail-host"
 

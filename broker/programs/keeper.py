@@ -23,13 +23,13 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
+from broker.helpers.compositor import connect_compositor
+from broker.helpers.process import jail
 from broker.ipc import fdpass, worker
 from broker.ipc import keeper as keeper_messages
 from broker.ipc.channel import MessagePipe
-from broker.launch.compositor import connect_compositor
-from broker.launch.process import jail
+from broker.jail.wayland.security_context import SecurityContext, open_context
 from broker.programs.worker import run_worker
-from broker.services.workers.security_context import SecurityContext, open_context
 
 
 @dataclass(frozen=True)

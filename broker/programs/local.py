@@ -7,9 +7,9 @@ and, last, the control socket.
 
 from __future__ import annotations
 
+from broker.authority.runtime import Options
 from broker.programs.local_role import run_local
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
-from broker.services.runtime import Options
 
 _NAME = "vitrail-local"
 

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import trio
 
-from broker.authz.question_control import QuestionControl
-from broker.control.dispatch import Dispatcher
+from broker.authority.control.dispatch import Dispatcher
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.question_control import QuestionControl
+from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.core.lease import Lease
+from broker.helpers.pump.process import PumpHandle
 from broker.host.devices.part import DeviceHost
 from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
 from broker.programs.local_status import LocalStatus
-from broker.relay.process import PumpHandle
-from broker.services.control import Shared, SharedControl
-from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.services.workers.pool import Workers
 from broker.viewer.control import viewer_parts
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.folders.control import FolderControl
@@ -38,6 +37,7 @@ from broker.viewer.part import (
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.sandboxes.guest_folders import GuestFolders
+from broker.viewer.workers.pool import Workers
 
 __all__ = ["Options", "run_local"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 from typing_extensions import override
 
-from broker.control import api
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease
 from broker.host.status import HostStatus, sandbox_status
+from broker.ipc.control import api
 from broker.viewer.status import ViewerStatus, devices_of, folders_of, programs_of
 
 

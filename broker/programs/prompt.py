@@ -19,6 +19,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
+from broker.helpers.process import jail
+from broker.helpers.prompt.window import Window
 from broker.ipc.prompt import (
     Described,
     FromAgent,
@@ -30,8 +32,6 @@ from broker.ipc.prompt import (
     decode_to_agent,
     encode,
 )
-from broker.launch.process import jail
-from broker.prompt.window import Window
 
 
 def main() -> None:

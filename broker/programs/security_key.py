@@ -18,9 +18,16 @@ import sys
 import time
 
 from broker.core.errors import PeerError
-from broker.core.libseccomp import seccomp as libseccomp
-from broker.devices.ctaphid import REPORT_BYTES
-from broker.devices.security_key import Action, Ask, Over, SecurityKey, ToGuest, ToKey
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.jail.security_key.ctaphid import REPORT_BYTES
+from broker.jail.security_key.parser import (
+    Action,
+    Ask,
+    Over,
+    SecurityKey,
+    ToGuest,
+    ToKey,
+)
 
 _PROT_EXEC = 4
 _ALLOWED = (

@@ -13,10 +13,10 @@ import sys
 
 import trio
 
-from broker.audit.ship.service import serve
 from broker.core.errors import VitrailError
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
+from broker.helpers.shipper.service import serve
 
 _PATIENCE = 2.0
 """For a batch that is under way when we are asked to end."""

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import trio
 
-from broker.core.activation import VARIABLES, take_activated
+from broker.authority.runtime import Options
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
-from broker.relay.process import PumpHandle, start_pump
-from broker.services.runtime import Options
+from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.net.activation import VARIABLES, take_activated
 
 Run = Callable[[Options, PumpHandle, Callable[[], None]], Awaitable[None]]
 
@@ -73,7 +73,7 @@ def _run(
             hint="start it as the person whose desktop it serves",
         )
     # Late: one call at the start.
-    from broker.launch.process.core_files import forbid_core_files
+    from broker.helpers.process.core_files import forbid_core_files
 
     # guard: no core files
     forbid_core_files()

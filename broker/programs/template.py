@@ -18,11 +18,11 @@ import socket
 import sys
 import traceback
 
+from broker.helpers.process import jail, seccomp
 from broker.ipc import fdpass
 from broker.ipc import keeper as keeper_messages
-from broker.launch.process import jail, seccomp
+from broker.ipc.wayland_rules import traced
 from broker.programs.keeper import Order, keep
-from broker.wayland.rule_messages import traced
 
 _FDS_OF_AN_ORDER = 4
 
@@ -36,7 +36,7 @@ def main() -> None:
     seccomp.keeper_filter()
     if traced():
         # Now: a worker that wants it cannot open files any more.
-        from broker.wayland.protocol import trace  # noqa: F401
+        from broker.jail.wayland.protocol import trace  # noqa: F401
     gc.collect()
     gc.freeze()  # present objects are shared: do not touch them when collecting
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.link.wire_types import Role
+from broker.authority.runtime import Options
+from broker.helpers.pump.process import PumpHandle
+from broker.net.link.wire_types import Role
+from broker.net.link_service.config import load_link_config
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
-from broker.relay.process import PumpHandle
-from broker.services.link.config import load_link_config
-from broker.services.runtime import Options
 from broker.viewer.broker import run_viewer
 
 _NAME = "vitrail-viewer"

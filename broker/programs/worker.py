@@ -32,19 +32,19 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.token_bucket import TokenBucket
+from broker.helpers.process import seccomp
 from broker.ipc import agent, clipboard, fdpass, transfer
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel, MessagePipe
-from broker.launch.process import seccomp
-from broker.worker import readiness
-from broker.worker.agent_connection import AgentShell
-from broker.worker.clipboard.orders import WorkerClipboard
-from broker.worker.pulse.sound import WorkerSound
-from broker.worker.transfer import WorkerTransfers
-from broker.worker.wayland.connection import WaylandConnection
-from broker.worker.wayland.sandbox_windows import SandboxWindows
-from broker.worker.wayland.waypipe_connection import StreamConnection
+from broker.jail.worker import readiness
+from broker.jail.worker.agent_connection import AgentShell
+from broker.jail.worker.clipboard.orders import WorkerClipboard
+from broker.jail.worker.pulse.sound import WorkerSound
+from broker.jail.worker.transfer import WorkerTransfers
+from broker.jail.worker.wayland.connection import WaylandConnection
+from broker.jail.worker.wayland.sandbox_windows import SandboxWindows
+from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 
 
 def run_worker(

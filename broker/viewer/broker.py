@@ -7,16 +7,15 @@ from functools import partial
 
 import trio
 
-from broker.authz.question_control import QuestionControl
-from broker.control.dispatch import Dispatcher
+from broker.authority.control.dispatch import Dispatcher
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.question_control import QuestionControl
+from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
-from broker.relay.process import PumpHandle
-from broker.services.control import Shared, SharedControl
-from broker.services.link.config import LinkConfig
-from broker.services.link.key_store import LinkStore
-from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.services.workers.pool import Workers
+from broker.helpers.pump.process import PumpHandle
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.host_link import RemoteHost
@@ -28,6 +27,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.runner import Runner
 from broker.viewer.status import ViewerStatus
+from broker.viewer.workers.pool import Workers
 
 
 async def run_viewer(

@@ -24,7 +24,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_stderr
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 
 _PROGRAM = "notify-send"
 _SECONDS = 5.0

@@ -12,22 +12,22 @@ from typing import Protocol
 
 import trio
 
+from broker.authority.link_end import one_line
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.stderr_log import log_exception
-from broker.link.endpoints import Listener
-from broker.link.pending_connections import PendingConnections, Ticket
-from broker.link.wire_types import (
+from broker.net.endpoints import Listener
+from broker.net.link.pending_connections import PendingConnections, Ticket
+from broker.net.link.wire_types import (
     MAGIC_BYTES,
     ConnectionKind,
     LinkRefusedError,
     RefusalReason,
     take_door,
 )
-from broker.services.link.config import LinkConfig
-from broker.services.link.end import one_line
-from broker.services.link.sockets import describe_far_end, receive
-from broker.services.link.status import LinkState
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.sockets import describe_far_end, receive
+from broker.net.link_service.status import LinkState
 
 _FULL_PAUSE = 0.1
 

@@ -18,7 +18,9 @@ from functools import partial
 
 import trio
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
+from broker.authority.audit.checkpoints import CheckpointWitness
+from broker.authority.link_end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
@@ -31,17 +33,21 @@ from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
-from broker.link import messages as m
-from broker.link.endpoints import Listener, open_listener
-from broker.link.pending_connections import Ticket
-from broker.link.preamble import Preamble, PreambleReader, PreambleVerdict
-from broker.link.wire_types import ConnectionKind, LinkRefusedError, RefusalReason, Role
-from broker.services.checkpoints import CheckpointWitness
-from broker.services.link.config import LinkConfig
-from broker.services.link.end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd
-from broker.services.link.epoch import Epoch, request_pace
-from broker.services.link.key_store import LinkStore
-from broker.services.link.sockets import receive, shake_hands
+from broker.ipc.audit import schema
+from broker.net.endpoints import Listener, open_listener
+from broker.net.link import messages as m
+from broker.net.link.pending_connections import Ticket
+from broker.net.link.preamble import Preamble, PreambleReader, PreambleVerdict
+from broker.net.link.wire_types import (
+    ConnectionKind,
+    LinkRefusedError,
+    RefusalReason,
+    Role,
+)
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.epoch import Epoch, request_pace
+from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.sockets import receive, shake_hands
 from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.host_door import Door
 from broker.viewer.host_intake import Intake

@@ -13,8 +13,8 @@ from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName, take_lease_id
-from broker.link import messages as m
-from broker.services.link.epoch import Epoch
+from broker.net.link import messages as m
+from broker.net.link_service.epoch import Epoch
 
 
 class HostStarts:

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import schema
-from broker.audit.event_log import EventLog
-from broker.authz.authority import PolicyAuthority
-from broker.authz.prompts import Questions
+from broker.authority.audit.event_log import EventLog
+from broker.authority.authority import PolicyAuthority
+from broker.authority.prompts import Questions
+from broker.authority.runtime import Runtime
 from broker.core.errors import SetupError
-from broker.launch.compositor import find_compositor
-from broker.launch.waypipe.podman import load_podman
-from broker.services.runtime import Runtime
-from broker.services.workers.pool import Workers, open_workers
+from broker.helpers.compositor import find_compositor
+from broker.ipc.audit import schema
 from broker.viewer.desktop import Desktop
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sound.raw_audio import WARNING, is_raw
+from broker.viewer.waypipe.podman import load_podman
+from broker.viewer.workers.pool import Workers, open_workers
 
 
 @asynccontextmanager

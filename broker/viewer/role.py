@@ -16,18 +16,19 @@ from pathlib import Path
 import trio
 from typing_extensions import override
 
-from broker.audit import event_log, schema
-from broker.authz.interface import Authority
-from broker.authz.permit import Request
+from broker.authority.audit import event_log
+from broker.authority.interface import Authority
+from broker.authority.permit import Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import isolated
-from broker.link.contract import Host
-from broker.services.hangup import given, hang_up, when_hung_up
-from broker.services.sandbox_logs import KEPT, prune_logs
+from broker.ipc.audit import schema
+from broker.net.hangup import given, hang_up, when_hung_up
+from broker.net.link.contract import Host
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.control import api, methods
-from broker.control.methods import Exchange, serves
+from broker.authority.audit import event_log
+from broker.authority.records.sandboxes import find_record
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
-from broker.link.contract import Host
-from broker.services.records import find_record
+from broker.ipc.audit import schema
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
+from broker.net.link.contract import Host
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
 from broker.viewer.sandboxes.launch_steps import Failure, Step

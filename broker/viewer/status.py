@@ -10,22 +10,22 @@ import msgspec
 import trio
 from typing_extensions import override
 
-from broker.control import api
-from broker.core.escape import printable
-from broker.core.lease import Opening
-from broker.core.names import LeaseId, SandboxName
-from broker.link.control import Announced
-from broker.services.status import (
+from broker.authority.status import (
     StatusCollector,
     StreamCount,
     problem_lines,
     process_status,
 )
-from broker.services.workers.pool import Workers
+from broker.core.escape import printable
+from broker.core.lease import Opening
+from broker.core.names import LeaseId, SandboxName
+from broker.ipc.control import api
+from broker.net.link.control import Announced
 from broker.viewer.part import AuthorityParts
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.windows import WindowsPart
+from broker.viewer.workers.pool import Workers
 
 _RULE_PROBLEM_CHARACTERS = 1000
 

@@ -8,9 +8,9 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
-from broker.link.preamble import PreambleVerdict
-from broker.services.link.epoch import Epoch
-from broker.services.link.sockets import send_all
+from broker.net.link.preamble import PreambleVerdict
+from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.sockets import send_all
 from broker.viewer.host_intake import IntakePlace
 
 

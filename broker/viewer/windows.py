@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.control import api, methods
-from broker.control.fitting import fit_windows
-from broker.control.methods import Exchange, serves
+from broker.authority.records.sandbox_names import not_running
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
 from broker.ipc import worker
-from broker.services.sandbox_names import not_running
+from broker.ipc.control import api, methods
+from broker.ipc.control.fitting import fit_windows
+from broker.ipc.control.methods import Exchange, serves
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 

@@ -7,7 +7,7 @@ import socket
 
 from shims.files.protocol import TransferError
 
-# As in broker/peers/launch_secret.py.
+# As in broker/net/peers/launch_secret.py.
 PROOF_MAGIC = b"vitrail launch 1"
 PROOF_SECONDS = 10.0
 SECRET_FILE = "/run/vitrail/launch-secret"

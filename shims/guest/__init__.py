@@ -13,7 +13,7 @@ either, so it is one event loop over non-blocking descriptors: every queue is
 bounded, everything that waits has a deadline, and a program never waits for a
 broker that is away.
 
-The protocol is ``broker/ipc/agent.py`` in frames of ``broker/ipc/framing.py``;
+The protocol is ``broker/ipc/agent.py`` in frames of ``broker/core/framing.py``;
 a test compares the tables.  Standard library only, Python 3.9; a guest gets all of
 it as one file, ``vitrail_guest.py``, which ``shims/bundle.py`` makes.
 

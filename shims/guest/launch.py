@@ -14,7 +14,7 @@ from typing import Callable, Dict, Optional
 
 from shims.guest.loop import Loop, log
 
-# As in broker/peers/launch_secret.py.
+# As in broker/net/peers/launch_secret.py.
 PROOF_MAGIC = b"vitrail launch 1"
 NONCE_BYTES = 32
 SECRET_BYTES = 32

@@ -2,7 +2,7 @@
 
 For a machine that has no AF_VSOCK because it shares its template's memory.  A process
 of its own listens at UNIX sockets, one for each port of the broker's, and carries what
-connects there, in the frames of ``broker/launch/microvm/port_mux.py``.  It writes
+connects there, in the frames of ``broker/host/vmm/port_mux.py``.  It writes
 nothing before the host's HELLO, and refuses programs: so each copy of a template, in
 which it waits, begins without a stream.
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from shims.guest.guest import Guest
 
 STREAMS_PORT = "vitrail.streams"
-# As in broker/launch/microvm/_portmux.c.
+# As in broker/host/vmm/_portmux.c.
 PORT_VERSION = 1
 PORT_HEADER = struct.Struct("<BBHI")
 PORT_STREAMS = 300

@@ -4,8 +4,8 @@ The memory of a template is the beginning of many machines.  So a template has n
 name, no connection and no secret, and the random numbers of its kernel are drawn
 again from the launcher's seed before anything else happens in a copy.
 
-The protocol is ``broker/launch/template/identity.py``, in the frames of
-``broker/ipc/framing.py``, over the virtio-serial port ``vitrail.fork``.
+The protocol is ``broker/host/vmm/template/identity.py``, in the frames of
+``broker/core/framing.py``, over the virtio-serial port ``vitrail.fork``.
 """
 
 from __future__ import annotations

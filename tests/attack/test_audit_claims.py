@@ -16,14 +16,14 @@ import json
 import pytest
 import trio
 
-from broker.audit import schema
-from broker.audit.filters import Filters
-from broker.audit.query import open_log
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
+from broker.authority.stream_events import StreamEvents
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
 from broker.core.services import DISPLAY
-from broker.services.stream_events import StreamEvents
+from broker.ipc.audit import schema
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from shims import vitrail_audit_check
 from tests.kit.link.roles import LEASE
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit.proof.tree import verify_consistency
-from broker.audit.store import Store, open_store
+from broker.authority.audit.store import Store, open_store
+from broker.ipc.audit.tree import verify_consistency
 from tests.kit.audit.log import event, opened, report
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.verify import verify_end
-from broker.audit.store import open_store
+from broker.authority.audit.proof.keys import KeyFile
+from broker.authority.audit.store import open_store
+from broker.cli.audit.proof.verify import verify_end
 from broker.core.errors import IntegrityError
 from tests.kit.audit.log import event, opened, report
 

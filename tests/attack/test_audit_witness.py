@@ -9,15 +9,20 @@ import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.audit import store as audit_store
-from broker.audit.database import open_database
-from broker.audit.proof.keys import KeyFile, SigningKey
-from broker.audit.proof.note import Checkpoint, KeyChange, parse_note, public_key
-from broker.audit.proof.witness import held_notes, hold_note
+from broker.authority.audit import store as audit_store
+from broker.authority.audit.checkpoints import _Far
+from broker.authority.audit.proof.keys import KeyFile, SigningKey
+from broker.authority.audit.proof.note import (
+    Checkpoint,
+    KeyChange,
+    parse_note,
+    public_key,
+)
+from broker.authority.audit.proof.witness import held_notes, hold_note
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
-from broker.link import messages as m
-from broker.services.checkpoints import _Far
+from broker.ipc.audit.database import open_database
+from broker.net.link import messages as m
 from tests.kit.audit.log import event, opened
 from tests.kit.audit.witness import Line, Side, sides, talk
 

@@ -14,11 +14,11 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from broker.cli.sandboxes import backup as backups
 from broker.cli.sandboxes.backup_record import reaching_keys
 from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
-from broker.launch.state import backup as backups
-from broker.launch.state.store import DISK, TREE, HomeStore
+from broker.host.homes.store import DISK, TREE, HomeStore
 from policy.records.loader import parse_record
 
 MAIL = SandboxName("mail")

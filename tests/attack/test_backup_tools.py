@@ -8,10 +8,10 @@ import socket
 
 import pytest
 
+from broker.cli.sandboxes import backup
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
-from broker.launch.state import backup
-from broker.launch.state.store import DISK, HomeStore
+from broker.host.homes.store import DISK, HomeStore
 from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(

@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.launch.bubblewrap import arguments
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.process import start_held
+from broker.host.launchers.bubblewrap import arguments
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),

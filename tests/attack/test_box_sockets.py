@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.process import start_held
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),

@@ -13,16 +13,16 @@ from dataclasses import replace
 import pytest
 import trio
 
-from broker.audit import schema
-from broker.audit.refusals import Counter
-from broker.audit.shares import LogShares, cost
-from broker.clipboard import messages as w
+from broker.authority.audit.refusals import Counter
+from broker.authority.audit.shares import LogShares, cost
+from broker.authority.questions.queue import Queue
 from broker.core import limits
-from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
 from broker.core.question import Keep, PersonAnswer
-from broker.prompt.queue import Queue
+from broker.ipc.audit import schema
+from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
+from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.desktop import Budgets, Desktop
 from tests.kit.prompting import question

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
-from broker.wayland.verdicts import GLOBALS
-from broker.wayland.verdicts import GlobalVerdict as Shown
+from broker.core.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
+from broker.core.streams.wayland_verdicts import GLOBALS
+from broker.core.streams.wayland_verdicts import GlobalVerdict as Shown
 from tests.kit.wayland.keymaps import compiled
 
 C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125

@@ -13,11 +13,11 @@ from functools import partial
 import pytest
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard import reasons
-from broker.clipboard.messages import Outcome
 from broker.core import limits
 from broker.ipc import clipboard as messages
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange import reasons
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.client import TEXT, Guest, guest
 from tests.kit.clipboard.stand import DEADLINE, A, Desk, desk
 from tests.kit.wayland.client import ServerError, Window, memfd

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.control.api import Version
-from broker.control.methods import GET_VERSION, serves
-from broker.control.server import serve
-from broker.peers import credentials
-from broker.services.control_peers import why_not_served
+from broker.authority.control.server import serve
+from broker.ipc.control.api import Version
+from broker.ipc.control.methods import GET_VERSION, serves
+from broker.net.peers import credentials
+from broker.net.peers.control_peers import why_not_served
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from tests.kit.control import partly
 from tests.kit.eventually import eventually

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import podman_settings, podman_start, root_directory

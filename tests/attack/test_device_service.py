@@ -11,13 +11,13 @@ import trio
 import trio.testing
 
 from broker.core.errors import RefusedError, SetupError
-from broker.host.devices import monitor, usbip
-from broker.host.devices.exported import ExportedPorts
-from broker.host.devices.listener import listen
-from broker.host.devices.records import load_records
-from broker.host.devices.strict import no_driver_binds
-from broker.host.devices.sysfs import SysfsDevice
-from tests.broker.host.devices.test_sysfs import Seen, plug
+from broker.root import monitor, usbip
+from broker.root.exported import ExportedPorts
+from broker.root.listener import listen
+from broker.root.records import load_records
+from broker.root.strict import no_driver_binds
+from broker.root.sysfs import SysfsDevice
+from tests.broker.root.test_sysfs import Seen, plug
 from tests.integration.test_device_service import number, service
 from tests.kit.eventually import eventually
 

@@ -16,13 +16,13 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
-from broker.devices import messages
-from broker.devices.table import DeviceTable
 from broker.host.devices import client as device_client
-from broker.host.devices.service import _fitting
+from broker.ipc.devices import messages
+from broker.ipc.devices.table import DeviceTable
+from broker.root.service import _fitting
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
-from tests.broker.host.devices.test_sysfs import plug
+from tests.broker.root.test_sysfs import plug
 from tests.integration.test_device_service import number, service
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, rulebook

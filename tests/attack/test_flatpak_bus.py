@@ -13,8 +13,8 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
 from broker.core.paths import find_paths
-from broker.launch.flatpak.files import overrides_folder, write_override
-from broker.launch.flatpak.overrides import Wanted
+from broker.host.launchers.flatpak.files import overrides_folder, write_override
+from broker.host.launchers.flatpak.overrides import Wanted
 from tests.kit.flatpak import applications
 from tests.kit.wayland.compositor import short_directory
 

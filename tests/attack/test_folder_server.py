@@ -19,6 +19,8 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.helpers.mounts import mounts
+from broker.helpers.mounts.opened import open_folder
 from broker.host.folders.micro_vm import (
     ServedFolder,
     clear,
@@ -26,16 +28,14 @@ from broker.host.folders.micro_vm import (
     revoke,
     serve,
 )
-from broker.launch.folders import mounts
-from broker.launch.folders.opened import open_folder
-from broker.launch.microvm.folder_server import (
+from broker.host.vmm.folder_server import (
     PLACE,
     ROOT,
     find_virtiofsd,
     folder_view,
     start_folder_server,
 )
-from broker.launch.microvm.vmm_jail import spawn_jailed
+from broker.host.vmm.vmm_jail import spawn_jailed
 from tests.kit.eventually import eventually
 
 TRY = """

@@ -12,13 +12,13 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.helpers.mounts import mounts, opened
+from broker.helpers.mounts.opened import open_folder
+from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.folders import part
 from broker.host.folders.part import FolderHost
-from broker.launch.bubblewrap.arguments import SOCKETS, Box
-from broker.launch.bubblewrap.process import start_held
-from broker.launch.folders import mounts, opened
-from broker.launch.folders.opened import open_folder
-from broker.launch.process.spawn import PIPE, spawn
+from broker.host.launchers.bubblewrap.arguments import SOCKETS, Box
+from broker.host.launchers.bubblewrap.process import start_held
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK
 

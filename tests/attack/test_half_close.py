@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.control.api import LeaseRequest
-from broker.control.methods import LEASE_ACQUIRE
-from broker.launch.process.spawn import DEVNULL, PIPE, spawn
-from broker.peers.credentials import pid_namespaces_of_self
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
+from broker.ipc.control.api import LeaseRequest
+from broker.ipc.control.methods import LEASE_ACQUIRE
+from broker.net.peers.credentials import pid_namespaces_of_self
 from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER, calm, settled
 from tests.kit.world import record, world

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from broker.core.names import SandboxName
-from broker.launch.state.store import TREE, HomeStore
-from broker.launch.state.tree import ready_tree
+from broker.host.homes.store import TREE, HomeStore
+from broker.host.homes.tree import ready_tree
 
 BOX, COPY = SandboxName("box"), SandboxName("copy")
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from broker.core.errors import RefusedError
-from broker.transfer.file_names import display_name, take_file_name
+from broker.core.transfer.file_names import display_name, take_file_name
 
 COUNT = 10_000
 SEED = 18

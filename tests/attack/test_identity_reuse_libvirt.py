@@ -13,9 +13,9 @@ import uuid
 
 import pytest
 
-from broker.control.api import Nothing
-from broker.control.methods import LEASE_LIST
-from broker.launch.process.spawn import has_ended
+from broker.helpers.process.spawn import has_ended
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import LEASE_LIST
 from tests.kit.eventually import eventually
 from tests.kit.vm.impostor import cid_of, impostor, vhost_of
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt, second_libvirt

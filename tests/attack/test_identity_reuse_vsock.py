@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
 from tests.kit.link.three_machines import SPEC, Guest, lab
 from tests.kit.vm.vhost import MODULES, vhost_files
 

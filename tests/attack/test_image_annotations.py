@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.podman.hooks import PROGRAM, write_hooks
+from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.kit.podman import podman_settings, root_directory, shared_words
 from tests.kit.waypipe.podman import run
 

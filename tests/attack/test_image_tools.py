@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
+from broker.cli.images.building import files
 from broker.core.errors import UpstreamError
-from broker.launch.image import files
 from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(

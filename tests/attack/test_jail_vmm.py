@@ -23,24 +23,24 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.launch.crosvm.client import ask_crosvm
-from broker.launch.crosvm.machine import CrosvmControl
-from broker.launch.microvm.accel import DEVICE
-from broker.launch.microvm.launcher import (
+from broker.host.launchers.crosvm.client import ask_crosvm
+from broker.host.launchers.crosvm.machine import CrosvmControl
+from broker.host.vmm.accel import DEVICE
+from broker.host.vmm.launcher import (
     Accel,
     EndKind,
     clean_leftovers,
     start_vm,
 )
-from broker.launch.microvm.state import API_DIRECTORY
-from broker.launch.microvm.vmm_jail import (
+from broker.host.vmm.monitors.plan import monitor_view
+from broker.host.vmm.state import API_DIRECTORY
+from broker.host.vmm.vmm_jail import (
     JailError,
     JailView,
     qemu_view,
     spawn_jailed,
 )
-from broker.launch.microvm.vsock_backend import VSOCK_DIRECTORY
-from broker.launch.monitors.plan import monitor_view
+from broker.host.vmm.vsock_backend import VSOCK_DIRECTORY
 from tests.attack.test_jail_worker import check_walls
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import (
@@ -147,7 +147,7 @@ async def test_no_crosvm_of_others_is_asked_without_a_jail(client, monkeypatch):
     async def none():
         return "no user namespaces"
 
-    monkeypatch.setattr("broker.launch.crosvm.client.why_no_jail", none)
+    monkeypatch.setattr("broker.host.launchers.crosvm.client.why_no_jail", none)
     with pytest.raises(JailError, match="without a jail: no user namespaces"):
         await client("open", "/etc/passwd")
 
@@ -165,7 +165,7 @@ async def test_a_jailed_crosvm_is_asked_from_a_jail_or_not_at_all(
     async def slow():
         return "bwrap took longer than 60 s"
 
-    monkeypatch.setattr("broker.launch.crosvm.client.why_no_jail", slow)
+    monkeypatch.setattr("broker.host.launchers.crosvm.client.why_no_jail", slow)
 
     @contextmanager
     def proven():

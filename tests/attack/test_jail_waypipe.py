@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from broker.core.names import SandboxName
-from broker.launch.waypipe.client import start_waypipe_client
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.services.workers.pool import open_workers
+from broker.net.endpoints import UnixEndpoint, connect
+from broker.viewer.waypipe.client import start_waypipe_client
+from broker.viewer.workers.pool import open_workers
 from tests.attack.test_jail_worker import check_walls
 from tests.kit.vm.probes import build, run_free, run_in_waypipe_jail, world
 from tests.kit.wayland.compositor import short_directory

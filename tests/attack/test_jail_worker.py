@@ -15,7 +15,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.names import SandboxName
-from broker.services.workers.pool import open_workers
+from broker.viewer.workers.pool import open_workers
 from tests.kit.vm.probes import build, run_free, run_in_worker_jail, world
 from tests.kit.wayland.compositor import short_directory
 
@@ -174,9 +174,9 @@ def check_walls(pid: int) -> None:
 UNDER_THE_FILTER = """
 import ctypes, os
 from broker.core import limits
-from broker.launch.process import seccomp
-from broker.worker.pipes import PipeWriter
-from broker.worker.wayland.waypipe_memory import StreamMachine
+from broker.helpers.process import seccomp
+from broker.jail.worker.pipes import PipeWriter
+from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 
 program = seccomp.worker_filter()
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)

@@ -18,10 +18,10 @@ from functools import partial
 import pytest
 import trio
 
-from broker.control.api import LeaseRequest
-from broker.control.methods import LEASE_ACQUIRE
 from broker.ipc import fdpass
-from broker.link.endpoints import UnixEndpoint, connect, open_listener
+from broker.ipc.control.api import LeaseRequest
+from broker.ipc.control.methods import LEASE_ACQUIRE
+from broker.net.endpoints import UnixEndpoint, connect, open_listener
 from tests.kit.container import container
 from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER

@@ -24,21 +24,21 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DEVICE, DISPLAY, FILE_COPY, PORTS, SECURITY_KEY
+from broker.helpers.process.spawn import spawn
 from broker.host import part, vsock_listeners
 from broker.host.admission import Admission
+from broker.host.images.store import launch_settings
 from broker.host.microvms import MicroVms
 from broker.host.part import HostPart
+from broker.host.vmm.launcher import Accel, Tools
 from broker.host.vsock_listeners import PortTakenError, open_vsock_listeners
 from broker.ipc import agent
-from broker.launch.image.store import launch_settings
-from broker.launch.microvm.launcher import Accel, Tools
-from broker.launch.process.spawn import spawn
-from broker.peers.launch_secret import (
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.peers.launch_secret import (
     FILE,
     HELLO_BYTES,
     MAGIC,

@@ -14,12 +14,12 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
+from broker.helpers.process.ready import open_stream
 from broker.host.part import HostPart
+from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET, connect_qemu
+from broker.host.vmm.monitors.api_socket import ApiSocket
+from broker.host.vmm.qmp import Qmp
 from broker.ipc import fdpass
-from broker.launch.microvm.control import CONSOLE_SOCKET, QMP_SOCKET, connect_qemu
-from broker.launch.microvm.qmp import Qmp
-from broker.launch.monitors.api_socket import ApiSocket
-from broker.launch.process.ready import open_stream
 from tests.kit.wayland.compositor import short_directory
 
 GREETING = b'{"QMP": {}}\n'

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.ipc.framing import HEADER, encode_frame
-from broker.link import messages as m
-from broker.link.control import ControlChannel
-from broker.link.wire_types import LinkRefusedError, RefusalReason
+from broker.core.framing import HEADER, encode_frame
+from broker.net.link import messages as m
+from broker.net.link.control import ControlChannel
+from broker.net.link.wire_types import LinkRefusedError, RefusalReason
 from tests.kit.link.pair import sessions
 
 

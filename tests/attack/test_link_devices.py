@@ -10,10 +10,10 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
-from broker.devices.messages import DeviceItem, Devices
 from broker.host.devices.link import DeviceRequests
 from broker.host.devices.part import Attachment
-from broker.link import messages as m
+from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.net.link import messages as m
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends, HoldingViewer
 from tests.kit.link.host import obey

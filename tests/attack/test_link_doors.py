@@ -15,20 +15,20 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.control.api import RunRequest
-from broker.control.methods import RUN
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.names import LeaseId
 from broker.core.services import AGENT
-from broker.link import messages as m
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.link.handshake import Fresh, Handshake
-from broker.link.keys import BrokerIdentity, Peer, Peers
-from broker.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, PreambleVerdict
-from broker.link.wire_types import HEADER, VERSION, LinkRefusedError, Role
-from broker.services.link.key_store import LinkStore
-from broker.services.link.sockets import receive, shake_hands
+from broker.ipc.control.api import RunRequest
+from broker.ipc.control.methods import RUN
+from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.link import messages as m
+from broker.net.link.handshake import Fresh, Handshake
+from broker.net.link.keys import BrokerIdentity, Peer, Peers
+from broker.net.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, PreambleVerdict
+from broker.net.link.wire_types import HEADER, VERSION, LinkRefusedError, Role
+from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.sockets import receive, shake_hands
 from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, dial, link_host, obey, rest_of, say
 from tests.kit.link.two_brokers import two

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from broker.link.handshake import Fresh, Handshake, HandshakeState
-from broker.link.keys import BrokerIdentity, Peer, Peers, PublicKey
-from broker.link.wire_types import HEADER, LinkRefusedError, RefusalReason, Role
+from broker.net.link.handshake import Fresh, Handshake, HandshakeState
+from broker.net.link.keys import BrokerIdentity, Peer, Peers, PublicKey
+from broker.net.link.wire_types import HEADER, LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import (
     HOST_ID,
     KNOWN_TO_HOST,

@@ -14,8 +14,8 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.link import messages as m
-from broker.services.link.epoch import _Answer
+from broker.net.link import messages as m
+from broker.net.link_service.epoch import _Answer
 from tests.kit.link.ends import Ends, HoldingViewer
 from tests.kit.link.host import obey
 from tests.kit.link.roles import journal

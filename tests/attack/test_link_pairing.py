@@ -14,13 +14,13 @@ import pytest
 import trio
 
 from broker.cli import pair
+from broker.cli.pairing.protocol import Pairing, State
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.link.endpoints import UnixEndpoint
-from broker.link.keys import BrokerIdentity
-from broker.link.pairing import Pairing, State
-from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
-from broker.services.link.config import LinkConfig
+from broker.net.endpoints import UnixEndpoint
+from broker.net.link.keys import BrokerIdentity
+from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
+from broker.net.link_service.config import LinkConfig
 from tests.kit.link.pair import (
     HOST_ID,
     MALLORY_ID,

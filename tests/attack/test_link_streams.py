@@ -10,8 +10,8 @@ import pytest
 
 from broker.core.names import LeaseId
 from broker.core.services import DISPLAY
-from broker.link.epoch import Purpose, make_mac
-from broker.link.preamble import (
+from broker.net.link.epoch import Purpose, make_mac
+from broker.net.link.preamble import (
     ANSWER_BYTES,
     PREAMBLE_BYTES,
     Gate,
@@ -19,7 +19,7 @@ from broker.link.preamble import (
     PreambleReader,
     PreambleVerdict,
 )
-from broker.link.wire_types import HEADER, Direction, LinkRefusedError, Role
+from broker.net.link.wire_types import HEADER, Direction, LinkRefusedError, Role
 from tests.kit.link.pair import sessions
 
 LEASE = LeaseId("00000000000000aa")

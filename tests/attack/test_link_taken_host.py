@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.services import AGENT, AUDIO
-from broker.link import messages as m
-from broker.link.preamble import PreambleVerdict
-from broker.services.link.sockets import dial, receive, send_all
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.link import messages as m
+from broker.net.link.preamble import PreambleVerdict
+from broker.net.link_service.sockets import dial, receive, send_all
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends, HoldingViewer
 from tests.kit.link.host import announce, close_all, link_host, obey, rest_of, say

@@ -16,7 +16,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.host.viewer_link import RemoteViewer
-from broker.link import messages as m
+from broker.net.link import messages as m
 from tests.kit.link.ends import Ends
 from tests.kit.link.host import obey
 from tests.kit.link.roles import PaperMachine, host_role, journal

@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.link.handshake import SIZES, HandshakeKind
-from broker.link.keys import Peer
-from broker.link.wire_types import HEADER, VERSION, Role
+from broker.net.link.handshake import SIZES, HandshakeKind
+from broker.net.link.keys import Peer
+from broker.net.link.wire_types import HEADER, VERSION, Role
 from tests.e2e.test_three_machines import PEER, RECORD
 from tests.kit.link.three_machines import HOST, PIECES, VIEWER, siblings
 from tests.kit.vm.brokers import (

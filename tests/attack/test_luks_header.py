@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from broker.launch.state import encrypted
+from broker.host.homes import encrypted
 from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.launch.microvm.qmp import Qmp
+from broker.host.vmm.qmp import Qmp
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 

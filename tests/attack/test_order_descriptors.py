@@ -16,11 +16,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core.names import SandboxName
+from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import clipboard, fdpass, transfer, worker
 from broker.ipc.channel import MessagePipe, order_pair, pair
-from broker.services.workers.process import Worker
-from broker.services.workers.template import Fate, Forked
-from broker.wayland.rules import WindowRules
+from broker.viewer.workers.process import Worker
+from broker.viewer.workers.template import Fate, Forked
 from tests.broker.viewer.sandboxes.test_guest import guest
 from tests.kit.audit.paper import PaperWorker
 from tests.kit.eventually import eventually

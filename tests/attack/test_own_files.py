@@ -10,18 +10,18 @@ import click
 import pytest
 import trio
 
-from broker.audit import settings
-from broker.audit.ship import config as ship
+from broker.authority.audit import settings
+from broker.authority.runtime import Options, open_runtime
 from broker.cli import render, verbs
 from broker.cli.audit.verbs import _keep_cursor, _read_cursor
 from broker.cli.run.connect import open_client
-from broker.control.api import Nothing
-from broker.control.methods import STATUS
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths, require_private
-from broker.launch.waypipe import podman
-from broker.services.link import config as link
-from broker.services.runtime import Options, open_runtime
+from broker.helpers.shipper import config as ship
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import STATUS
+from broker.net.link_service import config as link
+from broker.viewer.waypipe import podman
 from tests.kit.wayland.compositor import short_directory
 
 

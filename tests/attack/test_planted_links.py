@@ -19,15 +19,15 @@ import pytest
 from broker.cli.quick import box as quick_box
 from broker.cli.quick.made_record import leads_through_links, with_files
 from broker.cli.run import box as run_box
-from broker.control.api import OpenRequest
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.files.planted_links import named_path, refuse_links
 from broker.core.paths import find_paths
-from broker.core.planted_links import named_path, refuse_links
-from broker.launch.bubblewrap import process
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.process import start_held
-from broker.launch.folders import bound_files
-from broker.launch.folders.opened import open_folder
+from broker.helpers.mounts import bound_files
+from broker.helpers.mounts.opened import open_folder
+from broker.host.launchers.bubblewrap import process
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
+from broker.ipc.control.api import OpenRequest
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
 from tests.kit.control import exchange

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 import pytest
 import trio
 
+from broker.authority.status import walls_of
 from broker.cli.sandboxes import snapshot
+from broker.helpers.mounts import mounts
+from broker.helpers.process.identity import spawn_helper
+from broker.host.launchers.nspawn import process as nspawn
 from broker.ipc.process_status import status_fields
-from broker.launch.folders import mounts
-from broker.launch.nspawn import process as nspawn
-from broker.launch.process.identity import spawn_helper
-from broker.peers import flatpak_instances
-from broker.services.status import walls_of
+from broker.net.peers import flatpak_instances
 from tests.kit.eventually import eventually
 
 NAMES = [

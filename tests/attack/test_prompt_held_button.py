@@ -11,8 +11,8 @@ import trio
 
 from broker.core import limits
 from broker.core.question import PersonAnswer
+from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as m
-from broker.prompt.dialog import lay_out
 from tests.kit.prompting import agent, hands, question
 from tests.kit.wayland.client import Window
 

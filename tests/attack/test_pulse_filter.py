@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.pulse.commands import REFUSED as ALL_REFUSED
+from broker.jail.pulse.commands import REFUSED as ALL_REFUSED
 from tests.kit.eventually import eventually
 from tests.kit.sound.hostile import (
     INVALID,

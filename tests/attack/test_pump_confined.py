@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.relay.client import Pump
-from broker.relay.confine import confine
-from broker.relay.process import start_pump
-from broker.services.pump_supervisor import _respawn
+from broker.authority.pump_supervisor import _respawn
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.pump.client import Pump
+from broker.helpers.pump.confine import confine
+from broker.helpers.pump.process import start_pump
 from tests.kit.relay.sockets import running
 
 

@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from broker.audit.database import open_reading
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.verify import verify
-from broker.control.api import LeaseRequest
-from broker.control.methods import LEASE_ACQUIRE
+from broker.authority.audit.proof.keys import KeyFile
+from broker.cli.audit.proof.verify import verify
 from broker.core.errors import VitrailError
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.ipc.audit.database import open_reading
+from broker.ipc.control.api import LeaseRequest
+from broker.ipc.control.methods import LEASE_ACQUIRE
 from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER
 from tests.kit.world import record, world

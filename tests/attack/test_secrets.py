@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.host.network.ethernet_frames import FrameFilter
 from broker.ipc import worker
-from broker.launch.microvm.ethernet_frames import FrameFilter
-from tests.broker.launch.microvm.test_ethernet_frames import packet
+from tests.broker.host.network.test_ethernet_frames import packet
 from tests.broker.viewer.sound.test_sandbox_sound import sound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ async def test_no_worker_gets_the_persons_cookie(
 # -- core files ----------------------------------------------------------------------------
 
 _ABORTS = "import os; {}; os.abort()"
-_FORBID = "from broker.launch.process.core_files import forbid_core_files as f; f()"
+_FORBID = "from broker.helpers.process.core_files import forbid_core_files as f; f()"
 
 
 def core_of(prepare: str, folder: Path) -> bool:
@@ -87,7 +87,7 @@ def test_a_broker_forbids_them_before_it_reads_a_key(program: str) -> None:
 # -- addresses -----------------------------------------------------------------------------
 
 _READ = """
-from broker.launch.microvm.frameguard import Addresses
+from broker.host.network.frameguard import Addresses
 print(*(f"{first.hex()}/{bits}" for first, bits in Addresses().read()))
 """
 

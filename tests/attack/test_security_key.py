@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broker.devices import cbor
-from broker.devices.cbor import encode
-from broker.devices.ctaphid import Command
+from broker.jail.security_key import cbor
+from broker.jail.security_key.cbor import encode
+from broker.jail.security_key.ctaphid import Command
 from tests.kit.usb.key_guest import Guest, u2f
 from tests.kit.usb.token import HANDLE, assertion
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.devices.ctaphid import Command
+from broker.jail.security_key.ctaphid import Command
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, rulebook, yes
 from tests.kit.usb.key_process import connected

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from broker.worker.pipes import PipeWriter
+from broker.jail.worker.pipes import PipeWriter
 
 CONTENT = bytes(range(256)) * 1024
 

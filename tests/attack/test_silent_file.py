@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.attack.test_launch_sockets import SENDER
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually

@@ -12,16 +12,16 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.names import SandboxName
-from broker.core.trees import disk_usage, remove_tree
-from broker.host.libvirt_guests import LibvirtMachine
-from broker.launch.microvm.launcher import clean_leftovers
-from broker.launch.microvm.running import Vm
-from broker.launch.microvm.state import API_DIRECTORY, STATE_FILE, remove_files
-from broker.launch.microvm.vsock_backend import VSOCK_DIRECTORY
-from broker.launch.state.renaming import recover
-from broker.launch.state.store import TREE, HomeStore
-from broker.launch.state.tree import ready_tree
+from broker.host.homes.renaming import recover
+from broker.host.homes.store import TREE, HomeStore
+from broker.host.homes.tree import ready_tree
+from broker.host.launchers.libvirt.guests import LibvirtMachine
+from broker.host.vmm.launcher import clean_leftovers
+from broker.host.vmm.running import Vm
+from broker.host.vmm.state import API_DIRECTORY, STATE_FILE, remove_files
+from broker.host.vmm.vsock_backend import VSOCK_DIRECTORY
 
 BOX, OTHER = SandboxName("box"), SandboxName("other")
 DEEP = 1500
@@ -89,7 +89,7 @@ def test_a_leftover_that_stays_keeps_no_other_sandbox_from_starting(
     ready_tree(store, OTHER)
     (store.root / ".new-left").mkdir()
     refusal = OSError(1, "Operation not permitted", "file")
-    monkeypatch.setattr("broker.launch.state.store.remove_tree", lambda _: refusal)
+    monkeypatch.setattr("broker.host.homes.store.remove_tree", lambda _: refusal)
     recover(store)
     assert ".new-left" in capsys.readouterr().err
     assert store.find(OTHER) is not None
@@ -129,8 +129,8 @@ def _slow(monkeypatch):
         assert run.wait(10), "all sandboxes wait for it"
         return remove_tree(path)
 
-    monkeypatch.setattr("broker.launch.microvm.state.remove_tree", slow)
-    monkeypatch.setattr("broker.host.libvirt_guests.remove_tree", slow)
+    monkeypatch.setattr("broker.host.vmm.state.remove_tree", slow)
+    monkeypatch.setattr("broker.host.launchers.libvirt.guests.remove_tree", slow)
     return run
 
 

@@ -21,10 +21,10 @@ from broker.cli.sandboxes.snapshot import (
     WaitingQuestion,
     Window,
 )
-from broker.control.api import QuestionAnswerRequest, WindowCloseRequest
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.paths import find_paths
+from broker.ipc.control.api import QuestionAnswerRequest, WindowCloseRequest
 
 HARMLESS = WaitingQuestion(7, "evil: to open https://example.org")
 HARMFUL = WaitingQuestion(8, "evil: to hear the microphone")

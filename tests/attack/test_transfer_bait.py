@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from broker.ipc.framing import FrameReader
-from broker.transfer.entries import (
+from broker.core.framing import FrameReader
+from broker.core.transfer.entries import (
     Directory,
     End,
     EntryReader,

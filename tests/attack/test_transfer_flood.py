@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 import trio
 
-from broker.control.api import Nothing
-from broker.control.methods import PENDING
 from broker.core import limits
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import PENDING
 from shims.files import protocol
 from tests.integration.test_opening import sandboxes
 

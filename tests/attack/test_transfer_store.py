@@ -17,8 +17,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.core.trees import remove_tree
-from broker.launch.process.spawn import PIPE, spawn
+from broker.core.files.trees import remove_tree
+from broker.helpers.process.spawn import PIPE, spawn
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, write_entries

@@ -12,18 +12,18 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from broker.control import varlink
 from broker.core.errors import InternalError, VitrailError
-from broker.devices import messages as devices
-from broker.host.machined_reply import read_reply
+from broker.host.launchers.cloud_hypervisor import requests as cloud_hypervisor
+from broker.host.launchers.firecracker import requests as firecracker
+from broker.host.launchers.machined.reply import read_reply
 from broker.host.part import HostPart
+from broker.host.vmm.monitors.http import VmmReply
+from broker.host.vmm.qmp import QmpReader
 from broker.ipc import agent, prompt, transfer_guest, worker
-from broker.launch.cloud_hypervisor import requests as cloud_hypervisor
-from broker.launch.firecracker import requests as firecracker
-from broker.launch.microvm.qmp import QmpReader
-from broker.launch.monitors.http import VmmReply
-from broker.link import messages as link
-from broker.link.wire_types import Role
+from broker.ipc.control import varlink
+from broker.ipc.devices import messages as devices
+from broker.net.link import messages as link
+from broker.net.link.wire_types import Role
 from broker.viewer.devices import security_keys
 from broker.viewer.sound import mixer
 

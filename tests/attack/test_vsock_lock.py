@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from broker.core.services import PORTS
-from broker.host.libvirt_guests import LibvirtMachine
+from broker.host.launchers.libvirt.guests import LibvirtMachine
 from broker.host.microvms import MicroVmMachine
-from broker.peers.identity import HybridClaim
+from broker.net.peers.identity import HybridClaim
 from tests.kit.wayland.compositor import short_directory
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.wayland.protocol import emit
+from broker.jail.wayland.protocol import emit
 from tests.kit.wayland.client import ServerError, Window
 from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.stand import stand

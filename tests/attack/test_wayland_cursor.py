@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as m
-from broker.prompt.dialog import lay_out
 from tests.kit.prompting import agent, question
 from tests.kit.wayland.people import HOSTILE, People, people
 from tests.kit.wayland.pixels import mask

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.wayland.protocol import emit
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
+from broker.core.streams.wayland_rules import WindowRules
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from broker.wayland.listing import windows_of
-from broker.wayland.rules import Fullscreen, WindowRules
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules
+from broker.jail.wayland.listing import windows_of
 from tests.attack.test_wayland_pixels import PAINT, judge
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop

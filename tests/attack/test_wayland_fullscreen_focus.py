@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.wayland.rules import Fullscreen, WindowRules
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from tests.kit.wayland.people import HONEST, HOSTILE, People, people
 
 

@@ -14,7 +14,7 @@ import trio
 from broker.core import limits
 from broker.core.question import PersonAnswer
 from broker.ipc import prompt as m
-from broker.wayland.protocol import emit
+from broker.jail.wayland.protocol import emit
 from tests.kit.prompting import agent, question
 from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people
 

@@ -9,8 +9,8 @@ import os
 import pytest
 import trio
 
-from broker.prompt.input import SeatInput
-from broker.prompt.window import Window
+from broker.helpers.prompt.input import SeatInput
+from broker.helpers.prompt.window import Window
 from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people
 
 KINDS = ["sway", "weston", "kwin"]

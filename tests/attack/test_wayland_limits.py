@@ -19,7 +19,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.wayland.protocol import emit, wire
+from broker.jail.wayland.protocol import emit, wire
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Client, GoneError, ServerError, Window, memfd
 from tests.kit.wayland.compositor import desktop

@@ -18,11 +18,11 @@ import pytest
 import trio
 from PIL import Image
 
-from broker.clipboard.chords import Recogniser
 from broker.core import limits
+from broker.core.clipboard.chords import Recogniser
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as messages
-from broker.prompt.dialog import lay_out
-from broker.wayland.rules import WindowRules
 from tests.bench.wayland.costs import KINDS as ALL
 from tests.kit.observers.costs import BOUND, Costs, lower
 from tests.kit.observers.felt import FeltJudge, process_below

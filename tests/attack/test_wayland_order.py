@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.wayland.protocol import signatures, wire
-from broker.wayland.protocol.tables import INTERFACES
+from broker.jail.wayland.protocol import signatures, wire
+from broker.jail.wayland.protocol.tables import INTERFACES
 from fuzz import wayland as target
 from tests.attack.test_wayland_limits import honest
 from tests.attack.test_wayland_pixels import PAINT, contents, popup

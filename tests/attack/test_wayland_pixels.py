@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from broker.core import limits
-from broker.wayland.rules import WindowRules
-from tests.broker.wayland.test_trees import OPS, Tree
+from broker.core.streams.wayland_rules import WindowRules
+from tests.broker.jail.wayland.test_trees import OPS, Tree
 from tests.kit.wayland.client import GoneError, ServerError, Window
 from tests.kit.wayland.input import Pointer
 from tests.kit.wayland.pixels import frames, mask, near, outside

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import trio
 
-from broker.wayland.rules import WindowRules
+from broker.core.streams.wayland_rules import WindowRules
 from tests.attack.test_wayland_crop import KINDS, OTHER
 from tests.attack.test_wayland_pixels import PAINT, random_trees, try_windows
 from tests.kit.wayland.client import Window

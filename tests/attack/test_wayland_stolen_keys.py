@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core import limits
-from broker.wayland.sandbox import Sandbox
+from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.people import HONEST, HOSTILE, People, people
 from tests.kit.wayland.talk import Talk

@@ -18,10 +18,10 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.ipc import worker as messages
-from broker.services.workers.pool import open_workers
-from broker.wayland.protocol import emit
-from broker.wayland.rules import Fullscreen, WindowRules
+from broker.jail.wayland.protocol import emit
+from broker.viewer.workers.pool import open_workers
 from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.kit.eventually import eventually

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.waypipe.client import open_place
-from broker.link.endpoints import UnixEndpoint, connect
+from broker.net.endpoints import UnixEndpoint, connect
 from broker.viewer.sandboxes.waypipe import connect_client
+from broker.viewer.waypipe.client import open_place
 from tests.kit.wayland.compositor import short_directory
 
 

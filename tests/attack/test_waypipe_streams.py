@@ -1,6 +1,6 @@
 """A hostile stream ends alone, with its reason, and delays no other one.
 
-The rules of the wire one by one are in tests/broker/waypipe; here they meet
+The rules of the wire one by one are in tests/broker/jail/waypipe; here they meet
 sockets, memory and another application of the same sandbox.
 """
 
@@ -17,8 +17,8 @@ import trio.testing
 
 from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
-from broker.waypipe.blocks import Kind
-from broker.worker.wayland.waypipe_connection import StreamConnection
+from broker.jail.waypipe.blocks import Kind
+from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from tests.kit.eventually import eventually
 from tests.kit.waypipe import wire_bytes as w
 from tests.kit.waypipe.stand import Wire, wire

@@ -25,10 +25,10 @@ import pytest
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.image.initramfs import agent_overlay
-from broker.launch.microvm.launcher import Accel
-from broker.launch.microvm.qemu_arguments import MACHINES, base_args
-from broker.launch.process.spawn import PIPE, run_tool, spawn
+from broker.helpers.process.spawn import PIPE, run_tool, spawn
+from broker.host.images.initramfs import agent_overlay
+from broker.host.vmm.launcher import Accel
+from broker.host.vmm.qemu_arguments import MACHINES, base_args
 from tests.kit.brokerctl import lines_of
 from tests.kit.world import the_image
 
@@ -61,11 +61,11 @@ def run():
 _WRITER = """
 import json, sys, trio
 from pathlib import Path
-from broker.audit.database import open_reading
-from broker.audit.proof.keys import KeyFile
-from broker.audit.schema import Decision, EventVerdict
-from broker.audit.store import open_store
-from broker.audit.proof.verify import verify
+from broker.ipc.audit.database import open_reading
+from broker.authority.audit.proof.keys import KeyFile
+from broker.ipc.audit.schema import Decision, EventVerdict
+from broker.authority.audit.store import open_store
+from broker.cli.audit.proof.verify import verify
 
 PATH = Path("/run/log/audit.sqlite")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.paths import find_paths
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 from tests.kit.booted import PLACE, booted
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, root_directory

@@ -20,12 +20,12 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.process import start_held
-from broker.launch.network.addresses import GATEWAY, GUEST
-from broker.launch.network.namespace import resolver_lines, start_box_network
-from broker.launch.process.spawn import our_program, run_tool
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.helpers.process.spawn import our_program, run_tool
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
+from broker.host.network.addresses import GATEWAY, GUEST
+from broker.host.network.namespace import resolver_lines, start_box_network
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
     BEND_ROUTES,
     OTHER,

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.control.api import Nothing, QuestionAnswerRequest
-from broker.control.methods import ANSWER, CLIPBOARD, CLIPBOARD_CLEAR, PENDING
 from broker.core import limits
+from broker.ipc.control.api import Nothing, QuestionAnswerRequest
+from broker.ipc.control.methods import ANSWER, CLIPBOARD, CLIPBOARD_CLEAR, PENDING
 from tests.integration.test_pulse_indicator import screen
 from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard.person import Person

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.control.api import Nothing, QuestionAnswerRequest
-from broker.control.methods import ANSWER, PENDING
+from broker.ipc.control.api import Nothing, QuestionAnswerRequest
+from broker.ipc.control.methods import ANSWER, PENDING
 from tests.e2e.test_clipboard import LABELS, SECRET, status
 from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container

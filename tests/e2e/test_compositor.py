@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch import compositor
-from broker.launch.compositor import find_compositor, open_headless_sway
-from broker.launch.process.spawn import spawn
+from broker.helpers import compositor
+from broker.helpers.compositor import find_compositor, open_headless_sway
+from broker.helpers.process.spawn import spawn
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
 

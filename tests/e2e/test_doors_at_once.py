@@ -12,10 +12,10 @@ from contextlib import suppress
 import pytest
 import trio
 
-from broker.control.api import LeaseRequest
-from broker.control.methods import LEASE_ACQUIRE
 from broker.core.services import PORTS
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.ipc.control.api import LeaseRequest
+from broker.ipc.control.methods import LEASE_ACQUIRE
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.container import container
 from tests.kit.world import world
 

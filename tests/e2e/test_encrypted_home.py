@@ -14,9 +14,9 @@ import trio
 
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import SandboxName
-from broker.launch.process.spawn import run_tool
-from broker.launch.state import encrypted, keyring
-from broker.launch.state.store import HomeStore
+from broker.helpers.process.spawn import run_tool
+from broker.host.homes import encrypted, keyring
+from broker.host.homes.store import HomeStore
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
 from tests.kit.world import record, world

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, ExitStack
 import pytest
 import trio
 
-from broker.control.methods import ANSWER
-from broker.launch.process.spawn import PIPE
+from broker.helpers.process.spawn import PIPE
+from broker.ipc.control.methods import ANSWER
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
@@ -91,7 +91,7 @@ async def an_interrupted_run(w, env, stack):
 
 async def test_a_question_about_a_window_lives_until_it_is_answered():
     """Answered after 30 s, when the guest's agent has pinged fifteen times."""
-    from broker.control.api import QuestionAnswerRequest
+    from broker.ipc.control.api import QuestionAnswerRequest
     from tests.e2e.test_rules_live import pending, write_rule
 
     async with world({"app": record("persistent")}, start=False) as w:

@@ -14,7 +14,7 @@ import signal
 import pytest
 import trio
 
-from broker.launch.process.spawn import PIPE
+from broker.helpers.process.spawn import PIPE
 from tests.kit.brokerctl import paths_of
 from tests.kit.eventually import eventually
 from tests.kit.first_hour import a_live_screen, hour

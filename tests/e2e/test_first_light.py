@@ -10,9 +10,9 @@ import subprocess
 import pytest
 import trio
 
-from broker.control.api import RunRequest
-from broker.control.methods import RUN
 from broker.core.errors import UpstreamError
+from broker.ipc.control.api import RunRequest
+from broker.ipc.control.methods import RUN
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.world import record, world

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.flatpak import applications, environment

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.helpers.mounts.opened import open_folder
 from broker.host.folders.micro_vm import revoke, serve
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.folder_server import find_virtiofsd
 from broker.ipc import agent
-from broker.launch.folders.opened import open_folder
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.folder_server import find_virtiofsd
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import alive, machine, require_vm
 from tests.kit.wayland.compositor import short_directory

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
+from broker.cli.images.foreign_images.importing import import_image
 from broker.core.paths import find_paths
-from broker.launch.image.foreign.hostroot import build_host_image, is_current
-from broker.launch.image.foreign.importing import import_image
 from tests.kit.vm.machines import require_vm
 from tests.kit.wayland.compositor import wait_frames
 from tests.kit.world import record, the_image, world

@@ -9,10 +9,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.control.api import LeaseReleaseRequest
-from broker.control.methods import LEASE_RELEASE
 from broker.core.errors import RefusedError
-from broker.launch.process.spawn import has_ended, spawn
+from broker.helpers.process.spawn import has_ended, spawn
+from broker.ipc.control.api import LeaseReleaseRequest
+from broker.ipc.control.methods import LEASE_RELEASE
 from tests.kit.container import INSIDE, RECORD, box, lease
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES

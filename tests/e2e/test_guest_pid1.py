@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.launcher import EndKind
+from broker.host.vmm.qemu_arguments import Network
 from broker.ipc import agent
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.launcher import EndKind
-from broker.launch.microvm.qemu_arguments import Network
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.wayland.compositor import short_directory

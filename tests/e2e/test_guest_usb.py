@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.lease import Opening
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DEVICE, DISPLAY, PORTS, SECURITY_KEY
-from broker.devices.ctaphid import Command
-from broker.devices.messages import handover
 from broker.ipc import agent
-from broker.launch.image.build import build_image
+from broker.ipc.devices.messages import handover
+from broker.jail.security_key.ctaphid import Command
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK, rulebook, yes

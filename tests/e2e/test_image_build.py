@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.helpers.process.spawn import PIPE, spawn
+from broker.host.images import store
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.launcher import EndKind
 from broker.ipc import agent
-from broker.launch.image import store
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.launcher import EndKind
-from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import machine, require_vm

@@ -19,10 +19,10 @@ from datetime import datetime
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core import limits
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
+from broker.host.images.store import ImageSpec
 from tests.e2e.test_podman_systemd import (
     RECORDS,
     all_ended,
@@ -140,7 +140,7 @@ except ConnectionError:
 MACHINE = """
 import os, sys
 from pathlib import Path
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel, base_args, root_args
+from broker.host.vmm.qemu_arguments import MACHINES, Accel, base_args, root_args
 image, name, cid, console = Path(sys.argv[1]), *sys.argv[2:]
 how = MACHINES[Accel.KVM]
 line = ["console=ttyS0", "panic=-1", "quiet", *how.kernel_args, f"vitrail.name={name}"]

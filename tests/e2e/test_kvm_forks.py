@@ -12,9 +12,9 @@ import shlex
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
+from broker.host.images.store import ImageSpec
 from tests.e2e.test_podman_systemd import (
     RECORDS,
     framed,

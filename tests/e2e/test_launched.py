@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.own_command import Nspawn
 from tests.kit.wayland.compositor import wait_window

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.control.api import MachineEventRequest, Nothing
-from broker.control.methods import LEASE_LIST, MACHINE_EVENT
 from broker.core.errors import RefusedError
-from broker.launch.image.store import find_image
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
+from broker.host.images.store import find_image
+from broker.host.vmm.qemu_arguments import MACHINES, Accel
+from broker.ipc.control.api import MachineEventRequest, Nothing
+from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
 from tests.kit.eventually import eventually
 from tests.kit.needs import needs
 from tests.kit.vm import foreign_root

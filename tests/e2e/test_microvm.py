@@ -14,10 +14,10 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
-from broker.launch.microvm.launcher import EndKind, adopt_vm, clean_leftovers, start_vm
-from broker.launch.microvm.state import find_processes, read_state
-from broker.launch.microvm.vsock_backend import hybrid_environment
-from broker.launch.process.spawn import PIPE, spawn
+from broker.helpers.process.spawn import PIPE, spawn
+from broker.host.vmm.launcher import EndKind, adopt_vm, clean_leftovers, start_vm
+from broker.host.vmm.state import find_processes, read_state
+from broker.host.vmm.vsock_backend import hybrid_environment
 from tests.kit.vm.machines import (
     alive,
     leftovers,
@@ -282,7 +282,7 @@ import os, signal, sys
 from pathlib import Path
 import trio
 sys.path.insert(0, sys.argv[1])
-from broker.launch.microvm.launcher import start_vm
+from broker.host.vmm.launcher import start_vm
 from tests.kit.vm.machines import tiny_spec, vm_tools
 
 async def main():

@@ -9,14 +9,14 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.microvm.accel import (
+from broker.host.vmm.accel import (
     DEVICE,
     Accel,
     boot_probe,
     choose_accel,
     permission,
 )
-from broker.launch.microvm.launcher import EndKind, Tools, start_vm
+from broker.host.vmm.launcher import EndKind, Tools, start_vm
 from tests.kit.vm.machines import require_vm, tiny_spec
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest
 from tests.kit.wayland.compositor import short_directory

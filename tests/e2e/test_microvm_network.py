@@ -21,9 +21,9 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, VitrailError
-from broker.launch.microvm import network
-from broker.launch.microvm.launcher import Network
-from broker.launch.process.spawn import our_program, run_tool, spawn
+from broker.helpers.process.spawn import our_program, run_tool, spawn
+from broker.host.network import passt as network
+from broker.host.vmm.launcher import Network
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest

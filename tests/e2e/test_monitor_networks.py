@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.microvm.control import Monitor
-from broker.launch.microvm.launcher import Accel, clean_leftovers
-from broker.launch.monitors.starting import start_machine
-from broker.launch.process.spawn import our_program, run_tool
+from broker.helpers.process.spawn import our_program, run_tool
+from broker.host.vmm.control import Monitor
+from broker.host.vmm.launcher import Accel, clean_leftovers
+from broker.host.vmm.monitors.starting import start_machine
 from tests.e2e import test_microvm_network as world
 from tests.e2e.test_microvm_network import UNSHARE
 from tests.kit.vm.machines import require_vm, tiny_spec, vm_tools

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.microvm.accel import permission
+from broker.host.vmm.accel import permission
 from tests.kit.world import world
 
 

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
 from tests.kit.vm.images import LINKS_IMAGE

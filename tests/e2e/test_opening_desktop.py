@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.sound.servers import started

@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 import trio
 
-from broker.control.api import Nothing
-from broker.control.methods import PENDING
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import PENDING
 from tests.integration.test_opening_household import RULES, answered, decided, line
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
-from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
+from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.brokerctl import brokerctl
 from tests.kit.documents import (
     PDF_COLOUR,

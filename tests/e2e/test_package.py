@@ -18,7 +18,7 @@ import pytest
 
 from broker.core.errors import UpstreamError
 from broker.core.paths import find_paths
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 from tests.kit.needs import needs
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.world import the_image

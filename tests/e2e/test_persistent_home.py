@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.host.homes.disk import ready_disk
+from broker.host.homes.store import HomeStore
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.launcher import EndKind, HomeDisk
 from broker.ipc import agent
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.launcher import EndKind, HomeDisk
-from broker.launch.state.disk import ready_disk
-from broker.launch.state.store import HomeStore
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.wayland.compositor import short_directory

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import (

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from broker.core.services import AGENT, DISPLAY, OPEN_URL, PORTS
+from broker.host.vmm.running import EndKind
 from broker.ipc import agent
-from broker.launch.microvm.running import EndKind
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import alive, require_vm

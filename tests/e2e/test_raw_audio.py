@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.launch.process.spawn import spawn
+from broker.helpers.process.spawn import spawn
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
 from tests.kit.world import record

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import (
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.ipc.control.api import (
     GrantRevokeRequest,
     Nothing,
     QuestionAnswerRequest,
     RunRequest,
 )
-from broker.control.methods import ANSWER, GRANT_LIST, GRANT_REVOKE, PENDING, RUN
-from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.ipc.control.methods import ANSWER, GRANT_LIST, GRANT_REVOKE, PENDING, RUN
 from tests.kit.eventually import eventually
 from tests.kit.prompting import Hands
 from tests.kit.wayland.compositor import wait_window, windows

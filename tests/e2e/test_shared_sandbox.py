@@ -10,8 +10,8 @@ import sys
 import pytest
 import trio
 
-from broker.control.api.running import RunRequest
-from broker.control.methods import RUN
+from broker.ipc.control.api.running import RunRequest
+from broker.ipc.control.methods import RUN
 from tests.e2e.test_sound import TONE, desk, in_tune
 from tests.kit.sound.servers import hearing
 from tests.kit.vm.machines import require_vm

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
-from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
+from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
     hearing,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.link.keys import Peer
-from broker.link.wire_types import HEADER, VERSION, Role
+from broker.net.link.keys import Peer
+from broker.net.link.wire_types import HEADER, VERSION, Role
 from tests.kit.link.three_machines import APP, HOST, PIECES, VIEWER, siblings
 from tests.kit.vm.brokers import (
     CTL,

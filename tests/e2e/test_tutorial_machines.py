@@ -12,7 +12,7 @@ import signal
 import pytest
 import trio
 
-from broker.launch.process.spawn import PIPE, run_tool
+from broker.helpers.process.spawn import PIPE, run_tool
 from tests.integration.test_tutorial import IN_MACHINES
 from tests.kit.eventually import eventually
 from tests.kit.first_hour import hour

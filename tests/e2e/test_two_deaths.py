@@ -10,8 +10,8 @@ import socket
 import pytest
 import trio
 
-from broker.link.wire_types import HEADER, VERSION, Role
-from broker.services.link.key_store import LinkStore
+from broker.net.link.wire_types import HEADER, VERSION, Role
+from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.host import link_host
 from tests.kit.link.two_brokers import pair, two

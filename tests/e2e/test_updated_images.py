@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker.cli.images.building import files
+from broker.cli.images.building.build import put_in_place
 from broker.core.names import SandboxName
-from broker.launch.image import files, store
-from broker.launch.image.build import put_in_place
-from broker.launch.state.store import HomeStore
+from broker.host.homes.store import HomeStore
+from broker.host.images import store
 from tests.e2e.test_foreign_images import GREEN, debugfs, paths_of
 from tests.kit.brokerctl import brokerctl
 from tests.kit.vm.machines import require_vm

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.link.keys import Peer
-from broker.link.wire_types import Role
-from broker.services.link.key_store import LinkStore
+from broker.net.link.keys import Peer
+from broker.net.link.wire_types import Role
+from broker.net.link_service.key_store import LinkStore
 from tests.e2e.test_sound import TONE
 from tests.e2e.test_three_machines_hybrid import LINK, RUN, Three
 from tests.kit.eventually import eventually

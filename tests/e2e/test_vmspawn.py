@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.image.store import find_image
-from broker.launch.microvm.hosttools import find_vhost_device_vsock
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel
-from broker.launch.microvm.vsock_backend import (
+from broker.host.images.store import find_image
+from broker.host.vmm.hosttools import find_vhost_device_vsock
+from broker.host.vmm.qemu_arguments import MACHINES, Accel
+from broker.host.vmm.vsock_backend import (
     BACKEND_SOCKET,
     UDS_NAME,
     VSOCK_DIRECTORY,

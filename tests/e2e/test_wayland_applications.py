@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker.wayland.listing import windows_of
+from broker.jail.wayland.listing import windows_of
 from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed
 from tests.kit.wayland.compositor import desktop, pixels

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.wayland.listing import windows_of
+from broker.jail.wayland.listing import windows_of
 from tests.kit.eventually import eventually
 from tests.kit.wayland import gtk_window
 from tests.kit.wayland.apps import boxed

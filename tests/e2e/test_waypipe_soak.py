@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.services.workers.pool import Workers, open_workers
+from broker.viewer.workers.pool import Workers, open_workers
 from tests.bench.wayland.firefox import clip
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, short_directory, windows

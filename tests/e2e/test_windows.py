@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from broker.cli.sandboxes.windows import as_table
-from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
-from broker.control.methods import WINDOW_CLOSE, WINDOWS
+from broker.ipc.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
+from broker.ipc.control.methods import WINDOW_CLOSE, WINDOWS
 from tests.kit.brokerctl import brokerctl
 from tests.kit.container import DIRECT, INSIDE, RECORD, container
 from tests.kit.eventually import eventually

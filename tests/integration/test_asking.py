@@ -12,15 +12,15 @@ import pytest
 import trio
 import trio.testing
 
-from broker.audit.query import Filters, open_log
-from broker.authz import prompts
-from broker.authz.prompts import Questions
+from broker.authority import prompts
+from broker.authority.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
-from broker.launch.process.spawn import our_program
-from broker.prompt.dialog import lay_out
+from broker.helpers.process.spawn import our_program
+from broker.helpers.prompt.dialog import lay_out
+from broker.ipc.audit.query import Filters, open_log
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal
 from tests.kit.prompting import hands, question

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import trio
 
-from broker.control.api import Exited, RunInputRequest, RunItem, Started
-from broker.launch.process.spawn import PIPE, spawn
+from broker.helpers.process.spawn import PIPE, spawn
+from broker.ipc.control.api import Exited, RunInputRequest, RunItem, Started
 from tests.kit.brokerctl import _START, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit.query import open_log
-from broker.audit.schema import (
+from broker.authority.audit.store import open_store
+from broker.core.errors import UpstreamError
+from broker.helpers.process.spawn import PIPE, has_ended, run_tool, spawn
+from broker.ipc.audit.query import open_log
+from broker.ipc.audit.schema import (
     BrokerStart,
     Decision,
     EventVerdict,
@@ -22,9 +25,6 @@ from broker.audit.schema import (
     StreamClosed,
     StreamRefused,
 )
-from broker.audit.store import open_store
-from broker.core.errors import UpstreamError
-from broker.launch.process.spawn import PIPE, has_ended, run_tool, spawn
 from tests.kit.audit.log import opened, report
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of, running
 
@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[2]
 _WRITER = """
 import sys, time, trio
 from pathlib import Path
-from broker.audit.schema import LeaseEnd
-from broker.audit.store import open_store
+from broker.ipc.audit.schema import LeaseEnd
+from broker.authority.audit.store import open_store
 
 async def caller(store):
     while True:
@@ -112,8 +112,8 @@ async def test_reported_events_survive_many_kills(tmp_path: Path, seed: int) -> 
 _FULL = """
 import sys, os, trio
 from pathlib import Path
-from broker.audit.schema import LeaseEnd
-from broker.audit.store import open_store
+from broker.ipc.audit.schema import LeaseEnd
+from broker.authority.audit.store import open_store
 from broker.core.errors import UpstreamError
 
 async def main():
@@ -163,8 +163,8 @@ async def test_every_commit_is_flushed_before_it_is_told_of(tmp_path: Path) -> N
     script = (
         "import sys, os, trio\n"
         "from pathlib import Path\n"
-        "from broker.audit.schema import LeaseEnd\n"
-        "from broker.audit.store import open_store\n"
+        "from broker.ipc.audit.schema import LeaseEnd\n"
+        "from broker.authority.audit.store import open_store\n"
         "async def main():\n"
         "    async with open_store(Path(sys.argv[1])) as store:\n"
         "        for _ in range(5):\n"

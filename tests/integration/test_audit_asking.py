@@ -21,16 +21,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit.proof.tree import leaf_hash
-from broker.audit.schema import (
+from broker.authority.audit.store import open_store
+from broker.helpers.process.spawn import spawn
+from broker.ipc.audit.schema import (
     BrokerStart,
     Decision,
     EventVerdict,
     LeaseBegin,
     StreamRefused,
 )
-from broker.audit.store import open_store
-from broker.launch.process.spawn import spawn
+from broker.ipc.audit.tree import leaf_hash
 from tests.kit.audit.shipping import bodies
 from tests.kit.brokerctl import (
     Answer,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.audit.schema import (
+from broker.authority.audit.store import open_store
+from broker.ipc.audit.schema import (
     BrokerStart,
     Decision,
     EventVerdict,
@@ -17,7 +18,6 @@ from broker.audit.schema import (
     StreamOpened,
     StreamRefused,
 )
-from broker.audit.store import open_store
 from tests.kit.brokerctl import brokerctl, home, paths_of
 
 WEB = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Display", "stream": 2}

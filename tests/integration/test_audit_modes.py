@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit.query import Filters, open_log
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
 from broker.cli.run.start import end_broker, ensure_broker
-from broker.control.client import open_client
 from broker.core.errors import VitrailError
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
+from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.control.client import open_client
 from tests.kit.audit.log import event
 from tests.kit.brokerctl import brokerctl, home, paths_of
 
@@ -27,13 +27,13 @@ ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import json, os, subprocess, sys, trio
 from pathlib import Path
-from broker.audit import schema
-from broker.audit.query import Filters, open_log
-from broker.audit.refusals import Refusals
-from broker.audit.settings import AuditMode
-from broker.audit.store import open_store
+from broker.authority.audit import schema
+from broker.ipc.audit.query import Filters, open_log
+from broker.authority.audit.refusals import Refusals
+from broker.authority.audit.settings import AuditMode
+from broker.authority.audit.store import open_store
 from broker.core.errors import UpstreamError
-from broker.services.event_log import Journal
+from broker.authority.audit.journal import Journal
 
 folder, mode, how = Path(sys.argv[1]), AuditMode(sys.argv[2]), sys.argv[3]
 

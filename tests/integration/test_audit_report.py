@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 from tests.kit.audit.shipping import filled
 from tests.kit.brokerctl import brokerctl, home, paths_of
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.proof.keys import KeyFile
-from broker.audit.store import open_store
-from broker.launch.process.spawn import run_tool
+from broker.authority.audit.proof.keys import KeyFile
+from broker.authority.audit.store import open_store
+from broker.helpers.process.spawn import run_tool
 from tests.kit.audit.log import event, fill
 from tests.kit.brokerctl import brokerctl, home, paths_of
 

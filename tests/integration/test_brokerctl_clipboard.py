@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from broker.control.api import ChordTrouble, ClipboardOffer
+from broker.ipc.control.api import ChordTrouble, ClipboardOffer
 from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
 from tests.kit.control import EMPTY_BOARD, ScriptedBroker, serving
 

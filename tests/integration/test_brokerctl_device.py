@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.device.streams import stream_devices
-from broker.control.api import DevicesAnswer, DeviceStatus
+from broker.ipc.control.api import DevicesAnswer, DeviceStatus
 from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.sound.servers import microphone, sound_server

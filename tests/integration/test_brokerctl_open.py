@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from broker.launch.process.spawn import PIPE, spawn
+from broker.helpers.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import brokerctl, called, home
 
 

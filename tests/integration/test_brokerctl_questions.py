@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.cli import grants, pending
-from broker.control.api import (
+from broker.ipc.control.api import (
     GrantRevokeRequest,
     GrantStatus,
     PendingQuestion,

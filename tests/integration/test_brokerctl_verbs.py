@@ -15,16 +15,16 @@ import msgspec
 import pytest
 import trio
 
-from broker.control.api import (
+from broker.helpers.process.spawn import PIPE, spawn
+from broker.ipc.control.api import (
     LeaseRequest,
     Nothing,
     SandboxStatus,
     StopRequest,
     StreamStatus,
 )
-from broker.control.client import open_client
-from broker.control.methods import GET_VERSION
-from broker.launch.process.spawn import PIPE, spawn
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import GET_VERSION
 from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import trio
 
-from broker.audit.settings import Settings
-from broker.audit.store import open_store
-from broker.services.checkpoints import JournalTeller, Sealing
+from broker.authority.audit.checkpoints import JournalTeller, Sealing
+from broker.authority.audit.settings import Settings
+from broker.authority.audit.store import open_store
 from tests.kit.audit.journald import journald
 from tests.kit.audit.log import event, opened, report
 from tests.kit.eventually import eventually

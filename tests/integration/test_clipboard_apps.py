@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
-from broker.clipboard.reasons import NOTHING
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
+from broker.viewer.clipboard.exchange.reasons import NOTHING
 from tests.kit.clipboard.stand import DEADLINE, A, C, Desk, V, X, desk
 from tests.kit.wayland.apps import TOOLKITS
 from tests.kit.wayland.compositor import wait_window

@@ -8,11 +8,11 @@ import pytest
 import trio
 from PIL import Image
 
-from broker.clipboard import messages as w
 from broker.core.names import SandboxName
 from broker.ipc import clipboard as m
-from broker.services.workers import clipboard_member
-from broker.services.workers.pool import open_workers
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.workers import clipboard_member
+from broker.viewer.workers.pool import open_workers
 from tests.kit.wayland.compositor import short_directory
 
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
 from broker.ipc import clipboard as messages
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.client import TEXT, Guest, gives, guest, serves, takes
 from tests.kit.clipboard.stand import Desk, desk
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.integration.test_clipboard_apps import (
     APPLICATIONS,
     argv_of,

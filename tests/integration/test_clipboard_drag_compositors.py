@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
 from broker.ipc import clipboard as messages
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.integration.test_clipboard_compositors import KINDS as ALL
 from tests.kit.clipboard.client import (
     TEXT,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
-from broker.clipboard.types import SECRET_HINT
+from broker.core.clipboard.types import SECRET_HINT
 from broker.ipc import clipboard as messages
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.stand import DEADLINE, Desk, desk
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import wait_window

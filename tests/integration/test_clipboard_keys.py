@@ -6,7 +6,7 @@ import os
 
 import trio
 
-from broker.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
+from broker.core.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.wayland.input import Keyboard

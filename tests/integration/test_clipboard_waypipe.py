@@ -6,8 +6,8 @@ import os
 
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.stand import DEADLINE, Desk, V, desk
 from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed

@@ -16,8 +16,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control import server
-from broker.control.api import (
+from broker.authority.control import server
+from broker.core import limits
+from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
+from broker.helpers.process.spawn import PIPE, run_tool, spawn
+from broker.ipc.control.api import (
     Exited,
     LeaseItem,
     LeaseReleaseRequest,
@@ -31,8 +34,8 @@ from broker.control.api import (
     RunRequest,
     StopRequest,
 )
-from broker.control.client import open_client
-from broker.control.methods import (
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import (
     GET_VERSION,
     LEASE_ACQUIRE,
     LEASE_LIST,
@@ -41,9 +44,6 @@ from broker.control.methods import (
     SHUTDOWN,
     STOP,
 )
-from broker.core import limits
-from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
-from broker.launch.process.spawn import PIPE, run_tool, spawn
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually
 

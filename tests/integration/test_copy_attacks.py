@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from broker.core.errors import UpstreamError
-from broker.launch.microvm import launcher
-from broker.launch.template import fork, shared, starting
-from broker.launch.template.make import hear as real_hear
+from broker.host.vmm import launcher
+from broker.host.vmm.template import fork, shared, starting
+from broker.host.vmm.template.make import hear as real_hear
 from tests.integration.test_paused_machines import _paused
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from broker.launch.process.spawn import PIPE, spawn
-from broker.peers import credentials
+from broker.helpers.process.spawn import PIPE, spawn
+from broker.net.peers import credentials
 
 CONNECT = """
 import socket, sys

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.launch.process.spawn import DEVNULL, run_tool, spawn
+from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from broker.viewer import desktop as module
 from broker.viewer.desktop import Desktop
 from tests.kit.eventually import eventually

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 
 FOLDER = Path(str(resources.files("broker"))) / "data/desktop"
 COMMAND = "brokerctl open --quiet --"

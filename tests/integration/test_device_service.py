@@ -16,15 +16,15 @@ import pytest
 import trio
 
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
-from broker.devices import messages
 from broker.host.devices import client as device_client
-from broker.host.devices import monitor, usbip
 from broker.host.devices.client import socket_path
-from broker.host.devices.listener import listen
-from broker.host.devices.records import load_records
-from broker.host.devices.service import Service
-from broker.host.devices.usbip import Export
-from tests.broker.host.devices.test_sysfs import plug
+from broker.ipc.devices import messages
+from broker.root import monitor, usbip
+from broker.root.listener import listen
+from broker.root.records import load_records
+from broker.root.service import Service
+from broker.root.usbip import Export
+from tests.broker.root.test_sysfs import plug
 from tests.kit.eventually import eventually
 from tests.kit.usb.samples import KEYBOARD, descriptors
 from tests.kit.wayland.compositor import short_directory

@@ -20,12 +20,12 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.host.devices import service as service_module
+from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.part import DeviceHost
-from broker.launch.process.spawn import run_tool, spawn
-from broker.peers.identity import ContainerClaim, SharedClaim
+from broker.net.peers.identity import ContainerClaim, SharedClaim
+from broker.root import service as service_module
 from tests.integration.test_device_service import service
 from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually

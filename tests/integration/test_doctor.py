@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit.schema import BrokerStop
-from broker.audit.ship.cursor import Cursor, save_cursor
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
 from broker.cli.doctor import host, shipping, verb, viewer
 from broker.cli.doctor.finding import Context, Finding, State
 from broker.core.errors import UpstreamError
+from broker.helpers.shipper.cursor import Cursor, save_cursor
+from broker.ipc.audit.schema import BrokerStop
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 

@@ -16,8 +16,8 @@ import trio.testing
 from broker.core import limits
 from broker.core.errors import PeerError, SetupError, UpstreamError, VitrailError
 from broker.core.services import CID_ANY
-from broker.link import listeners
-from broker.link.endpoints import (
+from broker.net import listeners
+from broker.net.endpoints import (
     HybridEndpoint,
     UnixEndpoint,
     VsockEndpoint,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.process.spawn import wait_ended
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.helpers.process.spawn import wait_ended
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, podman_settings, root_directory

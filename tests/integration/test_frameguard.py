@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.microvm.network import guard_args
-from broker.launch.process.identity import spawn_helper
-from broker.launch.process.spawn import our_program, run_tool
+from broker.helpers.process.identity import spawn_helper
+from broker.helpers.process.spawn import our_program, run_tool
+from broker.host.network.passt import guard_args
 from tests.kit.eventually import eventually
 
 MACS = bytes(12)

@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.helpers.process.spawn import has_ended, spawn
 from broker.ipc import agent
-from broker.launch.process.spawn import has_ended, spawn
 from tests.kit.shims import guest_program
 from tests.kit.vm.agent_broker import AgentBroker
 

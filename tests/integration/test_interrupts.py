@@ -10,9 +10,9 @@ from contextlib import suppress
 import pytest
 import trio
 
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
 from broker.cli.verbs import VERBS
-from broker.control.api import RunItem
+from broker.ipc.control.api import RunItem
 from tests.kit.brokerctl import home, paths_of, running
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually

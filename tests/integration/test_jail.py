@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import InternalError
-from broker.launch.process import jail, program_filters, seccomp
+from broker.helpers.process import jail, program_filters, seccomp
 
 _ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ SCRIPT = """
 import os, sys, trio
 from pathlib import Path
 from broker.core.errors import SetupError
-from broker.services.workers.pool import open_workers
+from broker.viewer.workers.pool import open_workers
 async def main():
     async with open_workers(allow_unjailed=sys.argv[1] == "allow") as workers:
         place = Path(sys.argv[2])

@@ -13,8 +13,8 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
+from broker.helpers.compositor import connect_compositor
 from broker.ipc import fdpass, worker
-from broker.launch.compositor import connect_compositor
 from broker.programs import keeper
 from tests.kit.wayland.compositor import short_directory
 
@@ -179,7 +179,7 @@ SCRIPT = """
 import os, socket, sys, time
 from broker.ipc import fdpass, worker
 from broker.ipc import keeper as keeper_messages
-from broker.launch.process import jail, seccomp
+from broker.helpers.process import jail, seccomp
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from broker.launch.process.spawn import spawn
-from broker.wayland.rules import WindowRules
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.process.spawn import spawn
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels, windows

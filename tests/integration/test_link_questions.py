@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.control.api import Nothing, QuestionAnswerRequest
-from broker.control.methods import ANSWER, PENDING
 from broker.core.services import AGENT
-from broker.link import messages as m
-from broker.link.preamble import PreambleVerdict
+from broker.ipc.control.api import Nothing, QuestionAnswerRequest
+from broker.ipc.control.methods import ANSWER, PENDING
+from broker.net.link import messages as m
+from broker.net.link.preamble import PreambleVerdict
 from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, link_host, rest_of, say
 from tests.kit.link.two_brokers import two
@@ -24,7 +24,7 @@ ASK = "vitrail.Agent * @anyvm @adminvm ask remember=session\n"
 
 async def verdict_of(sock, offer):
     """The viewer's word about a stream."""
-    from broker.services.link.sockets import receive
+    from broker.net.link_service.sockets import receive
 
     with trio.fail_after(30):
         while offer.verdict is None:

@@ -14,17 +14,17 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
-from broker.launch.microvm.control import HYBRID, Monitor
-from broker.launch.microvm.launcher import (
+from broker.host.vmm.control import HYBRID, Monitor
+from broker.host.vmm.launcher import (
     Accel,
     EndKind,
     Tools,
     adopt_vm,
     clean_leftovers,
 )
-from broker.launch.microvm.qemu_arguments import HomeDisk
-from broker.launch.microvm.state import find_processes, read_state
-from broker.launch.monitors.starting import connect_by, start_machine
+from broker.host.vmm.monitors.starting import connect_by, start_machine
+from broker.host.vmm.qemu_arguments import HomeDisk
+from broker.host.vmm.state import find_processes, read_state
 from tests.kit.vm.machines import alive, leftovers, require_vm, tiny_spec
 from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.tinyguest import shell_listener

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.control.api import SandboxStatus
+from broker.ipc.control.api import SandboxStatus
 from policy.records.loader import load_records
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving

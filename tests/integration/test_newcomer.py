@@ -20,7 +20,7 @@ import pytest
 import trio
 
 from broker.core.services import PORTS
-from broker.launch.process.spawn import PIPE, spawn
+from broker.helpers.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
 
 DEMO = (Path(__file__).parents[2] / "broker/data/sandboxes.d/demo.toml").read_text()

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import Nothing, QuestionAnswerRequest
-from broker.control.methods import ANSWER, PENDING
+from broker.ipc.control.api import Nothing, QuestionAnswerRequest
+from broker.ipc.control.methods import ANSWER, PENDING
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.world import record, world

@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.question import Keep, PersonAnswer
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.integration.test_asking import desk, of
 from tests.kit.accessibility import accessibility_bus
 from tests.kit.eventually import eventually

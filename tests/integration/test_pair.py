@@ -10,10 +10,10 @@ from contextlib import ExitStack
 import pytest
 import trio
 
+from broker.cli.pairing.exchange import NoCodeError, pair
 from broker.core import limits
-from broker.link.keys import BrokerIdentity
-from broker.link.wire_types import Role
-from broker.services.link.pairing import NoCodeError, pair
+from broker.net.link.keys import BrokerIdentity
+from broker.net.link.wire_types import Role
 from tests.kit.brokerctl import brokerctl, home
 from tests.kit.wayland.typed_text import Typist, typing
 

@@ -17,15 +17,15 @@ import trio
 
 from broker.core.errors import UpstreamError, sole
 from broker.core.names import SandboxName
-from broker.launch.microvm import qmp
-from broker.launch.microvm.launcher import HomeDisk, Network
-from broker.launch.microvm.state import find_processes, read_state
-from broker.launch.state.disk import ready_disk
-from broker.launch.state.encrypted import passphrase_pipe, ready_encrypted_disk
-from broker.launch.state.sparse import data_ranges
-from broker.launch.state.store import HomeStore
-from broker.launch.template import fork, make
-from broker.launch.template.standby import clean_standbys
+from broker.host.homes.disk import ready_disk
+from broker.host.homes.encrypted import passphrase_pipe, ready_encrypted_disk
+from broker.host.homes.sparse import data_ranges
+from broker.host.homes.store import HomeStore
+from broker.host.vmm import qmp
+from broker.host.vmm.launcher import HomeDisk, Network
+from broker.host.vmm.state import find_processes, read_state
+from broker.host.vmm.template import fork, make
+from broker.host.vmm.template.standby import clean_standbys
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage
 from tests.kit.vm.machines import alive, leftovers, machine, require_vm

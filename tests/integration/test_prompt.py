@@ -13,9 +13,9 @@ import trio
 
 from broker.core import limits
 from broker.core.question import Keep, PersonAnswer
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.prompt.dialog import FRAME, lay_out
 from broker.ipc import prompt as m
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.prompt.dialog import FRAME, lay_out
 from tests.kit.eventually import eventually
 from tests.kit.prompting import MANY, agent, hands, question
 from tests.kit.wayland.compositor import pixels, short_directory, windows

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import has_ended
+from broker.helpers.process.spawn import has_ended
 from tests.integration.test_pulse_clients import in_tune
 from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (

@@ -7,9 +7,9 @@ import signal
 
 import trio
 
+from broker.authority import pump_supervisor
+from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.limits import relay as relay_limits
-from broker.services import pump_supervisor
-from broker.services.pump_supervisor import PumpSupervisor
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
 

@@ -12,13 +12,13 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.microvm.console import ConsoleLog
-from broker.launch.microvm.qemu_arguments import Accel, Network
-from broker.launch.microvm.qmp import QmpError, open_qmp
-from broker.launch.microvm.running import Vm
-from broker.launch.microvm.state import VmState
-from broker.launch.process.identity import spawn_helper
-from broker.launch.process.ready import listen_unix
+from broker.helpers.console_log import ConsoleLog
+from broker.helpers.process.identity import spawn_helper
+from broker.helpers.process.ready import listen_unix
+from broker.host.vmm.qemu_arguments import Accel, Network
+from broker.host.vmm.qmp import QmpError, open_qmp
+from broker.host.vmm.running import Vm
+from broker.host.vmm.state import VmState
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
 from tests.kit.needs import needs
 

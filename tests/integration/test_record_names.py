@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from broker.audit.schema import LeaseBegin, StreamOpened
-from broker.audit.store import open_store
-from broker.control.api import Exited, OpenItem, RunItem, SandboxStatus
+from broker.authority.audit.store import open_store
+from broker.ipc.audit.schema import LeaseBegin, StreamOpened
+from broker.ipc.control.api import Exited, OpenItem, RunItem, SandboxStatus
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 

@@ -10,9 +10,9 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.relay.contract import EndReason
-from broker.relay.process import start_pump
-from broker.relay.turns import available
+from broker.helpers.pump.process import start_pump
+from broker.helpers.pump.turns import available
+from broker.ipc.pump import EndReason
 from tests.kit.relay.sockets import Relay, fds, fill, lay, pattern, read_all, relay_of
 
 KINDS = ("splice", "python", "copy", "in-loop")

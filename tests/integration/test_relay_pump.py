@@ -17,20 +17,20 @@ import trio
 import trio.testing
 
 from broker.core.errors import UpstreamError
-from broker.core.libseccomp import seccomp as pyseccomp
 from broker.core.limits import relay as relay_limits
-from broker.launch.process.spawn import spawn
-from broker.relay import process
-from broker.relay.client import Pump
-from broker.relay.confine import confine
-from broker.relay.contract import (
+from broker.helpers.process.libseccomp import seccomp as pyseccomp
+from broker.helpers.process.spawn import spawn
+from broker.helpers.pump import process
+from broker.helpers.pump.client import Pump
+from broker.helpers.pump.confine import confine
+from broker.helpers.pump.process import PumpHandle, control_pair, start_pump
+from broker.ipc.pump import (
     EndReason,
     RelayMode,
     StreamDone,
     StreamEnd,
     encode_from_pump,
 )
-from broker.relay.process import PumpHandle, control_pair, start_pump
 from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import (
     cpu_seconds,
@@ -108,7 +108,7 @@ async def test_a_pump_can_be_started_again_while_trio_runs(nursery):
         [
             sys.executable,
             "-m",
-            "broker.relay.process",
+            "broker.helpers.pump.process",
             "--control-fd",
             str(theirs.fileno()),
         ],

@@ -1,6 +1,6 @@
 """Root's OCI hook as a process: its reactions to its input and to each kind of broker.
 
-The same as tests/broker/launch/podman/test_hook.py for a container of root's: the hook
+The same as tests/broker/host/launchers/podman/test_hook.py for a container of root's: the hook
 runs as root, the broker as a person.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from shims import vitrail_oci_rootful as rootful
-from tests.broker.launch.podman.test_hook import (
+from tests.broker.host.launchers.podman.test_hook import (
     BAD,
     CASES,
     LAUNCH,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.podman.hooks import PROGRAM, write_hooks
+from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.kit.podman import root_directory
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.podman import CONF, STORAGE

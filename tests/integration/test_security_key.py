@@ -11,8 +11,8 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
-from broker.devices import cbor
-from broker.devices.ctaphid import Command
+from broker.jail.security_key import cbor
+from broker.jail.security_key.ctaphid import Command
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.eventually import eventually

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit import schema
-from broker.audit.ship import journald as native
-from broker.audit.ship.config import JournaldTarget
-from broker.audit.ship.cursor import load_cursor
-from broker.audit.ship.run import ship_for_ever, ship_once
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
+from broker.helpers.shipper import journald as native
+from broker.helpers.shipper.config import JournaldTarget
+from broker.helpers.shipper.cursor import load_cursor
+from broker.helpers.shipper.run import ship_for_ever, ship_once
+from broker.ipc.audit import schema
 from tests.kit.audit.journald import journald
 from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.eventually import eventually

@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from broker.audit.ship import otlp
-from broker.audit.ship.config import JsonlTarget, OtlpTarget
-from broker.audit.ship.cursor import load_cursor
-from broker.audit.ship.run import ship_for_ever, ship_once
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
+from broker.helpers.shipper import otlp
+from broker.helpers.shipper.config import JsonlTarget, OtlpTarget
+from broker.helpers.shipper.cursor import load_cursor
+from broker.helpers.shipper.run import ship_for_ever, ship_once
 from tests.kit.audit.otlp import Collector, collector
 from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.eventually import eventually

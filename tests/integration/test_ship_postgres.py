@@ -14,16 +14,16 @@ import psycopg
 import pytest
 import trio
 
-from broker.audit.filters import Filters
-from broker.audit.query import open_log
-from broker.audit.ship.config import AnyTarget, PostgresTarget
-from broker.audit.ship.cursor import load_cursor
-from broker.audit.ship.fleet import open_fleet
-from broker.audit.ship.run import ship_for_ever, ship_once
-from broker.audit.store import open_store
+from broker.authority.audit.store import open_store
+from broker.cli.audit.query.fleet_database import open_fleet
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
-from broker.launch.process.spawn import PIPE, our_program, run_tool, spawn
+from broker.helpers.process.spawn import PIPE, our_program, run_tool, spawn
+from broker.helpers.shipper.config import AnyTarget, PostgresTarget
+from broker.helpers.shipper.cursor import load_cursor
+from broker.helpers.shipper.run import ship_for_ever, ship_once
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.audit.postgres import Postgres, postgres
 from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.brokerctl import brokerctl, called, harmless, home, paths_of
@@ -530,8 +530,8 @@ async def test_an_old_and_a_missing_package_say_what_to_do(tmp_path: Path) -> No
         "import sys; sys.modules[{0!r}] = None\n"
         "import trio\n"
         "from pathlib import Path\n"
-        "from broker.audit.ship.config import OtlpTarget, PostgresTarget\n"
-        "from broker.audit.ship.run import Place, ship_once\n"
+        "from broker.helpers.shipper.config import OtlpTarget, PostgresTarget\n"
+        "from broker.helpers.shipper.run import Place, ship_once\n"
         "target = {1}\n"
         "place = Place(Path(sys.argv[1]) / 'audit.sqlite', Path(sys.argv[1]) / 's', 'm')\n"
         "trio.run(ship_once, place, [target], lambda n, e: print(e.diagnostics()))\n"

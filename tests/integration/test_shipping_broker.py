@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit.query import Filters, open_log
-from broker.control.api import Nothing
-from broker.control.client import open_client
-from broker.control.methods import STATUS
 from broker.core.paths import Paths
-from broker.launch.process.spawn import PIPE, our_program, spawn
+from broker.helpers.process.spawn import PIPE, our_program, spawn
+from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import STATUS
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of
 from tests.kit.eventually import eventually
 

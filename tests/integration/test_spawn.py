@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.process import identity
-from broker.launch.process.spawn import PIPE, run_tool, spawn
+from broker.helpers.process import identity
+from broker.helpers.process.spawn import PIPE, run_tool, spawn
 
 
 def _fds():
@@ -127,7 +127,7 @@ async def test_output_is_bounded():
 
 PARENT = """
 import sys, trio
-from broker.launch.process.spawn import spawn
+from broker.helpers.process.spawn import spawn
 async def main():
     child = spawn(["sleep", "300"], outlive_us=sys.argv[1] == "outlive")
     print(child.pid, flush=True)
@@ -160,7 +160,7 @@ async def test_children_die_with_us_unless_they_are_to_outlive_us(fate):
 
 async def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_ends():
     """As if we had died between fork and prctl: another pid is the parent's."""
-    from broker.launch.process import popen as module
+    from broker.helpers.process import popen as module
 
     orphan = [*module._GUARD, str(os.getppid()), "sleep", "300"]
     child = spawn(orphan, outlive_us=True)

@@ -10,10 +10,10 @@ import trio
 
 from broker.cli.run import start
 from broker.cli.run.start import end_broker, ensure_broker
-from broker.control.api import Nothing
-from broker.control.client import open_client
-from broker.control.methods import GET_VERSION
 from broker.core.errors import UpstreamError
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import GET_VERSION
 from tests.kit.brokerctl import home, paths_of
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from broker.core.names import SandboxName
-from broker.services.workers.pool import open_workers
+from broker.viewer.workers.pool import open_workers
 from tests.kit.eventually import eventually
 
 

@@ -17,7 +17,8 @@ import msgspec
 import pytest
 import trio
 
-from broker.control.api import (
+from broker.core import limits
+from broker.ipc.control.api import (
     PendingQuestion,
     QuestionAnswerRequest,
     SandboxStatus,
@@ -25,7 +26,6 @@ from broker.control.api import (
     WindowCloseRequest,
     WindowStatus,
 )
-from broker.core import limits
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving

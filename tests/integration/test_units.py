@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import Nothing
-from broker.control.client import open_client
-from broker.control.methods import GET_VERSION, STATUS
-from broker.launch.process.spawn import DEVNULL, PIPE, STDOUT, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, STDOUT, spawn
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import GET_VERSION, STATUS
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user

@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
+from broker.helpers.process.spawn import spawn
 from broker.host.devices.qemu import QemuDevice
-from broker.launch.microvm.qmp import open_qmp
-from broker.launch.process.spawn import spawn
+from broker.host.vmm.qmp import open_qmp
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 

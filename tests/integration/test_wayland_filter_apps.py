@@ -7,8 +7,8 @@ import os
 import pytest
 import trio
 
-from broker.launch.process.spawn import has_ended, spawn
-from broker.wayland.rules import WindowRules
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.process.spawn import has_ended, spawn
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels, wait_window
 from tests.kit.wayland.copying import copying

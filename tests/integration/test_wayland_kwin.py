@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.services.workers.security_context import open_context
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.jail.wayland.security_context import open_context
 from tests.integration.test_wayland_newer import globals_by, proxied
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels

@@ -12,7 +12,7 @@ import pytest
 
 from broker.core import limits
 from broker.ipc.tmpfs import filesystem_of
-from broker.worker.wayland.machine import (
+from broker.jail.worker.wayland.machine import (
     CopiedFile,
     RealMachine,
     SealedFile,

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.launch.compositor import HeadlessCompositor
-from broker.wayland.listing import windows_of
+from broker.helpers.compositor import HeadlessCompositor
+from broker.jail.wayland.listing import windows_of
 from tests.attack.test_wayland_order import (
     HARMLESS,
     a_parent_gone_before_its_popup,

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, has_ended, spawn
-from broker.services.workers.security_context import open_context
-from broker.wayland.rules import WindowRules
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.process.spawn import DEVNULL, has_ended, spawn
+from broker.jail.wayland.security_context import open_context
 from tests.attack.test_wayland_crop import halves, leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.integration.test_wayland_proxy import said, start

@@ -11,7 +11,7 @@ import sys
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, PIPE, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.wayland.stand import CONFIG, stand

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.wayland.protocol import emit
-from broker.worker import readiness
+from broker.jail.wayland.protocol import emit
+from broker.jail.worker import readiness
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop

@@ -13,8 +13,8 @@ import os
 import pytest
 import trio
 
-from broker.waypipe.channel import Messages, WaypipeChannel
-from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine
+from broker.jail.waypipe.channel import Messages, WaypipeChannel
+from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.player import CLIENT, at_sixteen, played

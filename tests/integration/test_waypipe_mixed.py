@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.process.spawn import spawn
-from broker.launch.waypipe import client as waypipe_client
-from broker.launch.waypipe.client import start_waypipe_client
-from broker.services.workers.pool import open_workers
+from broker.helpers.process.spawn import spawn
+from broker.viewer.waypipe import client as waypipe_client
+from broker.viewer.waypipe.client import start_waypipe_client
+from broker.viewer.workers.pool import open_workers
 from tests.kit.eventually import eventually
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import (

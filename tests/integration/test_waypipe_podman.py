@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from broker.launch.waypipe.client import waypipe_version
-from broker.launch.waypipe.podman import (
+from broker.viewer.waypipe.client import waypipe_version
+from broker.viewer.waypipe.podman import (
     WaypipePodman,
     load_podman,
     require_rust,

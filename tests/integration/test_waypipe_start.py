@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.launch.waypipe.client import start_waypipe_client
+from broker.viewer.waypipe.client import start_waypipe_client
 
 SILENT = """\
 #!/bin/sh

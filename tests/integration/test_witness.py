@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 import trio
 
-from broker.audit.proof.note import parse_note
-from broker.audit.query import Filters, open_log
+from broker.authority.audit.proof.note import parse_note
+from broker.ipc.audit.query import Filters, open_log
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
 

@@ -15,21 +15,21 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.framing import HEADER, encode_frame
 from broker.core.names import SandboxName
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.process.pidfd import PidfdProcess
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc import agent, clipboard
 from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.channel import order_pair, pair
-from broker.ipc.framing import HEADER, encode_frame
-from broker.launch.process.spawn import DEVNULL, PIPE, spawn
-from broker.services.workers.clipboard_member import Content
-from broker.services.workers.pidfd_process import PidfdProcess
-from broker.services.workers.pool import open_workers
-from broker.services.workers.process import Worker
-from broker.services.workers.template import Fate, Forked
-from broker.wayland.protocol import emit
-from broker.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
-from broker.wayland.rules import WindowRules
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
+from broker.viewer.workers.clipboard_member import Content
+from broker.viewer.workers.pool import open_workers
+from broker.viewer.workers.process import Worker
+from broker.viewer.workers.template import Fate, Forked
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
 from tests.kit.wayland.model_compositor import model_compositor
@@ -198,7 +198,7 @@ async def test_a_mistake_of_ours_is_told_with_its_traceback(directory):
 async def test_both_halves_die_with_the_broker(directory):
     script = (
         "import sys, trio\nfrom pathlib import Path\n"
-        "from broker.services.workers.pool import open_workers\n"
+        "from broker.viewer.workers.pool import open_workers\n"
         "async def main():\n"
         "    async with open_workers() as workers:\n"
         "        place = Path(sys.argv[1])\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.ipc import worker as messages
-from broker.services.workers.pool import open_workers
+from broker.viewer.workers.pool import open_workers
 from tests.integration.test_worker_wayland import a_window
 from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from broker.ipc import worker as messages
-from broker.services.workers.pool import open_workers
+from broker.viewer.workers.pool import open_workers
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
 from tests.kit.wayland.display import open_descriptors, open_display

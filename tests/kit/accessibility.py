@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.process.spawn import DEVNULL, run_tool, spawn
+from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 

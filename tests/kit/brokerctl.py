@@ -23,7 +23,7 @@ import trio
 
 from broker.cli.app import main
 from broker.core.paths import Paths, find_paths
-from broker.launch.process.spawn import PIPE, Child, spawn
+from broker.helpers.process.spawn import PIPE, Child, spawn
 
 # A shell that starts the tests in the background has SIGINT ignored in them, and
 # Python then leaves it so; the tests are about a person's Ctrl-C.

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.control.api import LeaseRequest, LeaseStatus
-from broker.control.methods import LEASE_ACQUIRE
-from broker.launch.process.spawn import DEVNULL, Child, spawn
+from broker.helpers.process.spawn import DEVNULL, Child, spawn
+from broker.ipc.control.api import LeaseRequest, LeaseStatus
+from broker.ipc.control.methods import LEASE_ACQUIRE
 from tests.kit.wayland.compositor import wait_window
 
 RECORD = """\

@@ -11,8 +11,11 @@ from typing import Any
 
 import trio
 
-from broker.control import methods
-from broker.control.api import (
+from broker.authority.control.dispatch import Dispatcher
+from broker.authority.control.server import serve
+from broker.core.errors import RefusedError
+from broker.ipc.control import methods
+from broker.ipc.control.api import (
     AuditPruneAnswer,
     AuditPruneRequest,
     Caller,
@@ -52,11 +55,8 @@ from broker.control.api import (
     WindowsRequest,
     WindowStatus,
 )
-from broker.control.dispatch import Dispatcher
-from broker.control.methods import Exchange, Owner, serves
-from broker.control.server import serve
-from broker.control.varlink import Call, VarlinkReply
-from broker.core.errors import RefusedError
+from broker.ipc.control.methods import Exchange, Owner, serves
+from broker.ipc.control.varlink import Call, VarlinkReply
 
 LEASE = LeaseStatus(
     id="00112233aabbccdd",

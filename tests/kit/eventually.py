@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import trio
 
-from broker.launch.process.spawn import Child, has_ended
+from broker.helpers.process.spawn import Child, has_ended
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pyte
 import trio
 
-from broker.control.api import Nothing
-from broker.control.client import open_client
-from broker.control.methods import PENDING
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import PENDING
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.installed import Installed
 from tests.kit.wayland.compositor import desktop

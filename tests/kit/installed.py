@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.process.spawn import PIPE, run_tool, spawn
+from broker.helpers.process.spawn import PIPE, run_tool, spawn
 from tests.kit.brokerctl import Answer, _drain
 
 _ROOT = Path(__file__).parents[2]

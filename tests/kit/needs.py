@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.net.peers.credentials import can_ask_pid_namespaces
 
 PID_NAMESPACES = pytest.mark.skipif(
     not can_ask_pid_namespaces(),

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from broker.launch.nspawn.process import may_divide
+from broker.host.launchers.nspawn.process import may_divide
 
 
 def skip_without_nspawn() -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import trio
 
-from broker.control.api import LeaseRequest
-from broker.control.methods import LEASE_ACQUIRE
 from broker.core.services import PORTS
-from broker.launch.process.spawn import DEVNULL, PIPE, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
+from broker.ipc.control.api import LeaseRequest
+from broker.ipc.control.methods import LEASE_ACQUIRE
 from tests.kit.shims import guest_program
 from tests.kit.world import record
 

@@ -1,4 +1,4 @@
-"""The guest's end of a port, played by a test: see ``broker.launch.microvm.port_mux``."""
+"""The guest's end of a port, played by a test: see ``broker.host.vmm.port_mux``."""
 
 from __future__ import annotations
 

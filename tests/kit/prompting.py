@@ -11,9 +11,9 @@ import trio
 
 from broker.core import limits
 from broker.core.question import Keep, Question
+from broker.helpers.process.spawn import our_program, spawn
+from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as m
-from broker.launch.process.spawn import our_program, spawn
-from broker.prompt.dialog import lay_out
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import Keyboard, Pointer

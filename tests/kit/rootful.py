@@ -21,7 +21,7 @@ from pwd import getpwnam, getpwuid
 
 import pytest
 
-from broker.launch.podman.hooks import write_rootful
+from broker.host.launchers.podman.hooks import write_rootful
 from shims.vitrail_oci_rootful import PLACES
 from tests.kit.eventually import eventually
 from tests.kit.podman import root_directory, shared_words

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.audit.query import Filters, open_log
-from broker.authz.decider import Decider, Request
-from broker.authz.rules import Rules, follow_files
+from broker.authority.decider import Decider, Request
+from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
+from broker.ipc.audit.query import Filters, open_log
 from policy.records.loader import load_records, search_path
 from tests.kit.link.roles import journal
 from tests.kit.wayland.compositor import short_directory

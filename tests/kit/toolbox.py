@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.paths import find_paths
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
 from tests.kit.waypipe.podman import run as podman
 

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.query import Filters, open_log
+from broker.cli.images.building.build import build_image
 from broker.cli.run.start import end_broker, ensure_broker
-from broker.control.api import Nothing, RunItem, RunRequest, Status, StopRequest
-from broker.control.client import Client, open_client
-from broker.control.methods import RUN, STATUS, STOP
 from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.launch.compositor import HeadlessCompositor
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
+from broker.helpers.compositor import HeadlessCompositor
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.hosttools import fetch_vhost_device_vsock
+from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.control.api import Nothing, RunItem, RunRequest, Status, StopRequest
+from broker.ipc.control.client import Client, open_client
+from broker.ipc.control.methods import RUN, STATUS, STOP
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
@@ -46,8 +46,8 @@ WORDS = (
     *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
     *(
         "broker.programs",
-        "broker.relay",
-        "broker.launch",
+        "broker.helpers.pump",
+        "broker.host.launchers",
         "tests.kit.fixed",
         "tests.kit.relay.mode",
         "tests.kit.vm.monitors",

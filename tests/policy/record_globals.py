@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from broker.wayland.verdicts import GLOBALS, GlobalVerdict
+from broker.core.streams.wayland_verdicts import GLOBALS, GlobalVerdict
 
 FILE = Path(__file__).parent.parent.parent / "policy" / "records" / "globals.py"
 

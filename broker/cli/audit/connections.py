@@ -14,14 +14,14 @@ from datetime import UTC, datetime, tzinfo
 
 import rich_click as click
 
-from broker.audit.filters import Found
-from broker.audit.times import rfc3339
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.events import shown_target
+from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.interrupts import reader_may_leave
 from broker.core.escape import printable
+from broker.ipc.audit.filters import Found
 
 _KINDS = (
     "lease.begin",

@@ -13,12 +13,12 @@ from typing import TypeVar
 import rich_click as click
 from typing_extensions import override
 
-from broker.audit import schema
-from broker.audit.filters import Filters
-from broker.audit.times import parse_time
+from broker.cli.audit.query.times import parse_time
 from broker.cli.completion import kinds, logged_sandboxes, services
 from broker.cli.late_group import LateGroup
 from broker.core.errors import SetupError
+from broker.ipc.audit import schema
+from broker.ipc.audit.filters import Filters
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 

@@ -12,11 +12,11 @@ from types import MappingProxyType
 
 from rich.text import Text
 
-from broker.audit.filters import Found
-from broker.audit.times import rfc3339
 from broker.cli import render
+from broker.cli.audit.query.times import rfc3339
 from broker.core.escape import printable
-from broker.prompt.words import VIEWER, VIEWER_NAMES
+from broker.core.prompt_words import VIEWER, VIEWER_NAMES
+from broker.ipc.audit.filters import Found
 
 Fields = Mapping[str, object]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from broker.audit.filters import Found, value_texts
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.files import write_out
 from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.ipc.audit.filters import Found, value_texts
 
 _FORMATS = ("raw", "jsonl", "json", "csv")
 

@@ -10,7 +10,7 @@ import rich_click as click
 
 from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
-from broker.core.replace_file import whole_file
+from broker.core.files.replace_file import whole_file
 
 
 def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import rich_click as click
 
-from broker.audit.counts import Counts
-from broker.audit.filters import Filters, Found
-from broker.audit.proof.note import Note
-from broker.audit.proof.verify import Report
-from broker.audit.ship.check import check
-from broker.audit.ship.fleet import Fleet, FleetLog, open_fleet
+from broker.authority.audit.proof.note import Note
 from broker.cli.audit.event_text import Asked
+from broker.cli.audit.proof.shipped import check
+from broker.cli.audit.proof.verify import Report
+from broker.cli.audit.query.fleet_database import Fleet, FleetLog, open_fleet
 from broker.core.errors import SetupError
 from broker.core.escape import printable
+from broker.ipc.audit.counts import Counts
+from broker.ipc.audit.filters import Filters, Found
 
 
 @dataclass

@@ -7,15 +7,15 @@ import time
 import rich_click as click
 import trio
 
-from broker.audit.settings import load_settings, take_span
-from broker.audit.ship.state import unshipped
-from broker.audit.store import open_store
+from broker.authority.audit.settings import load_settings, take_span
+from broker.authority.audit.store import open_store
 from broker.cli import render
 from broker.cli.run.connect import offline_paths, open_client
-from broker.control.api import AuditPruneRequest, Nothing
-from broker.control.methods import AUDIT_PRUNE, GET_VERSION
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
+from broker.helpers.shipper.state import unshipped
+from broker.ipc.control.api import AuditPruneRequest, Nothing
+from broker.ipc.control.methods import AUDIT_PRUNE, GET_VERSION
 
 
 @click.command("gc")

@@ -19,11 +19,11 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from broker.audit.digest import COLUMNS, Digest, Group, Lane, Subject
-from broker.audit.filters import Found
 from broker.cli import render
 from broker.cli.audit.events import as_message
+from broker.cli.audit.query.digest import COLUMNS, Digest, Group, Lane, Subject
 from broker.core.escape import printable
+from broker.ipc.audit.filters import Found
 
 _SECOND = 1_000_000_000
 _TOP = 50

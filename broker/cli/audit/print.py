@@ -15,11 +15,11 @@ from datetime import UTC, tzinfo
 from rich.console import Console
 from rich.text import Text
 
-from broker.audit.filters import Found
-from broker.audit.times import rfc3339
 from broker.cli.audit.events import as_line, as_message, as_object
+from broker.cli.audit.query.times import rfc3339
 from broker.cli.render import json_text
 from broker.core.escape import printable
+from broker.ipc.audit.filters import Found
 
 OUTPUTS = ("short", "json", "jsonl", "csv", "cat")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import rich_click as click
 
-from broker.audit.digest import Digest
-from broker.audit.filters import Filters, value_texts
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
 from broker.cli.audit.files import write_out
+from broker.cli.audit.query.digest import Digest
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
 from broker.core.errors import SetupError
+from broker.ipc.audit.filters import Filters, value_texts
 
 
 @click.command("report", cls=Asking)

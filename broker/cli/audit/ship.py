@@ -10,16 +10,21 @@ from pathlib import Path
 import rich_click as click
 import trio
 
-from broker.audit.query import open_log
-from broker.audit.ship.config import AnyTarget, ShipConfig, find_config, load_config
-from broker.audit.ship.cursor import Cursor, load_cursor
-from broker.audit.ship.run import ship_for_ever, ship_once
-from broker.audit.ship.service import place_of
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import IntegrityError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths
+from broker.helpers.shipper.config import (
+    AnyTarget,
+    ShipConfig,
+    find_config,
+    load_config,
+)
+from broker.helpers.shipper.cursor import Cursor, load_cursor
+from broker.helpers.shipper.run import ship_for_ever, ship_once
+from broker.helpers.shipper.service import place_of
+from broker.ipc.audit.query import open_log
 
 
 @click.command("ship")

@@ -11,13 +11,13 @@ from typing import Protocol
 
 import rich_click as click
 
-from broker.audit.counts import Counts
-from broker.audit.filters import Filters, Found
-from broker.audit.query import Log, open_log
 from broker.cli.audit.event_text import Asked, is_fleet, store_path
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import IntegrityError
 from broker.core.escape import printable
+from broker.ipc.audit.counts import Counts
+from broker.ipc.audit.filters import Filters, Found
+from broker.ipc.audit.query import Log, open_log
 
 _CURSOR = re.compile(r"i=(\d{1,18});h=([0-9a-f]{32})")
 _HASH = 32

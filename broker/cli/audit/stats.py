@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import rich_click as click
 
-from broker.audit.counts import Counts
-from broker.audit.times import rfc3339
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.interrupts import reader_may_leave
 from broker.core.escape import printable
+from broker.ipc.audit.counts import Counts
 
 _SECOND = 1_000_000_000
 _TITLES = (

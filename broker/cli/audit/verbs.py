@@ -17,7 +17,6 @@ from types import MappingProxyType
 import rich_click as click
 from click.core import ParameterSource
 
-from broker.audit.filters import Filters, Found, value_texts
 from broker.cli import render
 from broker.cli.audit.event_text import Asked, AskingGroup, asking
 from broker.cli.audit.events import as_message
@@ -26,7 +25,8 @@ from broker.cli.audit.print import OUTPUTS, texts
 from broker.cli.audit.source import LocalSource, Source, open_source
 from broker.cli.interrupts import reader_may_leave
 from broker.core.errors import SetupError
-from broker.core.replace_file import replace_file
+from broker.core.files.replace_file import replace_file
+from broker.ipc.audit.filters import Filters, Found, value_texts
 
 _BEFORE_FOLLOWING = 10
 """Lines shown before following, as journalctl -f does."""

@@ -10,13 +10,12 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from broker.audit.database import open_sealed
-from broker.audit.proof.inclusion import prove
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.note import Note, parse_note
-from broker.audit.proof.verify import Report, verify
-from broker.audit.proof.witness import held_notes
+from broker.authority.audit.proof.keys import KeyFile
+from broker.authority.audit.proof.note import Note, parse_note
+from broker.authority.audit.proof.witness import held_notes
 from broker.cli import render
+from broker.cli.audit.proof.inclusion import prove
+from broker.cli.audit.proof.verify import Report, verify
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import (
     IntegrityError,
@@ -27,6 +26,7 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
+from broker.ipc.audit.database import open_sealed
 
 _INTEGRITY = 3
 _log = click.option(

@@ -15,7 +15,9 @@ from broker.cli import render
 from broker.cli.policy.ask import EXIT, print_answer
 from broker.cli.policy.load import rules_of, world_from
 from broker.cli.run.connect import ask, ask_status
-from broker.control.api import (
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.ipc.control.api import (
     DeviceAnswer,
     DeviceAttachRequest,
     DeviceDetachRequest,
@@ -23,9 +25,7 @@ from broker.control.api import (
     DeviceStatus,
     Nothing,
 )
-from broker.control.methods import DEVICE_ATTACH, DEVICE_DETACH, DEVICES
-from broker.core.errors import RefusedError, VitrailError
-from broker.core.escape import printable
+from broker.ipc.control.methods import DEVICE_ATTACH, DEVICE_DETACH, DEVICES
 from policy import limits
 from policy.records.device import DeviceFacts, take_interface
 from policy.records.device_json import answer_line

@@ -16,18 +16,18 @@ import trio
 
 from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
-from broker.control import client
+from broker.cli.images.building import build_room
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
 from broker.core.services import PORTS
-from broker.launch.image import build_room
-from broker.launch.image.store import DEFAULT_NAME, list_images
-from broker.launch.microvm import accel, hosttools
-from broker.launch.microvm.qemu_arguments import Accel
-from broker.launch.microvm.vsock_backend import hybrid_environment
-from broker.launch.process.spawn import run_tool
-from broker.peers import credentials
+from broker.helpers.process.spawn import run_tool
+from broker.host.images.store import DEFAULT_NAME, list_images
+from broker.host.vmm import accel, hosttools
+from broker.host.vmm.qemu_arguments import Accel
+from broker.host.vmm.vsock_backend import hybrid_environment
+from broker.ipc.control import client
+from broker.net.peers import credentials
 
 _OLD_IMAGE_SECONDS = 30 * 86400.0
 _PASST_KEEPS_STEP = "2024_08_06"

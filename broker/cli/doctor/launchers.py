@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.process.spawn import run_tool
-from broker.peers.credentials import can_ask_pid_namespaces
+from broker.helpers.process.spawn import run_tool
+from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
 from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
 

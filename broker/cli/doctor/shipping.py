@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import trio
 
-from broker.audit.ship.config import AnyTarget, find_config, load_config
-from broker.audit.ship.cursor import load_cursor
-from broker.audit.ship.run import make_target
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
+from broker.helpers.shipper.config import AnyTarget, find_config, load_config
+from broker.helpers.shipper.cursor import load_cursor
+from broker.helpers.shipper.run import make_target
 
 _NAME = "shipping"
 

@@ -13,21 +13,21 @@ from types import MappingProxyType
 import trio
 from pywayland.client import Display
 
-from broker.audit.database import open_sealed
-from broker.audit.proof.keys import KeyFile
-from broker.audit.proof.verify import verify_end
-from broker.audit.query import open_log
+from broker.authority.audit.proof.keys import KeyFile
 from broker.cli import render
+from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.policy.settings_files import settings_problems
-from broker.control import client
-from broker.control.api import Nothing
-from broker.control.methods import GET_VERSION
 from broker.core.errors import SetupError
 from broker.core.escape import printable
-from broker.launch.compositor import find_compositor
-from broker.launch.process.spawn import run_tool
-from broker.prompt.keys import Keys
+from broker.helpers.compositor import find_compositor
+from broker.helpers.process.spawn import run_tool
+from broker.helpers.prompt.keys import Keys
+from broker.ipc.audit.database import open_sealed
+from broker.ipc.audit.query import open_log
+from broker.ipc.control import client
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import GET_VERSION
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 

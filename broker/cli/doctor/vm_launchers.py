@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
-from broker.launch.libvirt.hook import FOLDER, hook_program, hook_source
-from broker.launch.microvm import accel
-from broker.launch.microvm.control import Monitor
-from broker.launch.microvm.hosttools import find_vhost_device_vsock
+from broker.host.launchers.libvirt.hook import FOLDER, hook_program, hook_source
+from broker.host.vmm import accel
+from broker.host.vmm.control import Monitor
+from broker.host.vmm.hosttools import find_vhost_device_vsock
 from policy.records.loader import load_records, search_path
 from policy.records.model import (
     External,

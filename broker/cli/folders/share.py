@@ -11,9 +11,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
-from broker.control.api import FolderShareRequest, Nothing
-from broker.control.methods import FOLDER_SHARE, FOLDERS
 from broker.core.escape import printable
+from broker.ipc.control.api import FolderShareRequest, Nothing
+from broker.ipc.control.methods import FOLDER_SHARE, FOLDERS
 
 
 @click.command("share")

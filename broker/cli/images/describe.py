@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.cli import render
-from broker.launch.image.store import Image
+from broker.host.images.store import Image
 
 
 def age_text(seconds: float) -> str:

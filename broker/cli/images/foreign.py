@@ -10,14 +10,14 @@ import trio
 
 from broker.cli import render
 from broker.cli.completion import images
+from broker.cli.images.building.build_room import Progress, scratch_base
 from broker.cli.images.describe import describe
 from broker.cli.images.steps import Steps
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
-from broker.launch.image import store
-from broker.launch.image.build_room import Progress, scratch_base
-from broker.launch.image.store import Image
+from broker.host.images import store
+from broker.host.images.store import Image
 
 _PODMAN = "podman:"
 
@@ -36,7 +36,7 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
 
     'brokerctl image import FILE NAME --key PUBLIC' uses it on another machine.
     """
-    from broker.launch.image.foreign import signed
+    from broker.cli.images.foreign_images import signed
 
     image = store.find_image(find_paths(), name)
     private = signed.read_private_key(key)
@@ -106,7 +106,7 @@ def refuse_host(name: str) -> None:
 def _import_signed(
     paths: Paths, archive: Path, name: str, key: Path, progress: Progress
 ) -> Image:
-    from broker.launch.image.foreign.signed import import_signed, read_public_key
+    from broker.cli.images.foreign_images.signed import import_signed, read_public_key
 
     public = read_public_key(key)
     if not archive.is_file():
@@ -118,7 +118,10 @@ async def _import(
     paths: Paths, origin: str, name: str, base: str, progress: Progress
 ) -> Image:
     # Late: none of it is needed to list images.
-    from broker.launch.image.foreign.importing import import_image, save_from_podman
+    from broker.cli.images.foreign_images.importing import (
+        import_image,
+        save_from_podman,
+    )
 
     if not origin.startswith(_PODMAN):
         return await import_image(paths, name, Path(origin).absolute(), base, progress)
@@ -131,7 +134,7 @@ async def _import(
 
 def renewed(paths: Paths, image: Image, progress: Progress) -> Image:
     """Make an image again where that is possible; an imported one stays."""
-    from broker.launch.image.foreign.hostroot import build_host_image
+    from broker.cli.images.foreign_images.hostroot import build_host_image
 
     if image.name != store.HOST_IMAGE:
         progress("it was imported: import it again to renew it")

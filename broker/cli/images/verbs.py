@@ -12,14 +12,14 @@ import trio
 from broker.cli import render
 from broker.cli.completion import images
 from broker.cli.images import foreign
+from broker.cli.images.building.build import build_image
+from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
 from broker.cli.images.steps import Steps
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
-from broker.launch.image import store
-from broker.launch.image.build import build_image
-from broker.launch.image.build_room import only_build
-from broker.launch.image.store import Image, ImageSpec
+from broker.host.images import store
+from broker.host.images.store import Image, ImageSpec
 
 
 @click.group("image")
@@ -189,7 +189,7 @@ command.add_command(foreign.export)
 @click.argument("state", type=click.Choice(["on", "off", "status"]))
 def timer(state: str) -> None:
     """Switch the weekly rebuild of all images on or off."""
-    from broker.launch.image.rebuild_timer import (
+    from broker.cli.images.building.rebuild_timer import (
         switch_timer,  # needs systemd, rarely used
     )
 

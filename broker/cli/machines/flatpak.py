@@ -11,16 +11,16 @@ from broker.cli.machines.setup import setup_errors
 from broker.cli.run.flatpak import installed_at, take_app
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, data_home, quoted
 from broker.core.errors import UpstreamError
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
-from broker.core.replace_file import replace_file
-from broker.launch.flatpak import menu
-from broker.launch.flatpak.files import (
+from broker.host.launchers.flatpak import menu
+from broker.host.launchers.flatpak.files import (
     close_override,
     held,
     overrides_folder,
     remove_override,
 )
-from broker.launch.flatpak.key_file import parse
+from broker.host.launchers.flatpak.key_file import parse
 
 _ENTRY_BYTES = 1 << 20
 

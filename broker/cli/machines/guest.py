@@ -11,8 +11,8 @@ import rich_click as click
 
 from broker.cli import render
 from broker.core.errors import SetupError
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
-from broker.core.replace_file import replace_file
 from shims.bundle import INSTALLER, guest_installer
 
 

@@ -19,9 +19,14 @@ from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.launch.libvirt.domain import DomainError, VsockWay, with_vsock
-from broker.launch.libvirt.hook import FOLDER, SETTINGS, hook_program, install_hook
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
+from broker.host.launchers.libvirt.domain import DomainError, VsockWay, with_vsock
+from broker.host.launchers.libvirt.hook import (
+    FOLDER,
+    SETTINGS,
+    hook_program,
+    install_hook,
+)
 from policy.records.model import External, LibvirtPeer
 
 _VHOST_VSOCK = Path("/dev/vhost-vsock")

@@ -8,8 +8,8 @@ from broker.cli import render
 from broker.cli.machines.setup import hook_written, sudo_caller
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
-from broker.launch.podman.containers_conf import ROOTFUL_CONF, name_hooks
-from broker.launch.podman.hooks import ROOTFUL_HOOKS, write_rootful
+from broker.host.launchers.podman.containers_conf import ROOTFUL_CONF, name_hooks
+from broker.host.launchers.podman.hooks import ROOTFUL_HOOKS, write_rootful
 from policy.records.loader import search_path
 
 

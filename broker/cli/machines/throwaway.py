@@ -21,18 +21,11 @@ import trio
 
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
-from broker.control.api import MachineEventRequest, Nothing
-from broker.control.methods import LEASE_LIST, MACHINE_EVENT
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
-from broker.launch.image.store import find_image
-from broker.launch.libvirt.domain import VsockWay, with_vsock
-from broker.launch.libvirt.throwaway import Throwaway, throwaway_xml
-from broker.launch.microvm.accel import choose_accel
-from broker.launch.microvm.image_boot import ImageBoot
-from broker.launch.process.identity import open_pidfd
-from broker.launch.process.piped_stderr import stderr_so_far
-from broker.launch.process.spawn import (
+from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.piped_stderr import stderr_so_far
+from broker.helpers.process.spawn import (
     DEVNULL,
     PIPE,
     Child,
@@ -41,6 +34,13 @@ from broker.launch.process.spawn import (
     spawn,
     wait_ended,
 )
+from broker.host.images.store import find_image
+from broker.host.launchers.libvirt.domain import VsockWay, with_vsock
+from broker.host.launchers.libvirt.throwaway import Throwaway, throwaway_xml
+from broker.host.vmm.accel import choose_accel
+from broker.host.vmm.image_boot import ImageBoot
+from broker.ipc.control.api import MachineEventRequest, Nothing
+from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
 from policy.records.model import Record, ThrowawayVm
 
 _URI = "qemu:///session"

@@ -29,11 +29,16 @@ from broker.cli.machines.throwaway import (
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
-from broker.launch.microvm.vsock_backend import draw_cid
-from broker.launch.process.piped_stderr import stderr_so_far
-from broker.launch.process.spawn import Child, has_ended
-from broker.launch.vmspawn.arguments import Spawned
-from broker.launch.vmspawn.process import fifo_of, start_vmspawn, wait_held, write_gates
+from broker.helpers.process.piped_stderr import stderr_so_far
+from broker.helpers.process.spawn import Child, has_ended
+from broker.host.launchers.vmspawn.arguments import Spawned
+from broker.host.launchers.vmspawn.process import (
+    fifo_of,
+    start_vmspawn,
+    wait_held,
+    write_gates,
+)
+from broker.host.vmm.vsock_backend import draw_cid
 from policy.records.model import Record
 
 _LAUNCHER = "vmspawn"

@@ -23,7 +23,7 @@ from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.core.replace_file import flush_folder
+from broker.core.files.replace_file import flush_folder
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import read_file

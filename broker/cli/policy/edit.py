@@ -38,7 +38,7 @@ from broker.cli.policy.trial import LINES, on_trial, refuse_trial
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.launch.process.spawn import run_in_foreground
+from broker.helpers.process.spawn import run_in_foreground
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS

@@ -30,7 +30,7 @@ from broker.cli.policy.load import (
     situation_from,
 )
 from broker.core.escape import printable
-from broker.prompt.words import VIEWER
+from broker.core.prompt_words import VIEWER
 from policy.errors import visible
 from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet

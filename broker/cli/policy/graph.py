@@ -22,7 +22,7 @@ from broker.cli.policy.load import (
 from broker.cli.policy.records import print_problems
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 from policy import limits
 from policy.errors import did_you_mean
 from policy.records.record_schema import PALETTE

@@ -19,7 +19,7 @@ from broker.cli.policy.records import print_problems
 from broker.cli.run.flatpak import take_app
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import load_records

@@ -12,7 +12,7 @@ from broker.cli.policy.load import record_directories, rule_directories
 from broker.cli.policy.show import print_change
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.core.replace_file import replace_file
+from broker.core.files.replace_file import replace_file
 from policy.errors import Problem
 from policy.records.loader import RecordSet, load_records
 from policy.rules.rulefiles import SHIPPED, load_rules

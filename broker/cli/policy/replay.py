@@ -11,15 +11,15 @@ import rich_click as click
 from rich.console import Console
 from rich.text import Text
 
-from broker.audit.query import Filters, Log, open_log
-from broker.audit.times import parse_time
 from broker.cli import render
+from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.load import JSON, Situation, records_beside
 from broker.cli.policy.records import print_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
+from broker.ipc.audit.query import Filters, Log, open_log
 from policy.rules.verdict import Sandboxes
 from policy.rules.world import world_of
 from policy.tools.replay import (

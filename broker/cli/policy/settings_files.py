@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from broker.audit.settings import load_settings
-from broker.audit.ship.config import load_config
+from broker.authority.audit.settings import load_settings
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, read_config
-from broker.link.wire_types import Role
-from broker.services.link.config import declared_role, load_link_config
+from broker.helpers.shipper.config import load_config
+from broker.net.link.wire_types import Role
+from broker.net.link_service.config import declared_role, load_link_config
 from broker.viewer.clipboard.settings import load_choice
 from policy.errors import WHOLE_FILE, Problem, Span
 from policy.records.document import read_document

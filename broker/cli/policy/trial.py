@@ -22,7 +22,7 @@ from broker.cli.policy.install import put
 from broker.cli.policy.undo import take_back
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
-from broker.launch.process.spawn import our_program, spawn
+from broker.helpers.process.spawn import our_program, spawn
 
 
 class Lines:

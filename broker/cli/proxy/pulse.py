@@ -19,8 +19,8 @@ from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import audit as audit_limits
 from broker.core.names import take_sandbox_name
 from broker.core.stderr_log import log_exception
-from broker.pulse import events
-from broker.pulse.rules import Microphone, Revoked, SoundRules
+from broker.core.streams.sound_rules import Microphone, Revoked, SoundRules
+from broker.jail.pulse import events
 
 if TYPE_CHECKING:
     from broker.cli.proxy.lone_desk import LoneDesk
@@ -227,15 +227,15 @@ async def _run(
     # Late: trio and the filter are not needed to print a help text.
     from broker.cli.proxy.lone_desk import LoneDesk
     from broker.cli.proxy.sound_client import serve_client
-    from broker.core.connection_quota import SoundPlaces
+    from broker.cli.proxy.sound_server import connect_server, read_cookie, server_path
     from broker.ipc.accept_loop import serve
-    from broker.link.endpoints import UnixEndpoint
-    from broker.link.listeners import open_listener
-    from broker.pulse.sandbox import SoundSandbox
-    from broker.services.sound_server import connect_server, read_cookie, server_path
+    from broker.jail.pulse.sandbox import SoundSandbox
+    from broker.jail.worker.pulse.connection import PulseService
+    from broker.net.connection_quota import SoundPlaces
+    from broker.net.endpoints import UnixEndpoint
+    from broker.net.listeners import open_listener
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level
-    from broker.worker.pulse.connection import PulseService
 
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once

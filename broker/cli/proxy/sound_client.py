@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
-from broker.core.connection_quota import SoundPlaces
 from broker.core.errors import RefusedError, UpstreamError
-from broker.worker.pulse.connection import PulseConnection, PulseService
+from broker.jail.worker.pulse.connection import PulseConnection, PulseService
+from broker.net.connection_quota import SoundPlaces
 
 
 async def serve_client(

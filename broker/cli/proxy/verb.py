@@ -21,7 +21,10 @@ from broker.cli.proxy import pulse, wayland
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
-from broker.link.endpoints import (
+from broker.helpers.pump.client import Pump
+from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.ipc.pump import RelayMode, StreamEnd
+from broker.net.endpoints import (
     Endpoint,
     Listener,
     connect,
@@ -29,9 +32,6 @@ from broker.link.endpoints import (
     parse_connect,
     parse_listen,
 )
-from broker.relay.client import Pump
-from broker.relay.contract import RelayMode, StreamEnd
-from broker.relay.process import PumpHandle, start_pump
 
 _MODES = click.Choice([str(mode) for mode in RelayMode])
 

@@ -15,7 +15,7 @@ from broker.cli import render
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.names import take_sandbox_name
 from broker.core.stderr_log import log_exception
-from broker.wayland.rules import Fullscreen, WindowRules, take_color
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 
 _LABEL_TOP = 18
 """Upper strip with a label: letters of 14 pixels and some room."""
@@ -106,21 +106,21 @@ async def _run(
     listen: Path, rules: WindowRules, display: str | None, *, waypipe: bool
 ) -> None:
     # Late: trio and the tables are not needed to print a help text.
+    from broker.helpers.compositor import connect_compositor, display_path
     from broker.ipc.accept_loop import serve
-    from broker.launch.compositor import connect_compositor, display_path
-    from broker.link.addresses import UnixEndpoint
-    from broker.link.listeners import open_listener
-    from broker.services.workers.security_context import open_context
-    from broker.wayland.rule_messages import traced
-    from broker.wayland.sandbox import Sandbox
-    from broker.worker.wayland.connection import (
+    from broker.ipc.wayland_rules import traced
+    from broker.jail.wayland.sandbox import Sandbox
+    from broker.jail.wayland.security_context import open_context
+    from broker.jail.worker.wayland.connection import (
         WaylandConnection,
         WaylandService,
         serve_client,
     )
-    from broker.worker.wayland.machine import RealMachine
-    from broker.worker.wayland.waypipe_connection import StreamConnection
-    from broker.worker.wayland.waypipe_memory import StreamMachine
+    from broker.jail.worker.wayland.machine import RealMachine
+    from broker.jail.worker.wayland.waypipe_connection import StreamConnection
+    from broker.jail.worker.wayland.waypipe_memory import StreamMachine
+    from broker.net.addresses import UnixEndpoint
+    from broker.net.listeners import open_listener
 
     path = display_path(name=display)
     if path is None:

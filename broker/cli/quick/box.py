@@ -28,8 +28,11 @@ from broker.cli.quick.made_record import (
 )
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.command import (
+from broker.helpers.mounts.bound_files import BoundFiles
+from broker.helpers.process.gate import READY, Gate
+from broker.helpers.process.popen import PIPE, start_process
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.command import (
     START_SECONDS,
     STATUS_BYTES,
     kill,
@@ -37,9 +40,6 @@ from broker.launch.bubblewrap.command import (
     prepare,
     require_ready,
 )
-from broker.launch.folders.bound_files import BoundFiles
-from broker.launch.process.gate import READY, Gate
-from broker.launch.process.popen import PIPE, start_process
 
 _READ_BYTES = 65536
 _LAST_OUTPUT_SECONDS = 1.0
@@ -102,7 +102,7 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     resolver = None
     if found["network"] == "user":
         # Late, as above.
-        from broker.launch.network.namespace import resolver_lines
+        from broker.host.network.namespace import resolver_lines
 
         resolver = resolver_lines()
     files, writable = (

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 
-from broker.control.connection import ANSWER_SECONDS, Connection, open_connection
 from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.paths import Paths
+from broker.ipc.control.connection import ANSWER_SECONDS, Connection, open_connection
 
 _INTERFACE = "io.vitrail.Broker"
 
@@ -37,7 +37,7 @@ class Calls:
             raise InternalError(f"the broker's answer is not JSON: {error}") from error
         if "error" in reply:
             # Late: msgspec and the tables of the interface.
-            from broker.control import varlink
+            from broker.ipc.control import varlink
 
             raise varlink.error_of(varlink.decode_reply(message))
         answer: dict[str, object] = reply.get("parameters", {})

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
-from broker.launch.state.renaming import recover
-from broker.launch.state.store import HomeStore
-from broker.launch.state.tree import ready_tree
+from broker.host.homes.renaming import recover
+from broker.host.homes.store import HomeStore
+from broker.host.homes.tree import ready_tree
 
 
 @dataclass(frozen=True)

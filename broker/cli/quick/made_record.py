@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from broker.core.files.planted_links import named_path
 from broker.core.paths import Paths
-from broker.core.planted_links import named_path
 from policy.records.folder import FOLDER
 
 _RECORD = """\

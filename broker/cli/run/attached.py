@@ -20,18 +20,18 @@ from broker.cli.run import terminal
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal_filter import RESET, TerminalFilter
-from broker.control.api import (
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.ipc.control.api import (
     Nothing,
     RunInputRequest,
     RunItem,
     RunResizeRequest,
     Started,
 )
-from broker.control.connection import BrokerGoneError
-from broker.control.methods import RUN_INPUT, RUN_RESIZE, Method
-from broker.core.errors import RefusedError, UpstreamError
-from broker.core.escape import printable
-from broker.core.paths import Paths
+from broker.ipc.control.connection import BrokerGoneError
+from broker.ipc.control.methods import RUN_INPUT, RUN_RESIZE, Method
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 

@@ -17,6 +17,7 @@ from typing import Protocol
 import trio
 
 from broker.cli import render
+from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import read_records
 from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import (
@@ -28,20 +29,19 @@ from broker.cli.quick.made_record import (
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.control.api import (
+from broker.core.errors import SetupError, VitrailError
+from broker.core.files.planted_links import refuse_links
+from broker.core.paths import Paths, find_paths
+from broker.helpers.process.spawn import Child
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import HeldBox, start_held
+from broker.ipc.control.api import (
     LaunchBindRequest,
     LaunchEndRequest,
     LaunchPrepareRequest,
 )
-from broker.control.client import Client
-from broker.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
-from broker.core.errors import SetupError, VitrailError
-from broker.core.paths import Paths, find_paths
-from broker.core.planted_links import refuse_links
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.process import HeldBox, start_held
-from broker.launch.process.spawn import Child
-from broker.services.link.role import role_here
+from broker.ipc.control.client import Client
+from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from policy.records.model import Bwrap, Record
 
 _NOT_YET = Path("/nonexistent")
@@ -153,7 +153,7 @@ def _box(
 
 def _resolver(network: str) -> str | None:
     # Late: most boxes have no network, and start without this code.
-    from broker.launch.network.namespace import resolver_lines
+    from broker.host.network.namespace import resolver_lines
 
     return resolver_lines() if network == "user" else None
 

@@ -16,9 +16,9 @@ from broker.core.paths import Paths, find_paths, require_private
 if TYPE_CHECKING:
     import msgspec
 
-    from broker.control.api import Status
-    from broker.control.client import Client
-    from broker.control.methods import Method
+    from broker.ipc.control.api import Status
+    from broker.ipc.control.client import Client
+    from broker.ipc.control.methods import Method
 
 _Request = TypeVar("_Request", bound="msgspec.Struct")
 _Answer = TypeVar("_Answer", bound="msgspec.Struct")
@@ -59,7 +59,7 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
     Raises SetupError that says how to start one when none runs.
     """
     # Late, as below: verbs that read files only need none of it.
-    from broker.control import client
+    from broker.ipc.control import client
 
     where = find_paths() if paths is None else paths
     # guard: brokerctl looks at the runtime directory
@@ -72,8 +72,8 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
 
 def how_to_start(paths: Paths) -> str:
     """How the broker of this machine is started."""
-    from broker.link.wire_types import Role
-    from broker.services.link.role import role_here
+    from broker.cli.pairing.role import role_here
+    from broker.net.link.wire_types import Role
 
     try:
         role = role_here(paths)
@@ -90,7 +90,7 @@ def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:
 
     Without an event loop: importing trio takes longer than the question.
     """
-    from broker.control.blocking import open_blocking
+    from broker.ipc.control.blocking import open_blocking
 
     paths = find_paths()
     with open_blocking(paths, start=lambda: how_to_start(paths)) as client:
@@ -99,8 +99,8 @@ def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:
 
 def ask_status() -> Status:
     """Return the status of this user's broker.  Raises SetupError when none runs."""
-    from broker.control.api import Nothing
-    from broker.control.methods import STATUS
+    from broker.ipc.control.api import Nothing
+    from broker.ipc.control.methods import STATUS
 
     return ask(STATUS, Nothing())
 
@@ -110,7 +110,7 @@ def running_or_record(name: str) -> str:
 
     Raises NotFoundError where several run.
     """
-    from broker.control.api import NotFoundError
+    from broker.ipc.control.api import NotFoundError
 
     if not broker_runs(find_paths()):
         return name

@@ -23,11 +23,11 @@ from broker.cli.run.start import ensure_broker
 from broker.cli.run.terminal import has_input
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
-from broker.launch.network.namespace import resolver_lines
-from broker.launch.podman.arguments import Container, Limits, podman_args
-from broker.launch.podman.bound import bound_for_podman
-from broker.launch.podman.hooks import PROGRAM, write_hooks
-from broker.launch.process.spawn import DEVNULL, PIPE, run_tool, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
+from broker.host.launchers.podman.arguments import Container, Limits, podman_args
+from broker.host.launchers.podman.bound import bound_for_podman
+from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
+from broker.host.network.namespace import resolver_lines
 from policy.records.loader import search_path
 from policy.records.model import Podman, Record
 

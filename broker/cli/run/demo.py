@@ -19,27 +19,27 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.images.building.build import build_image
+from broker.cli.pairing.role import role_here
 from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.options import command_after_dashes
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
-from broker.control.api import Nothing, RunRequest
-from broker.control.methods import RUN, STATUS
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.launch.compositor import (
+from broker.helpers.compositor import (
     HeadlessCompositor,
     find_compositor,
     open_headless_sway,
 )
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.hosttools import (
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.hosttools import (
     fetch_vhost_device_vsock,
     find_vhost_device_vsock,
     kernel_vsock_usable,
 )
-from broker.services.link.role import role_here
+from broker.ipc.control.api import Nothing, RunRequest
+from broker.ipc.control.methods import RUN, STATUS
 
 _WINDOW_SECONDS = 30.0
 _LOOK_SECONDS = 0.2

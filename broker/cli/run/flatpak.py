@@ -29,15 +29,15 @@ from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
-from broker.launch.flatpak.files import (
+from broker.helpers.process.spawn import run_tool
+from broker.host.launchers.flatpak.files import (
     held,
     is_closed,
     overrides_folder,
     write_override,
 )
-from broker.launch.flatpak.overrides import Wanted
-from broker.launch.flatpak.process import HeldFlatpak, start_held
-from broker.launch.process.spawn import run_tool
+from broker.host.launchers.flatpak.overrides import Wanted
+from broker.host.launchers.flatpak.process import HeldFlatpak, start_held
 from policy.limits import LABEL_CHARS
 from policy.records.model import Flatpak, Record
 from policy.records.record_schema import FLATPAK_APP

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.cli import render
+from broker.cli.images.building.build import build_image
 from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
-from broker.launch.image import store
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
+from broker.host.images import store
+from broker.host.images.store import ImageSpec
 from policy.records.loader import FOLDER
 from policy.records.model import MicroVM, Record
 
@@ -51,7 +51,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
 
 async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
     # Late: few records have such a root.
-    from broker.launch.image.foreign.hostroot import build_host_image, is_current
+    from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
 
     present = {image.name: image for image in store.list_images(paths)}
     host = present.get(store.HOST_IMAGE)

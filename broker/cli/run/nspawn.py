@@ -19,8 +19,8 @@ from broker.cli.run.box import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.launch.nspawn.arguments import Tree
-from broker.launch.nspawn.process import HeldTree, choose_scope, start_held
+from broker.host.launchers.nspawn.arguments import Tree
+from broker.host.launchers.nspawn.process import HeldTree, choose_scope, start_held
 from policy.records.model import Nspawn, Record
 
 

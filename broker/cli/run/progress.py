@@ -17,8 +17,8 @@ import trio
 
 from broker.cli import render
 from broker.cli.quick.output import write_output
-from broker.control.api import Progress, RunItem
 from broker.core.escape import printable
+from broker.ipc.control.api import Progress, RunItem
 
 _PATIENCE = 1.0
 _ERASE = "\r\x1b[K"

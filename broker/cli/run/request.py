@@ -16,6 +16,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import (
     hint_for_unknown,
     read_records,
@@ -30,14 +31,13 @@ from broker.cli.run.nspawn import run_tree
 from broker.cli.run.options import StreamWords
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.control.api import NotFoundError, RunItem, RunRequest
-from broker.control.methods import RUN
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
-from broker.launch.compositor import find_compositor
-from broker.link.wire_types import Role
-from broker.services.link.role import role_here
+from broker.helpers.compositor import find_compositor
+from broker.ipc.control.api import NotFoundError, RunItem, RunRequest
+from broker.ipc.control.methods import RUN
+from broker.net.link.wire_types import Role
 from policy.records.model import (
     Bwrap,
     Flatpak,

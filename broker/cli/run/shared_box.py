@@ -19,12 +19,12 @@ from broker.cli.policy.records import read_records
 from broker.cli.run.box import end_launch, local_paths
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
-from broker.control.api import LaunchBindRequest, LaunchPrepareRequest
-from broker.control.methods import LAUNCH_BIND, LAUNCH_PREPARE
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
-from broker.launch.process.spawn import Child, spawn
+from broker.helpers.process.spawn import Child, spawn
+from broker.ipc.control.api import LaunchBindRequest, LaunchPrepareRequest
+from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_PREPARE
 from policy.records.model import SharedBox
 
 _NAME_OPTIONS = ("-c", "--container", "-n", "--name")

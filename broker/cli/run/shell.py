@@ -7,7 +7,7 @@ import rich_click as click
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import running_or_record
 from broker.cli.run.options import StreamWords, options_of_streams
-from broker.control.api import RunRequest
+from broker.ipc.control.api import RunRequest
 
 _LOGIN_SHELL = ["/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l']
 """The shell of the guest's user, which only the guest knows."""

@@ -14,13 +14,13 @@ from pathlib import Path
 import trio
 
 from broker.cli.run.connect import broker_runs
-from broker.control.api import Nothing
-from broker.control.client import Client, open_client
-from broker.control.methods import GET_VERSION, SHUTDOWN
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths, require_private
-from broker.launch.process.spawn import STDOUT, Child, our_program, spawn, wait_ended
+from broker.helpers.process.spawn import STDOUT, Child, our_program, spawn, wait_ended
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.client import Client, open_client
+from broker.ipc.control.methods import GET_VERSION, SHUTDOWN
 
 _READY_SECONDS = 30.0
 _DYING_SECONDS = 4.0

@@ -9,11 +9,11 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import end_broker
-from broker.control.api import Nothing, StopRequest
-from broker.control.client import Client
-from broker.control.methods import STATUS, STOP
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
+from broker.ipc.control.api import Nothing, StopRequest
+from broker.ipc.control.client import Client
+from broker.ipc.control.methods import STATUS, STOP
 
 
 @click.command("stop")

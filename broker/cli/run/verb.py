@@ -70,7 +70,7 @@ def command(
     """
     # Late: the help of this verb needs none of it.
     from broker.cli.run import request
-    from broker.control.api import RunRequest
+    from broker.ipc.control.api import RunRequest
 
     if root and (bwrap or flatpak is not None):
         raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")

@@ -7,9 +7,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask as ask_broker
-from broker.control.api import WindowCloseRequest
-from broker.control.methods import WINDOW_CLOSE
 from broker.core.escape import printable
+from broker.ipc.control.api import WindowCloseRequest
+from broker.ipc.control.methods import WINDOW_CLOSE
 
 
 @click.command("kill-window")

@@ -14,7 +14,7 @@ from broker.core.escape import printable
 from policy.records.model import MicroVM, Record
 
 if TYPE_CHECKING:
-    from broker.control.api import SandboxStatus
+    from broker.ipc.control.api import SandboxStatus
 
 
 @click.command("list")

@@ -8,20 +8,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from broker.audit.query import Filters, open_log
 from broker.cli.audit.events import as_message, shown_target
 from broker.cli.quick.status import memory_of
 from broker.cli.run.connect import offline_paths
-from broker.control.api import (
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.control.api import (
     Nothing,
     PendingQuestion,
     Status,
     WindowsRequest,
 )
-from broker.control.blocking import BlockingClient
-from broker.control.methods import PENDING, STATUS, WINDOWS
-from broker.core.errors import RefusedError, VitrailError
-from broker.core.escape import printable
+from broker.ipc.control.blocking import BlockingClient
+from broker.ipc.control.methods import PENDING, STATUS, WINDOWS
 
 _EVENTS = 30
 _TICKS = os.sysconf("SC_CLK_TCK")

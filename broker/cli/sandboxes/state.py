@@ -23,16 +23,16 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.sandboxes import backup as backups
 from broker.cli.sandboxes.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.launch.state import backup as backups
-from broker.launch.state.disk import make_disk
-from broker.launch.state.renaming import Renaming, recover, rename_sandbox
-from broker.launch.state.store import DISK, Home, HomeStore
+from broker.host.homes.disk import make_disk
+from broker.host.homes.renaming import Renaming, recover, rename_sandbox
+from broker.host.homes.store import DISK, Home, HomeStore
 from policy.records.loader import parse_record
 from policy.records.model import Record
 

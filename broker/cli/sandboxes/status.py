@@ -10,10 +10,10 @@ import rich_click as click
 
 from broker.cli.completion import sandboxes
 from broker.cli.quick.status import summary
-from broker.control.api import Nothing, Status
-from broker.control.blocking import open_blocking
-from broker.control.methods import STATUS
 from broker.core.paths import find_paths
+from broker.ipc.control.api import Nothing, Status
+from broker.ipc.control.blocking import open_blocking
+from broker.ipc.control.methods import STATUS
 
 
 @click.command("status")

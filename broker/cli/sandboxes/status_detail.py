@@ -14,7 +14,9 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.run.connect import open_client
-from broker.control.api import (
+from broker.core.escape import printable
+from broker.core.names import sandboxes_named
+from broker.ipc.control.api import (
     LeaseStatus,
     LimitStatus,
     LinkStatus,
@@ -26,10 +28,8 @@ from broker.control.api import (
     Status,
     StreamStatus,
 )
-from broker.control.client import Client
-from broker.control.methods import STATUS
-from broker.core.escape import printable
-from broker.core.names import sandboxes_named
+from broker.ipc.control.client import Client
+from broker.ipc.control.methods import STATUS
 
 _SAMPLE_SECONDS = 0.5
 _WATCH_SECONDS = 1.0

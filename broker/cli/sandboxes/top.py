@@ -8,9 +8,9 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.sandboxes.snapshot import Cpu, take
-from broker.control.blocking import open_blocking
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
+from broker.ipc.control.blocking import open_blocking
 
 _BETWEEN = 0.5
 """Seconds between the two looks of --json: processor time needs two."""

@@ -16,16 +16,16 @@ from typing_extensions import override
 from broker.cli import render
 from broker.cli.sandboxes.snapshot import Cpu, Row, Snapshot, take
 from broker.cli.sandboxes.steady import Steady
-from broker.control.api import (
+from broker.core.errors import VitrailError
+from broker.core.escape import displayed
+from broker.core.paths import Paths
+from broker.ipc.control.api import (
     QuestionAnswerRequest,
     StopRequest,
     WindowCloseRequest,
 )
-from broker.control.blocking import open_blocking
-from broker.control.methods import ANSWER, STOP, WINDOW_CLOSE, Method
-from broker.core.errors import VitrailError
-from broker.core.escape import displayed
-from broker.core.paths import Paths
+from broker.ipc.control.blocking import open_blocking
+from broker.ipc.control.methods import ANSWER, STOP, WINDOW_CLOSE, Method
 
 _EVERY = 1.0
 """Seconds between two looks."""

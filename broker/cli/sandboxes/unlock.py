@@ -12,9 +12,9 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.launch.state import keyring
-from broker.launch.state.encrypted import opens
-from broker.launch.state.store import HomeStore
+from broker.host.homes import keyring
+from broker.host.homes.encrypted import opens
+from broker.host.homes.store import HomeStore
 
 _NAME = click.argument("name", shell_complete=sandboxes)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -10,9 +10,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
-from broker.control.api import WindowsRequest, WindowStatus
-from broker.control.methods import WINDOWS
 from broker.core.escape import printable
+from broker.ipc.control.api import WindowsRequest, WindowStatus
+from broker.ipc.control.methods import WINDOWS
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -22,8 +22,8 @@ from broker.core.errors import (
     UpstreamError,
     sole,
 )
-from broker.devices import messages
 from broker.ipc import fdpass
+from broker.ipc.devices import messages
 
 _HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)

@@ -60,7 +60,7 @@ class CrosvmDevice:
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
         # Late: few hosts have a crosvm.
-        from broker.launch.crosvm.client import ask_crosvm
+        from broker.host.launchers.crosvm.client import ask_crosvm
 
         with self._socket() as socket:
             return await ask_crosvm(

@@ -16,7 +16,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 
 _XML = (
     "<hostdev mode='subsystem' type='usb'>"

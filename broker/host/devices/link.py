@@ -24,12 +24,12 @@ from broker.core.errors import (
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
-from broker.devices.messages import DeviceItem, Devices
 from broker.host.devices.part import Attachment, DeviceHost
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
-from broker.link import messages as m
-from broker.services.link.epoch import Epoch
+from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.net.link import messages as m
+from broker.net.link_service.epoch import Epoch
 
 
 @dataclass(eq=False)

@@ -27,14 +27,14 @@ from broker.core.errors import (
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
-from broker.devices import messages
 from broker.host.devices.client import DeviceClient, connect
 from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.libvirt import LibvirtDevice
 from broker.host.devices.qemu import QemuDevice
 from broker.host.role import ActiveLease
-from broker.launch.microvm.qmp import Qmp, open_qmp
-from broker.peers.identity import ContainerClaim, GroupClaim, SharedClaim
+from broker.host.vmm.qmp import Qmp, open_qmp
+from broker.ipc.devices import messages
+from broker.net.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 
 _RETRY_SECONDS = 5.0
 _NO_WAY = (

@@ -15,7 +15,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.launch.microvm.qmp import Qmp, QmpError
+from broker.host.vmm.qmp import Qmp, QmpError
 
 _NO_BUS = re.compile(r"No 'usb-bus' bus found|Bus '.*' not found")
 _NO_PORT = re.compile(r"usb port .* not found \(in use\?\)|no free port", re.IGNORECASE)

@@ -16,11 +16,11 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.stderr_log import log_exception
+from broker.helpers.mounts import mounts
+from broker.helpers.mounts.opened import OpenedFolder
+from broker.helpers.process.identity import Tracked
+from broker.helpers.process.spawn import wait_ended
 from broker.host.microvms import MicroVmMachine
-from broker.launch.folders import mounts
-from broker.launch.folders.opened import OpenedFolder
-from broker.launch.process.identity import Tracked
-from broker.launch.process.spawn import wait_ended
 
 _ROOT, _HERE = "/shared", "here"
 """As ``launch.microvm.folder_server.ROOT`` and ``PLACE``, loaded with a machine."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import RefusedError
-from broker.core.replace_file import replace_file
+from broker.core.files.replace_file import replace_file
 from broker.core.stderr_log import log_exception
-from broker.launch.process.identity import start_time
+from broker.helpers.process.identity import start_time
 
 Numbers = dict[str, int | None]
 """Each folder's name, and the kernel's number of its mount, once it is there."""

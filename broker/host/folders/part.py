@@ -18,6 +18,9 @@ from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
+from broker.helpers.mounts import mounts
+from broker.helpers.mounts.opened import OpenedFolder
+from broker.helpers.mounts.tool import BASE
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
@@ -25,10 +28,7 @@ from broker.host.launched_machine import LaunchedMachine
 from broker.host.machine import Machine
 from broker.host.microvms import MicroVmMachine
 from broker.host.role import ActiveLease, HostRole
-from broker.launch.folders import mounts
-from broker.launch.folders.opened import OpenedFolder
-from broker.launch.folders.tool import BASE
-from broker.peers.identity import ContainerClaim, SharedClaim
+from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
 """Where every launcher of ours mounts a sandbox's sockets, its last mount but files."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from broker.audit import event_log, schema
-from broker.clipboard import messages as w
-from broker.clipboard.files import URI_LIST
-from broker.clipboard.types import PNG, TEXT
+from broker.authority.audit import event_log
+from broker.core.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
 from broker.core.notify import Notify
+from broker.ipc.audit import schema
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.files import URI_LIST
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
 _FILES = (URI_LIST,)

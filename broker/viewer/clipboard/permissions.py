@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from broker.authz.interface import Permits
-from broker.authz.permit import Request
-from broker.clipboard import messages as w
-from broker.clipboard.reasons import DRAG
-from broker.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
+from broker.authority.interface import Permits
+from broker.authority.permit import Request
 from broker.core import limits
+from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.reasons import DRAG
 from policy.records.model import Clipboard, Record
 from policy.rules.engine import PolicyAnswer
 from policy.rules.rule import Rule

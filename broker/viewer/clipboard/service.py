@@ -16,13 +16,8 @@ from functools import partial
 
 import trio
 
-from broker.audit import event_log
-from broker.authz.interface import Permits
-from broker.clipboard import messages as w
-from broker.clipboard import reasons
-from broker.clipboard.broker import Crossing
-from broker.clipboard.exports import MARK
-from broker.clipboard.state import TransferStatus
+from broker.authority.audit import event_log
+from broker.authority.interface import Permits
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
@@ -31,11 +26,16 @@ from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import isolated, log_exception
 from broker.ipc import clipboard as messages
-from broker.services.workers import clipboard_member
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange import reasons
+from broker.viewer.clipboard.exchange.broker import Crossing
+from broker.viewer.clipboard.exchange.exports import MARK
+from broker.viewer.clipboard.exchange.state import TransferStatus
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
 from broker.viewer.clipboard.settings import DEFAULT, ChordChoice
 from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.workers import clipboard_member
 from policy.records.model import Record
 
 _MARK_BYTES = 12

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from broker.clipboard.chords import PRESETS, Chord, ChordPair
+from broker.core.clipboard.chords import PRESETS, Chord, ChordPair
 from broker.core.errors import SetupError
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, read_config
-from broker.core.replace_file import replace_file
 
 FILE = "clipboard.toml"
 TEXTS = {

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from broker.authz.choice import ChoiceText, ChosenRequest
-from broker.authz.interface import Permits
-from broker.authz.permit import Request
+from broker.authority.choice import ChoiceText, ChosenRequest
+from broker.authority.interface import Permits
+from broker.authority.permit import Request
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import isolated, log_stderr
-from broker.devices.messages import DeviceItem
+from broker.ipc.devices.messages import DeviceItem
 
 
 class DeviceChoices:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.control import api, methods
-from broker.control.methods import Exchange, serves
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.report import answer_of, devices_answer
 

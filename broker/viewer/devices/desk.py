@@ -17,18 +17,19 @@ from typing import NamedTuple, Protocol
 import trio
 from typing_extensions import override
 
-from broker.audit import event_log, schema
-from broker.authz.choice import ChosenRequest
-from broker.authz.decision_events import Asked
-from broker.authz.interface import Permits
-from broker.authz.permit import Request
+from broker.authority.audit import event_log
+from broker.authority.choice import ChosenRequest
+from broker.authority.decision_events import Asked
+from broker.authority.interface import Permits
+from broker.authority.permit import Request
+from broker.authority.records.sandbox_names import one_lease
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.services import DEVICE
 from broker.core.stderr_log import isolated, log_exception
-from broker.devices.messages import DeviceItem, Devices
-from broker.services.sandbox_names import one_lease
+from broker.ipc.audit import schema
+from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.viewer.devices.choices import DeviceChoices
 from policy.records.device import DeviceFacts, take_interface
 

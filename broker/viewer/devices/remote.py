@@ -20,9 +20,9 @@ from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
-from broker.devices.messages import DeviceItem, Devices
-from broker.link import messages as m
-from broker.services.link.epoch import Epoch
+from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.net.link import messages as m
+from broker.net.link_service.epoch import Epoch
 
 
 @dataclass(eq=False)

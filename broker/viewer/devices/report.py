@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.control import api
-from broker.devices.messages import DeviceItem
+from broker.ipc.control import api
+from broker.ipc.devices.messages import DeviceItem
 from broker.viewer.devices.desk import DeviceDesk, Holding
 
 

@@ -22,9 +22,10 @@ from typing import Annotated
 import msgspec
 import trio
 
-from broker.authz.interface import Permits
-from broker.authz.permit import Request
+from broker.authority.interface import Permits
+from broker.authority.permit import Request
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
@@ -32,10 +33,9 @@ from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.devices.ctap_requests import ENTER_PIN
+from broker.helpers.process.spawn import our_program, spawn
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.decoding import UNREADABLE
-from broker.launch.process.spawn import our_program, spawn
+from broker.ipc.security_key import ENTER_PIN
 from broker.viewer.devices.shared_key import SharedKey
 
 _HIDRAW = Path("/sys/class/hidraw")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from broker.control import api, methods
-from broker.control.methods import Exchange, serves
 from broker.core.escape import printable
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
 from broker.viewer.folders.desk import FolderDesk, SharedFolder
 
 

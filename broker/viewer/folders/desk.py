@@ -17,18 +17,19 @@ from typing import Protocol
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.authz.interface import Permits
-from broker.authz.permit import Request
+from broker.authority.audit import event_log
+from broker.authority.interface import Permits
+from broker.authority.permit import Request
+from broker.authority.records.sandbox_names import one_lease
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
-from broker.launch.folders.mounts import HeldError
-from broker.launch.folders.opened import OpenedFolder, open_folder
-from broker.services.sandbox_names import one_lease
+from broker.helpers.mounts.mounts import HeldError
+from broker.helpers.mounts.opened import OpenedFolder, open_folder
+from broker.ipc.audit import schema
 from policy.records.model import Record
 
 FOLDER = "vitrail.Folder"

@@ -15,9 +15,9 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
+from broker.core.transfer.entries import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import Ask
-from broker.transfer.entries import Quota
 from broker.viewer.opening.returns import Return
 
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.authz.permit import Permit
+from broker.authority.audit import event_log
+from broker.authority.permit import Permit
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.services import OPEN_FILE
+from broker.core.transfer.entries import Quota
+from broker.core.transfer.urls import Url
 from broker.ipc import transfer as messages
+from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import ReturnFile
-from broker.transfer.entries import Quota
-from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery, OpenExchange
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return

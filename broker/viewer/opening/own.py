@@ -18,9 +18,9 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.transfer.urls import Url
+from broker.helpers.process.spawn import spawn
 from broker.ipc.sealed_memfd import sealed
-from broker.launch.process.spawn import spawn
-from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd
 from shims.bundle import files_tool

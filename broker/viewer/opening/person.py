@@ -15,18 +15,19 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.authz.interface import Permits
-from broker.control import api, methods
-from broker.control.methods import Exchange, serves
+from broker.authority.audit import event_log
+from broker.authority.interface import Permits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
+from broker.core.files.planted_links import named_path
 from broker.core.names import take_sandbox_name
-from broker.core.planted_links import named_path
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
-from broker.transfer.contents import claimed
-from broker.transfer.entries import Quota
-from broker.transfer.urls import Url, take_url
+from broker.core.transfer.contents import claimed
+from broker.core.transfer.entries import Quota
+from broker.core.transfer.urls import Url, take_url
+from broker.ipc.audit import schema
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own

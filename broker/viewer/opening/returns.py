@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.core.errors import RefusedError
-from broker.transfer.entries import Quota
+from broker.core.transfer.entries import Quota
 from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 

@@ -19,14 +19,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.authz.permit import Permit, Request
+from broker.authority.audit import event_log
+from broker.authority.permit import Permit, Request
+from broker.authority.stream_events import StreamEvents
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
+from broker.core.transfer.contents import claimed
+from broker.core.transfer.file_names import take_file_name
+from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.ipc import transfer as messages
+from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import (
     Ask,
     CopyFiles,
@@ -36,10 +41,6 @@ from broker.ipc.transfer_guest import (
     ReturnFile,
     Take,
 )
-from broker.services.stream_events import StreamEvents
-from broker.transfer.contents import claimed
-from broker.transfer.file_names import take_file_name
-from broker.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
@@ -48,7 +49,7 @@ from broker.viewer.sandboxes.programs import wait_unless_ended
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.authz.interface import Permits
+    from broker.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
     from policy.records.model import Transfer
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authz.permit import Permit
+from broker.authority.permit import Permit
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.transfer.entries import Quota
-from broker.transfer.urls import Url
+from broker.core.transfer.entries import Quota
+from broker.core.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.keeping import keeping
 from broker.viewer.opening.own import Own
@@ -32,7 +32,7 @@ from policy.records.model import MicroVM, Record, ThrowawayVm
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.link.contract import Host
+    from broker.net.link.contract import Host
     from broker.viewer.role import ViewerRole
     from broker.viewer.sandboxes.guest import Guest
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.audit import event_log
-from broker.core.connection_quota import SoundServerPlaces
-from broker.launch.sound import find_sound
-from broker.launch.waypipe.podman import WaypipePodman
-from broker.services.pump_supervisor import PumpSupervisor
-from broker.services.workers.pool import Workers
+from broker.authority.audit import event_log
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
+from broker.viewer.sound.server_socket import find_sound
+from broker.viewer.waypipe.podman import WaypipePodman
+from broker.viewer.workers.pool import Workers
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
+from broker.authority.stream_events import StreamEvents
 from broker.core import limits
 from broker.core.errors import (
     PeerError,
@@ -29,14 +30,13 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
-from broker.core.trees import remove_tree
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.compositor import display_path
 from broker.ipc import agent, fdpass, transfer, worker
-from broker.launch.compositor import display_path
-from broker.services.stream_events import StreamEvents
-from broker.services.workers import clipboard_member
-from broker.services.workers.pool import Worker
+from broker.ipc.audit import schema
 from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -48,7 +48,8 @@ from broker.viewer.sandboxes.time_zone import time_zone
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
-from broker.wayland.rules import WindowRules
+from broker.viewer.workers import clipboard_member
+from broker.viewer.workers.pool import Worker
 from policy.records.model import (
     Bwrap,
     Flatpak,

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from broker.control import api
 from broker.core import limits
+from broker.ipc.control import api
 
 _REPORTED = limits.AGENT_OUTPUT_WINDOW // 4
 """So much is taken before the guest is notified: not one message for each."""

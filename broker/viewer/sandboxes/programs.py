@@ -14,8 +14,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.helpers.console_log import ConsoleLog
 from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output, Taken
-from broker.launch.microvm.console import ConsoleLog
 from broker.viewer.sandboxes.launch_steps import LaunchProgress, Step
 
 

@@ -9,10 +9,10 @@ from functools import partial
 
 import trio
 
-from broker.control import api
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
+from broker.ipc.control import api
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress, Step
 from broker.viewer.sandboxes.program_output import ProgramOutput

@@ -15,15 +15,16 @@ from typing import TypeAlias
 
 import trio
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.ipc import worker
+from broker.ipc.audit import schema
+from broker.ipc.wayland_rules import traced
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
-from broker.wayland.rule_messages import traced
 
 Said: TypeAlias = (
     worker.WaylandOpened

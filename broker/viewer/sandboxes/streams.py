@@ -13,19 +13,19 @@ from typing import TypeVar
 
 import trio
 
+from broker.authority.stream_events import StreamEvents, StreamOutcome
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.ipc import worker
 from broker.ipc.acceptor import deliver
-from broker.services.display_header import read_header
-from broker.services.hangup import given, hang_up
-from broker.services.stream_events import StreamEvents, StreamOutcome
-from broker.services.workers.pool import Worker
+from broker.net.display_header import read_header
+from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
+from broker.viewer.workers.pool import Worker
 from policy.records.model import Record
 
 _LAST_WORDS_SECONDS = 1.0

@@ -16,10 +16,10 @@ import msgspec
 import broker
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 
 PATTERN = "Vitrail,sans-serif:bold"
-_MODULE = "broker.prompt.name_strip"
+_MODULE = "broker.helpers.prompt.name_strip"
 _PAD = 3
 """Pixels left and right of the name."""
 

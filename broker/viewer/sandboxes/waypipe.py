@@ -12,21 +12,22 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import event_log, schema
-from broker.audit.event_log import EventLog
+from broker.authority.audit import event_log
+from broker.authority.audit.event_log import EventLog
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.authority.stream_events import StreamEvents, StreamOutcome, relay_stream
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
-from broker.launch.waypipe.client import WaypipeClient
-from broker.launch.waypipe.podman import WaypipePodman, require_rust, start_waypipe
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.peers import credentials
-from broker.services.display_header import read_header
-from broker.services.hangup import given, hang_up
-from broker.services.pump_supervisor import PumpSupervisor
-from broker.services.stream_events import StreamEvents, StreamOutcome, relay_stream
+from broker.ipc.audit import schema
+from broker.net.display_header import read_header
+from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.hangup import given, hang_up
+from broker.net.peers import credentials
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.waypipe.client import WaypipeClient
+from broker.viewer.waypipe.podman import WaypipePodman, require_rust, start_waypipe
 
 
 class GuestWaypipe:

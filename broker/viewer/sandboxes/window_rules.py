@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.core.names import SandboxName
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
+from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.viewer.sandboxes.strip_letters import StripLetters
-from broker.wayland.rules import Fullscreen, WindowRules, take_color
-from broker.wayland.verdicts import OPTIONS
 from policy.records.model import Record, SharedBox
 
 

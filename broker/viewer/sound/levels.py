@@ -16,7 +16,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.paths import find_paths
-from broker.pulse.rules import Level
+from broker.core.streams.sound_rules import Level
 
 
 def levels_folder() -> Path:

@@ -19,15 +19,15 @@ from typing import Protocol
 import msgspec
 import trio
 
-from broker.control.connection import require_own
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.paths import find_paths, require_private
-from broker.ipc.decoding import UNREADABLE
-from broker.link.endpoints import UnixEndpoint
-from broker.link.listeners import open_listener
-from broker.pulse.rules import Level
-from broker.services.control_peers import why_not_served
+from broker.core.streams.sound_rules import Level
+from broker.ipc.control.connection import require_own
+from broker.net.endpoints import UnixEndpoint
+from broker.net.listeners import open_listener
+from broker.net.peers.control_peers import why_not_served
 
 FOLDER = "sound"
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import event_log
+from broker.authority.audit import event_log
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.authority.stream_events import StreamEvents, relay_stream
 from broker.core import limits
 from broker.core.lease import Opening
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.services.pump_supervisor import PumpSupervisor
-from broker.services.stream_events import StreamEvents, relay_stream
+from broker.net.endpoints import UnixEndpoint, connect
 from policy.records.model import Record
 
 WARNING = (

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.audit import event_log, schema
+from broker.authority.audit import event_log
+from broker.authority.stream_events import StreamEvents, StreamOutcome
 from broker.core import limits
-from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import (
     RefusedError,
     SetupError,
@@ -31,19 +31,20 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.stderr_log import log_stderr
+from broker.core.streams.sound_rules import Level
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import worker
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.pulse.rules import Level
-from broker.services.stream_events import StreamEvents, StreamOutcome
+from broker.ipc.audit import schema
+from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
+from broker.net.endpoints import UnixEndpoint, connect
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
 
 if TYPE_CHECKING:
-    from broker.authz.interface import Permits
-    from broker.services.workers.process import Worker
+    from broker.authority.interface import Permits
     from broker.viewer.sound.indicator import Indicator
+    from broker.viewer.workers.process import Worker
 
 MICROPHONE = "vitrail.AudioInput"
 _OBEY_SECONDS = limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
@@ -333,7 +334,7 @@ class GuestSound:
 
     async def _permitted(self) -> None:
         # Late: deciding imports much, and tests of this module need none of it.
-        from broker.authz.permit import Request
+        from broker.authority.permit import Request
 
         if self.decider is None:
             return  # there is no decider, so it stays silent

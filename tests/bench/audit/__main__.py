@@ -30,10 +30,10 @@ from tempfile import TemporaryDirectory
 
 import trio
 
-from broker.audit import schema
-from broker.audit.proof.keys import KeyFile
-from broker.audit.query import Filters, open_log
-from broker.audit.store import open_store
+from broker.authority.audit.proof.keys import KeyFile
+from broker.authority.audit.store import open_store
+from broker.ipc.audit import schema
+from broker.ipc.audit.query import Filters, open_log
 from tests.kit.audit.journald import journald
 from tests.kit.result_file import result_file
 

@@ -29,9 +29,9 @@ from pathlib import Path
 
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.messages import Outcome
 from broker.core import limits
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.stand import DEADLINE, Desk, desk
 from tests.kit.result_file import result_file
 from tests.kit.wayland.compositor import wait_window

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import trio
 
-from broker.host.devices import usbip
-from broker.host.devices.sysfs import SysfsDevice
+from broker.root import usbip
+from broker.root.sysfs import SysfsDevice
 
 LARGE, SMALL = 1 << 20, 4096
 SMALL_READS = 200

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.podman.hooks import PROGRAM, write_hooks
+from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.kit.own_command import Distrobox, Toolbox
 from tests.kit.podman import podman_settings, root_directory, shared_words
 from tests.kit.wayland.compositor import windows

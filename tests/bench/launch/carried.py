@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.podman.hooks import PROGRAM, write_hooks
+from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.bench.wayland.peers import cpu_of
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words

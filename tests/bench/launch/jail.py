@@ -20,10 +20,10 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
-from broker.launch.microvm import vsock_backend
-from broker.launch.microvm.hosttools import find_vhost_device_vsock
-from broker.launch.process.identity import Tracked, spawn_helper
-from broker.launch.process.ready import wait_listening
+from broker.helpers.process.identity import Tracked, spawn_helper
+from broker.helpers.process.ready import wait_listening
+from broker.host.vmm import vsock_backend
+from broker.host.vmm.hosttools import find_vhost_device_vsock
 
 
 async def bare(tool: Path, directory: Path) -> Tracked:

@@ -26,7 +26,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from broker.launch.microvm.accel import permission
+from broker.host.vmm.accel import permission
 from policy.records.record_schema import MONITORS
 from tests.bench.launch.boxes import window_after
 from tests.kit.nspawn import skip_without_nspawn

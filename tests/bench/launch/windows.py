@@ -25,7 +25,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.microvm.qmp import Json
+from broker.host.vmm.qmp import Json
 from tests.bench.launch.boxes import output_of, window_after
 from tests.bench.memory.idle import thread_seconds
 from tests.kit.brokerctl import brokerctl

@@ -12,9 +12,9 @@ import time
 import trio
 
 from broker.cli.proxy.verb import Order, serve
-from broker.link.endpoints import parse_connect, parse_listen
-from broker.relay.contract import RelayMode
-from broker.relay.process import PumpHandle, start_pump
+from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.ipc.pump import RelayMode
+from broker.net.endpoints import parse_connect, parse_listen
 
 BURST = 0.01
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import trio
 
-from broker.launch.image.store import ImageSpec
-from broker.launch.process.spawn import PIPE, spawn
-from broker.link.keys import Peer
-from broker.link.wire_types import Role
+from broker.helpers.process.spawn import PIPE, spawn
+from broker.host.images.store import ImageSpec
+from broker.net.link.keys import Peer
+from broker.net.link.wire_types import Role
 from tests.bench.relay.way_report import (
     DIRECT,
     MEASURES,

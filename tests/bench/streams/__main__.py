@@ -29,8 +29,8 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
+from broker.host.vmm.running import Vm
 from broker.ipc import agent
-from broker.launch.microvm.running import Vm
 from tests.bench.memory.idle import thread_seconds
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.copies import output, stage

@@ -34,7 +34,7 @@ import trio
 
 from broker.core import limits
 from broker.ipc import transfer as messages
-from broker.worker.transfer import WorkerTransfers
+from broker.jail.worker.transfer import WorkerTransfers
 from tests.kit.result_file import result_file
 from tests.kit.shims import files_program
 

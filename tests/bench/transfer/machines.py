@@ -35,8 +35,8 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
 from tests.kit.eventually import eventually
 from tests.kit.result_file import result_file
 from tests.kit.vm.images import LINKS_IMAGE

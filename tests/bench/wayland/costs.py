@@ -25,8 +25,8 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.wayland.protocol import emit
-from broker.wayland.rules import WindowRules
+from broker.core.streams.wayland_rules import WindowRules
+from broker.jail.wayland.protocol import emit
 from tests.bench.wayland.peers import cpu_of
 from tests.kit.result_file import result_file
 from tests.kit.wayland.client import Window

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.compositor import HeadlessCompositor
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.compositor import HeadlessCompositor
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.bench.wayland.peers import Peer, all_peers, own_end
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.wayland.compositor import desktop, windows

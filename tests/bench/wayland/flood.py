@@ -17,8 +17,8 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.wayland.protocol import emit
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.jail.wayland.protocol import emit
 from tests.bench.wayland import loads
 from tests.bench.wayland.peers import ROOT, cpu_of, filter_before
 from tests.kit.wayland.client import Window

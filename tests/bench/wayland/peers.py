@@ -13,9 +13,9 @@ from typing import Protocol
 import trio
 
 from broker.core.names import SandboxName
-from broker.launch.compositor import HeadlessCompositor
-from broker.launch.process.spawn import DEVNULL, Child, spawn
-from broker.services.workers.pool import WAYLAND_SOCKET, Worker, open_workers
+from broker.helpers.compositor import HeadlessCompositor
+from broker.helpers.process.spawn import DEVNULL, Child, spawn
+from broker.viewer.workers.pool import WAYLAND_SOCKET, Worker, open_workers
 from tests.kit.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from broker.worker.wayland.connection import WaylandConnection
+from broker.jail.worker.wayland.connection import WaylandConnection
 from tests.bench.wayland import firefox
 from tests.kit.wayland import sessions
 from tests.kit.wayland.compositor import desktop, wait_window

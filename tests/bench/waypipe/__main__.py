@@ -29,8 +29,8 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.compositor import HeadlessCompositor
-from broker.launch.process.spawn import DEVNULL, Child, spawn
+from broker.helpers.compositor import HeadlessCompositor
+from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from tests.bench.wayland.firefox import Watch, clip, gone
 from tests.bench.wayland.peers import cpu_of, family, memory_of
 from tests.bench.waypipe import spans

@@ -21,14 +21,14 @@ from typing import Any
 import trio
 
 from broker.core.names import SandboxName
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.compositor import connect_compositor, display_path
 from broker.ipc.accept_loop import serve
-from broker.launch.compositor import connect_compositor, display_path
-from broker.wayland.protocol.wire import Outgoing
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
-from broker.worker.wayland.connection import WaylandService, serve_client
-from broker.worker.wayland.waypipe_connection import StreamConnection
-from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine
+from broker.jail.wayland.protocol.wire import Outgoing
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.worker.wayland.connection import WaylandService, serve_client
+from broker.jail.worker.wayland.waypipe_connection import StreamConnection
+from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine
 from tests.kit.wayland.client import HEADER
 
 _KEYMAP = (0, 16)

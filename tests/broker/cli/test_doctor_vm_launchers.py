@@ -8,8 +8,8 @@ from broker.cli.doctor import vm_launchers
 from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.vm_launchers import check_vm_launchers
 from broker.core.paths import find_paths
-from broker.launch.libvirt.hook import install_hook
-from broker.launch.microvm.accel import Accel, AcceleratorChoice
+from broker.host.launchers.libvirt.hook import install_hook
+from broker.host.vmm.accel import Accel, AcceleratorChoice
 from policy.records.record_schema import MONITORS
 
 TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'

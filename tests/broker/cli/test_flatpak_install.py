@@ -11,7 +11,7 @@ import pytest
 from broker.cli.machines.flatpak import install_flatpak, remove_flatpak
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
-from broker.launch.flatpak.files import held
+from broker.host.launchers.flatpak.files import held
 from tests.kit.wayland.compositor import short_directory
 
 APP = "org.example.Foot"

@@ -9,8 +9,8 @@ from broker.cli.images.verbs import age_text, command, read_packages
 from broker.cli.run.image import record_of_host
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
-from broker.launch.image import store
-from broker.launch.image.store import FORMAT, ImageSpec, Manifest
+from broker.host.images import store
+from broker.host.images.store import FORMAT, ImageSpec, Manifest
 from policy.records.loader import load_records
 
 

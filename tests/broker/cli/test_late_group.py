@@ -41,7 +41,7 @@ def test_the_names_of_schemas_are_those_that_are_shipped():
 def test_help_questions_and_what_reads_files_need_no_event_loop(module):
     loaded = (
         f"import sys, broker.cli.{module}; "
-        "print('trio' in sys.modules, 'broker.control.client' in sys.modules)"
+        "print('trio' in sys.modules, 'broker.ipc.control.client' in sys.modules)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
-from broker.launch.state.store import DISK, TREE, HomeStore
+from broker.host.homes.store import DISK, TREE, HomeStore
 
 MAIL, POST = SandboxName("mail"), SandboxName("post")
 RECORD = 'class = "persistent"\ndisplay = "allow"\n\n[label]\nname = "mail"\n'

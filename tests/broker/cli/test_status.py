@@ -10,7 +10,7 @@ from rich.console import Console
 
 from broker.cli.quick import status as quick_status
 from broker.cli.sandboxes.status_detail import as_object, as_text, only, rates_between
-from broker.control.api import (
+from broker.ipc.control.api import (
     AuditStatus,
     LeaseStatus,
     NotFoundError,

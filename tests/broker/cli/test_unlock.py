@@ -10,7 +10,7 @@ import trio
 from broker.cli.sandboxes import unlock
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
-from broker.launch.state.store import DISK
+from broker.host.homes.store import DISK
 from tests.broker.cli.test_sandbox import Stage
 
 PASSPHRASE = "correct horse battery"

@@ -15,7 +15,7 @@ import trio
 from broker.core.errors import SetupError
 from broker.core.services import DISPLAY, WAYLAND_DOOR
 from broker.host.acceptor import Acceptors, end_acceptor
-from broker.link.addresses import UnixEndpoint
+from broker.net.addresses import UnixEndpoint
 
 SERVICES = (DISPLAY, WAYLAND_DOOR)
 

@@ -11,14 +11,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.core.services import DISPLAY
 from broker.host.admission import Admission, accept
-from broker.peers.identity import Connector, HybridClaim
-from broker.services.hangup import given
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.hangup import given
+from broker.net.peers.identity import Connector, HybridClaim
 from tests.kit.link.roles import (
     LEASE,
     SilentViewer,

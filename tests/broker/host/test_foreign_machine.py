@@ -11,11 +11,11 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
+from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.peers import credentials
-from broker.peers.identity import ContainerClaim, HybridClaim, VsockClaim
+from broker.net.peers import credentials
+from broker.net.peers.identity import ContainerClaim, HybridClaim, VsockClaim
 
 
 @pytest.fixture

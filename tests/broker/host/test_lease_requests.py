@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.control.api import LeaseRequest, MachineEventRequest
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import find_paths
 from broker.host import lease_requests
 from broker.host.lease_requests import asked_name, check_peer, sandbox_name
+from broker.ipc.control.api import LeaseRequest, MachineEventRequest
 from policy.records.loader import RecordSet, load_records, parse_record
 from tests.kit.control import EXCHANGE
 from tests.kit.world import record

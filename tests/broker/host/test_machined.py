@@ -16,18 +16,22 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.names import SandboxName
-from broker.host import machined_guests
+from broker.helpers.process.identity import boot_id
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine
-from broker.host.machined_containers import make_directory, unit_of
-from broker.host.machined_guests import MachinedGuests, require_leader, require_owner
-from broker.host.machined_reply import Registered, call_list, read_reply
+from broker.host.launchers.machined import guests as machined_guests
+from broker.host.launchers.machined.containers import make_directory, unit_of
+from broker.host.launchers.machined.guests import (
+    MachinedGuests,
+    require_leader,
+    require_owner,
+)
+from broker.host.launchers.machined.reply import Registered, call_list, read_reply
 from broker.ipc.process_status import status_fields
-from broker.launch.process.identity import boot_id
-from broker.launch.process.spawn import DEVNULL, PIPE, spawn
-from broker.peers import credentials
-from broker.peers.identity import GroupClaim, HybridClaim, VsockClaim
-from broker.peers.leases import LeaseTable
+from broker.net.peers import credentials
+from broker.net.peers.identity import GroupClaim, HybridClaim, VsockClaim
+from broker.net.peers.leases import LeaseTable
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory

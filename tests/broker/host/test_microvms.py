@@ -11,20 +11,20 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.audit.query import Filters, open_log
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.files.sandbox_logs import KEPT
 from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
+from broker.host.images import store
 from broker.host.microvms import MicroVmMachine, MicroVms
-from broker.launch.image import store
-from broker.launch.microvm import launcher
-from broker.launch.microvm.launcher import Accel, Tools, VmSpec
-from broker.launch.microvm.state import state_of, write_state
-from broker.launch.template import starting
-from broker.peers import credentials
-from broker.peers.identity import HybridClaim, VsockClaim
-from broker.services.sandbox_logs import KEPT
+from broker.host.vmm import launcher
+from broker.host.vmm.launcher import Accel, Tools, VmSpec
+from broker.host.vmm.state import state_of, write_state
+from broker.host.vmm.template import starting
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.peers import credentials
+from broker.net.peers.identity import HybridClaim, VsockClaim
 from policy.records.loader import parse_record
 from tests.kit.link.roles import journal, old_logs
 from tests.kit.wayland.compositor import short_directory

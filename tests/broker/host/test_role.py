@@ -8,12 +8,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.audit.query import Filters, open_log
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.host.role import HostRole
-from broker.peers.identity import VsockClaim
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import (
     PaperMachine,
     SilentViewer,

@@ -8,14 +8,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.services import AGENT, DISPLAY
 from broker.host import vsock_listeners
 from broker.host.vsock_listeners import PortTakenError, serve_vsock
-from broker.peers import credentials
-from broker.peers.identity import VsockClaim, VsockFacts, take_cid
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.peers import credentials
+from broker.net.peers.identity import VsockClaim, VsockFacts, take_cid
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
 

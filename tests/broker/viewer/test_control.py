@@ -6,15 +6,15 @@ import msgspec
 import pytest
 import trio
 
-from broker.authz.question_control import QuestionControl
-from broker.control import api, methods
-from broker.control.dispatch import Dispatcher
-from broker.control.varlink import Call
+from broker.authority.control.dispatch import Dispatcher
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.question_control import QuestionControl
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.host.lease_requests import Leasing
-from broker.services.control import Shared, SharedControl
+from broker.ipc.control import api, methods
+from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.opening.person import PersonOpens

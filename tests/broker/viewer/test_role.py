@@ -12,17 +12,17 @@ import pytest
 import trio
 import trio.testing
 
-from broker.audit.query import Filters, open_log
-from broker.authz.authority import PolicyAuthority
+from broker.authority.authority import PolicyAuthority
 from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.files.sandbox_logs import KEPT
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.role import HostRole
 from broker.ipc import worker
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.services.sandbox_logs import KEPT
+from broker.ipc.audit.query import Filters, open_log
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records

@@ -8,11 +8,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.control.api import RunInputRequest, RunRequest
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AGENT, AUDIO
 from broker.ipc import agent, worker
+from broker.ipc.control.api import RunInputRequest, RunRequest
 from broker.viewer.runner import Runner
 from tests.broker.viewer.test_role import refuses, viewer
 from tests.kit.audit.paper import hello

@@ -1,4 +1,4 @@
-"""Every launcher passes the steps of ``broker.launch.interface``, with real processes.
+"""Every launcher passes the steps of ``broker.host.launchers.interface``, with real processes.
 
 A launcher is a class below with ``record``, ``start`` and ``kind``; a new one gets
 all of these tests by its line in LAUNCHERS.  Its program makes a file in ``shared``
@@ -18,26 +18,26 @@ import msgspec
 import pytest
 import trio
 
-from broker.audit.query import Filters, open_log
-from broker.control import server
+from broker.authority.control import server
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import DISPLAY
+from broker.helpers.process.identity import boot_id, find
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host import launches
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
+from broker.host.launchers.interface import read_state
+from broker.host.launchers.nspawn.arguments import Tree
+from broker.host.launchers.nspawn.process import start_held as start_tree
+from broker.host.launchers.podman.arguments import Container, podman_args
+from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from broker.host.launches import LaunchControl, Launches
-from broker.launch.bubblewrap.arguments import Box
-from broker.launch.bubblewrap.process import start_held
-from broker.launch.interface import read_state
-from broker.launch.nspawn.arguments import Tree
-from broker.launch.nspawn.process import start_held as start_tree
-from broker.launch.podman.arguments import Container, podman_args
-from broker.launch.podman.hooks import PROGRAM, write_hooks
-from broker.launch.process.identity import boot_id, find
-from broker.launch.process.spawn import DEVNULL, PIPE, spawn
-from broker.peers.credentials import pid_namespaces_of_self
-from broker.peers.identity import ProcessFacts, check
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.peers.credentials import pid_namespaces_of_self
+from broker.net.peers.identity import ProcessFacts, check
 from policy.records.loader import RecordSet, parse_record
 from tests.kit.control import partly
 from tests.kit.eventually import eventually
@@ -278,7 +278,7 @@ def leader_of(lease):
 
 def facts(lease):
     """The kernel's facts about the first process, as of one that connected."""
-    from broker.peers import credentials
+    from broker.net.peers import credentials
 
     pid = leader_of(lease)
     pidfd = os.pidfd_open(pid)

@@ -1,4 +1,4 @@
-"""The launchers of machines pass the steps of ``broker.launch.interface``, too.
+"""The launchers of machines pass the steps of ``broker.host.launchers.interface``, too.
 
 As test_launchers.py does for containers and boxes: with real machines, a real broker
 and, for libvirt, its session's daemon with our hook.  Each test starts one machine.
@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import Nothing
-from broker.control.methods import LEASE_LIST
 from broker.core.errors import VitrailError
-from broker.launch.process.spawn import wait_ended
+from broker.helpers.process.spawn import wait_ended
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import LEASE_LIST
 from policy.records.record_schema import MONITORS
 from tests.kit import brokerctl
 from tests.kit.booted import PLACE

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.control.api import Nothing
-from broker.control.methods import CLIPBOARD
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import CLIPBOARD
 from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually

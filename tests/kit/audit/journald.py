@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.process.spawn import Child, run_tool, spawn
+from broker.helpers.process.spawn import Child, run_tool, spawn
 from tests.kit.eventually import ready
 
 _PROGRAM = "/lib/systemd/systemd-journald"

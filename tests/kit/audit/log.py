@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.audit import schema
-from broker.audit.database import row_of
-from broker.audit.proof.keys import KeyFile, SigningKey
-from broker.audit.proof.note import Checkpoint, parse_note
-from broker.audit.proof.tree import BLOCK, Growing, leaf_hash
-from broker.audit.proof.verify import verify
-from broker.audit.store import open_store
+from broker.authority.audit.proof.keys import KeyFile, SigningKey
+from broker.authority.audit.proof.note import Checkpoint, parse_note
+from broker.authority.audit.store import open_store
+from broker.cli.audit.proof.verify import verify
+from broker.ipc.audit import schema
+from broker.ipc.audit.database import row_of
+from broker.ipc.audit.tree import BLOCK, Growing, leaf_hash
 
 
 def event(number: int) -> schema.Event:

@@ -24,7 +24,7 @@ from pathlib import Path
 import trio
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as service
 
-from broker.launch.process.spawn import Child, spawn
+from broker.helpers.process.spawn import Child, spawn
 from tests.kit.eventually import ready
 
 ROOT = Path(__file__).parents[3]

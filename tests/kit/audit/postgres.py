@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import trio
 
-from broker.launch.process.spawn import Child, run_tool, spawn
+from broker.helpers.process.spawn import Child, run_tool, spawn
 from tests.kit.eventually import ready
 
 

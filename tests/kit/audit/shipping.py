@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 
-from broker.audit import schema
-from broker.audit.query import Filters, open_log
-from broker.audit.ship.run import Place
-from broker.audit.store import Store, open_store
+from broker.authority.audit.store import Store, open_store
+from broker.helpers.shipper.run import Place
+from broker.ipc.audit import schema
+from broker.ipc.audit.query import Filters, open_log
 
 KINDS = ("web", "mail", "work")
 

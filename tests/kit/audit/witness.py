@@ -7,14 +7,14 @@ from pathlib import Path
 
 import trio
 
-from broker.audit.query import Filters, open_log
-from broker.audit.refusals import Refusals
-from broker.audit.settings import Settings
-from broker.audit.store import open_store
-from broker.link import messages as m
-from broker.link.wire_types import Role
-from broker.services.checkpoints import CheckpointWitness, Sealing
-from broker.services.event_log import Journal
+from broker.authority.audit.checkpoints import CheckpointWitness, Sealing
+from broker.authority.audit.journal import Journal
+from broker.authority.audit.refusals import Refusals
+from broker.authority.audit.settings import Settings
+from broker.authority.audit.store import open_store
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
 from tests.kit.audit.log import event
 from tests.kit.eventually import eventually
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from broker.clipboard import messages as w
+from broker.viewer.clipboard.exchange import messages as w
 from tests.kit.clipboard.stand import DEADLINE, SCREEN, Desk
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import wait_window

@@ -6,8 +6,8 @@ from typing import Self
 
 import trio
 
-from broker.control.api import Nothing
-from broker.control.methods import CLIPBOARD
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.methods import CLIPBOARD
 from tests.kit.eventually import eventually
 from tests.kit.wayland.input import Keyboard
 

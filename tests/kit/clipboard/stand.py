@@ -13,15 +13,15 @@ from typing import Any
 
 import trio
 
-from broker.clipboard import messages as w
-from broker.clipboard.broker import Crossing
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.compositor import HeadlessCompositor
+from broker.helpers.process.spawn import Child
 from broker.ipc import clipboard as messages
 from broker.ipc.worker import DisplayStream
-from broker.launch.compositor import HeadlessCompositor
-from broker.launch.process.spawn import Child
-from broker.services.workers import clipboard_member
-from broker.services.workers.pool import open_workers
-from broker.wayland.rules import WindowRules
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.broker import Crossing
+from broker.viewer.workers import clipboard_member
+from broker.viewer.workers.pool import open_workers
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import Gnome, GnomeKeyboard, GnomePointer, gnome

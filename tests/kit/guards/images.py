@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from tests.kit.guards.mutation import Guard, main
 
-_TREE = "tests/broker/launch/image/foreign/test_tree.py"
-_ARCHIVE = "tests/broker/launch/image/foreign/test_archive.py"
-_SIGNED = "tests/broker/launch/image/foreign/test_signed.py"
-_FILES = "tests/broker/launch/image/test_host_files.py"
+_TREE = "tests/broker/cli/images/foreign_images/test_tree.py"
+_ARCHIVE = "tests/broker/cli/images/foreign_images/test_archive.py"
+_SIGNED = "tests/broker/cli/images/foreign_images/test_signed.py"
+_FILES = "tests/broker/host/images/test_host_files.py"
 _TOOLS = "tests/attack/test_image_tools.py"
-_HOST = "tests/broker/launch/image/foreign/test_hostroot.py"
+_HOST = "tests/broker/cli/images/foreign_images/test_hostroot.py"
 
 GUARDS = (
-    Guard("the name of a package is not an expression", "special: set[str] = set()", "tests/broker/launch/image/test_build.py", "no_expression"),
-    Guard("no image removes a package", "_PACKAGE = re.compile('[a-z0-9][a-z0-9+.-]{1,100}')", "tests/broker/launch/image/test_store.py"),
+    Guard("the name of a package is not an expression", "special: set[str] = set()", "tests/broker/cli/images/building/test_build.py", "no_expression"),
+    Guard("no image removes a package", "_PACKAGE = re.compile('[a-z0-9][a-z0-9+.-]{1,100}')", "tests/broker/host/images/test_store.py"),
     Guard("a layer's names stay below its root", "if False:", _TREE, "with_dots"),
     Guard("a hard link is to a file of the tree", "if False:", _TREE, "hard_links_are"),
     Guard("a layer's files are within the limit", "if False:", _TREE, "is_a_lie"),

@@ -28,7 +28,7 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("broker", "policy", "shims")

@@ -10,15 +10,15 @@ import trio
 
 from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
-from broker.link import messages as m
-from broker.link.endpoints import UnixEndpoint, open_listener
-from broker.link.keys import Peer
-from broker.link.wire_types import Role
-from broker.services.hangup import given
-from broker.services.link.config import LinkConfig
-from broker.services.link.epoch import Epoch
-from broker.services.link.key_store import LinkStore
-from broker.services.link.sockets import dial, shake_hands
+from broker.net.endpoints import UnixEndpoint, open_listener
+from broker.net.hangup import given
+from broker.net.link import messages as m
+from broker.net.link.keys import Peer
+from broker.net.link.wire_types import Role
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.sockets import dial, shake_hands
 from broker.viewer.host_link import RemoteHost
 from tests.kit.link.two_brokers import make_side, pair
 

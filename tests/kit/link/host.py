@@ -15,13 +15,13 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.link import messages as m
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.link.wire_types import Role
-from broker.services.link.epoch import Epoch
-from broker.services.link.key_store import LinkStore
-from broker.services.link.sockets import receive, send_all, shake_hands
-from broker.services.link.status import own_status
+from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
+from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.sockets import receive, send_all, shake_hands
+from broker.net.link_service.status import own_status
 
 _GENERATIONS = itertools.count(1)
 

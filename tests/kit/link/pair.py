@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from broker.link.epoch import Session
-from broker.link.handshake import Fresh, Handshake, HandshakeState
-from broker.link.keys import BrokerIdentity, Peer, Peers
-from broker.link.pairing import Pairing
-from broker.link.wire_types import LinkRefusedError, Role
+from broker.cli.pairing.protocol import Pairing
+from broker.net.link.epoch import Session
+from broker.net.link.handshake import Fresh, Handshake, HandshakeState
+from broker.net.link.keys import BrokerIdentity, Peer, Peers
+from broker.net.link.wire_types import LinkRefusedError, Role
 
 HOST_ID = BrokerIdentity.from_seed(b"h" * 32)
 VIEWER_ID = BrokerIdentity.from_seed(b"v" * 32)

@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
-from broker.audit.refusals import Refusals
-from broker.audit.store import open_store
+from broker.authority.audit.journal import Journal
+from broker.authority.audit.refusals import Refusals
+from broker.authority.audit.store import open_store
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.host.machine import MachineFacts
 from broker.host.role import HostRole
-from broker.peers import credentials
-from broker.peers.identity import Connector, HybridClaim
-from broker.services.event_log import Journal
-from broker.services.hangup import given
+from broker.net.hangup import given
+from broker.net.peers import credentials
+from broker.net.peers.identity import Connector, HybridClaim
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("a"), SandboxName("a"), 1)
 

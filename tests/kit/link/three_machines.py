@@ -24,15 +24,15 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.launch.image.build import build_image
-from broker.launch.image.initramfs import ArchiveEntry, write_cpio
-from broker.launch.image.store import DEFAULT_PACKAGES, Image, ImageSpec
-from broker.launch.microvm.accel import choose_accel
-from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel, base_args
-from broker.launch.microvm.vsock_backend import hybrid_environment
-from broker.launch.process.spawn import STDOUT, Child, run_tool, spawn
+from broker.helpers.process.spawn import STDOUT, Child, run_tool, spawn
+from broker.host.images.initramfs import ArchiveEntry, write_cpio
+from broker.host.images.store import DEFAULT_PACKAGES, Image, ImageSpec
+from broker.host.vmm.accel import choose_accel
+from broker.host.vmm.hosttools import fetch_vhost_device_vsock
+from broker.host.vmm.qemu_arguments import MACHINES, Accel, base_args
+from broker.host.vmm.vsock_backend import hybrid_environment
 from tests.kit.wayland.compositor import short_directory
 
 HOST, VIEWER, APP = 10, 11, 20

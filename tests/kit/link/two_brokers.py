@@ -16,10 +16,10 @@ import trio
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import VitrailError
 from broker.core.paths import find_paths
-from broker.launch.process.spawn import spawn
-from broker.link.keys import Peer
-from broker.link.wire_types import Role
-from broker.services.link.key_store import LinkStore
+from broker.helpers.process.spawn import spawn
+from broker.net.link.keys import Peer
+from broker.net.link.wire_types import Role
+from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, short_directory
 from tests.kit.world import World, _all_gone, processes, record, the_image

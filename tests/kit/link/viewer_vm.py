@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.image.store import ImageSpec
+from broker.host.images.store import ImageSpec
 from tests.kit.link.three_machines import PACKAGES
 from tests.kit.sound.servers import Heard
 from tests.kit.vm.brokers import until_there

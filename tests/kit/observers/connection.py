@@ -14,10 +14,10 @@ import os
 import random
 from typing import Any
 
-from broker.wayland import policies
-from broker.wayland.policies.terms import Serial
-from broker.wayland.protocol import emit
-from broker.wayland.protocol.signatures import Argument, Message, requests_of
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.signatures import Argument, Message, requests_of
+from docs.tables import wayland as policies
+from docs.tables.wayland.terms import Serial
 from tests.kit.observers.honest import await_devices, touch_of
 from tests.kit.wayland.client import Window, memfd
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from broker.wayland.protocol import signatures
+from broker.jail.wayland.protocol import signatures
 from tests.kit.wayland.client import Window
 
 LEFT_WAIT = 8.0

@@ -14,8 +14,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from broker.relay.contract import RelayMode, StreamEnd
-from broker.services.pump_supervisor import PumpSupervisor
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.ipc.pump import RelayMode, StreamEnd
 
 
 def follow(file: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import trio
 
-from broker.relay.client import Pump
-from broker.relay.contract import RelayMode, StreamEnd
-from broker.relay.inloop import relay_in_loop
-from broker.relay.process import PumpHandle
+from broker.helpers.pump.client import Pump
+from broker.helpers.pump.inloop import relay_in_loop
+from broker.helpers.pump.process import PumpHandle
+from broker.ipc.pump import RelayMode, StreamEnd
 
 Relay = Callable[..., Awaitable[StreamEnd]]
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import trio
 
-from broker.launch.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
 from tests.kit.eventually import eventually, ready
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory

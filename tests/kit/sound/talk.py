@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.pulse import frames
-from broker.pulse.commands import INVALID, REQUESTS, Command
-from broker.pulse.filter import PulseFilter
-from broker.pulse.rules import Level, SoundRules
-from broker.pulse.samples import format_of, is_valid
-from broker.pulse.sandbox import SoundSandbox
-from broker.pulse.tagstruct import Reader, Spec, encode
+from broker.core.streams.sound_rules import Level, SoundRules
+from broker.jail.pulse import frames
+from broker.jail.pulse.commands import INVALID, REQUESTS, Command
+from broker.jail.pulse.filter import PulseFilter
+from broker.jail.pulse.samples import format_of, is_valid
+from broker.jail.pulse.sandbox import SoundSandbox
+from broker.jail.pulse.tagstruct import Reader, Spec, encode
 
 STEREO = Spec(3, 2, 48000)
 C = Command

@@ -15,13 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 CORES = (
-    "broker/clipboard",
-    "broker/devices",
-    "broker/link",
-    "broker/pulse",
-    "broker/transfer",
-    "broker/wayland",
-    "broker/waypipe",
+    "broker/viewer/clipboard/exchange",
+    "broker/ipc/devices",
+    "broker/net/link",
+    "broker/jail/pulse",
+    "broker/core/transfer",
+    "broker/jail/wayland",
+    "broker/jail/waypipe",
     "policy",
 )
 

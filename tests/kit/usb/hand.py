@@ -17,8 +17,8 @@ import msgspec
 import trio
 
 from broker.core.errors import VitrailError
-from broker.devices.messages import handover
 from broker.host.devices.client import connect
+from broker.ipc.devices.messages import handover
 
 PORT, TEST_PORT = 6503, 7600
 ANY = 0xFFFFFFFF

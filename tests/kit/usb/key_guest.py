@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
-from broker.devices.security_key import Ask, Over, SecurityKey, ToGuest, ToKey
+from broker.jail.security_key.ctaphid import (
+    BROADCAST,
+    Assembler,
+    Command,
+    Message,
+    reports_of,
+)
+from broker.jail.security_key.parser import Ask, Over, SecurityKey, ToGuest, ToKey
 from tests.kit.usb.token import Token
 
 _NONCE = b"12345678"

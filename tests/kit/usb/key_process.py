@@ -12,7 +12,13 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
-from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
+from broker.jail.security_key.ctaphid import (
+    BROADCAST,
+    Assembler,
+    Command,
+    Message,
+    reports_of,
+)
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from broker.devices.description import Device
-from broker.devices.descriptors import parse_descriptors
+from broker.ipc.devices.description import Device
+from broker.ipc.devices.descriptors import parse_descriptors
 
 
 def descriptors(

@@ -12,9 +12,9 @@ import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker.devices import cbor
-from broker.devices.cbor import encode
-from broker.devices.ctaphid import Assembler, Command, Message, reports_of
+from broker.jail.security_key import cbor
+from broker.jail.security_key.cbor import encode
+from broker.jail.security_key.ctaphid import Assembler, Command, Message, reports_of
 
 CHANNEL = 0x00C0FFEE
 HANDLE = {"id": b"h" * 64, "type": "public-key"}

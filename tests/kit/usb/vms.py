@@ -20,9 +20,9 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
-from broker.launch.image.initramfs import read_modules
-from broker.launch.image.store import ImageSpec
-from broker.launch.microvm.qmp import open_qmp
+from broker.host.images.initramfs import read_modules
+from broker.host.images.store import ImageSpec
+from broker.host.vmm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab
 from tests.kit.usb.hand import PORT, TEST_PORT
 
@@ -256,7 +256,7 @@ async def usb_machines(sibling=True, extra=None, modules=()):
     scratch = Path(os.environ.get("TMPDIR", "/tmp")) / f"usbvm-{os.getpid()}"
     scratch.mkdir(exist_ok=True)
     here = Path(__file__).parent
-    from broker.launch.image.build import build_image
+    from broker.cli.images.building.build import build_image
 
     image = await build_image(find_paths(), SPEC, print)
     found = await trio.to_thread.run_sync(

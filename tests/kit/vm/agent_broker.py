@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.framing import FrameReader, encode_frame
 from broker.ipc import agent
-from broker.ipc.framing import FrameReader, encode_frame
 
 
 class AgentBroker:

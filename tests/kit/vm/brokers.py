@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import trio
 from PIL import Image
 
-from broker.link.keys import format_peers, take_public_key
+from broker.net.link.keys import format_peers, take_public_key
 
 CTL = "python3 -m broker.cli.app"
 SWAY = {

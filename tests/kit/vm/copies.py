@@ -9,15 +9,15 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.images.building.build import build_image
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.host.images.store import ImageSpec
+from broker.host.images.vmlinux import boot_kernel
+from broker.host.vmm.launcher import VmSpec
+from broker.host.vmm.template.starting import Starter, StartRequest
 from broker.ipc import agent
-from broker.launch.image.build import build_image
-from broker.launch.image.store import ImageSpec
-from broker.launch.image.vmlinux import boot_kernel
-from broker.launch.microvm.launcher import VmSpec
-from broker.launch.template.starting import Starter, StartRequest
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory

@@ -27,9 +27,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.image.packages import find_archive
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel, base_args
-from broker.launch.process.spawn import STDOUT, spawn
+from broker.helpers.process.spawn import STDOUT, spawn
+from broker.host.images.packages import find_archive
+from broker.host.vmm.qemu_arguments import MACHINES, Accel, base_args
 from tests.kit.link.three_machines import ROOT, Guest
 from tests.kit.wayland.compositor import short_directory
 

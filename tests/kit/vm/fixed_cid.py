@@ -6,7 +6,7 @@ one chance in two thousand million happens every time.
 
 from __future__ import annotations
 
-from broker.launch.microvm import launcher
+from broker.host.vmm import launcher
 from broker.programs.local import main
 
 CID = 1_234_567

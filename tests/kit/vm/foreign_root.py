@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.image.packages import find_archive
+from broker.host.images.packages import find_archive
 from shims.bundle import INSTALLER, guest_installer
 
 SUITE = "bookworm"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import trio
 
+from broker.helpers.process.spawn import spawn
 from broker.ipc import agent
-from broker.launch.process.spawn import spawn
 from tests.kit.vm.agent_broker import AgentBroker
 
 ADA = "ada:x:1000:1000::/home/ada:/bin/sh\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
+from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
 
 LINKS_IMAGE = ImageSpec(
     name="links", packages=(*DEFAULT_PACKAGES, "netsurf-gtk", "socat")

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from broker.launch.microvm.hosttools import find_vhost_device_vsock
-from broker.launch.microvm.vsock_backend import (
+from broker.helpers.process.identity import Tracked, spawn_helper
+from broker.host.vmm.hosttools import find_vhost_device_vsock
+from broker.host.vmm.vsock_backend import (
     HELPER,
     UDS_NAME,
     hybrid_args,
     hybrid_environment,
 )
-from broker.launch.process.identity import Tracked, spawn_helper
 from tests.kit.eventually import eventually
 from tests.kit.world import World
 

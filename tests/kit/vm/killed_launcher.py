@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.launch.microvm.qemu_arguments import Accel
-from broker.launch.microvm.state import QEMU, state_of, write_state
-from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
-from broker.launch.process.identity import Tracked
+from broker.helpers.process.identity import Tracked
+from broker.host.vmm.qemu_arguments import Accel
+from broker.host.vmm.state import QEMU, state_of, write_state
+from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 from tests.kit.vm.machines import tiny_spec
 
 SLEEP = Path("/usr/bin/sleep")

@@ -13,11 +13,11 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from broker.core.errors import UpstreamError
-from broker.launch.image.store import find_image
-from broker.launch.libvirt.domain import VsockWay, with_vsock
-from broker.launch.libvirt.hook import install_hook
-from broker.launch.microvm.qemu_arguments import MACHINES, Accel
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
+from broker.host.images.store import find_image
+from broker.host.launchers.libvirt.domain import VsockWay, with_vsock
+from broker.host.launchers.libvirt.hook import install_hook
+from broker.host.vmm.qemu_arguments import MACHINES, Accel
 
 RECORD = """\
 class = "persistent"

@@ -14,8 +14,8 @@ import trio
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
-from broker.launch.microvm.launcher import (
+from broker.host.vmm.hosttools import fetch_vhost_device_vsock
+from broker.host.vmm.launcher import (
     Accel,
     Tools,
     Vm,

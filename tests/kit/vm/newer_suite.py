@@ -11,8 +11,8 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.compositor import HeadlessCompositor
-from broker.launch.process.spawn import DEVNULL, spawn
+from broker.helpers.compositor import HeadlessCompositor
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import ready
 from tests.kit.vm.suite_root import PACKAGES, suite_root
 from tests.kit.vm.tinyguest import ordinary_user

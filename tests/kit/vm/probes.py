@@ -21,10 +21,10 @@ from pathlib import Path
 
 import trio
 
+from broker.helpers.process import jail, seccomp
+from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 from broker.ipc.worker import Jail
-from broker.launch.microvm.vmm_jail import JailView, spawn_jailed
-from broker.launch.process import jail, seccomp
-from broker.launch.waypipe.client import WaypipeProgram, start_jailed
+from broker.viewer.waypipe.client import WaypipeProgram, start_jailed
 
 _SOURCE = Path(__file__).with_name("probe.c")
 _ROOT = Path(__file__).parents[3]

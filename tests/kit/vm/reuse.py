@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from broker.authority import pump_supervisor
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
-from broker.services import pump_supervisor
-from broker.services.hangup import given
+from broker.net.hangup import given
 from tests.kit.eventually import eventually
 
 WORD = 16

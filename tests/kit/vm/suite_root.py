@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.image.packages import find_archive
+from broker.host.images.packages import find_archive
 
 PACKAGES = (
     "labwc",

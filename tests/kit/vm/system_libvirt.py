@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.launch.image.store import find_image
-from broker.launch.libvirt.domain import VsockWay, with_vsock
-from broker.launch.libvirt.hook import install_hook
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
+from broker.host.images.store import find_image
+from broker.host.launchers.libvirt.domain import VsockWay, with_vsock
+from broker.host.launchers.libvirt.hook import install_hook
 from tests.kit.vm.libvirt import domain_xml, read_steps, trace_steps
 
 _CONFIG = """\

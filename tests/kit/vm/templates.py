@@ -16,11 +16,11 @@ import trio
 
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.launch.image.store import Image
-from broker.launch.image.vmlinux import boot_kernel
-from broker.launch.microvm.launcher import VmSpec
-from broker.launch.template.starting import Starter, StartRequest, template_key
-from broker.launch.template.store import TemplateStore
+from broker.host.images.store import Image
+from broker.host.images.vmlinux import boot_kernel
+from broker.host.vmm.launcher import VmSpec
+from broker.host.vmm.template.starting import Starter, StartRequest, template_key
+from broker.host.vmm.template.store import TemplateStore
 from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory
 

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from broker.launch.process.spawn import run_tool
+from broker.helpers.process.spawn import run_tool
 
 SOURCE = Path(__file__).with_name("guest") / "vhostguest.c"
 # In this order: each needs those before it.

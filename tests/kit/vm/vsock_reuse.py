@@ -28,16 +28,16 @@ from pathlib import Path
 
 import trio
 
+from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host.machine import MachineFacts
+from broker.host.vmm.vsock_backend import open_kernel_vsock
 from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
-from broker.launch.microvm.vsock_backend import open_kernel_vsock
-from broker.launch.process.spawn import PIPE, spawn
-from broker.peers import credentials
-from broker.peers.identity import VsockClaim
-from broker.services.pump_supervisor import PumpSupervisor
+from broker.net.peers import credentials
+from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import host_role, journal
 from tests.kit.vm.reuse import WORD, WORK, Words, a_pump, admitted
 

@@ -16,8 +16,8 @@ import numpy as np
 import trio
 from PIL import Image
 
-from broker.launch.process.spawn import Child, spawn
-from broker.wayland.model import Popup
+from broker.helpers.process.spawn import Child, spawn
+from broker.jail.wayland.model import Popup
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.pixels import Found, frames, mask, outside

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from broker.wayland.protocol import emit, signatures, wire
+from broker.jail.wayland.protocol import emit, signatures, wire
 
 HEADER = struct.Struct("=IHH")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import trio
 
 from broker.core.names import SandboxName
+from broker.helpers.process.spawn import Child, spawn
 from broker.ipc import worker as messages
-from broker.launch.process.spawn import Child, spawn
-from broker.services.workers.pool import Worker, Workers
+from broker.viewer.workers.pool import Worker, Workers
 from tests.kit.waypipe.stand import ALONE, SERVER
 
 

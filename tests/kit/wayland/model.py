@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.wayland.filter import WaylandFilter
-from broker.wayland.protocol import emit, signatures, wire
+from broker.jail.wayland.filter import WaylandFilter
+from broker.jail.wayland.protocol import emit, signatures, wire
 
 GLOBALS = [
     ("wl_compositor", 5),

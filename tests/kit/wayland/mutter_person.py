@@ -15,7 +15,7 @@ import trio
 from jeepney import DBusAddress, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
-from broker.launch.process.spawn import DEVNULL, Child, spawn
+from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from tests.kit.eventually import eventually, ready
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory

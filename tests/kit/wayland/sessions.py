@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.wayland.filter import WaylandFilter
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
+from broker.core.streams.wayland_rules import WindowRules
+from broker.jail.wayland.filter import WaylandFilter
+from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.wayland.machine import FakeMachine
 
 _HEAD = struct.Struct("<cBI")

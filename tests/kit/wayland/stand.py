@@ -21,22 +21,22 @@ import trio
 from PIL import Image
 
 from broker.core.names import SandboxName
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.compositor import HeadlessCompositor, connect_compositor
+from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import serve
-from broker.launch.compositor import HeadlessCompositor, connect_compositor
-from broker.launch.process.spawn import DEVNULL, Child, spawn
-from broker.services.workers.pool import WAYLAND_SOCKET, Worker, Workers
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
-from broker.worker import readiness
-from broker.worker.wayland.connection import (
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.worker import readiness
+from broker.jail.worker.wayland.connection import (
     WaylandConnection,
     WaylandService,
     serve_client,
 )
-from broker.worker.wayland.machine import RealMachine
-from broker.worker.wayland.waypipe_connection import StreamConnection
-from broker.worker.wayland.waypipe_memory import StreamMachine
+from broker.jail.worker.wayland.machine import RealMachine
+from broker.jail.worker.wayland.waypipe_connection import StreamConnection
+from broker.jail.worker.wayland.waypipe_memory import StreamMachine
+from broker.viewer.workers.pool import WAYLAND_SOCKET, Worker, Workers
 from tests.kit.eventually import ready
 from tests.kit.vm import newer_suite
 from tests.kit.wayland.client import Window

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.wayland.filter import WaylandFilter
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
+from broker.core.streams.wayland_rules import WindowRules
+from broker.jail.wayland.filter import WaylandFilter
+from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.wayland.client import GoneError, Window
 from tests.kit.wayland.machine import FakeMachine
 from tests.kit.wayland.model import Model, connect

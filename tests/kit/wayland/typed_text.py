@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.launch.process.spawn import PIPE, STDOUT, spawn
+from broker.helpers.process.spawn import PIPE, STDOUT, spawn
 from tests.kit.brokerctl import _START
 
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.wayland.listing import windows_of
+from broker.jail.wayland.listing import windows_of
 from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.wayland.apps import strangers

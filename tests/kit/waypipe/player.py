@@ -17,13 +17,13 @@ from pathlib import Path
 
 import trio
 
+from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc import fdpass
-from broker.launch.process.spawn import DEVNULL, spawn
-from broker.wayland.protocol import wire
-from broker.wayland.protocol.signatures import requests_of
-from broker.wayland.protocol.tables import INTERFACES
-from broker.waypipe.blocks import Kind
-from broker.waypipe.header import HEADER_BYTES
+from broker.jail.wayland.protocol import wire
+from broker.jail.wayland.protocol.signatures import requests_of
+from broker.jail.wayland.protocol.tables import INTERFACES
+from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.header import HEADER_BYTES
 
 CLIENT = ("waypipe", "--compress", "none", "--no-gpu")
 _VERSION_BITS = 0x00FF0078

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.waypipe.client import find_program
+from broker.viewer.waypipe.client import find_program
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe import rust_waypipe
 

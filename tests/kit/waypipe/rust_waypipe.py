@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from broker.launch.waypipe.client import WaypipeProgram
+from broker.viewer.waypipe.client import WaypipeProgram
 from tests.kit.vm.suite_root import inside, suite_root
 
 SUITE = "sid"

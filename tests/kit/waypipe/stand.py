@@ -14,15 +14,15 @@ from pathlib import Path
 
 import trio
 
+from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.compositor import HeadlessCompositor, connect_compositor
+from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc.accept_loop import serve
-from broker.launch.compositor import HeadlessCompositor, connect_compositor
-from broker.launch.process.spawn import DEVNULL, Child, spawn
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
-from broker.worker import readiness
-from broker.worker.wayland.connection import WaylandService, serve_client
-from broker.worker.wayland.waypipe_connection import StreamConnection
-from broker.worker.wayland.waypipe_memory import StreamMachine
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.worker import readiness
+from broker.jail.worker.wayland.connection import WaylandService, serve_client
+from broker.jail.worker.wayland.waypipe_connection import StreamConnection
+from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.vm.suite_root import inside, suite_root

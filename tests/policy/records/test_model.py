@@ -7,13 +7,13 @@ import re
 import pytest
 
 from broker.core import limits as broker_limits
+from broker.core import prompt_words as words
 from broker.core import services
 from broker.core.errors import RefusedError
 from broker.core.names import take_sandbox_name
 from broker.core.services import FIRST_CID, LAST_CID
-from broker.prompt import words
-from broker.wayland.rules import MAX_BORDER, Fullscreen
-from broker.wayland.scene import label
+from broker.core.streams.wayland_rules import MAX_BORDER, Fullscreen
+from broker.jail.wayland.scene import label
 from policy import limits
 from policy.records import build
 from policy.records.field_types import Choice

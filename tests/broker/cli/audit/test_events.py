@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from broker.audit import schema
-from broker.audit.query import Found
-from broker.audit.schema import (
+from broker.cli.audit.events import as_line, as_object
+from broker.ipc.audit import schema
+from broker.ipc.audit.query import Found
+from broker.ipc.audit.schema import (
     AnyEvent,
     Decision,
     EventVerdict,
@@ -23,7 +24,6 @@ from broker.audit.schema import (
     StreamClosed,
     StreamRefused,
 )
-from broker.cli.audit.events import as_line, as_object
 from tests.kit.brokerctl import harmless
 
 

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.audit import schema
-from broker.audit.digest import Digest
-from broker.audit.filters import Found
 from broker.cli.audit.html import page
+from broker.cli.audit.query.digest import Digest
 from broker.cli.audit.report import command
 from broker.core.errors import SetupError
+from broker.ipc.audit import schema
+from broker.ipc.audit.filters import Found
 
 EVIL = "<script>alert(1)</script>'\"><img src=http://x/ onerror=y>&amp;\x1b[31m\u202e"
 

@@ -8,14 +8,14 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from broker.audit import schema
-from broker.audit.settings import Names, Settings
-from broker.audit.store import open_store
-from broker.authz.decision_events import Asked, decision
-from broker.authz.permit import Request
+from broker.authority.audit.settings import Names, Settings
+from broker.authority.audit.store import open_store
+from broker.authority.decision_events import Asked, decision
+from broker.authority.permit import Request
 from broker.cli.policy.verbs import command
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
+from broker.ipc.audit import schema
 from policy.records.loader import load_records
 from policy.rules.engine import Engine
 from policy.rules.rulefiles import SHIPPED, load_rules

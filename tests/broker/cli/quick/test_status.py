@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from broker.cli.quick import status as quick_status
-from broker.control.api import PolicyStatus, Status
+from broker.ipc.control.api import PolicyStatus, Status
 from tests.kit.brokerctl import called, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 

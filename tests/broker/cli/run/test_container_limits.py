@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.run.container import can_limit
-from broker.launch.podman.arguments import Container, Limits, podman_args
+from broker.host.launchers.podman.arguments import Container, Limits, podman_args
 
 
 @pytest.fixture(name="group")

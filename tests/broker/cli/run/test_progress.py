@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from broker.cli.run.progress import Steps
-from broker.control.api import Progress
+from broker.ipc.control.api import Progress
 
 ERASE = "\r\x1b[K"
 

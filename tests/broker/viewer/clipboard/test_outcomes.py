@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.clipboard import messages as w
+from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.outcomes import Telling, in_words
 from tests.kit.rulebook import WORK
 

@@ -9,8 +9,8 @@ import trio.testing
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.ipc import clipboard as m
-from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.settings import chosen
+from broker.viewer.workers import clipboard_member
 from tests.kit.clipboard.sessions import TEXT, board
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, yes
@@ -550,7 +550,7 @@ async def test_one_sandbox_uses_up_no_notice_of_another():
 
 async def test_a_keyed_hash_where_the_setting_asks_for_it(monkeypatch):
     monkeypatch.setattr(
-        "broker.services.event_log.Journal.content_digest",
+        "broker.authority.audit.journal.Journal.content_digest",
         lambda self, data: f"hmac:{len(data)}",
     )
     async with board(ALLOW) as b:

@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.devices.messages import Devices, item_of
-from broker.devices.table import DeviceTable
 from broker.host.devices.part import Attachment
+from broker.ipc.devices.messages import Devices, item_of
+from broker.ipc.devices.table import DeviceTable
 from broker.viewer.devices.desk import DeviceDesk
 from tests.kit.rulebook import VAULT, WORK, no, rulebook, yes
 from tests.kit.usb.samples import KEYBOARD, STICK, device

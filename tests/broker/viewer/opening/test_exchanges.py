@@ -9,9 +9,9 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
+from broker.core.transfer.entries import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import OpenUrl
-from broker.transfer.entries import Quota
 from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.returns import Return

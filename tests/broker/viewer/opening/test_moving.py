@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.transfer.entries import Quota
+from broker.core.transfer.entries import Quota
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import Mover
 from broker.viewer.opening.pipes import pipe

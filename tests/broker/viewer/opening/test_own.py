@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from broker.core.errors import UpstreamError
-from broker.transfer.entries import Quota
-from broker.transfer.urls import take_url
+from broker.core.transfer.entries import Quota
+from broker.core.transfer.urls import take_url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import LOOP, Own
 from broker.viewer.opening.pipes import pipe

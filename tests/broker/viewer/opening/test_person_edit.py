@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.control.api import OpenRequest
 from broker.core.errors import RefusedError
+from broker.ipc.control.api import OpenRequest
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import EditResult
 from broker.viewer.opening.person import PersonOpens

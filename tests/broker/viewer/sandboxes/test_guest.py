@@ -11,17 +11,17 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import AGENT, DISPLAY
 from broker.ipc import agent, worker
-from broker.launch.waypipe.client import open_place
+from broker.ipc.audit.query import Filters, open_log
 from broker.viewer.sandboxes import guest as guests
 from broker.viewer.sandboxes import waypipe
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.waypipe.client import open_place
 from policy.records.loader import parse_record
 from tests.kit.audit.paper import PaperWorker, PaperWorkers, hello
 from tests.kit.eventually import eventually

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from broker.prompt.name_strip import CHARACTERS
+from broker.helpers.prompt.name_strip import CHARACTERS
+from broker.jail.wayland.scene.label import GLYPHS
 from broker.viewer.sandboxes.strip_letters import StripLetters, compose
-from broker.wayland.scene.label import GLYPHS
 
 needs_fontconfig = pytest.mark.skipif(
     not shutil.which("fc-match"), reason="fontconfig is missing"

@@ -10,14 +10,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.audit.query import Filters, open_log
 from broker.core import limits
-from broker.core.connection_quota import SoundServerPlaces
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
+from broker.core.streams.sound_rules import Level
 from broker.ipc import worker
-from broker.pulse.rules import Level
+from broker.ipc.audit.query import Filters, open_log
+from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import MixerRequest, ask_desk
 from broker.viewer.sound.sandbox_sound import GuestSound

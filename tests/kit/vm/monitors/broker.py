@@ -7,8 +7,8 @@ is started would refuse them.
 
 from __future__ import annotations
 
-from broker.launch.microvm import accel
-from broker.launch.microvm.qemu_arguments import Accel
+from broker.host.vmm import accel
+from broker.host.vmm.qemu_arguments import Accel
 from broker.programs.local import main
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.launch.microvm.accel import DEVICE
+from broker.host.vmm.accel import DEVICE
 from tests.kit.vm.machines import require_vm
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -1,0 +1,3 @@
+"""May it: rules, grants, questions, the audit log and the control socket."""
+
+from __future__ import annotations

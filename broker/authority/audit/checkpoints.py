@@ -1,0 +1,364 @@
+"""The times at which the audit log is sealed; publication to journal and witness."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.audit.proof.note import Note, parse_note
+from broker.authority.audit.proof.witness import (
+    WitnessAnswer,
+    WitnessFate,
+    WitnessOffer,
+)
+from broker.authority.audit.settings import Settings
+from broker.authority.audit.store import Store
+from broker.core.errors import (
+    IntegrityError,
+    InternalError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
+from broker.core.stderr_log import log_stderr
+from broker.ipc.audit import schema
+from broker.net.link import messages as m
+from broker.net.link_service.epoch import Epoch
+
+_AT_MOST_EVERY = 1.0
+"""Seconds between two published checkpoints, whatever the load."""
+_EVOLVE_EVENTS = 1 << 16
+"""Events after which the key evolves before its time."""
+JOURNAL = "/run/systemd/journal/socket"
+_TOLD = 8
+"""Conflicts that are kept for a status; a peer could invent more."""
+
+
+class Sealing:
+    """Publishes checkpoints and lets the key evolve, while a broker runs.
+
+    The log's end is signed in every commit (``audit.seal``); here are the
+    checkpoints that leave the machine, or at least the file.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._published = store.size
+        self._evolved = store.size
+        self._complained = False
+        self.listeners: list[Callable[[str], Awaitable[None]]] = []
+        """Each gets every published note; none may block."""
+        self.newest = ""
+        """The note that was published last."""
+
+    async def run(self) -> None:
+        """Publish and evolve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._publish_all)
+            nursery.start_soon(self._evolve_all)
+
+    async def last(self) -> None:
+        """At the end: publish a last checkpoint, and give up the key."""
+        if self._store.size > self._evolved:
+            await self._tried(self.publish)
+            await self._tried(self._evolve)
+
+    async def publish(self) -> None:
+        """Make a checkpoint that stays, and notify the listeners.
+
+        Raises UpstreamError when the disk refuses.
+        """
+        note = await self._store.checkpoint()
+        self.newest = note
+        self._published = parse_note(note).checkpoint.size
+        for listener in self.listeners:
+            await listener(note)
+
+    async def _publish_all(self) -> None:
+        settings = self._settings
+        while True:
+            await self._store.wait_beyond(self._published)
+            with trio.move_on_after(settings.checkpoint_seconds):
+                enough = self._published + settings.checkpoint_events
+                await self._store.wait_beyond(enough - 1)
+            await self._tried(self.publish)
+            await trio.sleep(_AT_MOST_EVERY)
+
+    async def _evolve_all(self) -> None:
+        while True:
+            await self._store.wait_beyond(self._evolved)
+            with trio.move_on_after(self._settings.evolve_seconds):
+                await self._store.wait_beyond(self._evolved + _EVOLVE_EVENTS)
+            await self._tried(self._evolve)
+            await trio.sleep(_AT_MOST_EVERY)
+
+    async def _evolve(self) -> None:
+        note = await self._store.evolve()
+        self._evolved = parse_note(note).checkpoint.size
+
+    async def _tried(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Run a step; a full disk is reported once, and the step is repeated later."""
+        try:
+            await step()
+            self._complained = False
+        except UpstreamError as error:
+            if not self._complained:
+                log_stderr(f"vitrail: the audit log is not sealed: {error}")
+            self._complained = True
+
+
+class JournalTeller:
+    """Hands checkpoints to systemd's journal, where there is one."""
+
+    def __init__(self, log: Path, path: str = JOURNAL) -> None:
+        self._log = log
+        self._path = path
+
+    async def tell(self, note: str) -> None:
+        """Send a checkpoint; a journal that is not there or full misses it.
+
+        The next one says the same and more, so nothing is kept for it.
+        """
+        checkpoint = parse_note(note).checkpoint
+        # Late: few logs go to the journal, and a host loads only the code that it runs.
+        from broker.helpers.shipper import journald
+
+        entry = journald.encode(
+            [
+                ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
+                ("MESSAGE_ID", journald.message_id("audit.checkpoint")),
+                ("PRIORITY", "5"),
+                ("SYSLOG_IDENTIFIER", "vitrail"),
+                ("VITRAIL_KIND", "audit.checkpoint"),
+                ("VITRAIL_LOG_FILE", str(self._log)),
+                ("VITRAIL_ORIGIN", checkpoint.origin),
+                ("VITRAIL_SIZE", str(checkpoint.size)),
+                ("VITRAIL_CHECKPOINT", note),
+            ]
+        )
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.settimeout(0)
+            sock.sendto(entry, self._path)
+
+
+_REASONS = {
+    WitnessFate.CHANGED: "its state at {size} events was changed",
+    WitnessFate.BACK: "it had {size} events before",
+    WitnessFate.FORKED: "another one has the same size",
+}
+
+
+@dataclass(frozen=True)
+class _Far:
+    """The part of our log that the other end has confirmed."""
+
+    held: int = 0
+    """Events at the newest checkpoint."""
+    known: int = 0
+    """Keys, the first one included."""
+
+
+class CheckpointWitness:
+    """The other broker keeps our checkpoints, and we keep its."""
+
+    def __init__(self, store: Store, sealing: Sealing, log: EventLog) -> None:
+        self._store = store
+        self._sealing = sealing
+        self._log = log
+        self._news = trio.Event()
+        self._told: list[str] = []
+        self._asked: dict[str, tuple[Epoch, int, int]] = {}
+        """The next proof asked of each peer: from which size, after which key."""
+        self._holding = trio.Lock()
+        sealing.listeners.append(self._published)
+
+    def warnings(self) -> list[str]:
+        """Warnings for a person: a log was changed or rolled back."""
+        return [f"{said}; 'brokerctl audit verify' shows more" for said in self._told]
+
+    async def _published(self, note: str) -> None:
+        del note
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def attend(self, epoch: Epoch) -> None:
+        """Send every checkpoint to the other end, for as long as the epoch lives.
+
+        The newest one at once: what the other end answers is the newest that
+        it held, and shows whether our own log was rolled back meanwhile.
+        """
+        sent, far = "", _Far()
+        while True:
+            news = self._news
+            try:
+                if not self._sealing.newest:
+                    await self._sealing.publish()
+                note = self._sealing.newest
+                if note != sent:
+                    far = await self._offer(epoch, note, far)
+                    sent = note
+            except VitrailError as error:
+                if not epoch.live:
+                    return
+                log_stderr(
+                    f"vitrail: {epoch.name} keeps no checkpoint of ours: {error}"
+                )
+            await news.wait()
+
+    async def _offer(self, epoch: Epoch, note: str, far: _Far) -> _Far:
+        """Send a checkpoint until it is kept; returns the other end's state then.
+
+        It reports the checkpoint that it holds and its known keys; each round sends
+        the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
+        """
+        asked = False
+        while True:
+            reply, keys = await self._send(epoch, note, far)
+            if reply.kept:
+                await self._store.witnessed(epoch.name, note)
+                return _Far(parse_note(note).checkpoint.size, reply.known)
+            held = 0
+            if reply.note:
+                found = parse_note("\n".join(reply.note))
+                held = found.checkpoint.size
+                await self._check(epoch.name, found)
+            now = _Far(held, reply.known)
+            # Its first answer names its newest checkpoint; then it takes the later ones.
+            taken = now.held == far.held and far.known < now.known <= far.known + keys
+            # guard: a witness asks for no proof without end
+            if now == far or (asked and not taken):
+                raise UpstreamError("it takes neither its proof nor its signature")
+            asked, far = True, now
+
+    async def _send(
+        self, epoch: Epoch, note: str, far: _Far
+    ) -> tuple[m.Witnessed, int]:
+        """Send it once; returns the answer, and how many keys were sent with it."""
+        proof = await self._proof(far.held, parse_note(note).checkpoint.size)
+        most = audit_limits.AUDIT_WITNESS_KEYS
+        keys = await self._store.certificates(far.known, most)
+        reply = await epoch.ask(
+            lambda number: m.WitnessNote(
+                number,
+                note.split("\n"),
+                far.held if proof else 0,
+                proof,
+                [key.split("\n") for key in keys],
+            )
+        )
+        if not isinstance(reply, m.Witnessed):
+            raise InternalError("an answer that does not fit the question")
+        return reply, len(keys)
+
+    async def _proof(self, since: int, size: int) -> list[str]:
+        """That the log at ``size`` goes on from ``since``; [] where none can be."""
+        if not 0 < since < size:
+            return []
+        try:
+            hashes = await self._store.consistency(since, size)
+        except (RefusedError, IntegrityError):
+            return []  # removed by retention, or not whole: ``_check`` finds out which
+        return [base64.b64encode(hash_).decode() for hash_ in hashes]
+
+    async def _check(self, peer: str, held: Note) -> None:
+        """Compare the checkpoint that the witness holds with our log."""
+        seen = held.checkpoint
+        problem = ""
+        if seen.origin != self._store.origin:
+            problem = "it is of another log"
+        elif seen.size > self._store.size:
+            problem = (
+                f"it speaks of {seen.size} events, the log has {self._store.size}: "
+                "the log was rolled back or cut off"
+            )
+        else:
+            try:
+                if await self._store.root_at(seen.size) != seen.root:
+                    problem = f"one of the first {seen.size} events was changed"
+            except RefusedError:
+                return  # its events are too old to be checked
+            except IntegrityError as error:
+                problem = str(error)
+        if problem:
+            await self._conflict(peer, held, f"of this log, {problem}")
+
+    async def take(self, epoch: Epoch, request: m.WitnessNote) -> m.Witnessed:
+        """Keep a checkpoint of the other end's log, if its proofs are valid.
+
+        Raises RefusedError for a text that is not a checkpoint.
+        """
+        note = parse_note("\n".join(request.note))
+        offer = WitnessOffer(
+            note,
+            request.since,
+            [base64.b64decode(hash_) for hash_ in request.proof],
+            [parse_note("\n".join(key)) for key in request.keys],
+        )
+        # Commits wait for the store's thread, too: not behind all that a peer sends.
+        # guard: one checkpoint of a peer's is looked at
+        async with self._holding:
+            answer = await self._store.hold(epoch.name, offer)
+        kept = answer.fate is WitnessFate.KEPT
+        reason = _REASONS.get(answer.fate, "")
+        if kept and answer.restarted:
+            reason = f"it was {answer.restarted}, and was begun again"
+        elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
+            # guard: a checkpoint that is never proved is a conflict
+            reason = self._late(epoch, answer)
+        if kept:
+            self._asked.pop(epoch.name, None)
+        if reason:
+            before = answer.before
+            size = 0 if before is None else before.checkpoint.size
+            words = reason.format(size=size)
+            await self._conflict(epoch.name, note, f"of its log: {words}")
+        held = [] if answer.before is None else answer.before.whole.split("\n")
+        return m.Witnessed(request.request, held, kept, answer.key + 1)
+
+    def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
+        """Why an unproved checkpoint is a conflict; "": the missing proof may come.
+
+        A sender does not know at first which one is held here, and sends its keys in
+        pieces; one that gets the same answer twice has no proof.
+        """
+        size = 0 if answer.before is None else answer.before.checkpoint.size
+        asked = epoch, size, answer.key
+        if self._asked.get(epoch.name) != asked:
+            self._asked[epoch.name] = asked
+            return ""
+        if answer.fate is WitnessFate.UNSIGNED:
+            return "no key that follows those of its first {size} events signed it"
+        return "it does not show that it continues its state at {size} events"
+
+    async def _conflict(self, peer: str, note: Note, reason: str) -> None:
+        said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"
+        if said in self._told:
+            return
+        self._told.append(said)
+        del self._told[:-_TOLD]
+        # As refusals are, because a broker that was taken over could think up a
+        # conflict with every request.
+        await self._log.refused(
+            schema.LogConflict(
+                peer=printable(peer),
+                size=note.checkpoint.size,
+                note=note.whole,
+                reason=printable(said, 400),
+            )
+        )

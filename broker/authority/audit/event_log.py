@@ -1,0 +1,72 @@
+"""What roles and services use of the audit log, and the subjects of events.
+
+The log itself is ``broker.authority.audit.journal.Journal``, or that of another process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+from broker.core.lease import Lease, Opening
+from broker.ipc.audit.event import Event
+
+if TYPE_CHECKING:
+    from broker.authority.audit.refusals import Refusal
+
+
+class EventLog(Protocol):
+    """Records events: before an effect, behind it, and refusals."""
+
+    def check_share(self, sandbox: str) -> None:
+        """Raise RefusedError where a sandbox may begin nothing that is recorded.
+
+        To be called before a stream or the like begins without an action of the user.
+        """
+
+    def content_digest(self, content: bytes) -> str:
+        """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
+
+    def digest(self, content: bytes) -> str:
+        """Return the keyed hash of a value that is compared and not shown."""
+
+    async def require(self, event: Event) -> None:
+        """Record before an effect, which must not happen on the UpstreamError."""
+
+    async def note(self, event: Event) -> None:
+        """Record an event of the past; a log that fails is reported, not raised."""
+
+    async def refused(self, event: Refusal) -> None:
+        """Record a refusal; equal ones of one second are counted into one."""
+
+
+class EventSubject(TypedDict):
+    """The fields of an event that say whose it is."""
+
+    sandbox: str
+    lease: str
+    generation: int
+
+
+class StreamSubject(EventSubject):
+    """The fields of an event that say which stream it is about."""
+
+    service: str
+    stream: int
+    peer: str
+
+
+def of(lease: Lease) -> EventSubject:
+    """Return a lease's fields for an event."""
+    return EventSubject(
+        sandbox=lease.sandbox, lease=lease.id, generation=lease.generation
+    )
+
+
+def of_stream(opening: Opening) -> StreamSubject:
+    """Return a stream's fields for an event."""
+    return StreamSubject(
+        **of(opening.lease),
+        service=opening.service,
+        stream=opening.stream,
+        peer=opening.peer,
+    )

@@ -1,0 +1,111 @@
+"""Writing events: those that must be on disk before an effect, and later ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from broker.authority.audit.refusals import Refusal, Refusals
+from broker.authority.audit.settings import AuditMode
+from broker.authority.audit.shares import LogShares, cost
+from broker.authority.audit.store import Store
+from broker.core.errors import UpstreamError
+from broker.core.stderr_log import log_stderr
+from broker.ipc.audit import schema
+
+
+@dataclass(eq=False)
+class _Gap:
+    """Events that were lost since a certain time."""
+
+    since: float
+    count: int = 0
+    last: str = ""
+
+
+class Journal:
+    """Implements ``audit.event_log.EventLog``, with the store.
+
+    With ``best-effort`` nothing is refused because it cannot be recorded.  What
+    could not be is counted in either mode, and the log says so as soon as it
+    takes events again.
+    """
+
+    def __init__(
+        self, store: Store, refusals: Refusals, *, mode: AuditMode = AuditMode.REQUIRED
+    ) -> None:
+        self._store = store
+        self._refusals = refusals
+        self._mode = mode
+        self._gap: _Gap | None = None
+        self._lost = 0
+        self._shares = LogShares()
+
+    def check_share(self, sandbox: str) -> None:
+        """See the interface."""
+        self._shares.check(sandbox, trio.current_time())
+
+    def content_digest(self, content: bytes) -> str:
+        """See the interface."""
+        return self._store.namer.content_digest(content)
+
+    def digest(self, content: bytes) -> str:
+        """See the interface."""
+        return self._store.namer.digest(content)
+
+    def warnings(self) -> list[str]:
+        """Return warnings for ``brokerctl status``: lost events."""
+        if not self._lost:
+            return []
+        now = ", and still none can be" if self._gap is not None else ""
+        where = "'brokerctl audit --kind audit.gap'"
+        return [f"{self._lost} events could not be recorded{now}: {where}"]
+
+    async def require(self, event: schema.Event) -> None:
+        """See the interface."""
+        if self._mode is AuditMode.BEST_EFFORT:
+            await self.note(event)
+        else:
+            await self._record(event)
+
+    async def note(self, event: schema.Event) -> None:
+        """See the interface; there is nothing to refuse."""
+        try:
+            await self._record(event)
+        except UpstreamError as error:
+            if self._gap is None:
+                self._gap = _Gap(trio.current_time())
+                log_stderr(f"vitrail: not recorded: {event.kind}: {error}")
+            self._gap.count += event.count
+            self._lost += event.count
+            self._gap.last = event.kind
+
+    async def _record(self, event: schema.Event) -> None:
+        await self._store.record(event)
+        body_bytes = len(schema.encode(event))
+        self._shares.charge(event.sandbox, cost(body_bytes), trio.current_time())
+        gap, self._gap = self._gap, None
+        if gap is None:
+            return
+        try:
+            await self._store.record(
+                schema.LogGap(
+                    count=gap.count,
+                    seconds=trio.current_time() - gap.since,
+                    last=gap.last,
+                    reason="the log could not be written",
+                )
+            )
+        except UpstreamError:
+            self._still(gap)
+
+    def _still(self, gap: _Gap) -> None:
+        """The gap could not be recorded; others may have lost more meanwhile."""
+        if self._gap is not None:
+            gap.count += self._gap.count
+        self._gap = gap
+
+    async def refused(self, event: Refusal) -> None:
+        """See the interface."""
+        await self._refusals.refused(event)

@@ -1,0 +1,210 @@
+"""Signed notes and checkpoints of transparency logs, in C2SP's formats.
+
+A checkpoint (c2sp.org/tlog-checkpoint) is a text of lines: the log's origin,
+the number of its events, the root of its tree as base64, perhaps extension
+lines.  A signed note (c2sp.org/signed-note) is a text, an empty line, and
+lines with a name and an Ed25519 signature over the text.
+
+The origin names a log by its first key, so a holder of any checkpoint of it
+can recognize that key.  Where the key changes, a checkpoint has one
+extension line, ``vitrail-key INDEX KEY``, and the key *before* signs it (the
+first one signs itself).  The signed end of a log, which moves with every commit,
+has the extension line ``vitrail-head``: a published checkpoint says "the log had
+this beginning", a head says "the log ends here", and a signature of the one must
+not serve as the other.
+
+Sans-IO.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
+from broker.ipc.audit.tree import HASH_BYTES
+
+_ORIGIN = "vitrail.invalid/audit/"
+_ORIGIN_LABEL = b"vitrail audit 1 origin\0"
+_HEAD = "vitrail-head"
+_ED25519 = b"\x01"
+_SIGNATURE_BYTES = 64
+_ID_BYTES = 4
+_DASH = "\N{EM DASH} "
+# At most 10**18 - 1: a database's integers end at 2**63, and a witness keeps the size.
+# guard: sizes fit into a database
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_NAME = re.compile(r"[^\s+]+")
+
+
+def origin_of(first_key: bytes) -> str:
+    """The name of the log whose first public key this is."""
+    return _ORIGIN + sha256(_ORIGIN_LABEL + first_key).hexdigest()[:32]
+
+
+def key_id(name: str, key: bytes) -> bytes:
+    """The bytes before a signature that identify its key; they prove nothing."""
+    return sha256(name.encode() + b"\n" + _ED25519 + key).digest()[:_ID_BYTES]
+
+
+def verifier_key(name: str, key: bytes) -> str:
+    """A public key as verifiers of notes take it: name, id, type and key."""
+    coded = base64.b64encode(_ED25519 + key).decode()
+    return f"{name}+{key_id(name, key).hex()}+{coded}"
+
+
+def public_key(private: Ed25519PrivateKey) -> bytes:
+    """The 32 bytes of a private key's public half."""
+    return private.public_key().public_bytes(
+        serialization.Encoding.Raw, serialization.PublicFormat.Raw
+    )
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """From this checkpoint on, ``key`` signs; it is the ``index``-th."""
+
+    index: int
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A log's root hash at one size."""
+
+    origin: str
+    size: int
+    root: bytes
+    change: KeyChange | None = None
+    head: bool = False
+    """Whether it says that the log ends here; never together with ``change``."""
+
+    def text(self) -> str:
+        """The text that is signed, with its line ends."""
+        lines = [self.origin, str(self.size), base64.b64encode(self.root).decode()]
+        if self.change is not None:
+            coded = base64.b64encode(self.change.key).decode()
+            lines.append(f"vitrail-key {self.change.index} {coded}")
+        elif self.head:
+            lines.append(_HEAD)
+        return "".join(f"{line}\n" for line in lines)
+
+    def signed(self, private: Ed25519PrivateKey, public: bytes) -> str:
+        """The signed note; ``public`` is the public half."""
+        text = self.text()
+        signature = key_id(self.origin, public) + private.sign(text.encode())
+        coded = base64.b64encode(signature).decode()
+        return f"{text}\n{_DASH}{self.origin} {coded}\n"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A signed checkpoint that was read; nothing about it is proved yet."""
+
+    checkpoint: Checkpoint
+    text: str
+    signatures: tuple[tuple[bytes, bytes], ...]
+    """Key id and signature of those in the origin's name."""
+    whole: str
+
+    def signed_by(self, key: bytes) -> bool:
+        """Whether a signature in it was made with this key over its text."""
+        wanted = key_id(self.checkpoint.origin, key)
+        verifier = Ed25519PublicKey.from_public_bytes(key)
+        for found, signature in self.signatures:
+            if found != wanted:
+                continue
+            try:
+                verifier.verify(signature, self.text.encode())
+            except InvalidSignature:
+                continue
+            return True
+        return False
+
+
+def parse_note(untrusted_text: str) -> Note:
+    """Read a signed checkpoint.
+
+    Raises RefusedError that names the problem.  Signatures in other
+    names than the origin's (witnesses' own) are passed over; of the origin's there is
+    one, because each is a computation for the reader.
+    """
+    if len(untrusted_text) > audit_limits.AUDIT_NOTE_BYTES:
+        raise _wrong(f"longer than {audit_limits.AUDIT_NOTE_BYTES} bytes")
+    text, gap, tail = untrusted_text.partition("\n\n")
+    if not gap or not tail.endswith("\n"):
+        raise _wrong("no text, empty line, and signatures")
+    checkpoint = _parse_checkpoint(text.split("\n"))
+    if checkpoint.text() != f"{text}\n":
+        raise _wrong("written in another way than we write it")
+    signatures: list[tuple[bytes, bytes]] = []
+    for line in tail.removesuffix("\n").split("\n"):
+        name, _, coded = line.removeprefix(_DASH).partition(" ")
+        if not line.startswith(_DASH) or not _NAME.fullmatch(name):
+            raise _wrong("a line that is not a signature")
+        raw = _base64(coded)
+        if name == checkpoint.origin:
+            if len(raw) != _ID_BYTES + _SIGNATURE_BYTES:
+                raise _wrong("a signature of a wrong size")
+            # guard: a log signs a checkpoint once
+            if signatures:
+                raise _wrong("two signatures of the log's own")
+            signatures.append((raw[:_ID_BYTES], raw[_ID_BYTES:]))
+    return Note(checkpoint, f"{text}\n", tuple(signatures), untrusted_text)
+
+
+def _parse_checkpoint(lines: list[str]) -> Checkpoint:
+    if not 3 <= len(lines) <= 4:
+        raise _wrong("not three or four lines")
+    origin, size, root = lines[:3]
+    if not re.fullmatch(re.escape(_ORIGIN) + "[0-9a-f]{32}", origin):
+        raise _wrong(f"not a log of ours: {printable(origin, 80)}")
+    if not _NUMBER.fullmatch(size):
+        raise _wrong("its size is not a number")
+    hash_ = _base64(root)
+    if len(hash_) != HASH_BYTES:
+        raise _wrong("its root is not a SHA-256")
+    if len(lines) == 3:
+        return Checkpoint(origin, int(size), hash_)
+    if lines[3] == _HEAD:
+        return Checkpoint(origin, int(size), hash_, head=True)
+    return Checkpoint(origin, int(size), hash_, _parse_change(lines[3]))
+
+
+def _parse_change(line: str) -> KeyChange:
+    words = line.split(" ")
+    if len(words) != 3 or words[0] != "vitrail-key" or not _NUMBER.fullmatch(words[1]):
+        raise _wrong("an extension line that we do not know")
+    change = KeyChange(int(words[1]), _base64(words[2]))
+    if len(change.key) != HASH_BYTES:
+        raise _wrong("a key of a wrong size")
+    return change
+
+
+def _base64(untrusted_text: str) -> bytes:
+    try:
+        raw = base64.b64decode(untrusted_text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _wrong("a part that is not base64") from error
+    if base64.b64encode(raw).decode() != untrusted_text:
+        raise _wrong("base64 that is not the one way to write it")
+    return raw
+
+
+def _wrong(what: str) -> RefusedError:
+    return RefusedError(
+        f"not a checkpoint of an audit log: {what}",
+        hint="'brokerctl audit checkpoint' prints one; keep it as it is",
+    )

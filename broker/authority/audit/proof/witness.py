@@ -1,0 +1,261 @@
+"""Checkpoints of other brokers' logs, kept in this one's file: it is their witness.
+
+Everything that comes over the link is a peer's claim, and the peer may have been
+taken over.  So of each peer and log the keys are kept, too, each certified by the one
+before and the first one by the log's name; a checkpoint is kept only when such a
+key signed it and a proof shows that the log begins with the part that is held
+already (RFC 6962, 2.1.2).  Then nothing that is held can be pushed out by
+something made up: the newest one always stands for all before it.
+"""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from broker.authority.audit.proof.note import Note, origin_of, parse_note
+from broker.core.errors import RefusedError
+from broker.core.limits import audit as audit_limits
+from broker.ipc.audit.tree import verify_consistency
+
+
+class WitnessFate(enum.Enum):
+    """Outcome of a checkpoint that was received."""
+
+    KEPT = "kept"
+    UNSIGNED = "unsigned"
+    """No key that is known here signed it: its certificates are missing."""
+    UNPROVED = "unproved"
+    """No proof came with it that leads from the newest one that is held."""
+    CHANGED = "changed"
+    """The proof is wrong: the held checkpoint is not of the beginning of that log."""
+    BACK = "back"
+    """The checkpoint has fewer events than the newest one that is held."""
+    FORKED = "forked"
+    """The checkpoint has another root at the same size."""
+
+
+@dataclass(frozen=True)
+class WitnessOffer:
+    """A checkpoint of a peer's log, and the proofs that came with it."""
+
+    note: Note
+    since: int = 0
+    proof: Sequence[bytes] = ()
+    keys: Sequence[Note] = ()
+    """Certificates of its keys, in order, from the first one unknown here."""
+
+
+@dataclass(frozen=True)
+class WitnessAnswer:
+    """The fate of an offer, and the checkpoint that is held here."""
+
+    fate: WitnessFate
+    before: Note | None
+    """The newest one that was held of that log."""
+    key: int
+    """The number of the newest key that is known, -1: none."""
+    restarted: str = ""
+    """The log that this peer had before, where it had another one."""
+
+
+def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
+    """Keep a checkpoint, if it is signed and goes on from the held one.
+
+    Of each log the first one and the newest ``audit_limits.AUDIT_WITNESSED`` are kept.
+
+    Raises RefusedError for certificates that do not follow each other and for one
+    log too many of this peer, sqlite3.Error; then nothing of it is kept.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        answer = _hold(db, peer, offer)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return answer
+
+
+def _hold(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
+    origin = offer.note.checkpoint.origin
+    other = newest_origin(db, peer)
+    _check_logs(db, peer, origin)
+    key = _take_keys(db, peer, origin, offer.keys)
+    signers = _keys(db, peer, origin)
+    before = _newest(db, peer, origin) or _proved_old(db, peer, origin, signers)
+    fate = _fate(offer, before, signers)
+    if fate is WitnessFate.KEPT:
+        _insert(db, peer, offer.note)
+    restarted = other if other != origin and before is None else ""
+    return WitnessAnswer(fate, before, key, restarted)
+
+
+def _fate(
+    offer: WitnessOffer, before: Note | None, signers: Sequence[bytes]
+) -> WitnessFate:
+    note = offer.note
+    if before is not None and note.checkpoint.size < before.checkpoint.size:
+        return (
+            WitnessFate.BACK
+        )  # for any signer: a log that was rolled back has new keys
+    # guard: a witness asks for a signature
+    if not any(note.signed_by(key) for key in signers):
+        return WitnessFate.UNSIGNED
+    if before is None:
+        return WitnessFate.KEPT
+    new, old = note.checkpoint, before.checkpoint
+    if new.size == old.size:
+        return WitnessFate.KEPT if new.root == old.root else WitnessFate.FORKED
+    if old.size == 0:
+        return WitnessFate.KEPT  # nothing is the beginning of everything
+    if offer.since != old.size or not offer.proof:
+        # guard: a witness asks for a proof
+        return WitnessFate.UNPROVED
+    sizes = old.size, old.root, new.size, new.root
+    good = verify_consistency(*sizes, offer.proof)
+    return WitnessFate.KEPT if good else WitnessFate.CHANGED
+
+
+def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
+    rows = db.execute(
+        "SELECT DISTINCT origin FROM witness_key WHERE peer = ?", (peer,)
+    ).fetchall()
+    logs = {found for (found,) in rows}
+    # guard: a peer has few logs
+    if origin not in logs and len(logs) >= audit_limits.AUDIT_WITNESS_LOGS:
+        raise RefusedError(
+            f"checkpoints of {len(logs)} logs of this peer are kept here already",
+            hint="the tables 'witness' and 'witness_key' of audit.sqlite have them; "
+            "stop the broker and remove old ones",
+        )
+
+
+def _take_keys(
+    db: sqlite3.Connection, peer: str, origin: str, keys: Sequence[Note]
+) -> int:
+    """Add certificates that follow the newest known one; returns its number."""
+    row = db.execute(
+        "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
+        "ORDER BY number DESC LIMIT 1",
+        (peer, origin),
+    ).fetchone()
+    last = None if row is None else parse_note(row[0])
+    for note in keys:
+        number = _number(note)
+        if last is not None and 0 <= number <= _number(last):
+            continue  # known already
+        _check_follows(origin, last, note)
+        db.execute(
+            "INSERT INTO witness_key VALUES (?, ?, ?, ?)",
+            (peer, origin, number, note.whole),
+        )
+        last = note
+    if last is None:
+        return -1
+    db.execute(
+        "DELETE FROM witness_key WHERE peer = ? AND origin = ? AND number <= ?",
+        (peer, origin, _number(last) - audit_limits.AUDIT_WITNESSED),
+    )
+    return _number(last)
+
+
+def _number(note: Note) -> int:
+    change = note.checkpoint.change
+    return -1 if change is None else change.index
+
+
+def _check_follows(origin: str, last: Note | None, note: Note) -> None:
+    """Raise RefusedError unless the certificate is the one after ``last``."""
+    change = note.checkpoint.change
+    if change is None or note.checkpoint.origin != origin:
+        raise RefusedError("a certificate that is none of this log's keys")
+    if last is None:
+        good = change.index == 0 and origin_of(change.key) == origin
+        signer = change.key
+    else:
+        assert last.checkpoint.change is not None
+        good = change.index == last.checkpoint.change.index + 1
+        good &= note.checkpoint.size >= last.checkpoint.size
+        signer = last.checkpoint.change.key
+    # guard: a witness follows the keys
+    if not good or not note.signed_by(signer):
+        raise RefusedError(f"the certificate of key {change.index} does not follow")
+
+
+def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:
+    """The newest keys: a note may be signed by one from just before a change."""
+    rows = db.execute(
+        "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
+        "ORDER BY number DESC LIMIT ?",
+        (peer, origin, audit_limits.AUDIT_WITNESS_KEYS),
+    ).fetchall()
+    changes = [parse_note(text).checkpoint.change for (text,) in rows]
+    return [change.key for change in changes if change is not None]
+
+
+def _newest(db: sqlite3.Connection, peer: str, origin: str) -> Note | None:
+    row = db.execute(
+        "SELECT note FROM witness WHERE peer = ? AND origin = ? "
+        "ORDER BY size DESC LIMIT 1",
+        (peer, origin),
+    ).fetchone()
+    return None if row is None else parse_note(row[0])
+
+
+def _proved_old(
+    db: sqlite3.Connection, peer: str, origin: str, signers: Sequence[bytes]
+) -> Note | None:
+    """The newest note of before that a known key signed; it is kept from now on."""
+    rows = db.execute(
+        "SELECT note FROM witness_unproved WHERE peer = ? AND origin = ? "
+        "ORDER BY size DESC",
+        (peer, origin),
+    ).fetchall()
+    for (text,) in rows:
+        note = parse_note(text)
+        # guard: old notes are proved
+        if any(note.signed_by(key) for key in signers):
+            _insert(db, peer, note)
+            return note
+    return None
+
+
+def _insert(db: sqlite3.Connection, peer: str, note: Note) -> None:
+    seen = note.checkpoint
+    db.execute(
+        "INSERT OR IGNORE INTO witness VALUES (?, ?, ?, ?, ?)",
+        (peer, seen.origin, seen.size, time.time_ns(), note.whole),
+    )
+    db.execute(
+        "DELETE FROM witness WHERE peer = ?1 AND origin = ?2 AND size NOT IN ("
+        "SELECT size FROM witness WHERE peer = ?1 AND origin = ?2"
+        " ORDER BY size DESC LIMIT ?3)"
+        " AND size != (SELECT min(size) FROM witness WHERE peer = ?1 AND origin = ?2)",
+        (peer, seen.origin, audit_limits.AUDIT_WITNESSED),
+    )
+
+
+def newest_origin(db: sqlite3.Connection, peer: str) -> str:
+    """The log that the peer spoke of last, "" if of none.  Raises sqlite3.Error."""
+    row = db.execute(
+        "SELECT origin FROM witness WHERE peer = ? ORDER BY time_ns DESC LIMIT 1",
+        (peer,),
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def held_notes(db: sqlite3.Connection, peer: str = "") -> list[tuple[str, int, str]]:
+    """Return all held notes: the peer, the time of arrival (ns since 1970), the note.
+
+    Newest last; ``peer`` keeps to one.  Raises sqlite3.Error.
+    """
+    return db.execute(
+        "SELECT peer, time_ns, note FROM witness WHERE ?1 = '' OR peer = ?1 "
+        "ORDER BY peer, origin, size",
+        (peer,),
+    ).fetchall()

@@ -1,0 +1,92 @@
+"""The broker's shipper, kept running: it dies alone, and is replaced."""
+
+from __future__ import annotations
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.paths import Paths
+from broker.core.stderr_log import log_stderr
+from broker.helpers.process.spawn import Child, our_program, spawn
+from broker.helpers.shipper.config import find_config
+from broker.ipc.audit import schema
+
+_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+_LOOK_SECONDS = 2.0
+"""Between two looks for a ``ship.toml`` where there is none."""
+
+
+class Shipping:
+    """Runs ``broker.programs.shipper`` where there is something to ship to."""
+
+    def __init__(self, paths: Paths, log: EventLog) -> None:
+        self._paths = paths
+        self._log = log
+        self._child: Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._child is None else self._child.pid
+
+    def shipped(self) -> int | None:
+        """The last event that every receiver has; None: there are none.
+
+        A state that cannot be read counts as nothing shipped, so no event is removed.
+        """
+        if find_config(self._paths.config) is None:
+            return None
+        # Late: most machines have no receiver, and no cursor to read.
+        from broker.helpers.shipper.state import unshipped
+
+        try:
+            waiting = unshipped(self._paths)
+        except (SetupError, UpstreamError):
+            return 0
+        return None if waiting is None else waiting.sequence
+
+    def warnings(self) -> list[str]:
+        """Return warnings about shipping for ``brokerctl status``."""
+        if find_config(self._paths.config) is None:
+            return []
+        from broker.helpers.shipper.state import warnings
+
+        return warnings(self._paths)
+
+    async def run(self) -> None:
+        """Keep it running until cancelled."""
+        pause = _PAUSE
+        while True:
+            while find_config(self._paths.config) is None:  # noqa: ASYNC110 -- a file
+                await trio.sleep(_LOOK_SECONDS)
+            began = trio.current_time()
+            await self._once()
+            if trio.current_time() - began > _LONGEST_PAUSE:
+                pause = _PAUSE
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _once(self) -> None:
+        try:
+            child = spawn(our_program("broker.programs.shipper"), name="shipper")
+        except (OSError, VitrailError) as error:
+            log_stderr(f"vitrail: the audit log is not shipped: {error}")
+            return
+        self._child = child
+        try:
+            code = await child.wait()
+        finally:
+            self._child = None
+            if child.returncode is None:
+                with trio.CancelScope(shield=True):
+                    await child.stop()
+        await self._log.note(
+            schema.ProcessDied(
+                process=schema.Process.SHIPPER,
+                pid=child.pid,
+                code=code,
+                reason="the log is kept and shipped from where it stopped",
+            )
+        )

@@ -1,0 +1,210 @@
+"""The authority: rules, records, decider and questions of one broker, wired.
+
+Implements ``interface.Authority`` in the process of its caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.choice import ChoiceText, ChosenRequest
+from broker.authority.decider import Decider
+from broker.authority.decision_events import Asked
+from broker.authority.interface import OnAsk, nothing_asked
+from broker.authority.permit import Asker, Permit, Request
+from broker.authority.rules import Rules, follow_files
+from broker.core.lease import Lease
+from broker.core.notify import Notify
+from broker.core.paths import Paths
+from broker.core.stderr_log import isolated
+from policy.records.loader import RecordSet
+from policy.rules.engine import Engine
+from policy.rules.engine import PolicyAnswer as Verdict
+from policy.rules.world import World
+
+_FORGET_SECONDS = 1.0
+"""Between checks for grants whose time is over.  The allowed operations have ended
+already then; this is for the list and the log."""
+
+
+class RecordSource(Protocol):
+    """The records in force, and those that are read and not on record yet."""
+
+    @property
+    def now(self) -> RecordSet:
+        """In force."""
+        ...
+
+    @property
+    def pending(self) -> RecordSet | None:
+        """Read, and not on record yet; they take away already."""
+        ...
+
+    async def reload(self) -> None:
+        """Read them again.  Raises UpstreamError when that cannot be recorded."""
+        ...
+
+
+class PolicyAuthority:
+    """See the interface."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        log: EventLog,
+        source: RecordSource,
+        asker: Asker | None = None,
+        notify: Notify | None = None,
+    ) -> None:
+        self._paths = paths
+        self._source = source
+        self._followed = source.now
+        """The records that the sandboxes follow: other callers read new ones, too."""
+        self.rules = Rules(paths, log)
+        if notify is not None:
+            self.rules.notify = notify
+        self._leases: dict[str, Lease] = {}
+        self.decider = Decider(
+            rules=self.rules,
+            records=lambda: source.now,
+            running=self.leases,
+            log=log,
+            asker=asker,
+            pending_records=lambda: source.pending,
+        )
+        self.rules.tightened = self.decider.cut_denied
+        self._changed = trio.Event()
+        self._wake = trio.Event()
+
+    # -- interface.Permits ---------------------------------------------------------
+
+    def permit(
+        self,
+        request: Request,
+        *,
+        on_ask: OnAsk = nothing_asked,
+        covered: Permit | None = None,
+        chosen: Asked | None = None,
+        gone: trio.Event | None = None,
+    ) -> AbstractAsyncContextManager[Permit]:
+        """See the interface."""
+        return self.decider.permit(
+            request, on_ask=on_ask, covered=covered, chosen=chosen, gone=gone
+        )
+
+    def preview(self, request: Request) -> Verdict | None:
+        """See the interface."""
+        return self.decider.preview(request)
+
+    async def choose(
+        self, requests: Sequence[Request], text: ChoiceText
+    ) -> ChosenRequest:
+        """See the interface."""
+        return await self.decider.choose(requests, text)
+
+    def world(self) -> tuple[Engine, World]:
+        """See the interface."""
+        return self.decider.world()
+
+    def acted(self, lease: str, ago: float = 0.0) -> None:
+        """See the interface."""
+        self.decider.acted(lease, ago)
+
+    def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """See the interface."""
+        self.decider.notify(title, text, sandbox=sandbox)
+
+    # -- interface.Authority -------------------------------------------------------
+
+    @property
+    def records(self) -> RecordSet:
+        """See the interface."""
+        return self._source.now
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """See the interface."""
+        self._leases[lease.id] = lease
+
+    async def lease_ended(self, lease: str) -> None:
+        """See the interface."""
+        self._leases.pop(lease, None)
+        await self.decider.lease_ended(lease)
+
+    def leases(self) -> list[Lease]:
+        """Those that have begun and not ended, oldest first."""
+        return list(self._leases.values())
+
+    async def reload(self) -> None:
+        """See the interface."""
+        digest = self.rules.digest
+        try:
+            try:
+                await self._source.reload()
+            finally:
+                # Also where the records could not be recorded: the rules may deny.
+                await self.rules.reload()
+        finally:
+            # Also where only one of the two could be recorded, or none.
+            pending = self.rules.pending is not None or self._source.pending
+            # guard: records that another part has read
+            fresh = self._source.now is not self._followed
+            if fresh:
+                before, self._followed = self._followed, self._source.now
+                self._warn_of_records(before)
+            if fresh or pending or self.rules.digest != digest:
+                self._wake.set()
+                self._changed.set()
+
+    async def wait_changed(self) -> None:
+        """See the interface."""
+        await self._changed.wait()
+        self._changed = trio.Event()
+
+    # -- its life --------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Follow the files until cancelled.
+
+        The rules are in force when it has started.  Raises UpstreamError when
+        that could not be recorded.
+        """
+        await self.rules.start()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follow_files, self._paths, self.rules, self.reload)
+            nursery.start_soon(self._forget_grants)
+            nursery.start_soon(self._decide_again, nursery)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def _decide_again(self, nursery: trio.Nursery) -> None:
+        """Decide again behind each change; questions about one delay no other."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            nursery.start_soon(_alone, self.decider.decide_again)
+
+    async def _forget_grants(self) -> None:
+        while True:
+            await trio.sleep(_FORGET_SECONDS)
+            await self.decider.forget_over()
+
+    def _warn_of_records(self, before: RecordSet) -> None:
+        wrong = self._source.now.problems
+        if wrong and wrong != before.problems:
+            text = (
+                f"{wrong[0].first_line()}\nRunning sandboxes keep their old settings."
+            )
+            self.rules.notify("Vitrail: a record has an error", text)
+
+
+async def _alone(step: Callable[[], Awaitable[None]]) -> None:
+    with isolated():  # a mistake of ours must not end every sandbox
+        await step()

@@ -1,0 +1,91 @@
+"""One question about several requests of which the person chooses one, or none.
+
+For an event of the machine, not of a sandbox: a device was plugged in, and rules
+allow it to more than one sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.decision_events import Asked
+from broker.authority.permit import Asker, Request
+from broker.authority.put_question import put_question
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.question import PersonAnswer, Question, unfit, untrusted_word
+from broker.ipc.audit import schema
+
+_GREY = "#555555"
+
+
+class ChosenRequest(NamedTuple):
+    """The request that the person has chosen, and the answer."""
+
+    request: Request
+    asked: Asked
+
+
+class ChoiceText(NamedTuple):
+    """The texts of the question; ``details`` are what the device says about itself."""
+
+    words: str
+    details: tuple[tuple[str, str], ...] = ()
+
+
+def question_of(requests: Sequence[Request], text: ChoiceText) -> Question:
+    """Return the question whose targets are the sandboxes of these requests."""
+    return Question(
+        # No sandbox asks: a name with a blank is never a sandbox's.
+        sandbox="this computer",
+        lease="",
+        record="",
+        label="a device was plugged in",
+        colour=_GREY,
+        service=untrusted_word(requests[0].service),
+        argument="",
+        words=text.words,
+        details=tuple((name, untrusted_word(value)) for name, value in text.details),
+        targets=tuple(str(request.lease.sandbox) for request in requests),
+    )
+
+
+async def choose(
+    requests: Sequence[Request],
+    text: ChoiceText,
+    *,
+    asker: Asker,
+    log: EventLog,
+    number: int,
+) -> ChosenRequest:
+    """Ask the person which of these it shall be; nothing is permitted by that alone.
+
+    ``number``: of the question, for the log.  Raises RefusedError when none was chosen,
+    UpstreamError when the question could not be recorded (then it is not asked).
+    """
+    if len(requests) > limits.QUESTION_TARGETS:
+        raise RefusedError(f"{len(requests)} sandboxes are too many to choose from")
+    question = question_of(requests, text)
+    admitted = asker.admit(question)
+    if isinstance(admitted, PersonAnswer):
+        raise RefusedError(admitted.reason)
+    asked = await put_question(
+        schema.QuestionAsked(
+            service=question.service,
+            question=number,
+            detail={"targets": list(question.targets)},
+        ),
+        admitted,
+        lambda: asker.ask(admitted),
+        asker=asker,
+        log=log,
+        gone="the device was unplugged",
+    )
+    # The asker is not trusted to have offered these only.
+    reason = unfit(question, asked.said)
+    if reason or not asked.said.allow:
+        raise RefusedError(reason or asked.said.reason or "the person chose none")
+    place = question.targets.index(asked.said.target)
+    return ChosenRequest(requests[place], asked)

@@ -1,0 +1,124 @@
+"""What of a broker answers a call of the control socket: a part of it, or a process.
+
+A name that is not in the table is answered with the protocol's own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from broker import __version__
+from broker.core.errors import InternalError, RefusedError
+from broker.ipc.control import varlink
+from broker.ipc.control.api import INTERFACE, Nothing
+from broker.ipc.control.methods import TABLE, Exchange, Method, Owner, row_of, served_by
+from broker.ipc.control.varlink import SERVICE, Call, VarlinkError, VarlinkReply
+
+Forward = Callable[[Call, Exchange[Any]], Awaitable[VarlinkReply]]
+"""Has another process answer a call.  Its items are emitted as they came."""
+
+NO_FORWARDS: Mapping[Owner, Forward] = MappingProxyType({})
+
+
+class Dispatcher:
+    """Answers the calls of a control socket, or of the process that has it."""
+
+    def __init__(
+        self,
+        role: str,
+        parts: Iterable[object],
+        *,
+        forwards: Mapping[Owner, Forward] = NO_FORWARDS,
+    ) -> None:
+        """Take the handlers of ``parts``.
+
+        Raises InternalError unless each method has one handler, or an owner to
+        forward it to, or is one that the role lacks.
+        """
+        self._role = role
+        self._forwards = forwards
+        self._handlers: dict[str, tuple[object, str]] = {}
+        for part in parts:
+            for name, attribute in served_by(part).items():
+                if name in self._handlers:
+                    raise InternalError(f"{name} has two handlers")
+                self._handlers[name] = (part, attribute)
+        for name, row in TABLE.items():
+            lacking = row.absence(role) is not None
+            handled = name in self._handlers
+            if lacking and handled:
+                raise InternalError(f"a {role} does not answer {name}, and a part does")
+            if not (lacking or handled or row.owner in forwards):
+                raise InternalError(f"nothing of this {role} answers {name}")
+
+    async def answer(self, call: Call, exchange: Exchange[Any]) -> VarlinkReply:
+        """Answer a call.  Raises VarlinkError, and what its handler raises."""
+        row = row_of(call.method)
+        if row is None:
+            return VarlinkReply(varlink.raw(_service(call)))
+        absence = row.absence(self._role)
+        if absence is not None:
+            request = varlink.decode_parameters(call.parameters, row.request)
+            raise RefusedError(
+                absence.message, hint=absence.hint.format(request=request)
+            )
+        if row.name not in self._handlers:
+            return await self._forwards[row.owner](call, exchange)
+        return VarlinkReply(varlink.raw(await self._handle(row, call, exchange)))
+
+    async def _handle(
+        self, row: Method[Any, Any], call: Call, exchange: Exchange[Any]
+    ) -> msgspec.Struct:
+        request = varlink.decode_parameters(call.parameters, row.request)
+        part, attribute = self._handlers[row.name]
+        answer: msgspec.Struct = await getattr(part, attribute)(exchange, request)
+        return answer
+
+
+# -- the protocol's own interface --------------------------------------------------------
+
+
+class Info(msgspec.Struct, frozen=True):
+    """Answer of ``org.varlink.service.GetInfo``."""
+
+    vendor: str
+    product: str
+    version: str
+    url: str
+    interfaces: list[str]
+
+
+class _DescriptionRequest(msgspec.Struct, frozen=True):
+    interface: str
+
+
+class _Description(msgspec.Struct, frozen=True):
+    description: str
+
+
+def interface_description(interface: str = INTERFACE) -> str:
+    """Return the text of ``io.vitrail.Broker.varlink``, or of another interface."""
+    # Late: it brings tempfile and random with it, and few clients ask for it.
+    from importlib import resources
+
+    data = resources.files("broker") / "data" / f"{interface}.varlink"
+    return data.read_text(encoding="utf-8")
+
+
+def _service(call: Call) -> msgspec.Struct:
+    if call.method == f"{SERVICE}.GetInfo":
+        varlink.decode_parameters(call.parameters, Nothing)
+        return Info("Vitrail", "Vitrail broker", __version__, "", [SERVICE, INTERFACE])
+    if call.method == f"{SERVICE}.GetInterfaceDescription":
+        wanted = varlink.decode_parameters(call.parameters, _DescriptionRequest)
+        if wanted.interface not in {INTERFACE, SERVICE}:
+            raise VarlinkError("InterfaceNotFound", interface=wanted.interface)
+        return _Description(interface_description(wanted.interface))
+    interface, _, _word = call.method.rpartition(".")
+    if interface in {SERVICE, INTERFACE}:
+        raise VarlinkError("MethodNotFound", method=call.method)
+    raise VarlinkError("InterfaceNotFound", interface=interface)

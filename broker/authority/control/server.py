@@ -1,0 +1,347 @@
+"""The control socket: varlink for ``brokerctl``, ``varlinkctl`` and programs.
+
+Only processes of the broker's own user, and root, are listened to.  Each
+connection is a task of its own with a deadline for every wait on the client,
+so a client that does not read, or says nothing, hurts only itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.authority.control.dispatch import Dispatcher
+from broker.core import limits
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.stderr_log import log_exception
+from broker.ipc.control import varlink
+from broker.ipc.control.api import Caller
+from broker.ipc.control.methods import SHUTDOWN, Exchange, row_of
+from broker.ipc.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
+
+_UCRED = struct.Struct("3i")
+_READ_BYTES = 65536
+# Out of descriptors or memory: the next accept works once something is closed.
+_ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_PAUSE = 0.1
+# A client that does not read delays the broker's end no longer than this.
+_LAST_SECONDS = 1.0
+
+
+def _serve_all(_client: int) -> str:
+    return ""
+
+
+async def serve(
+    path: Path,
+    api: Dispatcher,
+    *,
+    activated: socket.socket | None = None,
+    refuse: Callable[[int], str] = _serve_all,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``api`` on a UNIX socket at ``path`` until cancelled.
+
+    ``refuse`` takes a client's connection and returns why it is not served, whatever
+    its user id is; empty: it is.
+
+    ``started()`` is called once clients can connect.  The socket is 0600 and
+    removed at the end; one that a service manager made (``activated``) is
+    its own, and left.
+
+    Raises SetupError when a broker serves there already.
+    """
+    with _listening(path) if activated is None else _given(activated) as listener:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                conn = await _accept(listener)
+                full = len(nursery.child_tasks) >= limits.CONTROL_CLIENTS
+                stream = trio.SocketStream(conn)
+                nursery.start_soon(partial(_welcome, stream, api, refuse, full=full))
+
+
+@contextmanager
+def _given(activated: socket.socket) -> Iterator[trio.socket.SocketType]:
+    # The service manager limits who may connect (SocketMode=); the user of each
+    # connection is still checked.
+    activated.setblocking(False)  # noqa: FBT003
+    yield trio.socket.from_stdlib_socket(activated)
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
+    """A listening socket at ``path``; removes it at the end if it is ours still."""
+    refuse_second(path)
+    plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with plain:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # fchmod before bind sets the mode that the path will have: there is
+            # no moment at which others could connect.
+            os.fchmod(plain.fileno(), 0o600)
+            plain.bind(os.fspath(path))
+            mine = path.lstat()
+            plain.listen(limits.BACKLOG)
+        except OSError as error:
+            raise SetupError(
+                f"cannot listen at {path}: {error}",
+                hint=f"{path.parent} must be yours and writable",
+            ) from error
+        plain.setblocking(False)  # noqa: FBT003 -- the socket module's own
+        try:
+            yield trio.socket.from_stdlib_socket(plain)
+        finally:
+            _remove(path, mine)
+
+
+def refuse_second(path: Path) -> None:
+    """Remove the socket of a broker that was killed.
+
+    Raises SetupError when a broker serves at ``path``.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A full backlog must not make us wait: it is a live broker's.
+        probe.setblocking(False)  # noqa: FBT003
+        try:
+            probe.connect(os.fspath(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise SetupError(f"cannot listen at {path}: {error}") from error
+    raise SetupError(
+        f"a broker runs already ({path})",
+        hint="'brokerctl status' shows it, 'brokerctl stop --broker' ends it",
+    )
+
+
+def _remove(path: Path, mine: os.stat_result) -> None:
+    try:
+        found = path.lstat()
+        if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+            path.unlink()
+    except FileNotFoundError:
+        return
+
+
+async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
+            conn, _address = await listener.accept()
+        except OSError as error:
+            if error.errno in _ACCEPT_AGAIN:
+                await trio.sleep(_ACCEPT_PAUSE)
+            elif error.errno != errno.ECONNABORTED:
+                raise
+        else:
+            return conn
+
+
+async def _welcome(
+    stream: trio.SocketStream,
+    api: Dispatcher,
+    refuse: Callable[[int], str],
+    *,
+    full: bool,
+) -> None:
+    """Serve one client, or report why not."""
+    async with stream:
+        packed = stream.socket.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+        )
+        pid, uid, _gid = _UCRED.unpack(packed)
+        connection = _Connection(stream, api, Caller(pid, uid))
+        if uid not in {0, os.getuid()}:
+            await connection.refuse("this broker serves another user")
+        elif reason := refuse(stream.socket.fileno()):
+            await connection.refuse(reason)
+        elif full:
+            await connection.refuse(
+                f"{limits.CONTROL_CLIENTS} programs use this broker already"
+            )
+        else:
+            await connection.run()
+
+
+class _Connection:
+    """One client: its calls are answered one after the other."""
+
+    def __init__(
+        self, stream: trio.SocketStream, api: Dispatcher, caller: Caller
+    ) -> None:
+        self._stream = stream
+        self._api = api
+        self._caller = caller
+        self._answering: Call | None = None
+        self._sending = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._quiet_since = trio.current_time()
+        self._ended = False
+
+    async def refuse(self, why: str) -> None:
+        """Answer whatever is asked with a refusal."""
+        await self._send(varlink.error_reply(RefusedError(why)))
+
+    async def run(self) -> None:
+        """Answer until the client ends, goes away, or breaks the protocol."""
+        calls, pending = trio.open_memory_channel[Call](limits.CONTROL_PIPELINED)
+        async with trio.open_nursery() as nursery, pending:
+            nursery.start_soon(self._read, calls, pending, nursery.cancel_scope)
+            async for call in pending:
+                if not await self._answer(call):
+                    break
+            nursery.cancel_scope.cancel()
+
+    async def _read(
+        self,
+        calls: trio.MemorySendChannel[Call],
+        pending: trio.MemoryReceiveChannel[Call],
+        everything: trio.CancelScope,
+    ) -> None:
+        """Pass calls on until the client ends, or says nothing for too long."""
+        reader = VarlinkReader()
+        async with calls:
+            while True:
+                data = b""
+                with trio.move_on_at(self._patience()) as patience:
+                    data = await self._receive()
+                if not data:
+                    waiting = pending.statistics().current_buffer_used
+                    if patience.cancelled_caught and (self._answering or waiting):
+                        self._quiet_since = trio.current_time()
+                        continue
+                    break
+                try:
+                    for message in reader.feed(data):
+                        await calls.send(varlink.decode_call(message))
+                        self._quiet_since = trio.current_time()
+                except PeerError:
+                    # Not varlink, so no answer would be understood: hang up.
+                    everything.cancel()
+                    return
+        self._ended = True
+        if self._answering:
+            self._client_gone(self._answering)
+
+    def _client_gone(self, call: Call) -> None:
+        """End a call that only its client had a use for."""
+        if call.more:
+            self._scope.cancel()
+        elif (row := row_of(call.method)) and row.dropped:
+            # Not at once: it may have closed its own half, and wait for the answer.
+            # guard: input that is never read goes with its client
+            self._scope.deadline = trio.current_time() + limits.CONTROL_REPLY_SECONDS
+
+    def _patience(self) -> float:
+        return self._quiet_since + limits.CONTROL_IDLE_SECONDS
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        except trio.BrokenResourceError:
+            return b""
+
+    async def _answer(self, call: Call) -> bool:
+        """Carry out the call and reply.  False: the client has gone."""
+        self._answering = call
+        reply: VarlinkReply | None = None
+        try:
+            with trio.CancelScope() as self._scope:
+                if self._ended and call.more:
+                    return False
+                if self._ended:
+                    self._client_gone(call)
+                reply = await self._perform(call)
+        except VarlinkError as problem:
+            reply = varlink.error_reply(problem)
+        except Exception as problem:  # noqa: BLE001 -- the one door: a mistake in one method must not end every sandbox
+            reply = varlink.error_reply(_explain(problem))
+        finally:
+            self._answering = None
+            self._quiet_since = trio.current_time()
+        if reply is None:
+            return False
+        if call.oneway:
+            return True
+        # The broker may end before this task runs again, and its person would read
+        # "closed before it answered".
+        # guard: the end of the broker is answered
+        last = row_of(call.method) is SHUTDOWN
+        return await self._send(reply, _LAST_SECONDS if last else None, shield=last)
+
+    async def _perform(self, call: Call) -> VarlinkReply:
+        if call.upgrade:
+            raise VarlinkError("InvalidParameter", parameter="upgrade")
+
+        row = row_of(call.method)
+        patience = math.inf if row and row.paced else None
+
+        async def emit(item: msgspec.Struct | msgspec.Raw) -> None:
+            if not call.more or call.oneway:
+                return
+            reply = VarlinkReply(varlink.raw(item), continues=True)
+            if not await self._send(reply, patience):
+                # The method ends here as it does when the client hangs up.
+                self._scope.cancel()
+                await trio.lowlevel.checkpoint()
+
+        exchange = Exchange(self._caller, call.more, emit)
+        return await self._api.answer(call, exchange)
+
+    async def _send(
+        self,
+        reply: VarlinkReply,
+        patience: float | None = None,
+        *,
+        shield: bool = False,
+    ) -> bool:
+        """Send a reply.  False: the client does not take it, or has gone."""
+        try:
+            message = varlink.encode(reply)
+        except InternalError as problem:
+            message = varlink.encode(varlink.error_reply(problem))
+        if patience is None:
+            patience = limits.CONTROL_REPLY_SECONDS
+        with trio.move_on_after(patience, shield=shield):
+            try:
+                # A method may emit from several of its tasks.
+                async with self._sending:
+                    await self._stream.send_all(message)
+            except trio.BrokenResourceError:
+                return False
+            return True
+        return False
+
+
+def _explain(problem: Exception) -> VitrailError:
+    """Return the client's error; an internal error also goes to the log."""
+    while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
+        problem = problem.exceptions[0]
+    if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
+        return problem
+    log_exception(problem)
+    return InternalError(
+        f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
+        hint="the broker's log has the details; please report it",
+    )

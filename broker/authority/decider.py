@@ -1,0 +1,648 @@
+"""Authorization of operations of sandboxes: the one interface for every service.
+
+A service performs an operation for a sandbox that crosses to the viewer or to
+another sandbox inside ``Decider.permit``::
+
+    request = Request(
+        lease=guest.lease, service="vitrail.AudioInput", counts_bytes=False
+    )
+    async with decider.permit(request) as permit:
+        await carry(permit.target)   # cancelled when it is permitted no longer
+
+``permit`` asks the sandbox's record and the rules, asks the person where a rule
+says so, and returns once the decision is on record; a no is RefusedError, and
+then nothing was done.  Unknown services are asked about too: no rule, no.  While
+the block runs it is *live*: it is decided again when files change, and its body
+is cancelled as soon as the answer is deny, a grant is revoked, or its time
+(``ttl=``) is over; ``permit`` then raises RefusedError behind the block, with
+the rule in ``where``, unless the body has already ended.
+
+For something that is over at once (a paste) the block is empty, or holds just
+the transfer.  The caller must still enforce: ``Permit.max_size``, the
+most bytes that may flow (the engine checks it beforehand where
+``Request.size`` is known); ``target``, where they may go; ``autostart``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import msgspec
+import trio
+
+from broker.authority.audit import event_log
+from broker.authority.choice import ChoiceText, ChosenRequest, choose
+from broker.authority.decision_events import Asked, cut, decision, subject
+from broker.authority.evaluator import Judge
+from broker.authority.interface import OnAsk, nothing_asked
+from broker.authority.late_answers import LateAnswers
+from broker.authority.permit import Asker, NoPrompt, Permit, Request, keeps
+from broker.authority.put_question import put_question
+from broker.authority.questions.grants import Grant, Grants
+from broker.authority.rate_limits import Meters
+from broker.authority.rules import Rules
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.lease import Lease
+from broker.core.notify import Notify
+from broker.core.question import Keep, PersonAnswer, Question, unfit, untrusted_word
+from broker.core.stderr_log import log_exception
+from broker.ipc.audit import schema
+from policy.records.loader import RecordSet
+from policy.rules.engine import Engine
+from policy.rules.engine import PolicyAnswer as Verdict
+from policy.rules.world import World
+
+__all__ = ["Decider", "Permit", "Request"]
+
+_ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
+_TARGETS_RECORDED = 64
+_GONE = "who asked has gone"
+_ELSEWHERE = "the rule leads elsewhere, and this has one target only"
+
+
+class Decider:
+    """Decides for all sandboxes of one viewer."""
+
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        records: Callable[[], RecordSet],
+        running: Callable[[], Iterable[Lease]],
+        log: event_log.EventLog,
+        asker: Asker | None = None,
+        notify: Notify | None = None,
+        pending_records: Callable[[], RecordSet | None] = lambda: None,
+    ) -> None:
+        self._rules = rules
+        self._judge = Judge(rules, records, running, pending_records)
+        self._log = log
+        self.asker: Asker = asker or NoPrompt()
+        self.notify: Notify = notify or rules.notify
+        self.grants = Grants()
+        self._late = LateAnswers()
+        self._live: set[Permit] = set()
+        self._questions = 0
+        self._cut: list[tuple[Permit, str]] = []
+        """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
+        self._meters = Meters()
+
+    # -- asking ----------------------------------------------------------------
+
+    @asynccontextmanager
+    async def permit(
+        self,
+        request: Request,
+        *,
+        on_ask: OnAsk = nothing_asked,
+        covered: Permit | None = None,
+        chosen: Asked | None = None,
+        gone: trio.Event | None = None,
+    ) -> AsyncIterator[Permit]:
+        """See the head of this module.
+
+        ``on_ask`` is awaited when the person is about to be asked, which takes
+        up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question
+        named this request as well; the same rule does not ask again.  ``chosen``: the
+        answer of ``choose`` that named this request.  ``gone``: is set when who asked
+        has given up; a yes that comes then is a no for this request, and counts for
+        the next equal one.  Raises RefusedError for a no,
+        UpstreamError when the decision could not be recorded (so it is a no).
+        """
+        # guard: live permits bounded
+        if len(self._live) >= limits.LIVE_PERMITS:
+            raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
+        if not request.tells:  # else it is the person's hand, as a chord is
+            # guard: a decision asks the share
+            self._log.check_share(request.lease.sandbox)
+        permit = await self._decide(request, on_ask, covered, chosen, gone)
+        self._live.add(permit)
+        try:
+            # While the decision was written other rules may have come.
+            answer, reason, where = self._judge.revalidate(permit)
+            if permit.grant and permit.grant not in self.grants:
+                reason, where = "the grant has ended meanwhile", permit.where
+            # guard: decided again before the effect
+            if reason:
+                raise await self._no(request, None, reason, where)
+            if answer is not None and not self._holds_still(permit, answer):
+                await self._ask_again(permit, answer, on_ask)
+            permit.still_holds()
+            if permit.rule is not None and permit.rule.notify and not request.tells:
+                self._tell_yes(permit)
+            with permit.scope:
+                yield permit
+        finally:
+            self._live.discard(permit)
+        if permit.scope.cancelled_caught:
+            reason = permit.over or f"the time of {permit.where} is over"
+            if not permit.over:
+                await self._log.note(cut(permit, reason, self._judge.digests()))
+            raise RefusedError(reason, where=permit.where)
+
+    def _tell_yes(self, permit: Permit) -> None:
+        """A rule with ``notify=yes`` has let something through."""
+        self.notify(
+            f"Vitrail: {permit.request.lease.sandbox} was allowed",
+            f"{untrusted_word(permit.request.service)} to {permit.target}, "
+            f"by {permit.where}",
+            sandbox=permit.request.lease.sandbox,
+        )
+
+    def preview(self, request: Request) -> Verdict | None:
+        """The current decision of records and rules, without recording or asking.
+
+        None for a no of the record's.  Limits that have a memory are not asked.
+        """
+        return self._judge.preview(request)
+
+    async def choose(
+        self, requests: Sequence[Request], text: ChoiceText
+    ) -> ChosenRequest:
+        """Have the person choose one of several requests; see ``choice.choose``."""
+        self._questions += 1
+        return await choose(
+            requests,
+            text,
+            asker=self.asker,
+            log=self._log,
+            number=self._questions,
+        )
+
+    def world(self) -> tuple[Engine, World]:
+        """The rules in force and the sandboxes that they speak about."""
+        return self._judge.engine(), self._judge.world()
+
+    def acted(self, lease: str, ago: float = 0.0) -> None:
+        """The person has acted (key, button, touch) in a window of a sandbox.
+
+        ``ago``: so many seconds before now.  It is the word of the sandbox's
+        worker, so it holds as far as that one was not taken over.
+        """
+        self._meters.acted(lease, trio.current_time() - ago)
+
+    async def _decide(
+        self,
+        request: Request,
+        on_ask: OnAsk,
+        covered: Permit | None = None,
+        chosen: Asked | None = None,
+        gone: trio.Event | None = None,
+    ) -> Permit:
+        answer = await self._asked_first(request)
+        if answer.verdict == "allow":
+            permit = self._permit(request, answer)
+            # guard: recorded before the effect
+            await self._log.require(self._event(request, answer, _ALLOW))
+            return permit
+        if chosen is not None:
+            question = self._judge.question(request, answer)
+            said = msgspec.structs.replace(chosen.said, target=question.default_target)
+            return await self._answered(request, question, replace(chosen, said=said))
+        if covered is not None and covered.answered and covered.rule is answer.rule:
+            permit = self._permit(request, answer, target=covered.target)
+            await self._log.require(
+                self._event(request, answer, _ALLOW, target=covered.target)
+            )
+            return permit
+        now = trio.current_time()
+        grant = self.grants.find(request.subject, now)
+        if grant is not None and self._serves(grant, answer):
+            permit = self._permit(request, answer, grant=grant)
+            await self._log.require(
+                self._event(request, answer, _ALLOW, target=grant.target, grant=grant)
+            )
+            return permit
+        late = self._late.take(request.subject, answer, now)
+        if late:
+            permit = self._permit(request, answer, target=late)
+            why = "the yes to an earlier request, which had been given up"
+            await self._log.require(
+                self._event(request, answer, _ALLOW, target=late, reason=why)
+            )
+            return permit
+        return await self._ask(request, answer, on_ask, gone)
+
+    async def _granted(self, request: Request) -> Verdict:
+        """Return an allow or an ask of record and rules.  Raises RefusedError."""
+        decided = self._judge.decide(request)
+        answer = decided.answer
+        if decided.refused_by_record:
+            raise await self._no(request, None, answer.reason, decided.where)
+        if answer.verdict not in {"allow", "ask"}:
+            raise await self._no(request, answer, answer.reason, answer.where)
+        return answer
+
+    async def _asked_first(self, request: Request) -> Verdict:
+        """The verdict, its limits held.  Raises RefusedError for a no."""
+        answer = await self._granted(request)
+        if request.elsewhere(answer):
+            raise await self._no(request, answer, _ELSEWHERE, answer.where)
+        beyond = self._meters.beyond(request, answer, trio.current_time())
+        # guard: limits are held
+        if beyond:
+            raise await self._no(request, answer, beyond, answer.where, brief=True)
+        return answer
+
+    # -- the person ------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        request: Request,
+        answer: Verdict,
+        on_ask: OnAsk,
+        gone: trio.Event | None = None,
+    ) -> Permit:
+        question = self._judge.question(request, answer)
+        # guard: targets are no crowd
+        if len(question.targets) > limits.QUESTION_TARGETS:
+            reason = f"{len(question.targets)} targets are too many to choose from"
+            raise await self._no(request, answer, reason, answer.where)
+        # Before anything is recorded one by one: this is where a flood ends.
+        number = self.asker.admit(question)
+        if isinstance(number, PersonAnswer):
+            # guard: a flood is refused unrecorded
+            reason = number.reason
+            raise await self._no(request, answer, reason, answer.where, brief=True)
+        asked = await self._put(request, question, number, on_ask, gone)
+        if gone is not None and gone.is_set() and not _refusal(question, asked.said):
+            raise await self._too_late(request, answer, asked)
+        return await self._answered(request, question, asked)
+
+    async def _too_late(
+        self, request: Request, answer: Verdict, asked: Asked
+    ) -> RefusedError:
+        """Keep a yes that came too late, record the no and return what to raise."""
+        target, now = asked.said.target, trio.current_time()
+        self._late.keep(request.subject, target, answer, now)
+        reason = (
+            "it was given up before the answer; the yes counts for its next attempt "
+            f"within {limits.LATE_ANSWER_SECONDS:g} s"
+        )
+        return await self._no(request, answer, reason, answer.where, asked=asked)
+
+    async def _put(
+        self,
+        request: Request,
+        question: Question,
+        admitted: int,
+        on_ask: OnAsk = nothing_asked,
+        gone: trio.Event | None = None,
+    ) -> Asked:
+        """Ask the person, and record question and answer."""
+        self._questions += 1
+        event = schema.QuestionAsked(
+            **subject(request),
+            question=self._questions,
+            rule=question.rule,
+            policy=self._rules.digest,
+            target=untrusted_word(request.target),
+            detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
+        )
+
+        async def hear() -> PersonAnswer:
+            await on_ask()
+            return await self._said(admitted, gone)
+
+        return await put_question(
+            event, admitted, hear, asker=self.asker, log=self._log, gone=_GONE
+        )
+
+    async def _said(self, admitted: int, gone: trio.Event | None) -> PersonAnswer:
+        """The answer; ``gone`` is passed on while it is waited for."""
+        if gone is None:
+            return await self.asker.ask(admitted)
+        said = PersonAnswer(allow=False, by="gone", reason=_GONE)
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await gone.wait()
+                if not self.asker.absent(admitted):
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            said = await self.asker.ask(admitted)
+            nursery.cancel_scope.cancel()
+        return said
+
+    async def _answered(
+        self, request: Request, question: Question, asked: Asked
+    ) -> Permit:
+        """Apply the current rules to an answer."""
+        said = asked.said
+        answer = await self._granted(request)
+        reason = _refusal(question, said)
+        # guard: rules asked again after the answer
+        chosen = said.target in answer.targets or answer.verdict == "allow"
+        chosen = chosen and not request.elsewhere(answer)
+        if not reason and not chosen:
+            reason = "the chosen target is not offered any more"
+        if reason:
+            raise await self._no(request, answer, reason, answer.where, asked=asked)
+        if answer.verdict == "allow":
+            permit = self._permit(request, answer)
+        else:
+            grant = await self._remember(request, answer, said)
+            permit = self._permit(request, answer, grant=grant, target=said.target)
+        await self._log.require(
+            self._event(request, answer, _ALLOW, target=permit.target, asked=asked)
+        )
+        return permit
+
+    async def _remember(
+        self, request: Request, answer: Verdict, said: PersonAnswer
+    ) -> Grant | None:
+        """Remember an answer for as long as the current rule permits."""
+        # guard: keep as the rule permits
+        if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
+            return None
+        seconds = answer.limits.ttl or 0
+        grant = self.grants.add(
+            request.lease.sandbox,
+            request.subject,
+            said.target,
+            keep=said.keep,
+            rule=answer.where,
+            now=trio.current_time(),
+            seconds=seconds,
+        )
+        if grant is None:
+            return None
+        made = schema.GrantMade(
+            **subject(request),
+            grant=grant.id,
+            verdict=_ALLOW,
+            target=grant.target,
+            rule=grant.rule,
+            granted_by=said.by,
+            seconds=float(seconds),
+        )
+        try:
+            await self._log.require(made)
+        except BaseException:
+            self.grants.end(grant)  # a grant that is not on record must not hold
+            raise
+        return grant
+
+    def _serves(self, grant: Grant, answer: Verdict) -> bool:
+        """Whether this rule would let a person give this grant."""
+        return (
+            answer.verdict == "ask"
+            and grant.target in answer.targets
+            and grant.keep in keeps(answer.limits)
+        )
+
+    # -- grants --------------------------------------------------------------------
+
+    async def revoke(self, grants: Iterable[Grant], reason: str) -> None:
+        """End grants, and the operations that run by them."""
+        for grant in grants:
+            if not self.grants.end(grant):
+                continue
+            await self._log.note(
+                schema.GrantEnded(
+                    sandbox=grant.sandbox,
+                    lease=grant.subject.lease,
+                    service=grant.subject.service,
+                    grant=grant.id,
+                    target=grant.target,
+                    reason=reason,
+                )
+            )
+            # guard: a revoked grant cuts
+            for permit in [p for p in self._live if p.grant == grant.id]:
+                await self._end(permit, f"the grant has ended: {reason}", grant.rule)
+
+    async def lease_ended(self, lease: str) -> None:
+        """End the grants of a sandbox that has stopped."""
+        self._meters.forget(lease)
+        self._late.forget(lease)
+        self.asker.forget(lease)
+        # guard: grants end with the lease
+        await self.revoke(self.grants.of_lease(lease), "the sandbox stopped")
+
+    async def forget_over(self) -> None:
+        """End the grants whose time is over."""
+        await self.revoke(self.grants.over(trio.current_time()), "its time is over")
+
+    # -- live -----------------------------------------------------------------------
+
+    def live(self) -> list[Permit]:
+        """The live operations."""
+        return list(self._live)
+
+    def cut_denied(self) -> None:
+        """Cut operations that are denied now, before anything can be recorded.
+
+        ``decide_again``, which follows, records it.
+        """
+        for permit in self.live():
+            _, reason, where = self._judge.revalidate(permit)
+            if reason:
+                permit.end(reason, where)
+                self._cut.append((permit, reason))
+
+    async def decide_again(self) -> None:
+        """Decide again after a change of rules or records; end denied operations.
+
+        Returns when denied operations were cut and the questions about others
+        were answered.
+        """
+        self.cut_denied()  # before the grants, whose ends are recorded
+        for grant in self.grants.all(trio.current_time()):
+            # guard: grants looked at after a swap
+            await self._look_at_grant(grant)
+        asked: list[tuple[Permit, Verdict]] = []
+        ended, self._cut = self._cut, []
+        for permit in self.live():
+            answer, reason, where = self._judge.revalidate(permit)
+            # guard: a swap asks
+            if reason:
+                # Denied while the grants were looked at; the others were cut above.
+                permit.end(reason, where)
+                ended.append((permit, reason))
+            elif answer is not None and not self._holds_still(permit, answer):
+                asked.append((permit, answer))
+        async with trio.open_nursery() as nursery:
+            for permit, reason in ended:
+                nursery.start_soon(self._tell_end, permit, reason)
+            for permit, answer in asked:
+                nursery.start_soon(self._ask_again, permit, answer)
+
+    async def _look_at_grant(self, grant: Grant) -> None:
+        subject = grant.subject
+        lease = next((x for x in self._judge.running() if x.id == subject.lease), None)
+        if lease is None:
+            return  # it ends with its lease
+        request = Request(
+            lease=lease,
+            service=subject.service,
+            argument=subject.argument,
+            target=subject.asked,
+            mime=subject.mime,
+            scheme=subject.scheme,
+            host=subject.host,
+        )
+        answer = self._judge.verdict(request)
+        if answer.verdict != "allow" and not self._serves(grant, answer):
+            await self.revoke([grant], f"{answer.where} does not let it go on")
+        elif answer.verdict == "ask" and answer.limits.ttl is not None:
+            # guard: a shorter time is a grant's, too
+            self.grants.shorten(grant, grant.since + answer.limits.ttl)
+
+    def _holds_still(self, permit: Permit, answer: Verdict) -> bool:
+        """Whether a previous answer is an answer to the current rules."""
+        before, now = permit.rule, answer.rule
+        permit.follow(answer)
+        if answer.verdict == "allow":
+            return True
+        if not permit.answered:
+            return False
+        if before is not None and now is not None and before.meaning() == now.meaning():
+            return True
+        if permit.grant:
+            return True  # looked at already, and it serves
+        return answer.limits.remember in {"stream", "session"}
+
+    async def _ask_again(
+        self, permit: Permit, answer: Verdict, on_ask: OnAsk = nothing_asked
+    ) -> None:
+        # It goes on as it is or not at all.
+        question = msgspec.structs.replace(
+            self._judge.question(permit.request, answer),
+            targets=(permit.target,),
+            default_target=permit.target,
+            keeps=(Keep.ONCE,),
+        )
+        number = self.asker.admit(question)
+        try:
+            if isinstance(number, PersonAnswer):
+                asked = Asked(0, number, 0.0)
+            else:
+                asked = await self._put(permit.request, question, number, on_ask)
+        except Exception as error:  # noqa: BLE001 -- any failure is a denial
+            log_exception(error)
+            asked = Asked(
+                0, PersonAnswer(allow=False, reason="it could not be asked"), 0.0
+            )
+        why = _refusal(question, asked.said)
+        if why:
+            await self._end(permit, f"asked about again: {why}", answer.where)
+        else:
+            permit.answered = True
+            await self._log.note(
+                self._event(
+                    permit.request, answer, _ALLOW, target=permit.target, asked=asked
+                )
+            )
+
+    async def _end(self, permit: Permit, reason: str, where: str) -> None:
+        if not permit.over:
+            permit.end(reason, where)
+            await self._tell_end(permit, reason)
+
+    async def _tell_end(self, permit: Permit, reason: str) -> None:
+        # It has happened whether or not it can be written down.
+        await self._log.note(cut(permit, reason, self._judge.digests()))
+        self.notify(
+            f"Vitrail: {permit.request.lease.sandbox} was cut",
+            f"{untrusted_word(permit.request.service)}: {reason}",
+        )
+
+    # -- events ------------------------------------------------------------------------
+
+    def _permit(
+        self,
+        request: Request,
+        answer: Verdict,
+        *,
+        grant: Grant | None = None,
+        target: str = "",
+    ) -> Permit:
+        now, ttl = trio.current_time(), answer.limits.ttl
+        until = math.inf if ttl is None else now + ttl
+        if grant is not None:
+            target, until = grant.target, min(until, grant.until)
+        # guard: time to live
+        permit = Permit(
+            request=request,
+            target=target or answer.target or "",
+            where=answer.where,
+            user=answer.user,
+            autostart=answer.autostart,
+            max_size=answer.limits.max_size,
+            since=now,
+            rule=answer.rule,
+            answered=answer.verdict == "ask",
+            grant="" if grant is None else grant.id,
+            scope=trio.CancelScope(deadline=until),
+        )
+        permit.follow(answer)
+        return permit
+
+    async def _no(
+        self,
+        request: Request,
+        answer: Verdict | None,
+        reason: str,
+        where: str,
+        *,
+        asked: Asked | None = None,
+        brief: bool = False,
+    ) -> RefusedError:
+        """Record a no and return what to raise."""
+        event = decision(
+            request,
+            answer,
+            _DENY,
+            self._judge.digests(),
+            where=where,
+            reason=reason,
+            asked=asked,
+            brief=brief,
+        )
+        await self._log.refused(event)
+        if (answer is None or answer.notify) and not request.tells:
+            self.notify(
+                f"Vitrail: {request.lease.sandbox} was refused",
+                f"{untrusted_word(request.service)}: {reason}",
+                sandbox=request.lease.sandbox,
+            )
+        return RefusedError(f"denied: {reason}", where=where)
+
+    def _event(
+        self,
+        request: Request,
+        answer: Verdict | None,
+        verdict: schema.EventVerdict,
+        *,
+        where: str = "",
+        target: str = "",
+        reason: str = "",
+        asked: Asked | None = None,
+        grant: Grant | None = None,
+    ) -> schema.Decision:
+        return decision(
+            request,
+            answer,
+            verdict,
+            self._judge.digests(),
+            where=where,
+            target=target,
+            reason=reason,
+            asked=asked,
+            grant="" if grant is None else grant.id,
+            record=self._judge.record_line(request),
+        )
+
+
+def _refusal(question: Question, said: PersonAnswer) -> str:
+    """Why an answer does not allow a request; empty when it does."""
+    if not said.allow:
+        return said.reason or "the person said no"
+    # guard: the answer is checked
+    return unfit(question, said)

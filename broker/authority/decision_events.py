@@ -1,0 +1,172 @@
+"""Decisions as events: the whole request, and its outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from broker.authority.audit import event_log
+from broker.authority.permit import Permit, Request
+from broker.core.question import PersonAnswer as Said
+from broker.core.question import untrusted_word
+from broker.ipc.audit import schema
+from policy.records.device import DeviceFacts
+from policy.rules.conditions import RuleLimits
+from policy.rules.engine import PolicyAnswer
+
+_OBSERVED = 16
+_INTERFACES = 64
+
+
+class Digests(TypedDict):
+    """Which rules and which records have decided."""
+
+    rules: str
+    records: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that was put: its number, the answer, after how many seconds."""
+
+    number: int
+    said: Said
+    seconds: float
+
+
+def decision(
+    request: Request,
+    answer: PolicyAnswer | None,
+    verdict: schema.EventVerdict,
+    digests: Digests,
+    *,
+    where: str = "",
+    target: str = "",
+    reason: str = "",
+    asked: Asked | None = None,
+    grant: str = "",
+    brief: bool = False,
+    record: str = "",
+) -> schema.Decision:
+    """Return the event of a decision; ``answer`` is None where a record denied it.
+
+    ``brief`` leaves out what differs from call to call: a sandbox that asks a
+    thousand things a second is refused in events that are equal, and counted.
+    """
+    detail: dict[str, schema.Scalar] = {"records": digests["records"]}
+    argument = ""
+    if record:
+        detail["record"] = record  # its line; ``rule`` is the rule's
+    if not brief:
+        detail["asked"] = untrusted_word(request.target)
+        detail.update(_attributes(request))
+        # Not among the details: the setting ``names`` hashes or drops it.  An
+        # empty one stays out, so that it is not hashed and can be asked again.
+        if request.argument != "+":
+            argument = untrusted_word(request.argument)
+    if answer is not None:
+        detail.update(shown(answer.limits))
+        observed = [f"{rule.action} by {rule.where}" for rule in answer.observed]
+        if observed:
+            detail["observed"] = observed[:_OBSERVED]
+        allows = answer.rule is not None and answer.rule.action == "allow"
+        if answer.verdict == "ask" and allows and not request.asks:
+            detail["record-asks"] = True  # the record made an ask of it
+        where, target = where or answer.where, target or answer.target or ""
+        reason = reason or answer.reason
+    if grant:
+        detail["grant"] = grant
+    return schema.Decision(
+        **subject(request),
+        argument=argument,
+        verdict=verdict,
+        rule=where,
+        policy=digests["rules"],
+        target=target,
+        reason=reason,
+        question=0 if asked is None else asked.number,
+        answered_by="grant" if grant else "" if asked is None else asked.said.by,
+        answer_seconds=0.0 if asked is None else asked.seconds,
+        detail=detail,
+    )
+
+
+def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
+    """Return the event of something that was permitted and is not any more."""
+    return schema.Decision(
+        **subject(permit.request),
+        verdict=schema.EventVerdict.DENY,
+        rule=permit.where,
+        policy=digests["rules"],
+        target=permit.target,
+        outcome="cut",
+        reason=reason,
+    )
+
+
+def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
+    """Return limits as an event has them: ``rate`` as ``3/60s``."""
+    found: dict[str, schema.Scalar] = {}
+    if held.max_size is not None:
+        found["max-size"] = held.max_size
+    if held.rate is not None:
+        found["rate"] = f"{held.rate.calls}/{held.rate.seconds}s"
+    if held.ttl is not None:
+        found["ttl"] = held.ttl
+    if held.gesture is not None:
+        found["gesture"] = held.gesture
+    if held.remember is not None:
+        found["remember"] = held.remember
+    if held.returns is not None:
+        found["return"] = held.returns
+    if held.write is not None:
+        found["write"] = held.write
+    return found
+
+
+def _attributes(request: Request) -> dict[str, schema.Scalar]:
+    """Types and sizes; a host is content, and is not recorded."""
+    found: dict[str, schema.Scalar] = {}
+    if request.mime is not None:
+        found["mime"] = untrusted_word(request.mime)
+    if request.scheme is not None:
+        found["scheme"] = untrusted_word(request.scheme)
+    if request.host is not None:
+        found["host-dropped"] = True
+    if request.size is not None:
+        found["size"] = request.size
+    if request.device is not None:
+        found.update(_device(request.device))
+    return found
+
+
+def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
+    """The event's fields about a device, without its serial number.
+
+    A serial number identifies an object that belongs to the person.
+    """
+    return {
+        "device-id": device.id,
+        "device-port": device.port,
+        "device-hash": device.hash,
+        "device-interfaces": [str(i) for i in device.interfaces[:_INTERFACES]],
+        "device-serial-dropped": bool(device.serial),
+    }
+
+
+class RequestSubject(event_log.EventSubject):
+    """The fields of an event that say who asks for what."""
+
+    service: str
+    stream: int
+    peer: str
+
+
+def subject(request: Request) -> RequestSubject:
+    """Return a request's fields for an event."""
+    return RequestSubject(
+        **event_log.of(request.lease),
+        service=untrusted_word(request.service),
+        stream=request.stream,
+        peer=request.peer,
+    )

@@ -1,0 +1,177 @@
+"""The current decision of a sandbox's record and the rules about a request.
+
+Nothing is recorded here, no person is asked, and limits that have a memory are not
+checked: that is the Decider's task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from broker.authority.decision_events import Digests
+from broker.authority.permit import Permit, Request, question_of
+from broker.authority.rules import Rules
+from broker.core.lease import Lease
+from broker.core.question import Question
+from policy.records.loader import RecordSet
+from policy.rules import record_gate, verdict
+from policy.rules.conditions import NO_LIMITS
+from policy.rules.engine import Engine
+from policy.rules.engine import PolicyAnswer as Verdict
+from policy.rules.world import ADMIN_NAMES, World, world_of
+
+
+class Judge:
+    """The records and rules in force, and the sandboxes that they speak about."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        records: Callable[[], RecordSet],
+        running: Callable[[], Iterable[Lease]],
+        pending_records: Callable[[], RecordSet | None],
+    ) -> None:
+        self._rules = rules
+        self._records = records
+        self._pending_records = pending_records
+        self.running = running
+        self._world: tuple[RecordSet, object, World] | None = None
+
+    def decide(self, request: Request) -> verdict.Verdict:
+        """Return the combined verdict of the sandbox's record and the rules.
+
+        Records and rules that have been read and are not on record yet take
+        away, and give nothing: the stricter of both holds.
+        """
+        now = self._decide(request, self._records(), self._rules.engine)
+        records, engine = self._pending_records(), self._rules.pending
+        if records is None and engine is None:
+            return _adapted(request, now)
+        # guard: a record that is not on record denies
+        then = self._decide(
+            request, records or self._records(), engine or self._rules.engine
+        )
+        # As strict, it still may lead elsewhere, which ends live operations.
+        # guard: a grant waits for the log
+        return _adapted(request, then if _strictness(then) >= _strictness(now) else now)
+
+    def _decide(
+        self, request: Request, records: RecordSet, engine: Engine
+    ) -> verdict.Verdict:
+        def rules() -> Verdict:
+            return engine.answer(request.call, self.world())
+
+        return verdict.decide(records, _of_record(request), rules)
+
+    def record_line(self, request: Request) -> str:
+        """``file:line:column`` of the record's entry about a service."""
+        return record_gate.record_allows(self._records(), _of_record(request)).where
+
+    def verdict(self, request: Request) -> Verdict:
+        """Return the verdict of both; a denial by the record has no rule."""
+        return self.decide(request).answer
+
+    def preview(self, request: Request) -> Verdict | None:
+        """Return the verdict that a request would get.
+
+        None: the record denies it, or a rule leads a settled request elsewhere.
+        """
+        decided = self.decide(request)
+        if decided.refused_by_record:
+            return None
+        answer = decided.answer
+        if answer.verdict in {"allow", "ask"} and request.elsewhere(answer):
+            return None
+        return answer
+
+    def engine(self) -> Engine:
+        """The rules in force."""
+        return self._rules.engine
+
+    def world(self) -> World:
+        """The sandboxes that there are, and those that run."""
+        records = self._records()
+        running = tuple((lease.sandbox, lease.record) for lease in self.running())
+        known = self._world
+        if known is None or known[0] is not records or known[1] != running:
+            known = self._world = (records, running, world_of(records, running))
+        return known[2]
+
+    def digests(self) -> Digests:
+        """Which rules and which records these are."""
+        return Digests(rules=self._rules.digest, records=self._records().digest)
+
+    def question(self, request: Request, answer: Verdict) -> Question:
+        """Return the question that an ``ask`` verdict puts to the person."""
+        record = self._records().records.get(request.lease.record)
+        return question_of(request, answer, record)
+
+    def revalidate(self, permit: Permit) -> tuple[Verdict | None, str, str]:
+        """The current verdict, and why and where it ends the live operation.
+
+        ``(None, '', '')``: it has ended already.  A time to live and a size that
+        are shorter now hold from now on.
+        """
+        if permit.over:
+            return None, "", ""
+        request = permit.request
+        decided = self.decide(request)
+        answer = decided.answer
+        if decided.refused_by_record:
+            return None, f"denied now: {answer.reason}", decided.where
+        if answer.verdict not in {"allow", "ask"}:
+            return answer, f"denied now: {answer.reason}", answer.where
+        held = answer.limits
+        if held.max_size is not None and not request.counts_bytes:
+            return answer, "denied now: max-size= cannot be held", answer.where
+        # guard: only a rule makes a folder writable
+        if request.write and not held.write:
+            why = f"{answer.where} lets a folder be read only; it needs write=yes"
+            return answer, why, answer.where
+        offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
+        if permit.target not in offered:
+            return answer, f"{answer.where} leads elsewhere now", answer.where
+        if held.ttl is not None:
+            deadline = permit.since + held.ttl
+            permit.scope.deadline = min(permit.scope.deadline, deadline)
+        if held.max_size is not None:
+            most = math.inf if permit.max_size is None else permit.max_size
+            permit.max_size = int(min(held.max_size, most))
+        return answer, "", ""
+
+
+def _of_record(request: Request) -> record_gate.RecordRequest:
+    lease = request.lease
+    return record_gate.RecordRequest(
+        lease.sandbox, lease.record, request.service, request.raw
+    )
+
+
+def _adapted(request: Request, decided: verdict.Verdict) -> verdict.Verdict:
+    """Return a grant as a request takes it: ahead of its uses, or asked about."""
+    answer = decided.answer
+    if not (request.ahead or request.asks) or decided.refused_by_record:
+        return decided
+    if answer.verdict not in {"allow", "ask"} or request.elsewhere(answer):
+        return decided
+    target = _name(request)
+    if request.asks:
+        # guard: asked about where a rule allows
+        answer = answer._replace(verdict="ask", targets=(target,), target=None)
+    elif answer.verdict == "ask":
+        reason = f"{answer.where} asks about each use"
+        answer = answer._replace(verdict="allow", target=target, reason=reason)
+    return replace(decided, answer=answer._replace(limits=NO_LIMITS))
+
+
+def _name(request: Request) -> str:
+    return "dom0" if request.target in ADMIN_NAMES else request.target
+
+
+def _strictness(decided: verdict.Verdict) -> int:
+    """0 for an allow, 1 for a question, 2 for a deny."""
+    if decided.refused_by_record:
+        return 2
+    return {"allow": 0, "ask": 1}.get(decided.answer.verdict, 2)

@@ -1,0 +1,111 @@
+"""What services use of the authority: the process that decides and records.
+
+``Permits`` is what a service asks; ``Authority`` is the whole of it, for the role
+that announces leases and follows the rules.  ``broker.authority.authority`` implements
+both in the same process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import trio
+
+from broker.authority.choice import ChoiceText, ChosenRequest
+from broker.authority.decision_events import Asked
+from broker.authority.permit import Permit, Request
+from broker.core.lease import Lease
+from policy.records.loader import RecordSet
+from policy.rules.engine import Engine
+from policy.rules.engine import PolicyAnswer as Verdict
+from policy.rules.world import World
+
+OnAsk = Callable[[], Awaitable[None]]
+
+
+async def nothing_asked() -> None:
+    """The caller does not need to know that the user is asked."""
+
+
+class Permits(Protocol):
+    """Decides requests of sandboxes, and notifies the user."""
+
+    def permit(
+        self,
+        request: Request,
+        *,
+        on_ask: OnAsk = nothing_asked,
+        covered: Permit | None = None,
+        chosen: Asked | None = None,
+        gone: trio.Event | None = None,
+    ) -> AbstractAsyncContextManager[Permit]:
+        """Permit a request for as long as the block runs; see ``Decider.permit``.
+
+        Raises RefusedError for a no, UpstreamError when the decision could not be
+        recorded (so it is a no).
+        """
+        ...
+
+    def preview(self, request: Request) -> Verdict | None:
+        """The current decision of records and rules, without recording or asking.
+
+        To show or to offer something; it permits nothing.  None for a no of the
+        record's.  Limits that have a memory are not asked.
+        """
+        ...
+
+    async def choose(
+        self, requests: Sequence[Request], text: ChoiceText
+    ) -> ChosenRequest:
+        """Have the user choose one of several requests; see ``choice.choose``."""
+        ...
+
+    def world(self) -> tuple[Engine, World]:
+        """The rules in force and the sandboxes that they speak about.
+
+        To show or to offer something, as ``preview``.
+        """
+        ...
+
+    def acted(self, lease: str, ago: float = 0.0) -> None:
+        """The user has acted (key, button, touch) in a window of a sandbox.
+
+        ``ago``: so many seconds before now.
+        """
+        ...
+
+    def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """Show a notification on the desktop; see ``core.notify``."""
+        ...
+
+
+class Authority(Permits, Protocol):
+    """``Permits``, with the lives of leases and the changes of files."""
+
+    @property
+    def records(self) -> RecordSet:
+        """The records in force."""
+        ...
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """A sandbox runs: requests of this lease are decided from now on."""
+        ...
+
+    async def lease_ended(self, lease: str) -> None:
+        """A sandbox has stopped: its grants end, its questions are withdrawn."""
+        ...
+
+    async def reload(self) -> None:
+        """Read records and rules again, and decide again on live operations.
+
+        Operations that are denied now are cut when this returns.  Raises
+        UpstreamError when a change could not be recorded: then the old files stay in
+        force, less the permissions that the new ones take away.
+        """
+        ...
+
+    async def wait_changed(self) -> None:
+        """Return when records or rules are other ones than at the last call's."""
+        ...

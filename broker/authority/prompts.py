@@ -1,0 +1,357 @@
+"""Asking the person: the queue, and the prompt agent that draws its front.
+
+The agent is a process of ours in the person's session, started when the first
+question comes and ended with us.  It receives one question at a time over a pair
+of sockets without a name.  Beside it runs the process that screen readers ask
+(broker/programs/accessible.py).  Its answer is checked against the offered choices;
+when it dies, all waiting questions are answered no.  Where there is no
+compositor, or the agent dies too often, questions wait for ``brokerctl answer``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.questions.phrase import ensure_phrase
+from broker.authority.questions.queue import Queue, QueueEntry, Settled
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
+from broker.core.paths import Paths
+from broker.core.question import Keep, PersonAnswer, Question, unfit
+from broker.core.stderr_log import log_exception, log_stderr
+from broker.helpers.process.spawn import Child, our_program, spawn
+from broker.ipc import prompt as m
+from broker.ipc.audit import schema
+
+_DIED = "the prompt agent has died"
+_TELL_SECONDS = 5.0
+
+
+class _Waiter:
+    """A caller that waits for an answer."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer = PersonAnswer(
+            allow=False, by="timeout", reason="no answer was given in time"
+        )
+
+
+class _Agent:
+    """A running prompt agent."""
+
+    def __init__(
+        self, child: Child, sock: trio.socket.SocketType, reader: Child | None
+    ) -> None:
+        self.child = child
+        self.reader = reader
+        """Offers its words to screen readers; ends with it."""
+        self.sock = sock
+        self.ready = False
+        self.shown = 0
+        """The question that it was asked to show; 0: none."""
+        self.unable = ""
+
+    async def tell(self, message: m.ToAgent) -> None:
+        """Send; an agent that does not read is killed, and so dies."""
+        with trio.move_on_after(_TELL_SECONDS) as patience:
+            try:
+                await self.sock.send(m.encode(message))
+            except (OSError, trio.ClosedResourceError):
+                return  # it has gone; the task that reads from it notices
+        if patience.cancelled_caught:
+            self.child.kill()
+
+
+class Questions:
+    """Implements ``permits.Asker`` with a person at a screen."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        log: EventLog,
+        compositor: Callable[[], Path | None],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._paths = paths
+        self._log = log
+        self._compositor = compositor
+        self._environ = environ
+        self._queue = Queue()
+        self._waiters: dict[int, _Waiter] = {}
+        self._wake = trio.Event()
+        self._agent: _Agent | None = None
+        self._starting = False
+        self._deaths: deque[float] = deque(maxlen=limits.PROMPT_DEATHS)
+
+    # -- permits.Asker ---------------------------------------------------------------
+
+    def admit(self, question: Question) -> int | PersonAnswer:
+        """See ``Asker``."""
+        got = self._queue.ask(question, trio.current_time())
+        if isinstance(got, int):
+            self._waiters[got] = _Waiter()
+        return got
+
+    async def ask(self, number: int) -> PersonAnswer:
+        """See ``Asker``."""
+        mine = self._waiters[number]
+        self._queue.release(number)
+        self._wake.set()
+        # Whatever becomes of the queue's own task, this ends.
+        with trio.move_on_after(limits.QUESTION_SECONDS + _TELL_SECONDS):
+            await mine.answered.wait()
+        return mine.answer
+
+    def absent(self, number: int) -> bool:
+        """See ``Asker``."""
+        return self._queue.absent(number)
+
+    def leave(self, number: int) -> None:
+        """See ``Asker``."""
+        self._waiters.pop(number, None)
+        self._queue.leave(number)
+        self._wake.set()
+
+    def forget(self, lease: str) -> None:
+        """See ``Asker``."""
+        self._settle(self._queue.forget(lease))
+
+    # -- for brokerctl -----------------------------------------------------------------
+
+    def pending(self) -> list[QueueEntry]:
+        """Return the questions that wait for an answer, oldest first."""
+        return self._queue.all()
+
+    def shown(self) -> int:
+        """The id of the question that is on the screen; 0: none."""
+        return 0 if self._agent is None else self._agent.shown
+
+    @property
+    def agent_pid(self) -> int:
+        """Of the prompt agent; 0: none runs."""
+        return 0 if self._agent is None else self._agent.child.pid
+
+    def answer(
+        self, number: int, *, allow: bool, target: str, keep: Keep, who: str = ""
+    ) -> None:
+        """Answer a question, as ``who`` for the log.
+
+        Raises RefusedError that lists the possible answers.
+        """
+        entry = self._queue.get(number)
+        if entry is None:
+            raise RefusedError(
+                f"no question {number} waits (any more)",
+                hint="'brokerctl pending' lists those that do",
+            )
+        said = PersonAnswer(
+            allow=allow,
+            target=target or entry.question.default_target,
+            keep=keep,
+            by="person",
+            reason=f"answered over the control socket{who and ' by '}{who}",
+        )
+        wrong = unfit(entry.question, said)
+        # guard: brokerctl answers with an offered choice
+        if wrong:
+            raise RefusedError(
+                wrong,
+                hint=f"targets: {', '.join(entry.question.targets)}; "
+                f"keep: {', '.join(entry.question.keeps)}",
+            )
+        self._settle(self._queue.answer(number, said, trio.current_time()))
+
+    def _settle(self, settled: Settled) -> None:
+        for asker, answer in settled:
+            waiter = self._waiters.get(asker)
+            if waiter is not None:
+                waiter.answer = answer
+                waiter.answered.set()
+        self._wake.set()
+
+    # -- showing -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Show waiting questions and end those that are over, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    self._wake = trio.Event()
+                    now = trio.current_time()
+                    over = self._queue.expire(now)
+                    if over:
+                        self._settle(over)
+                    await self._show(nursery)
+                    with trio.move_on_at(self._queue.deadline()):
+                        await self._wake.wait()
+            finally:
+                self._settle(self._queue.fail_all("the broker ends"))
+
+    async def _show(self, nursery: trio.Nursery) -> None:
+        """Have the agent show the current question."""
+        agent, front = self._agent, self._queue.front()
+        if agent is None:
+            if front is not None and not self._starting and self._may_start():
+                self._starting = True
+                nursery.start_soon(self._live)
+            return
+        if not agent.ready or self._queue.get(agent.shown) is not None:
+            return  # it has not started yet, or the person is reading that one
+        if front is None:
+            if agent.shown:
+                agent.shown = 0
+                await agent.tell(m.WithdrawQuestion())
+            return
+        agent.shown = front.id
+        self._queue.showing(front)
+        seconds = max(0.0, front.deadline - trio.current_time())
+        phrase = self._phrase()
+        await agent.tell(m.Show(front.id, front.question, phrase, seconds))
+
+    def _phrase(self) -> str:
+        try:
+            return ensure_phrase(self._paths)
+        except (OSError, VitrailError) as error:
+            log_stderr(f"vitrail: the prompt's phrase cannot be kept: {error}")
+            return ""
+
+    def _may_start(self) -> bool:
+        if self._compositor() is None:
+            return False
+        since = trio.current_time() - limits.PROMPT_DEATHS_SECONDS
+        recent = [death for death in self._deaths if death > since]
+        return len(recent) < limits.PROMPT_DEATHS
+
+    # -- the agent -----------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """One agent, from its start to its end."""
+        agent: _Agent | None = None
+        asked = False
+        try:
+            self._agent = agent = self._start()
+            await self._listen(agent)
+        except (SetupError, PeerError) as error:
+            log_stderr(f"vitrail: the prompt agent: {error}")
+        except trio.Cancelled:
+            asked = True
+            raise
+        except Exception as error:  # noqa: BLE001 -- questions must not end the broker
+            log_exception(error)
+        finally:
+            self._agent, self._starting = None, False
+            with trio.CancelScope(shield=True):
+                if agent is not None:
+                    await self._end(agent, asked=asked)
+                else:  # one that cannot be started is not tried again at once
+                    self._deaths.append(trio.current_time())
+            self._wake.set()
+
+    def _start(self) -> _Agent:
+        environ = dict(os.environ if self._environ is None else self._environ)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        says, hears = one_way_pair()
+        with theirs, says, hears:
+            try:
+                ours.setblocking(False)  # noqa: FBT003
+                fds = [theirs.fileno(), says.fileno()]
+                child = spawn(
+                    our_program("broker.programs.prompt", *map(str, fds)),
+                    name="vitrail-prompt",
+                    env=environ,
+                    pass_fds=fds,
+                )
+            except BaseException:
+                ours.close()
+                raise
+            reader = _start_reader(hears, environ)
+        return _Agent(child, trio.socket.from_stdlib_socket(ours), reader)
+
+    async def _listen(self, agent: _Agent) -> None:
+        """Take its messages until it has gone."""
+        with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
+            await self._take(agent)
+        if first.cancelled_caught:
+            raise PeerError(f"it sent nothing in {limits.PROMPT_START_SECONDS:g} s")
+        while await self._take(agent):
+            pass
+
+    async def _take(self, agent: _Agent) -> bool:
+        try:
+            packet = await agent.sock.recv(limits.PROMPT_MESSAGE_BYTES)
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        match m.decode_from_agent(packet):
+            case m.PromptHello():
+                agent.ready = True
+            case m.PromptAnswer(number, answer):
+                if number == agent.shown:  # else it was withdrawn meanwhile
+                    agent.shown = 0
+                    now = trio.current_time()
+                    self._settle(self._queue.answer(number, answer, now))
+            case m.Unable(reason):
+                agent.unable = reason
+            case m.Shown():
+                pass
+        self._wake.set()
+        return True
+
+    async def _end(self, agent: _Agent, *, asked: bool) -> None:
+        agent.sock.close()
+        pid = agent.child.pid
+        with trio.move_on_after(_TELL_SECONDS):
+            await agent.child.wait()
+        code = await agent.child.stop()
+        if agent.reader is not None:
+            await agent.reader.stop()
+        if asked:
+            return
+        self._deaths.append(trio.current_time())
+        if agent.unable:
+            log_stderr(f"vitrail: no question can be shown: {agent.unable}")
+            return  # what waits, waits for 'brokerctl answer'
+        # guard: a death answers no
+        self._settle(self._queue.fail_all(_DIED))
+        await self._log.note(
+            schema.ProcessDied(
+                process=schema.Process.PROMPT,
+                pid=pid,
+                code=code,
+                reason="every question that waited is answered no",
+            )
+        )
+
+
+def one_way_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the agent's end, which cannot be written to, and the reader's."""
+    says, hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # guard: screen readers send nothing to the dialog
+    says.shutdown(socket.SHUT_RD)
+    return says, hears
+
+
+def _start_reader(hears: socket.socket, environ: dict[str, str]) -> Child | None:
+    """The process that screen readers ask; None without a session bus."""
+    if not environ.get("DBUS_SESSION_BUS_ADDRESS"):
+        return None
+    try:
+        return spawn(
+            our_program("broker.programs.accessible", str(hears.fileno())),
+            name="vitrail-access",
+            env=environ,
+            pass_fds=[hears.fileno()],
+        )
+    except SetupError as error:
+        log_stderr(f"vitrail: no process for screen readers: {error}")
+        return None

@@ -1,0 +1,120 @@
+"""Questions and grants as ``brokerctl`` sees and answers them."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from broker.authority.decider import Decider
+from broker.authority.prompts import Questions
+from broker.authority.questions.grants import Grant
+from broker.authority.questions.queue import QueueEntry
+from broker.core.errors import RefusedError
+from broker.core.question import Keep
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
+
+
+class QuestionControl:
+    """The methods of the control socket about questions and grants."""
+
+    def __init__(self, questions: Questions, decider: Decider) -> None:
+        self._questions = questions
+        self._decider = decider
+
+    @serves(methods.PENDING)
+    async def pending(
+        self, exchange: Exchange[api.PendingAnswer], request: api.Nothing
+    ) -> api.PendingAnswer:
+        """Return the questions that wait for the user."""
+        del exchange, request
+        shown = self._questions.shown()
+        found = [_question(entry, shown) for entry in self._questions.pending()]
+        return api.PendingAnswer(questions=found)
+
+    @serves(methods.ANSWER)
+    async def answer(
+        self, exchange: Exchange[api.Nothing], request: api.QuestionAnswerRequest
+    ) -> api.Nothing:
+        """Answer a question.  Raises RefusedError for a choice that was not offered."""
+        words = [keep.value for keep in Keep]
+        if request.keep is not None and request.keep not in words:
+            raise RefusedError(
+                "an answer cannot hold so long",
+                hint=f"keep is one of {', '.join(words)}",
+            )
+        self._questions.answer(
+            request.id,
+            allow=request.allow,
+            target=request.target or "",
+            keep=Keep(request.keep or Keep.ONCE),
+            who=f"process {exchange.caller.pid}",
+        )
+        return api.Nothing()
+
+    @serves(methods.GRANT_LIST)
+    async def grants(
+        self, exchange: Exchange[api.GrantsAnswer], request: api.Nothing
+    ) -> api.GrantsAnswer:
+        """Return the remembered answers."""
+        del exchange, request
+        found = self._decider.grants.all(trio.current_time())
+        return api.GrantsAnswer(grants=[_grant(self._decider, one) for one in found])
+
+    @serves(methods.GRANT_REVOKE)
+    async def revoke(
+        self, exchange: Exchange[api.GrantsAnswer], request: api.GrantRevokeRequest
+    ) -> api.GrantsAnswer:
+        """End grants, and the operations that run by them; returns those that ended.
+
+        Raises NotFoundError.
+        """
+        found = self._decider.grants.all(trio.current_time())
+        if request.id is not None:
+            found = [grant for grant in found if grant.id == request.id]
+            if not found:
+                raise api.NotFoundError(
+                    "there is no such grant", hint="'brokerctl grants list' shows them"
+                )
+        ended = [_grant(self._decider, grant) for grant in found]
+        reason = f"taken back by process {exchange.caller.pid}"
+        await self._decider.revoke(found, reason)
+        return api.GrantsAnswer(grants=ended)
+
+
+def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
+    asked = entry.question
+    return api.PendingQuestion(
+        id=entry.id,
+        sandbox=asked.sandbox,
+        record=asked.record,
+        label=asked.label,
+        color=asked.colour,
+        service=asked.service,
+        argument=asked.argument,
+        words=asked.words,
+        details=[f"{name}: {value}" for name, value in asked.details],
+        targets=list(asked.targets),
+        default_target=asked.default_target,
+        keeps=[keep.value for keep in asked.keeps],
+        seconds=asked.seconds,
+        rule=asked.rule,
+        left=max(0.0, entry.deadline - trio.current_time()),
+        shown=entry.id == shown,
+    )
+
+
+def _grant(decider: Decider, grant: Grant) -> api.GrantStatus:
+    left = grant.until - trio.current_time()
+    return api.GrantStatus(
+        id=grant.id,
+        sandbox=grant.sandbox,
+        service=grant.subject.service,
+        argument=grant.subject.argument.removeprefix("+"),
+        target=grant.target,
+        keep=grant.keep.value,
+        rule=grant.rule,
+        left=None if math.isinf(left) else max(0.0, left),
+        live=sum(1 for permit in decider.live() if permit.grant == grant.id),
+    )

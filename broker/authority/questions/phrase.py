@@ -1,0 +1,81 @@
+"""The person's own secret phrase, which an imitation of the dialog cannot know.
+
+A file of the person's (0600).  No process in a sandbox can read it, and no window
+of a sandbox can see the dialog, so a picture of a dialog in a guest's window
+lacks it, or has another one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from importlib import resources
+from pathlib import Path
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.files.replace_file import replace_file
+from broker.core.paths import Paths
+
+_NUMBER = 3
+"""Words of a phrase of ours: a million of them, and one guess is seen."""
+
+
+def phrase_file(paths: Paths) -> Path:
+    """Where it is."""
+    return paths.state / "prompt-phrase"
+
+
+def new_phrase() -> str:
+    """Return a phrase of random words."""
+    words = resources.files("broker") / "data" / "phrase-words.txt"
+    known = words.read_text(encoding="ascii").split()
+    return " ".join(secrets.choice(known) for _ in range(_NUMBER))
+
+
+def take_phrase(text: str) -> str:
+    """Return a phrase as it is kept.  Raises RefusedError that says what one is."""
+    phrase = " ".join(text.split())
+    least, most = limits.PHRASE_CHARS
+    if printable(phrase, 4 * most) != phrase or not least <= len(phrase) <= most:
+        raise RefusedError(
+            "that is not a phrase",
+            hint=f"{least} to {most} characters that can be seen, without '\\'",
+        )
+    return phrase
+
+
+def read_phrase(paths: Paths) -> str:
+    """Return the phrase; empty when there is none, or it is not secret.
+
+    One that others may read, or a file that is none, is not shown: the person would
+    trust a phrase that others know.
+    """
+    try:
+        fd = os.open(phrase_file(paths), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            info = os.fstat(fd)
+            # guard: the phrase is a secret
+            if info.st_mode & 0o077 or info.st_uid != os.geteuid():
+                return ""
+            return take_phrase(file.read(1024).decode())
+    except (OSError, UnicodeDecodeError, RefusedError):
+        return ""
+
+
+def write_phrase(paths: Paths, phrase: str) -> None:
+    """Keep a phrase for the person alone.  Raises OSError, RefusedError."""
+    taken = take_phrase(phrase)
+    path = phrase_file(paths)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    replace_file(path, f"{taken}\n".encode())
+
+
+def ensure_phrase(paths: Paths) -> str:
+    """Return the phrase; one of random words is made where there is none."""
+    known = read_phrase(paths)
+    if not known and not os.path.lexists(phrase_file(paths)):
+        write_phrase(paths, new_phrase())
+        known = read_phrase(paths)
+    return known

@@ -1,0 +1,118 @@
+"""The records in force in a running broker, and finding one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.records.kept import keep_records, mended
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.names import SandboxName
+from broker.core.paths import Paths
+from broker.core.stderr_log import log_stderr
+from broker.ipc.audit import schema
+from broker.ipc.control import api
+from policy.records.loader import RecordSet, load_records, search_path, with_last_good
+from policy.records.model import Record
+
+_LINES = 64
+_LINE_CHARACTERS = 200
+"""Files or problems in one event, and how much of each: below
+``limits.AUDIT_EVENT_BYTES`` whatever the characters are."""
+
+
+class Records:
+    """The records as they were read last."""
+
+    def __init__(self, paths: Paths, shipped: Path | None, log: EventLog) -> None:
+        self._paths = paths
+        self._shipped = shipped
+        self._log = log
+        self._changing = trio.Lock()
+        self.now = mended(self._read(), paths)
+        self.pending: RecordSet | None = None
+        """Records that are read and not on record yet.  They take away already."""
+        self.tightened: Callable[[], None] = _nothing_live
+        """Called when ``pending`` is set: cut the operations that it denies."""
+
+    def _read(self) -> RecordSet:
+        directories = search_path(self._paths.runtime, self._paths.config)
+        return load_records(directories, shipped=self._shipped)
+
+    async def reload(self) -> None:
+        """Read again, if anything means something else than before.
+
+        A record with a mistake keeps its previous content.  Raises
+        UpstreamError when the change could not be recorded: then the old ones
+        are in force still, and everything that the new ones deny is denied, too.
+        """
+        # Read inside: an older reading must never come into force later.
+        async with self._changing:
+            fresh = with_last_good(self._read(), self.now)
+            if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
+                # A stricter set does not wait for the log; see authz.rules.
+                self.pending = fresh
+                self.tightened()
+                await self._say(fresh)
+                self.now = fresh
+                self._keep()
+            self.pending = None
+
+    async def record(self) -> None:
+        """Record the records in force in the log.  Raises UpstreamError."""
+        await self._say(self.now)
+        self._keep()
+
+    def _keep(self) -> None:
+        try:
+            keep_records(self.now, self._paths)
+        except OSError as error:
+            log_stderr(f"vitrail: the records could not be kept for a restart: {error}")
+
+    async def _say(self, found: RecordSet) -> None:
+        """Record a set before it takes effect."""
+        files = [str(record.source) for record in found.records.values()]
+        await self._log.require(
+            schema.PolicyLoaded(
+                policy=found.digest, files=_shown(files), rules=len(found.records)
+            )
+        )
+        if found.problems:
+            problems = [f"{p.where}: {p.message}" for p in found.problems]
+            await self._log.note(
+                schema.PolicyRefused(problems=_shown(problems), policy=found.digest)
+            )
+
+
+def _nothing_live() -> None:
+    """Nothing goes on by the records yet."""
+
+
+def _shown(lines: list[str]) -> list[str]:
+    """As many as fit into an event, as text: a path may hold any byte."""
+    kept = [printable(line, _LINE_CHARACTERS) for line in lines[:_LINES]]
+    return kept if len(lines) <= _LINES else [*kept, f"and {len(lines) - _LINES} more"]
+
+
+def find_record(records: RecordSet, name: SandboxName) -> Record:
+    """Return a record.  Raises RefusedError that names the mistake in it."""
+    if name in records.broken:
+        problem = records.broken[name]
+        raise RefusedError(
+            f"the record '{name}' has an error: {problem.message}",
+            where=problem.where,
+            hint="'brokerctl policy check' shows it; mend the file",
+        )
+    record = records.records.get(name)
+    if record is None:
+        known = ", ".join(sorted(records.records)) or "none"
+        raise api.NotFoundError(
+            f"no sandbox and no record is named '{printable(name)}'",
+            hint=f"records: {known}; a new one is a file NAME.toml in "
+            "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
+        )
+    return record

@@ -1,0 +1,237 @@
+"""The rules in force in a running broker.
+
+Read at the start and whenever a file changes, always the whole set.  A set
+without a mistake takes the place of the other in one assignment, after the log
+has it, and is kept on disk.  A set with one changes nothing: the last good one
+decides on, over a restart too; where there never was one, everything is denied.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.file_watch import Seen, open_watch
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.escape import printable
+from broker.core.notify import Notify
+from broker.core.paths import Paths
+from broker.core.stderr_log import log_exception, log_stderr
+from broker.ipc.audit import schema
+from policy.errors import Problem
+from policy.records.loader import FOLDER as RECORDS
+from policy.rules.engine import Engine
+from policy.rules.last_good import InForce, choose, keep, kept
+from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
+from policy.rules.ruleset import RuleSet
+
+_SHOWN = 64
+_CHARACTERS = 200
+
+
+def _nothing_live() -> None:
+    """Nothing goes on by the rules yet."""
+
+
+def _silent(title: str, text: str, *, sandbox: str = "") -> None:
+    """There is no person to notify."""
+    del title, text, sandbox
+
+
+class Rules:
+    """The set in force, and the mistakes of the one in the files."""
+
+    def __init__(
+        self, paths: Paths, log: EventLog, *, shipped: Path | None = SHIPPED
+    ) -> None:
+        self._paths = paths
+        self._log = log
+        self._shipped = shipped
+        self._kept_at = paths.state / "policy" / "rules.json"
+        self._changing = trio.Lock()
+        self._started = False
+        self.now = choose(RuleSet((), (), "", ()), None)
+        self.engine = Engine(self.now.rules)
+        self.pending: Engine | None = None
+        """Rules that are read and not on record yet.  They take away already."""
+        self.tightened: Callable[[], None] = _nothing_live
+        """Called when ``pending`` is set: cut the operations that it denies."""
+        self.problems: tuple[Problem, ...] = ()
+        """Of the set in the files, which is then not the one in force."""
+        self.files: tuple[str, ...] = ()
+        """All that were read last, also those that were included."""
+        self.unkept = ""
+        """Why the set in force could not be written down."""
+        self.since = time.time()
+        self.notify: Notify = _silent
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the meaning of the rules in force."""
+        return self.now.rules.digest
+
+    async def start(self) -> None:
+        """Read the files for the first time.  Raises UpstreamError.
+
+        Until then no rule is in force, so everything is denied.
+        """
+        saved = await trio.to_thread.run_sync(kept, self._kept_at)
+        if isinstance(saved, Problem):
+            log_stderr(f"vitrail: the kept rules are not used: {saved.first_line()}")
+            saved = None
+        async with self._changing:
+            await self._take(await self._read(), saved)
+
+    async def reload(self) -> bool:
+        """Read the files again; whether other rules are in force now.
+
+        Raises UpstreamError when that could not be recorded: then the old ones
+        are in force still, and everything that the new ones deny is denied, too.
+        """
+        # Read inside: an older reading must never come into force later.
+        async with self._changing:
+            return await self._take(await self._read(), None)
+
+    async def _read(self) -> RuleSet:
+        paths = rule_path(self._paths.runtime, self._paths.config)
+        # In a thread: ten thousand rules are half a second's work.
+        return await trio.to_thread.run_sync(
+            partial(load_rules, paths, shipped=self._shipped)
+        )
+
+    async def _take(self, read: RuleSet, saved: RuleSet | None) -> bool:
+        chosen = self._choose(read, saved)
+        fresh = not self._started or chosen.rules.digest != self.digest
+        moved = chosen.rules.rules != self.now.rules.rules
+        if fresh:
+            if self._started:
+                # A stricter set must not wait for the log, nor fail with it: a full
+                # disk, which a sandbox may have filled, would keep alive operations
+                # that the person has just denied.  New permissions do wait.
+                # guard: a revocation does not wait for the log
+                self.pending = Engine(chosen.rules)
+                # guard: a denied stream is cut before it is recorded
+                self.tightened()
+            # guard: rules recorded before they hold
+            await self._log.require(_loaded(chosen))
+            self.since = time.time()
+        self.pending = None
+        # Nothing is awaited between here and the end of the swap.
+        self._started, self.files = True, read.files
+        self.problems, told = read.problems, self.problems
+        self.now = chosen
+        if fresh or moved:
+            self.engine = Engine(chosen.rules)
+        if read.problems and read.problems != told:
+            await self._refuse(chosen)
+        elif not read.problems and (fresh or moved):
+            await self._keep(read)
+        return fresh
+
+    def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
+        """Choose the set in force; a set with a mistake changes nothing."""
+        good = self._started and not self.now.rules.problems
+        # guard: a broken set is not taken
+        if read.problems and good:
+            return self.now._replace(why=read.problems[0])
+        return choose(read, saved)
+
+    async def _refuse(self, chosen: InForce) -> None:
+        lines = [problem.first_line() for problem in self.problems]
+        await self._log.note(
+            schema.PolicyRefused(
+                problems=_shown(lines),
+                policy=chosen.rules.digest,
+                reason=self.standing(),
+            )
+        )
+        self.notify(
+            "Vitrail: the rules have an error",
+            f"{printable(lines[0], 300)}\n{self.standing()}",
+        )
+
+    def standing(self) -> str:
+        """Describe the rules in force while the files have errors; else empty."""
+        if not self.problems:
+            return ""
+        if self.now.rules.problems:
+            return "there never was a good set: everything is denied until it is mended"
+        return (
+            "the rules from before stay in force; permissions just removed are denied"
+        )
+
+    async def _keep(self, rules: RuleSet) -> None:
+        self.unkept = ""
+        try:
+            self._kept_at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await trio.to_thread.run_sync(keep, rules, self._kept_at)
+        except (OSError, RuntimeError) as error:  # no disk, no thread
+            self.unkept = f"the rules in force could not be kept for a restart: {error}"
+            log_stderr(f"vitrail: {self.unkept}")
+
+    def lines(self) -> list[str]:
+        """The problems, for ``brokerctl status``; none when all is well."""
+        found = [problem.first_line() for problem in self.problems[:_SHOWN]]
+        if found:
+            found.append(self.standing())
+        return [*found, *([self.unkept] if self.unkept else [])]
+
+
+def _loaded(chosen: InForce) -> schema.PolicyLoaded:
+    return schema.PolicyLoaded(
+        policy=chosen.rules.digest,
+        files=_shown(list(chosen.rules.files)),
+        rules=len(chosen.rules.rules),
+        outcome="kept" if chosen.kept else "denies all" if chosen.why else "read",
+        detail={"what": "rules"},
+    )
+
+
+def _shown(lines: list[str]) -> list[str]:
+    found = [printable(line, _CHARACTERS) for line in lines[:_SHOWN]]
+    beyond = len(lines) - _SHOWN
+    return [*found, f"and {beyond} more"] if beyond > 0 else found
+
+
+async def follow_files(
+    paths: Paths,
+    rules: Rules,
+    changed: Callable[[], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Call ``changed`` whenever a file of rules or of records is another one.
+
+    Until cancelled.  ``changed`` reads them; when it raises an error it is called
+    again later.
+    """
+    bases = (paths.runtime, *paths.config)
+    roots = [base / folder for base in bases for folder in (RULES, RECORDS)]
+    async with open_watch(roots, lambda: rules.files) as watch:
+        # Not what a look says now: between the first reading and this moment
+        # a file may have changed, so the first thing is to read once more.
+        seen: Seen = frozenset()
+        told = ""
+        task_status.started()
+        while True:
+            seen = await watch.wait_changed(seen)
+            try:
+                await changed()
+                told = ""
+            except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
+                # The log is full, say, or there is no room for a thread: the old
+                # rules stand, and that is reported once.
+                why = str(error) or repr(error)
+                if why != told and not isinstance(error, UpstreamError):
+                    log_exception(error)
+                if why != told:
+                    log_stderr(f"vitrail: changed rules are not in force yet: {why}")
+                told, seen = why, frozenset()
+                await trio.sleep(limits.RULES_LOOK_SECONDS)

@@ -1,0 +1,222 @@
+"""The status that every role reports; host and viewer add their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+import trio
+
+from broker import __version__
+from broker.authority.audit.shipping import Shipping
+from broker.authority.audit.store import Store
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.core.escape import printable
+from broker.core.lease import Opening
+from broker.helpers.process.memory import read_memory
+from broker.ipc.control import api
+from broker.ipc.process_status import status_fields
+from broker.ipc.pump import StreamStatistics
+from broker.net.link_service.status import LinkState
+from policy.records.loader import RecordSet
+
+_LOOK_SECONDS = 3.0
+_lookers = trio.CapacityLimiter(2)
+"""Threads that measure, so that none of those that other work needs is held up."""
+_PROBLEM_CHARACTERS = 1000
+"""Of one problem with a record; a path in it may hold any byte."""
+
+
+@dataclass(frozen=True)
+class StreamCount:
+    """Bytes and work of a stream that ends in a worker, as the worker claims."""
+
+    from_guest: int
+    to_guest: int
+    work: float
+    """Seconds of CPU."""
+
+
+@dataclass
+class StatusCollector(ABC):
+    """Collects the answer; a role has the three abstract parts, and may have more."""
+
+    role: str
+    """``local``, ``host`` or ``viewer``."""
+    pump: PumpSupervisor
+    store: Store
+    records: Callable[[], RecordSet]
+    warnings: Callable[[], list[str]]
+    shipping: Shipping
+    link: LinkState | None = field(default=None, kw_only=True)
+    since: float = field(default_factory=time.time, kw_only=True)
+
+    async def status(self) -> api.Status:
+        """Everything for ``brokerctl status``."""
+        audit = self.store.statistics()
+        streams = {s.name: s for s in await self.pump.streams()}
+        counted = await self.worker_counts()
+        return api.Status(
+            version=__version__,
+            role=self.role,
+            pid=os.getpid(),
+            since=self.since,
+            monotonic=trio.current_time(),
+            policy=self.policy(),
+            sandboxes=await self.sandboxes(),
+            leases=self.leases(),
+            streams=[
+                _stream(opening, began, streams, counted)
+                for opening, began in self.streams()
+            ],
+            processes=await _with_memory([*self._own_processes(), *self.processes()]),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            pump=self._pump(list(streams.values())),
+            audit=api.AuditStatus(
+                events=audit.events,
+                commits=audit.commits,
+                failures=audit.failures,
+                waiting=audit.waiting,
+            ),
+            link=None if self.link is None else await self.link.status(),
+            warnings=[*self.warnings(), *self.shipping.warnings()],
+        )
+
+    def policy(self) -> api.PolicyStatus:
+        """The records in force, and their problems."""
+        records = self.records()
+        return api.PolicyStatus(
+            digest=records.digest,
+            records=records.digest,
+            rules=0,
+            kept=False,
+            since=0.0,
+            denies_all=False,
+            problems=problem_lines(records),
+        )
+
+    @abstractmethod
+    async def sandboxes(self) -> list[api.SandboxStatus]:
+        """The sandboxes that this role knows."""
+
+    @abstractmethod
+    def leases(self) -> list[api.LeaseStatus]:
+        """The live leases."""
+
+    @abstractmethod
+    def streams(self) -> list[tuple[Opening, float]]:
+        """Streams and when each began (seconds since 1970)."""
+
+    async def worker_counts(self) -> Mapping[int, StreamCount]:
+        """Streams that end in workers; none where there are no workers."""
+        return {}
+
+    def processes(self) -> list[api.ProcessStatus]:
+        """Processes beside the broker, its pump and its shipper."""
+        return []
+
+    def _pump(self, streams: list[StreamStatistics]) -> api.PumpStatus:
+        numbers = self.pump.statistics()
+        return api.PumpStatus(
+            pid=numbers.pid,
+            streams=numbers.streams,
+            streams_total=numbers.streams + sum(numbers.ended.values()),
+            bytes_total=sum(s.bytes_ab + s.bytes_ba for s in streams),
+        )
+
+    def _own_processes(self) -> list[api.ProcessStatus]:
+        out = [process_status("broker", os.getpid())]
+        pump = self.pump.statistics()
+        jail = "seccomp" if pump.confined else ""
+        out.append(process_status("pump", pump.pid, jail=jail))
+        if self.shipping.pid is not None:
+            out.append(process_status("shipper", self.shipping.pid))
+        return out
+
+
+def problem_lines(records: RecordSet) -> list[str]:
+    """Problems with records, as text that a terminal can show."""
+    lines = [f"{p.where}: {p.message}" for p in records.problems]
+    return [printable(line, _PROBLEM_CHARACTERS) for line in lines]
+
+
+def _stream(
+    opening: Opening,
+    began: float,
+    numbers: Mapping[str, StreamStatistics],
+    counted: Mapping[int, StreamCount],
+) -> api.StreamStatus:
+    live = numbers.get(str(opening.stream))
+    claimed = counted.get(opening.stream)
+    if live is None and claimed is not None:
+        up, down = claimed.from_guest, claimed.to_guest
+    else:
+        up, down = (0, 0) if live is None else (live.bytes_ab, live.bytes_ba)
+    return api.StreamStatus(
+        stream=opening.stream,
+        sandbox=opening.lease.sandbox,
+        lease=opening.lease.id,
+        service=opening.service,
+        bytes_from_sandbox=up,
+        bytes_to_sandbox=down,
+        since=began,
+        work=0.0 if claimed is None else claimed.work,
+        mode="worker" if live is None else f"{live.mode_ab}/{live.mode_ba}",
+    )
+
+
+def process_status(
+    role: str, pid: int, sandbox: str = "", *, jail: str = ""
+) -> api.ProcessStatus:
+    """One process of the broker or of a sandbox; ``jail`` names its walls."""
+    return api.ProcessStatus(role=role, pid=pid, sandbox=sandbox, jail=jail)
+
+
+async def _with_memory(
+    processes: list[api.ProcessStatus],
+) -> list[api.ProcessStatus]:
+    """The same with their memory, and the walls of those whose jail is not given."""
+    # In a thread: the kernel walks every page of each process for it, and waits
+    # for one that is changing its memory; streams must not wait as well.
+    pids = [process.pid for process in processes]
+    walls: dict[int, str] = {}
+    memory: dict[int, int] = {}
+    # guard: a process that is slow to measure delays no status
+    with trio.move_on_after(_LOOK_SECONDS):
+        look = partial(_look, pids, walls, memory)
+        # guard: measuring leaves other work its threads
+        await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=_lookers)
+    return [
+        msgspec.structs.replace(
+            process,
+            memory=memory.get(process.pid, 0),
+            jail=process.jail or walls.get(process.pid, ""),
+        )
+        for process in processes
+    ]
+
+
+def walls_of(pid: int) -> str:
+    """Return what the kernel says about a process's jail: "namespaces seccomp", or "".
+
+    A nested pid namespace stands for the namespaces that are made together with it.
+    See proc(5); "" for a process that has ended.
+    """
+    try:
+        fields = status_fields(pid)
+    except OSError:
+        return ""  # it has ended: it is missing in the next status
+    nested = len(fields.get("NSpid", ())) > 1
+    filtered = fields.get("Seccomp") == ["2"]
+    return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)
+
+
+def _look(pids: list[int], walls: dict[int, str], memory: dict[int, int]) -> None:
+    walls.update((pid, walls_of(pid)) for pid in pids)
+    for pid in pids:
+        memory[pid] = read_memory(pid).proportional

@@ -1,1 +1,0 @@
-"""Authorization: rules, records, questions to the person, and decisions."""

@@ -1,0 +1,121 @@
+"""The keys of a log, from its first one on: each certified by the one before.
+
+Pure: checkpoints in, keys and their problems out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from broker.authority.audit.proof.note import Note, origin_of, verifier_key
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it was written.
+
+    ``first`` and ``last`` are the events that it is about, both 0 for the log
+    as a whole.
+    """
+
+    first: int
+    last: int
+    what: str
+
+    @property
+    def where(self) -> str:
+        """The events, for people."""
+        if not self.last:
+            return "the log"
+        if self.first == self.last:
+            return f"event {self.first}"
+        return f"events {self.first} to {self.last}"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key and the size from which on it signed."""
+
+    index: int
+    public: bytes
+    size: int
+
+
+@dataclass
+class Chain:
+    """All keys of a log; ``keys`` ends where the chain is broken."""
+
+    origin: str = ""
+    keys: list[Key] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def signer_of(self, note: Note) -> Key | None:
+        """The key that signed a checkpoint, if it was one of its time."""
+        size = note.checkpoint.size
+        for place, key in enumerate(self.keys):
+            after = self.keys[place + 1 : place + 2]
+            in_time = key.size <= size and (not after or size <= after[0].size)
+            if in_time and note.signed_by(key.public):
+                return key
+        return None
+
+    @property
+    def sealed(self) -> int:
+        """The size at the last change of keys: no key of before exists."""
+        return self.keys[-1].size if self.keys else 0
+
+    @property
+    def first_key(self) -> str:
+        """The first key as verifiers of notes take it."""
+        return verifier_key(self.origin, self.keys[0].public) if self.keys else ""
+
+
+def read_chain(changes: Iterable[Note]) -> Chain:
+    """Follow the keys from the first one; stops at the first mistake."""
+    notes = [note for note in changes if note.checkpoint.change is not None]
+    notes.sort(key=_index)
+    chain = Chain()
+    if not notes:
+        chain.problems.append(Problem(0, 0, "it has no signing key"))
+        return chain
+    chain.origin = notes[0].checkpoint.origin
+    for expected, note in enumerate(notes):
+        wrong = _wrong(chain.keys, chain.origin, expected, note)
+        if wrong:
+            size = note.checkpoint.size
+            first = chain.sealed + 1
+            place = (first, size) if size >= first else (0, 0)
+            chain.problems.append(Problem(*place, wrong))
+            break
+        change = note.checkpoint.change
+        assert change is not None
+        chain.keys.append(Key(change.index, change.key, note.checkpoint.size))
+    return chain
+
+
+def _index(note: Note) -> int:
+    change = note.checkpoint.change
+    return -1 if change is None else change.index
+
+
+def _wrong(keys: Sequence[Key], origin: str, expected: int, note: Note) -> str:
+    """Return the problem of the next change of keys, "" for none."""
+    checkpoint = note.checkpoint
+    change = checkpoint.change
+    assert change is not None
+    if change.index != expected:
+        return f"the certificate of key {expected} is missing"
+    if checkpoint.origin != origin:
+        return f"the certificate of key {expected} is another log's"
+    if not keys:
+        if origin_of(change.key) != origin:
+            return "its first key is not the one that gave it its name"
+        signer = change.key
+    else:
+        signer = keys[-1].public
+        if checkpoint.size < keys[-1].size:
+            return f"key {expected} is certified at a smaller size than the one before"
+    if not note.signed_by(signer):
+        return f"the certificate of key {expected} is not signed by the key before"
+    return ""

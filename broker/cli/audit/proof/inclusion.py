@@ -1,0 +1,93 @@
+"""Proofs that an event is in a log, for readers who do not have the log.
+
+A proof is one JSON object: ``event`` (the body, byte for byte), ``proof`` (in
+the format of c2sp.org/tlog-proof: index, hashes, checkpoint) and ``keys``
+(the checkpoints by which the log's keys certify each other, from the first
+one to that which signed).  ``shims/vitrail_audit_check.py`` checks it with
+nothing but Python's standard library, and shares no code with us.
+"""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+
+import msgspec
+
+from broker.authority.audit.proof.nodes import Nodes
+from broker.authority.audit.proof.note import Note, parse_note
+from broker.core.errors import IntegrityError, RefusedError, SetupError
+from broker.ipc.audit.tree import inclusion_proof
+
+FORMAT = "c2sp.org/tlog-proof@v1"
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """The proof as it is handed on."""
+
+    event: str
+    proof: str
+    keys: list[str]
+
+
+def prove(db: sqlite3.Connection, number: int, against: Note | None = None) -> Proof:
+    """Return the proof that event ``number`` is in the log.
+
+    It leads to the newest signed head, or to ``against``, a checkpoint that
+    was kept elsewhere.
+
+    Raises SetupError when there is no such event, RefusedError when retention
+    removed the needed hashes or the checkpoint is older than the event,
+    IntegrityError when the log is not whole, sqlite3.Error.
+    """
+    row = db.execute("SELECT body FROM event WHERE sequence = ?", (number,)).fetchone()
+    if row is None:
+        raise SetupError(
+            f"there is no event {number}, or retention has removed it",
+            hint="'brokerctl audit -n' shows the newest ones",
+        )
+    note = against or _head(db)
+    size = note.checkpoint.size
+    if number > size:
+        raise RefusedError(
+            f"event {number} is newer than the checkpoint, which has {size} events"
+        )
+    nodes = Nodes(db)
+    if nodes.root(size) != note.checkpoint.root:
+        raise IntegrityError(
+            f"the log differs from the signed log at {size} events",
+            hint="'brokerctl audit verify' says where",
+        )
+    hashes = inclusion_proof(number - 1, size, nodes)
+    lines = [FORMAT, f"index {number - 1}"]
+    lines += [base64.b64encode(hash_).decode() for hash_ in hashes]
+    return Proof(row[0], "\n".join(lines) + f"\n\n{note.whole}", _keys(db, note))
+
+
+def _head(db: sqlite3.Connection) -> Note:
+    row = db.execute(
+        "SELECT note FROM checkpoint WHERE kind = 'head' ORDER BY size DESC"
+    ).fetchone()
+    if row is None:
+        raise IntegrityError(
+            "the log has no signed head", hint="'brokerctl audit verify' says more"
+        )
+    return parse_note(row[0])
+
+
+def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
+    """The changes of keys, up to the key that signed the note."""
+    rows = db.execute(
+        "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
+        " ORDER BY CAST(substr(kind, 5) AS INTEGER)"
+    )
+    found: list[str] = []
+    for (text,) in rows:
+        found.append(text)
+        change = parse_note(text).checkpoint.change
+        if change is not None and note.signed_by(change.key):
+            return found
+    raise IntegrityError(
+        "the checkpoint is not signed by a key of this log",
+        hint="is it this log's? 'brokerctl audit verify' says more",
+    )

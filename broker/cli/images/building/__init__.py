@@ -1,0 +1,3 @@
+"""Building an image in a jail."""
+
+from __future__ import annotations

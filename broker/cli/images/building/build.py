@@ -1,0 +1,284 @@
+"""Making a guest image: mmdebstrap, an ext2 file, an initramfs, a manifest.
+
+Needs no root.  mmdebstrap builds in a user namespace and hands out a tar
+archive with the right owners; genext2fs makes the file system from that
+archive, so no step of ours needs a namespace, a mount or a loop device.  (The
+guest mounts it with the ext4 driver.  mke2fs -d would read a directory, and
+takes change times and the order of entries from it: never the same twice.)
+
+Equal package versions give equal bytes: times are those of ``EPOCH``, orders
+are sorted, random values and those of the building machine are removed.
+
+Everything is made in a directory beside the images and renamed at the end.  A
+build that is killed leaves that and a scratch directory, which the next build
+of the same name removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from importlib import resources
+from pathlib import Path
+
+import trio
+
+from broker.cli.images.building import files
+from broker.cli.images.building.build_room import (
+    Progress,
+    check_machine,
+    disk_full_explained,
+    drop_scratch,
+    make_scratch,
+    need_space,
+    only_build,
+    remove_leftovers,
+    says_no_space,
+)
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.helpers.process.spawn import spawn
+from broker.host.images import store
+from broker.host.images.packages import Archive, find_archive
+from broker.host.images.store import Image, ImageSpec, Manifest
+from shims.bundle import guest_agent
+
+EPOCH = 1_600_000_000
+"""Newest time of a file in an image (SOURCE_DATE_EPOCH): a constant, because
+any date that follows the archive would change an image whose packages have
+not changed."""
+
+_HOME = "/usr/lib/vitrail"
+# Without mmdebstrap's lines about its own hooks and directories.
+_STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
+# Values that packages draw while they are installed, and that every machine of the
+# image would share.  Not in customize.sh: the agent removes host keys at each start, so
+# an image that was built before needs no new build.
+# guard: an image has no key that was drawn while it was built
+_DRAWN: tuple[str, ...] = (
+    "etc/ssh/ssh_host_*",
+    "etc/ssl/private/ssl-cert-snakeoil.key",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+)
+_UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*")
+
+
+async def build_image(
+    paths: Paths, spec: ImageSpec, progress: Progress, *, force: bool = False
+) -> Image:
+    """Make an image, or return the one there is if it was made of the same.
+
+    Waits while another build of this name runs.  Raises SetupError when the
+    machine lacks something (the hint says what), UpstreamError when a tool
+    fails; in both cases the image there was before is still there.
+    """
+    paths.images.mkdir(parents=True, exist_ok=True)
+    async with only_build(paths.images / f".{spec.name}.lock", progress):
+        with contextlib.suppress(SetupError):
+            present = store.find_image(paths, spec.name)
+            if not force and store.is_made_of(present.manifest, spec):
+                return present
+        await remove_leftovers(paths, spec.name)
+        await check_machine()
+        work = Path(tempfile.mkdtemp(prefix=f".{spec.name}.", dir=paths.images))
+        try:
+            with disk_full_explained(paths.images):
+                return await _build(paths, spec, progress, work)
+        except BaseException:
+            # The next build removes the leftovers that this cannot remove.
+            with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
+                shutil.rmtree(work, ignore_errors=True)
+                await remove_leftovers(paths, spec.name)
+            raise
+
+
+# -- the build ---------------------------------------------------------------------
+
+
+async def _build(
+    paths: Paths, spec: ImageSpec, progress: Progress, work: Path
+) -> Image:
+    need_space(paths.images, "the image")
+    archive = await find_archive(spec.mirror)
+    await _bootstrap(paths, spec, archive, progress, work)
+    progress("making the root file system")
+    await files.make_root(work, spec.size)
+    progress("making the initramfs")
+    release = await files.make_boot(work)
+    progress("computing the digest")
+    digest = await trio.to_thread.run_sync(files.digest, work)
+    manifest = Manifest(
+        format=store.FORMAT,
+        spec=spec,
+        kernel=release,
+        versions=files.read_versions(work / "boot" / "packages"),
+        built=time.time(),
+        digest=digest,
+        agent=hashlib.sha256(guest_agent()).hexdigest(),
+        recipe=store.recipe(spec.kernel),
+    )
+    shutil.rmtree(work / "boot")
+    (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    return put_in_place(paths, spec.name, work)
+
+
+def put_in_place(paths: Paths, name: str, work: Path) -> Image:
+    """Let ``images/NAME`` name the new image, in one step."""
+    work.chmod(0o755)
+    image = store.read_image(name, work)
+    store.keep_previous(paths, name)
+    store.point(paths.images / name, work.name)
+    for directory in store.unused_versions(paths, name):
+        shutil.rmtree(directory)
+    return image
+
+
+async def _bootstrap(
+    paths: Paths, spec: ImageSpec, archive: Archive, progress: Progress, work: Path
+) -> None:
+    """Run mmdebstrap: ``root.tar`` and ``boot.tar`` below ``work``."""
+    scratch = make_scratch(paths, spec.name)
+    agent = work / "vitrail_guest.py"
+    agent.write_bytes(guest_agent())
+    env = {
+        "PATH": f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
+        "HOME": os.environ.get("HOME", "/"),
+        "LC_ALL": "C.UTF-8",
+        "TMPDIR": str(scratch),
+        "SOURCE_DATE_EPOCH": str(EPOCH),
+        "KERNEL": spec.kernel,
+    }
+    argv = bootstrap_words(spec, archive, work, scratch)
+    progress(f"asking {archive.mirror} for {spec.suite}")
+    await _run_bootstrap(argv, env, progress)
+    agent.unlink()
+    drop_scratch(paths, spec.name)
+
+
+def bootstrap_words(
+    spec: ImageSpec, archive: Archive, work: Path, scratch: Path
+) -> list[str]:
+    """Return mmdebstrap's command line.
+
+    It names the scratch directory, by which a left-over process is known.
+    """
+    options = {
+        **archive.options,
+        "Acquire::Languages": "none",
+        "APT::Install-Recommends": "false",
+    }
+    customize = (resources.files("broker") / "data/image/customize.sh").read_text()
+    return [
+        "mmdebstrap",
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--variant=minbase",
+        "--format=tar",
+        f"--include={','.join(map(_apt_word, spec.all_packages))}",
+        *(f'--aptopt={key} "{value}"' for key, value in sorted(options.items())),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED),
+        f'--customize-hook=mkdir -p "$1{_HOME}"',
+        f"--customize-hook=upload {work}/vitrail_guest.py {_HOME}/vitrail_guest.py",
+        f"--customize-hook=# in {scratch}\n{customize}",
+        "--customize-hook=rm -f " + " ".join(f'"$1"/{name}' for name in _DRAWN),
+        f"--customize-hook=tar-out /var/tmp/vitrail-boot {work}/boot.tar",
+        '--customize-hook=rm -r "$1/var/tmp/vitrail-boot"',
+        spec.suite,
+        str(work / "root.tar"),
+        *archive.lines(spec.suite),
+    ]
+
+
+def _apt_word(name: str) -> str:
+    """Return the word by which apt-get(8) installs the package of this name, no other.
+
+    A name with '.' or '+' that no package has would be an expression for many.
+    """
+    # guard: the name of a package is not an expression
+    special = {".", "+"} & set(name)
+    if not special:
+        return name
+    escaped = "".join(f"\\{one}" if one in special else one for one in name)
+    return f"^{escaped}$"
+
+
+def _package_of(word: str) -> str:
+    return word.strip("^$").replace("\\", "")
+
+
+async def _run_bootstrap(
+    argv: list[str], env: Mapping[str, str], progress: Progress
+) -> None:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = spawn(argv, env=env, stdout=write, stderr=write)
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    said: list[str] = []
+    full = False
+    try:
+        with trio.fail_after(limits.IMAGE_BUILD_SECONDS):
+            async for line in _lines(read):
+                said.append(line)
+                del said[:-40]
+                full = full or says_no_space(line)
+                if step := _STEP.fullmatch(line):
+                    progress(step[1])
+            code = await child.wait()
+    except trio.TooSlowError as error:
+        raise UpstreamError(
+            f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s"
+        ) from error
+    finally:
+        if child.returncode is None:
+            child.kill()  # its children are ended with its scratch
+            with trio.CancelScope(shield=True):
+                await child.wait()
+    if code != 0 and full:
+        raise OSError(errno.ENOSPC, "mmdebstrap: no space left on device")
+    if code != 0:
+        raise bootstrap_failed(said)
+
+
+async def _lines(fd: int) -> AsyncIterator[str]:
+    """Lines of a pipe, escaped; carriage returns (progress bars) end one too."""
+    rest = b""
+    async with trio.lowlevel.FdStream(fd) as stream:
+        async for chunk in stream:
+            *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
+            for line in whole:
+                yield printable(line, 400)
+
+
+def bootstrap_failed(said: list[str]) -> VitrailError:
+    """Name the cause among mmdebstrap's last lines."""
+    text = "\n".join(said)
+    if unknown := re.search(r"Unable to locate package (\S+)", text):
+        return SetupError(
+            f"the archive has no package {_package_of(unknown[1])}",
+            hint="is its name right for this suite? See --package and --suite",
+        )
+    if "is not valid yet" in text or "is expired" in text:
+        return SetupError(
+            "the archive's index has expired, or this machine's clock is wrong",
+            hint="set the clock, choose another mirror, or let apt accept it "
+            '(Acquire::Check-Valid-Until "false")',
+        )
+    errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
+    return UpstreamError(
+        "mmdebstrap failed: " + "; ".join(errors or said[-5:])[-1500:],
+        hint="is the network up, and does 'apt update' work?",
+    )

@@ -1,0 +1,116 @@
+"""An image's files, made from what mmdebstrap handed out.
+
+``root`` from ``root.tar``; ``kernel`` and ``initrd`` from the packages in
+``boot.tar``; a digest over all three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import trio
+
+from broker.cli.images.building import ext2
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.files.trees import remove_tree
+from broker.helpers.process.spawn import run_tool
+from broker.helpers.process.tool_jail import jail_words, python_words
+from broker.host.images.initramfs import boot_modules, build_initramfs
+
+_GENEXT2FS = ("genext2fs",)
+_E2FSCK = ("e2fsck",)
+_EXT2 = "/ext2.py"
+
+
+async def make_root(work: Path, least: int) -> None:
+    """Make ``root`` from ``root.tar``, in a jail: an archive may be a stranger's.
+
+    Raises UpstreamError for an archive of which no file system can be made.
+    """
+    # A directory of its own, as for a merge: a program that was taken over can leave
+    # other files there, and later steps write to ``work``.
+    room = Path(tempfile.mkdtemp(prefix="root-", dir=work))
+    try:
+        (work / "root.tar").rename(room / "root.tar")
+        await _jailed(room, [*python_words(), _EXT2, str(least), *_GENEXT2FS])
+        await _jailed(room, [*_E2FSCK, "-f", "-n", "root"])
+        made = room / "root"
+        # A link, or the file that it names, would become the guest's disk.
+        # guard: a file system is a file, and no link to one
+        if not stat.S_ISREG(made.lstat().st_mode):
+            raise UpstreamError("genext2fs made something else than a file")
+        made.rename(work / "root")
+    except FileNotFoundError as error:
+        raise UpstreamError("genext2fs made no file") from error
+    finally:
+        remove_tree(room)
+
+
+async def _jailed(room: Path, words: list[str]) -> None:
+    # guard: a file system is made in a jail
+    words = [*jail_words(room, {Path(ext2.__file__): _EXT2}), *words]
+    await run_tool(words, cwd=room, deadline=limits.IMAGE_BUILD_SECONDS)
+
+
+async def make_boot(work: Path) -> str:
+    """Make ``kernel`` and ``initrd`` from ``boot.tar``; return the release."""
+    boot = work / "boot"
+    boot.mkdir()
+    tar = work / "boot.tar"
+    await run_tool(
+        ["tar", "-xf", str(tar), "-C", str(boot), "--strip=1", "--no-same-owner"]
+    )
+    tar.unlink()
+    for package in sorted(boot.glob("*.deb")):
+        await run_tool(["dpkg-deb", "-x", str(package), str(boot / "unpacked")])
+    return await trio.to_thread.run_sync(_make_initrd, work, boot / "unpacked")
+
+
+def _make_initrd(work: Path, unpacked: Path) -> str:
+    kernel = _find(unpacked, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
+    builtin = _find(
+        unpacked, "lib/modules/*/modules.builtin", "usr/lib/modules/*/modules.builtin"
+    )
+    release = builtin.parent.name
+    modules = boot_modules(builtin.parent)
+    busybox = _find(unpacked, "bin/busybox", "usr/bin/busybox")
+    init = (resources.files("broker") / "data/image/init").read_bytes()
+    initramfs = build_initramfs(busybox.read_bytes(), modules, init)
+    (work / "initrd").write_bytes(initramfs)
+    shutil.copyfile(kernel, work / "kernel")
+    return release
+
+
+def _find(directory: Path, *patterns: str) -> Path:
+    """Return the file; Debian's suites differ in where it is."""
+    for pattern in patterns:
+        for path in sorted(directory.glob(pattern)):
+            return path
+    raise UpstreamError(
+        f"the kernel's packages have no {patterns[0]}",
+        hint="choose another kernel package with --kernel",
+    )
+
+
+def digest(work: Path) -> str:
+    """Return the SHA-256 over the digests of all three files."""
+    total = hashlib.sha256()
+    for name in ("kernel", "initrd", "root"):
+        with (work / name).open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def read_versions(path: Path) -> dict[str, str]:
+    """Read lines of package, tab, version."""
+    found = {}
+    for line in path.read_text().splitlines():
+        name, _, version = line.partition("\t")
+        found[name] = version
+    return found

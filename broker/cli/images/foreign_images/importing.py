@@ -1,0 +1,236 @@
+"""Making a guest image of another root file system: kernel and initramfs are borrowed.
+
+A container image has no kernel.  So an import takes both from an image that was
+built here, and its own root file system from the archive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.cli.images.building import files
+from broker.cli.images.building.build import put_in_place
+from broker.cli.images.building.build_room import (
+    Progress,
+    disk_full_explained,
+    need_space,
+    only_build,
+    which,
+)
+from broker.core import limits
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.files.trees import remove_tree
+from broker.core.paths import Paths
+from broker.helpers.process.spawn import run_tool
+from broker.helpers.process.tool_jail import ROOM, jail_words, python_words
+from broker.host.images import store
+from broker.host.images.store import Image, Manifest
+from shims.bundle import guest_agent
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_PACKAGE = Path(__file__).parent
+_INSIDE = "/code/broker/cli/images/foreign_images"
+_START = (
+    "import sys; sys.path.insert(0, '/code'); "
+    "from broker.cli.images.foreign_images.merge import main; sys.exit(main())"
+)
+
+
+class Merged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The report of the merge in the jail."""
+
+    digest: str = ""
+    entries: int = 0
+    versions: dict[str, str] = {}
+    dropped: dict[str, int] = {}
+    error: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class RootSource:
+    """Where a root file system comes from: ``source`` is kept in the manifest.
+
+    ``write`` makes ``root.tar`` in a directory and returns the packages in it.
+    """
+
+    source: str
+    write: Callable[[Path], Awaitable[dict[str, str]]]
+
+
+async def import_image(
+    paths: Paths, name: str, origin: Path, base: str, progress: Progress
+) -> Image:
+    """Make the guest image ``name`` of an OCI archive.
+
+    Raises SetupError when this machine or the archive lacks something,
+    UpstreamError for an archive that is not one.
+    """
+    store.take_image_name(name)
+    progress(f"reading {printable(str(origin), 200)}")
+    if not origin.is_file():
+        raise SetupError(f"{printable(str(origin), 200)} is not a file")
+
+    async def write(work: Path) -> dict[str, str]:
+        progress("merging the layers")
+        merged = await merge_archive(origin, work)
+        for what, count in sorted(merged.dropped.items()):
+            progress(f"left out: {count} {printable(what, 40)}")
+        return merged.versions
+
+    return await make_foreign(paths, name, RootSource("oci", write), base, progress)
+
+
+async def save_from_podman(reference: str, directory: Path, progress: Progress) -> Path:
+    """Write an image of this user's podman as an archive.  Raises UpstreamError."""
+    if not reference or reference.startswith("-"):
+        raise RefusedError(
+            f"{printable(reference, 100)!r} is not a podman image's name"
+        )
+    target = directory / "image.tar"
+    progress(f"asking podman for {printable(reference, 100)}")
+    await run_tool(
+        [
+            *("podman", "save", "--quiet", "--format", "oci-archive"),
+            *("--output", str(target), "--", reference),
+        ],
+        env=dict(os.environ),
+        deadline=limits.IMAGE_BUILD_SECONDS,
+    )
+    return target
+
+
+async def make_foreign(
+    paths: Paths, name: str, origin: RootSource, base: str, progress: Progress
+) -> Image:
+    """Make an image with the kernel of ``base`` and the root of ``origin``."""
+    kernel = store.find_image(paths, base)
+    _check_tools()
+    paths.images.mkdir(parents=True, exist_ok=True)
+    async with only_build(paths.images / f".{name}.lock", progress):
+        need_space(paths.images, "the image")
+        async with image_room(paths, name) as work:
+            with disk_full_explained(paths.images):
+                versions = await origin.write(work)
+                progress("making the root file system")
+                await files.make_root(work, 0)
+                progress("computing the digest")
+                await trio.to_thread.run_sync(_borrow_kernel, kernel, work)
+                manifest = await _manifest(name, origin, kernel, work)
+                full = msgspec.structs.replace(manifest, versions=versions)
+                (work / "manifest.json").write_bytes(store.manifest_bytes(full))
+                return put_in_place(paths, name, work)
+
+
+def _borrow_kernel(image: Image, work: Path) -> None:
+    for file in ("kernel", "initrd"):
+        shutil.copyfile(image.directory / file, work / file)
+
+
+async def _manifest(
+    name: str, origin: RootSource, kernel: Image, work: Path
+) -> Manifest:
+    return Manifest(
+        format=store.FORMAT,
+        spec=replace(store.renamed(kernel.manifest.spec, name), packages=()),
+        kernel=kernel.manifest.kernel,
+        versions={},
+        built=time.time(),
+        digest=await trio.to_thread.run_sync(files.digest, work),
+        agent=hashlib.sha256(guest_agent()).hexdigest(),
+        recipe=kernel.manifest.recipe,
+        source=origin.source,
+    )
+
+
+@contextlib.asynccontextmanager
+async def image_room(paths: Paths, name: str) -> AsyncIterator[Path]:
+    """Give a directory to make an image in; removed where that fails."""
+    for left in store.unused_versions(paths, name):
+        shutil.rmtree(left)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=paths.images))
+    try:
+        yield work
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _check_tools() -> None:
+    for tool, package in (("genext2fs", "genext2fs"), ("e2fsck", "e2fsprogs")):
+        if not which(tool):
+            raise SetupError(
+                f"making an image needs {package}", hint=f"sudo apt install {package}"
+            )
+
+
+async def merge_archive(archive: Path, work: Path) -> Merged:
+    """Merge an archive's layers into ``work/root.tar``, in a jail.
+
+    Raises SetupError when the image lacks a program or this machine
+    cannot jail, UpstreamError for everything that is wrong with the archive.
+    """
+    # A directory of its own: a merge that was taken over can leave other files beside
+    # its result (a link named "kernel"), and later steps write to ``work``.
+    room = Path(tempfile.mkdtemp(prefix="merge-", dir=work))
+    try:
+        merged = await _merged(archive, room)
+        made = room / "root.tar"
+        # guard: a merge gives a file, and no link to one
+        if not stat.S_ISREG(made.lstat().st_mode):
+            raise UpstreamError("the archive's merge gave something else than a file")
+        made.rename(work / made.name)
+    except FileNotFoundError as error:
+        raise UpstreamError("the archive's merge gave no file") from error
+    finally:
+        remove_tree(room)
+    return merged
+
+
+async def _merged(archive: Path, work: Path) -> Merged:
+    machine = os.uname().machine
+    agent = work / "agent.py"
+    agent.write_bytes(guest_agent())
+    request = {
+        "archive": "/archive",
+        "work": ROOM,
+        "agent": f"{ROOM}/agent.py",
+        "architecture": ARCHITECTURES.get(machine, machine),
+        "limit": limits.IMAGE_IMPORT_BYTES,
+    }
+    # A hole in the tar reader must find no home, no network and no session.
+    jail = jail_words(work, {_PACKAGE: _INSIDE, archive: "/archive"})
+    words = [*jail, *python_words(), "-c", _START, json.dumps(request)]
+    out = await run_tool(
+        words, deadline=limits.IMAGE_BUILD_SECONDS, output_limit=16 << 20
+    )
+    try:
+        merged = msgspec.json.decode(out, type=Merged)
+    except UNREADABLE as error:
+        raise UpstreamError(f"the archive could not be read: {error}") from error
+    if merged.missing:
+        raise SetupError(
+            f"the image has no {printable(merged.missing, 60)}",
+            hint="a guest needs python3 and waypipe; add them with a Containerfile: "
+            "'RUN apt-get update && apt-get install -y python3 waypipe'",
+        )
+    if merged.error:
+        raise UpstreamError(
+            f"this archive cannot be imported: {printable(merged.error, 400)}"
+        )
+    return merged

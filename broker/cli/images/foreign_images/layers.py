@@ -1,0 +1,146 @@
+"""Reading layers into a tree, and writing the tree as one archive.
+
+Standard library only; the layers are a stranger's, and this runs in a jail.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from dataclasses import dataclass
+from typing import IO
+
+from broker.cli.images.foreign_images.tree import (
+    ENTRIES,
+    PATH_BYTES,
+    Content,
+    FileTree,
+    Node,
+    TreeError,
+    parts_of,
+)
+
+EPOCH = 1_600_000_000
+"""Time of every file: equal layers give equal bytes."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """Content inside a layer."""
+
+    archive: tarfile.TarFile
+    info: tarfile.TarInfo
+
+    def open(self) -> IO[bytes]:
+        """Return a reader; ``archive`` must still be open.  Raises TreeError."""
+        file = self.archive.extractfile(self.info)
+        if file is None:
+            raise TreeError("a file without content")
+        return file
+
+
+def apply_layer(
+    tree: FileTree, archive: tarfile.TarFile, dropped: Counter[str]
+) -> None:
+    """Put a layer over the tree; ``dropped`` counts the members that it cannot have.
+
+    Whiteouts hide lower layers only, wherever in the archive they are, so they
+    come first.  Raises TreeError.
+    """
+    members = _members(archive)
+    rest = [info for info in members if not tree.whiteout(info.name)]
+    for info in rest:
+        _add(tree, archive, info, dropped)
+
+
+def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    found = []
+    for info in archive:
+        found.append(info)
+        if len(found) > ENTRIES:
+            raise TreeError(f"more than {ENTRIES} files in a layer")
+    return found
+
+
+def _add(
+    tree: FileTree,
+    archive: tarfile.TarFile,
+    info: tarfile.TarInfo,
+    dropped: Counter[str],
+) -> None:
+    if info.isdir():
+        tree.put(info.name, _node("dir", info))
+    elif info.isreg():
+        node = _node("file", info)
+        node.size = info.size
+        node.content = Member(archive, info)
+        tree.put(info.name, node)
+    elif info.issym():
+        node = _node("link", info)
+        node.target = _target(info.linkname)
+        tree.put(info.name, node)
+    elif info.islnk():
+        tree.put_hard_link(info.name, info.linkname)
+    else:
+        # A device of a stranger's in a guest would be the guest's, not ours; but
+        # genext2fs makes each one that is named, and no image needs one.
+        dropped["devices" if info.isdev() else "others"] += 1
+    if any(key.startswith("SCHILY.xattr.") for key in info.pax_headers):
+        dropped["extended attributes"] += 1
+
+
+def _node(kind: str, info: tarfile.TarInfo) -> Node:
+    match kind:
+        case "dir":
+            return Node("dir", info.mode, info.uid, info.gid)
+        case "file":
+            return Node("file", info.mode, info.uid, info.gid)
+        case _:
+            return Node("link", 0o777, info.uid, info.gid)
+
+
+def _target(untrusted_target: str) -> str:
+    encoded = untrusted_target.encode("utf-8", "surrogateescape")
+    if not encoded or len(encoded) > PATH_BYTES or b"\0" in encoded:
+        raise TreeError("a link without a usable target")
+    return untrusted_target
+
+
+def write_tree(tree: FileTree, out: IO[bytes]) -> int:
+    """Write the tree as a tar archive; return the number of its entries."""
+    first: dict[int, str] = {}
+    count = 0
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+        for name, node in tree.entries():
+            parts_of(name)
+            count += 1
+            _write(archive, name, node, first)
+    return count
+
+
+def _write(
+    archive: tarfile.TarFile, name: str, node: Node, first: dict[int, str]
+) -> None:
+    info = tarfile.TarInfo(f"./{name}")
+    info.mode, info.uid, info.gid, info.mtime = node.mode, node.uid, node.gid, EPOCH
+    if node.kind == "dir":
+        info.type = tarfile.DIRTYPE
+    elif node.kind == "link":
+        info.type, info.linkname = tarfile.SYMTYPE, node.target
+    elif id(node) in first:
+        info.type, info.linkname = tarfile.LNKTYPE, first[id(node)]
+    else:
+        first[id(node)] = info.name
+        _write_file(archive, info, node)
+        return
+    archive.addfile(info)
+
+
+def _write_file(archive: tarfile.TarFile, info: tarfile.TarInfo, node: Node) -> None:
+    content: Content | None = node.content
+    if content is None:
+        archive.addfile(info)
+        return
+    info.size = node.size
+    with content.open() as file:
+        archive.addfile(info, file)

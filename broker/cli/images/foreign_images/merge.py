@@ -1,0 +1,76 @@
+"""The program that merges an OCI archive into one clean tar archive, in a jail.
+
+``merge.py REQUEST``: a JSON object with ``archive``, ``work`` (where layers and
+``root.tar`` go), ``agent``, ``architecture`` and ``limit`` in bytes.  Prints a JSON
+object: the result, or ``error`` and ``missing``.  Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tarfile
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from broker.cli.images.foreign_images.archive import ArchiveError, OciArchive
+from broker.cli.images.foreign_images.furnish import MissingError, furnish, versions
+from broker.cli.images.foreign_images.layers import apply_layer, write_tree
+from broker.cli.images.foreign_images.tree import FileTree, TreeError
+
+MEMORY = 2 << 30
+"""Address space: 300,000 names take a quarter of it, a header that claims to be
+gigabytes long none."""
+
+
+def merge(request: dict[str, Any]) -> dict[str, Any]:
+    """Write ``root.tar``; return digest, versions and the omissions."""
+    work = Path(request["work"])
+    tree = FileTree(request["limit"])
+    dropped: Counter[str] = Counter()
+    with ExitStack() as files:
+        archive = OciArchive(files.enter_context(Path(request["archive"]).open("rb")))
+        digest, manifest = archive.manifest(request["architecture"])
+        room = request["limit"]
+        for number, layer in enumerate(archive.layers(manifest)):
+            path = work / f"layer-{number}"
+            file = files.enter_context(path.open("x+b"))
+            # Without a name: it goes when we do, also when we are killed.
+            path.unlink()
+            room -= archive.unpack(layer, file, room)
+            file.seek(0)
+            tar = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
+            apply_layer(tree, tar, dropped)
+        furnish(tree, Path(request["agent"]).read_bytes())
+        with (work / "root.tar").open("xb") as out:
+            count = write_tree(tree, out)
+        return {
+            "digest": digest,
+            "entries": count,
+            "versions": versions(tree),
+            "dropped": dict(dropped),
+        }
+
+
+def main() -> int:
+    """Merge, and print the result."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        result = merge(json.loads(sys.argv[1]))
+    except MissingError as error:
+        result = {"missing": str(error)}
+    except (ArchiveError, TreeError) as error:
+        result = {"error": str(error)}
+    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
+        result = {"error": f"a layer cannot be read: {error}"}
+    except MemoryError:
+        result = {"error": "it takes more memory than an image may"}
+    sys.stdout.write(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Guest images as one signed file: made on one machine, checked and used on another.
+
+A tar archive with, in this order, ``manifest.json``, ``signature``, ``kernel``,
+``initrd`` and ``root``, the last compressed by gzip.  The signature is Ed25519 (RFC
+8032) over ``CONTEXT`` and the manifest's bytes; the manifest has the digest of the
+other three.  So nothing of the file is parsed before it is known who made it, but for
+the headers of two small members.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import trio
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from broker.cli.images.building import files
+from broker.cli.images.building.build import put_in_place
+from broker.cli.images.building.build_room import Progress, need_space, only_build
+from broker.cli.images.foreign_images.importing import image_room
+from broker.core import limits
+from broker.core.errors import IntegrityError, SetupError, UpstreamError
+from broker.core.paths import Paths
+from broker.host.images import store
+from broker.host.images.store import Image, Manifest
+
+CONTEXT = b"vitrail guest image 1\n"
+"""Signed before the manifest: no signature for another purpose is one for an image."""
+_MANIFEST, _SIGNATURE = "manifest.json", "signature"
+_FILES = ("kernel", "initrd", "root")
+_MANIFEST_BYTES = 4 << 20
+_SIGNATURE_BYTES = 64
+_CHUNK = 1 << 20
+_HINT = "'openssl genpkey -algorithm ed25519 -out KEY' makes one; 'openssl pkey -in KEY -pubout -out PUBLIC' has its public part"
+
+
+def read_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read an Ed25519 key (PEM).  Raises SetupError."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SetupError(f"cannot read the key {path}: {error}", hint=_HINT) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SetupError(f"{path} is not an Ed25519 key", hint=_HINT)
+    return key
+
+
+def read_public_key(path: Path) -> Ed25519PublicKey:
+    """Read the public part of an Ed25519 key (PEM).  Raises SetupError."""
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise SetupError(f"cannot read the key {path}: {error}", hint=_HINT) from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise SetupError(f"{path} is not an Ed25519 key", hint=_HINT)
+    return key
+
+
+def fingerprint(key: Ed25519PublicKey) -> str:
+    """Return 16 hex digits by which people tell keys apart."""
+    raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def export_image(image: Image, target: Path, key: Ed25519PrivateKey) -> None:
+    """Write a signed image to a new file.  Blocks; raises OSError."""
+    manifest = store.manifest_bytes(image.manifest)
+    try:
+        with target.open("xb") as out, tarfile.open(fileobj=out, mode="w") as tar:
+            _add(tar, _MANIFEST, manifest)
+            _add(tar, _SIGNATURE, key.sign(CONTEXT + manifest))
+            for name in _FILES[:2]:
+                _add(tar, name, (image.directory / name).read_bytes())
+            with _packed(image.root, target) as packed:
+                info = tarfile.TarInfo(_FILES[2])
+                info.size = packed.seek(0, io.SEEK_END)
+                packed.seek(0)
+                tar.addfile(info, packed)
+    except FileExistsError:
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _packed(source: Path, beside: Path) -> Iterator[IO[bytes]]:
+    """Give a compressed copy that has no name: tar wants its size first."""
+    fd = os.open(beside.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w+b") as packed:
+        with (
+            gzip.GzipFile("", "wb", 1, packed, mtime=0) as out,
+            source.open("rb") as file,
+        ):
+            shutil.copyfileobj(file, out, _CHUNK)
+        yield packed
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+async def import_signed(
+    paths: Paths, name: str, archive: Path, key: Ed25519PublicKey, progress: Progress
+) -> Image:
+    """Make the image ``name`` of a signed file.
+
+    Raises IntegrityError when ``key`` did not sign it or its files are others,
+    UpstreamError when it is not such a file.
+    """
+    store.take_image_name(name)
+    paths.images.mkdir(parents=True, exist_ok=True)
+    async with only_build(paths.images / f".{name}.lock", progress):
+        need_space(paths.images, "the image")
+        async with image_room(paths, name) as work:
+            progress("checking the signature")
+            return await trio.to_thread.run_sync(
+                _import, paths, name, archive, key, work
+            )
+
+
+def _import(
+    paths: Paths, name: str, archive: Path, key: Ed25519PublicKey, work: Path
+) -> Image:
+    try:
+        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            members = iter(tar)
+            manifest = _manifest(tar, members, key)
+            _unpack(tar, members, work)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UpstreamError(f"{archive} is not a signed image: {error}") from error
+    # guard: a signed image has the files that were signed
+    if files.digest(work) != manifest.digest:
+        raise IntegrityError(f"{archive}: its files are not those that were signed")
+    spec = msgspec.structs.replace(
+        manifest,
+        source=f"signed:{fingerprint(key)}",
+        spec=store.renamed(manifest.spec, name),
+    )
+    (work / _MANIFEST).write_bytes(store.manifest_bytes(spec))
+    return put_in_place(paths, name, work)
+
+
+def _manifest(
+    tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], key: Ed25519PublicKey
+) -> Manifest:
+    data = _small(tar, members, _MANIFEST, _MANIFEST_BYTES)
+    signature = _small(tar, members, _SIGNATURE, _SIGNATURE_BYTES)
+    try:
+        # guard: an image is signed by the key that was named
+        key.verify(signature, CONTEXT + data)
+    except InvalidSignature as error:
+        raise IntegrityError(
+            f"the image is not signed by the key {fingerprint(key)}",
+            hint="is it the public key of those who made it?",
+        ) from error
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise UpstreamError(f"its manifest is of another version: {error}") from error
+    if manifest.format != store.FORMAT:
+        raise UpstreamError(f"its format is {manifest.format}, not {store.FORMAT}")
+    return manifest
+
+
+def _small(
+    tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], name: str, most: int
+) -> bytes:
+    info = next(members, None)
+    if info is None or info.name != name or not info.isreg() or info.size > most:
+        raise UpstreamError(f"it has no {name} where a signed image has it")
+    file = tar.extractfile(info)
+    return b"" if file is None else file.read(most)
+
+
+def _unpack(
+    tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], work: Path
+) -> None:
+    for name in _FILES:
+        info = next(members, None)
+        if info is None or info.name != name or not info.isreg():
+            raise UpstreamError(f"it has no {name} where a signed image has it")
+        file = tar.extractfile(info)
+        if file is None:
+            raise UpstreamError(f"its {name} has no content")
+        # Names are ours, from the list; those in the archive are compared only.
+        with (work / name).open("xb") as out:
+            source = gzip.GzipFile(fileobj=file) if name == "root" else file
+            _copy(source, out)
+
+
+def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
+    """Copy, leaving holes, at most ``IMAGE_IMPORT_BYTES``."""
+    total = 0
+    while data := source.read(_CHUNK):
+        total += len(data)
+        if total > limits.IMAGE_IMPORT_BYTES:
+            raise UpstreamError("a file of it is too large for an image")
+        if data.count(0) == len(data):
+            out.seek(len(data), io.SEEK_CUR)
+        else:
+            out.write(data)
+    out.truncate()

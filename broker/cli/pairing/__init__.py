@@ -1,0 +1,3 @@
+"""Pairing two machines, which brokerctl does alone."""
+
+from __future__ import annotations

@@ -1,0 +1,361 @@
+"""Pairing: how two brokers learn each other's key, with a person as witness.
+
+Nothing is known of the other end yet, so an attacker on the way could put
+his own key into both directions.  But he cannot make both screens
+agree.  The *dialler* is the connecting end; either role may dial.
+
+    dialler                                 acceptor
+    COMMIT   hash of (key, nonce)      →
+                             ←    NONCE     key, nonce
+    OPEN     key, nonce                →
+           - now each end shows a code, and the person types it at the other -
+    CONFIRM  signature                 ↔    CONFIRM  signature
+
+Both codes are digits of a hash over all three messages.  The dialler's nonce
+is fixed (COMMIT) before it sees the acceptor's, and hidden until after: the
+last one who chooses a nonce chooses blindly.  So a man in the middle gets one
+guess at each screen, 1 in 10**PAIRING_DIGITS, and a wrong guess is seen and
+ends the run; a connection that ends after NONCE counts as a guess (``nonce_sent``).
+Without the commitment he could try nonces until both screens agree, a million
+hashes, in about a second.
+
+Two codes, one for each direction, and typed, because a person who is asked
+"are these equal?" says yes; a code that has to be typed has been read.
+
+CONFIRM is sent when the person typed the right code here; its signature
+shows that the key is really the other end's, and that it saw the same three
+messages.  An end is PAIRED when its person and the other end's have both
+confirmed.  If the last CONFIRM is lost, one end alone has the (right) key
+pinned, no session comes about, and pairing again mends it.
+
+Deadline: the caller's (``limits.LINK_PAIRING_SECONDS``).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+
+from broker.core import limits
+from broker.core.errors import InternalError
+from broker.net.link.keys import (
+    KEY_BYTES,
+    SIGNATURE_BYTES,
+    BrokerIdentity,
+    PublicKey,
+    sha256,
+)
+from broker.net.link.wire_types import (
+    HEADER,
+    VERSION,
+    ConnectionKind,
+    LinkReader,
+    LinkRefusedError,
+    RefusalReason,
+    Role,
+    refusal,
+    refuse_other_than,
+    told_refusal,
+)
+
+NONCE_BYTES = 32
+_HASH_BYTES = 32
+_LABEL = b"vitrail pairing 1 "
+
+
+class Kind(enum.IntEnum):
+    """The messages."""
+
+    COMMIT = 1
+    NONCE = 2
+    OPEN = 3
+    CONFIRM = 4
+    REFUSED = 5
+
+
+SIZES: Mapping[int, int] = {
+    Kind.COMMIT: HEADER.size + _HASH_BYTES,
+    Kind.NONCE: HEADER.size + KEY_BYTES + NONCE_BYTES,
+    Kind.OPEN: HEADER.size + KEY_BYTES + NONCE_BYTES,
+    Kind.CONFIRM: HEADER.size + SIGNATURE_BYTES,
+    Kind.REFUSED: HEADER.size + 1,
+}
+
+
+class Typed(enum.Enum):
+    """Input of the person."""
+
+    RIGHT = "typed the other screen's code"
+
+
+class State(enum.Enum):
+    """Where a pairing stands."""
+
+    NEW = "dialler, nothing sent"
+    WAIT_COMMIT = "acceptor, nothing received"
+    WAIT_NONCE = "dialler, COMMIT sent"
+    WAIT_OPEN = "acceptor, NONCE sent"
+    COMPARE = "codes shown"
+    CONFIRMED = "confirmed here, not yet there"
+    CONFIRMED_THERE = "confirmed there, not yet here"
+    PAIRED = "done"
+    REFUSED = "over"
+
+
+# The whole machine.  A pair that is not here is a refusal.
+TABLE: Mapping[tuple[State, Kind | Typed], State] = {
+    (State.WAIT_COMMIT, Kind.COMMIT): State.WAIT_OPEN,
+    (State.WAIT_NONCE, Kind.NONCE): State.COMPARE,
+    (State.WAIT_OPEN, Kind.OPEN): State.COMPARE,
+    (State.COMPARE, Kind.CONFIRM): State.CONFIRMED_THERE,
+    (State.CONFIRMED, Kind.CONFIRM): State.PAIRED,
+    (State.COMPARE, Typed.RIGHT): State.CONFIRMED,
+    (State.CONFIRMED_THERE, Typed.RIGHT): State.PAIRED,
+    (State.WAIT_NONCE, Kind.REFUSED): State.REFUSED,
+    (State.WAIT_OPEN, Kind.REFUSED): State.REFUSED,
+    (State.COMPARE, Kind.REFUSED): State.REFUSED,
+    (State.CONFIRMED, Kind.REFUSED): State.REFUSED,
+    (State.CONFIRMED_THERE, Kind.REFUSED): State.REFUSED,
+}
+
+_COMPARING = {State.COMPARE, State.CONFIRMED, State.CONFIRMED_THERE, State.PAIRED}
+_OVER = {State.PAIRED, State.REFUSED}
+
+
+class Pairing:
+    """One end of one pairing.
+
+    The dialler calls ``start``; both feed the received bytes and send the
+    result.  When ``code`` is there it is shown, and ``confirm`` is called
+    with what the person typed.  When the state is PAIRED, ``peer_key`` may be
+    pinned, for the role that is not ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: Role,
+        dials: bool,
+        identity: BrokerIdentity,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._role = role
+        self._dials = dials
+        self._identity = identity
+        self._nonce = random(NONCE_BYTES)
+        self._reader = LinkReader(ConnectionKind.PAIRING, SIZES)
+        self._transcript = b""
+        self._commitment = b""
+        self._peer_key: PublicKey | None = None
+        self.state = State.NEW if dials else State.WAIT_COMMIT
+
+    # -- what a person sees -----------------------------------------------------
+
+    @property
+    def code(self) -> str | None:
+        """The digits to show here and type there; None before they are known."""
+        return self._code(by_dialler=self._dials) if self._comparing else None
+
+    @property
+    def dials(self) -> bool:
+        """Whether this end connected."""
+        return self._dials
+
+    @property
+    def nonce_sent(self) -> bool:
+        """Whether this end, which was connected to, has shown its nonce: a try is used."""
+        return bool(self._commitment)
+
+    @property
+    def confirmed_there(self) -> bool:
+        """Whether the other end's person has confirmed: it says no more."""
+        return self.state in {State.CONFIRMED_THERE, State.PAIRED}
+
+    @property
+    def peer_key(self) -> PublicKey | None:
+        """The other end's key, only when both people have confirmed."""
+        return self._peer_key if self.state is State.PAIRED else None
+
+    @property
+    def peer_fingerprint(self) -> str | None:
+        """The fingerprint to show beside the code; proves nothing alone."""
+        if self._peer_key is None or not self._comparing:
+            return None
+        return self._peer_key.fingerprint
+
+    @property
+    def _comparing(self) -> bool:
+        return self.state in _COMPARING
+
+    def _code(self, *, by_dialler: bool) -> str:
+        end = b"dialler" if by_dialler else b"acceptor"
+        digest = sha256(_LABEL + b"code of the " + end + b"\0", self._transcript)
+        # 64 bits into a million: the bias is below 10**-13.
+        number = int.from_bytes(digest[:8], "big") % 10**limits.PAIRING_DIGITS
+        return f"{number:0{limits.PAIRING_DIGITS}d}"
+
+    # -- the machine --------------------------------------------------------------
+
+    def start(self) -> bytes:
+        """The dialler's first message."""
+        if self.state is not State.NEW:
+            raise InternalError(f"a pairing cannot start when it is {self.state}")
+        head = self._header(Kind.COMMIT)
+        message = head + self._commit(head, self._opened())
+        self._transcript = message
+        self.state = State.WAIT_NONCE
+        return message
+
+    def feed(self, untrusted_data: bytes) -> bytes:
+        """Take bytes, return bytes to send.
+
+        Raises LinkRefusedError; the pairing is over then, for good.
+        """
+        if self.state is State.NEW:
+            raise InternalError("the dialler starts before it is fed")
+        if self.state is State.REFUSED:
+            raise LinkRefusedError(
+                "the pairing is over", reason=RefusalReason.MALFORMED
+            )
+        self._reader.feed(untrusted_data)
+        out = b""
+        try:
+            while (taken := self._reader.take()) is not None:
+                out += self._step(*taken)
+        except LinkRefusedError as error:
+            self._refuse(error)
+            raise
+        return out
+
+    def confirm(self, typed: str) -> bytes:
+        """Take what the person typed here; return bytes to send.
+
+        Raises LinkRefusedError for a wrong code: the pairing is over, there
+        is not a second guess.  Spaces and dashes between digits do not matter.
+        """
+        following = TABLE.get((self.state, Typed.RIGHT))
+        if following is None:
+            raise InternalError(f"nothing to confirm when it is {self.state}")
+        digits = "".join(c for c in typed if c not in " -\t\r\n")
+        if digits != self._code(by_dialler=not self._dials):
+            raise self.reject()
+        self.state = following
+        return self._header(Kind.CONFIRM) + self._identity.sign(
+            self._signed(by_dialler=self._dials)
+        )
+
+    def reject(self) -> LinkRefusedError:
+        """End the pairing because the code is wrong or the person says so.
+
+        Returns the error to raise; its ``answer`` is to be sent.
+        """
+        error = LinkRefusedError(
+            "the code does not match the other screen's: not paired",
+            reason=RefusalReason.PERSON,
+            hint="pair once more; if it fails again, an attacker is in between",
+        )
+        self._refuse(error)
+        return error
+
+    def eof(self) -> None:
+        """Say that no byte will come.  Raises unless the brokers are paired."""
+        if self.state is State.PAIRED:
+            return
+        self.state = State.REFUSED
+        raise LinkRefusedError(
+            "the other end closed the connection during the pairing",
+            reason=RefusalReason.CLOSED,
+        )
+
+    def _step(self, kind_number: int, role: int, message: bytes) -> bytes:
+        kind = Kind(kind_number)  # the reader knows only these
+        following = TABLE.get((self.state, kind))
+        if following is None:
+            raise LinkRefusedError(
+                f"{kind.name} when the pairing is at: {self.state.value}",
+                reason=RefusalReason.MALFORMED,
+            )
+        if kind is Kind.REFUSED:
+            self.state = following
+            raise told_refusal(message)
+        refuse_other_than(self._role.other, role)
+        out = _TAKERS[kind](self, message)
+        self.state = following
+        return out
+
+    def _refuse(self, error: LinkRefusedError) -> None:
+        if self.state not in _OVER:
+            error.answer = refusal(
+                ConnectionKind.PAIRING, Kind.REFUSED, self._role, error.reason
+            )
+        # Bytes behind the last CONFIRM are wrong, and change nothing: the key
+        # was confirmed by both.
+        if self.state is not State.PAIRED:
+            self.state = State.REFUSED
+
+    def _take_commit(self, message: bytes) -> bytes:
+        self._commitment = message[HEADER.size :]
+        answer = self._header(Kind.NONCE) + self._opened()
+        self._transcript = message + answer
+        return answer
+
+    def _take_nonce(self, message: bytes) -> bytes:
+        self._meet(message)
+        answer = self._header(Kind.OPEN) + self._opened()
+        self._transcript += message + answer
+        return answer
+
+    def _take_open(self, message: bytes) -> bytes:
+        # The COMMIT's header was the same but for the kind.
+        head = HEADER.pack(
+            ConnectionKind.PAIRING.value, VERSION, Kind.COMMIT, self._role.other
+        )
+        if self._commit(head, message[HEADER.size :]) != self._commitment:
+            raise LinkRefusedError(
+                "the other end opened something else than it committed to",
+                reason=RefusalReason.PROOF,
+            )
+        self._meet(message)
+        self._transcript += message
+        return b""
+
+    def _take_confirm(self, message: bytes) -> bytes:
+        key = self._peer_key
+        signed = self._signed(by_dialler=not self._dials)
+        if key is None or not key.verifies(message[HEADER.size :], signed):
+            raise LinkRefusedError(
+                "the other end does not hold the key that it showed",
+                reason=RefusalReason.PROOF,
+            )
+        return b""
+
+    # -- pieces ---------------------------------------------------------------------
+
+    def _header(self, kind: Kind) -> bytes:
+        return HEADER.pack(ConnectionKind.PAIRING.value, VERSION, kind, self._role)
+
+    def _opened(self) -> bytes:
+        return self._identity.public.raw + self._nonce
+
+    def _commit(self, head: bytes, opened: bytes) -> bytes:
+        return sha256(_LABEL + b"commitment\0", head, opened)
+
+    def _meet(self, message: bytes) -> None:
+        key = PublicKey(message[HEADER.size : HEADER.size + KEY_BYTES])
+        if key == self._identity.public:
+            raise LinkRefusedError(
+                "the other end shows this broker's own key", reason=RefusalReason.PROOF
+            )
+        self._peer_key = key
+
+    def _signed(self, *, by_dialler: bool) -> bytes:
+        end = b"dialler" if by_dialler else b"acceptor"
+        return _LABEL + b"confirmed by the " + end + b"\0" + sha256(self._transcript)
+
+
+_TAKERS: Mapping[Kind, Callable[[Pairing, bytes], bytes]] = {
+    Kind.COMMIT: Pairing._take_commit,  # noqa: SLF001  the table of this class
+    Kind.NONCE: Pairing._take_nonce,  # noqa: SLF001
+    Kind.OPEN: Pairing._take_open,  # noqa: SLF001
+    Kind.CONFIRM: Pairing._take_confirm,  # noqa: SLF001
+}

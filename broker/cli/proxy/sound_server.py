@@ -1,0 +1,77 @@
+"""The person's sound server: where it is, its cookie, and connecting to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.jail.pulse.filter import COOKIE_BYTES
+from broker.net.endpoints import UnixEndpoint, connect
+
+
+def read_cookie(environ: dict[str, str] | None = None) -> bytes:
+    """The person's cookie for the sound server; zeroes where there is none.
+
+    PipeWire never looks at it, PulseAudio not when we run as the same user.
+    """
+    env = dict(os.environ) if environ is None else environ
+    home = Path(env.get("HOME", "/"))
+    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    places = [config / "pulse/cookie", home / ".pulse-cookie"]
+    if env.get("PULSE_COOKIE"):
+        places.insert(0, Path(env["PULSE_COOKIE"]))
+    for place in places:
+        with suppress(OSError):
+            cookie = place.read_bytes()
+            if len(cookie) == COOKIE_BYTES:
+                return cookie
+    return bytes(COOKIE_BYTES)
+
+
+async def connect_server(path: Path) -> socket.socket:
+    """Connect to the sound server.  Raises UpstreamError with the cause."""
+    try:
+        # It waits while the server has too many callers: PulseAudio lets five.
+        return await connect(
+            UnixEndpoint(path), deadline=limits.CONNECT_SECONDS, descriptors=True
+        )
+    except VitrailError as error:
+        cause = error.__cause__
+        why = cause.strerror if isinstance(cause, OSError) else error.message
+        raise UpstreamError(
+            f"no sound server answers at {path}: {why}",
+            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
+            "(or --server) its socket?",
+        ) from error
+
+
+def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
+    """The sound server's socket, as libpulse finds it.
+
+    Raises SetupError for a server that is not reached by a UNIX socket.
+    """
+    env = dict(os.environ) if environ is None else environ
+    name = name or env.get("PULSE_SERVER", "")
+    if name:
+        # "{machine}unix:PATH", several with spaces between: the first one.
+        first = name.split()[0].rpartition("}")[2].removeprefix("unix:")
+        if first.startswith("/"):
+            return Path(first)
+        raise SetupError(
+            f"not a UNIX socket: {name}",
+            hint="give --server the path of the sound server's socket",
+        )
+    for variable, below in (
+        ("PULSE_RUNTIME_PATH", "native"),
+        ("XDG_RUNTIME_DIR", "pulse/native"),
+    ):
+        if env.get(variable, "").startswith("/"):
+            return Path(env[variable]) / below
+    raise SetupError(
+        "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
+        hint="run it inside the desktop session, or give --server a path",
+    )

@@ -1,0 +1,3 @@
+"""Types of contents and keys of pastes, that viewer and worker both name."""
+
+from __future__ import annotations

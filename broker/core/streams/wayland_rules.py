@@ -1,0 +1,103 @@
+"""How one sandbox's windows are treated: the compiled part of its record."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from broker.core.errors import RefusedError
+from broker.core.streams.wayland_verdicts import GLOBALS, OPTIONS
+
+_COLOR = re.compile(r"#([0-9a-fA-F]{6})")
+DEFAULT_BORDER = 4
+MAX_BORDER = 64
+MAX_STRIP = 1 << 17
+"""Pixels of a name: 32 characters of 64 by 64, the widest there are."""
+
+
+class Fullscreen(enum.Enum):
+    """Treatment of a window's request for fullscreen."""
+
+    FAKE = "fake"
+    """Maximised, while the application is configured as fullscreen."""
+    FRAMED = "framed"
+    """Fullscreen with its frame."""
+    REAL = "real"
+    """Fullscreen without a frame: the sandbox is trusted not to imitate."""
+
+
+@dataclass(frozen=True)
+class WindowRules:
+    """``color`` is 0xRRGGBB; ``border`` and ``top`` are logical pixels (1..64).
+
+    ``allow`` names globals with the verdict OPTION that this sandbox may use;
+    ``name`` is in every application id and in the upper strip; ``prefix`` is
+    shown before every title, the name where it is empty.  ``deny`` names
+    globals that this sandbox does not get although others do; deny wins.
+    ``promote``: subsurfaces that reach outside their window become framed
+    popups; otherwise they are cropped.
+    ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
+    ``top`` rows; where it is empty, the name is drawn with letters of ours.
+    ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
+    """
+
+    name: str
+    color: int = 0xD01010
+    border: int = DEFAULT_BORDER
+    top: int = DEFAULT_BORDER
+    label: bool = False
+    translucent: bool = False
+    fullscreen: Fullscreen = Fullscreen.FAKE
+    allow: frozenset[str] = field(default_factory=frozenset)
+    prefix: str = ""
+    deny: frozenset[str] = field(default_factory=frozenset)
+    ceilings: Mapping[str, int] = field(default_factory=dict)
+    promote: bool = False
+    strip: bytes = b""
+
+    @property
+    def shown(self) -> str:
+        """The prefix of every title; by default the sandbox's name."""
+        return self.prefix or self.name
+
+    def __post_init__(self) -> None:
+        for what, value in (("border", self.border), ("top", self.top)):
+            if not 1 <= value <= MAX_BORDER:
+                raise RefusedError(
+                    f"a window {what} of {value} pixels",
+                    hint=f"1 to {MAX_BORDER}; a window without a border is not offered",
+                )
+        if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
+            raise RefusedError(f"a name of {len(self.strip)} pixels in {self.top} rows")
+        for name in self.deny - GLOBALS.keys():
+            raise RefusedError(f"the Wayland global {name} is not known")
+        for name in self.allow - OPTIONS:
+            known = "can never be allowed" if name in GLOBALS else "is not known"
+            raise RefusedError(
+                f"the Wayland global {name} {known}",
+                hint=f"what may be allowed: {', '.join(sorted(OPTIONS))}",
+            )
+
+
+def takes_away(before: WindowRules, after: WindowRules) -> frozenset[str] | None:
+    """Globals that new rules take away; None when they take more than those.
+
+    Pictures shown without a frame, or translucent, cannot be undone later.
+    """
+    if before.fullscreen is Fullscreen.REAL is not after.fullscreen:
+        return None
+    if before.translucent and not after.translucent:
+        return None
+    return (before.allow - after.allow) | (after.deny - before.deny)
+
+
+def take_color(text: str) -> int:
+    """Return ``#rrggbb`` as a number, or raise RefusedError."""
+    match = _COLOR.fullmatch(text)
+    if match is None:
+        raise RefusedError(
+            f"{text!r} is not a colour", hint="write it as #rrggbb, for example #d01010"
+        )
+    return int(match[1], 16)

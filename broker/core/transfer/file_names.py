@@ -1,0 +1,152 @@
+"""Names of files that a sandbox sends: one strict rule.
+
+The allow-list follows Qubes' libqubes-pure (``unicode.c``): printable ASCII, and
+of the rest assigned letters, digits and punctuation of scripts that are written
+left to right without shaping.  Refused are therefore control and format
+characters, bidirectional controls, combining marks, private use, spaces other
+than U+0020, and right-to-left and complex scripts.  On top of that: one
+component only, no backslash, nothing that is hidden at an end of the name, and
+none of the device names of Windows, where synchronised folders end.
+
+A name that is refused is not repaired, because two hostile names could become
+one; ``display_name`` is for showing it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NewType
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.transfer.scripts import script
+
+FileName = NewType("FileName", str)
+"""One component of a path that passed ``take_file_name``."""
+
+_SCRIPTS = frozenset(
+    {
+        "Latin",
+        "Greek",
+        "Cyrillic",
+        "Han",
+        "Hangul",
+        "Hiragana",
+        "Katakana",
+        "Bopomofo",
+        "Braille",
+        "Common",
+        "Inherited",
+    }
+)
+# Letters, numbers, punctuation, mathematical and currency symbols.
+_CATEGORIES = frozenset(
+    {
+        "Lu",
+        "Ll",
+        "Lt",
+        "Lm",
+        "Lo",
+        "Nd",
+        "Nl",
+        "No",
+        "Pd",
+        "Ps",
+        "Pe",
+        "Pc",
+        "Po",
+        "Sm",
+        "Sc",
+        "Pi",
+        "Pf",
+    }
+)
+# Left to right, European numbers and their separators, neutral.
+_DIRECTIONS = frozenset({"L", "EN", "ES", "ET", "CS", "ON", "WS"})
+_WINDOWS = re.compile(
+    r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:[ ]*\..*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+# Two fillers of Hangul are letters by their category and drawn as nothing.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+def take_file_name(untrusted_name: bytes) -> FileName:
+    """Return the name, unchanged; or raise ``RefusedError`` with the reason."""
+    if not untrusted_name:
+        raise RefusedError("the name is empty")
+    # guard: length of a name
+    if len(untrusted_name) > limits.FILE_NAME_BYTES:
+        raise RefusedError(f"the name is longer than {limits.FILE_NAME_BYTES} bytes")
+    try:
+        untrusted_text = untrusted_name.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"byte {error.start} of the name is not UTF-8") from None
+    _refuse_form(untrusted_text)
+    for place, char in enumerate(untrusted_text):
+        if reason := _fault(char):
+            raise RefusedError(f"character {place + 1} is U+{ord(char):04X}: {reason}")
+    return FileName(untrusted_text)
+
+
+def display_name(untrusted_name: bytes) -> str:
+    """Return a name to be shown, with ``_`` for each character that is refused.
+
+    Not a name to create a file by: several names have the same display form.
+    """
+    text = untrusted_name[: limits.FILE_NAME_BYTES].decode("utf-8", "replace")
+    return "".join("_" if _fault(char) else char for char in text) or "_"
+
+
+def _refuse_form(text: str) -> None:
+    """Refuse what depends on more than a single character."""
+    # guard: names that walk
+    if text == "." or text.startswith(".."):
+        raise RefusedError("the name is '.' or begins with '..'")
+    # guard: names that are options
+    if text.startswith("-"):
+        raise RefusedError("the name begins with '-' and would be read as an option")
+    # guard: spaces at an end of a name
+    if text != text.strip(" "):
+        raise RefusedError("the name begins or ends with a space")
+    # guard: names of devices
+    if _WINDOWS.fullmatch(text):
+        raise RefusedError("the name is reserved for a device on Windows")
+
+
+def _fault(char: str) -> str:
+    """Return why a character may not be in a name, or nothing."""
+    # guard: separators in a name
+    if char in "/\\":
+        return "a separator of paths"
+    if " " <= char <= "~":
+        return ""
+    category = unicodedata.category(char)
+    # guard: categories of characters
+    if category not in _CATEGORIES:
+        return _KINDS.get(category, "not a letter, digit or punctuation mark")
+    # guard: blank letters
+    if char in _BLANK:
+        return "drawn as a blank"
+    # guard: names from right to left
+    if unicodedata.bidirectional(char) not in _DIRECTIONS:
+        return "written from right to left"
+    found = script(char)
+    # guard: scripts of names
+    return "" if found in _SCRIPTS else f"the script {found} is not in the allow-list"
+
+
+_KINDS = {
+    "Cc": "a control character",
+    "Cf": "a format character (bidirectional, zero width or tag)",
+    "Cs": "a surrogate",
+    "Co": "private use",
+    "Cn": "not assigned",
+    "Mn": "a combining mark",
+    "Mc": "a combining mark",
+    "Me": "a combining mark",
+    "Zs": "a space other than U+0020",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+}

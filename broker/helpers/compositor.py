@@ -1,0 +1,246 @@
+"""The person's compositor, or one of our own without a screen.
+
+``find_compositor`` finds out whether a desktop's compositor is there.  Where none
+is (a server, a CI machine) ``open_headless_sway`` starts a real sway that
+draws into memory: the demo takes its screenshot, the tests type into it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError
+from broker.helpers.process.spawn import Child, run_tool, spawn
+from broker.ipc.captured_stderr import FirstWords
+
+_LOOK_SECONDS = 0.02
+_NEW_KEYBOARD_MS = 500
+
+
+def display_path(
+    environ: Mapping[str, str] | None = None, *, name: str | None = None
+) -> Path | None:
+    """Return where a compositor's socket has to be, whether or not one is there.
+
+    ``name``, or else WAYLAND_DISPLAY, is a path or a name below
+    XDG_RUNTIME_DIR, ``wayland-0`` when neither is set (wl_display_connect(3)).
+    WAYLAND_SOCKET is not considered: it is one connected descriptor, and we
+    need a connection for each application.  None without a place to look in.
+    """
+    env = os.environ if environ is None else environ
+    display = Path(name or env.get("WAYLAND_DISPLAY") or "wayland-0")
+    if display.is_absolute():
+        return display
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime) / display if runtime else None
+
+
+def connect_compositor(path: Path) -> socket.socket:
+    """Return a new connection to the compositor, a blocking socket.
+
+    Raises UpstreamError that says what failed, also when the compositor does
+    not take the connection within KEEPER_CONNECT_SECONDS.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # connect(2) on a UNIX socket blocks while the backlog is full, for as
+        # long as this (socket(7)); Python's own timeout does not cover it.
+        seconds = limits.KEEPER_CONNECT_SECONDS
+        patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        sock.connect(os.fspath(path))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+    except OSError as error:
+        sock.close()
+        raise UpstreamError(
+            f"the compositor at {path} does not answer: {error.strerror}",
+            hint="is it running, and is WAYLAND_DISPLAY (or --display) its socket?",
+        ) from error
+    return sock
+
+
+def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the socket of the running compositor, or None.
+
+    It counts only if something accepts a connection at ``display_path``.
+    """
+    display = display_path(environ)
+    return display if display is not None and _accepts(display) else None
+
+
+def _accepts(path: Path) -> bool:
+    # Non-blocking: a compositor that hangs with a full backlog is useless.
+    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+class HeadlessCompositor:
+    """A sway without a screen; ``close`` or ``async with`` ends it.
+
+    ``display`` is the absolute path of its Wayland socket, ``environment``
+    what a program needs to be shown on it, ``child`` its process.
+    """
+
+    def __init__(
+        self, child: Child, display: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.child = child
+        self.display = display
+        self.environment = dict(environment)
+
+    async def __aenter__(self) -> Self:
+        """Nothing to do: it runs since it was made."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End sway and its children; not cancellable."""
+        with trio.CancelScope(shield=True):
+            await self.child.stop(limits.VM_QUIT_SECONDS)
+
+    async def screenshot(self, path: Path) -> None:
+        """Write what the screen shows as PNG.  Raises UpstreamError."""
+        await self._tool("grim", str(path))
+
+    async def tree(self) -> dict[str, object]:
+        """Return sway's tree of windows, see sway-ipc(7).  Raises UpstreamError."""
+        said = await self._tool("swaymsg", "--raw", "--type", "get_tree")
+        return msgspec.json.decode(said, type=dict[str, object])
+
+    async def command(self, text: str) -> None:
+        """Give sway a command, see sway(5).  Raises UpstreamError."""
+        await self._tool("swaymsg", "--", text)
+
+    async def type_text(self, text: str) -> None:
+        """Type on a virtual keyboard; a newline is the Return key.
+
+        A seat without a screen has no keyboard but this one.  Applications
+        learn of it when it appears and ask for it then; the first keys would
+        be lost on one that is not as fast, in an emulated guest for example.
+        """
+        await self._tool("wtype", "-s", str(_NEW_KEYBOARD_MS), "--", text)
+
+    async def _tool(self, *argv: str) -> bytes:
+        return await run_tool(
+            argv,
+            env=self.environment,
+            deadline=limits.COMPOSITOR_TOOL_SECONDS,
+            output_limit=limits.COMPOSITOR_TREE_BYTES,
+        )
+
+
+def _config(size: tuple[int, int], extra: str) -> str:
+    width, height = size
+    return (
+        f"output * resolution {width}x{height} position 0 0\n"
+        "xwayland disable\n"
+        "swaybg_command -\n"
+        "default_border normal\n"
+        f"{extra}\n"
+    )
+
+
+def _prepare(runtime_dir: Path, config: str) -> Path:
+    runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    runtime_dir.chmod(0o700)
+    for stale in [*runtime_dir.glob("wayland-*"), runtime_dir / "sway.sock"]:
+        if not _accepts(stale):
+            stale.unlink(missing_ok=True)
+    path = runtime_dir / "sway.conf"
+    path.write_text(config)
+    return path
+
+
+async def open_headless_sway(
+    runtime_dir: Path, *, size: tuple[int, int] = (1280, 800), config_extra: str = ""
+) -> HeadlessCompositor:
+    """Start sway with its sockets in ``runtime_dir`` (made, 0700); wait for it.
+
+    Raises SetupError for root (sway refuses it) or when a program is missing,
+    UpstreamError with sway's words when it does not come up.
+    """
+    if os.geteuid() == 0:
+        raise SetupError(
+            "sway does not run as root",
+            hint="run this as an ordinary user; 'make demo' makes one for you",
+        )
+    config = _prepare(runtime_dir, _config(size, config_extra))
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.environ.get("HOME", "/"),
+        "LANG": "C.UTF-8",
+        "XDG_RUNTIME_DIR": str(runtime_dir),
+        "SWAYSOCK": str(runtime_dir / "sway.sock"),
+    }
+    headless = {
+        "WLR_BACKENDS": "headless",
+        "WLR_RENDERER": "pixman",
+        "WLR_LIBINPUT_NO_DEVICES": "1",
+    }
+    before = _displays(runtime_dir)
+    words = FirstWords()
+    try:
+        child = spawn(
+            ["sway", "-c", str(config)],
+            env={**environment, **headless},
+            stdout=words.fd,
+            stderr=words.fd,
+        )
+        display = await _wait_ready(child, runtime_dir, before, words)
+    finally:
+        words.close()
+    return HeadlessCompositor(
+        child, display, {**environment, "WAYLAND_DISPLAY": str(display)}
+    )
+
+
+async def _wait_ready(
+    child: Child, runtime_dir: Path, before: set[Path], words: FirstWords
+) -> Path:
+    """Look every 20 ms: the socket's file is there before it is listened on."""
+    try:
+        with trio.move_on_after(limits.COMPOSITOR_READY_SECONDS):
+            while child.popen.poll() is None:
+                fresh = _displays(runtime_dir) - before
+                if fresh and _accepts(runtime_dir / "sway.sock"):
+                    return fresh.pop()
+                await trio.sleep(_LOOK_SECONDS)
+    except BaseException:
+        await _end(child)
+        raise
+    await _end(child)
+    raise UpstreamError(f"sway did not come up: {words.text()}")
+
+
+def _displays(runtime_dir: Path) -> set[Path]:
+    found = runtime_dir.glob("wayland-*")
+    return {path for path in found if path.is_socket() and _accepts(path)}
+
+
+async def _end(child: Child) -> None:
+    with trio.CancelScope(shield=True):
+        child.kill()
+        await child.wait()

@@ -1,0 +1,210 @@
+"""Mounting an opened directory in the mount namespace of a process, and unmounting it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.helpers.mounts.opened import OpenedFolder
+from broker.helpers.mounts.tool import ABSENT, BASE, HELD
+from broker.helpers.process.spawn import has_ended, our_program, run_tool
+from broker.ipc.process_status import status_fields
+
+_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+_CAP_SYS_ADMIN = 21
+"""Number of the capability (linux/capability.h)."""
+
+
+class HeldError(RefusedError):
+    """A program of the sandbox has files of the folder open."""
+
+
+class AbsentError(UpstreamError):
+    """No folder is mounted there."""
+
+
+class AttachedFolder(NamedTuple):
+    """A mounted folder: its path inside, and the kernel's number of the mount."""
+
+    path: str
+    number: int
+
+
+@contextmanager
+def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
+    """Yield a descriptor of the mount namespace of the process that ``pidfd`` holds.
+
+    Raises RefusedError when it has ended, or is not this user's.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise RefusedError(
+            f"the sandbox's mounts cannot be reached: {error.strerror}"
+        ) from error
+    try:
+        # Alive after it was opened: so it was opened of this process.
+        # guard: the namespace is the sandbox's
+        if has_ended(pidfd):
+            raise RefusedError("the sandbox has ended")
+        # guard: never our own mount namespace
+        if os.path.samestat(os.fstat(fd), Path("/proc/self/ns/mnt").stat()):
+            raise RefusedError("the sandbox has this session's own files already")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def attach(
+    namespace: int,
+    folder: OpenedFolder,
+    *,
+    write: bool,
+    base: str = BASE,
+    name: str = "",
+) -> AttachedFolder:
+    """Mount a folder.  Raises UpstreamError.
+
+    ``name``: the directory below ``base``, if that is not the folder's name.
+    """
+    name = name or folder.name
+    words = [str(namespace), base, name, str(folder.fd), str(folder.path)]
+    mode = "rw" if write else "ro"
+    number = await _run("attach", *words, mode, fds=(namespace, folder.fd))
+    return AttachedFolder(f"{base}/{name}", int(number))
+
+
+async def detach(
+    namespace: int, name: str, *, lazily: bool = False, base: str = BASE
+) -> None:
+    """Unmount a folder.
+
+    ``lazily``: also where files of it are open, which stay so.  Raises HeldError,
+    AbsentError, UpstreamError.
+    """
+    how = "lazily" if lazily else "now"
+    await _run("detach", str(namespace), base, name, how, fds=(namespace,))
+
+
+async def _run(*words: str, fds: tuple[int, ...]) -> bytes:
+    argv = our_program("broker.helpers.mounts.tool", *words)
+    try:
+        return await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
+    except UpstreamError as error:
+        if f"failed with code {HELD}:" in error.message:
+            raise HeldError("a program of the sandbox has files of it open") from error
+        if f"failed with code {ABSENT}:" in error.message:
+            raise AbsentError("no folder is mounted there") from error
+        reason = error.message.rpartition("failed with code 1: ")[2]
+        raise UpstreamError(
+            f"it could not be mounted or unmounted: {reason}"
+        ) from error
+
+
+async def wait_set_up(pid: int, path: str) -> None:
+    """Wait until a container has its mount at ``path``: its root is its own then.
+
+    Raises UpstreamError when that takes long.
+    """
+    with trio.move_on_after(_SECONDS):
+        while True:
+            if _has_mount(pid, path):
+                return
+            # The kernel reports no mount of another process's as an event.
+            await trio.sleep(_LOOK_SECONDS)
+    raise UpstreamError(f"the sandbox has not set up its files in {_SECONDS:g} s")
+
+
+def _has_mount(pid: int, path: str) -> bool:
+    return any(mount[4] == os.fsencode(path) for mount in _mounts(pid))
+
+
+def refuse_moved(pid: int, number: int | None) -> None:
+    """Raise HeldError where a mount is in the namespace of a process, at any path.
+
+    A sandbox can rename the directories above a mount, and put others, with other
+    mounts, in their place: then another mount than the folder's was unmounted.
+    """
+    # guard: the unmounted mount is the folder's
+    if any(int(mount[0]) == number for mount in _mounts(pid)):
+        raise HeldError("the sandbox has it at another path")
+
+
+def _mounts(pid: int) -> list[list[bytes]]:
+    """The fields of each mount (proc(5), mountinfo); none where the process ended."""
+    try:
+        text = Path(f"/proc/{pid}/mountinfo").read_bytes()
+    except OSError:
+        return []
+    # The kernel escapes blanks and newlines in a path, and no other white space.
+    # guard: a mount's path is not taken for another mount
+    lines = text.split(b"\n")
+    return [line.split(b" ") for line in lines if line]
+
+
+def refuse_other_namespaces(pid: int) -> None:
+    """Raise HeldError where a program of the sandbox has mounts of its own."""
+    # guard: a copy of the mount is not overlooked
+    if may_have_copy(pid):
+        raise HeldError("a program of the sandbox has mounts of its own")
+
+
+def may_have_copy(pid: int) -> bool:
+    """Whether unmounting may leave a copy of the mount in the sandbox of ``pid``."""
+    # guard: a sandbox that may mount may have a copy
+    if _may_mount(pid):
+        return True
+    return other_namespaces(pid)
+
+
+def _may_mount(pid: int) -> bool:
+    """Whether programs of a container can have CAP_SYS_ADMIN in its own namespaces.
+
+    They can mount the folder at a second place then, which no other program can find
+    out for certain.  Our launchers drop all capabilities; a container that the person
+    starts may have them (podman-run(1), --privileged).
+    """
+    try:
+        status = status_fields(pid)
+    except OSError:
+        return False  # it has ended, and all of its namespace with it
+    bounding = int(status["CapBnd"][0], 16)
+    return bool(bounding >> _CAP_SYS_ADMIN & 1)
+
+
+def other_namespaces(pid: int) -> bool:
+    """Whether a process in the pid namespace of ``pid`` has other mounts than it.
+
+    Such a process has a copy of every mount, which unmounting does not reach.
+    """
+    try:
+        mounts = Path(f"/proc/{pid}/ns/mnt").stat()
+        inside = Path(f"/proc/{pid}/ns/pid_for_children").stat()
+    except OSError:
+        return False  # it has ended, and all of its namespace with it
+    for other in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            same = os.path.samestat((other / "ns/mnt").stat(), mounts)
+            if not same and _inside(other, inside):
+                return True
+    return False
+
+
+def _inside(process: Path, namespace: os.stat_result) -> bool:
+    """Whether it is in a pid namespace, or in one below: an ancestor of it is."""
+    for _ in range(64):
+        if os.path.samestat((process / "ns/pid").stat(), namespace):
+            return True
+        stat = (process / "stat").read_bytes().rpartition(b") ")[2].split()
+        parent = int(stat[1])
+        if parent <= 1:
+            return False
+        process = Path(f"/proc/{parent}")
+    return False

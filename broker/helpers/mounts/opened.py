@@ -1,0 +1,169 @@
+"""A directory that is to be shared: opened once, by a path without links, and checked.
+
+The directory behind the descriptor is shared; a path that another program changes
+afterwards has no effect.  Secrets are refused, whatever the rules say: a
+sandbox that can read ``~/.ssh`` or the broker's own state is the person.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.files.planted_links import named_path
+
+SYS_OPENAT2 = 437
+_AT_FDCWD = -100
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
+_FILE_SYSTEMS = {
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x1CD1: "devpts",
+    0x27E0EB: "cgroup",
+    0x63677270: "cgroup2",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+    0x73636673: "securityfs",
+    0xCAFE4A11: "bpf",
+    0x6E736673: "nsfs",
+    # Answered by a process that may be slow, or another sandbox's.
+    0x65735546: "FUSE",
+}
+_SYSTEM = ("boot", "dev", "etc", "proc", "root", "run", "sys", "usr")
+_NAME_BYTES = 64
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(eq=False)
+class OpenedFolder:
+    """A directory, held by ``fd`` until ``close``."""
+
+    path: Path
+    """Without links, as it was when it was opened."""
+    fd: int
+    """Of O_PATH."""
+
+    @property
+    def name(self) -> str:
+        """The directory's name in a sandbox."""
+        return self.path.name
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def open_folder(
+    path: str, home: Path, private: Sequence[Path], writable: Iterable[Path] = ()
+) -> OpenedFolder:
+    """Open a directory of the person's.
+
+    ``private``: further directories that are never shared, nor what is above or below
+    them.  ``writable``: those in which a sandbox may have made links, which are not
+    followed.  Raises RefusedError where that is not a directory that may be shared.
+    """
+    if not path.startswith("/") or "\0" in path:
+        raise RefusedError(f"{printable(path, 200)} is not an absolute path")
+    # guard: a sandbox chooses no folder for another
+    path = str(named_path(Path(path), writable))
+    try:
+        real = os.path.realpath(path, strict=True)
+        fd = open_without_links(real)
+    except OSError as error:
+        raise RefusedError(
+            f"{printable(path, 200)} cannot be shared: {error.strerror}",
+            hint="name an existing directory of yours",
+        ) from error
+    try:
+        _refuse(Path(real), fd, home, private)
+    except BaseException:
+        os.close(fd)
+        raise
+    return OpenedFolder(Path(real), fd)
+
+
+def open_without_links(path: str, kind: int = os.O_DIRECTORY) -> int:
+    """Open a directory as O_PATH, through no link (openat2(2)).  Raises OSError.
+
+    With 0 as ``kind`` the path may be anything's.
+    """
+    # guard: no link on the way to a shared folder
+    resolve = _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
+    return _openat2(_AT_FDCWD, path, kind, resolve)
+
+
+def open_inside(root: int, path: str) -> int:
+    """Open a path as O_PATH, as a process with that root has it.  Raises OSError."""
+    return _openat2(root, path, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+
+
+def _openat2(above: int, path: str, kind: int, resolve: int) -> int:
+    how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC | kind, 0, resolve)
+    fd = _libc.syscall(SYS_OPENAT2, above, os.fsencode(path), how, len(how))
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return int(fd)
+
+
+def _refuse(path: Path, fd: int, home: Path, private: Sequence[Path]) -> None:
+    shown = printable(str(path), 200)
+    reason = _secret(path, home, private) or _not_ours(fd)
+    if reason:
+        raise RefusedError(
+            f"{shown} is not shared: {reason}",
+            hint="share a directory that holds only what the sandbox may have, "
+            "as ~/Downloads",
+        )
+    name = path.name
+    plain = name.isprintable() and not name.startswith((".", "-"))
+    if not plain or len(name.encode("utf-8", "surrogateescape")) > _NAME_BYTES:
+        raise RefusedError(f"{shown} is not shared: its name is hidden or too long")
+
+
+def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:
+    real = Path(os.path.realpath(home))
+    # guard: the home is not shared
+    if real.is_relative_to(path):
+        return "your whole home would be in it"
+    # guard: hidden directories of the home are not shared
+    if path.is_relative_to(real) and path.relative_to(real).parts[0].startswith("."):
+        return "a hidden directory of your home has keys and settings"
+    for other in map(os.path.realpath, private):
+        # guard: the broker's directories are not shared
+        if path.is_relative_to(other) or Path(other).is_relative_to(path):
+            return f"the broker's own {other} is in it, or above it"
+    if path.parts[1] in _SYSTEM and not path.is_relative_to(real):
+        return "it belongs to the system"
+    return ""
+
+
+def _not_ours(fd: int) -> str:
+    facts = os.fstat(fd)
+    if not stat.S_ISDIR(facts.st_mode):
+        return "it is not a directory"
+    # guard: only own directories are shared
+    if facts.st_uid != os.getuid():
+        return "it belongs to another user"
+    kind = _FILE_SYSTEMS.get(_file_system(fd))
+    # guard: no kernel file system is shared
+    if kind is not None:
+        return f"its file system is {kind}"
+    return ""
+
+
+def _file_system(fd: int) -> int:
+    """``f_type`` of statfs(2), which works on O_PATH."""
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.fstatfs(fd, buffer) != 0:
+        return 0x65735546  # not known: as bad as the worst
+    return int(struct.unpack_from("l", buffer)[0]) & 0xFFFFFFFF

@@ -1,0 +1,83 @@
+"""A gate before a program: it runs when its lease has begun, and never without."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+
+if TYPE_CHECKING:
+    from broker.helpers.process.spawn import Child
+
+# Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
+# dies lets the program run, and it is waited for before bwrap asks the kernel to end
+# the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
+# opens it, its end does not, and all of the launcher's set-up lies behind.
+# guard: a program waits for its lease
+_SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
+GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
+"""The words before the command line of a program whose standard input is the gate."""
+
+# Counted in the user namespace of the shell (setrlimit(2), user_namespaces(7)): so only
+# where that is the sandbox's own.  Some shells know it by the one letter, some by the other.
+# guard: a box has a bounded number of processes
+_FEW_PROCESSES = (
+    f"{{ ulimit -u {limits.BOX_PROCESSES} || ulimit -p {limits.BOX_PROCESSES}; }}"
+    " 2>/dev/null; "
+)
+
+
+def limited_gate_words(open_files: int) -> tuple[str, ...]:
+    """The same, for a program that runs with the person's user id.
+
+    The kernel counts the descriptors in flight on UNIX sockets for the person, and holds
+    each sender to its own limit of open files (unix(7), ETOOMANYREFS): a program that may
+    have many open could keep the broker, the workers and the compositor from passing any.
+    """
+    return ("/bin/sh", "-c", _few_files(open_files) + _SCRIPT, "sh")
+
+
+READY = b"ready\n"
+
+
+def box_gate_words(open_files: int, *, announced: bool = False) -> tuple[str, ...]:
+    """The same, for a program in a user namespace of its own, too.
+
+    ``announced``: READY is the beginning of its output, when all mounts are there.
+    """
+    ready = f"echo {READY.decode().strip()}; " if announced else ""
+    script = ready + _few_files(open_files) + _FEW_PROCESSES + _SCRIPT
+    return ("/bin/sh", "-c", script, "sh")
+
+
+def _few_files(most: int) -> str:
+    # Where the limit is lower already, the shell cannot set it, and need not.
+    # guard: a box's programs open few files
+    return f"ulimit -n {most} 2>/dev/null; "
+
+
+class Gate:
+    """Our end of it, the writing end of a pipe; at most one of both methods works."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    def open(self) -> None:
+        """Let the program run.  Raises OSError when it has gone."""
+        if self._fd is not None:
+            os.write(self._fd, b"go\n")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the means to let it run; a program that waits ends without running."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+def close_output(child: Child) -> None:
+    """Close our ends of the output of a program that has ended behind its gate."""
+    for pipe in (child.popen.stdout, child.popen.stderr):
+        if pipe is not None:
+            pipe.close()

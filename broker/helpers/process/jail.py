@@ -1,0 +1,368 @@
+"""The jail of a worker: what surrounds the process that reads a guest's bytes.
+
+``fork_jailed`` is called by a keeper, a process with one thread.  It makes
+
+* a process in empty user, mount, pid, network, ipc, uts and cgroup
+  namespaces: it is alone, its root is an empty read-only tmpfs without /proc,
+  its network has not even a loopback that is up, abstract sockets of the
+  session are out of reach;
+* without capabilities, unable to gain any, with resource limits, with the
+  descriptors that it was given and no others;
+* under Landlock in addition, where the kernel has it: no file, no TCP, no
+  abstract socket, no signal to the outside.  It cannot forbid connecting to
+  a socket by path (landlock(7)), so it is never the only wall.
+
+``seccomp`` comes last, by ``lock_worker``: the event loop makes its descriptors
+first.  Sources: user_namespaces(7), pid_namespaces(7), pivot_root(2),
+capabilities(7), prctl(2), landlock(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.helpers.process import seccomp
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.ipc.worker import Jail
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_CLONE_NEWUSER = 0x10000000
+# NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET
+_CLONE_OTHERS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x60000000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 1 << 18
+_MNT_DETACH = 2
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAPBSET_DROP = 1, 15, 24
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # the same number everywhere
+
+_USERNS_HINT = (
+    "allow unprivileged user namespaces: 'sysctl kernel.unprivileged_userns_clone=1' "
+    "(Debian), 'sysctl kernel.apparmor_restrict_unprivileged_userns=0' or an AppArmor "
+    "profile with 'userns,' (Ubuntu), and user.max_user_namespaces above 0"
+)
+
+
+@dataclass(frozen=True)
+class Jailed:
+    """The jailed process: its number as the caller sees it, and the applied measures.
+
+    The caller is its parent; ``pidfd`` is the caller's to close.
+    """
+
+    pid: int
+    pidfd: int
+    jail: Jail
+
+
+class _Report(msgspec.Struct, forbid_unknown_fields=True):
+    """A report to the caller's pipe from the process that enters the jail."""
+
+    pid: int = 0
+    jail: Jail | None = None
+    failed: str = ""
+
+
+def fork_jailed(
+    run: Callable[[Jail], None],
+    keep: Sequence[int],
+    *,
+    allow_unjailed: bool = False,
+) -> Jailed:
+    """Start ``run`` in a jail; it gets the applied measures and ``keep`` open.
+
+    ``run`` has to call ``lock`` before it looks at anything from outside.
+    The jailed process is killed when the caller ends.  With
+    ``allow_unjailed`` a machine without user namespaces gets a process with
+    the other walls only, and ``Jail.missing`` says so.
+
+    Raises SetupError when the namespaces are not to be had.
+    """
+    seccomp.worker_filter()  # compiled and kept: in the jail there is no room to
+    try:
+        return _fork(run, keep, namespaces=True)
+    except SetupError as error:
+        if not allow_unjailed:
+            raise
+        missing = error.message
+    return _fork(run, keep, namespaces=False, missing=missing)
+
+
+def _fork(
+    run: Callable[[Jail], None],
+    keep: Sequence[int],
+    *,
+    namespaces: bool,
+    missing: str = "",
+) -> Jailed:
+    # A pid namespace is for children only, so there is a process in between;
+    # when it has ended, the jailed one becomes our child (prctl(2)).
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    report_in, report_out = os.pipe2(os.O_CLOEXEC)
+    go_in, go_out = os.pipe2(os.O_CLOEXEC)
+    middle = os.fork()
+    if middle == 0:
+        os.close(go_out)
+        entry = _Entry(run, keep, report_out, go_in, namespaces, missing)
+        _never_return(entry.middle, report_out)
+    os.close(report_out)
+    os.close(go_in)
+    try:
+        os.waitpid(middle, 0)
+        os.write(go_out, b"g")
+        reports = _read_reports(report_in)
+    except BrokenPipeError:
+        reports = _read_reports(report_in)
+    finally:
+        os.close(report_in)
+        os.close(go_out)
+    return _judge(reports)
+
+
+def _read_reports(fd: int) -> list[_Report]:
+    """Read until every process on its way in has closed the pipe."""
+    data = bytearray()
+    while chunk := os.read(fd, 65536):
+        data += chunk
+    decoder = msgspec.json.Decoder(_Report)
+    return [decoder.decode(line) for line in data.splitlines()]
+
+
+def _judge(reports: list[_Report]) -> Jailed:
+    pid = next((r.pid for r in reports if r.pid), 0)
+    failed = next((r.failed for r in reports if r.failed), "")
+    jail = next((r.jail for r in reports if r.jail), None)
+    if pid and jail and not failed:
+        return Jailed(pid, os.pidfd_open(pid), jail)
+    if pid:
+        os.waitpid(pid, 0)
+    raise SetupError(
+        f"a worker's jail cannot be built: {failed or 'it died on the way in'}",
+        hint=_USERNS_HINT,
+    )
+
+
+@dataclass
+class _Entry:
+    """The way into the jail, in the order in which it has to be walked."""
+
+    run: Callable[[Jail], None]
+    keep: Sequence[int]
+    report: int
+    go: int
+    namespaces: bool
+    missing: str
+
+    def middle(self) -> None:
+        """Between the worlds: make the namespaces, fork the one that stays."""
+        null_streams()
+        if self.namespaces:
+            _unshare()
+            _empty_root()
+        pid = os.fork()
+        if pid == 0:
+            _never_return(self.inside, self.report)
+        _tell(self.report, _Report(pid=pid))
+
+    def inside(self) -> None:
+        """In the jail (as its process 1): shut the doors, then run."""
+        if os.read(self.go, 1) != b"g":
+            return
+        close_others([*self.keep, self.report])
+        _drop_capabilities()
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        limit_resources()
+        landlock = _landlock()
+        # After the capabilities: a change of credentials would clear it.
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        set_name("vitrail-worker")
+        jail = Jail(self.namespaces, True, landlock, self.missing)  # noqa: FBT003
+        _tell(self.report, _Report(jail=jail))
+        os.close(self.report)
+        # From here on the pipe's number may be another file's.
+        code = 3
+        try:
+            self.run(jail)
+            code = 0
+        finally:
+            os._exit(code)
+
+
+def _tell(fd: int, report: _Report) -> None:
+    os.write(fd, msgspec.json.encode(report) + b"\n")
+
+
+def _never_return(step: Callable[[], None], report: int) -> NoReturn:
+    """Run a step of a forked process; its stack never unwinds into the caller's."""
+    code = 1
+    try:
+        step()
+        code = 0
+    except (OSError, VitrailError) as error:
+        _tell(report, _Report(failed=f"{error}"[:400]))
+    finally:
+        os._exit(code)
+
+
+def close_others(keep: Sequence[int]) -> None:
+    """Leave /dev/null as standard streams, ``keep``, and nothing else.
+
+    An attacker who takes a worker over must not write to the broker's terminal.
+    """
+    if any(fd <= 2 for fd in keep):
+        raise InternalError("a descriptor to keep is a standard stream")
+    start = 3
+    for fd in sorted(set(keep)):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, 1 << 20)
+
+
+def null_streams() -> None:
+    """Make /dev/null of the standard streams (while there is a /dev)."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def set_name(name: str) -> None:
+    """Name the process in ps and top (15 bytes)."""
+    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def limit_resources() -> None:
+    """Resource limits of a worker (getrlimit(2), reasons in ``core.limits``)."""
+    # A core would hold a guest's content.  1 and not 0: for 0 the kernel
+    # still feeds a crash handler that is a pipe (core(5)).
+    _rlimit(resource.RLIMIT_CORE, 1)
+    _rlimit(resource.RLIMIT_NOFILE, limits.WORKER_FDS)
+    _rlimit(resource.RLIMIT_NPROC, 0)
+    # There is nowhere to make a file; this is for memory files (memfd_create).
+    _rlimit(resource.RLIMIT_FSIZE, limits.WAYLAND_POOL_BYTES)
+    _rlimit(resource.RLIMIT_MEMLOCK, 0)
+    _rlimit(resource.RLIMIT_MSGQUEUE, 0)
+    _rlimit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)
+    _rlimit(resource.RLIMIT_DATA, limits.WORKER_DATA_BYTES)
+
+
+def _rlimit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _unshare() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_OTHERS), "new namespaces")
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{uid} {uid} 1")
+    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _empty_root() -> None:
+    """Make an empty, read-only tmpfs the root and let go of the old one."""
+    name = b"worker"
+    _check(_libc.sethostname(name, len(name)), "host name")
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    # Any directory that is everywhere; only this mount namespace sees it.
+    _mount("tmpfs", "/tmp", "tmpfs", flags, "size=4k,nr_inodes=2,mode=555")  # noqa: S108
+    os.chdir("/tmp")  # noqa: S108
+    # With both the same, the old root lies on top and goes by one umount
+    # (pivot_root(2), "pivot_root . .").
+    number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "pivot_root")
+    _check(_libc.syscall(number, b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "leaving the old root")
+    os.chdir("/")
+    _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | flags)
+
+
+def _mount(
+    source: str | None, target: str, kind: str | None, flags: int, data: str = ""
+) -> None:
+    def c_text(text: str | None) -> bytes | None:
+        return text.encode() if text else None
+
+    done = _libc.mount(
+        c_text(source),
+        c_text(target),
+        c_text(kind),
+        ctypes.c_ulong(flags),
+        c_text(data),
+    )
+    _check(done, f"mount on {target}")
+
+
+def _drop_capabilities() -> None:
+    """Empty every set: bounding, ambient, and the three of the process."""
+    capability = 0
+    # EPERM without namespaces (we never had it), EINVAL beyond the last one.
+    while _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+        capability += 1
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, bytes(24)), "dropping capabilities")
+
+
+def _landlock() -> int:
+    """Forbid all that this kernel's Landlock knows; return its ABI, 0 for none."""
+    abi = int(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1))
+    if abi < 1:
+        return 0
+    rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)  # landlock(7), one bit each
+    # Forbidden: rights on files, TCP (bind, connect), scopes (abstract sockets,
+    # signals).  The structure grew with the versions.
+    rules = struct.pack("QQQ", (1 << rights) - 1, 3, 3)
+    size = 8 if abi < 4 else 16 if abi < 6 else 24
+    ruleset = _libc.syscall(_LANDLOCK_CREATE, rules, size, 0)
+    _check(ruleset, "Landlock rules")
+    try:
+        _check(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
+    finally:
+        os.close(ruleset)
+    return abi
+
+
+def _prctl(option: int, value: int) -> None:
+    _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
+
+
+def harden_keeper() -> None:
+    """Bar what the half that stays in the session never does.
+
+    No new privileges, no core, no exec, no fork, no other process's memory.
+    """
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _rlimit(resource.RLIMIT_CORE, 1)
+    seccomp.install(seccomp.keeper_filter())
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")

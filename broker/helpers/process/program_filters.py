@@ -1,0 +1,243 @@
+"""System-call filters of programs that bubblewrap starts: not our own code.
+
+Apart from ``seccomp``, which every worker has: here are the lists of waypipe's
+client, of QEMU and its backend, and of what runs in a box.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from functools import cache
+
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.process.seccomp import BASE, NEVER, SeccompRules, words
+
+_PROT_EXEC, _PROT_WRITE = 4, 2
+_FIONBIO, _FIONREAD = 0x5421, 0x541B
+_TCGETS, _TCGETS2 = 0x5401, 0x802C542A
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_GETLK, F_SETLK, F_SETLKW; F_DUPFD_CLOEXEC,
+# F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS
+_WAYPIPE_FCNTL = (0, 1, 2, 3, 5, 6, 7, 1030, 1031, 1032, 1033, 1034)
+# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_CLONE_NEW = 0x7E020000
+
+_MODES = (
+    *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
+    *(("open", 2), ("openat", 3), ("creat", 1)),
+    *(("mknod", 1), ("mknodat", 2), ("mkdir", 1), ("mkdirat", 2)),
+)
+"""Calls that set a file's mode, and which argument that is."""
+
+# A C program that is started by exec, forks, and makes threads, memfds and
+# connections to the two sockets of its directory.
+_WAYPIPE = words("""
+ execve fork vfork wait4 waitid kill tgkill tkill
+ connect bind listen setsockopt recvmmsg sendmmsg
+ epoll_create epoll_create1 eventfd2 pipe pipe2 dup dup2 dup3
+ timerfd_create timerfd_settime timerfd_gettime signalfd4
+ memfd_create ftruncate fallocate pread64 pwrite64 preadv pwritev newfstatat stat
+ lstat statx access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir
+ getdents64 statfs fstatfs umask
+ set_tid_address set_robust_list get_robust_list rseq arch_prctl membarrier mlock
+ munlock msync mincore
+ sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler getcpu
+ getrlimit prlimit64 getrusage times sysinfo uname getuid geteuid getgid getegid
+ getresuid getresgid getgroups getpgrp getpgid setpgid getsid setsid getpriority
+ rt_sigpending rt_sigsuspend rt_sigtimedwait pause alarm setitimer getitimer
+ splice tee
+""")
+
+
+@cache
+def waypipe_filter() -> bytes:
+    """The BPF program of a waypipe client (installed by bubblewrap).
+
+    execve has to be allowed, since bubblewrap's own exec comes after the
+    filter; nothing executable is visible but waypipe.  Files can be opened
+    for reading only, sockets are UNIX sockets.
+    """
+    rules = SeccompRules()
+    rules.kill([*NEVER, "execveat"])
+    rules.allow([*BASE, *_WAYPIPE])
+    write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
+    rules.allow_if("open", rules.clear(1, write_flags))
+    rules.allow_if("openat", rules.clear(2, write_flags))
+    rules.allow_if("clone", rules.clear(0, _CLONE_NEW))
+    # Its flags are behind a pointer; glibc falls back to clone.
+    rules.deny("clone3", errno.ENOSYS)
+    rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
+    rules.allow_if("socketpair", rules.equal(0, socket.AF_UNIX))
+    for request in (_FIONBIO, _FIONREAD, _TCGETS, _TCGETS2):
+        rules.allow_if("ioctl", rules.equal(1, request))
+    # The loader maps code; no code makes written memory executable.
+    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
+    rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
+    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
+    # Commands that read or set flags, locks of its own files, duplicates, and
+    # what memfds have; none that names a process to be signalled (F_SETOWN).
+    for command in _WAYPIPE_FCNTL:
+        rules.allow_if("fcntl", rules.equal(1, command))
+    rules.allow_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, fcntl.FASYNC))
+    # PR_SET_NAME, PR_GET_NAME, PR_SET_PDEATHSIG: names of threads, own death.
+    for option in (15, 16, 1):
+        rules.allow_if("prctl", rules.equal(0, option))
+    return rules.program()
+
+
+# QEMU probes for these and works without them, so a call is not an attack: it is
+# answered by ENOSYS and does not kill.
+_VMM_LACKS = frozenset(
+    {"io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd"}
+)
+
+
+@cache
+def vmm_filter() -> bytes:
+    """The BPF program of QEMU and vhost-device-vsock (installed by bubblewrap).
+
+    A deny-list: what they call depends on their version and on KVM, and the
+    namespaces around them leave few calls anything to act on.  It closes the
+    kernel's large interfaces (io_uring, bpf, keys, mounts), other processes'
+    memory and descriptors, further namespaces, and sockets that are not UNIX
+    ones.  QEMU's own filter (``-sandbox``) comes on top.
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    rules.kill([name for name in NEVER if name not in _VMM_LACKS])
+    rules.kill(["execveat"])
+    for name in _VMM_LACKS:
+        rules.deny(name, errno.ENOSYS)
+    # Its flags are behind a pointer; glibc falls back to clone.
+    rules.deny("clone3", errno.ENOSYS)
+    for bit in range(32):
+        if _CLONE_NEW >> bit & 1:
+            rules.deny_if("clone", rules.has(0, 1 << bit))
+    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    return rules.program()
+
+
+# A C program that is started by exec, and what its loader does before main().
+_PORT_MUX = words("""
+ execve read write lseek pread64 close fstat newfstatat access readlink brk munmap arch_prctl
+ set_tid_address set_robust_list rseq prlimit64 getrandom clock_gettime
+ connect sendto sendmsg recvfrom recvmsg shutdown poll ppoll restart_syscall
+ mremap madvise futex exit exit_group
+""")
+
+
+@cache
+def port_mux_filter() -> bytes:
+    """The BPF program of ``_portmux`` (installed by bubblewrap): an allow-list.
+
+    It reads and writes its descriptors and connects to UNIX sockets.  execve has to be
+    allowed, since bubblewrap's own exec comes after the filter.
+    """
+    rules = SeccompRules()
+    rules.kill([*NEVER, "execveat", "fork", "vfork", "clone", "clone3"])
+    rules.kill(["bind", "listen"])
+    rules.allow(_PORT_MUX)
+    write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
+    # guard: a machine's port program opens no file for writing
+    rules.allow_if("openat", rules.clear(2, write_flags))
+    # guard: a machine's port program makes UNIX sockets only
+    rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
+    # The loader maps code; no code makes written memory executable.
+    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
+    rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
+    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
+    return rules.program()
+
+
+# virtiofsd enters its directory (chroot), keeps the working directory of each thread
+# apart (unshare), and takes the guest's user for what that makes (setresuid): all of
+# it inside a user namespace with one user.  It installs an allow-list of its own then.
+_FOLDER_NEEDS = frozenset({"chroot", "unshare", "capset", "setresuid", "setresgid"})
+
+
+@cache
+def folder_server_filter() -> bytes:
+    """The BPF program of virtiofsd (installed by bubblewrap): the VMM's deny-list.
+
+    setgroups(2) is answered by success and does nothing: a user namespace without
+    privilege refuses it, and virtiofsd does not start then.
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    kept = _FOLDER_NEEDS | _VMM_LACKS | {"setgroups"}
+    rules.kill([name for name in NEVER if name not in kept])
+    rules.kill(["execveat"])
+    for name in _VMM_LACKS:
+        rules.deny(name, errno.ENOSYS)
+    rules.deny("clone3", errno.ENOSYS)
+    rules.refuse("setgroups", 0)
+    for bit in range(32):
+        if _CLONE_NEW >> bit & 1:
+            rules.deny_if("clone", rules.has(0, 1 << bit))
+            # guard: a folder's server makes no namespaces
+            rules.deny_if("unshare", rules.has(0, 1 << bit))
+    for bit in (stat.S_ISUID, stat.S_ISGID):
+        for name, argument in _MODES:
+            # The mount is nosuid; another user of this machine has another mount.
+            # guard: a guest makes no setuid files in a folder
+            rules.refuse(name, errno.EPERM, rules.has(argument, bit))
+    # Its mode is behind a pointer; programs fall back to openat.
+    # guard: a guest hides no setuid bit behind a pointer
+    rules.deny("openat2", errno.ENOSYS)
+    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    return rules.program()
+
+
+_BOX_FAMILIES = frozenset(
+    {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
+)
+_LAST_FAMILY = 64
+"""Beyond all that Linux has (AF_MAX is 46)."""
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+
+
+@cache
+def tree_filter() -> bytes:
+    """The BPF program of systemd-nspawn and of its container, before nspawn's own.
+
+    That one knows names of calls; this one knows AF_VSOCK, which no namespace divides,
+    and io_uring, which makes sockets without socket(2).
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    # guard: a tree has no AF_VSOCK
+    rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
+    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
+        rules.deny(name, errno.ENOSYS)
+    return rules.program()
+
+
+@cache
+def box_filter() -> bytes:
+    """The BPF program of a box of the person's own programs (by bubblewrap).
+
+    A deny-list, as programs of every kind run in a box.  Namespaces divide most of
+    the kernel; this closes what they do not: AF_VSOCK (one port space for the
+    machine, so a box could take the broker's ports or speak with other machines),
+    further socket families, keys, bpf, perf, io_uring (which makes sockets without
+    socket(2)), and typing into a terminal.
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    # guard: a box has no sockets that namespaces do not divide
+    for family in sorted(set(range(_LAST_FAMILY)) - _BOX_FAMILIES):
+        rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))
+    rules.refuse(
+        "socket",
+        errno.EAFNOSUPPORT,
+        libseccomp.Arg(0, libseccomp.GE, _LAST_FAMILY),
+    )
+    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
+        # guard: a box has no io_uring
+        rules.deny(name, errno.ENOSYS)
+    for name in ("keyctl", "add_key", "request_key", "bpf", "perf_event_open"):
+        # guard: a box has no keys and no programs of the kernel
+        rules.deny(name, errno.EPERM)
+    for request in (_TIOCSTI, _TIOCLINUX):
+        # guard: a box types into no terminal
+        rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
+    return rules.program()

@@ -1,0 +1,289 @@
+"""Starting processes: the one door.
+
+Children are started from the main thread with plain ``fork`` and ``exec``
+(``subprocess.Popen``), not through ``trio.run_process``: that one forks in a
+cached worker thread, and PR_SET_PDEATHSIG is bound to the *thread* that
+forked (prctl(2)), so such a child would die when trio retires the thread.
+``setpriv --pdeathsig`` sets the signal, as ``preexec_fn`` is unsafe beside
+threads.
+
+An end is awaited on the child's pidfd, never on a pid number.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+import broker
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.helpers.process import popen
+
+_TAIL_BYTES = 4096
+_LOOK_SECONDS = 0.05
+
+PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
+
+
+async def wait_ended(pidfd: int) -> None:
+    """Wait for the end of a pidfd's process.  Any number of tasks may wait.
+
+    Never raises for want of a descriptor: the waiting task takes care of a
+    whole machine.  The caller keeps ``pidfd`` open meanwhile.
+    """
+    try:
+        # trio allows one waiter for each descriptor, so each has its own.
+        mine = os.dup(pidfd)
+    except OSError:
+        while not has_ended(pidfd):  # noqa: ASYNC110 -- no descriptor, no event
+            await trio.sleep(_LOOK_SECONDS)
+        return
+    try:
+        # Woken is not ended: epoll(7) remembers a number that was closed while
+        # a duplicate of it lives on, and wakes the task that waits for it
+        # now.  Callers reap next, which would stop every task until the end.
+        while not has_ended(mine):
+            await trio.lowlevel.wait_readable(mine)
+    finally:
+        os.close(mine)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a pidfd's process has ended, without waiting (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@dataclass(eq=False)
+class Child:
+    """A process of ours.  ``pidfd`` stays open until ``wait`` returned.
+
+    ``stdin``, ``stdout`` and ``stderr`` are our ends where a pipe was asked
+    for; the owner closes them.
+    """
+
+    popen: subprocess.Popen[bytes]
+    pidfd: int
+    name: str
+
+    @property
+    def pid(self) -> int:
+        """The process id, valid until ``wait`` returned."""
+        return self.popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, or minus the signal's number; None while it runs."""
+        return self.popen.returncode
+
+    async def wait(self) -> int:
+        """Wait for the end and return its code.  Any number of tasks may wait."""
+        if self.pidfd >= 0:
+            await wait_ended(self.pidfd)
+        code = self.popen.wait()  # reaps; it has ended, so this does not block
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        return code
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal; does nothing when the process has ended."""
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:
+                return
+
+    def abandon(self) -> None:
+        """Let go of a child that is to outlive us; no task will wait for it."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self.popen.returncode = 0  # or its destructor warns that it still runs
+
+    def kill_now(self) -> None:
+        """Kill and reap it at once, where nothing can be awaited.
+
+        For a child that was started a moment ago and must not stay.
+        """
+        self.kill()
+        self.popen.wait()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    async def stop(self, grace: float = 3.0) -> int:
+        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
+        self.kill(signal.SIGTERM)
+        with trio.move_on_after(grace) as patience:
+            await self.wait()
+        if patience.cancelled_caught:
+            self.kill()
+        code = 0
+        with trio.CancelScope(shield=True):
+            code = await self.wait()
+        return code
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    name: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str = "/",
+    pass_fds: Sequence[int] = (),
+    stdin: int = DEVNULL,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    outlive_us: bool = False,
+) -> Child:
+    """Start a program and return it; must be called in trio's main thread.
+
+    Unless ``outlive_us``, the kernel kills it when this process dies.  It gets
+    a session of its own (no terminal, no signals of ours) either way.
+    ``stdout``/``stderr`` are descriptors, ``PIPE`` or None for ours.
+
+    Raises SetupError when the program is not installed.
+    """
+    started = popen.start_process(
+        argv,
+        env=env,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        outlive_us=outlive_us,
+    )
+    try:
+        pidfd = os.pidfd_open(started.pid)
+    except BaseException:
+        started.kill()  # not reaped, so the number is its own
+        started.wait()
+        raise
+    return Child(started, pidfd, name or Path(argv[0]).name)
+
+
+def our_program(module: str, *args: str) -> list[str]:
+    """The command line that runs one of our modules as a process of its own.
+
+    See ``broker.__main__`` for why it is not simply ``-m MODULE``.
+    """
+    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    if sys.pycache_prefix:
+        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    return [
+        sys.executable,
+        *flags,
+        str(Path(broker.__file__).parent),
+        module,
+        *args,
+    ]
+
+
+def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
+    """Run a program of the person's own (an editor) on our terminal, to its end.
+
+    It has the terminal's signals; an interrupt ends it and not us.  Returns
+    its exit code, or minus the signal's number.
+
+    Raises SetupError when it is not installed.
+    """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0]) is None:
+        raise SetupError(
+            f"the program {words[0]} is not installed",
+            hint="name one that is in VISUAL or EDITOR",
+        )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # As the shell does it: the child must not ignore what we do.
+        return subprocess.call(["env", "--default-signal=INT", *words])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def run_tool(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str = "/",
+    deadline: float = 60.0,
+    output_limit: int = 1 << 20,
+    pass_fds: Sequence[int] = (),
+    name: str = "",
+) -> bytes:
+    """Run a trusted program to its end and return its standard output.
+
+    ``name`` is the program's in errors, where ``argv`` begins with another one.
+
+    Raises UpstreamError when it fails, takes longer than ``deadline`` seconds
+    or prints more than ``output_limit`` bytes, with the end of its
+    standard error; SetupError when it is not installed, OSError when this
+    machine has no room for a process.
+    """
+    with ExitStack() as ours, ExitStack() as theirs:
+        read_out, write_out = _pipe(ours, theirs)
+        read_err, write_err = _pipe(ours, theirs)
+        child = spawn(
+            argv,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            stdout=write_out,
+            stderr=write_err,
+        )
+        ours.pop_all()  # closed by the tasks that read them
+    out = bytearray()
+    err = bytearray()
+    what = name or Path(os.fspath(argv[0])).name
+    try:
+        with trio.fail_after(deadline):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_collect, read_out, out, output_limit)
+                nursery.start_soon(_collect, read_err, err, 0)
+            code = await child.wait()
+    except trio.TooSlowError as error:
+        raise UpstreamError(f"{what} took longer than {deadline:g} s") from error
+    finally:
+        if child.returncode is None:
+            child.kill()
+            with trio.CancelScope(shield=True):
+                await child.wait()
+    tail = printable(bytes(err).strip(), 2000)
+    if code != 0:
+        raise UpstreamError(f"{what} failed with code {code}: {tail}")
+    if len(out) > output_limit:
+        raise UpstreamError(f"{what} printed more than {output_limit} bytes")
+    return bytes(out)
+
+
+def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
+    """Return the two ends of a pipe, each of which its stack closes."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    reading.callback(os.close, read)
+    writing.callback(os.close, write)
+    return read, write
+
+
+async def _collect(fd: int, into: bytearray, limit: int) -> None:
+    """Read to the end; keep ``limit`` bytes and one more, or (0) the tail."""
+    async with trio.lowlevel.FdStream(fd) as stream:
+        async for chunk in stream:
+            into += chunk
+            if limit:
+                del into[limit + 1 :]
+            else:
+                del into[:-_TAIL_BYTES]

@@ -1,0 +1,118 @@
+"""A dialog's texts, for its picture and for screen readers.
+
+Sans-IO.  The person's phrase is not in it: it is for the eyes at the screen, and
+the accessibility bus passes words to every program of the session.
+"""
+
+from __future__ import annotations
+
+from broker.core.prompt_words import target_words
+from broker.helpers.prompt.dialog import WORD, Dialog, keep_words
+from broker.ipc.prompt import Described, DescribedRow
+
+_CHARACTERS = 200
+"""Most characters of one line."""
+_NAMED = 6
+"""Most targets that are read out with the request."""
+
+
+def plain(words: str) -> str:
+    """One line: escaped where it entered; no remaining character may break it."""
+    return "".join(c if c.isprintable() else "·" for c in words[:_CHARACTERS])
+
+
+def kind(dialog: Dialog) -> str:
+    """The label of the sandbox, and its record."""
+    question = dialog.question
+    record = f" · record {question.record}" if question.record else ""
+    return question.label + record
+
+
+def request(dialog: Dialog) -> str:
+    """What the sandbox wants."""
+    return f"wants {dialog.question.words}."
+
+
+def claims(dialog: Dialog) -> list[str]:
+    """What the sandbox says of its request, a line each."""
+    question = dialog.question
+    lines = [f"argument: {question.argument}"] if question.argument else []
+    return lines + [f"{name}, it says: {value}" for name, value in question.details]
+
+
+def reach(dialog: Dialog) -> str:
+    """The target of a yes, or that one must be chosen."""
+    targets = dialog.question.targets
+    if len(targets) > 1:
+        return "What shall it reach?  Choose one:"
+    return f"It reaches: {target_words(targets[0])}."
+
+
+def hint(dialog: Dialog, *, armed: bool) -> str:
+    """How it is answered now."""
+    if not armed:
+        return "Wait: nothing counts until this has been in front, untouched, for a second."
+    if not dialog.target:
+        return "Choose first; Esc or Deny refuses."
+    return f"Press Allow, or type the word {WORD}.  Esc or Deny refuses."
+
+
+def choices(dialog: Dialog) -> list[str]:
+    """What can be chosen and by which keys, a line for each choice.
+
+    Screen readers read a dialog's labels when it opens, and not the rows of its lists.
+    """
+    question, lines = dialog.question, []
+    if len(question.targets) > 1:
+        named = [target_words(target) for target in question.targets[:_NAMED]]
+        more = len(question.targets) - len(named)
+        names = ", ".join([*named, *([f"{more} more"] if more else [])])
+        lines.append(f"The keys Up and Down choose: {names}.")
+    if len(question.keeps) > 1:
+        words = ", ".join(keep_words(question, keep) for keep in question.keeps)
+        lines.append(f"The keys Left and Right choose how long a yes holds: {words}.")
+    return lines
+
+
+def next_step(dialog: Dialog, *, armed: bool) -> str:
+    """The choice, and how the question is answered now."""
+    question, chosen = dialog.question, []
+    if len(question.targets) > 1 and dialog.target:
+        chosen.append(target_words(dialog.target))
+    if len(question.keeps) > 1:
+        chosen.append(keep_words(question, dialog.keep))
+    words = f"{', '.join(chosen)}: chosen.  " if chosen else ""
+    return words + hint(dialog, armed=armed)
+
+
+def describe(dialog: Dialog, now: float) -> Described:
+    """Return all of it but the phrase and the time that is left."""
+    question = dialog.question
+    armed = dialog.guard.armed(now)
+    several = question.targets if len(question.targets) > 1 else ()
+    keeps = question.keeps if len(question.keeps) > 1 else ()
+    return Described(
+        title=plain(f"Vitrail asks about {question.sandbox}"),
+        lines=tuple(
+            map(
+                plain,
+                [
+                    f"{question.sandbox} {request(dialog)}",
+                    kind(dialog),
+                    *claims(dialog),
+                    reach(dialog),
+                    *choices(dialog),
+                ],
+            )
+        ),
+        targets=tuple(
+            DescribedRow(plain(target_words(target)), target == dialog.target)
+            for target in several
+        ),
+        keeps=tuple(
+            DescribedRow(keep_words(question, keep), dialog.keep is keep)
+            for keep in keeps
+        ),
+        hint=plain(next_step(dialog, armed=armed)),
+        armed=armed,
+    )

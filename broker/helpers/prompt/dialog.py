@@ -1,0 +1,287 @@
+"""How a dialog behaves: the choice made in it, and the input that is an answer.
+
+Sans-IO: input and time go in, an answer comes out.  The default is no.  A yes
+takes a pointer that presses and lets go on *Allow*, or the word ``allow`` typed
+alone; Enter and the space bar never mean anything.  Until the guard is armed
+nothing does, not even a no.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from broker.core import limits
+from broker.core.prompt_words import duration
+from broker.core.question import Keep, PersonAnswer, Question
+from broker.helpers.prompt.guard import Guard
+
+WORD = "allow"
+WIDTH = 640
+FRAME = 14
+"""Width of the frame in the sandbox's colour, on all sides."""
+PAD = 22
+ROW = 32
+LINE = 24
+ROWS = 6
+"""Targets that are seen at one time; the others by wheel or arrow keys."""
+_HEAD = 92
+# guard: buttons further apart than an image
+_APART = limits.WAYLAND_CURSOR_PIXELS + 16
+"""Between the buttons: further than a sandbox's pointer image may be from where a
+press counts, should ours not be the one shown."""
+_BUTTON = 50
+_BUTTONS, _FINGERS = 0x10000, 0x20000
+"""Keys, buttons and fingers have the same numbers; the guard must distinguish them."""
+
+
+class Rect(NamedTuple):
+    """A piece of the dialog, in its own coordinates."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point lies in it."""
+        right, bottom = self.x + self.width, self.y + self.height
+        return self.x <= x < right and self.y <= y < bottom
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is."""
+
+    height: int
+    text: Rect
+    targets: Rect
+    """Area of the rows; empty where there is one target, which is part of the text."""
+    keeps: tuple[Rect, ...]
+    phrase: Rect
+    hint: Rect
+    allow: Rect
+    deny: Rect
+
+
+def lay_out(question: Question) -> Layout:
+    """Return where everything is for a question."""
+    left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
+    y = FRAME + _HEAD
+    # One line for what, one for the target or what to choose, one a detail.
+    lines = 2 + len(question.details) + bool(question.argument)
+    text = Rect(left, y, inner, lines * LINE)
+    y += text.height + 6
+    several = len(question.targets) > 1
+    targets = Rect(left, y, inner, ROW * min(ROWS, len(question.targets)) * several)
+    y += targets.height + 8
+    keeps: list[Rect] = []
+    for _ in question.keeps if len(question.keeps) > 1 else ():
+        keeps.append(Rect(left, y, inner, ROW))
+        y += ROW
+    hint = Rect(left, y + 6, inner, LINE)
+    y = hint.y + hint.height + 6
+    half = (inner - _APART) // 2
+    deny = Rect(left, y, half, _BUTTON)
+    allow = Rect(left + half + _APART, y, inner - half - _APART, _BUTTON)
+    y += _BUTTON + 12
+    phrase = Rect(left, y, inner, LINE + 6)
+    height = y + phrase.height + 8 + FRAME
+    return Layout(height, text, targets, tuple(keeps), phrase, hint, allow, deny)
+
+
+def keep_words(question: Question, keep: Keep) -> str:
+    """Return a choice in words: 'for 10 minutes'."""
+    if keep is Keep.TIME:
+        return f"for {duration(question.seconds)}"
+    if keep is Keep.SESSION:
+        return f"until {question.sandbox} stops"
+    return "once"
+
+
+class Dialog:
+    """One question on the screen."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.layout = lay_out(question)
+        self.guard = Guard()
+        self._pointer, self._fingers = Guard(), Guard()
+        for hand in (self._pointer, self._fingers):
+            hand.visible(0.0)  # ``guard`` waits for the picture, and presses need both
+        known = question.default_target in question.targets
+        self.target = question.default_target if known else ""
+        self.keep = Keep.ONCE
+        self.first = 0
+        """The topmost row of the targets that is seen."""
+        self.typed = ""
+        self.pressed: Rect | None = None
+        """The button under the pointer when it was pressed."""
+        self._typed_at = 0.0
+        self._point = (-1.0, -1.0)
+        self._see(self.target)
+
+    # -- keys ----------------------------------------------------------------------
+
+    def key(self, code: int, name: str, text: str, now: float) -> PersonAnswer | None:
+        """A key goes down.  ``name`` is its keysym's, ``text`` the characters."""
+        if not self.guard.press(code, now):
+            self.typed = ""
+            return None
+        if name == "Escape":
+            return _no("the person pressed Escape")
+        if name == "BackSpace":
+            self.typed = self.typed[:-1]
+        elif name in {"Up", "Down"}:
+            self._step(-1 if name == "Up" else 1)
+        elif name in {"Left", "Right"}:
+            self._hold_for(-1 if name == "Left" else 1)
+        # guard: Enter means nothing
+        elif name not in {"Return", "KP_Enter", "space", "Tab"} and text:
+            # More than the word is never the word again, but for BackSpace.
+            self.typed = (self.typed + text)[: len(WORD) + 1]
+        self._typed_at = now
+        return None
+
+    def key_up(self, code: int, now: float) -> None:
+        """A key goes up."""
+        self.guard.release(code, now)
+
+    def tick(self, now: float) -> PersonAnswer | None:
+        """Time has passed; the word that stands alone for a moment is a yes."""
+        # guard: the word alone
+        settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
+        if self.typed == WORD and settled and self.guard.armed(now):
+            return self._yes()
+        return None
+
+    def wakes(self, now: float) -> float | None:
+        """When ``tick`` may have something to say or to draw; None: never."""
+        waits = [self.guard.remaining(now), self._pointer.remaining(now)]
+        rests = [seconds for seconds in waits if seconds]
+        if rests:
+            return now + min(rests)
+        if self.typed == WORD:
+            return self._typed_at + limits.PROMPT_WORD_SECONDS
+        return None
+
+    # -- pointer and touch ------------------------------------------------------------
+
+    def motion(self, x: float, y: float) -> None:
+        """The pointer is there; moving it is not acting."""
+        self._point = (x, y)
+
+    def enter(self, now: float) -> None:
+        """The pointer has come in, and its image is ours: its rest begins."""
+        self._pointer.focus(now, held=True)
+
+    def leave(self, now: float) -> None:
+        """The pointer is elsewhere."""
+        self._point = (-1.0, -1.0)
+        self.pressed = None
+        self._pointer.focus(now, held=False)
+
+    def pointer_waits(self, now: float) -> bool:
+        """Whether the pointer is on the dialog, and has not rested there yet."""
+        return self._pointer.focused and not self._pointer.armed(now)
+
+    def touch(self, finger: int, now: float) -> None:
+        """A finger goes down; the first one only begins the rest of fingers."""
+        if not self._fingers.focused:
+            self._fingers.focus(now, held=True)
+        self._press(self._fingers, _FINGERS + finger, now)
+
+    def lift(self, finger: int, now: float) -> PersonAnswer | None:
+        """A finger goes up; an answer if it is on the button that was pressed."""
+        return self._release(self._fingers, _FINGERS + finger, now)
+
+    def press(self, button: int, now: float) -> None:
+        """A button of the pointer goes down."""
+        self._press(self._pointer, _BUTTONS + button, now)
+
+    def release(self, button: int, now: float) -> PersonAnswer | None:
+        """Handle a release; an answer if it is on the button that was pressed."""
+        return self._release(self._pointer, _BUTTONS + button, now)
+
+    def _press(self, hand: Guard, code: int, now: float) -> None:
+        rested = hand.press(code, now)
+        # guard: a hand rests where it presses
+        armed = self.guard.press(code, now) and rested
+        # guard: a press while inert
+        self.pressed = self._button() if armed else None
+        if armed:
+            self._choose()
+
+    def _release(self, hand: Guard, code: int, now: float) -> PersonAnswer | None:
+        hand.release(code, now)
+        armed = self.guard.release(code, now)
+        pressed, self.pressed = self.pressed, None
+        # guard: pressed where it is let go
+        if not armed or pressed is None or pressed != self._button():
+            return None
+        if pressed == self.layout.deny:
+            return _no("the person said no")
+        return self._yes()
+
+    def wheel(self, rows: int, now: float) -> None:
+        """Scroll the targets."""
+        if self.guard.disturb(now):
+            self._scroll(self.first + rows)
+
+    # -- choices ------------------------------------------------------------------------
+
+    def rows(self) -> tuple[str, ...]:
+        """The targets that are seen."""
+        if not self.layout.targets.height:
+            return ()
+        return self.question.targets[self.first : self.first + ROWS]
+
+    def _yes(self) -> PersonAnswer | None:
+        if not self.target:
+            return None  # first a target must be chosen
+        return PersonAnswer(allow=True, target=self.target, keep=self.keep, by="person")
+
+    def _button(self) -> Rect | None:
+        for button in (self.layout.allow, self.layout.deny):
+            if button.holds(*self._point):
+                return button
+        return None
+
+    def _choose(self) -> None:
+        for rect, keep in zip(self.layout.keeps, self.question.keeps, strict=False):
+            if rect.holds(*self._point):
+                self.keep = keep
+        if self.layout.targets.holds(*self._point):
+            row = int(self._point[1] - self.layout.targets.y) // ROW
+            seen = self.rows()
+            if row < len(seen):
+                self.target = seen[row]
+
+    def _step(self, by: int) -> None:
+        targets = self.question.targets
+        if self.target in targets:
+            number = targets.index(self.target) + by
+        else:
+            number = 0 if by > 0 else len(targets) - 1
+        self.target = targets[max(0, min(number, len(targets) - 1))]
+        self._see(self.target)
+
+    def _hold_for(self, by: int) -> None:
+        """Choose the answer's duration that stands before or behind the chosen one."""
+        keeps = self.question.keeps
+        if self.keep in keeps:
+            number = keeps.index(self.keep) + by
+            self.keep = keeps[max(0, min(number, len(keeps) - 1))]
+
+    def _see(self, target: str) -> None:
+        if target in self.question.targets:
+            number = self.question.targets.index(target)
+            if not self.first <= number < self.first + ROWS:
+                self._scroll(number - ROWS // 2)
+
+    def _scroll(self, first: int) -> None:
+        self.first = max(0, min(first, len(self.question.targets) - ROWS))
+
+
+def _no(reason: str) -> PersonAnswer:
+    return PersonAnswer(allow=False, by="person", reason=reason)

@@ -1,0 +1,222 @@
+"""Drawing a dialog into memory.
+
+Text is drawn as it is in the question, where everything of a sandbox has been
+escaped and shortened; what does not fit is cut with dots, never wrapped over
+something else.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from broker.core.prompt_words import target_words
+from broker.helpers.prompt.description import claims, hint, kind, plain, reach, request
+from broker.helpers.prompt.dialog import (
+    FRAME,
+    PAD,
+    ROW,
+    WIDTH,
+    Dialog,
+    Rect,
+    keep_words,
+)
+
+_FONTS = (
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans{}.ttf",
+    "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans{}.ttf",
+    "/usr/share/fonts/TTF/DejaVuSans{}.ttf",
+)
+_PAPER, _INK, _FAINT = (250, 250, 248), (24, 24, 28), (108, 108, 116)
+_LINE_COLOUR, _CHOSEN = (204, 204, 208), (222, 235, 250)
+_ALLOW, _DENY, _INERT = (28, 110, 60), (150, 32, 32), (176, 176, 180)
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@functools.cache
+def _font(size: int, *, bold: bool = False) -> _Font:
+    for pattern in _FONTS:
+        path = Path(pattern.format("-Bold" if bold else ""))
+        if path.exists():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
+
+
+def paint(
+    dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
+) -> bytes:
+    """Return the picture: XRGB8888, ``WIDTH`` by the layout's height, times scale."""
+    image = draw(dialog, phrase, now, deadline, scale)
+    return image.convert("RGB").tobytes("raw", "BGRX")
+
+
+_ARROW = ((1, 1), (1, 17), (5, 13), (8, 20), (11, 19), (8, 12), (14, 12))
+"""Corners of the pointer's image in points; the hot spot is the tip."""
+_ARROW_SIZE = 24
+
+
+@functools.cache
+def arrow(scale: int) -> tuple[int, int, bytes]:
+    """Return width, height and picture of the pointer's image: ARGB8888."""
+    side = _ARROW_SIZE * scale
+    image = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    corners = [(x * scale, y * scale) for x, y in _ARROW]
+    ImageDraw.Draw(image).polygon(
+        corners, (0, 0, 0, 255), (255, 255, 255, 255), width=scale
+    )
+    return side, side, image.tobytes("raw", "BGRA")
+
+
+def draw(
+    dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
+) -> Image.Image:
+    """Return the picture of a dialog."""
+    size = (WIDTH * scale, dialog.layout.height * scale)
+    brush = _Brush(Image.new("RGB", size, _PAPER), scale)
+    armed = dialog.guard.armed(now)
+    _head(brush, dialog)
+    _text(brush, dialog)
+    _targets(brush, dialog)
+    for rect, keep in zip(dialog.layout.keeps, dialog.question.keeps, strict=False):
+        brush.choice(rect, keep_words(dialog.question, keep), dialog.keep is keep)
+    for rect in dialog.layout.keeps[:1]:
+        place = Rect(rect.x + rect.width - 130, rect.y, 120, rect.height)
+        brush.text(place, "keys: Left, Right", size=13, colour=_FAINT)
+    waits, seconds = dialog.pointer_waits(now), max(0, round(deadline - now))
+    _foot(brush, dialog, phrase, armed=armed, waits=waits, seconds=seconds)
+    return brush.image
+
+
+class _Brush:
+    """Draws in the dialog's own coordinates."""
+
+    def __init__(self, image: Image.Image, scale: int) -> None:
+        self.image = image
+        self._draw = ImageDraw.Draw(image)
+        self._scale = scale
+
+    def box(
+        self,
+        rect: Rect,
+        fill: tuple[int, int, int] | str,
+        outline: tuple[int, int, int] | None = None,
+    ) -> None:
+        x, y, width, height = (value * self._scale for value in rect)
+        self._draw.rectangle(
+            (x, y, x + width - 1, y + height - 1), fill, outline, width=self._scale
+        )
+
+    def text(
+        self,
+        rect: Rect,
+        words: str,
+        *,
+        size: int = 16,
+        bold: bool = False,
+        colour: tuple[int, int, int] = _INK,
+        middle: bool = False,
+    ) -> None:
+        """One line in a rectangle, at its left or in its middle."""
+        font = _font(size * self._scale, bold=bold)
+        words = self._cut(plain(words), rect.width * self._scale, font)
+        x, y = rect.x * self._scale, (rect.y + rect.height / 2) * self._scale
+        if middle:
+            x += rect.width * self._scale // 2
+        self._draw.text((x, y), words, colour, font, anchor="mm" if middle else "lm")
+
+    def _cut(self, words: str, width: int, font: _Font) -> str:
+        if self._draw.textlength(words, font) <= width:
+            return words
+        while words and self._draw.textlength(f"{words}…", font) > width:
+            words = words[:-1]
+        return f"{words}…"
+
+    def choice(self, rect: Rect, words: str, chosen: bool) -> None:  # noqa: FBT001
+        """A row that can be chosen, with its mark."""
+        inner = Rect(rect.x, rect.y + 1, rect.width, rect.height - 2)
+        self.box(inner, _CHOSEN if chosen else _PAPER, _LINE_COLOUR)
+        x, y = (rect.x + 10) * self._scale, (rect.y + rect.height // 2) * self._scale
+        radius = 6 * self._scale
+        circle = (x, y - radius, x + 2 * radius, y + radius)
+        self._draw.ellipse(circle, _PAPER, _INK, width=self._scale)
+        if chosen:
+            small = 3 * self._scale
+            dot = (x + small, y - small, x + 2 * radius - small, y + small)
+            self._draw.ellipse(dot, _INK)
+        self.text(Rect(rect.x + 34, rect.y, rect.width - 44, rect.height), words)
+
+
+def _head(brush: _Brush, dialog: Dialog) -> None:
+    question, height = dialog.question, dialog.layout.height
+    brush.box(Rect(0, 0, WIDTH, height), question.colour)
+    paper = Rect(FRAME, FRAME, WIDTH - 2 * FRAME, height - 2 * FRAME)
+    brush.box(paper, _PAPER)
+    band = Rect(FRAME, FRAME, WIDTH - 2 * FRAME, 72)
+    brush.box(band, question.colour)
+    ink = _readable_on(question.colour)
+    x, width = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
+    brush.text(
+        Rect(x, FRAME + 8, width, 34), question.sandbox, size=26, bold=True, colour=ink
+    )
+    brush.text(Rect(x, FRAME + 42, width, 22), kind(dialog), size=14, colour=ink)
+
+
+def _readable_on(colour: str) -> tuple[int, int, int]:
+    """Black or white, the one with the higher contrast (ITU-R BT.601 luma)."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+    return (0, 0, 0) if light else (255, 255, 255)
+
+
+def _text(brush: _Brush, dialog: Dialog) -> None:
+    text = dialog.layout.text
+    lines = [(request(dialog), True, _INK)]
+    lines += [(claim, False, _FAINT) for claim in claims(dialog)]
+    lines.append((reach(dialog), False, _INK))
+    step = text.height // len(lines)
+    for number, (words, bold, colour) in enumerate(lines):
+        row = Rect(text.x, text.y + number * step, text.width, step)
+        brush.text(row, words, size=17 if bold else 15, bold=bold, colour=colour)
+
+
+def _targets(brush: _Brush, dialog: Dialog) -> None:
+    area = dialog.layout.targets
+    for number, target in enumerate(dialog.rows()):
+        row = Rect(area.x, area.y + number * ROW, area.width, ROW)
+        brush.choice(row, target_words(target), target == dialog.target)
+    more = len(dialog.question.targets) - len(dialog.rows())
+    if area.height and more:
+        place = Rect(area.x + area.width - 180, area.y - 26, 180, 20)
+        brush.text(place, f"{more} more: scroll", size=13, colour=_FAINT)
+
+
+def _foot(
+    brush: _Brush,
+    dialog: Dialog,
+    phrase: str,
+    *,
+    armed: bool,
+    waits: bool,
+    seconds: int,
+) -> None:
+    layout = dialog.layout
+    typed = (
+        f"   Typed: {dialog.typed}" if armed and dialog.target and dialog.typed else ""
+    )
+    words = hint(dialog, armed=armed) + typed
+    brush.text(layout.hint, words, size=13, colour=_FAINT)
+    pressable = armed and not waits
+    ready = pressable and bool(dialog.target)
+    brush.box(layout.deny, _DENY if pressable else _INERT)
+    brush.text(layout.deny, "Deny", bold=True, colour=_PAPER, middle=True)
+    brush.box(layout.allow, _ALLOW if ready else _INERT)
+    brush.text(layout.allow, "Allow", bold=True, colour=_PAPER, middle=True)
+    left, width = layout.phrase, 150
+    known = f"Your phrase: {phrase}" if phrase else "No phrase: brokerctl prompt phrase"
+    place = Rect(left.x, left.y, left.width - width, left.height)
+    brush.text(place, known, size=15, bold=True)
+    time = Rect(left.x + left.width - width, left.y, width, left.height)
+    brush.text(time, f"no in {seconds} s", size=13, colour=_FAINT, middle=True)

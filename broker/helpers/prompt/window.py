@@ -1,0 +1,401 @@
+"""The dialog on a compositor: connection, surface, pictures, and input.
+
+Above everything by layer-shell where the compositor has it; as an ordinary
+window where not.  Everything about meaning is ``Dialog``'s; this passes input
+in, and pictures out.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pywayland.client import Display
+from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
+from pywayland.protocol.xdg_shell import XdgWmBase
+
+from broker.core.errors import InternalError, UpstreamError
+from broker.core.question import PersonAnswer
+from broker.helpers.prompt.description import describe
+from broker.helpers.prompt.dialog import WIDTH, Dialog
+from broker.helpers.prompt.input import SeatInput
+from broker.helpers.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
+from broker.helpers.prompt.paint import arrow, paint
+from broker.ipc.prompt import Described, Show
+
+_ARGB8888, _XRGB8888 = 0, 1
+_GRAVE_SECONDS = 2.0
+_VERSIONS = {
+    "wl_compositor": (WlCompositor, 4),
+    "wl_shm": (WlShm, 1),
+    "xdg_wm_base": (XdgWmBase, 1),
+    "zwlr_layer_shell_v1": (LayerShell, 4),
+}
+
+
+class Window:
+    """One connection to a compositor, and at most one dialog on it.
+
+    ``said`` hears the answer, ``seen`` that the dialog is on the screen; each
+    with the question's id.  ``described`` hears the dialog in words, when they change.
+    """
+
+    def __init__(
+        self,
+        said: Callable[[int, PersonAnswer], None],
+        seen: Callable[[int], None],
+        described: Callable[[Described], None] = lambda _: None,
+    ) -> None:
+        self._said = said
+        self._seen = seen
+        self._described = described
+        self._words = Described()
+        self._display: Any = Display()
+        self._globals: dict[str, Any] = {}
+        self._scales: dict[int, tuple[Any, int]] = {}
+        self._seats: dict[int, SeatInput] = {}
+        self._showing: _Showing | None = None
+        self._failed: BaseException | None = None
+        # The library drops an object, with the events sent to it, when no reference to
+        # it is left.
+        self._registry: Any = None
+        self._graves: list[tuple[Any, float]] = []
+        self._buffers: set[Any] = set()
+        self._cursor: Any = None
+        self._syncs: set[Any] = set()
+
+    @property
+    def layer(self) -> bool:
+        """Whether dialogs lie above everything."""
+        return "zwlr_layer_shell_v1" in self._globals
+
+    @property
+    def scale(self) -> int:
+        """Pixels for a point: the largest of the screens'."""
+        return max((scale for _, scale in self._scales.values()), default=1)
+
+    def connect(self) -> int:
+        """Connect to the compositor; returns the connection's descriptor.
+
+        Raises UpstreamError when there is none, or it lacks a required global.
+        """
+        try:
+            self._display.connect()
+        except ValueError as error:
+            raise UpstreamError("no compositor answers") from error
+        self._registry = registry = self._display.get_registry()
+        registry.dispatcher["global"] = self.guarded(self._global)
+        registry.dispatcher["global_remove"] = self.guarded(self._global_gone)
+        for _ in range(2):  # the globals, and their first events
+            self._display.roundtrip()
+        self._check()
+        shell = self.layer or "xdg_wm_base" in self._globals
+        if not shell or not {"wl_compositor", "wl_shm"} <= set(self._globals):
+            raise UpstreamError("the compositor lacks wl_shm or a shell for windows")
+        return int(self._display.get_fd())
+
+    def guarded(self, function: Callable[..., None]) -> Callable[..., None]:
+        """Keep a mistake for ``_check``: the library would print it and go on."""
+
+        def call(*args: object) -> None:
+            try:
+                function(*args)
+            except Exception as error:  # noqa: BLE001
+                self._failed = self._failed or error
+
+        return call
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            said = "".join(traceback.format_exception(self._failed))
+            raise InternalError(f"a mistake in the dialog: {said}")
+
+    def _global(self, registry: Any, name: int, kind: str, version: int) -> None:
+        if kind in _VERSIONS and kind not in self._globals:
+            interface, most = _VERSIONS[kind]
+            made = registry.bind(name, interface, min(version, most))
+            self._globals[kind] = made
+            if kind == "xdg_wm_base":
+                made.dispatcher["ping"] = self.guarded(lambda base, n: base.pong(n))
+        elif kind == "wl_output":
+            output = registry.bind(name, WlOutput, min(version, 2))
+            self._scales[name] = (output, 1)
+            output.dispatcher["scale"] = self.guarded(
+                lambda out, scale: self._scales.update({name: (out, scale)})
+            )
+        elif kind == "wl_seat":
+            seat = registry.bind(name, WlSeat, min(version, 5))
+            self._seats[name] = SeatInput(seat, self)
+
+    def _global_gone(self, registry: Any, name: int) -> None:
+        del registry
+        self._scales.pop(name, None)
+        seat = self._seats.pop(name, None)
+        if seat is not None:
+            seat.close()
+            self.refocus()
+
+    # -- showing ------------------------------------------------------------------
+
+    def show(self, message: Show) -> None:
+        """Show a question in place of the former one."""
+        self.withdraw()
+        self._showing = _Showing(message, self)
+        self._display.flush()
+
+    def withdraw(self) -> None:
+        """Show nothing."""
+        if self._showing is not None:
+            self._showing.close()
+            self._showing = None
+            self.describe(Described())
+        for seat in self._seats.values():
+            seat.forget()
+        self._display.flush()
+
+    def make_surface(self) -> Any:
+        """A new surface."""
+        return self._globals["wl_compositor"].create_surface()
+
+    def role(self, surface: Any, height: int, title: str) -> tuple[Any, ...]:
+        """Give the surface its role; returns what must be destroyed, in order."""
+        if self.layer:
+            shell = self._globals["zwlr_layer_shell_v1"]
+            mine = shell.get_layer_surface(surface, None, OVERLAY, "vitrail-prompt")
+            mine.set_size(WIDTH, height)
+            mine.set_exclusive_zone(-1)
+            mine.set_keyboard_interactivity(EXCLUSIVE)
+            mine.dispatcher["configure"] = self.guarded(self._configured)
+            mine.dispatcher["closed"] = self.guarded(lambda _: self._closed())
+            return (mine,)
+        outer = self._globals["xdg_wm_base"].get_xdg_surface(surface)
+        outer.dispatcher["configure"] = self.guarded(self._configured)
+        inner = outer.get_toplevel()
+        inner.set_title(title)
+        inner.set_app_id("io.vitrail.Prompt")
+        inner.set_min_size(WIDTH, height)
+        inner.set_max_size(WIDTH, height)
+        inner.dispatcher["close"] = self.guarded(lambda _: self._closed())
+        return (inner, outer)
+
+    def _configured(self, surface: Any, serial: int, *_size: int) -> None:
+        surface.ack_configure(serial)
+        if self._showing is not None:
+            self._showing.configured = True
+            self._showing.draw()
+
+    def _closed(self) -> None:
+        """The compositor, or the person by it, has closed the dialog: a no."""
+        self.answer(
+            PersonAnswer(allow=False, by="person", reason="the dialog was closed")
+        )
+
+    def set_image(self, pointer: Any, serial: int, done: Callable[[], None]) -> None:
+        """Give a pointer our image; ``done`` is called once the compositor has it."""
+        if self._cursor is None:
+            self._cursor = self.make_surface()
+        scale = self.scale
+        width, height, picture = arrow(scale)
+        pointer.set_cursor(serial, self._cursor, 0, 0)
+        made = self.buffer(picture, width, height, _ARGB8888)
+        self._cursor.attach(made, 0, 0)
+        self._cursor.set_buffer_scale(scale)
+        self._cursor.damage_buffer(0, 0, width, height)
+        self._cursor.commit()
+        sync = self._display.sync()
+        self._syncs.add(sync)
+
+        def heard(callback: Any, _serial: int) -> None:
+            self._syncs.discard(callback)
+            done()
+
+        sync.dispatcher["done"] = self.guarded(heard)
+        self._display.flush()
+
+    def buffer(
+        self, picture: bytes, width: int, height: int, form: int = _XRGB8888
+    ) -> Any:
+        """A buffer with a picture; destroyed when the compositor is done with it."""
+        fd = os.memfd_create("vitrail-prompt", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, len(picture))
+            with mmap.mmap(fd, len(picture)) as memory:
+                memory[:] = picture
+            pool = self._globals["wl_shm"].create_pool(fd, len(picture))
+            made = pool.create_buffer(0, width, height, width * 4, form)
+            pool.destroy()
+        finally:
+            os.close(fd)
+        self._buffers.add(made)
+        made.dispatcher["release"] = self.guarded(self._released)
+        return made
+
+    def _released(self, buffer: Any) -> None:
+        self._buffers.discard(buffer)
+        buffer.destroy()
+
+    def bury(self, surface: Any) -> None:
+        """Destroy a surface when no more events about it can arrive.
+
+        The compositor reports only then that the focus has left it, and the library
+        cannot read a message about an object that does not exist.
+        """
+        self._graves.append((surface, time.monotonic() + _GRAVE_SECONDS))
+
+    # -- input --------------------------------------------------------------------------
+
+    @property
+    def dialog(self) -> Dialog | None:
+        """The dialog that is shown."""
+        return None if self._showing is None else self._showing.dialog
+
+    def mine(self, surface: Any) -> bool:
+        """Whether a surface is that of the dialog that is shown."""
+        return self._showing is not None and surface is self._showing.surface
+
+    def refocus(self) -> None:
+        """The focus has come or gone: pass the current state to the guard.
+
+        The keyboard's where there is one; else the pointer's; with neither
+        there is only touch, which has none.
+        """
+        if self._showing is None:
+            return
+        seats = self._seats.values()
+        keyboards = [seat for seat in seats if seat.keyboard is not None]
+        pointers = [seat for seat in seats if seat.pointer is not None]
+        held = True
+        if keyboards:
+            held = any(seat.typing for seat in keyboards)
+        elif pointers:
+            held = any(seat.pointing for seat in pointers)
+        # Once it is armed, a pointer that comes in has its presses ignored until
+        # its image is ours (``SeatInput``), and typing goes on.
+        if not self._showing.dialog.guard.armed(time.monotonic()):
+            # guard: no arming before the pointer image
+            held &= all(seat.imaged for seat in pointers if seat.pointing)
+        keys = frozenset(key for seat in keyboards for key in seat.keys_down)
+        if (held, keys) != self._showing.focus:
+            self._showing.focus = (held, keys)
+            self._showing.dialog.guard.focus(time.monotonic(), held=held, keys=keys)
+            self._showing.dialog.typed = ""
+            self._showing.draw()
+
+    def acted(self, answer: PersonAnswer | None = None) -> None:
+        """Input has been passed to the dialog; it may look different now."""
+        if answer is not None:
+            self.answer(answer)
+        elif self._showing is not None:
+            self._showing.draw()
+
+    def answer(self, answer: PersonAnswer) -> None:
+        """The dialog is over."""
+        if self._showing is not None:
+            number = self._showing.message.id
+            self.withdraw()
+            self._said(number, answer)
+
+    def describe(self, words: Described) -> None:
+        """The dialog in words, as it is now."""
+        if words != self._words:
+            self._words = words
+            self._described(words)
+
+    def seen(self, number: int) -> None:
+        """The compositor has shown it."""
+        self._seen(number)
+
+    # -- time and events ------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take what the compositor has sent.  Raises UpstreamError when it is gone."""
+        try:
+            self._display.read()
+            self._display.dispatch(block=False)
+        except RuntimeError as error:
+            raise UpstreamError("the compositor has gone") from error
+        self._check()
+        self._display.flush()
+
+    def tick(self) -> None:
+        """Time has passed."""
+        if self._showing is not None:
+            answer = self._showing.dialog.tick(time.monotonic())
+            self.acted(answer)
+        now = time.monotonic()
+        while self._graves and self._graves[0][1] <= now:
+            self._graves.pop(0)[0].destroy()
+        self._check()
+        self._display.flush()
+
+    def wakes(self) -> float:
+        """When ``tick`` is due, monotonic: at the latest in a second, to count down."""
+        now = time.monotonic()
+        grave = self._graves[0][1] if self._graves else float("inf")
+        if self._showing is None:
+            return grave
+        wakes = self._showing.dialog.wakes(now)
+        return min(grave, now + 1.0, now + 1.0 if wakes is None else wakes)
+
+    def close(self) -> None:
+        """Leave the compositor."""
+        self._showing = None
+        for seat in self._seats.values():
+            seat.close()
+        self._display.disconnect()
+
+
+class _Showing:
+    """One dialog on the screen."""
+
+    def __init__(self, message: Show, window: Window) -> None:
+        self.message = message
+        self.dialog = Dialog(message.question)
+        self.focus: tuple[bool, frozenset[int]] = (False, frozenset())
+        self.configured = False
+        self._deadline = time.monotonic() + message.seconds
+        self._window = window
+        self._waits = False
+        self._seen = False
+        self._frame: Any = None
+        self.surface = window.make_surface()
+        title = f"Vitrail asks about {message.question.sandbox}"
+        height = self.dialog.layout.height
+        self._roles = window.role(self.surface, height, title)
+        self.surface.commit()
+
+    def draw(self) -> None:
+        """Show the dialog as it is now."""
+        if not self.configured:
+            return
+        scale, now = self._window.scale, time.monotonic()
+        picture = paint(self.dialog, self.message.phrase, now, self._deadline, scale)
+        self._window.describe(describe(self.dialog, now))
+        width, height = WIDTH * scale, self.dialog.layout.height * scale
+        self.surface.attach(self._window.buffer(picture, width, height), 0, 0)
+        self.surface.set_buffer_scale(scale)
+        self.surface.damage_buffer(0, 0, width, height)
+        if not self._seen and not self._waits:
+            self._waits = True
+            self._frame = self.surface.frame()
+            self._frame.dispatcher["done"] = self._window.guarded(self._done)
+        self.surface.commit()
+
+    def _done(self, callback: Any, _time: int) -> None:
+        del callback
+        self._waits = False
+        if not self._seen and self._window.mine(self.surface):
+            self._seen = True
+            self.dialog.guard.visible(time.monotonic())
+            self._window.seen(self.message.id)
+            self._window.refocus()
+
+    def close(self) -> None:
+        """Take it from the screen."""
+        for role in self._roles:
+            role.destroy()
+        self._window.bury(self.surface)

@@ -1,0 +1,463 @@
+/* The pump's hot path: turns of streams in which bytes just flow.
+ *
+ * What flow.py does in splice mode, for a pair of sockets of which neither
+ * direction has ended or failed: fill a pipe, drain it, wait for the side that
+ * makes us wait.  Everything else (ends, errors, copying, deadlines, the
+ * broker) is engine.py's: a pair whose state changes otherwise leaves here
+ * with all that is known about it and does not come back.
+ *
+ * Nothing here looks at a byte that it carries; there is nothing to parse.
+ * Optional: without it the pump does the same in Python (turns.py).
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#define _GNU_SOURCE
+#include <Python.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EVENTS = 256 };
+
+/* The numbers of flow.State. */
+enum state { FLOWING, BLOCKED, ENDED, READ_FAILED, WRITE_FAILED };
+
+struct end {
+	struct end *other;
+	struct pair *pair;
+	int fd;
+	uint32_t mask;          /* as it stands in the epoll set; 0: not in it */
+	/* the direction that begins here */
+	enum state state;
+	int error;
+	int pipe[2];            /* only while held */
+	size_t held;
+	uint64_t count;
+};
+
+struct pair {
+	struct end a, b;
+	double active;
+};
+
+struct turns {
+	PyObject_HEAD
+	struct end **ends;      /* by descriptor number */
+	Py_ssize_t size;
+	int epoll;
+	int (*pool)[2];         /* empty pipes */
+	int pooled, pool_size;
+	int rounds, many;
+	size_t pipe_bytes;
+	double now;
+};
+
+static double monotonic(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* -- pipes ------------------------------------------------------------------ */
+
+static int take(struct turns *t, int pipe[2])
+{
+	if (!t->pooled)
+		return pipe2(pipe, O_CLOEXEC | O_NONBLOCK);
+	t->pooled--;
+	pipe[0] = t->pool[t->pooled][0];
+	pipe[1] = t->pool[t->pooled][1];
+	return 0;
+}
+
+static void close_pipe(const int pipe[2])
+{
+	close(pipe[0]);
+	close(pipe[1]);
+}
+
+/* Only an empty pipe may be kept: another stream gets it next. */
+static void give(struct turns *t, const int pipe[2])
+{
+	if (t->pooled == t->pool_size) {
+		close_pipe(pipe);
+		return;
+	}
+	t->pool[t->pooled][0] = pipe[0];
+	t->pool[t->pooled][1] = pipe[1];
+	t->pooled++;
+}
+
+/* -- a turn ------------------------------------------------------------------ */
+
+static enum state failed(struct end *e, enum state state)
+{
+	e->error = errno;
+	return state;
+}
+
+/* Fill and drain in turn; the pipe is empty afterwards unless e->held. */
+static enum state carry(struct turns *t, struct end *e, int rounds)
+{
+	const unsigned flags = SPLICE_F_NONBLOCK | SPLICE_F_MOVE;
+
+	for (int round = 0; round < rounds; round++) {
+		if (!e->held) {
+			ssize_t n = splice(e->fd, NULL, e->pipe[1], NULL, t->pipe_bytes, flags);
+			if (n < 0)
+				return errno == EAGAIN ? FLOWING : failed(e, READ_FAILED);
+			if (n == 0)
+				return ENDED;
+			e->held = (size_t)n;
+		}
+		size_t filled = e->held;
+		while (e->held) {
+			ssize_t n = splice(e->pipe[0], NULL, e->other->fd, NULL, e->held, flags);
+			if (n < 0)
+				return errno == EAGAIN ? BLOCKED : failed(e, WRITE_FAILED);
+			e->held -= (size_t)n;
+			e->count += (uint64_t)n;
+		}
+		/* A small fill has emptied the source, most likely. */
+		if (filled < t->pipe_bytes / 4)
+			break;
+	}
+	return FLOWING;
+}
+
+static enum state move(struct turns *t, struct end *e, int rounds)
+{
+	if (!e->held && take(t, e->pipe) < 0)
+		return e->state = failed(e, READ_FAILED);
+	e->state = carry(t, e, rounds);
+	if (!e->held)
+		give(t, e->pipe);
+	return e->state;
+}
+
+/* Make the epoll set agree with what is awaited from this side. */
+static int watch(struct turns *t, struct end *e)
+{
+	struct epoll_event event = { 0 };
+	uint32_t mask = (e->state == FLOWING ? (uint32_t)EPOLLIN : 0)
+	              | (e->other->state == BLOCKED ? (uint32_t)EPOLLOUT : 0);
+
+	if (mask == e->mask)
+		return 0;
+	event.events = mask;
+	event.data.fd = e->fd;
+	/* EPOLLHUP cannot be masked: who is not awaited leaves the set, or spins. */
+	int what = !mask ? EPOLL_CTL_DEL : e->mask ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	if (epoll_ctl(t->epoll, what, e->fd, &event) < 0)
+		return -1;
+	e->mask = mask;
+	return 0;
+}
+
+/* 1: goes on; 0: something for the engine; -1: errno. */
+static int turn(struct turns *t, struct end *e, uint32_t events, int rounds)
+{
+	struct end *o = e->other;
+
+	e->pair->active = t->now;
+	if (e->state == FLOWING && events & ~(uint32_t)EPOLLOUT)
+		if (move(t, e, rounds) > BLOCKED)
+			return 0;
+	if (o->state == BLOCKED && events & ~(uint32_t)EPOLLIN)
+		if (move(t, o, rounds) > BLOCKED)
+			return 0;
+	return watch(t, e) < 0 || watch(t, o) < 0 ? -1 : 1;
+}
+
+/* -- what Python sees --------------------------------------------------------- */
+
+static struct end *find(struct turns *t, int fd)
+{
+	return fd >= 0 && fd < t->size ? t->ends[fd] : NULL;
+}
+
+static struct end *known(struct turns *t, int fd)
+{
+	struct end *e = find(t, fd);
+	if (!e)
+		PyErr_Format(PyExc_KeyError, "no pair has the descriptor %d", fd);
+	return e;
+}
+
+/* (fd, mask, state, held, count, error, pipe read, pipe write) */
+static PyObject *described(const struct end *e)
+{
+	int has = e->held > 0;
+	return Py_BuildValue("(iIinKiii)", e->fd, e->mask, (int)e->state,
+	                     (Py_ssize_t)e->held, (unsigned long long)e->count, e->error,
+	                     has ? e->pipe[0] : -1, has ? e->pipe[1] : -1);
+}
+
+/* Let go of a pair; a pipe that still holds bytes goes with it. */
+static PyObject *let_go(struct turns *t, struct end *e)
+{
+	struct pair *pair = e->pair;
+	PyObject *left = Py_BuildValue("(dNN)", pair->active, described(&pair->a),
+	                               described(&pair->b));
+	if (!left)
+		return NULL;
+	t->ends[pair->a.fd] = t->ends[pair->b.fd] = NULL;
+	PyMem_Free(pair);
+	return left;
+}
+
+static int grow(struct turns *t, int fd)
+{
+	if (fd < t->size)
+		return 0;
+	Py_ssize_t size = t->size ? t->size : 64;
+	while (size <= fd)
+		size *= 2;
+	struct end **ends = PyMem_Realloc(t->ends, (size_t)size * sizeof *ends);
+	if (!ends) {
+		PyErr_NoMemory();
+		return -1;
+	}
+	for (Py_ssize_t i = t->size; i < size; i++)
+		ends[i] = NULL;
+	t->ends = ends;
+	t->size = size;
+	return 0;
+}
+
+static PyObject *turns_adopt(PyObject *self, PyObject *args)
+{
+	struct turns *t = (struct turns *)self;
+	int a, b;
+
+	if (!PyArg_ParseTuple(args, "ii", &a, &b))
+		return NULL;
+	if (a < 0 || b < 0 || a == b || find(t, a) || find(t, b)) {
+		PyErr_SetString(PyExc_ValueError, "not two new descriptors");
+		return NULL;
+	}
+	if (grow(t, a) < 0 || grow(t, b) < 0)
+		return NULL;
+	struct pair *pair = PyMem_Calloc(1, sizeof *pair);
+	if (!pair)
+		return PyErr_NoMemory();
+	pair->active = monotonic();
+	pair->a = (struct end){ .other = &pair->b, .pair = pair, .fd = a, .mask = EPOLLIN };
+	pair->b = (struct end){ .other = &pair->a, .pair = pair, .fd = b, .mask = EPOLLIN };
+	t->ends[a] = &pair->a;
+	t->ends[b] = &pair->b;
+	Py_RETURN_NONE;
+}
+
+static PyObject *turns_release(PyObject *self, PyObject *args)
+{
+	struct turns *t = (struct turns *)self;
+	int fd;
+
+	if (!PyArg_ParseTuple(args, "i", &fd))
+		return NULL;
+	struct end *e = known(t, fd);
+	return e ? let_go(t, e) : NULL;
+}
+
+static PyObject *turns_look(PyObject *self, PyObject *args)
+{
+	struct turns *t = (struct turns *)self;
+	int fd;
+
+	if (!PyArg_ParseTuple(args, "i", &fd))
+		return NULL;
+	struct end *e = known(t, fd);
+	if (!e)
+		return NULL;
+	return Py_BuildValue("(dNN)", e->pair->active, described(&e->pair->a),
+	                     described(&e->pair->b));
+}
+
+/* One round: 0 and what is not ours appended to the lists, or -1. */
+static int round_of(struct turns *t, const struct epoll_event *events, int n,
+                    PyObject *others, PyObject *left)
+{
+	int rounds = n > t->many ? 1 : t->rounds;
+
+	for (int i = 0; i < n; i++) {
+		struct end *e = find(t, events[i].data.fd);
+		PyObject *item, *list;
+		if (e) {
+			int went = turn(t, e, events[i].events, rounds);
+			if (went > 0)
+				continue;
+			if (went < 0) {
+				PyErr_SetFromErrno(PyExc_OSError);
+				return -1;
+			}
+			item = let_go(t, e);
+			list = left;
+		} else {
+			item = Py_BuildValue("(iI)", events[i].data.fd, events[i].events);
+			list = others;
+		}
+		if (!item)
+			return -1;
+		int bad = PyList_Append(list, item);
+		Py_DecRef(item);
+		if (bad)
+			return -1;
+	}
+	return 0;
+}
+
+/* Milliseconds until then, rounded up: a little late is better than spinning. */
+static int patience(const struct turns *t, double until)
+{
+	if (until < 0)
+		return -1;
+	double left = (until - t->now) * 1000 + 1;
+	return left < 0 ? 0 : left > 1e9 ? 1000000000 : (int)left;
+}
+
+static PyObject *turns_wait(PyObject *self, PyObject *args)
+{
+	struct turns *t = (struct turns *)self;
+	struct epoll_event events[EVENTS];
+	double until;
+
+	if (!PyArg_ParseTuple(args, "d", &until))
+		return NULL;
+	PyObject *others = PyList_New(0), *left = PyList_New(0);
+	if (!others || !left)
+		goto fail;
+	t->now = monotonic();
+	do {
+		int n, wait = patience(t, until);
+		Py_BEGIN_ALLOW_THREADS
+		n = epoll_wait(t->epoll, events, EVENTS, wait);
+		Py_END_ALLOW_THREADS
+		t->now = monotonic();
+		if (n < 0 && errno != EINTR) {
+			PyErr_SetFromErrno(PyExc_OSError);
+			goto fail;
+		}
+		if (n < 0 && PyErr_CheckSignals())
+			goto fail;
+		if (n > 0 && round_of(t, events, n, others, left) < 0)
+			goto fail;
+	} while (!PyList_Size(others) && !PyList_Size(left)
+	         && (until < 0 || t->now < until));
+	return Py_BuildValue("(dNN)", t->now, others, left);
+fail:
+	Py_DecRef(others);
+	Py_DecRef(left);
+	return NULL;
+}
+
+static PyObject *turns_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "epoll", "pipe_bytes", "rounds", "many", "pool", NULL };
+	int epoll, rounds, many, pool;
+	Py_ssize_t pipe_bytes;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iniii", names, &epoll, &pipe_bytes,
+	                                 &rounds, &many, &pool))
+		return NULL;
+	if (pipe_bytes <= 0 || rounds <= 0 || many < 0 || pool < 0) {
+		PyErr_SetString(PyExc_ValueError, "sizes are positive");
+		return NULL;
+	}
+	allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+	struct turns *t = (struct turns *)alloc(type, 0);
+	if (!t)
+		return NULL;
+	t->pool = PyMem_Calloc((size_t)pool + 1, sizeof *t->pool);
+	if (!t->pool) {
+		Py_DecRef((PyObject *)t);
+		return PyErr_NoMemory();
+	}
+	t->epoll = epoll;
+	t->pipe_bytes = (size_t)pipe_bytes;
+	t->rounds = rounds;
+	t->many = many;
+	t->pool_size = pool;
+	return (PyObject *)t;
+}
+
+static void turns_dealloc(PyObject *self)
+{
+	struct turns *t = (struct turns *)self;
+	PyTypeObject *type = Py_TYPE(self);
+
+	for (Py_ssize_t i = 0; i < t->size; i++) {
+		struct end *e = t->ends[i];
+		if (!e)
+			continue;
+		if (e->held)
+			close_pipe(e->pipe);
+		t->ends[i] = NULL;
+		if (t->ends[e->other->fd] == NULL)
+			PyMem_Free(e->pair);
+	}
+	while (t->pooled)
+		close_pipe(t->pool[--t->pooled]);
+	PyMem_Free(t->pool);
+	PyMem_Free(t->ends);
+	freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+	release(self);
+	Py_DecRef((PyObject *)type);
+}
+
+static PyMethodDef methods[] = {
+	{ "adopt", turns_adopt, METH_VARARGS,
+	  "Take two sockets that are in the epoll set for EPOLLIN; nothing is held." },
+	{ "release", turns_release, METH_VARARGS, "Let go of the pair with this socket." },
+	{ "look", turns_look, METH_VARARGS, "How the pair with this socket stands." },
+	{ "wait", turns_wait, METH_VARARGS,
+	  "Take turns until a moment, or until something is not ours." },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyType_Slot slots[] = {
+	{ Py_tp_new, turns_new },
+	{ Py_tp_dealloc, turns_dealloc },
+	{ Py_tp_methods, methods },
+	{ Py_tp_doc, "Turns of streams in which bytes just flow (see turns.py)." },
+	{ 0, NULL },
+};
+
+static PyType_Spec spec = {
+	.name = "broker.helpers.pump._turns.Turns",
+	.basicsize = sizeof(struct turns),
+	.flags = Py_TPFLAGS_DEFAULT,
+	.slots = slots,
+};
+
+static int fill_module(PyObject *module)
+{
+	PyObject *type = PyType_FromSpec(&spec);
+	if (!type)
+		return -1;
+	int bad = PyModule_AddObjectRef(module, "Turns", type);
+	Py_DecRef(type);
+	return bad;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+	{ Py_mod_exec, fill_module },
+	{ 0, NULL },
+};
+
+static struct PyModuleDef module = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "_turns",
+	.m_doc = "The pump's hot path in C; optional.",
+	.m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__turns(void)
+{
+	return PyModuleDef_Init(&module);
+}

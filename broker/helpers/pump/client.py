@@ -1,0 +1,352 @@
+"""The pump as trio sees it: hand over two sockets, await how it ended.
+
+``Pump`` owns the control socket.  One task (``run``) reads it; any number of
+tasks relay.  Descriptors leave this process at once, so a relayed stream
+costs the broker a waiting task and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+from collections import Counter
+from dataclasses import dataclass
+
+import trio
+
+from broker.core.errors import InternalError, UpstreamError
+from broker.core.limits import relay as relay_limits
+from broker.core.stderr_log import log_stderr
+from broker.helpers.pump.process import PumpHandle
+from broker.ipc.pump import (
+    MESSAGE_BYTES,
+    Abort,
+    EndReason,
+    Live,
+    PumpReady,
+    PumpRequest,
+    RelayMode,
+    StreamDone,
+    StreamEnd,
+    StreamStatistics,
+    Submit,
+    ToPump,
+    decode_from_pump,
+    encode_to_pump,
+)
+
+
+@dataclass(frozen=True)
+class PumpStatistics:
+    """A pump at a moment.  ``ended`` counts streams by reason since its start."""
+
+    pid: int
+    alive: bool
+    confined: bool
+    accelerated: bool
+    streams: int
+    ended: dict[EndReason, int]
+
+
+class _Pending:
+    """A stream that has not ended, as the broker remembers it."""
+
+    __slots__ = ("done", "end", "modes", "name")
+
+    def __init__(self, name: str, modes: tuple[RelayMode, RelayMode]) -> None:
+        self.name = name
+        self.modes = modes
+        self.done = trio.Event()
+        self.end: StreamEnd | None = None
+
+    def settle(self, end: StreamEnd) -> None:
+        self.end = end
+        self.done.set()
+
+
+class Pump:
+    """A running pump.  Start ``run`` in a nursery, then call ``relay``."""
+
+    def __init__(self, handle: PumpHandle) -> None:
+        handle.control.settimeout(0)
+        self._handle = handle
+        self._control = handle.control
+        self._reaps = handle.pidfd >= 0
+        self._pidfd = handle.pidfd if self._reaps else os.pidfd_open(handle.pid)
+        self._pending: dict[int, _Pending] = {}
+        self._tokens = 0
+        self._sending = trio.Lock()
+        self._died = trio.Event()
+        self._confined = False
+        self._accelerated = False
+        self._ended: Counter[EndReason] = Counter()
+        self._asking = trio.Lock()
+        self._request = 0
+        self._answer: list[StreamStatistics] = []
+        self._answered = trio.Event()
+
+    # -- the reader ------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Read what the pump says until it dies; then every stream has ended.
+
+        Reports as started when the pump runs.  Cancelling it ends the pump
+        and, with it, all streams.
+        """
+        try:
+            await self._read(task_status)
+        finally:
+            self._bury()
+            with trio.CancelScope(shield=True):
+                await self._reap()
+
+    async def _read(self, task_status: trio.TaskStatus[None]) -> None:
+        # Its first message is that it runs.  A pump that never does is found
+        # dead by the first relay(); the code that starts us need not fail for it.
+        await trio.lowlevel.wait_readable(self._control)
+        task_status.started()
+        while True:
+            await trio.lowlevel.wait_readable(self._control)
+            for _ in range(64):  # then let other tasks have their turn
+                try:
+                    packet = self._control.recv(MESSAGE_BYTES)
+                except BlockingIOError:
+                    break
+                except ConnectionResetError:
+                    return
+                if not packet:
+                    return
+                try:
+                    self._take(packet)
+                except InternalError as error:
+                    # Its streams end with it; the broker, and all else, does not.
+                    log_stderr(
+                        f"vitrail: the pump {self._handle.pid} is ended: {error}"
+                    )
+                    return
+
+    def _take(self, packet: bytes) -> None:
+        match decode_from_pump(packet):
+            case StreamDone(token, end):
+                pending = self._pending.pop(token, None)
+                if pending is None:
+                    raise InternalError(f"the pump ended stream {token}, which is none")
+                self._ended[end.reason] += 1
+                pending.settle(end)
+            case Live(request, last, streams):
+                if request == self._request:
+                    self._answer += streams
+                    if last:
+                        self._answered.set()
+            case PumpReady(_, confined, accelerated):
+                self._confined = confined
+                self._accelerated = accelerated
+
+    def _bury(self) -> None:
+        """The pump is gone, or is sent away: end every stream here."""
+        self._died.set()
+        self._answered.set()
+        trio.lowlevel.notify_closing(self._control)
+        self._control.close()
+        while self._pending:
+            _, pending = self._pending.popitem()
+            self._ended[EndReason.PUMP_DIED] += 1
+            ab, ba = pending.modes
+            pending.settle(StreamEnd(0, 0, EndReason.PUMP_DIED, mode_ab=ab, mode_ba=ba))
+
+    async def _reap(self) -> None:
+        """Wait for the process's end, insist on it, and reap our child."""
+        pidfd, self._pidfd = self._pidfd, -1
+        try:
+            with trio.move_on_after(relay_limits.RELAY_PUMP_END_SECONDS) as patience:
+                await _wait_ended(pidfd)
+            if patience.cancelled_caught:
+                _kill(pidfd)
+                await _wait_ended(pidfd)
+            if self._reaps:
+                # It has ended, so this does not block.
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
+            if self._handle.words is not None and (text := self._handle.words.text()):
+                log_stderr(f"vitrail: the pump {self._handle.pid} ended with: {text}")
+        finally:
+            if self._handle.words is not None:
+                self._handle.words.close()
+            trio.lowlevel.notify_closing(pidfd)
+            os.close(pidfd)
+
+    async def wait_died(self) -> None:
+        """Wait until the pump is gone, for whatever reason."""
+        await self._died.wait()
+
+    # -- streams ---------------------------------------------------------------
+
+    async def relay(
+        self,
+        a_fd: int,
+        b_fd: int,
+        *,
+        mode_ab: RelayMode = RelayMode.AUTO,
+        mode_ba: RelayMode = RelayMode.AUTO,
+        idle_seconds: float | None = None,
+        max_write: int = 0,
+        name: str = "",
+    ) -> StreamEnd:
+        """Relay between two connected stream sockets until both have ended.
+
+        Takes ownership of both descriptors in every outcome, cancellation
+        included: when this returns or raises, neither is open here or in the
+        pump.  Nothing may have been read ahead from either.  ``idle_seconds``
+        without a byte in either direction end the stream (None: no limit);
+        ``max_write`` bounds single writes, in bytes (0: any); ``name`` shows
+        in ``streams()``.
+
+        Raises UpstreamError when the pump is dead or full, ValueError for an
+        ``idle_seconds`` that is not positive.
+        """
+        token = self._tokens = self._tokens + 1
+        pending = _Pending(name, (mode_ab, mode_ba))
+        try:
+            idle_ms = _milliseconds(idle_seconds)
+            order = Submit(token, mode_ab, mode_ba, idle_ms, max_write)
+            if len(self._pending) >= relay_limits.RELAY_STREAMS:
+                raise UpstreamError(
+                    f"the relay carries {relay_limits.RELAY_STREAMS} streams already",
+                    hint="'brokerctl status' shows whose they are",
+                )
+            self._pending[token] = pending
+            try:
+                await self._send(order, (a_fd, b_fd))
+            except BaseException:
+                self._pending.pop(token, None)
+                raise
+        finally:
+            os.close(a_fd)
+            os.close(b_fd)
+        try:
+            await pending.done.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._abort(token, pending)
+            raise
+        if pending.end is None:
+            raise InternalError("a stream settled without an end")
+        return pending.end
+
+    async def _abort(self, token: int, pending: _Pending) -> None:
+        """Cut a stream, at the price of all streams if the pump does not obey.
+
+        Only the pump holds the descriptors: when it is stuck, ending it is the
+        only way to keep the promise that a cut stream is cut.
+        """
+        with trio.move_on_after(relay_limits.RELAY_ABORT_SECONDS):
+            try:
+                await self._send(Abort(token))
+            except UpstreamError:
+                return  # no pump, no stream
+            await pending.done.wait()
+            return
+        if self._pidfd >= 0:
+            _kill(self._pidfd)
+        await pending.done.wait()
+
+    async def _send(self, message: ToPump, fds: tuple[int, ...] = ()) -> None:
+        """Send one packet.  Raises UpstreamError when the pump is gone."""
+        packet = encode_to_pump(message)
+        if not self._send_nowait(packet, fds):
+            async with self._sending:
+                while not self._send_nowait(packet, fds):
+                    try:
+                        await trio.lowlevel.wait_writable(self._control)
+                    except trio.ClosedResourceError as error:
+                        raise self._dead() from error
+
+    def _send_nowait(self, packet: bytes, fds: tuple[int, ...]) -> bool:
+        if self._died.is_set():
+            raise self._dead()
+        try:
+            socket.send_fds(self._control, [packet], fds)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}:
+                raise self._dead() from error
+            raise UpstreamError(
+                f"a stream could not be handed to the relay: {error.strerror}",
+                hint="raise the limit on open files ('ulimit -n')",
+            ) from error
+        return True
+
+    def _dead(self) -> UpstreamError:
+        return UpstreamError(
+            f"the relay's process {self._handle.pid} has died",
+            hint="the broker starts a new one; open the connection again",
+        )
+
+    # -- numbers -----------------------------------------------------------------
+
+    def statistics(self) -> PumpStatistics:
+        """Return the statistics that the broker has without asking the pump."""
+        return PumpStatistics(
+            pid=self._handle.pid,
+            alive=not self._died.is_set(),
+            confined=self._confined,
+            accelerated=self._accelerated,
+            streams=len(self._pending),
+            ended=dict(self._ended),
+        )
+
+    async def streams(self) -> list[StreamStatistics]:
+        """Ask the pump for every live stream.
+
+        Raises UpstreamError when it is dead, or does not answer.
+        """
+        async with self._asking:
+            self._request += 1
+            self._answer = []
+            self._answered = trio.Event()
+            with trio.move_on_after(relay_limits.RELAY_ANSWER_SECONDS) as patience:
+                await self._send(PumpRequest(self._request))
+                await self._answered.wait()
+            if patience.cancelled_caught:
+                raise UpstreamError(
+                    f"the relay's process {self._handle.pid} does not answer",
+                    hint="to end it ends its streams; the broker starts a new one",
+                )
+            if self._died.is_set():
+                raise self._dead()
+            answer, self._answer = self._answer, []
+        return [
+            stream.named(self._pending[stream.token].name)
+            for stream in answer
+            if stream.token in self._pending
+        ]
+
+
+async def _wait_ended(pidfd: int) -> None:
+    """Wait until the process has ended; a wake-up alone does not say so.
+
+    epoll(7) may wake for what another duplicate of the number was once.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    while not poll.poll(0):
+        await trio.lowlevel.wait_readable(pidfd)
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _milliseconds(seconds: float | None) -> int:
+    if seconds is None:
+        return 0
+    if seconds <= 0:
+        raise ValueError("an idle deadline is a positive number of seconds")
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,120 @@
+"""The system calls that the pump's process may use.
+
+The pump parses nothing, so there is little to attack in it; but it holds
+every stream of every sandbox, so it gets nothing else to do harm with.
+Memory, time and epoll; moving bytes between descriptors that it is given.
+It cannot open, connect, execute, fork, trace or signal.
+
+Where a call has many uses, its arguments are part of the list: fcntl(2) can
+have the kernel send any signal to any process of the person (F_SETOWN,
+F_SETSIG, O_ASYNC), mmap(2) can make written memory executable, newfstatat(2)
+looks at paths.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+
+_PR_SET_NO_NEW_PRIVS = 38
+_FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
+
+ALLOWED = (
+    # moving bytes
+    "splice",
+    "read",
+    "readv",
+    "write",
+    "writev",
+    "recvmsg",
+    "recvfrom",
+    "sendmsg",
+    "sendto",
+    "shutdown",
+    "close",
+    # knowing what a descriptor is
+    "getsockname",
+    "getsockopt",
+    "fstat",
+    # waiting
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "clock_gettime",
+    "clock_nanosleep",
+    "futex",
+    "restart_syscall",
+    # memory
+    "brk",
+    "munmap",
+    "mremap",
+    "madvise",
+    # ending, and the interpreter's own needs on the way there
+    "exit",
+    "exit_group",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigaltstack",
+    "getpid",
+    "gettid",
+    "getrandom",
+    "lseek",
+)
+
+_PROT_EXEC = 4
+_AT_EMPTY_PATH = 0x1000
+_WHOLE = 0xFFFFFFFF
+"""The bits of an int, which is all that the kernel looks at."""
+
+# Name, then (argument, mask, value) that must hold, of each further call.
+# guard: the pump names what fcntl does
+# guard: the pump has no asynchronous descriptor
+# guard: the pump maps no code
+# guard: the pump looks at no path
+ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
+    ("ioctl", ((1, _WHOLE, _FIONBIO),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_GETFD),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_SETFD),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_GETFL),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))),
+    ("pipe2", ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)),
+    ("mmap", ((2, _PROT_EXEC, 0),)),
+    ("mprotect", ((2, _PROT_EXEC, 0),)),
+    # Some versions of glibc implement fstat() by it.
+    ("newfstatat", ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)),
+)
+
+
+def confine() -> bool:
+    """Confine this process for good; false where the kernel cannot filter.
+
+    Everything beyond the list fails with EPERM rather than killing, so that a
+    newer interpreter's unexpected call costs an error, not all streams.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    try:
+        # Late: it loads libseccomp, which may be missing.
+        from broker.helpers.process.libseccomp import ERRORS
+        from broker.helpers.process.libseccomp import seccomp as libseccomp
+    except (ImportError, RuntimeError, OSError):
+        return False
+    try:
+        rules = libseccomp.SyscallFilter(libseccomp.ERRNO(errno.EPERM))
+        arch = libseccomp.system_arch()
+        for name, wanted in (*((name, ()) for name in ALLOWED), *ARGUMENTS):
+            # A name that this architecture lacks cannot be called either.
+            if libseccomp.resolve_syscall(arch, name) >= 0:
+                arguments = [
+                    libseccomp.Arg(number, libseccomp.MASKED_EQ, mask, value)
+                    for number, mask, value in wanted
+                ]
+                rules.add_rule(libseccomp.ALLOW, name, *arguments)
+        rules.load()
+    except ERRORS:
+        return False
+    return True

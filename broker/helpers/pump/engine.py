@@ -1,0 +1,471 @@
+"""The pump's loop: all streams of a broker, one epoll, no waiting elsewhere.
+
+Rules, each of which was needed:
+
+* Level-triggered.  EPOLLIN is asked for only while a direction flows,
+  EPOLLOUT only while it is blocked.  (Edge-triggered EPOLLOUT on a UNIX
+  socket wakes at every read of the peer.)
+* A side that nothing is awaited from leaves the epoll set: EPOLLHUP cannot be
+  masked, so a hung-up side of a blocked stream would spin.
+* A side that has ended, while bytes for it may still come, is watched for its
+  disappearance alone, edge-triggered, so that its event comes once.
+* Reading failed: the stream ends.  Writing failed: bytes that the vanished side
+  sent before are still delivered, as the kernel would between two sockets, and
+  the stream ends with the error then.
+* A completion never blocks the loop: it waits in a queue of which each stream
+  can add one.
+
+Streams that only flow are carried in C where that was built (``turns.py``):
+they are adopted at their beginning and come back when they do anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from broker.core.limits import relay as relay_limits
+from broker.helpers.pump.channel import PumpChannel
+from broker.helpers.pump.flow import (
+    BLOCKED,
+    ENDED,
+    FLOWING,
+    READ_FAILED,
+    WRITE_FAILED,
+    FlowDirection,
+    choose,
+)
+from broker.helpers.pump.pool import BufferPool, PipePool
+from broker.helpers.pump.turns import MANY, Accelerator, Events, Pair
+from broker.ipc.pump import (
+    Abort,
+    EndReason,
+    Live,
+    PumpReady,
+    PumpRequest,
+    RelayMode,
+    Side,
+    StreamDone,
+    StreamEnd,
+    StreamStatistics,
+    Submit,
+    ToPump,
+)
+
+_IN = select.EPOLLIN
+_OUT = select.EPOLLOUT
+_GONE = select.EPOLLHUP | select.EPOLLERR
+_READ = _IN | _GONE
+_WRITE = _OUT | _GONE
+# Nothing but EPOLLHUP and EPOLLERR, which come unasked, and each only once.
+_WATCH_GONE = select.EPOLLET
+
+# These two mean that a peer went away; other errors are the kernel's refusals.
+_RESETS = frozenset({errno.EPIPE, errno.ECONNRESET})
+
+_MESSAGES_PER_TURN = 32
+
+# Deadlines of ended streams that are kept before it is worth to clear them out.
+_SLACK = 64
+
+
+class _End:
+    """One side of a stream: its socket, its input and its output."""
+
+    __slots__ = ("mask", "said", "side", "sock", "stream", "told")
+
+    def __init__(self, side: Side, sock: socket.socket) -> None:
+        self.side = side
+        self.sock = sock
+        self.mask = 0
+        self.stream: _Stream
+        self.said: FlowDirection
+        self.told: FlowDirection
+
+
+class _Stream:
+    __slots__ = (
+        "a",
+        "active",
+        "adopted",
+        "b",
+        "began",
+        "errno",
+        "failed",
+        "idle",
+        "open",
+        "token",
+    )
+
+    def __init__(self, token: int, a: _End, b: _End, idle: float, now: float) -> None:
+        self.token = token
+        self.a = a
+        self.b = b
+        self.idle = idle
+        self.began = self.active = now
+        self.errno = 0
+        self.failed = Side.NONE
+        self.open = True
+        self.adopted = False  # its turns are taken in C
+
+
+class RelayEngine:
+    """All streams of one pump.  ``run`` returns when the broker has gone.
+
+    ``accelerate`` makes the C part for an epoll set, or None.
+    """
+
+    def __init__(
+        self,
+        control: socket.socket,
+        kernel: tuple[int, int],
+        *,
+        confined: bool = False,
+        accelerate: Callable[[int], Accelerator | None] = lambda _: None,
+    ) -> None:
+        self._kernel = kernel
+        self._epoll = select.epoll()
+        self._turns = accelerate(self._epoll.fileno())
+        self._channel = PumpChannel(control, self._epoll)
+        self._pipes = PipePool()
+        self._buffers = BufferPool()
+        self._streams: dict[int, _Stream] = {}
+        self._ends: dict[int, _End] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._now = time.monotonic()
+        self._channel.send(PumpReady(os.getpid(), confined, self._turns is not None))
+
+    def run(self) -> None:
+        """Relay until the control socket ends."""
+        control = self._channel.fd
+        ends = self._ends
+        wait = self._wait if self._turns is None else partial(self._shared, self._turns)
+        while self._channel.alive:
+            events = wait()
+            heard = 0
+            busy = len(events) > MANY
+            for fd, event in events:
+                end = ends.get(fd)
+                if end is not None:
+                    self._turn(end, event, busy=busy)
+                elif fd == control:
+                    # Last, so that a descriptor number that a submission takes
+                    # over cannot meet an event of its former owner.
+                    heard = event
+            if heard:
+                self._hear(heard)
+            if self._deadlines:
+                self._end_idle()
+        self.close()
+
+    def close(self) -> None:
+        """Close everything; streams get no completion."""
+        for stream in self._streams.values():
+            self._close(stream)
+        self._streams.clear()
+        self._turns = None
+        self._pipes.close()
+        self._epoll.close()
+        self._channel.close()
+
+    # -- waiting ---------------------------------------------------------------
+
+    def _wait(self) -> Events:
+        if self._deadlines:
+            # epoll_wait counts milliseconds; a little late is better than
+            # early, which would spin.
+            left = max(0.0, self._deadlines[0][0] - time.monotonic()) + 0.001
+        else:
+            left = -1
+        events = self._epoll.poll(left)
+        self._now = time.monotonic()
+        return events
+
+    def _shared(self, turns: Accelerator) -> Events:
+        """Wait while the C part takes its streams' turns; return our own events."""
+        until = self._deadlines[0][0] if self._deadlines else -1.0
+        self._now, events, left = turns.wait(until)
+        for pair in left:
+            stream = self._ends[pair.ways[0].source].stream
+            self._take_back(stream, pair)
+            for end in (stream.a, stream.b):
+                if stream.open and end.said.state > BLOCKED:
+                    self._changed(stream, end.said)
+        return events
+
+    def _take_back(self, stream: _Stream, pair: Pair) -> None:
+        """Go on in Python where the C part stopped."""
+        stream.adopted = False
+        stream.active = pair.active
+        for end, way in zip((stream.a, stream.b), pair.ways, strict=True):
+            end.mask = way.mask
+            end.said.resume(way)
+
+    def _look(self, stream: _Stream) -> None:
+        """Update the known state of a stream."""
+        if self._turns is None or not stream.adopted:
+            return
+        pair = self._turns.look(stream.a.sock.fileno())
+        stream.active = pair.active
+        for end, way in zip((stream.a, stream.b), pair.ways, strict=True):
+            end.said.count, end.said.held = way.count, way.held
+
+    # -- a stream's turn -------------------------------------------------------
+
+    def _turn(self, end: _End, event: int, *, busy: bool) -> None:
+        stream, said, told = end.stream, end.said, end.told
+        stream.active = self._now
+        if (
+            said.state is FLOWING
+            and event & _READ
+            and said.move(busy=busy) is not FLOWING
+        ):
+            self._changed(stream, said)
+        if (
+            told.state is BLOCKED
+            and event & _WRITE
+            and stream.open
+            and told.move(busy=busy) is not BLOCKED
+        ):
+            self._changed(stream, told)
+        if event & _GONE and end.mask == _WATCH_GONE and stream.open:
+            # It is no longer there to receive anything.  Stop the other side
+            # from sending more, and let the bytes already sent meet the error.
+            self._watch(end, 0)
+            self._shut_read(told.source)
+            if told.move() is not FLOWING:
+                self._changed(stream, told)
+
+    def _changed(self, stream: _Stream, direction: FlowDirection) -> None:
+        """Act on a direction's new state."""
+        state = direction.state
+        if state is READ_FAILED:
+            self._fail(stream, direction.error, self._side(stream, direction.source))
+        elif state is WRITE_FAILED:
+            self._unwritable(stream, direction)
+        if not stream.open:
+            return
+        if stream.a.said.state >= ENDED and stream.b.said.state >= ENDED:
+            self._finish(stream)
+            return
+        self._watch(stream.a)
+        self._watch(stream.b)
+
+    def _unwritable(self, stream: _Stream, direction: FlowDirection) -> None:
+        """The destination is gone; hear its last words before the stream ends."""
+        side = self._side(stream, direction.destination)
+        if direction.error not in _RESETS:
+            self._fail(stream, direction.error, side)
+            return
+        stream.errno, stream.failed = direction.error, side
+        direction.release()
+        self._shut_read(direction.source)
+
+    def _fail(self, stream: _Stream, number: int, side: Side) -> None:
+        if not stream.errno:
+            stream.errno, stream.failed = number, side
+        self._finish(stream)
+
+    def _watch(self, end: _End, mask: int | None = None) -> None:
+        """Make the epoll set agree with the events awaited from this side."""
+        if mask is None:
+            said, told = end.said.state, end.told.state
+            mask = (_IN if said is FLOWING else 0) | (_OUT if told is BLOCKED else 0)
+            if not mask and said is ENDED and told is FLOWING:
+                mask = _WATCH_GONE
+        if mask == end.mask:
+            return
+        if not mask:
+            self._epoll.unregister(end.sock)
+        elif end.mask:
+            self._epoll.modify(end.sock, mask)
+        else:
+            self._epoll.register(end.sock, mask)
+        end.mask = mask
+
+    @staticmethod
+    def _side(stream: _Stream, sock: socket.socket) -> Side:
+        return Side.A if sock is stream.a.sock else Side.B
+
+    @staticmethod
+    def _shut_read(sock: socket.socket) -> None:
+        # ENOTCONN when that side is gone as well.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RD)
+
+    # -- beginnings and ends ---------------------------------------------------
+
+    def _begin(self, order: Submit, fds: list[int]) -> None:
+        if len(fds) != 2:
+            # The kernel drops what no descriptor number is left for (unix(7)).
+            for fd in fds:
+                os.close(fd)
+            self._refuse(order, errno.EMFILE)
+            return
+        try:
+            a, b = (self._adopt(fd) for fd in fds)
+        except OSError as error:
+            for fd in fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            self._refuse(order, error.errno or errno.EIO)
+            return
+        one, two = _End(Side.A, a), _End(Side.B, b)
+        stream = _Stream(order.token, one, two, order.idle_ms / 1000, self._now)
+        one.stream = two.stream = stream
+        one.said = two.told = self._direction(a, b, order.mode_ab, order.max_write)
+        two.said = one.told = self._direction(b, a, order.mode_ba, order.max_write)
+        self._streams[order.token] = stream
+        self._ends[a.fileno()] = one
+        self._ends[b.fileno()] = two
+        self._watch(one)
+        self._watch(two)
+        if self._turns is not None and one.said.splices and two.said.splices:
+            self._turns.adopt(a.fileno(), b.fileno())
+            stream.adopted = True
+        if stream.idle:
+            self._remember(self._now + stream.idle, order.token)
+
+    @staticmethod
+    def _adopt(fd: int) -> socket.socket:
+        # Type and protocol are given so that only the family is asked for.
+        sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
+        sock.settimeout(0)
+        return sock
+
+    def _direction(
+        self,
+        source: socket.socket,
+        destination: socket.socket,
+        mode: RelayMode,
+        largest: int,
+    ) -> FlowDirection:
+        return FlowDirection(
+            source,
+            destination,
+            choose(mode, source.family, destination.family, self._kernel, largest),
+            pipes=self._pipes,
+            buffers=self._buffers,
+            may_fall_back=mode is not RelayMode.SPLICE,
+            max_write=largest,
+        )
+
+    def _refuse(self, order: Submit, number: int) -> None:
+        end = StreamEnd(
+            0, 0, EndReason.ERROR, number, mode_ab=order.mode_ab, mode_ba=order.mode_ba
+        )
+        self._channel.send(StreamDone(order.token, end))
+
+    def _finish(self, stream: _Stream, reason: EndReason | None = None) -> None:
+        if self._turns is not None and stream.adopted:
+            self._take_back(stream, self._turns.release(stream.a.sock.fileno()))
+        if reason is None:
+            reason = EndReason.END
+            if stream.errno:
+                reason = EndReason.RESET if stream.errno in _RESETS else EndReason.ERROR
+        del self._streams[stream.token]
+        ab, ba = stream.a.said, stream.b.said
+        self._close(stream)
+        end = StreamEnd(
+            ab.count,
+            ba.count,
+            reason,
+            stream.errno,
+            stream.failed,
+            ab.mode,
+            ba.mode,
+        )
+        self._channel.send(StreamDone(stream.token, end))
+
+    def _close(self, stream: _Stream) -> None:
+        stream.open = False
+        for end in (stream.a, stream.b):
+            if end.mask:
+                self._epoll.unregister(end.sock)
+                end.mask = 0
+            del self._ends[end.sock.fileno()]
+            end.said.release()
+            end.sock.close()
+
+    # -- deadlines ---------------------------------------------------------------
+
+    def _remember(self, due: float, token: int) -> None:
+        """Note a deadline; forget those of ended streams when they are many."""
+        deadlines = self._deadlines
+        if len(deadlines) >= 2 * len(self._streams) + _SLACK:
+            deadlines[:] = [one for one in deadlines if one[1] in self._streams]
+            heapq.heapify(deadlines)
+        heapq.heappush(deadlines, (due, token))
+
+    def _end_idle(self) -> None:
+        """End the streams whose time is up.
+
+        An entry is not moved when its stream moves bytes: it is looked at when
+        it comes up, and put back with the time that is left.
+        """
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= self._now:
+            _, token = heapq.heappop(deadlines)
+            stream = self._streams.get(token)
+            if stream is None:
+                continue
+            self._look(stream)
+            due = stream.active + stream.idle
+            if due <= self._now:
+                self._finish(stream, EndReason.IDLE)
+            else:
+                heapq.heappush(deadlines, (due, token))
+
+    # -- the broker --------------------------------------------------------------
+
+    def _hear(self, event: int) -> None:
+        if event & _OUT:
+            self._channel.flush()
+        if event & _READ:
+            for _ in range(_MESSAGES_PER_TURN):
+                heard = self._channel.receive()
+                if heard is None:
+                    return
+                self._obey(*heard)
+
+    def _obey(self, message: ToPump, fds: list[int]) -> None:
+        match message:
+            case Submit() as order:
+                self._begin(order, fds)
+            case Abort(token):
+                stream = self._streams.get(token)
+                if stream is not None:
+                    self._finish(stream, EndReason.ABORTED)
+            case PumpRequest(request):
+                self._report(request)
+
+    def _report(self, request: int) -> None:
+        live = [self._statistics(stream) for stream in self._streams.values()]
+        size = relay_limits.RELAY_STREAMS_PER_ANSWER
+        for start in range(0, max(1, len(live)), size):
+            part = tuple(live[start : start + size])
+            self._channel.send(Live(request, start + size >= len(live), part))
+
+    def _statistics(self, stream: _Stream) -> StreamStatistics:
+        self._look(stream)
+        ab, ba = stream.a.said, stream.b.said
+        return StreamStatistics(
+            stream.token,
+            ab.count,
+            ba.count,
+            ab.held,
+            ba.held,
+            self._now - stream.began,
+            # The C part reads the clock itself: a stream that it adopted in this
+            # turn was active after the turn began.
+            max(0.0, self._now - stream.active),
+            ab.mode,
+            ba.mode,
+        )

@@ -1,0 +1,160 @@
+"""The pump as a process: forked before trio starts, or restarted on its own.
+
+A process of its own, so that no stream waits for Python's interpreter lock
+while the broker computes, and so that the part which touches every byte can
+do nothing else: after ``_confine`` it may neither open, connect nor execute.
+
+``start_pump`` forks, which is right only while the program has no trio and no
+threads.  A pump that died is replaced by running this module as a program,
+``python -m broker.helpers.pump.process --control-fd N``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array  # noqa: F401 -- socket.recv_fds imports it when called, too late then
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import re
+import resource
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import NoReturn
+
+from broker.core.errors import SetupError
+from broker.helpers.pump.confine import confine
+from broker.helpers.pump.engine import RelayEngine
+from broker.helpers.pump.turns import accelerator, available
+from broker.ipc.captured_stderr import FirstWords
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_NAME = b"vitrail-pump"
+
+
+@dataclass(eq=False)
+class PumpHandle:
+    """A pump as its broker holds it.
+
+    ``control`` is the broker's end; closing it ends the pump.  ``pidfd`` is
+    open where the process is ours to reap, -1 where another process (the one
+    that spawned it) does that.
+    """
+
+    control: socket.socket
+    pid: int
+    pidfd: int = -1
+    words: FirstWords | None = None
+    """Its standard error, which the broker reads at its end."""
+
+    def close(self) -> None:
+        """Let go of it, which ends it."""
+        self.control.close()
+        if self.words is not None:
+            self.words.close()
+
+
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return a control socket's two ends, broker's and pump's, both CLOEXEC."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def start_pump() -> PumpHandle:
+    """Fork the pump and return its handle; call it before trio starts.
+
+    Raises SetupError when the process cannot be started.
+    """
+    broker, pump = control_pair()
+    words = FirstWords()
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        broker.close()
+        pump.close()
+        words.close()
+        raise SetupError(
+            f"the relay's process cannot be started: {error.strerror}",
+            hint="raise the limit on processes ('ulimit -u')",
+        ) from error
+    if pid == 0:
+        _become_pump(pump.detach(), words.fd, parent)
+    pump.close()
+    return PumpHandle(broker, pid, os.pidfd_open(pid), words)
+
+
+def _become_pump(control: int, words: int, parent: int) -> NoReturn:
+    """Never returns and never unwinds into the parent's code."""
+    code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
+    try:
+        _prepare(control, words)
+        _libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        # A parent that died before that line sends no signal any more.
+        code = pump(control) if os.getppid() == parent else 0
+    except BaseException:  # noqa: BLE001 -- reported, and the process ends
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _prepare(control: int, words: int) -> None:
+    """Let go of all that the fork inherited."""
+    with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123 -- a descriptor is wanted
+        os.dup2(null.fileno(), 0)
+        os.dup2(null.fileno(), 1)
+    # Confined, it still reads and writes whatever it has: a terminal, or the log's file.
+    # guard: the first pump has no file of the broker's
+    os.dup2(words, 2)
+    os.closerange(3, control)
+    os.closerange(control + 1, 0x7FFFFFFF)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+
+
+def pump(control_fd: int) -> int:
+    """Carry streams until the broker is gone; returns the exit code."""
+    # Ctrl-C in a terminal reaches every process of it; the broker decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # splice to a socket whose peer has gone raises it.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _libc().prctl(_PR_SET_NAME, _NAME, 0, 0, 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    kernel = kernel_version()
+    control = socket.socket(fileno=control_fd)
+    # Objects that exist now live as long as the process: the collector need not
+    # look at them again, and the pages shared with the parent stay shared.
+    gc.collect()
+    gc.freeze()
+    # Loaded before the walls stand, which let nothing be opened.
+    fast = accelerator if available() else lambda _: None
+    RelayEngine(control, kernel, confined=confine(), accelerate=fast).run()
+    return 0
+
+
+def kernel_version() -> tuple[int, int]:
+    """The running kernel's major and minor number."""
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Entry point of a pump that was started as a program."""
+    parser = argparse.ArgumentParser(description="the relay's pump process")
+    parser.add_argument("--control-fd", type=int, required=True)
+    sys.exit(pump(parser.parse_args().control_fd))
+
+
+if __name__ == "__main__":
+    main()

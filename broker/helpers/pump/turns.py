@@ -1,0 +1,109 @@
+"""The pump's hot path in C, where it was built; the same in Python without it.
+
+Whatever a stream does in a way of its own is Python's (``engine.py``).  A
+stream that only flows, by splice, costs a few system calls a turn, and at many
+small messages the interpreter costs as much again: ``_turns.c`` takes such
+streams' turns, and gives a stream back for good when one of its directions
+ends or fails.  It carries bytes from pipe to socket and looks at none.
+
+Not used where it was not built, nor with ``VITRAIL_RELAY_PYTHON=1``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.core.limits import relay as relay_limits
+
+if TYPE_CHECKING:
+    from broker.helpers.pump._turns import Turns
+
+MANY = 4
+"""Ready at once: more than a bulk stream and its answer.  Then a bulk stream's
+turn is one pipe long, as it comes again soon enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWay:
+    """One direction as the C part leaves it.  ``pipe`` is there while held."""
+
+    source: int
+    mask: int
+    state: int
+    held: int
+    count: int
+    error: int
+    pipe: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A stream as the C part leaves it: ``active`` as of time.monotonic()."""
+
+    active: float
+    ways: tuple[TurnWay, TurnWay]
+
+
+Events = list[tuple[int, int]]
+
+
+class Accelerator:
+    """``_turns.Turns`` with names instead of positions."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.adopt = turns.adopt
+
+    def wait(self, until: float) -> tuple[float, Events, list[Pair]]:
+        """Take turns until ``until`` (monotonic; negative: without end).
+
+        Returns earlier when an event belongs to no pair or a pair leaves:
+        the time, those events, those pairs.
+        """
+        now, events, left = self._turns.wait(until)
+        return now, events, [_pair(*one) for one in left]
+
+    def release(self, fd: int) -> Pair:
+        """Let go of the pair with this socket.  Raises KeyError."""
+        return _pair(*self._turns.release(fd))
+
+    def look(self, fd: int) -> Pair:
+        """How the pair with this socket stands.  Raises KeyError."""
+        return _pair(*self._turns.look(fd))
+
+
+_Numbers = tuple[int, int, int, int, int, int, int, int]
+
+
+def _pair(active: float, a: _Numbers, b: _Numbers) -> Pair:
+    return Pair(active, (TurnWay(*a[:6], a[6:]), TurnWay(*b[:6], b[6:])))
+
+
+def available() -> bool:
+    """Whether pumps of this installation have the C part."""
+    if os.environ.get("VITRAIL_RELAY_PYTHON"):
+        return False
+    try:
+        import broker.helpers.pump._turns  # noqa: F401 -- late: it may not have been built
+    except ImportError:
+        return False
+    return True
+
+
+def accelerator(epoll: int) -> Accelerator | None:
+    """Return the C part for an epoll set's descriptor, None where there is none."""
+    if not available():
+        return None
+    from broker.helpers.pump._turns import Turns
+
+    return Accelerator(
+        Turns(
+            epoll,
+            relay_limits.RELAY_PIPE_BYTES,
+            relay_limits.RELAY_ROUNDS,
+            MANY,
+            relay_limits.RELAY_PIPES_POOLED,
+        )
+    )

@@ -1,0 +1,119 @@
+"""How far each receiver has got: a file for each, in the broker's state.
+
+The file is replaced as a whole and flushed, so that a power cut leaves the old
+one or the new one.  Retention reads them (``held_back``): what a configured
+receiver has not got yet is not removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.files.replace_file import replace_file
+
+_SUFFIX = ".json"
+
+
+class Cursor(msgspec.Struct, kw_only=True):
+    """The stored state of one receiver."""
+
+    name: str
+    target: str = ""
+    """Where it is, without secrets, for people."""
+    log: str = ""
+    """The id of the log that ``sequence`` counts in, hex."""
+    sequence: int = 0
+    """The last event that it has; 0: none."""
+    leaf: str = ""
+    """The hash of that event, hex: so that a changed log is noticed."""
+    time_ns: int = 0
+    """When that event happened."""
+    noted: int = -1
+    """The size of the last checkpoint that it has; -1: none."""
+    noted_kinds: list[str] = []
+    """Which checkpoints of that size it has."""
+    shipped: float = 0.0
+    """When it was delivered, seconds since 1970."""
+    problem: str = ""
+    """Why it gets nothing now; "" when all is well."""
+    since: float = 0.0
+    """Since when there is this problem."""
+    missing: int = 0
+    """Events that retention had removed before they could be delivered."""
+
+
+def load_cursor(directory: Path, name: str) -> Cursor:
+    """Return it, or a new one.  Raises SetupError for a file that is not ours."""
+    path = directory / f"{name}{_SUFFIX}"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Cursor)
+    except FileNotFoundError:
+        return Cursor(name=name)
+    except OSError as error:
+        raise UpstreamError(f"the cursor {path} cannot be read: {error}") from error
+    except msgspec.DecodeError as error:
+        # Beginning again would send a whole log again without a request.
+        raise SetupError(
+            f"{path} is not a cursor: {error}",
+            hint="remove it, and this receiver gets the log from its beginning",
+        ) from error
+
+
+def save_cursor(directory: Path, cursor: Cursor) -> None:
+    """Put it on disk.  Raises UpstreamError when the disk refuses."""
+    path = directory / f"{cursor.name}{_SUFFIX}"
+    try:
+        replace_file(path, msgspec.json.encode(cursor) + b"\n")
+    except OSError as error:
+        raise UpstreamError(f"the cursor {path} cannot be written: {error}") from error
+
+
+def held_back(directory: Path, names: Sequence[str], log: str = "") -> Cursor | None:
+    """Return the cursor of the receiver that is farthest behind, of these names.
+
+    Events after its ``sequence`` have not been delivered to it, so retention
+    keeps them.  A cursor of another log than ``log`` (its id, if it is known)
+    says nothing of this one.  Raises SetupError and UpstreamError as
+    ``load_cursor`` does.
+    """
+    known = [load_cursor(directory, name) for name in names]
+    for cursor in known:
+        if log and cursor.log != log:
+            cursor.sequence = 0
+    return min(known, key=lambda cursor: cursor.sequence, default=None)
+
+
+@contextmanager
+def locked(directory: Path, name: str) -> Iterator[None]:
+    """Be the only one that ships to a receiver.
+
+    Raises SetupError when another process does, UpstreamError when the disk
+    refuses.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(
+            directory / f"{name}.lock",
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+    except OSError as error:
+        raise UpstreamError(f"{directory} cannot be used: {error}") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SetupError(
+                f"another process ships to '{name}' now",
+                hint="a running broker does by itself: 'brokerctl audit ship --status'",
+            ) from error
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,118 @@
+"""To a file, one JSON object a line: for whatever reads files already.
+
+The line is the event as it was recorded with ``log`` and ``machine`` in
+front, so everything after them is what the event's hash is over.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from typing_extensions import override
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.limits import audit as audit_limits
+from broker.helpers.shipper.terms import Batch, Sealed, ShippedItem, Target
+
+_FRONT = b'{"log":"'
+"""How every line begins."""
+
+
+class _Line(msgspec.Struct):
+    log: str
+    sequence: int = 0
+    """0: it is a checkpoint."""
+
+
+def line(batch: Batch, item: ShippedItem) -> bytes:
+    """An event as a line."""
+    front = msgspec.json.encode({"log": batch.log.hex(), "machine": batch.machine})
+    return b"%b,%b\n" % (front[:-1], item.body.encode()[1:])
+
+
+def note_line(batch: Batch, sealed: Sealed) -> bytes:
+    """A checkpoint as a line."""
+    fields = {"size": sealed.size, "kind": sealed.kind, "note": sealed.note}
+    whose = {"log": batch.log.hex(), "machine": batch.machine}
+    return msgspec.json.encode({**whose, "checkpoint": fields}) + b"\n"
+
+
+class Jsonl(Target):
+    """A file that only grows; moved away by logrotate, a new one is begun."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @override
+    def position(self, log: bytes) -> tuple[int, str] | None:
+        """Return the position of its last event; removes a partial line of a crash."""
+        try:
+            return self._tail(log)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _tail(self, log: bytes) -> tuple[int, str] | None:
+        with self._path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            # Two of the longest lines: one whole one is surely among them.
+            begin = max(0, end - 2 * (audit_limits.AUDIT_EVENT_BYTES + 1024))
+            file.seek(begin)
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                part = data[whole : whole + len(_FRONT)]
+                if (begin and not whole) or not _FRONT.startswith(part):
+                    # Only what we began is ours to take back.
+                    raise SetupError(
+                        f"{self._path} ends with half a line that is not of an event",
+                        hint="is that the right path? give it a file of its own",
+                    )
+                file.truncate(begin + whole)
+                os.fsync(file.fileno())
+            lines = data[:whole].splitlines()
+        for text in reversed(lines):
+            try:
+                last = msgspec.json.decode(text, type=_Line)
+            except msgspec.DecodeError:
+                return None  # another program writes there too; the cursor decides
+            if last.log != log.hex():
+                return None
+            if last.sequence:
+                return last.sequence, ""
+        return None
+
+    @override
+    def send(self, batch: Batch) -> None:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            fd = os.open(self._path, flags, 0o600)
+            try:
+                # A full disk can leave a partial line; ``position`` removes it.
+                lines = [line(batch, item) for item in batch.items]
+                lines += [note_line(batch, sealed) for sealed in batch.notes]
+                rest = memoryview(b"".join(lines))
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> UpstreamError:
+        return UpstreamError(
+            f"{self._path} cannot be written: {error.strerror}",
+            hint="is its directory there, is there room?",
+        )
+
+    @override
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    @override
+    def interrupt(self) -> None:
+        """A disk answers or fails."""

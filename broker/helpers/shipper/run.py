@@ -1,0 +1,428 @@
+"""Shipping: read, send, and only then move the cursor.
+
+One task for each receiver, each with its own reader of the log, so that a
+slow one does not delay the others.  A receiver that fails is asked again, ever more
+seldom; its cursor stays where it is, and retention keeps the unsent events.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
+from broker.core.stderr_log import log_exception, log_stderr
+from broker.helpers.shipper.config import (
+    AnyTarget,
+    JournaldTarget,
+    JsonlTarget,
+    OtlpTarget,
+    PostgresTarget,
+)
+from broker.helpers.shipper.cursor import load_cursor, locked, save_cursor
+from broker.helpers.shipper.terms import Batch, Sealed, ShippedItem, Target
+from broker.ipc.audit.filters import Found
+from broker.ipc.audit.query import Log, open_log
+from broker.ipc.audit.tree import leaf_hash
+
+_AGAIN_SECONDS = 1.0
+
+
+def make_target(config: AnyTarget) -> Target:
+    """The receiver that a piece of configuration means.
+
+    Raises SetupError when a package that it needs is not installed.
+    """
+    match config:
+        case PostgresTarget():
+            # Each only when it is used: those packages are optional.
+            from broker.helpers.shipper.postgres import Postgres
+
+            return Postgres(config.address)
+        case OtlpTarget():
+            from broker.helpers.shipper.otlp import Otlp
+
+            return Otlp(config)
+        case JournaldTarget():
+            from broker.helpers.shipper.journald import Journald
+
+            return Journald(config.socket)
+        case JsonlTarget():
+            from broker.helpers.shipper.jsonl import Jsonl
+
+            return Jsonl(Path(config.path))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Paths of a log and of its shipping cursors, and its machine's name."""
+
+    log: Path
+    cursors: Path
+    machine: str
+
+
+class Shipper:
+    """Sends one log to one receiver."""
+
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        where: str,
+        make: Callable[[], Target],
+        *,
+        per_second: float = 0.0,
+    ) -> None:
+        self._place = place
+        self._make = make
+        self._target: Target | None = None
+        self._per_second = per_second
+        self._log: Log | None = None
+        self._file: os.stat_result | None = None
+        self._open = ExitStack()
+        self._synced = False
+        self._sent = 0
+        """Events since it was made."""
+        self._seen = -1
+        self._cursor = load_cursor(place.cursors, name)
+        self._cursor.target = where
+
+    # -- the loop -------------------------------------------------------------------
+
+    async def once(self) -> int:
+        """Send what there is now, and return how many events that was.
+
+        Checkpoints go with them and are not counted.
+
+        Raises UpstreamError, SetupError or IntegrityError at the first failure.
+        """
+        try:
+            while step := await self._in_time():
+                await self._pace(step)
+        except VitrailError as error:
+            self._failed(error)
+            raise
+        finally:
+            self._close()
+        return self._sent
+
+    async def follow(self, stop: trio.Event) -> None:
+        """Send until ``stop`` is set; then send the remaining events, and end."""
+        pause = 1.0
+        try:
+            while True:
+                try:
+                    sent = await self._in_time()
+                except VitrailError as error:
+                    self._failed(error)
+                    with trio.move_on_after(pause):
+                        await stop.wait()
+                    pause = min(2 * pause, audit_limits.SHIP_RETRY_SECONDS)
+                    sent = 0
+                else:
+                    pause = 1.0
+                    await (self._pace(sent) if sent else self._wait(stop))
+                if stop.is_set() and not sent and not self._changed_now():
+                    return
+        finally:
+            self._close()
+
+    async def _in_time(self) -> int:
+        """A step, in a thread, for as long as a receiver may take for it.
+
+        Raises VitrailError.
+        """
+        done: int | VitrailError = 0
+        hurried = False
+
+        async def hurry() -> None:
+            nonlocal hurried
+            await trio.sleep(audit_limits.SHIP_STEP_SECONDS)
+            hurried = True
+            while True:
+                if self._target is not None:
+                    self._target.interrupt()
+                await trio.sleep(_AGAIN_SECONDS)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry)
+            try:
+                done = await trio.to_thread.run_sync(self._step, abandon_on_cancel=True)
+            except VitrailError as error:
+                done = error
+            except Exception as error:  # noqa: BLE001
+                # An answer that we did not think of is this receiver's affair alone.
+                log_exception(error)
+                what = type(error).__name__
+                done = UpstreamError(f"its answer is not understood ({what})")
+            nursery.cancel_scope.cancel()
+        if not isinstance(done, VitrailError):
+            return done
+        if hurried:
+            raise UpstreamError(
+                f"it did not take a batch within {audit_limits.SHIP_STEP_SECONDS:g} s"
+            ) from done
+        raise done
+
+    async def _pace(self, sent: int) -> None:
+        if self._per_second:
+            await trio.sleep(sent / self._per_second)
+
+    async def _wait(self, stop: trio.Event) -> None:
+        """Wait until the log has new events."""
+        while not stop.is_set() and not self._changed():
+            with trio.move_on_after(audit_limits.SHIP_LOOK_SECONDS):
+                await stop.wait()
+
+    def _changed_now(self) -> bool:
+        """Whether there is something left that can be sent at the end."""
+        return not self._cursor.problem and self._changed()
+
+    def _changed(self) -> bool:
+        if self._log is None:
+            return True
+        try:
+            same = self._file and os.path.samestat(self._place.log.stat(), self._file)
+        except OSError:
+            same = False
+        if not same:
+            self._let_go()  # moved away, and perhaps a new one begun
+            return True
+        return self._log.version() != self._seen
+
+    def _failed(self, error: VitrailError) -> None:
+        """Remember and report it; the same problem is reported once."""
+        self._let_go()
+        text = str(error)
+        if self._cursor.problem != text:
+            self._cursor.problem, self._cursor.since = text, time.time()
+            log_stderr(f"vitrail: nothing shipped to '{self._cursor.name}': {text}")
+            self._save_quietly()
+
+    def _save_quietly(self) -> None:
+        try:
+            save_cursor(self._place.cursors, self._cursor)
+        except UpstreamError as error:
+            log_stderr(f"vitrail: {error}")
+
+    def _let_go(self) -> None:
+        self._synced = False
+        self._log = None
+        self._open.close()
+
+    def _close(self) -> None:
+        self._let_go()
+        if self._target is not None:
+            self._target.close()
+
+    # -- one batch (in a worker thread) ----------------------------------------------
+
+    def _step(self) -> int:
+        """Send the next batch and return its size, 0 when there is nothing."""
+        log = self._log or self._reader()
+        self._log = log
+        self._seen = log.version()
+        if not self._synced:
+            if not self._synchronise(log):
+                return 0
+            self._synced = True
+        batch = self._next(log)
+        if batch is None:
+            self._recovered()
+            return 0
+        self._receiver().send(batch)
+        self._delivered(batch)
+        return len(batch.items) or len(batch.notes)
+
+    def _delivered(self, batch: Batch) -> None:
+        """Move the cursor."""
+        cursor = self._cursor
+        if batch.missing:
+            log_stderr(
+                f"vitrail: '{cursor.name}' never gets {batch.missing} events "
+                f"before {batch.first}: they had been removed from the log"
+            )
+        cursor.missing += batch.missing
+        self._sent += len(batch.items)
+        if batch.items:
+            last = batch.items[-1]
+            cursor.sequence, cursor.leaf = last.sequence, last.leaf.hex()
+            cursor.time_ns = last.time_ns
+        for sealed in batch.notes:
+            if sealed.size > cursor.noted:
+                cursor.noted, cursor.noted_kinds = sealed.size, []
+            cursor.noted_kinds.append(sealed.kind)
+        cursor.shipped = time.time()
+        cursor.problem, cursor.since = "", 0.0
+        save_cursor(self._place.cursors, cursor)
+
+    def _receiver(self) -> Target:
+        if self._target is None:
+            self._target = self._make()
+        return self._target
+
+    def _recovered(self) -> None:
+        if self._cursor.problem:
+            self._cursor.problem, self._cursor.since = "", 0.0
+            save_cursor(self._place.cursors, self._cursor)
+
+    def _reader(self) -> Log:
+        log = self._open.enter_context(open_log(self._place.log))
+        self._file = self._place.log.stat()
+        return log
+
+    def _synchronise(self, log: Log) -> bool:
+        """Find out where to go on; False when the log is empty."""
+        cursor = self._cursor
+        identity = log.identity()
+        newest = log.newest()
+        if not newest:
+            return False
+        if not identity:
+            raise SetupError(
+                "the log has no checkpoint, so it has no name that a receiver could "
+                "identify it by",
+                hint="the next start of a broker makes one",
+            )
+        if cursor.log != identity:
+            # Another log was begun here; it counts from 1 again.
+            cursor.log, cursor.sequence, cursor.leaf = identity, 0, ""
+            cursor.noted, cursor.noted_kinds = -1, []
+        _compare(log, newest, cursor.sequence, cursor.leaf)
+        has = self._receiver().position(bytes.fromhex(identity))
+        if has is not None and has[0] != cursor.sequence:
+            # A crash came between its answer and our cursor, or it has lost some.
+            _compare(log, newest, *has)
+            if has[0] < cursor.sequence:
+                cursor.noted, cursor.noted_kinds = -1, []
+            cursor.sequence = has[0]
+            cursor.leaf = has[1] or log.digest(has[0])
+        return True
+
+    def _next(self, log: Log) -> Batch | None:
+        items: list[ShippedItem] = []
+        size = 0
+        after = self._cursor.sequence
+        for row in log.read(after, audit_limits.SHIP_BATCH_EVENTS):
+            size += len(row[3])
+            hole = bool(items) and row[0] != items[-1].sequence + 1
+            if hole or (items and size > audit_limits.SHIP_BATCH_BYTES):
+                break
+            items.append(_item(*row))
+        notes = self._notes(log, items[-1].sequence if items else after)
+        if not items and not notes:
+            return None
+        return Batch(
+            log=bytes.fromhex(self._cursor.log),
+            machine=self._place.machine,
+            items=items,
+            missing=items[0].sequence - after - 1 if items else 0,
+            notes=notes,
+        )
+
+    def _notes(self, log: Log, upto: int) -> list[Sealed]:
+        """The checkpoints that the receiver has not got, none beyond ``upto``."""
+        cursor = self._cursor
+        fresh = [
+            Sealed(*row)
+            for row in log.notes(cursor.noted, upto)
+            if row[0] > cursor.noted or row[1] not in cursor.noted_kinds
+        ]
+        return fresh[: audit_limits.SHIP_BATCH_NOTES]
+
+
+def _item(
+    sequence: int, time_ns: int, kind: str, body: str, leaf: bytes
+) -> ShippedItem:
+    fields = Found(sequence, time_ns, kind, "", body).fields()
+    computed = leaf_hash(body.encode())
+    if leaf and leaf != computed:
+        raise IntegrityError(
+            f"event {sequence} was changed after it was recorded",
+            hint="nothing after it is shipped: 'brokerctl audit verify'",
+        )
+    return ShippedItem(sequence, time_ns, kind, body, computed, fields)
+
+
+def _compare(log: Log, newest: int, sequence: int, leaf: str) -> None:
+    """Raise IntegrityError when the log is not the one that was shipped before."""
+    if sequence > newest:
+        raise IntegrityError(
+            f"event {sequence} was shipped, and the log ends at {newest}",
+            hint="the log has been cut short or rolled back: 'brokerctl audit verify'",
+        )
+    there = log.digest(sequence) if sequence else ""
+    if there and leaf and there != leaf:
+        raise IntegrityError(
+            f"event {sequence} is not the one that was shipped",
+            hint="the log has been changed: 'brokerctl audit verify'",
+        )
+
+
+# -- all receivers ------------------------------------------------------------------
+
+
+def _shipper(place: Place, config: AnyTarget) -> Shipper:
+    journald = isinstance(config, JournaldTarget)
+    return Shipper(
+        place,
+        config.name,
+        config.where(),
+        partial(make_target, config),
+        per_second=audit_limits.SHIP_JOURNALD_PER_SECOND if journald else 0.0,
+    )
+
+
+async def ship_once(
+    place: Place,
+    targets: Sequence[AnyTarget],
+    told: Callable[[str, int | VitrailError], None],
+) -> None:
+    """Send new events to each; ``told`` receives their number, or the failure."""
+
+    async def one(config: AnyTarget) -> None:
+        try:
+            with locked(place.cursors, config.name):
+                told(config.name, await _shipper(place, config).once())
+        except VitrailError as error:
+            told(config.name, error)
+
+    async with trio.open_nursery() as nursery:
+        for config in targets:
+            nursery.start_soon(one, config)
+
+
+async def ship_for_ever(
+    place: Place, targets: Sequence[AnyTarget], stop: trio.Event
+) -> None:
+    """Send to each as events are recorded, until ``stop`` is set.
+
+    A receiver that cannot be started (a package is missing, another machine
+    ships to it) is reported and tried again.
+    """
+
+    async def one(config: AnyTarget) -> None:
+        said = ""
+        while not stop.is_set():
+            try:
+                with locked(place.cursors, config.name):
+                    await _shipper(place, config).follow(stop)
+            except VitrailError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log_stderr(f"vitrail: nothing shipped to '{config.name}': {said}")
+                with trio.move_on_after(audit_limits.SHIP_RETRY_SECONDS):
+                    await stop.wait()
+
+    async with trio.open_nursery() as nursery:
+        for config in targets:
+            nursery.start_soon(one, config)

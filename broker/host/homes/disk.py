@@ -1,0 +1,83 @@
+"""The file system in which a micro VM keeps its home.
+
+We make it (mke2fs), lengthen its file, and never read it again: its content is
+the guest's, and a hostile file system is for the guest's kernel alone to mount,
+to replay and to check.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError
+from broker.core.names import SandboxName
+from broker.helpers.process.spawn import run_tool
+from broker.host.homes.store import DISK, Home, HomeStore
+
+LABEL = "vitrail-home"
+"""Of the file system, for people who look at the file."""
+
+
+def find_mke2fs() -> str:
+    """Return the program.  Raises SetupError with its package."""
+    found = shutil.which("mke2fs", path=f"{os.defpath}:/usr/sbin:/sbin")
+    if found is None:
+        raise SetupError(
+            "mke2fs is not installed: a persistent sandbox cannot get a home",
+            hint="'sudo apt install e2fsprogs'",
+        )
+    return found
+
+
+async def make_disk(path: Path, size: int) -> None:
+    """Make an empty ext4 of ``size`` bytes; the file is sparse.
+
+    Raises SetupError without mke2fs, UpstreamError when it fails.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
+    await run_tool(
+        [
+            *(find_mke2fs(), "-q", "-F", "-t", "ext4", "-m", "0"),
+            *("-L", LABEL),
+            *("-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"),
+            str(path),
+        ],
+        deadline=limits.HOME_MAKE_SECONDS,
+    )
+
+
+async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
+    """Return the home of a micro VM, made or grown to ``size`` bytes.
+
+    A home never shrinks.  The caller holds its lock.  Raises SetupError when
+    the home is a directory, UpstreamError or OSError when it cannot be made.
+    """
+    home = await trio.to_thread.run_sync(store.find, name)
+    if home is None:
+        with store.new(DISK) as prepared:
+            await make_disk(prepared / DISK, size)
+            return await trio.to_thread.run_sync(store.publish, prepared, name)
+    if home.meta.kind != DISK:
+        raise SetupError(
+            f"the home of '{name}' is a directory, made by another kind of launch",
+            hint=f"copy what you need, then 'brokerctl sandbox remove {name}'",
+        )
+    if home.meta.encrypted:
+        raise SetupError(
+            f"the home of '{name}' is encrypted, and its record does not say so",
+            hint="set encrypted = true in its [state]",
+        )
+    if home.size() < size:
+        # The guest lengthens the file system in it, mounted: resize2fs(8) on
+        # the host would parse data of the guest.
+        os.truncate(home.disk, size)
+    return home

@@ -1,0 +1,216 @@
+"""Encrypted homes: LUKS (version 1) in the file, opened by QEMU.
+
+The guest sees an ordinary disk: neither the passphrase nor the key is ever in it.  On
+our disk only QEMU and ``qemu-img`` read the file.  They get the passphrase from a
+pipe, so it is on no command line, in no file and in no log.
+
+A new file system is made beside the file, empty, and written into it through
+``qemu-io``: only what mke2fs wrote, so that the file stays sparse.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.names import SandboxName
+from broker.helpers.process.spawn import run_tool
+from broker.helpers.process.tool_jail import jail_words
+from broker.host.homes import keyring
+from broker.host.homes.disk import make_disk
+from broker.host.homes.store import DISK, Home, HomeStore
+
+LUKS_BYTES = 2 << 20
+"""Bytes that the LUKS header takes in the file, rounded up."""
+KEY = "homekey"
+"""Name of the secret in QEMU."""
+_IO = ("qemu-io",)
+_SHOWN = Path("/home.luks")
+"""Where a jail shows the disk."""
+_PIECE = 16 << 20
+_OPEN_MILLISECONDS = 1000
+"""How long this machine takes to try one passphrase."""
+
+
+def secret_args(fd: int) -> list[str]:
+    """Return the words by which QEMU reads the passphrase from a descriptor."""
+    return ["--object", f"secret,id={KEY},file=/proc/self/fd/{fd}"]
+
+
+def passphrase_pipe(passphrase: bytes) -> int:
+    """Return the end of a pipe that gives the passphrase once; the caller closes it.
+
+    A pipe's memory is the kernel's own, which is never swapped out.  A program that
+    inherits it has read it after that, and has no descriptor to read it again.
+    """
+    # guard: a passphrase on its way is not swapped out, and is read once
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(write, passphrase)
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    return read
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise SetupError(
+            f"{name} is not installed: an encrypted home cannot be made",
+            hint="'sudo apt install qemu-utils'",
+        )
+    return found
+
+
+async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
+    """Make an empty ext4 of ``size`` bytes within LUKS; the file is sparse.
+
+    Raises SetupError without the programs, UpstreamError when one fails.
+    """
+    image, io = _tool("qemu-img"), _tool(_IO[0])
+    plain = path.with_name("plain")
+    key = passphrase_pipe(passphrase)
+    try:
+        await make_disk(plain, size)
+        await run_tool(
+            [
+                *(image, "create", "-q", "-f", "luks"),
+                *secret_args(key),
+                *("-o", f"key-secret={KEY},iter-time={_OPEN_MILLISECONDS}"),
+                *(str(path), str(size)),
+            ],
+            pass_fds=(key,),
+            deadline=limits.HOME_ENCRYPT_SECONDS,
+        )
+        path.chmod(0o600)
+        await _write_all(io, plain, path, passphrase)
+    finally:
+        os.close(key)
+        plain.unlink(missing_ok=True)
+
+
+async def _write_all(io: str, plain: Path, path: Path, passphrase: bytes) -> None:
+    """Write every piece of a file that is no hole into the encrypted disk.
+
+    In one run: to open the disk takes a second, by design.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as room:
+        commands = await trio.to_thread.run_sync(_split, plain, Path(room))
+        key = passphrase_pipe(passphrase)
+        try:
+            await run_tool(
+                [io, *secret_args(key), "--image-opts", _options(path), *commands],
+                cwd=room,
+                pass_fds=(key,),
+                deadline=limits.HOME_ENCRYPT_SECONDS,
+            )
+        finally:
+            os.close(key)
+
+
+async def opens(disk: Path, passphrase: bytes) -> bool:
+    """Whether a passphrase opens an encrypted disk; nothing is written.
+
+    Raises SetupError without the program, UpstreamError when it fails otherwise.
+    """
+    _tool(_IO[0])
+    key = passphrase_pipe(passphrase)
+    try:
+        asked = ["-r", *secret_args(key), "--image-opts", _options(_SHOWN), "-c"]
+        words = [*_IO, *asked, "length"]
+        # The machine's QEMU, which its guest may have taken over, writes to this file, and
+        # a backup's comes from elsewhere: its header is a parser's input.
+        # guard: the header of an encrypted home is read in a jail
+        words = [*jail_words(None, {disk: str(_SHOWN)}, proc=True), *words]
+        await run_tool(
+            words,
+            pass_fds=(key,),
+            deadline=limits.HOME_ENCRYPT_SECONDS,
+        )
+    except UpstreamError as error:
+        if "Invalid password" not in error.message:
+            raise
+        return False
+    finally:
+        os.close(key)
+    return True
+
+
+def _options(disk: Path) -> str:
+    name = str(disk).replace(",", ",,")  # the only character that means anything
+    return f"driver=luks,key-secret={KEY},file.driver=file,file.filename={name}"
+
+
+def _split(plain: Path, room: Path) -> list[str]:
+    """Write each piece to a file of its own; returns the commands that take them."""
+    words = []
+    for number, (offset, data) in enumerate(pieces(plain)):
+        (room / str(number)).write_bytes(data)
+        words += ["-c", f"write -q -s {number} {offset} {len(data)}"]
+    return words
+
+
+def pieces(plain: Path) -> Iterator[tuple[int, bytes]]:
+    """Give the data of a sparse file with its places, at most 16 MiB at a time."""
+    with plain.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        at = 0
+        while at < end:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                return  # ENXIO: nothing but a hole follows
+            until = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            while at < until:
+                data = os.pread(file.fileno(), min(_PIECE, until - at), at)
+                yield at, data
+                at += len(data)
+
+
+async def ready_encrypted_disk(
+    store: HomeStore, name: SandboxName, size: int, passphrase: bytes
+) -> Home:
+    """Return the encrypted home of a micro VM, made or grown to ``size`` bytes.
+
+    The caller holds its lock.  Raises SetupError when the home is another one.
+    """
+    home = await trio.to_thread.run_sync(store.find, name)
+    if home is None:
+        with store.new(DISK, encrypted=True) as prepared:
+            await make_encrypted_disk(prepared / DISK, size, passphrase)
+            return await trio.to_thread.run_sync(store.publish, prepared, name)
+    # guard: a home that is not encrypted is not passed off as one
+    if home.meta.kind != DISK or not home.meta.encrypted:
+        raise SetupError(
+            f"the home of '{name}' is not encrypted, and its record says encrypted",
+            hint=f"'brokerctl sandbox rename {name} OLD', and copy what you need from "
+            "there into the new one",
+        )
+    if home.size() < size + LUKS_BYTES:
+        os.truncate(home.disk, size + LUKS_BYTES)
+    return home
+
+
+def require_passphrase(name: SandboxName) -> bytes:
+    """Return the passphrase from the keyring.
+
+    Raises RefusedError where it is not there, SetupError without a keyring.
+    """
+    passphrase = keyring.read(name)
+    # guard: a locked home is not opened
+    if passphrase is None:
+        raise RefusedError(
+            f"the home of '{name}' is locked",
+            hint=f"'brokerctl sandbox unlock {name}' asks for its passphrase",
+        )
+    return passphrase

@@ -1,0 +1,68 @@
+"""Giving a sandbox another name: its record and its home change together.
+
+Two directories are concerned, and no rename(2) changes both.  So the change is
+written down first; one that a crash interrupted is completed by the next command or start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import UpstreamError
+from broker.core.files.replace_file import flush_folder, replace_file
+from broker.core.names import take_sandbox_name
+from broker.host.homes.store import HomeStore
+
+_JOURNAL = ".renaming.json"
+
+
+class Renaming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of name: ``text`` of the new record, written to ``new``."""
+
+    name: str
+    to: str
+    old: str
+    new: str
+    text: str
+
+
+def rename_sandbox(store: HomeStore, change: Renaming) -> None:
+    """Rename a home and its record; the caller holds both locks.
+
+    Raises OSError when the disk is full: nothing has changed then.
+    """
+    journal = store.root / _JOURNAL
+    replace_file(journal, msgspec.json.encode(change))
+    recover(store)
+
+
+def recover(store: HomeStore) -> None:
+    """Complete an interrupted change of name and remove leftovers of crashes.
+
+    Raises UpstreamError when its description cannot be read.
+    """
+    journal = store.root / _JOURNAL
+    try:
+        change = msgspec.json.decode(journal.read_bytes(), type=Renaming)
+    except FileNotFoundError:
+        change = None
+    except ValueError as error:
+        raise UpstreamError(f"{journal}: {error}") from error
+    if change is not None:
+        _complete(store, change)
+        journal.unlink(missing_ok=True)
+    store.sweep()
+
+
+def _complete(store: HomeStore, change: Renaming) -> None:
+    """Each step does nothing when it was done before."""
+    name, to = take_sandbox_name(change.name), take_sandbox_name(change.to)
+    old, new = Path(change.old), Path(change.new)
+    if store.find(name) is not None and store.find(to) is None:
+        store.rename(name, to)
+    if old.exists():
+        replace_file(new, change.text.encode())
+        old.unlink()
+        flush_folder(old.parent)

@@ -1,0 +1,25 @@
+"""The directory in which a box or a container keeps its home."""
+
+from __future__ import annotations
+
+from broker.core.errors import SetupError
+from broker.core.names import SandboxName
+from broker.host.homes.store import TREE, Home, HomeStore
+
+
+def ready_tree(store: HomeStore, name: SandboxName) -> Home:
+    """Return the home of a sandbox that shares our kernel, made if there is none.
+
+    The caller holds its lock.  Raises SetupError when the home is a disk.
+    """
+    home = store.find(name)
+    if home is None:
+        with store.new(TREE) as prepared:
+            (prepared / TREE).mkdir(mode=0o700)
+            return store.publish(prepared, name)
+    if home.meta.kind != TREE:
+        raise SetupError(
+            f"the home of '{name}' is a disk, made by another kind of launch",
+            hint=f"copy what you need, then 'brokerctl sandbox remove {name}'",
+        )
+    return home

@@ -1,0 +1,112 @@
+"""The machine's own package archive: where it is and how it is reached.
+
+No address of an archive stands in our source.  What the machine uses is what
+apt says: its mirror, its security archive, its proxies and its checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.helpers.process.spawn import run_tool
+
+_OS_RELEASE = Path("/etc/os-release")
+ROLLING = frozenset({"sid", "unstable", "experimental"})
+"""Suites without security and update suites of their own."""
+
+_FIELDS = "$(CREATED_BY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+# The settings of apt that affect how an archive is reached.
+_OPTIONS = re.compile(
+    r"Acquire::(?:https?::(?:Proxy|Proxy-Auto-Detect)(?:::\S*)?"
+    r"|Check-Valid-Until|Check-Date|Retries)"
+)
+_SETTING = re.compile(r'(\S+) "(.*)";')
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The machine's Debian archive.
+
+    ``options`` are settings of apt (``Acquire::…``) that every use must keep.
+    """
+
+    mirror: str
+    security: str
+    components: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self, suite: str) -> list[str]:
+        """One-line sources (sources.list(5)) for a suite, with its updates."""
+        end = " ".join(self.components)
+        lines = [f"deb {self.mirror} {suite} {end}"]
+        if suite not in ROLLING:
+            lines.append(f"deb {self.mirror} {suite}-updates {end}")
+            if self.security:
+                lines.append(f"deb {self.security} {suite}-security {end}")
+        return lines
+
+
+def read_archive(targets: str, config: str, codename: str) -> Archive:
+    """Return the archive from what apt-get and apt-config print.
+
+    ``targets`` are lines of ``_FIELDS``; the mirror is the one that has the
+    machine's own release.  Raises SetupError when none has.
+    """
+    mirror, security = "", ""
+    components: dict[str, None] = {}
+    for line in targets.splitlines():
+        kind, uri, suite, component = (*line.split("|"), "", "", "", "")[:4]
+        if kind != "Packages":
+            continue
+        if suite in (codename, "stable", "oldstable", "testing", "sid", "unstable"):
+            mirror = mirror or uri.rstrip("/")
+            if uri.rstrip("/") == mirror:
+                components[component] = None
+        elif suite.endswith("-security"):
+            security = security or uri.rstrip("/")
+    if not mirror:
+        raise SetupError(
+            f"apt has no source for this machine's release ({codename or 'unknown'})",
+            hint="guest images need a Debian archive: name one with --mirror",
+        )
+    return Archive(mirror, security, tuple(components) or ("main",), _options(config))
+
+
+def _options(config: str) -> dict[str, str]:
+    found = {}
+    for line in config.splitlines():
+        setting = _SETTING.fullmatch(line)
+        if setting and _OPTIONS.fullmatch(setting[1]) and setting[2]:
+            found[setting[1]] = setting[2]
+    return found
+
+
+def read_codename(lines: Iterable[str]) -> str:
+    """Return VERSION_CODENAME of an os-release(5) file, or nothing."""
+    for line in lines:
+        name, _, value = line.strip().partition("=")
+        if name == "VERSION_CODENAME":
+            return value.strip("\"'")
+    return ""
+
+
+async def find_archive(mirror: str = "") -> Archive:
+    """Ask apt for this machine's archive; ``mirror`` overrides where it is.
+
+    Raises SetupError when apt is missing or knows no Debian archive.
+    """
+    config = (await run_tool(["apt-config", "dump"])).decode(errors="replace")
+    if mirror:
+        return Archive(mirror.rstrip("/"), "", ("main",), _options(config))
+    targets = await run_tool(["apt-get", "indextargets", "--format", _FIELDS])
+    return read_archive(targets.decode(errors="replace"), config, _codename())
+
+
+def _codename() -> str:
+    return read_codename(
+        _OS_RELEASE.read_text().splitlines() if _OS_RELEASE.exists() else []
+    )

@@ -1,0 +1,379 @@
+"""Guest images on disk: their files, finding and removing them.
+
+An image is a directory with a kernel, an initramfs, a root file system (only
+ever read by a machine) and ``manifest.json``.  ``images/NAME`` is a symbolic
+link to it, so a rebuilt image takes the old one's place in one step, and
+machines that run keep the files they have open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from shims.bundle import guest_agent, with_constants
+
+DEFAULT_NAME = "default"
+HOST_IMAGE = "host"
+"""The image of this machine's own programs, as records name it; no other has it."""
+DEFAULT_SUITE = "trixie"
+DEFAULT_KERNEL = "linux-image-cloud-amd64"
+DEFAULT_PACKAGES = (
+    "ca-certificates",
+    "foot",
+    "fonts-dejavu-core",
+    "python3",
+    "waypipe",
+    "xkb-data",
+)
+REQUIRED_PACKAGES = ("python3", "waypipe")
+"""Packages that the guest agent requires; added to every list."""
+
+FORMAT = 1
+"""Of the directory and its manifest; another one is built again."""
+BOOT_MARKER = b"vitrail: kernel up"
+"""First words of our init on the console: the kernel runs user space."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_SUITE = re.compile(r"[a-z][a-z0-9-]{0,40}")
+# apt-get(8) would remove the package whose name is followed by a dash.
+# guard: no image removes a package
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{0,99}[a-z0-9+.]")
+
+
+def take_image_name(name: str) -> str:
+    """Return the name.  Raises RefusedError for one that is not plain."""
+    if _NAME.fullmatch(name):
+        return name
+    raise RefusedError(
+        f"{printable(name, 60)!r} is not an image name",
+        hint="a name begins with a-z, has a-z, 0-9 and '-', and at most 31 characters",
+    )
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The inputs of an image.  Raises RefusedError for invalid values.
+
+    ``size`` is the least size of the root file system in bytes; it grows to
+    what the packages need.  ``mirror`` overrides the machine's own archive.
+    """
+
+    name: str = DEFAULT_NAME
+    suite: str = DEFAULT_SUITE
+    packages: tuple[str, ...] = DEFAULT_PACKAGES
+    kernel: str = DEFAULT_KERNEL
+    mirror: str = ""
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every word: they become arguments of apt and mmdebstrap."""
+        take_image_name(self.name)
+        if not _SUITE.fullmatch(self.suite):
+            raise RefusedError(f"{printable(self.suite, 60)!r} is not a suite's name")
+        for word in (*self.packages, self.kernel):
+            if not _PACKAGE.fullmatch(word):
+                raise RefusedError(f"{printable(word, 60)!r} is not a package's name")
+        if len(self.packages) > limits.IMAGE_PACKAGES:
+            raise RefusedError(f"more than {limits.IMAGE_PACKAGES} packages")
+
+    @property
+    def all_packages(self) -> tuple[str, ...]:
+        """The packages and what the agent needs, sorted, each once."""
+        return tuple(sorted({*self.packages, *REQUIRED_PACKAGES}))
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``manifest.json``: an image's properties and sources."""
+
+    format: int
+    spec: ImageSpec
+    kernel: str
+    """Release of the kernel, as uname(1) prints it."""
+    versions: dict[str, str]
+    """Every installed package and its version."""
+    built: float
+    """Seconds since 1970; not part of the digest."""
+    digest: str
+    """SHA-256 over kernel, initramfs and root: equal inputs, equal digest."""
+    agent: str
+    """SHA-256 of the guest agent in the root file system."""
+    recipe: str = ""
+    """SHA-256 of our own scripts that made it; another recipe, another image."""
+    source: str = ""
+    """Where its root file system is from: "" for packages, "oci", "host:KEY"."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that can be booted."""
+
+    name: str
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel, for QEMU's -kernel."""
+        return self.directory / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        """The initramfs without the newest agent: see ``write_initrd``."""
+        return self.directory / "initrd"
+
+    @property
+    def root(self) -> Path:
+        """The root file system: a raw disk, mounted as ext4, only ever read."""
+        return self.directory / "root"
+
+    @property
+    def suite(self) -> str:
+        """The Debian suite it was made from, or where else it is from."""
+        return self.manifest.source.partition(":")[0] or self.manifest.spec.suite
+
+    @property
+    def waypipe(self) -> str:
+        """The version of the guest's waypipe package."""
+        return self.manifest.versions.get("waypipe", "none")
+
+    def age(self, now: float | None = None) -> float:
+        """Seconds since it was built (never negative)."""
+        return max(0.0, (time.time() if now is None else now) - self.manifest.built)
+
+    def disk_bytes(self) -> int:
+        """Its size on disk, holes not counted."""
+        files = (self.kernel, self.initrd, self.root)
+        return sum(path.stat().st_blocks * 512 for path in files)
+
+    def write_initrd(
+        self,
+        directory: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        folders: bool = False,
+        network: bool = True,
+    ) -> Path:
+        """Return the initramfs to boot with, with the agent that we ship.
+
+        When the image was made with another agent, or the agent gets
+        ``settings`` of this launch (see ``launch_settings``), a copy that
+        brings them is written below ``directory``, readable for us alone; so a
+        new agent needs no new image.
+
+        ``folders``, ``network``: it loads what a machine with them needs; see
+        ``modules_overlay``.
+        """
+        shim = guest_agent()
+        same = hashlib.sha256(shim).hexdigest() == self.manifest.agent
+        if same and network and not folders and not settings:
+            return self.initrd
+        # The module that builds images is needed nowhere else in a broker.
+        from broker.host.images import initramfs
+
+        data = self.initrd.read_bytes()
+        if settings and not initramfs.passes_settings(data):
+            # The init of an older image: the agent has them in its source, and the
+            # guest compiles it.
+            shim = with_constants(shim.decode(), settings).encode()
+            same, settings = False, {}
+        data += initramfs.modules_overlay(data, folders=folders, network=network)
+        data += initramfs.agent_overlay(b"" if same else shim, settings or {})
+        path = directory / "initrd"
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            file.write(data)
+        return path
+
+
+def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
+    """Return the settings by which an agent knows its launch.
+
+    In the initramfs, because a kernel's command line is in the VMM's, which
+    every local user can read.  ``privileged``: whether the broker listens on
+    the ports below 1024.
+    """
+    low = {"LAUNCH_LOW_PORTS": "yes"} if privileged else {}
+    return {"LAUNCH_SECRET": secret.hex(), **low}
+
+
+def recipe(kernel: str = DEFAULT_KERNEL) -> str:
+    """Return the digest of the scripts that an image is made with.
+
+    With another kernel than the default also of the modules that it may need: an image
+    of an older Vitrail, which does not boot with it, is built again.
+    """
+    total = hashlib.sha256()
+    if kernel != DEFAULT_KERNEL:
+        from broker.host.images.initramfs import (
+            MODULES,
+            NETWORK_MODULES,
+            USB_MODULES,
+        )
+
+        names = (*MODULES, *NETWORK_MODULES, *USB_MODULES)
+        total.update("\n".join(names).encode())
+    for name in ("customize.sh", "init"):
+        data = (resources.files("broker") / "data/image" / name).read_bytes()
+        total.update(hashlib.sha256(data).digest())
+    return total.hexdigest()
+
+
+def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
+    """Return an image.
+
+    Raises SetupError when there is none of that name, or one that this
+    version cannot use; RefusedError for an invalid name.
+    """
+    take_image_name(name)
+    link = paths.images / name
+    try:
+        return read_image(name, link.resolve(strict=True))
+    except (OSError, msgspec.MsgspecError, RefusedError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "there is no guest image" if missing else "cannot use the guest image"
+        raise SetupError(
+            f"{what} {name!r}" if missing else f"{what} {name!r}: {error}",
+            hint=f"'brokerctl image build {name}' makes it (a minute or two)",
+        ) from error
+
+
+def read_image(name: str, directory: Path) -> Image:
+    """Read one image.  Raises OSError or MsgspecError when it is not whole."""
+    data = (directory / "manifest.json").read_bytes()
+    manifest = msgspec.json.decode(data, type=Manifest)
+    if manifest.format != FORMAT:
+        raise msgspec.ValidationError(f"its format is {manifest.format}, not {FORMAT}")
+    image = Image(name, directory, manifest)
+    for path in (image.kernel, image.initrd, image.root):
+        path.stat()
+    return image
+
+
+def list_images(paths: Paths) -> list[Image]:
+    """Return every image that can be used, by name."""
+    found = []
+    for link in sorted(paths.images.glob("[a-z]*")):
+        try:
+            found.append(find_image(paths, link.name))
+        except (SetupError, RefusedError):
+            continue  # 'image list' shows what can be booted; build replaces it
+    return found
+
+
+def previous_image(paths: Paths, name: str) -> Image | None:
+    """Return the image that the present one replaced, if it is still there."""
+    take_image_name(name)
+    try:
+        return read_image(name, _previous(paths, name).resolve(strict=True))
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def keep_previous(paths: Paths, name: str) -> None:
+    """Remember the image in use as the previous one: it is about to be replaced."""
+    link = paths.images / name
+    if link.is_symlink():
+        point(_previous(paths, name), link.readlink().name)
+
+
+def roll_back(paths: Paths, name: str) -> Image:
+    """Let the previous image take the place of the present one, and the reverse.
+
+    Machines that run keep the files that they have open.  The build's lock is
+    held.  Raises SetupError when there is no previous image.
+    """
+    present = find_image(paths, name)
+    previous = previous_image(paths, name)
+    if previous is None or previous.directory == present.directory.resolve():
+        raise SetupError(
+            f"there is no earlier version of the guest image {name!r}",
+            hint="one is kept when an image is built again",
+        )
+    point(paths.images / name, previous.directory.name)
+    point(_previous(paths, name), present.directory.resolve().name)
+    return find_image(paths, name)
+
+
+def _previous(paths: Paths, name: str) -> Path:
+    return paths.images / f".{name}.previous"
+
+
+def point(link: Path, target: str) -> None:
+    """Make a symbolic link, in place of the old one."""
+    fresh = link.with_name(f"{link.name.removeprefix('.')}.link")
+    fresh = fresh.with_name(f".{fresh.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.rename(link)
+
+
+def unused_versions(paths: Paths, name: str) -> list[Path]:
+    """Return the directories that are neither the present nor the previous image."""
+    links = (paths.images / name, _previous(paths, name))
+    used = {link.resolve() for link in links}
+    return [
+        directory
+        for directory in versions(paths, name)
+        if not directory.is_symlink() and directory.resolve() not in used
+    ]
+
+
+def remove_image(paths: Paths, name: str) -> None:
+    """Remove an image.  Machines that run on it go on.
+
+    Raises SetupError when there is none, RefusedError for an invalid name.
+    """
+    take_image_name(name)
+    link = paths.images / name
+    if not link.is_symlink():
+        raise SetupError(
+            f"there is no guest image {name!r}", hint="'brokerctl image list' shows all"
+        )
+    link.unlink()
+    _previous(paths, name).unlink(missing_ok=True)
+    for directory in versions(paths, name):
+        shutil.rmtree(directory)
+
+
+def versions(paths: Paths, name: str) -> list[Path]:
+    """Return the directories of an image: in use, previous, and left-overs."""
+    return sorted(paths.images.glob(f".{name}.*/"))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Return the manifest as it is stored: sorted and indented."""
+    encoded = msgspec.json.encode(manifest, order="sorted")
+    return msgspec.json.format(encoded, indent=1) + b"\n"
+
+
+def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
+    """Whether a build of ``spec`` would do again what made this image.
+
+    Names, the order of packages and the archive's state do not matter.
+    """
+    same = _canonical(manifest.spec) == _canonical(spec) and not manifest.source
+    return same and manifest.recipe == recipe(spec.kernel)
+
+
+def renamed(spec: ImageSpec, name: str) -> ImageSpec:
+    """Return the same under another name.  Raises RefusedError for an invalid one."""
+    return replace(spec, name=name)
+
+
+def _canonical(spec: ImageSpec) -> ImageSpec:
+    return replace(spec, name=DEFAULT_NAME, packages=spec.all_packages)

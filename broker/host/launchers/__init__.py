@@ -1,0 +1,3 @@
+"""One folder for each launch kind."""
+
+from __future__ import annotations

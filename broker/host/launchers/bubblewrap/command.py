@@ -1,0 +1,103 @@
+"""What bubblewrap is started with: its words, its descriptors, and our ends of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from broker.core.errors import UpstreamError
+from broker.helpers.process import program_filters
+from broker.helpers.process.gate import READY, Gate
+from broker.host.launchers.bubblewrap.arguments import Box, Descriptors, bwrap_args
+
+STATUS_BYTES = 4096
+START_SECONDS = 10.0
+"""For bubblewrap to say that it has started, in seconds."""
+_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
+
+
+@dataclass(frozen=True)
+class BoxCommand:
+    """A box that is about to be started.
+
+    ``pass_fds`` and ``stdin`` are bubblewrap's, which the caller closes with
+    ``theirs`` once it runs; ``gate`` and ``status`` are the caller's own.
+    """
+
+    argv: list[str]
+    pass_fds: tuple[int, ...]
+    stdin: int
+    theirs: ExitStack
+    gate: Gate
+    status: int
+    """bubblewrap says here which process is the first one inside, and at the end how
+    it was; it would die of a closed pipe."""
+
+
+def prepare(box: Box, ours: ExitStack) -> BoxCommand:
+    """Make the pipes and files; ``ours`` closes all until they are handed over."""
+    uid, gid = os.getuid(), os.getgid()
+    theirs = ours.enter_context(ExitStack())
+    stdin, release = os.pipe()
+    theirs.callback(os.close, stdin)
+    gate = Gate(release)
+    ours.callback(gate.abandon)
+    heard, status = os.pipe()
+    ours.callback(os.close, heard)
+    theirs.callback(os.close, status)
+    passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode())
+    group = _memory(theirs, f"user:x:{gid}:\n".encode())
+    rules = _memory(theirs, program_filters.box_filter())
+    hosts = _memory(theirs, _HOSTS)
+    resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
+    fds = Descriptors(status, passwd, group, rules, resolver, hosts)
+    named = () if resolver is None else (resolver,)
+    passed = (status, passwd, group, rules, hosts, *named)
+    return BoxCommand(bwrap_args(box, fds, uid), passed, stdin, theirs, gate, heard)
+
+
+def leader_of(status: bytes) -> int:
+    """Return the first process inside from the first line of --json-status-fd.
+
+    Raises UpstreamError when that is not one.
+    """
+    try:
+        leader = json.loads(status.split(b"\n")[0])["child-pid"]
+    except (ValueError, KeyError, TypeError):
+        leader = None
+    if type(leader) is not int:
+        raise _not_started()
+    return leader
+
+
+def require_ready(output: bytes) -> None:
+    """Raise UpstreamError where the box's output does not begin as its gate's does."""
+    if output != READY:
+        raise _not_started()
+
+
+def _not_started() -> UpstreamError:
+    return UpstreamError(
+        "bubblewrap did not start the box",
+        hint="its own words are above; user namespaces must be allowed "
+        "('brokerctl doctor')",
+    )
+
+
+def kill(pidfd: int) -> None:
+    """End the first process inside, and with it the box; it may have ended."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _memory(stack: ExitStack, data: bytes) -> int:
+    fd = os.memfd_create("vitrail-box", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,121 @@
+"""A box that is started and held before its program runs, until it has its lease."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import trio
+
+from broker.core.errors import UpstreamError
+from broker.helpers.mounts.bound_files import BoundFiles
+from broker.helpers.process.gate import READY, Gate, close_output
+from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.spawn import PIPE, Child, spawn
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.command import (
+    START_SECONDS,
+    STATUS_BYTES,
+    kill,
+    leader_of,
+    prepare,
+    require_ready,
+)
+
+
+@dataclass(eq=False)
+class HeldBox:
+    """A box whose program waits."""
+
+    child: Child
+    leader: int
+    """The first process inside, as its pid is outside."""
+    _pidfd: int
+    _gate: Gate
+    _status: int
+    """bubblewrap says here at the end how it was, and would die of a closed pipe."""
+
+    def release(self) -> None:
+        """Let the program run.  Raises OSError when bubblewrap has gone."""
+        self._gate.open()
+
+    def abandon(self) -> None:
+        """Give up the means to let it run; it ends without running its program."""
+        self._gate.abandon()
+
+    async def end(self) -> None:
+        """End it, if it has not ended, and close our descriptors; not cancellable."""
+        with trio.CancelScope(shield=True):
+            # The first process inside, before bwrap outside: that asks the kernel late
+            # to end the box with it.
+            kill(self._pidfd)
+            self.abandon()
+            await self.child.stop()
+            os.close(self._pidfd)
+            os.close(self._status)
+
+
+async def start_held(box: Box) -> HeldBox:
+    """Start bubblewrap; its output is in the child's pipes.
+
+    Raises SetupError when it is not installed, UpstreamError when it does not say
+    in time that it has started, RefusedError when its files are others than were named.
+    """
+    with ExitStack() as ours, ExitStack() as opened:
+        files = BoundFiles(box.binds, box.without_links, opened)
+        command = prepare(box, ours)
+        child = spawn(
+            command.argv,
+            name="bwrap",
+            cwd="/",
+            pass_fds=command.pass_fds,
+            stdin=command.stdin,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        command.theirs.close()
+        try:
+            leader = await _leader(command.status)
+            pidfd = _hold(leader)
+            ours.callback(os.close, pidfd)
+            if box.binds:
+                await _mounted(child)
+                files.check(leader)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await child.stop()
+            close_output(child)
+            raise
+        ours.pop_all()
+        return HeldBox(child, leader, pidfd, command.gate, command.status)
+
+
+def _hold(leader: int) -> int:
+    try:
+        return open_pidfd(leader)
+    except OSError as error:
+        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+
+
+async def _leader(fd: int) -> int:
+    os.set_blocking(fd, False)
+    return leader_of(await _line(fd, STATUS_BYTES))
+
+
+async def _mounted(child: Child) -> None:
+    """Wait until the box has all mounts: its gate says so before all other output."""
+    assert child.popen.stdout is not None
+    require_ready(await _line(child.popen.stdout.fileno(), len(READY)))
+
+
+async def _line(fd: int, most: int) -> bytes:
+    line = b""
+    with trio.move_on_after(START_SECONDS):
+        while b"\n" not in line and len(line) < most:
+            await trio.lowlevel.wait_readable(fd)
+            data = os.read(fd, most - len(line))
+            if not data:
+                break
+            line += data
+    return line

@@ -1,0 +1,64 @@
+"""``crosvm VERB … SOCKET``: one request to a running crosvm, by a process in a jail.
+
+The protocol of crosvm's control socket is not documented, only its verbs are.  The
+program that speaks it reads what a crosvm answers, which its guest may have taken over.
+So it has a jail like that of a VMM: itself, libraries and a ``/proc`` of its own
+processes, through which it opens the socket by the number of a descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.helpers.process.spawn import run_tool
+from broker.host.vmm.vmm_jail import (
+    JailError,
+    JailView,
+    jailed_words,
+    why_no_jail,
+)
+
+
+async def ask_crosvm(
+    words: Sequence[str],
+    socket: int,
+    *,
+    deadline: float,
+    fds: Sequence[int] = (),
+    jail_needed: bool = True,
+) -> bytes:
+    """Run ``crosvm WORDS SOCKET`` in a jail and return its standard output.
+
+    ``socket`` is a descriptor of the socket's file; ``fds`` are further ones that
+    ``words`` name below ``/proc/self/fd``.  Without ``jail_needed`` it runs outside
+    where no jail can be built: for a crosvm that has none either.
+
+    Raises SetupError when crosvm is not installed, JailError where a jail is needed and
+    cannot be built, UpstreamError when crosvm fails or takes longer than ``deadline``
+    seconds.
+    """
+    found = shutil.which("crosvm")
+    if found is None:
+        raise SetupError(
+            "the program crosvm is not installed",
+            hint="'brokerctl doctor' names the packages and devices that it needs",
+        )
+    program = Path(os.path.realpath(found))
+    argv = [str(program), *words, f"/proc/self/fd/{socket}"]
+    passed = (*fds, socket)
+    reason = await why_no_jail()
+    # guard: what crosvm answers is read in a jail
+    if not reason:
+        with jailed_words(JailView(program, proc=True), argv) as (jailed, filter_fd):
+            more = (*passed, filter_fd)
+            return await run_tool(
+                jailed, deadline=deadline, pass_fds=more, name="crosvm"
+            )
+    # guard: another launcher's crosvm is asked from a jail or not at all
+    if jail_needed:
+        raise JailError(f"crosvm cannot be asked without a jail: {reason}")
+    return await run_tool(argv, deadline=deadline, pass_fds=passed)

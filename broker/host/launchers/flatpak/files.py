@@ -1,0 +1,130 @@
+"""Where override files are, and what Vitrail has written into them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.files.replace_file import replace_file
+from broker.core.paths import Paths
+from broker.host.launchers.flatpak.key_file import parse, write
+from broker.host.launchers.flatpak.overrides import (
+    Change,
+    Wanted,
+    apply,
+    undo,
+    wanted_change,
+)
+
+
+def overrides_folder(environ: Mapping[str, str]) -> Path:
+    """Return the directory of the person's override files."""
+    given = environ.get("FLATPAK_USER_DIR")
+    data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return (Path(given) if given else Path(data, "flatpak")) / "overrides"
+
+
+@contextmanager
+def held(paths: Paths, app: str) -> Iterator[None]:
+    """Hold an application for one run: its override names one lease's sockets.
+
+    Raises RefusedError when it is held.
+    """
+    folder = _folder(paths)
+    fd = os.open(folder / f"{app}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            # guard: an application runs in one sandbox at a time
+            flock(fd, LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise RefusedError(
+                f"{app} runs already under Vitrail",
+                hint="'brokerctl lease list' names its sandbox; 'brokerctl stop' ends it",
+            ) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def write_override(paths: Paths, folder: Path, app: str, wanted: Wanted) -> bool:
+    """Give an application the sockets of a lease; its own permissions are closed.
+
+    Returns whether they were open before.  Raises OSError, UpstreamError for an
+    override file that is not one.
+    """
+    earlier = _change(paths, app)
+    groups = parse(_text(folder / app))
+    if earlier is not None:
+        groups = undo(groups, earlier)
+    change = wanted_change(wanted)
+    made = apply(groups, change)
+    # The undo first: ended in between, a change that was not made is undone.
+    _replace(_folder(paths) / f"{app}.json", msgspec.json.encode(change))
+    _replace(folder / app, write(made).encode())
+    return earlier is None
+
+
+def is_closed(paths: Paths, app: str) -> bool:
+    """Whether an application's permissions are replaced by ours."""
+    return _change(paths, app) is not None
+
+
+def close_override(paths: Paths, folder: Path, app: str) -> bool:
+    """Close an application's permissions before a first run, without a lease.
+
+    Returns whether they were open before.  Raises as ``write_override``.
+    """
+    return not is_closed(paths, app) and write_override(
+        paths, folder, app, Wanted(None)
+    )
+
+
+def remove_override(paths: Paths, folder: Path, app: str) -> bool:
+    """Give an application its own permissions back.  Returns whether there was a change."""
+    change = _change(paths, app)
+    if change is None:
+        return False
+    text = write(undo(parse(_text(folder / app)), change))
+    if text:
+        _replace(folder / app, text.encode())
+    else:
+        (folder / app).unlink(missing_ok=True)
+    (_folder(paths) / f"{app}.json").unlink()
+    return True
+
+
+def _folder(paths: Paths) -> Path:
+    folder = paths.state / "flatpak"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _change(paths: Paths, app: str) -> Change | None:
+    path = _folder(paths) / f"{app}.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Change)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UpstreamError(f"{path}: {error}", where=str(path)) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:
+        raise UpstreamError(f"{path} is not text in UTF-8", where=str(path)) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file at once: an instance that starts meanwhile reads a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, data)

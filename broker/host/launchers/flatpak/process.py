@@ -1,0 +1,94 @@
+"""``flatpak run``, held back until its lease has begun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.helpers.process.gate import Gate, limited_gate_words
+from broker.helpers.process.spawn import PIPE, Child, spawn
+
+_KEPT = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM", "TMPDIR"),
+    *("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"),
+    *("XDG_STATE_HOME", "XDG_DATA_DIRS", "XDG_CURRENT_DESKTOP", "XDG_SESSION_TYPE"),
+    *("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"),
+    *("FLATPAK_USER_DIR", "FLATPAK_SYSTEM_DIR"),
+)
+"""flatpak's own settings; it hands on the rest of its environment, so there is none."""
+
+
+@dataclass(eq=False)
+class HeldFlatpak:
+    """A ``flatpak run`` that waits.
+
+    flatpak becomes bwrap (execve), so that this process is the leader and ends with
+    the application.
+    """
+
+    child: Child
+    _gate: Gate
+
+    @property
+    def leader(self) -> int:
+        """The application's outer process."""
+        return self.child.pid
+
+    def release(self) -> None:
+        """Let it run.  Raises OSError when it has gone."""
+        self._gate.open()
+
+    async def end(self) -> None:
+        """End it, if it has not ended; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self._gate.abandon()
+            await self.child.stop()
+
+
+def flatpak_words(app: str, words: Sequence[str], files: Sequence[Path]) -> list[str]:
+    """Return the command line; the application can read ``files``.
+
+    Its instance ends with the process that starts it, and has no accessibility bus:
+    that shows the windows of others.
+    """
+    shown = [f"--filesystem={_option(path)}:ro" for path in files]
+    return [
+        *("flatpak", "run", "--die-with-parent", "--no-a11y-bus", *shown),
+        *(app, *words),
+    ]
+
+
+def _option(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace(":", "\\:")
+
+
+def start_held(
+    app: str,
+    words: Sequence[str],
+    files: Sequence[Path],
+    environ: Mapping[str, str],
+    *,
+    open_files: int,
+) -> HeldFlatpak:
+    """Start it; its output is in the child's pipes."""
+    gate, release = os.pipe()
+    try:
+        child = spawn(
+            [*limited_gate_words(open_files), *flatpak_words(app, words, files)],
+            name="flatpak",
+            env={name: environ[name] for name in _KEPT if name in environ},
+            cwd="/",
+            stdin=gate,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+    except BaseException:
+        os.close(release)
+        raise
+    finally:
+        os.close(gate)
+    return HeldFlatpak(child, Gate(release))

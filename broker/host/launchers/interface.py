@@ -1,0 +1,162 @@
+"""The interface of a launcher: the steps by which a sandbox comes up and goes.
+
+Every sandbox passes the same steps, whichever program starts it:
+
+1. *prepare*: the record is found, the sandbox gets its name, and a private
+   directory that its sockets will be in.  It holds a pending lease: a name that no
+   other launch of the record can have.
+2. *bind*: its first process exists and waits.  The kernel's facts about that
+   process (pidfd, pid namespace; the CID or the socket of a machine) become the
+   claim of the lease, and the sockets begin to exist.
+3. *started*: the process may run.
+4. *ended*: its pidfd says so, or the launcher does.  Streams are cut first, then
+   the directory is removed.
+5. *after a crash* of the broker: prepared sandboxes are still awaited, live ones are
+   leased again, and the rest is removed.
+
+A launcher of the first kind (``StartingLauncher``, the micro VM) starts the
+process itself and passes steps 1 to 3 in ``open``.  A launcher of the second kind
+(``BindingLauncher``) is called by the program that starts it: a hook of a container
+runtime or of libvirt, or ``brokerctl run``.  ``tests/conformance/launchers`` holds
+both to the steps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.names import SandboxName
+from broker.helpers.process.identity import ProcessIdentity
+
+MachineT_co = TypeVar("MachineT_co", covariant=True)
+"""The type that the caller leases (``host.machine.Machine``)."""
+
+SOCKETS = "s"
+"""The directory of the sockets, inside a launch's own."""
+
+_STATE_FILE = "launch.json"
+
+
+class Launcher(Protocol[MachineT_co]):
+    """The interface of every launcher."""
+
+    warnings: list[str]
+    """Problems with earlier sandboxes, for ``brokerctl status``."""
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Watch the started sandboxes until cancelled; sandboxes outlive that."""
+        ...
+
+    async def adopt(self) -> Sequence[tuple[SandboxName, SandboxName, MachineT_co]]:
+        """Return what outlived an earlier broker: sandbox, record, machine.
+
+        What does not live any more, or whose record is gone, is removed.
+        """
+        ...
+
+
+class StartingLauncher(Launcher[MachineT_co], Protocol[MachineT_co]):
+    """A launcher that starts the sandbox's first process itself."""
+
+    async def open(
+        self,
+        sandbox: SandboxName,
+        record: SandboxName,
+        closed: frozenset[int],
+        progress: Callable[[str], None],
+    ) -> MachineT_co:
+        """Return a machine that waits for its lease; CIDs in ``closed`` are not used.
+
+        Raises RefusedError, SetupError or UpstreamError; nothing is left then.
+        """
+        ...
+
+
+class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A launch that waits for its first process, or has it; also its state file."""
+
+    boot: str
+    """The boot of the kernel for which ``leader`` is true."""
+    id: str
+    sandbox: str
+    record: str
+    directory: str
+    """Its own directory; the sockets are in ``SOCKETS`` below it."""
+    since: float
+    """Seconds since 1970 when it was prepared."""
+    ours: bool = False
+    """Whether ``brokerctl run`` started it, so that ending it is ours to do."""
+    leader: ProcessIdentity | None = None
+    """None: it is not bound yet."""
+
+    @property
+    def sockets(self) -> Path:
+        """The directory to be mounted into the sandbox, read-only."""
+        return Path(self.directory, SOCKETS)
+
+
+class BindingLauncher(Launcher[MachineT_co], Protocol[MachineT_co]):
+    """A launcher whose sandboxes are started by another program."""
+
+    async def prepare(
+        self, record: str, sandbox: str | None, *, ours: bool
+    ) -> Prepared:
+        """Give a launch its name and directory.
+
+        Raises RefusedError when there is no such record, it is not of this
+        launcher's kind, or the sandbox runs already.
+        """
+        ...
+
+    async def bind(self, launch: str, leader: int) -> object:
+        """Lease the sandbox to its first process, which has not run anything yet.
+
+        Raises RefusedError when the launch is unknown or too old, or the kernel
+        does not tell the process apart from others.
+        """
+        ...
+
+    async def end(self, launch: str) -> None:
+        """End a launch, bound or not; one that has ended is passed over."""
+        ...
+
+
+def write_state(state: Prepared) -> None:
+    """Write a launch's state file, replacing it at once.  Raises OSError."""
+    target = Path(state.directory, _STATE_FILE)
+    fresh = target.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(state))
+    fresh.replace(target)
+
+
+def read_state(directory: Path) -> Prepared:
+    """Return the launch of a directory.
+
+    Raises UpstreamError when there is no such file, or it is not this directory's.
+    """
+    path = directory / _STATE_FILE
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise UpstreamError(f"cannot read {path}: {error.strerror}") from error
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(limits.VM_STATE_BYTES + 1)
+    try:
+        state = msgspec.json.decode(data, type=Prepared)
+    except ValueError as error:
+        raise UpstreamError(f"{path}: {error}") from error
+    if state.directory != str(directory):
+        raise UpstreamError(f"{path} is about another directory")
+    return state

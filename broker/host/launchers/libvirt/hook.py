@@ -1,0 +1,48 @@
+"""Where libvirt's hooks go.
+
+``/etc/libvirt/hooks/qemu.d`` and ``lxc.d`` (since libvirt 6.5.0), for the system's libvirtd and
+for those of sessions: libvirt 9.0's session daemon looks there and nowhere else
+(seen with strace; https://libvirt.org/hooks.html).
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from broker.core.files.replace_file import replace_file
+
+_PROGRAM = "vitrail"
+FOLDER = Path("/etc/libvirt/hooks")
+SETTINGS = Path("/etc/vitrail/libvirt-hook.json")
+
+
+def hook_program(folder: Path, driver: str = "qemu") -> Path:
+    """Our hook in a directory of hooks, for one of libvirt's drivers."""
+    return folder / f"{driver}.d" / _PROGRAM
+
+
+def hook_source() -> bytes:
+    """The hook's own text, of this version of Vitrail."""
+    return (resources.files("shims") / "vitrail_libvirt_hook.py").read_bytes()
+
+
+def install_hook(
+    uid: int | None, folder: Path = FOLDER, settings: Path = SETTINGS
+) -> list[Path]:
+    """Write the hook, and for whose broker the system's libvirtd reports.
+
+    Returns the files.  Raises OSError.
+    """
+    # libvirt's LXC driver is the system's alone, and reports to one user's broker.
+    drivers = ("qemu",) if uid is None else ("qemu", "lxc")
+    written = [hook_program(folder, driver) for driver in drivers]
+    for path in written:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        replace_file(path, hook_source(), mode=0o755)
+    if uid is None:
+        return written
+    settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    settings.write_text(json.dumps({"uid": uid}) + "\n")
+    return [*written, settings]

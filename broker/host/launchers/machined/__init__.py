@@ -1,0 +1,3 @@
+"""Containers and guests that systemd-machined knows."""
+
+from __future__ import annotations

@@ -1,0 +1,309 @@
+"""Machines of systemd-machined as machines that a host can lease.
+
+Whatever registers there (systemd-vmspawn, systemd-nspawn, a script) needs no hook:
+a record whose ``peer.machine`` is the machine's name says which sandbox it is.
+
+machined has no message for changes that a client could wait for through varlink, so
+the directory in which it keeps a file for each machine is looked at once a second, and
+machined is asked only when that has changed.  The files are not read.
+
+The leader's pidfd is opened and compared with the number that machined reports for it,
+so that a pid that was used again is not taken for the machine.  A lease ends with that
+pidfd, whatever machined reports: its entries can outlive their machines.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from broker.authority.audit import event_log
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, VitrailError
+from broker.core.names import SandboxName
+from broker.core.stderr_log import isolated
+from broker.helpers.process.identity import boot_id, open_pidfd
+from broker.host.foreign_machine import (
+    ForeignMachine,
+    HeldMachine,
+    require_private,
+)
+from broker.host.launchers.machined.containers import (
+    make_directory,
+    registered_container,
+    unit_of,
+)
+from broker.host.launchers.machined.reply import Registered, call_list, read_reply
+from broker.host.role import HostRole
+from broker.ipc.audit import schema
+from broker.ipc.control.varlink import VarlinkReader
+from broker.ipc.process_status import status_fields
+from broker.net.peers import credentials
+from broker.net.peers.identity import HybridClaim, VsockClaim, take_cid
+from policy.records.loader import RecordSet
+from policy.records.model import External, MachinePeer, Record
+
+SYSTEM = Path("/run/systemd")
+"""The system's machined; a person's own (systemd 258) has the same files in
+``$XDG_RUNTIME_DIR/systemd``."""
+_SOCKET = "machine/io.systemd.Machine"
+_DIRECTORY = "machines"
+_UCRED = struct.Struct("3i")
+
+
+class MachinedGuests:
+    """Leases registered machines that a record names."""
+
+    def __init__(
+        self,
+        *,
+        host: HostRole,
+        log: event_log.EventLog,
+        records: Callable[[], RecordSet],
+        reload: Callable[[], Awaitable[None]],
+        listen_vsock: Callable[[], Awaitable[object]],
+        sockets: Path,
+        machined: Path = SYSTEM,
+    ) -> None:
+        self._host = host
+        self._log = log
+        self._records = records
+        self._reload = reload
+        self._listen_vsock = listen_vsock
+        self._sockets = sockets
+        self._path = machined / _SOCKET
+        self._directory = machined / _DIRECTORY
+        self._refused: dict[str, tuple[int, int]] = {}
+        """The leader of each record's machine that was refused: reported once."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        before, read = -1, None
+        again = math.inf
+        while True:
+            now, records = self._changed(), self._records()
+            changed = now != before or records is not read
+            if changed or trio.current_time() >= again:
+                before, read, again = now, records, math.inf
+                with isolated():
+                    await self.look()
+                if self._refused:
+                    # A CID that has just been another machine's may be leased later.
+                    again = trio.current_time() + limits.MACHINED_RETRY_SECONDS
+            await trio.sleep(limits.MACHINED_LOOK_SECONDS)
+
+    def _changed(self) -> int:
+        try:
+            return self._directory.stat().st_mtime_ns
+        except OSError:  # no machined here, or not yet
+            return 0
+
+    async def look(self) -> None:
+        """Ask for the machine of each record that has no lease, once."""
+        if self._changed():
+            await self._reload()
+        for record in self._records().records.values():
+            name = _machine_name(record)
+            if name is None or self._leased(record):
+                continue
+            # guard: an error about one machine ends no other's look
+            with isolated():
+                await self._look_at(record, name)
+
+    async def _look_at(self, record: Record, name: str) -> None:
+        try:
+            # A container's own configuration binds it, so it is there before.
+            make_directory(self._sockets / record.name)
+            await self._look_for(record, name)
+        except (VitrailError, OSError, trio.BrokenResourceError) as error:
+            await self._note(record, name, (0, 0), error)
+
+    def _leased(self, record: Record) -> bool:
+        return any(
+            held.lease.sandbox == record.name for held in self._host.active_leases()
+        )
+
+    async def _look_for(self, record: Record, name: str) -> None:
+        found = await self._ask(name)
+        if found is None:
+            self._refused.pop(record.name, None)
+            return
+        try:
+            machine = await self._machine(found, record)
+        except VitrailError as error:
+            await self._note(record, name, (found.leader, found.inode), error)
+            return
+        sandbox = SandboxName(record.name)
+        try:
+            # It closes the machine and records why, where there can be no lease.
+            await self._host.admit(sandbox, sandbox, machine)
+        except VitrailError:
+            self._refused[record.name] = (found.leader, found.inode)
+            return
+        self._refused.pop(record.name, None)
+
+    async def _note(
+        self, record: Record, name: str, leader: tuple[int, int], error: Exception
+    ) -> None:
+        """Record a refusal, once for each machine."""
+        if self._refused.get(record.name) == leader:
+            return
+        self._refused[record.name] = leader
+        await self._log.refused(
+            schema.LeaseRefused(
+                sandbox=record.name,
+                peer=f"machine {name}",
+                outcome="refused",
+                reason=str(error),
+            )
+        )
+
+    async def _machine(self, found: Registered, record: Record) -> ForeignMachine:
+        held = HeldMachine([found.leader])
+        try:
+            require_leader(found, held.pidfd(found.leader))
+            if found.kind == "container":
+                sockets = self._sockets / record.name
+                return registered_container(found.name, sockets, held, found.leader)
+            hybrid = _hybrid(record)
+            if hybrid is not None:
+                require_owner(found, held.pidfd(found.leader))
+                return _behind_socket(found, held, hybrid)
+            return await self._virtual(found, held)
+        except BaseException:
+            held.close()
+            raise
+
+    async def _virtual(self, found: Registered, held: HeldMachine) -> ForeignMachine:
+        if found.cid is None:
+            raise RefusedError(
+                f"machine '{found.name}' is a VM and has no vsock",
+                hint="one with a vsock of its own process (vhost-device-vsock, Cloud "
+                'Hypervisor) has [peer] hybrid = "PATH" in its record, too',
+            )
+        require_owner(found, held.pidfd(found.leader))
+        cid = take_cid(found.cid)
+        await self._listen_vsock()
+        claim = VsockClaim(credentials.network_namespace(), cid, found.leader)
+        return ForeignMachine(claim, held, found.leader)
+
+    async def _ask(self, name: str) -> Registered | None:
+        """Ask machined for one machine.  Raises PeerError or OSError."""
+        if not self._path.exists():
+            return None
+        with trio.move_on_after(limits.MACHINED_ANSWER_SECONDS):
+            async with await trio.open_unix_socket(str(self._path)) as stream:
+                _require_system(stream.socket)
+                await stream.send_all(call_list(name))
+                reader = VarlinkReader()
+                while True:
+                    untrusted_data = await stream.receive_some(1 << 16)
+                    if not untrusted_data:
+                        raise PeerError("machined closed the connection")
+                    messages = reader.feed(untrusted_data)
+                    if messages:
+                        return read_reply(messages[0], name)
+        raise PeerError("machined does not answer")
+
+
+def require_leader(found: Registered, pidfd: int) -> None:
+    """Refuse a process that is not the leader that machined knows.
+
+    The caller holds its pidfd.  Raises RefusedError.
+    """
+    if found.boot is not None and found.boot.replace("-", "") != boot_id().replace(
+        "-", ""
+    ):
+        raise RefusedError(f"machine '{found.name}' is of another boot")
+    # guard: a machine's leader is the process that was registered
+    if found.inode and credentials.pidfd_inode(pidfd) not in {0, found.inode}:
+        raise RefusedError(
+            f"process {found.leader} is not the leader of machine '{found.name}'"
+        )
+
+
+def require_owner(found: Registered, pidfd: int) -> None:
+    """Refuse a VM of another user than root and ours.
+
+    The caller holds its leader's pidfd.  From systemd 258 on each user at the machine
+    may register a process of theirs under any name; it may then run sudo(8), or
+    another program with root's rights.  Raises RefusedError.
+    """
+    try:
+        uids = {int(uid) for uid in status_fields(found.leader)["Uid"]}
+    except OSError:
+        uids = set()
+    # Behind the other: it also refuses a number that is used again.
+    group = credentials.control_group(found.leader, pidfd)
+    # guard: a machine of another user is not leased
+    if not uids <= {0, os.getuid()}:
+        raise RefusedError(
+            f"the leader of machine '{found.name}' is another user's process",
+            hint="only machines of root and of this broker's user are leased: others "
+            "could register any name",
+        )
+    # guard: a process that has become root's is not root's machine
+    if os.getuid() not in uids and unit_of(group) is None:
+        raise RefusedError(
+            f"the leader of machine '{found.name}' is root's, outside of machine.slice, "
+            "where any user's process may have become root's",
+            hint=f"start it as 'systemd-vmspawn@{found.name}.service', or with "
+            "Slice=machine.slice",
+        )
+
+
+def _require_system(sock: trio.socket.SocketType) -> None:
+    """Refuse a server that is neither root's nor ours (unix(7), SO_PEERCRED)."""
+    ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _pid, uid, _gid = _UCRED.unpack(ucred)
+    # guard: machined's socket is served by root
+    if uid not in {0, os.getuid()}:
+        raise PeerError(f"machined's socket is served by user {uid}")
+
+
+def _behind_socket(
+    found: Registered, held: HeldMachine, hybrid: Path
+) -> ForeignMachine:
+    """Return a VM whose connections arrive beside a hybrid-vsock socket.
+
+    Those that may connect are its leader, and the process that listens at the socket.
+    Raises RefusedError, or OSError when no process listens there.
+    """
+    require_private(hybrid.parent)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(0)  # a full queue is an error, not a wait
+        sock.connect(str(hybrid))
+        pid, uid, _gid = credentials.peer_numbers(sock)
+        # guard: another user's process carries no machine's connections
+        if uid not in {0, os.getuid()}:
+            raise RefusedError(
+                f"{hybrid} is served by user {uid}",
+                hint="the vsock of a machine has to be root's or yours",
+            )
+        pidfd = credentials.peer_pidfd(sock)
+        held.hold(pid, pidfd if pidfd >= 0 else open_pidfd(pid))
+    claim = HybridClaim(str(hybrid), held.connectors())
+    return ForeignMachine(claim, held, found.leader)
+
+
+def _hybrid(record: Record) -> Path | None:
+    peer = _peer(record)
+    return None if peer is None else peer.hybrid
+
+
+def _machine_name(record: Record) -> str | None:
+    peer = _peer(record)
+    return None if peer is None else peer.name
+
+
+def _peer(record: Record) -> MachinePeer | None:
+    launch = record.host.launch
+    if isinstance(launch, External) and isinstance(launch.peer, MachinePeer):
+        return launch.peer
+    return None

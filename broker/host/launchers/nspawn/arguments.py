@@ -1,0 +1,163 @@
+"""systemd-nspawn's arguments for a container of a record (systemd-nspawn(1)).
+
+systemd-nspawn before 256 runs as root only.  Here that root is one of a user
+namespace with the person's subordinate numbers (unshare(1), subuid(5)): outside, its
+first user is the person, and all others are numbers of no other user.
+
+It needs, too, what a person's own ``/run`` and control groups do not give: a
+``/run/systemd`` to lock its tree in, which is an empty one of its own mount
+namespace; and a control group that it may divide, mounted as the only one, with the
+process 1 of its own pid namespace in it, because that is where it looks for the root
+of all groups.
+
+Pure: a description in, words out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.core.limits import SANDBOX_FDS
+from broker.helpers.process.gate import GATE_WORDS
+from broker.helpers.process.spawn import our_program
+
+SOCKETS = "/run/vitrail"
+_ROOT = "/run/systemd/vitrail"
+"""Where systemd-nspawn finds the tree, in a file system of its own mount namespace."""
+_HOME = "/home/user"
+_NAMESPACES = (
+    *("unshare", "--user", "--map-root-user", "--map-auto", "--cgroup", "--pid"),
+    *("--fork", "--kill-child", "--mount-proc", "--mount", "--propagation", "private"),
+    "--",
+)
+_JOIN = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+# The kernel refuses to mount a file system over itself (EBUSY), and where systemd is
+# process 1 the unified hierarchy is mounted there already: so a tmpfs comes between.
+_PREPARE = (
+    "mount -t tmpfs -o mode=0755,nosuid,nodev none /sys/fs/cgroup && "
+    "mount -t cgroup2 none /sys/fs/cgroup && "
+    "mount -t tmpfs -o mode=0755,nosuid,nodev none /run/systemd && "
+    'exec "$@"'
+)
+# NAME.nspawn beside the tree could set the program's user, limits and host name.
+# guard: a file beside the tree adds nothing to a container
+_SETTINGS = ("--settings=no",)
+_CONFINED = (
+    *("--quiet", "--as-pid2", "--console=pipe", "--register=no", "--keep-unit"),
+    *_SETTINGS,
+    # The tree is an overlay's lower part: nothing is written to it.
+    *("--volatile=overlay", "--private-network", "--link-journal=no"),
+    *("--drop-capability=all", "--no-new-privileges=yes"),
+    *("--resolv-conf=off", "--timezone=off"),
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A container to run, of the directory ``rootfs``."""
+
+    name: str
+    """Its host name, too."""
+    command: tuple[str, ...]
+    rootfs: Path
+    sockets: Path
+    """The directory of its lease's sockets."""
+    read_only: tuple[Path, ...] = ()
+    read_write: tuple[Path, ...] = ()
+    home: Path | None = None
+    """Its home directory outside; None: one in memory, gone at its end."""
+    language: str = "C.UTF-8"
+    terminal: str = "dumb"
+    open_files: int = SANDBOX_FDS
+    without_links: Mapping[Path, Path] = field(default_factory=dict)
+    """Where those of ``binds`` are that lead through links of the person's."""
+
+    @property
+    def binds(self) -> tuple[Path, ...]:
+        """All paths of the person's that it sees."""
+        return (*self.read_only, *self.read_write)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A control group of the user's systemd that is made for the container."""
+
+    memory_mib: int
+    pids: int
+
+
+def nspawn_args(tree: Tree, group: Scope | Path, root: tuple[str, str]) -> list[str]:
+    """Return the command line.
+
+    ``group`` is a control group to be made by systemd, or the directory of an empty
+    one of ours.  ``root`` has the tree's path without links, and which file it is
+    (``folders.binding``).
+    """
+    return [
+        *_grouped(group),
+        *_NAMESPACES,
+        *("/bin/sh", "-c", _PREPARE, "sh"),
+        *our_program("broker.helpers.mounts.binding", _ROOT, *root, "--"),
+        *("systemd-nspawn", *_CONFINED, *_few_files(tree.open_files)),
+        *(f"--directory={_ROOT}/0", f"--machine={tree.name}"),
+        *_files(tree),
+        *_environment(tree),
+        *(f"--chdir={_HOME}", "--"),
+        *GATE_WORDS,
+        *tree.command,
+    ]
+
+
+def _few_files(most: int) -> tuple[str, ...]:
+    # See limited_gate_words; here the shell behind the gate is the tree's own.
+    # guard: a tree's programs open few files
+    return (f"--rlimit=RLIMIT_NOFILE={most}",)
+
+
+def _grouped(group: Scope | Path) -> Iterator[str]:
+    if isinstance(group, Path):
+        yield from ("/bin/sh", "-c", _JOIN, str(group))
+        return
+    yield from ("systemd-run", "--user", "--scope", "--quiet", "--collect")
+    yield "--property=Delegate=yes"
+    yield f"--property=MemoryMax={group.memory_mib}M"
+    yield f"--property=TasksMax={group.pids}"
+    yield "--"
+
+
+def _files(tree: Tree) -> Iterator[str]:
+    # Read-only: it may connect to existing sockets, and make, move or remove nothing.
+    yield f"--bind-ro={_escaped(tree.sockets)}:{SOCKETS}"
+    yield "--tmpfs=/run/user/0:mode=0700"
+    if tree.home is None:
+        yield f"--tmpfs={_HOME}:mode=0700"
+    else:
+        yield f"--bind={_escaped(tree.home)}:{_HOME}"
+    for path in tree.read_only:
+        yield f"--bind-ro={_escaped(path)}"
+    for path in tree.read_write:
+        yield f"--bind={_escaped(path)}"
+
+
+def _escaped(path: Path) -> str:
+    """Write a path into an option in which a colon divides."""
+    return str(path).replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _environment(tree: Tree) -> Iterator[str]:
+    words = {
+        "HOME": _HOME,
+        "LANG": tree.language,
+        "TERM": tree.terminal,
+        "XDG_RUNTIME_DIR": "/run/user/0",
+        "XDG_SESSION_TYPE": "wayland",
+        "WAYLAND_DISPLAY": f"{SOCKETS}/wayland-0",
+        "PULSE_SERVER": f"unix:{SOCKETS}/vitrail.Audio",
+        "GDK_BACKEND": "wayland",
+        "QT_QPA_PLATFORM": "wayland",
+        "MOZ_ENABLE_WAYLAND": "1",
+    }
+    for name, value in words.items():
+        yield f"--setenv={name}={value}"

@@ -1,0 +1,256 @@
+"""A container of systemd-nspawn, held before its program runs until it has its lease."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.helpers.mounts.binding import file_words
+from broker.helpers.mounts.bound_files import BoundFiles
+from broker.helpers.mounts.mounts import wait_set_up
+from broker.helpers.mounts.opened import open_without_links
+from broker.helpers.process.gate import Gate, close_output
+from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.piped_stderr import stderr_so_far
+from broker.helpers.process.spawn import PIPE, Child, has_ended, spawn
+from broker.host.launchers.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
+from broker.ipc.process_status import status_fields
+
+_PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
+_START_SECONDS = 30.0
+_LOOK_SECONDS = 0.01
+_MESSAGE_CHARS = 500
+_DEEPER = 2
+"""Namespaces of its first process below ours: unshare's, and nspawn's own."""
+_KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR")
+
+
+@dataclass(eq=False)
+class HeldTree:
+    """A container whose program waits."""
+
+    child: Child
+    leader: int
+    """The first process inside, as its pid is outside."""
+    _pidfd: int
+    _gate: Gate
+    _group: Scope | Path
+
+    def release(self) -> None:
+        """Let the program run.  Raises OSError when it has gone."""
+        self._gate.open()
+
+    def abandon(self) -> None:
+        """Give up the means to let it run; it ends without running its program."""
+        self._gate.abandon()
+
+    async def end(self) -> None:
+        """End it, if it has not ended, and close our descriptors; not cancellable."""
+        with trio.CancelScope(shield=True):
+            # nspawn ends after its container, and has its mounts to undo.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self.abandon()
+            with trio.move_on_after(_START_SECONDS):
+                await self.child.wait()
+            await self.child.stop()
+            os.close(self._pidfd)
+            _remove_group(self._group)
+
+
+def choose_scope(
+    environ: Mapping[str, str], memory_mib: int, pids: int
+) -> Scope | None:
+    """Return the control group to be made; None where our own may be divided.
+
+    Raises SetupError where neither is possible.
+    """
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime, "systemd/private").is_socket():
+        return Scope(memory_mib, pids)
+    if may_divide():
+        return None
+    raise SetupError(
+        "systemd-nspawn needs a control group of its own, and there is no systemd of "
+        "this user to make one",
+        hint="'loginctl enable-linger' starts it; or run this in a control group that "
+        "is yours (Delegate=yes, systemd.resource-control(5))",
+    )
+
+
+def may_divide() -> bool:
+    """Whether we may make control groups below our own (cgroups(7))."""
+    group = _own_group()
+    return group is not None and all(
+        os.access(path, os.W_OK) for path in (group, group / "cgroup.procs")
+    )
+
+
+def _own_group() -> Path | None:
+    """The directory of our own group in the unified hierarchy."""
+    try:
+        # Paths in both may be any bytes but a newline.
+        groups, mounts = (
+            Path(f"/proc/self/{name}").read_text(errors="surrogateescape").split("\n")
+            for name in ("cgroup", "mountinfo")
+        )
+    except OSError:
+        return None
+    own = next((line[3:] for line in groups if line.startswith("0::")), None)
+    root = next((line.split()[4] for line in mounts if " - cgroup2 " in line), None)
+    if own is None or root is None:
+        return None
+    return Path(root, own.lstrip("/"))
+
+
+async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
+    """Start systemd-nspawn; its output is in the child's pipes.
+
+    Without ``scope`` a control group is made below our own.  Raises SetupError when it
+    is not installed, UpstreamError when the container does not begin in time,
+    RefusedError when its files are others than were named.
+    """
+    for program in _PROGRAMS:
+        if shutil.which(program) is None:
+            raise SetupError(
+                f"the program {program} is not installed",
+                hint="apt install systemd-container uidmap",
+            )
+    group = scope or _make_group()
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    with ExitStack() as ours, ExitStack() as opened:
+        files = BoundFiles(tree.binds, tree.without_links, opened)
+        root = tree.without_links.get(tree.rootfs, tree.rootfs)
+        words = file_words(root, _opened_root(root, opened))
+        gate, release = os.pipe()
+        ours.callback(os.close, release)
+        try:
+            child = spawn(
+                nspawn_args(tree, group, words),
+                name="systemd-nspawn",
+                env=env,
+                cwd="/",
+                stdin=gate,
+                stdout=PIPE,
+                stderr=PIPE,
+            )
+        except BaseException:
+            _remove_group(group)
+            raise
+        finally:
+            os.close(gate)
+        try:
+            leader, pidfd = await _leader(child)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await child.stop(grace=0)
+                close_output(child)
+            _remove_group(group)
+            raise
+        ours.pop_all()
+        held = HeldTree(child, leader, pidfd, Gate(release), group)
+        try:
+            # The last of its mounts is made before its root is its own.
+            await wait_set_up(leader, SOCKETS)
+            # guard: what is mounted in a tree is what was looked at
+            files.check(leader)
+        except BaseException:
+            await held.end()
+            close_output(child)
+            raise
+        return held
+
+
+def _opened_root(root: Path, opened: ExitStack) -> int:
+    try:
+        fd = open_without_links(str(root))
+    except OSError as error:
+        raise SetupError(
+            f"{printable(str(root), 200)}, the root of the container, cannot be "
+            f"opened: {error.strerror}"
+        ) from error
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _make_group() -> Path:
+    """Make a control group below our own: containers in one could end each other."""
+    own = _own_group()
+    if own is None:
+        raise SetupError("there is no unified hierarchy of control groups (cgroups(7))")
+    group = own / f"vitrail-{secrets.token_hex(6)}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise SetupError(f"cannot make {group}: {error.strerror}") from error
+    return group
+
+
+def _remove_group(group: Scope | Path) -> None:
+    """Remove one of ours; systemd removes its own."""
+    if isinstance(group, Path):
+        for path in (*group.glob("*/"), group):
+            with suppress(OSError):
+                path.rmdir()
+
+
+async def _leader(child: Child) -> tuple[int, int]:
+    """The first process of the container, and its pidfd."""
+    with trio.move_on_after(_START_SECONDS):
+        while not has_ended(child.pidfd):
+            for pid in descendants(child.pid):
+                found = _held(pid, child.pid)
+                if found is not None:
+                    return pid, found
+            await trio.sleep(_LOOK_SECONDS)
+    message = stderr_so_far(child, _MESSAGE_CHARS) or "no message"
+    raise UpstreamError(
+        f"systemd-nspawn did not start the container: {message}",
+        hint="it needs user namespaces, and subordinate numbers of yours in "
+        "/etc/subuid and /etc/subgid ('brokerctl doctor')",
+    )
+
+
+def _held(pid: int, outer: int) -> int | None:
+    """A pidfd of the process if it is the first of a namespace at the right depth."""
+    try:
+        pidfd = open_pidfd(pid)
+    except OSError:
+        return None
+    ours, its = _numbers(outer), _numbers(pid)
+    # Read while the pidfd is open, and it lives still: the numbers were its own.
+    if len(its) == len(ours) + _DEEPER and its[-1] == "1" and not has_ended(pidfd):
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def _numbers(pid: int) -> list[str]:
+    """A process's numbers, from our pid namespace down to its own (proc(5))."""
+    try:
+        return status_fields(pid).get("NSpid", [])
+    except OSError:
+        return []
+
+
+def descendants(pid: int, depth: int = 3) -> list[int]:
+    """Return the processes below one, to this depth."""
+    if depth == 0:
+        return []
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []  # it has ended
+    children = [int(word) for word in text.split()]
+    below = (found for one in children for found in descendants(one, depth - 1))
+    return [*children, *below]

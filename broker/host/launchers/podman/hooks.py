@@ -1,0 +1,111 @@
+"""The hook's files for Podman: the program, and a JSON for each stage (oci-hooks(5))."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from broker.core.files.replace_file import replace_file
+
+ROOTFUL_HOOKS = Path("/etc/containers/oci/hooks.d")
+"""Where root's Podman 4 looks for hooks without being told."""
+ROOTFUL = Path("/etc/vitrail")
+"""The program of root's hook, and its settings."""
+SETTINGS = "podman-hook.json"
+_MODULE = "vitrail_oci_rootful.py"
+PROGRAM = "vitrail_oci_hook.py"
+_STAGES = ("precreate", "createRuntime")
+_TIMEOUT_SECONDS = 20
+"""Podman's own, over the hook's deadline: its end is the runtime's, not ours."""
+
+
+def stage_json(
+    program: Path, stage: str, control: Path, records: Sequence[Path]
+) -> str:
+    """Return a stage's file.
+
+    Hooks get no environment of the person's, so every path stands in it.
+    """
+    words = ["--control", str(control)]
+    for directory in records:
+        words += ["--records", str(directory)]
+    return _json(program, stage, words)
+
+
+def _json(program: Path, stage: str, words: Sequence[str]) -> str:
+    hook = {
+        "path": str(program),
+        "args": [PROGRAM, stage, *words],
+        "timeout": _TIMEOUT_SECONDS,
+    }
+    document = {
+        "version": "1.0.0",
+        "hook": hook,
+        "when": {"annotations": {r"^io\.vitrail\.sandbox$": ".*"}},
+        "stages": [stage],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def write_hooks(
+    folder: Path, program: Path, control: Path, records: Sequence[Path]
+) -> list[Path]:
+    """Write the hook's files; returns them.  Raises OSError.
+
+    ``folder`` gets a JSON for each stage, ``program`` the hook itself.
+    """
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    program.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    source = resources.files("shims") / PROGRAM
+    replace_file(program, source.read_bytes(), mode=0o755)
+    written = [program]
+    for stage in _STAGES:
+        text = stage_json(program, stage, control, records)
+        name = folder / f"vitrail-{stage.lower()}.json"
+        replace_file(name, text.encode(), mode=0o644)
+        written.append(name)
+    return written
+
+
+def write_rootful(
+    uid: int,
+    runtime: Path,
+    records: Sequence[Path],
+    *,
+    folder: Path = ROOTFUL_HOOKS,
+    place: Path = ROOTFUL,
+) -> list[Path]:
+    """Write root's hook, for the broker of user ``uid``; returns the files.
+
+    ``runtime`` is the user's XDG_RUNTIME_DIR, ``records`` has the directories of their
+    records.  Raises OSError.
+    """
+    for directory in (folder, place):
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    values = {
+        "uid": uid,
+        "runtime": str(runtime),
+        "records": [str(directory) for directory in records],
+    }
+    settings, program = place / SETTINGS, place / PROGRAM
+    shims = resources.files("shims")
+    replace_file(place / _MODULE, (shims / _MODULE).read_bytes(), mode=0o644)
+    replace_file(program, (shims / PROGRAM).read_bytes(), mode=0o755)
+    replace_file(settings, (json.dumps(values) + "\n").encode(), mode=0o644)
+    stages = hook_files(folder)
+    for stage, path in zip(_STAGES, stages, strict=True):
+        text = _json(program, stage, ["--settings", str(settings)])
+        replace_file(path, text.encode(), mode=0o644)
+    return [program, place / _MODULE, settings, *stages]
+
+
+def rootful_files(folder: Path = ROOTFUL_HOOKS, place: Path = ROOTFUL) -> list[Path]:
+    """The files of root's hook, whether they are there or not."""
+    return [*hook_files(folder), *(place / n for n in (PROGRAM, _MODULE, SETTINGS))]
+
+
+def hook_files(folder: Path) -> list[Path]:
+    """The stages' files of a directory of hooks, whether they are there or not."""
+    return [folder / f"vitrail-{stage.lower()}.json" for stage in _STAGES]

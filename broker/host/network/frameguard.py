@@ -1,0 +1,240 @@
+"""The process between QEMU's network device and passt: ``launch.frames`` at work.
+
+Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
+What QEMU sends is filtered, what passt sends is carried as it is.  Either
+side's end is ours.  The set of this machine's addresses follows the kernel's
+announcements (rtnetlink(7)), because laptops change networks.  It is read from
+the routes of type local: each address has one, and whole networks may have one
+without any address ("AnyIP", ``ip route add local 192.0.2.0/24 dev lo``).
+
+One thread, no files, a seccomp filter that leaves it reading, writing and
+polling.  It holds at most two buffers, and reads no side whose other side
+does not take.  What it writes to passt ends where frames end, see ``joined``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Iterable
+
+from broker.core import limits
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.host.network.ethernet_frames import FrameError, FrameFilter
+
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
+_RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_DONE, _NLMSG_ERROR = 24, 26, 3, 2
+_NLM_F_DUMP = 0x301  # REQUEST | ROOT | MATCH
+_HEADER = struct.Struct("=IHHII")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_RTA_DST, _RTN_LOCAL = 1, 2
+_TABLES = frozenset({253, 254, 255})
+"""default, main and local.  Others are asked for marked packets only: a transparent
+proxy has a local route to everything in one, which is not for passt's sockets."""
+
+_PROT_EXEC = 4
+_ALLOWED = (
+    *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
+    *("brk", "munmap", "mremap", "madvise", "futex"),
+    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
+    *("clock_gettime", "getpid", "exit", "exit_group"),
+)
+
+
+class Addresses:
+    """This machine's IPv4 addresses, as the kernel has them.
+
+    ``news`` becomes readable when they change.
+    """
+
+    def __init__(self) -> None:
+        self.news = _netlink(_RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE)
+        self._asking = _netlink(0)
+
+    def read(self) -> frozenset[tuple[bytes, int]]:
+        """Ask the kernel for all of them, as networks.  Raises OSError."""
+        body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        size = _HEADER.size + len(body)
+        self._asking.send(_HEADER.pack(size, _RTM_GETROUTE, _NLM_F_DUMP, 1, 0) + body)
+        found: set[tuple[bytes, int]] = set()
+        while True:
+            for kind, payload in _messages(self._asking.recv(1 << 16)):
+                if kind == _NLMSG_DONE:
+                    return frozenset(found)
+                if kind == _NLMSG_ERROR:
+                    raise OSError("the kernel does not report its addresses")
+                if kind == _RTM_NEWROUTE:
+                    found |= _local(payload)
+
+
+def _netlink(groups: int) -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    sock.bind((0, groups))
+    return sock
+
+
+def _messages(data: bytes) -> list[tuple[int, bytes]]:
+    out: list[tuple[int, bytes]] = []
+    at = 0
+    while at + _HEADER.size <= len(data):
+        size, kind, *_ = _HEADER.unpack_from(data, at)
+        out.append((kind, data[at + _HEADER.size : at + size]))
+        at += max(size + 3 & ~3, _HEADER.size)
+    return out
+
+
+def _local(payload: bytes) -> set[tuple[bytes, int]]:
+    """The network of a route, if it leads to this machine itself."""
+    _, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    # guard: a proxy's table is not ours
+    if kind != _RTN_LOCAL or table not in _TABLES:
+        return set()
+    found = {(bytes(4), bits)} if bits == 0 else set()
+    at = _RTMSG.size
+    while at + _ATTRIBUTE.size <= len(payload):
+        size, kind = _ATTRIBUTE.unpack_from(payload, at)
+        value = payload[at + _ATTRIBUTE.size : at + size]
+        if kind == _RTA_DST and len(value) == 4:
+            found.add((value, bits))
+        at += max(size + 3 & ~3, _ATTRIBUTE.size)
+    return found
+
+
+class Guard:
+    """Carries both directions until one side ends, or the process of a pidfd."""
+
+    def __init__(
+        self,
+        qemu: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        leader: int = -1,
+    ) -> None:
+        self._leader = leader
+        self._addresses = addresses
+        self._filter = FrameFilter(addresses.read())
+        self._sides = (qemu, passt)
+        self._inward = memoryview(b"")  # waits to be written to QEMU
+        self._outward: deque[bytes] = deque()  # sends that wait for passt
+        qemu.settimeout(0)
+        passt.settimeout(0)
+        _make_room(passt)
+
+    def run(self) -> None:
+        """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
+        poll = select.poll()
+        news = self._addresses.news.fileno()
+        by_fd = {side.fileno(): side for side in self._sides}
+        if self._leader >= 0:
+            poll.register(self._leader, select.POLLIN)
+        while True:
+            poll.register(news, select.POLLIN)
+            for fd, side in by_fd.items():
+                poll.register(fd, self._wanted(side))
+            try:
+                for fd, happened in poll.poll():
+                    if fd == self._leader:
+                        return
+                    if fd == news:
+                        self._refresh()
+                    elif not self._serve(by_fd[fd], happened):
+                        return
+            except (FrameError, ConnectionError):
+                return
+
+    def _waits(self, side: socket.socket) -> bool:
+        """Whether something waits to be written to this side."""
+        return bool(self._inward if side is self._sides[0] else self._outward)
+
+    def _other(self, side: socket.socket) -> socket.socket:
+        return self._sides[side is self._sides[0]]
+
+    def _wanted(self, side: socket.socket) -> int:
+        wanted = select.POLLOUT if self._waits(side) else 0
+        return wanted if self._waits(self._other(side)) else wanted | select.POLLIN
+
+    def _serve(self, side: socket.socket, happened: int) -> bool:
+        if happened & select.POLLOUT:
+            self._flush(side)
+        if happened & select.POLLIN and not self._waits(self._other(side)):
+            return self._carry(side)
+        return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
+
+    def _carry(self, side: socket.socket) -> bool:
+        untrusted_data = side.recv(limits.FRAMES_READ_BYTES)
+        if side is self._sides[0]:
+            self._send_outward(self._filter.feed(untrusted_data))
+        else:  # frames of passt are its own: only the guest's are filtered
+            self._inward = memoryview(untrusted_data)
+            self._flush(self._sides[0])
+        return bool(untrusted_data)
+
+    def _send_outward(self, sends: Iterable[bytes]) -> None:
+        self._outward.extend(sends)
+        self._flush(self._sides[1])
+
+    def _flush(self, side: socket.socket) -> None:
+        try:
+            if side is self._sides[0]:
+                while self._inward:
+                    self._inward = self._inward[side.send(self._inward) :]
+            else:
+                self._flush_outward()
+        except BlockingIOError:
+            return
+
+    def _flush_outward(self) -> None:
+        while self._outward:
+            sent = self._sides[1].send(self._outward[0])
+            # guard: passt takes a send whole
+            if sent != len(self._outward[0]):
+                raise FrameError("the kernel cut a send")
+            self._outward.popleft()
+
+    def _refresh(self) -> None:
+        try:
+            self._addresses.news.recv(1 << 16)
+        except OSError as error:  # ENOBUFS: announcements were lost; ask again
+            if error.errno != errno.ENOBUFS:
+                raise
+        self._filter.own = self._addresses.read()
+
+
+def _make_room(passt: socket.socket) -> None:
+    """Have the kernel take each send in one buffer.  Raises OSError if it will not."""
+    passt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.FRAMES_SOCKET_BYTES)
+    room = passt.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    # guard: passt's socket has room for a send
+    if room < limits.FRAMES_SOCKET_BYTES:
+        raise OSError(errno.ENOBUFS, "the socket's buffer is too small (wmem_max)")
+
+
+def lock() -> None:
+    """Give up every system call that carrying frames does not need."""
+    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
+    for name in _ALLOWED:
+        rules.add_rule(libseccomp.ALLOW, name)
+    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
+    rules.load()
+
+
+def main() -> None:
+    """Entry point; the arguments are the descriptors of QEMU's and passt's side."""
+    qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
+    guard = Guard(qemu, passt, Addresses())
+    lock()
+    guard.run()
+    os._exit(0)  # the interpreter's own end needs system calls we gave up
+
+
+if __name__ == "__main__":
+    main()

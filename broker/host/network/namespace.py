@@ -1,0 +1,178 @@
+"""Gives a box, container or VMM a network: ``launch.network = "user"``.
+
+It waits for that before its program runs.  It reaches what a micro VM with this
+setting reaches (``microvm.network``): other machines by passt, not this one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError
+from broker.helpers.process.identity import Tracked, spawn_helper
+from broker.helpers.process.spawn import our_program
+from broker.host.network.addresses import MTU, RESOLVER
+from broker.host.network.passt import (
+    has_only_loopback,
+    passt_args,
+    require_passt,
+)
+
+_PIDFD_GET_NET_NAMESPACE = 0xFF04
+_START_SECONDS = 15.0
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+@dataclass(eq=False)
+class BoxNetwork:
+    """The running helpers.  They end with the box also when no broker does it."""
+
+    processes: tuple[Tracked, ...]
+
+    async def end(self) -> None:
+        """End them (no state is lost); not cancellable."""
+        for process in self.processes:
+            await process.end(limits.VM_QUIT_SECONDS)
+            process.close()
+
+
+def resolver_lines(resolv_conf: Path = _RESOLV_CONF) -> str:
+    """Return the resolv.conf(5) of a box: the host's servers, or passt's for them."""
+    try:
+        text = resolv_conf.read_text(errors="replace")
+    except OSError:
+        text = ""
+    if has_only_loopback(text):
+        return f"nameserver {RESOLVER}\n"
+    kept = ("nameserver", "search", "options")
+    lines = [
+        line
+        for line in text.splitlines()
+        if line.split()[:1] and line.split()[0] in kept
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+async def start_box_network(
+    leader: int, resolv_conf: Path = _RESOLV_CONF
+) -> BoxNetwork:
+    """Give the network namespace of a process an interface behind the frame filter.
+
+    ``leader`` is its pidfd.  Raises SetupError when passt or the kernel's veth is
+    missing, UpstreamError when the process has ended or has no namespace of its own.
+    """
+    passt = require_passt(_find_passt())
+    forward = resolver_lines(resolv_conf) == f"nameserver {RESOLVER}\n"
+    with ExitStack() as ours:
+        namespace = _namespace_of(leader)
+        ours.callback(os.close, namespace)
+        argv = partial(passt_args, passt, forward_dns=forward)
+        return await _start("veth", (namespace,), argv)
+
+
+async def start_tap_network(
+    vmm: Tracked, *, forward_dns: bool, known: Callable[[Tracked], None]
+) -> BoxNetwork:
+    """Give a VMM that waits in its jail a TAP device behind the frame filter.
+
+    ``known`` writes each helper down for a later broker.  Raises SetupError when passt
+    or the device is missing, UpstreamError when the VMM has ended.
+    """
+    passt = require_passt(_find_passt())
+    with ExitStack() as ours:
+        try:
+            namespace = os.open(f"/proc/{vmm.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UpstreamError(f"{vmm.role} ended as it started") from error
+        ours.callback(os.close, namespace)
+        # It lives after the name was opened: the name was its own.
+        if vmm.ended:
+            raise UpstreamError(f"{vmm.role} ended as it started")
+        _refuse_own(namespace)
+        argv = partial(passt_args, passt, forward_dns=forward_dns, mtu=MTU)
+        return await _start("tap", (namespace, vmm.pidfd), argv, known)
+
+
+def _find_passt() -> Path | None:
+    found = shutil.which("passt")
+    return None if found is None else Path(found)
+
+
+async def _start(
+    kind: str,
+    given: tuple[int, ...],
+    passt: Callable[[int], list[str]],
+    known: Callable[[Tracked], None] = lambda _: None,
+) -> BoxNetwork:
+    """Start the filter's process, which makes an interface, and passt."""
+    with ExitStack() as ours, ExitStack() as failed:
+        inner, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.enter_context(inner)
+        ours.enter_context(host)
+        heard, ready = os.pipe()
+        ours.callback(os.close, heard)
+        with ExitStack() as theirs:
+            theirs.callback(os.close, ready)
+            fds = (inner.fileno(), ready, *given)
+            words = our_program(f"broker.host.network.{kind}", *map(str, fds))
+            guard = spawn_helper("netguard", words, pass_fds=fds)
+            failed.callback(guard.kill_now)
+            known(guard)
+        await _wait_ready(heard, guard, kind)
+        helper = spawn_helper("passt", passt(host.fileno()), pass_fds=(host.fileno(),))
+        failed.callback(helper.kill_now)
+        known(helper)
+        failed.pop_all()
+    return BoxNetwork((guard, helper))
+
+
+def _namespace_of(leader: int) -> int:
+    try:
+        namespace = fcntl.ioctl(leader, _PIDFD_GET_NET_NAMESPACE)
+    except OSError as error:
+        raise UpstreamError(
+            f"the network of the box cannot be found: {error.strerror}"
+        ) from error
+    try:
+        _refuse_own(namespace)
+    except UpstreamError:
+        os.close(namespace)
+        raise
+    return int(namespace)
+
+
+def _refuse_own(namespace: int) -> None:
+    mine = Path("/proc/self/ns/net").stat()
+    # guard: the host's own network is not a box's
+    if os.fstat(namespace).st_ino == mine.st_ino:
+        raise UpstreamError("the sandbox has no network namespace of its own")
+
+
+_NEEDS = {
+    "veth": "the kernel's module veth and the package iproute2",
+    "tap": "/dev/net/tun and the package iproute2",
+}
+
+
+async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
+    os.set_blocking(fd, False)
+    data = b""
+    with trio.move_on_after(_START_SECONDS):
+        await trio.lowlevel.wait_readable(fd)
+        data = os.read(fd, 1)
+    if not data:
+        raise SetupError(
+            f"the sandbox gets no network: {guard.words or 'its helper was silent'}",
+            hint=f'{_NEEDS[kind]} are needed, or set network = "none"',
+        )

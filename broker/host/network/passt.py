@@ -1,0 +1,157 @@
+"""A guest's network: passt, the user's own NAT, behind our frame filter.
+
+    guest ─ QEMU ═ frameguard ═ passt ─ this machine's sockets
+
+``network = "none"`` means no device at all.  With ``user`` the guest reaches
+the hosts that the user's own programs reach, except this machine: passt is set
+not to map its gateway to the host and to forward no port inwards, and
+``frames`` drops frames addressed to loopback or to an address of ours.
+
+The guest sees the same small network everywhere, so that it learns nothing of
+the network we are in.  Its name servers are the host's; where the host's own
+resolver listens on loopback only, passt forwards ``RESOLVER`` to it, port 53
+alone, and the kernel argument ``vitrail.dns=`` informs the guest.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+
+from broker.core import limits
+from broker.core.errors import SetupError
+from broker.helpers.process.identity import Tracked, spawn_helper
+from broker.helpers.process.spawn import our_program
+from broker.host.network.addresses import GATEWAY, GUEST, RESOLVER
+
+__all__ = ("GATEWAY", "GUEST", "RESOLVER")
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+@dataclass(eq=False)
+class UserNetwork:
+    """The running helpers and the end of the socket that QEMU gets."""
+
+    processes: tuple[Tracked, ...]
+    conn: socket.socket
+    kernel_args: tuple[str, ...]
+    """Arguments for the guest on its kernel's command line."""
+
+    async def end(self) -> None:
+        """End them (no state is lost); not cancellable."""
+        self.conn.close()
+        for process in self.processes:
+            await process.end(limits.VM_QUIT_SECONDS)
+            process.close()
+
+
+def has_only_loopback(resolv_conf: str) -> bool:
+    """Whether a resolv.conf(5) names no IPv4 server that a guest could reach."""
+    words = (line.split() for line in resolv_conf.splitlines())
+    named = [word[1] for word in words if word[:1] == ["nameserver"] and word[1:]]
+    reachable = False
+    for name in named:
+        try:
+            reachable |= not IPv4Address(name).is_loopback
+        except AddressValueError:
+            continue
+    return not reachable
+
+
+def passt_args(
+    passt: Path, fd: int, *, forward_dns: bool, mtu: int | None = None
+) -> list[str]:
+    """Return passt's command line, see passt(1).
+
+    ``forward_dns`` only where it is needed: passt rewrites every answer of
+    the host's resolver then, those to direct questions too.  ``mtu`` is announced
+    to the guest; None: passt's own, 65520.
+    """
+    dns = ("--dns-forward", RESOLVER) if forward_dns else ()
+    size = () if mtu is None else ("--mtu", str(mtu))
+    return [
+        str(passt),
+        "--foreground",
+        "--quiet",
+        "--stderr",
+        *("--fd", str(fd)),
+        "--ipv4-only",
+        *("--address", GUEST, "--netmask", "24", "--gateway", GATEWAY),
+        *dns,
+        *size,
+        "--no-map-gw",
+        *("--tcp-ports", "none", "--udp-ports", "none"),
+    ]
+
+
+def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
+    """Return the frame filter's command line."""
+    return our_program("broker.host.network.frameguard", str(qemu_fd), str(passt_fd))
+
+
+def start_user_network(
+    passt: Path | None, resolv_conf: Path = RESOLV_CONF
+) -> UserNetwork:
+    """Start passt and the frame filter for one guest.
+
+    passt drops its privileges and confines itself (user namespace, empty root,
+    seccomp).  It ends with its socket.
+
+    Raises SetupError when passt is missing.
+    """
+    passt = require_passt(passt)
+    forward = forwards_names(resolv_conf)
+    with ExitStack() as ours, ExitStack() as mine:
+        guest, outer = _pair()
+        mine.callback(guest.close)
+        ours.enter_context(outer)
+        inner, host = _pair()
+        ours.enter_context(inner)
+        ours.enter_context(host)
+        started: list[Tracked] = []
+        mine.callback(_kill, started)
+        fds = (outer.fileno(), inner.fileno())
+        started.append(spawn_helper("frameguard", guard_args(*fds), pass_fds=fds))
+        argv = passt_args(passt, host.fileno(), forward_dns=forward)
+        started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))
+        mine.pop_all()
+    return UserNetwork(tuple(started), guest, guest_words(forward=forward))
+
+
+def require_passt(passt: Path | None) -> Path:
+    """Return passt.  Raises SetupError where it is not installed."""
+    if passt is None:
+        raise SetupError(
+            'a sandbox with network = "user" needs passt, which is not installed',
+            hint='install the package passt, or set network = "none"',
+        )
+    return passt
+
+
+def forwards_names(resolv_conf: Path = RESOLV_CONF) -> bool:
+    """Whether passt has to forward a guest's questions to the host's resolver."""
+    try:
+        text = resolv_conf.read_text(errors="replace")
+    except OSError:  # as resolv.conf(5): no file means a resolver on this machine
+        text = ""
+    return has_only_loopback(text)
+
+
+def guest_words(*, forward: bool) -> tuple[str, ...]:
+    """Return the words of the kernel's command line that give a guest its network."""
+    dns = (f"vitrail.dns={RESOLVER}",) if forward else ()
+    return ("vitrail.net=dhcp", *dns)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def _kill(started: Sequence[Tracked]) -> None:
+    for process in started:
+        process.kill_now()

@@ -1,0 +1,250 @@
+"""The process between a box's network namespace and passt.
+
+    program in the box ─ eth0 ═ veth ═ packet socket, filter ═ passt
+
+Its arguments are descriptors: passt's stream socket, a pipe for the word that the
+box's interface is up, and the box's network namespace.
+
+A box has an interface of its own and no right over it: the cable (veth(4)) is made
+from here, with the rights that the owner of a user namespace has over it
+(user_namespaces(7)), and its other end lies in a network namespace that has nothing
+else.  So nothing inside has to be a wall: each frame is checked outside by the same
+filter as a machine's (``microvm.ethernet_frames``), whatever the box sends.  A TAP
+device would need /dev/net/tun, which not every machine lets its users open; rules of
+nftables inside the box's namespace would be a second implementation of the filter.
+
+The filter's table follows the addresses of the network namespace that this process
+was started in, as ``frameguard`` does.  It ends with the box's interface, which the
+kernel removes with the box's last process, and with passt.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess  # noqa: TID251 -- in namespaces that only this process enters
+import sys
+from collections.abc import Callable, Iterator
+
+from typing_extensions import override
+
+from broker.core import limits
+from broker.host.network.addresses import GATEWAY, GUEST, MTU
+from broker.host.network.ethernet_frames import FrameError, joined
+from broker.host.network.frameguard import Addresses, Guard, lock
+
+INSIDE, _OUTSIDE = "eth0", "vitrail0"
+
+NEWUSER, NEWNET = 0x10000000, 0x40000000
+NS_GET_USERNS = 0xB701
+_CAPABILITIES = (12, 13, 21)  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
+_CAP_VERSION = 0x20080522
+_PR_CAP_AMBIENT, _RAISE = 47, 2
+_SOL_PACKET, _IGNORE_OUTGOING, _ALL_PROTOCOLS = 263, 23, 3
+_SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
+_PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where ip(8) is: on some systems only where administrators have their programs."""
+_BATCH = 64
+"""Frames read from the box before the other side is served."""
+_LENGTH = struct.Struct(">I")
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def lay_cable(namespace: int) -> socket.socket:
+    """Give a network namespace an interface; returns the cable's other end.
+
+    This process changes its user and network namespaces.  Raises OSError with the
+    step that the kernel refuses.
+    """
+    owner = fcntl.ioctl(namespace, NS_GET_USERNS)
+    check(libc.setns(owner, NEWUSER), "its user namespace is not yours")
+    check(libc.unshare(NEWNET), "no network namespaces here")
+    keep_rights()
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    run_ip(
+        f"link add {_OUTSIDE} type veth peer name {INSIDE} netns /proc/self/fd/{namespace}\n"
+        f"link set {_OUTSIDE} mtu {MTU} addrgenmode none up\n",
+        namespace,
+    )
+    packets = open_packets(_OUTSIDE)
+    check(libc.setns(namespace, NEWNET), "its network cannot be entered")
+    _checksums_in_software()
+    run_ip(
+        "link set lo up\n"
+        f"link set {INSIDE} mtu {MTU} addrgenmode none up\n"
+        f"address add {GUEST}/24 dev {INSIDE}\n"
+        f"route add default via {GATEWAY}\n",
+        namespace,
+    )
+    check(libc.setns(outside, NEWNET), "")
+    for fd in (owner, outside, namespace):
+        os.close(fd)
+    return packets
+
+
+def keep_rights() -> None:
+    """Hand the rights over the namespaces on to ``ip``, see capabilities(7)."""
+    mask = sum(1 << number for number in _CAPABILITIES)
+    header = struct.pack("=Ii", _CAP_VERSION, 0)
+    sets = struct.pack("=6I", mask, mask, mask, 0, 0, 0)
+    check(libc.capset(header, sets), "capset")
+    for number in _CAPABILITIES:
+        check(libc.prctl(_PR_CAP_AMBIENT, _RAISE, number, 0, 0), "ambient capability")
+
+
+def run_ip(batch: str, namespace: int) -> None:
+    """Have ip(8) do these lines; it has the descriptor of a namespace for them.
+
+    Raises OSError.
+    """
+    program = shutil.which("ip", path=_PLACES)
+    if program is None:
+        raise OSError(errno.ENOENT, "the program ip is not installed")
+    done = subprocess.run(
+        [program, "-batch", "-"],
+        input=batch.encode(),
+        pass_fds=(namespace,),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise OSError(0, f"ip: {done.stderr.decode(errors='replace').strip()}")
+
+
+def open_packets(interface: str) -> socket.socket:
+    """Return a socket of all frames that arrive at an interface, and none of its own."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    packets = socket.socket(socket.AF_PACKET, kind, 0)
+    # Set before frames arrive: the socket would receive its own frames.
+    packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+    packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.FRAMES_READ_BYTES)
+    packets.bind((interface, _ALL_PROTOCOLS))
+    return packets
+
+
+def _checksums_in_software() -> None:
+    """Have the kernel compute checksums and cut segments before the cable.
+
+    A veth pair leaves both out (the frames never reach a wire), and passt passes on
+    what it is given.
+    """
+    value = array.array("I", [_SET_TX_CHECKSUMS, 0])
+    request = struct.pack("16sP", INSIDE.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCETHTOOL, request.ljust(40, b"\0"))
+
+
+def check(result: int, what: str) -> None:
+    """Raise OSError where a call of ``libc`` failed."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what} ({os.strerror(code)})")
+
+
+class PacketGuard(Guard):
+    """``Guard`` whose first side is a packet socket: one frame a call, no lengths."""
+
+    def __init__(
+        self,
+        packets: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        leader: int = -1,
+    ) -> None:
+        super().__init__(packets, passt, addresses, leader=leader)
+        self._packets = packets
+        self._unread = bytearray()  # of passt
+
+    @override
+    def _carry(self, side: socket.socket) -> bool:
+        if side is self._packets:
+            self._send_outward(joined(self._passed()))
+            return True
+        data = side.recv(limits.FRAMES_READ_BYTES)
+        self._unread += data
+        for frame in self._whole_frames():
+            self._put(frame)
+        return bool(data)
+
+    def _passed(self) -> Iterator[bytes]:
+        """Frames of the box that may pass, as passt reads them."""
+        for _ in range(_BATCH):
+            try:
+                untrusted_frame = self._packets.recv(limits.FRAME_BYTES)
+            except BlockingIOError:
+                return
+            # guard: a box's frames pass the filter
+            if self._filter.may_pass(untrusted_frame):
+                yield _LENGTH.pack(len(untrusted_frame)) + untrusted_frame
+
+    def _whole_frames(self) -> list[bytes]:
+        found: list[bytes] = []
+        start = 0
+        while len(self._unread) - start >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._unread, start)
+            if size > limits.FRAME_BYTES:
+                raise FrameError(f"a frame of {size} bytes")
+            end = start + _LENGTH.size + size
+            if len(self._unread) < end:
+                break
+            found.append(bytes(self._unread[start + _LENGTH.size : end]))
+            start = end
+        del self._unread[:start]
+        return found
+
+    def _put(self, frame: bytes) -> None:
+        try:
+            self._packets.send(frame)
+        except OSError as error:
+            # A full queue or an odd frame is a lost frame, as on every network.
+            if error.errno not in {
+                errno.ENOBUFS,
+                errno.EAGAIN,
+                errno.EINVAL,
+                errno.EMSGSIZE,
+            }:
+                raise
+
+    @override
+    def _serve(self, side: socket.socket, happened: int) -> bool:
+        if side is self._packets and happened & select.POLLERR:
+            return False  # ENETDOWN: the box's end of the cable is gone
+        return super()._serve(side, happened)
+
+
+def serve(make_interface: Callable[[int], socket.socket]) -> int:
+    """Make a network namespace's interface, and carry its frames to the end.
+
+    Returns 1 with the reason on standard error where it cannot be made.
+    """
+    passt, ready, namespace, *leader = (int(word) for word in sys.argv[1:])
+    try:
+        addresses = Addresses()  # of the host's namespace, before this leaves it
+        packets = make_interface(namespace)
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+    side = socket.socket(fileno=passt)
+    guard = PacketGuard(packets, side, addresses, leader=leader[0] if leader else -1)
+    os.write(ready, b"r")
+    os.close(ready)
+    lock()
+    try:
+        guard.run()
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:
+            raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+if __name__ == "__main__":
+    sys.exit(serve(lay_cable))

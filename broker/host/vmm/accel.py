@@ -1,0 +1,228 @@
+"""Which accelerator a machine gets: KVM where it really boots, TCG otherwise.
+
+An openable /dev/kvm proves nothing: there are hosts where machines are made,
+processors run, and no Linux ever prints a line.  So our own guest kernel is
+booted once under it, in each boot of the host, and the answer is kept.
+``VITRAIL_ACCEL=kvm`` or ``tcg`` decides without a look.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.files.replace_file import replace_file
+from broker.helpers.process.identity import boot_id
+from broker.helpers.process.spawn import spawn
+from broker.host.vmm.qemu_arguments import Accel, base_args
+from broker.ipc.captured_stderr import FirstWords
+
+DEVICE = Path("/dev/kvm")
+VARIABLE = "VITRAIL_ACCEL"
+_CACHE_FILE = "accel.json"
+
+# Either proves that a kernel of ours ran: its first line, or what the guest's
+# first process prints for 'vitrail.probe=1'.  Firmware prints neither.
+MARKERS = (b"Linux version ", b"vitrail-probe-ok")
+_LONGEST_MARKER = max(map(len, MARKERS))
+
+
+@dataclass(frozen=True)
+class AcceleratorChoice:
+    """The accelerator, why it is that one, and what would give a better one."""
+
+    accel: Accel
+    reason: str
+    hint: str = ""
+
+
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    boot: str
+    works: bool
+    reason: str
+
+
+async def choose_accel(
+    qemu: Path,
+    kernel: Path,
+    initrd: Path,
+    *,
+    cache: Path,
+    environ: Mapping[str, str] | None = None,
+    device: Path = DEVICE,
+) -> AcceleratorChoice:
+    """Decide how machines run on this host; the first time takes up to 10 s.
+
+    ``cache`` is a directory of this user's (``Paths.cache``).  Raises
+    SetupError when VITRAIL_ACCEL has another value than kvm or tcg, or is kvm
+    where ``device`` cannot be opened.
+    """
+    forced = (os.environ if environ is None else environ).get(VARIABLE, "")
+    if forced:
+        return _forced(forced, device)
+    missing = permission(device)
+    if missing is not None:
+        return missing
+    kept = _read(cache / _CACHE_FILE)
+    if kept is None:
+        kept = await _probe(qemu, kernel, initrd)
+        _write(cache / _CACHE_FILE, kept)
+    return AcceleratorChoice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
+
+
+def _forced(word: str, device: Path) -> AcceleratorChoice:
+    try:
+        accel = Accel(word)
+    except ValueError:
+        raise SetupError(
+            f"{VARIABLE} is {word!r}", hint=f"{VARIABLE} may be 'kvm' or 'tcg'"
+        ) from None
+    missing = permission(device) if accel is Accel.KVM else None
+    if missing is not None:
+        without = f"without {VARIABLE} machines are emulated, which is slower"
+        raise SetupError(
+            f"{VARIABLE}={word}, but {missing.reason}",
+            hint="; ".join(filter(None, (missing.hint, without))),
+        )
+    return AcceleratorChoice(accel, f"{VARIABLE}={word}")
+
+
+def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
+    """Return None when the device can be opened, else the choice that follows."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return AcceleratorChoice(
+            Accel.TCG,
+            f"this machine has no {device}",
+            hint="enable virtualization in the firmware, then "
+            "'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'",
+        )
+    except PermissionError:
+        return AcceleratorChoice(
+            Accel.TCG, f"no permission to open {device}", hint=_join(device)
+        )
+    except OSError as error:
+        return AcceleratorChoice(
+            Accel.TCG, f"{device} cannot be opened: {error.strerror}"
+        )
+    return None
+
+
+def _join(device: Path) -> str:
+    info = device.stat()
+    try:
+        group = grp.getgrgid(info.st_gid).gr_name
+    except KeyError:
+        group = str(info.st_gid)
+    if group == "root" or info.st_mode & 0o060 != 0o060:
+        return (
+            f"let a group open it: 'sudo chgrp kvm {device}; sudo chmod 660 {device}', "
+            "and join that: 'sudo usermod -aG kvm $USER', then log in again"
+        )
+    return f"join its group: 'sudo usermod -aG {group} $USER', and log in again"
+
+
+async def _probe(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
+    try:
+        said = await boot_probe(qemu, kernel, initrd, Accel.KVM)
+    except UpstreamError as error:
+        return _Kept(boot_id(), works=False, reason=f"KVM does not boot here: {error}")
+    return _Kept(boot_id(), works=True, reason=f"KVM boots here ({said})")
+
+
+async def boot_probe(
+    qemu: Path,
+    kernel: Path,
+    initrd: Path,
+    accel: Accel,
+    *,
+    deadline: float = limits.KVM_PROBE_SECONDS,
+) -> str:
+    """Boot the kernel and return which marker it printed.
+
+    Raises UpstreamError when none comes within ``deadline`` seconds or QEMU
+    ends first, with the reason; SetupError when QEMU is not installed.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    words = FirstWords()
+    console = trio.lowlevel.FdStream(read_end)
+    try:
+        try:
+            child = spawn(
+                probe_args(qemu, kernel, initrd, accel),
+                name="QEMU",
+                env={"PATH": os.defpath},
+                stdout=write_end,
+                stderr=words.fd,
+            )
+        finally:
+            os.close(write_end)
+        try:
+            with trio.move_on_after(deadline):
+                found = await _look(console)
+                if found:
+                    return found
+                raise UpstreamError(
+                    f"QEMU ended before a kernel ran: {words.text(200)}"
+                )
+        finally:
+            with trio.CancelScope(shield=True):
+                child.kill()
+                await child.wait()
+    finally:
+        words.close()
+        await console.aclose()
+    raise UpstreamError(f"the kernel printed nothing for {deadline:g} s")
+
+
+def probe_args(qemu: Path, kernel: Path, initrd: Path, accel: Accel) -> list[str]:
+    """QEMU's command line for the probe: a kernel, a console, nothing else."""
+    return [
+        *base_args(qemu, accel, name="vitrail-probe"),
+        *("-m", "256M"),
+        *("-kernel", str(kernel)),
+        *("-initrd", str(initrd)),
+        *("-append", "console=ttyS0 panic=-1 reboot=t vitrail.probe=1"),
+        *("-chardev", "stdio,id=console,signal=off"),
+        *("-serial", "chardev:console"),
+    ]
+
+
+async def _look(console: trio.lowlevel.FdStream) -> str:
+    """Read until a marker; "" at the end or beyond ``KVM_PROBE_BYTES``."""
+    tail = b""
+    room = limits.KVM_PROBE_BYTES
+    async for data in console:
+        tail = tail[-_LONGEST_MARKER:] + data[:room]
+        for marker in MARKERS:
+            if marker in tail:
+                return marker.decode().strip()
+        room -= len(data)
+        if room <= 0:
+            break
+    return ""
+
+
+def _read(path: Path) -> _Kept | None:
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
+    except (OSError, msgspec.DecodeError):
+        return None  # it is only a cache: look again
+    return kept if kept.boot == boot_id() else None
+
+
+def _write(path: Path, kept: _Kept) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, msgspec.json.encode(kept))
+    except OSError:
+        return  # the next start looks again, that is all

@@ -1,0 +1,152 @@
+"""How a running machine is controlled: the interface, and QEMU's monitor behind it.
+
+A machine's process (its VMM) is QEMU, or one of those in ``launch.monitors``, each
+with an API of its own.  What ``running`` needs of them is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.escape import printable
+from broker.helpers.process.identity import Tracked
+from broker.helpers.process.ready import open_stream
+from broker.host.vmm.qmp import Qmp, QmpEvent, open_qmp
+
+
+class Monitor(StrEnum):
+    """The programs that can run a machine; the values of ``launch.kind`` but QEMU's."""
+
+    QEMU = "qemu"
+    FIRECRACKER = "firecracker"
+    CLOUD_HYPERVISOR = "cloud-hypervisor"
+    CROSVM = "crosvm"
+
+    @property
+    def program(self) -> str:
+        """Its name in messages, and its process's role."""
+        return _PROGRAMS[self]
+
+
+_PROGRAMS = {
+    Monitor.QEMU: "QEMU",
+    Monitor.FIRECRACKER: "Firecracker",
+    Monitor.CLOUD_HYPERVISOR: "Cloud Hypervisor",
+    Monitor.CROSVM: "crosvm",
+}
+HYBRID = frozenset({Monitor.FIRECRACKER, Monitor.CLOUD_HYPERVISOR})
+"""Those with a vsock of their own, whose connections arrive at UNIX sockets."""
+
+QMP_SOCKET = "qmp"
+CONSOLE_SOCKET = "console"
+"""QEMU listens there; another VMM writes into a FIFO of this name."""
+
+
+class Control(Protocol):
+    """A connection to the VMM of one machine, or the way to make one."""
+
+    async def run(self) -> None:
+        """Serve the connection until the VMM ends.
+
+        Raises UpstreamError when it cannot be controlled any more.
+        """
+        ...
+
+    async def cont(self) -> None:
+        """Let the guest run; does nothing where it runs.  Raises UpstreamError."""
+        ...
+
+    async def press_power(self) -> None:
+        """Ask the guest to end.  Raises UpstreamError when the VMM refuses."""
+        ...
+
+    async def quit(self) -> None:
+        """Ask the VMM to end.  Raises UpstreamError when it refuses."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of a connection whose ``run`` was never begun."""
+        ...
+
+    def guest_end(self, code: int | None) -> str:
+        """Return why the guest ended, by the VMM's exit code; "" where it did not."""
+        ...
+
+
+Connect: TypeAlias = Callable[
+    [Path, Tracked, Callable[[str], None]],
+    Awaitable[tuple[Control, trio.abc.ReceiveStream]],
+]
+"""Connects to the VMM of a machine's directory: its control, and its console.
+
+The third value is called with the reason when the guest ends itself.  Raises
+UpstreamError.
+"""
+
+_GUEST_REASONS = {
+    "guest-shutdown": "the guest switched itself off",
+    "guest-reset": "the guest reset itself (a kernel panic does that)",
+    "guest-panic": "the guest's kernel panicked",
+}
+
+
+class QemuControl:
+    """QEMU's monitor."""
+
+    def __init__(self, qmp: Qmp) -> None:
+        self.qmp = qmp
+
+    async def run(self) -> None:
+        """Serve the monitor; it ends with an UpstreamError."""
+        await self.qmp.run()
+
+    async def cont(self) -> None:
+        """Let the guest run."""
+        await self.qmp.execute("cont")
+
+    async def press_power(self) -> None:
+        """Press the power button."""
+        await self.qmp.execute("system_powerdown", deadline=limits.VM_QUIT_SECONDS)
+
+    async def quit(self) -> None:
+        """End QEMU."""
+        await self.qmp.execute("quit", deadline=limits.VM_QUIT_SECONDS)
+
+    async def close(self) -> None:
+        """Let go of the monitor."""
+        await self.qmp.close()
+
+    def guest_end(self, code: int | None) -> str:
+        """Say nothing: an event came before."""
+        del code
+        return ""
+
+
+async def connect_qemu(
+    directory: Path, vmm: Tracked, guest_ended: Callable[[str], None]
+) -> tuple[Control, trio.abc.ReceiveStream]:
+    """Connect to QEMU's monitor and console."""
+    del vmm  # its sockets were made by us, and passed to it
+
+    def take_event(event: QmpEvent) -> None:
+        if event.name == "SHUTDOWN" and event.data.get("guest") is True:
+            reason = printable(str(event.data.get("reason")), 60)
+            guest_ended(_GUEST_REASONS.get(reason, reason))
+
+    path = directory / CONSOLE_SOCKET
+    qmp = await open_qmp(directory / QMP_SOCKET, on_event=take_event)
+    try:
+        stream = await open_stream(path)
+    except BaseException as error:
+        await qmp.close()  # QEMU takes one such connection at a time
+        if isinstance(error, OSError):
+            raise UpstreamError(f"{path} is not reachable: {error}") from error
+        raise
+    return QemuControl(qmp), stream

@@ -1,0 +1,109 @@
+"""virtiofsd: a process for each place of a micro VM where a folder can be.
+
+It starts with the machine, with nothing to serve: its root is an empty, read-only
+directory.  A folder is mounted there later, in its namespace alone, by the program that
+mounts folders in boxes (``launch.folders.tool``), and the guest sees it then.  So QEMU
+needs no device that is plugged into a running machine, which ``microvm`` does not have.
+
+The jail maps one user, the guest's, to the person: what another user of the guest
+creates is refused (EINVAL), and files have the person as their owner.  Its capabilities
+count in its own user namespace, whose only user is the person.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.helpers.process import program_filters
+from broker.helpers.process.identity import Tracked
+from broker.helpers.process.ready import listen_unix
+from broker.host.vmm.state import FOLDERS
+from broker.host.vmm.vmm_jail import JailView, spawn_jailed
+
+ROOT = "/shared"
+PLACE = "here"
+"""The directory in ``ROOT`` where a folder is mounted."""
+
+_PROGRAMS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
+"""Debian 13 has it in a package of its own, Debian 12 in qemu-system-common."""
+_GUEST_USER = "1000"
+"""Of an image's user; programs of a micro VM run as it."""
+_CAPABILITIES = (
+    # What virtiofsd sets for itself, or does not start without.
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "MKNOD"),
+    # For its own chroot(2), and to give up the others.
+    *("SETFCAP", "SYS_CHROOT", "SETPCAP"),
+)
+# No locks and no extended attributes: the person's programs would meet the guest's.
+_OPTIONS = f"source={ROOT},sandbox=chroot,cache=auto,no_posix_lock,no_flock,no_xattr"
+
+
+@dataclass(eq=False)
+class FolderServer:
+    """A running virtiofsd, and the connection to it that QEMU gets."""
+
+    process: Tracked
+    conn: socket.socket
+
+
+def find_virtiofsd() -> Path:
+    """Return the program.  Raises SetupError where it is not installed."""
+    for place in _PROGRAMS:
+        if os.access(place, os.X_OK):
+            return Path(place)
+    raise SetupError(
+        "a micro VM with folders needs virtiofsd, which is not installed",
+        hint="it is in Debian's package qemu-system-common (12) or virtiofsd (13)",
+    )
+
+
+def folder_view(program: Path) -> JailView:
+    """Return the jail: the program, its libraries, and one empty directory."""
+    words = ["--uid", _GUEST_USER, "--gid", _GUEST_USER]
+    for name in _CAPABILITIES:
+        words += ["--cap-add", f"CAP_{name}"]
+    words += ["--tmpfs", ROOT, "--dir", f"{ROOT}/{PLACE}"]
+    # guard: a guest writes nothing beside a shared folder
+    words += ["--remount-ro", ROOT]
+    return JailView(
+        program,
+        proc=True,  # virtiofsd opens files again by /proc/self/fd
+        words=tuple(words),
+        rules=program_filters.folder_server_filter,
+    )
+
+
+async def start_folder_server(
+    number: int, directory: Path, *, known: Callable[[Tracked], None]
+) -> FolderServer:
+    """Start the server of a place; never without its jail.
+
+    ``known``: see ``spawn_jailed``.  Raises SetupError, JailError, OSError.
+    """
+    program = find_virtiofsd()
+    path = directory / f"folder-{number}"
+    with ExitStack() as undo:
+        with listen_unix(path) as listener:
+            conn = socket.socket(socket.AF_UNIX)
+            undo.callback(conn.close)
+            # Waits in the queue; no other process can connect from here on.
+            conn.connect(str(path))
+            path.unlink()
+            process = await spawn_jailed(
+                f"{FOLDERS}{number}",
+                [
+                    *(str(program), "-f", f"--fd={listener.fileno()}"),
+                    *("-o", _OPTIONS, "--rlimit-nofile=0", "--thread-pool-size=0"),
+                ],
+                folder_view(program),
+                pass_fds=[listener.fileno()],
+                known=known,
+            )
+        undo.pop_all()
+    return FolderServer(process, conn)

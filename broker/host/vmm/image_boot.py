@@ -1,0 +1,35 @@
+"""An image of ours as a machine boots it that another program than ours starts.
+
+libvirt (``libvirt.throwaway``) and systemd-vmspawn (``vmspawn.arguments``) describe the
+same machine in words of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.host.vmm.qemu_arguments import MACHINES, Accel
+
+
+@dataclass(frozen=True)
+class ImageBoot:
+    """A machine of the image, for one run."""
+
+    uuid: str
+    sandbox: str
+    """The guest's host name."""
+    accel: Accel
+    kernel: Path
+    initrd: Path
+    root: Path
+    """Root file system, ext4."""
+    memory_mib: int
+    cpus: int
+
+    @property
+    def kernel_args(self) -> tuple[str, ...]:
+        """Words of the kernel's command line that each program adds to its own."""
+        # Those for TCG are of the machine type, whatever starts QEMU.
+        clock = MACHINES[Accel.TCG].kernel_args if self.accel is Accel.TCG else ()
+        return (*clock, f"vitrail.name={self.sandbox}")

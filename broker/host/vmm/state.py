@@ -1,0 +1,177 @@
+"""The stored state of a running machine, for a later broker.
+
+One file, ``vm.json``, in the sandbox's runtime directory.  It is ours (0600
+in a 0700 directory below XDG_RUNTIME_DIR, which ends with the session), and
+still each process in it is proven again before it is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.files.trees import remove_tree
+from broker.core.names import SandboxName
+from broker.helpers.process.identity import ProcessIdentity, Tracked, boot_id, find
+from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET, Monitor
+from broker.host.vmm.qemu_arguments import Accel, Network, VmSpec
+from broker.host.vmm.vsock_backend import (
+    BACKEND_SOCKET,
+    VSOCK_DIRECTORY,
+)
+
+STATE_FILE = "vm.json"
+API_DIRECTORY = "api"
+"""Where a VMM other than QEMU makes the socket of its API."""
+API_SOCKET = f"{API_DIRECTORY}/api.sock"
+FOLDERS = "virtiofsd-"
+"""Begins the role of what serves a folder; the number of its place follows."""
+QEMU = Monitor.QEMU.program
+"""Its role; the others are helpers."""
+
+
+class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of ``vm.json``."""
+
+    boot: str
+    name: str
+    cid: Annotated[int, msgspec.Meta(ge=3, le=0xFFFFFFFE)]
+    vsock: Literal["kernel", "hybrid"]
+    accel: Accel
+    network: Network
+    disposable: bool
+    logs: str
+    helpers: dict[str, ProcessIdentity]
+    """Role to process: vhost-device-vsock, passt."""
+    vmm: ProcessIdentity | None = None
+    """None while its helpers are being started."""
+    monitor: Monitor = Monitor.QEMU
+    """Which program ``vmm`` is."""
+    version: Literal[1] = 1
+
+
+def state_of(
+    spec: VmSpec,
+    *,
+    cid: int,
+    hybrid: bool,
+    accel: Accel,
+    monitor: Monitor = Monitor.QEMU,
+) -> VmState:
+    """Return the state of a machine that has no process yet."""
+    return VmState(
+        boot=boot_id(),
+        name=spec.name,
+        cid=cid,
+        vsock="hybrid" if hybrid else "kernel",
+        accel=accel,
+        network=spec.network,
+        disposable=spec.disposable,
+        logs=str(spec.logs),
+        helpers={},
+        monitor=monitor,
+    )
+
+
+def write_state(directory: Path, state: VmState) -> None:
+    """Replace the state file at once.  Raises OSError when the disk is full."""
+    target = directory / STATE_FILE
+    fresh = target.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(state))
+    fresh.replace(target)
+
+
+def read_state(directory: Path) -> VmState | None:
+    """Return the state of the machine in ``directory``; None without one.
+
+    Raises UpstreamError when the file is not one of ours.
+    """
+    try:
+        fd = os.open(directory / STATE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UpstreamError(f"cannot read {directory / STATE_FILE}: {error}") from error
+    with os.fdopen(fd, "rb") as file:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise UpstreamError(f"{directory / STATE_FILE} is not ours")
+        data = file.read(limits.VM_STATE_BYTES + 1)
+    if len(data) > limits.VM_STATE_BYTES:
+        raise UpstreamError(
+            f"{directory / STATE_FILE} has more than {limits.VM_STATE_BYTES} bytes"
+        )
+    try:
+        return msgspec.json.decode(data, type=VmState)
+    except ValueError as error:
+        raise UpstreamError(f"{directory / STATE_FILE}: {error}") from error
+
+
+@dataclass(frozen=True)
+class FoundState:
+    """The living processes of a state; each is held by its pidfd."""
+
+    vmm: Tracked | None
+    helpers: tuple[Tracked, ...]
+
+    @property
+    def all(self) -> tuple[Tracked, ...]:
+        """The VMM first."""
+        return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
+
+    def complete(self, state: VmState) -> bool:
+        """Whether all that it cannot live without is there; a folder's server is not."""
+        living = {process.role for process in self.helpers}
+        return all(role in living or role.startswith(FOLDERS) for role in state.helpers)
+
+
+def find_processes(state: VmState) -> FoundState:
+    """Return those of the state's processes that are proven to live."""
+    if state.boot != boot_id():
+        return FoundState(None, ())
+    vmm = find(state.monitor.program, state.vmm) if state.vmm is not None else None
+    helpers = (find(role, process) for role, process in state.helpers.items())
+    return FoundState(vmm, tuple(process for process in helpers if process is not None))
+
+
+def name_of(state: VmState) -> SandboxName:
+    """The sandbox's name; it was validated before it was written."""
+    return SandboxName(state.name)
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Move a machine's sockets to another directory on the same file system.
+
+    A socket that is listened on, or a mount of the directory in a jail, goes on
+    after that.  The caller writes the state file again, before this.
+    """
+    (source / VSOCK_DIRECTORY).rename(target / VSOCK_DIRECTORY)
+    for name in (QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
+        # The backend removes its own when QEMU has connected.
+        with suppress(FileNotFoundError):
+            (source / name).rename(target / name)
+    remove_files(source)
+
+
+def remove_files(directory: Path) -> None:
+    """Remove what a machine leaves in its directory, and that if it is empty.
+
+    The state file goes last: while it is there, a later broker looks here.
+    """
+    # A process in a jail writes to these, and may have made anything there.
+    # guard: a jailed process leaves nothing that cannot be removed
+    remove_tree(directory / VSOCK_DIRECTORY)
+    # guard: a VMM leaves nothing beside its API that cannot be removed
+    remove_tree(directory / API_DIRECTORY)
+    for name in ("vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET, STATE_FILE):
+        (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is gone, or foreign files are still in it
+        directory.rmdir()

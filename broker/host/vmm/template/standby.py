@@ -1,0 +1,354 @@
+"""Copies that wait: a machine of a record, loaded and paused, for its next start.
+
+A machine that waits has no name, no lease, no listener, no program and no key: since
+the template was saved its guest has run only the record's program, to no screen, and
+what that left was removed (``shims/guest/rehearsal.py``).  It ends with the broker, with the
+template's age, when memory is short, and when it would not be the machine that the
+next start wants.  Then that start copies or boots.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Container
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError, VitrailError
+from broker.core.files.trees import remove_tree
+from broker.core.names import SandboxName
+from broker.host.vmm.launcher import Network, Tools, Vm, VmSpec, clean_leftovers
+from broker.host.vmm.port_mux import mux_program, why_missing
+from broker.host.vmm.template.fork import WaitingPlan
+from broker.host.vmm.template.memory_pressure import available_bytes, memory_short
+from broker.host.vmm.template.request import StartRequest
+from broker.host.vmm.template.shared import SharedMemories, WaitingSharedPlan
+from broker.host.vmm.template.store import Template, program_identity
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+StartVm = Callable[..., Awaitable[Vm]]
+FindTemplate = Callable[[StartRequest, str], Awaitable[Template | None]]
+
+
+@dataclass(eq=False)
+class Standby:
+    """One machine that waits.  ``key`` and ``made`` are its template's."""
+
+    key: str
+    made: float
+    memory_mib: int
+    network: Network
+    helpers: tuple[str, ...]
+    """Of which its programs beside QEMU were."""
+    resolver: bytes
+    """The resolv.conf(5) that passt has read; empty without a network."""
+    plan: WaitingPlan
+    vm: Vm
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    gone: bool = False
+    """A start has it, or it is being ended."""
+
+    async def close(self) -> None:
+        """End it, and remove its directory; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self.plan.release()
+            directory = self.vm.directory
+            await self.vm.close()
+            remove_tree(directory)
+
+
+class StandbyPool:
+    """At most one machine for each record, in directories below ``root``.
+
+    ``find`` gives the template of a request; ``report`` gets a sentence when a
+    machine cannot be started, or ends because memory is short.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        nursery: trio.Nursery,
+        start_vm: StartVm,
+        find: FindTemplate,
+        report: Callable[[str], None],
+        *,
+        memories: SharedMemories | None = None,
+    ) -> None:
+        self._root = root
+        self._memories = memories or SharedMemories(nursery)
+        self._nursery = nursery
+        self._start_vm = start_vm
+        self._find = find
+        self._report = report
+        self._waiting: dict[str, Standby] = {}
+        self._coming: dict[str, int] = {}
+        self._watched = False
+        self._not_before = 0.0
+        self.delay_seconds = limits.STANDBY_DELAY_SECONDS
+        self.wait_until_short: Callable[[], Awaitable[str]] = memory_short
+
+    @property
+    def records(self) -> frozenset[str]:
+        """Records of which a machine waits."""
+        return frozenset(self._waiting)
+
+    @property
+    def processes(self) -> tuple[tuple[str, str, int], ...]:
+        """(record, role, pid) of all processes of machines that wait."""
+        return tuple(
+            (record, process.role, process.pid)
+            for record, standby in self._waiting.items()
+            for process in standby.vm.processes
+        )
+
+    def drop(self, record: str) -> None:
+        """End the machine of a record of which none is wanted any more."""
+        standby = self._waiting.get(record)
+        if standby is not None:
+            standby.scope.cancel()
+
+    # -- making ------------------------------------------------------------------
+
+    def prepare_soon(self, request: StartRequest, key: str) -> None:
+        """Start a machine for the next start, in the background, if one is wanted."""
+        record = request.record
+        if record in self._waiting or record in self._coming:
+            return
+        if request.standby_mib:
+            self._coming[record] = 0
+            self._nursery.start_soon(self._prepare, request, key)
+
+    async def _prepare(self, request: StartRequest, key: str) -> None:
+        record = request.record
+        try:
+            # The person's window comes first.
+            await trio.sleep(self.delay_seconds)
+            template = await self._find(request, key)
+            if template is None or not self._has_room(request):
+                return
+            self._coming[record] = request.spec.memory_mib
+            standby = await self._start(request, template)
+        except (VitrailError, OSError, ExceptionGroup) as error:
+            self._report(f"no machine of '{record}' waits for its start: {error}")
+            return
+        finally:
+            del self._coming[record]
+        self._waiting[record] = standby
+        if not self._watched:
+            self._watched = True
+            self._nursery.start_soon(self._end_when_short)
+        await self._keep(record, standby)
+
+    def _has_room(self, request: StartRequest) -> bool:
+        """Whether the record's limit and this machine's memory allow one more."""
+        need = request.spec.memory_mib
+        used = sum(standby.memory_mib for standby in self._waiting.values())
+        # guard: waiting machines have no more memory than the record allows
+        if used + sum(self._coming.values()) + need > request.standby_mib:
+            return False
+        if trio.current_time() < self._not_before:
+            return False
+        return available_bytes() >= (need << 20) + limits.STANDBY_FREE_BYTES
+
+    async def _start(self, request: StartRequest, template: Template) -> Standby:
+        # One of its own: the last machine of the record may still be waking or
+        # ending in its place, and its files must not be those of this one.
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # guard: a machine that waits has a place of its own
+        directory = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            with trio.fail_after(limits.STANDBY_SECONDS):
+                return await self._start_in(directory, request, template)
+        except BaseException as error:
+            remove_tree(directory)
+            if isinstance(error, trio.TooSlowError):
+                raise UpstreamError("the copy was not loaded in time") from None
+            raise
+
+    async def _start_in(
+        self, directory: Path, request: StartRequest, template: Template
+    ) -> Standby:
+        spec = replace(
+            request.spec,
+            name=SandboxName(request.record),
+            directory=directory,
+            logs=directory / "logs",
+            initrd=request.write_initrd(directory),
+        )
+        helpers, resolver = _helpers(request.tools), _resolver(spec.network)
+        plans: list[WaitingPlan] = []
+        waiting: Callable[..., WaitingPlan] = WaitingPlan
+        if request.shared:
+            waiting = partial(
+                WaitingSharedPlan, record=request.record, memories=self._memories
+            )
+
+        def make_plan(
+            spec: VmSpec,
+            tools: Tools,
+            undo: AsyncExitStack,
+            on_loss: Callable[[str], None] | None,
+        ) -> WaitingPlan:
+            plan = waiting(
+                spec, tools, undo, on_loss, template=template, warm=request.warm
+            )
+            plans.append(plan)
+            return plan
+
+        start = partial(self._start_vm, spec, request.tools, nursery=self._nursery)
+        vm = await start(make_plan=make_plan)
+        return Standby(
+            key=template.key,
+            made=template.made,
+            memory_mib=spec.memory_mib,
+            network=spec.network,
+            helpers=helpers,
+            resolver=resolver,
+            plan=plans[0],
+            vm=vm,
+        )
+
+    # -- waiting -----------------------------------------------------------------
+
+    async def _keep(self, record: str, standby: Standby) -> None:
+        """Wait for its use or its end, at its template's age at the latest."""
+        left = standby.made + limits.TEMPLATE_SECONDS - time.time()
+        # guard: a machine that waits ends with its template's age
+        standby.scope.deadline = trio.current_time() + left
+        try:
+            with standby.scope:
+                await standby.vm.wait()
+        finally:
+            if not standby.gone:
+                standby.gone = True
+                await standby.close()
+                del self._waiting[record]
+
+    async def _end_when_short(self) -> None:
+        while True:
+            why = await self.wait_until_short()
+            self._not_before = trio.current_time() + limits.STANDBY_PAUSE_SECONDS
+            for record, standby in self._waiting.items():
+                self._report(f"the machine of '{record}' that waited ended: {why}")
+                standby.scope.cancel()
+            await trio.sleep(limits.STANDBY_PAUSE_SECONDS)
+
+    # -- using -------------------------------------------------------------------
+
+    async def take(
+        self,
+        request: StartRequest,
+        key: str,
+        quarantine: Container[int],
+        on_loss: Callable[[str], None] | None,
+    ) -> tuple[Vm | None, str]:
+        """Return the machine that waited as the one of this request, paused.
+
+        None when none waited or it cannot be used: it is ended then, and the text
+        says why.
+        """
+        standby = self._waiting.get(request.record)
+        if standby is None or standby.scope.cancel_called:
+            return None, ""
+        # guard: a machine that is being ended is not used
+        if standby.gone:
+            return None, ""
+        del self._waiting[request.record]
+        standby.gone = True
+        standby.scope.cancel()
+        try:
+            why = _unfit(standby, request, key, quarantine)
+            if not why:
+                await self._wake(standby, request.spec, on_loss)
+        except (VitrailError, OSError) as error:
+            why = f"the machine that waited failed: {error}"
+        except BaseException:
+            await standby.close()
+            raise
+        if why:
+            await standby.close()
+            return None, why
+        return standby.vm, ""
+
+    async def _wake(
+        self,
+        standby: Standby,
+        spec: VmSpec,
+        on_loss: Callable[[str], None] | None,
+    ) -> None:
+        vm, waited = standby.vm, standby.vm.directory
+        with trio.move_on_after(limits.FORK_SECONDS) as late:
+            await standby.plan.wake(vm, spec.name)
+        if late.cancelled_caught:
+            raise UpstreamError(f"it was not up within {limits.FORK_SECONDS:g} s")
+        state = msgspec.structs.replace(vm.state, name=spec.name, logs=str(spec.logs))
+        vm.settle(state, spec.directory, on_loss)
+        remove_tree(waited)
+
+
+def _unfit(
+    standby: Standby, request: StartRequest, key: str, quarantine: Container[int]
+) -> str:
+    """Why a machine must not be used for this start, or nothing."""
+    # guard: a machine that waited is not used with another key
+    if standby.key != key:
+        return "the machine that waited was made of something else"
+    # guard: a machine that waited has the network that its record says
+    if standby.network != request.spec.network:
+        return "the machine that waited has another network"
+    # guard: a machine that waited has the programs of this machine
+    if standby.helpers != _helpers(request.tools):
+        return "the machine that waited has old programs beside it"
+    # guard: a machine that waited asks the resolver of this place
+    if standby.resolver != _resolver(request.spec.network):
+        return "the machine that waited has another resolver"
+    if not 0 <= time.time() - standby.made <= limits.TEMPLATE_SECONDS:
+        return "the machine that waited is older than a day"
+    # guard: a machine that waited has no address that is closed
+    if standby.vm.cid in quarantine:
+        return "the vsock address of the machine that waited is in use"
+    return ""
+
+
+def _helpers(tools: Tools) -> tuple[str, ...]:
+    """Which programs run beside QEMU; another text when a package replaced one."""
+    paths = [tools.vhost_device_vsock, tools.passt]
+    if not why_missing():
+        paths.append(mux_program())
+    return tuple(map(program_identity, filter(None, paths)))
+
+
+def _resolver(network: Network) -> bytes:
+    """Return what passt reads at its start: it does not look again."""
+    if network is not Network.USER:
+        return b""
+    try:
+        return RESOLV_CONF.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+async def clean_standbys(root: Path) -> int:
+    """End the machines that waited for a broker that was killed; how many processes.
+
+    Raises UpstreamError where a state file is not ours, after the others have ended.
+    """
+    ended = 0
+    failed: UpstreamError | None = None
+    for directory in sorted(root.glob("*/")):
+        try:
+            ended += await clean_leftovers(directory)
+        except UpstreamError as error:
+            failed = error
+            continue
+        remove_tree(directory)
+    if failed is not None:
+        raise failed
+    return ended

@@ -1,0 +1,265 @@
+"""Which machines are copied, which boot, and when a template is made.
+
+A copy that fails is never the person's problem: the same start boots plainly, and
+the reason goes into the event.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError, VitrailError
+from broker.host.vmm.launcher import Accel, Vm, start_vm
+from broker.host.vmm.template.fork import CopyPlan
+from broker.host.vmm.template.make import TemplatePlan, make_template
+from broker.host.vmm.template.memory_pressure import available_bytes
+from broker.host.vmm.template.request import StartedVm, StartRequest, template_key
+from broker.host.vmm.template.shared import SharedMemories, SharedPlan, why_not_shared
+from broker.host.vmm.template.standby import StandbyPool
+from broker.host.vmm.template.store import Template, TemplateStore
+
+if TYPE_CHECKING:
+    from broker.host.vmm.launcher import MakePlan
+
+__all__ = ["StartRequest", "StartedVm", "Starter", "template_key"]
+
+VARIABLE = "VITRAIL_FORK"
+"""With ``no`` machines boot, whatever records say: for a machine that is measured."""
+
+
+class Starter:
+    """Starts machines as copies where it can; makes templates in ``nursery``.
+
+    ``report`` gets a sentence when a template cannot be made.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        nursery: trio.Nursery,
+        report: Callable[[str], None],
+        standbys: Path | None = None,
+    ) -> None:
+        self._store = TemplateStore(root)
+        self._nursery = nursery
+        self._report = report
+        self._making: set[str] = set()
+        self._swept = False
+        self._one_at_a_time = trio.Lock()
+        self._failures: dict[str, int] = {}
+        self.fork_seconds = limits.FORK_SECONDS
+        self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
+        self.background = True
+        self._memories = SharedMemories(nursery)
+        self.pool = None
+        if standbys is not None:
+            self.pool = StandbyPool(
+                standbys,
+                nursery,
+                start_vm,
+                self._find,
+                report,
+                memories=self._memories,
+            )
+
+    def close(self) -> None:
+        """Let go of the memory of templates; machines that run keep it."""
+        self._memories.close()
+
+    async def start(
+        self,
+        request: StartRequest,
+        *,
+        quarantine: Container[int] = frozenset(),
+        on_loss: Callable[[str], None] | None = None,
+    ) -> StartedVm:
+        """Start a machine, paused.  Raises what ``start_vm`` raises."""
+        start = partial(
+            start_vm,
+            request.spec,
+            request.tools,
+            nursery=self._nursery,
+            quarantine=quarantine,
+            on_loss=on_loss,
+        )
+        reasons = [why_not_shared()] if request.shared else []
+        if any(reasons):
+            request = replace(request, mode="copy")
+        why = self._never(request)
+        if why:
+            self._drop_standby(request.record)
+            return StartedVm(await start(), "boot", _text([*reasons, why]))
+        if not self._swept:
+            self._swept = True
+            await trio.to_thread.run_sync(self._store.sweep, time.time())
+        key = template_key(request)
+        if self.pool is not None:
+            waited, unused = await self.pool.take(request, key, quarantine, on_loss)
+            if waited is not None:
+                self.pool.prepare_soon(request, key)
+                return StartedVm(waited, "standby", _text(reasons))
+            reasons.append(unused)
+        vm, why = await self._try_copy(start, request, key)
+        if vm is not None:
+            how: Literal["fork", "copy"] = "fork" if request.shared else "copy"
+            return StartedVm(vm, how, _text(reasons))
+        vm = await start()
+        if not self._given_up(request.record):
+            self._make_soon(request, key)
+        return StartedVm(vm, "boot", _text([*reasons, why]))
+
+    async def _try_copy(
+        self, start: Callable[..., Awaitable[Vm]], request: StartRequest, key: str
+    ) -> tuple[Vm | None, str]:
+        """Return a machine that came up from its template, or None and why not."""
+        template, why = await self._look(request, key)
+        if template is None:
+            return None, why
+        try:
+            vm = await self._copy(start, template, request)
+        except (VitrailError, OSError, ExceptionGroup) as error:
+            self._failed(request.record)
+            return None, f"the {'fork' if request.shared else 'copy'} failed: {error}"
+        self._failures.pop(request.record, None)
+        if self.pool is not None:
+            self.pool.prepare_soon(request, key)
+        return vm, ""
+
+    def _drop_standby(self, record: str) -> None:
+        if self.pool is not None:
+            # guard: a record that boots has no machine that waits
+            self.pool.drop(record)
+
+    async def _look(
+        self, request: StartRequest, key: str
+    ) -> tuple[Template | None, str]:
+        find = partial(self._store.find, request.record, key, time.time())
+        return await trio.to_thread.run_sync(find)
+
+    async def _find(self, request: StartRequest, key: str) -> Template | None:
+        return (
+            None
+            if self._given_up(request.record)
+            else (await self._look(request, key))[0]
+        )
+
+    def _never(self, request: StartRequest) -> str:
+        """Why this machine is never a copy, or nothing."""
+        spec, tools = request.spec, request.tools
+        if request.mode == "no":
+            return 'the record says fork = "no"'
+        if os.environ.get(VARIABLE) == "no":
+            return f"{VARIABLE}=no"
+        if spec.folders:
+            return "machines with folders are not copied"
+        if not spec.disposable:
+            return "only disposable sandboxes are copied"
+        if spec.huge_pages:
+            return "machines with huge pages are not copied"
+        # What carries their streams is the kernel's, whose state cannot be saved, or a
+        # process that was not tried with copies under KVM.
+        if not request.shared and tools.accel is not Accel.TCG:
+            return 'machines under KVM are copied with fork = "shared" only'
+        if not request.shared and tools.vhost_device_vsock is None:
+            return (
+                'with the kernel\'s vsock machines are copied with fork = "shared" only'
+            )
+        if self._given_up(request.record):
+            return "copies of this record have failed; it boots until the broker ends"
+        return ""
+
+    async def _copy(
+        self,
+        start: Callable[..., Awaitable[Vm]],
+        template: Template,
+        request: StartRequest,
+    ) -> Vm:
+        plan: MakePlan = partial(CopyPlan, template=template, warm=request.warm)
+        if request.shared:
+            plan = partial(
+                SharedPlan,
+                template=template,
+                warm=request.warm,
+                record=request.record,
+                memories=self._memories,
+            )
+        with trio.move_on_after(self.fork_seconds):
+            return await start(make_plan=plan)
+        raise UpstreamError(f"it was not up within {self.fork_seconds:g} s")
+
+    def _failed(self, record: str) -> None:
+        self._failures[record] = self._failures.get(record, 0) + 1
+        self._memories.drop(record)
+        self._store.drop(record)
+
+    def _given_up(self, record: str) -> bool:
+        return self._failures.get(record, 0) >= limits.FORK_FAILURES
+
+    # -- making ----------------------------------------------------------------
+
+    def _make_soon(self, request: StartRequest, key: str) -> None:
+        if request.record not in self._making:
+            self._making.add(request.record)
+            self._nursery.start_soon(self._make, request, key)
+
+    async def _make(self, request: StartRequest, key: str) -> None:
+        try:
+            await trio.sleep(self.delay_seconds)
+            async with self._one_at_a_time:
+                await self.make(request, key)
+            if self.pool is not None:
+                self.pool.prepare_soon(request, key)
+        except (VitrailError, OSError) as error:
+            self._failures[request.record] = limits.FORK_FAILURES
+            self._report(f"no template of '{request.record}' could be made: {error}")
+        finally:
+            self._making.discard(request.record)
+
+    async def make(self, request: StartRequest, key: str | None = None) -> Template:
+        """Make the template of a record now.
+
+        Raises UpstreamError when it fails or the machine has no room for it.
+        """
+        spec, tools = request.spec, request.tools
+        need = (spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
+        plan = TemplatePlan(
+            spec,
+            tools,
+            request.warm,
+            request.write_initrd,
+            self.background,
+            request.shared,
+        )
+        with self._store.new() as room:
+            _check_room(room, need)
+            await make_template(plan, room)
+            publish = partial(
+                self._store.publish,
+                room,
+                request.record,
+                key or template_key(request),
+                time.time(),
+            )
+            return await trio.to_thread.run_sync(publish)
+
+
+def _text(reasons: Sequence[str]) -> str:
+    return "; ".join(filter(None, reasons))
+
+
+def _check_room(directory: Path, need: int) -> None:
+    """Raise UpstreamError unless so much memory and disk is free."""
+    disk = os.statvfs(directory)
+    if disk.f_bavail * disk.f_frsize < need:
+        raise UpstreamError(f"less than {need >> 20} MiB are free on its disk")
+    if available_bytes() < need:
+        raise UpstreamError(f"less than {need >> 20} MiB of memory are free")

@@ -1,0 +1,103 @@
+"""Finding the programs that a micro VM needs on this host."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.core.paths import Paths
+from broker.host.images.store import Image
+from broker.host.vmm.control import HYBRID, Monitor
+from broker.host.vmm.launcher import Tools
+
+_QEMU = "qemu-system-x86_64"
+
+
+async def find_tools(
+    paths: Paths,
+    image: Image,
+    monitor: Monitor,
+    progress: Callable[[str], None],
+) -> Tools:
+    """Return the programs, fetching or probing those that are not known yet.
+
+    Raises SetupError with the package or the command that is missing.
+    """
+    if monitor is not Monitor.QEMU:
+        return await _find_monitor(paths, image, monitor, progress)
+    qemu = shutil.which(_QEMU)
+    if qemu is None:
+        raise SetupError(
+            f"{_QEMU} is not installed",
+            hint="'sudo apt install qemu-system-x86'",
+        )
+    # Late: a host loads the code that fetches packages with its first machine.
+    from broker.host.vmm.accel import choose_accel
+    from broker.host.vmm.hosttools import kernel_vsock_usable
+
+    backend = None
+    if not kernel_vsock_usable():
+        backend = await _find_backend(paths, progress)
+    progress("trying KVM, once in each boot of this machine")
+    choice = await choose_accel(
+        Path(qemu), image.kernel, image.initrd, cache=paths.cache
+    )
+    passt = shutil.which("passt")
+    return Tools(
+        vmm=Path(qemu),
+        accel=choice.accel,
+        vhost_device_vsock=backend,
+        passt=None if passt is None else Path(passt),
+    )
+
+
+async def _find_monitor(
+    paths: Paths,
+    image: Image,
+    monitor: Monitor,
+    progress: Callable[[str], None],
+) -> Tools:
+    """Return the program of a VMM other than QEMU, which runs under KVM only."""
+    from broker.host.vmm.accel import choose_accel, permission
+    from broker.host.vmm.launcher import Accel
+
+    found = shutil.which(monitor.value)
+    if found is None:
+        raise SetupError(
+            f"the program {monitor.value} is not installed",
+            hint="no Debian release has it: docs/launchers/vmm.md says where it is from",
+        )
+    missing = permission()
+    qemu = shutil.which(_QEMU)
+    if missing is None and qemu is not None:
+        # Only a guest that boots shows that KVM works.
+        progress("trying KVM, once in each boot of this machine")
+        choice = await choose_accel(
+            Path(qemu), image.kernel, image.initrd, cache=paths.cache
+        )
+        missing = None if choice.accel is Accel.KVM else choice
+    if missing is not None:
+        raise SetupError(
+            f"{monitor.program} needs KVM: {missing.reason}",
+            hint=missing.hint or 'kind = "microvm" emulates a machine without it',
+        )
+    return Tools(
+        vmm=Path(found).resolve(),
+        accel=Accel.KVM,
+        vhost_device_vsock=None
+        if monitor in HYBRID
+        else await _find_backend(paths, progress),
+        monitor=monitor,
+    )
+
+
+async def _find_backend(paths: Paths, progress: Callable[[str], None]) -> Path:
+    from broker.host.vmm.hosttools import (
+        fetch_vhost_device_vsock,
+        find_vhost_device_vsock,
+    )
+
+    found = find_vhost_device_vsock(paths)
+    return found or await fetch_vhost_device_vsock(paths, progress)

@@ -1,0 +1,429 @@
+"""The audit log's file: its tables, its versions, its one writer's lock.
+
+One row for each event.  The columns beside ``body`` repeat the most queried
+values and are made from it by ``row_of``, so they can be checked against it.
+``leaf`` is the event's hash in the Merkle tree; ``subtree`` has the roots of
+each 256, 65,536, ... events, and outlives them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+from broker.core.limits import audit as audit_limits
+from broker.ipc.audit import schema
+from broker.ipc.audit.tree import BLOCK, STEP, Growing, leaf_hash
+
+# "VTRA": so that file(1) and we can distinguish our database from others.
+APPLICATION_ID = 0x56545241
+
+# One script for each version; the database's user_version counts those done.
+# ``body`` is the event, byte for byte as it was encoded; these bytes are hashed.
+MIGRATIONS = (
+    """
+    CREATE TABLE event (
+        sequence INTEGER PRIMARY KEY,
+        time_ns INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        sandbox TEXT NOT NULL,
+        lease TEXT NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX event_time ON event (time_ns);
+    CREATE INDEX event_kind ON event (kind, sequence);
+    CREATE INDEX event_sandbox ON event (sandbox, sequence) WHERE sandbox != '';
+    CREATE INDEX event_lease ON event (lease, sequence) WHERE lease != '';
+    """,
+    """
+    ALTER TABLE event RENAME TO event_1;
+    DROP INDEX event_time;
+    DROP INDEX event_kind;
+    DROP INDEX event_sandbox;
+    DROP INDEX event_lease;
+    CREATE TABLE event (
+        sequence INTEGER PRIMARY KEY,
+        time_ns INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        sandbox TEXT NOT NULL,
+        lease TEXT NOT NULL,
+        service TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        body TEXT NOT NULL,
+        leaf BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO event SELECT
+        sequence, time_ns, kind, sandbox, lease,
+        coalesce(body ->> 'service', ''), coalesce(body ->> 'verdict', ''),
+        coalesce(body ->> 'rule', ''), coalesce(body ->> 'peer', ''),
+        coalesce(body ->> 'outcome', ''), body, vitrail_leaf(body)
+        FROM event_1 ORDER BY sequence;
+    DROP TABLE event_1;
+    CREATE INDEX event_time ON event (time_ns);
+    CREATE INDEX event_kind ON event (kind);
+    CREATE INDEX event_sandbox ON event (sandbox) WHERE sandbox != '';
+    CREATE INDEX event_lease ON event (lease) WHERE lease != '';
+    CREATE INDEX event_service ON event (service) WHERE service != '';
+    CREATE INDEX event_verdict ON event (verdict) WHERE verdict != '';
+    CREATE INDEX event_rule ON event (rule) WHERE rule != '';
+    CREATE INDEX event_peer ON event (peer) WHERE peer != '';
+    CREATE INDEX event_outcome ON event (outcome) WHERE outcome != '';
+    CREATE TABLE subtree (
+        height INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        PRIMARY KEY (height, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE pruned (
+        block INTEGER PRIMARY KEY,
+        leaves BLOB
+    ) STRICT;
+    CREATE TABLE checkpoint (
+        size INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        time_ns INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (size, kind)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE witness (
+        peer TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        time_ns INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (origin, size)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    # Before, any peer could keep anything under any log's name: those notes are
+    # believed only when the log's keys prove them ("witness.hold_note").
+    """
+    ALTER TABLE witness RENAME TO witness_unproved;
+    CREATE TABLE witness (
+        peer TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        time_ns INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (peer, origin, size)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE witness_key (
+        peer TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (peer, origin, number)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+SEALED_VERSION = 2
+"""From this version on a log has a tree and signatures."""
+
+_ORIGIN = re.compile(r"\S*/([0-9a-f]{32})\n")
+_LEAF = "vitrail_leaf"
+
+
+def foreign_objects(db: sqlite3.Connection) -> list[str]:
+    """Return schema objects that only the database has, or only a log of ours.
+
+    A planted trigger or view would run inside our own commits.
+    Raises sqlite3.Error.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+    model = sqlite3.connect(":memory:")
+    try:
+        model.create_function(_LEAF, 1, lambda body: body)
+        for script in MIGRATIONS[: version or len(MIGRATIONS)]:
+            model.executescript(script)
+        ours = {*model.execute(query)}
+    finally:
+        model.close()
+    theirs = {*db.execute(query)}
+    return sorted(f"{kind} {name}" for kind, name, _ in ours ^ theirs)
+
+
+COLUMNS = (
+    "sequence", "time_ns", "kind", "sandbox", "lease", "service",
+    "verdict", "rule", "peer", "outcome",
+)  # fmt: skip
+"""The columns that repeat the body, in their order."""
+
+Row = tuple[int, int, str, str, str, str, str, str, str, str]
+
+
+def row_of(event: schema.Event) -> Row:
+    """The columns' values for an event that has its number."""
+    return (
+        event.sequence, event.time_ns, event.kind, event.sandbox, event.lease,
+        event.service, getattr(event, "verdict", ""), getattr(event, "rule", ""),
+        event.peer, event.outcome,
+    )  # fmt: skip
+
+
+def lock_log(path: Path) -> int:
+    """Make the log's directory and hold the one writer's lock in it.
+
+    A file beside the database: closing any descriptor of the database itself
+    would drop SQLite's own POSIX locks (fcntl(2)).  Returns the descriptor.
+
+    Raises UpstreamError, or SetupError when another process has the lock.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        lock = os.open(
+            path.with_name(path.name + ".lock"),
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+    except OSError as error:
+        raise UpstreamError(
+            f"the audit log's directory cannot be used: {error}",
+            hint=f"{path.parent} must be yours and writable",
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise SetupError(
+            f"another broker writes the audit log {path}",
+            hint="'brokerctl stop --broker' ends it",
+        ) from error
+    return lock
+
+
+def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open the database for writing, made or migrated where needed.
+
+    Returns it and the version that it had, 0 for a new one.  Raises SetupError
+    when it is not ours, or newer; UpstreamError when the disk refuses.
+    """
+    try:
+        # SQLite makes its files with the umask's mode and gives -wal and -shm
+        # the database's: so the database is made here.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        made = os.open(path, flags, 0o600)
+        os.fchmod(made, 0o600)
+        os.close(made)
+        # Commits run in whichever thread trio has, one at a time.
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            return db, _prepare(db, path)
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        raise _unusable(error, path) from error
+    except OSError as error:
+        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+
+
+def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
+    if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return SetupError(
+            f"{path} is not an audit log, or a damaged one: {error}",
+            hint="keep the file for a look, move it away, and start again",
+        )
+    return UpstreamError(
+        f"the audit log cannot be opened: {error}",
+        hint=f"is the disk of {path} full or read-only?",
+    )
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    check_version(version, application, path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    # Events that retention removes must not be left in the file's free pages.
+    db.execute("PRAGMA secure_delete = ON")
+    db.execute(f"PRAGMA journal_size_limit = {audit_limits.AUDIT_WAL_BYTES}")
+    db.create_function(
+        _LEAF, 1, lambda body: leaf_hash(body.encode()), deterministic=True
+    )
+    db.execute("PRAGMA trusted_schema = OFF")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {number}; COMMIT"
+        )
+    foreign = foreign_objects(db)
+    if foreign:
+        raise IntegrityError(
+            f"the audit log's database was changed: {', '.join(foreign[:5])}",
+            hint="keep the file for a look, move it and its key away, and start again",
+        )
+    return int(version)
+
+
+def check_version(version: int, application: int, path: Path) -> None:
+    """Refuse a database that is newer than this program, or of another program.
+
+    Raises SetupError.
+    """
+    if application != (APPLICATION_ID if version else 0):
+        raise SetupError(
+            f"{path} is a database, but not an audit log",
+            hint="move it away, and start again",
+        )
+    if version > len(MIGRATIONS):
+        raise SetupError(
+            f"the audit log {path} was written by a newer Vitrail "
+            f"(version {version}, this one knows {len(MIGRATIONS)})",
+            hint="use that version, or move the file away to begin a new log",
+        )
+
+
+@contextmanager
+def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a log for reading that has a tree and signatures, as all new ones do.
+
+    Raises as ``open_reading``, and SetupError for a log of before.
+    """
+    with open_reading(path) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version < SEALED_VERSION:
+            raise SetupError(
+                f"{path} was written by an older Vitrail, and was never sealed",
+                hint="the next start of a broker takes it over",
+            )
+        yield db
+
+
+@contextmanager
+def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database for reading.
+
+    Raises SetupError when there is none yet, or when it is not one that this
+    version can read; UpstreamError when the disk refuses.
+    """
+    if not path.exists():
+        raise SetupError(
+            f"there is no audit log yet ({path})",
+            hint="it begins with the first start of a broker: brokerctl run SANDBOX",
+        )
+    try:
+        # Long questions are asked in a worker thread, one at a time.
+        db = sqlite3.connect(
+            _uri(path), uri=True, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+    try:
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+        except sqlite3.Error as error:
+            raise SetupError(
+                f"{path} cannot be read as an audit log: {error}",
+                hint="keep the file for a look, move it away, and start again",
+            ) from error
+        if version == 0:
+            raise SetupError(f"{path} holds no audit log yet")
+        check_version(version, application, path)
+        yield db
+    finally:
+        db.close()
+
+
+def _uri(path: Path) -> str:
+    """Return the URI to open it with (SQLite's documentation, "URI filenames").
+
+    A log in WAL mode needs its ``-shm`` file, also to be read.  On a medium
+    where that cannot be made no process can be writing, so it is not needed.
+    """
+    uri = f"file:{quote(str(path))}?mode=ro"
+    wal = path.with_name(f"{path.name}-wal")
+    if not wal.exists() and not os.access(path.parent, os.W_OK):
+        uri += "&immutable=1"
+    return uri
+
+
+class Files:
+    """The log's files on disk, so that one that is gone is noticed.
+
+    SQLite goes on writing to files that were removed, and would report these
+    writes as durable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._known: dict[Path, tuple[int, int]] = {}
+        self._paths = (path, path.with_name(f"{path.name}-wal"))
+        self.check()
+
+    def check(self) -> None:
+        """Raise OSError when a file is gone, or is another one."""
+        for path in self._paths:
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                if path in self._known:
+                    raise
+                continue  # the first commit makes it
+            identity = (found.st_dev, found.st_ino)
+            if self._known.setdefault(path, identity) != identity:
+                raise OSError(errno.ESTALE, f"{path} is not the file that was opened")
+
+
+def load_tree(db: sqlite3.Connection) -> Growing:
+    """Return the tree of all events, and store subtrees that are missing.
+
+    They are missing after a migration only.  Raises sqlite3.Error.
+    """
+    (size,) = db.execute("SELECT coalesce(max(sequence), 0) FROM event").fetchone()
+    tree = Growing()
+    missing: list[tuple[int, int, bytes]] = []
+    while tree.size < size:
+        stored = _stored(db, tree.size, size)
+        if stored is not None:
+            tree.push(*stored)
+            continue
+        rows = db.execute(
+            "SELECT leaf FROM event WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (tree.size, BLOCK),
+        ).fetchall()
+        if not rows:
+            break
+        for (leaf,) in rows:
+            missing += [(s.height, s.number, s.hash) for s in tree.append(leaf)]
+    if missing:
+        db.executemany("INSERT OR IGNORE INTO subtree VALUES (?, ?, ?)", missing)
+    return tree
+
+
+def _stored(db: sqlite3.Connection, begin: int, size: int) -> tuple[int, bytes] | None:
+    """The largest stored subtree that begins here and ends inside the log."""
+    for height in range(size.bit_length() // STEP * STEP, 0, -STEP):
+        number = begin >> height
+        if number << height == begin and begin + (1 << height) <= size:
+            row = db.execute(
+                "SELECT hash FROM subtree WHERE height = ? AND number = ?",
+                (height, number),
+            ).fetchone()
+            if row is not None:
+                return height, row[0]
+    return None
+
+
+def log_identity(db: sqlite3.Connection) -> str:
+    """The log's name as 32 hex digits: the end of its checkpoints' origin.
+
+    "" when nothing of it was ever sealed (a log of version 1).
+    """
+    if not db.execute("PRAGMA table_info(checkpoint)").fetchall():
+        return ""
+    row = db.execute("SELECT note FROM checkpoint ORDER BY size LIMIT 1").fetchone()
+    found = _ORIGIN.match(row[0]) if row else None
+    return found[1] if found else ""

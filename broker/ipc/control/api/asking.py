@@ -1,0 +1,80 @@
+"""Questions to the person, and the answers that last."""
+
+from __future__ import annotations
+
+from broker.ipc.control.api.base import ApiAnswer, ApiRequest
+
+
+class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
+    """A question that waits for the person."""
+
+    id: int
+    sandbox: str
+    record: str
+    label: str
+    color: str
+    service: str
+    argument: str
+    words: str
+    """The operation that the sandbox requests, in plain words."""
+    details: list[str] = []
+    """The sandbox's claims about it, each ``name: value``."""
+    targets: list[str]
+    """The targets that the person may choose."""
+    default_target: str
+    """The preselected target; empty: none."""
+    keeps: list[str]
+    """How long a yes may hold: ``once``, ``time`` (``seconds``), ``session``."""
+    seconds: int
+    rule: str
+    left: float
+    """Seconds until the answer is no."""
+    shown: bool
+    """Whether it is on the screen now."""
+
+
+class PendingAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """All questions that wait, oldest first."""
+
+    questions: list[PendingQuestion]
+
+
+class QuestionAnswerRequest(ApiRequest, frozen=True, kw_only=True):
+    """Answer a question in the person's place."""
+
+    id: int
+    allow: bool
+    target: str | None = None
+    """None: the one chosen beforehand."""
+    keep: str | None = None
+    """None: once."""
+
+
+class GrantStatus(ApiAnswer, frozen=True, kw_only=True):
+    """An answer that is remembered."""
+
+    id: str
+    sandbox: str
+    service: str
+    argument: str
+    target: str
+    keep: str
+    """``time`` or ``session``."""
+    rule: str
+    left: float | None = None
+    """Seconds that it still holds; None: until the sandbox stops."""
+    live: int = 0
+    """How much goes on by it now."""
+
+
+class GrantsAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """All grants, oldest first."""
+
+    grants: list[GrantStatus]
+
+
+class GrantRevokeRequest(ApiRequest, frozen=True, kw_only=True):
+    """Take grants back, and cut the streams that they allowed."""
+
+    id: str | None = None
+    """None: all of them."""

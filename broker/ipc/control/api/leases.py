@@ -1,0 +1,140 @@
+"""Leases: who is what sandbox, until when."""
+
+from __future__ import annotations
+
+from broker.ipc.control.api.base import ApiAnswer, ApiRequest
+
+
+class LeaseRequest(ApiRequest, frozen=True, kw_only=True):
+    """Register a machine or container that another program starts.
+
+    Exactly one of ``hybrid``, ``cid`` and ``unix`` says how it is recognised.
+    """
+
+    record: str
+    sandbox: str | None = None
+    """Its name while it runs; None: the record's, or a fresh one if disposable."""
+    hybrid: str | None = None
+    """The path of the VMM's hybrid-vsock socket."""
+    cid: int | None = None
+    unix: str | None = None
+    """The directory of a container's sockets."""
+    leader: int | None = None
+    """The pid whose end is the lease's end."""
+    connectors: list[int] | None = None
+    """Other pids that may connect for a hybrid socket (a vhost-user backend)."""
+
+
+class LeaseStatus(ApiAnswer, frozen=True, kw_only=True):
+    """A live lease."""
+
+    id: str
+    sandbox: str
+    record: str
+    generation: int
+    peer: str
+    """How it is recognised, as ``cid 42``."""
+    pid: int | None = None
+    """Of the process that it lives as long as; None: a control connection."""
+    since: float
+    """Seconds since 1970."""
+    pending: bool = False
+    """Granted, and its machine has not been seen running yet."""
+
+
+class LeaseItem(ApiAnswer, frozen=True, kw_only=True):
+    """First the lease; when the call was to hold it, at last why it ended."""
+
+    lease: LeaseStatus | None = None
+    ended: str | None = None
+
+
+class LeaseListAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """All live leases, oldest first."""
+
+    leases: list[LeaseStatus]
+
+
+class MachineEventRequest(ApiRequest, frozen=True, kw_only=True):
+    """A launcher hook's report about a machine of that launcher.
+
+    ``prepare`` comes before the machine runs and makes its sockets ready;
+    ``started`` gives it its lease (again, after a restart of the launcher);
+    ``release`` is its end.
+    """
+
+    launcher: str
+    """``libvirt``."""
+    event: str
+    name: str
+    uuid: str
+    record: str | None = None
+    """The record that the machine's own description names."""
+    cid: int | None = None
+    vhost_user: str | None = None
+    """The path of the vhost-user-vsock socket that the VMM connects to."""
+    leader: int | None = None
+    """The VMM's pid; with ``started``."""
+
+
+class MachineEventAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """The sandbox that the machine is; None: no record is about it."""
+
+    sandbox: str | None = None
+
+
+class LeaseReleaseRequest(ApiRequest, frozen=True, kw_only=True):
+    """End a lease and cut its streams; the machine is left alone."""
+
+    id: str
+
+
+class LaunchPrepareRequest(ApiRequest, frozen=True, kw_only=True):
+    """Give a sandbox that the caller is about to start its name and directory."""
+
+    record: str
+    sandbox: str | None = None
+    """Its name while it runs; None: the record's, or a fresh one if disposable."""
+    ours: bool | None = None
+    """Whether 'brokerctl stop' is to end its first process, too."""
+
+
+class LaunchAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """A launch that waits for its first process."""
+
+    id: str
+    sandbox: str
+    directory: str
+    """Of its sockets, to be mounted into the sandbox read-only."""
+    open_files: int | None = None
+    """That each of its programs may have open; None: the record has no such key."""
+
+
+class LaunchBoxRequest(ApiRequest, frozen=True, kw_only=True):
+    """How a box of a record is started."""
+
+    record: str
+
+
+class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """A box of bubblewrap; without a class there is no such record."""
+
+    sandbox_class: str | None = None
+    command: list[str] | None = None
+    read_only: list[str] | None = None
+    read_write: list[str] | None = None
+    open_files: int | None = None
+    network: str | None = None
+
+
+class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
+    """Lease a prepared launch to its first process, which has run nothing yet."""
+
+    id: str
+    leader: int
+
+
+class LaunchEndRequest(ApiRequest, frozen=True, kw_only=True):
+    """End a launch, bound or not."""
+
+    id: str

@@ -1,0 +1,185 @@
+"""Everything that ``brokerctl status`` shows."""
+
+from __future__ import annotations
+
+from broker.ipc.control.api.base import ApiAnswer
+from broker.ipc.control.api.leases import LeaseStatus
+
+
+class PolicyStatus(ApiAnswer, frozen=True, kw_only=True):
+    """The rules in force."""
+
+    digest: str = ""
+    """Of the rules; on a host, which has none, of its records."""
+    records: str = ""
+    """Digest of the records."""
+    rules: int = 0
+    """How many there are."""
+    kept: bool = False
+    """The files have an error, and these are the last good ones, kept on disk."""
+    denies_all: bool = False
+    """The files have an error, and there never was a good set."""
+    since: float = 0.0
+    """When these rules came into force, seconds since 1970; 0: there are none."""
+    problems: list[str] = []
+    """Of files that were refused, each ``file:line:column: what``; at the end
+    what that means."""
+
+
+class ProgramStatus(ApiAnswer, frozen=True, kw_only=True):
+    """A program that runs in a sandbox."""
+
+    program: int
+    name: str
+    since: float
+
+
+class LimitStatus(ApiAnswer, frozen=True, kw_only=True):
+    """Something that is limited for a sandbox's windows."""
+
+    what: str
+    now: int
+    most: int
+    """0 for a rate: then only ``refused`` says something."""
+    refused: int
+    """How often it wanted more."""
+
+
+class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
+    """A sandbox that has a lease or is being started or stopped."""
+
+    name: str
+    record: str
+    sandbox_class: str
+    """``persistent``, ``disposable`` or ``template``."""
+    label: str
+    color: str = ""
+    state: str
+    """``starting``, ``running``, ``stopping`` or ``failed``."""
+    pid: int | None = None
+    cid: int | None = None
+    since: float
+    """Seconds since 1970."""
+    accel: str = ""
+    image: str = ""
+    image_age: float | None = None
+    """Seconds since the image was built."""
+    programs: list[ProgramStatus] = []
+    limits: list[LimitStatus] = []
+    """Of its windows, as its worker counts them; empty without one."""
+    devices: list[str] = []
+    """The devices that it holds: port, vendor and product number, its own name."""
+    folders: list[str] = []
+    """Your directories that it has; escaped, with ``(writable)`` where it is."""
+
+
+class StreamStatus(ApiAnswer, frozen=True, kw_only=True):
+    """A live stream; rates are the difference of two answers."""
+
+    stream: int
+    sandbox: str
+    lease: str
+    service: str
+    bytes_from_sandbox: int
+    bytes_to_sandbox: int
+    since: float
+    mode: str = ""
+    work: float = 0.0
+    """Seconds that a worker has spent on decoding it."""
+
+
+class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
+    """A process of this broker, or one that it started."""
+
+    role: str
+    """``broker``, ``pump``, ``template``, ``worker``, ``waypipe-client``, ``vmm``…"""
+    pid: int
+    sandbox: str = ""
+    memory: int = 0
+    """Bytes of memory that are this process's alone, with its share of others'."""
+    jail: str = ""
+    """How it is confined; empty: not at all."""
+
+
+class PumpStatus(ApiAnswer, frozen=True, kw_only=True):
+    """The process that moves the bytes."""
+
+    pid: int
+    streams: int
+    pipes_pooled: int = 0
+    streams_total: int = 0
+    bytes_total: int = 0
+
+
+class AuditStatus(ApiAnswer, frozen=True, kw_only=True):
+    """The audit log's writer since the broker's start."""
+
+    events: int
+    commits: int
+    failures: int
+    waiting: int
+
+
+class LinkOther(ApiAnswer, frozen=True, kw_only=True):
+    """The status that the broker at the link's other end claims."""
+
+    program: str
+    leases: int
+    streams: int
+    refused: int
+    """Connections and streams that it refused in this epoch."""
+    up_seconds: int
+    warnings: list[str] = []
+
+
+class LinkStatus(ApiAnswer, frozen=True, kw_only=True):
+    """The link between a host and a viewer, seen from one end."""
+
+    role: str
+    """Of this end: ``host`` or ``viewer``."""
+    endpoint: str
+    """Where the viewer listens."""
+    state: str
+    """``up``; ``waiting`` for a host, ``dialling`` a viewer; ``down`` between."""
+    since: float
+    """Seconds since 1970."""
+    version: int
+    """Of the link, that this end speaks."""
+    problem: str = ""
+    """Why there is no link now, or why the last one ended."""
+    name: str = ""
+    """The local name of the other broker."""
+    epoch: str = ""
+    epochs: int = 0
+    """How often the link has come up."""
+    leases: int = 0
+    streams: int = 0
+    refused: int = 0
+    """Connections that this end refused."""
+    other: LinkOther | None = None
+
+
+class Status(ApiAnswer, frozen=True, kw_only=True):
+    """Everything that ``brokerctl status`` shows."""
+
+    version: str
+    role: str
+    pid: int
+    since: float
+    """Seconds since 1970."""
+    monotonic: float
+    """When this was taken, in seconds of the broker's monotonic clock."""
+    policy: PolicyStatus
+    sandboxes: list[SandboxStatus] = []
+    leases: list[LeaseStatus] = []
+    streams: list[StreamStatus] = []
+    streams_omitted: int = 0
+    """Live ones that did not fit into the answer, those that moved least."""
+    processes: list[ProcessStatus] = []
+    tasks: int = 0
+    """Tasks of the broker, this answer's own included; steady while nothing
+    changes, so a leak shows."""
+    pump: PumpStatus | None = None
+    audit: AuditStatus | None = None
+    link: LinkStatus | None = None
+    warnings: list[str] = []

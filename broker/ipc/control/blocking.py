@@ -1,0 +1,62 @@
+"""A client of the control socket without an event loop.
+
+For verbs that ask once and end (``status``): importing trio takes longer than
+the question.  Each wait has a deadline, but for methods that wait themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import msgspec
+
+from broker.core.paths import Paths
+from broker.ipc.control import varlink
+from broker.ipc.control.connection import (
+    ANSWER_SECONDS,
+    STARTED_BY,
+    Connection,
+    open_connection,
+)
+from broker.ipc.control.methods import Method
+
+_Request = TypeVar("_Request", bound=msgspec.Struct)
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class BlockingClient:
+    """A connection to a broker; made by ``open_blocking``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def call(
+        self,
+        method: Method[_Request, _Answer],
+        request: _Request,
+        on_item: Callable[[_Answer], None] | None = None,
+    ) -> _Answer:
+        """Call a method; ``on_item`` gets the items that precede the answer.
+
+        Raises what the broker refuses with, or UpstreamError when it does not
+        answer in time.
+        """
+        message = varlink.request(method.name, request, more=on_item is not None)
+        self._connection.send(message, None if method.waits else ANSWER_SECONDS)
+        while True:
+            reply = varlink.decode_reply(self._connection.receive())
+            answer = varlink.answer_in(reply, method.answer)
+            if on_item is None or not reply.continues:
+                return answer
+            on_item(answer)
+
+
+@contextmanager
+def open_blocking(
+    paths: Paths, *, start: str | Callable[[], str] = STARTED_BY
+) -> Iterator[BlockingClient]:
+    """Connect to this user's broker.  Raises SetupError as ``open_connection``."""
+    with open_connection(paths, start) as connection:
+        yield BlockingClient(connection)

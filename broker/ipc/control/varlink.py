@@ -1,0 +1,238 @@
+"""Varlink on the wire, without the wire.
+
+A message is a JSON object and a NUL byte.  Sans-IO: feed bytes, take
+messages; chunking never changes the result.  A message that is too long or
+that is none raises once, and the connection is of no use after that.
+(Reference: varlink.org, "Protocol" and "Service".)
+"""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
+
+from broker.core import limits
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.ipc.control.api import INTERFACE, NotFoundError
+
+SERVICE = "org.varlink.service"
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A method call."""
+
+    method: str
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    oneway: bool = False
+    more: bool = False
+    upgrade: bool = False
+
+
+class VarlinkReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An answer; ``error`` is empty when it is none."""
+
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    continues: bool = False
+    error: str = ""
+
+
+class VarlinkError(Exception):
+    """An error of the protocol itself, as the specification names it."""
+
+    def __init__(self, name: str, **parameters: str) -> None:
+        super().__init__(name, parameters)
+        self.name = f"{SERVICE}.{name}"
+        self.parameters = parameters
+
+
+class VarlinkReader:
+    """Splits a byte stream into messages of at most ``limit`` bytes each."""
+
+    def __init__(self, limit: int = limits.CONTROL_MESSAGE_BYTES) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._seen = 0  # bytes of the buffer that are known to hold no NUL
+
+    def feed(self, untrusted_data: bytes) -> list[bytes]:
+        """Return the messages completed by this data, oldest first.
+
+        Raises PeerError beyond the limit; messages before it are lost with
+        the connection.
+        """
+        self._buffer += untrusted_data
+        messages: list[bytes] = []
+        start = 0
+        while (end := self._buffer.find(0, max(start, self._seen))) >= 0:
+            self._check(end - start)
+            messages.append(bytes(self._buffer[start:end]))
+            start = end + 1
+        del self._buffer[:start]
+        self._seen = len(self._buffer)
+        self._check(self._seen)
+        return messages
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise PeerError(f"a control message is longer than {self._limit} bytes")
+
+
+_calls = msgspec.json.Decoder(Call)
+_replies = msgspec.json.Decoder(VarlinkReply)
+_encoder = msgspec.json.Encoder()
+# The errors of msgspec for bytes that are not the expected JSON.
+BAD_JSON = UNREADABLE
+
+
+def decode_call(untrusted_message: bytes) -> Call:
+    """Return the call in a message.  Raises PeerError if it is none."""
+    try:
+        return _calls.decode(untrusted_message)
+    except BAD_JSON as error:
+        raise PeerError(f"not a varlink call: {error}") from error
+
+
+def decode_reply(message: bytes) -> VarlinkReply:
+    """Return the reply in a message.  Raises PeerError if it is none."""
+    try:
+        return _replies.decode(message)
+    except BAD_JSON as error:
+        raise PeerError(f"not a varlink reply: {error}") from error
+
+
+def encode(message: Call | VarlinkReply) -> bytes:
+    """Return the message with its NUL byte.
+
+    Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
+    """
+    body = _encoder.encode(message)
+    if len(body) > limits.CONTROL_MESSAGE_BYTES:
+        raise InternalError(f"a control message of {len(body)} bytes")
+    return body + b"\0"
+
+
+def request(method: str, parameters: msgspec.Struct, *, more: bool) -> bytes:
+    """Return a call of our interface, without its NUL byte.
+
+    Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
+    """
+    call = Call(f"{INTERFACE}.{method}", raw(parameters), more=more)
+    return encode(call)[:-1]
+
+
+def raw(value: object) -> msgspec.Raw:
+    """Return a value as parameters of a message."""
+    return msgspec.Raw(_encoder.encode(value))
+
+
+# How msgspec names the place: "... - at `$.grace`", "... field `color`".
+_PLACE = re.compile(r"`\$\.([A-Za-z0-9_]+)|field `([^`]+)`")
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def decode_parameters(parameters: msgspec.Raw, into: type[_Struct]) -> _Struct:
+    """Return a call's parameters in their type.
+
+    Raises VarlinkError InvalidParameter with the parameter's name.
+    """
+    try:
+        return msgspec.json.decode(parameters, type=into)
+    except BAD_JSON as error:
+        place = _PLACE.search(str(error))
+        name = (place[1] or place[2]) if place else "parameters"
+        raise VarlinkError("InvalidParameter", parameter=name) from error
+
+
+def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
+    """Return the answer or item in a reply.  Raises the error that it carries."""
+    if reply.error:
+        raise error_of(reply)
+    try:
+        return msgspec.json.decode(reply.parameters, type=into)
+    except BAD_JSON as error:
+        raise InternalError(
+            f"the broker's answer is not understood: {error}",
+            hint="are brokerctl and the running broker of one version?",
+        ) from error
+
+
+# -- errors ------------------------------------------------------------------------
+
+REFUSED = f"{INTERFACE}.Refused"
+NOT_FOUND = f"{INTERFACE}.NotFound"
+FAILED = f"{INTERFACE}.Failed"
+
+
+class ErrorParameters(msgspec.Struct, frozen=True):
+    """Parameters of every error of our interface."""
+
+    message: str = ""
+    hint: str = ""
+    where: str = ""
+    fault: str = ""
+    """Only with Failed: ``setup``, ``upstream``, ``peer`` or ``internal``."""
+
+
+_FAULTS: MappingProxyType[str, type[VitrailError]] = MappingProxyType(
+    {
+        "setup": SetupError,
+        "upstream": UpstreamError,
+        "peer": PeerError,
+        "internal": InternalError,
+    }
+)
+
+
+def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
+    """Return the reply that carries an error."""
+    if isinstance(problem, VarlinkError):
+        return VarlinkReply(error=problem.name, parameters=raw(problem.parameters))
+    fault = ""
+    if isinstance(problem, NotFoundError):
+        name = NOT_FOUND
+    elif isinstance(problem, RefusedError):
+        name = REFUSED
+    else:
+        name = FAILED
+        kinds = (f for f, kind in _FAULTS.items() if isinstance(problem, kind))
+        fault = next(kinds, "internal")
+    told = ErrorParameters(
+        _text(problem.message), _text(problem.hint), _text(problem.where), fault
+    )
+    return VarlinkReply(error=name, parameters=raw(told))
+
+
+def _text(words: str) -> str:
+    """Without lone surrogates, as in a path that is no UTF-8: JSON has none."""
+    return words.encode("utf-8", "backslashreplace").decode()
+
+
+def error_of(reply: VarlinkReply) -> VitrailError:
+    """Return the error that a reply carries, to be raised by a client."""
+    if not reply.error.startswith(f"{INTERFACE}."):
+        detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")
+        return InternalError(
+            f"the broker does not understand: {reply.error} {detail}",
+            hint="are brokerctl and the running broker of one version? "
+            "('brokerctl stop --broker' ends the old one)",
+        )
+    try:
+        told = msgspec.json.decode(reply.parameters, type=ErrorParameters)
+    except BAD_JSON:
+        told = ErrorParameters(message=reply.error)
+    kind: type[VitrailError] = _FAULTS.get(told.fault, InternalError)
+    if reply.error == NOT_FOUND:
+        kind = NotFoundError
+    elif reply.error == REFUSED:
+        kind = RefusedError
+    return kind(told.message, hint=told.hint, where=told.where)

@@ -1,0 +1,194 @@
+"""Messages between a broker and ``vitrail-devices``, which has the rights.
+
+JSON, one message a packet (SOCK_SEQPACKET).  A broker asks about plug-ins by
+number and never names a path, a port or a file; what may leave this machine at
+all is bounded by the records that ``vitrail-devices`` reads itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from broker.core import limits
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import PeerError
+from broker.ipc.devices.table import Plug
+
+_Word = Annotated[str, msgspec.Meta(max_length=limits.DEVICE_WORD_CHARACTERS)]
+_Name = Annotated[str, msgspec.Meta(max_length=64)]
+Way = Literal["usbip", "node"]
+
+
+class ListDevices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
+    """Ask for all devices."""
+
+    id: int
+
+
+class Attach(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="attach"):
+    """Hand a device over.
+
+    ``usbip``: the socket that comes along is given to the kernel.  ``node``: the
+    open device node comes back, for QEMU.
+    """
+
+    id: int
+    number: int
+    sandbox: _Name
+    lease: _Name
+    way: Way
+
+
+class Detach(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="detach"):
+    """Take a device back."""
+
+    id: int
+    attachment: _Name
+
+
+class FindMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="find"):
+    """Ask how a sandbox's machine takes a device, as ``devices.toml`` says."""
+
+    id: int
+    sandbox: _Name
+
+
+Request = ListDevices | Attach | Detach | FindMachine
+
+
+class DeviceItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One plug-in."""
+
+    number: int
+    port: _Word
+    device_id: _Word
+    serial: _Word
+    digest: _Word
+    interfaces: list[_Word]
+    title: Annotated[str, msgspec.Meta(max_length=2000)]
+    driver: _Word
+    removable: _Word
+    state: _Word
+    authorized: bool
+    hub: bool
+    sandboxes: list[_Name]
+    """Which sandboxes this machine's records let it go to; ``*``: any."""
+    lease: _Name = ""
+    attachment: _Name = ""
+
+
+class Devices(msgspec.Struct, frozen=True, tag="devices"):
+    """The answer to ``ListDevices``."""
+
+    id: int
+    devices: list[DeviceItem]
+    strict: bool
+    source: str
+    problems: list[str]
+
+
+class Attached(msgspec.Struct, frozen=True, tag="attached"):
+    """A device was handed over; usbip needs ``devid`` and ``speed`` in the guest."""
+
+    id: int
+    attachment: str
+    devid: int = 0
+    speed: int = 0
+    bus: int = 0
+    address: int = 0
+
+
+class MachineWay(msgspec.Struct, frozen=True, tag="way"):
+    """``kind``: ``qmp``, ``libvirt``, ``crosvm``; empty: the file does not say."""
+
+    id: int
+    kind: str = ""
+    target: str = ""
+    uri: str = ""
+
+
+class DeviceDone(msgspec.Struct, frozen=True, tag="done"):
+    """A request was carried out."""
+
+    id: int
+
+
+class DeviceRefused(msgspec.Struct, frozen=True, tag="refused"):
+    """A request was not carried out."""
+
+    id: int
+    message: str
+    hint: str = ""
+
+
+class Changed(msgspec.Struct, frozen=True, tag="changed"):
+    """The list has changed.  Sent unasked."""
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """An attachment has ended, not by a request.  Sent unasked."""
+
+    attachment: str
+    reason: str
+
+
+Reply = Devices | Attached | MachineWay | DeviceDone | DeviceRefused | Changed | Ended
+
+_Message = TypeVar("_Message")
+
+
+HANDOVER = struct.Struct("<8sII")
+"""Header that a guest reads before its kernel gets the socket: MAGIC, devid, speed."""
+MAGIC = b"VitrUSB1"
+
+
+def handover(devid: int, speed: int) -> bytes:
+    """Return the header that announces the device of a connection to a guest."""
+    return HANDOVER.pack(MAGIC, devid, speed)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message's packet."""
+    return msgspec.json.encode(message)
+
+
+def _decode(untrusted_packet: bytes, kind: type[_Message]) -> _Message:
+    try:
+        return msgspec.json.decode(untrusted_packet, type=kind)
+    except UNREADABLE as error:
+        raise PeerError(f"a message that is not understood: {error}") from error
+
+
+def decode_request(untrusted_packet: bytes) -> Request:
+    """Return a request.  Raises PeerError."""
+    return _decode(untrusted_packet, Request)  # type: ignore[arg-type]
+
+
+def decode_reply(packet: bytes) -> Reply:
+    """Return a reply.  Raises PeerError."""
+    return _decode(packet, Reply)  # type: ignore[arg-type]
+
+
+def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
+    """Return the public description of a plug-in."""
+    device = plug.device
+    return DeviceItem(
+        number=plug.number,
+        port=device.port,
+        device_id=device.id,
+        serial=device.serial,
+        digest=device.digest,
+        interfaces=[str(interface) for interface in device.interfaces],
+        title=device.title,
+        driver=device.driver,
+        removable=device.removable,
+        state=plug.state.value,
+        authorized=device.authorized,
+        hub=device.hub,
+        sandboxes=sandboxes,
+        lease=plug.lease,
+        attachment=plug.attachment,
+    )

@@ -1,0 +1,3 @@
+"""Reads it: parsers of what sandboxes send, in processes without rights."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Contents of clipboards made harmless."""
+
+from __future__ import annotations

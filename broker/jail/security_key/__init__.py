@@ -1,0 +1,3 @@
+"""A security key's messages, parsed."""
+
+from __future__ import annotations

@@ -1,0 +1,457 @@
+"""One sandbox's use of a security key: which messages pass, and about whom.
+
+The guest sees a key of its own.  Its channels are ours; to the real key all of
+it is one channel.  What needs the person's presence is asked about first, with
+the relying party that the message names; what manages the key (PINs, resets,
+credentials, fingerprints) never passes.  Sources: CTAP 2.1, 6 and 11.2; FIDO U2F
+Raw Message Formats 1.2.
+
+Sans-IO: reports and verdicts in, actions out; the time is passed in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.ipc.security_key import ENTER_PIN, LOOK, REGISTER, SIGN_IN
+from broker.jail.security_key.ctap_requests import (
+    OptionError,
+    apdu_body,
+    enters_pin,
+    look_answer,
+    read_request,
+)
+from broker.jail.security_key.ctaphid import (
+    BROADCAST,
+    Assembler,
+    Command,
+    Error,
+    Message,
+    reports_of,
+)
+
+_MAKE, _GET, _INFO, _PIN, _NEXT = 0x01, 0x02, 0x04, 0x06, 0x08
+_INVALID_COMMAND, _DENIED, _CANCELLED, _INVALID_CBOR = 0x01, 0x27, 0x2D, 0x12
+_INVALID_OPTION = 0x2C
+_U2F_REGISTER, _U2F_AUTHENTICATE, _U2F_VERSION = 1, 2, 3
+_U2F_WHAT = {
+    (_U2F_REGISTER, 0x00): REGISTER,
+    (_U2F_REGISTER, 0x03): REGISTER,
+    (_U2F_AUTHENTICATE, 0x03): SIGN_IN,
+    (_U2F_AUTHENTICATE, 0x07): LOOK,
+}
+"""By instruction and P1.  0x08 signs without a touch, 0x80 tells which key it is."""
+_SW_NOT_ALLOWED, _SW_NO_SUCH, _SW_WRONG = b"\x69\x86", b"\x6d\x00", b"\x67\x00"
+_SW_PARAMETERS = b"\x6a\x86"
+_SW_NOT_TOUCHED = b"\x69\x85"
+_CBOR, _NO_WINK, _OK = 0x04, 0xFE, b"\0"
+_PRESENCE_NEEDED = b"\x02"
+_KEEPALIVE_SECONDS = 0.1
+_EARLY = 4
+_LATE_SECONDS = 5.0
+"""For the key to answer what was cancelled; it does so at once."""
+
+
+@dataclass(frozen=True)
+class ToGuest:
+    """A report for the guest."""
+
+    report: bytes
+
+
+@dataclass(frozen=True)
+class ToKey:
+    """A report for the real key."""
+
+    report: bytes
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The person's presence is wanted; ``SecurityKey.verdict`` answers.
+
+    ``host`` is the relying party; empty: U2F names it by ``digest`` only.
+    """
+
+    number: int
+    what: str
+    """``register``, ``sign in``, ``look`` or ``enter PIN``."""
+    host: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Over:
+    """The request of a question has ended; its permission is not used any more."""
+
+    number: int
+    right: bool = False
+    """The key has taken the PIN."""
+
+
+Action = ToGuest | ToKey | Ask | Over
+
+
+@dataclass(eq=False)
+class _Transaction:
+    """One message of the guest, from its last report to its answer."""
+
+    message: Message
+    deadline: float
+    ask: Ask | None = None
+    sent: bool = False
+    next_keepalive: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A permission that is in use between two messages.
+
+    U2F repeats a request until the key is touched, which is one use and one question.
+    So is a look at the credentials of one relying party, one after the other.
+    """
+
+    ask: Ask
+    until: float
+
+
+@dataclass(frozen=True)
+class _Late:
+    """An answer that the key still owes, to a request that was given up."""
+
+    command: int
+    until: float
+
+
+class SecurityKey:
+    """The proxy of one guest's connection."""
+
+    def __init__(self, nonce: bytes) -> None:
+        """``nonce``: eight random bytes."""
+        self._nonce = nonce
+        self._guest, self._key = Assembler(), Assembler()
+        self._channels: dict[int, None] = {}
+        self._numbers = itertools.count(1)
+        self._channel_numbers = itertools.count(0x56000001)
+        self._real: int | None = None
+        self._capabilities = _CBOR
+        self._early: list[tuple[Message, float]] = []
+        """Messages of the guest from before the real key has answered."""
+        self._late: _Late | None = None
+        self._now: _Transaction | None = None
+        self._may_go_on = False
+        """Whether getNextAssertion belongs to an assertion that was allowed."""
+        self._allowed: _Repeated | None = None
+
+    def begin(self) -> list[Action]:
+        """Open a channel at the real key; to be called first."""
+        return _to_key(Message(BROADCAST, Command.INIT, self._nonce))
+
+    # -- the guest ---------------------------------------------------------------------
+
+    def from_guest(self, untrusted_report: bytes, now: float) -> list[Action]:
+        """Take a report of the guest.  Raises PeerError for other bytes."""
+        found = self._guest.feed(untrusted_report)
+        if found is None:
+            return []
+        if isinstance(found, tuple):
+            return _error(*found)
+        return self._message(found, now)
+
+    def _message(self, message: Message, now: float) -> list[Action]:
+        if self._real is None:
+            # A program begins with INIT and waits for its answer.
+            return self._wait(message, now)
+        if message.command == Command.INIT:
+            return self._init(message)
+        if message.channel not in self._channels:
+            return _error(message.channel, Error.INVALID_CHANNEL)
+        if message.command == Command.CANCEL:
+            return self._cancel(message.channel)
+        if message.command == Command.PING:
+            return _to_guest(message)
+        if message.command not in {Command.CBOR, Command.MSG}:
+            return _error(message.channel, Error.INVALID_CMD)
+        if self._now is not None:
+            return _error(message.channel, Error.CHANNEL_BUSY)
+        # guard: an answer is for its own request
+        if self._late is not None:
+            return self._wait(message, now)
+        if message.command == Command.CBOR:
+            return self._ctap2(message, now)
+        return self._u2f(message, now)
+
+    def _wait(self, message: Message, now: float) -> list[Action]:
+        """Keep a message until the key has answered."""
+        if len(self._early) >= _EARLY:
+            return _error(message.channel, Error.CHANNEL_BUSY)
+        self._early.append((message, now))
+        return []
+
+    def _go_on(self, now: float = 0.0) -> list[Action]:
+        """Take the messages that had to wait."""
+        self._late = None
+        early, self._early = self._early, []
+        return [
+            action
+            for message, came in early
+            for action in self._message(message, max(came, now))
+        ]
+
+    def _init(self, message: Message) -> list[Action]:
+        if len(message.payload) != 8:
+            return _error(message.channel, Error.INVALID_LEN)
+        actions: list[Action] = []
+        channel = message.channel
+        if channel == BROADCAST:
+            channel = next(self._channel_numbers)
+            # guard: channels of a guest
+            if len(self._channels) >= limits.CTAP_CHANNELS:
+                self._channels.pop(next(iter(self._channels)))
+            self._channels[channel] = None
+        elif channel not in self._channels:
+            return _error(channel, Error.INVALID_CHANNEL)
+        else:
+            self._early = [one for one in self._early if one[0].channel != channel]
+            if self._now is not None and self._now.message.channel == channel:
+                actions = self._abort()
+        answer = message.payload + channel.to_bytes(4, "big")
+        answer += bytes([2, 1, 0, 0, self._capabilities])
+        return [*actions, *_to_guest(Message(message.channel, Command.INIT, answer))]
+
+    def _cancel(self, channel: int) -> list[Action]:
+        now = self._now
+        cancelled = _to_guest(Message(channel, Command.CBOR, bytes([_CANCELLED])))
+        waiting = [one for one in self._early if one[0].channel == channel]
+        if waiting:
+            self._early = [one for one in self._early if one not in waiting]
+            return cancelled
+        if now is None or now.message.channel != channel:
+            return []
+        if now.sent and self._real is not None:
+            return _to_key(Message(self._real, Command.CANCEL, b""))
+        return [*self._abort(), *cancelled]
+
+    def _abort(self) -> list[Action]:
+        """Forget the transaction; what the key still says of it is dropped."""
+        now, self._now = self._now, None
+        if now is None:
+            return []
+        actions = self._end(now.ask)
+        if now.sent and self._real is not None:
+            self._late = _Late(now.message.command, now.deadline + _LATE_SECONDS)
+            actions += _to_key(Message(self._real, Command.CANCEL, b""))
+        return actions
+
+    def _end(self, ask: Ask | None, *, right: bool = False) -> list[Action]:
+        """A permission is not used any more, nor by a repeated request."""
+        if ask is None:
+            return []
+        if self._allowed is not None and self._allowed.ask is ask:
+            self._allowed = None
+        return [Over(ask.number, right=right and ask.what == ENTER_PIN)]
+
+    # -- what passes -----------------------------------------------------------------------
+
+    def _ctap2(self, message: Message, now: float) -> list[Action]:
+        if not message.payload:
+            return _error(message.channel, Error.INVALID_LEN)
+        command, body = message.payload[0], message.payload[1:]
+        try:
+            if command in {_MAKE, _GET}:
+                what, party = read_request(body, register=command == _MAKE)
+                return self._ask(message, what, party, "", now)
+            pin = enters_pin(body) if command == _PIN else None
+            # guard: tries of the PIN are counted
+            if pin:
+                return self._ask(message, ENTER_PIN, "", "", now)
+            # guard: management of the key
+            # guard: next of an allowed assertion
+            passes = (
+                (command == _INFO and not body)
+                or (command == _NEXT and not body and self._may_go_on)
+                or pin is not None
+            )
+        except OptionError:
+            return self._status(message, _INVALID_OPTION)
+        except PeerError:
+            return self._status(message, _INVALID_CBOR)
+        if passes:
+            return self._forward(_Transaction(message, now + limits.CTAP_SECONDS))
+        known = command in {_PIN, _NEXT}
+        return self._status(message, _DENIED if known else _INVALID_COMMAND)
+
+    def _status(self, message: Message, code: int) -> list[Action]:
+        return _to_guest(Message(message.channel, Command.CBOR, bytes([code])))
+
+    def _u2f(self, message: Message, now: float) -> list[Action]:
+        apdu = message.payload
+        if len(apdu) < 4 or apdu[0] != 0:
+            return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
+        instruction, first = apdu[1], apdu[2]
+        if instruction == _U2F_VERSION:
+            return self._forward(_Transaction(message, now + limits.CTAP_SECONDS))
+        if instruction not in {_U2F_REGISTER, _U2F_AUTHENTICATE}:
+            return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
+        body = apdu_body(apdu)
+        if body is None or len(body) < 64:
+            return _to_guest(Message(message.channel, Command.MSG, _SW_WRONG))
+        what = _U2F_WHAT.get((instruction, first))
+        # guard: U2F without a touch does not reach the key
+        if what is None:
+            return _to_guest(Message(message.channel, Command.MSG, _SW_PARAMETERS))
+        return self._ask(message, what, "", body[32:64].hex(), now)
+
+    def _ask(
+        self, message: Message, what: str, host: str, digest: str, now: float
+    ) -> list[Action]:
+        self._may_go_on = False
+        made = self._now = _Transaction(message, now + limits.CTAP_SECONDS)
+        before: list[Action] = []
+        if self._allowed is not None:
+            ask = self._allowed.ask
+            same = (ask.what, ask.host, ask.digest) == (what, host, digest)
+            if same and now < self._allowed.until:
+                made.ask = ask
+                return self._forward(made)
+            before = self._end(ask)
+        made.ask = Ask(next(self._numbers), what, host, digest)
+        made.next_keepalive = now + _KEEPALIVE_SECONDS
+        return [*before, made.ask]
+
+    def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
+        """Take the answer to an ``Ask``; one that is over changes nothing.
+
+        A no may come after a yes: the permission was revoked.
+        """
+        made = self._now
+        # guard: a verdict has its number
+        if made is None or made.ask is None or made.ask.number != number:
+            return [] if allow else self._revoked(number)
+        # guard: a permission that is revoked is cancelled at the key
+        if not allow:
+            return self._denied(made)
+        if made.sent:
+            return []
+        ctap2 = made.message.command == Command.CBOR
+        self._may_go_on = ctap2 and made.ask.what == SIGN_IN
+        if made.ask.digest or made.ask.what == LOOK:
+            self._allowed = _Repeated(made.ask, now + limits.CTAP_SECONDS)
+        return self._forward(made)
+
+    def end(self) -> list[Action]:
+        """The connection ends: a touch that comes now is for no request of it."""
+        return [] if self._now is None else self._denied(self._now)
+
+    def _denied(self, made: _Transaction) -> list[Action]:
+        """Answer the guest; what the key signs from now on is dropped."""
+        self._may_go_on = False
+        message, answer = made.message, bytes([_DENIED])
+        if message.command == Command.MSG:
+            answer = _SW_NOT_ALLOWED
+        ended = self._abort()
+        return [*ended, *_to_guest(Message(message.channel, message.command, answer))]
+
+    def _revoked(self, number: int) -> list[Action]:
+        """Between two of the messages that a permission is for."""
+        # guard: a revoked permission is not repeated
+        if self._allowed is None or self._allowed.ask.number != number:
+            return []
+        return self._end(self._allowed.ask)
+
+    def _forward(self, made: _Transaction) -> list[Action]:
+        assert self._real is not None
+        self._now = made
+        made.sent = True
+        return _to_key(Message(self._real, made.message.command, made.message.payload))
+
+    # -- the key -------------------------------------------------------------------------------
+
+    def from_key(self, report: bytes) -> list[Action]:
+        """Take a report of the real key.  Raises PeerError when it is none."""
+        found = self._key.feed(report)
+        if not isinstance(found, Message):
+            return []
+        if found.command == Command.INIT and found.channel == BROADCAST:
+            return self._opened(found.payload)
+        now = self._now
+        if found.channel != self._real:
+            return []  # of another program's channel
+        if now is None or not now.sent:
+            late = self._late
+            owed = late is not None and found.command in {late.command, Command.ERROR}
+            return self._go_on() if owed else []
+        channel = now.message.channel
+        if found.command == Command.KEEPALIVE:
+            return _to_guest(Message(channel, Command.KEEPALIVE, found.payload[:1]))
+        if found.command not in {now.message.command, Command.ERROR}:
+            return []
+        self._now = None
+        payload = found.payload
+        looks = now.ask is not None and now.ask.what == LOOK
+        ctap2 = found.command == Command.CBOR
+        if looks and found.command != Command.ERROR:
+            # guard: an answer to a look has no signature
+            payload = look_answer(payload) if ctap2 else payload[-2:]
+        # guard: one use for each question
+        repeated = self._allowed is not None and (looks or payload == _SW_NOT_TOUCHED)
+        actions = [] if repeated else self._end(now.ask, right=payload[:1] == _OK)
+        return [*actions, *_to_guest(Message(channel, found.command, payload))]
+
+    def _opened(self, payload: bytes) -> list[Action]:
+        if len(payload) >= 17 and payload[:8] == self._nonce and self._real is None:
+            self._real = int.from_bytes(payload[8:12], "big")
+            # Any sandbox could make it blink, and the person cannot see which one did.
+            self._capabilities = payload[16] & _NO_WINK
+            return self._go_on()
+        return []
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def next_tick(self) -> float | None:
+        """When ``tick`` has something to do."""
+        now = self._now
+        times = [one.until for one in (self._late, self._allowed) if one is not None]
+        if now is not None:
+            times.append(now.deadline)
+        if now is not None and not now.sent:
+            times.append(now.next_keepalive)
+        return min(times, default=None)
+
+    def tick(self, now: float) -> list[Action]:
+        """Keep a guest waiting that is asked about, end what takes too long."""
+        actions: list[Action] = []
+        if self._late is not None and now >= self._late.until:
+            actions = self._go_on(now)
+        made, allowed = self._now, self._allowed
+        if allowed is not None and now >= allowed.until:
+            self._allowed = None
+            if made is None or made.ask is not allowed.ask:
+                actions += self._end(allowed.ask)
+        return actions if made is None else [*actions, *self._tick(made, now)]
+
+    def _tick(self, made: _Transaction, now: float) -> list[Action]:
+        message = made.message
+        if now >= made.deadline:
+            return [*self._abort(), *_error(message.channel, Error.OTHER)]
+        if made.sent or now < made.next_keepalive:
+            return []
+        made.next_keepalive = now + _KEEPALIVE_SECONDS
+        if message.command != Command.CBOR:
+            return []
+        return _to_guest(Message(message.channel, Command.KEEPALIVE, _PRESENCE_NEEDED))
+
+
+def _to_guest(message: Message) -> list[Action]:
+    return [ToGuest(report) for report in reports_of(message)]
+
+
+def _to_key(message: Message) -> list[Action]:
+    return [ToKey(report) for report in reports_of(message)]
+
+
+def _error(channel: int, code: Error) -> list[Action]:
+    return _to_guest(Message(channel, Command.ERROR, bytes([code])))

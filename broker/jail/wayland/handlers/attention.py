@@ -1,0 +1,200 @@
+"""Activation, idle inhibition and the bell: what asks for a person's attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland import identity
+from broker.jail.wayland.handlers import popups
+from broker.jail.wayland.model import OwnSurface, Surface
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
+from broker.jail.wayland.protocol.objects import ProtocolObject
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+
+class Token(ProtocolObject):
+    """An xdg_activation_token_v1.  ``serial``: of a recent input, when it was named."""
+
+    __slots__ = ("serial",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.serial: int | None = None
+
+
+IDLE_MANAGER = "zwp_idle_inhibit_manager_v1"
+IDLE_INHIBITOR = "zwp_idle_inhibitor_v1"
+
+
+class IdleInhibitor(ProtocolObject):
+    """A client's zwp_idle_inhibitor_v1; ``ours`` is the compositor's, on ``root``."""
+
+    __slots__ = ("ours", "root", "surface")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+        self.root: OwnSurface | None = None
+        self.ours: ProtocolObject | None = None
+
+
+def window_sid(surface: Surface | None) -> int:
+    """The compositor's id of the surface that carries a window's role, or 0."""
+    if surface is None:
+        return 0
+    xdg = surface.root().xdg
+    return xdg.frame.root.sid if xdg is not None and xdg.frame is not None else 0
+
+
+def set_serial(
+    core: ClientState, token: Token, serial: int, seat: ProtocolObject
+) -> None:
+    token.serial = serial if core.serials.fresh(serial, core.now) else None
+    if token.serial is not None:
+        core.up.data += _set_serial(token.sid, serial, seat.sid)
+
+
+def set_app_id(core: ClientState, token: Token, untrusted_app_id: bytes) -> None:
+    core.up.data += _set_app_id(
+        token.sid, identity.app_id(core.rules.name, untrusted_app_id)
+    )
+
+
+def set_surface(core: ClientState, token: Token, surface: Surface) -> None:
+    sid = window_sid(surface)
+    if sid:
+        core.up.data += _set_surface(token.sid, sid)
+
+
+def commit(core: ClientState, token: Token) -> None:
+    """Without fresh input of this client's, the token is one that opens nothing.
+
+    Fresh now: a client could name each press in a token, and keep the tokens.
+    """
+    fresh = token.serial is not None
+    # guard: input is fresh when the token is asked for
+    fresh = fresh and core.serials.fresh(token.serial or 0, core.now)
+    if fresh and core.sandbox.may(
+        "activations", limits.WAYLAND_ACTIVATIONS_PER_MINUTE, core.now
+    ):
+        core.up.data += _commit(token.sid)
+    else:
+        core.down.data += _done(token.cid, b"vitrail-nothing")
+
+
+_set_serial = emit.request("xdg_activation_token_v1", "set_serial")
+_set_app_id = emit.request("xdg_activation_token_v1", "set_app_id")
+_set_surface = emit.request("xdg_activation_token_v1", "set_surface")
+_commit = emit.request("xdg_activation_token_v1", "commit")
+_done = emit.event("xdg_activation_token_v1", "done")
+_activate = emit.request("xdg_activation_v1", "activate")
+
+
+def done(core: ClientState, token: Token, text: bytes) -> None:
+    core.sandbox.keep_token(text, core.now)
+    core.down.data += _done(token.cid, text)
+
+
+def activate(
+    core: ClientState, activation: ProtocolObject, text: bytes, surface: Surface
+) -> None:
+    """Only with a token that the compositor gave to this sandbox, and once."""
+    sid = window_sid(surface)
+    # guard: tokens of this sandbox
+    if sid and core.sandbox.use_token(text, core.now):
+        core.up.data += _activate(activation.sid, text, sid)
+
+
+def create_inhibitor(
+    core: ClientState, _manager: ProtocolObject, new_id: int, surface: Surface
+) -> None:
+    made = core.make(new_id, IDLE_INHIBITOR, 1, server=False)
+    assert isinstance(made, IdleInhibitor)
+    made.surface = surface
+    core.inhibitors.append(made)
+
+
+def destroy_inhibitor(core: ClientState, inhibitor: IdleInhibitor) -> None:
+    core.inhibitors.remove(inhibitor)
+    _let_sleep(core, inhibitor)
+    core.drop_local(inhibitor)
+
+
+def follow_windows(core: ClientState) -> None:
+    """Keep the screen on for windows that are shown, and for nothing else.
+
+    sway cannot say whether a surface without a window is visible, nor a window that is
+    not mapped, and takes both for visible: one inhibitor on such a surface would keep
+    the screen from locking for as long as its application runs.  So the compositor has
+    an inhibitor of ours for each one whose window is shown.
+    """
+    for inhibitor in core.inhibitors:
+        root = _shown(inhibitor.surface)
+        if root is inhibitor.root:
+            continue
+        _let_sleep(core, inhibitor)
+        if root is not None:
+            inhibitor.root, inhibitor.ours = root, core.own(IDLE_INHIBITOR)
+            core.up.data += _create_inhibitor(
+                core.idle_inhibit, inhibitor.ours.sid, root.sid
+            )
+
+
+def _let_sleep(core: ClientState, inhibitor: IdleInhibitor) -> None:
+    ours, inhibitor.ours, inhibitor.root = inhibitor.ours, None, None
+    if ours is not None:
+        core.end_own(ours)
+
+
+def _shown(surface: Surface | None) -> OwnSurface | None:
+    """The frame of the window that a surface is shown in; None where none is."""
+    window = popups.window_of(surface.root().xdg) if surface is not None else None
+    # guard: the screen stays on for a window that is shown
+    if window is None or window.frame is None or not window.mapped:
+        return None
+    return window.frame.root
+
+
+_create_inhibitor = emit.request("zwp_idle_inhibit_manager_v1", "create_inhibitor")
+
+
+def destroy_bell(core: ClientState, bell: ProtocolObject) -> None:
+    core.destroy(bell)
+
+
+def ring(core: ClientState, bell: ProtocolObject, surface: Surface | None) -> None:
+    if core.sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, core.now):
+        core.up.data += _ring(bell.sid, window_sid(surface))
+
+
+_ring = emit.request("xdg_system_bell_v1", "ring")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("xdg_activation_token_v1", "set_serial"): set_serial,
+    ("xdg_activation_token_v1", "set_app_id"): set_app_id,
+    ("xdg_activation_token_v1", "set_surface"): set_surface,
+    ("xdg_activation_token_v1", "commit"): commit,
+    ("xdg_activation_token_v1", "destroy"): FORWARD,
+    ("xdg_activation_v1", "destroy"): FORWARD,
+    ("xdg_activation_v1", "get_activation_token"): FORWARD,
+    ("xdg_activation_v1", "activate"): activate,
+    ("xdg_system_bell_v1", "destroy"): destroy_bell,
+    ("xdg_system_bell_v1", "ring"): ring,
+    ("zwp_idle_inhibit_manager_v1", "destroy"): FORWARD,
+    ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): create_inhibitor,
+    ("zwp_idle_inhibitor_v1", "destroy"): destroy_inhibitor,
+}
+EVENTS: Rules = {
+    ("xdg_activation_token_v1", "done"): done,
+}
+CLASSES: Classes = {
+    "xdg_activation_token_v1": Token,
+    "zwp_idle_inhibitor_v1": IdleInhibitor,
+}

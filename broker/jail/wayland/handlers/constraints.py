@@ -1,0 +1,229 @@
+"""Pointer constraints and shortcut inhibitors: what games and viewers of other machines ask for.
+
+Both are options of a record.  A lock or confinement belongs to a client's own
+surface, so its region and hint move with that surface's crop, and its state
+waits for the surface's commit like all other.  A hint puts the pointer
+somewhere when the lock ends: some compositors do not check where, so it stays inside
+the shown part.  An inhibitor belongs to the window, whose keyboard focus is its
+frame's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland.handlers.attention import window_sid
+from broker.jail.wayland.model import Constraint, Pointer, Region, RegionOps, Surface
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
+from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.wire import ProtocolFault
+from broker.jail.wayland.scene.regions import CONFINED, LOCKED, region_of
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+MANAGER = "zwp_pointer_constraints_v1"
+INHIBIT_MANAGER = "zwp_keyboard_shortcuts_inhibit_manager_v1"
+INHIBITOR = "zwp_keyboard_shortcuts_inhibitor_v1"
+_ALREADY_CONSTRAINED = 1
+_ALREADY_INHIBITED = 0
+_ONESHOT, _PERSISTENT = 1, 2
+
+
+class Inhibitor(ProtocolObject):
+    """A shortcuts inhibitor, for the window of ``surface``."""
+
+    __slots__ = ("surface",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+
+
+_lock = emit.request(MANAGER, "lock_pointer")
+_confine = emit.request(MANAGER, "confine_pointer")
+
+
+# -- pointer constraints -------------------------------------------------------------
+
+
+def lock_pointer(
+    core: ClientState,
+    manager: ProtocolObject,
+    new_id: int,
+    surface: Surface,
+    pointer: Pointer,
+    region: Region | None,
+    lifetime: int,
+) -> None:
+    _constrain(core, manager, (new_id, LOCKED), surface, pointer, (region, lifetime))
+
+
+def confine_pointer(
+    core: ClientState,
+    manager: ProtocolObject,
+    new_id: int,
+    surface: Surface,
+    pointer: Pointer,
+    region: Region | None,
+    lifetime: int,
+) -> None:
+    _constrain(core, manager, (new_id, CONFINED), surface, pointer, (region, lifetime))
+
+
+def _constrain(
+    core: ClientState,
+    manager: ProtocolObject,
+    new: tuple[int, str],
+    surface: Surface,
+    pointer: Pointer,
+    where: tuple[Region | None, int],
+) -> None:
+    if surface.constraint is not None:
+        raise ProtocolFault(
+            manager.cid, _ALREADY_CONSTRAINED, "the surface has a constraint"
+        )
+    region, lifetime = where
+    if lifetime not in {_ONESHOT, _PERSISTENT}:
+        raise ProtocolFault(manager.cid, _ALREADY_CONSTRAINED, "no such lifetime")
+    made = core.make(*new, manager.version, server=False)
+    assert isinstance(made, Constraint)
+    made.surface, made.oneshot = surface, lifetime == _ONESHOT
+    made.region = _ops(region)
+    surface.constraint = made
+    write = _lock if made.interface == LOCKED else _confine
+    with region_of(core, surface, made.region) as sid:
+        # Only now: the region was made before it, and ids have no gaps.
+        core.up.data += write(
+            manager.sid, core.give_sid(made), surface.sid, pointer.sid, sid, lifetime
+        )
+
+
+def _ops(region: Region | None) -> RegionOps | None:
+    """A region's rectangles; with too many of them the whole surface counts."""
+    if region is None or len(region.ops) > limits.WAYLAND_SURFACE_RECTS:
+        return None
+    return tuple(region.ops)
+
+
+def set_region(
+    core: ClientState, constraint: Constraint, region: Region | None
+) -> None:
+    _hold(core, constraint, "region", _ops(region))
+
+
+def set_hint(core: ClientState, constraint: Constraint, x: int, y: int) -> None:
+    _hold(core, constraint, "hint", (x, y))
+
+
+def _hold(core: ClientState, constraint: Constraint, kind: str, value: object) -> None:
+    surface = constraint.surface
+    if surface is None or surface.dead:
+        return
+    held = surface.pending.constraints
+    if held is None:
+        held = surface.pending.constraints = []
+    # guard: constraints bounded
+    if len(held) >= limits.WAYLAND_SHELL_OPS:
+        raise core.too_much("too many changes of a pointer constraint in one commit")
+    held.append((constraint, kind, value))
+
+
+def _let_go(constraint: Constraint) -> None:
+    """Its surface may have another one; that one stays, if it has one already."""
+    surface = constraint.surface
+    # guard: a second constraint is kept
+    if surface is not None and surface.constraint is constraint:
+        surface.constraint = None
+
+
+def destroy(core: ClientState, constraint: Constraint) -> None:
+    _let_go(constraint)
+    constraint.surface = None
+    core.destroy(constraint)
+
+
+def _over(interface: str, name: str) -> Callable[[ClientState, Constraint], None]:
+    write = emit.event(interface, name)
+
+    def over(core: ClientState, constraint: Constraint) -> None:
+        if constraint.oneshot:
+            _let_go(constraint)
+        core.down.data += write(constraint.cid)
+
+    return over
+
+
+# -- shortcuts ------------------------------------------------------------------------
+
+
+def inhibit(
+    core: ClientState,
+    manager: ProtocolObject,
+    new_id: int,
+    surface: Surface,
+    seat: ProtocolObject,
+) -> None:
+    """For the window; a second one inside it, or one without a window, is inert."""
+    if surface.inhibitor is not None:
+        raise ProtocolFault(
+            manager.cid, _ALREADY_INHIBITED, "the surface has an inhibitor"
+        )
+    sid = window_sid(surface)
+    server = bool(sid) and not _taken(surface.root())
+    made = core.make(new_id, INHIBITOR, manager.version, server=server)
+    assert isinstance(made, Inhibitor)
+    made.surface, surface.inhibitor = surface, made
+    if made.sid:
+        core.up.data += _inhibit(manager.sid, made.sid, sid, seat.sid)
+
+
+def _taken(root: Surface) -> bool:
+    """Whether a surface of this window has an inhibitor at the compositor."""
+    found = root.inhibitor is not None and bool(root.inhibitor.sid)
+    return found or any(_taken(s.surface) for s in root.children if s.surface)
+
+
+_inhibit = emit.request(INHIBIT_MANAGER, "inhibit_shortcuts")
+
+
+def destroy_inhibitor(core: ClientState, inhibitor: Inhibitor) -> None:
+    if inhibitor.surface is not None:
+        inhibitor.surface.inhibitor = None
+        inhibitor.surface = None
+    core.destroy(inhibitor)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("zwp_confined_pointer_v1", "destroy"): destroy,
+    ("zwp_confined_pointer_v1", "set_region"): set_region,
+    ("zwp_keyboard_shortcuts_inhibit_manager_v1", "destroy"): FORWARD,
+    ("zwp_keyboard_shortcuts_inhibit_manager_v1", "inhibit_shortcuts"): inhibit,
+    ("zwp_keyboard_shortcuts_inhibitor_v1", "destroy"): destroy_inhibitor,
+    ("zwp_locked_pointer_v1", "destroy"): destroy,
+    ("zwp_locked_pointer_v1", "set_cursor_position_hint"): set_hint,
+    ("zwp_locked_pointer_v1", "set_region"): set_region,
+    ("zwp_pointer_constraints_v1", "destroy"): FORWARD,
+    ("zwp_pointer_constraints_v1", "lock_pointer"): lock_pointer,
+    ("zwp_pointer_constraints_v1", "confine_pointer"): confine_pointer,
+}
+EVENTS: Rules = {
+    ("zwp_confined_pointer_v1", "confined"): FORWARD,
+    ("zwp_confined_pointer_v1", "unconfined"): _over(
+        "zwp_confined_pointer_v1", "unconfined"
+    ),
+    ("zwp_keyboard_shortcuts_inhibitor_v1", "active"): FORWARD,
+    ("zwp_keyboard_shortcuts_inhibitor_v1", "inactive"): FORWARD,
+    ("zwp_locked_pointer_v1", "locked"): FORWARD,
+    ("zwp_locked_pointer_v1", "unlocked"): _over("zwp_locked_pointer_v1", "unlocked"),
+}
+CLASSES: Classes = {
+    "zwp_confined_pointer_v1": Constraint,
+    "zwp_keyboard_shortcuts_inhibitor_v1": Inhibitor,
+    "zwp_locked_pointer_v1": Constraint,
+}

@@ -1,0 +1,96 @@
+"""A drag's start that the compositor passed over is asked for once more.
+
+A compositor starts a drag from the surface that the pointer pressed.  Most mean the one
+that they sent the client, KWin (5.27, 6.0) the window's, which is our frame's; for
+another one KWin does nothing and sends nothing.  So the client's own is named first,
+and where nothing whatever followed, and the pointer is still where it was, the frame's:
+with the same serial, once.  Both are checked by the compositor against the button that
+is pressed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.jail.wayland.protocol import dispatch, emit
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.selection import DataSource, Device
+    from broker.jail.wayland.model import Surface
+    from broker.jail.wayland.protocol.objects import ProtocolObject
+    from broker.jail.wayland.state import ClientState
+
+
+@dataclass
+class Asked:
+    """A drag that a client starts, and may still have been passed over."""
+
+    device: Device
+    source: DataSource | None
+    origin: Surface
+    icon: Surface | None
+    serial: int
+
+
+class Start:
+    """The last drag that a client started."""
+
+    __slots__ = ("asked", "local", "waiting")
+
+    def __init__(self) -> None:
+        self.local = False
+        """Whether the drag has no source: other clients must not see it."""
+        self.asked: Asked | None = None
+        self.waiting = False
+        """Whether the reply that follows the compositor's handling is still missing."""
+
+
+def send(core: ClientState, asked: Asked) -> None:
+    """Have the compositor start a drag; twice, if it says nothing to that."""
+    _say(core, asked, asked.origin.sid)
+    it = core.drag
+    it.asked = asked if any(p.focus is not None for p in core.pointers) else None
+    # guard: one question about a start
+    if it.asked is not None and not it.waiting:
+        # One at a time, however many a client starts.
+        it.waiting = True
+        done = core.own("wl_callback")
+        done.events = dispatch.own_events("wl_callback", _DONE)
+        core.up.data += emit.sync(1, done.sid)
+
+
+def heard(core: ClientState) -> None:
+    """The compositor has sent an event of a drag, or taken the pointer away."""
+    # guard: no second start of one that was heard
+    core.drag.asked = None
+
+
+def _done(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
+    it = core.drag
+    asked, it.asked, it.waiting = it.asked, None, False
+    if asked is None or asked.device.dead or asked.origin.dead:
+        return
+    if (asked.source is not None and asked.source.dead) or (
+        asked.icon is not None and (asked.icon.dead or asked.icon.icon is None)
+    ):
+        return
+    xdg = asked.origin.root().xdg
+    if xdg is not None and xdg.frame is not None:
+        _say(core, asked, xdg.frame.root.sid)
+
+
+def _say(core: ClientState, asked: Asked, origin: int) -> None:
+    source, icon = asked.source, asked.icon
+    # guard: a dragged picture has a frame
+    core.up.data += _start_drag(
+        asked.device.sid,
+        source.sid if source is not None else 0,
+        origin,
+        icon.icon.root.sid if icon is not None and icon.icon is not None else 0,
+        asked.serial,
+    )
+
+
+_DONE: dispatch.Handlers = {"done": _done}
+_start_drag = emit.request("wl_data_device", "start_drag")

@@ -1,0 +1,38 @@
+"""Messages of interfaces that need no handler: checked, given our ids, passed on."""
+
+from __future__ import annotations
+
+from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
+
+REQUESTS: Rules = {
+    ("wp_fractional_scale_manager_v1", "destroy"): FORWARD,
+    ("wp_fractional_scale_manager_v1", "get_fractional_scale"): FORWARD,
+    ("wp_fractional_scale_v1", "destroy"): FORWARD,
+    ("xdg_dialog_v1", "destroy"): FORWARD,
+    ("xdg_dialog_v1", "set_modal"): FORWARD,
+    ("xdg_dialog_v1", "unset_modal"): FORWARD,
+    ("xdg_wm_dialog_v1", "destroy"): FORWARD,
+    ("xdg_wm_dialog_v1", "get_xdg_dialog"): FORWARD,
+    ("zwp_pointer_gestures_v1", "get_swipe_gesture"): FORWARD,
+    ("zwp_pointer_gestures_v1", "get_pinch_gesture"): FORWARD,
+    ("zwp_pointer_gestures_v1", "release"): FORWARD,
+    ("zwp_pointer_gestures_v1", "get_hold_gesture"): FORWARD,
+    ("zwp_relative_pointer_manager_v1", "destroy"): FORWARD,
+    ("zwp_relative_pointer_manager_v1", "get_relative_pointer"): FORWARD,
+    ("zwp_relative_pointer_v1", "destroy"): FORWARD,
+    ("zwp_text_input_manager_v3", "destroy"): FORWARD,
+    ("zwp_text_input_manager_v3", "get_text_input"): FORWARD,
+    ("zxdg_decoration_manager_v1", "destroy"): FORWARD,
+    ("zxdg_decoration_manager_v1", "get_toplevel_decoration"): FORWARD,
+    ("zxdg_output_manager_v1", "destroy"): FORWARD,
+    ("zxdg_output_manager_v1", "get_xdg_output"): FORWARD,
+    ("zxdg_toplevel_decoration_v1", "destroy"): FORWARD,
+    ("zxdg_toplevel_decoration_v1", "set_mode"): FORWARD,
+    ("zxdg_toplevel_decoration_v1", "unset_mode"): FORWARD,
+}
+EVENTS: Rules = {
+    ("wl_callback", "done"): FORWARD,
+    ("wp_fractional_scale_v1", "preferred_scale"): FORWARD,
+    ("zxdg_toplevel_decoration_v1", "configure"): FORWARD,
+}
+CLASSES: Classes = {}

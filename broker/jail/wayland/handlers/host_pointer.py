@@ -1,0 +1,102 @@
+"""The filter's own pointer on each seat: what happens on frames.
+
+A frame's events must not depend on what the client has.  A client that releases
+its wl_pointer, or never makes one, would leave over its frame whatever image was
+there before: its own of up to 64 x 64 pixels, or another sandbox's.  So each
+seat has one pointer of ours, which exists as long as the seat has a pointer.  It
+sets an image whenever the pointer comes onto a surface, and alone does so on frames,
+where it moves and resizes and dismisses menus; the client's pointers hear of their
+content and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.jail.wayland import choice
+from broker.jail.wayland.handlers import cursor, popups, windows
+from broker.jail.wayland.model import HostPointer, OwnSurface
+from broker.jail.wayland.protocol.dispatch import Handlers
+from broker.jail.wayland.protocol.objects import ProtocolObject
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+_LEFT_BUTTON = 0x110
+_PRESSED = 1
+
+
+def _enter(
+    core: ClientState,
+    pointer: HostPointer,
+    serial: int,
+    surface: ProtocolObject | None,
+    x: int,
+    y: int,
+) -> None:
+    pointer.x, pointer.y = x, y
+    pointer.own = surface if isinstance(surface, OwnSurface) else None
+    # Also on a client's content, before the client chooses: one that sets no image, or
+    # sets it late, would show what the window set that the pointer came from.
+    # guard: our own cursor at each enter
+    cursor.enter(core, pointer, serial)
+
+
+def _leave(
+    _core: ClientState,
+    pointer: HostPointer,
+    _serial: int,
+    _surface: ProtocolObject | None,
+) -> None:
+    pointer.own = None
+
+
+def _motion(
+    core: ClientState, pointer: HostPointer, _time: int, x: int, y: int
+) -> None:
+    if pointer.own is not None:
+        pointer.x, pointer.y = x, y
+        cursor.follow(core, pointer)
+
+
+def _button(
+    core: ClientState,
+    pointer: HostPointer,
+    serial: int,
+    _time: int,
+    which: int,
+    state: int,
+) -> None:
+    if state != _PRESSED:
+        return
+    # guard: grabs end with a press elsewhere in the sandbox
+    core.sandbox.pressed(core)
+    if pointer.own is not None:
+        # guard: grabs end with a press on the frame
+        popups.dismiss_grabs(core)
+        if pointer.own.alias is not None:
+            choice.press(pointer.own.alias)
+        if which == _LEFT_BUTTON:
+            _drag_frame(core, pointer, serial)
+
+
+def _drag_frame(core: ClientState, pointer: HostPointer, serial: int) -> None:
+    """A press on the frame itself: move by the top strip, resize by the rest."""
+    grips = cursor.gripped(pointer)
+    if grips is None:
+        return
+    toplevel, edge = grips
+    if edge:
+        core.up.data += windows.resize_message(
+            toplevel.sid, pointer.seat_sid, serial, edge
+        )
+    else:
+        core.up.data += windows.move_message(toplevel.sid, pointer.seat_sid, serial)
+
+
+EVENTS: Handlers = {
+    "enter": _enter,
+    "leave": _leave,
+    "motion": _motion,
+    "button": _button,
+}

@@ -1,0 +1,227 @@
+"""wl_display and wl_registry: what a client may know and bind.
+
+The client's registries are ours: it sees names that we number, versions that
+the baseline allows, and nothing that it could not bind.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from broker.core.streams.wayland_verdicts import GLOBALS, advertised_version
+from broker.jail.wayland.model import COMPOSITOR_VERSION, Seat
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
+from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.wire import INVALID_OBJECT, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+
+@dataclass(eq=False)
+class Advertised:
+    """A global as the client sees it; ``host_name`` is 0 for one of ours."""
+
+    name: int
+    interface: str
+    version: int
+    host_name: int
+    removed: bool = False
+
+
+class Globals:
+    """The compositor's globals and what of them is advertised."""
+
+    def __init__(
+        self, allowed: frozenset[str], denied: frozenset[str] = frozenset()
+    ) -> None:
+        self._allowed = allowed
+        self._denied = denied
+        self.host: dict[int, tuple[str, int]] = {}
+        self.by_name: dict[int, Advertised] = {}
+        self.bound: set[str] = set()
+        """Interfaces of all globals that the client has ever bound: objects made from
+        a global outlive it."""
+        self._next = 1
+        for row in GLOBALS.values():
+            if row.local and self._version(row.name, row.version):
+                self._advertise(row.name, row.version, 0)
+
+    def _version(self, interface: str, offered: int) -> int:
+        if interface in self._denied:
+            return 0
+        return advertised_version(interface, offered, self._allowed)
+
+    def _advertise(self, interface: str, version: int, host_name: int) -> Advertised:
+        entry = Advertised(self._next, interface, version, host_name)
+        self._next += 1
+        self.by_name[entry.name] = entry
+        return entry
+
+    def add(self, host_name: int, interface: str, version: int) -> Advertised | None:
+        """A global of the compositor's; None when the client must not see it."""
+        self.host[host_name] = (interface, version)
+        row = GLOBALS.get(interface)
+        shown = self._version(interface, version)
+        # guard: hidden globals
+        if row is None or row.local or not shown:
+            return None
+        return self._advertise(interface, shown, host_name)
+
+    def remove(self, host_name: int) -> Advertised | None:
+        """The compositor takes a global away; None when the client never saw it."""
+        self.host.pop(host_name, None)
+        for entry in self.by_name.values():
+            if entry.host_name == host_name and not entry.removed:
+                entry.removed = True
+                return entry
+        return None
+
+    def take_away(self, interfaces: frozenset[str]) -> list[Advertised]:
+        """The record allows these no more; those that the client has been told of."""
+        self._denied |= interfaces
+        gone = [e for e in self.by_name.values() if e.interface in interfaces]
+        for entry in gone:
+            # guard: a revoked global is not bound later
+            del self.by_name[entry.name]
+        return [entry for entry in gone if not entry.removed]
+
+    def first(self) -> dict[str, tuple[int, int]]:
+        """The compositor's name and version of each global, the first of its kind."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, (interface, version) in self.host.items():
+            found.setdefault(interface, (name, version))
+        return found
+
+
+# -- wl_display ----------------------------------------------------------------------
+
+
+def sync(core: ClientState, _display: ProtocolObject, new_id: int) -> None:
+    callback = core.make(new_id, "wl_callback", 1)
+    core.up.data += emit.sync(1, callback.sid)
+
+
+_ID = struct.Struct("=I")
+
+
+@lru_cache(1024)
+def _global_body(name: int, interface: str, version: int) -> bytes:
+    """A wl_registry.global without its object: the same for every registry."""
+    return emit.registry_global(0, name, interface.encode(), version)[4:]
+
+
+def told(registry: ProtocolObject, entry: Advertised) -> bytes:
+    """The event with which a registry advertises a global."""
+    body = _global_body(entry.name, entry.interface, entry.version)
+    return _ID.pack(registry.cid) + body
+
+
+def get_registry(core: ClientState, _display: ProtocolObject, new_id: int) -> None:
+    registry = core.make(new_id, "wl_registry", 1, server=False)
+    core.registries.append(registry)
+    for entry in core.globals.by_name.values():
+        if not entry.removed:
+            core.down.data += told(registry, entry)
+
+
+def host_error(
+    core: ClientState,
+    _display: ProtocolObject,
+    obj: ProtocolObject | None,
+    code: int,
+    untrusted_text: bytes,
+) -> None:
+    """The compositor ends this connection; its text names ids of its own."""
+    core.upstream_error(obj, code, untrusted_text)
+
+
+def host_delete_id(core: ClientState, _display: ProtocolObject, sid: int) -> None:
+    core.deleted(sid)
+
+
+# -- wl_registry ------------------------------------------------------------------------
+
+
+def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
+    """The record allows these globals no more; whether the client has used one.
+
+    One that has not is told that they are gone, and cannot bind them any more.
+    """
+    # guard: clients that use a revoked global
+    if core.globals.bound & interfaces:
+        return True
+    for entry in core.globals.take_away(interfaces):
+        for registry in core.registries:
+            core.down.data += emit.registry_remove(registry.cid, entry.name)
+    return False
+
+
+def bind(
+    core: ClientState,
+    registry: ProtocolObject,
+    name: int,
+    untrusted_interface: bytes,
+    version: int,
+    new_id: int,
+) -> None:
+    entry = core.globals.by_name.get(name)
+    if entry is None or entry.interface.encode() != untrusted_interface:
+        raise ProtocolFault(
+            registry.cid, INVALID_OBJECT, f"no global {name} of that interface"
+        )
+    # guard: bind an offered global only
+    if not 1 <= version <= entry.version:
+        raise ProtocolFault(
+            registry.cid,
+            INVALID_OBJECT,
+            f"{entry.interface} has version {entry.version}, not {version}",
+        )
+    core.globals.bound.add(entry.interface)
+    obj = core.make(new_id, entry.interface, version, server=bool(entry.host_name))
+    if isinstance(obj, Seat):
+        obj.host_name = entry.host_name
+    if entry.host_name:
+        # A global just removed may still be bound (wl_registry.global_remove);
+        # the compositor knows how to answer that.
+        # GTK 3 binds version 3; our own requests for its surfaces need 4
+        # (damage_buffer), which has no event more.
+        if entry.interface == "wl_compositor":
+            version = max(version, COMPOSITOR_VERSION)
+        core.up.data += emit.bind(
+            core.registry, entry.host_name, untrusted_interface, version, obj.sid
+        )
+
+
+def fixes_destroy(core: ClientState, fixes: ProtocolObject) -> None:
+    core.drop_local(fixes)
+
+
+def destroy_registry(
+    core: ClientState, _fixes: ProtocolObject, registry: ProtocolObject
+) -> None:
+    if registry in core.registries:
+        core.registries.remove(registry)
+        core.drop_local(registry)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_display", "sync"): sync,
+    ("wl_display", "get_registry"): get_registry,
+    ("wl_fixes", "destroy"): fixes_destroy,
+    ("wl_fixes", "destroy_registry"): destroy_registry,
+    ("wl_registry", "bind"): bind,
+}
+EVENTS: Rules = {
+    ("wl_display", "error"): host_error,
+    ("wl_display", "delete_id"): host_delete_id,
+    ("wl_registry", "global"): LOCAL,
+    ("wl_registry", "global_remove"): LOCAL,
+}
+CLASSES: Classes = {}

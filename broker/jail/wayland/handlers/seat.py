@@ -1,0 +1,508 @@
+"""Input: pointer, keyboard, touch, gestures, text input, cursors.
+
+The compositor speaks of frames where the client knows only its own surface.
+Keyboard focus of a frame is reported as focus of the surface in it; pointer and touch
+events on a frame are ours and never passed on.  Coordinates get the crop's origin
+added.  Every serial that is passed on is remembered: a client may present only those.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.jail.wayland import choice
+from broker.jail.wayland.handlers import drag_start, popups
+from broker.jail.wayland.model import (
+    Gesture,
+    Keyboard,
+    OwnSurface,
+    Pointer,
+    Seat,
+    Surface,
+    Touch,
+)
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
+from broker.jail.wayland.protocol.objects import ProtocolObject
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.protocol.wire import Fd
+    from broker.jail.wayland.state import ClientState
+
+
+_ID = struct.Struct("=I")
+_FIXED = struct.Struct("=ii")
+_SERIAL = struct.Struct("=I")
+_PRESSED = 1
+_FOUR = struct.Struct("=IIII")
+
+
+def told(surface: ProtocolObject | None) -> Surface | None:
+    """The client's surface that stands for one of the compositor's events."""
+    if isinstance(surface, OwnSurface):
+        surface = surface.alias
+    if isinstance(surface, Surface) and not surface.dead:
+        return surface
+    return None
+
+
+def _happened(core: ClientState, event_ms: int) -> float:
+    """When an input event happened, on our clock."""
+    # guard: input is as old as it says
+    return core.now - core.hands.clock.lateness(event_ms, core.now)
+
+
+def _pass(
+    core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
+) -> None:
+    out = core.down.data
+    out += _ID.pack(obj.cid)
+    out += data[pos + 4 : pos + size]
+
+
+# -- wl_seat ------------------------------------------------------------------------------
+
+
+def get_pointer(core: ClientState, seat: ProtocolObject, new_id: int) -> None:
+    pointer = core.make(new_id, "wl_pointer", seat.version)
+    assert isinstance(pointer, Pointer)
+    pointer.seat = seat
+    core.pointers.append(pointer)
+    core.up.data += _get_pointer(seat.sid, pointer.sid)
+
+
+_get_pointer = emit.request("wl_seat", "get_pointer")
+
+
+def get_keyboard(core: ClientState, seat: Seat, new_id: int) -> None:
+    keyboard = core.make(new_id, "wl_keyboard", seat.version)
+    assert isinstance(keyboard, Keyboard)
+    keyboard.seat = core.hands.of(seat)
+    if keyboard.seat is not None:
+        keyboard.judge = keyboard.seat.judge
+    core.up.data += _get_keyboard(seat.sid, keyboard.sid)
+
+
+_get_keyboard = emit.request("wl_seat", "get_keyboard")
+
+
+def seat_name(core: ClientState, seat: ProtocolObject, _name: bytes) -> None:
+    """A seat's name may reveal hardware; every sandbox sees the same one."""
+    core.down.data += _seat_name(seat.cid, b"seat0")
+
+
+_seat_name = emit.event("wl_seat", "name")
+
+
+# -- wl_pointer ----------------------------------------------------------------------------
+
+
+def release_pointer(core: ClientState, pointer: Pointer) -> None:
+    core.pointers.remove(pointer)
+    core.serials.lift(pointer.cid)
+    core.destroy(pointer)
+
+
+def enter(
+    core: ClientState,
+    pointer: Pointer,
+    serial: int,
+    surface: ProtocolObject | None,
+    x: int,
+    y: int,
+) -> None:
+    if not isinstance(surface, Surface) or surface.dead:
+        # guard: frame clicks are ours
+        pointer.focus = None  # a frame: ``host_pointer``
+        return
+    pointer.focus, pointer.news, pointer.entered = surface, True, serial
+    core.serials.note(serial)
+    core.down.data += _enter(
+        pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
+    )
+
+
+_enter = emit.event("wl_pointer", "enter")
+
+
+def leave(
+    core: ClientState, pointer: Pointer, serial: int, surface: ProtocolObject | None
+) -> None:
+    drag_start.heard(core)
+    if pointer.focus is not None and surface is pointer.focus:
+        core.serials.note(serial)
+        core.down.data += _leave(pointer.cid, serial, surface.cid)
+        pointer.news = True
+    pointer.focus = None
+    # guard: a press ends with the pointer's leave
+    core.serials.lift(pointer.cid)
+
+
+_leave = emit.event("wl_pointer", "leave")
+
+
+def motion(
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
+    surface = pointer.focus
+    if surface is None:
+        return
+    pointer.news = True
+    if not surface.cx and not surface.cy:
+        _pass(core, pointer, data, pos, size)
+        return
+    x, y = _FIXED.unpack_from(data, pos + 12)
+    out = core.down.data
+    out += _ID.pack(pointer.cid)
+    out += data[pos + 4 : pos + 12]
+    out += _FIXED.pack(x + surface.cx * 256, y + surface.cy * 256)
+
+
+def button(
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
+    if pointer.focus is not None:
+        pointer.news = True
+        serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
+        core.serials.note_input(serial, _happened(core, time))
+        if state == _PRESSED:
+            choice.press(pointer.focus)
+            core.serials.press(pointer.cid, which, serial, pointer.focus)
+        else:
+            core.serials.lift(pointer.cid, which)
+        _pass(core, pointer, data, pos, size)
+
+
+def _if_told(
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
+    if pointer.focus is not None:
+        pointer.news = True
+        _pass(core, pointer, data, pos, size)
+
+
+def relative_motion(
+    core: ClientState, relative: ProtocolObject, data: bytes, pos: int, size: int
+) -> None:
+    """Over the client's content only: motion on a frame is not passed on."""
+    # guard: relative motion on the content only
+    if any(pointer.focus is not None for pointer in core.pointers):
+        _pass(core, relative, data, pos, size)
+
+
+def pointer_frame(
+    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
+    if pointer.news:
+        pointer.news = False
+        _pass(core, pointer, data, pos, size)
+
+
+# -- wl_keyboard -----------------------------------------------------------------------------
+
+
+def release_keyboard(core: ClientState, keyboard: Keyboard) -> None:
+    # guard: no focus of a keyboard that is gone
+    core.blur_keyboard(keyboard)
+    core.destroy(keyboard)
+
+
+def keymap(core: ClientState, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
+    """A copy of ours: the compositor's file is every other program's, too."""
+    # guard: a keymap is a copy
+    copy, length = core.machine.copy_keymap(fd, size)
+    form = form if length else _NO_KEYMAP
+    core.down.add(_keymap(keyboard.cid, form, length), [copy])
+
+
+_keymap = emit.event("wl_keyboard", "keymap")
+_NO_KEYMAP = 0
+"""wl_keyboard.keymap_format"""
+
+
+def keyboard_enter(
+    core: ClientState,
+    keyboard: Keyboard,
+    serial: int,
+    surface: ProtocolObject | None,
+    keys: bytes,
+) -> None:
+    known = told(surface)
+    keyboard.focus = known
+    if known is None:
+        return
+    core.serials.note(serial)
+    core.focus_keyboard(keyboard, known)
+    shown = shown_keys(keyboard, keys)
+    core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, shown)
+
+
+_keyboard_enter = emit.event("wl_keyboard", "enter")
+
+
+def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
+    """Which of the keys that were held at an enter the client may see."""
+    if keyboard.judge is None:
+        return keys
+    held = struct.unpack(f"={len(keys) // 4}I", keys[: len(keys) & ~3])
+    shown = keyboard.judge.enter(held)
+    return struct.pack(f"={len(shown)}I", *shown)
+
+
+def keyboard_leave(
+    core: ClientState, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
+) -> None:
+    before, keyboard.focus = keyboard.focus, None
+    if before is not None and keyboard.judge is not None:
+        keyboard.judge.leave()
+    # Our own keyboard of the seat ends it, too (``host_seat.blur``): either suffices.
+    core.blur_keyboard(keyboard)
+    if before is None or told(surface) is not before:
+        return  # of a window that its client has ended meanwhile, perhaps
+    core.serials.note(serial)
+    core.down.data += _keyboard_leave(keyboard.cid, serial, before.cid)
+
+
+_keyboard_leave = emit.event("wl_keyboard", "leave")
+
+
+def key(
+    core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
+) -> None:
+    if keyboard.focus is None:
+        return
+    serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
+    late = core.hands.clock.lateness(time, core.now)
+    if core.hands.passes(keyboard, serial, which, state, late):
+        # guard: a stolen key is not input
+        if choice.counts(keyboard.focus, core.now - late):
+            core.serials.note_input(serial, core.now - late)
+        else:
+            core.serials.note(serial)
+        _pass(core, keyboard, data, pos, size)
+
+
+def modifiers(
+    core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
+) -> None:
+    # Passed without a focus too: some compositors send it just before enter.
+    if keyboard.judge is not None:
+        keyboard.judge.modifiers(*_FOUR.unpack_from(data, pos + 12))
+    core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
+    _pass(core, keyboard, data, pos, size)
+
+
+# -- wl_touch ------------------------------------------------------------------------------------
+
+
+def release_touch(core: ClientState, touch: Touch) -> None:
+    # guard: a press ends with its finger's object
+    core.serials.lift(touch.cid)
+    core.destroy(touch)
+
+
+def touch_down(
+    core: ClientState,
+    touch: Touch,
+    serial: int,
+    time: int,
+    surface: ProtocolObject | None,
+    finger: int,
+    x: int,
+    y: int,
+) -> None:
+    # guard: grabs end with a finger elsewhere in the sandbox
+    core.sandbox.pressed(core)
+    if not isinstance(surface, Surface) or surface.dead:
+        popups.dismiss_grabs(core)
+        return
+    touch.fingers[finger], touch.told = surface, True
+    choice.press(surface)
+    core.serials.press(touch.cid, finger, serial, surface)
+    core.serials.note_input(serial, _happened(core, time))
+    core.down.data += _touch_down(
+        touch.cid,
+        serial,
+        time,
+        surface.cid,
+        finger,
+        x + surface.cx * 256,
+        y + surface.cy * 256,
+    )
+
+
+_touch_down = emit.event("wl_touch", "down")
+
+
+def touch_up(
+    core: ClientState, touch: Touch, serial: int, time: int, finger: int
+) -> None:
+    core.serials.lift(touch.cid, finger)
+    if touch.fingers.pop(finger, None) is not None:
+        touch.told = True
+        core.serials.note_input(serial, _happened(core, time))
+        core.down.data += _touch_up(touch.cid, serial, time, finger)
+
+
+_touch_up = emit.event("wl_touch", "up")
+
+
+def touch_motion(
+    core: ClientState, touch: Touch, time: int, finger: int, x: int, y: int
+) -> None:
+    surface = touch.fingers.get(finger)
+    if surface is not None:
+        touch.told = True
+        core.down.data += _touch_motion(
+            touch.cid, time, finger, x + surface.cx * 256, y + surface.cy * 256
+        )
+
+
+_touch_motion = emit.event("wl_touch", "motion")
+
+
+def touch_frame(core: ClientState, touch: Touch) -> None:
+    # KWin 5.27 sends one to the client that was touched last for a finger that is on no
+    # window, as on the desktop: a sandbox would hear when the person touches that.
+    # guard: frames of its own fingers only
+    if not touch.told:
+        return
+    touch.told = False
+    core.down.data += _touch_frame(touch.cid)
+
+
+_touch_frame = emit.event("wl_touch", "frame")
+
+
+def touch_cancel(core: ClientState, touch: Touch) -> None:
+    core.serials.lift(touch.cid)
+    # guard: cancels of its own fingers only
+    if not touch.fingers and not touch.told:
+        return
+    touch.fingers.clear()
+    touch.told = False
+    core.down.data += _touch_cancel(touch.cid)
+
+
+_touch_cancel = emit.event("wl_touch", "cancel")
+
+
+def touch_shape(
+    core: ClientState, touch: Touch, finger: int, major: int, minor: int
+) -> None:
+    if finger in touch.fingers:
+        touch.told = True
+        core.down.data += _touch_shape(touch.cid, finger, major, minor)
+
+
+_touch_shape = emit.event("wl_touch", "shape")
+
+
+def touch_orientation(core: ClientState, touch: Touch, finger: int, angle: int) -> None:
+    if finger in touch.fingers:
+        touch.told = True
+        core.down.data += _touch_orientation(touch.cid, finger, angle)
+
+
+_touch_orientation = emit.event("wl_touch", "orientation")
+
+
+# -- gestures ------------------------------------------------------------------------------------
+
+
+def _gesture_begin(interface: str) -> Callable[..., None]:
+    begin_message = emit.event(interface, "begin")
+
+    def begin(
+        core: ClientState,
+        gesture: Gesture,
+        serial: int,
+        time: int,
+        surface: ProtocolObject | None,
+        fingers: int,
+    ) -> None:
+        gesture.told = isinstance(surface, Surface) and not surface.dead
+        if gesture.told and surface is not None:
+            core.serials.note(serial)
+            core.down.data += begin_message(
+                gesture.cid, serial, time, surface.cid, fingers
+            )
+
+    return begin
+
+
+def _gesture_if_told(
+    core: ClientState, gesture: Gesture, data: bytes, pos: int, size: int
+) -> None:
+    if gesture.told:
+        _pass(core, gesture, data, pos, size)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_keyboard", "release"): release_keyboard,
+    ("wl_pointer", "release"): release_pointer,
+    ("wl_seat", "get_pointer"): get_pointer,
+    ("wl_seat", "get_keyboard"): get_keyboard,
+    ("wl_seat", "get_touch"): FORWARD,
+    ("wl_seat", "release"): FORWARD,
+    ("wl_touch", "release"): release_touch,
+    ("zwp_pointer_gesture_hold_v1", "destroy"): FORWARD,
+    ("zwp_pointer_gesture_pinch_v1", "destroy"): FORWARD,
+    ("zwp_pointer_gesture_swipe_v1", "destroy"): FORWARD,
+}
+EVENTS: Rules = {
+    ("wl_keyboard", "keymap"): keymap,
+    ("wl_keyboard", "enter"): keyboard_enter,
+    ("wl_keyboard", "leave"): keyboard_leave,
+    ("wl_keyboard", "key"): Raw(key),
+    ("wl_keyboard", "modifiers"): Raw(modifiers),
+    ("wl_keyboard", "repeat_info"): FORWARD,
+    ("wl_pointer", "enter"): enter,
+    ("wl_pointer", "leave"): leave,
+    ("wl_pointer", "motion"): Raw(motion),
+    ("wl_pointer", "button"): Raw(button),
+    ("wl_pointer", "axis"): Raw(_if_told),
+    ("wl_pointer", "frame"): Raw(pointer_frame),
+    ("wl_pointer", "axis_source"): Raw(_if_told),
+    ("wl_pointer", "axis_stop"): Raw(_if_told),
+    ("wl_pointer", "axis_discrete"): Raw(_if_told),
+    ("wl_pointer", "axis_value120"): Raw(_if_told),
+    ("wl_pointer", "axis_relative_direction"): Raw(_if_told),
+    ("wl_seat", "capabilities"): FORWARD,
+    ("wl_seat", "name"): seat_name,
+    ("wl_touch", "down"): touch_down,
+    ("wl_touch", "up"): touch_up,
+    ("wl_touch", "motion"): touch_motion,
+    ("wl_touch", "frame"): touch_frame,
+    ("wl_touch", "cancel"): touch_cancel,
+    ("wl_touch", "shape"): touch_shape,
+    ("wl_touch", "orientation"): touch_orientation,
+    ("zwp_relative_pointer_v1", "relative_motion"): Raw(relative_motion),
+    ("zwp_pointer_gesture_hold_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_hold_v1"
+    ),
+    ("zwp_pointer_gesture_hold_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_pinch_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_pinch_v1"
+    ),
+    ("zwp_pointer_gesture_pinch_v1", "update"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_pinch_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_swipe_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_swipe_v1"
+    ),
+    ("zwp_pointer_gesture_swipe_v1", "update"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_swipe_v1", "end"): Raw(_gesture_if_told),
+}
+CLASSES: Classes = {
+    "wl_keyboard": Keyboard,
+    "wl_pointer": Pointer,
+    "wl_seat": Seat,
+    "wl_touch": Touch,
+    "zwp_pointer_gesture_hold_v1": Gesture,
+    "zwp_pointer_gesture_pinch_v1": Gesture,
+    "zwp_pointer_gesture_swipe_v1": Gesture,
+}

@@ -1,0 +1,155 @@
+"""zwp_text_input_v3: an application and the input method, while it has the focus.
+
+Compositors apply what any text input commits: a window in the background could
+end the input method of the one that has the keyboard, or move its candidates.
+So without the focus nothing passes but the end of the object.  The compositor's
+``done`` counts the commits that it got, the client's the ones that it sent; the
+difference is added.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland.handlers.seat import told
+from broker.jail.wayland.model import Surface, TextInput
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
+from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.scene.geometry import clamp
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+_KIND = "zwp_text_input_v3"
+_enter = emit.event(_KIND, "enter")
+_leave = emit.event(_KIND, "leave")
+_done = emit.event(_KIND, "done")
+_enable = emit.request(_KIND, "enable")
+_disable = emit.request(_KIND, "disable")
+_commit = emit.request(_KIND, "commit")
+_set_surrounding_text = emit.request(_KIND, "set_surrounding_text")
+_set_text_change_cause = emit.request(_KIND, "set_text_change_cause")
+_set_content_type = emit.request(_KIND, "set_content_type")
+_set_cursor_rectangle = emit.request(_KIND, "set_cursor_rectangle")
+_COUNT = 0xFFFFFFFF
+
+
+# -- what the client asks ------------------------------------------------------------
+
+
+def _focus(text: TextInput) -> Surface | None:
+    """The surface that the focus is on.
+
+    A compositor need not say that it left one that the client has destroyed.
+    """
+    # guard: a destroyed surface has no focus of text input
+    return None if text.focus is None or text.focus.dead else text.focus
+
+
+def enable(core: ClientState, text: TextInput) -> None:
+    # guard: text input enabled only with the focus
+    if _focus(text) is None:
+        return
+    if text.enabled:
+        # Its end came without the focus and did not pass: say it now, or the
+        # compositor takes this for no change.
+        core.up.data += _disable(text.sid) + _commit(text.sid)
+        text.uncounted -= 1
+    text.enabled = True
+    core.up.data += _enable(text.sid)
+
+
+def disable(core: ClientState, text: TextInput) -> None:
+    if _focus(text) is not None:
+        text.enabled = False
+        core.up.data += _disable(text.sid)
+
+
+def set_surrounding_text(
+    core: ClientState, text: TextInput, around: bytes, cursor: int, anchor: int
+) -> None:
+    if _focus(text) is not None:
+        core.up.data += _set_surrounding_text(text.sid, around, cursor, anchor)
+
+
+def set_text_change_cause(core: ClientState, text: TextInput, cause: int) -> None:
+    if _focus(text) is not None:
+        core.up.data += _set_text_change_cause(text.sid, cause)
+
+
+def set_content_type(
+    core: ClientState, text: TextInput, hint: int, purpose: int
+) -> None:
+    if _focus(text) is not None:
+        core.up.data += _set_content_type(text.sid, hint, purpose)
+
+
+def set_cursor_rectangle(
+    core: ClientState, text: TextInput, x: int, y: int, w: int, h: int
+) -> None:
+    """In coordinates of the focused surface, which for the compositor is the frame's."""
+    focus = _focus(text)
+    if focus is None:
+        return
+    far = limits.WAYLAND_COORDINATE
+    x, y = clamp(x, -far, far), clamp(y, -far, far)
+    xdg = focus.xdg
+    if xdg is not None and xdg.frame is not None:
+        rect = xdg.geometry
+        x += xdg.frame.edges.left - (rect.x if rect is not None else 0)
+        y += xdg.frame.edges.top - (rect.y if rect is not None else 0)
+    core.up.data += _set_cursor_rectangle(
+        text.sid, x, y, clamp(w, 0, far), clamp(h, 0, far)
+    )
+
+
+def commit(core: ClientState, text: TextInput) -> None:
+    # guard: text input with the focus only
+    if _focus(text) is None:
+        text.uncounted += 1
+    else:
+        core.up.data += _commit(text.sid)
+
+
+# -- what the compositor says --------------------------------------------------------
+
+
+def enter(core: ClientState, text: TextInput, surface: ProtocolObject | None) -> None:
+    text.focus = told(surface)
+    if text.focus is not None:
+        core.down.data += _enter(text.cid, text.focus.cid)
+
+
+def leave(core: ClientState, text: TextInput, _surface: ProtocolObject | None) -> None:
+    before, text.focus = text.focus, None
+    if before is not None and not before.dead:
+        core.down.data += _leave(text.cid, before.cid)
+
+
+def done(core: ClientState, text: TextInput, serial: int) -> None:
+    core.down.data += _done(text.cid, (serial + text.uncounted) & _COUNT)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    (_KIND, "destroy"): FORWARD,
+    (_KIND, "enable"): enable,
+    (_KIND, "disable"): disable,
+    (_KIND, "set_surrounding_text"): set_surrounding_text,
+    (_KIND, "set_text_change_cause"): set_text_change_cause,
+    (_KIND, "set_content_type"): set_content_type,
+    (_KIND, "set_cursor_rectangle"): set_cursor_rectangle,
+    (_KIND, "commit"): commit,
+}
+EVENTS: Rules = {
+    (_KIND, "enter"): enter,
+    (_KIND, "leave"): leave,
+    (_KIND, "preedit_string"): FORWARD,
+    (_KIND, "commit_string"): FORWARD,
+    (_KIND, "delete_surrounding_text"): FORWARD,
+    (_KIND, "done"): done,
+}
+CLASSES: Classes = {_KIND: TextInput}

@@ -1,0 +1,542 @@
+"""xdg_wm_base, xdg_surface and xdg_toplevel: windows and their frames.
+
+An xdg_surface of the client's is, at the compositor, the xdg_surface of our
+frame's root.  Sizes that the compositor gives shrink by the frame, sizes that
+the client gives grow by it.  What the protocol double-buffers is held for the
+commit of the client's surface (``commit.py``).
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.core.streams.wayland_rules import Fullscreen
+from broker.jail.wayland import choice
+from broker.jail.wayland.model import (
+    FULLSCREEN,
+    MAXIMIZED,
+    TILED,
+    Buffer,
+    Popup,
+    Role,
+    Surface,
+    Toplevel,
+    WmBase,
+    XdgSurface,
+)
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
+from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.wire import ProtocolFault
+from broker.jail.wayland.scene import promote, window_state
+from broker.jail.wayland.scene.frame import Edges, Frame
+from broker.jail.wayland.scene.geometry import Rect, clamp
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+
+# Error codes, as the protocol numbers them.
+BASE_ROLE = 0
+BASE_DEFUNCT_SURFACES = 1
+BASE_NOT_TOPMOST = 2
+BASE_INVALID_PARENT = 3
+BASE_INVALID_STATE = 4
+SURFACE_ALREADY_CONSTRUCTED = 2
+SURFACE_INVALID_SERIAL = 4
+SURFACE_INVALID_SIZE = 5
+SURFACE_DEFUNCT_ROLE = 6
+TOPLEVEL_INVALID_PARENT = 1
+
+_NO_EDGES = Edges(0, 0, 0, 0)
+_FAR = limits.WAYLAND_COORDINATE
+
+
+# -- xdg_wm_base ---------------------------------------------------------------------
+
+
+def destroy_base(core: ClientState, base: WmBase) -> None:
+    # guard: a window before its shell goes
+    if base.windows:
+        raise ProtocolFault(
+            base.cid, BASE_DEFUNCT_SURFACES, "windows of this xdg_wm_base remain"
+        )
+    core.destroy(base)
+
+
+def ping(core: ClientState, base: WmBase, serial: int) -> None:
+    del base.pings[: -limits.WAYLAND_SHELL_OPS]
+    base.pings.append(serial)
+    core.down.data += _ping(base.cid, serial)
+
+
+_ping = emit.event("xdg_wm_base", "ping")
+_pong = emit.request("xdg_wm_base", "pong")
+
+
+def pong(core: ClientState, base: WmBase, serial: int) -> None:
+    if serial in base.pings:
+        base.pings.remove(serial)
+        core.up.data += _pong(base.sid, serial)
+
+
+def get_xdg_surface(
+    core: ClientState, base: WmBase, new_id: int, surface: Surface
+) -> None:
+    if surface.role not in {None, Role.WINDOW} or surface.xdg is not None:
+        raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
+    # guard: buffer before role
+    if surface.content.buffer is not None or isinstance(surface.pending.buffer, Buffer):
+        raise ProtocolFault(
+            base.cid, BASE_INVALID_STATE, "the surface has a buffer already"
+        )
+    xdg = core.make(new_id, "xdg_surface", base.version, server=False)
+    assert isinstance(xdg, XdgSurface)
+    surface.role, surface.xdg = Role.WINDOW, xdg
+    xdg.surface, xdg.base = surface, base
+    base.windows.add(xdg)
+    xdg.frame = Frame(core, surface)
+    root = xdg.frame.root.sid
+    core.up.data += emit.get_xdg_surface(base.sid, core.give_sid(xdg), root)
+
+
+# -- xdg_surface ------------------------------------------------------------------------
+
+
+def claim(core: ClientState, xdg: XdgSurface) -> None:
+    """Check that an xdg_surface may still get its role object."""
+    # guard: one role for each window
+    if xdg.constructed:
+        raise ProtocolFault(
+            xdg.cid, SURFACE_ALREADY_CONSTRUCTED, "the xdg_surface has a role"
+        )
+    xdg.constructed = True
+    xdg.number = core.sandbox.next_number()
+    core.windows.add(xdg)
+
+
+def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
+    claim(core, xdg)
+    core.usage.take("windows", 1)
+    toplevel = core.make(new_id, "xdg_toplevel", xdg.version)
+    assert isinstance(toplevel, Toplevel)
+    toplevel.xdg, xdg.role = xdg, toplevel
+    core.up.data += emit.get_toplevel(xdg.sid, toplevel.sid)
+
+
+def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
+    gone = xdg.serials[: -limits.WAYLAND_SERIALS]
+    del xdg.serials[: len(gone)]
+    xdg.serials.append(serial)
+    if isinstance(xdg.role, Toplevel):
+        # guard: configures forgotten
+        xdg.role.forget(gone)
+        _remember(core, xdg.role, serial)
+        window_state.asked(core, xdg, xdg.role)
+    elif isinstance(xdg.role, Popup):
+        window_state.placed(core, xdg, xdg.role, serial)
+    core.down.data += _configure(xdg.cid, serial)
+
+
+def _remember(core: ClientState, role: Toplevel, serial: int) -> None:
+    """Store the state that acknowledging this configure will confirm."""
+    (w, h), edges = role.configured, core.edges
+    if core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in role.states:
+        role.real_fullscreen.add(serial)
+    elif role.bound:
+        role.told_maximized[serial] = (w + edges.wide, h + edges.high)
+
+
+_configure = emit.event("xdg_surface", "configure")
+
+
+def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
+    if xdg.role is None:
+        raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
+    if serial in xdg.stale:
+        return  # of before the window was unmapped; the compositor has forgotten it
+    # guard: known configure serials
+    if serial not in xdg.serials:
+        raise ProtocolFault(
+            xdg.cid,
+            SURFACE_INVALID_SERIAL,
+            f"serial {serial} was not to be acknowledged",
+        )
+    at = xdg.serials.index(serial)
+    gone = xdg.serials[: at + 1]
+    del xdg.serials[: at + 1]
+    xdg.acked = True
+    hold(core, xdg, emit.ack_configure(xdg.sid, serial))
+    role = xdg.role
+    if isinstance(role, Toplevel) and xdg.surface is not None:
+        real = serial in role.real_fullscreen
+        pending = xdg.surface.pending
+        pending.edges = _NO_EDGES if real else core.edges
+        pending.maximized = role.told_maximized.get(serial)
+        role.forget(gone)
+    elif isinstance(role, Popup) and xdg.surface is not None:
+        # guard: a popup's earlier places count until then
+        # guard: a popup's place counts until its commit
+        xdg.surface.pending.granted = role.told.get(serial)
+
+
+def hold(core: ClientState, xdg: XdgSurface, message: bytes) -> None:
+    """Keep a request of the window's for the next commit of its surface."""
+    if xdg.surface is None:
+        return
+    pending = xdg.surface.pending
+    if pending.shell is None:
+        pending.shell = []
+    # guard: window requests bounded
+    if len(pending.shell) >= limits.WAYLAND_SHELL_OPS:
+        raise core.too_much("too many window requests in one commit")
+    pending.shell.append(message)
+
+
+def set_window_geometry(
+    _core: ClientState, xdg: XdgSurface, x: int, y: int, w: int, h: int
+) -> None:
+    if w < 0 or h < 0:
+        raise ProtocolFault(
+            xdg.cid, SURFACE_INVALID_SIZE, f"a window geometry of {w}x{h}"
+        )
+    if xdg.surface is None or not w or not h:
+        return
+    xdg.surface.pending.geometry = Rect(
+        clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR), min(w, _FAR), min(h, _FAR)
+    )
+
+
+def destroy_xdg_surface(core: ClientState, xdg: XdgSurface) -> None:
+    # guard: role before xdg_surface goes
+    if xdg.role is not None:
+        raise ProtocolFault(
+            xdg.cid, SURFACE_DEFUNCT_ROLE, "the window's role object is still there"
+        )
+    core.destroy(xdg)
+    if xdg.base is not None:
+        xdg.base.windows.discard(xdg)
+    surface = xdg.surface
+    if surface is not None:
+        surface.xdg = None
+        # guard: a window's words end with it
+        surface.pending.leave_window()
+        surface.outputs.clear()
+    if xdg.frame is not None:
+        xdg.frame.destroy()
+        xdg.frame = None
+
+
+def lose_surface(core: ClientState, xdg: XdgSurface) -> None:
+    """The client destroys the surface before its window: the frame goes dark."""
+    promote.end_window(core, xdg)
+    if xdg.frame is not None:
+        xdg.frame.release_surface()
+        xdg.frame.root.alias = None
+        if xdg.mapped:
+            window_state.unmap(core, xdg)
+    if xdg.surface is not None:
+        xdg.surface.xdg = None
+    xdg.surface = None
+
+
+# -- xdg_toplevel --------------------------------------------------------------------------
+
+
+def end_role(core: ClientState, xdg: XdgSurface | None) -> None:
+    """A role object is destroyed: the window is unmapped, its state forgotten."""
+    if xdg is None:
+        return
+    xdg.role = None
+    xdg.mapped = xdg.acked = False
+    xdg.serials.clear()
+    core.windows.discard(xdg)
+    core.windows_changed()
+
+
+def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
+    if toplevel.xdg is not None:
+        # guard: promoted goes before its window
+        promote.end_window(core, toplevel.xdg)
+        if toplevel.xdg.mapped:
+            choice.unmap_window(core.sandbox, toplevel, core.now)
+        toplevel.xdg.mapped = False
+        window_state.drop_adrift(core, toplevel.xdg)
+    core.destroy(toplevel)
+    core.usage.give("windows", 1)
+    end_role(core, toplevel.xdg)
+    _leave_family(core, toplevel)
+
+
+def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
+    """Its children become its parent's (xdg_toplevel.set_parent).
+
+    Else each window would keep the one before it forever.
+    """
+    for xdg in core.windows:
+        child = xdg.role
+        if isinstance(child, Toplevel) and child.parent is toplevel:
+            child.parent = toplevel.parent
+    toplevel.parent = None
+
+
+def set_parent(core: ClientState, toplevel: Toplevel, parent: Toplevel | None) -> None:
+    step = parent
+    while step is not None:
+        # guard: a loop of parents
+        if step is toplevel:
+            raise ProtocolFault(
+                toplevel.cid, TOPLEVEL_INVALID_PARENT, "a window that is its own parent"
+            )
+        step = step.parent
+    toplevel.parent = parent
+    core.up.data += _set_parent(toplevel.sid, parent.sid if parent is not None else 0)
+
+
+_set_parent = emit.request("xdg_toplevel", "set_parent")
+
+
+def set_title(core: ClientState, toplevel: Toplevel, untrusted_title: bytes) -> None:
+    # Kept whole: a remapped window is introduced again.
+    toplevel.title = untrusted_title
+    if toplevel.xdg is not None and toplevel.xdg.committed:
+        window_state.rename(core, toplevel, window_state.TITLE)
+    core.windows_changed()
+
+
+def set_app_id(core: ClientState, toplevel: Toplevel, untrusted_app_id: bytes) -> None:
+    toplevel.app_id = untrusted_app_id
+    if toplevel.xdg is not None and toplevel.xdg.committed:
+        window_state.rename(core, toplevel, window_state.APP_ID)
+
+
+def edges_of(core: ClientState, toplevel: Toplevel) -> Edges:
+    """The window's present frame widths."""
+    xdg = toplevel.xdg
+    return xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
+
+
+def show_window_menu(
+    core: ClientState,
+    toplevel: Toplevel,
+    seat: ProtocolObject,
+    serial: int,
+    x: int,
+    y: int,
+) -> None:
+    xdg = toplevel.xdg
+    if xdg is None:
+        return
+    # guard: window menus with a young press
+    if core.serials.young(serial, core.now) and core.serials.current(serial):
+        edges, inside = edges_of(core, toplevel), window_state.content_rect(core, xdg)
+        # guard: window menus within their window
+        x, y = clamp(x, 0, inside.w), clamp(y, 0, inside.h)
+        core.up.data += _show_window_menu(
+            toplevel.sid, seat.sid, serial, x + edges.left, y + edges.top
+        )
+
+
+_show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
+
+
+def move(
+    core: ClientState, toplevel: Toplevel, seat: ProtocolObject, serial: int
+) -> None:
+    # guard: moves with a press that lasts
+    if core.serials.held(serial):
+        core.up.data += _move(toplevel.sid, seat.sid, serial)
+
+
+_move = emit.request("xdg_toplevel", "move")
+
+
+def resize(
+    core: ClientState,
+    toplevel: Toplevel,
+    seat: ProtocolObject,
+    serial: int,
+    edges: int,
+) -> None:
+    if edges > 10 or edges in {3, 7}:
+        raise ProtocolFault(toplevel.cid, 0, f"no edge has the number {edges}")
+    # guard: resizes with a press that lasts
+    if core.serials.held(serial):
+        core.up.data += resize_message(toplevel.sid, seat.sid, serial, edges)
+
+
+resize_message = emit.request("xdg_toplevel", "resize")
+move_message = _move
+
+
+def set_max_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
+    toplevel.max_size = _hint(toplevel, w, h)
+
+
+def set_min_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
+    toplevel.min_size = _hint(toplevel, w, h)
+
+
+def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
+    if w < 0 or h < 0:
+        raise ProtocolFault(
+            toplevel.cid, window_state.TOPLEVEL_INVALID_SIZE, f"a size limit of {w}x{h}"
+        )
+    if toplevel.xdg is not None and toplevel.xdg.surface is not None:
+        toplevel.xdg.surface.pending.hints = True
+    return min(w, _FAR), min(h, _FAR)
+
+
+def set_maximized(core: ClientState, toplevel: Toplevel) -> None:
+    toplevel.maximized = True
+    core.up.data += emit.set_maximized(toplevel.sid)
+
+
+def unset_maximized(core: ClientState, toplevel: Toplevel) -> None:
+    toplevel.maximized = False
+    # While the fullscreen state is faked, maximised is what shows it.
+    write = emit.set_maximized if toplevel.fake_fullscreen else emit.unset_maximized
+    core.up.data += write(toplevel.sid)
+
+
+def set_fullscreen(
+    core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
+) -> None:
+    # guard: fullscreen is faked
+    if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):
+        toplevel.fake_fullscreen = True
+        core.up.data += emit.set_maximized(toplevel.sid)
+    else:
+        if toplevel.fake_fullscreen:
+            unset_fullscreen(core, toplevel)
+        core.up.data += _set_fullscreen(
+            toplevel.sid, output.sid if output is not None else 0
+        )
+
+
+_set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
+
+
+def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
+    """Whether a window is shown and its sandbox has no keyboard.
+
+    sway gives the keyboard to a window that becomes fullscreen.
+    """
+    shown = toplevel.xdg is not None and toplevel.xdg.mapped
+    # guard: no keyboard for becoming fullscreen
+    return shown and core.hands.watching and not core.sandbox.focused
+
+
+def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:
+    """Leaving is always allowed, also what the person's own key made so."""
+    if toplevel.fake_fullscreen:
+        toplevel.fake_fullscreen = False
+        write = emit.set_maximized if toplevel.maximized else emit.unset_maximized
+        core.up.data += write(toplevel.sid)
+    elif (
+        FULLSCREEN in toplevel.states
+        and toplevel.xdg is not None
+        and toplevel.xdg.mapped
+    ):
+        core.up.data += _unset_fullscreen(toplevel.sid)
+
+
+_unset_fullscreen = emit.request("xdg_toplevel", "unset_fullscreen")
+
+
+@lru_cache(256)
+def _states(array: bytes) -> frozenset[int]:
+    """An array of xdg_toplevel.state."""
+    count = len(array) // 4
+    return frozenset(struct.unpack(f"={count}I", array[: count * 4]))
+
+
+@lru_cache(256)
+def _told_states(
+    known: frozenset[int], *, faked: bool, maximized: bool, tiled: bool
+) -> bytes:
+    """The array of states that the client receives."""
+    told = set(known)
+    if faked:
+        told.add(FULLSCREEN)
+        if not maximized:
+            told.discard(MAXIMIZED)
+    if tiled:
+        told.update(TILED)
+    return struct.pack(f"={len(told)}I", *sorted(told))
+
+
+def configure_toplevel(
+    core: ClientState, toplevel: Toplevel, w: int, h: int, states: bytes
+) -> None:
+    toplevel.states = known = _states(states)
+    real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in known
+    edges = _NO_EDGES if real else core.edges
+    body = _told_states(
+        known,
+        faked=toplevel.fake_fullscreen,
+        maximized=toplevel.maximized,
+        # Toolkits drop shadows, which would be cropped anyway.
+        tiled=toplevel.version >= 2 and not real,
+    )
+    size = shrink(w, edges.wide), shrink(h, edges.high)
+    toplevel.configured = size
+    core.down.data += emit.toplevel_configure(toplevel.cid, *size, body)
+
+
+def shrink(size: int, by: int) -> int:
+    """A size without the frame: 0 ("you choose") stays, at least 1 otherwise."""
+    return max(1, size - by) if size > 0 else 0
+
+
+def configure_bounds(core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
+    edges = core.edges
+    core.down.data += _configure_bounds(
+        toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high)
+    )
+
+
+_configure_bounds = emit.event("xdg_toplevel", "configure_bounds")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("xdg_surface", "destroy"): destroy_xdg_surface,
+    ("xdg_surface", "get_toplevel"): get_toplevel,
+    ("xdg_surface", "set_window_geometry"): set_window_geometry,
+    ("xdg_surface", "ack_configure"): ack_configure,
+    ("xdg_toplevel", "destroy"): destroy_toplevel,
+    ("xdg_toplevel", "set_parent"): set_parent,
+    ("xdg_toplevel", "set_title"): set_title,
+    ("xdg_toplevel", "set_app_id"): set_app_id,
+    ("xdg_toplevel", "show_window_menu"): show_window_menu,
+    ("xdg_toplevel", "move"): move,
+    ("xdg_toplevel", "resize"): resize,
+    ("xdg_toplevel", "set_max_size"): set_max_size,
+    ("xdg_toplevel", "set_min_size"): set_min_size,
+    ("xdg_toplevel", "set_maximized"): set_maximized,
+    ("xdg_toplevel", "unset_maximized"): unset_maximized,
+    ("xdg_toplevel", "set_fullscreen"): set_fullscreen,
+    ("xdg_toplevel", "unset_fullscreen"): unset_fullscreen,
+    ("xdg_toplevel", "set_minimized"): FORWARD,
+    ("xdg_wm_base", "destroy"): destroy_base,
+    ("xdg_wm_base", "get_xdg_surface"): get_xdg_surface,
+    ("xdg_wm_base", "pong"): pong,
+}
+EVENTS: Rules = {
+    ("xdg_surface", "configure"): configure_surface,
+    ("xdg_toplevel", "configure"): configure_toplevel,
+    ("xdg_toplevel", "close"): FORWARD,
+    ("xdg_toplevel", "configure_bounds"): configure_bounds,
+    ("xdg_toplevel", "wm_capabilities"): FORWARD,
+    ("xdg_wm_base", "ping"): ping,
+}
+CLASSES: Classes = {
+    "xdg_surface": XdgSurface,
+    "xdg_toplevel": Toplevel,
+    "xdg_wm_base": WmBase,
+}

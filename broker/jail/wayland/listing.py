@@ -1,0 +1,87 @@
+"""Windows as a person lists them: ``brokerctl windows`` and its sisters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.jail.wayland.identity import clean_text
+from broker.jail.wayland.model import Toplevel, XdgSurface
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.wayland.state import ClientState
+
+_close = emit.event("xdg_toplevel", "close")
+
+
+@dataclass(frozen=True)
+class WindowInfo:
+    """A mapped toplevel.  ``number`` is its name in its sandbox.
+
+    ``title`` and ``app_id`` are the application's words without hidden
+    characters and without our prefix; sizes are of the content.
+    """
+
+    number: int
+    title: str
+    app_id: str
+    width: int
+    height: int
+    focused: bool
+
+
+def windows_of(sandbox: Sandbox) -> list[WindowInfo]:
+    """All windows that a sandbox shows, oldest first."""
+    found = [
+        _info(core, xdg, xdg.role)
+        for core in sandbox.filters
+        for xdg in core.windows
+        if xdg.mapped and isinstance(xdg.role, Toplevel)
+    ]
+    return sorted(found, key=lambda info: info.number)
+
+
+def _info(core: ClientState, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
+    frame = xdg.frame
+    outer = (frame.outer if frame is not None else None) or (0, 0)
+    edges = frame.edges if frame is not None else core.edges
+    return WindowInfo(
+        xdg.number,
+        clean_text(top.title.decode("utf-8", "replace"), limits.WAYLAND_TITLE_CHARS),
+        clean_text(top.app_id.decode("utf-8", "replace"), limits.WAYLAND_APP_ID_CHARS),
+        max(0, outer[0] - edges.wide),
+        max(0, outer[1] - edges.high),
+        xdg.surface in core.focused.values(),
+    )
+
+
+def _find(sandbox: Sandbox, number: int) -> tuple[ClientState, Toplevel]:
+    for core in sandbox.filters:
+        for xdg in core.windows:
+            if xdg.number == number and isinstance(xdg.role, Toplevel):
+                return core, xdg.role
+    raise RefusedError(
+        f"sandbox {sandbox.name} has no window {number}",
+        hint="'brokerctl windows' lists them; a number is not used twice",
+    )
+
+
+def ask_to_close(sandbox: Sandbox, number: int) -> None:
+    """Ask the application to close a window; it may ask the person first.
+
+    Raises RefusedError when there is no such window.
+    """
+    core, top = _find(sandbox, number)
+    core.down.data += _close(top.cid)
+    core.wake()
+
+
+def cut(sandbox: Sandbox, number: int) -> None:
+    """End the connection that a window belongs to, with all its windows.
+
+    Raises RefusedError when there is no such window.
+    """
+    core, _ = _find(sandbox, number)
+    core.fail(RefusedError("the person closed its window"))
+    core.wake()

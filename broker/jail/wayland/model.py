@@ -1,0 +1,615 @@
+"""Objects with a state of their own: surfaces, their roles, buffers, frames.
+
+wl_surface state is double-buffered (wl_surface.commit): requests change
+``Surface.pending``; a commit moves it to ``cached`` (synchronised subsurface)
+or applies it.  The filter holds all three stages.  The compositor gets a
+state only when it is applied, so our own commits, which resize a frame with
+its content, can never flush half of a client's.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from broker.core import limits
+from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.scene.geometry import Content, Rect, SourceRect, View
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.host_seat import OwnSeat
+    from broker.jail.wayland.ports import Judge, PoolFile
+    from broker.jail.wayland.scene.frame import Edges, Frame
+    from broker.jail.wayland.scene.promote import Promoted
+
+
+class Unset(enum.Enum):
+    """The value of a state that a commit does not change."""
+
+    UNSET = 0
+
+
+UNSET: Final = Unset.UNSET
+
+RegionOps = tuple[tuple[bool, int, int, int, int], ...]
+"""A region as the operations that made it: (add, x, y, width, height)."""
+
+
+class Role(enum.Enum):
+    """A surface's role; it has one for all its life (wl_surface)."""
+
+    SUBSURFACE = "subsurface"
+    WINDOW = "xdg_surface"
+    CURSOR = "cursor"
+    ICON = "drag icon"
+
+
+# xdg_toplevel.state
+MAXIMIZED, FULLSCREEN = 1, 2
+TILED = (5, 6, 7, 8)
+
+
+def free_cap(role: Role | None) -> int:
+    """Largest side of a surface that has no frame, logical pixels."""
+    if role is Role.ICON:
+        # guard: drag icon cap
+        return limits.WAYLAND_DRAG_ICON_PIXELS
+    # guard: cursor cap
+    return limits.WAYLAND_CURSOR_PIXELS
+
+
+COMPOSITOR_VERSION = 4
+"""Least version of the compositor's wl_compositor: for damage_buffer."""
+_FAR = limits.WAYLAND_COORDINATE
+_DAMAGES = frozenset({"damage", "buffer_damage"})
+EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)
+"""Damage that no surface is larger than."""
+
+
+class State:
+    """Double-buffered state of one commit; attributes not set do not change."""
+
+    buffer: Buffer | Unset | None = UNSET
+    dx: int = 0
+    dy: int = 0
+    damage: list[tuple[int, int, int, int]] | None = None
+    buffer_damage: list[tuple[int, int, int, int]] | None = None
+    frames: list[ProtocolObject] | None = None
+    feedbacks: list[tuple[ProtocolObject, ProtocolObject]] | None = None
+    scale: int | Unset = UNSET
+    transform: int | Unset = UNSET
+    source: SourceRect | Unset | None = UNSET
+    size: tuple[int, int] | Unset | None = UNSET
+    input: RegionOps | Unset | None = UNSET
+    opaque: RegionOps | Unset | None = UNSET
+    children: list[tuple[str, Subsurface, Any]] | None = None
+    geometry: Rect | Unset = UNSET
+    shell: list[bytes] | None = None
+    hints: bool = False
+    constraints: list[tuple[ProtocolObject, str, Any]] | None = None
+    edges: Edges | None = None
+    maximized: tuple[int, int] | None = None
+    granted: Granted | None = None
+
+    def absorb(self, later: State) -> Buffer | None:
+        """Put a later state over this one; return a buffer that it replaced."""
+        replaced = self.buffer if later.buffer is not UNSET else None
+        for name, value in vars(later).items():
+            mine = vars(self).get(name)
+            if isinstance(mine, list):
+                mine.extend(value)
+                # guard: waiting damage bounded
+                if name in _DAMAGES and len(mine) > limits.WAYLAND_DAMAGE:
+                    mine[:] = [EVERYWHERE]
+            elif name in {"dx", "dy"}:
+                setattr(self, name, value + (mine or 0))
+            else:
+                setattr(self, name, value)
+        return replaced if isinstance(replaced, Buffer) else None
+
+    def leave_window(self) -> None:
+        """Forget the window's state: the surface may become another one."""
+        for name in ("edges", "geometry", "granted", "hints", "maximized", "shell"):
+            vars(self).pop(name, None)
+
+
+class Mapping:
+    """One place where the compositor has mapped a pool's file, of ``size`` bytes.
+
+    It lives while the pool is there and shows this one, or a buffer of it lives.
+    """
+
+    __slots__ = ("buffers", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.buffers = 0
+
+
+class Pool(ProtocolObject):
+    """A wl_shm_pool.  Its file lives while it or a buffer of it lives.
+
+    ``mapping`` is where the compositor has it; it may be shorter than the pool
+    that was resized, until a buffer reaches further.
+    """
+
+    __slots__ = ("buffers", "file", "mapping", "size")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.file: PoolFile | None = None
+        self.size = 0
+        self.buffers = 0
+        self.mapping = Mapping(0)
+
+
+class Buffer(ProtocolObject):
+    """A wl_buffer.  ``holds`` counts states not yet sent that attach it.
+
+    A client may destroy a buffer before the commit that shows it is applied;
+    the compositor hears of that only when nothing holds it any more.
+    """
+
+    __slots__ = (
+        *("doomed", "form", "height", "holds", "mapping", "offset", "part", "pool"),
+        *("stride", "width"),
+    )
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.width = 0
+        self.height = 0
+        self.offset = 0
+        self.stride = 0
+        self.pool: Pool | None = None
+        self.mapping: Mapping | None = None
+        self.form = 0
+        self.holds = 0
+        self.doomed = False
+        self.part: BufferPart | None = None
+
+
+class BufferPart(ProtocolObject):
+    """A wl_buffer of ours that shows the pixels ``rect`` of a client's one."""
+
+    __slots__ = ("buffer", "rect")
+
+    def __init__(self, buffer: Buffer, rect: Rect) -> None:
+        super().__init__("wl_buffer", 1)
+        self.buffer = buffer
+        self.rect = rect
+
+
+class Region(ProtocolObject):
+    """A wl_region; only the client knows it, its operations are copied."""
+
+    __slots__ = ("ops",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.ops: list[tuple[bool, int, int, int, int]] = []
+
+
+class Viewport(ProtocolObject):
+    """A client's wp_viewport; the compositor's one is ours."""
+
+    __slots__ = ("surface",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+
+
+class Surface(ProtocolObject):
+    """A client's wl_surface.
+
+    ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
+    that part's origin counts as lying: events get it added, positions are
+    corrected by it.  ``hot``: by how much a drag icon was moved.  ``attached`` is what
+    the client attached last, ``part`` what of it the compositor got, if not all, and
+    ``stale`` says that the next picture needs another part.  ``applied`` is the state
+    with the newest damage and ``moved`` says that all of it is drawn again: what the next
+    commit makes the compositor draw (``budget.py``).
+    """
+
+    __slots__ = (
+        "applied",
+        "attached",
+        "cached",
+        "children",
+        "constraint",
+        "content",
+        "crop",
+        "cx",
+        "cy",
+        "dirty",
+        "extent",
+        "hot",
+        "icon",
+        "inhibitor",
+        "input",
+        "moved",
+        "opaque",
+        "outputs",
+        "part",
+        "pending",
+        "relayout",
+        "role",
+        "shape",
+        "stale",
+        "sub",
+        "view",
+        "viewport",
+        "viewport_sid",
+        "xdg",
+    )
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.pending = State()
+        self.cached: State | None = None
+        self.role: Role | None = None
+        self.sub: Subsurface | None = None
+        self.xdg: XdgSurface | None = None
+        self.children: list[Subsurface] = []
+        self.content = Content()
+        self.shape = (1, 0)
+        self.extent: tuple[int, int] | None = None
+        self.crop: Rect | None = None
+        self.attached: Buffer | None = None
+        self.part: Rect | None = None
+        self.stale = False
+        self.cx = 0
+        self.cy = 0
+        self.view: View | None = None
+        self.viewport: Viewport | None = None
+        self.viewport_sid = 0
+        self.input: RegionOps | None = None
+        self.opaque: RegionOps | None = None
+        self.dirty = False
+        self.applied: State | None = None
+        self.moved = False
+        self.relayout = False
+        self.outputs: dict[int, int] = {}
+        self.hot = (0, 0)
+        self.icon: Frame | None = None
+        self.constraint: Constraint | None = None
+        self.inhibitor: ProtocolObject | None = None
+
+    def root(self) -> Surface:
+        """The topmost surface of its tree."""
+        top = self
+        while top.sub is not None and top.sub.parent is not None:
+            top = top.sub.parent
+        return top
+
+    @property
+    def synced(self) -> bool:
+        """Whether commits wait for the parent's (wl_subsurface.set_sync)."""
+        sub = self.sub
+        while sub is not None and sub.parent is not None:
+            if sub.sync:
+                return True
+            sub = sub.parent.sub
+        return False
+
+    @property
+    def depth(self) -> int:
+        """How many parents it has."""
+        count, top = 0, self
+        while top.sub is not None and top.sub.parent is not None:
+            top = top.sub.parent
+            count += 1
+        return count
+
+
+class Subsurface(ProtocolObject):
+    """A wl_subsurface.  For the compositor it is always synchronised.
+
+    ``below`` its parent, or above it; the parent's list of children goes from
+    the lowest to the highest.  ``promoted`` while it is shown in a popup of
+    its own (``promote.py``), and is then no subsurface at the compositor;
+    ``cropped`` says that it may not be, as long as it stays on the screen.
+    """
+
+    __slots__ = (
+        "below", "cropped", "parent", "placed", "promoted", "surface", "sync",
+        "x", "y",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+        self.parent: Surface | None = None
+        self.sync = True
+        self.x = 0
+        self.y = 0
+        self.placed = (0, 0)
+        self.below = False
+        self.promoted: Promoted | None = None
+        self.cropped = False
+
+
+class Positioner(ProtocolObject):
+    """An xdg_positioner; only the client knows it, its state is copied."""
+
+    __slots__ = (
+        "adjustment", "anchor", "gravity", "offset", "parent_configure",
+        "parent_size", "reactive", "rect", "size",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.size: tuple[int, int] | None = None
+        self.rect: Rect | None = None
+        self.anchor = 0
+        self.gravity = 0
+        self.adjustment = 0
+        self.offset = (0, 0)
+        self.reactive = False
+        self.parent_size: tuple[int, int] | None = None
+        self.parent_configure: int | None = None
+
+
+class WmBase(ProtocolObject):
+    """An xdg_wm_base, with the xdg_surfaces made from it and its pings."""
+
+    __slots__ = ("pings", "windows")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.windows: set[XdgSurface] = set()
+        self.pings: list[int] = []
+
+
+class XdgSurface(ProtocolObject):
+    """An xdg_surface: its id belongs to our frame's surface at the compositor.
+
+    ``painted``: pixels of all its layers together, 0 where they were not counted.
+    """
+
+    __slots__ = (
+        "acked", "base", "committed", "constructed", "frame", "geometry",
+        "mapped", "number", "painted", "role", "serials", "stale", "surface",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.base: WmBase | None = None
+        self.surface: Surface | None = None
+        self.frame: Frame | None = None
+        self.role: Toplevel | Popup | None = None
+        self.geometry: Rect | None = None
+        self.serials: list[int] = []
+        self.stale: list[int] = []
+        self.acked = False
+        self.constructed = False
+        self.number = 0
+        self.painted = 0
+        self.committed = False
+        self.mapped = False
+
+
+class Toplevel(ProtocolObject):
+    """An xdg_toplevel.  ``configured``: the content size last sent, 0 for none.
+
+    ``told_maximized``: by serial of a configure that maximises or tiles, the size
+    of the whole window.  ``untold``: names (``window_state.rename``) of which
+    the compositor has an earlier one, because they changed too often.  ``due``: when it is late to become smaller, ``cap``: the
+    content size that it was cropped to then (``resize_timeout.py``).  ``chosen``
+    by the user, ``since``: when it got the keyboard (``choice.py``).
+    """
+
+    __slots__ = (
+        "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "max_size",
+        "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
+        "title", "told_maximized", "untold", "xdg",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.xdg: XdgSurface | None = None
+        self.parent: Toplevel | None = None
+        self.title = b""
+        self.untold: set[str] = set()
+        self.app_id = b""
+        self.maximized = False
+        self.fake_fullscreen = False
+        self.real_fullscreen: set[int] = set()
+        self.told_maximized: dict[int, tuple[int, int]] = {}
+        self.due: float | None = None
+        self.cap = (0, 0)
+        self.chosen = False
+        self.since: float | None = None
+        self.states: frozenset[int] = frozenset()
+        self.configured = (0, 0)
+        self.min_size = (0, 0)
+        self.max_size = (0, 0)
+
+    @property
+    def bound(self) -> bool:
+        """Whether the compositor's size is exact, rather than a maximum."""
+        known, sized = self.states, all(self.configured)
+        return sized and (MAXIMIZED in known or known.issuperset(TILED))
+
+    def forget(self, serials: Sequence[int]) -> None:
+        """These configures are acknowledged, or too old to be."""
+        self.real_fullscreen.difference_update(serials)
+        for serial in serials:
+            self.told_maximized.pop(serial, None)
+
+
+class Granted(NamedTuple):
+    """The result of a popup's configure: its content's ``size``, and its ``place``.
+
+    The place is the frame's on its parent's frame.
+    """
+
+    size: tuple[int, int]
+    place: tuple[int, int]
+
+
+class Popup(ProtocolObject):
+    """An xdg_popup.  ``granted`` by the configure that it acknowledged last.
+
+    The compositor does not report where it puts a larger one, nor when it moves it,
+    which is at once (KWin, if the size stays) or with the acknowledgement. ``next``: as
+    configured last, and ``told`` by serial, until a commit takes a later one.
+    ``adrift``: it is not at its parent any more, so it is shown no more.
+    """
+
+    __slots__ = (
+        "adrift", "children", "done", "grabbing", "granted", "next", "parent", "told",
+        "xdg",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.xdg: XdgSurface | None = None
+        self.parent: XdgSurface | None = None
+        self.granted = self.next = Granted((1, 1), (0, 0))
+        self.told: dict[int, Granted] = {}
+        self.adrift = False
+        self.grabbing = False
+        self.done = False
+        self.children = 0
+
+    def places(self) -> Iterable[Granted]:
+        """Its place, and those where it may be by now: all configured since."""
+        # guard: a popup's next place counts
+        return self.granted, *self.told.values()
+
+    def take(self, granted: Granted, left: Iterable[int]) -> None:
+        """A commit acknowledges a place; ``left`` are serials not acknowledged yet."""
+        kept = set(left)
+        self.granted = granted
+        self.told = {s: told for s, told in self.told.items() if s in kept}
+
+
+class Constraint(ProtocolObject):
+    """A locked or confined pointer.  ``region`` is the applied one."""
+
+    __slots__ = ("oneshot", "region", "surface")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+        self.region: RegionOps | None = None
+        self.oneshot = False
+
+
+class OwnSurface(ProtocolObject):
+    """A wl_surface of ours: a frame's root or one of its strips.
+
+    ``alias`` is the client's surface that stands for it where the client must learn of
+    a focus; None for strips.
+    """
+
+    __slots__ = ("alias",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.alias: Surface | None = None
+
+
+class Pointer(ProtocolObject):
+    """A wl_pointer of the client's; ``focus`` is None while it is elsewhere.
+
+    ``entered`` is the serial of its last enter, ``news`` says that a frame event
+    is due.
+    """
+
+    __slots__ = ("entered", "focus", "news", "seat")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.seat: ProtocolObject | None = None
+        self.focus: Surface | None = None
+        self.news = False
+        self.entered = 0
+
+
+class HostPointer(ProtocolObject):
+    """A wl_pointer of ours.  ``own`` is the frame that it is over.
+
+    ``x, y`` (wl_fixed_t) is where on it, ``entered`` the serial of its last enter
+    and ``shape`` the image that we show there.
+    """
+
+    __slots__ = ("entered", "own", "seat_sid", "shape", "shape_sid", "x", "y")
+
+    def __init__(self, version: int, seat_sid: int) -> None:
+        super().__init__("wl_pointer", version)
+        self.seat_sid = seat_sid
+        self.own: OwnSurface | None = None
+        self.entered = 0
+        self.shape = 0
+        self.shape_sid = 0
+        self.x = 0
+        self.y = 0
+
+
+class Seat(ProtocolObject):
+    """A wl_seat of the client's; ``host_name`` is the compositor's name of it."""
+
+    __slots__ = ("host_name",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.host_name = 0
+
+
+class Keyboard(ProtocolObject):
+    """A wl_keyboard.  Without a focus that the client knows, it gets no events.
+
+    ``judge`` finds the chords in its keys; shared by all keyboards of a seat.
+    """
+
+    __slots__ = ("focus", "judge", "seat")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None
+        self.judge: Judge | None = None
+        self.seat: OwnSeat | None = None
+
+
+class Touch(ProtocolObject):
+    """A wl_touch, with the surface under each finger that the client knows.
+
+    ``told`` since something was passed on that a frame event has to end.
+    """
+
+    __slots__ = ("fingers", "told")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.fingers: dict[int, Surface] = {}
+        self.told = False
+
+
+class Gesture(ProtocolObject):
+    """A pointer gesture object; ``told`` between a begin and an end passed on."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.told = False
+
+
+class TextInput(ProtocolObject):
+    """A zwp_text_input_v3 and the surface that the client thinks has the focus.
+
+    ``enabled`` is the state last sent to the compositor, ``uncounted`` how many commits
+    it did not get, less those that only we made.
+    """
+
+    __slots__ = ("enabled", "focus", "uncounted")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None
+        self.enabled = False
+        self.uncounted = 0

@@ -1,0 +1,174 @@
+"""Interfaces of the core to the machine and to its sandbox; the shell provides them.
+
+Everything here is synchronous and short.  The core itself opens, reads and
+closes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from broker.core.keys import KeyVerdict
+from broker.jail.wayland.protocol.wire import Fd
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.foreign_drags import Over
+    from broker.jail.wayland.handlers.host_seat import OwnSeat
+    from broker.jail.wayland.handlers.selection import DataSource
+    from broker.jail.wayland.state import ClientState
+
+
+class PoolFile(Protocol):
+    """The file behind one wl_shm_pool, checked, safe to hand to the compositor."""
+
+    def export(self) -> Fd:
+        """A descriptor to send; the sender closes it."""
+
+    def grow(self, size: int) -> None:
+        """The client says the file has grown.  Raises ValueError if it has not."""
+
+    def refresh(self, offset: int, length: int) -> None:
+        """Make the client's present bytes visible to the compositor.
+
+        Does something only where the file could not be sealed and a copy
+        stands in its place.  Raises ValueError when the bytes are not there.
+        """
+
+    def close(self) -> None:
+        """No more refresh or grow will come."""
+
+
+class Paint(Protocol):
+    """A file of ours whose pixels we choose (strips and backing of frames)."""
+
+    def export(self) -> Fd:
+        """A descriptor to send; the sender closes it."""
+
+    def grow(self, size: int) -> None:
+        """Make it at least ``size`` bytes long; new bytes are zero."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put pixels there."""
+
+    def close(self) -> None:
+        """Give the file up."""
+
+
+class Machine(Protocol):
+    """The operating system, as far as the core needs it."""
+
+    def admit_pool(self, untrusted_fd: Fd, size: int) -> PoolFile:
+        """Check a client's shared-memory file and take it.
+
+        Raises ValueError, with the reason as text, when it is not a regular
+        file on tmpfs of at least ``size`` bytes; the descriptor is closed.
+        """
+
+    def admit_pipe(self, untrusted_fd: Fd) -> bool:
+        """Whether a descriptor is a pipe or socket to write a selection into."""
+
+    def paint(self) -> Paint:
+        """A new empty file of ours."""
+
+    def read_keymap(self, fd: Fd, size: int) -> bytes | None:
+        """The compositor's keymap; None when it cannot be read.  Closes ``fd``."""
+
+    def copy_keymap(self, fd: Fd, size: int) -> tuple[Fd, int]:
+        """A sealed copy of the compositor's keymap, and its size in bytes.
+
+        0 when it cannot be read.  Closes ``fd``; the sender closes the copy.
+        """
+
+    def close(self, fd: Fd) -> None:
+        """Close a descriptor that goes nowhere."""
+
+
+class Judge(Protocol):
+    """Chords in the keyboard events of one seat (``clipboard.chords.Recogniser``)."""
+
+    def keymap(self, text: bytes | None) -> str:
+        """A keymap, or none; answers why there are no chords, empty if there are."""
+
+    def enter(self, keys: Iterable[int]) -> tuple[int, ...]:
+        """The focus comes; which of the keys held the client may see."""
+
+    def leave(self) -> None:
+        """The focus goes."""
+
+    def modifiers(self, depressed: int, latched: int, locked: int, group: int) -> None:
+        """The state of modifiers, and the active layout."""
+
+    def key(self, serial: int, key: int, state: int) -> KeyVerdict:
+        """Return the verdict on a key event; the same event comes for each keyboard."""
+
+
+class InputListener(Protocol):
+    """Receives the person's actions, for content that crosses sandboxes."""
+
+    def judge(self) -> Judge:
+        """One for a seat of a new connection."""
+
+    def focus(self, *, taken: bool) -> None:
+        """One of the sandbox's windows has the keyboard, or none has it any more."""
+
+    def pressed(
+        self, core: ClientState, seat: OwnSeat, serial: int, *, paste: bool
+    ) -> None:
+        """A chord was pressed in a window of that connection."""
+
+    def trouble(self, reason: str) -> None:
+        """Why there are no chords; empty when there are."""
+
+    @property
+    def drags(self) -> DragPort:
+        """The receiver of drags that may cross."""
+
+
+class DragPort(Protocol):
+    """Receives drags, for content that crosses sandboxes.
+
+    The client knows nothing of a drag from elsewhere, whatever is reported here.
+    """
+
+    def started(self, source: DataSource) -> None:
+        """One of the sandbox's applications drags; its mark is ``source.drag``."""
+
+    def performed(self, source: DataSource) -> None:
+        """The compositor reports a drop on a client that takes it."""
+
+    def ended(self, source: DataSource) -> None:
+        """The drag is over, or its source is gone."""
+
+    def outward(self, source: DataSource) -> Sequence[bytes]:
+        """Return the types of a drag that the person's own programs may see."""
+
+    def wanted(self, source: DataSource, mime: bytes, fd: Fd) -> bool:
+        """A program of theirs requests such a type; takes ``fd`` if it returns true."""
+
+    def over(self, over: Over) -> None:
+        """A drag that is not this sandbox's came over one of its windows."""
+
+    def dropped(self, over: Over) -> None:
+        """The drag was dropped there, after ``foreign.accept``."""
+
+
+class Selection(Protocol):
+    """A selection of the sandbox: an application's, or one that we hold."""
+
+    @property
+    def mimes(self) -> Sequence[bytes]:
+        """The types that it has."""
+
+    def cancel(self) -> None:
+        """The content is no longer the selection."""
+
+    def send(self, mime: bytes, fd: Fd) -> bool:
+        """Have data written; takes ``fd`` if it answers true."""
+
+
+class ExportPort(Selection, Protocol):
+    """The selection that we gave the compositor as the person's own."""
+
+    def taken(self) -> None:
+        """The compositor has announced our own selection."""

@@ -1,0 +1,41 @@
+"""Objects as the filter sees them: one value with an id on each side.
+
+The ids of the two sides are independent.  An object of ours has no client id
+(``cid`` 0), one that only the client knows has no server id (``sid`` 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+Handler = Callable[["ClientState", Any, bytes, int, int], None]
+"""A message handler: takes filter, object, data, and the message's start and size."""
+
+
+class ProtocolObject:
+    """One protocol object.
+
+    ``requests`` and ``events`` are its handlers by opcode; a destroyed object
+    gets other tables, so the hot path asks nothing about its state.
+    """
+
+    __slots__ = ("cid", "dead", "events", "interface", "requests", "sid", "version")
+
+    def __init__(self, interface: str, version: int) -> None:
+        self.interface = interface
+        self.version = version
+        self.cid = 0
+        self.sid = 0
+        self.dead = False
+        self.requests: tuple[Handler, ...] = ()
+        self.events: tuple[Handler, ...] = ()
+
+    @override
+    def __repr__(self) -> str:
+        return f"{self.interface}#{self.cid}/{self.sid}"

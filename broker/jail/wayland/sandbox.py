@@ -1,0 +1,255 @@
+"""State that all Wayland connections of one sandbox share: counters, selections.
+
+A selection belongs to the sandbox: its clipboard is made by one of its
+applications and seen by the others, and nothing else ever comes in or out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland.budget import Shared
+from broker.jail.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.selection import DataSource
+    from broker.jail.wayland.ports import InputListener, Selection
+    from broker.jail.wayland.state import ClientState
+
+CEILINGS = MappingProxyType(
+    {
+        "clients": limits.WAYLAND_CLIENTS_PER_SANDBOX,
+        "objects": limits.WAYLAND_OBJECTS_PER_SANDBOX,
+        "surfaces": limits.WAYLAND_SURFACES,
+        "windows": limits.WAYLAND_WINDOWS,
+        "popups": limits.WAYLAND_POPUPS,
+        "buffers": limits.WAYLAND_BUFFERS,
+        "pools": limits.WAYLAND_POOLS,
+        "shm_bytes": limits.WAYLAND_SHM_BYTES,
+        "kept_bytes": limits.WAYLAND_KEPT_BYTES,
+        "shown_pixels": limits.WAYLAND_SHOWN_PIXELS,
+    }
+)
+"""The counted resources of a sandbox, and their limits."""
+
+
+DRAG_MARK = b"application/x-vitrail-drag-"
+"""Prefix of the private type of a drag; the rest is random."""
+
+
+class Usage:
+    """One connection's share of its sandbox's counters."""
+
+    __slots__ = ("_mine", "_sandbox")
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._mine = dict.fromkeys(CEILINGS, 0)
+
+    def take(self, kind: str, number: int) -> None:
+        """Count something in.  Raises ProtocolFault (no_memory) at the ceiling."""
+        totals = self._sandbox.totals
+        total = totals[kind] + number
+        # guard: ceilings of the sandbox
+        if total > self._sandbox.ceilings[kind]:
+            self._sandbox.refused[kind] += 1
+            raise ProtocolFault(
+                1,
+                NO_MEMORY,
+                f"this sandbox has {totals[kind]} {kind} and may have no more",
+            )
+        totals[kind] = total
+        self._mine[kind] += number
+
+    def room(self, kind: str) -> bool:
+        """Whether one more is to be had."""
+        return self._sandbox.totals[kind] < self._sandbox.ceilings[kind]
+
+    def give(self, kind: str, number: int) -> None:
+        """Count something out."""
+        self._sandbox.totals[kind] -= number
+        self._mine[kind] -= number
+
+    def give_all(self) -> None:
+        """The connection ends: all that it held is free."""
+        for kind, number in self._mine.items():
+            self._sandbox.totals[kind] -= number
+            self._mine[kind] = 0
+
+    def snapshot(self) -> dict[str, int]:
+        """This connection's numbers."""
+        return dict(self._mine)
+
+
+class Sandbox:
+    """``totals`` are present numbers, ``refused`` counts what hit a ceiling.
+
+    ``ceilings`` are those of all sandboxes, or lower ones of its own;
+    ``secret`` is a word that others cannot guess.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ceilings: Mapping[str, int] | None = None,
+        secret: str = "",
+    ) -> None:
+        self.name = name
+        self._secret = secret or name
+        self.ceilings: dict[str, int] = {}
+        self.bound_by(ceilings or {})
+        self.totals = dict.fromkeys(CEILINGS, 0)
+        self.refused: Counter[str] = Counter()
+        self.filters: set[ClientState] = set()
+        self.selections: dict[str, Selection | None] = {
+            "clipboard": None,
+            "primary": None,
+        }
+        self.messages = Shared(
+            limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL,
+            limits.WAYLAND_MESSAGES_BURST_OF_ALL,
+            limits.WAYLAND_CLIENT_READ_BYTES // HEADER.size,
+            self._members,
+        )
+        """Shared bucket of its connections' messages."""
+        self.pixels = Shared(
+            limits.WAYLAND_COMMIT_PIXELS_PER_SECOND,
+            limits.WAYLAND_COMMIT_PIXELS_BURST,
+            limits.WAYLAND_COMMIT_PIXELS_AT_ONCE,
+            self._members,
+        )
+        """Shared bucket of the pixels that they commit."""
+        self.hand: InputListener | None = None
+        """Receives focus and chords; None where nothing ever crosses."""
+        self._focused = False
+        self.drags: dict[bytes, DataSource] = {}
+        self.tokens: OrderedDict[bytes, float] = OrderedDict()
+        self._drag_number = 0
+        self._window_number = 0
+        self._rings: dict[str, list[float]] = {}
+        self.acted: float | None = None
+        """When the person last acted in a window of it (key, button, touch)."""
+        self.excuse: float | None = None
+        """The same, while the keyboard has not left the sandbox since then."""
+        self.unasked: float | None = None
+        """When a window that the user did not choose went last (``choice.py``)."""
+        self.on_act: Callable[[], None] | None = None
+        self.on_mapped: Callable[[], None] | None = None
+        """Called when a window is mapped, so that it is on the screen."""
+
+    def _members(self) -> int:
+        return self.totals["clients"]
+
+    def act(self, now: float) -> None:
+        """The person has acted in a window of it."""
+        self.acted = self.excuse = now
+        if self.on_act is not None:
+            self.on_act()
+
+    def pressed(self, by: ClientState) -> None:
+        """The person presses a button in a window of one of its connections.
+
+        For the menus of the others that is outside, as for a popup grab.
+        """
+        for core in self.filters:
+            if core is not by:
+                core.dismiss_menus()
+
+    @property
+    def focused(self) -> bool:
+        """Whether a window of it has the keyboard."""
+        return self._focused
+
+    def note_mapped(self) -> None:
+        """A window of it is on the screen that was not before."""
+        if self.on_mapped is not None:
+            self.on_mapped()
+
+    def note_focus(self) -> None:
+        """A window of it may have got the keyboard, or lost it."""
+        focused = any(core.focused for core in self.filters)
+        if focused != self._focused:
+            self._focused = focused
+            if not focused:
+                # guard: no excuse once the user has turned away
+                self.excuse = None
+            if self.hand is not None:
+                self.hand.focus(taken=focused)
+
+    def bound_by(self, own: Mapping[str, int]) -> None:
+        """Apply these ceilings from now on, where they are lower than the defaults."""
+        for kind, most in CEILINGS.items():
+            # guard: a record lowers and never raises
+            self.ceilings[kind] = min(most, own.get(kind, most))
+
+    def select(self, kind: str, source: Selection | None) -> None:
+        """Make a source the selection and notify the client that has the keyboard."""
+        before = self.selections[kind]
+        if before is source:
+            return
+        self.selections[kind] = source
+        if before is not None:
+            before.cancel()
+        for core in self.filters:
+            if core.focused:
+                core.selection_changed(kind)
+
+    def forget(self, source: DataSource) -> None:
+        """A source is gone: nothing is offered from it any more."""
+        for kind, current in self.selections.items():
+            if current is source:
+                self.select(kind, None)
+        for mime in [m for m, s in self.drags.items() if s is source]:
+            del self.drags[mime]
+            if self.hand is not None:
+                self.hand.drags.ended(source)
+
+    def next_number(self) -> int:
+        """A number for a window, never used twice in this sandbox."""
+        self._window_number += 1
+        return self._window_number
+
+    def new_drag(self, source: DataSource) -> bytes:
+        """A type that only this sandbox's filters recognise as this drag.
+
+        A client that has seen some of them cannot guess the next.
+        """
+        self._drag_number += 1
+        word = f"{self._secret}-{self._drag_number}".encode()
+        # guard: a drag's type has no name
+        mime = DRAG_MARK + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
+        self.drags[mime] = source
+        return mime
+
+    def may(self, what: str, per_minute: int, now: float) -> bool:
+        """Whether something happens at most so often; counts if it may."""
+        times = self._rings.setdefault(what, [])
+        times[:] = [t for t in times if now - t < 60.0]
+        # guard: rates of bells and tokens
+        if len(times) >= per_minute:
+            self.refused[what] += 1
+            return False
+        times.append(now)
+        return True
+
+    def keep_token(self, token: bytes, now: float) -> None:
+        """Note an activation token that the compositor gave to this sandbox."""
+        self.tokens[token] = now
+        # guard: tokens bounded
+        if len(self.tokens) > limits.WAYLAND_SERIALS:
+            self.tokens.popitem(last=False)
+
+    def use_token(self, token: bytes, now: float) -> bool:
+        """Whether an activation token is this sandbox's, young and not yet used.
+
+        Compositors know their own tokens only, and some for ever: with those of many
+        presses a window in the background could take the focus much later.
+        """
+        given = self.tokens.pop(token, None)
+        # guard: an activation token is young
+        return given is not None and now - given <= limits.WAYLAND_TOKEN_SECONDS

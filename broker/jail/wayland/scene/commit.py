@@ -1,0 +1,495 @@
+"""Applying surface state: what a commit of the client's sends, and in which order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland import budget, choice
+from broker.jail.wayland.model import (
+    UNSET,
+    Buffer,
+    Popup,
+    Role,
+    State,
+    Subsurface,
+    Surface,
+    Toplevel,
+    XdgSurface,
+    free_cap,
+)
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.wire import ProtocolFault
+from broker.jail.wayland.scene import (
+    buffer_part,
+    held_buffers,
+    layout,
+    promote,
+    regions,
+    window_state,
+)
+from broker.jail.wayland.scene.geometry import SmallBufferError, clamp
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.scene.promote import Promoted
+    from broker.jail.wayland.state import ClientState
+
+    _Popups = list[tuple[Promoted, bool]]
+
+# Error codes, as the protocols number them.
+XDG_NOT_CONSTRUCTED = 1
+XDG_UNCONFIGURED_BUFFER = 3
+SURFACE_INVALID_SIZE = 2
+VIEWPORT_BAD_SIZE = 1
+VIEWPORT_OUT_OF_BUFFER = 2
+
+_FAR = limits.WAYLAND_COORDINATE
+
+
+def commit(core: ClientState, surface: Surface) -> None:
+    """The client's wl_surface.commit."""
+    state = surface.pending
+    surface.pending = State()
+    # guard: sync stays ours
+    if surface.synced:
+        if surface.cached is None:
+            surface.cached = state
+        else:
+            _merge(core, surface.cached, state)
+        return
+    if surface.cached is not None:
+        earlier, surface.cached = surface.cached, None
+        _merge(core, earlier, state)
+        state = earlier
+    xdg = surface.xdg
+    if xdg is not None:
+        _may_commit(surface, xdg, state)
+    apply(core, surface, state)
+    if xdg is not None:
+        _follow(core, surface, xdg)
+    _send_tree(core, surface, explicit=True)
+    held_buffers.finish(core)
+
+
+def _merge(core: ClientState, earlier: State, later: State) -> None:
+    """Put a commit over one that still waits for its parent's.
+
+    A synchronised child may commit forever while its parent never does, so
+    what adds up here is bounded like what adds up before one commit.
+    """
+    held_buffers.unhold(core, earlier.absorb(later))
+    for held, most in (
+        (earlier.children, limits.WAYLAND_CHILD_OPS),
+        (earlier.frames, limits.WAYLAND_CALLBACKS),
+        (earlier.feedbacks, limits.WAYLAND_CALLBACKS),
+        (earlier.constraints, limits.WAYLAND_CALLBACKS),
+    ):
+        # guard: waiting moves bounded
+        if held is not None and len(held) > most:
+            raise core.too_much("a subsurface that is committed and never shown")
+
+
+def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
+    """xdg_surface's rules on who commits what and when."""
+    if xdg.role is None:
+        raise ProtocolFault(
+            xdg.cid, XDG_NOT_CONSTRUCTED, "a commit before the xdg_surface has a role"
+        )
+    has = surface.content.buffer if state.buffer is UNSET else state.buffer
+    # guard: configure before buffer
+    if has is not None and not xdg.acked:
+        raise ProtocolFault(
+            xdg.cid, XDG_UNCONFIGURED_BUFFER, "a buffer before the first configure"
+        )
+
+
+def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
+    """Map, update or unmap the window after its surface's own commit."""
+    if isinstance(xdg.role, Popup):
+        if _stands_alone(core, surface, xdg, xdg.role):
+            return
+    elif xdg.role is not None and xdg.role.untold and xdg.committed:
+        window_state.rename_late(core, xdg.role)
+    if surface.extent is not None:
+        if not xdg.mapped:
+            xdg.mapped = True
+            surface.relayout = True
+            if isinstance(xdg.role, Toplevel):
+                # guard: windows come at a pace
+                _pace_mapping(core, xdg.role)
+                core.sandbox.note_mapped()
+            if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
+                # Its answer while it showed nothing may no longer be valid.
+                # guard: a frame with the first picture
+                window_state.set_edges(core, xdg.role, xdg.frame, xdg.frame.edges)
+    elif xdg.mapped:
+        # Without its own commit the root still shows all: content and window
+        # go together, in the commit of 'hide'.
+        xdg.mapped = False
+        promote.end_window(core, xdg)
+        _send_tree(core, surface, explicit=False)
+        window_state.unmap(core, xdg)
+    elif not xdg.committed:
+        xdg.committed = True
+        window_state.introduce(core, xdg)
+
+
+def _pace_mapping(core: ClientState, window: Toplevel) -> None:
+    if not choice.map_window(core.sandbox, window, core.now):
+        raise core.too_much("windows that open without input from the user too often")
+
+
+def _stands_alone(
+    core: ClientState, surface: Surface, xdg: XdgSurface, popup: Popup
+) -> bool:
+    """Whether a popup has no parent that is shown, and so is not shown either."""
+    parent = popup.parent
+    coming = surface.extent is not None and not xdg.mapped and not popup.adrift
+    # guard: no popup of a window not shown
+    if coming and (parent is None or not parent.mapped):
+        window_state.cut_loose(core, xdg, popup)
+    return popup.adrift
+
+
+def apply(core: ClientState, surface: Surface, state: State) -> None:
+    """Send a state's requests (no commit) and take it over as current."""
+    out = core.up.data
+    sid = surface.sid
+    changed = False
+    surface.dirty = True
+    rest = not vars(state).keys() <= _COMMON
+    if rest:
+        _want_shape(surface, state)
+    buffer = state.buffer
+    if buffer is not UNSET:
+        changed = _attach(core, surface, buffer, state)
+    if state.damage or state.buffer_damage:
+        _damage(core, surface, state)
+        surface.applied = state
+    if state.frames is not None:
+        for callback in state.frames:
+            if not callback.dead:
+                out += emit.frame(sid, core.give_sid(callback))
+    if rest:
+        changed |= _apply_rest(core, surface, state)
+    if changed:
+        _resize(surface)
+    if surface.children:
+        _apply_children(core, surface)
+
+
+def _apply_children(core: ClientState, surface: Surface) -> None:
+    """Apply the state that synchronised children have cached until this commit."""
+    for sub in surface.children:
+        child = sub.surface
+        if child is not None and child.cached is not None and child.synced:
+            cached, child.cached = child.cached, None
+            apply(core, child, cached)
+
+
+_COMMON = frozenset({"buffer", "damage", "buffer_damage", "frames"})
+
+
+def _attach(
+    core: ClientState, surface: Surface, buffer: Buffer | None, state: State
+) -> bool:
+    """Send the attach; return whether the surface's size may have changed."""
+    content = surface.content
+    size = (buffer.width, buffer.height) if buffer is not None else None
+    changed = size != content.buffer
+    if changed:
+        count_pixels(core, content.buffer, size)
+        content.buffer = size
+    surface.attached = buffer
+    if buffer is None:
+        surface.part = None
+        core.up.data += emit.attach(surface.sid, 0, 0, 0)
+        return changed
+    if state.dx or state.dy:
+        _bounded(surface, state.dx, state.dy)
+    sid = buffer_part.chosen(core, surface, buffer, surface.part)
+    # guard: windows and cursors have no offset
+    core.up.data += emit.attach(surface.sid, sid, 0, 0)
+    held_buffers.show(core, buffer)
+    stale, surface.stale = surface.stale, False
+    if surface.shape != (content.scale, content.transform):
+        _reshape(core, surface)
+        return True
+    return changed or stale
+
+
+def count_pixels(
+    core: ClientState, before: tuple[int, int] | None, after: tuple[int, int] | None
+) -> None:
+    """Count the pixels that the compositor may keep a copy of, before and after."""
+    more = after[0] * after[1] if after is not None else 0
+    if before is not None:
+        more -= before[0] * before[1]
+    if more > 0:
+        # guard: shown pixels are counted
+        core.usage.take("shown_pixels", more)
+    elif more:
+        core.usage.give("shown_pixels", -more)
+
+
+def _want_shape(surface: Surface, state: State) -> None:
+    """Take over scale and transform; they count from the next buffer on.
+
+    wl_surface lets them apply to the present buffer too, but weston judges
+    viewports by the size that the buffer had when it was attached, and ends
+    the connection over a crop that is right.  Clients change them with a new
+    buffer anyway.
+    """
+    scale, transform = surface.shape
+    surface.shape = (
+        scale if state.scale is UNSET else state.scale,
+        transform if state.transform is UNSET else state.transform,
+    )
+
+
+def _reshape(core: ClientState, surface: Surface) -> None:
+    content = surface.content
+    scale, transform = surface.shape
+    if scale != content.scale:
+        content.scale = scale
+        core.up.data += emit.set_buffer_scale(surface.sid, scale)
+    if transform != content.transform:
+        content.transform = transform
+        core.up.data += emit.set_buffer_transform(surface.sid, transform)
+
+
+def _bounded(surface: Surface, dx: int, dy: int) -> None:
+    """Move a drag icon by an attach offset, a little; nothing else moves by one.
+
+    The sum of all offsets stays within the icon's cap, so it does not walk away
+    from the pointer in small steps.  The compositor drags the frame: the frame moves,
+    not its content.  A cursor's offsets are not passed on at all: its place is what
+    ``wl_pointer.set_cursor`` says, and a sum kept here would be another than the
+    compositor's wherever that takes no notice of a request.
+    """
+    if surface.icon is None:
+        return
+    side = free_cap(Role.ICON)
+    x, y = surface.hot
+    now = (clamp(x - dx, -side, side - 1), clamp(y - dy, -side, side - 1))
+    # guard: offsets do not add up
+    surface.hot = now
+    surface.icon.shift(x - now[0], y - now[1])
+    surface.relayout = True
+
+
+def _damage(core: ClientState, surface: Surface, state: State) -> None:
+    out = core.up.data
+    if surface.cx or surface.cy or surface.part is not None:
+        _damage_cropped(core, surface, state)
+    else:
+        for rect in state.damage or ():
+            out += emit.damage(surface.sid, *rect)
+    left, top = surface.part[:2] if surface.part is not None else (0, 0)
+    for x, y, w, h in state.buffer_damage or ():
+        out += emit.damage_buffer(surface.sid, x - left, y - top, w, h)
+
+
+def _damage_cropped(core: ClientState, surface: Surface, state: State) -> None:
+    """Damage of a surface whose crop does not begin at its corner.
+
+    Sent in the buffer's own pixels, where the crop does not matter: wlroots 0.18
+    subtracts the crop's origin from a surface's damage twice, and the drawn part was
+    not shown.
+    """
+    content, out = surface.content, core.up.data
+    scaled = not (content.source is None and content.size is None)
+    if scaled or content.transform or {"source", "size"} & vars(state).keys():
+        if state.damage:
+            out += emit.damage_buffer(surface.sid, 0, 0, _FAR, _FAR)
+        return
+    scale = content.scale
+    left, top = surface.part[:2] if surface.part is not None else (0, 0)
+    for x, y, w, h in state.damage or ():
+        out += emit.damage_buffer(
+            surface.sid, x * scale - left, y * scale - top, w * scale, h * scale
+        )
+
+
+def _apply_rest(core: ClientState, surface: Surface, state: State) -> bool:
+    """Everything but buffer, damage and callbacks; whether the size may change."""
+    changed = _apply_viewport(surface, state)
+    if state.input is not UNSET:
+        surface.input = state.input
+        regions.send_region(core, surface, emit.set_input_region, state.input)
+    if state.opaque is not UNSET:
+        surface.opaque = state.opaque
+        regions.send_region(core, surface, emit.set_opaque_region, state.opaque)
+    for base, callback in state.feedbacks or ():
+        if callback.dead:
+            continue
+        # guard: no request to an id that was given back
+        if base.dead:
+            # Its id may be another object's by now: of a frame's, for one.
+            core.down.data += emit.feedback_discarded(callback.cid)
+            core.drop_local(callback)
+        else:
+            core.up.data += emit.feedback(
+                base.sid, surface.sid, core.give_sid(callback)
+            )
+    for kind, sub, argument in state.children or ():
+        _child(core, surface, kind, sub, argument)
+    for constraint, kind, value in state.constraints or ():
+        regions.apply_constraint(core, surface, constraint, kind, value)
+    if surface.xdg is not None:
+        _apply_shell(core, surface, surface.xdg, state)
+    return changed
+
+
+def _apply_viewport(surface: Surface, state: State) -> bool:
+    """The client's own viewport; whether the size may change."""
+    content = surface.content
+    changed = False
+    if state.source is not UNSET and state.source != content.source:
+        content.source = state.source
+        changed = True
+    if state.size is not UNSET and state.size != content.size:
+        content.size = state.size
+        changed = True
+    return changed
+
+
+def _apply_shell(
+    core: ClientState, surface: Surface, xdg: XdgSurface, state: State
+) -> None:
+    for message in state.shell or ():
+        core.up.data += message
+    frame = xdg.frame
+    if frame is not None and state.edges is not None and isinstance(xdg.role, Toplevel):
+        fills = xdg.role.maximized or xdg.role.fake_fullscreen
+        frame.answer(state.maximized, fills=fills)
+        window_state.answered(xdg, xdg.role)
+        surface.relayout = True
+        window_state.set_edges(core, xdg.role, frame, state.edges)
+    if state.granted is not None and isinstance(xdg.role, Popup):
+        xdg.role.take(state.granted, xdg.serials)
+        surface.relayout = True
+    if state.hints and isinstance(xdg.role, Toplevel):
+        window_state.size_hints(core, xdg.role)
+    if state.geometry is not UNSET and state.geometry != xdg.geometry:
+        xdg.geometry = state.geometry
+        surface.relayout = True
+
+
+def _child(
+    core: ClientState, parent: Surface, kind: str, sub: Subsurface, argument: object
+) -> None:
+    if sub.dead or sub.parent is not parent:
+        return
+    if isinstance(argument, Surface):
+        if not argument.dead and _reorder(parent, sub, argument, kind):
+            if sub.surface is not None:
+                sub.surface.moved = True
+            promote.restack(core, sub)
+    elif isinstance(argument, tuple):
+        sub.x, sub.y = argument
+        parent.root().relayout = True
+
+
+def _reorder(parent: Surface, sub: Subsurface, other: Surface, kind: str) -> bool:
+    """Move a subsurface in its parent's order; False if the other has left it."""
+    order = parent.children
+    if other is not parent and (other.sub is None or other.sub.parent is not parent):
+        return False
+    order.remove(sub)
+    if other.sub is not None and other is not parent:
+        sub.below = other.sub.below
+        order.insert(order.index(other.sub) + (kind == "above"), sub)
+    else:
+        sub.below = kind == "below"
+        order.insert(sum(s.below for s in order), sub)
+    return True
+
+
+def _resize(surface: Surface) -> None:
+    try:
+        extent = surface.content.extent()
+    except SmallBufferError as error:
+        raise ProtocolFault(surface.cid, SURFACE_INVALID_SIZE, str(error)) from error
+    except ValueError as error:
+        viewport = surface.viewport
+        code = (
+            VIEWPORT_BAD_SIZE if "fractional" in str(error) else VIEWPORT_OUT_OF_BUFFER
+        )
+        raise ProtocolFault(
+            viewport.cid if viewport else 1, code, str(error)
+        ) from error
+    surface.extent = extent
+    surface.moved = True
+    surface.root().relayout = True
+
+
+# -- commits -------------------------------------------------------------------------
+
+
+def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
+    """Lay out if needed, then commit from the leaves to the frame's root.
+
+    ``explicit``: the client itself committed the window's surface, which on
+    an unmapped window is what asks for a configure; our own commits must not.
+    """
+    root = surface.root()
+    if root.relayout:
+        root.relayout = False
+        layout.lay_out(core, root)
+    if root.applied is not None or root.moved or root.children:
+        budget.charge_drawing(core, root)
+    popups: _Popups = []
+    if root.children:
+        _commit_dirty(core, root, popups)
+    elif root.dirty:
+        root.dirty = False
+        core.up.data += emit.commit(root.sid)
+    if root.icon is not None:
+        root.icon.commit()
+    _send_frame(core, root, explicit=explicit and root is surface)
+    # Last: content that has just gone back into the window is cropped with the window.
+    for popup, content in popups:
+        popup.commit(content=content)
+    if core.promotions:
+        promote.begin_waiting(core)
+
+
+def _send_frame(core: ClientState, root: Surface, *, explicit: bool) -> None:
+    xdg = root.xdg
+    if xdg is None or xdg.frame is None:
+        return
+    adrift = isinstance(xdg.role, Popup) and xdg.role.adrift
+    if not adrift and (xdg.mapped or (explicit and xdg.committed)):
+        # sway 1.7 looks at all its windows for each: 2.5 us, and 0.05 for a window.
+        # guard: a commit costs by the windows
+        core.messages += (
+            core.sandbox.totals["windows"] // limits.WAYLAND_WINDOWS_A_MESSAGE
+        )
+        xdg.frame.commit()
+
+
+def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:
+    # A window's commit makes the compositor look at each of its surfaces.
+    # guard: a commit costs by its surfaces
+    core.pixels += limits.WAYLAND_SURFACE_PIXELS
+    for sub in surface.children:
+        if sub.surface is None:
+            continue
+        done = _commit_dirty(core, sub.surface, popups)
+        if sub.promoted is not None:
+            popups.append((sub.promoted, done))
+        elif done:
+            surface.dirty = True
+    if not surface.dirty:
+        return False
+    surface.dirty = False
+    core.up.data += emit.commit(surface.sid)
+    return True
+
+
+def relayout(core: ClientState, surface: Surface) -> None:
+    """Show a tree whose shape changed without a commit of the client's."""
+    root = surface.root()
+    root.relayout = True
+    _send_tree(core, root, explicit=False)

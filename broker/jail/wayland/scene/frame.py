@@ -1,0 +1,392 @@
+"""A window's frame: surfaces of ours around and behind a client's surface.
+
+The root surface has the window's role and is exactly as large as the frame.
+Behind everything lies its own opaque picture in the sandbox's colour, on it
+the client's surface as a subsurface, cropped to the content rectangle, and
+above that four strips.  All of them are synchronised subsurfaces, so a commit
+of the root shows frame and content together or not at all.
+
+The root accepts input everywhere: what the client's surface refuses ends
+there, and never reaches what lies behind the window (design 7).  Strips have
+real-size buffers: a pixel scaled to a strip ends some pixels short on
+renderers with 16.16 arithmetic (border.md 5.10).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from broker.jail.wayland.model import OwnSurface, Surface
+from broker.jail.wayland.protocol import emit, signatures
+from broker.jail.wayland.scene import label
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.ports import Paint
+    from broker.jail.wayland.state import ClientState
+
+_TILE = 64
+"""Side of the picture behind a window.  Scaled to 4096 px, 16.16 arithmetic
+misses by half a pixel, which the strips cover."""
+_POOL = 1 << 17
+"""Bytes of the first pool: strips of 4 px fit, up to 7,000 px long."""
+_XRGB, _ARGB = 1, 0
+_NO_REGION = 0
+
+
+_PLACE, _ATTACH, _DAMAGE, _COMMIT = _PARTS = (
+    signatures.request("wl_subsurface", "set_position"),
+    signatures.request("wl_surface", "attach"),
+    signatures.request("wl_surface", "damage_buffer"),
+    signatures.request("wl_surface", "commit"),
+)
+_STRIP = struct.Struct("=" + "".join(m.layout for m in _PARTS))
+_PLACE_HEAD, _ATTACH_HEAD = _PLACE.head, _ATTACH.head
+_DAMAGE_HEAD, _COMMIT_HEAD = _DAMAGE.head, _COMMIT.head
+
+
+def _strip(sub: int, sid: int, buffer: int, at: tuple[int, int, int, int]) -> bytes:
+    """A strip's place, picture and commit, written in one go."""
+    x, y, w, h = at
+    return _STRIP.pack(
+        *(sub, *_PLACE_HEAD, x, y),
+        *(sid, *_ATTACH_HEAD, buffer, 0, 0),
+        *(sid, *_DAMAGE_HEAD, 0, 0, w, h),
+        *(sid, *_COMMIT_HEAD),
+    )
+
+
+class Edges(NamedTuple):
+    """Widths of the four strips, logical pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def wide(self) -> int:
+        """Pixels that the frame adds to a width."""
+        return self.left + self.right
+
+    @property
+    def high(self) -> int:
+        """Pixels that the frame adds to a height."""
+        return self.top + self.bottom
+
+
+class _Lent:
+    """A buffer and how many strips show it."""
+
+    __slots__ = ("key", "sid", "users")
+
+    def __init__(self, key: tuple[int, int, int], sid: int) -> None:
+        self.key = key
+        self.sid = sid
+        self.users = 0
+
+
+class Palette:
+    """Buffers in the frame's colour, shared by all frames of a connection.
+
+    All strips show the same memory, so a pool as large as the longest strip
+    is enough.  The first tile is transparent, colour begins behind it.
+    """
+
+    def __init__(self, core: ClientState, color: int) -> None:
+        self._core = core
+        self._color = (0xFF000000 | color).to_bytes(4, "little")
+        self._paint: Paint | None = None
+        self._pool = 0
+        self._size = 0
+        self._buffers: dict[tuple[int, int, int], _Lent] = {}
+        self._by_sid: dict[int, _Lent] = {}
+
+    def take(self, width: int, height: int) -> int:
+        """Return a buffer's id; give it back with ``drop``."""
+        return self._take(width, height, _XRGB)
+
+    def take_clear(self) -> int:
+        """A transparent tile."""
+        return self._take(_TILE, _TILE, _ARGB)
+
+    def take_tile(self) -> int:
+        """A tile in the colour."""
+        return self._take(_TILE, _TILE, _XRGB)
+
+    def _take(self, width: int, height: int, form: int) -> int:
+        key = (width, height, form)
+        entry = self._buffers.get(key)
+        if entry is None:
+            start = 0 if form == _ARGB else _TILE * _TILE * 4
+            self._reach(start + width * height * 4)
+            sid = self._core.own("wl_buffer").sid
+            self._core.up.data += emit.create_buffer(
+                self._pool, sid, start, width, height, width * 4, form
+            )
+            entry = self._buffers[key] = self._by_sid[sid] = _Lent(key, sid)
+        entry.users += 1
+        return entry.sid
+
+    def drop(self, sid: int) -> None:
+        """Give a buffer back; the last one to do so destroys it."""
+        entry = self._by_sid[sid]
+        entry.users -= 1
+        if not entry.users:
+            del self._by_sid[sid], self._buffers[entry.key]
+            self._core.up.data += emit.buffer_destroy(sid)
+
+    def _reach(self, size: int) -> None:
+        if size <= self._size:
+            return
+        # Grown in powers of two: a window being resized asks at each step.
+        new = max(_POOL, 1 << (size - 1).bit_length())
+        if self._paint is None:
+            self._paint = self._core.machine.paint()
+        self._paint.grow(new)
+        first = max(self._size, _TILE * _TILE * 4)
+        self._paint.write(first, self._color * ((new - first) // 4))
+        # A larger pool beside the former one, never wl_shm_pool.resize: that may move
+        # the mapping, and weston 10's pixman renderer goes on reading where a picture
+        # was when it was attached.  Buffers keep their own pool's mapping alive.
+        former, self._pool = self._pool, self._core.own("wl_shm_pool").sid
+        message = emit.create_pool(self._core.shm, self._pool, new)
+        self._core.up.add(message, [self._paint.export()])
+        if former:
+            self._core.up.data += emit.pool_destroy(former)
+        self._size = new
+
+    def close(self) -> None:
+        """Give the file up; the compositor's mapping is its own."""
+        if self._paint is not None:
+            self._paint.close()
+            self._paint = None
+
+
+class LabelPicture:
+    """The sandbox's name, drawn once for all frames of a connection."""
+
+    def __init__(self, core: ClientState, height: int) -> None:
+        rules = core.rules
+        if rules.strip and height == rules.top:
+            drawn = label.draw_strip(rules.strip, height, rules.color)
+        else:
+            drawn = label.draw(rules.name, height, rules.color)
+        self.width, pixels = drawn
+        paint = core.machine.paint()
+        paint.grow(len(pixels))
+        paint.write(0, pixels)
+        pool = core.own("wl_shm_pool").sid
+        core.up.add(emit.create_pool(core.shm, pool, len(pixels)), [paint.export()])
+        paint.close()
+        self.buffer = core.own("wl_buffer").sid
+        core.up.data += emit.create_buffer(
+            pool, self.buffer, 0, self.width, height, self.width * 4, _XRGB
+        )
+        core.up.data += emit.pool_destroy(pool)
+
+
+class Frame:
+    """The surfaces of ours around one client surface."""
+
+    def __init__(
+        self, core: ClientState, surface: Surface, edges: Edges | None = None
+    ) -> None:
+        self._core = core
+        self.surface = surface
+        self._shift = (0, 0)
+        self.root = core.own_surface(alias=surface)
+        self.edges = edges or core.edges
+        self.outer: tuple[int, int] | None = None
+        self._origin: tuple[int, int] | None = None
+        self._viewport = core.own("wp_viewport").sid
+        self._sub = core.own("wl_subsurface").sid
+        self._strips: list[tuple[OwnSurface, int]] = []
+        self._used: list[int] = []
+        self._former: list[int] = []
+        self._backing = 0
+        self.maximized: tuple[int, int] | None = None
+        """The maximised or tiled size, by the last configure acknowledged."""
+        self._answers = False
+        self.fills = False
+        """The application asked for the whole screen: its frame has that size, also
+        around smaller content."""
+        out = core.up.data
+        out += emit.get_viewport(core.viewporter, self._viewport, self.root.sid)
+        out += emit.get_subsurface(
+            core.subcompositor, self._sub, surface.sid, self.root.sid
+        )
+        # The label is the last, so it lies above the upper strip.
+        # guard: strips on top
+        for _ in range(5 if core.labelled else 4):
+            strip = core.own_surface(alias=None)
+            sub = core.own("wl_subsurface").sid
+            out += emit.get_subsurface(
+                core.subcompositor, sub, strip.sid, self.root.sid
+            )
+            out += emit.set_input_region(strip.sid, core.empty_region())
+            self._strips.append((strip, sub))
+
+    def show(self, width: int, height: int, xdg_sid: int) -> None:
+        """Fit the frame around content of this size; the caller commits.
+
+        ``xdg_sid`` is the window's xdg_surface, 0 for a drag icon.
+        """
+        outer = (width + self.edges.wide, height + self.edges.high)
+        if self.fills and self.maximized is not None:
+            # weston 10 compares a maximised window's size with each picture that
+            # comes, and ends an application whose window is not that large.
+            w, h = self.maximized
+            outer = (max(w, outer[0]), max(h, outer[1]))
+        out = self._core.up.data
+        palette = self._core.palette
+        changed = outer != self.outer
+        if not self._backing:
+            clear = self._core.rules.translucent
+            self._backing = palette.take_clear() if clear else palette.take_tile()
+            self._attach_backing()
+        elif self._shift != (0, 0):
+            self._attach_backing()
+        # guard: faked fullscreen may be smaller
+        elif (changed or self._answers) and self.maximized in {None, outer}:
+            # weston 10 looks at size and state only with a picture, and a window that
+            # is tiled or whose program has not answered yet may well be smaller.
+            self._answers = False
+            out += emit.attach(self.root.sid, self._backing, 0, 0)
+        if not changed:
+            return
+        self.outer = outer
+        out += emit.set_destination(self._viewport, *outer)
+        if xdg_sid:
+            out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
+        self._draw_strips(*outer)
+
+    def answer(self, maximized: tuple[int, int] | None, *, fills: bool = False) -> None:
+        """The next commit acknowledges a configure; ``maximized``: to this size.
+
+        ``fills``: see there.
+        """
+        self.maximized = maximized
+        self.fills = fills
+        self._answers = True
+
+    def _attach_backing(self) -> None:
+        out = self._core.up.data
+        out += emit.attach(self.root.sid, self._backing, *self._shift)
+        out += emit.damage_buffer(self.root.sid, 0, 0, _TILE, _TILE)
+        self._shift = (0, 0)
+
+    def shift(self, dx: int, dy: int) -> None:
+        """Move a drag icon relative to the pointer, with the next ``show``."""
+        self._shift = (self._shift[0] + dx, self._shift[1] + dy)
+
+    def _draw_strips(self, width: int, height: int) -> None:
+        palette = self._core.palette
+        out = self._core.up.data
+        # The buffers shown until now go when the next ones have come:
+        # compositors lose the picture of a buffer destroyed while attached.
+        for sid in self._former:
+            palette.drop(sid)
+        self._former, self._used = self._used, []
+        left, top, right, bottom = self.edges
+        inner = height - top - bottom
+        places = (
+            (0, 0, width, top),
+            (0, height - bottom, width, bottom),
+            (0, top, left, inner),
+            (width - right, top, right, inner),
+        )
+        self._draw_label(width)
+        for (strip, sub), (x, y, w, h) in zip(self._strips[:4], places, strict=True):
+            if w > 0 and h > 0:
+                buffer = palette.take(w, h)
+                self._used.append(buffer)
+                out += _strip(sub, strip.sid, buffer, (x, y, w, h))
+            else:
+                out += emit.attach(strip.sid, 0, 0, 0)
+                out += emit.commit(strip.sid)
+
+    def _draw_label(self, width: int) -> None:
+        """The name at the left of the upper strip, where there is room for it."""
+        if len(self._strips) < 5:
+            return
+        (surface, sub), out = self._strips[4], self._core.up.data
+        picture = self._core.label_picture()
+        room = width - self.edges.left - self.edges.right
+        shown = self.edges.top == self._core.edges.top and picture.width <= room
+        out += emit.attach(surface.sid, picture.buffer if shown else 0, 0, 0)
+        out += emit.damage_buffer(surface.sid, 0, 0, width, self.edges.top)
+        out += emit.set_position(sub, self.edges.left, 0)
+        out += emit.commit(surface.sid)
+
+    def place(self, x: int, y: int) -> None:
+        """Put the client's surface there, in content coordinates."""
+        origin = (self.edges.left + x, self.edges.top + y)
+        if self._sub and origin != self._origin:
+            self._origin = origin
+            self._core.up.data += emit.set_position(self._sub, *origin)
+
+    def _content(self) -> tuple[int, int, int, int]:
+        """Where the content's rectangle lies on the root, in 24.8."""
+        wide, high = self.outer or (self.edges.wide + 1, self.edges.high + 1)
+        return (
+            self.edges.left << 8,
+            self.edges.top << 8,
+            (wide - self.edges.right) << 8,
+            (high - self.edges.bottom) << 8,
+        )
+
+    def holds(self, x: int, y: int) -> bool:
+        """Whether a point of the root is in the content, not on a strip."""
+        left, top, right, bottom = self._content()
+        return left <= x < right and top <= y < bottom
+
+    def inside(self, x: int, y: int) -> tuple[int, int]:
+        """A point of the root on the client's surface, in 24.8; strips are its edge."""
+        left, top, right, bottom = self._content()
+        x = max(left, min(x, right - 1))
+        y = max(top, min(y, bottom - 1))
+        from_x, from_y = self._origin or (self.edges.left, self.edges.top)
+        return x - (from_x << 8), y - (from_y << 8)
+
+    def change_edges(self, edges: Edges) -> None:
+        """Other strip widths from the next ``show`` on."""
+        if edges != self.edges:
+            self.edges = edges
+            self.outer = None
+
+    def commit(self) -> None:
+        """Commit the root: everything sent before appears at once."""
+        self._core.up.data += emit.commit(self.root.sid)
+
+    def hide(self) -> None:
+        """Take the root's picture away, which unmaps the window; commits."""
+        self._core.up.data += emit.attach(self.root.sid, 0, 0, 0)
+        self.commit()
+        # Unmapping made the compositor forget the geometry and the state.
+        self.outer = self.maximized = None
+        if self._backing:
+            self._core.palette.drop(self._backing)
+            self._backing = 0
+
+    def release_surface(self) -> None:
+        """The client's surface is about to go: end its place in the frame."""
+        if self._sub:
+            self._core.up.data += emit.subsurface_destroy(self._sub)
+            self._sub = 0
+
+    def destroy(self) -> None:
+        """End everything, after the window's xdg_surface is gone."""
+        out = self._core.up.data
+        for strip, sub in self._strips:
+            out += emit.subsurface_destroy(sub)
+            out += emit.surface_destroy(strip.sid)
+        self.release_surface()
+        out += emit.viewport_destroy(self._viewport)
+        out += emit.surface_destroy(self.root.sid)
+        self.root.alias = None
+        palette = self._core.palette
+        for sid in [*self._former, *self._used, self._backing]:
+            if sid:
+                palette.drop(sid)
+        self._former, self._used, self._backing = [], [], 0

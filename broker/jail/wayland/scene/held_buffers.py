@@ -1,0 +1,84 @@
+"""When a buffer's picture is sent, and when a buffer or a pool really ends.
+
+A client may destroy a buffer that a state not yet sent attaches: it ends for the
+compositor when nothing holds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.jail.wayland.model import UNSET, Buffer, Pool, Unset
+from broker.jail.wayland.protocol.wire import ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+INVALID_FD = 2
+"""Error code, as wl_shm numbers it."""
+
+
+def end(core: ClientState, buffer: Buffer) -> None:
+    """End a buffer that nothing holds, at the compositor too."""
+    core.destroy(buffer)
+    core.usage.give("buffers", 1)
+    if buffer.part is not None:
+        core.end_own(buffer.part)
+        core.usage.give("buffers", 1)
+        buffer.part = None
+    pool, mapping = buffer.pool, buffer.mapping
+    if pool is None or mapping is None:
+        return
+    pool.buffers -= 1
+    mapping.buffers -= 1
+    if mapping is not pool.mapping and not mapping.buffers:
+        core.usage.give("pools", 1)
+        core.usage.give("shm_bytes", mapping.size)
+    release_pool(core, pool)
+
+
+def release_pool(core: ClientState, pool: Pool) -> None:
+    """Give the pool's file back once neither it nor a buffer needs it."""
+    if pool.dead and not pool.buffers and pool.file is not None:
+        pool.file.close()
+        pool.file = None
+        if core.crops_by_buffer:
+            core.destroy(pool)
+        core.pools.discard(pool)
+        core.usage.give("pools", 1)
+        core.usage.give("shm_bytes", pool.size)
+
+
+def show(core: ClientState, buffer: Buffer) -> None:
+    """An attach of this buffer has just been sent."""
+    pool = buffer.pool
+    if pool is not None and pool.file is not None:
+        try:
+            # guard: unsealed files are copied
+            pool.file.refresh(buffer.offset, buffer.stride * buffer.height)
+        except ValueError as error:
+            raise ProtocolFault(
+                buffer.cid, INVALID_FD, f"shared memory: {error}"
+            ) from error
+    core.spend_pixels(buffer.width * buffer.height)
+    buffer.holds -= 1
+    if buffer.doomed and not buffer.holds:
+        core.doomed.append(buffer)
+
+
+def unhold(core: ClientState, buffer: Buffer | Unset | None) -> None:
+    """A held state let go of a buffer without sending it."""
+    if buffer is None or buffer is UNSET:
+        return
+    buffer.holds -= 1
+    if buffer.doomed and not buffer.holds:
+        end(core, buffer)
+
+
+def finish(core: ClientState) -> None:
+    """After a commit: end the buffers that were destroyed before it."""
+    if core.doomed:
+        doomed, core.doomed = core.doomed, []
+        for buffer in doomed:
+            if not buffer.holds:
+                end(core, buffer)

@@ -1,0 +1,287 @@
+"""Windows between commits: content rectangle, size limits, first and last appearance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland import choice, identity
+from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.wire import ProtocolFault
+from broker.jail.wayland.scene import promote
+from broker.jail.wayland.scene.geometry import Rect
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.scene.frame import Edges, Frame
+    from broker.jail.wayland.state import ClientState
+
+TOPLEVEL_INVALID_SIZE = 2
+"""Error code, as xdg_toplevel numbers it."""
+
+
+def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
+    """The part of a window's surface that its frame surrounds.
+
+    The window geometry that the client declared, or its whole surface.  A
+    popup gets the size that it was placed with and no more (``_popup_size``).  A
+    window is, with its frame, no larger than the largest screen, unless the
+    compositor itself made it so: a frame beyond all edges is none.  Maximised or tiled
+    it is no larger than configured: newer versions of sway cut that off.
+    """
+    surface = xdg.surface
+    extent = (surface.extent if surface is not None else None) or (1, 1)
+    rect = xdg.geometry or Rect(0, 0, *extent)
+    most_w = most_h = limits.WAYLAND_BUFFER_SIDE
+    if isinstance(xdg.role, Popup):
+        return Rect(rect.x, rect.y, *_popup_size(core, xdg, xdg.role, rect))
+    if isinstance(xdg.role, Toplevel):
+        edges = xdg.frame.edges if xdg.frame is not None else core.edges
+        wide, high = core.screen()
+        # guard: no window larger than the screen
+        most_w = max(wide - edges.wide, xdg.role.configured[0])
+        most_h = max(high - edges.high, xdg.role.configured[1])
+        cap_w, cap_h = xdg.role.cap
+        if xdg.frame is not None and xdg.frame.maximized is not None:
+            w, h = xdg.frame.maximized
+            # guard: tiles are not exceeded
+            cap_w = min(cap_w or w, w - edges.wide)
+            cap_h = min(cap_h or h, h - edges.high)
+        most_w, most_h = min(most_w, cap_w or most_w), min(most_h, cap_h or most_h)
+    return Rect(
+        rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
+    )
+
+
+def _popup_size(
+    core: ClientState, xdg: XdgSurface, popup: Popup, rect: Rect
+) -> tuple[int, int]:
+    """A popup's content: at most the size it was placed with, touching its parent.
+
+    The compositor keeps that much on the screen, so its frame cannot hang over the
+    edge.  One that is beside its parent's left or upper side, and smaller than it
+    was placed with, would stand alone somewhere: it keeps that size, empty.
+    """
+    edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    # guard: popup keeps its size
+    most_w, most_h = popup.granted.size
+    w, h = max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
+    if any(x < -(w + edges.wide) for _, (x, _) in popup.places()):
+        # guard: a popup on the left is as wide as it was placed
+        w = most_w
+    if any(y < -(h + edges.high) for _, (_, y) in popup.places()):
+        # guard: a popup above is as high as it was placed
+        h = most_h
+    return w, h
+
+
+def asked(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
+    """The compositor sent a size: a timer starts, if it must not be exceeded.
+
+    The timeout is handled in ``resize_timeout.py``.
+    """
+    if role.due is None and (role.bound or too_large(core, xdg, role)):
+        role.due = core.now + limits.WAYLAND_LATE_SECONDS
+        core.due = min(role.due, core.due or role.due)
+
+
+def answered(xdg: XdgSurface, role: Toplevel) -> None:
+    """A commit of the application's acknowledges a configure, maybe not the last."""
+    # guard: lateness is not put off
+    if not xdg.serials:
+        role.due, role.cap = None, (0, 0)
+    elif role.cap != (0, 0):
+        role.cap = role.configured
+
+
+def too_large(core: ClientState, xdg: XdgSurface, role: Toplevel) -> bool:
+    """Whether the frame reaches beyond what the compositor asked for last."""
+    frame, (w, h) = xdg.frame, role.configured
+    if frame is None or frame.outer is None or not xdg.mapped:
+        return False
+    if frame.edges != core.edges and FULLSCREEN not in role.states:
+        # guard: a frame however large
+        return True  # it was really so, and has no frame yet
+    wide, high = w + core.edges.wide, h + core.edges.high
+    return (w > 0 and frame.outer[0] > wide) or (h > 0 and frame.outer[1] > high)
+
+
+def set_edges(
+    core: ClientState, role: Toplevel, frame: Frame, acknowledged: Edges
+) -> None:
+    """Give a window the frame that it acknowledged, maybe not by the last configure.
+
+    No frame at all counts only while the compositor's last state is fullscreen:
+    an application could keep the acknowledgement of an earlier one for later.
+    """
+    # guard: a frame by the last configure
+    edges = acknowledged if FULLSCREEN in role.states else core.edges
+    if edges != frame.edges:
+        frame.change_edges(edges)
+        size_hints(core, role)
+
+
+def touches(popup: Popup, parent: XdgSurface) -> bool:
+    """Whether a popup still meets its parent, wherever the compositor may have it."""
+    frame = popup.xdg.frame if popup.xdg is not None else None
+    its = parent.frame.outer if parent.frame is not None else None
+    if frame is None or its is None:
+        return True
+    wide, high = frame.edges.wide, frame.edges.high
+    return all(
+        -(w + wide) <= x <= its[0] and -(h + high) <= y <= its[1]
+        for (w, h), (x, y) in popup.places()
+    )
+
+
+def astray(popup: Popup) -> bool:
+    """Whether a popup that is shown is not at its parent, or may soon not be."""
+    return popup.parent is not None and not touches(popup, popup.parent)
+
+
+def placed(core: ClientState, xdg: XdgSurface, popup: Popup, serial: int) -> None:
+    """The compositor configured a popup's place, and may have moved it already."""
+    if popup.adrift:
+        return
+    popup.told[serial] = popup.next
+    # guard: a popup's places are bounded
+    if len(popup.told) > limits.WAYLAND_SERIALS:
+        cut_loose(core, xdg, popup)  # its place among so many is unknown
+    frame, surface = xdg.frame, xdg.surface
+    if frame is None or surface is None or not xdg.mapped:
+        return
+    _, _, w, h = content_rect(core, xdg)
+    # guard: a popup's place counts at once
+    if astray(popup) or frame.outer != (w + frame.edges.wide, h + frame.edges.high):
+        core.show_again(surface)
+
+
+def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
+    """Hide popups that a parent has shrunk away from, or that is not shown itself.
+
+    Placed beside a wide window, a menu would otherwise stay alone on the
+    screen when that window becomes one pixel: a lone rectangle anywhere.
+    Where the parent goes, weston and KWin leave its popups.
+    """
+    for xdg in core.windows:
+        role = xdg.role
+        if not isinstance(role, Popup) or role.parent is not parent:
+            continue
+        # guard: popups do not drift away
+        # guard: no popup without its parent
+        if xdg.mapped and not (parent.mapped and touches(role, parent)):
+            cut_loose(core, xdg, role)
+
+
+def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
+    """Show a popup no more, nor what stands on it."""
+    shown = xdg.mapped
+    popup.adrift = True
+    xdg.mapped = False
+    drop_adrift(core, xdg)  # what stood on it first
+    promote.end_window(core, xdg)
+    if xdg.frame is not None:
+        # weston goes on showing the content of a popup without a picture.
+        xdg.frame.release_surface()
+        if shown:
+            xdg.frame.hide()
+    if not popup.done:
+        popup.done = True
+        core.down.data += emit.popup_done(popup.cid)
+
+
+def introduce(core: ClientState, xdg: XdgSurface) -> None:
+    """Before a window's first commit: send the compositor its sandbox's identity.
+
+    Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes before each
+    first commit again.
+    """
+    role = xdg.role
+    if isinstance(role, Toplevel):
+        role.untold.clear()
+        for tell in _TELL.values():
+            tell(core, role)
+
+
+def _tell_title(core: ClientState, toplevel: Toplevel) -> None:
+    title = identity.title(core.rules.shown, toplevel.title)
+    core.up.data += emit.set_title(toplevel.sid, title)
+
+
+def _tell_app_id(core: ClientState, toplevel: Toplevel) -> None:
+    app_id = identity.app_id(core.rules.name, toplevel.app_id)
+    core.up.data += emit.set_app_id(toplevel.sid, app_id)
+
+
+TITLE, APP_ID = "titles", "application ids"
+_TELL = {TITLE: _tell_title, APP_ID: _tell_app_id}
+
+
+def rename(core: ClientState, toplevel: Toplevel, what: str) -> None:
+    """Send a changed name, or, if that is too often, leave it to a later commit.
+
+    A compositor draws for each, and passes each on to every taskbar and dock.
+    """
+    toplevel.untold.add(what)
+    # guard: names of windows have a pace
+    if core.sandbox.may(what, limits.WAYLAND_TITLES_PER_MINUTE, core.now):
+        toplevel.untold.discard(what)
+        _TELL[what](core, toplevel)
+
+
+def rename_late(core: ClientState, toplevel: Toplevel) -> None:
+    """Send the names that changed too often until now, if that is possible."""
+    for what in sorted(toplevel.untold):
+        rename(core, toplevel, what)
+
+
+def unmap(core: ClientState, xdg: XdgSurface) -> None:
+    """Hide a window whose surface lost its buffer; it starts from the beginning."""
+    promote.end_window(core, xdg)
+    xdg.mapped = False
+    drop_adrift(core, xdg)
+    xdg.acked = False
+    xdg.committed = False
+    # A client may acknowledge a configure that was sent before it unmapped.
+    xdg.stale = [*xdg.stale, *xdg.serials][-limits.WAYLAND_SHELL_OPS :]
+    xdg.serials.clear()
+    if isinstance(xdg.role, Toplevel):
+        choice.unmap_window(core.sandbox, xdg.role, core.now)
+        xdg.role.fake_fullscreen = False
+        xdg.role.maximized = False
+        xdg.role.real_fullscreen.clear()
+        xdg.role.told_maximized.clear()
+        xdg.role.due, xdg.role.cap = None, (0, 0)
+    if isinstance(xdg.role, Popup):
+        xdg.role.told.clear()
+    if xdg.frame is not None:
+        popup = isinstance(xdg.role, Popup)
+        xdg.frame.change_edges(core.popup_edges if popup else core.edges)
+        xdg.frame.hide()
+    core.windows_changed()
+
+
+def size_hints(core: ClientState, toplevel: Toplevel) -> None:
+    """Send both limits with the frame added; 0 means none and stays.
+
+    A least size above the screen's would have some compositors (GNOME's) make
+    the window that large, with its frame beyond all edges.
+    """
+    frame = toplevel.xdg.frame if toplevel.xdg is not None else None
+    edges = frame.edges if frame is not None else core.edges
+    (low_w, low_h), (high_w, high_h) = toplevel.min_size, toplevel.max_size
+    # guard: minimum below maximum
+    if (high_w and low_w > high_w) or (high_h and low_h > high_h):
+        raise ProtocolFault(
+            toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
+        )
+    most_w, most_h = core.screen()
+    # guard: least size within the screen
+    low_w = min(low_w, max(1, most_w - edges.wide))
+    low_h = min(low_h, max(1, most_h - edges.high))
+    for write, (w, h) in (
+        (emit.set_min_size, (low_w, low_h)),
+        (emit.set_max_size, toplevel.max_size),
+    ):
+        wide, high = w + edges.wide if w else 0, h + edges.high if h else 0
+        core.up.data += write(toplevel.sid, wide, high)

@@ -1,0 +1,249 @@
+"""The state of one client: what handlers and the scene read and change.
+
+``ClientState`` is the lowest module that names it all.  Handlers and the scene take it
+as their first argument and import nothing above it; ``filter.py`` derives
+``WaylandFilter`` from it, which reads bytes and ends the connection.  What lower modules
+need of upper ones is an abstract method here, so that imports go one way: `filter`,
+`handlers`, `scene`, `state`, `model`, `protocol`.
+
+Fields that a handler's module makes (``Hands``, ``Globals``) are set by the filter and
+only annotated here: importing their classes would be the way back up.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland import choice
+from broker.jail.wayland.model import (
+    Buffer,
+    Keyboard,
+    OwnSurface,
+    Pointer,
+    Pool,
+    Subsurface,
+    Surface,
+    XdgSurface,
+)
+from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.ids import HandlerTables, ObjectTable
+from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.serials import Serials
+from broker.jail.wayland.scene import label
+from broker.jail.wayland.scene.frame import Edges, LabelPicture, Palette
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.core.streams.wayland_rules import WindowRules
+    from broker.jail.wayland.handlers.attention import IdleInhibitor
+    from broker.jail.wayland.handlers.cursor import Arrow
+    from broker.jail.wayland.handlers.drag_start import Start
+    from broker.jail.wayland.handlers.host_seat import Hands
+    from broker.jail.wayland.handlers.outputs import Screen
+    from broker.jail.wayland.handlers.registry import Globals
+    from broker.jail.wayland.handlers.selection import Device
+    from broker.jail.wayland.ports import Machine
+    from broker.jail.wayland.protocol.wire import Fd
+    from broker.jail.wayland.sandbox import Sandbox
+    from broker.jail.wayland.scene.geometry import Rect
+
+ENOUGH = limits.WAYLAND_QUEUE_BYTES
+"""Bytes in a queue from which on nothing more is added unasked."""
+
+
+class ClientState(ObjectTable, ABC):
+    """Fields of one connection, grouped by purpose."""
+
+    def __init__(
+        self,
+        rules: WindowRules,
+        sandbox: Sandbox,
+        machine: Machine,
+        wake: Callable[[], None],
+        tables: HandlerTables,
+    ) -> None:
+        super().__init__(sandbox, tables)
+        self.rules = rules
+        self.machine = machine
+        self.wake = wake
+        self._set_life()
+        self._set_compositor()
+        self._set_windows()
+        self._set_input()
+
+    def _set_life(self) -> None:
+        self.ready = False
+        self.fault: Exception | None = None
+        self.paused = False
+        self.now = 0.0
+        self.due: float | None = None
+        self.messages = 0
+        self.pixels = 0
+
+    def _set_compositor(self) -> None:
+        """The compositor's globals and our objects there; 0 for absent ones."""
+        self.globals: Globals
+        self.registries: list[ProtocolObject] = []
+        self.screens: dict[int, Screen] = {}
+        self.registry = 0
+        self.compositor = self.subcompositor = self.shm = self.viewporter = 0
+        self.data_manager = self.data_version = self.cursor_shapes = 0
+        self.idle_inhibit = 0
+        self.crops_by_buffer = False
+        """This compositor ignores where a viewport's source begins."""
+        self.pixel_weight = 1
+        """The charge for a drawn pixel; higher where the compositor has no GPU."""
+        self.clock = 0
+        self.clock_shift: Callable[[int], int] | None = None
+        """Nanoseconds from a clock to the one that is announced to the client."""
+        self._screen_names: dict[bytes, bytes] = {}
+        self._empty_region = 0
+
+    def _set_windows(self) -> None:
+        rules = self.rules
+        self.edges = Edges(rules.border, max(rules.top, 1), rules.border, rules.border)
+        # Menus get no thicker strip: there is a window below that has it.
+        self.popup_edges = Edges(*(rules.border,) * 4)
+        self.palette = Palette(self, rules.color)
+        self._label: LabelPicture | None = None
+        self.doomed: list[Buffer] = []
+        self.pools: set[Pool] = set()
+        self.windows: set[XdgSurface] = set()
+        self.promoted: set[Subsurface] = set()
+        self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
+        self.inhibitors: list[IdleInhibitor] = []
+        self.window_changes = 0
+
+    def _set_input(self) -> None:
+        self.pointers: list[Pointer] = []
+        self.devices: list[Device] = []
+        self.hands: Hands
+        self.drag: Start
+        self.focused: dict[Keyboard, Surface] = {}
+        self.serials = Serials(self.sandbox.act)
+        self.arrow: Arrow | None = None
+
+    # -- asked of the filter -----------------------------------------------------------
+
+    @abstractmethod
+    def fail(self, error: Exception) -> None:
+        """End the connection, with the reason in an error event of the protocol."""
+
+    @abstractmethod
+    def upstream_error(
+        self, obj: ProtocolObject | None, code: int, untrusted_text: bytes
+    ) -> None:
+        """The compositor refused something.  Raises UpstreamError."""
+
+    @abstractmethod
+    def take_client_fd(self, obj: ProtocolObject) -> Fd:
+        """The next descriptor, which belongs to the message being read."""
+
+    @abstractmethod
+    def take_server_fd(self) -> Fd:
+        """The next descriptor from the compositor."""
+
+    @abstractmethod
+    def own_surface(self, alias: Surface | None) -> OwnSurface:
+        """A surface of ours, created at the compositor."""
+
+    @abstractmethod
+    def screen(self) -> tuple[int, int]:
+        """Logical size that no popup may exceed."""
+
+    @abstractmethod
+    def show_again(self, surface: Surface) -> None:
+        """Lay out and show a tree without a commit of the client's."""
+
+    @abstractmethod
+    def selection_changed(self, kind: str) -> None:
+        """Offer the sandbox's selection again on this client's devices."""
+
+    @abstractmethod
+    def dismiss_menus(self) -> None:
+        """The person has pressed outside of this client's windows."""
+
+    # -- descriptors -------------------------------------------------------------------
+
+    def discard(self, fd: Fd) -> None:
+        """Close a descriptor that goes nowhere."""
+        self.machine.close(fd)
+
+    # -- what frames are made of -------------------------------------------------------
+
+    @property
+    def labelled(self) -> bool:
+        """Whether frames have the sandbox's name in the upper strip."""
+        return self.rules.label and label.scale_for(self.edges.top) > 0
+
+    def label_picture(self) -> LabelPicture:
+        """The name as a buffer, drawn at first use."""
+        if self._label is None:
+            self._label = LabelPicture(self, self.edges.top)
+        return self._label
+
+    def empty_region(self) -> int:
+        """A region without a point, kept for strips."""
+        if not self._empty_region:
+            self._empty_region = self.own("wl_region").sid
+            self.up.data += emit.create_region(self.compositor, self._empty_region)
+        return self._empty_region
+
+    def screen_name(self, told: bytes) -> bytes:
+        """A constant name for an output, the same as long as we run."""
+        if (
+            told not in self._screen_names
+            and len(self._screen_names) < limits.WAYLAND_BUFFERS
+        ):
+            self._screen_names[told] = f"SCREEN-{len(self._screen_names) + 1}".encode()
+        return self._screen_names.get(told, b"SCREEN-0")
+
+    # -- focus and counters ------------------------------------------------------------
+
+    def focus_keyboard(self, keyboard: Keyboard, surface: Surface) -> None:
+        """A window of this client has the keyboard: it may see the selections."""
+        first = not self.focused
+        choice.take_keyboard(self.sandbox, self.focused.values(), surface, self.now)
+        self.focused[keyboard] = surface
+        self.hands.refocused = True
+        self.sandbox.note_focus()
+        if first:
+            for kind in self.sandbox.selections:
+                self.selection_changed(kind)
+
+    def blur_keyboard(self, keyboard: Keyboard) -> None:
+        """The keyboard has left one of its windows, or is gone itself."""
+        self.focused.pop(keyboard, None)
+        self.hands.refocused = True
+        if not self.focused:
+            self.serials.retire()
+        self.sandbox.note_focus()
+
+    def lose_focus(self, surface: Surface) -> None:
+        """A surface is destroyed: no keyboard and no pointer has its focus there."""
+        for keyboard in [k for k, on in self.focused.items() if on is surface]:
+            if keyboard.judge is not None:
+                # Some compositors send no leave event for a destroyed surface.
+                # guard: a destroyed window's focus has no chord
+                keyboard.judge.leave()
+            self.blur_keyboard(keyboard)
+        for pointer in self.pointers:
+            if pointer.focus is surface:
+                pointer.focus = None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for the client that others may add nothing."""
+        down = self.down
+        return len(down.data) > ENOUGH or down.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+
+    def windows_changed(self) -> None:
+        """Count a change, for lists of windows."""
+        self.window_changes += 1
+
+    def spend_pixels(self, count: int) -> None:
+        """A buffer of so many pixels was committed (for the rate limit)."""
+        self.pixels += count

@@ -1,0 +1,207 @@
+"""Sound inside the worker: filters of one sandbox, and their reports.
+
+Events that a guest can cause are reported as states and counts at a bounded pace,
+never as one message for each action: a worker that sends too much is ended.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import trio
+
+from broker.core.errors import InternalError, PeerError, VitrailError
+from broker.core.escape import printable
+from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
+from broker.ipc import fdpass
+from broker.ipc import worker as messages
+from broker.jail.pulse import events
+from broker.jail.pulse.filter import COOKIE_BYTES
+from broker.jail.pulse.sandbox import SoundSandbox
+from broker.jail.worker.pulse.connection import PulseConnection, PulseService
+
+Order: TypeAlias = (
+    messages.Sound
+    | messages.SoundStream
+    | messages.SoundLevel
+    | messages.MicrophoneOrder
+)
+Say = Callable[[messages.FromWorker], Awaitable[None]]
+
+_TELL_SECONDS = 0.2
+"""Between two messages about states: faster than a person looks."""
+_IDLE_LOOK_SECONDS = 2.0
+"""Between two checks for idle streams; becoming idle is not an event."""
+_REFUSALS = 64
+"""Kinds of refusals that are counted at one time; there are as many commands."""
+
+
+class WorkerSound:
+    """All sound of the sandbox; nothing is served before ``Sound`` has come."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._service: PulseService | None = None
+        self._changed = trio.Event()
+        self._application = self._source = self._missing = ""
+        self._opened = False
+        """Whether the source has been open since the last report of that."""
+        self._refused: dict[str, tuple[str, int]] = {}
+
+    def obey(self, order: Order, fds: tuple[int, ...], nursery: trio.Nursery) -> None:
+        """Follow an order of the supervisor; takes ``fds`` over."""
+        match order:
+            case messages.Sound():
+                if self._service is None:
+                    self._begin(order)
+                    nursery.start_soon(self._tell)
+                else:
+                    now = trio.current_time()
+                    self._service.sandbox.set_rules(_rules_of(order), now)
+                    self._changed.set()
+            case messages.SoundStream(stream):
+                if len(fds) != 2:
+                    fdpass.close_all(fds)
+                    raise InternalError("a sound stream without its two descriptors")
+                client, server = (socket.socket(fileno=fd) for fd in fds)
+                nursery.start_soon(self._serve, stream, client, server)
+            case messages.SoundLevel(volume, muted):
+                self._running().sandbox.set_level(Level(volume, muted))
+            case messages.MicrophoneOrder():
+                nursery.start_soon(self._microphone, order)
+
+    def _running(self) -> PulseService:
+        if self._service is None:
+            raise InternalError("an order about sound before its rules")
+        return self._service
+
+    def _begin(self, order: messages.Sound) -> None:
+        level = Level(order.volume, order.muted)
+        sandbox = SoundSandbox(_rules_of(order), self._event, level)
+        # Without the person's cookie: the server knows us by our user id, and with
+        # the cookie a worker that was taken over could be the person elsewhere.
+        cookie = bytes(COOKIE_BYTES)
+        self._service = PulseService(sandbox, _no_server, cookie, _no_listener)
+
+    async def _serve(
+        self, stream: int, client: socket.socket, server: socket.socket
+    ) -> None:
+        service = self._running()
+        with client, server:
+            mine = PulseConnection(client, server, service.sandbox, service.cookie)
+            service.connections.add(mine)
+            try:
+                await mine.run()
+            finally:
+                service.connections.discard(mine)
+        fault = mine.core.fault
+        await self._say(
+            messages.SoundClosed(
+                stream,
+                mine.from_client,
+                mine.to_client,
+                messages.clip("closed" if fault is None else str(fault)),
+                _fault_of(fault),
+            )
+        )
+
+    async def _microphone(self, order: messages.MicrophoneOrder) -> None:
+        service = self._running()
+        now = trio.current_time()
+        match order.hearing:
+            case messages.Hearing.ALLOW:
+                service.sandbox.allow_microphone(now)
+            case messages.Hearing.REST:
+                service.sandbox.rest_microphone(now)
+            case messages.Hearing.DENY:
+                await service.revoke_microphone()
+        await self._say(messages.MicrophoneSet(order.number))
+
+    # -- reports -----------------------------------------------------------------
+
+    def _event(self, event: events.SoundEvent) -> None:
+        match event:
+            case events.MicrophoneWanted(application):
+                self._application, self._missing = printable(application, 120), ""
+            case events.MicrophoneActive(active, source):
+                if active:
+                    self._opened, self._source = True, printable(source, 200)
+            case events.MicrophoneMissing(reason):
+                self._missing = printable(reason, 200)
+            case events.CommandRefused(command, what):
+                _, count = self._refused.get(command, ("", 0))
+                if count or len(self._refused) < _REFUSALS:
+                    self._refused[command] = (printable(what, 200), count + 1)
+            case events.Flooded():
+                what = "more samples than the sound server asked for"
+                _, count = self._refused.get("samples", ("", 0))
+                self._refused["samples"] = (what, count + 1)
+            case _:
+                pass
+        self._changed.set()
+
+    async def _tell(self) -> None:
+        said: messages.SoundState | None = None
+        while True:
+            with trio.move_on_after(_IDLE_LOOK_SECONDS):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            state = self._state()
+            if self._opened and not self._running().sandbox.active:
+                self._changed.set()  # the next report shows that it is closed
+            self._opened = False
+            if state != said:
+                said = state
+                await self._say(state)
+            refused, self._refused = self._refused, {}
+            for command, (what, count) in refused.items():
+                await self._say(messages.SoundRefused(command, what, count))
+            await trio.sleep(_TELL_SECONDS)
+
+    def _state(self) -> messages.SoundState:
+        sandbox = self._running().sandbox
+        # However short it was: unreported use is not shown and not recorded.
+        active = sandbox.active or self._opened
+        return messages.SoundState(
+            streams=len(sandbox.playbacks),
+            idle=sandbox.idle(trio.current_time()),
+            wanted=sandbox.wanted,
+            active=active,
+            application=self._application,
+            source=self._source if active else "",
+            missing=self._missing,
+        )
+
+
+def _rules_of(order: messages.Sound) -> SoundRules:
+    return SoundRules(
+        order.name,
+        microphone=Microphone(order.microphone),
+        revoked=Revoked(order.revoked),
+        streams=order.streams,
+        rate=order.rate,
+        channels=order.channels,
+        buffer_bytes=order.buffer_bytes,
+        volume=order.most_volume,
+        idle_seconds=order.idle_seconds,
+    )
+
+
+def _fault_of(fault: VitrailError | None) -> messages.Fault:
+    if fault is None:
+        return messages.Fault.NONE
+    if isinstance(fault, PeerError):
+        return messages.Fault.CLIENT
+    if isinstance(fault, InternalError):
+        return messages.Fault.OURS
+    return messages.Fault.NONE
+
+
+async def _no_server() -> socket.socket:
+    raise InternalError("a worker connects to nothing")
+
+
+def _no_listener(error: Exception) -> None:
+    """Ignore the error: each end is reported as ``SoundClosed``."""

@@ -1,0 +1,411 @@
+"""The sockets around one Wayland filter: reads, writes, deadlines, no parsing.
+
+Each accepted client gets a connection of its own to the compositor and a
+``WaylandFilter`` between the two.  Read bytes are fed and the output is sent at
+once, in the same step (``readiness``), so an ordinary message costs one wake-up
+and no task's turn; only what a full socket refuses waits for a writer task.
+Reading stops while too much waits to be written: memory stays bounded, the slow
+side waits.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+from typing_extensions import override
+
+from broker.core import limits
+from broker.core.errors import PeerError, UpstreamError, VitrailError
+from broker.core.streams.wayland_rules import WindowRules
+from broker.ipc import fdpass
+from broker.jail.wayland.budget import Budget
+from broker.jail.wayland.filter import WaylandFilter
+from broker.jail.wayland.ports import Machine
+from broker.jail.wayland.protocol.wire import Outgoing, bad_message
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.wayland.scene import resize_timeout
+from broker.jail.worker.duplex import GONE, DuplexConnection
+from broker.jail.worker.readiness import Turn, Watch
+
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+
+
+def receive(
+    sock: socket.socket, most: int = limits.WAYLAND_READ_BYTES
+) -> fdpass.Received:
+    """Read once, at most so many bytes; a reset counts as the end.
+
+    Raises BlockingIOError when nothing is there, PeerError when descriptors
+    were lost on the way.
+    """
+    try:
+        return fdpass.receive(sock, most, limits.WAYLAND_FDS_PER_READ)
+    except OSError as error:
+        if error.errno in GONE:
+            return fdpass.Received(b"", ())
+        raise
+
+
+def send_some(sock: socket.socket, queue: Outgoing) -> int:
+    """Send as much as the socket takes now; returns the number of bytes.
+
+    Raises OSError when the other side is gone.
+    """
+    if queue.fd_count:
+        return _send_with_fds(sock, queue)
+    data = queue.data
+    try:
+        count = sock.send(data, _NO_SIGNAL)
+    except BlockingIOError:
+        return 0
+    del data[:count]
+    return count
+
+
+def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
+    """As ``send_some``: each descriptor goes with its own message, never earlier."""
+    total = 0
+    while queue.data:
+        view, fds = queue.front()
+        with view:
+            # More than libwayland's limit would be lost at the receiver.
+            assert len(fds) <= limits.WAYLAND_FDS_PER_READ
+            try:
+                count = fdpass.send(sock, view, fds)
+            except BlockingIOError:
+                break
+        for fd in queue.sent(count):
+            os.close(fd)
+        total += count
+    return total
+
+
+def _full(queue: Outgoing) -> bool:
+    """Whether so much waits that nothing more may be read."""
+    return (
+        len(queue.data) > limits.WAYLAND_QUEUE_BYTES
+        or queue.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+    )
+
+
+def _unheard(queue: Outgoing) -> bool:
+    """Whether so much waits that the client will not be waited for."""
+    return (
+        len(queue.data) > limits.WAYLAND_UNHEARD_BYTES
+        or queue.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+    )
+
+
+def _filter(
+    rules: WindowRules,
+    sandbox: Sandbox,
+    machine: Machine,
+    wake: Callable[[], None],
+    trace: Callable[[str], None] | None,
+) -> WaylandFilter:
+    """A filter, one that traces its actions if a trace is wanted."""
+    if trace is None:
+        return WaylandFilter(rules, sandbox, machine, wake)
+    # Late: 170 lines that a worker without a trace does not load; the template has
+    # loaded them for one that is to trace.
+    from broker.jail.wayland.protocol.trace import TracedFilter, Tracer
+
+    traced = TracedFilter(rules, sandbox, machine, wake)
+    traced.tracer = Tracer(trace)
+    return traced
+
+
+class WaylandConnection(DuplexConnection[WaylandFilter]):
+    """One client, one connection to the compositor, one filter.
+
+    ``to_client`` and ``to_compositor`` count bytes that were sent.
+    ``answered`` is set when the compositor is known and the client has been
+    sent its first bytes.
+    """
+
+    KIND = "Wayland"
+
+    def __init__(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        rules: WindowRules,
+        sandbox: Sandbox,
+        machine: Machine,
+        *,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        """Raises PeerError at the sandbox's limit of clients."""
+        super().__init__(client, server)
+        self.core = _filter(rules, sandbox, machine, self._wake, trace)
+        self.to_client = self.to_compositor = 0
+        self.answered = trio.Event()
+        self._budget = Budget(sandbox)
+        self._pause = 0.0
+        self._room = trio.Event()
+        self._ready = trio.Event()
+        self._late = trio.Event()
+
+    @override
+    def _tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        return self._from_server, self._from_client, self._hurry
+
+    @override
+    async def _begin(self) -> None:
+        self._wake()
+        with trio.move_on_after(limits.WAYLAND_CONNECT_SECONDS) as patience:
+            await self._first()
+        if patience.cancelled_caught and not self.core.ready:
+            self._end(UpstreamError("the compositor did not answer in time"))
+
+    @override
+    async def _close(self) -> None:
+        # A client that left without a mistake may have asked for something last.
+        try:
+            await self._last_words(to_client=self.core.fault is not None)
+        finally:
+            self.core.close()
+
+    async def _first(self) -> None:
+        while not self.core.ready and not self._over.is_set():
+            await self._ready.wait()
+
+    @override
+    def _send(self, *, to_client: bool) -> bool:
+        """Send as much as possible at once, and count it; True when nothing is left."""
+        if not to_client:
+            queue = self.core.up
+            self.to_compositor += send_some(self._server, queue)
+            return not queue.data
+        queue = self.core.down
+        sent = send_some(self._client, queue)
+        if sent and not self.to_client and self.core.fault is None:
+            self.answered.set()
+        self.to_client += sent
+        return not queue.data
+
+    def _wake(self) -> None:
+        self._work.set()
+
+    @override
+    def _end(self, error: VitrailError | None = None, reason: str = "") -> None:
+        super()._end(error, reason)
+        self._ready.set()
+
+    def _flush(self) -> None:
+        """Send as much as possible at once; the writer task does the rest."""
+        core = self.core
+        try:
+            if core.down.data and not self._send(to_client=True):
+                self._work.set()
+            if core.up.data and not self._send(to_client=False):
+                self._work.set()
+        except OSError as error:
+            self._lost(error)
+
+    async def _from_client(self) -> None:
+        await self._ready.wait()
+        # guard: the first read waits, too
+        await trio.sleep(self._budget.first(trio.current_time()))
+        core = self.core
+        with Watch(self._client, self._listen) as watch:
+            while not self._over.is_set():
+                await watch.left()
+                await self._wait_for_room()
+                while core.paused and not self._over.is_set():
+                    await self._breathe()
+                    core.from_client(b"", [], trio.current_time())
+                    self._flush()
+                if core.fault is not None:
+                    self._end()
+                    return
+                await self._rest()
+
+    def _listen(self) -> Turn:
+        """Read the client once: a step, its task waits where that may not go on."""
+        core = self.core
+        if self._waits():
+            return Turn.MINE
+        try:
+            data, fds = receive(self._client, limits.WAYLAND_CLIENT_READ_BYTES)
+        except BlockingIOError:
+            return Turn.NONE
+        except PeerError as error:
+            # guard: lost descriptors noticed
+            self._end(bad_message(1, str(error)))
+            return Turn.MINE
+        except OSError as error:
+            self._lost(error)
+            return Turn.MINE
+        if not data:
+            fdpass.close_all(fds)
+            self._end(reason="client closed")
+            return Turn.MINE
+        now = trio.current_time()
+        core.from_client(data, fds, now)
+        self._flush()
+        if core.paused or core.fault is not None:
+            return Turn.MINE
+        self._pause = self._budget.pause(core.messages, core.pixels, now)
+        return Turn.MINE if self._pause > 0 else Turn.PERHAPS
+
+    async def _breathe(self) -> None:
+        """Between two parts of one read: wait for room, and keep the pace."""
+        await self._wait_for_room()
+        await trio.lowlevel.checkpoint()
+        await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait as long as it was too fast."""
+        core = self.core
+        pause = self._pause or self._budget.pause(
+            core.messages, core.pixels, trio.current_time()
+        )
+        self._pause = 0.0
+        # guard: requests slowed
+        if pause > 0:
+            await trio.sleep(pause)
+
+    async def _from_server(self) -> None:
+        with Watch(self._server, self._hear) as watch:
+            while not self._over.is_set():
+                # guard: the compositor is always heard
+                await watch.left()
+
+    def _hear(self) -> Turn:
+        """Read the compositor once.  No client holds this up, whatever waits for it.
+
+        Were it not read while a client reads nothing, we would learn late that the
+        focus has gone or a key was pressed, and act on an old state: a
+        paste would have content that was copied after it.  So this side is always read,
+        and the client for which too much waits is ended.
+        """
+        core = self.core
+        try:
+            data, fds = receive(self._server)
+        except BlockingIOError:
+            return Turn.NONE
+        except PeerError as error:
+            self._end(UpstreamError(f"the compositor: {error}"))
+            return Turn.MINE
+        except OSError as error:
+            self._lost(error)
+            return Turn.MINE
+        if not data:
+            fdpass.close_all(fds)
+            self._end(UpstreamError("the compositor closed the connection"))
+            return Turn.MINE
+        core.from_server(data, fds, trio.current_time())
+        self._flush()
+        # guard: who does not read is ended
+        if core.fault is None and _unheard(core.down):
+            core.sandbox.refused["stuck"] += 1
+            core.fail(PeerError("it does not read the compositor's messages"))
+        if core.fault is not None:
+            self._end()
+            return Turn.MINE
+        if core.ready:
+            self._ready.set()
+        if core.due is not None:
+            self._late.set()
+        return Turn.PERHAPS
+
+    def _waits(self) -> bool:
+        """Whether so much waits to be written that nothing more may be read."""
+        up, down = self.core.up, self.core.down
+        if not up.data and not down.data:
+            return False
+        # guard: reading stops when full
+        return _full(up) or _full(down)
+
+    async def _hurry(self) -> None:
+        """Crop windows whose application is late to become smaller."""
+        while True:
+            await self._late.wait()
+            self._late = trio.Event()
+            while (due := self.core.due) is not None:
+                await trio.sleep_until(due)
+                resize_timeout.hurry(self.core, trio.current_time())
+                self._flush()
+                if self.core.fault is not None:
+                    self._end()
+                    return
+
+    async def _wait_for_room(self) -> None:
+        """Stop reading while too much waits to be written."""
+        core = self.core
+        while self._waits():
+            if self._room.is_set():
+                self._room = trio.Event()  # shared: both directions may wait
+            self._work.set()
+            waiting = len(core.up.data) + len(core.down.data)
+            with trio.move_on_after(limits.WAYLAND_STUCK_SECONDS) as patience:
+                await self._room.wait()
+            stuck = len(core.up.data) + len(core.down.data) >= waiting
+            if patience.cancelled_caught and stuck:
+                core.sandbox.refused["stuck"] += 1
+                self._end(PeerError("it takes nothing that is sent to it"))
+                return
+
+    @override
+    async def _drain(self, *, to_client: bool) -> None:
+        sock = self._client if to_client else self._server
+        queue = self.core.down if to_client else self.core.up
+        try:
+            while not self._send(to_client=to_client):
+                if not _full(queue):
+                    self._room.set()
+                await trio.lowlevel.wait_writable(sock)
+        except OSError as error:
+            self._lost(error)
+            return
+        self._room.set()
+
+
+@dataclass(frozen=True)
+class WaylandService:
+    """State that all Wayland connections of one sandbox share.
+
+    ``connect`` opens a new connection to the compositor (UpstreamError if it
+    cannot); ``report`` gets the reason of every connection that did not end
+    by itself; ``trace`` each line of what passes (VITRAIL_DEBUG=wayland);
+    ``make`` is the kind of connection that clients have.
+    """
+
+    rules: WindowRules
+    sandbox: Sandbox
+    machine: Machine
+    connect: Callable[[], socket.socket]
+    report: Callable[[Exception], None]
+    trace: Callable[[str], None] | None = None
+    make: Callable[..., WaylandConnection] = WaylandConnection
+
+
+async def serve_client(client: socket.socket, service: WaylandService) -> None:
+    """Serve one accepted connection to its end; closes the socket."""
+    with client:
+        try:
+            server = service.connect()
+        except UpstreamError as error:
+            service.report(error)
+            return
+        with server:
+            try:
+                connection = service.make(
+                    client,
+                    server,
+                    service.rules,
+                    service.sandbox,
+                    service.machine,
+                    trace=service.trace,
+                )
+            except PeerError as error:
+                service.report(error)
+                return
+            await connection.run()
+            if connection.core.fault is not None:
+                service.report(connection.core.fault)

@@ -1,0 +1,295 @@
+"""Operating system interface of the Wayland filter: files and pipes.
+
+A client's shared memory ends up mapped by the compositor.  Were the file to
+shrink there, the compositor would get SIGBUS, so it is sealed against
+shrinking first (fcntl(2), F_SEAL_SHRINK).  A file that cannot be sealed never
+reaches the compositor: a memfd of ours takes its place, into which the
+client's bytes are read at each commit.  Reading (not mapping) it means that a
+truncated file is a short read, and that only tmpfs is ever read: a FUSE file
+could block us forever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import socket
+import stat
+from collections import OrderedDict
+
+from typing_extensions import override
+
+from broker.core import limits
+from broker.ipc.tmpfs import on_tmpfs
+from broker.jail.wayland.ports import Machine, Paint, PoolFile
+
+_SEALS = fcntl.F_SEAL_SHRINK
+_ALL_SEALS = (
+    fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+)
+_PART = 1 << 20
+"""Bytes: the piece in which a copy's memory is counted and given back."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(untrusted_fd: int, size: int) -> None:
+    """Raise ValueError unless it is a large enough read-write file on tmpfs."""
+    flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
+    if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
+        raise ValueError("not open for reading and writing")
+    # guard: shared memory on tmpfs
+    if not on_tmpfs(untrusted_fd):
+        raise ValueError("not on tmpfs")
+    status = os.fstat(untrusted_fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    if status.st_size < size:
+        raise ValueError(f"the file has {status.st_size} bytes, {size} were declared")
+
+
+def _seal(fd: int) -> bool:
+    """Seal a file against shrinking; False when it cannot be."""
+    try:
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS:
+            return True
+        # guard: shared memory sealed
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError:
+        return False
+    return True
+
+
+def _is_socket(untrusted_fd: int) -> bool:
+    kind = ctypes.c_int()
+    size = ctypes.c_uint(ctypes.sizeof(kind))
+    answer = _libc.getsockopt(
+        untrusted_fd,
+        socket.SOL_SOCKET,
+        socket.SO_TYPE,
+        ctypes.byref(kind),
+        ctypes.byref(size),
+    )
+    return bool(answer == 0)
+
+
+class SealedFile(PoolFile):
+    """The client's own file, which can no longer shrink."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @override
+    def export(self) -> int:
+        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    @override
+    def grow(self, size: int) -> None:
+        if os.fstat(self._fd).st_size < size:
+            raise ValueError("the file has not grown")
+
+    @override
+    def refresh(self, offset: int, length: int) -> None:
+        """Nothing: the compositor sees the client's own pages."""
+
+    @override
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class CopiedFile(PoolFile):
+    """A memfd of ours in the place of a file that cannot be sealed."""
+
+    def __init__(self, fd: int, size: int, machine: RealMachine) -> None:
+        self._source = fd
+        self._machine = machine
+        self._size = 0
+        self._copy = os.memfd_create(
+            "vitrail-pool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
+        self._map: mmap.mmap | None = None
+        self._parts: OrderedDict[int, None] = OrderedDict()
+        try:
+            self._extend(size)
+            fcntl.fcntl(self._copy, fcntl.F_ADD_SEALS, _SEALS)
+        except (OSError, ValueError):
+            os.close(self._copy)
+            raise
+
+    def _extend(self, size: int) -> None:
+        self._size = size
+        os.ftruncate(self._copy, size)
+        if self._map is not None:
+            self._map.close()
+        self._map = mmap.mmap(self._copy, size)
+
+    @override
+    def export(self) -> int:
+        return fcntl.fcntl(self._copy, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    @override
+    def grow(self, size: int) -> None:
+        if os.fstat(self._source).st_size < size:
+            raise ValueError("the file has not grown")
+        self._extend(size)
+
+    @override
+    def refresh(self, offset: int, length: int) -> None:
+        assert self._map is not None
+        self._touch(offset, length)
+        with memoryview(self._map) as whole, whole[offset : offset + length] as part:
+            done = 0
+            while done < length:
+                with part[done:] as rest:
+                    got = os.preadv(self._source, [rest], offset + done)
+                if not got:
+                    # guard: shrunk files noticed
+                    raise ValueError("the file has shrunk")
+                done += got
+
+    def _touch(self, offset: int, length: int) -> None:
+        """Account for the memory that a refresh uses, give back old memory.
+
+        Pools are sparse (foot's has 512 MiB), so the declared size means
+        nothing.  A part that was not refreshed while so much else was is on
+        no screen any more: toolkits show the last few buffers.
+        """
+        assert self._map is not None
+        for part in range(offset // _PART, (offset + length - 1) // _PART + 1):
+            if part in self._parts:
+                self._parts.move_to_end(part)
+            else:
+                self._machine.charge(_PART)
+                self._parts[part] = None
+        least = (length // _PART + 2) * 2
+        most = max(limits.WAYLAND_COPIED_BYTES_PER_POOL // _PART, least)
+        while len(self._parts) > most:
+            part, _ = self._parts.popitem(last=False)
+            start = part * _PART
+            end = min(start + _PART, self._size)
+            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+            self._machine.charge(-_PART)
+
+    @override
+    def close(self) -> None:
+        if self._source >= 0:
+            os.close(self._source)
+            self._source = -1
+            if self._map is not None:
+                self._map.close()
+            os.close(self._copy)
+            self._machine.charge(-_PART * len(self._parts))
+            self._parts.clear()
+
+
+class PaintFile(Paint):
+    """Pixels of ours."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create(
+            "vitrail-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
+
+    @override
+    def export(self) -> int:
+        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    @override
+    def grow(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    @override
+    def write(self, offset: int, data: bytes) -> None:
+        with memoryview(data) as rest:
+            done = 0
+            while done < len(rest):
+                done += os.pwrite(self._fd, rest[done:], offset + done)
+
+    @override
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealMachine(Machine):
+    """The operating system for all connections of one sandbox.
+
+    Descriptors are plain numbers.  ``copied`` counts the bytes of ours that
+    stand in for files which could not be sealed.
+    """
+
+    def __init__(self) -> None:
+        self.copied = 0
+
+    def charge(self, size: int) -> None:
+        """Count copied memory.  Raises ValueError at the limit."""
+        if self.copied + size > limits.WAYLAND_COPIED_BYTES:
+            raise ValueError("too much shared memory that cannot be sealed")
+        self.copied += size
+
+    @override
+    def admit_pool(self, untrusted_fd: int, size: int) -> PoolFile:
+        try:
+            _check(untrusted_fd, size)
+            if _seal(untrusted_fd):
+                # Between the check and the seal it may have shrunk.
+                _check(untrusted_fd, size)
+                return SealedFile(untrusted_fd)
+            return CopiedFile(untrusted_fd, size, self)
+        except (OSError, ValueError) as error:
+            os.close(untrusted_fd)
+            raise ValueError(str(error)) from error
+
+    @override
+    def admit_pipe(self, untrusted_fd: int) -> bool:
+        """Asks only what the kernel answers itself, as ``on_tmpfs`` does."""
+        try:
+            fcntl.fcntl(untrusted_fd, fcntl.F_GETPIPE_SZ)
+        except OSError:
+            return _is_socket(untrusted_fd)
+        return True
+
+    @override
+    def paint(self) -> Paint:
+        return PaintFile()
+
+    @override
+    def read_keymap(self, fd: int, size: int) -> bytes | None:
+        """Read, not mapped: the compositor's file may be of any kind."""
+        try:
+            return os.pread(fd, min(size, limits.CLIPBOARD_KEYMAP_BYTES + 1), 0)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    @override
+    def copy_keymap(self, fd: int, size: int) -> tuple[int, int]:
+        """In an unchangeable file, whose memory is not shared with other clients.
+
+        The compositor's own is one file for all clients (wlroots 0.15), and a
+        read-only descriptor of it is not a barrier: a client opens it for writing by
+        /proc/self/fd, and changes or truncates what every program has mapped.
+        """
+        data = self.read_keymap(fd, size) or b""
+        copy = os.memfd_create("vitrail-keymap", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with memoryview(data) as rest:
+                done = 0
+                while done < len(rest):
+                    done += os.pwrite(copy, rest[done:], done)
+            # guard: a keymap's copy is sealed
+            fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _ALL_SEALS)
+        except BaseException:
+            os.close(copy)
+            raise
+        return copy, len(data)
+
+    @override
+    def close(self, fd: int) -> None:
+        os.close(fd)

@@ -1,0 +1,3 @@
+"""Sockets, and the link of two machines."""
+
+from __future__ import annotations

@@ -1,0 +1,171 @@
+"""Connecting to an endpoint; with ``addresses`` and ``listeners``, all of them.
+
+Others import from here; the two other modules are its halves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.ipc import fdpass
+from broker.net.addresses import (
+    Endpoint,
+    HybridEndpoint,
+    UnixEndpoint,
+    VsockEndpoint,
+    new_socket,
+    parse_connect,
+    parse_listen,
+)
+from broker.net.listeners import Listener, open_listener
+
+__all__ = [
+    "Endpoint",
+    "HybridEndpoint",
+    "Listener",
+    "UnixEndpoint",
+    "VsockEndpoint",
+    "connect",
+    "open_listener",
+    "parse_connect",
+    "parse_listen",
+]
+
+_CONNECT_RETRY_SECONDS = 0.02
+
+
+async def connect(
+    endpoint: Endpoint,
+    *,
+    deadline: float = limits.CONNECT_SECONDS,
+    descriptors: bool = False,
+) -> socket.socket:
+    """Return a connected, non-blocking socket that the caller owns.
+
+    ``descriptors``: whether a UNIX socket's far end may send some, where the
+    kernel can refuse them (``ipc.fdpass.refuse_descriptors``).
+    For a hybrid endpoint the hand-shake is done and nothing beyond it read.
+    Raises UpstreamError or SetupError with a sentence, also when it takes
+    longer than ``deadline`` seconds.
+    """
+    try:
+        with trio.fail_after(deadline):
+            match endpoint:
+                case UnixEndpoint():
+                    return await _connect_unix(
+                        endpoint, endpoint.path, descriptors=descriptors
+                    )
+                case VsockEndpoint():
+                    return await _connect_vsock(endpoint)
+                case HybridEndpoint():
+                    return await _connect_hybrid(endpoint)
+    except trio.TooSlowError as error:
+        raise UpstreamError(
+            f"{endpoint} did not answer within {deadline:g} s",
+            hint="is the program behind it busy or stopped?",
+        ) from error
+
+
+async def _connect_unix(
+    endpoint: Endpoint, path: Path, *, descriptors: bool = False
+) -> socket.socket:
+    sock = new_socket(socket.AF_UNIX, endpoint)
+    # guard: who is connected to sends no descriptor
+    if not descriptors:
+        fdpass.refuse_descriptors(sock)
+    try:
+        while True:
+            try:
+                sock.connect(os.fspath(path))
+            except BlockingIOError:
+                # A full backlog is EAGAIN on a UNIX socket, and no event reports
+                # when there is room (unix(7)); this is not EINPROGRESS.
+                await trio.sleep(_CONNECT_RETRY_SECONDS)
+                continue
+            break
+        await trio.lowlevel.checkpoint_if_cancelled()
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _explain_connect(endpoint, error) from error
+        raise
+    return sock
+
+
+async def _connect_vsock(endpoint: VsockEndpoint) -> socket.socket:
+    sock = new_socket(socket.AF_VSOCK, endpoint)
+    try:
+        try:
+            sock.connect((endpoint.cid, endpoint.port))
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                raise OSError(number, os.strerror(number)) from None
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _explain_connect(endpoint, error) from error
+        raise
+    return sock
+
+
+async def _connect_hybrid(endpoint: HybridEndpoint) -> socket.socket:
+    sock = await _connect_unix(endpoint, endpoint.path)
+    try:
+        # One send: some VMMs parse only the first read.  A fresh socket's
+        # buffer always has room for it.
+        sock.send(f"CONNECT {endpoint.port}\n".encode())
+        await _await_ok(endpoint, sock)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _explain_connect(endpoint, error) from error
+        raise
+    return sock
+
+
+async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
+    """Read the line ``OK <number>`` and not one byte more."""
+    untrusted_line = bytearray()
+    while (
+        not untrusted_line.endswith(b"\n")
+        and len(untrusted_line) < limits.HYBRID_ANSWER_BYTES
+    ):
+        await trio.lowlevel.wait_readable(sock)
+        # One at a time: what follows the newline is the stream's.
+        untrusted_byte = sock.recv(1)
+        if not untrusted_byte:
+            raise UpstreamError(
+                f"nothing in the guest takes connections on port {endpoint.port}",
+                hint="has the guest finished starting, and its service too?",
+            )
+        untrusted_line += untrusted_byte
+    if not (untrusted_line.startswith(b"OK ") and untrusted_line.endswith(b"\n")):
+        raise PeerError(
+            f"{endpoint.path} does not speak hybrid vsock: "
+            f"it answered {printable(bytes(untrusted_line), 60)!r}",
+            hint="give the VMM's own vsock socket, not the socket of a port",
+        )
+
+
+def _explain_connect(endpoint: Endpoint, error: OSError) -> VitrailError:
+    hint = {
+        errno.ENOENT: "start the program that listens there, or correct the path",
+        errno.ECONNREFUSED: "no process listens on the socket: start the program",
+        errno.EACCES: "the socket belongs to another user",
+        errno.ENODEV: "this machine has no vsock device; load vhost_vsock on a "
+        "host, or give the guest a vsock device",
+        errno.ENETUNREACH: "no machine has this CID, or there is no vsock device",
+        errno.ECONNRESET: "nothing listens on that port of that machine",
+        errno.ETIMEDOUT: "the machine of that CID does not answer",
+    }.get(error.errno or 0, "")
+    return UpstreamError(f"cannot connect to {endpoint}: {error.strerror}", hint=hint)

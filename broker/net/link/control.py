@@ -1,0 +1,342 @@
+"""The control channel of one epoch: sealed records, typed requests.
+
+A record is a frame (``ipc.framing``: ``u32`` length, then that many bytes)
+whose body is one message (``link.messages``) sealed with ChaCha20-Poly1305
+(RFC 8439).  Key: the session's CONTROL key of that direction.  Nonce: four
+zero bytes and the record's number, ``u64``, which is counted on both ends and
+never sent; associated data: the epoch.  So a record that is changed, left
+out, repeated, reordered, reflected or of another epoch does not open.
+
+Why sealed, when stream payload is not: control is a few records a second, so
+it costs nothing, and it names sandboxes to whatever carries the bytes (a
+vsock device process, later a hub).  And one AEAD call with a counter is less
+of our own than a MAC, a counter and a layout would be.
+
+The contract:
+
+* A message is taken only from the role that may send it, a reply only for a
+  request that is open, and of the type that request has.
+* Both ends keep the same book of leases, moved by the same messages: a lease
+  that is in it was announced in this epoch and not withdrawn.  A lease id or
+  a sandbox cannot be in it twice.  A lease that the viewer refused stays in it,
+  without streams, until the host withdraws it.
+* At most LINK_REQUESTS requests are open in each direction.
+* Any refusal is final: the channel takes and gives nothing after it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from broker.core import limits
+from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.core.framing import FrameReader, encode_frame
+from broker.core.lease import Lease
+from broker.core.names import LeaseId
+from broker.net.link.epoch import Purpose, Session
+from broker.net.link.messages import (
+    REPLIES,
+    Bye,
+    LeaseBegun,
+    LeaseEnded,
+    LinkReply,
+    LinkRequest,
+    Message,
+    RequestDone,
+    decode,
+    encode,
+    fit,
+)
+from broker.net.link.wire_types import LinkRefusedError, RefusalReason
+
+_NONCE = struct.Struct("<4xQ")
+TAG_BYTES = 16
+_R = TypeVar("_R", bound=LinkRequest)
+
+
+class _Sealer:
+    """One direction's key and its count of records."""
+
+    def __init__(self, key: bytes, epoch: bytes) -> None:
+        self._aead = ChaCha20Poly1305(key)
+        self._epoch = epoch
+        self._number = 0
+
+    def _nonce(self) -> bytes:
+        if self._number >= limits.LINK_COUNTER:
+            raise RefusedError("this epoch's record numbers are used up: reconnect")
+        self._number += 1
+        return _NONCE.pack(self._number)
+
+    def seal(self, body: bytes) -> bytes:
+        return self._aead.encrypt(self._nonce(), body, self._epoch)
+
+    def unseal(self, untrusted_record: bytes) -> bytes:
+        try:
+            return self._aead.decrypt(self._nonce(), untrusted_record, self._epoch)
+        except InvalidTag as error:
+            raise LinkRefusedError(
+                "a control record that the other broker did not send next "
+                "(changed, replayed, reordered or reflected)",
+                reason=RefusalReason.PROOF,
+            ) from error
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A lease in the book."""
+
+    lease: Lease
+    peer: str
+    request: int
+    """The number of its announcement."""
+    confirmed: bool = False
+    """The viewer has answered Done: streams may be opened."""
+
+
+class LeaseBook:
+    """The leases of one epoch; the same rules on both ends.
+
+    Only the host's messages enter and strike leases; the viewer's reply to
+    an announcement says whether its streams may be opened, nothing else.  If
+    a refusal struck the lease too, it could cross with the host's own
+    LeaseEnded, which would then name a lease that is not there.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[LeaseId, Announced] = {}
+        self._ended: set[LeaseId] = set()
+
+    def begin(self, message: LeaseBegun) -> None:
+        """Enter an announcement.  Raises ValueError with the rule it breaks."""
+        lease = message.to_lease()
+        if len(self._by_id) >= limits.LEASES:
+            raise ValueError(f"more than {limits.LEASES} leases")
+        if lease.id in self._by_id:
+            raise ValueError(f"lease {lease.id} is announced twice")
+        # An id that could be another sandbox's the next moment would let what
+        # still ends for the one decide, or live on, for the other.
+        # guard: a lease id is used once
+        if lease.id in self._ended:
+            raise ValueError(f"lease {lease.id} has ended and is announced again")
+        if len(self._ended) >= limits.LINK_LEASES_PER_EPOCH:
+            raise ValueError(f"{len(self._ended)} leases have ended in this epoch")
+        if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
+            raise ValueError(f"a second lease of sandbox {lease.sandbox}")
+        self._by_id[lease.id] = Announced(lease, message.peer, message.request)
+
+    def end(self, message: LeaseEnded) -> None:
+        """Strike a lease.  Raises ValueError if it is not in the book."""
+        if self._by_id.pop(LeaseId(message.lease), None) is None:
+            raise ValueError(f"the end of lease {message.lease}, never announced")
+        self._ended.add(LeaseId(message.lease))
+
+    def confirm(self, message: LeaseBegun) -> None:
+        """Enter the viewer's Done; the lease may have ended before it."""
+        announced = self._by_id.get(LeaseId(message.lease))
+        if announced is not None and announced.request == message.request:
+            self._by_id[announced.lease.id] = replace(announced, confirmed=True)
+
+    def usable(self, lease: LeaseId) -> Announced | None:
+        """The lease, if its streams may be opened now."""
+        announced = self._by_id.get(lease)
+        return announced if announced is not None and announced.confirmed else None
+
+    def all(self) -> list[Announced]:
+        """All leases, oldest first."""
+        return list(self._by_id.values())
+
+
+class ControlChannel:
+    """One end of a control connection after its handshake."""
+
+    def __init__(self, session: Session) -> None:
+        key = session.key
+        self._role = session.role
+        self._out = _Sealer(key(Purpose.CONTROL, session.sends), session.epoch)
+        self._in = _Sealer(key(Purpose.CONTROL, session.receives), session.epoch)
+        self._frames = FrameReader(limits.LINK_RECORD_BYTES + TAG_BYTES)
+        self._last_sent = 0
+        self._last_received = 0
+        self._asked: dict[int, LinkRequest] = {}  # ours, no reply yet
+        self._owed: dict[int, LinkRequest] = {}  # theirs, no reply yet
+        self.leases = LeaseBook()
+        self.open = True
+        self._left = False  # we sent Bye
+
+    @property
+    def in_record(self) -> bool:
+        """Whether a record has begun and not ended (its deadline runs)."""
+        return self._frames.in_frame
+
+    @property
+    def asked(self) -> int:
+        """Requests of ours without a reply; at LINK_REQUESTS wait for one."""
+        return len(self._asked)
+
+    @property
+    def owed(self) -> int:
+        """Requests of theirs that we have not replied to."""
+        return len(self._owed)
+
+    # -- out --------------------------------------------------------------------
+
+    def ask(self, make: Callable[[int], _R]) -> tuple[_R, bytes]:
+        """Make a request with the next number; return it and what to send.
+
+        Raises RefusedError when LINK_REQUESTS are open, InternalError when
+        this role may not send it or the book forbids it.
+        """
+        self._must_be_open()
+        if len(self._asked) >= limits.LINK_REQUESTS:
+            raise RefusedError(f"{limits.LINK_REQUESTS} requests are unanswered")
+        try:
+            message = make(self._last_sent + 1)
+            body = self._check_own(message)
+            self._enter(message)
+        except ValueError as error:
+            raise InternalError(f"not to be sent: {error}") from error
+        self._last_sent += 1
+        self._asked[self._last_sent] = message
+        return message, self._record(body)
+
+    def reply(self, message: LinkReply) -> bytes:
+        """Answer a request of theirs; return what to send.
+
+        Raises InternalError for a reply that does not belong to one.
+        """
+        self._must_be_open()
+        request = self._owed.get(message.request)
+        if request is None or not isinstance(message, REPLIES[type(request)]):
+            raise InternalError(f"no open request has {message} for a reply")
+        body = self._check_own(message)
+        del self._owed[message.request]
+        self._settle(request, message)
+        return self._record(body)
+
+    def bye(self, reason: str) -> bytes:
+        """The last record."""
+        self._must_be_open()
+        record = self._record(
+            self._check_own(Bye(fit(reason, limits.LINK_TEXT_CHARACTERS)))
+        )
+        self.open = False
+        self._left = True
+        return record
+
+    def _must_be_open(self) -> None:
+        if not self.open:
+            raise RefusedError("the link's control connection is over")
+
+    def _check_own(self, message: Message) -> bytes:
+        body = encode(message)
+        try:
+            decode(body, self._role)  # our messages must pass their checks
+        except LinkRefusedError as error:
+            raise InternalError(f"a message of ours is wrong: {error}") from error
+        return body
+
+    def _record(self, body: bytes) -> bytes:
+        sealed = self._out.seal(body)
+        return encode_frame(sealed, limits.LINK_RECORD_BYTES + TAG_BYTES)
+
+    # -- in -----------------------------------------------------------------------
+
+    def feed(self, untrusted_data: bytes) -> list[tuple[Message, LinkRequest | None]]:
+        """Take bytes; return messages, each reply with its request.
+
+        Raises LinkRefusedError; the channel is over then.  Good messages in
+        front of the bad one in the same bytes are dropped with it: that they
+        are acted on is not promised to who breaks the protocol.  After our
+        own Bye bytes are dropped unread: they have crossed with it.
+        """
+        if self._left:
+            return []
+        if not self.open:
+            raise LinkRefusedError(
+                "bytes after the control connection's end",
+                reason=RefusalReason.MALFORMED,
+            )
+        try:
+            return [self._take(r) for r in self._frames.feed(untrusted_data)]
+        except LinkRefusedError:
+            self.open = False
+            raise
+        except (PeerError, RefusedError) as error:
+            self.open = False
+            raise LinkRefusedError(
+                str(error), reason=RefusalReason.MALFORMED
+            ) from error
+
+    def eof(self) -> None:
+        """Say that no byte will come.
+
+        Raises LinkRefusedError when no Bye was received: the link is lost.
+        """
+        if not self.open:
+            return
+        self.open = False
+        raise LinkRefusedError(
+            "the control connection ended without a word", reason=RefusalReason.CLOSED
+        )
+
+    def _take(self, untrusted_record: bytes) -> tuple[Message, LinkRequest | None]:
+        if not self.open:
+            raise LinkRefusedError("a record after Bye", reason=RefusalReason.MALFORMED)
+        message = decode(self._in.unseal(untrusted_record), self._role.other)
+        if isinstance(message, LinkRequest):
+            self._take_request(message)
+            return message, None
+        if isinstance(message, LinkReply):
+            return message, self._take_reply(message)
+        self.open = False  # Bye
+        return message, None
+
+    def _take_request(self, message: LinkRequest) -> None:
+        if message.request <= self._last_received:
+            raise LinkRefusedError(
+                f"request {message.request} after {self._last_received}",
+                reason=RefusalReason.MALFORMED,
+            )
+        if len(self._owed) >= limits.LINK_REQUESTS:
+            raise LinkRefusedError(
+                f"more than {limits.LINK_REQUESTS} requests at one time",
+                reason=RefusalReason.BUSY,
+            )
+        try:
+            self._enter(message)
+        except ValueError as error:
+            raise LinkRefusedError(
+                f"the host announced {error}", reason=RefusalReason.MALFORMED
+            ) from error
+        self._last_received = message.request
+        self._owed[message.request] = message
+
+    def _take_reply(self, message: LinkReply) -> LinkRequest:
+        request = self._asked.get(message.request)
+        if request is None or not isinstance(message, REPLIES[type(request)]):
+            raise LinkRefusedError(
+                f"a reply ({type(message).__name__}) that no request wants",
+                reason=RefusalReason.MALFORMED,
+            )
+        del self._asked[message.request]
+        self._settle(request, message)
+        return request
+
+    # -- the book -------------------------------------------------------------------
+
+    def _enter(self, message: LinkRequest) -> None:
+        if isinstance(message, LeaseBegun):
+            self.leases.begin(message)
+        elif isinstance(message, LeaseEnded):
+            self.leases.end(message)
+
+    def _settle(self, request: LinkRequest, reply: LinkReply) -> None:
+        if isinstance(request, LeaseBegun) and isinstance(reply, RequestDone):
+            self.leases.confirm(request)

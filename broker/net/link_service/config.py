@@ -1,0 +1,121 @@
+"""``link.toml``: the link's address, and the permitted other end.
+
+    listen = "vsock:any:6499"    # the viewer; or connect = "vsock:42:6499", the host
+    peer_cid = 2                 # the one CID whose connections the viewer takes
+    peer_uid = 1000              # the same for UNIX sockets; default: our own uid
+    pieces = 3732                # no larger single write; for a transport that
+                                 # loses larger ones (default 0: any size)
+    relay = "copy"               # how the pump moves streams: "splice", "copy",
+                                 # or "auto", the default, which knows better
+
+The first ``link.toml`` of the configuration directories holds; without one
+the viewer listens as above, and the host needs the address of its viewer.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from broker.core.errors import SetupError
+from broker.core.paths import Paths, read_config
+from broker.core.services import CID_ANY, LINK_PORT
+from broker.ipc.pump import RelayMode
+from broker.net.addresses import Endpoint, VsockEndpoint, parse_connect, parse_listen
+from broker.net.link.wire_types import Role
+
+HOST_CID = 2
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    listen: str = ""
+    connect: str = ""
+    peer_cid: int = HOST_CID
+    peer_uid: int | None = None
+    pieces: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    relay: RelayMode = RelayMode.AUTO
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """Where one end of the link is, and the one peer that the kernel must name."""
+
+    endpoint: Endpoint
+    """The viewer listens there, the host connects to it."""
+    peer_cid: int = HOST_CID
+    peer_uid: int = -1
+    pieces: int = 0
+    """No single write of a stream is larger, in bytes; 0: any."""
+    relay: RelayMode = RelayMode.AUTO
+    """How the pump moves streams, both directions alike."""
+
+    @property
+    def uid(self) -> int:
+        """The user whose processes may be at the other end of a UNIX socket."""
+        return os.geteuid() if self.peer_uid < 0 else self.peer_uid
+
+
+def load_link_config(
+    paths: Paths, role: Role, *, endpoint: str = "", peer_cid: int | None = None
+) -> LinkConfig:
+    """Return what holds; ``endpoint`` and ``peer_cid`` win over the file.
+
+    Raises SetupError with the file's name.
+    """
+    file, where = _read(paths)
+    if role is Role.VIEWER:
+        text = endpoint or file.listen
+        found = parse_listen(text) if text else VsockEndpoint(CID_ANY, LINK_PORT)
+    else:
+        text = endpoint or file.connect
+        if not text:
+            raise SetupError(
+                "nothing says where the viewer is",
+                where=where,
+                hint=f'write connect = "vsock:CID:{LINK_PORT}" into link.toml '
+                "(the viewer machine's CID), or give --connect",
+            )
+        found = parse_connect(text)
+    uid = -1 if file.peer_uid is None else file.peer_uid
+    cid = file.peer_cid if peer_cid is None else peer_cid
+    return LinkConfig(found, cid, uid, file.pieces, file.relay)
+
+
+def declared_role(paths: Paths) -> Role | None:
+    """Which of the two machines ``link.toml`` makes this one; None without one.
+
+    The host's says where to connect; the viewer's may leave out everything.
+    Raises SetupError for a file that is damaged or says both.
+    """
+    file, where = _read(paths)
+    if not Path(where).exists():
+        return None
+    if file.connect and file.listen:
+        raise SetupError(
+            "both connect (a host's) and listen (a viewer's)",
+            where=where,
+            hint="keep the one that this machine is",
+        )
+    return Role.HOST if file.connect else Role.VIEWER
+
+
+def _read(paths: Paths) -> tuple[_File, str]:
+    for directory in paths.config:
+        path = directory / "link.toml"
+        try:
+            text = read_config(path)
+        except FileNotFoundError:
+            continue
+        try:
+            return msgspec.toml.decode(text, type=_File), str(path)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise SetupError(
+                str(error),
+                where=str(path),
+                hint="it may have listen, connect, peer_cid, peer_uid, pieces and relay",
+            ) from error
+    return _File(), str(paths.config[0] / "link.toml")

@@ -1,0 +1,173 @@
+"""The link's files: this broker's key, and the brokers that it accepts.
+
+Both lie in ``link/`` of the state directory, mode 0600 in a directory of mode
+0700, and are looked at for each handshake, so that a pairing or a ``brokerctl
+link forget`` holds from the next one on.  An unchanged file is not read and
+parsed again: eight bytes of a stranger are enough to make us look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError
+from broker.core.files.replace_file import replace_file, whole_file
+from broker.core.paths import Paths
+from broker.net.link.keys import (
+    KEY_BYTES,
+    BrokerIdentity,
+    Peer,
+    Peers,
+    format_peers,
+    parse_peers,
+)
+from broker.net.link.wire_types import Role
+
+_PEM_BYTES = 4096
+_SETTLED_NS = 100_000_000
+"""A file that was changed so recently could change again within one tick of the
+kernel's clock, and look the same."""
+_T = TypeVar("_T")
+
+
+class _Read(Generic[_T]):
+    """The parsed value of a file, and the file's state at that time."""
+
+    def __init__(self) -> None:
+        self._facts: tuple[int, ...] = ()
+        self._value: _T | None = None
+
+    def get(
+        self, path: Path, limit: int, parse: Callable[[bytes], _T], *also: int
+    ) -> _T:
+        """The value; parsed again where the file, or ``also``, is another."""
+        fd = _open_private(path)
+        with os.fdopen(fd, "rb") as file:
+            facts = _private(path, fd)
+            settled = time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns)
+            now = (
+                *(facts.st_dev, facts.st_ino, facts.st_size),
+                *(facts.st_mtime_ns, facts.st_ctime_ns),
+                *also,
+            )
+            if self._value is None or now != self._facts:
+                value = parse(file.read(limit))
+                self._facts = now if settled > _SETTLED_NS else ()
+                self._value = value
+            return self._value
+
+
+class LinkStore:
+    """The files of one broker."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.directory = paths.state / "link"
+        self.key_file = self.directory / "identity.pem"
+        self.peers_file = self.directory / "peers"
+        self._identity: _Read[BrokerIdentity] = _Read()
+        self._peers: _Read[Peers] = _Read()
+
+    def identity(self) -> BrokerIdentity:
+        """This broker's key pair, made when there is none.
+
+        Raises SetupError when the file is damaged or others may read it.
+        """
+        with _explained(self.key_file):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.chmod(0o700)
+            if not self.key_file.exists():
+                fresh = BrokerIdentity.from_seed(secrets.token_bytes(KEY_BYTES))
+                # The first one stays, of two brokers that start at once.
+                with (
+                    contextlib.suppress(FileExistsError),
+                    whole_file(self.key_file, replace=False) as file,
+                ):
+                    file.write(fresh.to_pem())
+            return self._identity.get(
+                self.key_file,
+                _PEM_BYTES,
+                lambda pem: BrokerIdentity.from_pem(pem, str(self.key_file)),
+            )
+
+    def peers(self) -> Peers:
+        """The pinned brokers.  Raises SetupError with ``file:line``."""
+        own = self.identity().public
+        with _explained(self.peers_file):
+            if not self.peers_file.exists():
+                return Peers()
+            return self._peers.get(
+                self.peers_file,
+                limits.LINK_PEERS_BYTES + 1,
+                lambda text: parse_peers(text, str(self.peers_file), own),
+                int.from_bytes(own.raw),
+            )
+
+    def pinnable(self, name: str, role: Role) -> None:
+        """Raise RefusedError or SetupError if no broker could be pinned so."""
+        Peer(name, role, self.identity().public)
+        self.peers()
+
+    def knows(self, peer: Peer) -> bool:
+        """Whether this very broker is pinned now; not if the files are damaged."""
+        try:
+            return self.peers().find(peer.key.raw) == peer
+        except SetupError:
+            return False
+
+    def pin(self, peer: Peer) -> None:
+        """Accept a broker from now on; one of the same name or key is replaced."""
+        others = [p for p in self.peers().all if peer.name != p.name]
+        others = [p for p in others if p.key != peer.key]
+        self._write_peers(Peers((*others, peer)))
+
+    def forget(self, name: str) -> None:
+        """Accept a broker no longer.  Raises RefusedError for an unknown name."""
+        peers = self.peers()
+        if all(peer.name != name for peer in peers.all):
+            known = ", ".join(peer.name for peer in peers.all) or "none"
+            raise RefusedError(
+                f"no broker is pinned as {name!r}", hint=f"pinned: {known}"
+            )
+        self._write_peers(peers.without(name))
+
+    def _write_peers(self, peers: Peers) -> None:
+        with _explained(self.peers_file):
+            replace_file(self.peers_file, format_peers(peers.all).encode())
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(f"{error.strerror}", where=str(path)) from error
+
+
+def _open_private(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def _private(path: Path, fd: int) -> os.stat_result:
+    """Return the status of a key file.
+
+    Raises SetupError unless it is a regular file that only this user may access.
+    """
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+        raise SetupError("not a file of this user's", where=str(path))
+    if facts.st_mode & 0o077:
+        raise SetupError(
+            "others may read or write it",
+            where=str(path),
+            hint=f"'chmod 600 {path}'; if that was so for long, remove the key "
+            "and pair again",
+        )
+    return facts

@@ -1,0 +1,61 @@
+"""The order in which messages about leases are served.
+
+Each request is served in a task of its own, and trio promises no order among
+tasks.  An end that is served before its beginning leaves a sandbox that is in no
+table, so a message about one lease, or one sandbox, waits for the earlier
+ones.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from broker.net.link import messages as m
+
+
+class Turn:
+    """One request's turn: entered when the ones before it have been served."""
+
+    def __init__(self, before: list[trio.Event]) -> None:
+        self._before = before
+        self.over = trio.Event()
+
+    async def __aenter__(self) -> None:
+        try:
+            for event in self._before:
+                await event.wait()
+        except BaseException:
+            self.over.set()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.over.set()
+
+
+class LeaseTurns:
+    """Turns of one epoch, in the order in which its messages were read."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Turn] = {}
+        self._sandbox: dict[str, str] = {}
+
+    def take(self, request: m.LinkRequest) -> Turn:
+        """Return the turn of a request, which must be entered; called in order."""
+        keys = self._keys(request)
+        self._last = {k: t for k, t in self._last.items() if not t.over.is_set()}
+        turn = Turn([self._last[key].over for key in keys if key in self._last])
+        self._last.update(dict.fromkeys(keys, turn))
+        return turn
+
+    def _keys(self, request: m.LinkRequest) -> tuple[str, ...]:
+        """Return the lease and sandbox that a request names.
+
+        The keys cannot be equal: a lease id is 16 hex digits, a name has a prefix.
+        """
+        if isinstance(request, m.LeaseBegun):
+            self._sandbox[request.lease] = f"sandbox {request.sandbox}"
+            return request.lease, self._sandbox[request.lease]
+        if isinstance(request, m.LeaseEnded):
+            sandbox = self._sandbox.pop(request.lease, "")
+            return (request.lease, sandbox) if sandbox else (request.lease,)
+        return ()

@@ -1,0 +1,146 @@
+"""Reading, writing and knowing the far end of the link's sockets.
+
+All sockets here are non-blocking and bare (``socket.socket``), because a data
+stream goes to the pump once it is authenticated; not a byte beyond what a
+message needs is read.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import struct
+from collections.abc import Callable
+
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.net.endpoints import HybridEndpoint, connect
+from broker.net.link.epoch import Session
+from broker.net.link.handshake import Fresh, Handshake, HandshakeState
+from broker.net.link.keys import BrokerIdentity, Peers
+from broker.net.link.wire_types import LinkRefusedError, Role
+from broker.net.link_service.config import LinkConfig
+
+_CHUNK = 4096
+_UCRED = struct.Struct("3i")
+
+
+async def receive(sock: socket.socket, most: int = _CHUNK) -> bytes:
+    """Return the next bytes, b"" at the end.  Raises UpstreamError if it broke."""
+    while True:
+        try:
+            return sock.recv(most)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+        except OSError as error:
+            raise UpstreamError(f"the link broke: {error.strerror}") from error
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send everything.  Raises UpstreamError when the connection broke."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[sock.send(left) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+        except OSError as error:
+            raise UpstreamError(f"the link broke: {error.strerror}") from error
+
+
+def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
+    """Return the other end's identity, from the kernel, for status and events.
+
+    Raises RefusedError unless it is the one that the configuration names.
+    """
+    if sock.family == socket.AF_VSOCK:
+        cid = sock.getpeername()[0]
+        if cid != config.peer_cid:
+            raise RefusedError(
+                f"the link takes connections of CID {config.peer_cid} only, "
+                f"not of {cid}",
+                hint="peer_cid in link.toml names the other broker's machine",
+            )
+        return f"cid {cid}"
+    if isinstance(config.endpoint, HybridEndpoint):
+        # The directory of the VMM's sockets is the guard; the process that
+        # connects is the VMM, whose uid is its launcher's affair.
+        return str(config.endpoint)
+    # Only the uid is checked, which stays valid when that process has ended; the
+    # handshake or the preamble proves the peer's identity.
+    ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid = _UCRED.unpack(ucred)[1]
+    if uid != config.uid:
+        raise RefusedError(
+            f"the link takes connections of uid {config.uid} only, not of {uid}",
+            hint="peer_uid in link.toml names the other broker's user",
+        )
+    return f"uid {uid}"
+
+
+async def dial(config: LinkConfig) -> socket.socket:
+    """Connect to the other broker's endpoint and check the answering process.
+
+    Raises UpstreamError or SetupError when none answers, RefusedError when it
+    is another user's process.
+    """
+    sock = await connect(config.endpoint)
+    try:
+        if sock.family == socket.AF_UNIX:
+            describe_far_end(sock, config)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def shake_hands(
+    sock: socket.socket,
+    *,
+    role: Role,
+    dials: bool,
+    identity: BrokerIdentity,
+    peers: Peers,
+    first: bytes = b"",
+    known: Callable[[], None] | None = None,
+) -> tuple[Session, bytes]:
+    """Run a handshake; returns the session and the bytes that came behind it.
+
+    The caller keeps the deadline and the socket.  ``first`` was read already;
+    ``known`` is called once the other end has named a pinned key.
+    Raises LinkRefusedError (the other end was notified) or UpstreamError.
+    """
+    machine = Handshake(
+        role=role,
+        dials=dials,
+        identity=identity,
+        peers=peers,
+        fresh=Fresh.make(secrets.token_bytes),
+    )
+    try:
+        if dials:
+            await send_all(sock, machine.start())
+        while machine.session is None:
+            untrusted = first or await receive(sock)
+            first = b""
+            if not untrusted:
+                machine.eof()
+            answer = machine.feed(untrusted)
+            if known is not None and machine.state is HandshakeState.WAIT_PROOF:
+                known()
+            await send_all(sock, answer)
+    except LinkRefusedError as error:
+        if error.answer:
+            await _tell(sock, error.answer)
+        raise
+    return machine.session, machine.rest()
+
+
+async def _tell(sock: socket.socket, answer: bytes) -> None:
+    """Send a refusal, if that can be done at once: nothing hangs on it."""
+    try:
+        sock.send(answer)
+    except OSError:
+        return
+    await trio.lowlevel.checkpoint()

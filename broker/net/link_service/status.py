@@ -1,0 +1,107 @@
+"""How the link stands, as ``brokerctl status`` shows it at either end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import trio
+
+from broker import __version__
+from broker.core import limits
+from broker.core.errors import VitrailError
+from broker.ipc.control import api
+from broker.net.link import messages as m
+from broker.net.link.messages import fit
+from broker.net.link.wire_types import VERSION, Role
+from broker.net.link_service.epoch import Epoch
+
+_ASK_SECONDS = 2.0
+
+
+@dataclass(eq=False)
+class LinkState:
+    """The state of the link at one end, kept by that end's shell."""
+
+    role: Role
+    endpoint: str
+    state: str = "down"
+    """``down``, ``waiting`` (viewer), ``dialling`` (host) or ``up``."""
+    since: float = field(default_factory=time.time)
+    epoch: Epoch | None = None
+    problem: str = ""
+    """Why there is no link now; "" while there is one."""
+    epochs: int = 0
+    refused: int = 0
+    changed: trio.Event = field(default_factory=trio.Event)
+    """Set, and another one made, when the state is another."""
+
+    def enter(self, state: str, problem: str = "") -> None:
+        """Go over to a state."""
+        if state != self.state:
+            self.since = time.time()
+        self.state = state
+        self.problem = problem
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def up(self, epoch: Epoch) -> None:
+        """An epoch has begun."""
+        self.epoch = epoch
+        self.epochs += 1
+        self.enter("up")
+
+    async def status(self) -> api.LinkStatus:
+        """The whole; asks the other end for its numbers, if it answers soon."""
+        epoch = self.epoch
+        there = None if epoch is None else await _ask(epoch)
+        return api.LinkStatus(
+            role=self.role.name.lower(),
+            endpoint=self.endpoint,
+            state=self.state,
+            since=self.since,
+            version=VERSION,
+            problem=self.problem,
+            name="" if epoch is None else epoch.name,
+            epoch="" if epoch is None else epoch.digits,
+            epochs=self.epochs,
+            leases=0 if epoch is None else len(epoch.channel.leases.all()),
+            streams=0 if epoch is None else len(epoch.streams),
+            refused=self.refused,
+            other=there,
+        )
+
+
+async def _ask(epoch: Epoch) -> api.LinkOther | None:
+    with trio.move_on_after(_ASK_SECONDS):
+        try:
+            reply = await epoch.ask(m.StatusAsked)
+        except VitrailError:
+            return None  # it is being lost; the next status says so
+        if isinstance(reply, m.StatusReply):
+            return api.LinkOther(
+                program=reply.program,
+                leases=reply.leases,
+                streams=reply.streams,
+                refused=reply.refused,
+                up_seconds=reply.up_seconds,
+                warnings=list(reply.warnings),
+            )
+    return None
+
+
+def own_status(
+    request: int, epoch: Epoch, since: float, warnings: list[str]
+) -> m.StatusReply:
+    """Our status for the other end."""
+    limit = limits.LINK_TEXT_CHARACTERS
+    told = [fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :]]
+    return m.StatusReply(
+        request,
+        f"vitrail {__version__}",
+        len(epoch.channel.leases.all()),
+        len(epoch.streams),
+        epoch.refused,
+        max(0, int(time.time() - since)),
+        told,
+    )

@@ -1,0 +1,272 @@
+"""Listening on an endpoint.
+
+A UNIX socket's file outlives the program that made it.  One that is dead is
+replaced; a live one, or a file of another kind, never.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.ipc import fdpass
+from broker.net.addresses import (
+    Endpoint,
+    HybridEndpoint,
+    UnixEndpoint,
+    VsockEndpoint,
+    new_socket,
+)
+
+_LOCK_RETRY_SECONDS = 0.01
+
+
+@dataclass(eq=False)
+class Listener:
+    """A listening socket; ``close`` also removes the path that it made."""
+
+    endpoint: Endpoint
+    sock: socket.socket
+    path: Path | None = None
+    inode: tuple[int, int] = (0, 0)
+
+    async def accept(self) -> socket.socket:
+        """Return the next connection, non-blocking, owned by the caller.
+
+        Connections that vanish before they are taken are skipped.  Raises
+        UpstreamError when no descriptor is left for it.
+        """
+        # Also where one waits already: a client that connects faster than we accept
+        # must not keep the loop from running anything else.
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock)
+            except ConnectionError:
+                continue
+            except OSError as error:
+                raise UpstreamError(
+                    f"{self.endpoint}: cannot accept: {error.strerror}",
+                    hint="raise the limit on open files ('ulimit -n')",
+                ) from error
+            else:
+                conn.settimeout(0)
+                return conn
+
+    async def accept_batch(self, most: int) -> list[socket.socket]:
+        """Return the next connection and those that wait behind it, up to ``most``.
+
+        For a backlog that several sandboxes share: it is emptied before other
+        tasks run, so that one that fills it has not filled it for the others.
+        Owned by the caller, as with ``accept``, which raises the same.
+        """
+        taken = [await self.accept()]
+        with contextlib.suppress(OSError):  # an empty backlog; or see the next call
+            while len(taken) < most:
+                conn, _ = self.sock.accept()
+                conn.settimeout(0)
+                taken.append(conn)
+        return taken
+
+    def hand_over(self) -> None:
+        """Let go of the socket, which another process has; keep the path."""
+        self.sock.close()
+
+    def close(self) -> None:
+        """Stop listening; the path is removed if it is still this socket's."""
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
+        if self.path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if _inode(self.path) == self.inode:
+                    self.path.unlink()
+        self.sock.close()
+
+
+async def open_listener(
+    endpoint: Endpoint,
+    *,
+    backlog: int = limits.BACKLOG,
+    descriptors: bool = False,
+    sock: socket.socket | None = None,
+    alone: bool = False,
+) -> Listener:
+    """Listen on an endpoint.
+
+    A UNIX socket is made with mode 0600.  One that a dead program left is
+    replaced, a live one's or another kind of file never.  ``descriptors``:
+    whether its clients may send some, where the kernel can refuse them
+    (``ipc.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
+    used, closed on an error.  ``alone``: no other program makes sockets in its
+    directory, and one that can lock it is not waited for.  Raises SetupError with a
+    sentence.
+    """
+    match endpoint:
+        case UnixEndpoint() | HybridEndpoint():
+            if sock is None:
+                sock = new_socket(socket.AF_UNIX, endpoint)
+            # guard: who connects sends no descriptor
+            if not descriptors:
+                fdpass.refuse_descriptors(sock)
+            return await _listen_unix(endpoint, sock, backlog, alone=alone)
+        case VsockEndpoint():
+            return _listen_vsock(endpoint, backlog)
+
+
+def _listen_vsock(endpoint: VsockEndpoint, backlog: int) -> Listener:
+    sock = new_socket(socket.AF_VSOCK, endpoint)
+    try:
+        sock.bind((endpoint.cid, endpoint.port))
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise _explain_listen(endpoint, error) from error
+    return Listener(endpoint, sock)
+
+
+async def _listen_unix(
+    endpoint: UnixEndpoint | HybridEndpoint,
+    sock: socket.socket,
+    backlog: int,
+    *,
+    alone: bool,
+) -> Listener:
+    if isinstance(endpoint, HybridEndpoint):
+        path = endpoint.listening_path
+    else:
+        path = endpoint.path
+    lock = -1
+    try:
+        # A program that makes or replaces a socket holds the directory's lock, so
+        # that two programs cannot each take the other's new one for stale.
+        if not alone:
+            lock = await _lock(path.parent)
+        _make(endpoint, sock, path, backlog)
+        return Listener(endpoint, sock, path, _inode(path))
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _explain_listen(endpoint, error) from error
+        raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def _make(endpoint: Endpoint, sock: socket.socket, path: Path, backlog: int) -> None:
+    try:
+        _bind(sock, path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _remove_stale(endpoint, path)
+        _bind(sock, path)
+    sock.listen(backlog)
+
+
+def _bind(sock: socket.socket, path: Path) -> None:
+    # bind() makes the file with the mode of the socket's own inode, less the
+    # umask (unix_bind in the kernel): never a moment with a wider mode, and no
+    # process-wide umask to change.
+    os.fchmod(sock.fileno(), 0o600)
+    sock.bind(os.fspath(path))
+
+
+def _remove_stale(endpoint: Endpoint, path: Path) -> None:
+    """Remove a socket without a listener; refuse anything else."""
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise SetupError(
+            f"{path} is in the way: it is not a socket",
+            hint="remove it, or choose another path",
+        )
+    try:
+        alive = has_listener(path)
+    except OSError as error:
+        raise _explain_listen(endpoint, error) from error
+    if not alive:
+        path.unlink()
+        return
+    raise SetupError(
+        f"{endpoint} is in use: another program listens there",
+        hint=f"stop it ('ss -xlp | grep {path.name}' names it), or choose another path",
+    )
+
+
+def has_listener(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
+    """Whether a program listens at a socket's path.  Raises OSError if that is unknown."""
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:
+            return True  # its backlog is full
+        return True
+
+
+async def _lock(directory: Path) -> int:
+    """Take the directory's lock (flock(2)); closing the descriptor lets it go.
+
+    Returns -1 where the directory cannot be read: no stale socket there
+    is ours to replace, and bind alone is atomic.  Raises SetupError when some
+    program holds the lock for longer than a connect may take.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return -1
+    patience = trio.current_time() + limits.CONNECT_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if trio.current_time() > patience:
+                    raise SetupError(
+                        f"another program keeps {directory} locked",
+                        hint=f"'fuser {directory}' names it",
+                    ) from None
+                await trio.sleep(_LOCK_RETRY_SECONDS)
+            else:
+                return fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def _explain_listen(endpoint: Endpoint, error: OSError) -> VitrailError:
+    hint = {
+        errno.ENOENT: "make the directory first",
+        errno.EACCES: "choose a directory (or a port) that is yours",
+        errno.EPERM: "choose a directory (or a port) that is yours",
+        errno.EADDRINUSE: "another program listens there: stop it, or choose "
+        "another port",
+        errno.EADDRNOTAVAIL: "listen on vsock:any:PORT, or on this machine's own CID",
+        errno.EROFS: "choose a directory that can be written to",
+        errno.ENOTDIR: "the path leads through a file",
+    }.get(error.errno or 0, "")
+    problem = (
+        "the port is in use"
+        if error.errno == errno.EADDRINUSE
+        # Python's own errors have no number: "AF_UNIX path too long".
+        else error.strerror or str(error)
+    )
+    return SetupError(f"cannot listen on {endpoint}: {problem}", hint=hint)

@@ -1,0 +1,107 @@
+"""Which Flatpak application a process is of: the instances that Flatpak keeps.
+
+``$XDG_RUNTIME_DIR/.flatpak/ID/`` is written before the application runs:
+``bwrapinfo.json`` has the pid namespace of the instance, ``info`` the name of the
+application.  A directory outlives its instance until a later ``flatpak run``, and
+the kernel gives inode numbers of namespaces again; so the first process must live,
+and be the first of that namespace.  No process is looked up by its number alone.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import RefusedError
+from broker.ipc.process_status import status_fields
+from broker.net.peers import credentials
+
+_FILE_BYTES = 65536
+_INSTANCES = 1024
+
+
+class _BwrapInfo(msgspec.Struct):
+    """bubblewrap's --info-fd; other fields are passed over."""
+
+    leader: int = msgspec.field(name="child-pid")
+    pid_namespace: int = msgspec.field(name="pid-namespace")
+
+
+def app_of(runtime: Path, namespaces: tuple[int, ...]) -> str | None:
+    """Return the application that a process is of; None if none vouches for it.
+
+    ``namespaces`` are the pid namespaces of the process (a pidfd's), its own first;
+    ``runtime`` is XDG_RUNTIME_DIR.
+    """
+    ours = credentials.pid_namespaces_of_self()
+    inside = {number for number in namespaces if number not in ours}
+    for entry in _instances(runtime / ".flatpak"):
+        name = _vouched(entry, inside)
+        if name is not None:
+            return name
+    return None
+
+
+def _instances(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in islice(entries, _INSTANCES)]
+    except FileNotFoundError:
+        return []
+
+
+def _vouched(instance: Path, inside: set[int]) -> str | None:
+    try:
+        info = msgspec.json.decode(_read(instance / "bwrapinfo.json"), type=_BwrapInfo)
+        # guard: an instance that has ended vouches for no process
+        if info.pid_namespace not in inside or not _leads(info):
+            return None
+        return _name(_read(instance / "info").decode())
+    except (OSError, ValueError, RecursionError):
+        return None  # it begins or ends at this moment, or is not an instance
+
+
+def _leads(info: _BwrapInfo) -> bool:
+    """Whether the instance's first process lives and is the namespace's first."""
+    try:
+        pidfd = os.pidfd_open(info.leader)
+    except (OSError, OverflowError):
+        return False
+    try:
+        namespaces = credentials.pid_namespaces(pidfd)
+        number = _number_inside(info.leader)
+        # Asked again: so /proc was read of this process.
+        same = credentials.pid_namespaces(pidfd) == namespaces
+    except (OSError, RefusedError):
+        return False
+    finally:
+        os.close(pidfd)
+    return same and number == 1 and namespaces[:1] == (info.pid_namespace,)
+
+
+def _number_inside(pid: int) -> int:
+    """A process's number in its own pid namespace (proc_pid_status(5), NSpid)."""
+    numbers = status_fields(pid).get("NSpid", [])
+    return int(numbers[-1]) if numbers else 0
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        return file.read(_FILE_BYTES)
+
+
+def _name(info: str) -> str | None:
+    """The ``name=`` of [Application]; an instance of a runtime alone has none."""
+    group = ""
+    # A value may have other line ends (str.splitlines), which Flatpak writes as they are.
+    # guard: a value of an instance is not taken for its name
+    for line in info.split("\n"):
+        if line.startswith("["):
+            group = line
+        elif group == "[Application]" and line.startswith("name="):
+            return line.removeprefix("name=").strip()
+    return None

@@ -1,0 +1,120 @@
+"""The table of leases: which peer is which sandbox, and until when.
+
+Pure: time is passed in (seconds of a monotonic clock), nothing is opened or
+closed here.  The invariants, each with a test that tries to break it:
+
+* an identity (``claim_key``) has at most one live lease;
+* a sandbox has at most one live lease;
+* a CID whose lease ended is refused for CID_QUARANTINE_SECONDS, because the
+  kernel resets a dead VM's sockets only while its CID is not taken again;
+  a lease that no viewer has taken never had a stream, and closes nothing;
+* a lease id is never used twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.net.peers.identity import Claim, VsockClaim, claim_key, describe
+
+
+@dataclass(frozen=True)
+class Held:
+    """A live lease with its claim and the time it began."""
+
+    lease: Lease
+    claim: Claim
+    since: float
+
+
+class LeaseTable:
+    """All live leases of one host broker."""
+
+    def __init__(
+        self, new_id: Callable[[], str] = lambda: secrets.token_hex(8)
+    ) -> None:
+        self._new_id = new_id
+        self._by_id: dict[LeaseId, Held] = {}
+        self._by_key: dict[tuple[str, str], LeaseId] = {}
+        self._by_sandbox: dict[SandboxName, LeaseId] = {}
+        self._generations: dict[SandboxName, int] = {}
+        self._quarantine: dict[tuple[str, str], float] = {}
+
+    def begin(
+        self, *, sandbox: SandboxName, record: SandboxName, claim: Claim, now: float
+    ) -> Lease:
+        """Enter a lease.  Raises RefusedError with the invariant it would break."""
+        key = claim_key(claim)
+        if len(self._by_id) >= limits.LEASES:
+            raise RefusedError(f"{limits.LEASES} leases are live; no more are given")
+        if sandbox in self._by_sandbox:
+            raise RefusedError(
+                f"sandbox {sandbox} has a lease already",
+                hint=f"'brokerctl stop {sandbox}' ends it",
+            )
+        if key in self._by_key:
+            other = self._by_id[self._by_key[key]].lease.sandbox
+            raise RefusedError(f"{describe(claim)} is leased to sandbox {other}")
+        free_at = self._quarantine.get(key, now)
+        if free_at > now:
+            raise RefusedError(
+                f"{describe(claim)} was another lease's and stays closed for "
+                f"{free_at - now:.0f} s",
+                hint="use another CID, or wait",
+            )
+        self._quarantine.pop(key, None)
+        generation = self._generations.get(sandbox, 0) + 1
+        self._generations[sandbox] = generation
+        lease = Lease(LeaseId(self._new_id()), sandbox, record, generation)
+        self._by_id[lease.id] = Held(lease, claim, now)
+        self._by_key[key] = lease.id
+        self._by_sandbox[sandbox] = lease.id
+        return lease
+
+    def end(self, lease: LeaseId, now: float, *, taken: bool = True) -> Held | None:
+        """Remove a lease and return it; None if it has ended before.
+
+        ``taken``: whether it can have had a stream.
+        """
+        held = self._by_id.pop(lease, None)
+        if held is None:
+            return None
+        key = claim_key(held.claim)
+        del self._by_key[key]
+        del self._by_sandbox[held.lease.sandbox]
+        if taken and isinstance(held.claim, VsockClaim):
+            self._quarantine = {k: t for k, t in self._quarantine.items() if t > now}
+            self._quarantine[key] = now + limits.CID_QUARANTINE_SECONDS
+        return held
+
+    def get(self, lease: LeaseId) -> Held | None:
+        """Return a live lease."""
+        return self._by_id.get(lease)
+
+    def of_claim(self, claim: Claim) -> Held | None:
+        """Return the live lease of an identity."""
+        lease = self._by_key.get(claim_key(claim))
+        return None if lease is None else self._by_id[lease]
+
+    def of_sandbox(self, sandbox: SandboxName) -> Held | None:
+        """Return the live lease of a sandbox."""
+        lease = self._by_sandbox.get(sandbox)
+        return None if lease is None else self._by_id[lease]
+
+    def live(self) -> list[Held]:
+        """Return all live leases, oldest first."""
+        return list(self._by_id.values())
+
+    def closed_cids(self, now: float) -> frozenset[int]:
+        """Return the CIDs that must not be given to a new machine now."""
+        cids = {h.claim.cid for h in self.live() if isinstance(h.claim, VsockClaim)}
+        for (kind, key), free_at in self._quarantine.items():
+            if kind == "cid" and free_at > now:
+                cids.add(int(key.rpartition(":")[2]))
+        return frozenset(cids)

@@ -1,0 +1,40 @@
+"""Descriptors that go over: a guest's socket to the kernel, a device's node to a VMM."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.root.sysfs import SysfsDevice
+
+
+def check_socket(conn: socket.socket) -> None:
+    """The kernel takes any stream socket; ours are guests' connections only.
+
+    Raises RefusedError.
+    """
+    if conn.family not in {socket.AF_VSOCK, socket.AF_UNIX}:
+        raise RefusedError("the socket is neither a vsock nor a UNIX connection")
+    if conn.type != socket.SOCK_STREAM:
+        raise RefusedError("the socket is not a stream")
+
+
+def open_node(held: SysfsDevice) -> int:
+    """Return the device's open node, for another process to use.
+
+    The number is the device's as long as its directory lives, so a node that
+    was opened before the directory is seen alive is that device's.  Raises
+    DeviceGoneError, UpstreamError.
+    """
+    bus, number = held.number("busnum"), held.number("devnum")
+    try:
+        node = os.open(f"/dev/bus/usb/{bus:03d}/{number:03d}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise UpstreamError(f"the device node cannot be opened: {error}") from error
+    try:
+        held.number("devnum")
+    except BaseException:
+        os.close(node)
+        raise
+    return node

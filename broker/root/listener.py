@@ -1,0 +1,65 @@
+"""The socket that brokers of one user connect to."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from broker.core import limits
+from broker.core.errors import SetupError
+from broker.net.listeners import has_listener
+
+
+def listen(path: Path, owner: int) -> socket.socket:
+    """Return the socket that brokers of a user connect to.  Raises SetupError."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        # Whatever the umask is: the user must come through to the socket.
+        path.parent.chmod(0o755)
+    _must_be_ours(path.parent)
+    # guard: a running service keeps its socket
+    _must_be_dead(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        path.unlink(missing_ok=True)
+        sock.bind(os.fspath(path))
+        # Bound with the process's umask: no other user may connect in between.
+        os.chown(path, owner, -1, follow_symlinks=False)
+        path.chmod(0o600)
+        sock.listen(limits.DEVICE_HELPER_CLIENTS)
+    except OSError as error:
+        sock.close()
+        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
+    sock.settimeout(0)
+    return sock
+
+
+def _must_be_dead(path: Path) -> None:
+    """Refuse a path at which another program listens."""
+    try:
+        if not has_listener(path, socket.SOCK_SEQPACKET):
+            return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
+    raise SetupError(
+        f"another program listens at {path}",
+        hint="'systemctl status vitrail-devices@USER' shows it; one is enough",
+    )
+
+
+def _must_be_ours(folder: Path) -> None:
+    """Refuse a directory in which others can replace the socket.
+
+    Between bind(2) and chown(2) they would put a link to another file in its place,
+    and this process is root.
+    """
+    facts = folder.lstat()
+    # guard: the socket's directory
+    if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
+        raise SetupError(
+            f"other users may write to {folder}",
+            hint="'chown root' and 'chmod 755' it",
+        )

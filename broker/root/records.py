@@ -1,0 +1,215 @@
+"""The administrator's list of devices that may leave this machine: ``devices.toml``.
+
+    strict = true                       # nothing binds before a verdict
+
+    [[device]]
+    name = "sticks"
+    sandboxes = ["untrusted", "viewer"] # or ["*"]
+    with-interface = { op = "match-all", values = ["08:*:*"] }
+
+A device that no table matches is never handed to any sandbox, whatever a viewer
+decides: the rules choose within what stands here.  The conditions are those of
+rules (``policy.records.device``), and a keyboard or hub must be named here too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from broker.core.errors import SetupError
+from broker.core.names import take_sandbox_name
+from broker.ipc.devices.description import Device
+from policy.records.device import DeviceError, DeviceFacts, DeviceRule, Interface
+from policy.records.device_json import rule_from
+
+MachineKind = Literal["qmp", "libvirt", "crosvm"]
+_TARGETS: Mapping[str, MachineKind] = {
+    "qmp": "qmp",
+    "libvirt": "libvirt",
+    "crosvm": "crosvm",
+}
+# No leading dash: they are words of a command line.
+_DOMAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:-]{0,99}")
+_PATH = re.compile(r"/[!-~]{1,106}")
+_URI = re.compile(r"[a-z+]{1,20}://[!-~]{0,200}")
+_SYSTEM = "qemu:///system"
+_FILE_BYTES = 65536
+_KEYS = frozenset({"name", "sandboxes"})
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """One table of the file."""
+
+    name: str
+    sandboxes: tuple[str, ...]
+    rule: DeviceRule
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """How a machine that another program started takes a device."""
+
+    sandbox: str
+    kind: MachineKind
+    target: str
+    """The path of a socket, or the name of a libvirt domain."""
+    uri: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceRecords:
+    """The whole file; without one, nothing may leave."""
+
+    records: tuple[DeviceRecord, ...] = ()
+    strict: bool = False
+    machines: tuple[MachineRecord, ...] = ()
+
+    def machine(self, sandbox: str) -> MachineRecord | None:
+        """Return how a sandbox's machine takes a device, as the file says."""
+        return next((m for m in self.machines if m.sandbox == sandbox), None)
+
+    def sandboxes(self, device: Device) -> list[str]:
+        """Return the sandboxes that a device may go to; ``*`` is any."""
+        facts = facts_of(device)
+        # guard: HID interfaces in records
+        found = dict.fromkeys(
+            name
+            for record in self.records
+            if record.rule.matches(facts)
+            and record.rule.unnamed(facts, any_hid=True) is None
+            for name in record.sandboxes
+        )
+        return ["*"] if "*" in found else sorted(found)
+
+    def allow(self, device: Device, sandbox: str) -> bool:
+        """Whether a device may go to a sandbox."""
+        return bool({sandbox, "*"}.intersection(self.sandboxes(device)))
+
+
+def facts_of(device: Device) -> DeviceFacts:
+    """Return what rules may ask about a device."""
+    return DeviceFacts(
+        id=device.id,
+        serial=device.serial,
+        port=device.port,
+        hash=device.digest,
+        interfaces=tuple(Interface(*interface) for interface in device.interfaces),
+    )
+
+
+def load_records(path: Path) -> DeviceRecords:
+    """Return the records of a file.  Raises SetupError with the place of a mistake."""
+    try:
+        content = _content(path)
+    except FileNotFoundError:
+        return DeviceRecords()
+    except OSError as error:
+        raise SetupError(
+            f"cannot be read: {error.strerror}", where=str(path)
+        ) from error
+    if len(content) > _FILE_BYTES:
+        raise SetupError(f"has more than {_FILE_BYTES} bytes", where=str(path))
+    try:
+        return _records(tomllib.loads(content.decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, DeviceError) as error:
+        raise SetupError(str(error), where=str(path)) from error
+
+
+def _content(path: Path) -> bytes:
+    """Return the file's bytes.  Raises OSError, SetupError when others may write it.
+
+    Without waiting for a FIFO's other end: this process must stay able to take
+    devices back.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise SetupError("is not a regular file", where=str(path))
+        # guard: records are the administrator's
+        if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
+            raise SetupError(
+                "other users may write to it",
+                where=str(path),
+                hint="'chown root' and 'chmod 644' it: it bounds what leaves this machine",
+            )
+        return file.read(_FILE_BYTES + 1)
+
+
+def _records(found: dict[str, object]) -> DeviceRecords:
+    unknown = found.keys() - {"strict", "device", "machine"}
+    if unknown:
+        raise DeviceError(
+            min(unknown), "unknown key; expected: strict, device, machine"
+        )
+    strict, tables = found.get("strict", False), found.get("device", [])
+    machines = found.get("machine", [])
+    if not isinstance(machines, list):
+        raise DeviceError("machine", "not a list of tables: write [[machine]]")
+    if not isinstance(strict, bool):
+        raise DeviceError("strict", "not true or false")
+    if not isinstance(tables, list):
+        raise DeviceError("device", "not a list of tables: write [[device]]")
+    return DeviceRecords(
+        tuple(_record(table, f"device[{n}]") for n, table in enumerate(tables)),
+        strict,
+        tuple(_machine(table, f"machine[{n}]") for n, table in enumerate(machines)),
+    )
+
+
+def _machine(table: object, place: str) -> MachineRecord:
+    if not isinstance(table, dict) or not all(
+        isinstance(value, str) for value in table.values()
+    ):
+        raise DeviceError(place, "not a table of texts: write [[machine]]")
+    values: dict[str, str] = dict(table)
+    _sandbox(values.pop("sandbox", ""), place)
+    uri = values.pop("uri", "")
+    if len(values) != 1 or not values.keys() <= _TARGETS.keys():
+        raise DeviceError(
+            place, f"exactly one of these is needed: {', '.join(_TARGETS)}"
+        )
+    ((name, target),) = values.items()
+    kind = _TARGETS[name]
+    if uri and kind != "libvirt":
+        raise DeviceError(f"{place}.uri", "only for a libvirt domain")
+    # guard: targets are names
+    if not (_DOMAIN if kind == "libvirt" else _PATH).fullmatch(target):
+        raise DeviceError(f"{place}.{name}", "not the name or path that belongs here")
+    if uri and not _URI.fullmatch(uri):
+        raise DeviceError(f"{place}.uri", "not a URI of libvirt")
+    return MachineRecord(str(table["sandbox"]), kind, target, uri or _SYSTEM)
+
+
+def _record(table: object, place: str) -> DeviceRecord:
+    if not isinstance(table, dict):
+        raise DeviceError(place, "not a table: write [[device]]")
+    name, names = table.get("name", ""), table.get("sandboxes")
+    if not isinstance(name, str):
+        raise DeviceError(f"{place}.name", "not text")
+    if not isinstance(names, list) or not names:
+        raise DeviceError(f"{place}.sandboxes", 'a list of names is needed, or ["*"]')
+    for word in names:
+        if word != "*":
+            _sandbox(word, place)
+    conditions = {key: value for key, value in table.items() if key not in _KEYS}
+    rule = rule_from(conditions, place)
+    # guard: a record has a condition
+    if not rule.conditions:
+        raise DeviceError(place, "no condition: it would be about every device")
+    return DeviceRecord(name, tuple(names), rule)
+
+
+def _sandbox(word: object, place: str) -> None:
+    try:
+        take_sandbox_name(str(word))
+    except Exception as error:
+        raise DeviceError(f"{place}.sandboxes", str(error)) from error

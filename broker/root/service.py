@@ -1,0 +1,501 @@
+"""``vitrail-devices``: the only part that has rights over USB, and uses few.
+
+A broker runs as the person and may not write to sysfs.  This service may, and
+does four things for it: list devices, hand one over by usbip, open one's node,
+take one back.  It evaluates no rule; ``devices.toml`` bounds it.
+
+What a broker holds ends with its connection: a broker that dies leaves no
+device behind that is bound to nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.stderr_log import log_exception, log_stderr
+from broker.ipc import fdpass
+from broker.ipc.devices import messages
+from broker.ipc.devices.description import Device
+from broker.ipc.devices.table import (
+    Action,
+    Appeared,
+    DeviceState,
+    DeviceTable,
+    HeldDevice,
+    Plug,
+    Vanished,
+)
+from broker.root import monitor, strict, usbip
+from broker.root.exported import ExportedPorts
+from broker.root.handover import check_socket, open_node
+from broker.root.records import DeviceRecords
+from broker.root.sysfs import DEVICES, SysfsDevice
+
+
+@dataclass(eq=False)
+class _Client:
+    """One broker."""
+
+    sock: socket.socket
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    stale: trio.Event = field(default_factory=trio.Event)
+    """Set when the client is to learn that the list has changed."""
+
+
+@dataclass(eq=False)
+class _Held:
+    """A device that was handed over."""
+
+    plug: Plug
+    device: SysfsDevice
+    client: _Client
+    way: messages.Way
+    sandbox: str
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+    busy: trio.Lock = field(default_factory=trio.Lock)
+    """Of the thread that writes to sysfs: it is not taken back before it is there."""
+    reason: str = ""
+    asked: bool = False
+
+
+class Service:
+    """All devices of this machine and the brokers that ask for them."""
+
+    def __init__(
+        self,
+        load: Callable[[], DeviceRecords],
+        *,
+        state: Path,
+        root: Path = DEVICES,
+    ) -> None:
+        """``state``: a directory of our own that outlives this process.
+
+        Raises SetupError for records with mistakes.
+        """
+        self._exported = ExportedPorts(state)
+        self._load = load
+        self._records = load()
+        self._root = root
+        self._table = DeviceTable()
+        self._held: dict[str, _Held] = {}
+        self._handing_over = trio.Lock()
+        """Of nodes, one at a time: ``strict.no_driver_binds`` is about the whole bus."""
+        self._returning: dict[str, trio.Event] = {}
+        """Ports whose last device is being taken back."""
+        self._clients: set[_Client] = set()
+        self._malformed: dict[str, str] = {}
+        self._ports_held: set[str] = set()
+        self._nursery: trio.Nursery | None = None
+        self._source = ""
+        self._rearm = trio.Event()
+
+    async def run(
+        self,
+        listener: socket.socket,
+        *,
+        source: str | None = None,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled; then every device is taken back."""
+        self._source = source or ("udev" if monitor.udevd_runs() else "kernel")
+        watcher = monitor.Watcher(
+            seen=self._seen,
+            removed=self._removed,
+            malformed=self._malformed_device,
+            root=self._root,
+        )
+        async with self._strictly(), trio.open_nursery() as nursery:
+            self._nursery = nursery
+            # guard: a killed service left devices
+            await self._exported.recover(
+                authorize=not self._records.strict, root=self._root
+            )
+            try:
+                await nursery.start(self._watch, watcher)
+                nursery.start_soon(self._release_ports)
+                nursery.start_soon(self._accept, listener)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    for held in list(self._held.values()):
+                        await self._take_back(held, "vitrail-devices ends")
+
+    @contextlib.asynccontextmanager
+    async def _strictly(self) -> AsyncIterator[None]:
+        with strict.unauthorized_by_default(enabled=self._records.strict):
+            yield
+
+    async def _watch(
+        self, watcher: monitor.Watcher, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        await monitor.watch(watcher, source=self._source, task_status=task_status)
+
+    # -- devices -----------------------------------------------------------------------
+
+    def _seen(self, device: Device) -> None:
+        self._malformed.pop(device.port, None)
+        self._act(self._table.seen(device, trio.current_time()))
+        if self._records.strict:
+            strict.follow(device.port)
+
+    def _removed(self, port: str) -> None:
+        self._malformed.pop(port, None)
+        self._act(self._table.removed(port))
+
+    def _malformed_device(self, port: str, reason: str) -> None:
+        if len(self._malformed) < limits.DEVICES and port not in self._malformed:
+            log_stderr(f"vitrail-devices: port {port}: {reason}")
+            self._malformed[port] = reason
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Vanished(plug, reason):
+                    self._vanished(plug, reason)
+                case HeldDevice(port):
+                    self._ports_held.add(port)
+                    log_stderr(f"vitrail-devices: port {port} is plugged too often")
+                case Appeared(plug):
+                    self._ports_held.discard(plug.device.port)
+        self._rearm.set()
+        for client in self._clients:
+            client.stale.set()
+
+    def _vanished(self, plug: Plug, reason: str) -> None:
+        held = self._held.get(plug.attachment)
+        if held is not None:
+            held.reason = held.reason or reason
+            held.scope.cancel()
+
+    async def _release_ports(self) -> None:
+        while True:
+            self._rearm = trio.Event()
+            at = self._table.next_look()
+            with trio.move_on_at(trio.current_time() + 3600 if at is None else at):
+                await self._rearm.wait()
+                continue
+            self._act(self._table.look(trio.current_time()))
+
+    # -- brokers -----------------------------------------------------------------------
+
+    async def _accept(self, listener: socket.socket) -> None:
+        assert self._nursery is not None
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, _ = listener.accept()
+            except OSError:  # it has gone already, or there is no descriptor
+                await trio.sleep(0.1)
+                continue
+            sock.settimeout(0)
+            if len(self._clients) >= limits.DEVICE_HELPER_CLIENTS:
+                sock.close()
+                continue
+            client = _Client(sock)
+            self._clients.add(client)
+            self._nursery.start_soon(self._serve, client)
+
+    async def _serve(self, client: _Client) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._push, client)
+                await self._requests(client)
+                nursery.cancel_scope.cancel()
+        except (PeerError, OSError) as error:
+            log_stderr(f"vitrail-devices: a broker's connection ends: {error}")
+        except Exception as error:  # noqa: BLE001 -- one broker's mistake is not all brokers' end
+            log_exception(error)
+        finally:
+            self._clients.discard(client)
+            with trio.CancelScope(shield=True):
+                for held in [h for h in self._held.values() if h.client is client]:
+                    await self._take_back(held, "the broker has gone")
+            client.sock.close()
+
+    async def _push(self, client: _Client) -> None:
+        while True:
+            await client.stale.wait()
+            client.stale = trio.Event()
+            await self._send(client, messages.Changed())
+            await trio.sleep(0.05)  # a burst is one message
+
+    async def _requests(self, client: _Client) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(client.sock)
+            try:
+                got = fdpass.receive(client.sock, limits.DEVICE_HELPER_MESSAGE_BYTES, 1)
+            except BlockingIOError:
+                continue
+            if not got.data:
+                return
+            try:
+                await self._answer(client, got)
+            finally:
+                fdpass.close_all(got.fds)
+
+    async def _answer(self, client: _Client, got: fdpass.Received) -> None:
+        request = messages.decode_request(got.data)
+        fds: tuple[int, ...] = ()
+        reply: msgspec.Struct = messages.DeviceDone(request.id)
+        try:
+            match request:
+                case messages.ListDevices():
+                    reply = self._list(request)
+                case messages.Attach():
+                    reply, fds = await self._attach(client, request, got.fds)
+                case messages.Detach():
+                    await self._detach(client, request)
+                case messages.FindMachine():
+                    reply = self._way(request)
+        except (VitrailError, OSError) as error:
+            hint = error.hint if isinstance(error, VitrailError) else ""
+            reply = messages.DeviceRefused(request.id, str(error), hint)
+        try:
+            await self._send(client, reply, fds)
+        finally:
+            fdpass.close_all(fds)
+
+    async def _send(
+        self, client: _Client, message: msgspec.Struct, fds: tuple[int, ...] = ()
+    ) -> None:
+        data = messages.encode(message)
+        # One that does not read is ended: its devices are taken back then.
+        with trio.fail_after(limits.DEVICE_DETACH_SECONDS):
+            async with client.lock:
+                while not _sent(client.sock, data, fds):
+                    await trio.lowlevel.wait_writable(client.sock)
+
+    def reload(self) -> None:
+        """Read the records again, and take back devices that they no longer allow.
+
+        Raises SetupError for a mistake in them; devices that were handed over stay then.
+        """
+        self._records = self._load()
+        for held in self._held.values():
+            # guard: records that changed
+            if not self._records.allow(held.plug.device, held.sandbox):
+                held.reason = held.reason or "this machine's records changed"
+                held.scope.cancel()
+
+    def _list(self, request: messages.ListDevices) -> messages.Devices:
+        self.reload()
+        items, left_out = _fitting(
+            [
+                messages.item_of(plug, self._records.sandboxes(plug.device))
+                for plug in self._table.plugs()
+            ]
+        )
+        problems = left_out + [
+            f"port {p}: {why}" for p, why in sorted(self._malformed.items())
+        ]
+        problems += [f"port {p} is plugged too often" for p in sorted(self._ports_held)]
+        return messages.Devices(
+            request.id, items, self._records.strict, self._source, problems
+        )
+
+    def _way(self, request: messages.FindMachine) -> messages.MachineWay:
+        found = self._load().machine(request.sandbox)
+        if found is None:
+            return messages.MachineWay(request.id)
+        return messages.MachineWay(request.id, found.kind, found.target, found.uri)
+
+    # -- handing over --------------------------------------------------------------------
+
+    async def _attach(
+        self, client: _Client, request: messages.Attach, fds: tuple[int, ...]
+    ) -> tuple[messages.Attached, tuple[int, ...]]:
+        self.reload()
+        plug = self._table.find(request.number)
+        await self._port_is_free(plug.device.port)
+        if not self._records.allow(plug.device, request.sandbox):
+            raise RefusedError(
+                f"this machine's records let no such device go to '{request.sandbox}'",
+                hint="devices.toml says what may leave; 'brokerctl device list' "
+                "shows the device",
+            )
+        if request.way == "usbip" and len(fds) != 1:
+            raise RefusedError("usbip needs the socket of the guest")
+        self._table.begin(request.number, request.lease)
+        try:
+            held = _Held(
+                plug,
+                _not_in_use(SysfsDevice(plug.device.port, self._root)),
+                client,
+                request.way,
+                request.sandbox,
+            )
+        except BaseException:
+            self._table.ended(plug)
+            raise
+        self._held[plug.attachment] = held
+        try:
+            # In a thread: the kernel waits for the device in some of it, and the
+            # devices of others must be taken back meanwhile.
+            alone = self._handing_over if request.way == "node" else nullcontext()
+            async with held.busy, alone:
+                made, out = await trio.to_thread.run_sync(
+                    self._hand_over, held, request, fds
+                )
+            try:
+                self._table.attached(plug)
+            except BaseException:
+                fdpass.close_all(out)
+                raise
+        except BaseException:
+            await self._take_back(held, "not attached")
+            raise
+        assert self._nursery is not None
+        self._nursery.start_soon(self._follow, held)
+        self._act([])
+        return made, out
+
+    async def _port_is_free(self, port: str) -> None:
+        """Wait until the last device of a port is taken back: sysfs names ports."""
+        # guard: one device of a port at a time
+        while port in self._returning:
+            await self._returning[port].wait()
+
+    def _hand_over(
+        self, held: _Held, request: messages.Attach, fds: tuple[int, ...]
+    ) -> tuple[messages.Attached, tuple[int, ...]]:
+        device, name = held.plug.device, held.plug.attachment
+        if request.way == "usbip":
+            with socket.socket(fileno=os.dup(fds[0])) as conn:
+                check_socket(conn)
+                self._exported.add(device.port)
+                found = usbip.export(held.device, device, conn)
+            made = messages.Attached(request.id, name, found.devid, found.speed)
+            return made, ()
+        usbip.same(held.device, device)
+        with strict.no_driver_binds(
+            enabled=self._records.strict, bus=self._root.parent
+        ):
+            held.device.write("authorized", "1")
+        node = open_node(held.device)
+        made = messages.Attached(
+            request.id, name, bus=device.bus, address=device.number
+        )
+        return made, (node,)
+
+    async def _follow(self, held: _Held) -> None:
+        """Wait until it ends, is revoked or is unplugged."""
+        with held.scope:
+            if held.way == "usbip":
+                reason = await usbip.wait_ended(held.device)
+                held.reason = held.reason or reason
+            else:
+                await trio.sleep_forever()
+        if held.plug.attachment not in self._held:
+            return
+        name = held.plug.attachment
+        with trio.CancelScope(shield=True):
+            await self._take_back(held, held.reason)
+            if not held.asked:
+                with contextlib.suppress(OSError, trio.TooSlowError):
+                    await self._send(held.client, messages.Ended(name, held.reason))
+
+    async def _detach(self, client: _Client, request: messages.Detach) -> None:
+        held = self._held.get(request.attachment)
+        if held is None or held.client is not client:
+            raise RefusedError("there is no such attachment")
+        held.asked = True
+        held.reason = held.reason or "detached"
+        held.scope.cancel()
+        if held.plug.state is not DeviceState.DETACHING:
+            await self._take_back(held, "detached")
+        else:
+            await held.ended.wait()
+
+    async def _take_back(self, held: _Held, reason: str) -> None:
+        """Take a device back; the first caller does it, the others wait."""
+        name = held.plug.attachment
+        if self._held.pop(name, None) is None:
+            await held.ended.wait()
+            return
+        held.reason = held.reason or reason
+        self._table.ending(held.plug)
+        held.scope.cancel()
+        port = held.plug.device.port
+        self._returning[port] = trio.Event()
+        with trio.CancelScope(shield=True):
+            try:
+                async with held.busy:
+                    await self._give_back(held)
+            finally:
+                held.device.close()
+                self._table.ended(held.plug)
+                self._returning.pop(port).set()
+                held.ended.set()
+                self._act([])
+
+    async def _give_back(self, held: _Held) -> None:
+        strictly = self._records.strict
+        if held.way == "usbip":
+            await usbip.release(held.device, authorize=not strictly)
+            self._exported.discard(held.plug.device.port)
+        elif strictly:
+            with contextlib.suppress(UpstreamError):
+                await trio.to_thread.run_sync(held.device.write, "authorized", "0")
+
+
+def _fitting(
+    items: list[messages.DeviceItem],
+) -> tuple[list[messages.DeviceItem], list[str]]:
+    """Return the items that fit into one packet together, and why others do not.
+
+    The largest are left out: a device says itself how many interfaces it has, and
+    one that says many must not hide the others.
+    """
+    sizes = {item.number: len(messages.encode(item)) for item in items}
+    fitting, total = set[int](), 0
+    for item in sorted(items, key=lambda item: (sizes[item.number], item.number)):
+        total += sizes[item.number] + 1
+        # guard: a list fits into a packet
+        if total > limits.DEVICE_LIST_BYTES:
+            break
+        fitting.add(item.number)
+    problems = [
+        f"port {item.port}: its description is too long to be listed with the others"
+        for item in items
+        if item.number not in fitting
+    ]
+    return [item for item in items if item.number in fitting], problems[:16]
+
+
+def _not_in_use(device: SysfsDevice) -> SysfsDevice:
+    """Return a device, or refuse one that others have handed over; it is closed then."""
+    # guard: a device of another service is left with it
+    if usbip.in_use(device):
+        device.close()
+        raise RefusedError(
+            f"the device in port {device.port} is handed over by usbip already",
+            hint="by another user's vitrail-devices, or by an administrator",
+        )
+    return device
+
+
+def _sent(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> bool:
+    """Send a packet, whole or not at all; whether there was room for it."""
+    try:
+        fdpass.send(sock, data, fds)
+    except BlockingIOError:
+        return False
+    return True

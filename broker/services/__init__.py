@@ -1,1 +1,0 @@
-"""Parts that every role runs: event log, pump, workers, checkpoints."""

@@ -1,0 +1,412 @@
+"""Copy and paste between sandboxes: events in, actions out.
+
+The contract:
+
+* Nothing crosses but by two presses of a chord, each in the sandbox that had
+  the keyboard, which no other sandbox claimed.  If another sandbox claims it
+  between press and answer, nothing is taken and nothing given.
+* One content at a time is held, for a limited time, and wiped by a paste, by
+  the next copy (also one that fails: or a paste would give an older secret
+  than the person believes), when its sandbox or the link's epoch ends.
+* Content of each type is whole or not at all.
+* The person's own programs are a party like any other (``words.VIEWER``), but
+  hold their selection themselves: a copy chord may set it as well, where a rule
+  says so, and a paste chord reads it when nothing was copied by chord.
+* A worker is believed only about its own sandbox, and only in answers to
+  requests.  A compromised worker can claim the focus: while two claim it, no
+  sandbox has it.  It can therefore hinder chords, but visibly.
+* A drag crosses by its drop, which both workers have to have seen (``drags``);
+  it is read then, and decided, as a copy and a paste are, and touches neither
+  the held content nor the target's clipboard.
+
+Memory: one content held, one being read or cleaned, one offer for each target
+that has not expired.  Python cannot overwrite ``bytes``; wiped means not reachable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker.core import limits
+from broker.core.clipboard.types import Pick
+from broker.viewer.clipboard.exchange import drags
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.content import crossing, may_cross, ticking
+from broker.viewer.clipboard.exchange.reading import SelectionReader
+from broker.viewer.clipboard.exchange.reasons import (
+    BUSY,
+    CLEARED,
+    DRAG_TWICE,
+    EPOCH,
+    GONE,
+    MOVED,
+    NO_FOCUS,
+    NO_TYPE,
+    NOTHING,
+    OLD,
+    REPLACED,
+    SAME,
+    SLOW,
+    UNDECIDED,
+)
+from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste, TransferStatus
+
+__all__ = ["Crossing", "TransferStatus"]
+
+
+class Crossing(SelectionReader):
+    """The one clipboard between the sandboxes of a viewer.
+
+    Time is any clock that does not go back, in seconds.  Feed ``Ticked`` when
+    ``deadline`` has come.
+    """
+
+    # -- the face -----------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``Ticked`` is due."""
+        times = self._giving.times + self._drops.times + self._drags.times
+        times += [x.until for x in (self._copy, self._held, self._paste) if x]
+        if self._exports.deadline is not None:
+            times.append(self._exports.deadline)
+        return min(times, default=None)
+
+    @property
+    def undecided(self) -> set[int]:
+        """The transfers about which policy was asked, and may still answer."""
+        asked = self._exports.undecided
+        return asked if self._paste is None else {self._paste.transfer, *asked}
+
+    @property
+    def standing(self) -> tuple[tuple[str, int, str, tuple[str, ...]], ...]:
+        """Target, transfer, source and types of each offer that stands."""
+        return self._giving.standing + self._drops.standing
+
+    def dragged_by(self, mark: str) -> str:
+        """The sandbox whose drag has this mark; empty where it is unknown."""
+        return self._drags.source_of(mark)
+
+    def status(self, now: float) -> TransferStatus:
+        """The held content and the current offer."""
+        offered = self._giving.offered(now)
+        exported = self._exports.source
+        if self._held is None:
+            return TransferStatus(offered=offered, exported=exported)
+        held = self._held
+        left = held.until - now
+        return TransferStatus(
+            held.source, held.kinds, held.size, left, offered, exported
+        )
+
+    def feed(self, event: w.Event, now: float) -> list[w.Action]:
+        """Take one event; the actions are to be done in this order."""
+        out = list(self._expire(now))
+        if isinstance(event, w.DragEvent):
+            return [*out, *self._dragged(event, now)]
+        if isinstance(event, w.GivenEvent):
+            return [*out, *self._over(event)]
+        match event:
+            case w.FocusTaken() | w.FocusGone():
+                out += self._focus(event, now)
+            case w.CopyPressed():
+                out += self._copy_pressed(event, now)
+            case w.PastePressed():
+                out += self._paste_pressed(event, now)
+            case w.Decided():
+                out += self._decided(event, now)
+            case w.SandboxGone():
+                out += self._sandbox_gone(event.sandbox)
+            case w.EpochChanged() | w.Cleared():
+                out += self._wipe_all(event)
+            case w.Ticked():  # due work was done above
+                pass
+            case _:
+                out += self._worker_said(event, now)
+        return out
+
+    def _over(self, event: w.GivenEvent) -> Iterator[w.Action]:
+        match event:
+            case w.OfferEnded() | w.OfferRefused():
+                giving = self._drops if self._drops.has(event) else self._giving
+                yield from giving.ended(event, self._last)
+            case w.ConsentRevoked():
+                yield from self._giving.revoked(event)
+                yield from self._drops.revoked(event)
+            case w.Exported():
+                yield from self._exports.exported(event)
+            case w.ExportEnded():
+                self._exports.ended(event)
+
+    # -- focus ----------------------------------------------------------------------------
+
+    def _focus(
+        self, event: w.FocusTaken | w.FocusGone, now: float
+    ) -> Iterator[w.Action]:
+        if isinstance(event, w.FocusGone):
+            # To no sandbox: to a dialog of ours, or to the person's own programs.
+            self._claims.discard(event.sandbox)
+        else:
+            self._claims.add(event.sandbox)
+            yield from self._moved(event.sandbox)
+        copy = self._copy
+        if copy is not None and copy.waiting and self.focused == copy.reader:
+            copy.waiting = False
+            yield from self._read_next(copy, now)
+        yield from self._exports.go_on(self.focused, now)
+
+    def _moved(self, sandbox: str) -> Iterator[w.Action]:
+        # A drop goes where it was made, wherever the keyboard is.
+        copy, paste = self._copy, self._paste
+        # guard: focus moved while copying
+        if copy is not None and not copy.drop and copy.reader != sandbox:
+            yield from self._drop_copy(MOVED)
+        # guard: focus taken while policy thinks
+        # guard: focus moved while policy thinks
+        if paste is not None and not paste.drop and paste.target != sandbox:
+            yield from self._drop_paste(MOVED)
+        yield from self._giving.moved(sandbox, MOVED)
+        yield from self._exports.taken(sandbox)
+
+    def _why_not(self, sandbox: str) -> str:
+        """Why a chord of this sandbox's does not count; empty if it does."""
+        # guard: whose focus
+        if sandbox not in self._claims:
+            return NO_FOCUS
+        others = sorted(self._claims - {sandbox})
+        # guard: two workers and one focus
+        # guard: two claims of the focus
+        if others:
+            return f"another sandbox claims the keyboard focus as well: {others[0]}"
+        return ""
+
+    # -- copy -------------------------------------------------------------------------------
+
+    def _copy_pressed(self, event: w.CopyPressed, now: float) -> Iterator[w.Action]:
+        source = event.sandbox
+        # guard: one copy at a time
+        reason = self._why_not(source) or (BUSY if self._copy else "")
+        if reason:
+            yield w.RecordCrossing(w.Outcome.REFUSED, source, reason=reason)
+            return
+        # guard: wiped by the next copy
+        self._held = None
+        if self._paste is not None and not self._paste.drop:
+            yield from self._drop_paste(REPLACED)
+        yield from self._giving.drop(REPLACED)
+        yield from self._exports.drop(REPLACED)
+        self._copy = Copy(
+            self._number(),
+            source,
+            source,
+            event.terms,
+            now + limits.CLIPBOARD_COPY_SECONDS,
+            event.press,
+            event.outward,
+        )
+        yield w.AskTypes(source, self._copy.transfer)
+
+    # -- paste --------------------------------------------------------------------------------
+
+    def _paste_pressed(self, event: w.PastePressed, now: float) -> Iterator[w.Action]:
+        held, target = self._held, event.sandbox
+        reason = self._why_not(target)
+        # guard: one paste at a time
+        if not reason and (self._paste is not None or self._giving.busy):
+            reason = BUSY
+        elif not reason and held is None:
+            # guard: the person's own only by a rule
+            reason = NOTHING if event.host is None else BUSY if self._copy else ""
+        elif not reason and held is not None and held.source == target:
+            reason = SAME
+        if reason:
+            source = held.source if held else ""
+            yield w.RecordCrossing(w.Outcome.REFUSED, source, target, reason=reason)
+        elif held is not None and held.files:
+            # guard: files are pasted once
+            self._held = None
+            yield w.CarryFiles(self._number(), held.source, target, held.files)
+        elif held is not None:
+            until = min(held.until, now + limits.CLIPBOARD_DECIDE_SECONDS)
+            self._paste = Paste(self._number(), held.source, target, until)
+            kinds = tuple((item.kind, len(item.data)) for item in held.items)
+            yield w.AskPolicy(self._paste.transfer, held.source, target, kinds)
+        elif event.host is not None:
+            until = now + limits.CLIPBOARD_COPY_SECONDS
+            number = self._number()
+            self._copy = Copy(number, w.VIEWER, target, event.host, until)
+            yield w.AskTypes(target, number, host=True)
+
+    def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
+        paste = self._paste
+        # guard: which decision
+        if paste is None or event.transfer != paste.transfer:
+            # Given up meanwhile, and recorded then; or it is about an export.
+            yield from self._exports.decided(event, self.focused, now)
+            return
+        self._paste = None
+        if paste.source == w.VIEWER:
+            yield from self._host_decided(paste, event, now)
+            return
+        if paste.drop is not None:
+            yield from self._drop_decided(paste, paste.drop, event, now)
+            return
+        held, terms = self._held, event.terms
+        if held is None:
+            return
+        items: tuple[w.Item, ...] = ()
+        reason = event.reason or "no rule allows it"
+        if terms is not None:
+            items, reason = crossing(held.items, terms)
+            # guard: age of a rule
+            if now - held.since > ticking(terms.ttl):
+                items, reason = (), OLD
+        if terms is None or not items:
+            # It stays: another window may have been meant.
+            yield w.RecordCrossing(
+                w.Outcome.REFUSED,
+                paste.source,
+                paste.target,
+                held.kinds,
+                held.size,
+                reason,
+                terms.rule if terms else "",
+                by_policy=terms is None,
+            )
+            return
+        # guard: wiped by a paste
+        self._held = None
+        yield from self._giving.give(paste, terms, items, now)
+
+    def _host_decided(
+        self, paste: Paste, event: w.Decided, now: float
+    ) -> Iterator[w.Action]:
+        copy, terms = self._copy, event.terms
+        if copy is None:
+            return
+        picks: list[Pick] = []
+        if terms is not None:
+            # guard: types of a rule for the person's own
+            picks = [pick for pick in copy.left if may_cross(pick.kind, terms)]
+        if terms is None or not picks:
+            self._copy = None
+            if paste.drop is not None:
+                yield w.EndDrag(paste.target, paste.drop.number)
+            yield w.RecordCrossing(
+                w.Outcome.REFUSED,
+                w.VIEWER,
+                paste.target,
+                tuple(pick.kind for pick in copy.left),
+                reason=event.reason or NO_TYPE,
+                rule=terms.rule if terms else "",
+                selection="drag" if paste.drop else "clipboard",
+                by_policy=terms is None,
+            )
+            return
+        copy.left, copy.into = picks, (paste, terms)
+        copy.until = now + limits.CLIPBOARD_COPY_SECONDS
+        # guard: the person's own only with the focus
+        if copy.drop is not None or self.focused == copy.reader:
+            yield from self._read_next(copy, now)
+        else:
+            copy.waiting = True
+
+    # -- drags --------------------------------------------------------------------------------
+
+    def _dragged(self, event: w.DragEvent, now: float) -> Iterator[w.Action]:
+        # guard: a drop that another claims late
+        if self._drags.also_claims(event, self._dropping):
+            yield from self._drop_dropped()
+        actions, drop = self._drags.feed(event, now)
+        yield from actions
+        if drop is None:
+            return
+        if self._copy or self._paste or self._giving.busy or self._drops.busy:
+            yield w.EndDrag(drop.seen_by, drop.number)
+            yield drags.refused(drop.source, drop.target, BUSY)
+            return
+        self._copy, asks = drags.begin(drop, self._number(), now)
+        yield asks
+
+    @property
+    def _dropping(self) -> Drop | None:
+        """The drop that is under way, if one is."""
+        for step in (self._copy, self._paste):
+            if step is not None and step.drop is not None:
+                return step.drop
+        return self._drops.cleaned_for
+
+    def _drop_dropped(self) -> Iterator[w.Action]:
+        """Another worker claims the drop, in a window of its own sandbox."""
+        if self._copy is not None and self._copy.drop is not None:
+            yield from self._drop_copy(DRAG_TWICE)
+        if self._paste is not None and self._paste.drop is not None:
+            yield from self._drop_paste(DRAG_TWICE)
+        yield from self._drops.drop(DRAG_TWICE)
+
+    def _drop_decided(
+        self, paste: Paste, drop: Drop, event: w.Decided, now: float
+    ) -> Iterator[w.Action]:
+        terms = event.terms
+        items = crossing(paste.items, terms)[0] if terms else ()
+        if terms is not None and items and drop.target != w.VIEWER:
+            yield from self._drops.give(paste, terms, items, now)
+        else:
+            yield from drags.decided(drop, paste.items, event, self._digest)
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    def _expire(self, now: float) -> Iterator[w.Action]:
+        # guard: policy that does not answer
+        if self._paste is not None and now >= self._paste.until:
+            yield from self._drop_paste(UNDECIDED)
+        # guard: a source that stalls
+        if self._copy is not None and now >= self._copy.until:
+            yield from self._drop_copy(SLOW)
+        # guard: copied content expires
+        if self._held is not None and now >= self._held.until:
+            held, self._held = self._held, None
+            yield w.RecordCrossing(
+                w.Outcome.EXPIRED, held.source, kinds=held.kinds, size=held.size
+            )
+        yield from self._giving.expire(now)
+        yield from self._drops.expire(now)
+        yield from self._drags.expire(now)
+        yield from self._exports.expire(now)
+
+    def _sandbox_gone(self, sandbox: str) -> Iterator[w.Action]:
+        self._claims.discard(sandbox)
+        copy = self._copy
+        if copy is not None and sandbox in {copy.reader, copy.target}:
+            yield from self._drop_copy(GONE)
+        paste = self._paste
+        if paste is not None and sandbox in {paste.source, paste.target}:
+            yield from self._drop_paste(GONE)
+        # guard: wiped with its source
+        if self._held is not None and self._held.source == sandbox:
+            # Its name may be another's before this is pasted.
+            self._held = None
+            yield w.RecordCrossing(w.Outcome.DROPPED, sandbox, reason=GONE)
+        yield from self._giving.gone(sandbox)
+        yield from self._drops.gone(sandbox)
+        yield from self._drags.gone(sandbox)
+        yield from self._exports.gone(sandbox)
+
+    def _wipe_all(self, event: w.EpochChanged | w.Cleared) -> Iterator[w.Action]:
+        outcome, reason = w.Outcome.DROPPED, EPOCH
+        if isinstance(event, w.Cleared):
+            outcome, reason = w.Outcome.CLEARED, CLEARED
+        yield from self._drop_copy(reason)
+        yield from self._drop_paste(reason)
+        yield from self._giving.drop(reason)
+        yield from self._exports.drop(reason)
+        yield from self._exports.withdraw(outcome, reason)
+        if self._held is not None:
+            held, self._held = self._held, None
+            yield w.RecordCrossing(
+                outcome, held.source, "", held.kinds, held.size, reason=reason
+            )
+        yield from self._giving.wipe(outcome, reason)
+        yield from self._drops.drop(reason)
+        yield from self._drops.wipe(outcome, reason)
+        yield from self._drags.wipe()

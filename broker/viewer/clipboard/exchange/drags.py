@@ -1,0 +1,314 @@
+"""Drags between sandboxes: whose they are, where they are, and when they count.
+
+A drag's mark is reported by its own sandbox's worker, and a drag over a window by
+that window's worker; neither believes the other.  A drop counts when both have seen
+it: the target's worker that it was dropped there, the source's that the
+compositor calls it dropped.  So no worker can take content that is only dragged past
+it, nor give content that was not dropped.  Where a second one claims the drop, one of
+them lies, and neither gets it.
+
+The window that a drag is over *now* cannot be known: the messages of three workers
+have no common order.  So a drag is remembered over each window that it came over,
+and only the report of the drop counts.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.clipboard.types import kind_of
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.content import crossing, size_of
+from broker.viewer.clipboard.exchange.reasons import (
+    DRAG,
+    DRAG_ALONE,
+    DRAG_TWICE,
+    DRAG_UNKNOWN,
+    GONE,
+)
+from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste
+
+
+@dataclass
+class _Drag:
+    source: str
+    performed: bool = False
+    """Dropped on a window that accepts it."""
+    settled: bool = False
+    """A target has that drop, or none gets it; its source still has the drag."""
+
+
+@dataclass
+class _Over:
+    """The last drag that came over a sandbox's windows."""
+
+    number: int
+    mark: str
+    source: str
+    terms: w.CopyTerms
+    dropped_until: float | None = None
+    """Set with the drop: how long the source's word may take."""
+
+    def drop(self, target: str) -> Drop:
+        """The drop of this drag in a window of ``target``."""
+        return Drop(self.source, target, self.number, self.mark, self.terms)
+
+
+def refused(source: str, target: str, reason: str) -> w.RecordCrossing:
+    """For a drag that does not cross."""
+    return w.RecordCrossing(
+        w.Outcome.REFUSED, source, target, reason=reason, selection="drag"
+    )
+
+
+def given_up(
+    source: str, target: str, drop: Drop | None, reason: str
+) -> Iterator[w.Action]:
+    """End an operation that had begun: a drop, or (None) a copy or a paste."""
+    if drop is not None:
+        yield w.EndDrag(drop.seen_by, drop.number)
+    selection = "drag" if drop else "clipboard"
+    yield w.RecordCrossing(
+        w.Outcome.DROPPED, source, target, reason=reason, selection=selection
+    )
+
+
+def _wanted(event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
+    sandbox, number, terms = event.sandbox, event.number, event.terms
+    if terms is None or kind_of(event.untrusted_name) is None:
+        return [w.EndDrag(sandbox, number), refused(sandbox, w.VIEWER, DRAG)], None
+    name = event.untrusted_name
+    return [], Drop(sandbox, w.VIEWER, number, event.mark, terms, name)
+
+
+def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
+    """Read the dropped content."""
+    host = drop.source == w.VIEWER
+    reader = drop.target if host else drop.source
+    until = now + limits.CLIPBOARD_COPY_SECONDS
+    copy = Copy(number, drop.source, reader, drop.terms, until, drop=drop)
+    if host:
+        return copy, w.AskTypes(reader, number, host=True, drop=drop.number)
+    return copy, w.AskTypes(reader, number, drag=drop.mark)
+
+
+def ask(
+    drop: Drop, items: tuple[w.Item, ...], number: int, now: float
+) -> tuple[Paste, w.Action]:
+    """All of it is here: policy is asked."""
+    until = now + limits.CLIPBOARD_DECIDE_SECONDS
+    kinds = tuple((item.kind, len(item.data)) for item in items)
+    asks = w.AskPolicy(number, drop.source, drop.target, kinds, drag=True)
+    return Paste(number, drop.source, drop.target, until, drop, items), asks
+
+
+def decided(
+    drop: Drop,
+    items: tuple[w.Item, ...],
+    event: w.Decided,
+    digest: Callable[[tuple[w.Item, ...]], str],
+) -> Iterator[w.Action]:
+    """Policy denied it, or it goes to one of the person's own programs."""
+    terms = event.terms
+    # guard: an outgoing drag is decided at its drop
+    allowed, reason = crossing(items, terms) if terms else ((), event.reason)
+    yield w.RecordCrossing(
+        w.Outcome.EXPORTED if allowed else w.Outcome.REFUSED,
+        drop.source,
+        drop.target,
+        tuple(item.kind for item in allowed or items),
+        size_of(allowed or items),
+        "" if allowed else reason or "no rule allows it",
+        terms.rule if terms else "",
+        digest(allowed) if allowed else "",
+        selection="drag",
+        by_policy=terms is None,
+    )
+    if allowed:
+        yield w.Serve(drop.source, drop.number, allowed[0])
+    elif drop.target == w.VIEWER:
+        yield w.EndDrag(drop.source, drop.number)
+
+
+class DragTable:
+    """Those of one ``Crossing``."""
+
+    def __init__(self) -> None:
+        self._drags: OrderedDict[str, _Drag] = OrderedDict()
+        self._overs: dict[str, _Over] = {}
+
+    @property
+    def times(self) -> list[float]:
+        """When ``expire`` is due, for each drop."""
+        known = (over.dropped_until for over in self._overs.values())
+        return [until for until in known if until is not None]
+
+    def source_of(self, mark: str) -> str:
+        """The sandbox of the drag; empty where it is unknown."""
+        if not mark:
+            return w.VIEWER
+        drag = self._drags.get(mark)
+        return drag.source if drag is not None else ""
+
+    def feed(
+        self, event: w.DragEvent, now: float
+    ) -> tuple[list[w.Action], Drop | None]:
+        """Take an event; the drop that counts by it, if one does."""
+        match event:
+            case w.ForeignDrag(sandbox):
+                return [refused("", sandbox, DRAG)], None
+            case w.DragStarted():
+                return list(self._started(event)), None
+            case w.DragEnded():
+                self._ended(event)
+            case w.DragOver():
+                return list(self._over(event)), None
+            case w.DragPerformed():
+                return self._performed(event)
+            case w.DragDropped():
+                return self._dropped(event, now)
+            case w.DragWanted():
+                return _wanted(event)
+        return [], None
+
+    # -- the source's worker ---------------------------------------------------------
+
+    def _started(self, event: w.DragStarted) -> Iterator[w.Action]:
+        """An application drags."""
+        before = self._drags.get(event.mark)
+        if before is not None or not event.mark:
+            yield w.Blame(event.sandbox, "it calls a drag by the name of another")
+            return
+        self._drags[event.mark] = _Drag(event.sandbox)
+        mine = [m for m, d in self._drags.items() if d.source == event.sandbox]
+        # guard: drags remembered
+        for mark in mine[: -limits.CLIPBOARD_DRAGS]:
+            del self._drags[mark]
+
+    def _own(self, sandbox: str, mark: str) -> _Drag | None:
+        drag = self._drags.get(mark)
+        return drag if drag is not None and drag.source == sandbox else None
+
+    def _performed(self, event: w.DragPerformed) -> tuple[list[w.Action], Drop | None]:
+        """The source reports the drop; return it if the target has reported it, too."""
+        drag = self._own(event.sandbox, event.mark)
+        if drag is None:
+            return [], None
+        drag.performed = True
+        claims = [
+            target
+            for target, over in self._overs.items()
+            if over.mark == event.mark and over.dropped_until is not None
+        ]
+        # guard: a drop that two claim
+        if len(claims) < 2:
+            return [], self._drop(claims[0]) if claims else None
+        self._settle(event.mark)
+        return [a for t in claims for a in self._give_up(t, DRAG_TWICE)], None
+
+    def _settle(self, mark: str) -> None:
+        """One drop comes of a drag.  A late word of its way is still of a known one."""
+        drag = self._drags.get(mark)
+        if drag is not None:
+            drag.settled = True
+
+    def _ended(self, event: w.DragEnded) -> None:
+        """It is over."""
+        drag = self._own(event.sandbox, event.mark)
+        if drag is not None:
+            del self._drags[event.mark]
+
+    # -- the target's worker ----------------------------------------------------------
+
+    def _over(self, event: w.DragOver) -> Iterator[w.Action]:
+        """A drag is over a window."""
+        before = self._overs.get(event.sandbox)
+        # guard: a drop that the next drag overtakes
+        if before is not None and before.dropped_until is not None:
+            yield from self._give_up(event.sandbox, DRAG_ALONE)
+        # guard: a drag that is late to be elsewhere
+        self._overs.pop(event.sandbox, None)
+        source = self.source_of(event.mark)
+        if not source or source == event.sandbox:
+            yield refused(source, event.sandbox, DRAG_UNKNOWN)
+        elif event.terms is None:
+            yield refused(source, event.sandbox, DRAG)
+        else:
+            self._overs[event.sandbox] = _Over(
+                event.number, event.mark, source, event.terms
+            )
+            yield w.AcceptDrag(event.sandbox, event.number)
+
+    def _dropped(
+        self, event: w.DragDropped, now: float
+    ) -> tuple[list[w.Action], Drop | None]:
+        """The target reports the drop; return it if the source has reported it, too."""
+        over = self._overs.get(event.sandbox)
+        if over is None:
+            # guard: an unknown drop is let go
+            return [w.EndDrag(event.sandbox, event.number)], None
+        if over.number != event.number or over.dropped_until is not None:
+            # Of another device of that program, which is notified of its own offer.
+            return [], None
+        drag = self._drags.get(over.mark)
+        # guard: one drop of each drag
+        if drag is not None and drag.settled:
+            return list(self._give_up(event.sandbox, DRAG_TWICE)), None
+        over.dropped_until = now + limits.CLIPBOARD_DROP_SECONDS
+        # guard: a drop that both have seen
+        if over.mark and (drag is None or not drag.performed):
+            return [], None
+        return [], self._drop(event.sandbox)
+
+    def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
+        """Whether another worker claims that the dropped content was dropped there."""
+        # guard: an outgoing drag is not a drop
+        # guard: a claim by who has the drop
+        # guard: a drag without a mark is any of the person's
+        if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:
+            return False
+        over = self._overs.get(event.sandbox)
+        # guard: which drag is claimed
+        return (
+            isinstance(event, w.DragDropped)
+            and over is not None
+            and (over.number, over.mark) == (event.number, drop.mark)
+        )
+
+    def _drop(self, target: str) -> Drop:
+        over = self._overs.pop(target)
+        self._settle(over.mark)
+        return over.drop(target)
+
+    # -- ends ---------------------------------------------------------------------------
+
+    def expire(self, now: float) -> Iterator[w.Action]:
+        """Do the work that is due."""
+        for target, over in list(self._overs.items()):
+            if over.dropped_until is not None and now >= over.dropped_until:
+                yield from self._give_up(target, DRAG_ALONE)
+
+    def _give_up(self, target: str, reason: str) -> Iterator[w.Action]:
+        over = self._overs.pop(target)
+        yield from given_up(over.source, target, over.drop(target), reason)
+
+    def gone(self, sandbox: str) -> Iterator[w.Action]:
+        """A sandbox has ended."""
+        for mark in [m for m, d in self._drags.items() if d.source == sandbox]:
+            del self._drags[mark]
+        self._overs.pop(sandbox, None)
+        for target, over in list(self._overs.items()):
+            if over.source == sandbox and over.dropped_until is not None:
+                yield from self._give_up(target, GONE)
+            elif over.source == sandbox:
+                del self._overs[target]
+
+    def wipe(self) -> Iterator[w.Action]:
+        """Forget all; dropped content is not read any more."""
+        for target, over in self._overs.items():
+            if over.dropped_until is not None:
+                yield w.EndDrag(target, over.number)
+        self._overs.clear()

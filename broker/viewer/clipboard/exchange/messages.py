@@ -1,0 +1,524 @@
+"""The events and the actions of ``crossing``.
+
+``sandbox`` in an event is the sandbox whose worker sent it: the session knows
+that by the connection, it is never taken from a message.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from broker.core import limits
+from broker.core.clipboard.types import DEFAULT_PATTERNS
+
+VIEWER = "@adminvm"
+"""The person's own programs, as rules name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTerms:
+    """Limits of a copy out of a sandbox, before the target is known.
+
+    Also what may be read of the person's own selection, for a paste.
+    """
+
+    patterns: tuple[str, ...] = DEFAULT_PATTERNS
+    max_bytes: int = limits.CLIPBOARD_BYTES
+    """Size of all types together; bytes."""
+    ttl: float = limits.CLIPBOARD_SECONDS
+    """How long it may be pasted; seconds."""
+    primary: bool = False
+    """Where nothing is copied, the primary selection counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasteTerms:
+    """Terms of one paste: the strictest of its rule and records."""
+
+    patterns: tuple[str, ...] = DEFAULT_PATTERNS
+    max_bytes: int = limits.CLIPBOARD_BYTES
+    ttl: float = limits.CLIPBOARD_SECONDS
+    """How old it may be, and how long the offer stands in the target; seconds."""
+    primary: bool = False
+    """Whether it becomes the target's primary selection as well."""
+    clean: frozenset[str] = frozenset()
+    """``plain``, ``controls``, ``images``, as in a record."""
+    rule: str = ""
+    """``file:line``, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Content of one kind.  It is not in ``repr``, so in no log by mistake."""
+
+    kind: str
+    data: bytes = field(repr=False)
+
+
+# -- in -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FocusTaken:
+    """A worker says that a window of its sandbox has the keyboard."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class FocusGone:
+    """A worker says that no window of its sandbox has the keyboard any more."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPressed:
+    """A worker saw the copy chord; ``press`` is its number for it.
+
+    ``outward``: a rule may let it into the person's own selection as well.
+    """
+
+    sandbox: str
+    terms: CopyTerms = CopyTerms()
+    press: int = 0
+    outward: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PastePressed:
+    """A worker saw the paste chord.
+
+    ``host``: what may be read of the person's own selection when nothing was
+    copied by chord; None: no rule lets any of it in.
+    """
+
+    sandbox: str
+    host: CopyTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TypesTold:
+    """The answer to AskTypes; none if the sandbox has no selection."""
+
+    sandbox: str
+    transfer: int
+    untrusted_types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataCame:
+    """Some of what Read asked for."""
+
+    sandbox: str
+    transfer: int
+    untrusted_data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DataEnded:
+    """The source closed its end, and was still there when it did."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataTooLarge:
+    """The type has more than was asked for; its worker stopped reading."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFailed:
+    """The source died, or its selection was replaced, before all was read.
+
+    ``reason``: of a worker that could not rewrite an item.
+    """
+
+    sandbox: str
+    transfer: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Policy's answer to AskPolicy; no terms: denied."""
+
+    transfer: int
+    terms: PasteTerms | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferEnded:
+    """The target has another selection now."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfferRefused:
+    """The target's worker could not offer it."""
+
+    sandbox: str
+    transfer: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRevoked:
+    """Policy no longer allows the current offer there."""
+
+    target: str
+    transfer: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The answer to Export: the compositor has it; or a ``problem``."""
+
+    sandbox: str
+    transfer: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportEnded:
+    """The person's selection is another one now."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignDrag:
+    """A drag of another sandbox came over one of its windows."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragStarted:
+    """A worker says that an application of its sandbox drags, under this mark."""
+
+    sandbox: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragPerformed:
+    """A worker says that its own drag was dropped on a window that accepts it."""
+
+    sandbox: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragEnded:
+    """A worker says that its own drag is over."""
+
+    sandbox: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragOver:
+    """A worker says that a drag from elsewhere is over a window of its sandbox.
+
+    ``number`` is its own for it; ``mark`` is empty for one of the person's own
+    programs'.  No terms: no rule lets it in.
+    """
+
+    sandbox: str
+    number: int
+    mark: str
+    terms: CopyTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DragDropped:
+    """A worker says that this drag was dropped there."""
+
+    sandbox: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DragWanted:
+    """A worker says that the person's own programs want a type of its drag.
+
+    ``number`` is its own for it.  No terms: no rule lets it out.
+    """
+
+    sandbox: str
+    number: int
+    mark: str
+    untrusted_name: str
+    terms: CopyTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxGone:
+    """Its lease or its worker ended."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochChanged:
+    """The link to the host is another one: identities must be asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The person ran ``brokerctl clipboard clear``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed (``Crossing.deadline``)."""
+
+
+DragEvent = (
+    ForeignDrag
+    | DragStarted
+    | DragPerformed
+    | DragEnded
+    | DragOver
+    | DragDropped
+    | DragWanted
+)
+
+GivenEvent = OfferEnded | OfferRefused | ConsentRevoked | Exported | ExportEnded
+"""The fate of given content."""
+
+Event = (
+    FocusTaken
+    | FocusGone
+    | CopyPressed
+    | PastePressed
+    | TypesTold
+    | DataCame
+    | DataEnded
+    | DataTooLarge
+    | SourceFailed
+    | Decided
+    | GivenEvent
+    | DragEvent
+    | SandboxGone
+    | EpochChanged
+    | Cleared
+    | Ticked
+)
+
+# -- out -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskTypes:
+    """Ask the sandbox's worker which types its selection has.
+
+    ``host``: not its own one, but the person's, which the compositor shows to
+    the client that has the keyboard.
+    """
+
+    sandbox: str
+    transfer: int
+    host: bool = False
+    primary: bool = False
+    """The primary selection, not copied content."""
+    drag: str = ""
+    """The mark of its own drag, of which this is asked."""
+    drop: int = 0
+    """The number of the drop of the person's own drag, of which it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read one type, through a pipe of ours; say when it is over ``max_bytes``.
+
+    The worker sends at most one byte more than that: then all is refused.
+    """
+
+    sandbox: str
+    transfer: int
+    name: str
+    max_bytes: int
+    host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Have the target's worker clean it in its jail; answered as Read is."""
+
+    sandbox: str
+    transfer: int
+    item: Item
+    clean: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StopTransfer:
+    """Close the pipe; nothing more is wanted of this transfer."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskPolicy:
+    """May this go from ``source`` to ``target``?  Answered by Decided.
+
+    ``origin``: the person's selection was itself copied out of that sandbox,
+    so what holds from there holds as well.
+    """
+
+    transfer: int
+    source: str
+    target: str
+    kinds: tuple[tuple[str, int | None], ...]
+    """Each kind and its size in bytes; None: not known before it is read."""
+    origin: str = ""
+    drag: bool = False
+    """Whether it was dragged there, not copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Make it the target's selection, served by its filter; forget it after ``ttl``.
+
+    With ``drop``: give it to the window where that was dropped, instead.
+    """
+
+    target: str
+    transfer: int
+    source: str
+    items: tuple[Item, ...]
+    ttl: float
+    primary: bool = False
+    """As the primary selection, too."""
+    drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CarryFiles:
+    """Have the files' bytes go to the target by ``vitrail.FileCopy``.
+
+    ``files`` are addresses that only the source may use: they are its own.
+    """
+
+    transfer: int
+    source: str
+    target: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptDrag:
+    """A rule could let that drag in: the person may drop it."""
+
+    sandbox: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndDrag:
+    """Nothing more is wanted of that drag; ``finished``: all was read."""
+
+    sandbox: str
+    number: int
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Give it to the person's own program that asked."""
+
+    sandbox: str
+    number: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Make it the person's own selection, by the chord's press and under ``mark``."""
+
+    sandbox: str
+    transfer: int
+    press: int
+    items: tuple[Item, ...]
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The target's filter forgets its offer."""
+
+    target: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A worker sent an impossible message: its sandbox's streams end."""
+
+    sandbox: str
+    reason: str
+
+
+class Outcome(enum.Enum):
+    """Outcome of a chord."""
+
+    COPIED = "copied"
+    PASTED = "pasted"
+    EXPORTED = "exported"
+    """The content is to become the person's own selection."""
+    REFUSED = "refused"
+    DROPPED = "dropped"
+    """The transfer had begun and was given up."""
+    EXPIRED = "expired"
+    CLEARED = "cleared"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCrossing:
+    """For the log and the person: never content."""
+
+    outcome: Outcome
+    source: str = ""
+    target: str = ""
+    kinds: tuple[str, ...] = ()
+    size: int = 0
+    """Bytes, of all kinds together."""
+    reason: str = ""
+    rule: str = ""
+    digest: str = ""
+    """Keyed hash; only where the setting asks for it."""
+    selection: str = "clipboard"
+    """Or ``primary``, ``drag``."""
+    by_policy: bool = False
+    """Refused by the policy, which has recorded that already."""
+
+
+Action = (
+    AskTypes
+    | Read
+    | Rewrite
+    | StopTransfer
+    | AskPolicy
+    | Offer
+    | CarryFiles
+    | AcceptDrag
+    | EndDrag
+    | Serve
+    | Export
+    | Withdraw
+    | Blame
+    | RecordCrossing
+)

@@ -1,0 +1,265 @@
+"""The last part of a paste: cleaning in the target's worker, and the offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from broker.core import limits
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.content import (
+    PLAIN,
+    most,
+    size_of,
+    ticking,
+    to_clean,
+)
+from broker.viewer.clipboard.exchange.reasons import CLEANED, FAILED, GONE, LARGE, SLOW
+from broker.viewer.clipboard.exchange.state import Cleaning, Drop, Offered, Paste
+
+Answer = w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed
+"""A worker's answers to a request to read or to rewrite."""
+
+
+class Giving:
+    """Allowed content, until a target's filter has it, and until it is withdrawn.
+
+    ``number`` makes the numbers of transfers, ``digest`` the keyed hash;
+    ``selection`` is what the log calls it.
+    """
+
+    def __init__(
+        self,
+        number: Callable[[], int],
+        digest: Callable[[tuple[w.Item, ...]], str],
+        selection: str = "clipboard",
+    ) -> None:
+        self._selection = selection
+        self._number = number
+        self._digest = digest
+        self._cleaning: Cleaning | None = None
+        self._offers: dict[str, Offered] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether an item is being rewritten."""
+        return self._cleaning is not None
+
+    @property
+    def cleaned_for(self) -> Drop | None:
+        """The drop whose content is being rewritten."""
+        return None if self._cleaning is None else self._cleaning.paste.drop
+
+    @property
+    def times(self) -> list[float]:
+        """When ``expire`` is due, for each thing."""
+        times = [offer.until for offer in self._offers.values()]
+        return times if self._cleaning is None else [*times, self._cleaning.until]
+
+    def offered(self, now: float) -> tuple[tuple[str, str, float], ...]:
+        """Source, target and seconds left of each paste that may be taken."""
+        return tuple(
+            (offer.source, target, offer.until - now)
+            for target, offer in sorted(self._offers.items())
+        )
+
+    @property
+    def standing(self) -> tuple[tuple[str, int, str, tuple[str, ...]], ...]:
+        """Target, transfer, source and types of each offer."""
+        return tuple(
+            (target, offer.transfer, offer.source, offer.kinds)
+            for target, offer in sorted(self._offers.items())
+        )
+
+    def asked(self, transfer: int) -> bool:
+        """Whether this is the number of the current rewriting."""
+        return self._cleaning is not None and self._cleaning.transfer == transfer
+
+    def give(
+        self,
+        paste: Paste,
+        terms: w.PasteTerms,
+        items: tuple[w.Item, ...],
+        now: float,
+    ) -> Iterator[w.Action]:
+        """Offer these to the paste's target, clean where that is asked for."""
+        until = now + limits.CLIPBOARD_COPY_SECONDS
+        self._cleaning = Cleaning(paste, terms, list(items), until)
+        yield from self._clean_next(self._cleaning, now)
+
+    def _clean_next(self, cleaning: Cleaning, now: float) -> Iterator[w.Action]:
+        while cleaning.left:
+            item = cleaning.left[0]
+            if to_clean(item, cleaning.terms.clean):
+                cleaning.transfer = self._number()
+                cleaning.data = b""
+                target = cleaning.paste.target
+                clean = cleaning.terms.clean - {PLAIN}
+                yield w.Rewrite(target, cleaning.transfer, item, clean)
+                return
+            cleaning.done.append(cleaning.left.pop(0))
+        self._cleaning = None
+        items = tuple(item for item in cleaning.done if item.data)
+        if items:
+            yield from self._offer(cleaning.paste, items, cleaning.terms, now)
+        else:
+            yield self._not_clean(cleaning, CLEANED)
+
+    def said(self, event: Answer, now: float) -> Iterator[w.Action]:
+        """The target's worker has answered."""
+        cleaning = self._cleaning
+        if cleaning is None:
+            return
+        # guard: who cleans
+        if event.sandbox != cleaning.paste.target:
+            yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
+            return
+        match event:
+            case w.DataCame():
+                cleaning.data = event.untrusted_data
+                size = len(cleaning.data) + size_of(cleaning.done)
+                # guard: size of cleaned content
+                if size > most(cleaning.terms.max_bytes):
+                    yield from self.drop(LARGE)
+            case w.DataEnded():
+                before = cleaning.left.pop(0)
+                cleaning.done.append(w.Item(before.kind, cleaning.data))
+                yield from self._clean_next(cleaning, now)
+            case w.DataTooLarge():
+                yield from self.drop(LARGE)
+            case w.SourceFailed():
+                self._cleaning = None
+                yield self._not_clean(cleaning, event.reason or FAILED)
+            case w.TypesTold():
+                yield from self.drop(FAILED)
+                yield w.Blame(event.sandbox, "its answers come in no order")
+
+    def _not_clean(self, cleaning: Cleaning, reason: str) -> w.RecordCrossing:
+        items = (*cleaning.done, *cleaning.left)
+        return w.RecordCrossing(
+            w.Outcome.REFUSED,
+            cleaning.paste.source,
+            cleaning.paste.target,
+            tuple(item.kind for item in items),
+            size_of(items),
+            reason,
+            cleaning.terms.rule,
+            selection=self._selection,
+        )
+
+    def drop(self, reason: str) -> Iterator[w.Action]:
+        """Give up the current rewriting."""
+        cleaning, self._cleaning = self._cleaning, None
+        if cleaning is not None:
+            paste = cleaning.paste
+            yield w.StopTransfer(paste.target, cleaning.transfer)
+            yield self._over(w.Outcome.DROPPED, paste.source, paste.target, reason)
+
+    def _over(
+        self, outcome: w.Outcome, source: str, target: str, reason: str = ""
+    ) -> w.RecordCrossing:
+        return w.RecordCrossing(
+            outcome, source, target, reason=reason, selection=self._selection
+        )
+
+    def _offer(
+        self,
+        paste: Paste,
+        items: tuple[w.Item, ...],
+        terms: w.PasteTerms,
+        now: float,
+    ) -> Iterator[w.Action]:
+        before = self._offers.pop(paste.target, None)
+        if before is not None:
+            yield w.Withdraw(paste.target, before.transfer)
+        ttl = ticking(terms.ttl)
+        if paste.drop is not None:
+            ttl = min(ttl, limits.CLIPBOARD_DROP_SECONDS)
+        kinds = tuple(item.kind for item in items)
+        self._offers[paste.target] = Offered(
+            paste.transfer, paste.source, now + ttl, kinds
+        )
+        # Recorded before the effect.
+        yield w.RecordCrossing(
+            w.Outcome.PASTED,
+            paste.source,
+            paste.target,
+            kinds,
+            size_of(items),
+            rule=terms.rule,
+            digest=self._digest(items),
+            selection=self._selection,
+        )
+        drop = 0 if paste.drop is None else paste.drop.number
+        yield w.Offer(
+            paste.target,
+            paste.transfer,
+            paste.source,
+            items,
+            ttl,
+            terms.primary and not drop,
+            drop,
+        )
+
+    def has(self, event: w.OfferEnded | w.OfferRefused) -> bool:
+        """Whether that offer stands."""
+        offer = self._offers.get(event.sandbox)
+        return offer is not None and offer.transfer == event.transfer
+
+    def ended(
+        self, event: w.OfferEnded | w.OfferRefused, last: int
+    ) -> Iterator[w.Action]:
+        """The target has another selection; ``last`` is the last number made."""
+        offer = self._offers.get(event.sandbox)
+        if offer is not None and offer.transfer == event.transfer:
+            del self._offers[event.sandbox]
+            if isinstance(event, w.OfferRefused):
+                yield self._over(
+                    w.Outcome.DROPPED, offer.source, event.sandbox, event.reason
+                )
+        elif event.transfer > last or event.transfer < 1:
+            yield w.Blame(event.sandbox, "it ends an offer that was not made")
+
+    def revoked(self, event: w.ConsentRevoked) -> Iterator[w.Action]:
+        """Policy takes an offer back."""
+        offer = self._offers.get(event.target)
+        if offer is not None and offer.transfer == event.transfer:
+            del self._offers[event.target]
+            yield w.Withdraw(event.target, offer.transfer)
+            yield self._over(
+                w.Outcome.DROPPED, offer.source, event.target, event.reason
+            )
+
+    def moved(self, sandbox: str, reason: str) -> Iterator[w.Action]:
+        """A sandbox says that it has the keyboard."""
+        # guard: focus moved while it is cleaned
+        if self._cleaning is not None and self._cleaning.paste.target != sandbox:
+            yield from self.drop(reason)
+
+    def expire(self, now: float) -> Iterator[w.Action]:
+        """Do the work that is due."""
+        # guard: a cleaner that stalls
+        if self._cleaning is not None and now >= self._cleaning.until:
+            yield from self.drop(SLOW)
+        # guard: pasted content expires
+        late = [target for target, o in self._offers.items() if now >= o.until]
+        for target in late:
+            offer = self._offers.pop(target)
+            yield w.Withdraw(target, offer.transfer)
+            yield self._over(w.Outcome.EXPIRED, offer.source, target)
+
+    def gone(self, sandbox: str) -> Iterator[w.Action]:
+        """A sandbox has ended."""
+        cleaning = self._cleaning
+        if cleaning is not None and sandbox in {
+            cleaning.paste.source,
+            cleaning.paste.target,
+        }:
+            yield from self.drop(GONE)
+        self._offers.pop(sandbox, None)
+
+    def wipe(self, outcome: w.Outcome, reason: str) -> Iterator[w.Action]:
+        """Take back every offer that stands."""
+        for target in sorted(self._offers):
+            offer = self._offers.pop(target)
+            yield w.Withdraw(target, offer.transfer)
+            yield self._over(outcome, offer.source, target, reason)

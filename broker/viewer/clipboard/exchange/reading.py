@@ -1,0 +1,221 @@
+"""Reading a selection, or dropped content, type by type from its source's worker.
+
+A worker is believed only about its own sandbox, and only in answers to requests:
+each request has a number of its own, and ``Copy.expects`` has the order of answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker.core import limits
+from broker.core.clipboard.types import choose, names_files
+from broker.core.errors import PeerError
+from broker.viewer.clipboard.exchange import drags, files
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.broker_state import BrokerState
+from broker.viewer.clipboard.exchange.content import HeldContent, ticking
+from broker.viewer.clipboard.exchange.offers import Answer
+from broker.viewer.clipboard.exchange.reasons import (
+    DRAG_EMPTY,
+    DRAG_FILES,
+    EMPTY,
+    FAILED,
+    FILES,
+    HOST_EMPTY,
+    LARGE,
+    ORIGIN_GONE,
+    SAME,
+)
+from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste
+
+
+class SelectionReader(BrokerState):
+    """Takes the answers of workers, until a selection is read or given up."""
+
+    def _worker_said(self, event: Answer, now: float) -> Iterator[w.Action]:
+        for giving in (self._giving, self._drops):
+            if giving.asked(event.transfer):
+                yield from giving.said(event, now)
+                return
+        copy = self._copy
+        # guard: which answer
+        if copy is None or event.transfer != copy.transfer:
+            if event.transfer > self._last or event.transfer < 1:
+                yield w.Blame(event.sandbox, "it answers a request that was not made")
+            return  # else late: it was given up, or is over
+        # guard: whose answer
+        if event.sandbox != copy.reader:
+            yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
+        elif not copy.expects(event):
+            yield from self._drop_copy(FAILED)
+            yield w.Blame(event.sandbox, "its answers come in no order")
+        else:
+            yield from self._read_said(copy, event, now)
+
+    def _read_said(self, copy: Copy, event: Answer, now: float) -> Iterator[w.Action]:
+        match event:
+            case w.TypesTold():
+                yield from self._types_told(copy, event, now)
+            case w.DataCame():
+                yield from self._data_came(copy, event.untrusted_data, now)
+            case w.DataEnded():
+                yield from self._data_ended(copy, now)
+            case w.DataTooLarge():
+                copy.too_large = True
+                yield from self._read_next(copy, now)
+            case w.SourceFailed():
+                yield from self._drop_copy(event.reason or FAILED)
+
+    def _types_told(
+        self, copy: Copy, event: w.TypesTold, now: float
+    ) -> Iterator[w.Action]:
+        untrusted_types = event.untrusted_types
+        named = names_files(untrusted_types)
+        listed = files.pick(untrusted_types) if copy.between else []
+        # guard: files that are dragged out meanwhile
+        # guard: files that are dragged
+        if copy.drop is not None and named and not listed:
+            # The text beside it is the file's name.
+            yield from self._drop_copy(DRAG_FILES)
+            return
+        if copy.drop is not None and copy.drop.wanted:
+            untrusted_types = (copy.drop.wanted,)
+        try:
+            copy.left = list(choose(untrusted_types, copy.terms.patterns))
+        except PeerError as error:
+            yield from self._drop_copy(error.message)
+            yield w.Blame(copy.reader, error.message)
+            return
+        if listed:
+            # A list without files, of a link, leaves what else may cross.
+            copy.left = [*listed, *([] if copy.drop else copy.left)]
+            yield from self._read_next(copy, now)
+            return
+        elsewhere = copy.host or copy.primary or copy.drop is not None
+        if not copy.left and copy.terms.primary and not elsewhere:
+            copy.primary, copy.transfer = True, self._number()
+            yield w.AskTypes(copy.source, copy.transfer, primary=True)
+        elif not copy.left and named:
+            yield from self._drop_copy(FILES)
+        elif copy.host:
+            yield from self._host_types_told(copy, untrusted_types, now)
+        else:
+            yield from self._read_next(copy, now)
+
+    def _host_types_told(
+        self, copy: Copy, untrusted_types: tuple[str, ...], now: float
+    ) -> Iterator[w.Action]:
+        """Ask policy before any of the person's own selection is read."""
+        origin = self._exports.origin(untrusted_types)
+        empty = DRAG_EMPTY if copy.drop else HOST_EMPTY
+        reason = empty if not copy.left else ""
+        if origin is not None and not reason:
+            reason = {"": ORIGIN_GONE, copy.reader: SAME}.get(origin, "")
+        if reason and copy.drop is not None:
+            yield from self._drop_copy(reason)
+            return
+        if reason:
+            self._copy = None
+            yield w.RecordCrossing(
+                w.Outcome.REFUSED, w.VIEWER, copy.reader, reason=reason
+            )
+            return
+        copy.until = now + limits.CLIPBOARD_DECIDE_SECONDS
+        copy.transfer = self._number()
+        number, to, drop = copy.transfer, copy.reader, copy.drop
+        self._paste = Paste(number, w.VIEWER, to, copy.until, drop)
+        kinds = tuple((pick.kind, None) for pick in copy.left)
+        # guard: policy before the person's own drag is read
+        # guard: policy before the person's own is read
+        yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or "", bool(drop))
+
+    def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
+        listed = files.listed(copy.items)
+        if listed:
+            yield from self._files_read(copy, listed, now)
+            return
+        copy.items = files.without_list(copy.items)
+        if copy.left:
+            room = copy.room
+            copy.reading = copy.left.pop(0)
+            copy.parts = []
+            # A number for each type: late data of one are not taken for another's.
+            copy.transfer = self._number()
+            host = copy.host and copy.drop is None
+            yield w.Read(copy.reader, copy.transfer, copy.reading.name, room, host)
+            return
+        if not copy.items:
+            empty = DRAG_EMPTY if copy.drop else EMPTY
+            yield from self._drop_copy(LARGE if copy.too_large else empty)
+            return
+        self._copy = None
+        if copy.drop is not None:
+            yield from self._drop_read(copy, copy.drop, now)
+            return
+        if copy.into is not None:
+            yield from self._giving.give(*copy.into, tuple(copy.items), now)
+            return
+        until = now + ticking(copy.terms.ttl)
+        held = self._held = HeldContent(
+            copy.source, tuple(copy.items), now, until, copy.primary
+        )
+        yield w.RecordCrossing(
+            w.Outcome.COPIED,
+            held.source,
+            kinds=held.kinds,
+            size=held.size,
+            digest=self._digest(held.items),
+            selection="primary" if held.primary else "clipboard",
+        )
+        if copy.outward:
+            yield from self._exports.begin(self._number(), copy.press, held, now)
+
+    def _files_read(
+        self, copy: Copy, listed: tuple[str, ...], now: float
+    ) -> Iterator[w.Action]:
+        """Files: held until the paste, or on their way to where they were dropped."""
+        self._copy, drop = None, copy.drop
+        if drop is not None:
+            yield w.EndDrag(drop.target, drop.number, finished=True)
+            yield w.CarryFiles(self._number(), drop.source, drop.target, listed)
+            return
+        until = now + ticking(copy.terms.ttl)
+        # The text beside them is their names, which mean other files elsewhere.
+        self._held = HeldContent(copy.source, (), now, until, files=listed)
+        yield w.RecordCrossing(
+            w.Outcome.COPIED, copy.source, kinds=self._held.kinds, size=len(listed)
+        )
+
+    def _data_came(
+        self, copy: Copy, untrusted_data: bytes, now: float
+    ) -> Iterator[w.Action]:
+        # guard: size of a copy
+        if sum(map(len, copy.parts)) + len(untrusted_data) <= copy.room:
+            copy.parts.append(untrusted_data)
+            return
+        # This type is left out whole: half a command is another command.
+        copy.too_large = True
+        if copy.reading is not None and copy.reading.kind == files.URI_LIST:
+            yield from self._drop_copy(LARGE)  # the text would be the files' names
+            return
+        yield w.StopTransfer(copy.reader, copy.transfer)
+        yield from self._read_next(copy, now)
+
+    def _data_ended(self, copy: Copy, now: float) -> Iterator[w.Action]:
+        data = b"".join(copy.parts)
+        if copy.reading is not None and data:
+            copy.items.append(w.Item(copy.reading.kind, data))
+        yield from self._read_next(copy, now)
+
+    def _drop_read(self, copy: Copy, drop: Drop, now: float) -> Iterator[w.Action]:
+        """All of it is here, and the compositor may know."""
+        if drop.target != w.VIEWER:
+            yield w.EndDrag(drop.target, drop.number, finished=True)
+        items = tuple(copy.items)
+        if copy.into is not None:
+            yield from self._drops.give(*copy.into, items, now)
+            return
+        # guard: policy before a drop is given
+        self._paste, asks = drags.ask(drop, items, self._number(), now)
+        yield asks

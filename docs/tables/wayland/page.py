@@ -1,0 +1,117 @@
+"""Print ``docs/wayland-messages.md`` from the tables of handlers and policies.
+
+``python -m docs.tables.wayland.page FILE`` writes, with ``--check``
+compares and returns 1 when the file is older than the tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from broker.jail.wayland import handler_table
+from broker.jail.wayland.protocol.dispatch import Action, Raw, Rule, Rules
+from broker.jail.wayland.protocol.signatures import Message, events_of, requests_of
+from broker.jail.wayland.protocol.tables import INTERFACES
+from docs.tables import wayland as policies
+from docs.tables.wayland.terms import MEASURED, Cost, Policies
+
+_HEAD = """# Wayland messages
+
+<!-- printed by python -m docs.tables.wayland.page; do not edit -->
+
+Every request and event of the protocols that the [filter](wayland.md) knows, what the filter does with it, and what the message is worth to a sandbox.
+A message that is not on this page does not exist for a sandbox: the filter ends the connection.
+
+| column | meaning |
+| --- | --- |
+| happens | `forwarded`: checked, given the ids of the other side, passed on. `module.function`: handled there. `dropped`, `never received`: not passed on |
+| who | who may send a request so that it has an effect; who receives an event |
+| serial | which serial a request must name to have an effect; what the serial of an event allows |
+| cost | what the compositor does for a request |
+| descriptors | which descriptors the message carries, and who owns what is behind them |
+| background | what a sandbox gains whose windows do not have the focus |
+"""
+
+
+def happens(rule: Rule) -> str:
+    """Return the treatment of a message: a word, or the handler's name."""
+    if isinstance(rule, Action):
+        return rule.value
+    function = rule.function if isinstance(rule, Raw) else rule
+    module = function.__module__.rpartition(".")[2]
+    return f"`{module}.{function.__qualname__.partition('.')[0]}`"
+
+
+def _rows(
+    title: str,
+    messages: Callable[[str], tuple[Message, ...]],
+    rules: Rules,
+    rows: Policies,
+) -> list[str]:
+    lines = [
+        f"## {title}",
+        "",
+        "| message | happens | who | serial | cost | descriptors | background |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for interface in INTERFACES:
+        for message in messages(interface):
+            row = rows[interface, message.name]
+            columns = (
+                f"`{message}`",
+                happens(rules[interface, message.name]),
+                row.sender.value,
+                row.serial.value,
+                row.cost.value,
+                row.descriptors.value,
+                row.gain,
+            )
+            lines.append(f"| {' | '.join(columns)} |")
+    return [*lines, ""]
+
+
+def _costs() -> list[str]:
+    """The table of costs: what was measured, and what the filter charges."""
+    return [
+        "## Costs",
+        "",
+        "Microseconds of a compositor's CPU time for one request, behind the filter, by `python -m tests.bench.wayland.costs` (sway 1.7 that draws with pixman, two busy cores), and what the filter charges a sandbox for it.",
+        "A sandbox has 90,000 messages and 4,000 million pixels a second ([budgets](budgets.md#windows)): with any of these requests alone the compositor needs less than half a core for it.",
+        "",
+        "| cost | µs | charged |",
+        "| --- | --- | --- |",
+        *(
+            f"| {cost.value} | {' | '.join(MEASURED[cost])} |"
+            for cost in Cost
+            if cost is not Cost.EVENT
+        ),
+        "",
+    ]
+
+
+def document() -> str:
+    """The whole page."""
+    lines = [
+        _HEAD,
+        *_costs(),
+        *_rows("Requests", requests_of, handler_table.REQUESTS, policies.REQUESTS),
+        *_rows("Events", events_of, handler_table.EVENTS, policies.EVENTS),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    path, text = Path(sys.argv[1]), document()
+    if "--check" not in sys.argv[2:]:
+        path.write_text(text)
+    elif path.read_text() != text:
+        sys.stderr.write(f"{path} is older than the tables of messages\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from broker.cli.images.building import rebuild_timer
+from broker.core.errors import SetupError
+from tests.kit.needs import needs
+
+
+def test_units_are_where_systemd_looks():
+    assert rebuild_timer.unit_directory({"HOME": "/h"}) == Path(
+        "/h/.config/systemd/user"
+    )
+    assert rebuild_timer.unit_directory({"XDG_CONFIG_HOME": "/c"}) == Path(
+        "/c/systemd/user"
+    )
+
+
+def test_service_runs_this_brokerctl(tmp_path):
+    rebuild_timer.write_units(tmp_path, Path("/opt/a b%c/brokerctl"))
+    text = (tmp_path / rebuild_timer.SERVICE).read_text()
+    assert "ExecStart='/opt/a b%%c/brokerctl' image rebuild\n" in text
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd is not installed"
+)
+def test_units_are_valid(tmp_path):
+    rebuild_timer.write_units(tmp_path, Path("/bin/true"))
+    done = subprocess.run(
+        [
+            "systemd-analyze",
+            "verify",
+            "--user",
+            "--man=no",
+            *(
+                str(tmp_path / name)
+                for name in (rebuild_timer.SERVICE, rebuild_timer.TIMER)
+            ),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@needs("systemctl", "systemd")
+async def test_without_a_user_manager_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    with pytest.raises(SetupError, match="systemd") as caught:
+        await rebuild_timer.switch_timer("on")
+    assert "brokerctl image rebuild" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_removing_is_idempotent(tmp_path):
+    rebuild_timer.write_units(tmp_path, Path("/bin/true"))
+    for _ in range(2):
+        rebuild_timer.remove_units(tmp_path)
+    assert list(tmp_path.iterdir()) == []

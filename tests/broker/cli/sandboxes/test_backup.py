@@ -1,0 +1,225 @@
+"""A backup is one encrypted file, and its content is not trusted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from broker.cli.sandboxes.backup import Lock, back_up, bytes_of, unpack
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.names import SandboxName
+from broker.host.homes.store import DISK, HomeStore
+
+MAIL, AGAIN = SandboxName("mail"), SandboxName("again")
+SECRET = b"the letter that nobody else may read"
+
+
+@pytest.fixture(autouse=True)
+def _gpg(tmp_path, monkeypatch):
+    if shutil.which("gpg") is None:
+        pytest.skip("needs gpg")
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    yield
+    subprocess.run(["gpgconf", "--kill", "all"], check=False)
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Lock:
+    file = tmp_path / "passphrase"
+    file.write_text("correct horse")
+    return Lock(passphrase_file=file)
+
+
+def home(tmp_path: Path) -> HomeStore:
+    store = HomeStore(tmp_path / "homes")
+    with store.new(DISK) as prepared:
+        with (prepared / DISK).open("wb") as disk:
+            disk.seek(5 << 20)
+            disk.write(SECRET)
+            disk.truncate(64 << 20)
+        store.publish(prepared, MAIL)
+    return store
+
+
+async def save(store: HomeStore, lock: Lock, target: Path) -> list[int]:
+    seen: list[int] = []
+    where = store.require(MAIL).directory
+    await back_up(where, 'class = "persistent"\n', target, lock, seen.append)
+    return seen
+
+
+@pytest.fixture
+def age(tmp_path: Path) -> tuple[Lock, Lock]:
+    """A lock that closes for a key of age's, and one that opens with it."""
+    if shutil.which("age-keygen") is None:
+        pytest.skip("needs age")
+    identity = tmp_path / "identity"
+    subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
+    words = ["age-keygen", "-y", identity]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True)
+    return Lock((shown.stdout.strip(),)), Lock(identity=identity)
+
+
+async def test_a_backup_is_restored_elsewhere(tmp_path: Path, lock: Lock):
+    await saved_and_restored(tmp_path, lock, lock)
+
+
+async def test_a_backup_for_a_key_of_age_is_restored_elsewhere(tmp_path, age):
+    await saved_and_restored(tmp_path, *age)
+
+
+async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
+    file = tmp_path / "mail.backup"
+    await save(home(tmp_path), age[0], file)
+    other = HomeStore(tmp_path / "other")
+    refused = pytest.raises(RefusedError, match="encrypted with age")
+    with refused, other.new(DISK) as prepared:
+        await unpack(file, prepared, lock, lambda _: None)
+    wrong = tmp_path / "wrong"
+    subprocess.run(["age-keygen", "-o", wrong], check=True, capture_output=True)
+    failed = pytest.raises(UpstreamError, match="age failed")
+    with failed, other.new(DISK) as prepared:
+        await unpack(file, prepared, Lock(identity=wrong), lambda _: None)
+    assert other.all() == []
+
+
+async def saved_and_restored(tmp_path: Path, lock: Lock, key: Lock) -> None:
+    """Save with one lock, restore into a second state directory with the other."""
+    store = home(tmp_path)
+    file = tmp_path / "mail.backup"
+    seen = await save(store, lock, file)
+    assert seen == sorted(seen)
+    assert SECRET not in file.read_bytes()
+    assert file.stat().st_size < 1 << 20
+    assert sorted(p.name for p in store.require(MAIL).directory.iterdir()) == [
+        "disk",
+        "meta.json",
+    ]
+
+    other = HomeStore(tmp_path / "other machine")
+    with other.new(DISK) as prepared:
+        text = await unpack(file, prepared, key, lambda _: None)
+        other.publish(prepared, AGAIN)
+    assert text == 'class = "persistent"\n'
+    disk = other.require(AGAIN).disk
+    assert disk.read_bytes() == store.require(MAIL).disk.read_bytes()
+    assert disk.stat().st_blocks * 512 < 1 << 20, "holes are kept"
+    assert bytes_of(disk.parent) < 1 << 20
+
+
+async def test_an_existing_file_is_kept(tmp_path: Path, lock: Lock):
+    file = tmp_path / "mail.backup"
+    file.write_text("mine")
+    with pytest.raises(RefusedError, match="exists already"):
+        await save(home(tmp_path), lock, file)
+    assert file.read_text() == "mine"
+
+
+async def test_a_wrong_passphrase_restores_nothing(tmp_path: Path, lock: Lock):
+    file = tmp_path / "mail.backup"
+    await save(home(tmp_path), lock, file)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    other = HomeStore(tmp_path / "other")
+    failed = pytest.raises(UpstreamError, match="gpg failed")
+    with failed, other.new(DISK) as prepared:
+        await unpack(file, prepared, Lock(passphrase_file=wrong), lambda _: None)
+    assert other.all() == []
+
+
+async def test_a_backup_that_cannot_be_written_leaves_nothing(tmp_path, lock):
+    store = home(tmp_path)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    with pytest.raises(UpstreamError, match="gpg failed"):
+        await save(store, Lock(("nobody@example.org",)), folder / "b")
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, lock):
+    # The directory is one in which another user makes links while gpg runs.
+    store, folder = home(tmp_path), tmp_path / "shared"
+    folder.mkdir()
+    file, outside = folder / "mail.backup", tmp_path / "outside"
+
+    def plant(_: int) -> None:
+        for name in (".mail.backup.part", "mail.backup.part"):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(outside)
+
+    where = store.require(MAIL).directory
+    await back_up(where, "", file, lock, plant)
+    assert not file.is_symlink()
+    assert file.stat().st_size > 0
+    assert not outside.exists()
+    with HomeStore(tmp_path / "other").new(DISK) as prepared:
+        await unpack(file, prepared, lock, lambda _: None)
+
+
+async def test_a_file_that_appears_meanwhile_is_kept(tmp_path, lock):
+    store, file = home(tmp_path), tmp_path / "mail.backup"
+    where = store.require(MAIL).directory
+    with pytest.raises(RefusedError, match="exists already"):
+        await back_up(
+            where, "", file, lock, lambda _: file.write_text("theirs") and None
+        )
+    assert file.read_text() == "theirs"
+    assert list(tmp_path.glob(".mail*")) == []
+
+
+def _directory(name: str, mode: int) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.mode = tarfile.DIRTYPE, mode
+    return found
+
+
+@pytest.mark.parametrize(
+    "case", ["link", "linked record", "closed", "more", "no record", "no archive"]
+)
+async def test_a_file_that_is_not_a_backup_is_refused(
+    tmp_path: Path, lock: Lock, case: str
+):
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "meta.json").write_text('{"kind":"disk","made":1.0,"version":1}')
+    (room / "record.toml").write_text("")
+    (room / "disk").write_bytes(b"x")
+    match case:
+        case "link":
+            (room / "disk").unlink()
+            (room / "disk").symlink_to("/etc/passwd")
+        case "linked record":
+            (room / "record.toml").unlink()
+            (room / "record.toml").symlink_to("/etc/passwd")
+        case "more":
+            (room / "more").write_text("")
+        case "no record":
+            (room / "record.toml").unlink()
+    archive = tmp_path / "archive"
+    with tarfile.open(archive, "w:gz") as tar:
+        if case == "closed":
+            tar.addfile(_directory("./", 0))
+        for path in sorted(room.iterdir()):
+            tar.add(path, f"./{path.name}")
+    if case == "no archive":
+        archive.write_bytes(os.urandom(5000))
+    file = tmp_path / "b"
+    with archive.open("rb") as source, file.open("wb") as out:
+        subprocess.run(lock.close_words(), stdin=source, stdout=out, check=True)
+    store = HomeStore(tmp_path / "homes")
+    if case == "closed":
+        # Its entry about our own directory is ignored, and the rest is a backup.
+        with store.new(DISK) as prepared:
+            await unpack(file, prepared, lock, lambda _: None)
+            assert prepared.stat().st_mode & 0o777 == 0o700
+        return
+    with pytest.raises((RefusedError, UpstreamError)), store.new(DISK) as prepared:
+        await unpack(file, prepared, lock, lambda _: None)
+    assert store.all() == []

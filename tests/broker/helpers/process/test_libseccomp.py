@@ -1,0 +1,52 @@
+"""The two Python bindings of libseccomp give the same filters."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.helpers.process import libseccomp, program_filters, seccomp
+
+FILTERS = (
+    (seccomp, "worker_filter"),
+    (seccomp, "keeper_filter"),
+    (program_filters, "waypipe_filter"),
+    (program_filters, "vmm_filter"),
+    (program_filters, "box_filter"),
+)
+
+
+def debians():
+    """The module of Debian's python3-seccomp, which a .venv does not see."""
+    version = f"cpython-{sys.version_info.major}{sys.version_info.minor}"
+    found = sorted(Path("/usr/lib/python3/dist-packages").glob(f"seccomp.{version}-*"))
+    if not found:
+        pytest.skip(f"python3-seccomp for {version} is not installed")
+    spec = importlib.util.spec_from_file_location("seccomp", found[0])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def programs(monkeypatch, binding):
+    for module in (seccomp, program_filters):
+        monkeypatch.setattr(module, "libseccomp", binding)
+    return {name: getattr(module, name).__wrapped__() for module, name in FILTERS}
+
+
+def test_both_bindings_compile_the_same_programs(monkeypatch):
+    ours = programs(monkeypatch, importlib.import_module("pyseccomp"))
+    theirs = programs(monkeypatch, debians())
+    assert all(len(program) > 100 for program in ours.values())
+    assert ours == theirs
+
+
+def test_upstreams_binding_is_preferred(monkeypatch):
+    monkeypatch.setitem(sys.modules, "seccomp", sys)
+    assert libseccomp._binding() is sys
+    monkeypatch.setitem(sys.modules, "seccomp", None)
+    assert libseccomp._binding().__name__ == "pyseccomp"

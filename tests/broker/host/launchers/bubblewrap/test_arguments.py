@@ -1,0 +1,69 @@
+"""What a box is told to have, and what the command line names for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.cli.quick.made_record import with_files
+from broker.host.launchers.bubblewrap.arguments import (
+    SOCKETS,
+    Box,
+    Descriptors,
+    bwrap_args,
+)
+
+FDS = Descriptors(status=11, passwd=12, group=13, rules=14)
+
+
+def binds(args: list[str]) -> list[tuple[str, str, str]]:
+    """Every mount of something of the host's: how, from where, to where."""
+    return [
+        (word, args[at + 1], args[at + 2])
+        for at, word in enumerate(args)
+        if "bind" in word
+    ]
+
+
+def test_nothing_of_the_persons_is_mounted_and_nothing_writable() -> None:
+    sockets = Path("/run/user/1000/vitrail/boxes/box-1")
+    args = bwrap_args(Box(("foot",), sockets), FDS, 1000)
+    for how, source, _ in binds(args):
+        assert how.startswith("--ro-bind"), source
+        allowed = source.startswith(("/usr", "/etc/", "/lib", "/bin", "/sbin"))
+        assert allowed or source in {str(sockets), "12", "13"}, source
+    assert ("--ro-bind", str(sockets), SOCKETS) in binds(args)
+    assert args[args.index("--") + 1 :][:2] == ["/bin/sh", "-c"]
+    assert args[-2:] == ["sh", "foot"]
+    for word in ("--unshare-all", "--new-session", "--die-with-parent", "--clearenv"):
+        assert word in args
+    assert args[args.index("--cap-drop") + 1] == "ALL"
+
+
+def test_words_of_the_command_are_no_options() -> None:
+    args = bwrap_args(Box(("--bind", "/", "/"), Path("/s")), FDS, 1)
+    assert args[-4:] == ["sh", "--bind", "/", "/"]
+    assert ("--bind", "/", "/") not in binds(args[: args.index("--")])
+
+
+def test_files_that_are_named_are_readable_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "link").symlink_to("a.txt")
+    (tmp_path / "folder").mkdir()
+    words, files = with_files(
+        ("gedit", "a.txt", "link", "folder", "-x", "", "/usr/bin/env", "no.txt"),
+        tmp_path,
+    )
+    real = tmp_path.resolve() / "a.txt"
+    assert files == (real, real)
+    assert words == (
+        *("gedit", str(real), str(real), "folder", "-x", ""),
+        *("/usr/bin/env", "no.txt"),
+    )
+    box = Box(words, tmp_path, files)
+    assert ("--ro-bind", str(real), str(real)) in binds(bwrap_args(box, FDS, 1))
+
+
+def test_the_program_itself_is_no_file_argument(tmp_path: Path) -> None:
+    """The program is looked for inside, by its name or path."""
+    (tmp_path / "run").write_text("x")
+    assert with_files(("run",), tmp_path) == (("run",), ())

@@ -1,0 +1,51 @@
+"""systemd-nspawn's command line, without starting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.host.launchers.nspawn.arguments import Scope, Tree, nspawn_args
+
+ROOT = ("/srv/root", "64:2")
+TREE = Tree("work", ("gedit", "a b"), Path("/srv/root"), Path("/run/s:1"))
+
+
+def test_the_program_follows_the_gate_and_the_restrictions_precede_it():
+    words = nspawn_args(TREE, Path("/group"), ROOT)
+    assert words[-2:] == ["gedit", "a b"]
+    assert "--directory=/run/systemd/vitrail/0" in words
+    gate = words.index("--chdir=/home/user")
+    assert words[gate + 1] == "--"
+    options = words[words.index("systemd-nspawn") : gate]
+    assert {
+        "--drop-capability=all",
+        "--no-new-privileges=yes",
+        "--private-network",
+        "--volatile=overlay",
+        "--settings=no",
+    } <= set(options)
+
+
+def test_a_colon_in_a_path_does_not_divide_the_option():
+    words = nspawn_args(TREE, Path("/group"), ROOT)
+    assert "--bind-ro=/run/s\\:1:/run/vitrail" in words
+
+
+def test_systemd_is_asked_for_a_group_with_the_records_limits():
+    words = nspawn_args(TREE, Scope(512, 100), ROOT)
+    scope = words[: words.index("unshare")]
+    assert scope[:3] == ["systemd-run", "--user", "--scope"]
+    assert {"--property=MemoryMax=512M", "--property=TasksMax=100"} <= set(scope)
+    assert "--property=Delegate=yes" in scope
+
+
+def test_without_systemd_it_joins_the_group_that_was_made_for_it():
+    words = nspawn_args(TREE, Path("/group"), ROOT)
+    assert words[0] == "/bin/sh"
+    assert words[3] == "/group"
+
+
+def test_a_home_is_bound_where_there_is_one():
+    tree = Tree("work", ("gedit",), Path("/r"), Path("/s"), home=Path("/h"))
+    assert "--bind=/h:/home/user" in nspawn_args(tree, Path("/group"), ROOT)
+    assert "--tmpfs=/home/user:mode=0700" in nspawn_args(TREE, Path("/group"), ROOT)

@@ -1,0 +1,69 @@
+"""What a machine's launcher says to its guest when it runs."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from broker.host.vmm.running import Vm
+
+
+class Control:
+    def __init__(self, port):
+        self.port = port
+
+    async def cont(self):
+        with pytest.raises(BlockingIOError):
+            self.port.recv(100)
+
+
+class Quiet:
+    async def cont(self):
+        pass
+
+
+@pytest.fixture
+def port():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.settimeout(0)
+        yield ours, theirs
+
+
+@pytest.fixture
+def vm(tmp_path, port):
+    ended = []
+    vmm = SimpleNamespace(kill=lambda: ended.append("kill"), close=lambda: None)
+    console = SimpleNamespace(close=lambda: ended.append("console"))
+
+    async def end(_grace):
+        ended.append("end")
+
+    vmm.end = end
+    made = Vm(tmp_path, SimpleNamespace(cid=3), vmm=vmm, helpers=(), console=console)
+    made._control = Control(port[1])
+    return made
+
+
+async def test_a_guest_hears_its_word_once_when_it_runs_and_not_before(vm, port):
+    ours, theirs = port
+    vm.say_when_running(ours, b"begin")
+    await vm.cont()
+    assert theirs.recv(100) == b"begin"
+    await vm.cont()
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+    await vm.close()
+    assert theirs.recv(100) == b"", "it is closed with the machine"
+
+
+async def test_a_machine_that_ends_meanwhile_is_not_an_error_of_the_port(vm, port):
+    ours, theirs = port
+    vm.say_when_running(ours, b"begin")
+    theirs.close()
+    vm._control = Quiet()
+    await vm.cont()
+    await vm.close()

@@ -1,0 +1,112 @@
+"""The sandbox's name as pixels."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core.errors import RefusedError
+from broker.core.streams.wayland_rules import MAX_STRIP, WindowRules
+from broker.jail.wayland.scene import label
+from tests.kit.wayland.talk import Talk
+
+
+def rows(name: str, height: int) -> list[str]:
+    width, pixels = label.draw(name, height, 0x800000)
+    assert len(pixels) == width * height * 4
+    dots = [
+        "#" if pixels[n : n + 3] == b"\xff\xff\xff" else "."
+        for n in range(0, len(pixels), 4)
+    ]
+    return ["".join(dots[y * width : (y + 1) * width]) for y in range(height)]
+
+
+def test_letters_are_drawn():
+    assert rows("t1", 9) == [
+        ".............",
+        "..#......#...",
+        "..#.....##...",
+        ".###.....#...",
+        "..#......#...",
+        "..#......#...",
+        "..#..#...#...",
+        "...##...###..",
+        ".............",
+    ]
+
+
+def test_letters_grow_with_the_strip():
+    assert label.scale_for(8) == 0
+    assert label.scale_for(9) == 1
+    assert label.scale_for(16) == 2
+    assert sum(r.count("#") for r in rows("a", 16)) == 4 * sum(
+        r.count("#") for r in rows("a", 9)
+    )
+    with pytest.raises(ValueError, match="fits"):
+        label.draw("a", 8, 0)
+
+
+def test_every_character_of_a_name_has_a_letter():
+    assert set("abcdefghijklmnopqrstuvwxyz0123456789-") == set(label.GLYPHS)
+    assert all(
+        len(glyph) == label.HIGH and max(glyph) < 32 for glyph in label.GLYPHS.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("color", "ink"), [(0xFFFF00, 0), (0x000080, 0xFFFFFF), (0xD01010, 0xFFFFFF)]
+)
+def test_ink_reads_on_its_colour(color, ink):
+    assert label.ink(color) == ink
+
+
+@pytest.mark.parametrize(("width", "shown"), [(200, True), (20, False)])
+def test_the_name_stands_in_the_upper_strip_where_there_is_room(width, shown):
+    with Talk(WindowRules("work", label=True, top=18)) as it:
+        it.start().show(width, 50, 0)
+        (root,) = it.model.roots()
+        last = it.model.rects(root)[-1]
+        wide, _ = label.draw("work", 18, 0)
+        assert (last[1:] == (4, 0, wide, 18)) == shown
+        assert not it.machine.paints[1:]
+
+
+def test_menus_have_a_thin_frame_without_the_name():
+    from tests.broker.jail.wayland.scene.test_frame import guest_rects, popup
+
+    with Talk(WindowRules("work", label=True, top=18)) as it:
+        _, parent, _ = it.start().show(200, 100, 0)
+        surface, xdg, made = popup(it, parent)
+        it.configured(xdg)
+        it.paint(surface, 100, 60, 0)
+        it.send(surface, "commit")
+        assert ((4, 4, 100, 60), (4, 4, 100, 60)) in guest_rects(it)
+        # The frame lies at 5, 6 of the parent's frame; content in content lies
+        # higher, as the parent's strip is the thicker one.
+        assert it.heard("configure", made) == [[5, 6 + 4 - 18, 100, 60]]
+
+
+def test_a_name_of_the_desktop_s_font_is_mixed_from_colour_and_ink():
+    width, pixels = label.draw_strip(bytes([0, 255, 128, 0, 0, 0]), 2, 0x800000)
+    assert width == 3
+    dark, light, mixed = pixels[:4], pixels[4:8], pixels[8:12]
+    assert dark == bytes([0, 0, 0x80, 255])
+    assert light == b"\xff" * 4
+    assert mixed == bytes([128, 128, 191, 255])
+
+
+def test_the_strip_has_the_name_of_the_desktop_s_font():
+    rules = WindowRules("work", label=True, top=18, strip=bytes(50 * 18))
+    with Talk(rules) as it:
+        it.start().show(200, 50, 0)
+        (root,) = it.model.roots()
+        assert it.model.rects(root)[-1][1:] == (4, 0, 50, 18)
+
+
+@pytest.mark.parametrize("size", [17, 18 * 8000])
+def test_a_name_of_another_size_is_refused(size):
+    with pytest.raises(RefusedError, match="rows"):
+        WindowRules("work", label=True, top=18, strip=bytes(size))
+
+
+def test_the_longest_name_fits():
+    WindowRules("w" * 32, label=True, top=64, strip=bytes(MAX_STRIP))

@@ -1,0 +1,264 @@
+"""Steps are called when there is something to read, and trio goes on beside them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from broker.jail.worker import readiness
+from broker.jail.worker.readiness import Turn, Watch
+from tests.kit.eventually import eventually
+
+
+@pytest.fixture(params=["with trio's descriptor", "without"])
+def either(request, monkeypatch):
+    """Both ways of waiting: in trio's place, and in a task."""
+    if request.param == "without":
+        monkeypatch.setattr(readiness, "_descriptor_of_trio", lambda: None)
+    return request.param
+
+
+@pytest.fixture
+def pair():
+    mine, other = socket.socketpair()
+    with mine, other:
+        mine.setblocking(False)
+        yield mine, other
+
+
+@contextmanager
+def watching(mine, turn=Turn.NONE):
+    """A watch whose step reads, and the bytes that it has read."""
+    got = []
+
+    def step() -> Turn:
+        got.append(mine.recv(100))
+        return turn
+
+    with Watch(mine, step) as watch:
+        yield watch, got
+
+
+async def test_this_trio_shows_its_descriptor():
+    found = readiness._descriptor_of_trio()
+    assert os.readlink(f"/proc/self/fd/{found}") == "anon_inode:[eventpoll]"
+
+
+async def test_each_readiness_is_a_step_and_no_turn_of_a_task(either, pair):
+    mine, other = pair
+    with watching(mine) as (watch, got):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.left)
+            for count in range(1, 21):
+                other.send(b"x")
+                await eventually(lambda count=count: len(got) == count)
+            nursery.cancel_scope.cancel()
+    assert got == [b"x"] * 20
+
+
+async def test_the_task_has_its_turn_when_the_step_says_so(either, pair):
+    mine, other = pair
+    with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
+        for count in range(1, 6):
+            other.send(b"x")
+            await watch.left()
+            assert len(got) == count
+
+
+async def test_nothing_is_read_while_the_task_is_busy(either, pair):
+    mine, other = pair
+    with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
+        other.send(b"x")
+        await watch.left()
+        other.send(b"y")
+        for _ in range(20):
+            await trio.sleep(0.001)
+        assert got == [b"x"]
+        await watch.left()
+        assert got == [b"x", b"y"]
+
+
+async def test_what_a_step_raises_is_raised_in_the_task(either, pair):
+    mine, other = pair
+
+    def step() -> Turn:
+        raise LookupError("a mistake")
+
+    with Watch(mine, step) as watch, trio.fail_after(60):
+        for _ in range(2):  # and it can be waited for again
+            other.send(b"x")
+            with pytest.raises(LookupError, match="a mistake"):
+                await watch.left()
+
+
+async def test_a_task_that_a_step_wakes_does_not_wait_for_anything_else(either, pair):
+    mine, other = pair
+    event = trio.Event()
+
+    def step() -> Turn:
+        mine.recv(100)
+        event.set()
+        return Turn.PERHAPS
+
+    with Watch(mine, step) as watch, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.left)
+            await trio.testing.wait_all_tasks_blocked()
+            other.send(b"x")
+            await event.wait()  # no deadline is near that could have helped
+            nursery.cancel_scope.cancel()
+
+
+async def test_deadlines_are_kept_while_steps_are_called_without_end(either, pair):
+    mine, other = pair
+
+    def step() -> Turn:
+        other.send(mine.recv(100))
+        mine.send(b"x")
+        other.recv(100)
+        return Turn.NONE
+
+    with Watch(mine, step) as watch, trio.fail_after(60):
+        other.send(b"x")
+        began = trio.current_time()
+        with trio.move_on_after(0.2):
+            await watch.left()
+        for _ in range(5):
+            await trio.sleep(0.02)
+        assert trio.current_time() - began >= 0.3
+
+
+async def test_tasks_go_on_while_steps_are_called_without_end(either, pair):
+    mine, other = pair
+    one, two = socket.socketpair()
+
+    def step() -> Turn:
+        other.send(mine.recv(1))  # readable again at once
+        return Turn.NONE
+
+    with one, two, Watch(mine, step) as watch, trio.fail_after(30):
+        two.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.left)
+            other.send(b"x")
+            for _ in range(3):
+                # From outside, while every task sleeps: nothing but the
+                # descriptor can wake the one that waits for it.
+                late = threading.Timer(0.05, one.send, (b"y",))
+                late.start()
+                await trio.lowlevel.wait_readable(two)
+                assert two.recv(10) == b"y"
+                late.join()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_quiet_watch_keeps_deadlines_and_lets_idleness_be_seen(either, pair):
+    mine, _ = pair
+    with watching(mine) as (watch, _got), trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.left)
+            began = trio.current_time()
+            await trio.sleep(0.1)
+            assert 0.09 < trio.current_time() - began < 30
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_watch_and_a_clock_that_jumps(either, pair, autojump_clock):
+    mine, _ = pair
+    with watching(mine) as (watch, _got):
+        with trio.move_on_after(3600):
+            await watch.left()
+        assert trio.current_time() >= 3600
+
+
+async def test_signals_are_served_while_steps_are_called(either, pair):
+    mine, other = pair
+
+    def step() -> Turn:
+        other.send(mine.recv(1))
+        return Turn.NONE
+
+    with (
+        Watch(mine, step) as watch,
+        trio.fail_after(60),
+        trio.open_signal_receiver(signal.SIGUSR1) as signals,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.left)
+            other.send(b"x")
+            await trio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            async for number in signals:
+                assert number == signal.SIGUSR1
+                break
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_end_is_something_to_read(either, pair):
+    mine, other = pair
+    with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
+        other.close()
+        await watch.left()
+        assert got == [b""]
+
+
+async def test_a_closed_watch_is_not_called_whatever_other_processes_hold(either, pair):
+    mine, other = pair
+    with watching(mine) as (watch, got):
+        copy = mine.dup()  # as the supervisor has one of each socket
+        with copy:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch.left)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            watch.close()
+            mine.close()
+            other.send(b"x")
+            for _ in range(20):
+                await trio.sleep(0.001)
+            assert got == []
+
+
+async def test_closing_twice_and_waiting_after_it(either, pair):
+    mine, _ = pair
+    with watching(mine) as (watch, _got):
+        watch.close()
+    with pytest.raises(AssertionError, match="closed"):
+        await watch.left()
+
+
+async def test_many_watches_have_their_turns(either):
+    pairs = [socket.socketpair() for _ in range(50)]
+    counts = [0] * len(pairs)
+
+    def step_of(number):
+        mine, other = pairs[number]
+
+        def step() -> Turn:
+            other.send(mine.recv(1))
+            counts[number] += 1
+            return Turn.NONE
+
+        return step
+
+    watches = [Watch(mine, step_of(n)) for n, (mine, _) in enumerate(pairs)]
+    async with trio.open_nursery() as nursery:
+        for watch in watches:
+            nursery.start_soon(watch.left)
+        for _, other in pairs:
+            other.send(b"x")
+        await eventually(lambda: min(counts) > 20)
+        nursery.cancel_scope.cancel()
+    assert max(counts) < 3 * min(counts) + 50, "one was served more often"
+    for watch, sockets in zip(watches, pairs, strict=True):
+        watch.close()
+        for sock in sockets:
+            sock.close()

@@ -1,0 +1,163 @@
+"""Both ends of an epoch on a pair of sockets; whole brokers: tests/attack."""
+
+from __future__ import annotations
+
+import math
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.core import limits
+from broker.core.errors import InternalError, UpstreamError
+from broker.net.link import messages as m
+from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.status import own_status
+from tests.kit.link.pair import sessions
+
+
+async def done(_epoch, request):
+    """Whatever is asked is done."""
+    return m.RequestDone(request.request)
+
+
+@asynccontextmanager
+async def epochs(handle=done, patience=math.inf):
+    """The dialler's and the acceptor's end, running.
+
+    ``handle`` answers for both; the first one has so much ``patience``.
+    """
+    sockets = socket.socketpair()
+    for sock in sockets:
+        sock.settimeout(0)
+    ends = [
+        Epoch(session, sock, handle, rest=b"", patience=seconds)
+        for session, sock, seconds in zip(
+            sessions(), sockets, (patience, math.inf), strict=True
+        )
+    ]
+    async with trio.open_nursery() as nursery:
+        for end in ends:
+            await nursery.start(end.run)
+        with trio.fail_after(60):
+            yield ends
+        for end in ends:
+            end.end("the test is over")
+
+
+async def test_what_cannot_be_asked_uses_up_no_place():
+    """Else the link would stand still after so many mistakes, without a reason."""
+    async with epochs() as (host, viewer):
+        for _ in range(2 * limits.LINK_REQUESTS):
+            with pytest.raises(InternalError, match="never announced"):
+                await host.ask(lambda n: m.LeaseEnded(n, "0" * 16, "a test"))
+        assert isinstance(await host.ask(m.LinkPing), m.RequestDone)
+        assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+
+
+async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch):
+    """A broker that was taken over leaves no more in our log than that."""
+    monkeypatch.setattr(limits, "LINK_REQUESTS_AT_ONCE", 10)
+    monkeypatch.setattr(limits, "LINK_REQUESTS_PER_SECOND", 20)
+    async with epochs() as (host, viewer):
+        began = trio.current_time()
+        for _ in range(21):
+            await host.ask(m.LinkPing)
+        # Ten at once; what follows the eleventh waits for its twentieth of a second.
+        assert trio.current_time() - began >= 10 / 20 - 0.01
+        assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+
+
+class Slow:
+    """Answers when the test lets it."""
+
+    def __init__(self):
+        self.asked = 0
+        self.more = trio.Event()
+        self.may = trio.Event()
+
+    async def __call__(self, epoch, request):
+        self.asked += 1
+        self.more.set()
+        await self.may.wait()
+        return own_status(request.request, epoch, 0.0, [])
+
+    async def wait_asked(self, number):
+        while self.asked < number:
+            self.more = trio.Event()
+            await self.more.wait()
+
+
+async def test_a_silent_end_is_given_up_in_either_direction(mock_clock):
+    """So that a place is free again for those who must ask (a lease has ended)."""
+    slow = Slow()
+    async with epochs(slow, patience=10) as (host, viewer):
+
+        async def ask(scope):
+            with scope:
+                await host.ask(m.StatusAsked)
+
+        lost = []
+
+        async def ask_for_a_place():
+            with pytest.raises(UpstreamError) as caught:
+                await host.ask(m.LinkPing)
+            lost.append(str(caught.value))
+
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(limits.LINK_REQUESTS - 1)]
+            for scope in scopes:
+                nursery.start_soon(ask, scope)
+            await slow.wait_asked(len(scopes))
+            for scope in scopes:
+                scope.cancel()  # no task waits for the answers any more
+            nursery.start_soon(ask_for_a_place)
+            mock_clock.jump(9)
+            assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+            assert host.live, "it has a second left"
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+            assert ["did not answer within 10 s" in said for said in lost] == [True]
+        await host.over.wait()
+        assert "did not answer within 10 s" in host.reason
+
+
+async def test_each_listener_gets_the_reason_of_the_end(mock_clock):
+    """Also one of the epoch's own tasks, for which its end has to wait."""
+    told, asked = [], trio.Event()
+
+    async def handle(epoch, request):
+        if epoch is viewer:
+            asked.set()
+            await trio.sleep_forever()
+        with trio.CancelScope(shield=True), pytest.raises(UpstreamError) as caught:
+            await epoch.ask(m.StatusAsked)
+        told.append(str(caught.value))
+        return own_status(request.request, epoch, 0.0, [])
+
+    async with (
+        epochs(handle, patience=10) as (host, viewer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(viewer.ask, m.StatusAsked)
+        await asked.wait()
+        mock_clock.jump(10)
+        await host.over.wait()
+    assert ["did not answer within 10 s" in said for said in told] == [True]
+
+
+async def test_one_that_answers_late_and_in_time_is_kept(mock_clock):
+    """Each answer has all of the time, and time without a question is none."""
+    slow = Slow()
+    async with epochs(slow, patience=10) as (host, _):
+        for number in range(1, 4):
+            mock_clock.jump(9)
+            slow.may = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.ask, m.StatusAsked)
+                await slow.wait_asked(number)
+                mock_clock.jump(9)
+                slow.may.set()
+        assert isinstance(await host.ask(m.LinkPing), m.RequestDone)

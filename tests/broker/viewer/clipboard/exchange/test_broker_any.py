@@ -1,0 +1,194 @@
+"""Whatever workers, people and policy say in whatever order.
+
+A model of its own keeps who has the focus, what each sandbox really gave and
+what policy really allowed; the core must never give more.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from broker.core import limits
+from broker.viewer.clipboard.exchange import messages as w
+from broker.viewer.clipboard.exchange.broker import Crossing
+
+BOXES = st.sampled_from(["work", "personal", "evil"])
+NUMBERS = st.integers(-1, 12)
+TYPES = st.lists(
+    st.sampled_from(["text/plain", "image/png", "text/html", "text/uri-list", "\0"])
+)
+SIZE = 40
+TERMS = w.CopyTerms(("text/plain", "image/png"), SIZE, 50.0)
+
+
+class Anything(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Crossing()
+        self.now = 0.0
+        self.claims: set[str] = set()
+        self.pressed: dict[str, float] = {}
+        self.undisturbed: dict[int, str] = {}
+        self.reads: dict[int, str] = {}
+        self.asked: dict[int, w.AskPolicy] = {}
+        self.offers: dict[str, tuple[int, float]] = {}
+        self.given: dict[str, list[bytes]] = {}
+
+    def say(self, event: w.Event) -> list[w.Action]:
+        out = self.core.feed(event, self.now)
+        for action in out:
+            self.note(action, event)
+        return out
+
+    def note(self, action: w.Action, event: w.Event) -> None:
+        match action:
+            case w.AskTypes():
+                assert self.claims == {action.sandbox}
+                assert event == w.CopyPressed(action.sandbox, TERMS)
+            case w.Read():
+                assert action.max_bytes <= SIZE
+                assert action.name in {"text/plain", "image/png"}
+                self.reads[action.transfer] = action.sandbox
+            case w.AskPolicy():
+                assert self.claims == {action.target}
+                assert event == w.PastePressed(action.target)
+                assert action.source != action.target
+                assert sum(size for _, size in action.kinds) <= SIZE
+                self.asked[action.transfer] = action
+                self.undisturbed[action.transfer] = action.target
+            case w.Offer():
+                self.offered(action, event)
+            case w.Withdraw():
+                number, _ = self.offers.pop(action.target)
+                assert number == action.transfer
+            case w.Blame():
+                assert event.sandbox == action.sandbox
+
+    def offered(self, offer: w.Offer, event: w.Event) -> None:
+        """Only content that was requested, is allowed now, and is unchanged since the press."""
+        assert isinstance(event, w.Decided)
+        assert event.terms is not None
+        asked = self.asked.pop(event.transfer)
+        assert (asked.source, asked.target) == (offer.source, offer.target)
+        assert self.undisturbed.get(event.transfer) == offer.target
+        for item in offer.items:
+            assert (item.kind, len(item.data)) in asked.kinds
+            assert item.kind in event.terms.patterns
+            # Each byte was the source's own.
+            assert set(item.data.decode()) == {offer.source[0]}
+        assert sum(len(i.data) for i in offer.items) <= event.terms.max_bytes
+        assert self.core.status(self.now).source == ""
+        self.offers[offer.target] = (offer.transfer, self.now + offer.ttl)
+
+    @rule(box=BOXES)
+    def focus_taken(self, box):
+        self.claims.add(box)
+        for number, target in list(self.undisturbed.items()):
+            if target != box:
+                del self.undisturbed[number]
+        self.say(w.FocusTaken(box))
+
+    @rule(box=BOXES)
+    def focus_gone(self, box):
+        self.claims.discard(box)
+        self.say(w.FocusGone(box))
+
+    @rule(box=BOXES)
+    def only_focus(self, box):
+        for other in sorted(self.claims - {box}):
+            self.focus_gone(other)
+        self.focus_taken(box)
+
+    @rule(box=BOXES)
+    def copy(self, box):
+        self.say(w.CopyPressed(box, TERMS))
+
+    @rule(box=BOXES)
+    def paste(self, box):
+        self.say(w.PastePressed(box))
+
+    @rule(box=BOXES, number=NUMBERS, types=TYPES)
+    def types(self, box, number, types):
+        self.say(w.TypesTold(box, number, tuple(types)))
+
+    @rule(box=BOXES, number=NUMBERS, size=st.integers(0, SIZE + 1))
+    def data(self, box, number, size):
+        self.say(w.DataCame(box, number, box[0].encode() * size))
+
+    @rule(box=BOXES, number=NUMBERS)
+    def ended(self, box, number):
+        self.say(w.DataEnded(box, number))
+
+    @rule(box=BOXES, number=NUMBERS)
+    def failed(self, box, number):
+        self.say(w.SourceFailed(box, number))
+
+    @rule(box=BOXES, number=NUMBERS)
+    def offer_ended(self, box, number):
+        if box in self.offers and self.offers[box][0] == number:
+            del self.offers[box]
+        self.say(w.OfferEnded(box, number))
+
+    @rule(number=NUMBERS, most=st.integers(0, SIZE), yes=st.booleans())
+    def decided(self, number, most, yes):
+        terms = w.PasteTerms(("text/plain",), most, 20.0) if yes else None
+        self.say(w.Decided(number, terms))
+
+    @rule(box=BOXES, size=st.integers(1, SIZE))
+    def honest_copy(self, box, size):
+        """A whole copy, as random words rarely make one."""
+        self.only_focus(box)
+        asks = [a for a in self.say(w.CopyPressed(box, TERMS)) if type(a) is w.AskTypes]
+        if not asks:
+            return
+        (read,) = self.say(w.TypesTold(box, asks[0].transfer, ("STRING", "text/plain")))
+        self.data(box, read.transfer, size)
+        self.ended(box, read.transfer)
+        assert self.core.status(self.now).source == box
+
+    @rule(box=BOXES, most=st.integers(0, SIZE), between=BOXES)
+    def honest_paste(self, box, most, between):
+        self.only_focus(box)
+        asks = [a for a in self.say(w.PastePressed(box)) if type(a) is w.AskPolicy]
+        if asks:
+            self.focus_taken(between)
+            self.decided(asks[0].transfer, most, yes=True)
+
+    @rule(box=BOXES)
+    def gone(self, box):
+        self.claims.discard(box)
+        self.offers.pop(box, None)
+        self.say(w.SandboxGone(box))
+        assert self.core.status(self.now).source != box
+
+    @rule(event=st.sampled_from([w.EpochChanged(), w.Cleared()]))
+    def wiped(self, event):
+        self.say(event)
+        assert self.offers == {}
+        assert self.core.deadline is None
+
+    @rule(seconds=st.sampled_from([0.1, 5.0, 20.0, 50.0, 100.0]))
+    def time(self, seconds):
+        self.now += seconds
+        self.say(w.Ticked())
+        due = self.core.deadline
+        assert due is None or due > self.now
+        assert all(until > self.now for _, until in self.offers.values())
+
+    @invariant()
+    def bounded(self):
+        status = self.core.status(self.now)
+        assert status.size <= SIZE
+        assert {target for _, target, _ in status.offered} == set(self.offers)
+        claims = self.claims
+        assert self.core.focused == (next(iter(claims)) if len(claims) == 1 else None)
+        assert len(status.kinds) <= limits.CLIPBOARD_KINDS
+
+
+Anything.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
+TestAnything = pytest.mark.timeout(120)(Anything.TestCase)
