@@ -440,6 +440,9 @@ class Engine:
                 keys.append(key)
                 continue
             more = set(expand(rule.redirect or rule.target, world))
+            if rule.redirect is None:
+                # A rule that names a disposable record is about its sandboxes too.
+                more.update(world.running_of(rule.target.text))
             for target in more - known if keys else ():
                 # By meaning, not by name: a deny for @dispvm:x takes away a
                 # @dispvm that means the same.

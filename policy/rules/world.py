@@ -115,6 +115,16 @@ class World:
             elif tag in domain.tags or key == f"@type:{domain.type}":
                 yield name
 
+    def running_of(self, record: str) -> tuple[str, ...]:
+        """Return the running sandboxes of a disposable record, by their own names."""
+        key = f"@record:{record}"
+        made = self._made.get(key)
+        if made is None:
+            made = tuple(n for n in self.names if self.domains[n].record == record)
+            if len(self._made) < limits.DOMAINS:
+                self._made[key] = made
+        return made
+
     def matched(self, key: str) -> AbstractSet[str]:
         """Return the names, and ``@dispvm:NAME`` of them, that a key matches."""
         if not self._matched:

@@ -97,7 +97,7 @@ def evaluate(
     if service is None or source is None or target is None:
         raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
     call = call_of(service, source, target, **told)
-    asker = _Asker(policy, world, compat=compat, source=source)
+    asker = _Asker(policy, world, compat=compat, called=(call.source, call.target))
     if world is None and not compat:
         asker.refuse_typos(call)
     verdict = asker.ask(call)
@@ -117,10 +117,10 @@ class _Asker:
         world: Path | None,
         *,
         compat: bool,
-        source: str = "",
+        called: tuple[str, ...] = (),
     ) -> None:
         self._compat = compat
-        self._source = source
+        self._called = called
         self._policy = policy
         self._world_file = world
         self._rules: RuleSet | None = None
@@ -173,7 +173,7 @@ class _Asker:
         if data is None:
             if self._situation is None:
                 self._situation = situation_from(
-                    self._world_file, self._source, policy=self._policy
+                    self._world_file, *self._called, policy=self._policy
                 )
             return self._situation
         if self._data_world is None or data != self._data:

@@ -97,7 +97,7 @@ def explain_call(
         )
     else:
         call = call_of(service, source, VIEWER if target is None else target, **told)
-        known = situation_from(world, source, policy=policy)
+        known = situation_from(world, call.source, call.target, policy=policy)
         if world is None:
             refuse_unknown_source(call, known.world, rules)
     found = explain(rules, call, known.world)

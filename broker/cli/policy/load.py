@@ -128,12 +128,13 @@ class Situation:
 
 
 def situation_from(
-    file: Path | None, source: str = "", *, policy: tuple[Path, ...] = ()
+    file: Path | None, *called: str, policy: tuple[Path, ...] = ()
 ) -> Situation:
     """Return the world of a file, or of the records that the broker reads.
 
-    Settings directories in ``policy`` have their own records.  ``source`` may be a
-    disposable that does not run now.  Raises RefusedError when the file is not a world.
+    Settings directories in ``policy`` have their own records.  ``called`` are source and
+    target of a call, which may be disposables that do not run now.  Raises RefusedError
+    when the file is not a world.
     """
     if file is not None:
         return Situation(world_from(file), None)
@@ -143,8 +144,12 @@ def situation_from(
         for name, record in records.records.items()
         if record.viewer.sandbox_class == "disposable"
     ]
-    of = next((name for name in disposables if is_disposable_of(source, name)), None)
-    record_of = {} if of is None else {source: of}
+    record_of = {
+        sandbox: name
+        for sandbox in called
+        for name in disposables
+        if is_disposable_of(sandbox, name)
+    }
     sandboxes = Sandboxes(records, record_of)
     return Situation(world_of(records, record_of.items()), sandboxes)
 

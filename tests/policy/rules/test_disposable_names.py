@@ -84,3 +84,35 @@ def test_a_rule_that_comes_before_the_denial_counts():
     engine = Engine(rules_of_map({"10-a.policy": text}))
     call = PolicyCall("x", "+", "work", "web")
     assert engine.answer(call, world).verdict == "allow"
+
+
+@pytest.mark.parametrize(
+    ("rules", "offered"),
+    [
+        ("x * work web ask\n", {"web", "web-1234"}),
+        # A deny of fresh ones leaves the one that runs.
+        ("x * work @dispvm:web deny\nx * work web ask\n", {"web-1234"}),
+        # A redirect leads to a fresh one, and to no other.
+        ("x * work web ask target=web\n", {"web"}),
+    ],
+)
+def test_ask_about_a_record_offers_its_running_sandboxes(rules, offered):
+    """A paste has one target, the focused window's: ``ask`` never asked about it."""
+    world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
+    engine = Engine(rules_of_map({"10-a.policy": rules}))
+    call = PolicyCall("x", "+", "work", "web-1234")
+    answer = engine.answer(call, world)
+    assert (answer.verdict, set(answer.targets)) == ("ask", offered)
+    assert answer.rule is not None
+    assert all(engine.offers(call, answer.rule, name, world) for name in offered)
+
+
+def test_denied_running_sandbox_is_not_offered():
+    world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
+    rules = "x * work web-1234 deny\nx * work web ask\n"
+    engine = Engine(rules_of_map({"10-a.policy": rules}))
+    assert (
+        engine.answer(PolicyCall("x", "+", "work", "web-1234"), world).verdict == "deny"
+    )
+    answer = engine.answer(PolicyCall("x", "+", "work", "web"), world)
+    assert answer.targets == ("web",)
