@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, transfer_guest, worker
+from broker.ipc import agent, control_forward, transfer_guest, worker
 from broker.ipc import keeper as keeper_messages
 from broker.jail.pulse.commands import Command
 from broker.jail.waypipe.blocks import Kind
@@ -44,6 +44,10 @@ CHANNELS = {
         tags(transfer_guest.Ask, transfer_guest.Reply),
     ),
     "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
+    "control": (
+        message_policies.CONTROL,
+        tags(control_forward.Order, control_forward.Answer),
+    ),
     "worker": (
         message_policies.WORKER,
         tags(

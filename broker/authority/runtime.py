@@ -25,7 +25,6 @@ from broker.authority.audit.retention_service import Retention
 from broker.authority.audit.settings import AuditMode, Settings, load_settings
 from broker.authority.audit.shipping import Shipping
 from broker.authority.audit.store import Store, open_store
-from broker.authority.control.dispatch import Dispatcher
 from broker.authority.control.server import refuse_second, serve
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.authority.records.sandboxes import Records
@@ -34,6 +33,7 @@ from broker.core.paths import Paths, require_private
 from broker.core.stderr_log import log_stderr
 from broker.helpers.pump.process import PumpHandle
 from broker.ipc.audit import schema
+from broker.ipc.control.dispatch import Dispatcher
 
 
 @dataclass(frozen=True)

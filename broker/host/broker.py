@@ -10,7 +10,6 @@ from functools import partial
 
 import trio
 
-from broker.authority.control.dispatch import Dispatcher
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.core.names import LeaseId
@@ -18,6 +17,7 @@ from broker.helpers.pump.process import PumpHandle
 from broker.host.part import HostPart, end_sandboxes
 from broker.host.status import HostStatus
 from broker.host.viewer_link import RemoteViewer
+from broker.ipc.control.dispatch import Dispatcher
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.net.peers.identity import describe

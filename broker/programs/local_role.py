@@ -12,7 +12,6 @@ from pathlib import Path
 
 import trio
 
-from broker.authority.control.dispatch import Dispatcher
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.question_control import QuestionControl
 from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
@@ -22,6 +21,7 @@ from broker.host.devices.part import DeviceHost
 from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
+from broker.ipc.control.dispatch import Dispatcher
 from broker.programs.local_status import LocalStatus
 from broker.viewer.control import viewer_parts
 from broker.viewer.devices.desk import DeviceDesk

@@ -7,13 +7,13 @@ from functools import partial
 
 import trio
 
-from broker.authority.control.dispatch import Dispatcher
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.question_control import QuestionControl
 from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.process import PumpHandle
+from broker.ipc.control.dispatch import Dispatcher
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts

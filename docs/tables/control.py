@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 import broker
-from broker.authority.control.dispatch import interface_description
 from broker.ipc.control.api import INTERFACE
+from broker.ipc.control.dispatch import interface_description
 from broker.ipc.control.methods import TABLE
 from broker.ipc.control.varlink import FAILED, NOT_FOUND, REFUSED, ErrorParameters
 

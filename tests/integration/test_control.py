@@ -44,8 +44,16 @@ from broker.ipc.control.methods import (
     SHUTDOWN,
     STOP,
 )
+from tests.kit import control as kit
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually
+
+
+@pytest.fixture(params=["here", "forwarded"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the broker that a test serves answers: see ``kit.control.forwarded``."""
+    monkeypatch.setattr(kit, "BY_FORWARDING", request.param == "forwarded")
+    return str(request.param)
 
 
 @pytest.fixture
@@ -448,7 +456,7 @@ async def test_a_program_s_output_waits_for_its_reader_until_it_hangs_up(
 
 
 async def test_input_that_a_program_never_reads_goes_with_its_client(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a program takes no input and never says that it was killed.
 
@@ -474,7 +482,9 @@ async def test_input_that_a_program_never_reads_goes_with_its_client(
             return False
 
     async with serving(path, api):
-        for again in range(limits.CONTROL_CLIENTS):
+        # As many as may wait there; a place is free again when such a call has ended.
+        places = {"here": limits.CONTROL_CLIENTS, "forwarded": limits.CONTROL_FORWARDED}
+        for again in range(places[way]):
             stream = await raw(path)
             await stream.send_all(call("RunInput", asked))
             if again % 2:
@@ -520,7 +530,7 @@ async def test_as_many_clients_as_the_limit_and_one_more(path: Path) -> None:
         for stream in clients:
             await stream.send_all(call("GetVersion"))
             assert "error" not in await reply(stream)
-        with pytest.raises(RefusedError, match="64 programs"):
+        with pytest.raises(RefusedError, match="144 programs"):
             async with open_client(path) as one_more:
                 await one_more.call(GET_VERSION, Nothing())
         await clients.pop().aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ from typing import Any
 
 import trio
 
-from broker.authority.control.dispatch import Dispatcher
 from broker.authority.control.server import serve
 from broker.core.errors import RefusedError
 from broker.ipc.control import methods
@@ -55,6 +55,8 @@ from broker.ipc.control.api import (
     WindowsRequest,
     WindowStatus,
 )
+from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.control.forward import Forwarder, serve_forwarded
 from broker.ipc.control.methods import Exchange, Owner, serves
 from broker.ipc.control.varlink import Call, VarlinkReply
 
@@ -334,10 +336,31 @@ class ScriptedBroker:
         return Nothing()
 
 
+async def forwarded(nursery: trio.Nursery, dispatcher: Dispatcher) -> Dispatcher:
+    """Return what has another task answer each call, over a pair of sockets."""
+    ours, theirs = socket.socketpair()
+    forwarder = Forwarder("owner", stream_of(ours))
+    nursery.start_soon(serve_forwarded, stream_of(theirs), dispatcher)
+    await nursery.start(forwarder.run)
+    return Dispatcher("local", [], forwards=dict.fromkeys(Owner, forwarder))
+
+
+def stream_of(sock: socket.socket) -> trio.SocketStream:
+    """Return a socket as trio's stream."""
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+BY_FORWARDING = False
+"""Whether ``serving`` has another task answer; a test's fixture sets it."""
+
+
 @asynccontextmanager
 async def serving(path: Path, api: ScriptedBroker) -> AsyncIterator[trio.Nursery]:
     """Serve ``api`` at ``path``; the nursery is for the test's own tasks."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, path, api.dispatcher())
+        dispatcher = api.dispatcher()
+        if BY_FORWARDING:
+            dispatcher = await forwarded(nursery, dispatcher)
+        await nursery.start(serve, path, dispatcher)
         yield nursery
         nursery.cancel_scope.cancel()

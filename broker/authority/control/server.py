@@ -20,21 +20,18 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.authority.control.dispatch import Dispatcher
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
     PeerError,
     RefusedError,
     SetupError,
-    VitrailError,
 )
-from broker.core.escape import printable
-from broker.core.stderr_log import log_exception
 from broker.ipc.control import varlink
 from broker.ipc.control.api import Caller
+from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.methods import SHUTDOWN, Exchange, row_of
-from broker.ipc.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
+from broker.ipc.control.varlink import Call, VarlinkReader, VarlinkReply
 
 _UCRED = struct.Struct("3i")
 _READ_BYTES = 65536
@@ -273,10 +270,6 @@ class _Connection:
                 if self._ended:
                     self._client_gone(call)
                 reply = await self._perform(call)
-        except VarlinkError as problem:
-            reply = varlink.error_reply(problem)
-        except Exception as problem:  # noqa: BLE001 -- the one door: a mistake in one method must not end every sandbox
-            reply = varlink.error_reply(_explain(problem))
         finally:
             self._answering = None
             self._quiet_since = trio.current_time()
@@ -291,9 +284,6 @@ class _Connection:
         return await self._send(reply, _LAST_SECONDS if last else None, shield=last)
 
     async def _perform(self, call: Call) -> VarlinkReply:
-        if call.upgrade:
-            raise VarlinkError("InvalidParameter", parameter="upgrade")
-
         row = row_of(call.method)
         patience = math.inf if row and row.paced else None
 
@@ -307,7 +297,7 @@ class _Connection:
                 await trio.lowlevel.checkpoint()
 
         exchange = Exchange(self._caller, call.more, emit)
-        return await self._api.answer(call, exchange)
+        return await self._api.reply(call, exchange)
 
     async def _send(
         self,
@@ -332,16 +322,3 @@ class _Connection:
                 return False
             return True
         return False
-
-
-def _explain(problem: Exception) -> VitrailError:
-    """Return the client's error; an internal error also goes to the log."""
-    while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
-        problem = problem.exceptions[0]
-    if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
-        return problem
-    log_exception(problem)
-    return InternalError(
-        f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
-        hint="the broker's log has the details; please report it",
-    )

@@ -7,8 +7,15 @@ from __future__ import annotations
 CONTROL_MESSAGE_BYTES = 1 << 20
 """A varlink message to or from brokerctl."""
 
-CONTROL_CLIENTS = 64
-"""Open control connections; each is a person's command."""
+CONTROL_FORWARDED = 64
+"""Calls that wait for one of the processes that are not the authority."""
+
+CONTROL_CLIENTS = 2 * CONTROL_FORWARDED + 16
+"""Open control connections; each is a user's command.  Host and viewer may both hang:
+that leaves places for the answer to a question and for the broker's end."""
+
+CONTROL_CANCEL_SECONDS = 15.0
+"""For another process to end a call whose client has gone, and what it has started."""
 
 CONTROL_REPLY_SECONDS = 10.0
 """For a control client to take one reply: one that does not read is closed, and

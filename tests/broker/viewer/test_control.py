@@ -6,7 +6,6 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.dispatch import Dispatcher
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.question_control import QuestionControl
 from broker.core.errors import InternalError, RefusedError
@@ -14,6 +13,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.host.lease_requests import Leasing
 from broker.ipc.control import api, methods
+from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl

@@ -5,14 +5,16 @@ A name that is not in the table is answered with the protocol's own error.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from broker import __version__
-from broker.core.errors import InternalError, RefusedError
+from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.core.stderr_log import log_exception
 from broker.ipc.control import varlink
 from broker.ipc.control.api import INTERFACE, Nothing
 from broker.ipc.control.methods import TABLE, Exchange, Method, Owner, row_of, served_by
@@ -33,13 +35,16 @@ class Dispatcher:
         parts: Iterable[object],
         *,
         forwards: Mapping[Owner, Forward] = NO_FORWARDS,
+        owners: Container[Owner] = frozenset(Owner),
     ) -> None:
         """Take the handlers of ``parts``.
 
-        Raises InternalError unless each method has one handler, or an owner to
-        forward it to, or is one that the role lacks.
+        ``owners`` are the processes whose methods are answered here.  Raises
+        InternalError unless each of these has one handler, or an owner to forward it
+        to, or is one that the role lacks.
         """
         self._role = role
+        self._owners = owners
         self._forwards = forwards
         self._handlers: dict[str, tuple[object, str]] = {}
         for part in parts:
@@ -48,6 +53,8 @@ class Dispatcher:
                     raise InternalError(f"{name} has two handlers")
                 self._handlers[name] = (part, attribute)
         for name, row in TABLE.items():
+            if row.owner not in owners:
+                continue
             lacking = row.absence(role) is not None
             handled = name in self._handlers
             if lacking and handled:
@@ -55,11 +62,25 @@ class Dispatcher:
             if not (lacking or handled or row.owner in forwards):
                 raise InternalError(f"nothing of this {role} answers {name}")
 
+    async def reply(self, call: Call, exchange: Exchange[Any]) -> VarlinkReply:
+        """Answer a call; each error but a cancellation is a reply."""
+        try:
+            return await self.answer(call, exchange)
+        except VarlinkError as problem:
+            return varlink.error_reply(problem)
+        except Exception as problem:  # noqa: BLE001 -- the one door: a mistake in one method must not end every sandbox
+            return varlink.error_reply(_explain(problem))
+
     async def answer(self, call: Call, exchange: Exchange[Any]) -> VarlinkReply:
         """Answer a call.  Raises VarlinkError, and what its handler raises."""
+        if call.upgrade:
+            raise VarlinkError("InvalidParameter", parameter="upgrade")
         row = row_of(call.method)
         if row is None:
             return VarlinkReply(varlink.raw(_service(call)))
+        # guard: a process answers its own methods only
+        if row.owner not in self._owners:
+            raise InternalError(f"{row.name} is a method of the {row.owner.value}")
         absence = row.absence(self._role)
         if absence is not None:
             request = varlink.decode_parameters(call.parameters, row.request)
@@ -77,6 +98,19 @@ class Dispatcher:
         part, attribute = self._handlers[row.name]
         answer: msgspec.Struct = await getattr(part, attribute)(exchange, request)
         return answer
+
+
+def _explain(problem: Exception) -> VitrailError:
+    """Return the client's error; an internal error also goes to the log."""
+    while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
+        problem = problem.exceptions[0]
+    if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
+        return problem
+    log_exception(problem)
+    return InternalError(
+        f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
+        hint="the broker's log has the details; please report it",
+    )
 
 
 # -- the protocol's own interface --------------------------------------------------------

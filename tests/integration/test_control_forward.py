@@ -1,0 +1,223 @@
+"""The control socket with its methods in another process that dies, hangs or lies."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+
+from broker.authority.control.server import serve
+from broker.core import limits
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.framing import FrameReader
+from broker.ipc import control_forward as forward
+from broker.ipc.control.api import Nothing, RunRequest, StopRequest
+from broker.ipc.control.client import open_client
+from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.control.forward import Forwarder, serve_forwarded
+from broker.ipc.control.methods import GET_VERSION, RUN, STOP, TABLE, Owner
+from broker.ipc.control.varlink import Call
+from broker.ipc.control_forward import Begin, Done, Item
+from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
+from tests.kit.eventually import eventually
+
+
+class TakenOver:
+    """The far end of a forwarder: it sends what a test tells it."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self._reader = FrameReader(forward.FRAME_BYTES)
+        self._frames = []
+
+    async def order(self):
+        while not self._frames:
+            data = await self._stream.receive_some(65536)
+            assert data, "the socket's process has closed"
+            self._frames += self._reader.feed(bytes(data))
+        return forward.decode_order(self._frames.pop(0))
+
+    async def send(self, message):
+        await self._stream.send_all(forward.encode(message))
+
+    async def closed(self):
+        with trio.fail_after(20):
+            while await self._stream.receive_some(65536):
+                pass
+
+    async def die(self):
+        await self._stream.aclose()
+
+
+@asynccontextmanager
+async def world(path):
+    """A broker whose viewer was taken over, and whose other parts were not."""
+    ours, theirs = socket.socketpair()
+    viewer = Forwarder("viewer", stream_of(ours))
+    api = ScriptedBroker()
+
+    async def host(call, exchange):
+        return await api.dispatcher().reply(call, exchange)
+
+    forwards = {Owner.VIEWER: viewer, Owner.HOST: host, Owner.AUTHORITY: host}
+    async with trio.open_nursery() as nursery:
+        await nursery.start(viewer.run)
+        await nursery.start(serve, path, Dispatcher("local", [], forwards=forwards))
+        taken_over = TakenOver(stream_of(theirs))
+        yield taken_over, nursery
+        nursery.cancel_scope.cancel()
+    await taken_over.die()
+
+
+async def stop(path, outcome):
+    async with open_client(path) as client:
+        try:
+            outcome.append(await client.call(STOP, StopRequest()))
+        except Exception as error:
+            outcome.append(error)
+
+
+async def answers(path):
+    """Whether a method of another process is answered."""
+    async with open_client(path) as client:
+        return bool(await client.call(GET_VERSION, Nothing()))
+
+
+async def test_a_process_that_dies_ends_its_calls_and_no_others(tmp_path):
+    path = tmp_path / "control"
+    async with world(path) as (viewer, nursery):
+        outcome = []
+        nursery.start_soon(stop, path, outcome)
+        await viewer.order()
+        await viewer.die()
+        (error,) = await eventually(lambda: outcome)
+        assert isinstance(error, UpstreamError)
+        assert "viewer of this broker has ended" in error.message
+        outcome.clear()
+        await stop(path, outcome)
+        assert isinstance(outcome[0], UpstreamError)
+        assert await answers(path)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda call: [Done(call + 1, msgspec.Raw(b"{}"))],
+        lambda call: [Item(call, msgspec.Raw(b"{}"))],
+        lambda call: [Done(call, msgspec.Raw(b"{}")), Done(call, msgspec.Raw(b"{}"))],
+    ],
+    ids=["another's", "unasked", "twice"],
+)
+async def test_a_process_that_lies_is_asked_no_more(tmp_path, lie):
+    path = tmp_path / "control"
+    async with world(path) as (viewer, nursery):
+        nursery.start_soon(stop, path, [])
+        order = await viewer.order()
+        for message in lie(order.call):
+            await viewer.send(message)
+        await viewer.closed()
+        outcome = []
+        await stop(path, outcome)
+        assert isinstance(outcome[0], UpstreamError)
+        assert await answers(path)
+
+
+async def test_what_a_process_answers_is_not_read_by_the_one_with_the_socket(tmp_path):
+    path = tmp_path / "control"
+    async with world(path) as (viewer, nursery):
+        outcome = []
+        nursery.start_soon(stop, path, outcome)
+        order = await viewer.order()
+        await viewer.send(Done(order.call, msgspec.Raw(b'{"stopped": 5}')))
+        (error,) = await eventually(lambda: outcome)
+        assert isinstance(error, InternalError)
+        assert "not understood" in error.message
+
+
+async def test_a_process_that_hangs_leaves_room_for_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "CONTROL_FORWARDED", 3)
+    path = tmp_path / "control"
+    async with world(path) as (viewer, nursery):
+        for _ in range(limits.CONTROL_FORWARDED):
+            nursery.start_soon(stop, path, [])
+            await viewer.order()
+        outcome = []
+        await stop(path, outcome)
+        assert isinstance(outcome[0], RefusedError)
+        assert await answers(path)
+
+
+async def test_a_call_whose_client_goes_is_given_up_when_its_process_hangs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(limits, "CONTROL_CANCEL_SECONDS", 0.1)
+    path = tmp_path / "control"
+    async with world(path) as (viewer, _nursery):
+        async with open_client(path) as client:
+            async with trio.open_nursery() as calls:
+
+                async def run():
+                    await client.call(RUN, RunRequest(record="web"), print)
+
+                calls.start_soon(run)
+                begin = await viewer.order()
+                assert isinstance(begin, Begin)
+                assert begin.more
+                calls.cancel_scope.cancel()
+            with trio.fail_after(20):
+                await client.hang_up()  # returns when the call was given up
+        assert await viewer.order() == forward.Cancel(begin.call)
+        # A late answer is none of a lie.
+        await viewer.send(Done(begin.call, msgspec.Raw(b"{}")))
+        assert await answers(path)
+
+
+async def test_a_process_answers_its_own_methods_only():
+    api = ScriptedBroker()
+    dispatcher = Dispatcher(
+        "local",
+        [api],
+        owners={Owner.VIEWER},
+        forwards={Owner.VIEWER: None},
+    )
+    ours, theirs = socket.socketpair()
+    forwarder = Forwarder("viewer", stream_of(ours))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_forwarded, stream_of(theirs), dispatcher)
+        await nursery.start(forwarder.run)
+        everything = Dispatcher("local", [], forwards=dict.fromkeys(Owner, forwarder))
+        for name in ("Status", "LeaseList"):
+            call = forward_call(name)
+            reply = await everything.reply(call, EXCHANGE)
+            assert reply.error.endswith(".Failed")
+            assert f"{name} is a method of the" in bytes(reply.parameters).decode()
+        reply = await everything.reply(forward_call("Clipboard"), EXCHANGE)
+        assert reply.error == ""
+        nursery.cancel_scope.cancel()
+
+
+def forward_call(name):
+    return Call(f"io.vitrail.Broker.{name}")
+
+
+async def test_an_answer_that_is_too_long_is_an_error(monkeypatch):
+    monkeypatch.setattr(forward, "FRAME_BYTES", 600)
+    api = ScriptedBroker()
+    ours, theirs = socket.socketpair()
+    forwarder = Forwarder("viewer", stream_of(ours))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_forwarded, stream_of(theirs), partly([api]))
+        await nursery.start(forwarder.run)
+        api.silent = ["x" * 1000]
+        reply = await forwarder(forward_call("Windows"), EXCHANGE)
+        assert reply.error.endswith(".Failed")
+        reply = await forwarder(forward_call("GetVersion"), EXCHANGE)
+        assert reply.error == ""
+        nursery.cancel_scope.cancel()
+
+
+def test_each_method_has_an_owner():
+    assert {row.owner for row in TABLE.values()} == set(Owner)
