@@ -11,11 +11,17 @@ from typing import NamedTuple
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.decision_events import Asked
-from broker.authority.permit import Asker, Request
+from broker.authority.permit import Asker, Request, digest
 from broker.authority.put_question import put_question
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.question import PersonAnswer, Question, unfit, untrusted_word
+from broker.core.question import (
+    PersonAnswer,
+    Question,
+    unfit,
+    untrusted_details,
+    untrusted_word,
+)
 from broker.ipc.audit import schema
 
 _GREY = "#555555"
@@ -47,8 +53,9 @@ def question_of(requests: Sequence[Request], text: ChoiceText) -> Question:
         service=untrusted_word(requests[0].service),
         argument="",
         words=text.words,
-        details=tuple((name, untrusted_word(value)) for name, value in text.details),
+        details=untrusted_details(text.details),
         targets=tuple(str(request.lease.sandbox) for request in requests),
+        subject=digest(*requests),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +12,13 @@ from broker.authority.questions.grants import Subject
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.prompt_words import VIEWER, wants
-from broker.core.question import Keep, PersonAnswer, Question, untrusted_word
+from broker.core.question import (
+    Keep,
+    PersonAnswer,
+    Question,
+    untrusted_details,
+    untrusted_word,
+)
 from policy.records.device import DeviceFacts
 from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
@@ -247,14 +254,20 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         service=untrusted_word(request.service),
         argument=untrusted_word(request.argument.removeprefix("+")),
         words=request.words or wants(request.service),
-        details=tuple(
-            (n, untrusted_word(value))
-            for n, value in request.details or claims.items()
-            if value
-        ),
+        details=untrusted_details(request.details or claims.items()),
         targets=targets,
         default_target=default,
         keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
         seconds=answer.limits.ttl or 0,
         rule=answer.where,
+        subject=digest(request),
     )
+
+
+def digest(*requests: Request) -> str:
+    """Return what distinguishes the questions about these, however they are shown."""
+    parts = [
+        (r.subject, r.source, r.size, r.device, r.words, r.details) for r in requests
+    ]
+    # guard: a yes is for one request
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

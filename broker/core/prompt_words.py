@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from broker.core.question import untrusted_word
+from broker.core.question import Question, untrusted_word
 
+LINE_CHARACTERS = 64
+"""Of a row of a dialog; hosts in lower case fit into it as they are drawn."""
 VIEWER = "@adminvm"
 VIEWER_NAMES = frozenset({VIEWER, "dom0"})
 
@@ -31,6 +33,25 @@ def wants(service: str) -> str:
     """Return what a sandbox wants that asks for a service: 'to play sound'."""
     known = _WANTS.get(service)
     return known or f"to use the service {untrusted_word(service)}"
+
+
+def wrapped(line: str) -> list[str]:
+    """A line as rows of a dialog, each with ``LINE_CHARACTERS`` at most."""
+    return [
+        line[at : at + LINE_CHARACTERS]
+        for at in range(0, max(1, len(line)), LINE_CHARACTERS)
+    ]
+
+
+def request_words(question: Question) -> str:
+    """What the sandbox wants."""
+    return f"wants {question.words}."
+
+
+def claims(question: Question) -> list[str]:
+    """What the sandbox says of its request, a line each."""
+    lines = [f"argument: {question.argument}"] if question.argument else []
+    return lines + [f"{name}, it says: {value}" for name, value in question.details]
 
 
 def target_words(target: str) -> str:

@@ -1,19 +1,24 @@
 """A question to the person, and what may be answered.
 
-A question holds everything that a dialog shows, and nothing else: two that are
-equal look the same, so one answer serves both.  All texts in it are either our
-own words, or validated names, or went through ``untrusted_word``.
+A question holds everything that a dialog shows, and a digest of the request that
+it is about: two that are equal look the same and are about the same, so one answer serves
+both.  All texts in it are either our own words, or validated names, or went through
+``untrusted_word``.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import msgspec
 
+from broker.core import limits
 from broker.core.escape import printable
 
 _WORD_CHARACTERS = 80
+_WHOLE = frozenset({"host", "relying party"})
+"""Details that are never shortened, for whom they name is in any part of them."""
 
 
 class Keep(enum.StrEnum):
@@ -52,6 +57,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long ``Keep.TIME`` is, and the most that any answer holds; 0: no limit."""
     rule: str = ""
     """``file:line`` of the rule that asks."""
+    subject: str = ""
+    """Digest of the whole request.  Not shown: texts are shortened, and what looks
+    alike then may be different."""
 
 
 class PersonAnswer(
@@ -90,10 +98,33 @@ def untrusted_word(untrusted_text: str, most: int = _WORD_CHARACTERS) -> str:
     Stricter than ``printable``: letters of other scripts that look like Latin
     ones are what a look-alike address is made of.
     """
+    if len(untrusted_text) > 2 * most:
+        untrusted_text = untrusted_text[:most] + untrusted_text[-most:]
     # guard: look-alikes
     plain = "".join(
         char if char.isascii() else f"\\u{ord(char):04x}"
-        for char in printable(untrusted_text, 4 * most)
+        for char in printable(untrusted_text, 20 * most)
     )
     # guard: short words
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+    return plain if len(plain) <= most else _shortened(plain, most)
+
+
+def _shortened(plain: str, most: int) -> str:
+    """Cut the middle: a name's type is at its end."""
+    end = (most - 3) // 2
+    # guard: names keep their end
+    return f"{plain[: most - 3 - end]}...{plain[len(plain) - end :]}"
+
+
+def untrusted_details(
+    details: Iterable[tuple[str, str | None]],
+) -> tuple[tuple[str, str], ...]:
+    """Return details as a dialog may show them, those with a value."""
+    return tuple((name, _detail(name, value)) for name, value in details if value)
+
+
+def _detail(name: str, untrusted_value: str) -> str:
+    # guard: hosts are shown whole
+    if name in _WHOLE:
+        return untrusted_word(untrusted_value, limits.URL_HOST_CHARS)
+    return untrusted_word(untrusted_value)

@@ -6,12 +6,12 @@ the accessibility bus passes words to every program of the session.
 
 from __future__ import annotations
 
-from broker.core.prompt_words import target_words
+from broker.core.prompt_words import claims, request_words, target_words
 from broker.helpers.prompt.dialog import WORD, Dialog, keep_words
 from broker.ipc.prompt import Described, DescribedRow
 
-_CHARACTERS = 200
-"""Most characters of one line."""
+_CHARACTERS = 400
+"""Most characters of one line: more than a host with its name."""
 _NAMED = 6
 """Most targets that are read out with the request."""
 
@@ -26,18 +26,6 @@ def kind(dialog: Dialog) -> str:
     question = dialog.question
     record = f" · record {question.record}" if question.record else ""
     return question.label + record
-
-
-def request(dialog: Dialog) -> str:
-    """What the sandbox wants."""
-    return f"wants {dialog.question.words}."
-
-
-def claims(dialog: Dialog) -> list[str]:
-    """What the sandbox says of its request, a line each."""
-    question = dialog.question
-    lines = [f"argument: {question.argument}"] if question.argument else []
-    return lines + [f"{name}, it says: {value}" for name, value in question.details]
 
 
 def reach(dialog: Dialog) -> str:
@@ -97,9 +85,9 @@ def describe(dialog: Dialog, now: float) -> Described:
             map(
                 plain,
                 [
-                    f"{question.sandbox} {request(dialog)}",
+                    f"{question.sandbox} {request_words(question)}",
                     kind(dialog),
-                    *claims(dialog),
+                    *claims(question),
                     reach(dialog),
                     *choices(dialog),
                 ],

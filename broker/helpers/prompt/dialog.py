@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.core import limits
-from broker.core.prompt_words import duration
+from broker.core.prompt_words import claims, duration, request_words, wrapped
 from broker.core.question import Keep, PersonAnswer, Question
 from broker.helpers.prompt.guard import Guard
 
@@ -68,9 +68,8 @@ def lay_out(question: Question) -> Layout:
     """Return where everything is for a question."""
     left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     y = FRAME + _HEAD
-    # One line for what, one for the target or what to choose, one a detail.
-    lines = 2 + len(question.details) + bool(question.argument)
-    text = Rect(left, y, inner, lines * LINE)
+    # Each detail in as many rows as it takes, and one row for the target.
+    text = Rect(left, y, inner, (len(text_rows(question)) + 1) * LINE)
     y += text.height + 6
     several = len(question.targets) > 1
     targets = Rect(left, y, inner, ROW * min(ROWS, len(question.targets)) * several)
@@ -88,6 +87,14 @@ def lay_out(question: Question) -> Layout:
     phrase = Rect(left, y, inner, LINE + 6)
     height = y + phrase.height + 8 + FRAME
     return Layout(height, text, targets, tuple(keeps), phrase, hint, allow, deny)
+
+
+def text_rows(question: Question) -> list[tuple[str, bool]]:
+    """What the sandbox wants and says of it, in rows; True for those of the request."""
+    rows = [(row, True) for row in wrapped(request_words(question))]
+    # guard: what is long is wrapped
+    rows += [(row, False) for claim in claims(question) for row in wrapped(claim)]
+    return rows
 
 
 def keep_words(question: Question, keep: Keep) -> str:

@@ -1,8 +1,8 @@
 """Drawing a dialog into memory.
 
 Text is drawn as it is in the question, where everything of a sandbox has been
-escaped and shortened; what does not fit is cut with dots, never wrapped over
-something else.
+escaped and shortened.  Names that do not fit are cut with dots; the request and what is said of
+it is drawn smaller.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from broker.core.prompt_words import target_words
-from broker.helpers.prompt.description import claims, hint, kind, plain, reach, request
+from broker.helpers.prompt.description import hint, kind, plain, reach
 from broker.helpers.prompt.dialog import (
     FRAME,
     PAD,
@@ -22,6 +22,7 @@ from broker.helpers.prompt.dialog import (
     Dialog,
     Rect,
     keep_words,
+    text_rows,
 )
 
 _FONTS = (
@@ -31,18 +32,28 @@ _FONTS = (
 )
 _PAPER, _INK, _FAINT = (250, 250, 248), (24, 24, 28), (108, 108, 116)
 _LINE_COLOUR, _CHOSEN = (204, 204, 208), (222, 235, 250)
+_SMALLEST = 6
+"""Pixels: of a font, where a row has as many of the widest letters as it may have."""
 _ALLOW, _DENY, _INERT = (28, 110, 60), (150, 32, 32), (176, 176, 180)
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @functools.cache
-def _font(size: int, *, bold: bool = False) -> _Font:
+def font(size: int, *, bold: bool = False) -> _Font:
+    """The font of the dialog; ``size`` in pixels."""
     for pattern in _FONTS:
         path = Path(pattern.format("-Bold" if bold else ""))
         if path.exists():
             return ImageFont.truetype(str(path), size)
     return ImageFont.load_default(size)
+
+
+def fitting(words: str, size: int, width: int, *, bold: bool = False) -> int:
+    """Return the largest size of font, up to ``size``, in which a row is not cut."""
+    while size > _SMALLEST and font(size, bold=bold).getlength(words) > width:
+        size -= 1
+    return size
 
 
 def paint(
@@ -120,12 +131,26 @@ class _Brush:
         middle: bool = False,
     ) -> None:
         """One line in a rectangle, at its left or in its middle."""
-        font = _font(size * self._scale, bold=bold)
-        words = self._cut(plain(words), rect.width * self._scale, font)
+        drawn = font(size * self._scale, bold=bold)
+        words = self._cut(plain(words), rect.width * self._scale, drawn)
         x, y = rect.x * self._scale, (rect.y + rect.height / 2) * self._scale
         if middle:
             x += rect.width * self._scale // 2
-        self._draw.text((x, y), words, colour, font, anchor="mm" if middle else "lm")
+        self._draw.text((x, y), words, colour, drawn, anchor="mm" if middle else "lm")
+
+    def row(
+        self,
+        rect: Rect,
+        words: str,
+        *,
+        size: int,
+        bold: bool,
+        colour: tuple[int, int, int],
+    ) -> None:
+        """One line that is drawn smaller rather than cut."""
+        width = rect.width * self._scale
+        size = fitting(plain(words), size * self._scale, width, bold=bold)
+        self.text(rect, words, size=size // self._scale, bold=bold, colour=colour)
 
     def _cut(self, words: str, width: int, font: _Font) -> str:
         if self._draw.textlength(words, font) <= width:
@@ -173,13 +198,12 @@ def _readable_on(colour: str) -> tuple[int, int, int]:
 
 def _text(brush: _Brush, dialog: Dialog) -> None:
     text = dialog.layout.text
-    lines = [(request(dialog), True, _INK)]
-    lines += [(claim, False, _FAINT) for claim in claims(dialog)]
-    lines.append((reach(dialog), False, _INK))
-    step = text.height // len(lines)
-    for number, (words, bold, colour) in enumerate(lines):
+    rows = [*text_rows(dialog.question), (reach(dialog), False)]
+    step = text.height // len(rows)
+    for number, (words, bold) in enumerate(rows):
         row = Rect(text.x, text.y + number * step, text.width, step)
-        brush.text(row, words, size=17 if bold else 15, bold=bold, colour=colour)
+        colour = _INK if bold or number == len(rows) - 1 else _FAINT
+        brush.row(row, words, size=17 if bold else 15, bold=bold, colour=colour)
 
 
 def _targets(brush: _Brush, dialog: Dialog) -> None:

@@ -32,7 +32,7 @@ def test_a_sandboxs_word_is_short_and_plain(text, most):
 def test_look_alikes_are_told_apart():
     assert untrusted_word("p\u0430ypal.com") == "p\\u0430ypal.com"
     assert untrusted_word("\u202egnp.exe") == "\\u202egnp.exe"
-    assert untrusted_word("x" * 100) == "x" * 77 + "..."
+    assert untrusted_word("x" * 100) == "x" * 39 + "..." + "x" * 38
 
 
 @pytest.mark.parametrize(

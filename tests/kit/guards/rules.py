@@ -63,6 +63,10 @@ GUARDS = (
     Guard("gestures of this sandbox", "last = max(self._acted.values(), default=None)", "tests/broker/authority/test_decider.py", "gesture"),
     Guard("the record is asked", "if False:", "tests/broker/authority/test_decider.py", "stricter or valid_record"),
     Guard("look-alikes", "plain = ''.join((char for char in printable(untrusted_text, 4 * most)))", "tests/broker/core/test_prompt_words.py"),
+    Guard("names keep their end", "return plain[:most - 3] + '...'", "tests/attack/test_question_texts.py", "names_keep"),
+    Guard("hosts are shown whole", "if False:", "tests/attack/test_question_texts.py", "whole_host or security_key"),
+    Guard("what is long is wrapped", "rows += [(claim, False) for claim in claims(question)]", "tests/attack/test_question_texts.py", "no_row"),
+    Guard("a yes is for one request", "return ''", "tests/attack/test_question_texts.py", "makes_another_question"),
     Guard("short words", "return plain", "tests/broker/core/test_prompt_words.py"),
     Guard("a name ends no string of a graph", "return text", "tests/policy/tools/test_graph.py", "never_syntax"),
 )  # fmt: skip
