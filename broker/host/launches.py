@@ -360,6 +360,7 @@ class LaunchControl:
             read_only=[str(path) for path in launch.read_only],
             read_write=[str(path) for path in launch.read_write],
             open_files=launch.open_files,
+            user_namespaces=launch.user_namespaces,
             network=launch.network,
         )
 

@@ -22,6 +22,7 @@ def container_launch(taken: Taken) -> Launch:
                 *_binds(taken),
                 taken["launch.network"],
                 taken["launch.open_files"],
+                taken["launch.user_namespaces"],
             )
         case "podman":
             return _podman(taken)

@@ -207,6 +207,7 @@ class Bwrap:
     read_write: tuple[Path, ...] = ()
     network: Literal["none", "user"] = "none"
     open_files: int = FEW_OPEN_FILES
+    user_namespaces: bool = False
 
 
 @dataclass(frozen=True)

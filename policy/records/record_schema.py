@@ -471,6 +471,15 @@ LAUNCH = Table(
             also=(_PODMAN, _NSPAWN, _FLATPAK),
         ),
         Field(
+            "user_namespaces",
+            YesNo(),
+            "Whether programs of a box may make namespaces, and mounts in them. "
+            "Browsers do for a sandbox of their own (Chromium, Firefox); a hostile "
+            "program has large parts of the kernel to attack then.",
+            default=False,
+            only=_BWRAP,
+        ),
+        Field(
             "required",
             YesNo(),
             "Whether a container that is started with this record's annotation, or the "

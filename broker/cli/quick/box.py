@@ -30,6 +30,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate
+from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.popen import PIPE, start_process
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import (
@@ -112,6 +113,7 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     command = words or tuple(_texts(found["command"]))
     box = Box(command, Path(), files, writable, resolver=resolver)
     most = found["open_files"]
+    box = replace(box, user_namespaces=found.get("user_namespaces") is True)
     return replace(box, open_files=most) if isinstance(most, int) else box
 
 
@@ -207,9 +209,10 @@ def _held(box: Box) -> Iterator[_Running]:
             # The first process inside, before bwrap outside: that asks the kernel
             # late to end the box with it.
             ours.callback(kill, pidfd)
+            require_ready(_line(output[0], len(READY)))
             if files is not None:
-                require_ready(_line(output[0], len(READY)))
                 files.check(leader)
+            limit_box(leader, nested=box.user_namespaces)
             started = True
             yield _Running(bwrap, leader, command.gate, output, popen.wait)
         finally:

@@ -106,6 +106,7 @@ async def _run_recorded(
                 box,
                 resolver=_resolver(launch.network),
                 open_files=launch.open_files,
+                user_namespaces=launch.user_namespaces,
                 without_links=without_links,
             )
             return await leased(paths, record.name, _starter(box), steps)

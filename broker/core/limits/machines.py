@@ -239,6 +239,27 @@ BOX_PROCESSES = 4096
 machines, and systemd gives a user a part of them.  A browser with many tabs has some
 hundred."""
 
+BOX_NAMESPACES = 64
+"""Of each kind, for a box with ``launch.user_namespaces``: browsers make a user
+namespace for each process of a page, and one or two of other kinds."""
+
+BOX_INOTIFY_INSTANCES = 32
+"""A user has 128 in all.  A program of GTK has up to three."""
+
+BOX_INOTIFY_WATCHES = 16384
+"""Of its user's, which are a hundred thousand and more.  An editor watches each
+directory of its project."""
+
+BOX_FANOTIFY_GROUPS = 4
+"""Of a user's 128.  Few programs have one."""
+
+BOX_SIGNALS = 1024
+"""RLIMIT_SIGPENDING of a box, for all its programs together: timers of timer_create(2)
+and queued signals.  The user has some ten thousand."""
+
+BOX_MESSAGE_BYTES = 65536
+"""RLIMIT_MSGQUEUE of a box: POSIX message queues, of which the user has 800 KiB."""
+
 WAYPIPE_FILE_BYTES = 1 << 30
 """RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
 

@@ -38,16 +38,24 @@ def limited_gate_words(open_files: int) -> tuple[str, ...]:
     return ("/bin/sh", "-c", _few_files(open_files) + _SCRIPT, "sh")
 
 
+# The shell's ulimit knows neither.  Where a limit is lower already, it stays.
+# guard: a box has few signals and messages
+_FEW_SIGNALS = (
+    f"prlimit --pid $$ --sigpending={limits.BOX_SIGNALS}"
+    f" --msgqueue={limits.BOX_MESSAGE_BYTES} 2>/dev/null; "
+)
+
 READY = b"ready\n"
 
 
-def box_gate_words(open_files: int, *, announced: bool = False) -> tuple[str, ...]:
+def box_gate_words(open_files: int) -> tuple[str, ...]:
     """The same, for a program in a user namespace of its own, too.
 
-    ``announced``: READY is the beginning of its output, when all mounts are there.
+    READY is the beginning of its output, when all mounts and namespaces are there.
     """
-    ready = f"echo {READY.decode().strip()}; " if announced else ""
-    script = ready + _few_files(open_files) + _FEW_PROCESSES + _SCRIPT
+    ready = f"echo {READY.decode().strip()}; "
+    limited = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS
+    script = ready + limited + _SCRIPT
     return ("/bin/sh", "-c", script, "sh")
 
 

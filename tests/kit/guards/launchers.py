@@ -525,6 +525,42 @@ GUARDS = (
         "given_to_no_process",
     ),
     Guard(
+        "a box takes few of what is counted for its user",
+        "counted = {}",
+        "tests/attack/test_box_namespaces.py",
+        "takes_few or nest",
+    ),
+    Guard(
+        "our own user namespace is not a box's",
+        "if False:",
+        "tests/attack/test_box_namespaces.py",
+        "our_own",
+    ),
+    Guard(
+        "a box has few signals and messages",
+        "_FEW_SIGNALS = ''",
+        "tests/attack/test_box_namespaces.py",
+        "takes_few",
+    ),
+    Guard(
+        "a box forks into no namespace",
+        "",
+        "tests/attack/test_box_namespaces.py",
+        "no_namespaces",
+    ),
+    Guard(
+        "a box makes no namespaces",
+        "",
+        "tests/attack/test_box_namespaces.py",
+        "no_namespaces",
+    ),
+    Guard(
+        "a box mounts nothing",
+        "",
+        "tests/attack/test_box_namespaces.py",
+        "no_namespaces",
+    ),
+    Guard(
         "an application runs in one sandbox at a time",
         "pass",
         "tests/broker/host/launchers/flatpak/test_overrides.py",

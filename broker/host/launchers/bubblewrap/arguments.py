@@ -46,6 +46,9 @@ class Box:
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
+    user_namespaces: bool = False
+    """Whether its programs may make namespaces and mounts, as browsers do for a sandbox
+    of their own."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the person's."""
 
@@ -86,7 +89,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
-        *box_gate_words(box.open_files, announced=bool(box.binds)),
+        *box_gate_words(box.open_files),
         *box.command,
     ]
 

@@ -50,7 +50,7 @@ def prepare(box: Box, ours: ExitStack) -> BoxCommand:
     theirs.callback(os.close, status)
     passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode())
     group = _memory(theirs, f"user:x:{gid}:\n".encode())
-    rules = _memory(theirs, program_filters.box_filter())
+    rules = _memory(theirs, program_filters.box_filter(nested=box.user_namespaces))
     hosts = _memory(theirs, _HOSTS)
     resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
     fds = Descriptors(status, passwd, group, rules, resolver, hosts)

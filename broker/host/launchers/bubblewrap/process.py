@@ -12,6 +12,7 @@ from broker.core.errors import UpstreamError
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate, close_output
 from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import PIPE, Child, spawn
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import (
@@ -79,9 +80,9 @@ async def start_held(box: Box) -> HeldBox:
             leader = await _leader(command.status)
             pidfd = _hold(leader)
             ours.callback(os.close, pidfd)
-            if box.binds:
-                await _mounted(child)
-                files.check(leader)
+            await _mounted(child)
+            files.check(leader)
+            limit_box(leader, nested=box.user_namespaces)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await child.stop()

@@ -124,6 +124,7 @@ class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
     read_only: list[str] | None = None
     read_write: list[str] | None = None
     open_files: int | None = None
+    user_namespaces: bool | None = None
     network: str | None = None
 
 

@@ -1,0 +1,101 @@
+"""What a box may take of the things that the kernel counts for a user id.
+
+User namespaces, inotify instances and others are counted for their user in each user
+namespace up to the machine's own (namespaces(7), ``/proc/sys/user``), so one box could
+take all that its user has, and no worker, box or machine would start any more.  Each
+level has a limit of its own, which who has capabilities in that namespace may set: the
+owner from outside, and no program inside, because those have none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+
+_PLACE = "/proc/sys/user"
+_NEWUSER = 0x10000000
+_libc = ctypes.CDLL(None, use_errno=True)
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+_COUNTED = {
+    "inotify_instances": limits.BOX_INOTIFY_INSTANCES,
+    "inotify_watches": limits.BOX_INOTIFY_WATCHES,
+    "fanotify_groups": limits.BOX_FANOTIFY_GROUPS,
+    "fanotify_marks": limits.BOX_INOTIFY_WATCHES,
+}
+
+
+def limit_box(leader: int, *, nested: bool) -> None:
+    """Limit the user namespace of a box's first process, whose pidfd is held.
+
+    Raises UpstreamError where the kernel refuses, or the process has none of its own.
+    """
+    namespace = open_user_namespace(leader)
+    try:
+        limit_namespace(namespace, nested=nested)
+    finally:
+        os.close(namespace)
+
+
+def open_user_namespace(leader: int) -> int:
+    """Return a descriptor of a process's user namespace; the pid must be held.
+
+    Raises UpstreamError where the process has ended or is in ours.
+    """
+    try:
+        namespace = os.open(f"/proc/{leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+    # guard: our own user namespace is not a box's
+    if os.fstat(namespace).st_ino == Path("/proc/self/ns/user").stat().st_ino:
+        os.close(namespace)
+        raise UpstreamError("the box has no user namespace of its own")
+    return namespace
+
+
+def limit_namespace(namespace: int, *, nested: bool) -> None:
+    """Limit a user namespace of ours.  Raises UpstreamError where the kernel refuses.
+
+    ``nested``: its programs may make namespaces, a few.
+    """
+    most = limits.BOX_NAMESPACES if nested else 0
+    # guard: a box takes few of what is counted for its user
+    counted = {**{f"{kind}_namespaces": most for kind in _NAMESPACES}, **_COUNTED}
+    child = os.fork()
+    if child == 0:
+        os._exit(_write_inside(namespace, counted))
+    _, status = os.waitpid(child, 0)
+    if status != 0:
+        raise UpstreamError(
+            "the kernel's limits of the box cannot be set (/proc/sys/user)",
+            hint="a container around the broker may have made /proc/sys read-only",
+        )
+
+
+def _write_inside(namespace: int, counted: Mapping[str, int]) -> int:
+    """Write the limits from inside the namespace; returns an exit code.
+
+    In a child that has one thread and starts no program: a process with threads cannot
+    change its user namespace, and a program would lose the capabilities over it.
+    """
+    try:
+        if _libc.setns(namespace, _NEWUSER) != 0:
+            return 1
+        for name, number in counted.items():
+            _write(f"{_PLACE}/max_{name}", number)
+    except BaseException:  # noqa: BLE001 -- nothing may come back from a forked child
+        return 1
+    return 0
+
+
+def _write(path: str, number: int) -> None:
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # the kernel counts no such thing for a user
+    os.write(file, str(number).encode())
+    os.close(file)

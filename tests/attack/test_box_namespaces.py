@@ -1,0 +1,140 @@
+"""Attack from inside a box: the kernel's parts that namespaces open, and its counters.
+
+A program that may make a user namespace has all capabilities in it, and with them
+nf_tables, overlayfs, mounts and traffic control of the kernel.  And what the kernel
+counts for a user id it counts for the person's, whatever the namespace: nested user
+namespaces and inotify instances of one box could be all that there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.helpers.process import namespace_limits
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
+    reason="bubblewrap and the system's Python are needed",
+)
+
+WAYS_IN = """
+import ctypes, errno, json, os, resource, signal
+libc = ctypes.CDLL(None, use_errno=True)
+found = {}
+def ask(name, *call):
+    ctypes.set_errno(0)
+    done = call[0](*call[1:])
+    found[name] = "done" if done >= 0 else errno.errorcode[ctypes.get_errno()]
+KINDS = dict(mnt=0x20000, cgroup=0x2000000, uts=0x4000000, ipc=0x8000000,
+             user=0x10000000, pid=0x20000000, net=0x40000000)
+for name, bit in KINDS.items():
+    ask("unshare " + name, libc.unshare, bit)
+def clone(flags):
+    pid = libc.syscall(56, flags | signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        os._exit(0)
+    return pid
+ask("clone", clone, KINDS["user"])
+ask("clone3", libc.syscall, 435, 0, 0)
+ask("setns", libc.setns, os.open("/proc/self/ns/user", 0), 0)
+ask("mount", libc.mount, b"none", b"/tmp", b"tmpfs", 0, 0)
+ask("open_tree", libc.syscall, 428, -100, b"/tmp", 1)
+ask("fsopen", libc.syscall, 430, b"tmpfs", 0)
+print(json.dumps(found))
+"""
+
+COUNT = """
+import ctypes, errno, json, os, resource, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def chain():
+    made = 0
+    while made < 200:
+        here, there = os.pipe()
+        if os.fork() == 0:
+            # Each in a child of its own, held by a descriptor.
+            os.write(there, b"y" if libc.unshare(0x10000000) == 0 else b"n")
+            os.read(held[0], 1)
+            os._exit(0)
+        if os.read(here, 1) == b"n":
+            break
+        os.close(here); os.close(there)
+        made += 1
+    return made
+held = os.pipe()
+found = {"namespaces": chain()}
+instances = []
+while len(instances) < 200:
+    fd = libc.inotify_init1(0)
+    if fd < 0:
+        break
+    instances.append(fd)
+found["inotify"] = len(instances)
+for name in ("SIGPENDING", "MSGQUEUE"):
+    found[name] = resource.getrlimit(getattr(resource, "RLIMIT_" + name))[1]
+for name in os.listdir("/proc/sys/user"):
+    found[name] = int(open("/proc/sys/user/" + name).read())
+print(json.dumps(found), flush=True)
+os._exit(0)
+"""
+
+
+async def said(tmp_path: Path, program: str, **more: bool) -> dict[str, object]:
+    sockets = tmp_path / "s"
+    sockets.mkdir()
+    box = Box(("/usr/bin/python3", "-I", "-c", program), sockets, **more)
+    held = await start_held(box)
+    try:
+        with trio.fail_after(120):
+            held.release()
+            pipe = held.child.popen.stdout
+            line = await trio.to_thread.run_sync(pipe.readline)
+    finally:
+        await held.end()
+        for pipe in (held.child.popen.stdout, held.child.popen.stderr):
+            print(pipe.read())
+            pipe.close()
+    return json.loads(line)
+
+
+async def test_a_box_has_no_namespaces_and_no_mounts(tmp_path):
+    found = await said(tmp_path, WAYS_IN)
+    assert found.pop("clone3") == "ENOSYS"  # glibc falls back to clone
+    assert found == dict.fromkeys(found, "EPERM")
+
+
+async def test_a_box_that_may_nest_makes_few(tmp_path):
+    found = await said(tmp_path, COUNT, user_namespaces=True)
+    assert 0 < found["namespaces"] <= limits.BOX_NAMESPACES
+
+
+async def test_a_box_takes_few_of_what_is_counted_for_the_user(tmp_path):
+    found = await said(tmp_path, COUNT)
+    assert found["namespaces"] == 0
+    assert found["inotify"] == limits.BOX_INOTIFY_INSTANCES
+    assert found["max_inotify_watches"] == limits.BOX_INOTIFY_WATCHES
+    assert found["max_net_namespaces"] == found["max_user_namespaces"] == 0
+    assert found["SIGPENDING"] == limits.BOX_SIGNALS
+    assert found["MSGQUEUE"] == limits.BOX_MESSAGE_BYTES
+
+
+async def test_a_box_whose_counters_cannot_be_limited_does_not_start(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(namespace_limits, "_PLACE", "/proc/self/ns/user")
+    with pytest.raises(UpstreamError, match="limits"):
+        await said(tmp_path, COUNT)
+
+
+def test_our_own_namespace_is_not_a_boxs():
+    with pytest.raises(UpstreamError, match="of its own"):
+        namespace_limits.open_user_namespace(os.getpid())
