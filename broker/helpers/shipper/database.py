@@ -3,7 +3,7 @@
 Everything is in the schema ``vitrail``.  ``log`` has one row for each log that
 was ever shipped there, ``event`` the events with the columns that are asked
 for most, ``gap`` what a log had lost before it could be shipped, ``checkpoint`` what the
-logs have signed of themselves.
+logs have signed of themselves, ``leaf`` hashes of events that were removed.
 
 ``arrived`` is the transaction that brought an event: with it a follower sees
 each event once, although transactions end in another order than they began.
@@ -118,6 +118,23 @@ MIGRATIONS = (
         USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))
         WITH CHECK (log IN (SELECT id FROM vitrail.log WHERE owner = current_user));
     CREATE POLICY reading ON vitrail.checkpoint FOR SELECT USING (vitrail.reads());
+    """,
+    """
+    -- Hashes of events that the owner has removed: without them no root of the log
+    -- can be computed any more, and whoever changes the store would remove one event.
+    CREATE TABLE vitrail.leaf (
+        log integer NOT NULL REFERENCES vitrail.log,
+        sequence bigint NOT NULL,
+        leaf bytea NOT NULL CHECK (octet_length(leaf) = 32),
+        PRIMARY KEY (log, sequence)
+    );
+    COMMENT ON TABLE vitrail.leaf IS 'hashes of events that the owner has removed';
+    ALTER TABLE vitrail.leaf ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY reading ON vitrail.leaf FOR SELECT USING (vitrail.reads());
+    DO $$ BEGIN
+        GRANT SELECT ON vitrail.leaf TO vitrail_reader;
+    EXCEPTION WHEN undefined_object THEN NULL;  -- the role is made later
+    END $$;
     """,
 )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("missing events are a problem", "", "tests/attack/test_fleet_store.py", "cannot_be_compared"),
+    Guard("events without a checkpoint are a problem", "if False:", "tests/attack/test_fleet_store.py", "without_a_checkpoint"),
     Guard("numbers of a fleet are looked for, not cast", "_NUMBER = \"(body::json ->> '{}')::numeric\"", "tests/integration/test_ship_postgres.py", "rows_of_one"),
     Guard("a machine's rows do not end a fleet's questions", "if True:", "tests/integration/test_ship_postgres.py", "rows_of_one"),
     Guard("bodies that are nested without an end", "except (msgspec.DecodeError, UnicodeDecodeError):", "tests/broker/cli/audit/proof/test_verify.py", "unreadable"),

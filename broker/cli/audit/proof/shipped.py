@@ -19,12 +19,14 @@ from broker.ipc.audit.tree import Growing, leaf_hash
 
 
 def check(
-    name: str, notes: Iterable[str], events: Iterable[tuple[int, str, bytes]]
+    name: str,
+    notes: Iterable[str],
+    events: Iterable[tuple[int, str | None, bytes]],
 ) -> Report:
     """Compare a log's events with its checkpoints.
 
-    ``name`` is the log's, as it is in the store; ``events`` are number, body
-    and hash, in the order of their numbers.
+    ``name`` is the log's, as it is in the store; ``events`` are number, body (None:
+    it was removed) and hash, in the order of their numbers.
     """
     report = Report()
     parsed = _parsed(notes, report)
@@ -65,45 +67,64 @@ def _signed(note: Note, chain: Chain) -> bool:
 
 
 def _read(
-    events: Iterable[tuple[int, str, bytes]],
+    events: Iterable[tuple[int, str | None, bytes]],
     expected: dict[int, list[bytes]],
     report: Report,
 ) -> None:
     tree = Growing()
-    whole = True
     good = 0
     for number, body, leaf in events:
-        computed = leaf_hash(body.encode())
-        report.checked += 1
+        if number != tree.size + 1:
+            # guard: missing events are a problem
+            _missing(tree.size + 1, number - 1, report)
+            break
         report.size = number
-        if computed != leaf:
-            report.add(number, number, "it differs from the shipped event")
-        if number != tree.size + 1 and whole:
-            whole = False
-            report.warnings.append(
-                f"events {tree.size + 1} to {number - 1} are not there, so no "
-                "checkpoint after them can be compared"
-            )
-        if not whole:
-            continue
-        tree.append(computed)
-        for root in expected.get(tree.size, ()):
-            report.checkpoints += 1
-            if root == tree.root():
-                good = tree.size
-            else:
-                report.add(
-                    good + 1, tree.size, "one of them is not what the machine signed"
-                )
-                whole = False  # each later root differs, too
-                break
-    beyond = sum(len(roots) for size, roots in expected.items() if size > report.size)
-    if beyond and whole:
-        largest = max(expected)
+        tree.append(_leaf(number, body, leaf, report))
+        roots = expected.get(number, ())
+        report.checkpoints += len(roots)
+        if any(root != tree.root() for root in roots):
+            report.add(good + 1, number, "one of them is not what the machine signed")
+            break  # each later root differs, too
+        if roots:
+            good = number
+    else:
+        _say_end(good, max(expected, default=0), report)
+
+
+def _leaf(number: int, body: str | None, leaf: bytes, report: Report) -> bytes:
+    """Return an event's hash; of one whose body is there, computed again."""
+    if body is None:
+        report.removed += 1
+        return leaf
+    report.checked += 1
+    computed = leaf_hash(body.encode())
+    if computed != leaf:
+        report.add(number, number, "it differs from the shipped event")
+    return computed
+
+
+def _missing(first: int, last: int, report: Report) -> None:
+    report.add(
+        first,
+        last,
+        "not in the store, nor their hashes: no event after them can be compared",
+    )
+
+
+def _say_end(good: int, largest: int, report: Report) -> None:
+    """Say what the last checkpoint covers, where all that is there was compared."""
+    if largest > report.size:
         # Without a root in between, it is unknown which ones went.
         report.add(
             good + 1,
             largest,
             f"missing, all or some: the store has {report.size}, a checkpoint speaks "
             f"of {largest}",
+        )
+    # guard: events without a checkpoint are a problem
+    if report.size and not good:
+        report.add(1, report.size, "no checkpoint covers any of them")
+    elif good < report.size:
+        report.warnings.append(
+            f"events {good + 1} to {report.size} are covered by no checkpoint yet"
         )

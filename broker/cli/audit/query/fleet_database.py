@@ -226,18 +226,24 @@ class Fleet:
         )
         return [str(note) for (note,) in rows]
 
-    def leaves(self, log: FleetLog) -> Iterator[tuple[int, str, bytes]]:
-        """The log's events in their order: number, body, hash as it was shipped."""
+    def leaves(self, log: FleetLog) -> Iterator[tuple[int, str | None, bytes]]:
+        """The log's events in their order: number, body, hash as it was shipped.
+
+        The body is None where the database's owner has removed the event.
+        """
         after = 0
         while True:
             rows = self._rows(
                 "SELECT sequence, body, leaf FROM vitrail.event "
+                "WHERE log = %s AND sequence > %s "
+                "UNION ALL SELECT sequence, NULL, leaf FROM vitrail.leaf "
                 "WHERE log = %s AND sequence > %s ORDER BY sequence LIMIT %s",
-                [log.number, after, 5 * _PAGE],
+                [log.number, after, log.number, after, 5 * _PAGE],
             )
             for sequence, body, leaf in rows:
                 after = _int(sequence)
-                yield after, str(body), leaf if isinstance(leaf, bytes) else b""
+                text = None if body is None else str(body)
+                yield after, text, leaf if isinstance(leaf, bytes) else b""
             if not rows:
                 return
 
