@@ -294,10 +294,14 @@ no screen's size."""
 WAYLAND_COPIED_BYTES_PER_POOL = 128 << 20
 """The same for one pool; older ones are given back.  Four 4K buffers."""
 
-WAYLAND_COPIED_BYTES = 512 << 20
-"""Memory of ours, for one sandbox, that stands in for shared memory which
-cannot be sealed against shrinking.  Two 4K windows with three buffers each
-are 200 MB."""
+WAYLAND_COPIED_BYTES = 1 << 30
+"""Memory of ours, for one sandbox, that takes the place of its shared memory at the
+compositor.  Two 4K windows with three buffers each are 200 MB; as WAYLAND_SHOWN_PIXELS,
+it is thirty-two buffers in 4K."""
+
+WAYLAND_COPIED_AT_ONCE = 4 << 20
+"""Bytes of a picture that are copied before others of the sandbox have their turn: one
+to two milliseconds where the copy's memory is new."""
 
 LAUNCH_BIND_SECONDS = 120.0
 """Between the preparation of a launch and its first process: a runtime may unpack

@@ -285,7 +285,11 @@ class WaylandFilter(ClientState):
                 handler = obj.requests[opcode]
             except LookupError:
                 raise self._unknown_request(oid, opcode) from None
-            handler(self, obj, data, pos, size)
+            try:
+                handler(self, obj, data, pos, size)
+            except wire.UnfinishedError:
+                self.paused = True
+                break
             pos += size
             count += 1
         # One short request may make many at the compositor: a commit sends its

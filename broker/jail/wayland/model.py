@@ -131,10 +131,11 @@ class Pool(ProtocolObject):
     """A wl_shm_pool.  Its file lives while it or a buffer of it lives.
 
     ``mapping`` is where the compositor has it; it may be shorter than the pool
-    that was resized, until a buffer reaches further.
+    that was resized, until a buffer reaches further.  ``pictures`` are the buffers
+    that were copied last (``scene/pictures.py``).
     """
 
-    __slots__ = ("buffers", "file", "mapping", "size")
+    __slots__ = ("buffers", "file", "mapping", "pictures", "size")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -142,18 +143,23 @@ class Pool(ProtocolObject):
         self.size = 0
         self.buffers = 0
         self.mapping = Mapping(0)
+        self.pictures: list[Buffer] = []
 
 
 class Buffer(ProtocolObject):
     """A wl_buffer.  ``holds`` counts states not yet sent that attach it.
 
     A client may destroy a buffer before the commit that shows it is applied;
-    the compositor hears of that only when nothing holds it any more.
+    the compositor hears of that only when nothing holds it any more, and then it has
+    ``ended``.
+
+    ``shown_by`` is the surface for whose picture it was copied last, ``stale`` the rows
+    that were drawn since, and ``generation`` the pool file's at that time.
     """
 
     __slots__ = (
-        *("doomed", "form", "height", "holds", "mapping", "offset", "part", "pool"),
-        *("stride", "width"),
+        *("doomed", "ended", "form", "generation", "height", "holds", "mapping"),
+        *("offset", "part", "pool", "shown_by", "stale", "stride", "width"),
     )
 
     def __init__(self, interface: str, version: int) -> None:
@@ -167,7 +173,11 @@ class Buffer(ProtocolObject):
         self.form = 0
         self.holds = 0
         self.doomed = False
+        self.ended = False
         self.part: BufferPart | None = None
+        self.shown_by: Surface | None = None
+        self.stale = (0, 0)
+        self.generation = 0
 
 
 class BufferPart(ProtocolObject):
@@ -210,7 +220,8 @@ class Surface(ProtocolObject):
     the client attached last, ``part`` what of it the compositor got, if not all, and
     ``stale`` says that the next picture needs another part.  ``applied`` is the state
     with the newest damage and ``moved`` says that all of it is drawn again: what the next
-    commit makes the compositor draw (``budget.py``).
+    commit makes the compositor draw (``budget.py``).  ``pictures`` are the buffers that it
+    showed last (``scene/pictures.py``).
     """
 
     __slots__ = (
@@ -234,6 +245,7 @@ class Surface(ProtocolObject):
         "outputs",
         "part",
         "pending",
+        "pictures",
         "relayout",
         "role",
         "shape",
@@ -258,6 +270,7 @@ class Surface(ProtocolObject):
         self.extent: tuple[int, int] | None = None
         self.crop: Rect | None = None
         self.attached: Buffer | None = None
+        self.pictures: list[Buffer] = []
         self.part: Rect | None = None
         self.stale = False
         self.cx = 0

@@ -28,11 +28,17 @@ class PoolFile(Protocol):
     def grow(self, size: int) -> None:
         """The client says the file has grown.  Raises ValueError if it has not."""
 
+    def keep(self, offset: int, length: int) -> int:
+        """These bytes are about to be shown: other memory is given back first.
+
+        Return how often memory was given back, after which bytes that were refreshed
+        before may be gone.  Raises ValueError at the limit.
+        """
+
     def refresh(self, offset: int, length: int) -> None:
         """Make the client's present bytes visible to the compositor.
 
-        Does something only where the file could not be sealed and a copy
-        stands in its place.  Raises ValueError when the bytes are not there.
+        Raises ValueError when the bytes are not there.
         """
 
     def close(self) -> None:

@@ -82,6 +82,8 @@ class ClientState(ObjectTable, ABC):
         self.due: float | None = None
         self.messages = 0
         self.pixels = 0
+        self.copied: tuple[int, int] | None = None
+        """Rows that are left of the picture that is being copied."""
 
     def _set_compositor(self) -> None:
         """The compositor's globals and our objects there; 0 for absent ones."""

@@ -83,7 +83,7 @@ REQUESTS: Policies = {
     ),
     # -- buffers ---------------------------------------------------------------
     ("wl_shm", "create_pool"): request(
-        "The compositor maps a file whose size cannot shrink any more.",
+        "The compositor maps a file of ours, into which pictures are copied.",
         Cost.MEMORY,
         descriptors=Descriptors.CLIENT_MEMORY,
     ),

@@ -93,7 +93,7 @@ class Descriptors(enum.Enum):
     """The descriptors that a message carries, and who owns the files or pipes."""
 
     NONE = "none"
-    CLIENT_MEMORY = "the client's memory file: checked (regular, tmpfs, size), and sealed or copied before the compositor has it"
+    CLIENT_MEMORY = "the client's memory file: checked (regular, tmpfs, size) and read; the compositor has a copy"
     CLIENT_PIPE = "a pipe of the client's: checked, given to a client of the same sandbox or closed"
     SANDBOX_PIPE = "a pipe from another client of the same sandbox, or one of ours"
     COMPOSITOR_MEMORY = "the compositor's memory file, as the compositor sent it"

@@ -26,6 +26,7 @@ class FakePool:
     def __init__(self, machine: FakeMachine, fd: Token, size: int) -> None:
         self.machine, self.fd, self.size = machine, fd, size
         self.refreshed: list[tuple[int, int]] = []
+        self.given_back = 0
         self.closed = False
 
     def export(self) -> Token:
@@ -35,6 +36,10 @@ class FakePool:
         if size > self.machine.largest:
             raise ValueError("the file has not grown")
         self.size = size
+
+    def keep(self, offset: int, length: int) -> int:
+        assert offset + length <= self.size
+        return self.given_back
 
     def refresh(self, offset: int, length: int) -> None:
         assert offset + length <= self.size

@@ -34,6 +34,10 @@ Fd = Any
 back to be closed, and never looks inside."""
 
 
+class UnfinishedError(Exception):
+    """A message's work is not done yet: it is read again, from its beginning."""
+
+
 class ProtocolFault(PeerError):  # noqa: N818 - the protocol says "fault" and "error" for two things
     """A client broke the protocol; becomes ``wl_display.error`` for it alone.
 

@@ -24,6 +24,7 @@ from broker.jail.wayland.scene import (
     buffer_part,
     held_buffers,
     layout,
+    pictures,
     promote,
     regions,
     window_state,
@@ -49,6 +50,7 @@ _FAR = limits.WAYLAND_COORDINATE
 def commit(core: ClientState, surface: Surface) -> None:
     """The client's wl_surface.commit."""
     state = surface.pending
+    pictures.take(core, surface, state)
     surface.pending = State()
     # guard: sync stays ours
     if surface.synced:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.model import UNSET, Buffer, Pool, Unset
-from broker.jail.wayland.protocol.wire import ProtocolFault
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -20,6 +19,7 @@ INVALID_FD = 2
 
 def end(core: ClientState, buffer: Buffer) -> None:
     """End a buffer that nothing holds, at the compositor too."""
+    buffer.ended = True
     core.destroy(buffer)
     core.usage.give("buffers", 1)
     if buffer.part is not None:
@@ -51,15 +51,6 @@ def release_pool(core: ClientState, pool: Pool) -> None:
 
 def show(core: ClientState, buffer: Buffer) -> None:
     """An attach of this buffer has just been sent."""
-    pool = buffer.pool
-    if pool is not None and pool.file is not None:
-        try:
-            # guard: unsealed files are copied
-            pool.file.refresh(buffer.offset, buffer.stride * buffer.height)
-        except ValueError as error:
-            raise ProtocolFault(
-                buffer.cid, INVALID_FD, f"shared memory: {error}"
-            ) from error
     core.spend_pixels(buffer.width * buffer.height)
     buffer.holds -= 1
     if buffer.doomed and not buffer.holds:

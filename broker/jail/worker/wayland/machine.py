@@ -1,11 +1,17 @@
 """Operating system interface of the Wayland filter: files and pipes.
 
-A client's shared memory ends up mapped by the compositor.  Were the file to
-shrink there, the compositor would get SIGBUS, so it is sealed against
-shrinking first (fcntl(2), F_SEAL_SHRINK).  A file that cannot be sealed never
-reaches the compositor: a memfd of ours takes its place, into which the
-client's bytes are read at each commit.  Reading (not mapping) it means that a
-truncated file is a short read, and that only tmpfs is ever read: a FUSE file
+A file that a sandbox has never reaches the compositor.  If it shrank while it is
+mapped, the compositor would get SIGBUS; if the sandbox punched a hole into it, the
+compositor would sleep in the kernel, without a signal, for as long as the punch takes
+(``shmem_fault`` waits for it), which is minutes for a file that the sandbox has mapped
+thousands of times.  A seal (fcntl(2), F_SEAL_FUTURE_WRITE) forbids both, and what
+honest applications do besides: foot punches, cursor themes map their pool again, most
+toolkits have closed their files to further seals; and setting it waits for the same
+lock of the inode.
+
+So a memfd of ours takes the file's place, into which the client's bytes are read at
+each commit.  Reading (not mapping) it means that a truncated file is a short read, that
+a page that is gone is not waited for, and that only tmpfs is ever read: a FUSE file
 could block us forever.
 """
 
@@ -50,18 +56,6 @@ def _check(untrusted_fd: int, size: int) -> None:
         raise ValueError(f"the file has {status.st_size} bytes, {size} were declared")
 
 
-def _seal(fd: int) -> bool:
-    """Seal a file against shrinking; False when it cannot be."""
-    try:
-        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS:
-            return True
-        # guard: shared memory sealed
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except OSError:
-        return False
-    return True
-
-
 def _is_socket(untrusted_fd: int) -> bool:
     kind = ctypes.c_int()
     size = ctypes.c_uint(ctypes.sizeof(kind))
@@ -75,34 +69,8 @@ def _is_socket(untrusted_fd: int) -> bool:
     return bool(answer == 0)
 
 
-class SealedFile(PoolFile):
-    """The client's own file, which can no longer shrink."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    @override
-    def export(self) -> int:
-        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
-
-    @override
-    def grow(self, size: int) -> None:
-        if os.fstat(self._fd).st_size < size:
-            raise ValueError("the file has not grown")
-
-    @override
-    def refresh(self, offset: int, length: int) -> None:
-        """Nothing: the compositor sees the client's own pages."""
-
-    @override
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
 class CopiedFile(PoolFile):
-    """A memfd of ours in the place of a file that cannot be sealed."""
+    """A memfd of ours in the place of a client's file."""
 
     def __init__(self, fd: int, size: int, machine: RealMachine) -> None:
         self._source = fd
@@ -113,6 +81,7 @@ class CopiedFile(PoolFile):
         )
         self._map: mmap.mmap | None = None
         self._parts: OrderedDict[int, None] = OrderedDict()
+        self._given_back = 0
         try:
             self._extend(size)
             fcntl.fcntl(self._copy, fcntl.F_ADD_SEALS, _SEALS)
@@ -129,6 +98,7 @@ class CopiedFile(PoolFile):
 
     @override
     def export(self) -> int:
+        # guard: the compositor maps our copy
         return fcntl.fcntl(self._copy, fcntl.F_DUPFD_CLOEXEC, 0)
 
     @override
@@ -138,24 +108,11 @@ class CopiedFile(PoolFile):
         self._extend(size)
 
     @override
-    def refresh(self, offset: int, length: int) -> None:
-        assert self._map is not None
-        self._touch(offset, length)
-        with memoryview(self._map) as whole, whole[offset : offset + length] as part:
-            done = 0
-            while done < length:
-                with part[done:] as rest:
-                    got = os.preadv(self._source, [rest], offset + done)
-                if not got:
-                    # guard: shrunk files noticed
-                    raise ValueError("the file has shrunk")
-                done += got
-
-    def _touch(self, offset: int, length: int) -> None:
-        """Account for the memory that a refresh uses, give back old memory.
+    def keep(self, offset: int, length: int) -> int:
+        """Account for the memory that a buffer uses, give back old memory.
 
         Pools are sparse (foot's has 512 MiB), so the declared size means
-        nothing.  A part that was not refreshed while so much else was is on
+        nothing.  A part that was not shown while so much else was is on
         no screen any more: toolkits show the last few buffers.
         """
         assert self._map is not None
@@ -173,6 +130,21 @@ class CopiedFile(PoolFile):
             end = min(start + _PART, self._size)
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
             self._machine.charge(-_PART)
+            self._given_back += 1
+        return self._given_back
+
+    @override
+    def refresh(self, offset: int, length: int) -> None:
+        assert self._map is not None
+        with memoryview(self._map) as whole, whole[offset : offset + length] as part:
+            done = 0
+            while done < length:
+                with part[done:] as rest:
+                    got = os.preadv(self._source, [rest], offset + done)
+                if not got:
+                    # guard: shrunk files noticed
+                    raise ValueError("the file has shrunk")
+                done += got
 
     @override
     def close(self) -> None:
@@ -220,7 +192,7 @@ class RealMachine(Machine):
     """The operating system for all connections of one sandbox.
 
     Descriptors are plain numbers.  ``copied`` counts the bytes of ours that
-    stand in for files which could not be sealed.
+    take the place of clients' files.
     """
 
     def __init__(self) -> None:
@@ -229,17 +201,13 @@ class RealMachine(Machine):
     def charge(self, size: int) -> None:
         """Count copied memory.  Raises ValueError at the limit."""
         if self.copied + size > limits.WAYLAND_COPIED_BYTES:
-            raise ValueError("too much shared memory that cannot be sealed")
+            raise ValueError("too many pixels in shared memory")
         self.copied += size
 
     @override
     def admit_pool(self, untrusted_fd: int, size: int) -> PoolFile:
         try:
             _check(untrusted_fd, size)
-            if _seal(untrusted_fd):
-                # Between the check and the seal it may have shrunk.
-                _check(untrusted_fd, size)
-                return SealedFile(untrusted_fd)
             return CopiedFile(untrusted_fd, size, self)
         except (OSError, ValueError) as error:
             os.close(untrusted_fd)

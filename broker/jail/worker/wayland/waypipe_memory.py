@@ -222,6 +222,11 @@ class StreamPool(PoolFile):
             raise ValueError("the file has not grown")
 
     @override
+    def keep(self, offset: int, length: int) -> int:
+        """Give nothing back."""
+        return 0
+
+    @override
     def refresh(self, offset: int, length: int) -> None:
         """Copy nothing: the compositor maps the very pages that the stream writes."""
         # guard: holes that are shown are filled

@@ -768,12 +768,6 @@ def test_a_buffer_destroyed_before_its_commit_is_still_shown(talk):
     assert [buffer] in talk.heard("delete_id")
 
 
-def test_a_file_that_could_shrink_is_copied_when_it_is_shown(talk):
-    surface, _, _ = talk.show(200, 100, 0)
-    assert talk.machine.pools[-1].refreshed == [(0, 200 * 100 * 4)]
-    del surface
-
-
 def test_a_pools_file_lives_until_its_last_buffer_is_gone(talk):
     buffer = talk.buffer(10, 10)
     pool = talk.machine.pools[-1]
