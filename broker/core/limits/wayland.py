@@ -60,12 +60,9 @@ them fit into 32 bits and into pixman's 16.16 coordinates."""
 WAYLAND_SCALE = 16
 """wl_surface.set_buffer_scale."""
 
-WAYLAND_REGION_OPS = 4096
-"""add and subtract on one wl_region: pixman's cost grows with their number."""
-
 WAYLAND_SURFACE_RECTS = 64
-"""Rectangles in a surface's own region: it is kept three times and sent again
-when the crop moves.  Shaped windows have some tens."""
+"""Rectangles in a region, further ones make it the one around all: a surface's is kept
+three times and sent again when the crop moves.  Shaped windows have some tens."""
 
 WAYLAND_DAMAGE = 128
 """Damage rectangles held for one commit; more become the whole surface."""
@@ -144,6 +141,10 @@ commits of framed windows, at some 1.1 us each, they are a tenth of sway's core.
 
 WAYLAND_MESSAGES_BURST_OF_ALL = 180_000
 """The same, at once: nine large applications that start together."""
+
+WAYLAND_TURN_SECONDS = 0.002
+"""So long a client's requests are worked on, then the compositor, the broker and other
+clients of the sandbox have their turn."""
 
 WAYLAND_SHARE_SECONDS = 0.25
 """Budget that a connection saves up while others have spent the rate that all of its

@@ -58,6 +58,8 @@ from broker.jail.wayland.state import ENOUGH, ClientState
 
 _MESSAGE_BYTES = 20
 """Size of a usual request (attach, damage, commit and a frame's, on average)."""
+_LOOKED_AT = 4
+"""After so many messages the queues and the time are looked at."""
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
 """Valid sizes of a message, in bytes."""
 
@@ -259,44 +261,55 @@ class WaylandFilter(ClientState):
             raise self.too_much("too many descriptors before their messages")
 
     def _read_client(self, data: bytes) -> bytes:
+        """Work through whole messages until they or the turn end; returns the rest."""
         objects = self.by_client
         unpack = wire.HEADER.unpack_from
         pos, end = 0, len(data)
         last = end - wire.HEADER.size
         count = 0
-        up, down = self.up.data, self.down.data
+        up = self.up.data
         before = len(up)
         most = self.pixels + limits.WAYLAND_COMMIT_PIXELS_AT_ONCE
+        turn = self.machine.stopwatch() + limits.WAYLAND_TURN_SECONDS
         self.paused = False
-        while pos <= last:
-            # guard: large pictures pause reading
-            # guard: long answers pause reading
-            if len(up) > ENOUGH or len(down) > ENOUGH or self.pixels >= most:
-                self.paused = True
-                break
-            oid, opcode, size = unpack(data, pos)
-            # guard: message size
-            if size not in _SIZES:
-                raise wire.bad_message(1, f"a message of {size} bytes")
-            if pos + size > end:
-                break
-            try:
-                obj = objects[oid]
-                handler = obj.requests[opcode]
-            except LookupError:
-                raise self._unknown_request(oid, opcode) from None
-            try:
+        try:
+            while pos <= last:
+                # guard: large pictures pause reading
+                if self.pixels >= most:
+                    self.paused = True
+                    break
+                # guard: a client's turn ends
+                if not count % _LOOKED_AT and self._turn_is_over(turn, count):
+                    self.paused = True
+                    break
+                oid, opcode, size = unpack(data, pos)
+                # guard: message size
+                if size not in _SIZES:
+                    raise wire.bad_message(1, f"a message of {size} bytes")
+                if pos + size > end:
+                    break
+                try:
+                    obj = objects[oid]
+                    handler = obj.requests[opcode]
+                except LookupError:
+                    raise self._unknown_request(oid, opcode) from None
                 handler(self, obj, data, pos, size)
-            except wire.UnfinishedError:
-                self.paused = True
-                break
-            pos += size
-            count += 1
+                pos += size
+                count += 1
+        except wire.UnfinishedError:
+            self.paused = True
         # One short request may make many at the compositor: a commit sends its
         # regions rectangle by rectangle.  The messages sent up are charged.
         # guard: requests cost the bytes that go up
         self.messages += max(count, (len(up) - before) // _MESSAGE_BYTES)
         return data[pos:]
+
+    def _turn_is_over(self, end: float, count: int) -> bool:
+        """Whether enough waits to be sent, or was worked on for long enough."""
+        # guard: long answers pause reading
+        if len(self.up.data) > ENOUGH or len(self.down.data) > ENOUGH:
+            return True
+        return count > 0 and self.machine.stopwatch() > end
 
     def _unknown_request(self, oid: int, opcode: int) -> ProtocolFault:
         """A request of an object that is not there, or that it does not have."""
@@ -442,7 +455,7 @@ class WaylandFilter(ClientState):
             self._tell_global(entry)
 
     def _tell_global(self, entry: Advertised) -> None:
-        for registry in self.registries:
+        for registry in self.registries.values():
             self.down.data += told(registry, entry)
 
     def host_global_remove(self, name: int) -> None:
@@ -453,7 +466,7 @@ class WaylandFilter(ClientState):
         self.hands.remove_seat(name)
         entry = self.globals.remove(name)
         if entry is not None:
-            for registry in self.registries:
+            for registry in self.registries.values():
                 self.down.data += emit.registry_remove(registry.cid, entry.name)
 
     @override

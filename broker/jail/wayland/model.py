@@ -192,13 +192,28 @@ class BufferPart(ProtocolObject):
 
 
 class Region(ProtocolObject):
-    """A wl_region; only the client knows it, its operations are copied."""
+    """A wl_region; only the client knows it, its operations are copied.
 
-    __slots__ = ("ops",)
+    ``around`` is the rectangle around all that was added (left, top, right, bottom).
+    Once there are too many, that counts alone: the region is ``joined``.
+    """
+
+    __slots__ = ("around", "joined", "ops")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.ops: list[tuple[bool, int, int, int, int]] = []
+        self.around: tuple[int, int, int, int] | None = None
+        self.joined = False
+
+    def rectangles(self) -> RegionOps:
+        """Return its operations, or the one rectangle that takes their place."""
+        if not self.joined:
+            return tuple(self.ops)
+        if self.around is None:
+            return ()
+        left, top, right, bottom = self.around
+        return ((True, left, top, right - left, bottom - top),)
 
 
 class Viewport(ProtocolObject):

@@ -74,6 +74,9 @@ class Machine(Protocol):
     def admit_pipe(self, untrusted_fd: Fd) -> bool:
         """Whether a descriptor is a pipe or socket to write a selection into."""
 
+    def stopwatch(self) -> float:
+        """Seconds of a clock that measures how long work takes, and tells no time."""
+
     def paint(self) -> Paint:
         """A new empty file of ours."""
 

@@ -7,7 +7,7 @@ applications and seen by the others, and nothing else ever comes in or out.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -37,6 +37,9 @@ CEILINGS = MappingProxyType(
 )
 """The counted resources of a sandbox, and their limits."""
 
+
+_MINUTE = 60.0
+"""Seconds."""
 
 DRAG_MARK = b"application/x-vitrail-drag-"
 """Prefix of the private type of a drag; the rest is random."""
@@ -131,7 +134,7 @@ class Sandbox:
         self.tokens: OrderedDict[bytes, float] = OrderedDict()
         self._drag_number = 0
         self._window_number = 0
-        self._rings: dict[str, list[float]] = {}
+        self._rings: dict[str, deque[float]] = {}
         self.acted: float | None = None
         """When the person last acted in a window of it (key, button, touch)."""
         self.excuse: float | None = None
@@ -228,8 +231,9 @@ class Sandbox:
 
     def may(self, what: str, per_minute: int, now: float) -> bool:
         """Whether something happens at most so often; counts if it may."""
-        times = self._rings.setdefault(what, [])
-        times[:] = [t for t in times if now - t < 60.0]
+        times = self._rings.setdefault(what, deque())
+        while times and now - times[0] >= _MINUTE:
+            times.popleft()
         # guard: rates of bells and tokens
         if len(times) >= per_minute:
             self.refused[what] += 1

@@ -88,7 +88,8 @@ class ClientState(ObjectTable, ABC):
     def _set_compositor(self) -> None:
         """The compositor's globals and our objects there; 0 for absent ones."""
         self.globals: Globals
-        self.registries: list[ProtocolObject] = []
+        self.registries: dict[int, ProtocolObject] = {}
+        """By the client's id, so that one of thousands is found at once."""
         self.screens: dict[int, Screen] = {}
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0

@@ -10,8 +10,14 @@ when the step says that there is something for it.
 The steps are called where trio would sleep (``Instrument.before_io_wait``):
 instead of it, we wait for our sockets and for trio's own epoll descriptor at
 once, no longer than trio would, and go back to it as soon as it has anything to
-do.  So tasks, deadlines, signals and cancellation are served as ever, and a
-sandbox that sends without end gets one step for each turn of all other tasks.
+do.  So tasks, deadlines, signals and cancellation are served as ever.
+
+A sandbox's clients share the processor by time.  The steps of urgent sockets, those of
+the compositor, come first; then those of clients, the one first that waited longest,
+and when they have taken some milliseconds together the others wait until urgent
+sockets and trio's tasks had their turn.  A client whose work is longer than its turn
+leaves the rest to its task, which waits for ``turn``: one such task after the other,
+with a look at all sockets in between.
 
 Where trio does not show its descriptor (``_descriptor_of_trio``), a task of
 ours waits for all sockets at once and calls the same steps.
@@ -24,11 +30,14 @@ import socket
 import time
 from collections.abc import Callable
 from enum import Enum
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
 import trio
 from typing_extensions import override
+
+from broker.core import limits
 
 
 class Turn(Enum):
@@ -45,6 +54,9 @@ Step = Callable[[], Turn]
 """Reads once.  It is called outside of any task, so it may set events, start tasks
 in a nursery that is open and ask for the time, and cannot wait."""
 
+_TOGETHER_SECONDS = limits.WAYLAND_TURN_SECONDS
+"""Steps of clients that are taken without a look at urgent sockets."""
+
 _NEAR_SECONDS = 0.002
 """A deadline is due when it is no farther away: epoll counts milliseconds."""
 
@@ -52,13 +64,20 @@ _NEAR_SECONDS = 0.002
 class Watch:
     """One socket and its step; ``close`` comes before the socket is closed.
 
+    ``urgent`` for one whose far end we trust: it is not behind those of clients.
+    ``served`` is the number of its last step.
+
     The kernel would go on reporting a description that another process holds
     open, too, and there would be no way to stop it.
     """
 
-    def __init__(self, sock: socket.socket, step: Step) -> None:
+    def __init__(
+        self, sock: socket.socket, step: Step, *, urgent: bool = False
+    ) -> None:
         self.fd = sock.fileno()
         self.step = step
+        self.urgent = urgent
+        self.served = 0
         self.registered = False
         self._task = trio.lowlevel.current_task()
         self._error: BaseException | None = None
@@ -110,6 +129,9 @@ class _Steps(trio.abc.Instrument):
         self._watches: dict[int, Watch] = {}
         self._live: dict[int, Step] = {}
         """Steps of the sockets whose task waits."""
+        self._taken = 0
+        """Steps of clients so far."""
+        self.turn = trio.Lock()
         self._token = trio.lowlevel.current_trio_token()
         self._trio = _descriptor_of_trio()
         if self._trio is None:
@@ -167,6 +189,33 @@ class _Steps(trio.abc.Instrument):
             self._watches[fd].leave()
         return True
 
+    def _take_all(self, events: list[tuple[int, int]]) -> tuple[bool, bool]:
+        """Call steps; whether trio is ready, and whether a task may have become so."""
+        ready = woken = False
+        clients = []
+        for fd, _ in events:
+            if fd == self._trio:
+                ready = True
+                continue
+            # guard: the compositor before clients
+            if self._watches[fd].urgent:
+                woken |= self._take(fd)
+            else:
+                clients.append(self._watches[fd])
+        if len(clients) > 1:
+            # guard: the client first that waited longest
+            clients.sort(key=_served)
+        end = perf_counter() + _TOGETHER_SECONDS
+        for watch in clients:
+            if self._watches.get(watch.fd) is watch:
+                self._taken += 1
+                watch.served = self._taken
+                woken |= self._take(watch.fd)
+            # guard: a look at the compositor between clients
+            if perf_counter() > end:
+                break
+        return ready, woken
+
     # -- inside trio's loop ------------------------------------------------------
 
     @override
@@ -175,13 +224,7 @@ class _Steps(trio.abc.Instrument):
         end = time.monotonic() + timeout
         most = len(self._watches) + 1
         while True:
-            events = self._epoll.poll(timeout, most)
-            ready = woken = False
-            for fd, _ in events:
-                if fd == self._trio:
-                    ready = True
-                elif self._take(fd):
-                    woken = True
+            ready, woken = self._take_all(self._epoll.poll(timeout, most))
             # guard: windows beside sound
             if ready or timeout <= 0:
                 return
@@ -206,8 +249,22 @@ class _Steps(trio.abc.Instrument):
     async def _serve(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, _ in self._epoll.poll(0, len(self._watches) + 1):
-                self._take(fd)
+            self._take_all(self._epoll.poll(0, len(self._watches) + 1))
+
+
+async def turn() -> None:
+    """Wait until no other task of a client has its turn.
+
+    Those that wait get it in order, each in another round of trio's loop.
+    """
+    steps = _steps_of_this_run()
+    # guard: one client after the other
+    async with steps.turn:
+        pass
+
+
+def _served(watch: Watch) -> int:
+    return watch.served
 
 
 def _nothing() -> None:

@@ -81,6 +81,7 @@ class FakeMachine:
         self.pools: list[FakePool] = []
         self.paints: list[FakePaint] = []
         self.keymap: bytes | None = None
+        self.seconds = self.look_seconds = 0.0
 
     def fd(self, what: str = "fd") -> Token:
         token = Token(what)
@@ -97,6 +98,10 @@ class FakeMachine:
 
     def admit_pipe(self, untrusted_fd: Any) -> bool:
         return self.pipes
+
+    def stopwatch(self) -> float:
+        self.seconds += self.look_seconds
+        return self.seconds
 
     def paint(self) -> FakePaint:
         paint = FakePaint(self)

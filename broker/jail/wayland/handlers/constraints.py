@@ -104,9 +104,7 @@ def _constrain(
 
 def _ops(region: Region | None) -> RegionOps | None:
     """A region's rectangles; with too many of them the whole surface counts."""
-    if region is None or len(region.ops) > limits.WAYLAND_SURFACE_RECTS:
-        return None
-    return tuple(region.ops)
+    return None if region is None or region.joined else region.rectangles()
 
 
 def set_region(

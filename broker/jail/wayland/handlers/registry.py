@@ -123,7 +123,7 @@ def told(registry: ProtocolObject, entry: Advertised) -> bytes:
 
 def get_registry(core: ClientState, _display: ProtocolObject, new_id: int) -> None:
     registry = core.make(new_id, "wl_registry", 1, server=False)
-    core.registries.append(registry)
+    core.registries[registry.cid] = registry
     for entry in core.globals.by_name.values():
         if not entry.removed:
             core.down.data += told(registry, entry)
@@ -156,7 +156,7 @@ def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
     if core.globals.bound & interfaces:
         return True
     for entry in core.globals.take_away(interfaces):
-        for registry in core.registries:
+        for registry in core.registries.values():
             core.down.data += emit.registry_remove(registry.cid, entry.name)
     return False
 
@@ -204,8 +204,7 @@ def fixes_destroy(core: ClientState, fixes: ProtocolObject) -> None:
 def destroy_registry(
     core: ClientState, _fixes: ProtocolObject, registry: ProtocolObject
 ) -> None:
-    if registry in core.registries:
-        core.registries.remove(registry)
+    if core.registries.pop(registry.cid, None) is not None:
         core.drop_local(registry)
 
 

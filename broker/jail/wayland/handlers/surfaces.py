@@ -15,7 +15,6 @@ from broker.jail.wayland.model import (
     Buffer,
     OwnSurface,
     Region,
-    RegionOps,
     Role,
     State,
     Subsurface,
@@ -143,35 +142,19 @@ def set_opaque_region(
     """
     # guard: no client claims to be opaque
     if core.rules.translucent:
-        ops = region.ops if region is not None else ()
-        fits = len(ops) <= limits.WAYLAND_SURFACE_RECTS
-        surface.pending.opaque = tuple(ops) if ops and fits else None
+        claimed = region is not None and region.ops and not region.joined
+        surface.pending.opaque = region.rectangles() if region and claimed else None
 
 
 def set_input_region(
     _core: ClientState, surface: Surface, region: Region | None
 ) -> None:
-    """Kept with the surface; too many rectangles become the one around them.
+    """Kept with the surface.
 
     Input that a surface refuses is swallowed by its frame, so a click goes to the
     application or to no client.
     """
-    if region is None:
-        surface.pending.input = None
-    # guard: surface regions bounded
-    elif len(region.ops) <= limits.WAYLAND_SURFACE_RECTS:
-        surface.pending.input = tuple(region.ops)
-    else:
-        surface.pending.input = _around(region.ops)
-
-
-def _around(ops: list[tuple[bool, int, int, int, int]]) -> RegionOps:
-    added = [(x, y, x + w, y + h) for add, x, y, w, h in ops if add]
-    if not added:
-        return ()
-    lefts, tops, rights, bottoms = zip(*added, strict=True)
-    x, y = min(lefts), min(tops)
-    return ((True, x, y, max(rights) - x, max(bottoms) - y),)
+    surface.pending.input = None if region is None else region.rectangles()
 
 
 def set_buffer_scale(_core: ClientState, surface: Surface, scale: int) -> None:
@@ -314,19 +297,34 @@ def region_subtract(
 def _region_op(
     core: ClientState, region: Region, x: int, y: int, w: int, h: int, *, add: bool
 ) -> None:
-    # guard: region operations bounded
-    if len(region.ops) >= limits.WAYLAND_REGION_OPS:
-        raise core.too_much(f"{len(region.ops)} rectangles in one region")
     left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
     right, bottom = clamp(x + w, -_FAR, _FAR), clamp(y + h, -_FAR, _FAR)
-    if right > left and bottom > top:
+    if right <= left or bottom <= top:
+        return
+    if add:
+        before = region.around or (left, top, right, bottom)
+        region.around = (
+            *(min(left, before[0]), min(top, before[1])),
+            *(max(right, before[2]), max(bottom, before[3])),
+        )
+    # A request that names a region may not cost what all earlier ones added to it.
+    # guard: surface regions bounded
+    if region.joined or len(region.ops) >= limits.WAYLAND_SURFACE_RECTS:
+        _forget_ops(core, region)
+        region.joined = True
+    else:
         # guard: kept bytes bounded
         core.usage.take("kept_bytes", _OP_BYTES)
         region.ops.append((add, left, top, right - left, bottom - top))
 
 
-def region_destroy(core: ClientState, region: Region) -> None:
+def _forget_ops(core: ClientState, region: Region) -> None:
     core.usage.give("kept_bytes", _OP_BYTES * len(region.ops))
+    region.ops.clear()
+
+
+def region_destroy(core: ClientState, region: Region) -> None:
+    _forget_ops(core, region)
     core.drop_local(region)
 
 

@@ -28,6 +28,7 @@ from broker.jail.wayland.ports import Machine
 from broker.jail.wayland.protocol.wire import Outgoing, bad_message
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.scene import resize_timeout
+from broker.jail.worker import readiness
 from broker.jail.worker.duplex import GONE, DuplexConnection
 from broker.jail.worker.readiness import Turn, Watch
 
@@ -256,7 +257,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
     async def _breathe(self) -> None:
         """Between two parts of one read: wait for room, and keep the pace."""
         await self._wait_for_room()
-        await trio.lowlevel.checkpoint()
+        await readiness.turn()
         await self._rest()
 
     async def _rest(self) -> None:
@@ -271,7 +272,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             await trio.sleep(pause)
 
     async def _from_server(self) -> None:
-        with Watch(self._server, self._hear) as watch:
+        with Watch(self._server, self._hear, urgent=True) as watch:
             while not self._over.is_set():
                 # guard: the compositor is always heard
                 await watch.left()

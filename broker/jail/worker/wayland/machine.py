@@ -24,6 +24,7 @@ import os
 import socket
 import stat
 from collections import OrderedDict
+from time import perf_counter
 
 from typing_extensions import override
 
@@ -221,6 +222,10 @@ class RealMachine(Machine):
         except OSError:
             return _is_socket(untrusted_fd)
         return True
+
+    @override
+    def stopwatch(self) -> float:
+        return perf_counter()
 
     @override
     def paint(self) -> Paint:

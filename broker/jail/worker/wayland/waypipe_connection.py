@@ -34,6 +34,7 @@ from broker.jail.waypipe.channel import (
     SentFile,
     WaypipeChannel,
 )
+from broker.jail.worker import readiness
 from broker.jail.worker.duplex import LAST_WORDS_SECONDS
 from broker.jail.worker.pipes import PipeWriter
 from broker.jail.worker.readiness import Turn, Watch
@@ -348,7 +349,7 @@ class StreamConnection(WaylandConnection):
 
     async def _slow_down(self) -> None:
         """Let others have their turn; who sends too many spans waits longer."""
-        await trio.lowlevel.checkpoint()
+        await readiness.turn()
         await self._pay()
         await self._wait_for_room()
 

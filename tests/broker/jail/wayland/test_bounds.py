@@ -33,12 +33,6 @@ def feedbacks(t: Talk, count: int) -> None:
         t.make(clock, "feedback", "wp_presentation_feedback", surface, None)
 
 
-def rectangles_of_a_region(t: Talk, count: int) -> None:
-    region = t.make(t.compositor, "create_region", "wl_region")
-    for n in range(count):
-        t.send(region, "add", n, 0, 1, 1)
-
-
 def moves_of_children(t: Talk, count: int) -> None:
     surface, _, _ = t.show(10, 10, 0)
     sub = t.child(t.surface(), surface, 0, 0)
@@ -72,7 +66,6 @@ def generations(t: Talk, count: int) -> None:
 MANY = [
     (callbacks, limits.WAYLAND_CALLBACKS),
     (feedbacks, limits.WAYLAND_CALLBACKS),
-    (rectangles_of_a_region, limits.WAYLAND_REGION_OPS),
     (moves_of_children, limits.WAYLAND_CHILD_OPS),
     (acknowledgements, limits.WAYLAND_SHELL_OPS),
     (children, limits.WAYLAND_SUBSURFACES),

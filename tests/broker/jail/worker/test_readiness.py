@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
+from broker.core import limits
 from broker.jail.worker import readiness
 from broker.jail.worker.readiness import Turn, Watch
 from tests.kit.eventually import eventually
@@ -262,3 +266,107 @@ async def test_many_watches_have_their_turns(either):
         watch.close()
         for sock in sockets:
             sock.close()
+
+
+def _pairs(stack: ExitStack, count: int) -> list[tuple[socket.socket, socket.socket]]:
+    made = [socket.socketpair() for _ in range(count)]
+    for mine, other in made:
+        stack.enter_context(mine)
+        stack.enter_context(other)
+        mine.setblocking(False)
+    return made
+
+
+async def _order(urgent: list[bool], act, steps: int) -> list[int]:
+    """The sockets of the first so many steps, where all have something to read.
+
+    ``act(number, others)`` is what a step does, beside reading.
+    """
+    order: list[int] = []
+    enough = trio.Event()
+    with ExitStack() as stack:
+        pairs = _pairs(stack, len(urgent))
+        others = [other for _, other in pairs]
+
+        def step(number: int) -> Turn:
+            pairs[number][0].recv(100)
+            order.append(number)
+            act(number, others)
+            if len(order) >= steps:
+                enough.set()
+            return Turn.PERHAPS
+
+        watches = [
+            stack.enter_context(Watch(mine, partial(step, n), urgent=first))
+            for n, ((mine, _), first) in enumerate(zip(pairs, urgent, strict=True))
+        ]
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for watch in watches:
+                    nursery.start_soon(watch.left)
+                await trio.testing.wait_all_tasks_blocked()
+                for n, other in enumerate(others):
+                    if n:
+                        other.send(b"x")
+                others[0].send(b"x")
+                await enough.wait()
+                nursery.cancel_scope.cancel()
+    return order[:steps]
+
+
+def _spin() -> None:
+    end = time.perf_counter() + 2 * limits.WAYLAND_TURN_SECONDS
+    while time.perf_counter() < end:
+        pass
+
+
+async def test_the_compositor_is_read_before_clients(either):
+    order = await _order([False, False, True], lambda _n, _others: None, 3)
+    assert order[0] == 2
+
+
+async def test_the_compositor_is_read_between_clients_that_take_their_time(either):
+    def act(number, others):
+        if number:  # a client
+            _spin()
+            others[0].send(b"y")
+
+    order = await _order([True, False, False, False], act, 6)
+    assert order[0] == 0
+    clients = [n for n, number in enumerate(order) if number]
+    assert all(b - a > 1 for a, b in pairwise(clients)), order
+
+
+async def test_clients_that_take_their_time_have_equal_parts(either):
+    def act(number, others):
+        _spin()
+        others[number].send(b"y")
+
+    order = await _order([False] * 4, act, 20)
+    assert [order.count(n) for n in range(4)] == [5] * 4, order
+
+
+class _Rounds(trio.abc.Instrument):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def after_io_wait(self, _timeout: float) -> None:
+        self.count += 1
+
+
+async def test_tasks_of_clients_have_their_turns_in_rounds_of_their_own():
+    """In between all sockets are looked at."""
+    rounds, turns = _Rounds(), []
+
+    async def client(name: str) -> None:
+        for _ in range(3):
+            await readiness.turn()
+            turns.append((rounds.count, name))
+
+    trio.lowlevel.add_instrument(rounds)
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(client, name)
+    trio.lowlevel.remove_instrument(rounds)
+    assert len({count for count, _ in turns}) == len(turns) == 9
+    assert sorted("".join(name for _, name in turns[:3])) == list("abc")
