@@ -41,6 +41,7 @@ from broker.ipc.devices.table import (
     Plug,
     Vanished,
 )
+from broker.net.peers.control_peers import why_not_served
 from broker.root import monitor, strict, usbip
 from broker.root.exported import ExportedPorts
 from broker.root.handover import check_socket, open_node
@@ -206,7 +207,10 @@ class Service:
                 await trio.sleep(0.1)
                 continue
             sock.settimeout(0)
-            if len(self._clients) >= limits.DEVICE_HELPER_CLIENTS:
+            full = len(self._clients) >= limits.DEVICE_HELPER_CLIENTS
+            # A container of the user's may see the socket, and have the user's id.
+            # guard: no program of a container takes devices
+            if full or why_not_served(sock.fileno()):
                 sock.close()
                 continue
             client = _Client(sock)

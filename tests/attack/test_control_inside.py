@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -78,6 +80,88 @@ async def test_program_of_a_box_gives_the_broker_no_orders():
         said = await _asked(path, call, *BOX)
     assert "serves no program of a container or box" in said
     assert "local" not in said
+
+
+UNDUMPABLE = """
+import ctypes, socket, sys
+if sys.argv[2] == "undumpable":
+    ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    sock.recv(1)
+"""
+"""A client that the broker may not trace, so that the kernel tells it little of it."""
+SERVER = """
+import socket, sys
+from broker.net.peers.control_peers import why_not_served
+sock = socket.socket(fileno=int(sys.argv[1]))
+conn, _ = sock.accept()
+print(why_not_served(conn.fileno()))
+"""
+"""A broker of an ordinary user, reduced to whom it serves."""
+NOBODY = 65534
+CONTAINER = ("unshare", "--pid", "--mount-proc", "--fork")
+"""As a container of root's, without a user namespace."""
+
+
+def _verdict(*words, user=None, dumpable="undumpable"):
+    """What a broker of an ordinary user says of a client behind these words."""
+    broker = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if os.getuid():
+        broker = []  # that is who we are
+    with short_directory() as base, socket.socket(socket.AF_UNIX) as sock:
+        path = base / "control"
+        sock.bind(str(path))
+        sock.listen()
+        base.chmod(0o755)
+        path.chmod(0o777)
+        argv = [*broker, sys.executable, "-c", SERVER, str(sock.fileno())]
+        server = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, pass_fds=[sock.fileno()], text=True
+        )
+        switch = (
+            [] if user is None else ["setpriv", f"--reuid={user}", "--clear-groups"]
+        )
+        client = [
+            *words,
+            *switch,
+            sys.executable,
+            "-c",
+            UNDUMPABLE,
+            str(path),
+            dumpable,
+        ]
+        asks = subprocess.Popen(client)
+        try:
+            said, _ = server.communicate(timeout=60)
+            assert server.returncode == 0
+        finally:
+            server.kill()
+            asks.kill()
+            asks.wait(30)
+    return said.strip()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("user", "dumpable"),
+    [(NOBODY, "undumpable"), (NOBODY, "dumpable"), (0, "undumpable"), (0, "dumpable")],
+)
+def test_program_of_a_container_that_may_not_be_traced_is_not_served(user, dumpable):
+    """The kernel says EACCES, and that was taken for a kernel that cannot tell."""
+    said = _verdict(*CONTAINER, user=user, dumpable=dumpable)
+    assert "serves no program of a container" in said
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("user", [NOBODY, 0])
+def test_programs_of_the_users_own_are_served_by_an_ordinary_broker(user):
+    assert _verdict(user=user) == ""
+
+
+def test_a_program_that_may_not_be_traced_is_served_in_the_users_own_namespace():
+    """As an ssh-agent, or a password manager's, which are undumpable."""
+    assert _verdict() == ""
 
 
 async def test_program_of_a_box_moves_no_slider():

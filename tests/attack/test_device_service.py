@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 
 import pytest
 import trio
 import trio.testing
 
 from broker.core.errors import RefusedError, SetupError
+from broker.ipc.devices import messages
 from broker.root import monitor, usbip
 from broker.root.exported import ExportedPorts
 from broker.root.listener import listen
 from broker.root.records import load_records
 from broker.root.strict import no_driver_binds
 from broker.root.sysfs import SysfsDevice
+from tests.attack.test_control_inside import BOX
 from tests.broker.root.test_sysfs import Seen, plug
 from tests.integration.test_device_service import number, service
 from tests.kit.eventually import eventually
@@ -329,3 +332,32 @@ async def test_a_device_that_another_service_has_handed_over_stays_there(
         with here, there:
             made = await client.export(item, "work", "lease", here)
         assert made.devid == 0x20005
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+async def test_program_of_a_box_asks_for_no_device(monkeypatch):
+    """It has the user's id, and may see the socket by a mount of the directory above."""
+    program = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "s.settimeout(60)\n"
+        "s.connect(sys.argv[1])\n"
+        "try:\n"
+        "    s.send(bytes.fromhex(sys.argv[2]))\n"
+        "except OSError:\n"
+        "    pass  # refused already\n"
+        "try:\n"
+        "    print(len(s.recv(65536)))\n"
+        "except ConnectionResetError:\n"
+        "    print(0)\n"
+    )
+    asks = messages.encode(messages.ListDevices(1)).hex()
+    async with service(monkeypatch) as place:
+        python = f"{sys.base_prefix}/bin/python3"
+        outside = [python, "-c", program, str(place.path), asks]
+        said = [
+            (await trio.run_process(argv, capture_stdout=True)).stdout.strip()
+            for argv in (outside, [*BOX, *outside])
+        ]
+    assert int(said[0]) > 0, "the user's broker is told of the devices"
+    assert said[1] == b"0"

@@ -7,9 +7,7 @@ above it, its programs could answer its own questions and start other sandboxes.
 
 from __future__ import annotations
 
-import os
 import socket
-from functools import cache
 
 from broker.core.errors import RefusedError
 from broker.net.peers import credentials
@@ -18,32 +16,19 @@ from broker.net.peers import credentials
 def why_not_served(fd: int) -> str:
     """Return why the program at the far end is not served; empty: it is.
 
-    ``fd`` is a connected UNIX socket and stays the caller's.  Kernels before 6.11 do
-    not tell the pid namespace of a process.
+    ``fd`` is a connected UNIX socket and stays the caller's.
     """
     conn = socket.socket(fileno=fd)
     try:
-        namespaces = _namespaces(conn)
+        ours = credentials.in_our_pid_namespace(conn)
     except RefusedError as error:
         return error.message
     finally:
         conn.detach()
     # guard: a sandbox gives the broker no orders
-    if namespaces and namespaces[0] not in _ours():
+    if ours is False:
         return "this broker serves no program of a container or box: call it outside"
+    # guard: no answer of the kernel is a no
+    if ours is None:
+        return "the kernel does not tell in which pid namespace the program is"
     return ""
-
-
-def _namespaces(conn: socket.socket) -> tuple[int, ...]:
-    pidfd = credentials.peer_pidfd(conn)
-    if pidfd < 0:
-        return ()
-    try:
-        return credentials.pid_namespaces(pidfd)
-    finally:
-        os.close(pidfd)
-
-
-@cache
-def _ours() -> tuple[int, ...]:
-    return credentials.pid_namespaces_of_self()

@@ -157,10 +157,9 @@ async def connect_client(client: WaypipeClient) -> socket.socket:
 
 
 def _require_jailed(conn: socket.socket) -> None:
-    facts = credentials.process_facts(conn)
-    # Empty before Linux 6.11, where it is unknown; the opened file shows it.
-    namespaces = facts.pid_namespaces
-    if namespaces and namespaces[0] in credentials.pid_namespaces_of_self():
+    # guard: the waypipe client listens in its jail
+    if credentials.in_our_pid_namespace(conn) is not False:
+        pid = credentials.peer_numbers(conn)[0]
         raise UpstreamError(
-            f"process {facts.pid} listens there, which is not the waypipe client"
+            f"process {pid} listens there, which is not the waypipe client"
         )
