@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import trio
 from typing_extensions import override
 
 from broker.cli import render
+from broker.cli.arrivals import Arrivals
 from broker.cli.completion import places
 from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client, running_or_record
@@ -32,12 +34,12 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
 
     A file here whose name has a colon is ./NAME:REST.
 
-    TARGET is 'SANDBOX:' or '.' (this desktop); a record's name is its sandbox that
-    runs, and a new one where none runs.  They arrive in
-    ~/Incoming/SOURCE there, never replace a file, and are plain files: no links,
-    no set-user-ID, not executable.  What a sandbox sends needs a rule for
-    vitrail.FileCopy; what you send needs none, and a rule with the source @adminvm
-    may deny it.
+    TARGET is 'SANDBOX:' or a directory here, as '.'; a record's name is its sandbox that
+    runs, and a new one where none runs.  In a sandbox they arrive in ~/Incoming/SOURCE.
+    They never replace a file, and are plain files: no links, no set-user-ID, not
+    executable.  In a SANDBOX:PATH, '~/' is the home there.  What a sandbox sends needs
+    a rule for vitrail.FileCopy; what you send needs none, and a rule with the source
+    @adminvm may deny it.
 
     Exit code: 0, or 1 when something was refused or broken off.
     """
@@ -45,52 +47,89 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     if len(found) != 1:
         raise click.UsageError("All SOURCEs must be in the same place.")
     (source,) = found
-    if target != "." and (not target.endswith(":") or len(target) == 1):
-        raise click.UsageError(_bad_target(target))
-    where = "" if target == "." else str(take_sandbox_name(target.removesuffix(":")))
+    here = _directory_here(target)
+    where = "" if here else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
         raise click.UsageError("SOURCE and TARGET are the same place.")
     if not source:
         if where:
             # The person's own copy is for the one at work, not for a new disposable.
             where = running_or_record(where)
-        paths = [str(Path(path).absolute()) for path in sources]
+        paths = [_existing(path) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)
         kept = trio.run(send_request, request, Steps(quiet=quiet))
         render.note(f"copied to ~/Incoming/desktop in {printable(kept.sandbox, 60)}")
         return
-    words = [path.partition(":")[2] for path in sources]
+    words = [_in_sandbox(source) for source in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
     steps = _Steps(quiet=quiet, slow_only=True)
+    arrivals = Arrivals(Path.home()) if here else None
     code = trio.run(_from_sandbox, running_or_record(source), argv, steps)
     if steps.denied:
         render.note(
             f"  hint: 'brokerctl policy explain vitrail.FileCopy {source} "
             f"{where or '@adminvm'}' shows the rule and the line that would allow it"
         )
-    elif code == 0 and not where:
-        render.note("copied to ~/Incoming on this desktop")
+    elif code == 0 and here is not None and arrivals is not None:
+        names = [posixpath.basename(word.rstrip("/")) for word in words]
+        for place in arrivals.move(steps.sandbox or source, names, here):
+            render.note(f"copied to {printable(str(place), 400)}")
     sys.exit(code)
 
 
+def _existing(path: str) -> str:
+    """Return a path here as absolute; raises RefusedError before a machine boots."""
+    full = Path(path).absolute()
+    if not full.exists():
+        raise RefusedError(f"there is no {path} here", hint="look for a slip in it")
+    return str(full)
+
+
+def _in_sandbox(source: str) -> str:
+    """Return the PATH of SANDBOX:PATH; its program reads it from the home there."""
+    path = source.partition(":")[2]
+    path = path.removeprefix("~/") or "."
+    if posixpath.basename(path.rstrip("/")) in {"", ".", ".."}:
+        raise click.UsageError("SANDBOX:PATH names a file or a directory of its own.")
+    return path
+
+
+def _directory_here(target: str) -> Path | None:
+    """Return the directory here that TARGET names; None for 'SANDBOX:'."""
+    name, colon, path = target.partition(":")
+    if colon and "/" not in name:
+        if path or not name:
+            raise click.UsageError(_bad_target(target))
+        return None
+    found = Path(target)
+    if not found.is_dir():
+        raise click.UsageError(_bad_target(target))
+    return found
+
+
 def _bad_target(target: str) -> str:
-    """Return the error text for a TARGET that names a directory or a file."""
+    """Return the error text for a TARGET that is neither."""
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
         return (
             f"TARGET is '{name}:' without a path: files arrive in ~/Incoming there, "
             "under the name of their source"
         )
-    return (
-        "TARGET is 'SANDBOX:', or '.' for this desktop, where files arrive in "
-        "~/Incoming/SANDBOX"
-    )
+    return "TARGET is 'SANDBOX:', or a directory here, as '.'"
 
 
 class _Steps(Steps):
     """Notes whether the program in the sandbox reports that a rule denied it."""
 
     denied = False
+    sandbox = ""
+    """Where the program runs, once it does; of a disposable, its own name."""
+
+    @override
+    async def item(self, item: RunItem) -> None:
+        if item.started is not None:
+            self.sandbox = str(item.started.sandbox)
+        await super().item(item)
 
     @override
     def output(self, untrusted_data: bytes, *, stderr: bool = False) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from broker.authority.audit.store import open_store
 from broker.ipc.audit.schema import LeaseBegin, StreamOpened
-from broker.ipc.control.api import Exited, OpenItem, RunItem, SandboxStatus
+from broker.ipc.control import methods
+from broker.ipc.control.api import Exited, OpenItem, RunItem, SandboxStatus, Started
+from broker.ipc.control.methods import serves
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 
@@ -117,17 +120,24 @@ async def test_cp_to_a_record_goes_to_its_sandbox_that_runs(env, tmp_path):
     assert not api.opened
 
 
-async def test_cp_from_a_record_is_asked_of_its_sandbox_that_runs(env):
+async def test_cp_from_a_record_is_asked_of_its_sandbox_that_runs(env, tmp_path):
     api = broker(("demo-1001", "demo"))
+    target = tmp_path / "target"
+    target.mkdir()
 
     async def done(caller, request, emit):
         assert request.argv == ["vitrail-copy", "--to", "@adminvm", "--", "/x"]
+        await emit(RunItem(started=Started(sandbox=request.record, program=1)))
+        arrived = Path(env["HOME"]) / "Incoming" / request.record / "x"
+        arrived.parent.mkdir(parents=True)
+        arrived.write_text("from demo")
         return RunItem(exited=Exited(sandbox=request.record, program=1, code=0))
 
     api.on_run = done
     async with serving(paths_of(env).control, api):
-        answer = await brokerctl("cp", "demo:/x", ".", env=env)
+        answer = await brokerctl("cp", "demo:/x", str(target), env=env)
     assert answer.code == 0, answer.err
+    assert (target / "x").read_text() == "from demo"
     (request,) = [request for verb, request in api.asked if verb == "run"]
     assert request.record == "demo-1001"
 
@@ -139,6 +149,15 @@ class OpeningBroker(ScriptedBroker):
         super().__init__()
         self.opened = []
 
-    async def open_objects(self, caller, request, emit):
+    @serves(methods.OPEN)
+    async def open_objects(self, exchange, request):
         self.opened.append(request)
         return OpenItem(sandbox=request.sandbox)
+
+
+async def test_cp_of_a_missing_file_asks_no_broker(env, tmp_path):
+    api = broker()
+    async with serving(paths_of(env).control, api):
+        answer = await brokerctl("cp", str(tmp_path / "nothing"), "demo:", env=env)
+    assert (answer.code, "there is no " in answer.err) == (1, True), answer.err
+    assert not [verb for verb, _ in api.asked if verb != "status"]

@@ -79,7 +79,8 @@ def test_a_message_of_several_lines_becomes_one(capsys):
     ("words", "says"),
     [
         (["cp", "x", "demo:/tmp"], "TARGET is 'demo:' without a path"),
-        (["cp", "demo:x", "/tmp"], "arrive in ~/Incoming/SANDBOX"),
+        (["cp", "demo:x", "/nowhere"], "or a directory here, as '.'"),
+        (["cp", "demo:~/", "/tmp"], "SANDBOX:PATH names a file"),
     ],
 )
 def test_cp_says_where_files_arrive(capsys, words, says):
