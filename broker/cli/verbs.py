@@ -50,8 +50,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
                 "Share a folder with a sandbox; list shared folders.",
             ),
             "unshare": ("folders.unshare", "Take a shared folder back."),
-            "open": ("open_in", "Open files and addresses in a sandbox."),
-            "cp": ("copy", "Copy files to, from and between sandboxes."),
+            "open": ("transfer.open_in", "Open files and addresses in a sandbox."),
+            "cp": ("transfer.copy", "Copy files to, from and between sandboxes."),
         },
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),

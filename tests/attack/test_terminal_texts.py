@@ -14,9 +14,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from broker.cli import open_in, render
+from broker.cli import render
 from broker.cli.images.steps import Steps
 from broker.cli.sandboxes import state
+from broker.cli.transfer import open_in
 
 DRIVES = "\x1b]0;owned\x07"
 MARKUP = "[/x][link=https://evil.example]backup[/link]"

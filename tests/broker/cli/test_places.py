@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.cli.copy import _sandbox_of
-from broker.cli.open_in import _request
+from broker.cli.transfer.copy import _sandbox_of
+from broker.cli.transfer.open_in import _request
 from broker.core.errors import RefusedError
 
 

@@ -11,11 +11,11 @@ import trio
 from typing_extensions import override
 
 from broker.cli import render
-from broker.cli.arrivals import Arrivals
 from broker.cli.completion import places
-from broker.cli.open_in import send_request
 from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
+from broker.cli.transfer.arrivals import Arrivals
+from broker.cli.transfer.open_in import send_request
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.cli.arrivals import Arrivals
+from broker.cli.transfer.arrivals import Arrivals
 from broker.core.errors import RefusedError
 
 

@@ -1,0 +1,1 @@
+"""Files and addresses that cross: ``brokerctl open`` and ``brokerctl cp``."""
