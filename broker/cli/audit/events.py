@@ -33,7 +33,11 @@ _BAD = ("refused", "failed", "died")
 
 def as_object(found: Found) -> dict[str, object]:
     """The event for programs: its fields, and its time as RFC 3339."""
-    whose = {"machine": found.machine, "log": found.log} if found.log else {}
+    whose: dict[str, object] = {}
+    if found.log:
+        whose = {"machine": found.machine, "log": found.log}
+    if found.time_after_arrival:
+        whose["time_after_arrival"] = True
     return {"time": rfc3339(found.time_ns), **whose, **found.fields()}
 
 
@@ -49,6 +53,8 @@ def as_line(found: Found, zone: tzinfo | None = None) -> Text:
     line.append(f"{found.sequence:>6}  ", style="dim")
     if found.machine:
         line.append(f"{printable(found.machine)} ", style="cyan")
+    if found.time_after_arrival:
+        line.append("(the time is after its arrival) ", style="yellow")
     line.append_text(as_message(found, fields))
     return line
 

@@ -73,8 +73,8 @@ def open_fleet_source(address: str) -> Iterator[FleetSource]:
 
 def verify_fleet(
     address: str, machines: Sequence[str], kept: Sequence[tuple[str, Note]]
-) -> list[tuple[str, Report]]:
-    """Compare what the store has with what each machine signed: name and report.
+) -> list[tuple[FleetLog, Report]]:
+    """Compare what the store has with what each machine signed: log and report.
 
     ``kept`` are checkpoints from elsewhere, of any of the logs.
     """
@@ -86,7 +86,7 @@ def verify_fleet(
                 hint=f"there are: {', '.join(map(printable, fleet.machines())) or 'none'}",
             )
         return [
-            (log.machine, check(log.name, _with(fleet, log, kept), fleet.leaves(log)))
+            (log, check(log.name, _with(fleet, log, kept), fleet.leaves(log)))
             for log in logs
         ]
 

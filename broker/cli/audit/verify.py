@@ -110,12 +110,13 @@ def _verify_fleet(
     from broker.cli.audit.fleet import verify_fleet
 
     found = verify_fleet(store, machines, kept)
-    for machine, report in found:
+    for log, report in found:
         if as_json:
             whole = {**msgspec.to_builtins(report), "good": report.good}
-            render.json_line({"machine": machine, **whole})
+            render.json_line({"machine": log.machine, "role": log.role, **whole})
         else:
-            click.echo(f"machine      {printable(machine)}")
+            role = printable(log.role)
+            click.echo(f"machine      {printable(log.machine)}, shipped by {role}")
             _print(report)
     if not all(report.good for _, report in found):
         sys.exit(_INTEGRITY)

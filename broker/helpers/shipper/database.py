@@ -5,8 +5,9 @@ was ever shipped there, ``event`` the events with the columns that are asked
 for most, ``gap`` what a log had lost before it could be shipped, ``checkpoint`` what the
 logs have signed of themselves, ``leaf`` hashes of events that were removed.
 
-``arrived`` is the transaction that brought an event: with it a follower sees
-each event once, although transactions end in another order than they began.
+A machine's role may be anybody's: what it may put into a row is bounded by checks
+and by policies.  ``received_ns`` is the time of the transaction that brought an
+event; ``place_ns`` is where it stands in the order: no more than a minute later.
 """
 
 from __future__ import annotations
@@ -29,6 +30,37 @@ Error = psycopg.Error
 Connection = psycopg.Connection[tuple[object, ...]]
 
 _LOCK = 0x56545241  # "VTRA": one migration at a time (advisory lock)
+
+NAMES = """
+    -- The role that ships first under a machine's name has that name.
+    CREATE TABLE vitrail.machine (
+        name text PRIMARY KEY CHECK (octet_length(name) <= 1020),
+        owner name NOT NULL
+    );
+    INSERT INTO vitrail.machine SELECT DISTINCT ON (machine) machine, owner
+        FROM vitrail.log ORDER BY machine, first_seen, id;
+    UPDATE vitrail.log SET machine = machine || ' (role ' || log.owner || ')'
+        FROM vitrail.machine there
+        WHERE there.name = log.machine AND there.owner <> log.owner;
+    INSERT INTO vitrail.machine SELECT machine, owner FROM vitrail.log
+        ON CONFLICT DO NOTHING;
+    ALTER TABLE vitrail.machine ENABLE ROW LEVEL SECURITY;
+    CREATE FUNCTION vitrail.take_name() RETURNS trigger LANGUAGE plpgsql
+        SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+        INSERT INTO vitrail.machine VALUES (NEW.machine, NEW.owner)
+            ON CONFLICT DO NOTHING;
+        IF NEW.owner <> (SELECT owner FROM vitrail.machine WHERE name = NEW.machine)
+        THEN
+            RAISE EXCEPTION 'another role ships under the name %', NEW.machine
+                USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER take_name BEFORE INSERT ON vitrail.log
+        FOR EACH ROW EXECUTE FUNCTION vitrail.take_name();
+"""
+"""The fifth script."""
 
 # One script for each version; vitrail.migration counts those done.
 MIGRATIONS = (
@@ -134,6 +166,44 @@ MIGRATIONS = (
     DO $$ BEGIN
         GRANT SELECT ON vitrail.leaf TO vitrail_reader;
     EXCEPTION WHEN undefined_object THEN NULL;  -- the role is made later
+    END $$;
+    """,
+    NAMES,
+    """
+    -- AUDIT_EVENT_BYTES and AUDIT_NOTE_BYTES: what is there already is not looked at.
+    ALTER TABLE vitrail.event ADD CONSTRAINT sizes CHECK (
+        octet_length(body) <= 65536 AND octet_length(leaf) <= 32 AND
+        octet_length(kind || sandbox || lease || service || verdict || rule || peer
+            || outcome || boot) <= 65536) NOT VALID;
+    ALTER TABLE vitrail.log ADD CONSTRAINT sizes CHECK (
+        octet_length(machine) <= 1020 AND octet_length(broker) <= 1020) NOT VALID;
+    ALTER TABLE vitrail.checkpoint ADD CONSTRAINT sizes CHECK (
+        octet_length(note) <= 4096 AND octet_length(kind) <= 256) NOT VALID;
+    CREATE FUNCTION vitrail.now_ns() RETURNS bigint LANGUAGE sql STABLE AS $$
+        SELECT (extract(epoch FROM now()) * 1000000000)::bigint
+    $$;
+    ALTER TABLE vitrail.event DROP COLUMN arrived,
+        ADD COLUMN received_ns bigint NOT NULL DEFAULT vitrail.now_ns();
+    ALTER TABLE vitrail.event ADD COLUMN place_ns bigint NOT NULL
+        GENERATED ALWAYS AS (CASE WHEN time_ns > received_ns + 60000000000
+            THEN received_ns ELSE time_ns END) STORED;
+    DROP POLICY own ON vitrail.event;
+    CREATE POLICY own ON vitrail.event
+        USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))
+        WITH CHECK (log IN (SELECT id FROM vitrail.log WHERE owner = current_user)
+            AND received_ns = vitrail.now_ns());
+    DROP INDEX vitrail.event_time;
+    CREATE INDEX event_place ON vitrail.event (place_ns, log, sequence);
+    DROP INDEX vitrail.event_kind;
+    CREATE INDEX event_kind ON vitrail.event (kind, place_ns);
+    DO $$ DECLARE field text; BEGIN
+        FOREACH field IN ARRAY ARRAY['sandbox', 'lease', 'service', 'verdict', 'rule',
+            'peer', 'outcome']
+        LOOP
+            EXECUTE format('DROP INDEX vitrail.%I', 'event_' || field);
+            EXECUTE format('CREATE INDEX %I ON vitrail.event (%I, place_ns) '
+                'WHERE %I <> %L', 'event_' || field, field, field, '');
+        END LOOP;
     END $$;
     """,
 )

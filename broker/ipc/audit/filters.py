@@ -74,6 +74,8 @@ class Found:
     """Only in a fleet's store: whose log it is in."""
     log: str = ""
     """Only in a fleet's store: the log's id."""
+    time_after_arrival: bool = False
+    """Only in a fleet's store: it says that it came after it had arrived there."""
 
     def fields(self) -> dict[str, object]:
         """The event's fields, also of a kind that this version does not know.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("times after the arrival are marked", "late = False", "tests/attack/test_fleet_store.py", "are_marked"),
     Guard("missing events are a problem", "", "tests/attack/test_fleet_store.py", "cannot_be_compared"),
     Guard("events without a checkpoint are a problem", "if False:", "tests/attack/test_fleet_store.py", "without_a_checkpoint"),
     Guard("numbers of a fleet are looked for, not cast", "_NUMBER = \"(body::json ->> '{}')::numeric\"", "tests/integration/test_ship_postgres.py", "rows_of_one"),

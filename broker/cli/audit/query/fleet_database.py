@@ -6,7 +6,7 @@ Events come in the order of their times, as each log counts from 1.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from broker.ipc.audit.filters import Filters, Found, choose
 
 _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
-_CURSOR = re.compile(r"x=(\d{1,19})")
+_CURSOR = re.compile(r"l=((?:\d{1,10}:\d{1,19})(?:,\d{1,10}:\d{1,19})*)?")
 
 # A machine's role can put any text into its own rows.  A body that is not JSON, or a
 # word in the place of a number, must not end the questions about all machines, as a
@@ -41,6 +41,8 @@ _RECORD = r"""substring(body from '"record":"([^"\\]*)"')"""
 
 _Place = tuple[int, int, int]
 """Time, log and number: where an event stands in the order."""
+_Span = tuple[int, int, int]
+"""A log, and numbers: events after the first one, up to the second."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class FleetLog:
     name: str
     """The end of its checkpoints' origin, hex."""
     machine: str
+    role: str
+    """The role of the database that has made it; a name has one."""
 
 
 class Fleet:
@@ -59,8 +63,8 @@ class Fleet:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.horizon = ""
-        """Everything that transactions before this one brought could be seen when
-        ``find`` was called; the cursor to go on with."""
+        """The newest event of each log when ``find`` was called; the cursor to go on
+        with.  A log is shipped in its order, so nothing comes before it later."""
 
     def find(
         self,
@@ -76,43 +80,43 @@ class Fleet:
         Raises UpstreamError when the database fails, ValueError for a cursor
         that is none.
         """
-        if cursor and _CURSOR.fullmatch(cursor) is None:
-            raise ValueError(cursor)
-        self.horizon = self._now()
-        return self._find(filters, cursor, self.horizon, last, newest_first)
+        begin, end = _read_cursor(cursor), self._now()
+        self.horizon = _cursor(end)
+        return self._find(filters, _spans(begin, end), last, newest_first)
 
     def _find(
         self,
         filters: Filters,
-        begin: str,
-        end: str,
+        spans: Sequence[_Span],
         last: int | None,
         newest_first: bool,  # noqa: FBT001
     ) -> Iterator[Found]:
         if last is not None and not newest_first:
-            yield from reversed([*self._find(filters, begin, end, last, True)])  # noqa: FBT003
+            yield from reversed([*self._find(filters, spans, last, True)])  # noqa: FBT003
             return
         where, values = self._where(filters)
-        where += " AND arrived < %s::xid8"
-        values.append(end.removeprefix("x="))
-        if begin:
-            where += " AND arrived >= %s::xid8"
-            values.append(begin.removeprefix("x="))
+        values = [*map(list, zip(*spans, strict=True)), *values]
+        if not spans:
+            return
         place: _Place | None = None
         while last is None or last > 0:
             size = _PAGE if last is None else min(last, _PAGE)
             rows = self._page(where, values, place, size, newest_first)
             for row in rows:
-                sequence, time_ns, kind, sandbox, body, machine, name, log = row
-                place = (_int(time_ns), _int(log), _int(sequence))
+                sequence, time_ns, place_ns, kind, sandbox, body, *whose = row
+                machine, name, log = whose
+                place = (_int(place_ns), _int(log), _int(sequence))
+                # guard: times after the arrival are marked
+                late = place[0] < _int(time_ns)
                 yield Found(
                     sequence=place[2],
-                    time_ns=place[0],
+                    time_ns=_int(time_ns),
                     kind=str(kind),
                     sandbox=str(sandbox),
                     body=_readable(str(body), str(kind)),
                     machine=str(machine),
                     log=name.hex() if isinstance(name, bytes) else "",
+                    time_after_arrival=late,
                 )
             if len(rows) < size:
                 return
@@ -129,13 +133,16 @@ class Fleet:
         order = "DESC" if newest_first else "ASC"
         if place is not None:
             sign = "<" if newest_first else ">"
-            where += f" AND (time_ns, event.log, sequence) {sign} (%s, %s, %s)"
+            where += f" AND (place_ns, event.log, sequence) {sign} (%s, %s, %s)"
             values = [*values, *place]
         # Only our own words go into the text; every value is bound.
         return self._rows(
-            "SELECT sequence, time_ns, kind, sandbox, body, machine, name, "  # noqa: S608
+            "SELECT sequence, time_ns, place_ns, kind, sandbox, body, machine, name, "  # noqa: S608
             "event.log FROM vitrail.event JOIN vitrail.log ON log.id = event.log "
-            f"WHERE {where} ORDER BY time_ns {order}, event.log {order}, "
+            "JOIN unnest(%s::integer[], %s::bigint[], %s::bigint[]) "
+            "AS span (log, after, upto) ON span.log = event.log "
+            "AND sequence > span.after AND sequence <= span.upto "
+            f"WHERE {where} ORDER BY place_ns {order}, event.log {order}, "
             f"sequence {order} LIMIT %s",
             [*values, size],
         )
@@ -172,7 +179,7 @@ class Fleet:
             values.append(wanted)
         for sign, moment in ((">=", filters.since_ns), ("<=", filters.until_ns)):
             if moment is not None:
-                parts.append(f"time_ns {sign} %s")
+                parts.append(f"place_ns {sign} %s")
                 values.append(moment)
         return " AND ".join(parts), values
 
@@ -208,13 +215,13 @@ class Fleet:
         """The logs of these machines, or all."""
         wanted = choose("machine", machines or ["*"], self.machines)
         rows = self._rows(
-            "SELECT id, name, machine FROM vitrail.log WHERE machine = ANY(%s) "
+            "SELECT id, name, machine, owner FROM vitrail.log WHERE machine = ANY(%s) "
             "ORDER BY machine, id",
             [wanted],
         )
         return [
-            FleetLog(_int(number), name.hex(), str(machine))
-            for number, name, machine in rows
+            FleetLog(_int(number), name.hex(), str(machine), str(role))
+            for number, name, machine, role in rows
             if isinstance(name, bytes)
         ]
 
@@ -255,24 +262,29 @@ class Fleet:
         In the order of their times within what arrives together.  For
         ``contextlib.aclosing``.
         """
+        before = _read_cursor(cursor)
         while True:
             now = await trio.to_thread.run_sync(self._now)
-            if now != cursor:
-                for found in self._find(filters, cursor, now, None, False):  # noqa: FBT003
-                    yield found
-                cursor = now
+            for found in self._find(filters, _spans(before, now), None, False):  # noqa: FBT003
+                yield found
+            before = now
             await trio.sleep(_FOLLOW_SECONDS)
 
-    def _now(self) -> str:
-        """The oldest transaction that may still bring something."""
-        rows = self._rows("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", [])
-        return f"x={rows[0][0]}"
+    def _now(self) -> dict[int, int]:
+        """The number of each log's newest event."""
+        # No transaction of another machine may hold back what is here.
+        rows = self._rows(
+            "SELECT id, (SELECT max(sequence) FROM vitrail.event WHERE log = log.id) "
+            "FROM vitrail.log",
+            [],
+        )
+        return {_int(log): _int(last) for log, last in rows if last is not None}
 
     def counts(self, filters: Filters, top: int) -> Counts:
         """Count what matches; of each field the ``top`` most frequent values."""
         where, values = self._where(filters)
         (whole,) = self._rows(
-            "SELECT count(*), coalesce(min(time_ns), 0), coalesce(max(time_ns), 0), "  # noqa: S608
+            "SELECT count(*), coalesce(min(place_ns), 0), coalesce(max(place_ns), 0), "  # noqa: S608
             "coalesce(sum(CASE WHEN kind IN ('stream.refused', 'lease.refused', "
             f"'link.refused') THEN coalesce({_NUMBER.format('count')}, 1) END), 0) "
             f"FROM vitrail.event WHERE {where}",
@@ -358,6 +370,23 @@ def _readable(untrusted_body: str, kind: str) -> str:
         return untrusted_body
     said = {"kind": kind, "reason": "what this machine has shipped is not an event"}
     return msgspec.json.encode(said).decode()
+
+
+def _read_cursor(cursor: str) -> dict[int, int]:
+    found = _CURSOR.fullmatch(cursor or "l=")
+    if found is None:
+        raise ValueError(cursor)
+    pairs = (pair.split(":") for pair in (found[1] or "").split(",") if pair)
+    return {int(log): int(last) for log, last in pairs}
+
+
+def _cursor(places: Mapping[int, int]) -> str:
+    return "l=" + ",".join(f"{log}:{last}" for log, last in sorted(places.items()))
+
+
+def _spans(begin: Mapping[int, int], end: Mapping[int, int]) -> list[_Span]:
+    spans = [(log, begin.get(log, 0), last) for log, last in end.items()]
+    return [span for span in spans if span[1] < span[2]]
 
 
 def _int(value: object) -> int:
