@@ -17,6 +17,7 @@ from broker.core.errors import VitrailError
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.helpers.shipper.service import serve
+from broker.ipc import event_loop
 
 _PATIENCE = 2.0
 """For a batch that is under way when we are asked to end."""
@@ -43,7 +44,7 @@ def main() -> None:
     """Entry point; exits with 1 and a sentence when it cannot start."""
     os.umask(0o077)
     try:
-        trio.run(_main)
+        event_loop.run(_main)
     except VitrailError as error:
         sys.stderr.write(f"vitrail-shipper: {displayed(error.diagnostics())}\n")
         sys.exit(1)

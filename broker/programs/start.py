@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable, Container
 from importlib import resources
 from pathlib import Path
 
-import trio
-
 from broker.authority.runtime import Options
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
 Run = Callable[[Options, PumpHandle, Callable[[], None]], Awaitable[None]]
@@ -97,7 +96,7 @@ def _run(
 
     # The pump is forked while there is neither trio nor a thread.
     pump = start_pump()
-    trio.run(run, options, pump, ready, strict_exception_groups=True)
+    event_loop.run(run, options, pump, ready)
 
 
 def _activated(known: Container[str]) -> dict[str, socket.socket]:

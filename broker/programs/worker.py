@@ -33,7 +33,7 @@ from broker.core.errors import (
 )
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.process import seccomp
-from broker.ipc import agent, clipboard, fdpass, transfer
+from broker.ipc import agent, clipboard, event_loop, fdpass, transfer
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel, MessagePipe
@@ -61,7 +61,7 @@ def run_worker(
     display.settimeout(0)
     worker = _Worker(Channel(supervisor), pipe, display, Channel(keeper), achieved)
     try:
-        trio.run(worker.run)
+        event_loop.run(worker.run)
     except Exception:
         # Standard error is /dev/null here; the supervisor writes it down.
         text = messages.clip(traceback.format_exc()[-4000:])

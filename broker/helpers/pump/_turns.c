@@ -30,7 +30,7 @@ struct end {
 	struct end *other;
 	struct pair *pair;
 	int fd;
-	uint32_t mask;          /* as it stands in the epoll set; 0: not in it */
+	uint32_t mask;          /* as it stands in the epoll set */
 	/* the direction that begins here */
 	enum state state;
 	int error;
@@ -147,13 +147,15 @@ static int watch(struct turns *t, struct end *e)
 	uint32_t mask = (e->state == FLOWING ? (uint32_t)EPOLLIN : 0)
 	              | (e->other->state == BLOCKED ? (uint32_t)EPOLLOUT : 0);
 
+	/* EPOLLHUP cannot be masked, and would spin: who is not awaited is parked, as
+	 * in engine.py.  It keeps its entry, because another might not be had. */
+	if (!mask)
+		mask = EPOLLONESHOT;
 	if (mask == e->mask)
 		return 0;
 	event.events = mask;
 	event.data.fd = e->fd;
-	/* EPOLLHUP cannot be masked: who is not awaited leaves the set, or spins. */
-	int what = !mask ? EPOLL_CTL_DEL : e->mask ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-	if (epoll_ctl(t->epoll, what, e->fd, &event) < 0)
+	if (epoll_ctl(t->epoll, EPOLL_CTL_MOD, e->fd, &event) < 0)
 		return -1;
 	e->mask = mask;
 	return 0;

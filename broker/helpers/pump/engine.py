@@ -5,8 +5,11 @@ Rules, each of which was needed:
 * Level-triggered.  EPOLLIN is asked for only while a direction flows,
   EPOLLOUT only while it is blocked.  (Edge-triggered EPOLLOUT on a UNIX
   socket wakes at every read of the peer.)
-* A side that nothing is awaited from leaves the epoll set: EPOLLHUP cannot be
-  masked, so a hung-up side of a blocked stream would spin.
+* A side that nothing is awaited from is parked: EPOLLHUP cannot be masked, so a
+  hung-up side of a blocked stream would spin.  With EPOLLONESHOT it comes once.
+* A side that is in the epoll set stays there until its stream ends: the kernel
+  counts entries for the user, and when others have taken all there is no second
+  one.  A stream that gets none at its beginning is refused, alone.
 * A side that has ended, while bytes for it may still come, is watched for its
   disappearance alone, edge-triggered, so that its event comes once.
 * Reading failed: the stream ends.  Writing failed: bytes that the vanished side
@@ -66,6 +69,8 @@ _READ = _IN | _GONE
 _WRITE = _OUT | _GONE
 # Nothing but EPOLLHUP and EPOLLERR, which come unasked, and each only once.
 _WATCH_GONE = select.EPOLLET
+# Nothing is awaited; EPOLLHUP and EPOLLERR come once at most.
+_PARKED = select.EPOLLONESHOT
 
 # These two mean that a peer went away; other errors are the kernel's refusals.
 _RESETS = frozenset({errno.EPIPE, errno.ECONNRESET})
@@ -280,15 +285,11 @@ class RelayEngine:
             mask = (_IN if said is FLOWING else 0) | (_OUT if told is BLOCKED else 0)
             if not mask and said is ENDED and told is FLOWING:
                 mask = _WATCH_GONE
-        if mask == end.mask:
-            return
-        if not mask:
-            self._epoll.unregister(end.sock)
-        elif end.mask:
+        # guard: a stream that runs needs no further entry of an epoll set
+        mask = mask or _PARKED
+        if mask != end.mask:
             self._epoll.modify(end.sock, mask)
-        else:
-            self._epoll.register(end.sock, mask)
-        end.mask = mask
+            end.mask = mask
 
     @staticmethod
     def _side(stream: _Stream, sock: socket.socket) -> Side:
@@ -322,16 +323,32 @@ class RelayEngine:
         one.stream = two.stream = stream
         one.said = two.told = self._direction(a, b, order.mode_ab, order.max_write)
         two.said = one.told = self._direction(b, a, order.mode_ba, order.max_write)
+        if not self._enter(order, one, two):
+            return
         self._streams[order.token] = stream
         self._ends[a.fileno()] = one
         self._ends[b.fileno()] = two
-        self._watch(one)
-        self._watch(two)
         if self._turns is not None and one.said.splices and two.said.splices:
             self._turns.adopt(a.fileno(), b.fileno())
             stream.adopted = True
         if stream.idle:
             self._remember(self._now + stream.idle, order.token)
+
+    def _enter(self, order: Submit, one: _End, two: _End) -> bool:
+        """Put both sides into the epoll set; False: the stream was refused."""
+        try:
+            for end in (one, two):
+                self._epoll.register(end.sock, _IN)
+                end.mask = _IN
+        except OSError as error:
+            # Closing takes the first one out of the set.
+            for end in (one, two):
+                end.said.release()
+                end.sock.close()
+            # guard: a stream without a place in the epoll set is refused alone
+            self._refuse(order, error.errno or errno.EIO)
+            return False
+        return True
 
     @staticmethod
     def _adopt(fd: int) -> socket.socket:

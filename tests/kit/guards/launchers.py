@@ -525,6 +525,24 @@ GUARDS = (
         "given_to_no_process",
     ),
     Guard(
+        "a full table of epoll entries ends no task",
+        "if True:",
+        "tests/attack/test_epoll_entries.py",
+        "event_loop",
+    ),
+    Guard(
+        "a stream that runs needs no further entry of an epoll set",
+        "self._epoll.modify(end.sock, mask) if mask else (self._epoll.unregister(end.sock), self._epoll.register(end.sock, _PARKED))",
+        "tests/attack/test_epoll_entries.py",
+        "refuses_a_stream",
+    ),
+    Guard(
+        "a stream without a place in the epoll set is refused alone",
+        "raise",
+        "tests/attack/test_epoll_entries.py",
+        "refuses_a_stream",
+    ),
+    Guard(
         "a box takes few of what is counted for its user",
         "counted = {}",
         "tests/attack/test_box_namespaces.py",

@@ -86,7 +86,7 @@ def test_the_end_of_the_control_socket_is_the_end(broker):
     client, server = broker.line(1)
     client.sendall(b"x")
     assert server.recv(1) == b"x"
-    broker.ipc.control.close()
+    broker.control.close()
     assert broker.ended() == 0
     assert client.recv(1) == b""
     assert server.recv(1) == b""
@@ -110,7 +110,7 @@ def test_a_broker_that_does_not_listen_stops_no_stream(broker):
     """Completions wait; bytes do not."""
     client, server = broker.line(1)
     count = 3000
-    broker.ipc.control.settimeout(0)
+    broker.control.settimeout(0)
     submitted = 0
     deadline = time.monotonic() + 30
     while submitted < count:
@@ -118,7 +118,7 @@ def test_a_broker_that_does_not_listen_stops_no_stream(broker):
             one, two = broker.line(100 + submitted)
         except BlockingIOError:
             assert time.monotonic() < deadline
-            select.select([], [broker.ipc.control], [], 1)
+            select.select([], [broker.control], [], 1)
             continue
         submitted += 1
         one.close()
@@ -126,7 +126,7 @@ def test_a_broker_that_does_not_listen_stops_no_stream(broker):
         if submitted % 500 == 0:
             client.sendall(b"ping")
             assert server.recv(4) == b"ping"
-    broker.ipc.control.settimeout(10)
+    broker.control.settimeout(10)
     tokens = [broker.hear().token for _ in range(count)]
     assert sorted(tokens) == list(range(100, 100 + count))
     client.sendall(b"ping")
@@ -190,13 +190,13 @@ def test_the_modes_are_reported(broker):
 
 def test_nonsense_ends_the_pump_not_quietly():
     with serving() as broker:
-        broker.ipc.control.send(b"nonsense")
+        broker.control.send(b"nonsense")
         assert broker.ended() == 70
         assert "not a message to the pump" in broker.handle.words.text()
 
 
 def test_both_ends_of_control_are_closed_on_exec(broker):
-    assert not broker.ipc.control.get_inheritable()
+    assert not broker.control.get_inheritable()
     flags = 0
     for entry in os.listdir(f"/proc/{broker.handle.pid}/fd"):
         if int(entry) > 2:
