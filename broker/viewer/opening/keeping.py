@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.core import limits
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import VitrailError
 from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.failures import ToldError
 from broker.viewer.sandboxes.programs import Program, wait_ended
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def _kept(guest: Guest, program: Program) -> None:
     if not program.ended:
         # guard: a receiver that does not end is killed
         await guest.signal(program, signal.SIGKILL)
-        raise RefusedError(
+        raise ToldError(
             f"{guest.lease.sandbox} has not kept it within "
             f"{limits.TRANSFER_KEEP_SECONDS:g} s"
         )
@@ -72,10 +73,10 @@ async def _kept(guest: Guest, program: Program) -> None:
         raise _refusal(guest, program)
 
 
-def _refusal(guest: Guest, program: Program) -> RefusedError:
+def _refusal(guest: Guest, program: Program) -> ToldError:
     """The reason, in words of ours."""
     found = "has no room for it" if program.code == NO_ROOM else "has not kept it"
-    return RefusedError(
+    return ToldError(
         f"{guest.lease.sandbox} {found}",
         hint=f"'brokerctl logs {guest.lease.sandbox}' shows what its program wrote",
     )

@@ -22,6 +22,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import ReturnFile
 from broker.viewer.opening.exchanges import Delivery, OpenExchange
+from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return
 from broker.viewer.opening.targets import Receiver, Targets, Wait
@@ -61,9 +62,7 @@ def refuse_return(permit: Permit) -> None:
     """Raise RefusedError where the rule that is in force lets nothing come back."""
     # guard: only a rule brings a file back
     if not permit.returns:
-        raise RefusedError(
-            f"{permit.where} lets nothing come back; it needs return=yes"
-        )
+        raise ToldError(f"{permit.where} lets nothing come back; it needs return=yes")
 
 
 def new_return(quota: Quota) -> Return:
@@ -117,13 +116,13 @@ class Mover:
         write.close()
         reason = await job.exchange.passed()
         if reason:
-            raise RefusedError(reason)
+            raise ToldError(reason)  # of its own worker
         # All of it has left the sender; what a pipe holds is read in far less time.
         # guard: a process that keeps files and does not end
         with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
             await delivery.done.wait()
         if not delivery.done.is_set():
-            raise RefusedError(
+            raise ToldError(
                 f"it was not kept within {limits.TRANSFER_KEEP_SECONDS:g} s"
             )
         if delivery.reason:
@@ -152,7 +151,7 @@ class Mover:
             reason = await job.exchange.passed()
             await way.wait_done()
             if reason:
-                raise RefusedError(reason)
+                raise ToldError(reason)
         await self._log.note(
             schema.TransferReturned(
                 **event_log.of(job.guest.lease),

@@ -42,6 +42,7 @@ from broker.ipc.transfer_guest import (
     Take,
 )
 from broker.viewer.opening.exchanges import Gift, OpenExchange
+from broker.viewer.opening.failures import told
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
 from broker.viewer.opening.targets import Targets
@@ -236,9 +237,13 @@ class OpeningService:
                 job = Job(guest, exchange, asked, permit, wait, number)
                 await self._mover.move(job)
             reason = ""
-        except VitrailError as error:
-            reason = str(error)
-            raise
+        except (VitrailError, ExceptionGroup) as error:
+            found = sole(error)
+            if not isinstance(found, VitrailError):
+                raise
+            failure = told(found, permit.target)
+            reason = str(failure)
+            raise failure from error
         finally:
             with trio.CancelScope(shield=True):
                 await self._log.note(

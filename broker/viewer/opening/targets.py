@@ -22,6 +22,7 @@ from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.transfer.entries import Quota
 from broker.core.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.keeping import keeping
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
@@ -182,7 +183,7 @@ class Targets:
                 if guest.lease.sandbox == name:
                     return guest.lease, False
         if not autostart:
-            raise RefusedError(f"{name} does not run, and the rule does not start it")
+            raise ToldError(f"{name} does not run, and the rule does not start it")
         if self.host is None:
             raise UpstreamError("the viewer has no host that starts machines")
         await wait(f"starting {name}")
@@ -222,9 +223,9 @@ async def _started(guest: Guest, program: Program) -> None:
                 raise UpstreamError(program.way.failure.reason)
             await program.changed.wait()
     if patience.cancelled_caught:
-        raise UpstreamError(f"no program came up in {guest.lease.sandbox}")
+        raise ToldError(f"no program came up in {guest.lease.sandbox}")
     if program.ended and program.code:
-        raise RefusedError(f"{guest.lease.sandbox} has no program that opens it")
+        raise ToldError(f"{guest.lease.sandbox} has no program that opens it")
 
 
 async def shown(sandbox: str, program: Program) -> None:
@@ -249,7 +250,7 @@ async def _taken(guest: Guest, program: Program, delivery: Delivery) -> None:
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
         await wait_unless_ended(program, delivery.taken)
     if not delivery.taken.is_set():
-        raise UpstreamError(
+        raise ToldError(
             f"nothing in {guest.lease.sandbox} fetched the files",
             hint=f"'brokerctl logs {guest.lease.sandbox}' shows what its program wrote",
         )

@@ -1,0 +1,108 @@
+"""What a request fails with carries nothing of the target's back to its source.
+
+A rule that lets ``work`` open addresses in ``vault`` is not a rule by which ``vault``
+writes to ``work``: 430 characters for each request were such a way.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+)
+from broker.core.lease import Opening
+from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
+from broker.ipc import transfer as messages
+from broker.ipc.transfer_guest import CopyFiles, OpenFile, OpenUrl
+from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.service import OpeningService
+from tests.kit.rulebook import WORK
+
+SECRET = "the target's own words"
+ASKS = [
+    (OPEN_URL, OpenUrl("https://example.org/")),
+    (OPEN_FILE, OpenFile("a.txt", 4)),
+    (FILE_COPY, CopyFiles("a.txt", 1, 4)),
+]
+
+
+class Log:
+    """Keeps the events as text."""
+
+    def __init__(self):
+        self.texts = []
+
+    async def require(self, event):
+        await trio.lowlevel.checkpoint()
+        self.texts.append(str(event))
+
+    note = require
+
+    def digest(self, value):
+        return value
+
+
+class Targets:
+    """Fails with words of the target's."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def open_url(self, target, url, wait, **more):
+        await trio.lowlevel.checkpoint()
+        raise self.error
+
+    def delivery(self, source, pipe, quota, *, opened):
+        raise self.error
+
+
+async def told(error, service, ask):
+    """Return what the asking program is told, and the events."""
+    permit = SimpleNamespace(
+        target="vault", autostart=True, max_size=None, schemes=True, returns=False
+    )
+
+    class Decider:
+        @asynccontextmanager
+        async def permit(self, request, **more):
+            await trio.lowlevel.checkpoint()
+            yield permit
+
+    log = Log()
+    made = OpeningService(decider=Decider(), log=log, targets=Targets(error))
+    room = SimpleNamespace(
+        request_size=1 << 20,
+        file_size=1 << 20,
+        request_files=9,
+        day_size=1 << 30,
+        day_requests=1000,
+    )
+    record = SimpleNamespace(name="work", viewer=SimpleNamespace(transfer=room))
+    guest = SimpleNamespace(lease=WORK, valid_record=lambda: record)
+    exchange = OpenExchange(1)
+    exchange.take(messages.TransferAsked(1, ask))
+    said = await made._answered(guest, Opening(WORK, service, 1, "vsock:3"), exchange)
+    return said, log.texts
+
+
+@pytest.mark.parametrize("kind", [RefusedError, UpstreamError, PeerError, SetupError])
+@pytest.mark.parametrize(("service", "ask"), ASKS, ids=[a[0] for a in ASKS])
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_failures_of_a_target_are_fixed_messages(kind, service, ask, grouped):
+    error: Exception = kind(f"in the guest, foot: {SECRET}", hint=SECRET)
+    if grouped:
+        error = ExceptionGroup("of a nursery", [error])
+    said, events = await told(error, service, ask)
+    assert said, "it failed"
+    assert SECRET not in said
+    assert SECRET not in "".join(events), "nor does the log hold content"
+    again, _ = await told(kind("other words"), service, ask)
+    assert said == again
