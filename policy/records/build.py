@@ -14,9 +14,11 @@ from typing import Any, cast
 
 from policy import limits
 from policy.errors import Spot, did_you_mean, nearest
+from policy.records.desktop_tables import AUDIO, FOLDERS, TRANSFER
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
+from policy.records.launch_table import LAUNCH, MONITORS, PEER, STATE
 from policy.records.model import (
     HOST_IMAGE,
     STRIP_PIXELS,
@@ -34,7 +36,6 @@ from policy.records.model import (
     MachinePeer,
     MicroVM,
     Record,
-    SharedBox,
     State,
     ThrowawayVm,
     Transfer,
@@ -43,19 +44,7 @@ from policy.records.model import (
     Window,
     digest_of,
 )
-from policy.records.record_schema import (
-    AUDIO,
-    FOLDERS,
-    INHERITS_KEY,
-    KIND_KEY,
-    LAUNCH,
-    MONITORS,
-    PEER,
-    STATE,
-    TABLES,
-    TOP,
-    TRANSFER,
-)
+from policy.records.record_schema import INHERITS_KEY, KIND_KEY, TABLES, TOP
 
 # Clean values by dotted key.  Their types are those that ``tables`` promises,
 # which no type checker can follow.
@@ -558,9 +547,7 @@ def _launch(taken: Taken) -> Launch:
                 boot_deadline=taken["launch.boot_deadline"],
                 manager="vmspawn" if taken[KIND_KEY] == "vmspawn" else "libvirt",
             )
-        case "shared-box":
-            return SharedBox(taken["launch.required"])
-        case "bwrap" | "podman" | "nspawn" | "flatpak":
+        case "bwrap" | "podman" | "nspawn" | "flatpak" | "shared-box":
             # Late: many hosts have machines only.
             from policy.records.containers import container_launch
 
@@ -571,10 +558,9 @@ def _launch(taken: Taken) -> Launch:
 
 def _micro_vm(taken: Taken) -> MicroVM:
     kind = taken[KIND_KEY]
+    own_root = taken["launch.root"] != "host"
     made: dict[str, Any] = {
-        "image": HOST_IMAGE
-        if taken["launch.root"] == "host"
-        else taken["launch.image"],
+        "image": taken["launch.image"] if own_root else HOST_IMAGE,
         "memory_mib": taken["launch.memory"],
         "packages": tuple(taken["launch.packages"]),
     }

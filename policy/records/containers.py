@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from policy.records.model import Bwrap, Flatpak, Launch, Nspawn, Podman
+from policy.records.model import Bwrap, Flatpak, Launch, Nspawn, Podman, SharedBox
 from policy.records.record_schema import KIND_KEY
 
 Taken = Mapping[str, Any]
@@ -14,7 +14,7 @@ Taken = Mapping[str, Any]
 
 
 def container_launch(taken: Taken) -> Launch:
-    """Return the launch of kind bwrap, podman, nspawn or flatpak."""
+    """Return the launch of a box, of kind bwrap, podman, nspawn, shared-box or flatpak."""
     match taken[KIND_KEY]:
         case "bwrap":
             return Bwrap(
@@ -34,6 +34,8 @@ def container_launch(taken: Taken) -> Launch:
                 taken["launch.open_files"],
             )
             return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
+        case "shared-box":
+            return SharedBox(taken["launch.required"])
         case _:
             app, network = taken["launch.app"], taken["launch.share_network"]
             return Flatpak(app, network, *_binds(taken), taken["launch.open_files"])

@@ -22,7 +22,8 @@ from policy.records import folder
 from policy.records.build import Draft, build_record, take_draft
 from policy.records.document import read_document
 from policy.records.model import Record
-from policy.records.record_schema import INHERITS_KEY, NAME
+from policy.records.patterns import NAME
+from policy.records.record_schema import INHERITS_KEY
 
 SUFFIX = ".toml"
 FOLDER = folder.FOLDER

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from policy.records.desktop_tables import FOLDERS
 from policy.records.field_types import Path as KeyPath
-from policy.records.record_schema import FOLDERS, KIND_KEY, MONITORS, STATE
+from policy.records.launch_table import MONITORS, STATE
+from policy.records.record_schema import KIND_KEY
 
 Complain = Callable[[KeyPath, str, str, str], None]
 _INSTEAD = 'set kind = "microvm"'

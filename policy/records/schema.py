@@ -10,7 +10,9 @@ import json
 from collections.abc import Iterator
 
 from policy.records.field_types import Choice, Field, Schema, Table
-from policy.records.record_schema import LAUNCH, PALETTE, PEER, TABLES, TOP
+from policy.records.launch_table import LAUNCH, PEER
+from policy.records.patterns import PALETTE
+from policy.records.record_schema import TABLES, TOP
 
 
 def schema() -> Schema:

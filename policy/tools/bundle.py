@@ -35,7 +35,7 @@ from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import parse_record_set
-from policy.records.record_schema import NAME
+from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import rules_of_map
 

@@ -25,7 +25,7 @@ from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
 from policy import limits
 from policy.errors import did_you_mean
-from policy.records.record_schema import PALETTE
+from policy.records.patterns import PALETTE
 from policy.rules.world import World
 from policy.tools.diff import TooManyError
 from policy.tools.flows import Flow, flows

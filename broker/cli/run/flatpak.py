@@ -39,8 +39,8 @@ from broker.host.launchers.flatpak.files import (
 from broker.host.launchers.flatpak.overrides import Wanted
 from broker.host.launchers.flatpak.process import HeldFlatpak, start_held
 from policy.limits import LABEL_CHARS
+from policy.records.launch_table import FLATPAK_APP
 from policy.records.model import Flatpak, Record
-from policy.records.record_schema import FLATPAK_APP
 
 
 def take_app(app: str) -> str:

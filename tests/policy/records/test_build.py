@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from policy.records.launch_table import MONITORS
 from policy.records.loader import parse_record
 from policy.records.model import (
     Audio,
@@ -23,7 +24,6 @@ from policy.records.model import (
     UnixPeer,
     Window,
 )
-from policy.records.record_schema import MONITORS
 
 CORPUS = Path(__file__).parent.parent.parent / "corpus" / "policy"
 GOOD = sorted((CORPUS / "good").glob("*.toml"))

@@ -9,7 +9,7 @@ import pytest
 from policy import limits
 from policy.records import field_types, quantities
 from policy.records.field_types import REFUSED
-from policy.records.record_schema import NAME, PALETTE
+from policy.records.patterns import NAME, PALETTE
 
 _MEMORY = field_types.MemoryAmount(*limits.MEMORY_MIB)
 _TITLE = field_types.Title(limits.LABEL_CHARS)

@@ -16,8 +16,11 @@ from broker.core.streams.wayland_rules import MAX_BORDER, Fullscreen
 from broker.jail.wayland.scene import label
 from policy import limits
 from policy.records import build
+from policy.records.desktop_tables import WINDOW
 from policy.records.field_types import Choice
-from policy.records.record_schema import NAME, PEER, TABLES, WINDOW
+from policy.records.launch_table import PEER
+from policy.records.patterns import NAME
+from policy.records.record_schema import TABLES
 from policy.rules import record_gate
 from policy.rules.checks import SERVICES
 from tests.policy import record_globals

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from policy.records.record_schema import PALETTE
+from policy.records.patterns import PALETTE
 from policy.tools.colours import (
     APART,
     FAINT,

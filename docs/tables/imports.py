@@ -1,0 +1,222 @@
+"""What modules import, and how large that is: figures of pages and of tests.
+
+An import inside of a function counts as any other: the process may load it.  One for
+type checkers alone does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOPS = ("broker", "policy", "shims")
+LAUNCH_CLASSES = frozenset(
+    [
+        "MicroVM",
+        "ThrowawayVm",
+        "External",
+        "Bwrap",
+        "Podman",
+        "Nspawn",
+        "Flatpak",
+        "SharedBox",
+    ]
+)
+LAUNCH_KINDS = frozenset(
+    [
+        "microvm",
+        "external",
+        "libvirt-qemu",
+        "vmspawn",
+        "firecracker",
+        "cloud-hypervisor",
+        "crosvm",
+        "bwrap",
+        "podman",
+        "nspawn",
+        "shared-box",
+        "flatpak",
+        "toolbox",
+        "distrobox",
+    ]
+)
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """Modules, lines of text, and lines with code: no comment, no docstring."""
+
+    modules: int
+    lines: int
+    code: int
+
+
+@cache
+def modules() -> Mapping[str, Path]:
+    """Return all modules of the product by their dotted names."""
+    found = {}
+    for top in TOPS:
+        for path in (ROOT / top).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """Return a module's syntax tree, without what is for type checkers alone."""
+    parsed = ast.parse(modules()[name].read_text())
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    return parsed
+
+
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    """Return the modules that one imports, its package among them."""
+    wanted = {name.rpartition(".")[0]}
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            wanted.add(node.module)
+            wanted |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(wanted & modules().keys())
+
+
+def closure(names: Iterable[str]) -> frozenset[str]:
+    """Return all that is imported by some modules, directly or not, and these."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += imports_of(name)
+    return frozenset(seen)
+
+
+@cache
+def _size_of(name: str) -> Size:
+    text = modules()[name].read_text()
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                docstrings |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
+            case _:
+                pass
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in _NO_CODE:
+            lines |= {*range(token.start[0], token.end[0] + 1)}
+    return Size(1, len(text.splitlines()), len(lines - docstrings))
+
+
+def size(names: Collection[str]) -> Size:
+    """Return the sum of some modules."""
+    sizes = [_size_of(name) for name in names]
+    return Size(
+        len(sizes), sum(one.lines for one in sizes), sum(one.code for one in sizes)
+    )
+
+
+def class_names_twice() -> Mapping[str, tuple[str, ...]]:
+    """Return each public class name of several modules, with these."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(modules()):
+        for node in tree(name).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name)
+    return {name: tuple(where) for name, where in found.items() if len(where) > 1}
+
+
+def module_names_often() -> Mapping[str, int]:
+    """Return each last part of a module's name that four modules have, or more."""
+    found: dict[str, int] = {}
+    for name, path in modules().items():
+        if path.name != "__init__.py":
+            last = name.rpartition(".")[2]
+            found[last] = found.get(last, 0) + 1
+    return {name: count for name, count in found.items() if count > 3}
+
+
+def circles() -> list[frozenset[str]]:
+    """Return the sets of modules that import each other.
+
+    That a module's own package is imported before it makes no circle.
+    """
+    graph = {
+        name: {other for other in imports_of(name) if not name.startswith(f"{other}.")}
+        for name in modules()
+    }
+    reached = {name: _reach(graph, name) for name in graph}
+    found = {
+        frozenset(other for other in reached[name] if name in reached[other])
+        for name in graph
+    }
+    return sorted((one for one in found if len(one) > 1), key=sorted)
+
+
+def _reach(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in graph[waiting.pop()] - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen
+
+
+def kind_dispatches() -> list[str]:
+    """Return places, as module:line, that ask for a launch kind outside its launcher."""
+    return [
+        f"{name}:{line}"
+        for name in sorted(modules())
+        if not name.startswith("broker.host.launchers.")
+        for line in sorted(set(_dispatches(tree(name))))
+    ]
+
+
+def _dispatches(parsed: ast.Module) -> Iterator[int]:
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.expr | ast.pattern) and _asks_for_a_kind(node):
+            yield node.lineno
+
+
+def _asks_for_a_kind(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Name("isinstance"), args=[_, wanted]):
+            inner = [n.id for n in ast.walk(wanted) if isinstance(n, ast.Name)]
+            return not LAUNCH_CLASSES.isdisjoint(inner)
+        case ast.MatchClass(cls=ast.Name(id=name)):
+            return name in LAUNCH_CLASSES
+        case ast.MatchValue(value=ast.Constant(value=text)):
+            return text in LAUNCH_KINDS
+        case ast.Compare():
+            return any(_kinds_of(side) for side in (node.left, *node.comparators))
+        case ast.Dict(keys=keys):
+            return sum(_kinds_of(key) for key in keys if key is not None) > 1
+        case _:
+            return False
+
+
+def _kinds_of(node: ast.expr) -> int:
+    """Return how many launch kinds a constant, a tuple or a set of such names."""
+    parts = [node, *getattr(node, "elts", ())]
+    return sum(isinstance(n, ast.Constant) and n.value in LAUNCH_KINDS for n in parts)

@@ -1,0 +1,129 @@
+"""The programs of Vitrail: whose rights each has, and how large it may be.
+
+A bound is lowered with the code and never raised.  ``docs/threat-model.md`` shows this
+table (``python -m docs.print_processes``), ``tests/test_layout.py`` compares it with what
+the programs import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from docs.tables.imports import Size, closure, modules
+
+USER: Final = "the user's"
+CONFINED: Final = "confined"
+ROOT: Final = "root's"
+Rights = Literal["the user's", "confined", "root's"]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program: its ``entry`` modules, and what its process may import at most.
+
+    ``linked``: it runs on machines of the link only, not beside ``vitrail-local``.
+    """
+
+    name: str
+    entry: tuple[str, ...]
+    rights: Rights
+    modules: int
+    lines: int
+    code: int
+    linked: bool = False
+
+    def closure(self) -> frozenset[str]:
+        """Return all modules that the program may import, in functions too."""
+        return closure(self.entry)
+
+
+PROGRAMS = (
+    Program("vitrail-local", ("broker.programs.local",), USER, 440, 67_300, 44_900),
+    Program(
+        "vitrail-host",
+        ("broker.programs.host",),
+        USER,
+        280,
+        40_700,
+        26_700,
+        linked=True,
+    ),
+    Program(
+        "vitrail-viewer",
+        ("broker.programs.viewer",),
+        USER,
+        345,
+        52_100,
+        34_500,
+        linked=True,
+    ),
+    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 50, 6_900, 3_500),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 45, 6_000, 3_100),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 40, 5_100, 2_500),
+    Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
+    Program("shipper", ("broker.programs.shipper",), USER, 50, 6_400, 3_700),
+    Program("template", ("broker.programs.template",), USER, 185, 31_800, 20_700),
+    Program("keeper", ("broker.programs.keeper",), USER, 180, 31_700, 20_600),
+    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_100, 19_600),
+    Program("files", ("shims.files.__main__",), USER, 19, 2_600, 1_900),
+    Program(
+        "folder mounts",
+        ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
+        USER,
+        12,
+        1_000,
+        600,
+    ),
+    Program("security key", ("broker.programs.security_key",), USER, 30, 2_700, 1_300),
+    Program(
+        "frameguard", ("broker.host.network.frameguard",), CONFINED, 20, 2_000, 800
+    ),
+    Program(
+        "netguard",
+        ("broker.host.network.veth", "broker.host.network.tap"),
+        USER,
+        25,
+        2_400,
+        1_000,
+    ),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 60, 6_700, 3_700),
+    Program(
+        "OCI hook",
+        ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
+        ROOT,
+        4,
+        1_000,
+        700,
+    ),
+    Program("libvirt's hook", ("shims.vitrail_libvirt_hook",), ROOT, 3, 500, 400),
+)
+"""Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
+ends with its command, and loads what the verb needs."""
+
+TOGETHER = Size(610, 101_200, 68_600)
+"""What all processes with the user's rights on one machine import, each module once."""
+
+
+def together() -> frozenset[str]:
+    """Return the modules of all processes that have the user's rights on one machine."""
+    return closure(
+        entry
+        for program in PROGRAMS
+        if program.rights == USER and not program.linked
+        for entry in program.entry
+    )
+
+
+def of_no_daemon() -> frozenset[str]:
+    """Return modules in packages of daemons that only brokerctl and tests import."""
+    used = closure(entry for program in PROGRAMS for entry in program.entry)
+    return frozenset(
+        name
+        for name, path in modules().items()
+        if name.startswith("broker.")
+        and not name.startswith(("broker.cli", "broker.__main__"))
+        and path.name != "__init__.py"
+        and name not in used
+    )
