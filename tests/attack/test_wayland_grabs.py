@@ -85,6 +85,39 @@ async def test_a_window_in_the_background_takes_no_keyboard(kind):
             await run(attack)
 
 
+@pytest.mark.parametrize("grab", [False, True])
+async def test_who_draws_into_a_menu_that_sway_closed_is_not_ended(grab):
+    """sway closes menus when the focus leaves, and their client hears of it later."""
+
+    def draws_on(p: People) -> None:
+        _both(p)
+        c = p.hostile
+        surface, xdg, made = c.popup()
+        if grab:
+            c.send(made, "grab", c.seat, p.serial)
+        c.map(surface, xdg)
+        p.focus(p.honest)
+        assert not c.heard("popup_done"), "it has not read yet"
+        c.paint(surface, 60, 60, 0xFFFF00FF)
+        c.send(surface, "commit")
+        c.roundtrip()
+        assert c.heard("popup_done")
+        c.paint(surface, 60, 60, 0xFFFF00FF)
+        c.send(surface, "commit")
+        c.send(made, "destroy")
+        c.send(xdg, "destroy")
+        c.send(surface, "attach", 0, 0, 0)
+        c.send(surface, "commit")
+        c.roundtrip()
+        p.focus(c)
+        p.serial = c.heard("button")[-1][0]
+        _grab(p)
+
+    async with people("sway") as run:
+        with trio.fail_after(100):
+            await run(draws_on)
+
+
 async def test_a_prompt_gets_the_keyboard_while_a_menu_is_open():
     asked = question()
     async with people() as run:

@@ -89,6 +89,7 @@ GUARDS = (
     Guard("the client first that waited longest", "if False:", "tests/broker/jail/worker/test_readiness.py", "equal_parts"),
     Guard("a look at the compositor between clients", "if False:", "tests/broker/jail/worker/test_readiness.py", "between_clients"),
     Guard("one client after the other", "await trio.lowlevel.checkpoint()", "tests/broker/jail/worker/test_readiness.py", "rounds_of_their_own"),
+    Guard("no commit of a popup that the compositor closed", "pass", "tests/broker/jail/wayland/handlers/test_popups.py", "compositor_closed"),
     Guard("surface regions bounded", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "too_many_rectangles"),
     Guard("no client claims to be opaque", "if True:", "tests/broker/jail/wayland/scene/test_frame.py", "claim_to_be_opaque"),
     Guard("no window larger than the screen", "pass", "tests/broker/jail/wayland/scene/test_frame.py", "larger_than", spans=2),

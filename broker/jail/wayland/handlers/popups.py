@@ -315,6 +315,15 @@ def configure(core: ClientState, popup: Popup, x: int, y: int, w: int, h: int) -
 
 
 def popup_done(core: ClientState, popup: Popup) -> None:
+    """The compositor has closed it, as sway does when the focus leaves its window.
+
+    For sway 1.7 a commit of a closed popup's frame is a commit before the first
+    configure, which ends the connection.  The client does not know yet that it is
+    closed, and may draw on.
+    """
+    if popup.xdg is not None:
+        # guard: no commit of a popup that the compositor closed
+        window_state.closed(core, popup.xdg, popup)
     dismiss(core, popup)
 
 

@@ -190,6 +190,14 @@ def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
         core.down.data += emit.popup_done(popup.cid)
 
 
+def closed(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
+    """The compositor shows a popup no more: nothing of it is sent from now on."""
+    popup.adrift = True
+    xdg.mapped = False
+    drop_adrift(core, xdg)
+    promote.end_window(core, xdg)
+
+
 def introduce(core: ClientState, xdg: XdgSurface) -> None:
     """Before a window's first commit: send the compositor its sandbox's identity.
 

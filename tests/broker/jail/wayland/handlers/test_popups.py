@@ -289,3 +289,27 @@ def test_no_menu_is_ever_shown_away_from_its_window(hasty, ops):
             (w, h), (x, y), (wide, high) = menu.outer, menu.at, menu.parents
             assert -w <= x <= wide, (name, args)
             assert -h <= y <= high, (name, args)
+
+
+def test_nothing_is_sent_of_a_popup_that_the_compositor_closed(talk, monkeypatch):
+    """sway 1.7 takes its next commit for one before the first configure."""
+    menu = Menu(talk, (10, 10))
+    menu.show(*MENU, menu.serial)
+    (root,) = menu.roots()
+    commits, whole = [], talk.model.wl_surface_commit
+
+    def committed(surface) -> None:
+        commits.append(surface)
+        whole(surface)
+
+    monkeypatch.setattr(talk.model, "wl_surface_commit", committed)
+    talk.model.tell(talk.server_side(menu.role), "popup_done")
+    talk.pump()
+    menu.show(*MENU)
+    talk.send(menu.window, "commit")
+    assert commits, "the window's own"
+    assert root not in commits
+    talk.send(menu.role, "destroy")
+    talk.send(menu.xdg, "destroy")
+    assert talk.heard("popup_done") == [[]]
+    assert root.oid not in talk.model.things
