@@ -13,7 +13,11 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 
 from broker.core.paths import find_paths
-from broker.host.launchers.flatpak.files import overrides_folder, write_override
+from broker.host.launchers.flatpak.files import (
+    overrides_folder,
+    system_bus_names,
+    write_override,
+)
 from broker.host.launchers.flatpak.overrides import Wanted
 from tests.kit.flatpak import applications
 from tests.kit.wayland.compositor import short_directory
@@ -28,6 +32,8 @@ org.freedesktop.*=talk
 org.freedesktop.Flatpak.*=talk
 org.freedesktop.systemd1.*=talk
 org.freedesktop.Notifications=talk
+[System Bus Policy]
+org.example.PowerOff=talk
 """
 PROBE = """
 import ctypes, sys
@@ -39,6 +45,13 @@ for name in sys.argv[3:]:
     reply = bus.send_and_get_reply(message_bus.GetNameOwner(name))
     if reply.body[0].startswith(":"):
         print(name)
+try:
+    system = open_dbus_connection("SYSTEM")
+    reply = system.send_and_get_reply(message_bus.GetNameOwner("org.example.PowerOff"))
+    if reply.body[0].startswith(":"):
+        print("system")
+except OSError:
+    pass  # closed
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.shmget(int(sys.argv[2]), 4096, 0) >= 0:
     print("memory")
@@ -71,7 +84,7 @@ def _shared_memory():
     return key, lambda: libc.shmctl(number, 0, None)
 
 
-async def test_no_service_that_runs_commands_and_no_memory_of_the_session():
+async def test_no_service_that_runs_commands_no_system_bus_and_no_memory_of_the_session():
     library = Path(jeepney.__file__).parent.parent
     with short_directory() as base:
         runtime = base / "run"
@@ -88,12 +101,14 @@ async def test_no_service_that_runs_commands_and_no_memory_of_the_session():
             async with apps:
                 bus = open_dbus_connection(environ["DBUS_SESSION_BUS_ADDRESS"])
                 with bus:
-                    for name in (*RUNS_COMMANDS, HARMLESS):
+                    for name in (*RUNS_COMMANDS, HARMLESS, "org.example.PowerOff"):
                         bus.send_and_get_reply(message_bus.RequestName(name))
                     probe = (environ, library, key)
                     found = await trio.to_thread.run_sync(_probe, *probe)
-                    assert found == {*RUNS_COMMANDS, HARMLESS, "memory"}
-                    wanted = Wanted(None, read_only=(library,))
+                    assert found == {*RUNS_COMMANDS, HARMLESS, "memory", "system"}
+                    place = base / "data" / "flatpak" / "app" / APP / "current"
+                    names = system_bus_names(place / "active")
+                    wanted = Wanted(None, read_only=(library,), system_names=names)
                     folder = overrides_folder(environ)
                     write_override(find_paths(environ), folder, APP, wanted)
                     found = await trio.to_thread.run_sync(_probe, *probe)

@@ -36,7 +36,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
     with held(paths, app), setup_errors(f"{app} cannot be set up"):
         entries = _entries(location, app)
         written = []
-        if close_override(paths, folder, app):
+        if close_override(paths, folder, app, location):
             written.append(folder / app)
         for name, text in entries.items():
             path = _menu() / name

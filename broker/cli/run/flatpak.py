@@ -32,8 +32,8 @@ from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.flatpak.files import (
     held,
-    is_closed,
     overrides_folder,
+    system_bus_names,
     write_override,
 )
 from broker.host.launchers.flatpak.overrides import Wanted
@@ -113,10 +113,13 @@ class _Run:
             (launch.app, *words), Path.cwd(), writable_places(paths)
         )
         self._words = command[1:]
+        self._system_names: Sequence[str] = ()
 
     def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
-        if not is_closed(self._paths, self._launch.app):
-            installed_at(self._launch.app)  # no override for one that is not there
+        installed = installed_at(self._launch.app)
+        with setup_errors(f"the permissions of {self._launch.app} cannot be read"):
+            # Each time: an update of the application may have more.
+            self._system_names = system_bus_names(installed)
         binds = (*self._launch.read_only, *self._launch.read_write)
         refuse_planted_links(self._paths, binds)
         steps = Steps(quiet=quiet, as_json=as_json)
@@ -147,7 +150,11 @@ class _Run:
     def _override(self, sockets: Path) -> None:
         launch = self._launch
         wanted = Wanted(
-            sockets, launch.share_network, launch.read_only, launch.read_write
+            sockets,
+            launch.share_network,
+            launch.read_only,
+            launch.read_write,
+            self._system_names,
         )
         folder = overrides_folder(os.environ)
         with setup_errors(f"the override of {launch.app} cannot be written"):

@@ -156,6 +156,9 @@ class _Import:
         for name, may in self._groups.get("Session Bus Policy", {}).items():
             if may != "none" and _COMMANDS.fullmatch(name):
                 self._note(name, "closed: a service there runs commands on the host")
+        for name, may in self._groups.get("System Bus Policy", {}).items():
+            if may != "none":
+                self._note(name, "closed: a name of the system bus")
 
     def _record(self) -> str:
         sound = "allow" if "pulseaudio" in self._items("sockets") else "none"

@@ -525,6 +525,12 @@ GUARDS = (
         "given_to_no_process",
     ),
     Guard(
+        "an application has no name of the system bus",
+        "system = {}",
+        "tests/broker/host/launchers/flatpak/test_overrides.py",
+        "system_bus",
+    ),
+    Guard(
         "a full table of epoll entries ends no task",
         "if True:",
         "tests/attack/test_epoll_entries.py",

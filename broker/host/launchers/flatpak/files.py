@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -15,12 +16,15 @@ from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
 from broker.host.launchers.flatpak.key_file import parse, write
 from broker.host.launchers.flatpak.overrides import (
+    SYSTEM_BUS,
     Change,
     Wanted,
     apply,
     undo,
     wanted_change,
 )
+
+_BUS_NAME = re.compile(r"[A-Za-z0-9_.*-]+")
 
 
 def overrides_folder(environ: Mapping[str, str]) -> Path:
@@ -75,13 +79,23 @@ def is_closed(paths: Paths, app: str) -> bool:
     return _change(paths, app) is not None
 
 
-def close_override(paths: Paths, folder: Path, app: str) -> bool:
+def system_bus_names(installed: Path) -> list[str]:
+    """Return names of the system bus which an installed application may use.
+
+    Raises OSError, UpstreamError where its metadata cannot be read.
+    """
+    own = parse((installed / "metadata").read_text("utf-8", "replace"))
+    # Flatpak loads no application whose metadata has another name.
+    return [name for name in own.get(SYSTEM_BUS, {}) if _BUS_NAME.fullmatch(name)]
+
+
+def close_override(paths: Paths, folder: Path, app: str, installed: Path) -> bool:
     """Close an application's permissions before a first run, without a lease.
 
     Returns whether they were open before.  Raises as ``write_override``.
     """
     return not is_closed(paths, app) and write_override(
-        paths, folder, app, Wanted(None)
+        paths, folder, app, Wanted(None, system_names=system_bus_names(installed))
     )
 
 

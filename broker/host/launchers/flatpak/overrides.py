@@ -19,6 +19,7 @@ import msgspec
 from broker.host.launchers.flatpak.key_file import Groups, items, listed
 
 CONTEXT, ENVIRONMENT, BUS = "Context", "Environment", "Session Bus Policy"
+SYSTEM_BUS = "System Bus Policy"
 _SOCKETS = (
     # Both X11 words: without "wayland" alone the fallback to X11 is turned on.
     *("wayland", "x11", "fallback-x11", "inherit-wayland-socket", "pulseaudio"),
@@ -49,6 +50,9 @@ class Wanted:
     share_network: bool = False
     read_only: Sequence[Path] = ()
     read_write: Sequence[Path] = ()
+    system_names: Sequence[str] = ()
+    """Of the system bus, which the application's own permissions have.  "!system-bus"
+    closes the whole bus alone: Flatpak starts a proxy for these names."""
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,6 +77,8 @@ def wanted_change(wanted: Wanted) -> Change:
     files += [] if sockets is None else [f"{_escaped(sockets)}:ro"]
     files += [f"{_escaped(path)}:ro" for path in wanted.read_only]
     files += [_escaped(path) for path in wanted.read_write]
+    # guard: an application has no name of the system bus
+    system = dict.fromkeys(wanted.system_names, "none")
     return Change(
         lists={
             "shared": shared,
@@ -88,6 +94,7 @@ def wanted_change(wanted: Wanted) -> Change:
                 "PULSE_SERVER": f"unix:{sockets}/vitrail.Audio",
             },
             BUS: dict.fromkeys(_COMMANDS, "none"),
+            SYSTEM_BUS: system,
         },
     )
 

@@ -9,7 +9,12 @@ import pytest
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.paths import find_paths
-from broker.host.launchers.flatpak.files import held, remove_override, write_override
+from broker.host.launchers.flatpak.files import (
+    held,
+    remove_override,
+    system_bus_names,
+    write_override,
+)
 from broker.host.launchers.flatpak.key_file import items, parse, write
 from broker.host.launchers.flatpak.overrides import Wanted, apply, undo, wanted_change
 
@@ -68,9 +73,8 @@ def test_paths_with_signs_of_the_format_are_escaped():
     change = wanted_change(wanted(read_write=paths))
     made = apply({}, change)
     assert made["Context"]["filesystems"].endswith("/a\\;b\\\\:c\\\\\\\\d;")
-    assert undo(made, change) == {"Environment": {}, "Session Bus Policy": {}} | {
-        "Context": {}
-    }
+    groups = ("Context", "Environment", "Session Bus Policy", "System Bus Policy")
+    assert undo(made, change) == {group: {} for group in groups}
 
 
 def test_the_network_is_closed_unless_the_record_shares_it():
@@ -94,6 +98,18 @@ def test_no_pattern_opens_a_service_that_runs_commands(service):
     name = f"org.freedesktop.{service}"
     for pattern in ("org.freedesktop.*", name, f"{name}.*"):
         assert override[pattern] == "none", pattern
+
+
+def test_no_name_of_the_system_bus_stays_open(tmp_path):
+    """An application's own permission alone is enough to have PowerOff called."""
+    text = "[System Bus Policy]\norg.freedesktop.login1=talk\norg.bluez.*=own\nbad name=talk\n"
+    (tmp_path / "metadata").write_text(text)
+    names = system_bus_names(tmp_path)
+    override = apply({}, wanted_change(wanted(system_names=names)))
+    assert override["System Bus Policy"] == {
+        "org.freedesktop.login1": "none",
+        "org.bluez.*": "none",
+    }
 
 
 @pytest.mark.parametrize("space", [" ", "\t", "\v", "\xa0"])
