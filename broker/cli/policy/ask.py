@@ -97,7 +97,7 @@ def evaluate(
     if service is None or source is None or target is None:
         raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
     call = call_of(service, source, target, **told)
-    asker = _Asker(policy, world, compat=compat, called=(call.source, call.target))
+    asker = _Asker(policy, world, compat=compat)
     if world is None and not compat:
         asker.refuse_typos(call)
     verdict = asker.ask(call)
@@ -117,14 +117,13 @@ class _Asker:
         world: Path | None,
         *,
         compat: bool,
-        called: tuple[str, ...] = (),
     ) -> None:
         self._compat = compat
-        self._called = called
         self._policy = policy
         self._world_file = world
         self._rules: RuleSet | None = None
         self._situation: Situation | None = None
+        self._called: dict[frozenset[str], Situation] = {}
         self._files: object = None
         self._files_rules: RuleSet | None = None
         self._data: object = None
@@ -134,7 +133,7 @@ class _Asker:
     def refuse_typos(self, call: PolicyCall) -> None:
         """Raise UsageError for a source that is not a sandbox; note other typos."""
         refuse_unknown_source(
-            call, self._situation_for(None).world, self._rules_for(None)
+            call, self._situation_for(call, None), self._rules_for(None)
         )
 
     def ask(
@@ -142,7 +141,7 @@ class _Asker:
     ) -> Verdict:
         """Answer; raises WorldError or ValueError for files that are none."""
         rules = self._rules_for(files)
-        known = self._situation_for(world)
+        known = self._situation_for(call, world)
         if self._compat:
             return Verdict(None, qubes.answer(rules, call, known.world))
         if rules.problems:
@@ -169,13 +168,15 @@ class _Asker:
             self._files = files
         return self._files_rules
 
-    def _situation_for(self, data: object) -> Situation:
+    def _situation_for(self, call: PolicyCall, data: object) -> Situation:
         if data is None:
             if self._situation is None:
-                self._situation = situation_from(
-                    self._world_file, *self._called, policy=self._policy
-                )
-            return self._situation
+                self._situation = situation_from(self._world_file, policy=self._policy)
+            # Disposables that the call names need not run.
+            names = frozenset({call.source, call.target})
+            if names not in self._called:
+                self._called[names] = self._situation.calling(names)
+            return self._called[names]
         if self._data_world is None or data != self._data:
             self._data_world = world_from_json(data)
             self._data = data

@@ -97,9 +97,9 @@ def explain_call(
         )
     else:
         call = call_of(service, source, VIEWER if target is None else target, **told)
-        known = situation_from(world, call.source, call.target, policy=policy)
+        known = situation_from(world, policy=policy).calling({call.source, call.target})
         if world is None:
-            refuse_unknown_source(call, known.world, rules)
+            refuse_unknown_source(call, known, rules)
     found = explain(rules, call, known.world)
     verdict = known.decide(found.call, lambda: found.answer)
     problems = [problem.as_json() for problem in rules.problems]

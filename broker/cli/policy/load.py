@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from policy.rules.verdict import (
     canonical_service,
     canonical_target,
 )
-from policy.rules.world import World, WorldError, world_from_json, world_of
+from policy.rules.world import DISPOSABLE, World, WorldError, world_from_json, world_of
 from policy.tools.unknown import meant_service
 
 POLICY = click.option(
@@ -126,42 +127,61 @@ class Situation:
             return Verdict(None, rules())
         return self.sandboxes.decide(call, rules)
 
+    def has_broken_record(self, source: str) -> bool:
+        """Whether the record of a sandbox is there and has a mistake."""
+        if self.sandboxes is None:
+            return False
+        record = self.sandboxes.record_of.get(source, source)
+        return record in self.sandboxes.records.broken
 
-def situation_from(
-    file: Path | None, *called: str, policy: tuple[Path, ...] = ()
-) -> Situation:
+    def calling(self, names: AbstractSet[str]) -> Situation:
+        """Return the same with disposables of these names, which need not run now."""
+        if self.sandboxes is None:
+            return self
+        records = self.sandboxes.records
+        # The class of a record with a mistake is not known.
+        disposables = [
+            *(
+                n
+                for n, r in records.records.items()
+                if r.viewer.sandbox_class == DISPOSABLE
+            ),
+            *records.broken,
+        ]
+        record_of = {
+            sandbox: name
+            for name in disposables
+            for sandbox in names - records.records.keys()
+            if is_disposable_of(sandbox, name)
+        }
+        if not record_of:
+            return self
+        world = world_of(records, record_of.items())
+        return Situation(world, Sandboxes(records, record_of))
+
+
+def situation_from(file: Path | None, *, policy: tuple[Path, ...] = ()) -> Situation:
     """Return the world of a file, or of the records that the broker reads.
 
-    Settings directories in ``policy`` have their own records.  ``called`` are source and
-    target of a call, which may be disposables that do not run now.  Raises RefusedError
-    when the file is not a world.
+    Settings directories in ``policy`` have their own records.  Raises RefusedError when
+    the file is not a world.
     """
     if file is not None:
         return Situation(world_from(file), None)
     records = records_beside(policy)
-    disposables = [
-        name
-        for name, record in records.records.items()
-        if record.viewer.sandbox_class == "disposable"
-    ]
-    record_of = {
-        sandbox: name
-        for sandbox in called
-        for name in disposables
-        if is_disposable_of(sandbox, name)
-    }
-    sandboxes = Sandboxes(records, record_of)
-    return Situation(world_of(records, record_of.items()), sandboxes)
+    return Situation(world_of(records), Sandboxes(records, {}))
 
 
-def refuse_unknown_source(call: PolicyCall, world: World, rules: RuleSet) -> None:
+def refuse_unknown_source(call: PolicyCall, known: Situation, rules: RuleSet) -> None:
     """Raise UsageError for a source that is not a sandbox; note other typos."""
+    world = known.world
     services = {*SERVICES, *(rule.service for rule in rules.rules if rule.service)}
     meant = canonical_service(call.source)
     if meant in services and call.service in world.domains:
         words = printable(f"{meant} {call.service}", 120)
         raise click.UsageError(f"the service comes first, then the sandbox: {words}")
-    if call.source not in world.domains and not call.source.startswith("@"):
+    there = call.source in world.domains or known.has_broken_record(call.source)
+    if not there and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)
         raise click.UsageError(
             f"no sandbox and no record is named '{printable(call.source, 60)}'"

@@ -106,7 +106,8 @@ def test_policy(
         sys.exit(_BROKEN)
     own = _own(rules, policy)
     _refuse_nothing(cases, own, policy or rule_directories())
-    engine, known = Engine(rules), situation_from(world, policy=policy)
+    names = {name for case in cases for name in (case.call.source, case.call.target)}
+    engine, known = Engine(rules), situation_from(world, policy=policy).calling(names)
 
     def decide(call: PolicyCall) -> PolicyAnswer:
         return known.decide(call, lambda: engine.answer(call, known.world)).answer
@@ -329,7 +330,8 @@ def _answer(grant: Grant) -> PolicyAnswer:
 
 def _grant_json(grant: Grant) -> dict[str, object]:
     call = call_json(grant.call)
-    return {"call": call, "targets": list(grant.targets), **answer_json(grant.answer)}
+    # Beside the answer's own "targets", which a question offers.
+    return {"call": call, "called": list(grant.targets), **answer_json(grant.answer)}
 
 
 def _row(grant: Grant) -> tuple[str, ...]:

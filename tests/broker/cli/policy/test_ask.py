@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from broker.cli.policy.load import refuse_unknown_source, rules_of
+from broker.cli.policy.load import Situation, refuse_unknown_source, rules_of
 from broker.cli.policy.verbs import command
 from policy.rules.engine import PolicyCall
 from policy.rules.world import world_from_json
@@ -129,7 +129,7 @@ def test_the_service_comes_first(run, service):
     world = world_from_json(WORLD)
     with pytest.raises(click.UsageError, match="the service comes first"):
         refuse_unknown_source(
-            PolicyCall("work", "+", service, "@adminvm"), world, rules
+            PolicyCall("work", "+", service, "@adminvm"), Situation(world, None), rules
         )
 
 

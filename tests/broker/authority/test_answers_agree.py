@@ -1,0 +1,228 @@
+"""Each tool of ``brokerctl policy`` answers a call as the broker decides it.
+
+Random settings and calls: sandboxes, running disposables, the user, words that name
+nothing, facts, records with mistakes.  The broker's answer is that of a real decider on
+the same files; the tools are called as a person calls them.  A tool takes the name of a
+disposable for one that runs, because it asks no broker; so all that are named here run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from click.testing import CliRunner
+
+from broker.authority.decider import Request
+from broker.cli.policy.verbs import command
+from broker.core.errors import RefusedError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from policy.rules.engine import PolicyCall
+from policy.rules.ruleset import rules_of_map
+from policy.rules.verdict import canonical_target
+from tests.kit.rulebook import rulebook
+from tests.kit.world import record
+
+SETTINGS, CALLS = 25, 200
+PERSISTENT, DISPOSABLE = ("work", "vault", "bank"), ("web", "view")
+RUNNING = {"work": "work", "vault": "vault", "web-1234": "web", "view-7700": "view"}
+SERVICES = ("vitrail.FileCopy", "vitrail.OpenURL", "vitrail.Audio", "vitrail.AudioOutput",
+            "vitrail.AudioInput", "vitrail.Display", "vitrail.ClipboardPaste")  # fmt: skip
+SOURCES = (
+    "*",
+    "@anyvm",
+    "@adminvm",
+    "work",
+    "bank",
+    "web",
+    "@tag:red",
+    "@type:disposable",
+)
+TARGETS = ("*", "@anyvm", "@adminvm", "@default", "@dispvm", "@dispvm:web", "vault",
+           "work", "web", "@tag:red", "@tag:blue", "nobody")  # fmt: skip
+CALLED = ("you", "@adminvm", "", "@default", "@dispvm", "@dispvm:web", "work", "vault",
+          "bank", "web", "web-1234", "view-7700", "nobody")  # fmt: skip
+
+
+def random_record(pick, name):
+    if pick.random() < 0.08:
+        return "class = nonsense\n"
+    top = [f'tags = ["{pick.choice(["red", "blue"])}"]'] if pick.random() < 0.6 else []
+    if pick.random() < 0.5:
+        top.append('default_disposable = "web"')
+    top.append("[audio]")
+    top.append(f'playback = "{pick.choice(["none", "allow"])}"')
+    top.append(f'microphone = "{pick.choice(["deny", "ask", "allow"])}"')
+    return record(
+        "disposable" if name in DISPOSABLE else "persistent",
+        display=pick.choice(["allow", "none"]),
+        top="\n".join(top),
+    )
+
+
+def random_rule(pick):
+    action = pick.choice(["allow", "ask", "deny"])
+    words = [
+        pick.choice([*SERVICES, "*"]),
+        "*",
+        pick.choice(SOURCES),
+        pick.choice(TARGETS),
+        action,
+    ]
+    if action != "deny" and pick.random() < 0.2:
+        words.append(f"target={pick.choice(['vault', '@dispvm:web', '@adminvm'])}")
+    if pick.random() < 0.25:
+        words.append(pick.choice(["scheme=https", "mime=text/*", "host=*.example.org"]))
+    if action != "deny" and pick.random() < 0.2:
+        words.append("max-size=1K")
+    line = " ".join(words)
+    # A set with a mistake is not taken by the broker, which then denies everything.
+    wrong = rules_of_map({"1.policy": line + "\n"}).problems
+    return random_rule(pick) if wrong else line
+
+
+def random_call(pick):
+    call = {
+        "service": pick.choice([*SERVICES, "vitrail.Nothing"]),
+        "source": pick.choice([*RUNNING, "@adminvm", "you"]),
+        "target": pick.choice(CALLED),
+    }
+    facts = {
+        "scheme": ("https", "http"),
+        "mime": ("text/plain", "image/png"),
+        "host": ("a.example.org", "example.net"),
+        "size": (10, 100_000),
+    }
+    for fact, values in facts.items():
+        if pick.random() < 0.3:
+            call[fact] = pick.choice(values)
+    return call
+
+
+def brokers_answer(book, call):
+    """The decision of the decider in the broker; nothing is recorded or asked."""
+    target = canonical_target(call["target"])
+    facts = [call.get(key) for key in ("mime", "scheme", "host", "size")]
+    if canonical_target(call["source"]) == "@adminvm":
+        engine, world = book.decider.world()
+        return engine.answer(
+            PolicyCall(call["service"], "+", "@adminvm", target, *facts), world
+        )
+    lease = next(one for one in book.leases if one.sandbox == call["source"])
+    mime, scheme, host, size = facts
+    request = Request(
+        lease=lease, service=call["service"], target=target, mime=mime,
+        scheme=scheme, host=host, size=size,
+    )  # fmt: skip
+    return book.decider._judge.decide(request).answer
+
+
+def answer_of(verdict, target, targets):
+    """What is compared; a tool does not know which other disposables run."""
+    offered = {one for one in targets or () if RUNNING.get(one, one) == one}
+    return (verdict, target or "", offered)
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def run_tool(words, given=None):
+    done = CliRunner().invoke(command, [str(word) for word in words], input=given)
+    assert isinstance(done.exception, SystemExit | RefusedError | None), done.exception
+    return done
+
+
+def lines_of(call):
+    words = [call["service"], call["source"], call["target"] or "@default"]
+    told = [
+        f"{key}={call[key]}"
+        for key in ("mime", "scheme", "host", "size")
+        if key in call
+    ]
+    return " ".join([*words, *told])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SETTINGS))
+async def test_tools_answer_as_the_broker_decides(seed, tmp_path):
+    pick = random.Random(seed)
+    rules = "\n".join(random_rule(pick) for _ in range(pick.randint(3, 25))) + "\n"
+    async with rulebook(rules, start=False) as book:
+        for name in (*PERSISTENT, *DISPOSABLE):
+            book.write_record(name, random_record(pick, name))
+        await start_with_running(book)
+        calls = [random_call(pick) for _ in range(CALLS)]
+        wanted = [brokers_answer(book, call) for call in calls]
+        expected = [answer_of(a.verdict, a.target, a.targets) for a in wanted]
+        site = ("--policy", book.paths.config[0])
+
+        given = "\n".join(json.dumps(call) for call in calls)
+        batch = run_tool(["eval", "--batch", *site], given).stdout.splitlines()
+        found = [json.loads(line) for line in batch]
+        assert [
+            answer_of(one["decision"], one["target"], one["targets"]) for one in found
+        ] == expected
+
+        cases = tmp_path / "all.policytest"
+        cases.write_text(
+            "".join(
+                f"{lines_of(call)} -> {answer.verdict}\n"
+                for call, answer in zip(calls, wanted, strict=True)
+            )
+        )
+        tried = json.loads(run_tool(["test", cases, *site, "--json"]).stdout)
+        assert [case for case in tried["cases"] if case["wrong"]] == []
+
+        for call, answer in list(zip(calls, expected, strict=True))[:20]:
+            told = [f"--{key}={call[key]}" for key in ("mime", "scheme", "host", "size") if key in call]  # fmt: skip
+            words = (call["service"], call["source"], call["target"], *told, *site)
+            said = json.loads(run_tool(["explain", *words, "--json"]).stdout)
+            assert answer_of(said["decision"], said["target"], said["targets"]) == answer, call  # fmt: skip
+        check_effective(site, book, calls)
+
+
+async def start_with_running(book):
+    book.leases = [
+        Lease(LeaseId(f"{number:016x}"), SandboxName(name), SandboxName(of), 1)
+        for number, (name, of) in enumerate(RUNNING.items(), 1)
+    ]
+    await book.start()
+
+
+def check_effective(site, book, calls):
+    """A call without facts is granted if and only if ``effective`` has it."""
+    plain = [call for call in calls if set(call) == {"service", "source", "target"}]
+    shown = {}
+    for call in plain:
+        source, target = (canonical_target(call[key]) for key in ("source", "target"))
+        named = source not in RUNNING or RUNNING[source] == source
+        if not named or target in {"", "web-1234", "view-7700", "nobody"}:
+            continue  # 'effective' is about records
+        name = "you" if source == "@adminvm" else source
+        if name not in shown:
+            answer = run_tool(["effective", name, *site, "--json"])
+            if answer.exit_code:
+                continue  # the record has a mistake
+            shown[name] = json.loads(answer.stdout)["from"]
+        granted = [
+            grant
+            for grant in shown[name]
+            if grant["call"]["service"] == in_classes(book, call["service"])
+            and target in grant["called"]
+            and not {"scheme", "mime", "host"} & grant["call"].keys()
+        ]
+        verdicts = {grant["decision"] for grant in granted}
+        wanted = brokers_answer(book, call).verdict
+        assert (wanted == "deny") == (not verdicts), (call, wanted, granted)
+        assert wanted == "deny" or wanted in verdicts, (call, wanted, granted)
+
+
+def in_classes(book, service):
+    """The name under which 'effective' lists a service: one that no rule names is any."""
+    engine, _ = book.decider.world()
+    named = {rule.service for rule in engine.rules}
+    return service if service in named else "(any other service)"
