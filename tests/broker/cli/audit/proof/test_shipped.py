@@ -78,16 +78,16 @@ def test_every_single_change_is_found(
         assert any(p.first <= n + 1 <= max(p.last, n + 1) for p in report.problems)
 
 
-def test_a_row_that_is_missing_leaves_the_rest_unproved_and_says_so(
+def test_rows_that_are_missing_are_a_problem_and_prove_nothing_after_them(
     shipped: tuple[str, list[str], Rows],
 ) -> None:
-    """A database's owner may remove old events; then only hashes can be checked."""
+    """Without the hashes of removed events no later event can be compared."""
     name, notes, rows = shipped
     report = check(name, notes, rows[20:])
-    assert report.good
-    assert "events 1 to 20 are not there" in report.warnings[0]
-    edited = CHANGES["edited"](rows, 40)[20:]
-    assert check(name, notes, edited).count == 1
+    assert not report.good
+    (problem,) = report.problems
+    assert (problem.first, problem.last) == (1, 20)
+    assert "no event after them can be compared" in problem.what
 
 
 def test_checkpoints_that_are_not_this_logs(
