@@ -23,6 +23,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -318,7 +319,8 @@ def is_required(uid: int, names: set[str]) -> bool:
     if child == 0:
         answer = b"0"
         try:
-            os.close(read)
+            # guard: a libvirt hook's child keeps no output of the hook's
+            _give_up_files(write)
             _become(uid)
             answer = b"1" if record_requires(folders_of(uid), names) else b"0"
         finally:
@@ -333,6 +335,19 @@ def is_required(uid: int, names: set[str]) -> bool:
         os.kill(child, signal.SIGKILL)
         # Not waited for without end: it may hang in a file system of the person's.
         os.waitpid(child, os.WNOHANG)
+
+
+def _give_up_files(output: int) -> None:
+    """Keep nothing open but a pipe, whose other end waits with a deadline.
+
+    A child that cannot be killed, as in a user's file system, keeps what it has: the
+    hook's own output would not end for who reads it, which is libvirtd.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.closerange(3, output)
+    os.closerange(output + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _become(uid: int) -> None:
@@ -396,13 +411,34 @@ def _read_records(folders: list[str]) -> dict[str, _Record]:
     return found
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # guard: a domain's record is not opened in a file system that a program serves
+        if _on_fuse(place):
+            raise OSError(errno.EPERM, "a program serves it (FUSE)", path)
+        again = f"/proc/self/fd/{place}"
+        return os.open(again, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+
+
+def _on_fuse(fd: int) -> bool:
+    """Whether a file is served by a program, which need not answer close(2) either."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        found = (line.split() for line in file)
+        fields = next((one for one in found if one[0] == mount), ["-", "fuse"])
+    return fields[fields.index("-") + 1].startswith("fuse")
+
+
 def _read_record(path: str) -> _Record:
     """Return what one file says."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             # guard: only a regular file is read as a record
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return _Record()
             text = file.read(RECORD_BYTES).decode("utf-8", "replace")
     except OSError:

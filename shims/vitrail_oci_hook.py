@@ -80,6 +80,7 @@ RETRY_SECONDS = 0.05
 INPUT_BYTES = 16 << 20
 REPLY_BYTES = 1 << 20
 FILE_BYTES = 1 << 20
+LOG_BYTES = 65536
 PARENTS = 16
 """Records that a record may inherit from, one behind the other."""
 
@@ -226,7 +227,25 @@ def _read_regular(path: Path) -> str:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # guard: a record is not opened in a file system that a program serves
+        if _on_fuse(place):
+            raise OSError("it is in a file system that a program serves (FUSE)")
+        again = f"/proc/self/fd/{place}"
+        return os.open(again, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+
+
+def _on_fuse(fd: int) -> bool:
+    """Whether a file is served by a program, which need not answer close(2) either."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        found = (line.split() for line in file)
+        fields = next((one for one in found if one[0] == mount), ["-", "fuse"])
+    return fields[fields.index("-") + 1].startswith("fuse")
 
 
 def _in_record(text: str) -> Json:
@@ -619,9 +638,11 @@ def in_child(what: str, work: Callable[[], str], deadline: float) -> Optional[st
     Returns None for a failure; the reason is on standard error.
     """
     read_end, write_end = os.pipe()
+    read_log, write_log = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read_end)
+        # guard: a container hook's child keeps no output of the hook's
+        _give_up_files(write_end, write_log)
         code = 1
         try:
             output = work()
@@ -636,13 +657,41 @@ def in_child(what: str, work: Callable[[], str], deadline: float) -> Optional[st
             sys.stderr.flush()
             os._exit(code)
     os.close(write_end)
+    os.close(write_log)
     data = _read_all(read_end, deadline)
     os.kill(child, signal.SIGKILL)  # it is ours until it is waited for
     status = _waited(child)
+    _show(read_log)
     if data is None or not data.endswith(b"\n"):
         log(f"no {what}" + (" (killed)" if os.WIFSIGNALED(status) else ""))
         return None
     return data[:-1].decode()
+
+
+def _give_up_files(output: int, log_end: int) -> None:
+    """Keep nothing open but two pipes, whose other ends wait with a deadline.
+
+    A child that cannot be killed, as in a user's file system, keeps what it has: the
+    hook's own output would not end for who reads it, which is Podman.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(log_end, 2)
+    os.closerange(3, output)
+    os.closerange(output + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _show(log_end: int) -> None:
+    """Show what a child has said, as far as it is there."""
+    os.set_blocking(log_end, False)
+    try:
+        sys.stderr.write(os.read(log_end, LOG_BYTES).decode("ascii", "replace"))
+        sys.stderr.flush()
+    except BlockingIOError:
+        pass  # nothing, and the child lives
+    finally:
+        os.close(log_end)
 
 
 def _waited(child: int) -> int:

@@ -9,6 +9,30 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a container hook's child keeps no output of the hook's",
+        "os.close(read_end)",
+        "tests/attack/test_hook_children.py",
+        "keeps_no_output",
+    ),
+    Guard(
+        "a libvirt hook's child keeps no output of the hook's",
+        "os.close(read)",
+        "tests/attack/test_hook_children.py",
+        "keeps_no_output",
+    ),
+    Guard(
+        "a record is not opened in a file system that a program serves",
+        "",
+        "tests/attack/test_hook_children.py",
+        "is_not_opened",
+    ),
+    Guard(
+        "a domain's record is not opened in a file system that a program serves",
+        "",
+        "tests/attack/test_hook_children.py",
+        "is_not_opened",
+    ),
+    Guard(
         "a machine's lock on its sockets is not waited for",
         "return {} if uds is None else await hybrid_doors(uds)",
         "tests/attack/test_vsock_lock.py",
