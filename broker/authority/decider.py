@@ -118,7 +118,7 @@ class Decider:
             raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
         if not request.tells:  # else it is the person's hand, as a chord is
             # guard: a decision asks the share
-            self._log.check_share(request.lease.sandbox)
+            self._log.check_share(request.lease)
         permit = await self._decide(request, on_ask, covered, chosen, gone)
         self._live.add(permit)
         try:

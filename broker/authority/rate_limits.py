@@ -38,7 +38,8 @@ class Meters:
             if age is None or age > held.gesture:
                 return f"no input in a window of it within {held.gesture} s"
         if held.rate is not None and answer.rule is not None:
-            rate = self._rate(answer.rule, request.lease.sandbox, now)
+            # guard: a rate is a record's
+            rate = self._rate(answer.rule, request.lease.record, now)
             if rate is None or not rate.take(now):
                 calls, seconds = held.rate
                 return f"more than {calls} calls in {seconds} s"
@@ -52,10 +53,10 @@ class Meters:
         last = self._acted.get(request.lease.id)
         return None if last is None else now - last
 
-    def _rate(self, rule: Rule, sandbox: str, now: float) -> SlidingWindow | None:
-        """The counter of a rule and a sandbox; None when there is room for none."""
+    def _rate(self, rule: Rule, record: str, now: float) -> SlidingWindow | None:
+        """The counter of a rule and a record; None when there is room for none."""
         assert rule.limits.rate is not None
-        key = (rule.meaning(), sandbox)
+        key = (rule.meaning(), record)
         if key not in self._rates and len(self._rates) >= limits.RATE_COUNTERS:
             for old in [k for k, rate in self._rates.items() if rate.idle(now)]:
                 del self._rates[old]

@@ -230,7 +230,7 @@ class Admission:
             facts = credentials.process_facts(conn)
         identity.check(self.claim, facts, alive=self.alive())
         # guard: a door asks the share
-        self.log.check_share(self.lease.sandbox)
+        self.log.check_share(self.lease)
         if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
             raise RefusedError(
                 f"the sandbox has {limits.STREAMS_PER_SANDBOX} streams open already"

@@ -277,6 +277,9 @@ class ViewerRole:
         guest = self._guests.get(opening.lease.id)
         if guest is None:
             raise RefusedError("the lease is not one that was announced here")
+        # Before its first event: a host that was taken over asks no share.
+        # guard: a stream asks the share
+        self._log.check_share(opening.lease)
         if opening.service in TRANSFERS:
             # The request decides, and it is read by the sandbox's worker.
             with guest.streams.place():

@@ -72,7 +72,7 @@ def test_a_flood_of_refusals_is_a_small_part_of_the_log() -> None:
             flood = refusal("flood", f"{minute}.{number}")
             events += counter.take(flood, minute * 60 + number * 0.6)
     events += counter.flush()
-    written = sum(cost(len(schema.encode(event))) for event in events)
+    written = sum(cost(event) for event in events)
     assert sum(event.count for event in events) == 24 * 60 * 100
     assert written < 40 << 20
 
@@ -105,7 +105,7 @@ def stream_cost(sandbox: str) -> int:
             seconds=0.1,
         ),
     ]
-    return sum(cost(len(schema.encode(event))) for event in events)
+    return sum(cost(event) for event in events)
 
 
 def open_streams(shares: LogShares, sandbox: str, begin: float, seconds: float) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class EventLog(Protocol):
     """Records events: before an effect, behind it, and refusals."""
 
-    def check_share(self, sandbox: str) -> None:
+    def check_share(self, lease: Lease) -> None:
         """Raise RefusedError where a sandbox may begin nothing that is recorded.
 
         To be called before a stream or the like begins without an action of the user.

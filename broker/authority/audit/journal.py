@@ -11,6 +11,7 @@ from broker.authority.audit.settings import AuditMode
 from broker.authority.audit.shares import LogShares, cost
 from broker.authority.audit.store import Store
 from broker.core.errors import UpstreamError
+from broker.core.lease import Lease
 from broker.core.stderr_log import log_stderr
 from broker.ipc.audit import schema
 
@@ -42,9 +43,10 @@ class Journal:
         self._lost = 0
         self._shares = LogShares()
 
-    def check_share(self, sandbox: str) -> None:
+    def check_share(self, lease: Lease) -> None:
         """See the interface."""
-        self._shares.check(sandbox, trio.current_time())
+        self._refusals.owners.learn(lease)
+        self._shares.check(lease.record, trio.current_time())
 
     def content_digest(self, content: bytes) -> str:
         """See the interface."""
@@ -83,8 +85,8 @@ class Journal:
 
     async def _record(self, event: schema.Event) -> None:
         await self._store.record(event)
-        body_bytes = len(schema.encode(event))
-        self._shares.charge(event.sandbox, cost(body_bytes), trio.current_time())
+        owner = self._refusals.owners.of(event.sandbox)
+        self._shares.charge(owner, cost(event), trio.current_time())
         gap, self._gap = self._gap, None
         if gap is None:
             return

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 import trio
 
+from broker.authority.audit.shares import Owners
 from broker.authority.audit.store import Store
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
@@ -63,7 +64,9 @@ class Counter:
     denials of every other sandbox would be counted without a name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owners: Owners | None = None) -> None:
+        """``owners``: which record a sandbox is of; None: each is its own."""
+        self._names = Owners() if owners is None else owners
         self._windows: dict[bytes, _Window] = {}
         self._ends: list[tuple[float, int, bytes]] = []
         """A heap: when each window ends.  Looking through all of them at every
@@ -144,20 +147,25 @@ class Counter:
         self._windows[key] = window
         self._opened += 1  # orders equal times
         heapq.heappush(self._ends, (window.ends, self._opened, key))
-        owner = self._owners.get(_owner_of(window.event))
+        owner = self._owners.get(self._owner_of(window.event))
         if owner is not None:
             owner.windows += 1
 
     def _close(self, key: bytes) -> _Window:
         window = self._windows.pop(key)
-        owner = self._owners.get(_owner_of(window.event))
+        owner = self._owners.get(self._owner_of(window.event))
         if owner is not None:
             owner.windows -= 1
         return window
 
+    def _owner_of(self, event: schema.Event) -> str:
+        """The name of its record, or the peer's as the kernel knows it, in brackets."""
+        # guard: refusals have a budget for each sandbox
+        return self._names.of(event.sandbox) or f"<{event.kind} {event.peer}>"
+
     def _owner(self, event: schema.Event, now: float) -> _Owner | None:
         """Return the owner of its budget; None: too many owners, no budget left."""
-        name = _owner_of(event)
+        name = self._owner_of(event)
         owner = self._owners.get(name)
         if owner is None:
             if not event.sandbox:
@@ -195,7 +203,7 @@ class Counter:
         # guard: counted refusals keep their sandbox
         whose = event if owner is not None else schema.StreamRefused()
         shared = _shared(event, sandbox=whose.sandbox, peer=whose.peer)
-        return f"{event.kind} {_owner_of(shared)}".encode(), shared
+        return f"{event.kind} {self._owner_of(shared)}".encode(), shared
 
 
 class _Owner:
@@ -217,12 +225,6 @@ class _Owner:
             return False
         self.fresh.take(now)
         return True
-
-
-def _owner_of(event: schema.Event) -> str:
-    """A sandbox's name, or the peer's as the kernel knows it, in brackets."""
-    # guard: refusals have a budget for each sandbox
-    return event.sandbox or f"<{event.kind} {event.peer}>"
 
 
 def _shared(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
@@ -252,7 +254,9 @@ class Refusals:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._counter = Counter()
+        self.owners = Owners()
+        """Whose budget a sandbox's refusals and other events are counted to."""
+        self._counter = Counter(self.owners)
         self._more = trio.Event()
 
     async def refused(self, event: Refusal) -> None:

@@ -7,7 +7,8 @@ Dropping or joining such events would break "recorded before it takes effect",
 so the sandbox's next opening is refused instead; refusals are counted, and cost
 next to nothing.
 
-Each sandbox has a share, and all of them together have one behind it.  When the
+Each record has a share for all sandboxes of it, one after the other or at the same
+time, and all of them together have one behind it.  When the
 common one is used up, a sandbox that has written little goes on: otherwise a few
 busy sandboxes could keep every other from opening a window.  The broker's and
 the person's own events belong to no sandbox and are never refused.
@@ -17,18 +18,47 @@ Sans-IO: time is passed in.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.audit.schema import Event, encode
 
 _ROW_BYTES = 200
 """Bytes of an event beside its body and the columns made from it: leaf, keys, pages."""
+_STAMP_BYTES = 320
+"""Of its body, which the store adds: version, number, times, boot and broker."""
 
 
-def cost(body_bytes: int) -> int:
+def cost(event: Event) -> int:
     """Estimate an event's bytes in the log's file, columns and indices included."""
-    return 2 * body_bytes + _ROW_BYTES
+    # guard: charged as it is written
+    return 2 * (len(encode(event)) + _STAMP_BYTES) + _ROW_BYTES
+
+
+class Owners:
+    """Whose budgets a sandbox uses: its record's, so that a disposable has no fresh one."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def learn(self, lease: Lease) -> None:
+        """Note the record of a sandbox that begins something."""
+        self._records[lease.sandbox] = lease.record
+        self._records.move_to_end(lease.sandbox)
+        if len(self._records) > 2 * limits.LEASES:
+            self._records.popitem(last=False)
+
+    def of(self, sandbox: str) -> str:
+        """Return the record's name; the sandbox's own where none is known."""
+        # guard: budgets are a record's
+        return self._records.get(sandbox, sandbox)
 
 
 class LogShares:
@@ -40,20 +70,20 @@ class LogShares:
             audit_limits.AUDIT_SHARES_BYTES, audit_limits.AUDIT_SHARES_PER_SECOND
         )
 
-    def charge(self, sandbox: str, bytes_: int, now: float) -> None:
-        """Count the bytes recorded about a sandbox; "": in no share.
+    def charge(self, owner: str, bytes_: int, now: float) -> None:
+        """Count the bytes recorded about a record's sandboxes; "": in no share.
 
         Never refused: an event about a begun operation already belongs in the log,
         so a share may go below zero.  ``now`` in seconds, monotonic.
         """
-        if not sandbox:
+        if not owner:
             return
-        self._of(sandbox, now).take(now, bytes_)
+        self._of(owner, now).take(now, bytes_)
         self._all.take(now, bytes_)
 
-    def check(self, sandbox: str, now: float) -> None:
-        """Raise RefusedError when a sandbox may begin nothing more just now."""
-        share = self._own.get(sandbox)
+    def check(self, owner: str, now: float) -> None:
+        """Raise RefusedError when a record's sandboxes may begin nothing just now."""
+        share = self._own.get(owner)
         if share is None:
             return
         # guard: a share of the log
@@ -70,15 +100,15 @@ class LogShares:
                 "--sandbox NAME' shows its use",
             )
 
-    def _of(self, sandbox: str, now: float) -> TokenBucket:
-        share = self._own.get(sandbox)
+    def _of(self, owner: str, now: float) -> TokenBucket:
+        share = self._own.get(owner)
         if share is None:
             if len(self._own) >= limits.LEASES:
                 self._forget(now)
             share = _share(
                 audit_limits.AUDIT_SHARE_BYTES, audit_limits.AUDIT_SHARE_PER_SECOND
             )
-            self._own[sandbox] = share
+            self._own[owner] = share
         return share
 
     def _forget(self, now: float) -> None:

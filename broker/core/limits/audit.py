@@ -35,7 +35,7 @@ of ever new ones is at most 350,000 events, some 300 MB."""
 AUDIT_SHARE_BYTES = 16 << 20
 AUDIT_SHARE_PER_SECOND = 2048
 """Bytes of the log that one sandbox may fill: at once, and per second.  A stream
-takes 3 KiB, so 5,000 streams in a burst and then two in three seconds; a sandbox
+takes 4 KiB, so 4,000 streams in a burst and then one in two seconds; a record
 that does nothing else needs six days for a log of 1 GiB."""
 
 AUDIT_SHARES_BYTES = 128 << 20
@@ -43,7 +43,7 @@ AUDIT_SHARES_PER_SECOND = 16384
 """The same for all sandboxes together."""
 
 AUDIT_SHARE_FLOOR_BYTES = 1 << 20
-"""Bytes that each sandbox may fill whatever the others have filled: 300 streams."""
+"""Bytes that each sandbox may fill whatever the others have filled: 250 streams."""
 
 AUDIT_COUNT = (1 << 53) - 1
 """Refusals counted into one event; more are not reported.  Every reader of JSON and

@@ -310,7 +310,7 @@ class GuestSound:
         try:
             # A worker that was taken over may say this ten times a second.
             # guard: the microphone asks the share
-            self._log.check_share(self._lease.sandbox)
+            self._log.check_share(self._lease)
         except RefusedError as error:
             if self._asking is not None:
                 self._asking.cancel()
