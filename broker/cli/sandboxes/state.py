@@ -32,7 +32,7 @@ from broker.core.escape import displayed
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
-from broker.host.homes.store import DISK, Home, HomeStore
+from broker.host.homes.store import DISK, Home, HomeStore, full_disk_reported
 from policy.records.loader import parse_record
 from policy.records.model import Record
 
@@ -414,7 +414,8 @@ def back_up(
         home = store.require(sandbox)
         total = backups.bytes_of(home.directory)
         count = partial(_passed, bar, total)
-        trio.run(backups.back_up, home.directory, text, file, how, count)
+        with full_disk_reported():
+            trio.run(backups.back_up, home.directory, text, file, how, count)
     size = file.stat().st_size
     text = f"wrote {file} ({render.size(size)}); 'brokerctl sandbox import' reads it"
     _done(text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json)

@@ -81,6 +81,11 @@ FORK_SECONDS = 5.0
 emulated machine.  Booting instead takes longer than this."""
 
 FORK_FAILURES = 2
+"""In a row; then the record boots."""
+
+FORK_PAUSE_SECONDS = 600.0
+"""From the last failure to the next try: what made copies slow, mostly a busy machine,
+has passed by then.  Where it has not, a start loses FORK_SECONDS once in that time."""
 
 STANDBY_DELAY_SECONDS = 10.0
 """From a start to the next machine that waits: the person's window comes first, and a

@@ -377,10 +377,28 @@ class HomeStore:
             undo.enter_context(held)
             room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
             undo.callback(remove_tree, room)
-            yield room
+            with full_disk_reported():
+                yield room
 
 
 _STORE = ".store"
+
+
+@contextmanager
+def full_disk_reported() -> Iterator[None]:
+    """Raise SetupError where the block finds no room on a disk, or in a quota."""
+    try:
+        yield
+    except OSError as error:
+        # guard: a full disk is an error with a hint
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise SetupError(
+            f"no room on the disk: {error.strerror}",
+            where=str(error.filename or ""),
+            hint="nothing was changed; 'brokerctl sandbox list' shows the sizes of "
+            "homes, 'brokerctl sandbox snapshot --remove' removes a snapshot",
+        ) from error
 
 
 def _read_meta(directory: Path) -> HomeMeta | None:

@@ -555,6 +555,18 @@ GUARDS = (
         "system_bus",
     ),
     Guard(
+        "an image asks for no disk and no timer",
+        "_IMAGE = ()",
+        "tests/broker/cli/run/test_container_limits.py",
+        "no_room",
+    ),
+    Guard(
+        "a full disk is an error with a hint",
+        "if True:",
+        "tests/broker/host/homes/test_store.py",
+        "full_disk",
+    ),
+    Guard(
         "a full table of epoll entries ends no task",
         "if True:",
         "tests/attack/test_epoll_entries.py",

@@ -20,6 +20,10 @@ _CONFINED = (
     # Its directories are the person's or ours; relabelling them is not ours to do.
     *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
 )
+# A VOLUME of the image would be room on the user's disk without a limit; memory counts
+# for the container.  A HEALTHCHECK would be a program that Podman starts, by a timer.
+# guard: an image asks for no disk and no timer
+_IMAGE = ("--image-volume=tmpfs", "--no-healthcheck")
 RUNTIME_LABEL = "io.vitrail.runtime"
 """Label of a container; its value is the runtime directory of the broker that
 started it."""
@@ -66,7 +70,7 @@ def podman_args(
     ``cid``, which does not exist yet.
     """
     return [
-        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED),
+        *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED, *_IMAGE),
         *("--cidfile", str(cid)),
         *("--label", f"{RUNTIME_LABEL}={runtime}"),
         *("--annotation", f"io.vitrail.sandbox={container.record}"),

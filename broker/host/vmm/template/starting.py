@@ -56,6 +56,8 @@ class Starter:
         self._swept = False
         self._one_at_a_time = trio.Lock()
         self._failures: dict[str, int] = {}
+        self._failed_at: dict[str, float] = {}
+        """Of each record with failures, the last one, by trio's clock."""
         self.fork_seconds = limits.FORK_SECONDS
         self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
         self.background = True
@@ -174,7 +176,7 @@ class Starter:
                 'with the kernel\'s vsock machines are copied with fork = "shared" only'
             )
         if self._given_up(request.record):
-            return "copies of this record have failed; it boots until the broker ends"
+            return "copies of this record have failed; it boots for some minutes"
         return ""
 
     async def _copy(
@@ -198,11 +200,18 @@ class Starter:
 
     def _failed(self, record: str) -> None:
         self._failures[record] = self._failures.get(record, 0) + 1
+        self._failed_at[record] = trio.current_time()
         self._memories.drop(record)
         self._store.drop(record)
 
     def _given_up(self, record: str) -> bool:
-        return self._failures.get(record, 0) >= limits.FORK_FAILURES
+        if self._failures.get(record, 0) < limits.FORK_FAILURES:
+            return False
+        if trio.current_time() < self._failed_at[record] + limits.FORK_PAUSE_SECONDS:
+            return True
+        # One more try: the next failure gives up again.
+        self._failures[record] = limits.FORK_FAILURES - 1
+        return False
 
     # -- making ----------------------------------------------------------------
 
@@ -220,6 +229,7 @@ class Starter:
                 self.pool.prepare_soon(request, key)
         except (VitrailError, OSError) as error:
             self._failures[request.record] = limits.FORK_FAILURES
+            self._failed_at[request.record] = trio.current_time()
             self._report(f"no template of '{request.record}' could be made: {error}")
         finally:
             self._making.discard(request.record)

@@ -59,3 +59,8 @@ def test_podman_is_told_how_many_files_a_program_may_open():
 def test_podman_is_told_the_limits_and_otherwise_none():
     assert limits_of(Limits(512, 100)) == ["--memory=512m", "--pids-limit=100"]
     assert limits_of(None) == []
+
+
+def test_an_image_gets_no_room_on_the_disk_and_no_timer():
+    """By its VOLUME 300 MiB were on the user's disk, and by its HEALTHCHECK a timer."""
+    assert {"--image-volume=tmpfs", "--no-healthcheck"} <= set(options())

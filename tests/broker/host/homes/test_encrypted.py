@@ -174,3 +174,29 @@ async def test_without_the_programs_it_says_which_package(tmp_path, monkeypatch)
 
 def test_a_home_is_plain_unless_it_has_a_key(tmp_path):
     assert HomeDisk(tmp_path, frozenset(), 3).key == -1
+
+
+async def test_a_busy_machine_is_measured_again(tmp_path, monkeypatch):
+    calls = []
+
+    async def busy(argv, **_):
+        await trio.lowlevel.checkpoint()
+        calls.append(argv)
+        if len(calls) < 3:
+            raise UpstreamError("qemu-img failed: Unable to get accurate CPU usage")
+        return b""
+
+    monkeypatch.setattr(encrypted, "run_tool", busy)
+    await encrypted._make_luks("qemu-img", tmp_path / "disk", SIZE, PASSPHRASE)
+    assert len(calls) == 3
+
+    async def broken(argv, **_):
+        await trio.lowlevel.checkpoint()
+        calls.append(argv)
+        raise UpstreamError("qemu-img failed: no such option")
+
+    monkeypatch.setattr(encrypted, "run_tool", broken)
+    calls.clear()
+    with pytest.raises(UpstreamError, match="option"):
+        await encrypted._make_luks("qemu-img", tmp_path / "disk", SIZE, PASSPHRASE)
+    assert len(calls) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
+from broker.host.homes import store as homes
 from broker.host.homes.sparse import copy_sparse, copy_without_zeros, data_ranges
 from broker.host.homes.store import DISK, TREE, HomeStore, _rename
 
@@ -266,3 +268,19 @@ def killed_in_the_middle(store: HomeStore, seed: int, times: int) -> None:
                 assert _whole(snapshot.disk.read_bytes())
     store.sweep()
     assert hidden(store) == []
+
+
+def test_a_full_disk_is_an_error_with_a_hint_and_leaves_nothing(store, monkeypatch):
+    make(store, MAIL, b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
+
+    monkeypatch.setattr(homes, "copy_state", full)
+    for change in (store.snapshot, store.clone):
+        with pytest.raises(SetupError, match="no room on the disk") as caught:
+            change(MAIL, FIRST)
+        assert "snapshot --remove" in (caught.value.hint or "")
+    assert hidden(store) == []
+    assert not store.snapshots(MAIL)
+    assert content(store, MAIL) == b"old"

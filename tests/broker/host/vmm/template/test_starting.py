@@ -196,6 +196,23 @@ async def test_copies_that_fail_in_a_row_are_not_tried_again(stage):
         assert other.why == "there is no template yet"
 
 
+async def test_copies_that_have_failed_are_tried_again_later(stage, autojump_clock):
+    """A busy minute does not cost the fast starts of the day."""
+    async with stage() as s:
+        s.copy_error = UpstreamError("QEMU said no")
+        s.starter.delay_seconds = 100_000
+        for _ in range(limits.FORK_FAILURES):
+            await s.starter.make(s.request)
+            await s.start()
+        s.copy_error = None
+        await trio.sleep(limits.FORK_PAUSE_SECONDS - 1)
+        await s.starter.make(s.request)
+        assert "have failed" in (await s.start()).why
+        await trio.sleep(1)
+        assert (await s.start()).how == "copy"
+        assert s.copies == limits.FORK_FAILURES + 1
+
+
 async def test_a_template_that_cannot_be_made_is_reported_once(stage):
     async with stage() as s:
         s.make_error = UpstreamError("the guest did not come up")
