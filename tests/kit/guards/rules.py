@@ -8,6 +8,10 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a change within a clock tick is read", "if before is None:", "tests/attack/test_lease_announcements.py", "changed_again"),
+    Guard("one reading for all who wait", "if False:", "tests/attack/test_lease_announcements.py", "one_reading"),
+    Guard("records that have not changed are not read", "if True:", "tests/attack/test_lease_announcements.py", "no_lease"),
+    Guard("records are read beside all else", "read = self._read()", "tests/attack/test_lease_announcements.py", "beside_all_else"),
     Guard("an array is refused as any other value is", 'if value in {"true", "false"}:', "tests/attack/test_record_values.py", "no_value_of_a_key"),
     Guard("hidden directories of the home are not imported", "if False:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
     Guard("a wide directory by another name", "if path in _WIDE:", "tests/policy/tools/test_import_flatpak.py", "another_spelling"),
