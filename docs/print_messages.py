@@ -57,7 +57,7 @@ def page() -> str:
         _table("Frames on a machine's port", dict(port_frames.POLICIES)),
         _table("Files and links", dict(transfer_policies.GUEST)),
         _table("Entries of a transfer", dict(transfer_policies.ENTRIES)),
-        _table("Workers, keepers and the template", dict(message_policies.WORKER)),
+        _table("Workers and fork servers", dict(message_policies.WORKER)),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),
     ]
     return "\n".join(parts)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, control_forward, transfer_guest, worker
-from broker.ipc import keeper as keeper_messages
+from broker.ipc import agent, control_forward, fork_server, transfer_guest, worker
 from broker.jail.pulse.commands import Command
 from broker.jail.waypipe.blocks import Kind
 from docs.tables import ipc as message_policies
@@ -51,8 +50,7 @@ CHANNELS = {
     "worker": (
         message_policies.WORKER,
         tags(
-            worker.ToWorker, worker.FromWorker, keeper_messages.FromKeeper, keeper_messages.Fork,
-            keeper_messages.FromTemplate,
+            worker.ToWorker, worker.FromWorker, fork_server.Order, fork_server.Answer,
         ),
     ),
 }  # fmt: skip

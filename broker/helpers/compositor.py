@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,53 +19,12 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
+from broker.helpers.compositor_socket import display_path
 from broker.helpers.process.spawn import Child, run_tool, spawn
 from broker.ipc.captured_stderr import FirstWords
 
 _LOOK_SECONDS = 0.02
 _NEW_KEYBOARD_MS = 500
-
-
-def display_path(
-    environ: Mapping[str, str] | None = None, *, name: str | None = None
-) -> Path | None:
-    """Return where a compositor's socket has to be, whether or not one is there.
-
-    ``name``, or else WAYLAND_DISPLAY, is a path or a name below
-    XDG_RUNTIME_DIR, ``wayland-0`` when neither is set (wl_display_connect(3)).
-    WAYLAND_SOCKET is not considered: it is one connected descriptor, and we
-    need a connection for each application.  None without a place to look in.
-    """
-    env = os.environ if environ is None else environ
-    display = Path(name or env.get("WAYLAND_DISPLAY") or "wayland-0")
-    if display.is_absolute():
-        return display
-    runtime = env.get("XDG_RUNTIME_DIR", "")
-    return Path(runtime) / display if runtime else None
-
-
-def connect_compositor(path: Path) -> socket.socket:
-    """Return a new connection to the compositor, a blocking socket.
-
-    Raises UpstreamError that says what failed, also when the compositor does
-    not take the connection within KEEPER_CONNECT_SECONDS.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # connect(2) on a UNIX socket blocks while the backlog is full, for as
-        # long as this (socket(7)); Python's own timeout does not cover it.
-        seconds = limits.KEEPER_CONNECT_SECONDS
-        patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-        sock.connect(os.fspath(path))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-    except OSError as error:
-        sock.close()
-        raise UpstreamError(
-            f"the compositor at {path} does not answer: {error.strerror}",
-            hint="is it running, and is WAYLAND_DISPLAY (or --display) its socket?",
-        ) from error
-    return sock
 
 
 def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from broker.core import limits
-from broker.core.errors import InternalError, PeerError, RefusedError, SetupError
+from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
+from broker.helpers.process.fork_client import (
+    ForkedProcess,
+    ForkServer,
+    ForkServerProgram,
+)
 from broker.helpers.process.pidfd import PidfdProcess
-from broker.helpers.process.spawn import our_program, spawn
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
+from broker.ipc.fork_server import ForkAcceptor
 from broker.net.addresses import UnixEndpoint, new_socket
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
 from broker.net.peers.identity import ProcessFacts
 
-_LOST = (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError)
-_IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
-_MODULE = "broker.programs.acceptor"
+_PROGRAM = ForkServerProgram(
+    "broker.programs.acceptor",
+    "the container's connections",
+    lambda: limits.ACCEPTOR_START_SECONDS,
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,7 @@ class Acceptors:
     """
 
     def __init__(self) -> None:
-        self._template: _Template | None = None
-        self._turn = trio.Lock()
+        self._server = ForkServer(_PROGRAM)
         self._ended = False
 
     async def run(
@@ -132,14 +137,12 @@ class Acceptors:
 
     async def close(self) -> None:
         """End the warm process."""
-        template, self._template = self._template, None
-        if template is not None:
-            await template.end()
+        await self._server.close()
 
     @property
     def pid(self) -> int:
         """The warm process's id; 0 while there is none."""
-        return self._template.child.pid if self._template is not None else 0
+        return self._server.pid
 
     def warm(self) -> None:
         """Start the warm process, because an acceptor will be needed soon.
@@ -148,8 +151,8 @@ class Acceptors:
         """
         if self._ended:
             raise SetupError("the broker is about to end")
-        if self._template is None:
-            self._template = _Template()
+        with _set_up():
+            self._server.warm()
 
     async def start(
         self, places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
@@ -178,8 +181,7 @@ class Acceptors:
                 for sock in (sockets[service], pairs[service][1])
             ]
             try:
-                order = bytes(service == direct for service in places)
-                child = await self._fork(order, fds)
+                child = await self._fork([s == direct for s in places], fds)
             finally:
                 for _, theirs in pairs.values():
                     theirs.close()
@@ -198,67 +200,22 @@ class Acceptors:
             undo.pop_all()
         return child, doors
 
-    async def _fork(self, order: bytes, fds: Sequence[int]) -> PidfdProcess:
-        """Have an acceptor forked; by a fresh warm process if that has just died."""
-        async with self._turn:
-            for _ in range(2):
-                self.warm()
-                assert self._template is not None
-                # Not cancelled between an order and its answer, which the next
-                # order would take for its own.
-                with trio.CancelScope(shield=True):
-                    child = await self._template.fork(order, fds)
-                    if child is not None:
-                        return child
-                    await self.close()
-        raise SetupError(
-            "no process for the container's connections",
-            hint="the machine may be out of memory, processes or descriptors; the "
-            "broker's standard error says why",
-        )
+    async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:
+        if self._ended:
+            raise SetupError("the broker is about to end")
+        with _set_up():
+            return await self._server.fork(
+                lambda number: ForkAcceptor(number, direct), fds
+            )
 
 
-class _Template:
-    """One run of ``programs.acceptor``, which forks an acceptor for each order."""
-
-    def __init__(self) -> None:
-        self._channel, theirs = socket.socketpair(*_CHANNEL)
-        self._channel.settimeout(0)
-        try:
-            with theirs:
-                words = our_program(_MODULE, str(theirs.fileno()))
-                self.child = spawn(words, name="acceptor", pass_fds=[theirs.fileno()])
-        except BaseException as error:
-            self._channel.close()
-            if isinstance(error, OSError):
-                raise SetupError(
-                    f"no process for the container's connections: {error.strerror}",
-                    hint="the machine may be out of memory, processes or descriptors",
-                ) from error
-            raise
-
-    async def fork(self, order: bytes, fds: Sequence[int]) -> PidfdProcess | None:
-        """Return an acceptor that has these descriptors; None: this process is dead."""
-        try:
-            fdpass.send(self._channel, order, fds)
-            with trio.fail_after(limits.ACCEPTOR_START_SECONDS):
-                await trio.lowlevel.wait_readable(self._channel)
-            got = fdpass.receive(self._channel, messages.FORKED_BYTES, 1)
-        except _LOST as error:
-            if getattr(error, "errno", None) == errno.ETOOMANYREFS:
-                raise SetupError(_IN_FLIGHT) from error
-            return None
-        if len(got.fds) != 1:
-            fdpass.close_all(got.fds)
-            return None
-        return PidfdProcess(messages.decode_forked(got.data), got.fds[0])
-
-    async def end(self) -> None:
-        """End it; the acceptors live on."""
-        trio.lowlevel.notify_closing(self._channel)
-        self._channel.close()
-        self.child.kill()
-        await self.child.wait()
+@contextmanager
+def _set_up() -> Iterator[None]:
+    """Without its acceptor a sandbox cannot be set up."""
+    try:
+        yield
+    except UpstreamError as error:
+        raise SetupError(error.message, hint=error.hint) from error
 
 
 def _discard(child: PidfdProcess) -> None:

@@ -9,11 +9,6 @@ Where a connection must reach the sandbox's worker as it is, because Wayland
 passes descriptors, that socket of our own carries ``DELIVER`` with one end of
 a socket pair whose other end the worker has already: the acceptor sends the
 connection into it.
-
-Acceptors are forked from a warm process.  An order to it is a byte for each
-listening socket, 1 for the one whose connections go to the worker as they are, with
-two descriptors for each: the listening socket, and the acceptor's end of its channel.
-The answer is ``encode_forked``.
 """
 
 from __future__ import annotations
@@ -33,10 +28,6 @@ DELIVER = b"d"
 CONNECTION = b"c"
 """The packet sent into that socket: the connection is attached."""
 
-_FORKED = struct.Struct("<i")
-FORKED_BYTES = _FORKED.size
-ENTRANCES = 16
-"""Most listening sockets of one acceptor."""
 _ARRIVAL = struct.Struct("<BiII")
 ARRIVAL_BYTES = _ARRIVAL.size
 
@@ -60,19 +51,6 @@ class Arrival:
     pid: int
     uid: int
     gid: int
-
-
-def encode_forked(pid: int) -> bytes:
-    """Return the answer to an order: the new acceptor; its pidfd is attached."""
-    return _FORKED.pack(pid)
-
-
-def decode_forked(packet: bytes) -> int:
-    """Return the pid of an answer.  Raises InternalError for any other."""
-    try:
-        return int(_FORKED.unpack(packet)[0])
-    except struct.error as error:
-        raise InternalError(f"the acceptor sent {len(packet)} bytes") from error
 
 
 def encode(arrival: Arrival) -> bytes:

@@ -12,7 +12,7 @@ from a worker, in one message of a pipe (``ipc.channel``).  Two parties:
 from __future__ import annotations
 
 import enum
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,7 @@ from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
+from broker.ipc.fork_server import Jail
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Word = Annotated[str, msgspec.Meta(max_length=40)]
@@ -31,19 +32,6 @@ class _Message(
     msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
 ):
     pass
-
-
-class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which walls stand around a worker.
-
-    ``landlock`` is the kernel's ABI version that was used, 0 for none.
-    ``missing`` says why there are no namespaces, where there are none.
-    """
-
-    namespaces: bool
-    seccomp: bool
-    landlock: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    missing: _Text = ""
 
 
 # -- supervisor to worker ------------------------------------------------------
@@ -461,17 +449,6 @@ FromWorker: TypeAlias = (
 )
 
 
-# -- between keeper and worker: a byte or two, so that the keeper parses nothing ----
-
-CONNECT = b"c"
-"""Worker: connect to the compositor.  Answer: CONNECTED, a byte that is the
-connection's number, and the socket; or REFUSED and a reason."""
-RELEASE = b"r"
-"""Worker: the connection of the number in the next byte is over; the keeper
-ends it, whether or not that is true."""
-CONNECTED = b"+"
-REFUSED = b"-"
-
 # -- codec ---------------------------------------------------------------------------
 
 _encoder = msgspec.msgpack.Encoder()
@@ -479,7 +456,6 @@ _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 Message: TypeAlias = ToWorker | FromWorker
-_T = TypeVar("_T")
 
 
 def encode(message: Message) -> bytes:
@@ -487,11 +463,6 @@ def encode(message: Message) -> bytes:
 
     Raises InternalError beyond ``limits.WORKER_MESSAGE_BYTES``.
     """
-    return pack(message)
-
-
-def pack(message: msgspec.Struct) -> bytes:
-    """Return the packet of a message to or from one of our own processes."""
     data = _encoder.encode(message)
     if len(data) > limits.WORKER_MESSAGE_BYTES:
         raise InternalError(f"a worker message of {len(data)} bytes")
@@ -509,13 +480,8 @@ def decode_from_worker(untrusted_data: bytes) -> FromWorker:
 
 def decode_to_worker(data: bytes) -> ToWorker:
     """Return the supervisor's message.  Raises InternalError if it is none."""
-    return decode_trusted(_to_worker, data)
-
-
-def decode_trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
-    """Return a message of a process that we trust.  Raises InternalError."""
     try:
-        return decoder.decode(data)
+        return _to_worker.decode(data)
     except UNREADABLE as error:
         raise InternalError(f"not one of our messages: {error}") from error
 

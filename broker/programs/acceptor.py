@@ -17,23 +17,21 @@ acceptor, and with it its own connections.
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import select
 import socket
-import sys
 import time
-import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
-from broker.helpers.process import jail
+from broker.helpers.process.fork_server import forking, serve
 from broker.helpers.pump.process import start_pump
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
+from broker.ipc import fork_server as orders
 from broker.ipc.pump import MESSAGE_BYTES, Submit, encode_to_pump
 from broker.net.peers import credentials
 
@@ -214,81 +212,17 @@ def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
     return messages.Arrival(kind, pid, uid, gid), pidfd
 
 
-class Template:
-    """The warm process that acceptors are forked from, so that each costs little.
-
-    It has one thread, and no socket of a sandbox once an order is answered: the
-    sockets that it passes on have no path before.
-    """
-
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._children: dict[int, int] = {}
-        self._waiting = select.poll()
-        self._waiting.register(control.fileno(), select.POLLIN)
-
-    def serve(self) -> None:
-        """Return when the broker has closed its end."""
-        control = self._control.fileno()
-        while True:
-            ready = {fd for fd, _ in self._waiting.poll()}
-            for pidfd in ready - {control}:
-                self._waiting.unregister(pidfd)
-                os.close(pidfd)
-                os.waitpid(self._children.pop(pidfd), 0)
-            if control in ready and not self._obey():
-                return
-
-    def _obey(self) -> bool:
-        got = fdpass.receive(self._control, messages.ENTRANCES, 2 * messages.ENTRANCES)
-        if not got.data:
-            return False
-        pid = os.fork()
-        if pid == 0:
-            self._become_acceptor(got)
-        # Before the answer: until then the sockets have no path and no backlog.
-        # guard: the warm process keeps no socket
-        fdpass.close_all(got.fds)
-        pidfd = os.pidfd_open(pid)  # our child, not reaped: the number is its
-        self._children[pidfd] = pid
-        self._waiting.register(pidfd, select.POLLIN)
-        fdpass.send(self._control, messages.encode_forked(pid), [pidfd])
-        return True
-
-    def _become_acceptor(self, order: fdpass.Received) -> NoReturn:
-        """Never returns and never unwinds into the parent's code."""
-        code = 1
-        try:
-            self._control.close()
-            fdpass.close_all(self._children)
-            _accept(order)
-            code = 0
-        except BrokenPipeError:
-            code = 0  # the broker has gone
-        except BaseException:  # noqa: BLE001 -- the bottom of a forked process
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-
-
-def _accept(order: fdpass.Received) -> None:
-    sockets = [socket.socket(fileno=fd) for fd in order.fds]
-    if len(sockets) != 2 * len(order.data):
+def _become_acceptor(order: orders.Order, fds: Sequence[int]) -> None:
+    if not isinstance(order, orders.ForkAcceptor) or len(fds) != 2 * len(order.direct):
         raise InternalError("an order without its descriptors")
-    pairs = zip(sockets[::2], sockets[1::2], order.data, strict=True)
-    Acceptor(
-        [Entrance(mine, broker, bool(direct)) for mine, broker, direct in pairs]
-    ).run()
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    pairs = zip(sockets[::2], sockets[1::2], order.direct, strict=True)
+    Acceptor([Entrance(*pair) for pair in pairs]).run()
 
 
 def main() -> None:
     """Fork acceptors on order; the only argument is the number of our socket."""
-    jail.set_name("vitrail-accept")
-    control = socket.socket(fileno=int(sys.argv[1]))
-    gc.collect()
-    gc.freeze()  # present objects are shared: do not touch them when collecting
-    with suppress(BrokenPipeError, ConnectionResetError):  # the broker has gone
-        Template(control).serve()
+    serve("vitrail-accept", forking(_become_acceptor))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from jeepney.io.trio import DBusRouter, open_dbus_router
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process import jail
+from broker.helpers.process.hardening import harden, set_name
 from broker.helpers.prompt.accessible import (
     PROPERTIES,
     ROOT,
@@ -56,8 +56,8 @@ def main() -> None:
     os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
     agent = socket.socket(fileno=fd)
     agent.setblocking(False)  # noqa: FBT003
-    jail.set_name("vitrail-access")
-    jail.harden_keeper()
+    set_name("vitrail-access")
+    harden()
     trio.run(_Reader(agent).run)
 
 

@@ -1,129 +1,90 @@
-"""The keeper: the half of a worker that stays in the person's session.
+"""The keeper: the half of a worker that stays in the user's session.
 
-It is the jailed half's parent and makes its connections to the compositor,
+It makes the jailed half's connections to the compositor,
 because the compositor's SO_PEERCRED names the process that called connect(2):
 so whatever the compositor holds for a sandbox is its keeper's, and the
 supervisor never appears there.  Where the compositor offers security contexts
 (wp_security_context_v1) all connections come in by one of the sandbox's own.
 
-It parses nothing: the jailed half sends single bytes (``core.worker``), the
+It parses nothing: the jailed half sends single bytes (``ipc.fork_server``), the
 supervisor sends nothing but the end of its socket, which ends both halves.
-One thread, blocking calls, no event loop.
+One thread, blocking calls, no event loop.  Keepers are forked from a process
+that never imports what a worker needs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core import limits
-from broker.core.errors import PeerError, UpstreamError, VitrailError
-from broker.helpers.compositor import connect_compositor
-from broker.helpers.process import jail
-from broker.ipc import fdpass, worker
-from broker.ipc import keeper as keeper_messages
-from broker.ipc.channel import MessagePipe
+from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.helpers.compositor_socket import connect_compositor
+from broker.helpers.process import seccomp
+from broker.helpers.process.fork_server import forking, serve
+from broker.helpers.process.hardening import harden, set_name
+from broker.ipc import fdpass
+from broker.ipc import fork_server as messages
 from broker.jail.wayland.security_context import SecurityContext, open_context
-from broker.programs.worker import run_worker
 
 
 @dataclass(frozen=True)
-class Order:
-    """The start parameters of a keeper, which owns the sockets."""
+class KeeperParameters:
+    """The start parameters of a keeper, which owns the descriptors."""
 
     supervisor: socket.socket
     """Its own channel to the supervisor."""
-    worker: socket.socket
-    """The jailed half's channel from the supervisor: orders and descriptors."""
-    messages: int
-    """The jailed half's pipe to the supervisor."""
-    display: socket.socket
-    """The listening socket of the sandbox's Wayland clients."""
+    jailed: socket.socket
+    """Its channel to the jailed half."""
+    pidfd: int
+    """The jailed half."""
     sandbox: str
     compositor: str
-    allow_unjailed: bool
     clients: int
     """Most connections to the compositor at one time."""
 
 
-def keep(order: Order) -> None:
-    """Start the jailed half and serve it until either side ends."""
-    jail.set_name("vitrail-keeper")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sockets = (order.worker, order.display, theirs)
-    # Here and not in the broker: the process that closes a listening socket last
-    # drops its backlog, and a waypipe client may be waiting in this one.
-    order.display.listen(limits.BACKLOG)
-
-    def inside(achieved: worker.Jail) -> None:
-        # The jail has closed these descriptors: their numbers will be others'.
-        ours.detach()
-        order.supervisor.detach()
-        pipe = MessagePipe(order.messages)
-        run_worker(order.worker, pipe, order.display, theirs, achieved)
-
-    try:
-        jailed = jail.fork_jailed(
-            inside,
-            [*(sock.fileno() for sock in sockets), order.messages],
-            allow_unjailed=order.allow_unjailed,
-        )
-    except VitrailError as error:
-        failed = keeper_messages.KeepFailed(error.message, error.hint)
-        fdpass.send(order.supervisor, keeper_messages.encode(failed))
-        return
-    for sock in sockets:
-        sock.close()
-    os.close(order.messages)
-    jail.harden_keeper()
-    fdpass.send(
-        order.supervisor,
-        keeper_messages.encode(keeper_messages.KeeperReady(jailed.pid)),
-        [jailed.pidfd],
-    )
-    _serve(order, ours, jailed)
-
-
-def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
-    """Answer until the jailed half is dead or the supervisor has closed."""
+def keep(parameters: KeeperParameters) -> None:
+    """Serve the jailed half until it or the supervisor ends."""
+    ours, supervisor = parameters.jailed, parameters.supervisor.fileno()
     # A jailed half that asks and does not read must not hold us in a send.
     ours.settimeout(0)
     waiting = select.poll()
-    for fd in (order.supervisor.fileno(), ours.fileno(), jailed.pidfd):
+    for fd in (supervisor, ours.fileno(), parameters.pidfd):
         waiting.register(fd, select.POLLIN)
     held: dict[int, socket.socket] = {}
-    compositor = Compositor(Path(order.compositor), order.sandbox)
+    compositor = Compositor(Path(parameters.compositor), parameters.sandbox)
+    patience: float | None = None
     while True:
-        ready = {fd for fd, _ in waiting.poll()}
-        if jailed.pidfd in ready:
-            _report_end(order.supervisor, jailed.pid)
+        ready = {fd for fd, _ in waiting.poll(patience)}
+        if parameters.pidfd in ready:
             return
-        if order.supervisor.fileno() in ready:
-            os.kill(jailed.pid, signal.SIGKILL)
-            os.waitpid(jailed.pid, 0)
+        if not ready:
+            _kill(parameters.pidfd)  # it closed its end, and did not exit
+            patience = None
+        if supervisor in ready:
+            _kill(parameters.pidfd)
             return
         if ours.fileno() in ready:
             try:
-                _answer(compositor, ours, held, order.clients)
+                if not _answer(compositor, ours, held, parameters.clients):
+                    patience = 1000 * limits.WORKER_STOP_SECONDS
+                    waiting.unregister(ours)
             except (OSError, PeerError):
-                # It closed the socket or sent an unknown message: either
-                # way it is of no more use; the pidfd says when it is gone.
-                os.kill(jailed.pid, signal.SIGKILL)
+                # An unknown message, or it does not read: it is of no more use; the
+                # pidfd says when it is gone.
+                _kill(parameters.pidfd)
                 waiting.unregister(ours)
 
 
-def _report_end(supervisor: socket.socket, pid: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    ended = keeper_messages.InnerEnded(os.waitstatus_to_exitcode(status))
-    try:
-        fdpass.send(supervisor, keeper_messages.encode(ended))
-    except OSError:
-        return  # the supervisor has gone, there is no receiver
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 class Compositor:
@@ -175,8 +136,11 @@ def _answer(
     ours: socket.socket,
     held: dict[int, socket.socket],
     most: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
-) -> None:
+) -> bool:
     """Serve one request; ``held`` has our duplicates of its connections.
+
+    False when there are no more: it has closed its end.  Raises PeerError for what is
+    no request.
 
     They are what makes the limit true: a connection that the jailed half gives
     back is shut down here, so one that keeps its own end has nothing of it.
@@ -184,11 +148,23 @@ def _answer(
     the windows of all sandboxes.
     """
     got = fdpass.receive(ours, 16, 0)
-    if got.data[:1] == worker.RELEASE and len(got.data) == 2:
+    if not got.data:
+        return False
+    if got.data[:1] == messages.RELEASE and len(got.data) == 2:
         _release(held, got.data[1])
-        return
-    if got.data != worker.CONNECT:
+    elif got.data == messages.CONNECT:
+        _connect(compositor, ours, held, most)
+    else:
         raise PeerError("not a request")
+    return True
+
+
+def _connect(
+    compositor: Compositor,
+    ours: socket.socket,
+    held: dict[int, socket.socket],
+    most: int,
+) -> None:
     if len(held) >= most:
         _refuse(ours, f"more than {len(held)} Wayland clients")
         return
@@ -199,7 +175,7 @@ def _answer(
         return
     number = next(n for n in range(most) if n not in held)
     held[number] = made
-    fdpass.send(ours, worker.CONNECTED + bytes([number]), [made.fileno()])
+    fdpass.send(ours, messages.CONNECTED + bytes([number]), [made.fileno()])
 
 
 def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
@@ -211,4 +187,32 @@ def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
 
 
 def _refuse(ours: socket.socket, reason: str) -> None:
-    fdpass.send(ours, worker.REFUSED + reason.encode()[:1000])
+    fdpass.send(ours, messages.REFUSED + reason.encode()[:1000])
+
+
+def _become_keeper(order: messages.Order, fds: Sequence[int]) -> None:
+    if not isinstance(order, messages.ForkKeeper):
+        raise InternalError("an order for another fork server")
+    set_name("vitrail-keeper")
+    harden()
+    supervisor, jailed, pidfd = fds
+    keep(
+        KeeperParameters(
+            socket.socket(fileno=supervisor),
+            socket.socket(fileno=jailed),
+            pidfd,
+            order.sandbox,
+            order.compositor,
+            order.clients,
+        )
+    )
+
+
+def main() -> None:
+    """Fork keepers on order; the only argument is the number of our socket."""
+    seccomp.keeper_filter()  # compiled once; keepers inherit it
+    serve("vitrail-keepers", forking(_become_keeper))
+
+
+if __name__ == "__main__":
+    main()

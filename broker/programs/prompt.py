@@ -19,7 +19,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
-from broker.helpers.process import jail
+from broker.helpers.process.hardening import harden, set_name
 from broker.helpers.prompt.window import Window
 from broker.ipc.prompt import (
     Described,
@@ -41,10 +41,10 @@ def main() -> None:
     broker, *reader = (_socket(int(word)) for word in sys.argv[1:3])
     failed = False
     try:
-        jail.set_name("vitrail-prompt")
+        set_name("vitrail-prompt")
         # It stays in the session, as a keeper does; and like one it starts no
         # program, looks into none, and speaks only UNIX sockets.
-        jail.harden_keeper()
+        harden()
         trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True

@@ -34,9 +34,11 @@ from broker.core.errors import (
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.process import seccomp
 from broker.ipc import agent, clipboard, event_loop, fdpass, transfer
+from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel, MessagePipe
+from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
 from broker.jail.worker.agent_connection import AgentShell
 from broker.jail.worker.clipboard.orders import WorkerClipboard
@@ -52,7 +54,7 @@ def run_worker(
     pipe: MessagePipe,
     display: socket.socket,
     keeper: socket.socket,
-    achieved: messages.Jail,
+    achieved: Jail,
 ) -> None:
     """Serve one sandbox until the supervisor orders a stop or closes.
 
@@ -84,9 +86,9 @@ class _Compositor:
         async with self._asking:
             # Question and answer belong together, or the next caller gets our answer.
             with trio.CancelScope(shield=True):
-                await self._keeper.send(messages.CONNECT)
+                await self._keeper.send(keeper_messages.CONNECT)
                 got = await self._keeper.receive(fd_limit=1)
-        connected = got.data[:1] == messages.CONNECTED and len(got.data) == 2
+        connected = got.data[:1] == keeper_messages.CONNECTED and len(got.data) == 2
         if connected and len(got.fds) == 1:
             return got.data[1], socket.socket(fileno=got.fds[0])
         fdpass.close_all(got.fds)
@@ -95,7 +97,7 @@ class _Compositor:
     async def release(self, number: int) -> None:
         """Say that one of them is over."""
         with trio.CancelScope(shield=True):
-            await self._keeper.send(messages.RELEASE + bytes([number]))
+            await self._keeper.send(keeper_messages.RELEASE + bytes([number]))
 
 
 class _Worker:
@@ -105,7 +107,7 @@ class _Worker:
         pipe: MessagePipe,
         display: socket.socket,
         keeper: Channel,
-        achieved: messages.Jail,
+        achieved: Jail,
     ) -> None:
         self._supervisor = supervisor
         self._pipe = pipe

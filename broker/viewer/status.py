@@ -115,6 +115,8 @@ class ViewerStatus(StatusCollector):
         out: list[api.ProcessStatus] = []
         if self.workers.template_pid:
             out.append(process_status("template", self.workers.template_pid))
+        if self.workers.keepers_pid:
+            out.append(process_status("keeper template", self.workers.keepers_pid))
         questions = self.deciding.questions
         if questions.agent_pid:
             out.append(process_status("prompt", questions.agent_pid, jail="seccomp"))

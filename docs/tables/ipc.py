@@ -229,27 +229,28 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "drag-dropped": _claim("after drag-over", "Asks for the dropped content."),
     "drag-wanted": _claim("for its own drag", "Its own data for a drop elsewhere."),
 }
-_SUPERVISION: Mapping[str, ChannelPolicy] = {
-    "kept": ChannelPolicy(
-        "the keeper",
-        "first, once",
-        _DECODE,
-        "the worker's pidfd",
-        "Nothing: it reads no byte of a sandbox.",
-    ),
-    "keep-failed": no_descriptors("the keeper", "first, once", _DECODE, "Nothing."),
-    "inner-ended": no_descriptors("the keeper", "last", _DECODE, "Nothing."),
-    "fork": _order(
+_FORK_SERVERS: Mapping[str, ChannelPolicy] = {
+    "fork-worker": _order(
         "to the template",
         "Nothing: the template reads no byte of a sandbox.",
-        "the keeper's and the worker's channel, and the listening socket",
+        "the worker's channels to the broker and the keeper, the listening socket, "
+        "and a pipe for its end",
     ),
-    "warm": no_descriptors("the template", "first, once", _DECODE, "Nothing."),
+    "fork-keeper": _order(
+        "to the keepers' fork server",
+        "Nothing: it reads no byte of a sandbox.",
+        "the keeper's channels to the broker and the worker, the worker's pidfd, and "
+        "a pipe for its end",
+    ),
+    "fork-acceptor": _order(
+        "to the acceptors' fork server",
+        "Nothing: it reads no byte of a sandbox.",
+        "for each listening socket the socket and a channel, and a pipe for its end",
+    ),
     "forked": ChannelPolicy(
-        "the template", "as an answer", _DECODE, "the keeper's pidfd", "Nothing."
+        "a fork server", "as an answer", _DECODE, "the child's pidfd", "Nothing."
     ),
-    "fork-failed": no_descriptors("the template", "as an answer", _DECODE, "Nothing."),
-    "keeper-ended": no_descriptors("the template", "at any time", _DECODE, "Nothing."),
+    "fork-failed": no_descriptors("a fork server", "as an answer", _DECODE, "Nothing."),
 }
 _AUTHORITY = "the process with the control socket"
 _OWNER = "host or viewer"
@@ -285,6 +286,6 @@ WORKER: Mapping[str, ChannelPolicy] = {
     **transfer_policies.TO_WORKER,
     **_FROM_WORKER,
     **transfer_policies.FROM_WORKER,
-    **_SUPERVISION,
+    **_FORK_SERVERS,
 }
 """Tag to row, both directions, with those of keeper and template."""

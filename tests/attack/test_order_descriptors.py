@@ -19,8 +19,7 @@ from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import clipboard, fdpass, transfer, worker
 from broker.ipc.channel import MessagePipe, order_pair, pair
-from broker.viewer.workers.process import Worker
-from broker.viewer.workers.template import Fate, Forked
+from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.broker.viewer.sandboxes.test_guest import guest
 from tests.kit.audit.paper import PaperWorker
 from tests.kit.eventually import eventually
@@ -53,7 +52,8 @@ async def stuffed():
     """A worker whose channel is full, and its far end."""
     orders, theirs, into = order_pair()
     ours, keeper_end = pair()
-    forked = Forked(SimpleNamespace(pid=1), ours, orders, Fate())
+    half = SimpleNamespace(pid=1)
+    forked = WorkerProcesses(half, half, ours, orders)
     mine, far = Worker(SandboxName("a"), forked, WindowRules("a")), Deaf(theirs, into)
     full = trio.Event()
 

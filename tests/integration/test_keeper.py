@@ -13,8 +13,9 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
-from broker.helpers.compositor import connect_compositor
-from broker.ipc import fdpass, worker
+from broker.helpers.compositor_socket import connect_compositor
+from broker.ipc import fdpass
+from broker.ipc import fork_server as messages
 from broker.programs import keeper
 from tests.kit.wayland.compositor import short_directory
 
@@ -55,17 +56,17 @@ def test_connections_up_to_the_limit_and_not_one_more(ends, compositor):
     most = limits.WAYLAND_CLIENTS_PER_SANDBOX
     held = {}
     for number in range(most):
-        theirs.send(worker.CONNECT)
+        theirs.send(messages.CONNECT)
         keeper._answer(Plain(path), ours, held)
         got = fdpass.receive(theirs, 2000, 1)
-        assert got.data == worker.CONNECTED + bytes([number])
+        assert got.data == messages.CONNECTED + bytes([number])
         fdpass.close_all(got.fds)
-    theirs.send(worker.CONNECT)
+    theirs.send(messages.CONNECT)
     keeper._answer(Plain(path), ours, held)
     assert len(held) == most
     refused = fdpass.receive(theirs, 2000, 1)
-    assert refused.data == worker.REFUSED + b"more than %d Wayland clients" % most
-    theirs.send(worker.RELEASE + bytes([most - 1]))
+    assert refused.data == messages.REFUSED + b"more than %d Wayland clients" % most
+    theirs.send(messages.RELEASE + bytes([most - 1]))
     keeper._answer(Plain(path), ours, held)
     assert len(held) == most - 1
     for sock in held.values():
@@ -77,12 +78,12 @@ def test_a_worker_that_releases_a_kept_connection_cannot_use_it(ends, compositor
     ours, theirs = ends
     path = compositor.getsockname()
     held = {}
-    theirs.send(worker.CONNECT)
+    theirs.send(messages.CONNECT)
     keeper._answer(Plain(path), ours, held)
     got = fdpass.receive(theirs, 2000, 1)
     far, _ = compositor.accept()
     with far, socket.socket(fileno=got.fds[0]) as kept:
-        theirs.send(worker.RELEASE + got.data[1:])
+        theirs.send(messages.RELEASE + got.data[1:])
         keeper._answer(Plain(path), ours, held)
         assert held == {}
         far.settimeout(30)
@@ -94,17 +95,17 @@ def test_a_worker_that_releases_a_kept_connection_cannot_use_it(ends, compositor
 @pytest.mark.parametrize("number", [0, 1, 255])
 def test_an_unknown_connection_cannot_be_released(ends, number):
     ours, theirs = ends
-    theirs.send(worker.RELEASE + bytes([number]))
+    theirs.send(messages.RELEASE + bytes([number]))
     with pytest.raises(PeerError):
         keeper._answer(NOBODY, ours, {})
 
 
 def test_the_reason_why_there_is_no_compositor(ends):
     ours, theirs = ends
-    theirs.send(worker.CONNECT)
+    theirs.send(messages.CONNECT)
     keeper._answer(keeper.Compositor(Path("/no/such/socket"), "work"), ours, {})
     said = theirs.recv(2000)
-    assert said[:1] == worker.REFUSED
+    assert said[:1] == messages.REFUSED
     assert b"compositor at /no/such/socket does not answer: No such file" in said
 
 
@@ -148,7 +149,7 @@ def test_knowledge_of_a_compositor_ends_with_its_socket(monkeypatch):
                 one.connect()
 
 
-@pytest.mark.parametrize("data", [b"x", b"cc", b"", b"r", b"r12", b"c" * 17])
+@pytest.mark.parametrize("data", [b"x", b"cc", b"r", b"r12", b"c" * 17])
 def test_a_malformed_request_is_refused(ends, data):
     ours, theirs = ends
     theirs.send(data)
@@ -156,11 +157,17 @@ def test_a_malformed_request_is_refused(ends, data):
         keeper._answer(NOBODY, ours, {})
 
 
+def test_the_end_of_its_requests_is_no_fault(ends):
+    ours, theirs = ends
+    theirs.close()
+    assert keeper._answer(NOBODY, ours, {}) is False
+
+
 def test_descriptors_are_refused(ends):
     ours, theirs = ends
     before = len(os.listdir("/proc/self/fd"))
     with open("/dev/null") as null:
-        fdpass.send(theirs, worker.CONNECT, [null.fileno()])
+        fdpass.send(theirs, messages.CONNECT, [null.fileno()])
         with pytest.raises(PeerError):
             keeper._answer(NOBODY, ours, {})
     assert len(os.listdir("/proc/self/fd")) == before
@@ -170,16 +177,15 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
     ours, theirs = ends
     with pytest.raises(BlockingIOError):  # noqa: PT012
         for _ in range(100_000):
-            theirs.send(worker.CONNECT)
+            theirs.send(messages.CONNECT)
             keeper._answer(NOBODY, ours, {})
 
 
 # A jailed half of ours in the place of the worker; this process is the keeper.
 SCRIPT = """
 import os, socket, sys, time
-from broker.ipc import fdpass, worker
-from broker.ipc import keeper as keeper_messages
 from broker.helpers.process import jail, seccomp
+from broker.helpers.process.hardening import harden
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -189,12 +195,10 @@ def inside(achieved):
     time.sleep(1000)
 jailed = jail.fork_jailed(inside, [theirs.fileno()])
 theirs.close()
-jail.harden_keeper()
+harden()
 {after}
-order = keeper.Order(ours_too, ours, -1, ours, "work", "/no", False, 1)
-keeper._serve(order, ours, jailed)
-if supervisor.fileno() >= 0:
-    print(keeper_messages.decode_from_keeper(supervisor.recv(1000)))
+keeper.keep(keeper.KeeperParameters(ours_too, ours, jailed.pidfd, "work", "/no", 1))
+print("ended", os.waitstatus_to_exitcode(os.waitpid(jailed.pid, 0)[1]))
 print(open("/proc/self/status").read())
 """
 
@@ -222,11 +226,19 @@ def _serve(attack, after=""):
 )
 def test_a_jailed_half_that_attacks_it_is_killed(attack):
     said = _serve(attack)
-    assert f"InnerEnded(code={-signal.SIGKILL})" in said
+    assert f"ended {-signal.SIGKILL}" in said
     assert "Seccomp:\t2" in said
     assert "NoNewPrivs:\t1" in said
 
 
-def test_when_the_supervisor_closes_the_jailed_half_is_killed_and_reaped():
+def test_a_keeper_can_signal_no_process_of_the_session():
+    """Not even its parent: only that of which it was given a pidfd."""
+    with pytest.raises(subprocess.CalledProcessError) as died:
+        _serve("pass", after="os.kill(os.getppid(), 0)")
+    assert died.value.returncode == -signal.SIGSYS
+
+
+def test_when_the_supervisor_closes_the_jailed_half_is_killed():
     said = _serve("pass", after="supervisor.close()")
+    assert f"ended {-signal.SIGKILL}" in said
     assert "NoNewPrivs:\t1" in said

@@ -18,18 +18,18 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.framing import HEADER, encode_frame
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.process.fork_client import ForkedProcess
 from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc import agent, clipboard
-from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.channel import order_pair, pair
+from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
 from broker.viewer.workers.clipboard_member import Content
 from broker.viewer.workers.pool import open_workers
-from broker.viewer.workers.process import Worker
-from broker.viewer.workers.template import Fate, Forked
+from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
 from tests.kit.wayland.model_compositor import model_compositor
@@ -102,7 +102,8 @@ async def test_everything_is_gone_after_the_block(directory):
     before = open_descriptors()
     async with open_workers() as workers:
         worker = await workers.open_worker(WORK, directory, directory / "no")
-        pids = [workers.template_pid, worker.keeper_pid, worker.inner_pid]
+        pids = [workers.template_pid, workers.keepers_pid]
+        pids += [worker.keeper_pid, worker.inner_pid]
         assert (directory / "wayland.sock").is_socket()
     assert open_descriptors() == before
     assert os.listdir(directory) == []
@@ -195,7 +196,8 @@ async def test_a_mistake_of_ours_is_told_with_its_traceback(directory):
         assert await worker.wait_closed() == "its process ended with code 3"
 
 
-async def test_both_halves_die_with_the_broker(directory):
+def _broker(directory):
+    """A broker with one worker; its process, and the pids that it printed."""
     script = (
         "import sys, trio\nfrom pathlib import Path\n"
         "from broker.viewer.workers.pool import open_workers\n"
@@ -203,8 +205,8 @@ async def test_both_halves_die_with_the_broker(directory):
         "    async with open_workers() as workers:\n"
         "        place = Path(sys.argv[1])\n"
         "        worker = await workers.open_worker('work', place, place / 'no')\n"
-        "        print(workers.template_pid, worker.keeper_pid, worker.inner_pid,"
-        " flush=True)\n"
+        "        print(workers.template_pid, workers.keepers_pid, worker.keeper_pid,"
+        " worker.inner_pid, flush=True)\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )
@@ -215,6 +217,11 @@ async def test_both_halves_die_with_the_broker(directory):
     )
     with child.popen.stdout as out:
         pids = [int(word) for word in out.readline().split()]
+    return child, pids
+
+
+async def test_both_halves_die_with_the_broker(directory):
+    child, pids = _broker(directory)
     processes = [PidfdProcess(pid, os.pidfd_open(pid)) for pid in pids]
     child.kill(signal.SIGKILL)
     await child.wait()
@@ -222,6 +229,25 @@ async def test_both_halves_die_with_the_broker(directory):
         for process in processes:
             await process.wait()
             process.close()
+
+
+async def test_a_jailed_half_ends_with_the_broker_though_its_keeper_does_nothing(
+    directory,
+):
+    """A half that was taken over ignores the end of its channel: here it is stopped."""
+    child, (_, _, keeper, inner) = _broker(directory)
+    held = PidfdProcess(inner, os.pidfd_open(inner))
+    for pid in (keeper, inner):
+        os.kill(pid, signal.SIGSTOP)
+    child.kill(signal.SIGKILL)
+    await child.wait()
+    try:
+        with trio.fail_after(30):
+            await held.wait()
+    finally:
+        held.kill()
+        held.close()
+        os.kill(keeper, signal.SIGKILL)
 
 
 # -- Wayland clients ----------------------------------------------------------
@@ -287,7 +313,7 @@ async def test_without_rules_there_is_no_display(directory):
         code = (
             "import socket, sys, trio\n"
             "from broker.programs import worker\n"
-            "from broker.ipc.worker import Jail\n"
+            "from broker.ipc.fork_server import Jail\n"
             "from broker.ipc.channel import MessagePipe\n"
             "pipe = MessagePipe(int(sys.argv.pop()))\n"
             "fds = [socket.socket(fileno=int(n)) for n in sys.argv[1:]]\n"
@@ -319,16 +345,17 @@ class Impostor:
         self.child = spawn(["sleep", "1000"])
         keeper_ours, self.keeper = pair()
         worker_ours, self.inner, self.pipe = order_pair()
-        self.handle = PidfdProcess(self.child.pid, os.pidfd_open(self.child.pid))
-        forked = Forked(self.handle, keeper_ours, worker_ours, Fate())
-        self.worker = Worker(WORK, forked, WindowRules(WORK))
+        processes = WorkerProcesses(self.half(), self.half(), keeper_ours, worker_ours)
+        self.worker = Worker(WORK, processes, WindowRules(WORK))
+
+    def half(self):
+        """One process is both; what ends is never written down."""
+        end, unwritten = os.pipe()
+        os.close(unwritten)
+        return ForkedProcess(self.child.pid, os.pidfd_open(self.child.pid), end)
 
     def become_ready(self):
-        pidfd = os.pidfd_open(self.child.pid)
-        kept = keeper_messages.encode(keeper_messages.KeeperReady(self.child.pid))
-        socket.send_fds(self.keeper, [kept], [pidfd])
-        os.close(pidfd)
-        self.say(messages.WorkerReady(messages.Jail(namespaces=True, seccomp=True)))
+        self.say(messages.WorkerReady(Jail(namespaces=True, seccomp=True)))
 
     def say(self, message):
         self.write(messages.encode(message))
@@ -395,9 +422,7 @@ LIES = [
         messages.encode(messages.StopWorker()), "no valid message", id="an-order"
     ),
     pytest.param(
-        messages.encode(
-            messages.WorkerReady(messages.Jail(namespaces=True, seccomp=True))
-        ),
+        messages.encode(messages.WorkerReady(Jail(namespaces=True, seccomp=True))),
         "ready twice",
         id="ready-again",
     ),

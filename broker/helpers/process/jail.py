@@ -1,6 +1,6 @@
 """The jail of a worker: what surrounds the process that reads a guest's bytes.
 
-``fork_jailed`` is called by a keeper, a process with one thread.  It makes
+``fork_jailed`` is called by the template, a process with one thread.  It makes
 
 * a process in empty user, mount, pid, network, ipc, uts and cgroup
   namespaces: it is alone, its root is an empty read-only tmpfs without /proc,
@@ -22,7 +22,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,8 +32,9 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.helpers.process import seccomp
+from broker.helpers.process.hardening import check, lower_limit, prctl, set_name
 from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.ipc.worker import Jail
+from broker.ipc.fork_server import Jail
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,7 +44,7 @@ _CLONE_OTHERS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x60000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 1 << 18
 _MNT_DETACH = 2
-_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAPBSET_DROP = 1, 15, 24
+_PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -86,7 +86,7 @@ def fork_jailed(
     """Start ``run`` in a jail; it gets the applied measures and ``keep`` open.
 
     ``run`` has to call ``lock`` before it looks at anything from outside.
-    The jailed process is killed when the caller ends.  With
+    It is not killed when the caller ends (its keeper does that).  With
     ``allow_unjailed`` a machine without user namespaces gets a process with
     the other walls only, and ``Jail.missing`` says so.
 
@@ -111,7 +111,7 @@ def _fork(
 ) -> Jailed:
     # A pid namespace is for children only, so there is a process in between;
     # when it has ended, the jailed one becomes our child (prctl(2)).
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     report_in, report_out = os.pipe2(os.O_CLOEXEC)
     go_in, go_out = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
@@ -184,11 +184,9 @@ class _Entry:
             return
         close_others([*self.keep, self.report])
         _drop_capabilities()
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)
         limit_resources()
         landlock = _landlock()
-        # After the capabilities: a change of credentials would clear it.
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         set_name("vitrail-worker")
         jail = Jail(self.namespaces, True, landlock, self.missing)  # noqa: FBT003
         _tell(self.report, _Report(jail=jail))
@@ -241,36 +239,24 @@ def null_streams() -> None:
         os.close(null)
 
 
-def set_name(name: str) -> None:
-    """Name the process in ps and top (15 bytes)."""
-    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-
-
 def limit_resources() -> None:
     """Resource limits of a worker (getrlimit(2), reasons in ``core.limits``)."""
     # A core would hold a guest's content.  1 and not 0: for 0 the kernel
     # still feeds a crash handler that is a pipe (core(5)).
-    _rlimit(resource.RLIMIT_CORE, 1)
-    _rlimit(resource.RLIMIT_NOFILE, limits.WORKER_FDS)
-    _rlimit(resource.RLIMIT_NPROC, 0)
+    lower_limit(resource.RLIMIT_CORE, 1)
+    lower_limit(resource.RLIMIT_NOFILE, limits.WORKER_FDS)
+    lower_limit(resource.RLIMIT_NPROC, 0)
     # There is nowhere to make a file; this is for memory files (memfd_create).
-    _rlimit(resource.RLIMIT_FSIZE, limits.WAYLAND_POOL_BYTES)
-    _rlimit(resource.RLIMIT_MEMLOCK, 0)
-    _rlimit(resource.RLIMIT_MSGQUEUE, 0)
-    _rlimit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)
-    _rlimit(resource.RLIMIT_DATA, limits.WORKER_DATA_BYTES)
-
-
-def _rlimit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    resource.setrlimit(kind, (value, value))
+    lower_limit(resource.RLIMIT_FSIZE, limits.WAYLAND_POOL_BYTES)
+    lower_limit(resource.RLIMIT_MEMLOCK, 0)
+    lower_limit(resource.RLIMIT_MSGQUEUE, 0)
+    lower_limit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)
+    lower_limit(resource.RLIMIT_DATA, limits.WORKER_DATA_BYTES)
 
 
 def _unshare() -> None:
     uid, gid = os.geteuid(), os.getegid()
-    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_OTHERS), "new namespaces")
+    check(_libc.unshare(_CLONE_NEWUSER | _CLONE_OTHERS), "new namespaces")
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{uid} {uid} 1")
     _write("/proc/self/gid_map", f"{gid} {gid} 1")
@@ -287,7 +273,7 @@ def _write(path: str, text: str) -> None:
 def _empty_root() -> None:
     """Make an empty, read-only tmpfs the root and let go of the old one."""
     name = b"worker"
-    _check(_libc.sethostname(name, len(name)), "host name")
+    check(_libc.sethostname(name, len(name)), "host name")
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     # Any directory that is everywhere; only this mount namespace sees it.
@@ -296,8 +282,8 @@ def _empty_root() -> None:
     # With both the same, the old root lies on top and goes by one umount
     # (pivot_root(2), "pivot_root . .").
     number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "pivot_root")
-    _check(_libc.syscall(number, b".", b"."), "pivot_root")
-    _check(_libc.umount2(b".", _MNT_DETACH), "leaving the old root")
+    check(_libc.syscall(number, b".", b"."), "pivot_root")
+    check(_libc.umount2(b".", _MNT_DETACH), "leaving the old root")
     os.chdir("/")
     _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | flags)
 
@@ -315,7 +301,7 @@ def _mount(
         ctypes.c_ulong(flags),
         c_text(data),
     )
-    _check(done, f"mount on {target}")
+    check(done, f"mount on {target}")
 
 
 def _drop_capabilities() -> None:
@@ -326,7 +312,7 @@ def _drop_capabilities() -> None:
         capability += 1
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, bytes(24)), "dropping capabilities")
+    check(_libc.capset(header, bytes(24)), "dropping capabilities")
 
 
 def _landlock() -> int:
@@ -340,29 +326,9 @@ def _landlock() -> int:
     rules = struct.pack("QQQ", (1 << rights) - 1, 3, 3)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     ruleset = _libc.syscall(_LANDLOCK_CREATE, rules, size, 0)
-    _check(ruleset, "Landlock rules")
+    check(ruleset, "Landlock rules")
     try:
-        _check(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
+        check(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
     finally:
         os.close(ruleset)
     return abi
-
-
-def _prctl(option: int, value: int) -> None:
-    _check(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
-
-
-def harden_keeper() -> None:
-    """Bar what the half that stays in the session never does.
-
-    No new privileges, no core, no exec, no fork, no other process's memory.
-    """
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _rlimit(resource.RLIMIT_CORE, 1)
-    seccomp.install(seccomp.keeper_filter())
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")

@@ -6,7 +6,7 @@ import os
 import signal
 
 from broker.helpers.process.memory import ProcessMemory, read_memory
-from broker.helpers.process.spawn import wait_ended
+from broker.helpers.process.spawn import has_ended, wait_ended
 
 
 class PidfdProcess:
@@ -27,6 +27,10 @@ class PidfdProcess:
         except ProcessLookupError:
             return
 
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return has_ended(self._pidfd)
+
     def memory(self) -> ProcessMemory:
         """Read its memory; zeroes when it has ended."""
         memory = read_memory(self.pid)
@@ -36,6 +40,10 @@ class PidfdProcess:
         except ProcessLookupError:
             return ProcessMemory()
         return memory
+
+    def fileno(self) -> int:
+        """Return the pidfd."""
+        return self._pidfd
 
     def close(self) -> None:
         """Let go of it."""

@@ -17,7 +17,6 @@ import fcntl
 import os
 import socket
 import struct
-import tempfile
 from collections.abc import Iterable
 from functools import cache
 
@@ -116,11 +115,14 @@ def worker_filter() -> bytes:
 def keeper_filter() -> bytes:
     """The BPF program of a keeper: it stays in the session, so a deny-list.
 
-    It makes UNIX connections, waits and kills its child; it starts nothing
-    and inspects no other process.
+    It makes UNIX connections and waits; it starts nothing and inspects no other
+    process.  It can signal only the process of which it was given a pidfd.
     """
     rules = SeccompRules(default=libseccomp.ALLOW)
-    rules.kill([*NEVER, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
+    never = [name for name in NEVER if name != "pidfd_send_signal"]
+    rules.kill([*never, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
+    # guard: a keeper signals its jailed half alone
+    rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
@@ -192,7 +194,7 @@ class SeccompRules:
 
     def program(self) -> bytes:
         """Return the BPF program."""
-        with tempfile.TemporaryFile() as file:
+        with open(os.memfd_create("seccomp"), "w+b") as file:  # noqa: PTH123 -- a descriptor
             self._filter.export_bpf(file)
             file.seek(0)
             return file.read()

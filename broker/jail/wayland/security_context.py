@@ -13,7 +13,6 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import secrets
 import socket
 import struct
 from dataclasses import dataclass
@@ -173,7 +172,7 @@ def _negotiate(talk: _Talk, directory: Path, sandbox: str) -> SecurityContext | 
             for opcode, text in (
                 (_SET_ENGINE, ENGINE),
                 (_SET_APP_ID, f"vitrail.{sandbox}"),
-                (_SET_INSTANCE, secrets.token_hex(8)),
+                (_SET_INSTANCE, os.urandom(8).hex()),
             ):
                 talk.say(_CONTEXT, opcode, "s", text.encode())
             talk.say(_CONTEXT, _COMMIT, "")
@@ -185,7 +184,7 @@ def _negotiate(talk: _Talk, directory: Path, sandbox: str) -> SecurityContext | 
 
 def _listen(listener: socket.socket, directory: Path) -> int:
     """Listen on a name that is gone at once; return what leads there."""
-    path = directory / f"vitrail-{secrets.token_hex(8)}"
+    path = directory / f"vitrail-{os.urandom(8).hex()}"
     before = os.umask(0o177)
     try:
         listener.bind(os.fspath(path))

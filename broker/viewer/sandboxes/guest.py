@@ -34,7 +34,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor import display_path
+from broker.helpers.compositor_socket import display_path
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
 from broker.viewer.opening.exchanges import Exchanges

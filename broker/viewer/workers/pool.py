@@ -1,8 +1,8 @@
 """All workers of a broker: ask for one by name.
 
-``open_workers`` alone starts nothing; the first ``open_worker`` starts
-the template (``programs.template``), and a template that has died is started
-again for the next worker.
+``open_workers`` alone starts nothing; the first ``open_worker`` starts two fork
+servers, of jailed halves (``programs.template``) and of keepers
+(``programs.keeper``).  One that has died is started again for the next worker.
 """
 
 from __future__ import annotations
@@ -10,25 +10,37 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
 
 from broker.core import limits
-from broker.core.errors import UpstreamError, VitrailError
+from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_exception
 from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.process.fork_client import ForkServer, ForkServerProgram
+from broker.helpers.process.spawn import Child
+from broker.ipc.channel import order_pair, pair
 from broker.ipc.clipboard import ChordsMessage
-from broker.viewer.workers.process import Worker
-from broker.viewer.workers.template import Forked, TemplateError, WorkerTemplate
+from broker.ipc.fork_server import ForkKeeper, ForkWorker
+from broker.viewer.workers.process import Worker, WorkerProcesses
 
 __all__ = ["WAYLAND_SOCKET", "Worker", "Workers", "open_workers"]
 
 WAYLAND_SOCKET = "wayland.sock"
 """The socket in a sandbox's display directory for its Wayland clients."""
+
+TEMPLATE = ForkServerProgram(
+    "broker.programs.template",
+    "a worker",
+    lambda: limits.TEMPLATE_START_SECONDS,
+    outlive_us=True,
+)
+KEEPERS = ForkServerProgram(
+    "broker.programs.keeper", "a keeper", lambda: limits.TEMPLATE_START_SECONDS
+)
 
 
 @asynccontextmanager
@@ -48,33 +60,30 @@ async def open_workers(*, allow_unjailed: bool = False) -> AsyncIterator[Workers
             nursery.cancel_scope.cancel()
 
 
-@dataclass(eq=False)
-class _Coming:
-    """A template that is being started."""
-
-    over: trio.Event = field(default_factory=trio.Event)
-    error: VitrailError | None = None
-
-
 class Workers:
-    """The workers of one broker, and the template that they are forked from."""
+    """The workers of one broker, and the fork servers that they come from."""
 
     def __init__(self, nursery: trio.Nursery, *, allow_unjailed: bool) -> None:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
-        self._template: WorkerTemplate | None = None
-        self._coming: _Coming | None = None
+        self._template = ForkServer(TEMPLATE, self._watch)
+        self._keepers = ForkServer(KEEPERS, self._watch)
         self._workers: set[Worker] = set()
         self._closing = False
         self.on_template_death: Callable[[int, int | None], Awaitable[None]] | None = (
             None
         )
-        """Called with (pid, code) when a template dies without a request."""
+        """Called with (pid, code) when a fork server dies without a request."""
 
     @property
     def template_pid(self) -> int:
         """The template's process id; 0 before the first worker."""
-        return self._template.child.pid if self._template else 0
+        return self._template.pid
+
+    @property
+    def keepers_pid(self) -> int:
+        """The process id of the keepers' fork server; 0 before the first worker."""
+        return self._keepers.pid
 
     async def open_worker(
         self,
@@ -102,10 +111,11 @@ class Workers:
         started = False
         try:
             with _bound(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
-                forked = await self._fork(
+                processes = await self._fork(
                     display, os.fspath(compositor), sandbox, clients
                 )
-                worker = Worker(sandbox, forked, rules or WindowRules(sandbox), chords)
+                rules = rules or WindowRules(sandbox)
+                worker = Worker(sandbox, processes, rules, chords)
                 await self._nursery.start(self._live, worker, path)
                 started = True
         except trio.TooSlowError as error:
@@ -142,74 +152,41 @@ class Workers:
         compositor: str,
         sandbox: SandboxName,
         clients: int,
-    ) -> Forked:
-        """Have a keeper forked; once more if the template just died."""
-        template = await self._warm_template()
-        try:
-            return await self._fork_by(template, display, compositor, sandbox, clients)
-        except TemplateError:
-            template = await self._warm_template()
-            return await self._fork_by(template, display, compositor, sandbox, clients)
-
-    async def _fork_by(
-        self,
-        template: WorkerTemplate,
-        display: socket.socket,
-        compositor: str,
-        sandbox: SandboxName,
-        clients: int,
-    ) -> Forked:
-        return await template.fork(
-            display,
-            compositor,
-            sandbox=sandbox,
-            allow_unjailed=self._allow_unjailed,
-            clients=clients,
-        )
-
-    async def _warm_template(self) -> WorkerTemplate:
-        while self._template is None or self._template.dead:
-            # In a task of its own: ended with the worker that asked first, it
-            # would begin again for each one on a slow machine, and none would come.
-            if self._coming is None:
-                self._coming = _Coming()
-                self._nursery.start_soon(self._start_template, self._coming)
-            coming = self._coming
-            await coming.over.wait()
-            if coming.error is not None:
-                raise coming.error
-        return self._template
-
-    async def _start_template(self, mine: _Coming) -> None:
-        try:
-            with trio.fail_after(limits.TEMPLATE_START_SECONDS):
-                template = WorkerTemplate()
-                await self._nursery.start(template.run)
-        except VitrailError as error:
-            mine.error = error
-        except OSError as error:  # no room for it; the next worker asks again
-            mine.error = UpstreamError(
-                f"no template of the workers: {error.strerror}",
-                hint="the machine may be out of memory, processes or descriptors",
+    ) -> WorkerProcesses:
+        """Have both halves forked.  Raises UpstreamError, SetupError."""
+        self._keepers.warm()  # while the template, which is larger, imports
+        with ExitStack() as undo, ExitStack() as theirs:
+            keeper_channel, keeper_end = pair()
+            undo.callback(keeper_channel.close)
+            theirs.enter_context(keeper_end)
+            worker_channel, worker_end, pipe = order_pair()
+            undo.callback(worker_channel.close)
+            theirs.enter_context(worker_end)
+            theirs.callback(os.close, pipe)
+            outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            theirs.enter_context(outer)
+            theirs.enter_context(inner)
+            jailed = await self._template.fork(
+                lambda number: ForkWorker(number, self._allow_unjailed),
+                [worker_end.fileno(), display.fileno(), inner.fileno(), pipe],
             )
-        except trio.TooSlowError:
-            mine.error = UpstreamError(
-                "the template of the workers was not warm after "
-                f"{limits.TEMPLATE_START_SECONDS:g} s",
-                hint="the machine may be out of memory or processes",
+            undo.callback(jailed.close)
+            undo.callback(jailed.kill)
+            keeper = await self._keepers.fork(
+                lambda number: ForkKeeper(number, sandbox, compositor, clients),
+                [keeper_end.fileno(), outer.fileno(), jailed.fileno()],
             )
-        else:
-            self._template = template
-            self._nursery.start_soon(self._watch_template, template)
-        finally:
-            self._coming = None
-            mine.over.set()
+            undo.pop_all()
+        return WorkerProcesses(keeper, jailed, keeper_channel, worker_channel)
 
-    async def _watch_template(self, template: WorkerTemplate) -> None:
-        pid = template.child.pid
-        await template.wait_gone()
+    def _watch(self, server: Child) -> None:
+        self._nursery.start_soon(self._watch_server, server)
+
+    async def _watch_server(self, server: Child) -> None:
+        pid = server.pid
+        await server.wait()
         if not self._closing and self.on_template_death is not None:
-            await self.on_template_death(pid, template.child.returncode)
+            await self.on_template_death(pid, server.returncode)
 
     async def close(self) -> None:
         """End every worker and the template; returns when all are gone."""
@@ -217,8 +194,8 @@ class Workers:
         async with trio.open_nursery() as nursery:
             for worker in list(self._workers):
                 nursery.start_soon(worker.close)
-        if self._template is not None:
-            await self._template.close()
+        await self._template.close()
+        await self._keepers.close()
 
 
 def _bound(path: Path) -> socket.socket:

@@ -14,23 +14,30 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
+from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.token_bucket import TokenBucket
+from broker.helpers.process.fork_client import ForkedProcess
 from broker.helpers.process.memory import ProcessMemory
-from broker.helpers.process.pidfd import (
-    PidfdProcess,
-    describe_end,
-)
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
-from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
+from broker.ipc.channel import Channel, OrderChannel
+from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
 from broker.viewer.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
-from broker.viewer.workers.template import Forked
+
+
+@dataclass(frozen=True)
+class WorkerProcesses:
+    """A worker's two halves and its channels; the holder of this owns them."""
+
+    keeper: ForkedProcess
+    jailed: ForkedProcess
+    keeper_channel: Channel
+    worker_channel: OrderChannel
 
 
 @dataclass(frozen=True)
@@ -62,21 +69,20 @@ class Worker:
     def __init__(
         self,
         sandbox: SandboxName,
-        forked: Forked,
+        processes: WorkerProcesses,
         rules: WindowRules,
         chords: clipboard.ChordsMessage | None = None,
     ) -> None:
         self.sandbox = sandbox
         self._rules = rules
         self._chords = chords or DEFAULT_CHORDS
-        self.jail = messages.Jail(namespaces=False, seccomp=False)
+        self.jail = Jail(namespaces=False, seccomp=False)
         self.ready = False
         """Whether it has reported that; a later failure is not one of its start."""
-        self._keeper = forked.keeper
-        self._inner: PidfdProcess | None = None
-        self._fate = forked.fate
-        self._channel = forked.worker_channel
-        self._keeper_channel = forked.keeper_channel
+        self._keeper = processes.keeper
+        self._inner = processes.jailed
+        self._channel = processes.worker_channel
+        self._keeper_channel = processes.keeper_channel
         self._deliver, self.messages = trio.open_memory_channel[
             messages.FromRest | messages.FromSound | Said | transfer.FromWorker
         ](limits.WORKER_QUEUE)
@@ -88,7 +94,6 @@ class Worker:
         self._ending = trio.Event()
         self._closed = trio.Event()
         self._reason = ""
-        self._inner_code: int | None = None
         self._statistics = messages.WorkerStatistics(0, 0, 0, 0, 0)
         self._counted = trio.Event()
         self._ask_number = 0
@@ -104,13 +109,13 @@ class Worker:
     @property
     def inner_pid(self) -> int:
         """The jailed half's number outside its own pid namespace."""
-        return self._inner.pid if self._inner else 0
+        return self._inner.pid
 
     def memory(self) -> ProcessMemory:
         """Both halves together; zeroes when it has ended."""
         if self._closed.is_set():
             return ProcessMemory()
-        parts = [p.memory() for p in (self._keeper, self._inner) if p]
+        parts = [p.memory() for p in (self._keeper, self._inner)]
         return ProcessMemory(
             sum(m.resident for m in parts), sum(m.private for m in parts)
         )
@@ -263,6 +268,7 @@ class Worker:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
+                nursery.start_soon(self._watch_jailed)
                 nursery.start_soon(self._watch_keeper)
                 await self._ending.wait()
                 self._keeper_channel.close()  # so the keeper kills the other half
@@ -277,16 +283,6 @@ class Worker:
                 await self._destroy()
 
     async def _get_ready(self) -> None:
-        got = await self._keeper_channel.receive(fd_limit=1)
-        if not got.data:
-            raise UpstreamError(f"the worker of {self.sandbox} died at once")
-        match keeper_messages.decode_from_keeper(got.data):
-            case keeper_messages.KeeperReady(pid):
-                self._inner = PidfdProcess(pid, got.fds[0])
-            case keeper_messages.KeepFailed(message, hint):
-                raise SetupError(message, hint=hint)
-            case keeper_messages.InnerEnded(code):
-                raise UpstreamError(f"the worker {describe_end(code)}")
         # Before it has this it serves no client, and does not report that it is ready.
         await self.send(order_of(self._rules))
         await self.send(self._chords)
@@ -370,23 +366,15 @@ class Worker:
                 ask.problem = problem
                 ask.done.set()
 
+    async def _watch_jailed(self) -> None:
+        await self._inner.wait()
+        self._end(f"its process {await self._inner.describe_end()}")
+
     async def _watch_keeper(self) -> None:
-        """Learn from the keeper, or from its silence, how either half ended."""
-        try:
-            got = await self._keeper_channel.receive()
-        except trio.ClosedResourceError:
-            return  # we ended it ourselves
-        if got.data:
-            match keeper_messages.decode_from_keeper(got.data):
-                case keeper_messages.InnerEnded(code):
-                    self._end(f"its process {describe_end(code)}")
-                case _:
-                    self._end("its keeper spoke out of turn")
-            return
+        """A keeper ends when its jailed half has ended, and then is not the cause."""
         await self._keeper.wait()
-        with trio.move_on_after(1):  # the template reaps it and reports
-            await self._fate.known.wait()
-        self._end(f"its keeper {self._fate.describe()}")
+        if not self._inner.has_ended():
+            self._end(f"its keeper {await self._keeper.describe_end()}")
 
     def _end(self, reason: str) -> None:
         """Begin the end; the first reason counts."""
@@ -396,15 +384,13 @@ class Worker:
 
     async def _wait_gone(self) -> None:
         await self._keeper.wait()
-        if self._inner:
-            await self._inner.wait()
+        await self._inner.wait()
 
     async def _destroy(self) -> None:
         """Whatever state it is in: no process, descriptor or waiter is left."""
         self._keeper_channel.close()
         for process in (self._inner, self._keeper):
-            if process:
-                process.kill()
+            process.kill()
         # A killed process that closes a file of FUSE ends when the server of that file
         # answers, which may be never.  It runs no code of ours any more.
         # guard: a worker that does not end holds no lease up
@@ -416,8 +402,7 @@ class Worker:
                 "that its sandbox gave it is on a file system that does not answer"
             )
         for process in (self._inner, self._keeper):
-            if process:
-                process.close()
+            process.close()
         self._channel.close()
         for number in list(self._reads):
             self._forget_read(number)

@@ -1,4 +1,4 @@
-"""Messages between supervisor, template, keeper and worker."""
+"""Messages between the broker and a worker."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
 from broker.ipc import agent, worker
-from broker.ipc import keeper as keeper_messages
+from broker.ipc.fork_server import Jail
 
 FROM_WORKER = [
-    worker.WorkerReady(worker.Jail(namespaces=True, seccomp=True, landlock=7)),
+    worker.WorkerReady(Jail(namespaces=True, seccomp=True, landlock=7)),
     worker.FromAgent(1, agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1")),
     worker.FromAgent(1, agent.Output(program=3, data=b"\x00\xff\n")),
     worker.FromAgent(1, agent.AgentExited(program=3, code=-9)),
@@ -70,15 +70,6 @@ def test_what_a_worker_is_told_arrives(message):
     assert worker.decode_to_worker(worker.encode(message)) == message
 
 
-def test_the_other_directions():
-    kept = keeper_messages.KeeperReady(7)
-    assert keeper_messages.decode_from_keeper(keeper_messages.encode(kept)) == kept
-    fork = keeper_messages.Fork(1, "work", "/run/wayland-1", allow_unjailed=False)
-    assert keeper_messages.decode_fork(keeper_messages.encode(fork)) == fork
-    ended = keeper_messages.KeeperEnded(1, -9)
-    assert keeper_messages.decode_from_template(keeper_messages.encode(ended)) == ended
-
-
 def _packet(**fields):
     return msgspec.msgpack.encode(fields)
 
@@ -87,7 +78,7 @@ HOSTILE = [
     pytest.param(b"", id="nothing"),
     pytest.param(b"\xc1", id="no-msgpack"),
     pytest.param(_packet(type="stop"), id="an-order"),
-    pytest.param(_packet(type="kept", pid=1), id="a-keeper's-word"),
+    pytest.param(_packet(type="forked", number=1, pid=1), id="a-fork-server's-word"),
     pytest.param(_packet(type="wayland-opened"), id="field-missing"),
     pytest.param(_packet(type="wayland-opened", client=1, x=1), id="field-unknown"),
     pytest.param(_packet(type="wayland-opened", client=-1), id="negative"),

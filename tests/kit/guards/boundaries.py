@@ -58,6 +58,8 @@ GUARDS = (
     Guard("a record that changed while the worker began", "", "tests/broker/viewer/test_role.py", "while_the_worker_begins"),
     Guard("the end of the broker is answered", "last = False", "tests/integration/test_control.py", "ends_at_once"),
     Guard("a second program changes no machine", "if False:", "tests/broker/viewer/test_runner.py", "second_program"),
+    Guard("a keeper signals its jailed half alone", "pass", "tests/integration/test_keeper.py", "can_signal_no_process"),
+    Guard("jailed halves end with the broker", 'serve("vitrail-template", start_worker)', "tests/integration/test_worker.py", "though_its_keeper_does_nothing"),
     Guard("the warm process keeps no socket", "pass", "tests/broker/host/test_acceptors.py", "two_of_one"),
     Guard("the acceptor keeps a container's sockets", "fds = [conn.fileno()] + ([pidfd] if pidfd >= 0 else [])", "tests/attack/test_last_references.py", "container"),
     Guard("a worker sends no descriptor", "", "tests/integration/test_worker.py", "no_way_to_send"),

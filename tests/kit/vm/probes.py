@@ -23,7 +23,7 @@ import trio
 
 from broker.helpers.process import jail, seccomp
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
-from broker.ipc.worker import Jail
+from broker.ipc.fork_server import Jail
 from broker.viewer.waypipe.client import WaypipeProgram, start_jailed
 
 _SOURCE = Path(__file__).with_name("probe.c")

@@ -22,7 +22,8 @@ from PIL import Image
 
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor import HeadlessCompositor, connect_compositor
+from broker.helpers.compositor import HeadlessCompositor
+from broker.helpers.compositor_socket import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import serve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from types import SimpleNamespace
+import signal
 
 import pytest
 import trio
@@ -12,8 +12,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
+from broker.helpers.process import fork_client
 from broker.viewer.workers import pool as module
-from broker.viewer.workers import template
 from broker.viewer.workers.pool import WAYLAND_SOCKET, open_workers
 
 A = SandboxName("a")
@@ -22,7 +22,7 @@ A = SandboxName("a")
 class PaperWorker:
     """Ready at once; lives until it is cancelled."""
 
-    def __init__(self, sandbox, forked, rules, chords):
+    def __init__(self, sandbox, processes, rules, chords):
         self.ready = True
 
     async def run(self, task_status):
@@ -80,72 +80,34 @@ async def test_without_room_for_a_template_only_this_worker_does_not_come(
 ):
     """And the next one asks for a template again."""
 
-    def full():
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    monkeypatch.setattr(module, "Worker", PaperWorker)
-    monkeypatch.setattr(module, "WorkerTemplate", full)
-    async with open_workers() as workers:
-        with pytest.raises(UpstreamError, match="no template of the workers: Res"):
-            await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-        monkeypatch.setattr(module, "WorkerTemplate", QuickTemplate)
-        await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-
-
-async def test_a_template_that_cannot_be_started_leaves_nothing_open(monkeypatch):
     def full(*_words, **_how):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(template, "spawn", full)
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(OSError, match="Resource") as caught:
-        template.WorkerTemplate()
-    assert caught.value.__traceback__ is not None, "its frames keep locals alive"
-    assert len(os.listdir("/proc/self/fd")) == before
+    async with open_workers(allow_unjailed=True) as workers:
+        with monkeypatch.context() as patch:
+            patch.setattr(fork_client, "spawn", full)
+            with pytest.raises(UpstreamError, match="no process for a keeper: Res"):
+                await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        assert workers.template_pid == 0
+        worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        await worker.close()
 
 
-class SlowTemplate:
-    """Warm after longer than a worker may take; counts its instances."""
+async def test_a_death_of_a_fork_server_is_told_once(tmp_path):
+    told = []
+    heard = trio.Event()
 
-    made = 0
-
-    def __init__(self):
-        type(self).made += 1
-        self.dead = False
-        self.gone = trio.Event()
-        self.child = SimpleNamespace(pid=1, returncode=0)
-
-    async def run(self, task_status):
-        await trio.sleep(1.5 * limits.WORKER_START_SECONDS)
-        task_status.started()
-        await self.gone.wait()
-
-    async def wait_gone(self):
-        await self.gone.wait()
-
-    async def close(self):
-        self.dead = True
-        self.gone.set()
-
-    async def fork(self, display, compositor, **_how):
+    async def note(pid, code):
+        told.append((pid, code))
+        heard.set()
         await trio.lowlevel.checkpoint()
 
-
-class QuickTemplate(SlowTemplate):
-    """Warm at once."""
-
-    async def run(self, task_status):
-        task_status.started()
-        await self.gone.wait()
-
-
-async def test_a_template_that_is_slow_is_not_begun_again_for_each_worker(
-    tmp_path, monkeypatch, autojump_clock
-):
-    monkeypatch.setattr(module, "Worker", PaperWorker)
-    monkeypatch.setattr(module, "WorkerTemplate", SlowTemplate)
-    async with open_workers() as workers:
-        with pytest.raises(UpstreamError, match="not ready"):
-            await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-        await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-        assert SlowTemplate.made == 1
+    async with open_workers(allow_unjailed=True) as workers:
+        workers.on_template_death = note
+        worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        dead = workers.keepers_pid
+        os.kill(dead, signal.SIGKILL)
+        with trio.fail_after(30):
+            await heard.wait()
+        await worker.statistics()  # its keeper lives on
+    assert told == [(dead, -signal.SIGKILL)]

@@ -1,0 +1,248 @@
+"""A fork server as the broker sees it (``helpers.process.fork_server``)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+from typing_extensions import override
+
+from broker.core.errors import PeerError, SetupError, UpstreamError
+from broker.helpers.process.pidfd import PidfdProcess, describe_end
+from broker.helpers.process.spawn import Child, our_program, spawn
+from broker.ipc import fdpass
+from broker.ipc import fork_server as messages
+from broker.ipc.channel import Channel, pair
+
+_IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
+_END_SECONDS = 1.0
+"""Until the server has reaped a child that has ended."""
+
+
+@dataclass(frozen=True)
+class ForkServerProgram:
+    """Which fork server; ``what`` names its children in errors.
+
+    ``seconds``: a server that does not answer for that long is replaced.
+    ``outlive_us``: it sees by itself that the broker has gone.
+    """
+
+    module: str
+    what: str
+    seconds: Callable[[], float]
+    outlive_us: bool = False
+
+
+class ForkedProcess(PidfdProcess):
+    """A child of a fork server, which knows how it ended; owns its descriptors."""
+
+    def __init__(
+        self, pid: int, pidfd: int, end: int, jail: messages.Jail | None = None
+    ) -> None:
+        super().__init__(pid, pidfd)
+        self.jail = jail
+        self._end = end
+        os.set_blocking(end, False)
+
+    async def describe_end(self) -> str:
+        """Say how it ended, when it has: "was killed by SIGKILL", or "died"."""
+        with trio.move_on_after(_END_SECONDS):
+            await trio.lowlevel.wait_readable(self._end)
+        try:
+            data = os.read(self._end, messages.END.size)
+        except BlockingIOError:
+            return "died"
+        # Empty: the server died, and with it what it would have written.
+        return describe_end(messages.END.unpack(data)[0]) if data else "died"
+
+    @override
+    def close(self) -> None:
+        """Let go of it."""
+        super().close()
+        trio.lowlevel.notify_closing(self._end)
+        os.close(self._end)
+
+
+class ForkServer:
+    """The fork server of a broker: started when needed, and again when it died."""
+
+    def __init__(
+        self,
+        program: ForkServerProgram,
+        started: Callable[[Child], None] | None = None,
+    ) -> None:
+        """``started`` is called with each process that is started."""
+        self._program = program
+        self._started = started
+        self._run: _Run | None = None
+        self._turn = trio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 while there is none."""
+        return self._run.child.pid if self._run is not None else 0
+
+    def warm(self) -> _Run:
+        """Start it, because a child will be needed soon.
+
+        Raises UpstreamError when there is no room for it, SetupError when it cannot
+        be executed.
+        """
+        if self._run is None:
+            self._run = _Run(self._program)
+            if self._started is not None:
+                self._started(self._run.child)
+        return self._run
+
+    async def fork(
+        self, order: Callable[[int], messages.Order], fds: Sequence[int]
+    ) -> ForkedProcess:
+        """Have a child forked, by a fresh server if this one just died.
+
+        ``order`` makes the order with a number; the caller keeps ``fds``.
+        Raises UpstreamError when there is no process for it, SetupError when its
+        jail cannot be built.
+        """
+        mine, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            answer, pidfd = await self._ask(order, [*fds, theirs])
+        except BaseException:
+            os.close(mine)
+            raise
+        finally:
+            os.close(theirs)
+        return ForkedProcess(answer.pid, pidfd, mine, answer.jail)
+
+    async def _ask(
+        self, order: Callable[[int], messages.Order], fds: Sequence[int]
+    ) -> tuple[messages.Forked, int]:
+        # A number that is closed while this waits for its turn is another file's.
+        mine = fdpass.duplicates(fds)
+        try:
+            async with self._turn:
+                for _ in range(2):
+                    run = self.warm()
+                    answered = await run.ask(order, mine)
+                    if answered is not None:
+                        return answered
+                    await self.close()
+        finally:
+            fdpass.close_all(mine)
+        raise UpstreamError(
+            f"no process for {self._program.what}",
+            hint="the machine may be out of memory, processes or descriptors; the "
+            "broker's standard error says why",
+        )
+
+    async def close(self) -> None:
+        """End it; its children live on."""
+        run, self._run = self._run, None
+        if run is not None:
+            with trio.CancelScope(shield=True):
+                await run.end()
+
+
+class _Run:
+    """One run of a fork server."""
+
+    def __init__(self, program: ForkServerProgram) -> None:
+        self._program = program
+        self._asked = self._answered = 0
+        self._since = 0.0
+        sock, theirs = _pair(program.what)
+        self._channel = sock
+        try:
+            with theirs:
+                self.child = _spawn(program, theirs.fileno())
+        except BaseException as error:
+            self._channel.close()
+            if isinstance(error, OSError):
+                raise _no_room(program.what, error) from error
+            raise
+
+    async def ask(
+        self, order: Callable[[int], messages.Order], fds: Sequence[int]
+    ) -> tuple[messages.Forked, int] | None:
+        """Return the answer and the child's pidfd; None: this server is dead.
+
+        Cancelled, it leaves an answer behind, which the next call discards.
+        """
+        if self._asked == self._answered:
+            self._since = trio.current_time()  # of the oldest order without an answer
+        self._asked += 1
+        number = self._asked
+        try:
+            with trio.fail_at(self._since + self._program.seconds()):
+                await self._channel.send(messages.encode(order(number)), fds)
+                return await self._answer(number)
+        except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as e:
+            if getattr(e, "errno", None) == errno.ETOOMANYREFS:
+                self._asked -= 1  # not sent
+                raise SetupError(_IN_FLIGHT) from e
+            return None
+
+    async def _answer(self, number: int) -> tuple[messages.Forked, int] | None:
+        while True:
+            got = await self._channel.receive(fd_limit=1)
+            if not got.data:
+                return None
+            answer = messages.decode_answer(got.data)
+            self._answered = answer.number
+            if answer.number != number:
+                _discard(answer, got.fds)
+                continue
+            match answer:
+                case messages.Forked():
+                    return answer, got.fds[0]
+                case messages.ForkFailed(_, reason, ""):
+                    what = self._program.what
+                    raise UpstreamError(f"no process for {what}: {reason}")
+                case messages.ForkFailed(_, reason, hint):
+                    raise SetupError(reason, hint=hint)
+
+    async def end(self) -> None:
+        """End it.
+
+        First the signal: one that saw the end of its channel might end its children.
+        """
+        self.child.kill()
+        self._channel.close()
+        await self.child.wait()
+
+
+def _pair(what: str) -> tuple[Channel, socket.socket]:
+    try:
+        return pair()
+    except OSError as error:
+        raise _no_room(what, error) from error
+
+
+def _no_room(what: str, error: OSError) -> UpstreamError:
+    return UpstreamError(
+        f"no process for {what}: {error.strerror}",
+        hint="the machine may be out of memory, processes or descriptors",
+    )
+
+
+def _discard(answer: messages.Answer, fds: Sequence[int]) -> None:
+    """End a child for which no task waits any more."""
+    if isinstance(answer, messages.Forked):
+        child = PidfdProcess(answer.pid, fds[0])
+        child.kill()
+        child.close()
+
+
+def _spawn(program: ForkServerProgram, control: int) -> Child:
+    # Of the environment only what it needs: a worker sees no other variable.
+    names = ("PATH", "VITRAIL_DEBUG")
+    return spawn(
+        our_program(program.module, str(control)),
+        name=program.module.rpartition(".")[2],
+        env={name: os.environ[name] for name in names if name in os.environ},
+        pass_fds=[control],
+        outlive_us=program.outlive_us,
+    )

@@ -1,0 +1,161 @@
+"""Messages between a broker and its fork servers, and of a worker to its keeper.
+
+A fork server is a process that has imported all that its children need, so that
+each child costs a fork.  It has one thread and never reads a sandbox's byte.
+There are three kinds: of keepers, of jailed halves of workers, of acceptors.
+
+One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``): one
+answer for each order.  The descriptors of an order are the child's, but the
+last: the write end of a pipe, which the server keeps and into which it writes
+how the child ended (``END``).  A pipe that ends without that says that the
+server died first.  The server is trusted: a message that is not one of these
+is a mistake of ours.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from broker.core import limits
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import InternalError
+
+_Text = Annotated[str, msgspec.Meta(max_length=4000)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+ENTRANCES = 16
+"""Most listening sockets of one acceptor."""
+DESCRIPTORS = 2 * ENTRANCES + 1
+"""Most descriptors of an order."""
+MESSAGE_BYTES = 65536
+END = struct.Struct("<i")
+"""How a child ended: its exit code, or minus the signal's number."""
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which walls stand around a worker.
+
+    ``landlock`` is the kernel's ABI version that was used, 0 for none.
+    ``missing`` says why there are no namespaces, where there are none.
+    """
+
+    namespaces: bool
+    seccomp: bool
+    landlock: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    missing: _Text = ""
+
+
+# -- orders ------------------------------------------------------------------------
+
+
+class ForkWorker(_Message, frozen=True, tag="fork-worker"):
+    """Fork the jailed half of a worker.
+
+    Descriptors: its socket to the broker, the listening socket of the sandbox's
+    Wayland clients, its socket to the keeper, its pipe to the broker.
+    """
+
+    number: _Count
+    allow_unjailed: bool
+
+
+class ForkKeeper(_Message, frozen=True, tag="fork-keeper"):
+    """Fork a keeper.
+
+    Descriptors: its socket to the broker, its socket to the jailed half, the
+    jailed half's pidfd.  ``compositor`` is the path of the compositor's socket,
+    ``clients`` the most connections to it that the sandbox may have at one time.
+    ``sandbox`` is the name given to the compositor, where it wants one.
+    """
+
+    number: _Count
+    sandbox: str
+    compositor: str
+    clients: Annotated[int, msgspec.Meta(ge=1, le=limits.WAYLAND_CLIENTS_PER_SANDBOX)]
+
+
+class ForkAcceptor(_Message, frozen=True, tag="fork-acceptor"):
+    """Fork an acceptor.
+
+    Descriptors: for each listening socket the socket, and the acceptor's end of
+    its channel.  ``direct`` says of each whether the worker gets its connections
+    as they are.
+    """
+
+    number: _Count
+    direct: Annotated[list[bool], msgspec.Meta(max_length=ENTRANCES)]
+
+
+Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor
+
+# -- answers -----------------------------------------------------------------------
+
+
+class Forked(_Message, frozen=True, tag="forked"):
+    """The child of that order runs; its pidfd is attached."""
+
+    number: _Count
+    pid: _Count
+    jail: Jail | None = None
+
+
+class ForkFailed(_Message, frozen=True, tag="fork-failed"):
+    """There is no child: fork(2) failed, or its jail cannot be built (``hint``)."""
+
+    number: _Count
+    reason: _Text
+    hint: _Text = ""
+
+
+Answer: TypeAlias = Forked | ForkFailed
+
+# -- a worker's jailed half and its keeper -----------------------------------------
+# A byte or two in one packet, so that the keeper parses nothing.
+
+CONNECT = b"c"
+"""Worker: connect to the compositor.  Answer: CONNECTED, a byte that is the
+connection's number, and the socket; or REFUSED and a reason."""
+RELEASE = b"r"
+"""Worker: the connection of the number in the next byte is over; the keeper
+ends it, whether or not that is true."""
+CONNECTED = b"+"
+REFUSED = b"-"
+
+# -- codec -------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_order: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
+_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(message: Order | Answer) -> bytes:
+    """Return the packet of a message.  Raises InternalError if it is too long."""
+    data = _encoder.encode(message)
+    if len(data) > MESSAGE_BYTES:
+        raise InternalError(f"a fork server's message of {len(data)} bytes")
+    return data
+
+
+def decode_order(data: bytes) -> Order:
+    """Return the order of a packet.  Raises InternalError for any other."""
+    try:
+        return _order.decode(data)
+    except UNREADABLE as error:
+        raise InternalError(f"not an order to fork: {error}") from error
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Return the answer of a packet.  Raises InternalError for any other."""
+    try:
+        return _answer.decode(data)
+    except UNREADABLE as error:
+        raise InternalError(f"not a fork server's answer: {error}") from error

@@ -1,0 +1,25 @@
+"""The keepers' fork server, whose keepers write down what they have loaded.
+
+A keeper runs as always.  Before, it writes its pid and the names of its modules into
+the file that VITRAIL_DEBUG names, the one variable that a fork server is given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from broker.programs import keeper
+
+
+def _reporting(parameters: keeper.KeeperParameters) -> None:
+    text = " ".join([str(os.getpid()), *sorted(sys.modules)])
+    Path(os.environ["VITRAIL_DEBUG"]).write_text(f"{text}\n")
+    _keep(parameters)
+
+
+_keep, keeper.keep = keeper.keep, _reporting
+
+if __name__ == "__main__":
+    keeper.main()
