@@ -31,6 +31,10 @@ class RoomyEpoll:
         self._beside: set[int] = set()
         """Descriptors without an entry."""
 
+    def fileno(self) -> int:
+        """Return the epoll set's descriptor; it is not readable for those beside it."""
+        return self._epoll.fileno()
+
     def register(self, fd: int, mask: int) -> None:
         """Await events of a descriptor.  Raises OSError, but not for want of room."""
         try:
