@@ -29,7 +29,7 @@ from policy.rules.world import World
 
 _FORGET_SECONDS = 1.0
 """Between checks for grants whose time is over.  The allowed operations have ended
-already then; this is for the list and the log."""
+already then; this is for the list and the log, and for a machine that has slept."""
 
 
 class RecordSource(Protocol):

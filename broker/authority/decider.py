@@ -34,6 +34,7 @@ import msgspec
 import trio
 
 from broker.authority.audit import event_log
+from broker.authority.awake_clock import AwakeClock
 from broker.authority.choice import ChoiceText, ChosenRequest, choose
 from broker.authority.decision_events import Asked, cut, decision, subject
 from broker.authority.evaluator import Judge
@@ -83,13 +84,13 @@ class Decider:
         self._log = log
         self.asker: Asker = asker or NoPrompt()
         self.notify: Notify = notify or rules.notify
-        self.grants = Grants()
-        self._late = LateAnswers()
+        self.grants, self._late = Grants(), LateAnswers()
         self._live: set[Permit] = set()
         self._questions = 0
         self._cut: list[tuple[Permit, str]] = []
         """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
         self._meters = Meters()
+        self.clock = AwakeClock()
 
     # -- asking ----------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class Decider:
         ``ago``: so many seconds before now.  It is the word of the sandbox's
         worker, so it holds as far as that one was not taken over.
         """
-        self._meters.acted(lease, trio.current_time() - ago)
+        self._meters.acted(lease, self.clock.now() - ago)
 
     async def _decide(
         self,
@@ -209,7 +210,7 @@ class Decider:
                 self._event(request, answer, _ALLOW, target=covered.target)
             )
             return permit
-        now = trio.current_time()
+        now = self.clock.now()
         grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
             permit = self._permit(request, answer, grant=grant)
@@ -242,7 +243,7 @@ class Decider:
         answer = await self._granted(request)
         if request.elsewhere(answer):
             raise await self._no(request, answer, _ELSEWHERE, answer.where)
-        beyond = self._meters.beyond(request, answer, trio.current_time())
+        beyond = self._meters.beyond(request, answer, self.clock.now())
         # guard: limits are held
         if beyond:
             raise await self._no(request, answer, beyond, answer.where, brief=True)
@@ -277,7 +278,7 @@ class Decider:
         self, request: Request, answer: Verdict, asked: Asked
     ) -> RefusedError:
         """Keep a yes that came too late, record the no and return what to raise."""
-        target, now = asked.said.target, trio.current_time()
+        target, now = asked.said.target, self.clock.now()
         self._late.keep(request.subject, target, answer, now)
         reason = (
             "it was given up before the answer; the yes counts for its next attempt "
@@ -367,7 +368,7 @@ class Decider:
             said.target,
             keep=said.keep,
             rule=answer.where,
-            now=trio.current_time(),
+            now=self.clock.now(),
             seconds=seconds,
         )
         if grant is None:
@@ -426,8 +427,9 @@ class Decider:
         await self.revoke(self.grants.of_lease(lease), "the sandbox stopped")
 
     async def forget_over(self) -> None:
-        """End the grants whose time is over."""
-        await self.revoke(self.grants.over(trio.current_time()), "its time is over")
+        """End the grants whose time is over, and operations that a sleep outlasted."""
+        self.clock.catch_up(self._live)
+        await self.revoke(self.grants.over(self.clock.now()), "its time is over")
 
     # -- live -----------------------------------------------------------------------
 
@@ -453,7 +455,7 @@ class Decider:
         were answered.
         """
         self.cut_denied()  # before the grants, whose ends are recorded
-        for grant in self.grants.all(trio.current_time()):
+        for grant in self.grants.all(self.clock.now()):
             # guard: grants looked at after a swap
             await self._look_at_grant(grant)
         asked: list[tuple[Permit, Verdict]] = []
@@ -566,7 +568,7 @@ class Decider:
         now, ttl = trio.current_time(), answer.limits.ttl
         until = math.inf if ttl is None else now + ttl
         if grant is not None:
-            target, until = grant.target, min(until, grant.until)
+            target, until = grant.target, min(until, self.clock.deadline(grant.until))
         # guard: time to live
         permit = Permit(
             request=request,

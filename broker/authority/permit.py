@@ -151,6 +151,12 @@ class Permit:
         self.returns = bool(answer.limits.returns)
         self.schemes = () if answer.rule is None else answer.rule.match.scheme
 
+    def move(self, missed: float) -> None:
+        """Have it end sooner by these seconds, in which the machine slept."""
+        self.since -= missed
+        # guard: a sleep counts for what is in use
+        self.scope.deadline -= missed
+
     def still_holds(self) -> None:
         """Raise RefusedError when it was ended already."""
         if self.over:

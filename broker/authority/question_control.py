@@ -59,7 +59,7 @@ class QuestionControl:
     ) -> api.GrantsAnswer:
         """Return the remembered answers."""
         del exchange, request
-        found = self._decider.grants.all(trio.current_time())
+        found = self._decider.grants.all(self._decider.clock.now())
         return api.GrantsAnswer(grants=[_grant(self._decider, one) for one in found])
 
     @serves(methods.GRANT_REVOKE)
@@ -70,7 +70,7 @@ class QuestionControl:
 
         Raises NotFoundError.
         """
-        found = self._decider.grants.all(trio.current_time())
+        found = self._decider.grants.all(self._decider.clock.now())
         if request.id is not None:
             found = [grant for grant in found if grant.id == request.id]
             if not found:
@@ -106,7 +106,7 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
 
 
 def _grant(decider: Decider, grant: Grant) -> api.GrantStatus:
-    left = grant.until - trio.current_time()
+    left = grant.until - decider.clock.now()
     return api.GrantStatus(
         id=grant.id,
         sandbox=grant.sandbox,

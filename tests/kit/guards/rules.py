@@ -72,6 +72,8 @@ GUARDS = (
     Guard("what is long is wrapped", "rows += [(claim, False) for claim in claims(question)]", "tests/attack/test_question_texts.py", "no_row"),
     Guard("a yes is for one request", "return ''", "tests/attack/test_question_texts.py", "makes_another_question"),
     Guard("a target's words stay with it", "return error", "tests/attack/test_transfer_told.py"),
+    Guard("time goes on while the machine sleeps", "if False:", "tests/attack/test_suspend.py"),
+    Guard("a sleep counts for what is in use", "", "tests/attack/test_suspend.py", "in_use"),
     Guard("short words", "return plain", "tests/broker/core/test_prompt_words.py"),
     Guard("a name ends no string of a graph", "return text", "tests/policy/tools/test_graph.py", "never_syntax"),
 )  # fmt: skip
