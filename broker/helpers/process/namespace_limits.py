@@ -63,8 +63,11 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
     ``nested``: its programs may make namespaces, a few.
     """
     most = limits.BOX_NAMESPACES if nested else 0
+    namespaces = {f"{kind}_namespaces": most for kind in _NAMESPACES}
+    # The box has one, and the far end of its cable is in another (``host.network.veth``).
+    namespaces["net_namespaces"] = max(most, 2)
     # guard: a box takes few of what is counted for its user
-    counted = {**{f"{kind}_namespaces": most for kind in _NAMESPACES}, **_COUNTED}
+    counted = {**namespaces, **_COUNTED}
     child = os.fork()
     if child == 0:
         os._exit(_write_inside(namespace, counted))
