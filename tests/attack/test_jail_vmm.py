@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.host.launchers.crosvm.client import ask_crosvm
 from broker.host.launchers.crosvm.machine import CrosvmControl
@@ -201,6 +203,18 @@ async def test_what_qemu_does_without_is_not_there(built, view, what):
 @pytest.mark.parametrize("what", ["vsock", "clone"])
 async def test_the_filter_refuses(built, view, what):
     assert await run_in_vmm_jail(built, view, what) == "EPERM"
+
+
+async def test_it_opens_few_files():
+    """The square of its files are entries of epoll sets, which its user has few of."""
+    view = JailView(Path("/usr/bin/sleep"))
+    process = await spawn_jailed("QEMU", ["/usr/bin/sleep", "100"], view)
+    try:
+        found = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        assert found == (limits.VMM_FDS, limits.VMM_FDS)
+    finally:
+        await process.end(0)
+        process.close()
 
 
 async def test_the_files_of_its_machine_are_readable_and_not_writable(built, view):

@@ -205,6 +205,11 @@ and is ended: its messages cost time that other sandboxes need."""
 KEEPER_CONNECT_SECONDS = 5.0
 """For connect(2) to the compositor, which blocks while its backlog is full."""
 
+VMM_FDS = 1024
+"""RLIMIT_NOFILE of QEMU and of the programs beside it, apart from a folder's server: a
+socket for each of 256 streams, and some.  With what a broker may open, one that was
+taken over had all entries of epoll sets of its user (the square of its files)."""
+
 WORKER_FDS = 2048
 """RLIMIT_NOFILE of a worker: two sockets for each client, and 28 descriptors
 in flight for some tens of them at one time.  A client that exceeds it

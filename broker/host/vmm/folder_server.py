@@ -76,6 +76,7 @@ def folder_view(program: Path) -> JailView:
         proc=True,  # virtiofsd opens files again by /proc/self/fd
         words=tuple(words),
         rules=program_filters.folder_server_filter,
+        open_files=None,  # one for each file that its guest knows
     )
 
 

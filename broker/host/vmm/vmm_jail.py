@@ -22,6 +22,7 @@ Sources: bwrap(1), pid_namespaces(7), user_namespaces(7).
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import sysconfig
@@ -91,6 +92,15 @@ class JailView:
     """Makes the system-call filter."""
     background: bool = False
     """The lowest priority, and killed when we end."""
+    open_files: int | None = limits.VMM_FDS
+    """None: as many as the broker may."""
+
+
+def few_files(most: int) -> list[str]:
+    """Return the words before a command line that limit its descriptors."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    return ["prlimit", f"--nofile={number}:{number}", "--"]
 
 
 def qemu_view(
@@ -216,7 +226,10 @@ async def spawn_jailed(
             f"{role} cannot be jailed: {_MISSING}",
             hint="install the package bubblewrap ('sudo apt install bubblewrap')",
         )
-    first = ["nice", "-n", "19", bwrap] if view.background else [bwrap]
+    first = ["nice", "-n", "19"] if view.background else []
+    # guard: a VMM opens few files
+    first += [] if view.open_files is None else few_files(view.open_files)
+    first.append(bwrap)
     words = [*first, *jail_args(view, env)]
     return await _spawn(
         role,
