@@ -60,6 +60,8 @@ _MESSAGE_BYTES = 20
 """Size of a usual request (attach, damage, commit and a frame's, on average)."""
 _LOOKED_AT = 4
 """After so many messages the queues and the time are looked at."""
+_NEW_TURN = -1.0
+"""A turn's end before the first look."""
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
 """Valid sizes of a message, in bytes."""
 
@@ -270,7 +272,7 @@ class WaylandFilter(ClientState):
         up = self.up.data
         before = len(up)
         most = self.pixels + limits.WAYLAND_COMMIT_PIXELS_AT_ONCE
-        turn = self.machine.stopwatch() + limits.WAYLAND_TURN_SECONDS
+        turn = _NEW_TURN
         self.paused = False
         try:
             while pos <= last:
@@ -279,7 +281,9 @@ class WaylandFilter(ClientState):
                     self.paused = True
                     break
                 # guard: a client's turn ends
-                if not count % _LOOKED_AT and self._turn_is_over(turn, count):
+                if count % _LOOKED_AT == _LOOKED_AT - 1 and not (
+                    turn := self._turn(turn)
+                ):
                     self.paused = True
                     break
                 oid, opcode, size = unpack(data, pos)
@@ -304,12 +308,18 @@ class WaylandFilter(ClientState):
         self.messages += max(count, (len(up) - before) // _MESSAGE_BYTES)
         return data[pos:]
 
-    def _turn_is_over(self, end: float, count: int) -> bool:
-        """Whether enough waits to be sent, or was worked on for long enough."""
+    def _turn(self, end: float) -> float:
+        """When the turn ends, by the stopwatch; 0 if it is over.
+
+        That is when enough waits to be sent, or was worked on for long enough.
+        """
         # guard: long answers pause reading
         if len(self.up.data) > ENOUGH or len(self.down.data) > ENOUGH:
-            return True
-        return count > 0 and self.machine.stopwatch() > end
+            return 0.0
+        now = self.machine.stopwatch()
+        if end == _NEW_TURN:
+            return now + limits.WAYLAND_TURN_SECONDS
+        return end if now <= end else 0.0
 
     def _unknown_request(self, oid: int, opcode: int) -> ProtocolFault:
         """A request of an object that is not there, or that it does not have."""

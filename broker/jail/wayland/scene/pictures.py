@@ -121,6 +121,9 @@ def _joined(one: Rows, two: Rows) -> Rows:
 
 def _note(surface: Surface, buffer: Buffer, pool: Pool, drawn: Rows) -> None:
     """The buffer is copied as it is; the surface's others lack what was drawn."""
+    buffer.shown_by, buffer.stale = surface, _NONE
+    if surface.pictures == pool.pictures == [buffer]:
+        return  # the usual case of a pool for each buffer, and one that is drawn into
     for other in surface.pictures:
         alike = (other.width, other.height) == (buffer.width, buffer.height)
         if other.shown_by is not surface or not alike:
@@ -132,7 +135,6 @@ def _note(surface: Surface, buffer: Buffer, pool: Pool, drawn: Rows) -> None:
         # guard: buffers that overlap are copied again
         if other is not buffer and _overlap(other, buffer):
             other.shown_by = None
-    buffer.shown_by, buffer.stale = surface, _NONE
     _remember(surface.pictures, buffer, _OF_A_SURFACE)
     _remember(pool.pictures, buffer, _OF_A_POOL)
 
