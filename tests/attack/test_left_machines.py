@@ -16,7 +16,12 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.helpers.process.ready import open_stream
 from broker.host.part import HostPart
-from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET, connect_qemu
+from broker.host.vmm.control import (
+    CONSOLE_SOCKET,
+    QMP_SOCKET,
+    GuestEvents,
+    connect_qemu,
+)
 from broker.host.vmm.monitors.api_socket import ApiSocket
 from broker.host.vmm.qmp import Qmp
 from broker.ipc import fdpass
@@ -62,7 +67,7 @@ async def test_console_that_is_gone_is_qemus_fault(place):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener)
             with pytest.raises(UpstreamError):
-                await connect_qemu(place, None, print)
+                await connect_qemu(place, None, GuestEvents(print, print))
 
 
 async def test_machine_that_is_silent_delays_no_other_lease():

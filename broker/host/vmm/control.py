@@ -7,6 +7,7 @@ with an API of its own.  What ``running`` needs of them is the same.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -80,14 +81,37 @@ class Control(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GuestEvents:
+    """What a VMM's monitor reports of its guest, told to the machine's owner."""
+
+    ended: Callable[[str], None]
+    """The guest has ended itself, for this reason."""
+    warned: Callable[[str], None]
+    """The guest lives on without this."""
+
+    def take(self, event: QmpEvent) -> None:
+        """Take an event of QEMU."""
+        if event.name == "SHUTDOWN" and event.data.get("guest") is True:
+            reason = printable(str(event.data.get("reason")), 60)
+            self.ended(_GUEST_REASONS.get(reason, reason))
+        # guard: a full disk under a machine is told
+        if event.name == "BLOCK_IO_ERROR" and event.data.get("nospace") is True:
+            self.warned(_NO_SPACE)
+
+
+_NO_SPACE = (
+    "no room on the disk under its home: what it writes is lost, and it may be read-only "
+    "until it starts again"
+)
+
 Connect: TypeAlias = Callable[
-    [Path, Tracked, Callable[[str], None]],
+    [Path, Tracked, GuestEvents],
     Awaitable[tuple[Control, trio.abc.ReceiveStream]],
 ]
 """Connects to the VMM of a machine's directory: its control, and its console.
 
-The third value is called with the reason when the guest ends itself.  Raises
-UpstreamError.
+Raises UpstreamError.
 """
 
 _GUEST_REASONS = {
@@ -130,18 +154,12 @@ class QemuControl:
 
 
 async def connect_qemu(
-    directory: Path, vmm: Tracked, guest_ended: Callable[[str], None]
+    directory: Path, vmm: Tracked, events: GuestEvents
 ) -> tuple[Control, trio.abc.ReceiveStream]:
     """Connect to QEMU's monitor and console."""
     del vmm  # its sockets were made by us, and passed to it
-
-    def take_event(event: QmpEvent) -> None:
-        if event.name == "SHUTDOWN" and event.data.get("guest") is True:
-            reason = printable(str(event.data.get("reason")), 60)
-            guest_ended(_GUEST_REASONS.get(reason, reason))
-
     path = directory / CONSOLE_SOCKET
-    qmp = await open_qmp(directory / QMP_SOCKET, on_event=take_event)
+    qmp = await open_qmp(directory / QMP_SOCKET, on_event=events.take)
     try:
         stream = await open_stream(path)
     except BaseException as error:

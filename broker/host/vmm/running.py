@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -25,6 +26,7 @@ from broker.helpers.process.removal import remove_aside
 from broker.host.vmm.control import (
     Connect,
     Control,
+    GuestEvents,
     QemuControl,
     connect_qemu,
 )
@@ -99,6 +101,7 @@ class Vm:
         self._ended = trio.Event()
         self._port: socket.socket | None = None
         self._first_words = b""
+        self._warned = set[str]()
 
     @property
     def cid(self) -> int:
@@ -227,10 +230,15 @@ class Vm:
 
         Called once, by ``start_vm`` and ``adopt_vm``.  Raises UpstreamError.
         """
-        self._control, console = await self._connect(
-            self.directory, self.vmm, lambda why: self._blame(EndKind.GUEST, why)
-        )
+        events = GuestEvents(partial(self._blame, EndKind.GUEST), self._warn_once)
+        self._control, console = await self._connect(self.directory, self.vmm, events)
         nursery.start_soon(self._watch, console)
+
+    def _warn_once(self, what: str) -> None:
+        # The guest chooses how often it writes.
+        if what not in self._warned and self._on_loss is not None:
+            self._warned.add(what)
+            self._on_loss(what)
 
     async def _watch(self, console: trio.abc.ReceiveStream) -> None:
         self._watched = True

@@ -573,6 +573,12 @@ GUARDS = (
         "few_files",
     ),
     Guard(
+        "a full disk under a machine is told",
+        "if False:",
+        "tests/broker/host/vmm/test_running.py",
+        "full_disk",
+    ),
+    Guard(
         "a full table of epoll entries ends no task",
         "if True:",
         "tests/attack/test_epoll_entries.py",

@@ -9,7 +9,7 @@ crosvm, so the file at its name is proven first and then passed on as a descript
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import trio
@@ -21,7 +21,13 @@ from broker.helpers.process.identity import Tracked
 from broker.helpers.process.ready import wait_listening
 from broker.host.launchers.crosvm.arguments import arguments, guest_end
 from broker.host.launchers.crosvm.client import ask_crosvm
-from broker.host.vmm.control import CONSOLE_SOCKET, Connect, Control, Monitor
+from broker.host.vmm.control import (
+    CONSOLE_SOCKET,
+    Connect,
+    Control,
+    GuestEvents,
+    Monitor,
+)
 from broker.host.vmm.monitors.api_socket import ApiSocket
 from broker.host.vmm.monitors.console import open_console
 from broker.host.vmm.monitors.plan import MonitorPlan
@@ -74,10 +80,10 @@ class CrosvmControl:
 
 
 async def connect(
-    directory: Path, vmm: Tracked, guest_ended: Callable[[str], None]
+    directory: Path, vmm: Tracked, events: GuestEvents
 ) -> tuple[Control, trio.abc.ReceiveStream]:
     """Wait for the control socket and open the console."""
-    del guest_ended  # there are no events: see ``guest_end``
+    del events  # there are none: see ``guest_end``
     socket = ApiSocket(directory / API_SOCKET, vmm, packets=True)
     await socket.wait_ready()
     control = CrosvmControl(socket, vmm)

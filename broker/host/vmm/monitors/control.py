@@ -14,7 +14,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.process.identity import Tracked
-from broker.host.vmm.control import CONSOLE_SOCKET, Connect, Control
+from broker.host.vmm.control import CONSOLE_SOCKET, Connect, Control, GuestEvents
 from broker.host.vmm.monitors.api import ApiClient
 from broker.host.vmm.monitors.console import open_console
 from broker.host.vmm.monitors.http import VmmReply, VmmRequest
@@ -90,9 +90,9 @@ def connect_by_api(dialect: Dialect) -> Connect:
     """Return what waits for a VMM's API and opens its console."""
 
     async def connect(
-        directory: Path, vmm: Tracked, guest_ended: Callable[[str], None]
+        directory: Path, vmm: Tracked, events: GuestEvents
     ) -> tuple[Control, trio.abc.ReceiveStream]:
-        del guest_ended  # there are no events: see ``guest_end``
+        del events  # there are none: see ``guest_end``
         api = ApiClient(directory / API_SOCKET, vmm)
         await api.wait_ready()
         control = ApiControl(dialect, api, vmm)

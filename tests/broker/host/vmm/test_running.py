@@ -6,7 +6,9 @@ import socket
 from types import SimpleNamespace
 
 import pytest
+import trio
 
+from broker.host.vmm.qmp import QmpEvent
 from broker.host.vmm.running import Vm
 
 
@@ -67,3 +69,32 @@ async def test_a_machine_that_ends_meanwhile_is_not_an_error_of_the_port(vm, por
     vm._control = Quiet()
     await vm.cont()
     await vm.close()
+
+
+async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
+    """Its guest saw an error, and the user a terminal that forgot."""
+    told, taken = [], []
+
+    async def connect(_directory, _vmm, events):
+        await trio.lowlevel.checkpoint()
+        taken.append(events)
+        return Quiet(), None
+
+    vm = Vm(
+        tmp_path,
+        SimpleNamespace(cid=3),
+        vmm=None,
+        helpers=(),
+        console=None,
+        on_loss=told.append,
+        connect=connect,
+    )
+    await vm.connect(SimpleNamespace(start_soon=lambda *_: None))
+    (events,) = taken
+    other = {"device": "home", "operation": "write", "nospace": False}
+    events.take(QmpEvent("BLOCK_IO_ERROR", other))
+    assert told == []
+    for _ in range(3):
+        events.take(QmpEvent("BLOCK_IO_ERROR", {**other, "nospace": True}))
+    assert len(told) == 1
+    assert "no room on the disk" in told[0]
