@@ -107,6 +107,62 @@ def test_without_a_gpu_a_drawn_pixel_is_charged_more():
     assert drawn[1] >= 6 * drawn[0] > 0
 
 
+@pytest.fixture
+def drawn_by_cpu():
+    offers = [name for name in GLOBALS if name[0] != "zwp_linux_dmabuf_v1"]
+    with Talk(model=Model(offers)).start() as talk:
+        yield talk
+
+
+def _picture(talk: Talk, surface: int) -> int:
+    whole = emit.damage(surface, 0, 0, WIDTH, HEIGHT) + emit.commit(surface)
+    return charged(talk, whole)
+
+
+def test_damage_of_a_single_window_is_charged(drawn_by_cpu):
+    """Without a word about a buffer, sixty times a second, it takes a part of a core."""
+    surface, _, _ = drawn_by_cpu.show(WIDTH, HEIGHT, CLEAR)
+    assert _picture(drawn_by_cpu, surface) >= 2 * AREA * limits.WAYLAND_CPU_PIXEL_WEIGHT
+
+
+@pytest.mark.parametrize("change", ["turned", "scaled"])
+def test_a_picture_that_is_calculated_is_charged_more(drawn_by_cpu, change):
+    talk = drawn_by_cpu
+    surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    plain = _picture(talk, surface)
+    if change == "turned":
+        talk.send(surface, "set_buffer_transform", 1)
+        talk.paint(surface, HEIGHT, WIDTH, CLEAR)
+    else:
+        port = talk.make(talk.viewporter, "get_viewport", "wp_viewport", None, surface)
+        talk.send(port, "set_destination", WIDTH, HEIGHT)
+        talk.paint(surface, WIDTH * 5 // 4, HEIGHT * 5 // 4, CLEAR)
+    talk.send(surface, "commit")
+    assert _picture(talk, surface) >= 3 * plain
+
+
+def test_a_picture_that_is_shrunk_far_is_charged_most(drawn_by_cpu):
+    talk = drawn_by_cpu
+    surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    plain = _picture(talk, surface)
+    port = talk.make(talk.viewporter, "get_viewport", "wp_viewport", None, surface)
+    talk.send(port, "set_destination", WIDTH, HEIGHT)
+    talk.paint(surface, 5 * WIDTH, 5 * HEIGHT, CLEAR)
+    talk.send(surface, "commit")
+    assert _picture(talk, surface) >= 5 * plain
+
+
+def test_a_picture_as_large_as_the_screens_pixels_is_charged_as_plain(drawn_by_cpu):
+    """By a viewport, as toolkits draw for fractional scales."""
+    talk = drawn_by_cpu
+    surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    plain = _picture(talk, surface)
+    port = talk.make(talk.viewporter, "get_viewport", "wp_viewport", None, surface)
+    talk.send(port, "set_destination", WIDTH, HEIGHT)
+    talk.send(surface, "commit")
+    assert _picture(talk, surface) == plain
+
+
 def test_a_window_has_so_many_layers(talk):
     """Drawing of another client goes through them, too, also where its owner sends nothing."""
     shown = limits.WAYLAND_LAYERED_PIXELS // AREA

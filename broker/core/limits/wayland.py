@@ -180,9 +180,17 @@ WAYLAND_CPU_PIXEL_WEIGHT = 10
 0.85 to 1.1 ns for one, so less than half a core is spent on drawing for a sandbox.
 1080p at 60 pictures a second in three layers is just below the rate."""
 
-WAYLAND_FEW = 4
-"""Windows up to which one without subsurfaces is not charged for drawing: it is two
-layers, its own and its frame's."""
+WAYLAND_SAMPLED_WEIGHT = 6
+"""Plain pixels that one of a turned or scaled picture counts for where there is no GPU:
+pixman takes four to eight times as long.  A film of 1080p at 25 pictures a second is
+within the rate."""
+
+WAYLAND_SHRUNK_PIXELS = 4
+"""Pixels of a buffer for one that is shown, from which on the next weight counts."""
+
+WAYLAND_SHRUNK_WEIGHT = 10
+"""The same for a picture that is far larger than it is shown: most pixels that are read
+are in no cache of the processor."""
 
 WAYLAND_LAYERS = 16
 """Surfaces of one window over one another, on average over its area.  Browsers and

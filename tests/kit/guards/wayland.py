@@ -193,6 +193,7 @@ GUARDS = (
     Guard("reading stops when full", "return False", "tests/attack/test_wayland_limits.py", "never_reads"),
     Guard("requests slowed", "if False:", "tests/attack/test_wayland_floods.py", "eight and not streamed"),
     Guard("layers of a window bounded", "if False:", "tests/attack/test_wayland_costs.py", "so_many_layers"),
+    Guard("pixels that are calculated cost more", "if True:", "tests/attack/test_wayland_costs.py", "calculated"),
     Guard("drawn pixels are charged", "", "tests/attack/test_wayland_costs.py", "ten_times"),
     Guard("the CPU draws more slowly", "if False:", "tests/attack/test_wayland_costs.py", "without_a_gpu"),
     Guard("a commit costs by the windows", "", "tests/attack/test_wayland_costs.py", "many_windows"),
