@@ -1,4 +1,4 @@
-"""Which keys of a backup's record give a sandbox more than its own home.
+"""Which keys of a backup's record give a sandbox more than a fresh record does.
 
 A backup is encrypted and not signed: anyone who knows the public key can replace it,
 and its record is in force as soon as it is written.
@@ -6,65 +6,84 @@ and its record is in force as soon as it is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
+from broker.core import limits
+from broker.core.errors import InternalError
+from policy.records.loader import parse_record
 from policy.records.model import Record
 
-_OWN_TABLES = ("clipboard.", "limits.", "state.", "transfer.")
-"""Tables of limits alone: of these and a rule's the strictest holds."""
+_FRESH = b'class = "persistent"\n'
+
 _OWN_KEYS = frozenset(
     {
-        *("name", "class", "display", "timezone", "label.colour"),
+        *("name", "class", "timezone", "label.colour", "clipboard.clean"),
         *("window.border", "window.name_strip", "window.top", "window.deny"),
-        *("window.windows", "window.popups", "window.surfaces"),
-        *("window.buffer_memory", "audio.revoked", "audio.streams", "audio.rate"),
-        *("audio.channels", "audio.buffer", "audio.volume", "audio.idle"),
-        *("launch.packages", "launch.memory", "launch.cpus", "launch.network"),
-        *("launch.command", "launch.folders", "launch.huge_pages"),
-        *("launch.boot_deadline", "launch.pids"),
+        *("launch.packages", "launch.memory", "launch.cpus", "launch.command"),
+        *("launch.folders", "launch.huge_pages", "launch.boot_deadline"),
+        *("launch.pids", "audio.revoked", "audio.volume", "audio.idle"),
+        *("state.disk_size", "state.encrypted", "state.keep", "transfer.keep_free"),
+    }
+)
+_LIMITS = ("limits.", "transfer.", "window.", "audio.")
+"""Tables whose numbers are limits: own where they are no larger than a fresh record's."""
+_MOST: Mapping[str, float] = MappingProxyType(
+    {
+        # Without them a rule's limit holds, and these where it has none.
+        "clipboard.max_size": limits.CLIPBOARD_BYTES,
+        "clipboard.ttl": limits.CLIPBOARD_SECONDS,
     }
 )
 _OWN_VALUES: Mapping[str, frozenset[object]] = MappingProxyType(
     {
-        # Unfiltered, it records the person and all other applications.
-        "audio.playback": frozenset({"none", "allow"}),
-        "audio.microphone": frozenset({"deny", "ask"}),
+        "display": frozenset({"none", "allow"}),
         # A window without a frame is any other program's, or a prompt.
         "window.fullscreen": frozenset({"fake", "framed"}),
-        "window.subsurfaces": frozenset({"crop"}),
         "launch.fork": frozenset({"copy", "no"}),
-        # The others have no jail of ours, or are no sandboxes.
-        "launch.kind": frozenset(
-            {"microvm", "firecracker", "cloud-hypervisor", "crosvm", "bwrap"}
-        ),
-        "launch.root": frozenset({"image"}),
     }
 )
+_TYPES = frozenset({"text/plain", "image/png"})
+"""What may cross where neither rule nor record says it."""
 _NAMES = ("label.name", "window.title_prefix")
 """What a person knows its windows by: the sandbox's own name, and no other one's."""
 
 
 def reaching_keys(record: Record) -> list[str]:
-    """Return the keys that the record sets to more than the sandbox itself.
+    """Return the keys that the record sets to more than a fresh record has.
 
     A key is among them unless it is known not to be: tags and a record for disposables
     are what rules grant to others, bound paths and machines of others are not the
-    sandbox's, and a later version may have more.
+    sandbox's, a network or another launcher is more than a fresh one has, and a later
+    version may have more.
     """
+    fresh, problems = parse_record(record.name, Path("fresh"), _FRESH)
+    if fresh is None or problems:
+        raise InternalError(f"a fresh record has mistakes: {problems}")
     # guard: a backup's record reaches nothing of this machine
-    return sorted(key for key in record.places if not _is_own(record, key))
+    return sorted(key for key in record.places if not _is_own(record, fresh, key))
 
 
-def _is_own(record: Record, key: str) -> bool:
+def _is_own(record: Record, fresh: Record, key: str) -> bool:
     value = record.values[key]
-    if key in _OWN_KEYS or key.startswith(_OWN_TABLES):
-        return True
     if key in _NAMES:
         return value == record.name
+    # guard: a backup's record is compared with a fresh one
+    if key in _OWN_KEYS or (key in fresh.values and value == fresh.values[key]):
+        return True
     if key == "launch.image":
         # Of the record's packages it is built again, for each record that uses it.
         return not record.values.get("launch.packages") or value == record.name
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _is_narrow(key, value)
+    known = _MOST.get(key, fresh.values.get(key) if key.startswith(_LIMITS) else None)
+    return isinstance(known, int | float) and value <= known
+
+
+def _is_narrow(key: str, value: object) -> bool:
+    if key == "clipboard.types" and isinstance(value, Collection):
+        return _TYPES.issuperset(value)
     if isinstance(value, str):
         return value in _OWN_VALUES.get(key, frozenset())
     return not value

@@ -477,9 +477,12 @@ def import_backup(
         reaches = [] if record is None or trust_record else reaching_keys(record)
         if record is not None and not problems and not reaches:
             files = _write_record(sandbox, untrusted_text)
+        if files or reaches:
+            render.note(f"its record:\n{displayed(untrusted_text.rstrip())}")
         if reaches:
             render.note(
-                f"its record is not written, because it sets {', '.join(reaches)}; if "
-                "you made the backup, remove the sandbox and import it with --trust-record"
+                f"its record is not written, because it sets {', '.join(reaches)} to more "
+                "than a fresh record has; if you made the backup, remove the sandbox and "
+                "import it with --trust-record"
             )
     _report(home, files, as_json=as_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a backup's record is compared with a fresh one", "return True", "tests/attack/test_backup_record.py", "further"),
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
     Guard("a backup is unpacked in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and GZIP"),
     Guard("the header of an encrypted home is read in a jail", "", "tests/attack/test_luks_header.py", "reads_no_home"),
