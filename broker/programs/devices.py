@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import trio
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import displayed
 from broker.host.devices.client import socket_path
+from broker.root import receiver
 from broker.root.listener import listen
 from broker.root.records import load_records
 from broker.root.service import Service
@@ -47,20 +49,33 @@ from broker.root.service import Service
 def main(user: str, records: Path, path: Path | None, source: str | None) -> None:
     """Hand USB devices of this machine to the sandboxes of a user's broker."""
     try:
-        trio.run(partial(_run, user, records, path or socket_path(user), source))
+        with receiver.start(_uid(user)) as receivers:
+            where = path or socket_path(user)
+            trio.run(partial(_run, user, records, where, source, receivers))
     except VitrailError as error:
         sys.exit(f"vitrail-devices: {displayed(error.diagnostics())}")
 
 
-async def _run(user: str, records: Path, path: Path, source: str | None) -> None:
+def _uid(user: str) -> int:
     try:
-        owner = pwd.getpwnam(user).pw_uid
+        return pwd.getpwnam(user).pw_uid
     except KeyError:
         raise SetupError(f"no user is named '{user}'") from None
+
+
+async def _run(
+    user: str,
+    records: Path,
+    path: Path,
+    source: str | None,
+    receivers: socket.socket,
+) -> None:
     os.umask(0o077)
-    with listen(path, owner) as listener:
+    with listen(path, _uid(user)) as listener:
         service = Service(
-            partial(load_records, records), state=path.parent / "exported"
+            partial(load_records, records),
+            state=path.parent / "exported",
+            receivers=receivers,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(service.run, listener, source=source))

@@ -11,7 +11,7 @@ device behind that is bound to nothing.
 from __future__ import annotations
 
 import contextlib
-import os
+import select
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
@@ -42,11 +42,13 @@ from broker.ipc.devices.table import (
     Vanished,
 )
 from broker.net.peers.control_peers import why_not_served
-from broker.root import monitor, strict, usbip
+from broker.root import monitor, receiver, strict, usbip
 from broker.root.exported import ExportedPorts
 from broker.root.handover import check_socket, open_node
 from broker.root.records import DeviceRecords
 from broker.root.sysfs import DEVICES, SysfsDevice
+
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(eq=False)
@@ -54,6 +56,9 @@ class _Client:
     """One broker."""
 
     sock: socket.socket
+    """To send to it; what it sends is received by a process of its own."""
+    channel: socket.socket
+    """Of that process."""
     lock: trio.Lock = field(default_factory=trio.Lock)
     stale: trio.Event = field(default_factory=trio.Event)
     """Set when the client is to learn that the list has changed."""
@@ -84,13 +89,17 @@ class Service:
         load: Callable[[], DeviceRecords],
         *,
         state: Path,
+        receivers: socket.socket,
         root: Path = DEVICES,
     ) -> None:
         """``state``: a directory of our own that outlives this process.
 
+        ``receivers``: of ``receiver.start``.
+
         Raises SetupError for records with mistakes.
         """
         self._exported = ExportedPorts(state)
+        self._receivers = receivers
         self._load = load
         self._records = load()
         self._root = root
@@ -213,7 +222,14 @@ class Service:
             if full or why_not_served(sock.fileno()):
                 sock.close()
                 continue
-            client = _Client(sock)
+            try:
+                # guard: root receives no descriptor of a client itself
+                channel = receiver.receive_for(self._receivers, sock)
+            except OSError as error:
+                log_stderr(f"vitrail-devices: a broker is not served: {error}")
+                sock.close()
+                continue
+            client = _Client(sock, channel)
             self._clients.add(client)
             self._nursery.start_soon(self._serve, client)
 
@@ -221,6 +237,7 @@ class Service:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._push, client)
+                nursery.start_soon(_watch_end, client.sock, nursery.cancel_scope)
                 await self._requests(client)
                 nursery.cancel_scope.cancel()
         except (PeerError, OSError) as error:
@@ -232,6 +249,7 @@ class Service:
             with trio.CancelScope(shield=True):
                 for held in [h for h in self._held.values() if h.client is client]:
                     await self._take_back(held, "the broker has gone")
+            client.channel.close()
             client.sock.close()
 
     async def _push(self, client: _Client) -> None:
@@ -243,9 +261,11 @@ class Service:
 
     async def _requests(self, client: _Client) -> None:
         while True:
-            await trio.lowlevel.wait_readable(client.sock)
+            await trio.lowlevel.wait_readable(client.channel)
             try:
-                got = fdpass.receive(client.sock, limits.DEVICE_HELPER_MESSAGE_BYTES, 1)
+                got = fdpass.receive(
+                    client.channel, limits.DEVICE_HELPER_MESSAGE_BYTES, 1
+                )
             except BlockingIOError:
                 continue
             if not got.data:
@@ -382,10 +402,13 @@ class Service:
     ) -> tuple[messages.Attached, tuple[int, ...]]:
         device, name = held.plug.device, held.plug.attachment
         if request.way == "usbip":
-            with socket.socket(fileno=os.dup(fds[0])) as conn:
+            conn = socket.socket(fileno=fds[0])
+            try:
                 check_socket(conn)
                 self._exported.add(device.port)
                 found = usbip.export(held.device, device, conn)
+            finally:
+                conn.detach()
             made = messages.Attached(request.id, name, found.devid, found.speed)
             return made, ()
         usbip.same(held.device, device)
@@ -494,6 +517,15 @@ def _not_in_use(device: SysfsDevice) -> SysfsDevice:
             hint="by another user's vitrail-devices, or by an administrator",
         )
     return device
+
+
+async def _watch_end(sock: socket.socket, scope: trio.CancelScope) -> None:
+    """Cancel when a client has gone; its process may hang and not say so."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    while not poll.poll(0):  # noqa: ASYNC110 -- what comes is another process's to read
+        await trio.sleep(_LOOK_SECONDS)
+    scope.cancel()
 
 
 def _sent(sock: socket.socket, data: bytes, fds: tuple[int, ...]) -> bool:

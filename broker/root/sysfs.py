@@ -8,6 +8,7 @@ lead to the new device.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from broker.ipc.devices.descriptors import parse_descriptors
 DEVICES = Path("/sys/bus/usb/devices")
 _ATTRIBUTE_BYTES = 4096
 """sysfs gives at most a page of a text attribute."""
+
+
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class DeviceGoneError(UpstreamError):
@@ -58,11 +62,11 @@ class SysfsDevice:
             self._still_there()
             return b""
         except OSError as error:
-            raise self._gone() from error
+            raise self._gone(error) from error
         try:
             return _read_all(fd, limit)
         except OSError as error:
-            raise self._gone() from error
+            raise self._gone(error) from error
         finally:
             os.close(fd)
 
@@ -95,7 +99,10 @@ class SysfsDevice:
         except OSError as error:
             raise self._gone() from error
 
-    def _gone(self) -> DeviceGoneError:
+    def _gone(self, error: OSError | None = None) -> UpstreamError:
+        # guard: a device that cannot be read is not unplugged
+        if error is not None and error.errno in _OUT_OF_DESCRIPTORS:
+            return UpstreamError(f"port {self.port} cannot be read: {error.strerror}")
         return DeviceGoneError(f"the device in port {self.port} was unplugged")
 
     def number(self, name: str) -> int:

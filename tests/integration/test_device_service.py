@@ -19,7 +19,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.host.devices import client as device_client
 from broker.host.devices.client import socket_path
 from broker.ipc.devices import messages
-from broker.root import monitor, usbip
+from broker.root import monitor, receiver, usbip
 from broker.root.listener import listen
 from broker.root.records import load_records
 from broker.root.service import Service
@@ -111,12 +111,14 @@ async def service(monkeypatch, records=_RECORDS):
 
         monkeypatch.setattr(monitor, "watch", watch)
         plug(place.root)
+        receivers = receiver.start(os.getuid())
         made = Service(
             lambda: load_records(folder / "devices.toml"),
             state=folder / "exported",
+            receivers=receivers,
             root=place.root,
         )
-        with listen(place.path, os.getuid()) as listener:
+        with receivers, listen(place.path, os.getuid()) as listener:
             async with trio.open_nursery() as nursery:
                 place.nursery = nursery
                 await nursery.start(made.run, listener)
@@ -177,7 +179,7 @@ async def test_only_stream_sockets_go_to_the_kernel(monkeypatch, kind):
     async with service(monkeypatch) as place:
         client = await place.connect()
         here, there = socket.socketpair(socket.AF_UNIX, kind)
-        with here, there, pytest.raises(RefusedError, match="not a stream"):
+        with here, there, pytest.raises(RefusedError, match="needs the socket"):
             await client.export(await number(client), "work", "lease", here)
         assert place.kernel.exported == []
         (item,) = (await client.devices()).devices
