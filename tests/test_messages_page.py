@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, control_forward, fork_server, transfer_guest, worker
+from broker.ipc import agent, fork_server, transfer_guest, worker
+from broker.ipc.control import forwarded
 from broker.jail.pulse.commands import Command
 from broker.jail.waypipe.blocks import Kind
 from docs.tables import ipc as message_policies
@@ -45,7 +46,7 @@ CHANNELS = {
     "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
     "control": (
         message_policies.CONTROL,
-        tags(control_forward.Order, control_forward.Answer),
+        tags(forwarded.Order, forwarded.Answer),
     ),
     "worker": (
         message_policies.WORKER,

@@ -28,8 +28,8 @@ from broker.core.token_bucket import TokenBucket
 from broker.host.acceptor import RemoteListener
 from broker.host.machine import ConnectionKind
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import Viewer
 from broker.net.hangup import hang_up
-from broker.net.link.contract import Viewer
 from broker.net.listeners import Listener
 from broker.net.peers import credentials, identity
 
@@ -63,19 +63,20 @@ async def accept(listener: Listener) -> socket.socket:
             await trio.sleep(FULL_PAUSE)
 
 
+async def no_devices(
+    opening: Opening, conn: socket.socket, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Refuse the connection of a guest that waits for a device."""
+    del opening, task_status
+    with conn:
+        raise RefusedError("this broker hands out no devices")
+
+
 @dataclass(frozen=True)
 class Vouched:
     """An acceptor's facts about a connection's far end; None: the process ended."""
 
     facts: identity.ProcessFacts | None
-
-
-async def _no_devices(
-    opening: Opening, conn: socket.socket, *, task_status: trio.TaskStatus[None]
-) -> None:
-    del opening, task_status
-    with conn:
-        raise RefusedError("this broker hands out no devices")
 
 
 @dataclass(eq=False)
@@ -89,8 +90,8 @@ class Admission:
     viewer: Viewer
     log: event_log.EventLog
     next_stream: Callable[[], int]
-    standby: Carry | None = None
-    """Keeps connections that wait for a device; None: this broker hands out none."""
+    standby: Carry = no_devices
+    """Keeps connections that wait for a device."""
     secret: LaunchSecret | None = None
     """The secret that its guest proves on each connection; None: no proof is needed."""
     streams: dict[int, tuple[Opening, float]] = field(default_factory=dict)
@@ -247,7 +248,7 @@ class Admission:
         try:
             carry: Carry = self.viewer.stream_opened
             if opening.service == DEVICE:
-                carry = self.standby or _no_devices
+                carry = self.standby
             await carry(opening, conn, task_status=status)
         except Exception as error:
             if not status.taken and isinstance(error, (VitrailError, OSError)):

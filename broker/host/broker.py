@@ -47,6 +47,7 @@ class _Host:
         self._viewer = RemoteViewer(
             link,
             store,
+            host=lambda: self._host.role,
             pump=ground.pump,
             log=ground.log,
             peer_of=self._peer_of,
@@ -81,12 +82,8 @@ class _Host:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end; returns when every sandbox is gone."""
         async with trio.open_nursery() as nursery:
-            # Late: read by those who read about devices, not part of every host.
-            from broker.host.devices.link import serve_devices
-
-            await serve_devices(nursery, self._host, self._viewer)
             await self._host.run(nursery)
-            await nursery.start(self._viewer.run, self._host.role)
+            await nursery.start(self._viewer.run)
             end = partial(end_sandboxes, self._host, self._shared)
             api = Dispatcher("host", [self._shared, self._host.leasing])
             await serve_until_asked(self._ground, api, ready, end)

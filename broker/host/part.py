@@ -19,9 +19,10 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.host.admission import Admission
+from broker.host.devices.part import DeviceHost
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.microvms import MicroVmMachine, MicroVms
-from broker.host.role import HostRole
+from broker.host.role import ActiveLease, HostRole
 from broker.host.vsock_listeners import (
     PortTakenError,
     VsockPorts,
@@ -29,7 +30,7 @@ from broker.host.vsock_listeners import (
     serve_vsock,
 )
 from broker.ipc.audit import schema
-from broker.net.link.contract import Viewer
+from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim
 from policy.errors import did_you_mean
 from policy.records.model import Record
@@ -53,7 +54,10 @@ def _to_stderr(title: str, text: str, *, sandbox: str = "") -> None:
 class HostPart:
     """Everything of a host but its way to the viewer."""
 
-    def __init__(self, ground: Runtime, viewer: Viewer) -> None:
+    def __init__(
+        self, ground: Runtime, viewer: Viewer, *, alarm: Notify = _to_stderr
+    ) -> None:
+        """``alarm`` notifies the user."""
         self._ground = ground
         self._vms = MicroVms(
             paths=ground.paths,
@@ -62,11 +66,13 @@ class HostPart:
             listen_vsock=self._listen_vsock,
             log=ground.log,
         )
+        self._devices = DeviceHost(self._qmp_of, leases=self._active_leases)
         self.role = HostRole(
             viewer=viewer,
             log=ground.log,
             open_machine=self._vms.open,
             name_for=self._name_for,
+            devices=self._devices,
         )
         self.leasing = Leasing(
             host=self.role,
@@ -80,8 +86,7 @@ class HostPart:
         self._listening = trio.Lock()
         self._ports: VsockPorts | None = None
         self._alarmed: set[int] = set()
-        self.alarm: Notify = _to_stderr
-        """Notifies the person; set where there is one."""
+        self._notify = alarm
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Start it; returns when it takes connections and orders.
@@ -90,6 +95,7 @@ class HostPart:
         """
         await nursery.start(self._vms.run)
         await nursery.start(self.role.run)
+        await nursery.start(self._devices.run)
         self._nursery = nursery
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_early(nursery)
@@ -186,7 +192,7 @@ class HostPart:
         self._alarmed.add(error.port)
         self._vms.warnings.append(error.diagnostics())
         # guard: a taken port is told
-        self.alarm("Vitrail: a port of the broker is taken", error.diagnostics())
+        self._notify("Vitrail: a port of the broker is taken", error.diagnostics())
         await self._ground.log.note(
             schema.PortTaken(service=error.service, port=error.port, reason=str(error))
         )
@@ -195,6 +201,9 @@ class HostPart:
         """The leases of machines that run or stop."""
         return [active_lease.lease for active_lease in self.role.active_leases()]
 
+    def _active_leases(self) -> list[ActiveLease]:
+        return self.role.active_leases()
+
     def running(self, name: SandboxName) -> Lease | None:
         """The running sandbox of exactly this name."""
         for active_lease in self.role.active_leases():
@@ -202,7 +211,7 @@ class HostPart:
                 return active_lease.lease
         return None
 
-    def qmp_of(self, lease: LeaseId) -> Qmp | None:
+    def _qmp_of(self, lease: LeaseId) -> Qmp | None:
         """The monitor of a machine of ours; None: it belongs to another program."""
         for active_lease in self.role.active_leases():
             machine = active_lease.machine

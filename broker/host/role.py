@@ -10,21 +10,30 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import trio
 
 from broker.authority.audit import event_log
-from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
+from broker.core.errors import (
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+    sole,
+)
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import isolated, log_exception
 from broker.host.acceptor import Acceptors
-from broker.host.admission import Admission, Carry
+from broker.host.admission import Admission, Carry, no_devices
 from broker.host.machine import Machine
 from broker.ipc.audit import schema
-from broker.net.link.contract import Viewer
+from broker.ipc.devices.messages import Devices
+from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, Viewer
 from broker.net.peers.identity import describe
 from broker.net.peers.leases import Held, LeaseTable
 
@@ -69,8 +78,37 @@ class ActiveLease:
         return self.held.lease
 
 
+class HostDevices(DeviceSource, Protocol):
+    """The devices of a host, and the connections of its guests that wait for one."""
+
+    @property
+    def standby(self) -> Carry:
+        """Keeps such a connection."""
+        ...
+
+
+class NoDevices:
+    """The devices of a host that hands out none."""
+
+    elsewhere = ""
+    standby = staticmethod(no_devices)
+
+    def __init__(self) -> None:
+        self.changed = trio.Event()
+
+    async def devices(self) -> Devices:
+        """Raise SetupError."""
+        raise SetupError("this broker hands out no devices")
+
+    def attached(
+        self, number: int, lease: Lease
+    ) -> AbstractAsyncContextManager[DeviceAttachment]:
+        """Raise RefusedError."""
+        raise RefusedError(f"{lease.sandbox} gets no device {number}: there are none")
+
+
 class HostRole:
-    """Implements ``link.contract.Host`` for one machine's sandboxes."""
+    """Implements ``host_viewer.Machines`` for one machine's sandboxes."""
 
     def __init__(
         self,
@@ -79,6 +117,7 @@ class HostRole:
         log: event_log.EventLog,
         open_machine: OpenMachine,
         name_for: NameFor,
+        devices: HostDevices | None = None,
     ) -> None:
         self._viewer = viewer
         self._log = log
@@ -92,8 +131,8 @@ class HostRole:
         self._closing = False
         self.acceptors = Acceptors()
         """Accept the connections of containers and boxes."""
-        self.standby: Carry | None = None
-        """Keeps the connections of guests that wait for a device."""
+        self.devices: HostDevices = devices or NoDevices()
+        """The devices of this machine."""
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -113,7 +152,7 @@ class HostRole:
         """All live leases, oldest first."""
         return list(self._tenancies.values())
 
-    # -- link.contract.Host ---------------------------------------------------
+    # -- host_viewer.Host ---------------------------------------------------
 
     async def start(
         self,
@@ -226,7 +265,7 @@ class HostRole:
             viewer=self._viewer,
             log=self._log,
             next_stream=lambda: next(self._streams),
-            standby=self.standby,
+            standby=self.devices.standby,
             secret=machine.secret,
         )
         active_lease = ActiveLease(held, machine, doors)

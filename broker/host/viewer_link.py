@@ -15,7 +15,6 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -26,7 +25,6 @@ from broker.authority.pump_supervisor import PumpSupervisor
 from broker.authority.stream_events import StreamEvents, relay_stream
 from broker.core import limits
 from broker.core.errors import (
-    InternalError,
     RefusedError,
     SetupError,
     UpstreamError,
@@ -36,20 +34,18 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.core.services import DISPLAY
+from broker.host.devices.link import DeviceRequests
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import Machines
 from broker.net.display_header import read_header
 from broker.net.hangup import given
 from broker.net.link import messages as m
-from broker.net.link.contract import Host
 from broker.net.link.preamble import PreambleVerdict, StreamOffer
 from broker.net.link.wire_types import LinkRefusedError, Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, receive, send_all, shake_hands
-
-if TYPE_CHECKING:
-    from broker.host.devices.link import DeviceRequests
 
 _PROGRESS_LINES = 16
 
@@ -78,13 +74,14 @@ async def _run_epoch(
 
 
 class RemoteViewer(LinkEnd):
-    """Implements ``link.contract.Viewer`` for a viewer on another machine."""
+    """Implements ``host_viewer.Viewer`` for a viewer on another machine."""
 
     def __init__(
         self,
         config: LinkConfig,
         store: LinkStore,
         *,
+        host: Callable[[], Machines],
         pump: PumpSupervisor,
         log: event_log.EventLog,
         peer_of: Callable[[LeaseId], str],
@@ -105,24 +102,24 @@ class RemoteViewer(LinkEnd):
         self._events = StreamEvents(log)
         self._peer_of = peer_of
         self._leases: dict[LeaseId, Lease] = {}
-        self._host: Host | None = None
+        self._host = host
         self._opening = trio.Semaphore(limits.LINK_OPENING)
         self.unwanted: dict[LeaseId, str] = {}
         """Live leases that the current viewer does not want, and why."""
-        self.devices: DeviceRequests | None = None
-        """Serves the viewer's requests about devices of this host."""
+        self._devices = DeviceRequests(lambda: host().devices, lambda: self.state.epoch)
 
     # -- the control connection -------------------------------------------------
 
     async def run(
-        self,
-        host: Host,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep the link up until cancelled."""
-        self._host = host
-        task_status.started()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._devices.run)
+            task_status.started()
+            await self._stay_up()
+
+    async def _stay_up(self) -> None:
         pause = limits.LINK_RETRY_FIRST_SECONDS
         told = ""
         while True:
@@ -189,8 +186,7 @@ class RemoteViewer(LinkEnd):
                 # Leases from now on announce themselves; nothing is awaited
                 # between these two lines, so none is left out.
                 self.state.up(epoch)
-                if self.devices is not None:
-                    self.devices.announce()
+                self._devices.announce()
                 for lease in self._leases.values():
                     nursery.start_soon(self._announce_again, epoch, lease)
             reason = ended.reason
@@ -229,7 +225,7 @@ class RemoteViewer(LinkEnd):
             text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
             await epoch.ask(lambda n: m.LeaseEnded(n, lease, text))
 
-    # -- link.contract.Viewer --------------------------------------------------------
+    # -- host_viewer.Viewer --------------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
         """Announce a lease now, or as soon as there is a viewer."""
@@ -340,13 +336,11 @@ class RemoteViewer(LinkEnd):
     # -- what the viewer may ask --------------------------------------------------------
 
     async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
-        if self._host is None:
-            raise InternalError("a request came before the host runs")
         match request:
             case m.StartSandbox():
-                return await self._start(self._host, epoch, request)
+                return await self._start(epoch, request)
             case m.StopSandbox():
-                await self._host.stop(
+                await self._host().stop(
                     take_lease_id(request.lease),
                     grace=request.grace,
                     reason=f"asked by viewer {epoch.name}: {request.reason}",
@@ -356,13 +350,9 @@ class RemoteViewer(LinkEnd):
                 reply = await self._answer_common(epoch, request)
                 if reply is not None:
                     return reply
-                if self.devices is None:
-                    raise InternalError(f"there is no handler for {request}")
-                return await self.devices.serve(epoch, request)
+                return await self._devices.serve(epoch, request)
 
-    async def _start(
-        self, host: Host, epoch: Epoch, request: m.StartSandbox
-    ) -> m.SandboxStarted:
+    async def _start(self, epoch: Epoch, request: m.StartSandbox) -> m.SandboxStarted:
         record = take_sandbox_name(request.record)
         await self._reload()
         told = _Progress(epoch, request.request)
@@ -370,7 +360,9 @@ class RemoteViewer(LinkEnd):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(told.run)
             try:
-                lease = await host.start(record, progress=told, changes=request.changes)
+                lease = await self._host().start(
+                    record, progress=told, changes=request.changes
+                )
             except VitrailError as error:  # not in a nursery's group
                 lease = error
             finally:

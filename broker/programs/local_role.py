@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import trio
 
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.question_control import QuestionControl
 from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.core.lease import Lease
 from broker.helpers.pump.process import PumpHandle
-from broker.host.devices.part import DeviceHost
-from broker.host.folders.part import FolderHost
+from broker.host.folders.part import FolderHost, LocalHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
 from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.host_viewer import LaterViewer
 from broker.programs.local_status import LocalStatus
 from broker.viewer.control import viewer_parts
-from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.folders.control import FolderControl
-from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.part import (
     AuthorityParts,
     make_authority,
@@ -36,7 +32,6 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.workers.pool import Workers
 
 __all__ = ["Options", "run_local"]
@@ -60,8 +55,9 @@ async def run_local(
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
     deciding = make_authority(ground)
     authority = deciding.authority
-    viewer = make_viewer(ground, workers, authority)
-    host = HostPart(ground, viewer)
+    host = HostPart(ground, LaterViewer(lambda: viewer), alarm=authority.notify)
+    folders = FolderHost(host.role, ground.paths.runtime)
+    viewer = make_viewer(ground, workers, authority, LocalHost(host.role, folders))
     launches = Launches(
         ground.paths,
         host.role,
@@ -69,11 +65,6 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         records=lambda: ground.records.now,
         reload=ground.records.reload,
     )
-    host.alarm = authority.notify
-    source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
-    host.role.standby = source.standby
-    desk = viewer.devices = _device_desk(ground, viewer, source)
-    folders = viewer.folders = _folder_desk(ground, host, viewer)
     report = _status(ground, workers, host, launches, viewer, deciding=deciding)
     shared = SharedControl(_shared(ground, host, viewer, report))
     parts = [
@@ -81,16 +72,13 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         QuestionControl(deciding.questions, authority.decider),
         host.leasing,
         LaunchControl(launches),
-        *viewer_parts(viewer, _runner(ground, host, viewer), desk),
-        FolderControl(folders),
+        *viewer_parts(viewer, _runner(ground, host, viewer)),
+        FolderControl(viewer.folders),
     ]
     api = Dispatcher("local", parts)
     async with trio.open_nursery() as nursery:
         await nursery.start(deciding.run)
-        await nursery.start(viewer.run, host.role)
-        await nursery.start(source.run)
-        await nursery.start(desk.run)
-        await nursery.start(folders.run)
+        await nursery.start(viewer.run)
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
@@ -98,35 +86,6 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
             ground, api, ready, partial(end_sandboxes, host, shared)
         )
         nursery.cancel_scope.cancel()
-
-
-def _device_desk(ground: Runtime, viewer: ViewerRole, source: DeviceHost) -> DeviceDesk:
-    return DeviceDesk(
-        source=source,
-        decider=viewer.authority,
-        log=ground.log,
-        leases=lambda: [guest.lease for guest in viewer.guests()],
-    )
-
-
-def _folder_desk(ground: Runtime, host: HostPart, viewer: ViewerRole) -> FolderDesk:
-    paths = ground.paths
-    return FolderDesk(
-        source=FolderHost(host.role, paths.runtime),
-        decider=viewer.authority,
-        log=ground.log,
-        leases=lambda: [guest.lease for guest in viewer.guests()],
-        record=lambda lease: viewer.record(lease.record),
-        inside=partial(_guest_folders, viewer),
-        home=Path.home(),
-        private=[paths.runtime, paths.state, paths.cache, *paths.config],
-        writable=viewer.writable_places,
-    )
-
-
-def _guest_folders(viewer: ViewerRole, lease: Lease) -> GuestFolders | None:
-    guest = viewer.guest(lease.id)
-    return None if guest is None else guest.folders
 
 
 def _status(

@@ -17,7 +17,6 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts
-from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.host_link import RemoteHost
 from broker.viewer.part import (
     make_authority,
@@ -51,22 +50,16 @@ class _Viewer:
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
         self._deciding = make_authority(ground)
         authority = self._deciding.authority
-        self._viewer = make_viewer(ground, workers, authority)
         self._host = RemoteHost(
             link,
             LinkStore(ground.paths),
-            viewer=self._viewer,
+            viewer=lambda: self._viewer,
             log=ground.log,
             reload=authority.reload,
             warnings=self._warnings,
             witness=ground.witness,
         )
-        self._desk = self._viewer.devices = DeviceDesk(
-            source=self._host.devices,
-            decider=authority,
-            log=ground.log,
-            leases=lambda: [guest.lease for guest in self._viewer.guests()],
-        )
+        self._viewer = make_viewer(ground, workers, authority, self._host)
         self._report = ViewerStatus(
             role=ground.role,
             viewer=self._viewer,
@@ -98,7 +91,7 @@ class _Viewer:
             reload=authority.reload,
             running=self._running,
         )
-        parts = viewer_parts(self._viewer, runner, self._desk)
+        parts = viewer_parts(self._viewer, runner)
         questions = QuestionControl(self._deciding.questions, authority.decider)
         self._api = Dispatcher("viewer", [shared, questions, *parts])
 
@@ -106,8 +99,7 @@ class _Viewer:
         """Run until asked to end."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._deciding.run)
-            await nursery.start(self._viewer.run, self._host)
-            await nursery.start(self._desk.run)
+            await nursery.start(self._viewer.run)
             await nursery.start(
                 self._host.run, self._ground.options.sockets.get("link")
             )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
-from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
 
 
-def viewer_parts(viewer: ViewerRole, runner: Runner, desk: DeviceDesk) -> list[object]:
+def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:
     """Return what answers for every role with a screen."""
     return [
         runner,
         viewer.person,
         WindowsPart(viewer),
         ClipboardControl(viewer.clipboard),
-        DeviceControl(desk),
+        DeviceControl(viewer.devices),
     ]

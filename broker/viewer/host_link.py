@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from functools import partial
 
 import trio
@@ -29,11 +29,13 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import Mounted
 from broker.net.endpoints import Listener, open_listener
 from broker.net.link import messages as m
 from broker.net.link.pending_connections import Ticket
@@ -61,15 +63,39 @@ _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
 
 
+class NoFolders:
+    """Folders of sandboxes on another machine: there are none."""
+
+    unavailable = (
+        "this broker shares no folders: sandboxes and your files are on two machines"
+    )
+
+    def mounted(
+        self, lease: Lease, folder: OpenedFolder, *, write: bool
+    ) -> AbstractAsyncContextManager[Mounted]:
+        """Raise RefusedError."""
+        del lease, folder, write
+        raise RefusedError(self.unavailable)
+
+    async def end_sandbox(self, lease: Lease, reason: str) -> None:
+        """Raise RefusedError: no folder can be the reason."""
+        raise RefusedError(f"{lease.sandbox} is not ended: {reason}")
+
+    async def forget(self, lease: Lease) -> bool:
+        """No broker has left a folder there."""
+        del lease
+        return False
+
+
 class RemoteHost(LinkEnd):
-    """Implements ``link.contract.Host`` for a host on another machine."""
+    """Implements ``host_viewer.Host`` for a host on another machine."""
 
     def __init__(
         self,
         config: LinkConfig,
         store: LinkStore,
         *,
-        viewer: ViewerRole,
+        viewer: Callable[[], ViewerRole],
         log: event_log.EventLog,
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
@@ -98,8 +124,9 @@ class RemoteHost(LinkEnd):
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self.devices = RemoteDevices(self._up)
+        self.folders = NoFolders()
 
-    # -- link.contract.Host ----------------------------------------------------------
+    # -- host_viewer.Host ----------------------------------------------------------
 
     async def start(
         self,
@@ -307,7 +334,7 @@ class RemoteHost(LinkEnd):
         The machines live on, and the host announces them in the next epoch.
         """
         for announced in epoch.channel.leases.all():
-            await self._viewer.lease_ended(
+            await self._viewer().lease_ended(
                 announced.lease.id, f"the link was lost: {reason}"
             )
 
@@ -323,16 +350,16 @@ class RemoteHost(LinkEnd):
             case m.LeaseBegun():
                 lease = request.to_lease()
                 await self._reload()
-                await self._viewer.lease_begun(lease)
+                await self._viewer().lease_begun(lease)
                 held = {announced.lease.id for announced in epoch.channel.leases.all()}
                 if lease.id not in held or not epoch.live:
                     # Withdrawn while it was being made.
-                    await self._viewer.lease_ended(lease.id, "withdrawn at once")
+                    await self._viewer().lease_ended(lease.id, "withdrawn at once")
                 return m.RequestDone(request.request)
             case m.LeaseEnded():
                 ended = take_lease_id(request.lease)
                 await self._cut(epoch, ended, request.reason)
-                await self._viewer.lease_ended(ended, printable(request.reason))
+                await self._viewer().lease_ended(ended, printable(request.reason))
                 return m.RequestDone(request.request)
             case m.StartProgress():
                 self._starts.report(epoch, request)
@@ -384,7 +411,7 @@ class RemoteHost(LinkEnd):
         self, opening: Opening, conn: socket.socket, answering: StreamAnswer
     ) -> None:
         try:
-            await self._viewer.stream_opened(
+            await self._viewer().stream_opened(
                 opening,
                 socket.socket(fileno=conn.detach()),
                 answer=answering,

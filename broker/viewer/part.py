@@ -18,6 +18,7 @@ from broker.authority.runtime import Runtime
 from broker.core.errors import SetupError
 from broker.helpers.compositor import find_compositor
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import Host
 from broker.viewer.desktop import Desktop
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -80,7 +81,7 @@ def make_authority(ground: Runtime) -> AuthorityParts:
 
 
 def make_viewer(
-    ground: Runtime, workers: Workers, authority: PolicyAuthority
+    ground: Runtime, workers: Workers, authority: PolicyAuthority, host: Host
 ) -> ViewerRole:
     """Return the viewer's role in this runtime."""
     return ViewerRole(
@@ -94,6 +95,7 @@ def make_viewer(
         ),
         log=ground.log,
         authority=authority,
+        host=host,
     )
 
 

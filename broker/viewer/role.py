@@ -1,6 +1,6 @@
 """The viewer's part: the services and windows of leased sandboxes.
 
-Implements ``link.contract.Viewer``.  It never learns how a peer was
+Implements ``host_viewer.Viewer``.  It never learns how a peer was
 recognised, only which lease its host announced; it decides by policy, and no
 stream flows before its decision is on record.
 """
@@ -27,8 +27,8 @@ from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import isolated
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import Host
 from broker.net.hangup import given, hang_up, when_hung_up
-from broker.net.link.contract import Host
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
@@ -41,6 +41,7 @@ from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sound.indicator import Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
@@ -93,12 +94,13 @@ class ViewerRole:
         tools: GuestTools,
         log: event_log.EventLog,
         authority: Authority,
+        host: Host,
     ) -> None:
         self._paths = paths
         self._tools = tools
         self._log = log
         self._guests: dict[LeaseId, Guest] = {}
-        self._host: Host | None = None
+        self._host = host
         self._nursery: trio.Nursery | None = None
         self._indicator = Indicator()
         self.authority = authority
@@ -111,7 +113,7 @@ class ViewerRole:
         )
         """The person's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
-        self.targets = Targets(self, own)
+        self.targets = Targets(self, own, host)
         self.opening = OpeningService(decider=authority, log=log, targets=self.targets)
         """Files and links that programs of sandboxes want opened or copied."""
         self.clipboard.carry_files = self.opening.give
@@ -123,38 +125,58 @@ class ViewerRole:
             writable=self.writable_places,
         )
         """Files and links that the person opens in, or copies to, a sandbox."""
-        self.devices: DeviceDesk | None = None
-        """Assigns devices to sandboxes; None: this viewer assigns none."""
+        self.devices = DeviceDesk(
+            source=host.devices,
+            decider=authority,
+            log=log,
+            leases=self._leases,
+        )
+        """Assigns devices to sandboxes."""
         self._shared_key = SharedKey()
-        self.folders: FolderDesk | None = None
+        self.folders = FolderDesk(
+            source=host.folders,
+            decider=authority,
+            log=log,
+            leases=self._leases,
+            record=lambda lease: self.record(lease.record),
+            inside=self._folders_inside,
+            home=Path.home(),
+            private=[paths.runtime, paths.state, paths.cache, *paths.config],
+            writable=self.writable_places,
+        )
+        """Shares directories of the user's with sandboxes."""
+
+    def _leases(self) -> list[Lease]:
+        return [guest.lease for guest in self.guests()]
+
+    def _folders_inside(self, lease: Lease) -> GuestFolders | None:
+        guest = self.guest(lease.id)
+        return None if guest is None else guest.folders
 
     async def run(
-        self,
-        host: Host,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Parent of every guest's tasks; runs until cancelled.
 
         The authority runs by then.
         """
-        self._host = self.targets.host = host
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._indicator.run)
             await nursery.start(self.clipboard.run)
+            await nursery.start(self.devices.run)
+            await nursery.start(self.folders.run)
             task_status.started()
             await trio.sleep_forever()
 
     def writable_places(self) -> list[Path]:
         """Directories in which a sandbox may have made links."""
         records = self.authority.records.records.values()
-        shared = self.folders.shared() if self.folders is not None else ()
         return [
             self._paths.homes,
             *(place for record in records for place in record.writable),
-            *(one.folder.path for one in shared if one.write),
+            *(one.folder.path for one in self.folders.shared() if one.write),
         ]
 
     async def _follow_changes(self) -> None:
@@ -168,8 +190,7 @@ class ViewerRole:
 
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
-        if self.devices is not None:
-            self.devices.look_again()
+        self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         with isolated():  # a mistake of ours must not end every sandbox
@@ -187,7 +208,7 @@ class ViewerRole:
         """The record of that name, as the files are now."""
         return self.authority.records.records.get(name)
 
-    # -- link.contract.Viewer ---------------------------------------------------
+    # -- host_viewer.Viewer ---------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
         """Make room for a sandbox that the host has leased.  Raises RefusedError."""
@@ -199,8 +220,7 @@ class ViewerRole:
                 hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
                 "has a mistake: 'brokerctl policy check' there says which",
             )
-        if self.devices is not None:
-            await self.devices.lease_begun(lease)
+        await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
         others = frozenset(guest.lease.sandbox for guest in self.guests())
         prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
@@ -219,26 +239,22 @@ class ViewerRole:
         self._nursery.start_soon(self._end_when_idle, guest)
         try:
             await self.authority.lease_begun(lease)
-            if self.folders is not None:
-                await self.folders.lease_begun(lease)
+            await self.folders.lease_begun(lease)
         except BaseException:
             # Its start was cancelled, or it has stopped; the host ends only what has
             # begun here, and a later sandbox of this name would not be found.
             # guard: a sandbox that is given up while it begins leaves nothing
             await self.lease_ended(lease.id, "it was given up while it began")
             raise
-        if self.devices is not None:
-            self.devices.look_again()
+        self.devices.look_again()
         guest.prepare()
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # no other code would do the rest
-            if self.devices is not None:
-                await self.devices.lease_ended(lease)
-            if self.folders is not None:
-                await self.folders.lease_ended(lease)
+            await self.devices.lease_ended(lease)
+            await self.folders.lease_ended(lease)
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
@@ -416,8 +432,6 @@ class ViewerRole:
         self, lease: LeaseId, *, reason: str, grace: float = _GRACE
     ) -> None:
         """End a sandbox: its agent first, then its host; returns when it is gone."""
-        if self._host is None:
-            raise InternalError("a sandbox is to be ended before the viewer runs")
         guest = self._guests.get(lease)
         asked = guest is not None and await guest.power_off()
         # No agent to ask inside: only the power button is left, and a guest

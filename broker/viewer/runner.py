@@ -23,7 +23,7 @@ from broker.core.services import DISPLAY
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
-from broker.net.link.contract import Host
+from broker.ipc.host_viewer import Machines
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
 from broker.viewer.sandboxes.launch_steps import Failure, Step
@@ -87,7 +87,7 @@ class Runner:
     def __init__(
         self,
         *,
-        host: Host,
+        host: Machines,
         viewer: ViewerRole,
         log: event_log.EventLog,
         records: Callable[[], RecordSet],

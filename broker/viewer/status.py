@@ -135,20 +135,18 @@ def programs_of(guest: Guest) -> list[api.ProgramStatus]:
 
 def devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     """The USB devices that a sandbox has."""
-    desk = viewer.devices
     return [
         f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
-        for holding in (() if desk is None else desk.holdings())
+        for holding in viewer.devices.holdings()
         if holding.lease.id == lease
     ]
 
 
 def folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     """Your directories that a sandbox has."""
-    desk = viewer.folders
     return [
         printable(str(shared.folder.path), 200) + " (writable)" * shared.write
-        for shared in (() if desk is None else desk.shared())
+        for shared in viewer.folders.shared()
         if shared.lease.id == lease
     ]
 

@@ -498,8 +498,11 @@ async def test_a_taken_port_is_an_event_and_a_notification(
 async def _alarm(tmp_path, paths, ports, told):
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         records = SimpleNamespace(now=SimpleNamespace(records={}), reload=None)
-        host = HostPart(SimpleNamespace(paths=paths, records=records, log=log), None)
-        host.alarm = lambda title, text: told.append((title, text))
+        host = HostPart(
+            SimpleNamespace(paths=paths, records=records, log=log),
+            None,
+            alarm=lambda title, text: told.append((title, text)),
+        )
         with taken(ports[AGENT]):
             await host.run(nursery)
             with pytest.raises(PortTakenError):

@@ -10,9 +10,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
-from broker.host.devices.link import DeviceRequests
-from broker.host.devices.part import Attachment
 from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.link import messages as m
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends, HoldingViewer
@@ -47,6 +46,7 @@ class Source:
     """The host's devices, without a kernel."""
 
     elsewhere = ""
+    standby = None
 
     def __init__(self):
         self.items = [item(1)]
@@ -65,7 +65,7 @@ class Source:
         await self.gate.wait()
         if number not in {one.number for one in self.items}:
             raise RefusedError("the device was unplugged or has changed")
-        made = self.now[number] = Attachment(f"dev-{number}", "usbip")
+        made = self.now[number] = DeviceAttachment(f"dev-{number}", "usbip")
         self.log.append(("attached", number, lease.sandbox))
         try:
             yield made
@@ -86,15 +86,15 @@ async def host_side(tmp_path, ends):
     (tmp_path / "h").mkdir()
     source = Source()
     async with journal(tmp_path / "h") as log:
-        remote = ends.host_end(log)
-        remote.devices = DeviceRequests(source, lambda: remote.state.epoch)
+        remote = ends.host_end(log, lambda: host)
         (tmp_path / "role").mkdir()
         async with (
-            host_role(tmp_path / "role", Launcher(), viewer=remote) as host,
+            host_role(
+                tmp_path / "role", Launcher(), viewer=remote, devices=source
+            ) as host,
             trio.open_nursery() as nursery,
         ):
-            await nursery.start(remote.devices.run)
-            await nursery.start(remote.run, host)
+            await nursery.start(remote.run)
             yield source, host, remote
             nursery.cancel_scope.cancel()
 

@@ -52,12 +52,12 @@ async def a_host(tmp_path):
         listener = await ends.listener()
         try:
             async with journal(tmp_path / "link") as log:
-                remote = ends.host_end(log)
+                remote = ends.host_end(log, lambda: host)
                 async with (
                     host_role(tmp_path, launcher, viewer=remote) as host,
                     trio.open_nursery() as nursery,
                 ):
-                    await nursery.start(remote.run, host)
+                    await nursery.start(remote.run)
                     with trio.fail_after(60):
                         yield ends, listener, host, launcher, nursery
                     nursery.cancel_scope.cancel()

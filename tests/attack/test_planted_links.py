@@ -159,8 +159,10 @@ def test_shared_folders_and_records_count(home):
         return SimpleNamespace(folder=SimpleNamespace(path=home / name), write=write)
 
     role = SimpleNamespace(
-        _records=lambda: SimpleNamespace(
-            records={"a": SimpleNamespace(writable=(home / "recorded",))}
+        authority=SimpleNamespace(
+            records=SimpleNamespace(
+                records={"a": SimpleNamespace(writable=(home / "recorded",))}
+            )
         ),
         _paths=SimpleNamespace(homes=home / "homes"),
         folders=SimpleNamespace(

@@ -13,14 +13,14 @@ from broker.authority.control.server import serve
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.framing import FrameReader
-from broker.ipc import control_forward as forward
+from broker.ipc.control import forwarded as forward
 from broker.ipc.control.api import Nothing, RunRequest, StopRequest
 from broker.ipc.control.client import open_client
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import Forwarder, serve_forwarded
+from broker.ipc.control.forwarded import Begin, Done, Item
 from broker.ipc.control.methods import GET_VERSION, RUN, STOP, TABLE, Owner
 from broker.ipc.control.varlink import Call
-from broker.ipc.control_forward import Begin, Done, Item
 from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
 from tests.kit.eventually import eventually
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
-from broker.helpers.mounts.opened import OpenedFolder
+from broker.core.files.opened_folder import OpenedFolder
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.spawn import has_ended, our_program, run_tool
 from broker.ipc.process_status import status_fields

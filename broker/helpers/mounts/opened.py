@@ -12,11 +12,11 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.files.planted_links import named_path
 
 SYS_OPENAT2 = 437
@@ -39,27 +39,6 @@ _FILE_SYSTEMS = {
 _SYSTEM = ("boot", "dev", "etc", "proc", "root", "run", "sys", "usr")
 _NAME_BYTES = 64
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(eq=False)
-class OpenedFolder:
-    """A directory, held by ``fd`` until ``close``."""
-
-    path: Path
-    """Without links, as it was when it was opened."""
-    fd: int
-    """Of O_PATH."""
-
-    @property
-    def name(self) -> str:
-        """The directory's name in a sandbox."""
-        return self.path.name
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
 
 def open_folder(

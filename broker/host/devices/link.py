@@ -24,10 +24,8 @@ from broker.core.errors import (
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
-from broker.host.devices.part import Attachment, DeviceHost
-from broker.host.part import HostPart
-from broker.host.viewer_link import RemoteViewer
 from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, first_of
 from broker.net.link import messages as m
 from broker.net.link_service.epoch import Epoch
 
@@ -38,7 +36,7 @@ class _Handed:
 
     epoch: Epoch
     device: int
-    attachment: Attachment | None = None
+    attachment: DeviceAttachment | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
     asked: bool = False
@@ -47,13 +45,19 @@ class _Handed:
 class DeviceRequests:
     """Serves a viewer's requests about devices."""
 
-    def __init__(self, source: DeviceHost, epoch: Callable[[], Epoch | None]) -> None:
+    def __init__(
+        self, source: Callable[[], DeviceSource], epoch: Callable[[], Epoch | None]
+    ) -> None:
         """``epoch``: the current one of the link."""
-        self._source = source
+        self._source_of = source
         self._epoch = epoch
         self._handed: set[_Handed] = set()
         self._nursery: trio.Nursery | None = None
         self._there = trio.Event()
+
+    @property
+    def _source(self) -> DeviceSource:
+        return self._source_of()
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -69,9 +73,7 @@ class DeviceRequests:
                 if epoch is not None and epoch.live:
                     with contextlib.suppress(VitrailError):  # the next one asks
                         await epoch.ask(m.DevicesChanged)
-                async with trio.open_nursery() as waiting:
-                    waiting.start_soon(_cancel_after, changed, waiting.cancel_scope)
-                    waiting.start_soon(_cancel_after, self._there, waiting.cancel_scope)
+                await first_of(changed, self._there)
 
     def announce(self) -> None:
         """There is another epoch, whose viewer has not asked yet."""
@@ -95,7 +97,9 @@ class DeviceRequests:
             raise RefusedError("this host does not hand out devices now")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
-        attachment: Attachment = await self._nursery.start(self._hold, handed, request)
+        attachment: DeviceAttachment = await self._nursery.start(
+            self._hold, handed, request
+        )
         return m.DeviceHanded(request.request, attachment.name, attachment.backend)
 
     async def _hold(
@@ -103,7 +107,7 @@ class DeviceRequests:
         handed: _Handed,
         request: m.DeviceAttach,
         *,
-        task_status: trio.TaskStatus[Attachment],
+        task_status: trio.TaskStatus[DeviceAttachment],
     ) -> None:
         """The whole life of one attachment; ``started`` when it is there."""
         try:
@@ -121,7 +125,10 @@ class DeviceRequests:
         await self._report(handed)
 
     async def _carry(
-        self, handed: _Handed, lease: Lease, task_status: trio.TaskStatus[Attachment]
+        self,
+        handed: _Handed,
+        lease: Lease,
+        task_status: trio.TaskStatus[DeviceAttachment],
     ) -> None:
         async with (
             self._source.attached(handed.device, lease) as made,
@@ -149,17 +156,6 @@ class DeviceRequests:
                 handed.asked = True
                 handed.scope.cancel()
                 await handed.over.wait()
-
-
-async def serve_devices(
-    nursery: trio.Nursery, host: HostPart, viewer: RemoteViewer
-) -> None:
-    """Serve the viewer's requests about devices of this host, in a nursery."""
-    source = DeviceHost(host.qmp_of, leases=host.role.active_leases)
-    host.role.standby = source.standby
-    viewer.devices = DeviceRequests(source, lambda: viewer.state.epoch)
-    await nursery.start(viewer.devices.run)
-    await nursery.start(source.run)
 
 
 def _announced(epoch: Epoch, untrusted_lease: str) -> Lease:

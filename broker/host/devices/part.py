@@ -34,6 +34,7 @@ from broker.host.devices.qemu import QemuDevice
 from broker.host.role import ActiveLease
 from broker.host.vmm.qmp import Qmp, open_qmp
 from broker.ipc.devices import messages
+from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 
 _RETRY_SECONDS = 5.0
@@ -46,21 +47,6 @@ _CONTAINER = (
     "use a VM; or give the node for the container's whole life, outside Vitrail: "
     "'podman run --device /dev/bus/usb/BUS/NUMBER'"
 )
-
-
-@dataclass(eq=False)
-class Attachment:
-    """A device in a sandbox, until ``ended`` is set."""
-
-    name: str
-    backend: str
-    ended: trio.Event = field(default_factory=trio.Event)
-    reason: str = ""
-
-    def end(self, reason: str) -> None:
-        """Note that it is over."""
-        self.reason = self.reason or reason
-        self.ended.set()
 
 
 @dataclass(eq=False)
@@ -89,7 +75,7 @@ class DeviceHost:
         self._path = path
         self._client: DeviceClient | None = None
         self._waiting: dict[LeaseId, list[_Waiting]] = {}
-        self._attachments: dict[str, Attachment] = {}
+        self._attachments: dict[str, DeviceAttachment] = {}
         self._foreign: dict[Path, Qmp] = {}
         self._foreign_scope = trio.CancelScope(shield=True)
         self._opening = trio.Lock()
@@ -207,7 +193,9 @@ class DeviceHost:
     # -- handing over ----------------------------------------------------------------------
 
     @asynccontextmanager
-    async def attached(self, number: int, lease: Lease) -> AsyncIterator[Attachment]:
+    async def attached(
+        self, number: int, lease: Lease
+    ) -> AsyncIterator[DeviceAttachment]:
         """Attach a device for as long as the block runs.
 
         Raises RefusedError when there is no way or the records forbid it,
@@ -241,7 +229,7 @@ class DeviceHost:
         client: DeviceClient,
         number: int,
         lease: Lease,
-    ) -> Attachment:
+    ) -> DeviceAttachment:
         waiting = next(iter(self._waiting.get(lease.id, [])), None)
         if waiting is not None:
             return await self._by_usbip(stack, client, waiting, number, lease)
@@ -307,7 +295,7 @@ class DeviceHost:
         waiting: _Waiting,
         number: int,
         lease: Lease,
-    ) -> Attachment:
+    ) -> DeviceAttachment:
         self._waiting[lease.id].remove(waiting)
         waiting.taken.set()
         stack.callback(waiting.over.set)
@@ -328,7 +316,7 @@ class DeviceHost:
         qmp: Qmp,
         number: int,
         lease: Lease,
-    ) -> Attachment:
+    ) -> DeviceAttachment:
         device = QemuDevice(qmp, f"{lease.id}-{number}")
         return await self._by_node(stack, client, device, number, lease)
 
@@ -339,7 +327,7 @@ class DeviceHost:
         device: QemuDevice | CrosvmDevice,
         number: int,
         lease: Lease,
-    ) -> Attachment:
+    ) -> DeviceAttachment:
         made, node = await client.node(number, lease.sandbox, lease.id)
         stack.callback(os.close, node)
         # Behind the other one at the end: QEMU gives a device back to this
@@ -357,7 +345,7 @@ class DeviceHost:
         way: messages.MachineWay,
         number: int,
         lease: Lease,
-    ) -> Attachment:
+    ) -> DeviceAttachment:
         # The node shows that it is still the device that was decided about; libvirt
         # opens it by its address, which no later device in the port has.
         made, node = await client.node(number, lease.sandbox, lease.id)
@@ -374,8 +362,8 @@ class DeviceHost:
         client: DeviceClient,
         name: str,
         backend: str,
-    ) -> Attachment:
-        attachment = self._attachments[name] = Attachment(name, backend)
+    ) -> DeviceAttachment:
+        attachment = self._attachments[name] = DeviceAttachment(name, backend)
 
         async def take_back() -> None:
             self._attachments.pop(name, None)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
-from broker.helpers.mounts.opened import OpenedFolder
 from broker.helpers.process.identity import Tracked
 from broker.helpers.process.spawn import wait_ended
 from broker.host.microvms import MicroVmMachine

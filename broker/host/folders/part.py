@@ -7,7 +7,7 @@ and viewer are one: a directory of the viewer's is not on another machine's host
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import RefusedError, VitrailError
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease
-from broker.core.names import LeaseId
+from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
-from broker.helpers.mounts.opened import OpenedFolder
 from broker.helpers.mounts.tool import BASE
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.folders.notes import FolderNotes
@@ -28,6 +29,7 @@ from broker.host.launched_machine import LaunchedMachine
 from broker.host.machine import Machine
 from broker.host.microvms import MicroVmMachine
 from broker.host.role import ActiveLease, HostRole
+from broker.ipc.host_viewer import DeviceSource
 from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
@@ -78,8 +80,37 @@ class MountedFolder:
         return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
 
 
+@dataclass(frozen=True)
+class LocalHost:
+    """Implements ``host_viewer.Host`` for a viewer on the host's machine."""
+
+    role: HostRole
+    folders: FolderHost
+
+    @property
+    def devices(self) -> DeviceSource:
+        """See ``Machines``."""
+        return self.role.devices
+
+    async def start(
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
+    ) -> Lease:
+        """See ``Machines``."""
+        return await self.role.start(record, progress=progress, changes=changes)
+
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """See ``Machines``."""
+        await self.role.stop(lease, grace=grace, reason=reason)
+
+
 class FolderHost:
-    """Implements ``viewer.folders.desk.FolderSource`` for one machine's sandboxes."""
+    """Implements ``host_viewer.FolderSource`` for one machine's sandboxes."""
+
+    unavailable = ""
 
     def __init__(self, host: HostRole, runtime: Path) -> None:
         self._host = host

@@ -2,7 +2,7 @@
 
 ``Forwarder`` is the end of the process that has the socket, ``serve_forwarded`` that
 of the process that owns the methods.  A call costs one frame each way, and one more
-each way for an item of several.  (Messages and their bounds: ``ipc.control_forward``.)
+each way for an item of several.  (Messages and their bounds: ``forwarded``.)
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from broker.core.errors import InternalError, PeerError, UpstreamError
 from broker.core.escape import printable
 from broker.core.framing import FrameReader
 from broker.core.stderr_log import log_stderr
-from broker.ipc import control_forward as messages
+from broker.ipc.control import forwarded as messages
 from broker.ipc.control import varlink
 from broker.ipc.control.api import Caller
 from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.control.forwarded import FRAME_BYTES, Answer, Begin, Calls, Done, Item
 from broker.ipc.control.methods import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
-from broker.ipc.control_forward import FRAME_BYTES, Answer, Begin, Calls, Done, Item
 
 _READ_BYTES = 65536
 

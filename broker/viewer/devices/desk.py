@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import trio
 from typing_extensions import override
@@ -30,38 +29,12 @@ from broker.core.services import DEVICE
 from broker.core.stderr_log import isolated, log_exception
 from broker.ipc.audit import schema
 from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.host_viewer import DeviceSource, first_of
 from broker.viewer.devices.choices import DeviceChoices
 from policy.records.device import DeviceFacts, take_interface
 
 Notify = Callable[[str, str], None]
 _AUTOMATIC = frozenset({"auto", "required"})
-
-
-class Handed(Protocol):
-    """A device in a sandbox: ``host.devices.part.Attachment``."""
-
-    name: str
-    backend: str
-    ended: trio.Event
-    reason: str
-
-
-class DeviceSource(Protocol):
-    """The host's devices: ``host.devices.part.DeviceHost``."""
-
-    changed: trio.Event
-    elsewhere: str
-    """A hint for the error that a port has no device; empty: no hint."""
-
-    async def devices(self) -> Devices:
-        """Return all devices.  Raises SetupError, UpstreamError."""
-        ...
-
-    def attached(
-        self, number: int, lease: Lease
-    ) -> AbstractAsyncContextManager[Handed]:
-        """Attach one while the block runs.  Raises VitrailError."""
-        ...
 
 
 @dataclass(eq=False)
@@ -111,6 +84,7 @@ class DeviceDesk:
         self._holdings: dict[int, Holding] = {}
         self._known: set[int] = set()
         self._choices = DeviceChoices(decider, self._chosen)
+        self._again = trio.Event()
         self._nursery: trio.Nursery | None = None
 
     async def run(
@@ -121,14 +95,14 @@ class DeviceDesk:
             self._nursery = nursery
             task_status.started()
             while True:
-                changed = self._source.changed
+                changed, self._again = self._source.changed, trio.Event()
                 with isolated():
                     try:
                         await self._look()
                     except VitrailError:
                         # Nothing to see without vitrail-devices; it says so when asked.
                         self._known.clear()
-                await changed.wait()
+                await first_of(changed, self._again)
 
     async def _look(self) -> None:
         """Consider new devices."""
@@ -362,8 +336,7 @@ class DeviceDesk:
     def look_again(self) -> None:
         """Consider unattached devices again: a sandbox runs, or rules changed."""
         self._known &= set(self._holdings)
-        self._source.changed.set()
-        self._source.changed = trio.Event()
+        self._again.set()
 
 
 class _Once(trio.TaskStatus[Holding]):

@@ -1,6 +1,6 @@
 """The devices of the host at the other end of the link.
 
-Implements ``desk.DeviceSource``.  The host's claims about its devices are trusted
+Implements ``host_viewer.DeviceSource``.  The host's claims about its devices are trusted
 for these devices only: which sandbox gets one is decided here, and the host hands
 out only devices that its own records allow.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -21,18 +20,9 @@ from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.link import messages as m
 from broker.net.link_service.epoch import Epoch
-
-
-@dataclass(eq=False)
-class RemoteAttachment:
-    """A device in a sandbox of the host, until ``ended`` is set."""
-
-    name: str
-    backend: str
-    ended: trio.Event = field(default_factory=trio.Event)
-    reason: str = ""
 
 
 class RemoteDevices:
@@ -46,7 +36,7 @@ class RemoteDevices:
     def __init__(self, epoch: Callable[[], Epoch]) -> None:
         """``epoch``: the current one; raises UpstreamError without a host."""
         self._epoch = epoch
-        self._attachments: dict[tuple[Epoch, str], RemoteAttachment] = {}
+        self._attachments: dict[tuple[Epoch, str], DeviceAttachment] = {}
         self.changed = trio.Event()
 
     def host_changed(self) -> None:
@@ -58,8 +48,7 @@ class RemoteDevices:
         """An attachment has ended, as the host of an epoch says."""
         attachment = self._attachments.get((epoch, untrusted_name))
         if attachment is not None:
-            attachment.reason = printable(reason)
-            attachment.ended.set()
+            attachment.end(printable(reason))
 
     async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply | None:
         """Take a report of the host; None: it is about something else."""
@@ -92,15 +81,15 @@ class RemoteDevices:
     @asynccontextmanager
     async def attached(
         self, number: int, lease: Lease
-    ) -> AsyncIterator[RemoteAttachment]:
+    ) -> AsyncIterator[DeviceAttachment]:
         """Attach one while the block runs.  Raises VitrailError."""
         epoch = self._epoch()
-        made: RemoteAttachment | None = None
+        made: DeviceAttachment | None = None
         try:
             reply = await epoch.ask(lambda n: m.DeviceAttach(n, number, lease.id))
             if not isinstance(reply, m.DeviceHanded):
                 raise InternalError("an answer that does not fit the question")
-            made = RemoteAttachment(reply.attachment, reply.backend)
+            made = DeviceAttachment(reply.attachment, reply.backend)
             self._attachments[epoch, made.name] = made
             if not epoch.live:
                 self.epoch_ended(epoch)
@@ -118,8 +107,7 @@ class RemoteDevices:
         """The link was lost: its host takes everything back."""
         for (owner, _), made in self._attachments.items():
             if owner is epoch:
-                made.reason = made.reason or "the link was lost"
-                made.ended.set()
+                made.end("the link was lost")
         self.host_changed()
 
 

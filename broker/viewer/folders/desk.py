@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,12 +24,14 @@ from broker.authority.records.sandbox_names import one_lease
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts.mounts import HeldError
-from broker.helpers.mounts.opened import OpenedFolder, open_folder
+from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import FolderSource, Mounted
 from policy.records.model import Record
 
 FOLDER = "vitrail.Folder"
@@ -37,25 +39,6 @@ Notify = Callable[[str, str], None]
 _ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _RECORD_SECONDS = 5.0
 """How long a start waits for the folders of its record; a question takes longer."""
-
-
-class Mounted(Protocol):
-    """A folder in a sandbox: ``host.folders.MountedFolder``."""
-
-    path: str
-    """Where it is inside."""
-    kept: bool
-    """Behind its end: whether a program of the sandbox may have kept it."""
-    place: int | None
-    """Which device of a micro VM has it: its guest mounts it.  None elsewhere."""
-
-    async def release(self) -> None:
-        """Unmount it now.  Raises RefusedError where files of it are open."""
-        ...
-
-    async def lost(self) -> None:
-        """Wait until it is gone without a request, and raise UpstreamError then."""
-        ...
 
 
 class InsideGuest(Protocol):
@@ -71,27 +54,6 @@ class InsideGuest(Protocol):
 
     async def revoke(self, place: int) -> None:
         """Have it unmounted in any case; returns soon."""
-        ...
-
-
-class FolderSource(Protocol):
-    """The way into sandboxes: ``host.folders.FolderHost``."""
-
-    def mounted(
-        self, lease: Lease, folder: OpenedFolder, *, write: bool
-    ) -> AbstractAsyncContextManager[Mounted]:
-        """Mount a folder while the block runs.  Raises VitrailError."""
-        ...
-
-    async def end_sandbox(self, lease: Lease, reason: str) -> None:
-        """End a sandbox."""
-        ...
-
-    async def forget(self, lease: Lease) -> bool:
-        """Unmount what an earlier broker has left in a sandbox.
-
-        Returns whether a program of it may have kept some of it.
-        """
         ...
 
 
@@ -166,6 +128,8 @@ class FolderDesk:
         Raises RefusedError, UpstreamError.
         """
         lease = one_lease(sandbox, self._leases())
+        if self._source.unavailable:
+            raise RefusedError(self._source.unavailable)
         return await self._begin(path, lease, write=write)
 
     async def unshare(self, name: str, sandbox: str, *, force: bool) -> SharedFolder:
@@ -328,7 +292,7 @@ class FolderDesk:
             reason = "it kept files of folders open that an earlier broker had shared"
             self._nursery.start_soon(self._source.end_sandbox, lease, reason)
             return
-        if record is None:
+        if record is None or self._source.unavailable:
             return
         folders = record.viewer.folders
         wanted = [*folders.read_only, *folders.read_write]

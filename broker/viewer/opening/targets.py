@@ -33,7 +33,7 @@ from policy.records.model import MicroVM, Record, ThrowawayVm
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.net.link.contract import Host
+    from broker.ipc.host_viewer import Host
     from broker.viewer.role import ViewerRole
     from broker.viewer.sandboxes.guest import Guest
 
@@ -60,11 +60,10 @@ class Receiver:
 class Targets:
     """See the head of this module."""
 
-    def __init__(self, viewer: ViewerRole, own: Own) -> None:
+    def __init__(self, viewer: ViewerRole, own: Own, host: Host) -> None:
         self._viewer = viewer
         self._own = own
-        self.host: Host | None = None
-        """The host, which starts machines; set when the viewer runs."""
+        self._host = host
 
     @contextmanager
     def delivery(
@@ -184,14 +183,12 @@ class Targets:
                     return guest.lease, False
         if not autostart:
             raise ToldError(f"{name} does not run, and the rule does not start it")
-        if self.host is None:
-            raise UpstreamError("the viewer has no host that starts machines")
         await wait(f"starting {name}")
 
         def ignored(detail: str) -> None:
             """Details of a start; the person sees that it is being started."""
 
-        return await self.host.start(SandboxName(name), progress=ignored), True
+        return await self._host.start(SandboxName(name), progress=ignored), True
 
 
 def _is_disposable(guest: Guest) -> bool:

@@ -20,9 +20,10 @@ from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.host.role import HostRole
+from broker.host.role import HostRole, NoDevices
 from broker.ipc import worker
 from broker.ipc.audit.query import Filters, open_log
+from broker.viewer.host_link import NoFolders
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
@@ -41,6 +42,7 @@ class Host:
         self.stopped = []
         self.asked = trio.Event()
         self.unreachable = False
+        self.devices, self.folders = NoDevices(), NoFolders()
 
     async def stop(self, lease, *, grace, reason):
         self.stopped.append((lease, grace, reason))
@@ -75,6 +77,7 @@ class Stand:
                 sound=lambda: path / "no-sound",
             ),
             log=log,
+            host=self.host,
         )
 
     def read(self):
@@ -139,7 +142,7 @@ async def viewer():
         async with journal(path) as log, trio.open_nursery() as nursery:
             mine = Stand(path, log)
             await nursery.start(mine.authority.run)
-            await nursery.start(mine.role.run, mine.host)
+            await nursery.start(mine.role.run)
             yield mine
             for guest in mine.role.guests():
                 await mine.role.lease_ended(guest.lease.id, "the test is over")
@@ -327,8 +330,6 @@ async def test_before_it_runs():
             mine = Stand(path, log)
             with pytest.raises(InternalError, match="before the viewer runs"):
                 await mine.role.lease_begun(LEASE)
-            with pytest.raises(InternalError, match="before the viewer runs"):
-                await mine.role.power_off(LEASE.id, reason="no")
 
 
 @asynccontextmanager

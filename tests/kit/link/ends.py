@@ -37,11 +37,12 @@ class Ends:
         side = self.host if role is Role.HOST else self.viewer
         return LinkStore(side.paths)
 
-    def host_end(self, log):
-        """The host's, with machines that ``kit.roles`` makes."""
+    def host_end(self, log, host=None):
+        """The host's, with machines that ``kit.roles`` makes; ``host`` returns them."""
         return RemoteViewer(
             self.config,
             self.store(Role.HOST),
+            host=host,
             pump=None,
             log=log,
             peer_of=lambda lease: f"test {lease}",
@@ -54,7 +55,7 @@ class Ends:
         return RemoteHost(
             self.config,
             self.store(Role.VIEWER),
-            viewer=viewer,
+            viewer=lambda: viewer,
             log=log,
             reload=trio.lowlevel.checkpoint,
             warnings=list,

@@ -118,7 +118,7 @@ class PaperMachine:
 
 
 @asynccontextmanager
-async def host_role(tmp_path, open_machine, *, viewer=None):
+async def host_role(tmp_path, open_machine, *, viewer=None, devices=None):
     """A running HostRole; disposable names are not its affair."""
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         role = HostRole(
@@ -126,6 +126,7 @@ async def host_role(tmp_path, open_machine, *, viewer=None):
             log=log,
             open_machine=open_machine,
             name_for=lambda record, taken: record,
+            devices=devices,
         )
         await nursery.start(role.run)
         yield role

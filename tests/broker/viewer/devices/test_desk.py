@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.host.devices.part import Attachment
 from broker.ipc.devices.messages import Devices, item_of
 from broker.ipc.devices.table import DeviceTable
+from broker.ipc.host_viewer import DeviceAttachment
 from broker.viewer.devices.desk import DeviceDesk
 from tests.kit.rulebook import VAULT, WORK, no, rulebook, yes
 from tests.kit.usb.samples import KEYBOARD, STICK, device
@@ -62,7 +62,9 @@ class Source:
         plug = self.table.begin(number, lease.id)
         self.table.attached(plug)
         self.attached_to.append((plug.device.port, lease.sandbox))
-        attachment = self.open[plug.device.port] = Attachment(plug.attachment, "usbip")
+        attachment = self.open[plug.device.port] = DeviceAttachment(
+            plug.attachment, "usbip"
+        )
         self.tell()
         try:
             yield attachment

@@ -58,6 +58,8 @@ class Inside:
 class Source:
     """Simulated sandboxes: ``inside`` has the mounts."""
 
+    unavailable = ""
+
     def __init__(self):
         self.inside = {}
         self.ended = []
@@ -125,6 +127,18 @@ async def test_no_rule_is_a_no(tmp_path):
             await made.share(str(tmp_path / "home/f0"), "work", write=False)
         assert source.inside == {}
         assert made.shared() == []
+
+
+async def test_user_is_not_asked_about_a_folder_that_no_sandbox_can_take(tmp_path):
+    home = tmp_path / "home"
+    wanted = Folders(read_only=(home / "f0",))
+    async with desk(f"{RULE}ask\n", tmp_path, wanted) as (b, source, made):
+        source.unavailable = "sandboxes are on another machine"
+        with pytest.raises(RefusedError, match="on another machine"):
+            await made.share(str(home / "f0"), "work", write=False)
+        await made.lease_begun(WORK)
+        assert b.person.asked == []
+        assert source.inside == {}
 
 
 async def test_the_person_is_asked_with_folder_and_way(tmp_path):

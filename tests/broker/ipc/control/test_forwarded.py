@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.framing import HEADER
-from broker.ipc import control_forward as forward
-from broker.ipc.control_forward import Begin, Calls, Cancel, Done, Item, Taken
+from broker.ipc.control import forwarded as forward
+from broker.ipc.control.forwarded import Begin, Calls, Cancel, Done, Item, Taken
 
 EMPTY = msgspec.Raw(b"{}")
 CALLER = (7, 1000)

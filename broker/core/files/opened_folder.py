@@ -1,0 +1,28 @@
+"""A directory that is to be shared, held by a descriptor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(eq=False)
+class OpenedFolder:
+    """A directory of the user's, held by ``fd`` until ``close``."""
+
+    path: Path
+    """Without links, as it was when it was opened."""
+    fd: int
+    """Of O_PATH."""
+
+    @property
+    def name(self) -> str:
+        """The directory's name in a sandbox."""
+        return self.path.name
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

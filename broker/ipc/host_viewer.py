@@ -1,0 +1,223 @@
+"""The interface between host and viewer: leases, streams, devices and folders.
+
+In ``local`` both parts live in one process and call each other directly; on
+two machines the same calls travel over the authenticated link.  So whatever
+crosses here is a small frozen value or an owned socket, never an object of
+the other side.
+
+The host knows peers, CIDs and machines; the viewer knows policy, windows and
+the person.  The host asks the viewer nothing about rules: it announces a
+lease, then offers streams, and the viewer takes or refuses them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName
+from broker.ipc.devices.messages import Devices
+
+
+class Viewer(Protocol):
+    """The messages that the host may send to the viewer."""
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """Announce a lease; before its first stream.
+
+        Raises RefusedError when the viewer does not want this sandbox.
+        """
+        ...
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """Withdraw a lease; returns when every stream of it is cut."""
+        ...
+
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Offer a stream; started with ``nursery.start``, which is the answer.
+
+        ``task_status.started()`` means that the viewer has taken the stream;
+        RefusedError before that is its verdict.  Returns when the stream has
+        ended, and never raises once it was taken; cancelling it cuts the
+        stream.  The viewer owns ``conn`` from the call on, whatever happens.
+        """
+        ...
+
+
+@dataclass(eq=False)
+class DeviceAttachment:
+    """A device in a sandbox, until ``ended`` is set."""
+
+    name: str
+    backend: str
+    ended: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+
+    def end(self, reason: str) -> None:
+        """Note that it is over."""
+        self.reason = self.reason or reason
+        self.ended.set()
+
+
+class DeviceSource(Protocol):
+    """The host's devices.  The viewer decides which sandbox gets one."""
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set, and replaced, when ``devices`` would return something else."""
+        ...
+
+    @property
+    def elsewhere(self) -> str:
+        """A hint for the error that a port has no device; empty: no hint."""
+        ...
+
+    async def devices(self) -> Devices:
+        """Return all devices.  Raises SetupError, UpstreamError."""
+        ...
+
+    def attached(
+        self, number: int, lease: Lease
+    ) -> AbstractAsyncContextManager[DeviceAttachment]:
+        """Attach a device while the block runs.  Raises VitrailError."""
+        ...
+
+
+class Mounted(Protocol):
+    """A folder in a sandbox."""
+
+    path: str
+    """Where it is inside."""
+    kept: bool
+    """After its end: whether a program of the sandbox may have kept it."""
+    place: int | None
+    """Which device of a micro VM has it: its guest mounts it.  None elsewhere."""
+
+    async def release(self) -> None:
+        """Unmount it now.  Raises RefusedError where files of it are open."""
+        ...
+
+    async def lost(self) -> None:
+        """Wait until it is gone without a request, and raise UpstreamError then."""
+        ...
+
+
+class FolderSource(Protocol):
+    """The way of a directory into a sandbox."""
+
+    @property
+    def unavailable(self) -> str:
+        """Why no sandbox of this host takes a folder; empty: they do."""
+        ...
+
+    def mounted(
+        self, lease: Lease, folder: OpenedFolder, *, write: bool
+    ) -> AbstractAsyncContextManager[Mounted]:
+        """Mount a folder while the block runs.  Raises VitrailError."""
+        ...
+
+    async def end_sandbox(self, lease: Lease, reason: str) -> None:
+        """End a sandbox."""
+        ...
+
+    async def forget(self, lease: Lease) -> bool:
+        """Unmount what an earlier broker has left in a sandbox.
+
+        Returns whether a program of it may have kept some of it.
+        """
+        ...
+
+
+class Machines(Protocol):
+    """Requests of the viewer that a host on another machine serves, too."""
+
+    @property
+    def devices(self) -> DeviceSource:
+        """The devices of the host's machine."""
+        ...
+
+    async def start(
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
+    ) -> Lease:
+        """Start the sandbox of a record, or return its lease if it runs.
+
+        A disposable is started again each time, under a fresh name.  Returns
+        after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
+        receives the steps that take time meanwhile.  ``changes`` is for this start.
+
+        Raises RefusedError when no record allows it, or it runs and was to change, SetupError or
+        UpstreamError when it cannot be started.
+        """
+        ...
+
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """End a sandbox: ask the machine, insist after ``grace`` seconds.
+
+        ``reason`` is for the log.  Returns when it is gone, also when it was
+        gone before.
+        """
+        ...
+
+
+class Host(Machines, Protocol):
+    """Requests of the viewer that the host serves, within its own records."""
+
+    @property
+    def folders(self) -> FolderSource:
+        """The way of the user's directories into sandboxes."""
+        ...
+
+
+class LaterViewer:
+    """A viewer of the host's process, which is made with the host that calls it."""
+
+    def __init__(self, viewer: Callable[[], Viewer]) -> None:
+        self._viewer = viewer
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """See ``Viewer``."""
+        await self._viewer().lease_begun(lease)
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """See ``Viewer``."""
+        await self._viewer().lease_ended(lease, reason)
+
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """See ``Viewer``."""
+        await self._viewer().stream_opened(opening, conn, task_status=task_status)
+
+
+async def first_of(*events: trio.Event) -> None:
+    """Return when one of the events is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
