@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
+from broker.host.launchers.nspawn.process import choose_scope
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
 from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
+
+_Kind = TypeVar("_Kind")
 
 
 async def check_launchers(context: Context) -> Sequence[Finding]:
@@ -19,6 +24,8 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
     records = list(load_records(folders).records.values())
     found = [
         *_missing(context, records),
+        *_without_groups(context, records),
+        *await _refused_by_crun(context, records),
         *await _without_network(context, records),
         *_labels(records),
         *_abstract(records),
@@ -44,6 +51,47 @@ def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
             text = f"records need {program}, which is not installed"
             found.append(warn("launchers", text, f"apt install {package}"))
     return found
+
+
+def _of_kind(records: Sequence[Record], kind: type[_Kind]) -> list[_Kind]:
+    """The launches of this kind."""
+    launches = (record.host.launch for record in records)
+    return [launch for launch in launches if isinstance(launch, kind)]
+
+
+def _without_groups(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Where systemd-nspawn would be refused for want of a control group."""
+    launches = _of_kind(records, Nspawn)
+    if not launches:
+        return []
+    try:
+        choose_scope(context.environ, launches[0].memory_mib, launches[0].pids)
+    except SetupError as error:
+        return [warn("launchers", str(error), error.hint or "")]
+    return []
+
+
+_MIXED = Path("/sys/fs/cgroup/unified")
+"""Where the unified hierarchy is, on a machine that has both versions."""
+
+
+async def _refused_by_crun(
+    context: Context, records: Sequence[Record]
+) -> list[Finding]:
+    """Whether Podman's runtime refuses this machine's control groups."""
+    podman = shutil.which("podman", path=context.environ.get("PATH"))
+    if podman is None or not _of_kind(records, Podman) or not _MIXED.exists():
+        return []
+    words = [podman, "info", "--format", "{{.Host.OCIRuntime.Name}}"]
+    try:
+        name = (await run_tool(words, env=context.environ)).decode().strip()
+    except (UpstreamError, OSError) as error:
+        return [warn("launchers", f"'podman info' fails: {error}", "podman info")]
+    if name != "crun":
+        return []
+    text = "crun starts no container where both versions of control groups are mixed"
+    mend = 'apt install runc; [engine] runtime = "runc" in containers.conf'
+    return [warn("launchers", text, mend)]
 
 
 async def _without_network(

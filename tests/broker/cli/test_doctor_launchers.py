@@ -6,9 +6,11 @@ import os
 
 import pytest
 
+from broker.cli.doctor import launchers
 from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.launchers import check_launchers
 from broker.core.paths import find_paths
+from broker.host.launchers.nspawn import process
 
 
 def context(base, records, path="/nowhere"):
@@ -79,3 +81,29 @@ async def test_a_network_needs_a_virtual_cable(tmp_path, code):
 async def test_a_box_without_a_network_needs_no_cable(tmp_path):
     found = await check_launchers(context(tmp_path, {"a": "bwrap"}))
     assert not [one for one in found if "network" in one.text]
+
+
+async def test_nspawn_without_a_control_group_is_named(tmp_path, monkeypatch):
+    """Its start would be refused; doctor said that it can be started."""
+    monkeypatch.setattr(process, "may_divide", lambda: False)
+    made = context(tmp_path, {"t1": 'nspawn"\nrootfs = "/srv/tree'})
+    found = await check_launchers(made)
+    (one,) = [one for one in found if "control group" in one.text]
+    assert "enable-linger" in one.mend
+
+
+@pytest.mark.parametrize(
+    ("mixed", "runtime", "named"),
+    [(True, "crun", True), (True, "runc", False), (False, "crun", False)],
+)
+async def test_crun_with_mixed_control_groups_is_named(
+    tmp_path, monkeypatch, mixed, runtime, named
+):
+    monkeypatch.setattr(launchers, "_MIXED", tmp_path if mixed else tmp_path / "no")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "podman").write_text(f"#!/bin/sh\necho {runtime}\n")
+    (tools / "podman").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    found = await check_launchers(context(tmp_path, {"a": "podman"}, path))
+    assert any("crun starts no container" in one.text for one in found) is named
