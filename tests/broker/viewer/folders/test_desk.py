@@ -150,7 +150,9 @@ async def test_the_person_is_asked_with_folder_and_way(tmp_path):
         await made.share(str(tmp_path / "home/f0"), "work", write=True)
         assert source.inside == {"f0": True}
         question = b.person.asked[-1]
-        assert str(tmp_path) in str(question)
+        # A long path is cut in its middle: its end names the folder.
+        assert str(tmp_path)[:20] in str(question)
+        assert "/home/f0" in str(question)
         assert "read and change" in str(question)
 
 
