@@ -36,7 +36,8 @@ if os.fork() == 0:
         os._exit(1)
     SilentFuse(device)
     os.write(mounted, b"m")
-    time.sleep(25)
+    time.sleep(15)
+    place.with_name("over").touch()
     os._exit(0)
 os.close(mounted)
 if not os.read(ready, 1):
@@ -74,6 +75,7 @@ async def test_descriptor_that_cannot_be_closed_stops_its_client_only(
             with trio.fail_after(10):
                 for _ in range(3):
                     assert (await client.devices()).devices
+            assert not (tmp_path / "over").exists(), "it was waited for"
             # Its client has the answer, too; the next message is never received.
             assert said == b"answered\n"
         finally:
