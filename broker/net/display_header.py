@@ -1,6 +1,6 @@
 """The first bytes of a display stream: waited for, passed on, never looked at.
 
-A stream costs a process in the waypipe client and a place in the pump for as
+A stream costs memory in the worker and a place in the pump for as
 long as it lives, and an application that does nothing for hours is a good
 one, so a relayed stream has no deadline.  A connection that never was one
 must not get so far: until its first bytes are here it is undecided.
@@ -19,7 +19,7 @@ from broker.core.errors import PeerError
 async def read_header(conn: socket.socket) -> bytes:
     """Read the DISPLAY_HEADER_BYTES that every waypipe server begins with.
 
-    They are untrusted and go to the sandbox's waypipe client as they are.
+    They are untrusted and go to the sandbox's worker as they are.
     Leaves ``conn`` open and non-blocking, in every outcome.
 
     Raises PeerError when they are not here within DISPLAY_HEADER_SECONDS, or

@@ -33,7 +33,7 @@ def start_worker(
     def inside(achieved: messages.Jail) -> None:
         display = socket.socket(fileno=listener)
         # Here and not in the broker: the process that closes a listening socket last
-        # drops its backlog, and a waypipe client may be waiting in this one.
+        # drops its backlog, and a client may be waiting in this one.
         display.listen(limits.BACKLOG)
         run_worker(
             socket.socket(fileno=supervisor),

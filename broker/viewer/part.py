@@ -23,7 +23,6 @@ from broker.viewer.desktop import Desktop
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sound.raw_audio import WARNING, is_raw
-from broker.viewer.waypipe.podman import load_podman
 from broker.viewer.workers.pool import Workers, open_workers
 
 
@@ -91,7 +90,6 @@ def make_viewer(
             pump=ground.pump,
             log=ground.log,
             compositor=_compositor,
-            waypipe=load_podman(ground.paths),
         ),
         log=ground.log,
         authority=authority,

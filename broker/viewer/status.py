@@ -179,13 +179,4 @@ def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:
         out.append(
             process_status("worker", guest.worker.inner_pid, name, jail=" ".join(walls))
         )
-    if guest.waypipe.client is not None:
-        out.append(
-            process_status(
-                "waypipe-client",
-                guest.waypipe.client.child.pid,
-                name,
-                jail=guest.waypipe.client.jail,
-            )
-        )
     return out

@@ -20,7 +20,7 @@ from policy.errors import Spot
 from policy.limits import FEW_OPEN_FILES, SHARED_FOLDERS
 
 SandboxClass = Literal["persistent", "disposable", "template"]
-Display = Literal["none", "allow", "waypipe-client"]
+Display = Literal["none", "allow"]
 Playback = Literal["none", "allow", "raw"]
 Microphone = Literal["deny", "ask", "allow"]
 ByRules = Literal["none", "rules"]

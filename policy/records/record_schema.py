@@ -76,10 +76,9 @@ TOP = Table(
             Choice(
                 {
                     "none": "no windows",
-                    "allow": "windows, in the default way of the installed version",
-                    "waypipe-client": "windows through a waypipe client of the "
-                    "sandbox's own, in a jail",
-                }
+                    "allow": "windows",
+                },
+                {"waypipe-client": 'the client of waypipe was removed: write "allow"'},
             ),
             "Whether the sandbox may show windows.",
             default="none",

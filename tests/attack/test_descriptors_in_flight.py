@@ -18,7 +18,7 @@ from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import brokerctl
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import podman_settings, podman_start, root_directory
-from tests.kit.waypipe.podman import run as podman
+from tests.kit.podman_store import run as podman
 from tests.kit.world import world
 
 pytestmark = [

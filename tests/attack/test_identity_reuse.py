@@ -97,8 +97,6 @@ async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
         assert stream.bytes_to_sandbox < 5_000
         assert (after.pump.streams, after.pump.bytes_total) == (0, 0)
         assert windows(await w.comp.tree()) == []
-        waypipes = [p for p in after.processes if p.role == "waypipe-client"]
-        assert waypipes == [], "nor a client that knew the first one's windows"
         opened = w.events("stream.opened", lease=second.id)
         assert {e["service"] for e in opened} == {"vitrail.Agent"}
         assert {e["generation"] for e in opened} == {2}

@@ -13,7 +13,7 @@ import pytest
 
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.kit.podman import podman_settings, root_directory, shared_words
-from tests.kit.waypipe.podman import run
+from tests.kit.podman_store import run
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,6 @@ from broker.helpers.shipper import config as ship
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import STATUS
 from broker.net.link_service import config as link
-from broker.viewer.waypipe import podman
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -115,7 +114,6 @@ def _paths(base):
 READERS = {
     "audit.toml": ('mode = "required"\n', lambda d: settings.load_settings((d,))),
     "link.toml": ("", lambda d: link._read(_paths(d))),
-    "waypipe.toml": ('podman_image = "x"\n', lambda d: podman.load_podman(_paths(d))),
     "ship.toml": ("", lambda d: ship.load_config(d / "ship.toml")),
 }
 

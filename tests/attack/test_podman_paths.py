@@ -15,7 +15,7 @@ import pytest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.podman import SHARED, podman_settings, root_directory
-from tests.kit.waypipe.podman import run as podman
+from tests.kit.podman_store import run as podman
 from tests.kit.world import world
 
 pytestmark = [pytest.mark.slow, PID_NAMESPACES]

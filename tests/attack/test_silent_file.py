@@ -19,9 +19,9 @@ from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import podman_settings, podman_start, root_directory
+from tests.kit.podman_store import run as podman
 from tests.kit.vm import silent_fuse
 from tests.kit.wayland.compositor import wait_window
-from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import descriptors, world
 
 pytestmark = [

@@ -21,7 +21,7 @@ from tests.kit.podman import (
     root_directory,
     shared_words,
 )
-from tests.kit.waypipe.podman import run as podman
+from tests.kit.podman_store import run as podman
 from tests.kit.world import world
 
 pytestmark = PID_NAMESPACES

@@ -17,10 +17,10 @@ import trio
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings
+from tests.kit.podman_store import run as podman
+from tests.kit.podman_store import stop_waiting
 from tests.kit.toolbox import IMAGE, box_programs
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
-from tests.kit.waypipe.podman import run as podman
-from tests.kit.waypipe.podman import stop_waiting
 from tests.kit.world import world
 
 FOLDER = os.environ.get("VITRAIL_BOX_SCRIPTS", "")

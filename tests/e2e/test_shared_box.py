@@ -17,8 +17,8 @@ from broker.cli.run.shared_box import (
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
+from tests.kit.podman_store import run as podman
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
-from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import world
 
 PURPLE = (0xCC, 0x79, 0xA7)

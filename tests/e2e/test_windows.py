@@ -203,8 +203,6 @@ async def test_a_container_s_application_speaks_with_the_filter_itself():
         opened = await w.wait_event("stream.opened", sandbox="red")
         assert (opened["service"], opened["mode"]) == ("vitrail.Display", "worker")
         assert w.events("decision", sandbox="red", service="vitrail.Display")
-        status = await w.status()
-        assert not [p for p in status.processes if p.role == "waypipe-client"]
         await red.end()
         closed = await w.wait_event("stream.closed", sandbox="red")
         assert closed["bytes_from_sandbox"] > 1000

@@ -15,8 +15,8 @@ import pytest
 
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.kit.podman import root_directory
+from tests.kit.podman_store import CONF, STORAGE
 from tests.kit.wayland.compositor import short_directory
-from tests.kit.waypipe.podman import CONF, STORAGE
 
 pytestmark = [
     pytest.mark.machine,

@@ -20,10 +20,10 @@ from tests.kit.eventually import eventually
 from tests.kit.flatpak import applications, environment
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory, shared_words
+from tests.kit.podman_store import run as podman
+from tests.kit.podman_store import stop_waiting
 from tests.kit.rootful import IN_USER_NAMESPACE, PLACE, Asker
 from tests.kit.toolbox import IMAGE, box_programs
-from tests.kit.waypipe.podman import run as podman
-from tests.kit.waypipe.podman import stop_waiting
 from tests.kit.world import World
 
 RED, ORANGE = (0xD5, 0x5E, 0x00), (0xE6, 0x9F, 0x00)

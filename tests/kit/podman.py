@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.podman_store import CONF, STORAGE, run, stop_waiting
 from tests.kit.wayland.compositor import short_directory
-from tests.kit.waypipe.podman import CONF, STORAGE, run, stop_waiting
 
 SHARED = ("/usr", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/pulse")
 """Paths that the host's programs need where the container's root is empty."""

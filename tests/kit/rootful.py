@@ -25,7 +25,7 @@ from broker.host.launchers.podman.hooks import write_rootful
 from shims.vitrail_oci_rootful import PLACES
 from tests.kit.eventually import eventually
 from tests.kit.podman import root_directory, shared_words
-from tests.kit.waypipe.podman import CONF, STORAGE
+from tests.kit.podman_store import CONF, STORAGE
 
 MAPPED = 200000
 USER = getpwuid(int(os.environ.get("SUDO_UID") or 0)).pw_name

@@ -16,7 +16,7 @@ import pytest
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
-from tests.kit.waypipe.podman import run as podman
+from tests.kit.podman_store import run as podman
 
 IMAGE = "localhost/vitrail-box:12"
 PACKAGES = (

@@ -122,7 +122,7 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
 
 
 async def check_bubblewrap(context: Context) -> Sequence[Finding]:
-    """The jail of QEMU, vhost-device-vsock and waypipe's client."""
+    """The jail of QEMU and vhost-device-vsock."""
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:

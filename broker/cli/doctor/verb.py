@@ -36,7 +36,6 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("images", host.check_images),
     ("disk", host.check_disk),
     ("compositor", viewer.check_compositor),
-    ("waypipe", viewer.check_waypipe),
     ("policy", viewer.check_policy),
     ("launchers", launchers.check_launchers),
     ("virtual machines", vm_launchers.check_vm_launchers),

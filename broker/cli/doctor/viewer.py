@@ -1,9 +1,8 @@
-"""The viewer's half of ``brokerctl doctor``: compositor, waypipe, rules, log."""
+"""The viewer's half of ``brokerctl doctor``: compositor, rules, log."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from broker.cli.policy.settings_files import settings_problems
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.helpers.compositor import find_compositor
-from broker.helpers.process.spawn import run_tool
 from broker.helpers.prompt.keys import Keys
 from broker.ipc.audit.database import open_sealed
 from broker.ipc.audit.query import open_log
@@ -54,7 +52,6 @@ WANTED: Mapping[str, str] = MappingProxyType(
 """Globals that make it safer, and the effect of their absence."""
 
 _COMPOSITOR_SECONDS = 5.0
-_VERSION = re.compile(r"waypipe (\d+)\.(\d+)\S*")
 
 
 async def check_compositor(context: Context) -> Sequence[Finding]:
@@ -118,26 +115,6 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         if name not in found
     ]
     return findings
-
-
-async def check_waypipe(context: Context) -> Sequence[Finding]:
-    """Which waypipe the viewer would run as a client, where a record wants one."""
-    del context
-    if shutil.which("waypipe") is None:
-        text = 'it is not installed, and only display = "waypipe-client" needs it'
-        return [ok("waypipe", text)]
-    said = (await run_tool(["waypipe", "--version"])).decode(errors="replace")
-    match = _VERSION.match(said)
-    if match is None:
-        return [
-            fail("waypipe", f"its version is not understood: {printable(said, 60)}")
-        ]
-    if (int(match[1]), int(match[2])) < (0, 10):
-        text = f"{match[0]}, written in C: never started as a sandbox's client"
-    else:
-        text = f"{match[0]}: runs jailed where a record says display = "
-        text += '"waypipe-client"'
-    return [ok("waypipe", text)]
 
 
 async def check_policy(context: Context) -> Sequence[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.core.limits.peers import AGENT_FRAME_BYTES, WAYLAND_CLIENTS_PER_SANDBOX
+from broker.core.limits.peers import AGENT_FRAME_BYTES
 
 # -- micro VMs ---------------------------------------------------------------------
 
@@ -221,27 +221,11 @@ WORKER_ADDRESS_BYTES = 8 << 30
 WORKER_DATA_BYTES = 512 << 20
 """RLIMIT_DATA of a worker: private memory; it holds about 20 MiB."""
 
-WAYPIPE_START_SECONDS = 10.0
-"""Until a waypipe client's socket accepts."""
-
-WAYPIPE_CONTAINER_SECONDS = 45.0
-"""The same in a container: before ours begins Podman mounts its storage and starts
-processes of its own, each of which a loaded machine may keep waiting."""
-
-WAYPIPE_PROCESSES = 2 * WAYLAND_CLIENTS_PER_SANDBOX
-"""RLIMIT_NPROC of a waypipe client: one process and some threads for each
-Wayland connection of the sandbox."""
-
-WAYPIPE_FDS = 512
-"""RLIMIT_NOFILE of each process of a waypipe client (one Wayland client's
-pools, pipes and two sockets).  It also bounds the descriptors in flight, which
-the kernel counts for the whole person: below the usual 1024, so that a hostile
-client cannot keep others from passing any (unix(7), ETOOMANYREFS)."""
-
 SANDBOX_FDS = 700
 """RLIMIT_NOFILE of each program in a box or container that we start, where its record
-does not say: its user is the person to the kernel, as that of a waypipe client.  With
-the 253 descriptors that one last message may carry it stays below the usual 1024, too.
+does not say: its user is the user to the kernel, which counts descriptors in flight
+for the whole user (unix(7), ETOOMANYREFS).  With the 253 descriptors that one last
+message may carry it stays below the usual 1024.
 The policy's ``FEW_OPEN_FILES`` is the same number."""
 
 BOX_PROCESSES = 4096
@@ -269,15 +253,6 @@ and queued signals.  The user has some ten thousand."""
 
 BOX_MESSAGE_BYTES = 65536
 """RLIMIT_MSGQUEUE of a box: POSIX message queues, of which the user has 800 KiB."""
-
-WAYPIPE_FILE_BYTES = 1 << 30
-"""RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
-
-WAYPIPE_ADDRESS_BYTES = 16 << 30
-"""RLIMIT_AS of each process of a waypipe client: it maps its pools."""
-
-WAYPIPE_DATA_BYTES = 2 << 30
-"""RLIMIT_DATA of each process of a waypipe client: mirrors of its pools."""
 
 # -- guest images ------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 STREAMS_PER_SANDBOX = 256
 """Open streams of one sandbox.  A desktop session has tens of Wayland
-clients; each costs two descriptors here and one process in the waypipe client."""
+clients; each costs two descriptors here."""
 
 UNDECIDED_PER_SANDBOX = 16
 """Accepted connections of one sandbox that no decision has been made for.

@@ -1,27 +1,21 @@
 """System-call filters of programs that bubblewrap starts: not our own code.
 
-Apart from ``seccomp``, which every worker has: here are the lists of waypipe's
-client, of QEMU and its backend, and of what runs in a box.
+Apart from ``seccomp``, which every worker has: here are the lists of
+QEMU and its backend, and of what runs in a box.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 import stat
 from functools import cache
 
 from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.seccomp import BASE, NEVER, SeccompRules, words
+from broker.helpers.process.seccomp import NEVER, SeccompRules, words
 
 _PROT_EXEC, _PROT_WRITE = 4, 2
-_FIONBIO, _FIONREAD = 0x5421, 0x541B
-_TCGETS, _TCGETS2 = 0x5401, 0x802C542A
-# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_GETLK, F_SETLK, F_SETLKW; F_DUPFD_CLOEXEC,
-# F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS
-_WAYPIPE_FCNTL = (0, 1, 2, 3, 5, 6, 7, 1030, 1031, 1032, 1033, 1034)
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E020000
 
@@ -31,62 +25,6 @@ _MODES = (
     *(("mknod", 1), ("mknodat", 2), ("mkdir", 1), ("mkdirat", 2)),
 )
 """Calls that set a file's mode, and which argument that is."""
-
-# A C program that is started by exec, forks, and makes threads, memfds and
-# connections to the two sockets of its directory.
-_WAYPIPE = words("""
- execve fork vfork wait4 waitid kill tgkill tkill
- connect bind listen setsockopt recvmmsg sendmmsg
- epoll_create epoll_create1 eventfd2 pipe pipe2 dup dup2 dup3
- timerfd_create timerfd_settime timerfd_gettime signalfd4
- memfd_create ftruncate fallocate pread64 pwrite64 preadv pwritev newfstatat stat
- lstat statx access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir
- getdents64 statfs fstatfs umask
- set_tid_address set_robust_list get_robust_list rseq arch_prctl membarrier mlock
- munlock msync mincore
- sched_getaffinity sched_setaffinity sched_getparam sched_getscheduler getcpu
- getrlimit prlimit64 getrusage times sysinfo uname getuid geteuid getgid getegid
- getresuid getresgid getgroups getpgrp getpgid setpgid getsid setsid getpriority
- rt_sigpending rt_sigsuspend rt_sigtimedwait pause alarm setitimer getitimer
- splice tee
-""")
-
-
-@cache
-def waypipe_filter() -> bytes:
-    """The BPF program of a waypipe client (installed by bubblewrap).
-
-    execve has to be allowed, since bubblewrap's own exec comes after the
-    filter; nothing executable is visible but waypipe.  Files can be opened
-    for reading only, sockets are UNIX sockets.
-    """
-    rules = SeccompRules()
-    rules.kill([*NEVER, "execveat"])
-    rules.allow([*BASE, *_WAYPIPE])
-    write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
-    rules.allow_if("open", rules.clear(1, write_flags))
-    rules.allow_if("openat", rules.clear(2, write_flags))
-    rules.allow_if("clone", rules.clear(0, _CLONE_NEW))
-    # Its flags are behind a pointer; glibc falls back to clone.
-    rules.deny("clone3", errno.ENOSYS)
-    rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
-    rules.allow_if("socketpair", rules.equal(0, socket.AF_UNIX))
-    for request in (_FIONBIO, _FIONREAD, _TCGETS, _TCGETS2):
-        rules.allow_if("ioctl", rules.equal(1, request))
-    # The loader maps code; no code makes written memory executable.
-    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
-    rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
-    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
-    # Commands that read or set flags, locks of its own files, duplicates, and
-    # what memfds have; none that names a process to be signalled (F_SETOWN).
-    for command in _WAYPIPE_FCNTL:
-        rules.allow_if("fcntl", rules.equal(1, command))
-    rules.allow_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, fcntl.FASYNC))
-    # PR_SET_NAME, PR_GET_NAME, PR_SET_PDEATHSIG: names of threads, own death.
-    for option in (15, 16, 1):
-        rules.allow_if("prctl", rules.equal(0, option))
-    return rules.program()
-
 
 # QEMU probes for these and works without them, so a call is not an attack: it is
 # answered by ENOSYS and does not kill.

@@ -177,6 +177,7 @@ class Process(enum.StrEnum):
     WORKER = "worker"
     TEMPLATE = "template"
     WAYPIPE_CLIENT = "waypipe-client"
+    """Of logs from before it was removed."""
     VHOST_DEVICE_VSOCK = "vhost-device-vsock"
     PORT_MUX = "port-mux"
     VMM = "vmm"

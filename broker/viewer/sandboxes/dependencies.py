@@ -13,7 +13,6 @@ from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
 from broker.viewer.sound.server_socket import find_sound
-from broker.viewer.waypipe.podman import WaypipePodman
 from broker.viewer.workers.pool import Workers
 
 
@@ -26,8 +25,6 @@ class GuestTools:
     log: event_log.EventLog
     compositor: Callable[[], Path]
     """The compositor's socket now.  Raises SetupError when there is none."""
-    waypipe: Path | WaypipePodman | None
-    """None: the one on PATH."""
     sound: Callable[[], Path] = find_sound
     """The sound server's socket now.  Raises SetupError when there is none."""
     levels: Callable[[], Path] = levels_folder

@@ -1,4 +1,4 @@
-"""One sandbox as the viewer has it: its worker, its waypipe client, its streams.
+"""One sandbox as the viewer has it: its worker and its streams.
 
 Parses no byte of the guest: agent and Wayland bytes are the worker's, and
 what the worker says is decoded strictly and believed as a claim only.
@@ -45,7 +45,6 @@ from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
 from broker.viewer.sandboxes.time_zone import time_zone
-from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sandboxes.window_rules import drawn_rules
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.workers import clipboard_member
@@ -155,23 +154,12 @@ class Guest:
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
         )
-        self.waypipe = GuestWaypipe(
-            lease,
-            self.programs,
-            tools.log,
-            tools.pump,
-            display=self._display,
-            program=tools.waypipe,
-            ensure_worker=self._ensure_worker,
-            start=self._start,
-        )
         self.streams = GuestStreams(
             StreamEvents(tools.log),
             self.valid_record,
             self._ensure_worker,
             programs=self.programs,
             screen=self.screen,
-            waypipe=self.waypipe,
         )
         self.sound = GuestSound(
             lease,
@@ -214,13 +202,12 @@ class Guest:
             await step(*args)
 
     async def close(self, reason: str) -> None:
-        """End worker, waypipe client and every task; not cancellable."""
+        """End the worker and every task; not cancellable."""
         with trio.CancelScope(shield=True):
             self._nursery = None
             await self.screen.close()
             self.programs.end_all(f"the sandbox ended: {reason}")
             self._scope.cancel()
-            await self.waypipe.stop()
             gone, self.worker = self.worker, None
             if gone is not None:
                 await gone.close()
@@ -365,8 +352,6 @@ class Guest:
                 reason=f"{printable(reason)}; the sandbox's windows ended with it",
             )
         )
-        # Its display socket went with the worker; a new pair is made on demand.
-        await self.waypipe.stop()
 
     async def _take(self, message: worker.FromRest) -> None:
         match message:

@@ -26,7 +26,7 @@ class Step(enum.IntEnum):
     STREAM = 4
     """The guest's waypipe server has opened a display stream, and it is allowed."""
     WAYPIPE = 5
-    """The worker, or a waypipe client in front of it, took the stream."""
+    """The worker took the stream."""
     COMPOSITOR = 6
     """The worker's connection to the compositor is up, and the compositor answered."""
     WINDOW = 7

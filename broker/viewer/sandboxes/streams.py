@@ -24,7 +24,6 @@ from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
 from broker.viewer.sandboxes.screen import GuestScreen
-from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.workers.pool import Worker
 from policy.records.model import Record
 
@@ -45,14 +44,12 @@ class GuestStreams:
         *,
         programs: Programs,
         screen: GuestScreen,
-        waypipe: GuestWaypipe,
     ) -> None:
         self._events = events
         self._record = record
         self._ensure_worker = ensure_worker
         self._programs = programs
         self._screen = screen
-        self._waypipe = waypipe
         self._handed: dict[int, trio.Event] = {}
         """Of those that the worker has: set when it has ended."""
         self._ends: dict[int, StreamOutcome] = {}
@@ -226,13 +223,7 @@ class GuestStreams:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Have a display stream decoded in the worker; returns at its end.
-
-        Where the record says so it is spliced to a waypipe client instead.
-        """
-        if self._record().viewer.display == "waypipe-client":
-            await self._waypipe.relay(opening, conn, task_status=task_status)
-            return
+        """Have a display stream decoded in the worker; returns at its end."""
         began = trio.current_time()
         outcome: StreamOutcome | None = None
         with given(conn):

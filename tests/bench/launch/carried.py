@@ -20,8 +20,8 @@ from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from tests.bench.wayland.peers import cpu_of
 from tests.kit.eventually import eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
+from tests.kit.podman_store import run as podman
 from tests.kit.sound.servers import Server, needs, sound_server
-from tests.kit.waypipe.podman import run as podman
 from tests.kit.world import World, world
 
 RECORD = """\

@@ -19,12 +19,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import trio
-
 from broker.helpers.process import jail, seccomp
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 from broker.ipc.fork_server import Jail
-from broker.viewer.waypipe.client import WaypipeProgram, start_jailed
 
 _SOURCE = Path(__file__).with_name("probe.c")
 _ROOT = Path(__file__).parents[3]
@@ -78,21 +75,6 @@ def run_in_worker_jail(
         cwd=_ROOT,
     )
     return outcome(done.stdout, done.returncode)
-
-
-async def run_in_waypipe_jail(
-    built: Built, display_dir: Path, what: str, argument: str = ""
-) -> str:
-    """Attempt it in a waypipe client's jail, in the place of waypipe."""
-    program = WaypipeProgram(built.program, None, ())
-    read, write = os.pipe2(os.O_CLOEXEC)
-    try:
-        jailed = await start_jailed(program, display_dir, [what, argument], write)
-    finally:
-        os.close(write)
-    async with trio.lowlevel.FdStream(read) as stream:
-        said = b"".join([chunk async for chunk in stream])
-    return outcome(said, await jailed.child.wait())
 
 
 async def run_in_vmm_jail(

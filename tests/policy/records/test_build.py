@@ -94,7 +94,7 @@ def test_every_key_arrives():
     assert record.viewer.label == Label("Größe 数", "#00ff7f")
     assert record.viewer.sandbox_class == record.host.sandbox_class == "persistent"
     assert record.viewer.tags == {"work", "network"}
-    assert record.viewer.display == "waypipe-client"
+    assert record.viewer.display == "allow"
     assert record.viewer.limits == Limits(256, 1, 64)
     command = ("sh", "-c", 'echo "a" # not a comment')
     assert record.host.launch == MicroVM("debian-13", 1024, 4, "user", command, 300)

@@ -19,7 +19,7 @@ from policy.rules.record_gate import (
 
 _RECORDS = {
     "open": 'class = "disposable"\ndisplay = "allow"\n',
-    "piped": 'class = "disposable"\n\n  display = "waypipe-client"\n',
+    "indented": 'class = "disposable"\n\n  display = "allow"\n',
     "shut": 'class = "disposable"\ndisplay = "none"\n',
     "raw": 'class = "disposable"\naudio = "raw"\n',
     "loud": 'class = "disposable"\naudio = "allow"\n',
@@ -51,7 +51,7 @@ def _records(folder):
     [
         ("open", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
         ("open-3f", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
-        ("piped-1", "piped", DISPLAY, "allow", "the record 'piped' has display = \"waypipe-client\"", "{}/piped.toml:3:3"),
+        ("indented-1", "indented", DISPLAY, "allow", "the record 'indented' has display = \"allow\"", "{}/indented.toml:3:3"),
         ("shut-1", "shut", DISPLAY, "deny", "the record 'shut' has display = \"none\"", "{}/shut.toml:2:1"),
         ("quiet-1", "quiet", DISPLAY, "deny", "the record 'quiet' has display = \"none\"", "{}/quiet.toml: default of 'display'"),
         ("quiet-1", "quiet", AGENT, "allow", "'quiet' is launched by us, so its agent may report", "{}/quiet.toml: default of 'launch.kind'"),

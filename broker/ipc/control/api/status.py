@@ -92,7 +92,7 @@ class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
     """A process of this broker, or one that it started."""
 
     role: str
-    """``broker``, ``pump``, ``template``, ``worker``, ``waypipe-client``, ``vmm``…"""
+    """``broker``, ``pump``, ``template``, ``worker``, ``vmm``…"""
     pid: int
     sandbox: str = ""
     memory: int = 0

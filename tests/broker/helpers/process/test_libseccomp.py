@@ -14,7 +14,6 @@ from broker.helpers.process import libseccomp, program_filters, seccomp
 FILTERS = (
     (seccomp, "worker_filter"),
     (seccomp, "keeper_filter"),
-    (program_filters, "waypipe_filter"),
     (program_filters, "vmm_filter"),
     (program_filters, "box_filter"),
 )

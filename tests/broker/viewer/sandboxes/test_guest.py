@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import trio
@@ -18,12 +17,10 @@ from broker.core.services import AGENT, DISPLAY
 from broker.ipc import agent, worker
 from broker.ipc.audit.query import Filters, open_log
 from broker.viewer.sandboxes import guest as guests
-from broker.viewer.sandboxes import waypipe
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.waypipe.client import open_place
 from policy.records.loader import parse_record
-from tests.kit.audit.paper import PaperWorker, PaperWorkers, hello
+from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal, pair
 from tests.kit.world import record
@@ -41,7 +38,6 @@ async def guest(tmp_path, top="", text=None):
             pump=None,
             log=log,
             compositor=lambda: tmp_path / "wayland-0",
-            waypipe=None,
         )
         made = Guest(
             LEASE,
@@ -291,41 +287,6 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
                 assert isinstance(ours, socket.socket)
             assert list(mine.streams._handed) == [1]
             await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
-
-
-async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(
-    tmp_path, monkeypatch
-):
-    """They wait for their turn; none of them is a connection to nowhere."""
-    async with guest(tmp_path) as (mine, _workers, _log):
-        mine.worker = PaperWorker()
-        path = tmp_path / "waypipe.sock"
-        connected = []
-
-        async def open_window():
-            connected.append(await mine.waypipe._connect_waypipe())
-
-        # This process plays the client, and is in no jail.
-        monkeypatch.setattr(waypipe, "_require_jailed", lambda conn: None)
-        with ExitStack() as undo, socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(path))
-            listener.listen(1)
-            undo.callback((place := open_place(path)).close)
-            mine.waypipe.client = SimpleNamespace(
-                place=place, stop=trio.lowlevel.checkpoint
-            )
-            async with trio.open_nursery() as nursery:
-                for _ in range(6):
-                    nursery.start_soon(open_window)
-                while len(connected) < 2:  # the backlog's one place, and one more
-                    await trio.lowlevel.checkpoint()
-                for _ in range(6):
-                    taken, _ = await trio.to_thread.run_sync(listener.accept)
-                    taken.close()
-        for sock in connected:
-            with sock:
-                assert sock.getpeername() == str(path)
-        assert len(connected) == 6
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""Upstream's waypipe client, in a jail or in a container."""
