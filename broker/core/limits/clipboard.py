@@ -61,6 +61,10 @@ CLIPBOARD_DECIDE_SECONDS = 90.0
 """From the paste chord to policy's answer; longer than a question to the person
 may wait (QUESTION_SECONDS), so that its answer still counts."""
 
+CLIPBOARD_CLAIM_SECONDS = 1.0
+"""So long a worker may be silent that claims the keyboard which another one has got; a
+worker answers within milliseconds, and the loss of a focus is reported at once."""
+
 CLIPBOARD_MARKS = 64
 """Exports to the person's own selection whose origin is remembered: those that
 a history of it may still hold.  One is a hundred bytes."""

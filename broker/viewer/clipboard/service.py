@@ -73,6 +73,7 @@ class Party:
         self._told: messages.DragsMessage | None = None
         """The last message about drags to the worker; None before it has begun."""
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
+        self._confirming = False
 
     def chords(self) -> messages.ChordsMessage:
         """Return the chords that its windows recognise."""
@@ -150,6 +151,30 @@ class Party:
             terms = self._clipboard.dragged_out(self.lease)
             event = w.DragWanted(name, said.number, said.mark, said.name, terms)
         await self._clipboard.put(self, event)
+
+    async def confirm(self) -> None:
+        """Another sandbox got the keyboard: its worker has to answer, or claims it no more.
+
+        A worker that is deaf does not know that it lost the keyboard.  One that answers
+        late gets its claim back if a window of it has the keyboard still.
+        """
+        worker, name = self.guest.worker, self.lease.sandbox
+        if worker is None or self._confirming:
+            return
+        self._confirming = silent = True
+        try:
+            with trio.move_on_after(limits.CLIPBOARD_CLAIM_SECONDS):
+                await worker.windows()
+                silent = False
+            # guard: a deaf worker claims no focus
+            if silent:
+                await self._clipboard.put(self, w.FocusGone(name))
+                if any(window.focused for window in await worker.windows()):
+                    await self._clipboard.put(self, w.FocusTaken(name))
+        except UpstreamError:
+            await self._clipboard.put(self, w.FocusGone(name))
+        finally:
+            self._confirming = False
 
     async def gone(self) -> None:
         """Its worker has ended, with its windows and all that they offered."""
@@ -434,6 +459,10 @@ class ClipboardService:
             await self._wipe()
         self._forget_undecided()
         self._changed.set()
+        if isinstance(event, w.FocusTaken):
+            for name in self._core.claims - {event.sandbox}:
+                if name in self._parties:
+                    self.start(self._parties[name].confirm)
         if isinstance(event, w.DragStarted):
             self._drag_began.set()
             self._drag_began = trio.Event()

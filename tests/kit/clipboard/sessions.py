@@ -28,6 +28,7 @@ class PaperWorker:
         self._more = trio.Event()
         self._taken = 0
         self.stuck = False
+        self.shown = []
 
     async def send(self, message, fds=()):
         if self.stuck:
@@ -38,6 +39,11 @@ class PaperWorker:
         self.orders.append(message)
         self._more.set()
         self._more = trio.Event()
+
+    async def windows(self):
+        if self.stuck:
+            await trio.sleep_forever()
+        return self.shown
 
     async def next(self, kind):
         """The next order, which is of that kind."""

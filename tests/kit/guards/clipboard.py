@@ -47,6 +47,7 @@ GUARDS = (
     Guard("a source that stalls", "if self._copy is not None and False:", "tests/broker/viewer/clipboard/exchange/test_broker.py"),
     Guard("a cleaner that stalls", "if self._cleaning is not None and False:", "tests/broker/viewer/clipboard/exchange/test_broker.py"),
     Guard("policy that does not answer", "if self._paste is not None and False:", "tests/broker/viewer/clipboard/exchange/test_broker.py"),
+    Guard("a deaf worker claims no focus", "if False:", "tests/broker/viewer/clipboard/test_service.py", "deaf_worker"),
     Guard("copied content expires", "if self._held is not None and False:", "tests/broker/viewer/clipboard/exchange/test_broker.py"),
     Guard("pasted content expires", "late = [target for target, o in self._offers.items() if False]", "tests/broker/viewer/clipboard/exchange/test_broker.py"),
     Guard("policy before the person's own is read", "yield from self._read_next(copy, now)", "tests/broker/viewer/clipboard/exchange/test_inward.py"),

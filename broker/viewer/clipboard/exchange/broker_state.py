@@ -45,6 +45,11 @@ class BrokerState:
         """The member that has the keyboard, if exactly one claims it."""
         return next(iter(self._claims)) if len(self._claims) == 1 else None
 
+    @property
+    def claims(self) -> frozenset[str]:
+        """The members that claim to have the keyboard."""
+        return frozenset(self._claims)
+
     def _drop_copy(self, reason: str) -> Iterator[w.Action]:
         copy, self._copy = self._copy, None
         if copy is None:

@@ -9,6 +9,7 @@ import trio.testing
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.ipc import clipboard as m
+from broker.ipc.worker import WindowReport
 from broker.viewer.clipboard.settings import chosen
 from broker.viewer.workers import clipboard_member
 from tests.kit.clipboard.sessions import TEXT, board
@@ -768,3 +769,50 @@ async def test_rules_for_drags_that_change_are_told_to_the_workers():
         await b.clipboard.decide_again()
         told = await b.guests["work"].worker.next(m.DragsMessage)
         assert told.outward == ["image/png", "text/plain"]
+
+
+async def _two_claims(b) -> None:
+    """The keyboard was in vault, whose worker does not say that it lost it."""
+    await b.focus("vault")
+    await b.guests["work"].say(m.ClipboardFocus(taken=True))
+
+
+async def test_a_deaf_worker_does_not_keep_others_from_copying(monkeypatch):
+    """It claims the keyboard that it lost, and refused the copies of all others."""
+    monkeypatch.setattr(limits, "CLIPBOARD_CLAIM_SECONDS", 0.05)
+    async with board(ALLOW) as b:
+        b.guests["vault"].worker.stuck = True
+        await _two_claims(b)
+        await eventually(lambda: b.clipboard.focused == "work")
+        await b.guests["work"].say(m.ChordPressed(1, paste=False))
+        await b.answer("work", {"text/plain": TEXT})
+        await b.give("work", {"text/plain": TEXT})
+        await b.wait_told("from work")
+
+
+async def test_of_two_workers_that_answer_none_copies():
+    """One of them lies: a worker that was taken over answers, too."""
+    async with board(ALLOW) as b:
+        await _two_claims(b)
+        await b.guests["work"].say(m.ChordPressed(1, paste=False))
+        await b.wait_told("another sandbox claims the keyboard")
+        assert b.clipboard.focused == ""
+
+
+async def test_a_worker_that_answers_late_has_its_claim_again(monkeypatch):
+    monkeypatch.setattr(limits, "CLIPBOARD_CLAIM_SECONDS", 0.05)
+    async with board(ALLOW) as b:
+        late, asked = trio.Event(), []
+
+        async def windows():
+            asked.append(None)
+            if len(asked) == 1:
+                await trio.sleep_forever()
+            await late.wait()
+            return [WindowReport(1, "", "", 10, 10, focused=True)]
+
+        b.guests["vault"].worker.windows = windows
+        await _two_claims(b)
+        await eventually(lambda: b.clipboard.focused == "work")
+        late.set()
+        await eventually(lambda: b.clipboard.focused == "")
