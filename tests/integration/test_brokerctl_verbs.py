@@ -132,6 +132,8 @@ async def test_stop(env: dict[str, str], api: ScriptedBroker) -> None:
         one = await brokerctl("stop", "work", "--grace", "3", "--json", env=env)
         assert one.objects == [{"stopped": ["work"], "broker": False}]
         assert api.asked[-1] == ("stop", StopRequest(sandbox="work", grace=3.0))
+        two = await brokerctl("stop", "work", "work", "--json", env=env)
+        assert two.objects == [{"stopped": ["work", "work"], "broker": False}]
         everything = await brokerctl("stop", "--all", env=env)
         assert "work is gone" in everything.err
         assert (await brokerctl("stop", "gone", env=env)).code == 1

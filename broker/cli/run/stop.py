@@ -17,7 +17,7 @@ from broker.ipc.control.methods import STATUS, STOP
 
 
 @click.command("stop")
-@click.argument("sandbox", required=False, shell_complete=sandboxes)
+@click.argument("sandbox", nargs=-1, shell_complete=sandboxes)
 @click.option("--all", "everything", is_flag=True, help="End every sandbox.")
 @click.option("--broker", is_flag=True, help="End every sandbox, then the broker.")
 @click.option(
@@ -28,21 +28,21 @@ from broker.ipc.control.methods import STATUS, STOP
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     *,
-    sandbox: str | None,
+    sandbox: tuple[str, ...],
     everything: bool,
     broker: bool,
     grace: float | None,
     as_json: bool,
 ) -> None:
-    """End SANDBOX: ask its machine, insist after a while, cut its streams.
+    """End each SANDBOX: ask its machine, insist after a while, cut its streams.
 
     A record's name ends all of its sandboxes.  Returns when it is gone.
 
     Exit code: 0, 1 when no broker runs or it knows no such sandbox, 2 wrong call.
     """
-    if sum([sandbox is not None, everything, broker]) != 1:
-        raise click.UsageError("name one sandbox, or give --all, or --broker")
-    stopped = trio.run(_stop, sandbox, broker, grace)
+    if sum([bool(sandbox), everything, broker]) != 1:
+        raise click.UsageError("name sandboxes, or give --all, or --broker")
+    stopped = trio.run(_stop, sandbox or (None,), broker, grace)
     if as_json:
         render.json_line({"stopped": stopped, "broker": broker})
         return
@@ -54,14 +54,22 @@ def command(
         render.note("no sandbox was running")
 
 
-async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[str]:  # noqa: FBT001
+async def _stop(
+    names: tuple[str | None, ...],
+    broker: bool,  # noqa: FBT001
+    grace: float | None,
+) -> list[str]:
+    """End each; one that the broker does not know ends this before the next."""
+    stopped: list[str] = []
     async with open_client() as client:
-        if sandbox is not None:
-            await _announce(client, sandbox)
-        answer = await client.call(STOP, StopRequest(sandbox=sandbox, grace=grace))
+        for name in names:
+            if name is not None:
+                await _announce(client, name)
+            answer = await client.call(STOP, StopRequest(sandbox=name, grace=grace))
+            stopped += answer.stopped
         if broker:
             await end_broker(client)
-        return answer.stopped
+    return stopped
 
 
 async def _announce(client: Client, name: str) -> None:
