@@ -13,6 +13,31 @@ import unicodedata
 # Cn unassigned, Zl/Zp line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
+# Default_Ignorable_Code_Point of DerivedCoreProperties.txt (Unicode 15), as far as the
+# categories above leave it out, and letters and symbols whose glyph is blank.
+_INVISIBLE = frozenset(
+    [
+        0x034F,  # combining grapheme joiner
+        *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
+        *(0x17B4, 0x17B5),  # Khmer vowels that are not written
+        *(
+            0x180B,
+            0x180C,
+            0x180D,
+            0x180F,
+            *range(0xFE00, 0xFE10),
+        ),  # variation selectors
+        *range(0xE0100, 0xE01F0),  # and their supplement
+        *(0x2800, 0x1D159, 0x13441, 0x13442),  # blank: Braille, note head, hieroglyphs
+    ]
+)
+
+
+def hidden(char: str) -> bool:
+    """Whether a character is not seen, or changes how others are read."""
+    # guard: blank characters are seen
+    return unicodedata.category(char) in _HIDDEN or ord(char) in _INVISIBLE
+
 
 def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
     r"""Return the text with every hidden character written as ``\\x..``.
@@ -51,7 +76,7 @@ def displayed(text: str) -> str:
 def _escape(char: str) -> str:
     if char == "\\":
         return "\\\\"
-    if unicodedata.category(char) not in _HIDDEN:
+    if not hidden(char):
         return char
     code = ord(char)
     if code < 0x100:

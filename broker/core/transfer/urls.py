@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.escape import printable
+from broker.core.escape import hidden, printable
 from broker.core.transfer.hosts import HostName, take_host
 from broker.core.transfer.mailto import take_mailto
 
@@ -92,9 +92,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ENCODED_CONTROL = re.compile(r"%(?:[01][0-9A-Fa-f]|7[Ff])")
-# Control, format (bidirectional, zero width, tags), surrogates, private use, not
-# assigned, and every kind of space.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 # Never in a path or query by RFC 3986, written by browsers all the same; the rest of
 # the list (backslash, quote, angle brackets) is refused.
 _ESCAPED = MappingProxyType({ord(char): f"%{ord(char):02X}" for char in "[]{}|^`"})
@@ -160,11 +157,15 @@ def take_scheme(untrusted_scheme: str, schemes: Collection[str] | None) -> str:
     return scheme
 
 
+def _hides(char: str) -> bool:
+    return hidden(char) or unicodedata.category(char) == "Zs"
+
+
 def _refuse_characters(untrusted_text: str) -> None:
     for place, char in enumerate(untrusted_text):
         # guard: backslash and quotes in an address
         # guard: hidden characters of an address
-        if char in _REFUSED or unicodedata.category(char) in _HIDDEN:
+        if char in _REFUSED or _hides(char):
             raise RefusedError(
                 f"character {place + 1} is U+{ord(char):04X}, which no address may have"
             )

@@ -9,9 +9,8 @@ so one sandbox could turn down another's.
 
 from __future__ import annotations
 
-import unicodedata
-
 from broker.core import limits
+from broker.core.escape import hidden
 from broker.jail.pulse.tagstruct import Format, Properties
 
 ALLOWED = frozenset(
@@ -37,9 +36,6 @@ _FORMAT_KEYS = frozenset(
     }
 )
 _FORMAT_VALUE_BYTES = 1024
-# Control, format (bidirectional, zero width), surrogate, private, unassigned,
-# separators of lines and paragraphs: what could make a line read as another.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 PCM = 1
 _ENCODING_ANY = 0
 
@@ -53,7 +49,7 @@ def clean_text(untrusted_value: bytes | str) -> str:
         text = untrusted_value[:most].rstrip(b"\0").decode("utf-8", "replace")
     text = text[: limits.PULSE_PROPERTY_CHARS]
     # guard: hidden characters (pulse)
-    return "".join("_" if unicodedata.category(c) in _HIDDEN else c for c in text)
+    return "".join("_" if hidden(c) else c for c in text)
 
 
 def value(text: str) -> bytes:

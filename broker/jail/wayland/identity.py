@@ -10,15 +10,8 @@ import re
 import unicodedata
 
 from broker.core import limits
+from broker.core.escape import hidden
 
-# Cc control, Cf format (bidi overrides and isolates, zero width, soft
-# hyphen), Cs surrogate, Co private use, Cn unassigned, Zl/Zp separators.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Blank letters that are not of those classes: Hangul fillers, braille blank,
-# combining grapheme joiner, variation selectors.
-_BLANK = re.compile(
-    "[\u115f\u1160\u3164\uffa0\u2800\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
-)
 _APP_ID = re.compile(r"[^A-Za-z0-9._-]")
 # More than this many marks on one letter reach into neighbouring lines.
 _MARKS = 2
@@ -44,10 +37,10 @@ def _shown(untrusted_text: str) -> str:
     """The characters that a reader sees, and white space."""
     out: list[str] = []
     marks = 0
-    for char in _BLANK.sub("", untrusted_text):
+    for char in untrusted_text:
         category = unicodedata.category(char)
         # guard: hidden characters (wayland)
-        if category in _HIDDEN:
+        if hidden(char):
             if category == "Cc" and char.isspace():
                 out.append(" ")
             continue

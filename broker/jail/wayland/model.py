@@ -592,15 +592,17 @@ class Keyboard(ProtocolObject):
     """A wl_keyboard.  Without a focus that the client knows, it gets no events.
 
     ``judge`` finds the chords in its keys; shared by all keyboards of a seat.
+    ``waiting`` is the last modifiers event that came without a focus.
     """
 
-    __slots__ = ("focus", "judge", "seat")
+    __slots__ = ("focus", "judge", "seat", "waiting")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.focus: Surface | None = None
         self.judge: Judge | None = None
         self.seat: OwnSeat | None = None
+        self.waiting = b""
 
 
 class Touch(ProtocolObject):

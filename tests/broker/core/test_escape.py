@@ -21,6 +21,11 @@ from broker.core.escape import printable
         pytest.param("a\nb\rc\td\0", "a\\x0ab\\x0dc\\x09d\\x00", id="line ends"),
         pytest.param("\u202egnp.exe", "\\u202egnp.exe", id="right to left"),
         pytest.param("a\u200bb\ufeff", "a\\u200bb\\ufeff", id="zero width"),
+        *(
+            pytest.param(f"a{char}b", f"a\\u{ord(char):04x}b", id=f"U+{ord(char):04X}")
+            for char in "\u034f\u115f\u1160\u17b4\u17b5\u180b\u2800\u3164\ufe0f\uffa0"
+        ),
+        pytest.param("a\U000e0100", "a\\U000e0100", id="variation selector"),
         pytest.param("a\u2028b\u2029", "a\\u2028b\\u2029", id="separators"),
         pytest.param("\ud800", "\\ud800", id="lone surrogate"),
         pytest.param("\ue000\U000f0000", "\\ue000\\U000f0000", id="private use"),

@@ -74,6 +74,7 @@ GUARDS = (
     Guard("a target's words stay with it", "return error", "tests/attack/test_transfer_told.py"),
     Guard("time goes on while the machine sleeps", "if False:", "tests/attack/test_suspend.py"),
     Guard("a sleep counts for what is in use", "", "tests/attack/test_suspend.py", "in_use"),
+    Guard("blank characters are seen", "return unicodedata.category(char) in _HIDDEN", "tests/broker/core/test_escape.py", "shown"),
     Guard("short words", "return plain", "tests/broker/core/test_prompt_words.py"),
     Guard("a name ends no string of a graph", "return text", "tests/policy/tools/test_graph.py", "never_syntax"),
 )  # fmt: skip

@@ -171,6 +171,7 @@ GUARDS = (
     Guard("windows come at a pace", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "have_a_pace"),
     Guard("a window that comes by itself is not chosen", "window.chosen = True", "tests/attack/test_wayland_stolen_keys.py", "not_a_gesture"),
     Guard("a window that ends hands on no keys", "if False:", "tests/attack/test_wayland_stolen_keys.py", "hands_no_key or connection_that_ends"),
+    Guard("modifiers with the focus only", "pass", "tests/attack/test_wayland_modifiers.py", "without_the_focus"),
     Guard("a stolen key is not input", "if True:", "tests/attack/test_wayland_stolen_keys.py", "not_a_gesture"),
     Guard("no excuse once the user has turned away", "pass", "tests/attack/test_wayland_stolen_keys.py", "turns_away"),
     Guard("requests cost the bytes that go up", "self.messages += count", "tests/broker/jail/wayland/test_bounds.py", "requests_are_charged_for_the_messages_they_cause"),

@@ -237,6 +237,10 @@ def keyboard_enter(
     core.focus_keyboard(keyboard, known)
     shown = shown_keys(keyboard, keys)
     core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, shown)
+    # Some compositors send them just before the enter.
+    waiting, keyboard.waiting = keyboard.waiting, b""
+    if waiting:
+        modifiers(core, keyboard, waiting, 0, len(waiting))
 
 
 _keyboard_enter = emit.event("wl_keyboard", "enter")
@@ -287,9 +291,14 @@ def key(
 def modifiers(
     core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
-    # Passed without a focus too: some compositors send it just before enter.
     if keyboard.judge is not None:
         keyboard.judge.modifiers(*_FOUR.unpack_from(data, pos + 12))
+    # weston sends them to the client under the pointer, too: it would hear how many
+    # capitals a password has that is typed elsewhere.
+    # guard: modifiers with the focus only
+    if keyboard.focus is None:
+        keyboard.waiting = data[pos : pos + size]
+        return
     core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
     _pass(core, keyboard, data, pos, size)
 
