@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -88,7 +89,7 @@ os._exit(0)
 """
 
 
-async def said(tmp_path: Path, program: str, **more: bool) -> dict[str, object]:
+async def said(tmp_path: Path, program: str, **more: Any) -> dict[str, object]:
     sockets = tmp_path / "s"
     sockets.mkdir()
     box = Box(("/usr/bin/python3", "-I", "-c", program), sockets, **more)

@@ -115,14 +115,8 @@ def folder_server_filter() -> bytes:
             rules.deny_if("clone", rules.has(0, 1 << bit))
             # guard: a folder's server makes no namespaces
             rules.deny_if("unshare", rules.has(0, 1 << bit))
-    for bit in (stat.S_ISUID, stat.S_ISGID):
-        for name, argument in _MODES:
-            # The mount is nosuid; another user of this machine has another mount.
-            # guard: a guest makes no setuid files in a folder
-            rules.refuse(name, errno.EPERM, rules.has(argument, bit))
-    # Its mode is behind a pointer; programs fall back to openat.
-    # guard: a guest hides no setuid bit behind a pointer
-    rules.deny("openat2", errno.ENOSYS)
+    # guard: a guest makes no setuid files in a folder
+    _close_set_id(rules)
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
@@ -166,7 +160,8 @@ def box_filter(*, nested: bool = False) -> bytes:
     the kernel; this closes what they do not: AF_VSOCK (one port space for the
     machine, so a box could take the broker's ports or speak with other machines),
     further socket families, keys, bpf, perf, io_uring (which makes sockets without
-    socket(2)), and typing into a terminal.  Unless ``nested``, it makes no namespaces:
+    socket(2)), typing into a terminal, and setuid files, which are real ones outside
+    where a folder is shared.  Unless ``nested``, it makes no namespaces:
     with capabilities in one a program has large parts of the kernel to itself
     (nf_tables, overlayfs, mounts), where most holes of the last years were.
     """
@@ -188,9 +183,24 @@ def box_filter(*, nested: bool = False) -> bytes:
     for request in (_TIOCSTI, _TIOCLINUX):
         # guard: a box types into no terminal
         rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
+    # guard: a box makes no setuid files
+    _close_set_id(rules)
     if not nested:
         _close_namespaces(rules)
     return rules.program()
+
+
+def _close_set_id(rules: SeccompRules) -> None:
+    """No file is made setuid or setgid: the user's own outside, and not ours to run.
+
+    The mount is nosuid; another user of this machine has another mount.
+    """
+    for bit in (stat.S_ISUID, stat.S_ISGID):
+        for name, argument in _MODES:
+            rules.refuse(name, errno.EPERM, rules.has(argument, bit))
+    # Its mode is behind a pointer; programs fall back to openat.
+    # guard: a guest hides no setuid bit behind a pointer
+    rules.deny("openat2", errno.ENOSYS)
 
 
 def _close_namespaces(rules: SeccompRules) -> None:

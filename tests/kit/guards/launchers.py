@@ -9,6 +9,12 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "a box makes no setuid files",
+        "",
+        "tests/attack/test_box_setuid.py",
+        "shared_folder",
+    ),
+    Guard(
         "a container hook's child keeps no output of the hook's",
         "os.close(read_end)",
         "tests/attack/test_hook_children.py",
