@@ -73,7 +73,6 @@ class Stand:
                 pump=None,
                 log=log,
                 compositor=lambda: path / "wayland-0",
-                waypipe=None,
                 sound=lambda: path / "no-sound",
             ),
             log=log,
