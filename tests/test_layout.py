@@ -23,7 +23,7 @@ SLACK = 0.1
 CLASS_NAMES_TWICE = 73
 MODULE_NAMES_OFTEN = 17
 CIRCLES = 1
-KIND_DISPATCHES = (61, 27)
+KIND_DISPATCHES = (33, 19)
 """Places and modules that ask for a launch kind outside its launcher's folder."""
 OF_NO_DAEMON = 3_500
 """Lines in packages of daemons, outside of cli, that only brokerctl imports."""

@@ -7,12 +7,10 @@ sockets is ours and is mounted into the sandbox.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,29 +24,22 @@ from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.services import AUDIO
 from broker.helpers.process.identity import ProcessIdentity, boot_id, find, identity_of
-from broker.host.foreign_machine import HeldMachine, container_claim
+from broker.host.foreign_machine import HeldMachine
 from broker.host.launched_machine import LaunchedMachine, remove
+from broker.host.launchers.bubblewrap.answer import box_answer
 from broker.host.launchers.interface import SOCKETS, Prepared, read_state, write_state
-from broker.host.launchers.machined.containers import podmans_claim
+from broker.host.launchers.registry import CLAIMS, Bound
 from broker.host.lease_requests import asked_name, sandbox_name
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
-from broker.net.peers.identity import Claim, FlatpakClaim, SharedClaim
 from policy.records.loader import RecordSet
 from policy.records.model import (
-    Bwrap,
-    Flatpak,
-    Launch,
-    Nspawn,
-    Podman,
     Record,
-    SharedBox,
+    is_held,
 )
-
-_KINDS = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
@@ -104,27 +95,24 @@ class Launches:
         return state
 
     async def box(self, record: str) -> Record | None:
-        """Return a record of a box; None for all others.
-
-        One with a mistake is none: the caller reads it and reports that.
-        """
+        """Return a record; None for one with a mistake: the caller reports that."""
         await self.reload()
         records = self.records()
         found = records.records.get(record)
         if found is None or record in records.broken:
             return None
-        return found if isinstance(found.host.launch, Bwrap) else None
+        return found
 
     def open_files(self, state: Prepared) -> int | None:
         """Files that a launch's programs may have open; None: a label sets no limit."""
         launch = find_record(self.records(), SandboxName(state.record)).host.launch
-        if isinstance(launch, Bwrap | Podman | Nspawn | Flatpak):
+        if is_held(launch):
             return launch.open_files
         return None
 
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
-        if not isinstance(record.host.launch, _KINDS):
+        if record.host.launch.kind.name not in CLAIMS:
             raise RefusedError(
                 f"'{name}' is not a record of a container or a box",
                 where=record.where("launch.kind"),
@@ -218,7 +206,9 @@ class Launches:
         record = self._record(SandboxName(state.record))
         held = HeldMachine([leader])
         try:
-            claim = self._claim(state, record.host.launch, held, leader)
+            launch = record.host.launch
+            bound_by = Bound(state, launch, held, leader, self.paths.runtime.parent)
+            claim = CLAIMS[launch.kind.name](bound_by)
             identity = identity_of(leader, held.pidfd(leader))
             # guard: a leader's number that is used again is not the leader
             _require_leader(state, identity)
@@ -232,23 +222,6 @@ class Launches:
                 ) from error
             raise
         return LaunchedMachine(bound, claim, held, leader)
-
-    def _claim(
-        self, state: Prepared, launch: Launch, held: HeldMachine, leader: int
-    ) -> Claim:
-        match launch:
-            case SharedBox():
-                return SharedClaim(str(state.sockets), os.getuid())
-            case Flatpak():
-                from broker.net.peers.flatpak_instances import app_of
-
-                find = partial(app_of, self.paths.runtime.parent)
-                return FlatpakClaim(str(state.sockets), launch.app, find)
-            case Podman() if not state.ours:
-                group = podmans_claim(state.sockets, held, leader)
-                return group or container_claim(state.sockets, held, leader)
-            case _:
-                return container_claim(state.sockets, held, leader)
 
     async def end(self, launch: str) -> None:
         """See ``BindingLauncher``."""
@@ -351,18 +324,7 @@ class LaunchControl:
         """Describe the box, for a command that does not read records itself."""
         del exchange
         record = await self._launches.box(request.record)
-        launch = None if record is None else record.host.launch
-        if record is None or not isinstance(launch, Bwrap):
-            return api.LaunchBoxAnswer()
-        return api.LaunchBoxAnswer(
-            sandbox_class=record.host.sandbox_class,
-            command=list(launch.command),
-            read_only=[str(path) for path in launch.read_only],
-            read_write=[str(path) for path in launch.read_write],
-            open_files=launch.open_files,
-            user_namespaces=launch.user_namespaces,
-            network=launch.network,
-        )
+        return box_answer(record)
 
     @serves(methods.LAUNCH_BIND)
     async def bind_launch(

@@ -20,8 +20,8 @@ from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.host.admission import Admission
 from broker.host.devices.part import DeviceHost
+from broker.host.launchers.microvm import MicroVmMachine, MicroVms
 from broker.host.lease_requests import Leasing, sandbox_name
-from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.host.role import ActiveLease, HostRole
 from broker.host.vsock_listeners import (
     PortTakenError,

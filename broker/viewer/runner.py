@@ -30,7 +30,7 @@ from broker.viewer.sandboxes.launch_steps import Failure, Step
 from broker.viewer.sandboxes.programs import Program
 from broker.viewer.sandboxes.run_progress import Follower
 from policy.records.loader import RecordSet
-from policy.records.model import MicroVM, Record, ThrowawayVm
+from policy.records.model import Record
 from policy.rules import record_gate
 
 _SIGHUP, _SIGKILL, _SIGTERM = 1, 9, 15
@@ -308,8 +308,8 @@ def require_windows(records: RecordSet, record: Record, name: SandboxName) -> No
 
 
 def _own_command(record: Record) -> list[str]:
-    if isinstance(record.host.launch, MicroVM | ThrowawayVm):
-        return list(record.host.launch.command)
+    if record.host.launch.kind.agent:
+        return list(record.host.command)
     raise RefusedError(
         f"'{record.name}' is started by others; its agent takes no programs from us"
     )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from policy import limits
 from policy.errors import Spot, did_you_mean, nearest
@@ -18,33 +18,25 @@ from policy.records.desktop_tables import AUDIO, FOLDERS, TRANSFER
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
-from policy.records.launch_table import LAUNCH, MONITORS, PEER, STATE
+from policy.records.kinds import KIND_KEY, MONITORS
+from policy.records.launch_table import LAUNCH, PEER, STATE
+from policy.records.launches import check, launch_of
 from policy.records.model import (
-    HOST_IMAGE,
     STRIP_PIXELS,
     Audio,
-    CidPeer,
     Clipboard,
-    External,
     Folders,
     HostRecord,
-    HybridPeer,
     Label,
-    Launch,
-    LibvirtPeer,
     Limits,
-    MachinePeer,
-    MicroVM,
     Record,
     State,
-    ThrowawayVm,
     Transfer,
-    UnixPeer,
     ViewerRecord,
     Window,
     digest_of,
 )
-from policy.records.record_schema import INHERITS_KEY, KIND_KEY, TABLES, TOP
+from policy.records.record_schema import INHERITS_KEY, TABLES, TOP
 
 # Clean values by dotted key.  Their types are those that ``tables`` promises,
 # which no type checker can follow.
@@ -457,9 +449,6 @@ class _Checks:
         """Not every machine can have everything."""
         kind = self.taken[KIND_KEY]
         if kind in MONITORS or self.taken.get("launch.fork") == "shared":
-            # Late: few records are of these kinds.
-            from policy.records.machines import check
-
             check(self.taken, self._at)
 
 
@@ -531,47 +520,7 @@ def _audio(taken: Taken) -> Audio:
 
 
 def _host(taken: Taken) -> HostRecord:
-    return HostRecord(taken["class"], _launch(taken), _state(taken))
-
-
-def _launch(taken: Taken) -> Launch:
-    match taken[KIND_KEY]:
-        case "external":
-            return External(_peer(taken))
-        case "libvirt-qemu" | "vmspawn":
-            return ThrowawayVm(
-                image=taken["launch.image"],
-                memory_mib=taken["launch.memory"],
-                cpus=taken["launch.cpus"],
-                command=taken["launch.command"],
-                boot_deadline=taken["launch.boot_deadline"],
-                manager="vmspawn" if taken[KIND_KEY] == "vmspawn" else "libvirt",
-            )
-        case "bwrap" | "podman" | "nspawn" | "flatpak" | "shared-box":
-            # Late: many hosts have machines only.
-            from policy.records.containers import container_launch
-
-            return container_launch(taken)
-        case _:
-            return _micro_vm(taken)
-
-
-def _micro_vm(taken: Taken) -> MicroVM:
-    kind = taken[KIND_KEY]
-    own_root = taken["launch.root"] != "host"
-    made: dict[str, Any] = {
-        "image": taken["launch.image"] if own_root else HOST_IMAGE,
-        "memory_mib": taken["launch.memory"],
-        "packages": tuple(taken["launch.packages"]),
-    }
-    keys = ["cpus", "network", "command", "boot_deadline", "root", "host_files"]
-    if kind in MONITORS:
-        made |= {"monitor": kind, "fork": "no"}
-    else:
-        keys += ["fork", "huge_pages", "folders"]
-        standby = taken["launch.standby"] * taken["limits.standby_memory"]
-        made["standby_mib"] = standby
-    return MicroVM(**made, **{key: taken[f"launch.{key}"] for key in keys})
+    return HostRecord(taken["class"], launch_of(taken), _state(taken))
 
 
 def _state(taken: Taken) -> State | None:
@@ -582,19 +531,3 @@ def _state(taken: Taken) -> State | None:
         taken["state.disk_size"],
         encrypted=taken["state.encrypted"],
     )
-
-
-def _peer(
-    taken: Taken,
-) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
-    if "peer.cid" in taken:
-        return CidPeer(cast("int", taken["peer.cid"]))
-    if "peer.machine" in taken:
-        hybrid = taken.get("peer.hybrid")
-        name = cast("str", taken["peer.machine"])
-        return MachinePeer(name, None if hybrid is None else Path(hybrid))
-    if "peer.hybrid" in taken:
-        return HybridPeer(Path(taken["peer.hybrid"]))
-    if "peer.libvirt" in taken:
-        return LibvirtPeer(cast("str", taken["peer.libvirt"]))
-    return UnixPeer(Path(taken["peer.unix"]))

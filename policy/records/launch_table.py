@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policy import limits
+from policy.records import kinds
 from policy.records.field_types import (
     Argument,
     Choice,
@@ -14,6 +15,7 @@ from policy.records.field_types import (
     Whole,
     Words,
 )
+from policy.records.kinds import MONITORS, kinds_with
 from policy.records.patterns import (
     LIBVIRT_DOMAIN,
     MACHINE_NAME,
@@ -23,10 +25,13 @@ from policy.records.patterns import (
 )
 from policy.records.quantities import Bytes, YesNo
 
-_VM = "microvm"
-_EXTERNAL = "external"
-_LIBVIRT = "libvirt-qemu"
-_VMSPAWN = "vmspawn"
+_VM, _EXTERNAL = kinds.MICROVM.name, kinds.EXTERNAL.name
+_LIBVIRT, _VMSPAWN = kinds.LIBVIRT.name, kinds.VMSPAWN.name
+_BWRAP, _PODMAN, _NSPAWN = kinds.BWRAP.name, kinds.PODMAN.name, kinds.NSPAWN.name
+_SHARED, _FLATPAK = kinds.SHARED_BOX.name, kinds.FLATPAK.name
+_BOOTS, _HOMES = kinds_with("boots"), kinds_with("homes")
+_HOLDS, _NETWORK = kinds_with("holds"), kinds_with("network")
+_OWN_COMMAND = kinds_with("own_command")
 _OTHERS = 'start it yourself; its record has kind = "external" and [peer] {} (docs/{})'
 _INSTEAD = {
     "libvirt": 'kind = "libvirt-qemu" makes a domain for a run; a domain that you start '
@@ -36,16 +41,6 @@ _INSTEAD = {
     "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
 }
 """Launchers that people know, which are not a kind of their own here."""
-_FIRECRACKER = "firecracker"
-_CLOUD_HYPERVISOR = "cloud-hypervisor"
-_CROSVM = "crosvm"
-MONITORS = (_FIRECRACKER, _CLOUD_HYPERVISOR, _CROSVM)
-"""Kinds that are as a micro VM, run by another VMM than QEMU."""
-_BWRAP = "bwrap"
-_PODMAN = "podman"
-_NSPAWN = "nspawn"
-_SHARED = "shared-box"
-_FLATPAK = "flatpak"
 FLATPAK_APP = Pattern(
     "an application ID as org.gnome.gedit",
     r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*){2,}",
@@ -60,9 +55,7 @@ _CONTAINER_IMAGE = Pattern(
 
 def _bind(key: str, words: str) -> Field:
     text = f"Files and directories of the host's that it sees at the same path {words}"
-    return Field(
-        key, PATHS, text, default=[], only=_BWRAP, also=(_PODMAN, _NSPAWN, _FLATPAK)
-    )
+    return Field(key, PATHS, text, default=[], only=_HOLDS[0], also=_HOLDS[1:])
 
 
 LAUNCH = Table(
@@ -74,10 +67,10 @@ LAUNCH = Table(
             Choice(
                 {
                     _VM: "a micro VM that Vitrail starts",
-                    _FIRECRACKER: "a micro VM that Vitrail starts with Firecracker, "
+                    kinds.FIRECRACKER.name: "a micro VM that Vitrail starts with Firecracker, "
                     "which needs KVM; no folders",
-                    _CLOUD_HYPERVISOR: "the same with Cloud Hypervisor",
-                    _CROSVM: "the same with crosvm",
+                    kinds.CLOUD_HYPERVISOR.name: "the same with Cloud Hypervisor",
+                    kinds.CROSVM.name: "the same with crosvm",
                     _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
                     "'brokerctl run' makes of the image and removes at the end; no "
                     "network, and libvirt's confinement instead of Vitrail's jail",
@@ -107,8 +100,8 @@ LAUNCH = Table(
             NAME,
             "The guest image ('brokerctl image list').",
             default="default",
-            only=_VM,
-            also=(*MONITORS, _LIBVIRT, _VMSPAWN),
+            only=_BOOTS[0],
+            also=_BOOTS[1:],
         ),
         Field(
             "root",
@@ -180,8 +173,8 @@ LAUNCH = Table(
             Whole(*limits.CPUS),
             "Virtual processors.",
             default=1,
-            only=_VM,
-            also=(*MONITORS, _LIBVIRT, _VMSPAWN),
+            only=_BOOTS[0],
+            also=_BOOTS[1:],
         ),
         Field(
             "network",
@@ -194,8 +187,8 @@ LAUNCH = Table(
             ),
             "The network that the sandbox can reach.",
             default="none",
-            only=_VM,
-            also=(*MONITORS, _BWRAP, _PODMAN),
+            only=_NETWORK[0],
+            also=_NETWORK[1:],
         ),
         Field(
             "command",
@@ -208,8 +201,8 @@ LAUNCH = Table(
             ),
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
-            only=_VM,
-            also=(*MONITORS, _LIBVIRT, _VMSPAWN, _BWRAP, _PODMAN, _NSPAWN),
+            only=_OWN_COMMAND[0],
+            also=_OWN_COMMAND[1:],
         ),
         Field(
             "fork",
@@ -262,8 +255,8 @@ LAUNCH = Table(
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",
             default=90,
-            only=_VM,
-            also=(*MONITORS, _LIBVIRT, _VMSPAWN),
+            only=_BOOTS[0],
+            also=_BOOTS[1:],
         ),
         Field(
             "container_image",
@@ -315,8 +308,8 @@ LAUNCH = Table(
             "program can then keep others of yours from passing descriptors, so that "
             "no further window opens until it ends.",
             default=limits.FEW_OPEN_FILES,
-            only=_BWRAP,
-            also=(_PODMAN, _NSPAWN, _FLATPAK),
+            only=_HOLDS[0],
+            also=_HOLDS[1:],
         ),
         Field(
             "user_namespaces",
@@ -376,8 +369,8 @@ STATE = Table(
             default=False,
         ),
     ),
-    only=_VM,
-    also=MONITORS,
+    only=_HOMES[0],
+    also=_HOMES[1:],
 )
 
 PEER = Table(

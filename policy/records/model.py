@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from policy.errors import Spot
 from policy.limits import FEW_OPEN_FILES, SHARED_FOLDERS
+from policy.records import kinds
+from policy.records.kinds import KINDS, LaunchKind
 
 SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow"]
@@ -177,6 +179,11 @@ class MicroVM:
     monitor: Literal["qemu", "firecracker", "cloud-hypervisor", "crosvm"] = "qemu"
     """The VMM that runs it."""
 
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return KINDS.get(self.monitor, kinds.MICROVM)
+
 
 @dataclass(frozen=True)
 class ThrowawayVm:
@@ -197,6 +204,11 @@ class ThrowawayVm:
         """Return the name of the domain or machine of a record."""
         return f"vitrail-{record}"
 
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.VMSPAWN if self.manager == "vmspawn" else kinds.LIBVIRT
+
 
 @dataclass(frozen=True)
 class Bwrap:
@@ -208,6 +220,11 @@ class Bwrap:
     network: Literal["none", "user"] = "none"
     open_files: int = FEW_OPEN_FILES
     user_namespaces: bool = False
+
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.BWRAP
 
 
 @dataclass(frozen=True)
@@ -229,6 +246,11 @@ class Podman:
     """Of one that 'brokerctl run' starts; another has what its command line says."""
     open_files: int = FEW_OPEN_FILES
 
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.PODMAN
+
 
 @dataclass(frozen=True)
 class Nspawn:
@@ -242,6 +264,11 @@ class Nspawn:
     pids: int = 512
     open_files: int = FEW_OPEN_FILES
 
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.NSPAWN
+
 
 @dataclass(frozen=True)
 class Flatpak:
@@ -253,12 +280,22 @@ class Flatpak:
     read_write: tuple[Path, ...] = ()
     open_files: int = FEW_OPEN_FILES
 
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.FLATPAK
+
 
 @dataclass(frozen=True)
 class SharedBox:
     """A box of toolbox or distrobox: a label and no boundary."""
 
     required: bool = False
+
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.SHARED_BOX
 
 
 @dataclass(frozen=True)
@@ -306,10 +343,37 @@ class External:
 
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
+    @property
+    def kind(self) -> LaunchKind:
+        """The row of its kind."""
+        return kinds.EXTERNAL
+
 
 Launch = (
     MicroVM | ThrowawayVm | External | Bwrap | Podman | Nspawn | Flatpak | SharedBox
 )
+
+
+def boots(launch: Launch) -> TypeGuard[MicroVM | ThrowawayVm]:
+    """Whether a launch boots an image, and has a command and a deadline then."""
+    return launch.kind.boots
+
+
+def has_folders(launch: Launch) -> TypeGuard[MicroVM]:
+    """Whether folders can be shared with a launch while it runs."""
+    return launch.kind.folders
+
+
+def is_held(launch: Launch) -> TypeGuard[Bwrap | Podman | Nspawn | Flatpak]:
+    """Whether 'brokerctl run' holds its process, with paths and limits of the record."""
+    return launch.kind.holds
+
+
+def has_command(
+    launch: Launch,
+) -> TypeGuard[MicroVM | ThrowawayVm | Bwrap | Podman | Nspawn]:
+    """Whether the record has the program of a launch."""
+    return launch.kind.own_command
 
 
 @dataclass(frozen=True)
@@ -338,9 +402,7 @@ class HostRecord:
     @property
     def command(self) -> tuple[str, ...]:
         """The program of its record; empty where another program starts the sandbox."""
-        if isinstance(self.launch, MicroVM | ThrowawayVm | Bwrap | Podman | Nspawn):
-            return self.launch.command
-        return ()
+        return self.launch.command if has_command(self.launch) else ()
 
 
 @dataclass(frozen=True)
@@ -370,7 +432,7 @@ class Record:
     def folder_places(self) -> int:
         """How many folders a micro VM of this record can have; 0 for other kinds."""
         launch = self.host.launch
-        if not isinstance(launch, MicroVM) or launch.monitor != "qemu":
+        if not has_folders(launch):
             return 0
         shared = self.viewer.folders
         own = len(shared.read_only) + len(shared.read_write)
@@ -381,7 +443,7 @@ class Record:
         """Directories and files of the person's that its programs may write to."""
         launch = self.host.launch
         own: tuple[Path, ...] = ()
-        if isinstance(launch, Bwrap | Podman | Nspawn | Flatpak):
+        if is_held(launch):
             own = launch.read_write
         return (*own, *self.viewer.folders.read_write)
 

@@ -134,5 +134,4 @@ TABLES = (
 DISPLAY_KEY = "display"
 AUDIO_KEY = "audio.playback"
 MICROPHONE_KEY = "audio.microphone"
-KIND_KEY = "launch.kind"
 INHERITS_KEY = "inherits"

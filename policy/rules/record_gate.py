@@ -10,14 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from policy.errors import visible
+from policy.records.kinds import KIND_KEY
 from policy.records.loader import RecordSet
-from policy.records.model import External, MicroVM, Record, ThrowawayVm, UnixPeer
-from policy.records.record_schema import (
-    AUDIO_KEY,
-    DISPLAY_KEY,
-    KIND_KEY,
-    MICROPHONE_KEY,
-)
+from policy.records.model import External, Record, UnixPeer
+from policy.records.record_schema import AUDIO_KEY, DISPLAY_KEY, MICROPHONE_KEY
 from policy.rules.engine import EngineStep as RuleStep
 from policy.rules.engine import PolicyAnswer
 
@@ -169,7 +165,7 @@ def _may_be(sandbox: str, record: Record, records: RecordSet) -> bool:
 
 def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
     if service == AGENT:
-        ours = isinstance(record.host.launch, MicroVM | ThrowawayVm)
+        ours = record.host.launch.kind.agent
         where = record.where(KIND_KEY)
         trace.step(KIND_KEY, type(record.host.launch).__name__, where)
         if ours:

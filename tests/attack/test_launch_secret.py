@@ -32,7 +32,7 @@ from broker.helpers.process.spawn import spawn
 from broker.host import part, vsock_listeners
 from broker.host.admission import Admission
 from broker.host.images.store import launch_settings
-from broker.host.microvms import MicroVms
+from broker.host.launchers.microvm import MicroVms
 from broker.host.part import HostPart
 from broker.host.vmm.launcher import Accel, Tools
 from broker.host.vsock_listeners import PortTakenError, open_vsock_listeners

@@ -13,7 +13,7 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.nspawn.process import choose_scope
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
-from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record, SharedBox
+from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record
 
 _Kind = TypeVar("_Kind")
 
@@ -99,8 +99,7 @@ async def _without_network(
 ) -> list[Finding]:
     """What boxes and containers with a network of their own lack."""
     if not any(
-        isinstance(record.host.launch, Bwrap | Podman)
-        and record.host.launch.network == "user"
+        record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records
     ):
         return []
@@ -136,7 +135,7 @@ def _abstract(records: Sequence[Record]) -> list[Finding]:
 
 
 def _labels(records: Sequence[Record]) -> list[Finding]:
-    names = [r.name for r in records if isinstance(r.host.launch, SharedBox)]
+    names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []
     text = f"{', '.join(sorted(names))}: a label, not a boundary: programs in these "

@@ -12,12 +12,12 @@ from broker.host.launchers.libvirt.hook import FOLDER, hook_program, hook_source
 from broker.host.vmm import accel
 from broker.host.vmm.control import Monitor
 from broker.host.vmm.hosttools import find_vhost_device_vsock
+from policy.records.kinds import MONITORS
 from policy.records.loader import load_records, search_path
 from policy.records.model import (
     External,
     LibvirtPeer,
     MachinePeer,
-    MicroVM,
     Record,
     ThrowawayVm,
 )
@@ -112,9 +112,7 @@ def _monitors(context: Context, records: Iterable[Record]) -> Iterator[Finding]:
     """What machines of VMMs other than QEMU need: the program, and KVM."""
     launches = [record.host.launch for record in records]
     wanted = {
-        Monitor(launch.monitor)
-        for launch in launches
-        if isinstance(launch, MicroVM) and launch.monitor != "qemu"
+        Monitor(launch.kind.name) for launch in launches if launch.kind.name in MONITORS
     }
     path = context.environ.get("PATH", os.defpath)
     for monitor in sorted(wanted):

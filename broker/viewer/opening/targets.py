@@ -29,7 +29,7 @@ from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
-from policy.records.model import MicroVM, Record, ThrowawayVm
+from policy.records.model import Record, boots
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -199,16 +199,12 @@ def _command(guest: Guest) -> Sequence[str]:
     """The record's own program, where nothing in the guest is registered."""
     record: Record = guest.valid_record()
     launch = record.host.launch
-    return list(launch.command) if isinstance(launch, MicroVM | ThrowawayVm) else []
+    return list(launch.command) if boots(launch) else []
 
 
 def _deadline(guest: Guest) -> float:
     launch = guest.valid_record().host.launch
-    return (
-        float(launch.boot_deadline)
-        if isinstance(launch, MicroVM | ThrowawayVm)
-        else 0.0
-    )
+    return float(launch.boot_deadline) if boots(launch) else 0.0
 
 
 async def _started(guest: Guest, program: Program) -> None:

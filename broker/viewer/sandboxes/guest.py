@@ -272,7 +272,7 @@ class Guest:
         record = self._record()
         if record is None or record.viewer.display != "allow":
             return
-        if isinstance(record.host.launch, Bwrap):
+        if record.host.launch.kind.instant:
             self._start(self._worker_early)
 
     async def _worker_early(self) -> None:

@@ -17,7 +17,7 @@ from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress, Step
 from broker.viewer.sandboxes.program_output import ProgramOutput
 from broker.viewer.sandboxes.programs import Program, wait_ended
-from policy.records.model import MicroVM, Record, ThrowawayVm
+from policy.records.model import Record, boots
 
 _REFUSALS = 16
 """Different refusals that one run reports; a sandbox can cause any number."""
@@ -119,7 +119,7 @@ class Follower:
 
     def _deadline(self, hop: Step) -> float:
         launch = self._record.host.launch
-        if hop is Step.AGENT and isinstance(launch, MicroVM | ThrowawayVm):
+        if hop is Step.AGENT and boots(launch):
             return float(launch.boot_deadline)
         return TEXTS[hop].seconds
 

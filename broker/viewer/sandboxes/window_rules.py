@@ -8,7 +8,7 @@ from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.viewer.sandboxes.strip_letters import StripLetters
-from policy.records.model import Record, SharedBox
+from policy.records.model import Record
 
 
 async def drawn_rules(
@@ -29,7 +29,7 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     """
     window = record.viewer.window
     prefix = "" if window.title_prefix == record.name else window.title_prefix
-    if isinstance(record.host.launch, SharedBox):
+    if not record.host.launch.kind.boundary:
         # A frame promises a boundary; where there is none, the frame itself says so.
         # guard: a shared box's frame says that it is a label
         prefix = f"{prefix or sandbox}: label, not boundary"

@@ -27,7 +27,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 
 from broker.host.vmm.accel import permission
-from policy.records.launch_table import MONITORS
+from policy.records.kinds import MONITORS
 from tests.bench.launch.boxes import window_after
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import root_directory, shared_words

@@ -10,7 +10,7 @@ from broker.cli.doctor.vm_launchers import check_vm_launchers
 from broker.core.paths import find_paths
 from broker.host.launchers.libvirt.hook import install_hook
 from broker.host.vmm.accel import Accel, AcceleratorChoice
-from policy.records.launch_table import MONITORS
+from policy.records.kinds import MONITORS
 
 TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
 

@@ -20,7 +20,7 @@ from broker.core.errors import VitrailError
 from broker.helpers.process.spawn import wait_ended
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import LEASE_LIST
-from policy.records.launch_table import MONITORS
+from policy.records.kinds import MONITORS
 from tests.kit import brokerctl
 from tests.kit.booted import PLACE
 from tests.kit.eventually import eventually

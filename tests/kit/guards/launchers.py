@@ -83,19 +83,19 @@ GUARDS = (
     Guard(
         "a machine that is silent delays no other's adoption",
         "await adopt(directory)",
-        "tests/broker/host/test_microvms.py",
+        "tests/broker/host/launchers/test_microvm.py",
         "delays_no_other",
     ),
     Guard(
         "a machine that cannot be adopted is ended",
         "except (VitrailError, OSError) as error:",
-        "tests/broker/host/test_microvms.py",
+        "tests/broker/host/launchers/test_microvm.py",
         "breaks_its_adoption",
     ),
     Guard(
         "one machine that is left keeps no broker from starting",
         "except (VitrailError, OSError) as error:",
-        "tests/broker/host/test_microvms.py",
+        "tests/broker/host/launchers/test_microvm.py",
         "cannot_be_ended",
     ),
     Guard(

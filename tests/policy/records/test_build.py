@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policy.records.launch_table import MONITORS
+from policy.records.kinds import MONITORS
 from policy.records.loader import parse_record
 from policy.records.model import (
     Audio,

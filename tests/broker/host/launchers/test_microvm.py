@@ -17,7 +17,7 @@ from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host.images import store
-from broker.host.microvms import MicroVmMachine, MicroVms
+from broker.host.launchers.microvm import MicroVmMachine, MicroVms
 from broker.host.vmm import launcher
 from broker.host.vmm.launcher import Accel, Tools, VmSpec
 from broker.host.vmm.state import state_of, write_state

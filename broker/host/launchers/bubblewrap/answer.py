@@ -1,0 +1,22 @@
+"""A box as brokerctl's quick start asks for it, without reading records itself."""
+
+from __future__ import annotations
+
+from broker.ipc.control import api
+from policy.records.model import Bwrap, Record
+
+
+def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
+    """Describe the box of a record; empty for a record of another kind, or none."""
+    launch = None if record is None else record.host.launch
+    if record is None or not isinstance(launch, Bwrap):
+        return api.LaunchBoxAnswer()
+    return api.LaunchBoxAnswer(
+        sandbox_class=record.host.sandbox_class,
+        command=list(launch.command),
+        read_only=[str(path) for path in launch.read_only],
+        read_write=[str(path) for path in launch.read_write],
+        open_files=launch.open_files,
+        user_namespaces=launch.user_namespaces,
+        network=launch.network,
+    )
