@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import json, os, subprocess, sys, trio
 from pathlib import Path
-from broker.authority.audit import schema
+from broker.ipc.audit import schema
 from broker.ipc.audit.query import Filters, open_log
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.settings import AuditMode
