@@ -32,6 +32,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.kit.listening import takes_connections
 from tests.kit.result_file import result_file
 from tests.kit.sound.hostile import Hostile
 
@@ -63,7 +64,7 @@ def running(argv: list[str], base: Path, socket: Path | None = None, **options):
     child = subprocess.Popen(argv, env=_environment(base), **options)
     try:
         end = time.monotonic() + 30
-        while socket is not None and not socket.is_socket():
+        while socket is not None and not takes_connections(socket):
             assert child.poll() is None, argv
             assert time.monotonic() < end, argv
             time.sleep(0.02)
