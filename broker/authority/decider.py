@@ -35,15 +35,15 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.awake_clock import AwakeClock
-from broker.authority.choice import ChoiceText, ChosenRequest, choose
-from broker.authority.decision_events import Asked, cut, decision, subject
-from broker.authority.evaluator import Judge
-from broker.authority.interface import OnAsk, nothing_asked
-from broker.authority.late_answers import LateAnswers
+from broker.authority.channel.interface import OnAsk, nothing_asked
+from broker.authority.decisions.choice import ChoiceText, ChosenRequest, choose
+from broker.authority.decisions.decision_events import Asked, cut, decision, subject
+from broker.authority.decisions.evaluator import Judge
+from broker.authority.decisions.late_answers import LateAnswers
+from broker.authority.decisions.put_question import put_question
+from broker.authority.decisions.rate_limits import Meters
 from broker.authority.permit import Asker, NoPrompt, Permit, Request, keeps
-from broker.authority.put_question import put_question
 from broker.authority.questions.grants import Grant, Grants
-from broker.authority.rate_limits import Meters
 from broker.authority.rules import Rules
 from broker.core import limits
 from broker.core.errors import RefusedError

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -134,6 +136,8 @@ class Permit:
     """The URL schemes that the rule names; empty: it names none."""
     number: int = 0
     """Of the permit, in the process that asked another one for it."""
+    changed: Callable[[Permit], None] = lambda _permit: None
+    """Called when it holds by other terms: another rule, a smaller size."""
     over: str = ""
     """Why it was ended, once it was."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -150,6 +154,14 @@ class Permit:
         self.rule, self.where = answer.rule, answer.where
         self.returns = bool(answer.limits.returns)
         self.schemes = () if answer.rule is None else answer.rule.match.scheme
+        self.changed(self)
+
+    def narrow(self, max_size: int) -> None:
+        """Let no more bytes flow than this, if fewer than before."""
+        most = math.inf if self.max_size is None else self.max_size
+        if max_size < most:
+            self.max_size = max_size
+            self.changed(self)
 
     def move(self, missed: float) -> None:
         """Have it end sooner by these seconds, in which the machine slept."""

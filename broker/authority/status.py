@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,14 +13,13 @@ import msgspec
 import trio
 
 from broker import __version__
-from broker.authority.audit.shipping import Shipping
-from broker.authority.audit.store import Store
 from broker.authority.pump_supervisor import PumpSupervisor
-from broker.core.escape import printable
+from broker.authority.records.sandboxes import problem_lines
+from broker.core.authority_report import AuthorityReport
 from broker.core.lease import Opening
+from broker.core.process_status import status_fields
 from broker.helpers.process.memory import read_memory
 from broker.ipc.control import api
-from broker.ipc.process_status import status_fields
 from broker.ipc.pump import StreamStatistics
 from broker.net.link_service.status import LinkState
 from policy.records.loader import RecordSet
@@ -28,8 +27,6 @@ from policy.records.loader import RecordSet
 _LOOK_SECONDS = 3.0
 _lookers = trio.CapacityLimiter(2)
 """Threads that measure, so that none of those that other work needs is held up."""
-_PROBLEM_CHARACTERS = 1000
-"""Of one problem with a record; a path in it may hold any byte."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,15 @@ class StatusCollector(ABC):
     role: str
     """``local``, ``host`` or ``viewer``."""
     pump: PumpSupervisor
-    store: Store
+    report: Callable[[], Awaitable[AuthorityReport]]
     records: Callable[[], RecordSet]
     warnings: Callable[[], list[str]]
-    shipping: Shipping
     link: LinkState | None = field(default=None, kw_only=True)
     since: float = field(default_factory=time.time, kw_only=True)
 
     async def status(self) -> api.Status:
         """Everything for ``brokerctl status``."""
-        audit = self.store.statistics()
+        report = await self.report()
         streams = {s.name: s for s in await self.pump.streams()}
         counted = await self.worker_counts()
         return api.Status(
@@ -67,28 +63,32 @@ class StatusCollector(ABC):
             pid=os.getpid(),
             since=self.since,
             monotonic=trio.current_time(),
-            policy=self.policy(),
+            policy=self.policy(report),
             sandboxes=await self.sandboxes(),
             leases=self.leases(),
             streams=[
                 _stream(opening, began, streams, counted)
                 for opening, began in self.streams()
             ],
-            processes=await _with_memory([*self._own_processes(), *self.processes()]),
+            processes=await _with_memory(
+                [*self._own_processes(report), *self.processes()]
+            ),
             tasks=trio.lowlevel.current_statistics().tasks_living,
             pump=self._pump(list(streams.values())),
             audit=api.AuditStatus(
-                events=audit.events,
-                commits=audit.commits,
-                failures=audit.failures,
-                waiting=audit.waiting,
+                events=report.events,
+                commits=report.commits,
+                failures=report.failures,
+                waiting=report.waiting,
             ),
             link=None if self.link is None else await self.link.status(),
-            warnings=[*self.warnings(), *self.shipping.warnings()],
+            warnings=[*report.warnings, *self.warnings()],
         )
 
-    def policy(self) -> api.PolicyStatus:
-        """The records in force, and their problems."""
+    def policy(self, report: AuthorityReport) -> api.PolicyStatus:
+        """The rules and records in force, and their problems."""
+        if report.policy is not None:
+            return api.PolicyStatus(**msgspec.structs.asdict(report.policy))
         records = self.records()
         return api.PolicyStatus(
             digest=records.digest,
@@ -129,20 +129,18 @@ class StatusCollector(ABC):
             bytes_total=sum(s.bytes_ab + s.bytes_ba for s in streams),
         )
 
-    def _own_processes(self) -> list[api.ProcessStatus]:
+    def _own_processes(self, report: AuthorityReport) -> list[api.ProcessStatus]:
         out = [process_status("broker", os.getpid())]
+        if report.pid:
+            out.append(process_status("authority", report.pid))
         pump = self.pump.statistics()
         jail = "seccomp" if pump.confined else ""
         out.append(process_status("pump", pump.pid, jail=jail))
-        if self.shipping.pid is not None:
-            out.append(process_status("shipper", self.shipping.pid))
+        if report.shipper:
+            out.append(process_status("shipper", report.shipper))
+        if report.prompt:
+            out.append(process_status("prompt", report.prompt, jail="seccomp"))
         return out
-
-
-def problem_lines(records: RecordSet) -> list[str]:
-    """Problems with records, as text that a terminal can show."""
-    lines = [f"{p.where}: {p.message}" for p in records.problems]
-    return [printable(line, _PROBLEM_CHARACTERS) for line in lines]
 
 
 def _stream(

@@ -5,13 +5,17 @@ It parses nothing of a guest's, evaluates no rule, and has no worker.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
 import trio
 
-from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.audit.checkpoints import CheckpointWitness
+from broker.authority.control.handlers import LogControl, Shared, SharedControl
+from broker.authority.log_runtime import LogRuntime, open_log_runtime
 from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.core.authority_report import AuthorityReport
 from broker.core.names import LeaseId
 from broker.helpers.pump.process import PumpHandle
 from broker.host.part import HostPart, end_sandboxes
@@ -34,13 +38,18 @@ async def run_host(
     ``ready`` is called once the control socket can be connected to.  Raises
     SetupError when it cannot start; a viewer that is not there is no reason.
     """
-    async with open_runtime("host", options, pump) as ground:
-        await _Host(ground, link).serve(ready)
+    async with (
+        open_log_runtime("host", options, os.getpid()) as log,
+        open_runtime("host", options, log.journal, log.records, pump) as ground,
+    ):
+        await _Host(ground, log, link).serve(ready)
 
 
 class _Host:
-    def __init__(self, ground: Runtime, link: LinkConfig) -> None:
+    def __init__(self, ground: Runtime, log: LogRuntime, link: LinkConfig) -> None:
         self._ground = ground
+        self._log = log
+        self._witness = CheckpointWitness(log.store, log.sealing, log.journal)
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
         store = LinkStore(ground.paths)
         store.identity()  # an unreadable key is reported now, not later
@@ -52,8 +61,8 @@ class _Host:
             log=ground.log,
             peer_of=self._peer_of,
             reload=ground.records.reload,
-            warnings=self._warnings,
-            witness=ground.witness,
+            warnings=self._link_warnings,
+            witness=self._witness,
         )
         self._host = HostPart(ground, self._viewer)
         self._report = HostStatus(
@@ -61,12 +70,12 @@ class _Host:
             host=self._host.role,
             waiting=self._host.waiting,
             pump=ground.pump,
-            shipping=ground.shipping,
-            store=ground.store,
+            report=self._reported,
             records=lambda: ground.records.now,
             link=self._viewer.state,
             warnings=self._warnings,
         )
+        self._log_control = LogControl(log.retention.prune)
         self._shared = SharedControl(
             Shared(
                 role=ground.role,
@@ -75,7 +84,6 @@ class _Host:
                 status=self._report.status,
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
-                prune=ground.retention.prune,
             )
         )
 
@@ -85,7 +93,9 @@ class _Host:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run)
             end = partial(end_sandboxes, self._host, self._shared)
-            api = Dispatcher("host", [self._shared, self._host.leasing])
+            api = Dispatcher(
+                "host", [self._shared, self._log_control, self._host.leasing]
+            )
             await serve_until_asked(self._ground, api, ready, end)
             nursery.cancel_scope.cancel()
 
@@ -105,10 +115,10 @@ class _Host:
             for active_lease in self._host.role.active_leases()
             if active_lease.lease.id in self._viewer.unwanted
         ]
-        log, witness = self._ground.log, self._ground.witness
-        return [
-            *log.warnings(),
-            *witness.warnings(),
-            *self._host.warnings(),
-            *unwanted,
-        ]
+        return [*self._witness.warnings(), *self._host.warnings(), *unwanted]
+
+    def _link_warnings(self) -> list[str]:
+        return [*self._log.journal.warnings(), *self._warnings()]
+
+    async def _reported(self) -> AuthorityReport:
+        return self._log.report()

@@ -1,14 +1,17 @@
-"""``vitrail-local``: host and viewer in one, for a single machine.
+"""``vitrail-local``: authority, and host with viewer, for a single machine.
 
-Order of start: the pump is forked while there is neither trio nor a thread,
-then trio runs, and in it the audit log, the template of workers, the roles
-and, last, the control socket.
+Order of start: authority and pump are forked while there is neither trio nor a
+thread; the authority opens the audit log; then come the template of workers, the
+roles and, last, the control socket, which the authority serves.
 """
 
 from __future__ import annotations
 
-from broker.authority.runtime import Options
-from broker.programs.local_role import run_local
+from collections.abc import Callable
+
+from broker.authority.options import Options
+from broker.helpers.pump.process import PumpHandle
+from broker.programs.authority import start_authority
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
 
 _NAME = "vitrail-local"
@@ -22,8 +25,19 @@ def main() -> None:
 
 
 def _prepare(options: Options) -> Run:
-    del options  # there is nothing to prepare
-    return run_local
+    authority = start_authority("local", options)
+    if "control" in options.sockets:
+        options.sockets["control"].close()  # the authority serves it
+
+    async def run(
+        options: Options, pump: PumpHandle, ready: Callable[[], None]
+    ) -> None:
+        # Late: authority and pump, which are forked before, have no code of these.
+        from broker.programs.local_role import run_local
+
+        await run_local(authority, options, pump, ready)
+
+    return run
 
 
 if __name__ == "__main__":

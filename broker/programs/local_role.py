@@ -6,26 +6,35 @@ guests, the host role the leases and through them every stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import trio
 
+from broker.authority.channel.authority_client import AuthorityClient
+from broker.authority.channel.open_authority import (
+    open_authority,
+)
 from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.question_control import QuestionControl
-from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.authority.runtime import Options, Runtime, open_runtime
+from broker.core.authority_report import AuthorityReport
+from broker.core.errors import InternalError
 from broker.helpers.pump.process import PumpHandle
 from broker.host.folders.part import FolderHost, LocalHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
 from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.control.forward import serve_forwarded
+from broker.ipc.control.methods import Exchange, Owner
+from broker.ipc.control.varlink import Call, VarlinkReply
 from broker.ipc.host_viewer import LaterViewer
+from broker.programs.authority import AuthorityHandle
 from broker.programs.local_status import LocalStatus
 from broker.viewer.control import viewer_parts
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.part import (
-    AuthorityParts,
-    make_authority,
     make_viewer,
     open_sandbox_workers,
     viewer_warnings,
@@ -38,7 +47,10 @@ __all__ = ["Options", "run_local"]
 
 
 async def run_local(
-    options: Options, pump: PumpHandle, ready: Callable[[], None]
+    handle: AuthorityHandle,
+    options: Options,
+    pump: PumpHandle,
+    ready: Callable[[], None],
 ) -> None:
     """Run a local broker until it is asked to end.
 
@@ -46,15 +58,22 @@ async def run_local(
     SetupError when it cannot start.
     """
     async with (
-        open_runtime("local", options, pump) as ground,
+        open_authority(handle.sock, handle.pid, handle.pidfd, options) as authority,
+        open_runtime("local", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
-        await _serve(ground, workers, ready)
+        await _serve(
+            ground, workers, authority, partial(_forwarded, handle.control), ready
+        )
 
 
-async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
-    deciding = make_authority(ground)
-    authority = deciding.authority
+async def _serve(
+    ground: Runtime,
+    workers: Workers,
+    authority: AuthorityClient,
+    control: Callable[..., Awaitable[None]],
+    ready: Callable[[], None],
+) -> None:
     host = HostPart(ground, LaterViewer(lambda: viewer), alarm=authority.notify)
     folders = FolderHost(host.role, ground.paths.runtime)
     viewer = make_viewer(ground, workers, authority, LocalHost(host.role, folders))
@@ -65,27 +84,42 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
         records=lambda: ground.records.now,
         reload=ground.records.reload,
     )
-    report = _status(ground, workers, host, launches, viewer, deciding=deciding)
+    report = _status(ground, workers, host, launches, viewer, report=authority.report)
     shared = SharedControl(_shared(ground, host, viewer, report))
     parts = [
         shared,
-        QuestionControl(deciding.questions, authority.decider),
         host.leasing,
         LaunchControl(launches),
         *viewer_parts(viewer, _runner(ground, host, viewer)),
         FolderControl(viewer.folders),
     ]
-    api = Dispatcher("local", parts)
+    api = Dispatcher("local", parts, forwards={Owner.AUTHORITY: _not_here})
     async with trio.open_nursery() as nursery:
-        await nursery.start(deciding.run)
         await nursery.start(viewer.run)
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
-        await serve_until_asked(
-            ground, api, ready, partial(end_sandboxes, host, shared)
-        )
+        await nursery.start(control, api)
+        await authority.serve_control()
+        ready()
+        await ground.shutdown.wait()
+        ground.options.stopping()
+        await end_sandboxes(host, shared)
         nursery.cancel_scope.cancel()
+
+
+async def _forwarded(
+    sock: socket.socket, api: Dispatcher, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Answer the calls that the authority forwards, until cancelled."""
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    await serve_forwarded(stream, api, task_status=task_status)
+
+
+async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
+    """The authority answers its own methods, and forwards none of them."""
+    del exchange
+    raise InternalError(f"{call.method} was forwarded")
 
 
 def _status(
@@ -95,7 +129,7 @@ def _status(
     launches: Launches,
     viewer: ViewerRole,
     *,
-    deciding: AuthorityParts,
+    report: Callable[[], Awaitable[AuthorityReport]],
 ) -> LocalStatus:
     return LocalStatus(
         role=ground.role,
@@ -103,17 +137,13 @@ def _status(
         waiting=host.waiting,
         viewer=viewer,
         pump=ground.pump,
-        shipping=ground.shipping,
         workers=workers,
-        deciding=deciding,
-        store=ground.store,
+        report=report,
         records=lambda: ground.records.now,
         warnings=lambda: [
-            *ground.log.warnings(),
             *host.warnings(),
             *launches.warnings[-10:],
             *viewer_warnings(viewer),
-            *deciding.warnings(),
         ],
     )
 
@@ -128,7 +158,6 @@ def _shared(
         status=report.status,
         leases=report.leases,
         shutdown=ground.shutdown,
-        prune=ground.retention.prune,
     )
 
 

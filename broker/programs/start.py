@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Container
 from importlib import resources
 from pathlib import Path
 
-from broker.authority.runtime import Options
+from broker.authority.options import Options
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths

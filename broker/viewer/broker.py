@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 
 import trio
 
-from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.question_control import QuestionControl
+from broker.authority.audit.checkpoints import CheckpointWitness
+from broker.authority.control.handlers import LogControl, Shared, SharedControl
+from broker.authority.decisions.question_control import QuestionControl
+from broker.authority.log_runtime import LogRuntime, open_log_runtime
+from broker.authority.parts import make_authority
 from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
@@ -19,7 +23,6 @@ from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts
 from broker.viewer.host_link import RemoteHost
 from broker.viewer.part import (
-    make_authority,
     make_viewer,
     open_sandbox_workers,
     viewer_warnings,
@@ -38,17 +41,22 @@ async def run_viewer(
     connected to.  Raises SetupError when it cannot start.
     """
     async with (
-        open_runtime("viewer", options, pump) as ground,
+        open_log_runtime("viewer", options, os.getpid()) as log,
+        open_runtime("viewer", options, log.journal, log.records, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
-        await _Viewer(ground, link, workers).serve(ready)
+        await _Viewer(ground, log, link, workers).serve(ready)
 
 
 class _Viewer:
-    def __init__(self, ground: Runtime, link: LinkConfig, workers: Workers) -> None:
+    def __init__(
+        self, ground: Runtime, log: LogRuntime, link: LinkConfig, workers: Workers
+    ) -> None:
         self._ground = ground
+        self._log = log
+        self._witness = CheckpointWitness(log.store, log.sealing, log.journal)
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
-        self._deciding = make_authority(ground)
+        self._deciding = make_authority(ground.paths, log)
         authority = self._deciding.authority
         self._host = RemoteHost(
             link,
@@ -56,18 +64,16 @@ class _Viewer:
             viewer=lambda: self._viewer,
             log=ground.log,
             reload=authority.reload,
-            warnings=self._warnings,
-            witness=ground.witness,
+            warnings=self._link_warnings,
+            witness=self._witness,
         )
         self._viewer = make_viewer(ground, workers, authority, self._host)
         self._report = ViewerStatus(
             role=ground.role,
             viewer=self._viewer,
             pump=ground.pump,
-            shipping=ground.shipping,
             workers=workers,
-            deciding=self._deciding,
-            store=ground.store,
+            report=self._deciding.reported,
             records=lambda: ground.records.now,
             link=self._host.state,
             warnings=self._warnings,
@@ -80,7 +86,6 @@ class _Viewer:
                 status=self._report.status,
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
-                prune=ground.retention.prune,
             )
         )
         runner = Runner(
@@ -93,7 +98,9 @@ class _Viewer:
         )
         parts = viewer_parts(self._viewer, runner)
         questions = QuestionControl(self._deciding.questions, authority.decider)
-        self._api = Dispatcher("viewer", [shared, questions, *parts])
+        self._api = Dispatcher(
+            "viewer", [shared, LogControl(log.retention.prune), questions, *parts]
+        )
 
     async def serve(self, ready: Callable[[], None]) -> None:
         """Run until asked to end."""
@@ -114,10 +121,7 @@ class _Viewer:
         return next((lease for lease in self._live() if lease.sandbox == name), None)
 
     def _warnings(self) -> list[str]:
-        log, witness = self._ground.log, self._ground.witness
-        return [
-            *log.warnings(),
-            *witness.warnings(),
-            *viewer_warnings(self._viewer),
-            *self._deciding.warnings(),
-        ]
+        return [*self._witness.warnings(), *viewer_warnings(self._viewer)]
+
+    def _link_warnings(self) -> list[str]:
+        return [*self._log.journal.warnings(), *self._warnings()]

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import trio
-
 from broker.authority.audit.event_log import EventLog
-from broker.authority.authority import PolicyAuthority
-from broker.authority.prompts import Questions
+from broker.authority.channel.interface import Authority
 from broker.authority.runtime import Runtime
 from broker.core.errors import SetupError
 from broker.helpers.compositor import find_compositor
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
-from broker.viewer.desktop import Desktop
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sound.raw_audio import WARNING, is_raw
@@ -35,52 +30,8 @@ async def open_sandbox_workers(runtime: Runtime) -> AsyncIterator[Workers]:
         yield workers
 
 
-@dataclass(frozen=True)
-class AuthorityParts:
-    """The authority of a broker, with the person it asks."""
-
-    authority: PolicyAuthority
-    questions: Questions
-    desktop: Desktop
-
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Decide until cancelled; the rules are in force when it has started."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.questions.run)
-            nursery.start_soon(self.desktop.run)
-            await nursery.start(self.authority.run)
-            task_status.started()
-
-    def warnings(self) -> list[str]:
-        """Return what waits for the user, for ``brokerctl status``."""
-        waiting = len(self.questions.pending())
-        if not waiting:
-            return []
-        verb = "question waits" if waiting == 1 else "questions wait"
-        return [f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"]
-
-
-def make_authority(ground: Runtime) -> AuthorityParts:
-    """Return the authority of this runtime."""
-    questions = Questions(
-        paths=ground.paths, log=ground.log, compositor=find_compositor
-    )
-    desktop = Desktop()
-    authority = PolicyAuthority(
-        paths=ground.paths,
-        log=ground.log,
-        source=ground.records,
-        asker=questions,
-        notify=desktop.notify,
-    )
-    ground.records.tightened = authority.decider.cut_denied
-    return AuthorityParts(authority, questions, desktop)
-
-
 def make_viewer(
-    ground: Runtime, workers: Workers, authority: PolicyAuthority, host: Host
+    ground: Runtime, workers: Workers, authority: Authority, host: Host
 ) -> ViewerRole:
     """Return the viewer's role in this runtime."""
     return ViewerRole(

@@ -17,7 +17,7 @@ import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
-from broker.authority.interface import Authority
+from broker.authority.channel.interface import Authority
 from broker.authority.permit import Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs

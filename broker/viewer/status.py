@@ -13,7 +13,6 @@ from typing_extensions import override
 from broker.authority.status import (
     StatusCollector,
     StreamCount,
-    problem_lines,
     process_status,
 )
 from broker.core.escape import printable
@@ -21,13 +20,10 @@ from broker.core.lease import Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.control import api
 from broker.net.link.control import Announced
-from broker.viewer.part import AuthorityParts
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.windows import WindowsPart
 from broker.viewer.workers.pool import Workers
-
-_RULE_PROBLEM_CHARACTERS = 1000
 
 
 @dataclass
@@ -36,22 +32,6 @@ class ViewerStatus(StatusCollector):
 
     viewer: ViewerRole
     workers: Workers
-    deciding: AuthorityParts
-
-    @override
-    def policy(self) -> api.PolicyStatus:
-        """The rules that decide beside the records."""
-        records, rules = self.records(), self.deciding.authority.rules
-        lines = [printable(p, _RULE_PROBLEM_CHARACTERS) for p in rules.lines()]
-        return api.PolicyStatus(
-            digest=rules.digest,
-            records=records.digest,
-            rules=len(rules.now.rules.rules),
-            kept=rules.now.kept,
-            since=rules.since,
-            denies_all=bool(rules.now.rules.problems),
-            problems=[*lines, *problem_lines(records)],
-        )
 
     @override
     async def sandboxes(self) -> list[api.SandboxStatus]:
@@ -117,9 +97,6 @@ class ViewerStatus(StatusCollector):
             out.append(process_status("template", self.workers.template_pid))
         if self.workers.keepers_pid:
             out.append(process_status("keeper template", self.workers.keepers_pid))
-        questions = self.deciding.questions
-        if questions.agent_pid:
-            out.append(process_status("prompt", questions.agent_pid, jail="seccomp"))
         for guest in self.viewer.guests():
             out += _guest_processes(guest)
         return out

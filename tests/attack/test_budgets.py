@@ -15,6 +15,7 @@ import trio
 
 from broker.authority.audit.refusals import Counter
 from broker.authority.audit.shares import LogShares, cost
+from broker.authority.questions.desktop import Budgets, Desktop
 from broker.authority.questions.queue import Queue
 from broker.core import limits
 from broker.core.errors import RefusedError
@@ -24,7 +25,6 @@ from broker.ipc.audit import schema
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.outcomes import Telling
-from broker.viewer.desktop import Budgets, Desktop
 from tests.kit.prompting import question
 from tests.kit.rulebook import VAULT, rulebook
 

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from broker.authority.audit import settings
-from broker.authority.runtime import Options, open_runtime
+from broker.authority.log_runtime import open_log_runtime
+from broker.authority.options import Options
 from broker.cli import render, verbs
 from broker.cli.audit.verbs import _keep_cursor, _read_cursor
 from broker.cli.run.connect import open_client
@@ -83,7 +84,7 @@ async def test_a_broker_closes_no_directory_that_a_link_leads_to():
         (base / "public").chmod(0o755)
         (base / "vitrail").symlink_to("public")
         with pytest.raises(SetupError):
-            async with open_runtime("local", Options(paths(base)), None):
+            async with open_log_runtime("local", Options(paths(base)), 1):
                 pass
         assert stat.S_IMODE((base / "public").stat().st_mode) == 0o755
         assert list((base / "public").iterdir()) == []

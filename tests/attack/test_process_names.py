@@ -15,10 +15,10 @@ import trio
 
 from broker.authority.status import walls_of
 from broker.cli.sandboxes import snapshot
+from broker.core.process_status import status_fields
 from broker.helpers.mounts import mounts
 from broker.helpers.process.identity import spawn_helper
 from broker.host.launchers.nspawn import process as nspawn
-from broker.ipc.process_status import status_fields
 from broker.net.peers import flatpak_instances
 from tests.kit.eventually import eventually
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.authority.prompts import Questions
+from broker.authority.questions.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.question import Keep, PersonAnswer

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from broker.authority.prompts import one_way_pair
+from broker.authority.questions.prompts import one_way_pair
 from broker.core import limits
 from broker.core.question import PersonAnswer
 from tests.integration.test_asking import desk, of

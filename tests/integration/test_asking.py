@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from broker.authority import prompts
-from broker.authority.prompts import Questions
+from broker.authority.questions import prompts
+from broker.authority.questions.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths

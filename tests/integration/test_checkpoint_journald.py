@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from broker.authority.audit.checkpoints import JournalTeller, Sealing
+from broker.authority.audit.sealing import JournalTeller, Sealing
 from broker.authority.audit.settings import Settings
 from broker.authority.audit.store import open_store
 from tests.kit.audit.journald import journald

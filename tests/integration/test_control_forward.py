@@ -18,7 +18,7 @@ from broker.ipc.control.api import Nothing, RunRequest, StopRequest
 from broker.ipc.control.client import open_client
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import Forwarder, serve_forwarded
-from broker.ipc.control.forwarded import Begin, Done, Item
+from broker.ipc.control.forwarded import Begin, CallItem, Done
 from broker.ipc.control.methods import GET_VERSION, RUN, STOP, TABLE, Owner
 from broker.ipc.control.varlink import Call
 from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
@@ -106,7 +106,7 @@ async def test_a_process_that_dies_ends_its_calls_and_no_others(tmp_path):
     "lie",
     [
         lambda call: [Done(call + 1, msgspec.Raw(b"{}"))],
-        lambda call: [Item(call, msgspec.Raw(b"{}"))],
+        lambda call: [CallItem(call, msgspec.Raw(b"{}"))],
         lambda call: [Done(call, msgspec.Raw(b"{}")), Done(call, msgspec.Raw(b"{}"))],
     ],
     ids=["another's", "unasked", "twice"],

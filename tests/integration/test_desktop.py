@@ -9,10 +9,10 @@ from pathlib import Path
 
 import trio
 
+from broker.authority.questions import desktop as module
+from broker.authority.questions.desktop import Desktop
 from broker.core import limits
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
-from broker.viewer import desktop as module
-from broker.viewer.desktop import Desktop
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels
 

@@ -1,13 +1,9 @@
-"""The times at which the audit log is sealed; publication to journal and witness."""
+"""Checkpoints of the audit log that the other broker keeps, and those of its log."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import socket
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
@@ -18,7 +14,7 @@ from broker.authority.audit.proof.witness import (
     WitnessFate,
     WitnessOffer,
 )
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.store import Store
 from broker.core.errors import (
     IntegrityError,
@@ -34,124 +30,8 @@ from broker.ipc.audit import schema
 from broker.net.link import messages as m
 from broker.net.link_service.epoch import Epoch
 
-_AT_MOST_EVERY = 1.0
-"""Seconds between two published checkpoints, whatever the load."""
-_EVOLVE_EVENTS = 1 << 16
-"""Events after which the key evolves before its time."""
-JOURNAL = "/run/systemd/journal/socket"
 _TOLD = 8
 """Conflicts that are kept for a status; a peer could invent more."""
-
-
-class Sealing:
-    """Publishes checkpoints and lets the key evolve, while a broker runs.
-
-    The log's end is signed in every commit (``audit.seal``); here are the
-    checkpoints that leave the machine, or at least the file.
-    """
-
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store = store
-        self._settings = settings
-        self._published = store.size
-        self._evolved = store.size
-        self._complained = False
-        self.listeners: list[Callable[[str], Awaitable[None]]] = []
-        """Each gets every published note; none may block."""
-        self.newest = ""
-        """The note that was published last."""
-
-    async def run(self) -> None:
-        """Publish and evolve until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._publish_all)
-            nursery.start_soon(self._evolve_all)
-
-    async def last(self) -> None:
-        """At the end: publish a last checkpoint, and give up the key."""
-        if self._store.size > self._evolved:
-            await self._tried(self.publish)
-            await self._tried(self._evolve)
-
-    async def publish(self) -> None:
-        """Make a checkpoint that stays, and notify the listeners.
-
-        Raises UpstreamError when the disk refuses.
-        """
-        note = await self._store.checkpoint()
-        self.newest = note
-        self._published = parse_note(note).checkpoint.size
-        for listener in self.listeners:
-            await listener(note)
-
-    async def _publish_all(self) -> None:
-        settings = self._settings
-        while True:
-            await self._store.wait_beyond(self._published)
-            with trio.move_on_after(settings.checkpoint_seconds):
-                enough = self._published + settings.checkpoint_events
-                await self._store.wait_beyond(enough - 1)
-            await self._tried(self.publish)
-            await trio.sleep(_AT_MOST_EVERY)
-
-    async def _evolve_all(self) -> None:
-        while True:
-            await self._store.wait_beyond(self._evolved)
-            with trio.move_on_after(self._settings.evolve_seconds):
-                await self._store.wait_beyond(self._evolved + _EVOLVE_EVENTS)
-            await self._tried(self._evolve)
-            await trio.sleep(_AT_MOST_EVERY)
-
-    async def _evolve(self) -> None:
-        note = await self._store.evolve()
-        self._evolved = parse_note(note).checkpoint.size
-
-    async def _tried(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Run a step; a full disk is reported once, and the step is repeated later."""
-        try:
-            await step()
-            self._complained = False
-        except UpstreamError as error:
-            if not self._complained:
-                log_stderr(f"vitrail: the audit log is not sealed: {error}")
-            self._complained = True
-
-
-class JournalTeller:
-    """Hands checkpoints to systemd's journal, where there is one."""
-
-    def __init__(self, log: Path, path: str = JOURNAL) -> None:
-        self._log = log
-        self._path = path
-
-    async def tell(self, note: str) -> None:
-        """Send a checkpoint; a journal that is not there or full misses it.
-
-        The next one says the same and more, so nothing is kept for it.
-        """
-        checkpoint = parse_note(note).checkpoint
-        # Late: few logs go to the journal, and a host loads only the code that it runs.
-        from broker.helpers.shipper import journald
-
-        entry = journald.encode(
-            [
-                ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
-                ("MESSAGE_ID", journald.message_id("audit.checkpoint")),
-                ("PRIORITY", "5"),
-                ("SYSLOG_IDENTIFIER", "vitrail"),
-                ("VITRAIL_KIND", "audit.checkpoint"),
-                ("VITRAIL_LOG_FILE", str(self._log)),
-                ("VITRAIL_ORIGIN", checkpoint.origin),
-                ("VITRAIL_SIZE", str(checkpoint.size)),
-                ("VITRAIL_CHECKPOINT", note),
-            ]
-        )
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
-        ):
-            sock.settimeout(0)
-            sock.sendto(entry, self._path)
 
 
 _REASONS = {

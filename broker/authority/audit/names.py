@@ -32,17 +32,17 @@ class Namer:
         self, setting: Names, key: bytes, *, clipboard_digest: bool = False
     ) -> None:
         self._setting = setting
-        self._key = key
-        self._clipboard_digest = clipboard_digest
+        self.key = key
+        self.clipboard_digest = clipboard_digest
 
     def digest(self, content: bytes) -> str:
         """The keyed hash of a name."""
-        made = hmac.digest(self._key, content, "sha256")
+        made = hmac.digest(self.key, content, "sha256")
         return f"hmac:{made.hex()[:_DIGITS]}"
 
     def content_digest(self, content: bytes) -> str:
         """The keyed hash of the pasted content, "" unless the setting asks for it."""
-        return self.digest(content) if self._clipboard_digest else ""
+        return self.digest(content) if self.clipboard_digest else ""
 
     def apply(self, event: _E) -> _E:
         """The event as it may be recorded."""

@@ -41,8 +41,6 @@ class Shared:
     status: Callable[[], Awaitable[api.Status]]
     leases: Callable[[], list[api.LeaseStatus]]
     shutdown: trio.Event
-    prune: Callable[[int | None, int | None], Awaitable[int]]
-    """The audit log's retention: seconds, megabytes; returns the number removed."""
 
 
 class SharedControl:
@@ -117,7 +115,15 @@ class SharedControl:
         del exchange, request
         return api.LeaseListAnswer(leases=self._shared.leases())
 
-    # -- the audit log ---------------------------------------------------------------
+
+class LogControl:
+    """The methods about the audit log."""
+
+    def __init__(
+        self, prune: Callable[[int | None, int | None], Awaitable[int]]
+    ) -> None:
+        """``prune``: seconds, megabytes; returns the number of events removed."""
+        self._prune = prune
 
     @serves(methods.AUDIT_PRUNE)
     async def prune(
@@ -128,5 +134,5 @@ class SharedControl:
         for given in (request.keep_seconds, request.max_megabytes):
             if given is not None and given < 1:
                 raise RefusedError("nothing is kept for less than a second or MB")
-        removed = await self._shared.prune(request.keep_seconds, request.max_megabytes)
+        removed = await self._prune(request.keep_seconds, request.max_megabytes)
         return api.AuditPruneAnswer(removed=removed)

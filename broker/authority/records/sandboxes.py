@@ -26,6 +26,10 @@ _LINE_CHARACTERS = 200
 ``limits.AUDIT_EVENT_BYTES`` whatever the characters are."""
 
 
+_PROBLEM_CHARACTERS = 1000
+"""Of one problem with a record; a path in it may hold any byte."""
+
+
 class Records:
     """The records as they were read last."""
 
@@ -125,6 +129,12 @@ def _shown(lines: list[str]) -> list[str]:
     """As many as fit into an event, as text: a path may hold any byte."""
     kept = [printable(line, _LINE_CHARACTERS) for line in lines[:_LINES]]
     return kept if len(lines) <= _LINES else [*kept, f"and {len(lines) - _LINES} more"]
+
+
+def problem_lines(records: RecordSet) -> list[str]:
+    """Problems with records, as text that a terminal can show."""
+    lines = [f"{p.where}: {p.message}" for p in records.problems]
+    return [printable(line, _PROBLEM_CHARACTERS) for line in lines]
 
 
 def find_record(records: RecordSet, name: SandboxName) -> Record:

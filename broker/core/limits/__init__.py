@@ -4,7 +4,7 @@ A limit that only one protocol knows stands here too, so that one folder tells
 how much a hostile sandbox can make us hold.
 
 Callers write ``limits.NAME``, whatever module of the folder it is in.  The modules
-``audit``, ``relay`` and ``waypipe`` are imported by name, because the jail or the host
+``audit``, ``authority``, ``relay`` and ``waypipe`` are imported by name, because the jail or the host
 part does without them (``tests/test_layout.py``).
 """
 

@@ -18,9 +18,9 @@ import msgspec
 import trio
 
 from broker.core.errors import SetupError
+from broker.core.process_status import status_fields
 from broker.helpers.process.spawn import Child, has_ended, spawn, wait_ended
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.process_status import status_fields
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

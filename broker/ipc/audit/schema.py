@@ -173,6 +173,8 @@ class ProgramExited(Event, frozen=True, kw_only=True, tag="program.exited"):
 class Process(enum.StrEnum):
     """The processes beside us whose death is an event."""
 
+    BROKER = "broker"
+    """The broker's process, which holds the streams and the machines."""
     PUMP = "pump"
     WORKER = "worker"
     TEMPLATE = "template"

@@ -23,7 +23,14 @@ from broker.ipc.control import forwarded as messages
 from broker.ipc.control import varlink
 from broker.ipc.control.api import Caller
 from broker.ipc.control.dispatch import Dispatcher
-from broker.ipc.control.forwarded import FRAME_BYTES, Answer, Begin, Calls, Done, Item
+from broker.ipc.control.forwarded import (
+    FRAME_BYTES,
+    Answer,
+    Begin,
+    CallItem,
+    Calls,
+    Done,
+)
 from broker.ipc.control.methods import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
 
@@ -200,7 +207,7 @@ class _Served:
         async def emit(item: msgspec.Struct) -> None:
             if begin.more:
                 async with sending:  # a method may emit from several of its tasks
-                    self._send(Item(begin.call, varlink.raw(item)))
+                    self._send(CallItem(begin.call, varlink.raw(item)))
                     await taken.acquire()
 
         reply = VarlinkReply()

@@ -44,7 +44,7 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     uid: int
 
 
-class Taken(msgspec.Struct, frozen=True, tag="taken"):
+class CallItemTaken(msgspec.Struct, frozen=True, tag="taken"):
     """The client has received the item of a call: the next one may come."""
 
     call: int
@@ -56,7 +56,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     call: int
 
 
-class Item(msgspec.Struct, frozen=True, tag="item"):
+class CallItem(msgspec.Struct, frozen=True, tag="item"):
     """One of several answers, but not the last."""
 
     call: int
@@ -71,8 +71,8 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     error: str = ""
 
 
-Order = Begin | Taken | Cancel
-Answer = Item | Done
+Order = Begin | CallItemTaken | Cancel
+Answer = CallItem | Done
 
 _encode = msgspec.json.Encoder().encode
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
@@ -131,7 +131,7 @@ class Calls:
         """Ask for the next item of a call."""
         if number in self._open:
             self._open[number] = True
-            self._send(encode(Taken(number)))
+            self._send(encode(CallItemTaken(number)))
 
     def cancel(self, number: int) -> None:
         """Pass on that the client has gone; the call stays until it is done."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import RefusedError
-from broker.ipc.process_status import status_fields
+from broker.core.process_status import status_fields
 from broker.net.peers import credentials
 
 _FILE_BYTES = 65536

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.core import limits
 from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, fits

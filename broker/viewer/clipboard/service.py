@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable

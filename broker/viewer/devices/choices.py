@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from broker.authority.choice import ChoiceText, ChosenRequest
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
+from broker.authority.decisions.choice import ChoiceText, ChosenRequest
 from broker.authority.permit import Request
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import isolated, log_stderr

@@ -17,9 +17,9 @@ import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
-from broker.authority.choice import ChosenRequest
-from broker.authority.decision_events import Asked
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
+from broker.authority.decisions.choice import ChosenRequest
+from broker.authority.decisions.decision_events import Asked
 from broker.authority.permit import Request
 from broker.authority.records.sandbox_names import one_lease
 from broker.core.errors import RefusedError, VitrailError

@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 import trio
 
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.core import limits
 from broker.core.decoding import UNREADABLE

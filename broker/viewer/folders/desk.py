@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.authority.records.sandbox_names import one_lease
 from broker.core import limits

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.interface import Permits
+from broker.authority.channel.interface import Permits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path

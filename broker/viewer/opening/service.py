@@ -50,7 +50,7 @@ from broker.viewer.sandboxes.programs import wait_unless_ended
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.authority.interface import Permits
+    from broker.authority.channel.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
     from policy.records.model import Transfer
 

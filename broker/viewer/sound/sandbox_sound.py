@@ -42,7 +42,7 @@ from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
 
 if TYPE_CHECKING:
-    from broker.authority.interface import Permits
+    from broker.authority.channel.interface import Permits
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.workers.process import Worker
 

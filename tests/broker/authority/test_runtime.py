@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from broker.authority.runtime import Records
+from broker.authority.records.sandboxes import Records
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
 from broker.ipc.audit import schema

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from broker.authority import status
+from broker.core import process_status
 from broker.helpers.process import memory as process_memory
-from broker.ipc import process_status
 from broker.ipc.control import api
 from tests.kit.eventually import eventually
 

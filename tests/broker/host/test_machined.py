@@ -16,6 +16,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.names import SandboxName
+from broker.core.process_status import status_fields
 from broker.helpers.process.identity import boot_id
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host.acceptor import Acceptors
@@ -28,7 +29,6 @@ from broker.host.launchers.machined.guests import (
     require_owner,
 )
 from broker.host.launchers.machined.reply import Registered, call_list, read_reply
-from broker.ipc.process_status import status_fields
 from broker.net.peers import credentials
 from broker.net.peers.identity import GroupClaim, HybridClaim, VsockClaim
 from broker.net.peers.leases import LeaseTable

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.question_control import QuestionControl
+from broker.authority.control.handlers import LogControl, Shared, SharedControl
+from broker.authority.decisions.question_control import QuestionControl
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
@@ -58,11 +58,11 @@ class Stage:
             status=None,
             leases=list,
             shutdown=self.shutdown,
-            prune=self.prune,
         )
         self.api = SharedControl(shared)
+        self.log = LogControl(self.prune)
         others = {"host": (Leasing,), "viewer": SCREEN}
-        self.parts = [self.api, *_bare(*others.get(role, ()))]
+        self.parts = [self.api, self.log, *_bare(*others.get(role, ()))]
 
     async def prune(self, seconds, megabytes):
         self.pruned = seconds, megabytes
@@ -191,14 +191,20 @@ class Answers:
 @pytest.mark.parametrize(
     ("parts", "complaint"),
     [
-        ((SharedControl, Leasing, Twice), "has two handlers"),
-        ((SharedControl, Leasing, Answers), "a host does not answer Run"),
-        ((SharedControl,), "nothing of this host answers LeaseAcquire"),
+        ((SharedControl, LogControl, Leasing, Twice), "has two handlers"),
+        ((SharedControl, LogControl, Leasing, Answers), "a host does not answer Run"),
+        (
+            (
+                SharedControl,
+                LogControl,
+            ),
+            "nothing of this host answers LeaseAcquire",
+        ),
     ],
     ids=["twice", "absent", "missing"],
 )
 def test_a_role_with_other_parts_serves_nothing(parts, complaint):
-    Dispatcher("host", _bare(SharedControl, Leasing))
+    Dispatcher("host", _bare(SharedControl, LogControl, Leasing))
     with pytest.raises(InternalError, match=complaint):
         Dispatcher("host", _bare(*parts))
 
@@ -206,8 +212,8 @@ def test_a_role_with_other_parts_serves_nothing(parts, complaint):
 async def test_pruning_is_passed_on_and_nothing_is_kept_for_no_time():
     stage = Stage()
     request = api.AuditPruneRequest(keep_seconds=5, max_megabytes=None)
-    assert (await stage.api.prune(EXCHANGE, request)).removed == 3
+    assert (await stage.log.prune(EXCHANGE, request)).removed == 3
     assert stage.pruned == (5, None)
     for wrong in ({"keep_seconds": 0}, {"max_megabytes": -1}):
         with pytest.raises(RefusedError):
-            await stage.api.prune(EXCHANGE, api.AuditPruneRequest(**wrong))
+            await stage.log.prune(EXCHANGE, api.AuditPruneRequest(**wrong))

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from broker.authority.authority import PolicyAuthority
+from broker.authority.policy_authority import PolicyAuthority
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.files.sandbox_logs import KEPT
 from broker.core.lease import Lease, Opening

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import trio
 
-from broker.authority.audit.checkpoints import CheckpointWitness, Sealing
+from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.audit.journal import Journal
 from broker.authority.audit.refusals import Refusals
+from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import Settings
 from broker.authority.audit.store import open_store
 from broker.ipc.audit.query import Filters, open_log

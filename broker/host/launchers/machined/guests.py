@@ -27,6 +27,7 @@ from broker.authority.audit import event_log
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.core.names import SandboxName
+from broker.core.process_status import status_fields
 from broker.core.stderr_log import isolated
 from broker.helpers.process.identity import boot_id, open_pidfd
 from broker.host.foreign_machine import (
@@ -43,7 +44,6 @@ from broker.host.launchers.machined.reply import Registered, call_list, read_rep
 from broker.host.role import HostRole
 from broker.ipc.audit import schema
 from broker.ipc.control.varlink import VarlinkReader
-from broker.ipc.process_status import status_fields
 from broker.net.peers import credentials
 from broker.net.peers.identity import HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet

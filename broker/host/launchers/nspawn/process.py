@@ -15,6 +15,7 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.process_status import status_fields
 from broker.helpers.mounts.binding import file_words
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.mounts.mounts import wait_set_up
@@ -24,7 +25,6 @@ from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.piped_stderr import stderr_so_far
 from broker.helpers.process.spawn import PIPE, Child, has_ended, spawn
 from broker.host.launchers.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
-from broker.ipc.process_status import status_fields
 
 _PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
 _START_SECONDS = 30.0

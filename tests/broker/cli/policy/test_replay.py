@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from broker.authority.audit.settings import Names, Settings
 from broker.authority.audit.store import open_store
-from broker.authority.decision_events import Asked, decision
+from broker.authority.decisions.decision_events import Asked, decision
 from broker.authority.permit import Request
 from broker.cli.policy.verbs import command
 from broker.core.errors import RefusedError

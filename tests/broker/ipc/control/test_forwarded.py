@@ -11,7 +11,14 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.framing import HEADER
 from broker.ipc.control import forwarded as forward
-from broker.ipc.control.forwarded import Begin, Calls, Cancel, Done, Item, Taken
+from broker.ipc.control.forwarded import (
+    Begin,
+    CallItem,
+    CallItemTaken,
+    Calls,
+    Cancel,
+    Done,
+)
 
 EMPTY = msgspec.Raw(b"{}")
 CALLER = (7, 1000)
@@ -41,17 +48,17 @@ class Stage:
 def test_a_call_with_items_and_its_end():
     stage = Stage()
     number = stage.begin(more=True)
-    item = stage.receive(Item(number, msgspec.Raw(b'{"a": [1]}')))
+    item = stage.receive(CallItem(number, msgspec.Raw(b'{"a": [1]}')))
     assert bytes(item.parameters) == b'{"a": [1]}'
     stage.calls.taken(number)
     stage.calls.cancel(number)
-    stage.receive(Item(number, EMPTY))
+    stage.receive(CallItem(number, EMPTY))
     done = stage.receive(Done(number, EMPTY, "io.x.Refused"))
     assert done.error == "io.x.Refused"
     begin, *rest = stage.orders()
     assert (begin.method, begin.pid, begin.uid) == ("io.x.Y", 7, 1000)
     assert isinstance(begin, Begin)
-    assert rest == [Taken(number), Cancel(number)]
+    assert rest == [CallItemTaken(number), Cancel(number)]
 
 
 def test_orders_about_a_call_that_is_done_are_not_sent():
@@ -63,7 +70,7 @@ def test_orders_about_a_call_that_is_done_are_not_sent():
     assert len(stage.frames) == 1
 
 
-@pytest.mark.parametrize("again", [Done(1, EMPTY), Item(1, EMPTY)])
+@pytest.mark.parametrize("again", [Done(1, EMPTY), CallItem(1, EMPTY)])
 def test_an_answer_to_an_answered_call_ends_the_channel(again):
     stage = Stage()
     stage.begin(more=True)
@@ -81,15 +88,15 @@ def test_an_item_for_a_caller_of_one_answer_ends_the_channel():
     stage = Stage()
     number = stage.begin(more=False)
     with pytest.raises(PeerError, match="not asked for"):
-        stage.receive(Item(number, EMPTY))
+        stage.receive(CallItem(number, EMPTY))
 
 
 def test_items_faster_than_they_are_taken_end_the_channel():
     stage = Stage()
     number = stage.begin(more=True)
-    stage.receive(Item(number, EMPTY))
+    stage.receive(CallItem(number, EMPTY))
     with pytest.raises(PeerError, match="not asked for"):
-        stage.receive(Item(number, EMPTY))
+        stage.receive(CallItem(number, EMPTY))
 
 
 @pytest.mark.parametrize(

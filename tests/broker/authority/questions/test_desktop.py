@@ -7,9 +7,9 @@ import errno
 import pytest
 import trio
 
+from broker.authority.questions import desktop as module
+from broker.authority.questions.desktop import Desktop
 from broker.core.errors import UpstreamError
-from broker.viewer import desktop as module
-from broker.viewer.desktop import Desktop
 
 
 @pytest.mark.parametrize(

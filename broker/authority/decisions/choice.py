@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.decision_events import Asked
+from broker.authority.decisions.decision_events import Asked
+from broker.authority.decisions.put_question import put_question
 from broker.authority.permit import Asker, Request, digest
-from broker.authority.put_question import put_question
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.question import (

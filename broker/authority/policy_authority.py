@@ -12,10 +12,10 @@ from typing import Protocol
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.choice import ChoiceText, ChosenRequest
+from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.decider import Decider
-from broker.authority.decision_events import Asked
-from broker.authority.interface import OnAsk, nothing_asked
+from broker.authority.decisions.choice import ChoiceText, ChosenRequest
+from broker.authority.decisions.decision_events import Asked
 from broker.authority.permit import Asker, Permit, Request
 from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease

@@ -1,7 +1,7 @@
 """What services use of the authority: the process that decides and records.
 
 ``Permits`` is what a service asks; ``Authority`` is the whole of it, for the role
-that announces leases and follows the rules.  ``broker.authority.authority`` implements
+that announces leases and follows the rules.  ``broker.authority.policy_authority`` implements
 both in the same process.
 """
 
@@ -13,8 +13,8 @@ from typing import Protocol
 
 import trio
 
-from broker.authority.choice import ChoiceText, ChosenRequest
-from broker.authority.decision_events import Asked
+from broker.authority.decisions.choice import ChoiceText, ChosenRequest
+from broker.authority.decisions.decision_events import Asked
 from broker.authority.permit import Permit, Request
 from broker.core.lease import Lease
 from policy.records.loader import RecordSet

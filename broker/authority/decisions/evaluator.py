@@ -6,13 +6,12 @@ checked: that is the Decider's task.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Protocol
 
-from broker.authority.decision_events import Digests
+from broker.authority.decisions.decision_events import Digests
 from broker.authority.permit import Permit, Request, question_of
-from broker.authority.rules import Rules
 from broker.core.lease import Lease
 from broker.core.question import Question
 from policy.records.loader import RecordSet
@@ -23,12 +22,28 @@ from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.world import ADMIN_NAMES, World, world_of
 
 
+class RulesInForce(Protocol):
+    """Rules that decide; ``rules.Rules``, or a copy of them."""
+
+    @property
+    def engine(self) -> Engine:
+        """The rules in force."""
+
+    @property
+    def pending(self) -> Engine | None:
+        """Rules that are read and not on record yet."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the meaning of the rules in force."""
+
+
 class Judge:
     """The records and rules in force, and the sandboxes that they speak about."""
 
     def __init__(
         self,
-        rules: Rules,
+        rules: RulesInForce,
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
         pending_records: Callable[[], RecordSet | None],
@@ -137,8 +152,7 @@ class Judge:
             deadline = permit.since + held.ttl
             permit.scope.deadline = min(permit.scope.deadline, deadline)
         if held.max_size is not None:
-            most = math.inf if permit.max_size is None else permit.max_size
-            permit.max_size = int(min(held.max_size, most))
+            permit.narrow(held.max_size)
         return answer, "", ""
 
 

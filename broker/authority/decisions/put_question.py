@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.decision_events import Asked
+from broker.authority.decisions.decision_events import Asked
 from broker.authority.permit import Asker
 from broker.core.question import PersonAnswer, untrusted_word
 from broker.ipc.audit import schema

@@ -7,8 +7,8 @@ import math
 import trio
 
 from broker.authority.decider import Decider
-from broker.authority.prompts import Questions
 from broker.authority.questions.grants import Grant
+from broker.authority.questions.prompts import Questions
 from broker.authority.questions.queue import QueueEntry
 from broker.core.errors import RefusedError
 from broker.core.question import Keep

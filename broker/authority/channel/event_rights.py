@@ -1,0 +1,151 @@
+"""Which events a client of the authority may record, and about which sandboxes.
+
+Decisions, questions, grants, the rules in force and the log's own events are written
+by the authority alone.  Sans-IO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from broker.core.errors import PeerError, RefusedError
+from broker.core.lease import Lease
+from broker.core.limits import authority as authority_limits
+from broker.core.names import LeaseId, SandboxName
+from broker.ipc.audit import schema
+
+_BOTH = frozenset({"stream.refused", "process.died", "sandbox.failed"})
+_LINK = frozenset({"link.up", "link.down", "link.refused", "audit.conflict"})
+_HOST = frozenset(
+    {
+        "lease.begin",
+        "lease.end",
+        "lease.refused",
+        "sandbox.start",
+        "sandbox.machine",
+        "sandbox.stop",
+        "sandbox.failed",
+        "port.taken",
+    }
+)
+_VIEWER = frozenset(
+    {
+        "stream.opened",
+        "stream.closed",
+        "program.started",
+        "program.exited",
+        "window.hop-failed",
+        "transfer.begin",
+        "transfer.returned",
+        "transfer.end",
+        "device.attached",
+        "device.detached",
+        "folder.shared",
+        "folder.unshared",
+        "clipboard.offered",
+        "clipboard.pasted",
+        "clipboard.ended",
+        "microphone.on",
+        "microphone.off",
+    }
+)
+KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "host": _HOST | _BOTH | _LINK,
+        "viewer": _VIEWER | _BOTH | _LINK,
+        "local": _HOST | _VIEWER | _BOTH,
+    }
+)
+"""The kinds of events that a client of each role records."""
+
+
+class EventRights:
+    """What one client may record: its kinds, about the leases that it announced."""
+
+    def __init__(self, role: str) -> None:
+        self._kinds = KINDS[role]
+        self._known: dict[str, Lease] = {}
+        self._running: dict[str, Lease] = {}
+
+    def begin(self, lease: Lease) -> None:
+        """A lease was announced.  Raises PeerError for an id that is another's."""
+        known = self._known.get(lease.id)
+        # guard: a lease keeps its sandbox
+        if known is not None and known != lease:
+            raise PeerError(f"it announces lease {lease.id} as another sandbox's")
+        self._remember(lease)
+        self._running[lease.id] = lease
+
+    def end(self, lease: str) -> None:
+        """A lease has ended; events about its end may still come."""
+        self._running.pop(lease, None)
+
+    def running(self, lease: str) -> Lease:
+        """Return a lease that runs.
+
+        Raises PeerError for one that was never announced, RefusedError for one that
+        has ended: its last requests may cross the message that it ends.
+        """
+        # guard: a permit is of a lease that was announced
+        if lease not in self._known:
+            raise PeerError("it names a lease that it has not announced")
+        if lease not in self._running:
+            raise RefusedError("the sandbox has stopped")
+        return self._running[lease]
+
+    def _remember(self, lease: Lease) -> None:
+        # guard: a client announces a bounded number of leases
+        if (
+            len(self._known) >= authority_limits.AUTHORITY_LEASES
+            and lease.id not in self._known
+        ):
+            ended = next((one for one in self._known if one not in self._running), None)
+            if ended is None:
+                raise PeerError(
+                    f"it announces more than {authority_limits.AUTHORITY_LEASES} leases"
+                )
+            del self._known[ended]
+        self._known[lease.id] = lease
+
+    def take(self, untrusted_body: bytes) -> schema.AnyEvent:
+        """Return the event that a client may record.  Raises PeerError."""
+        try:
+            event = schema.decode(untrusted_body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise PeerError(f"an event that cannot be read: {error}") from error
+        # guard: a client records the kinds of its role
+        if event.kind not in self._kinds:
+            raise PeerError(f"it may not record an event {event.kind}")
+        if isinstance(event, schema.LeaseBegin):
+            self._remember(
+                Lease(
+                    LeaseId(event.lease),
+                    SandboxName(event.sandbox),
+                    SandboxName(event.record or event.sandbox),
+                    event.generation,
+                )
+            )
+        elif event.kind not in _HOST:
+            self._check_subject(event)
+        return event
+
+    def lease_of(self, event: schema.AnyEvent) -> Lease | None:
+        """Return the lease that an event is about; None where it names none."""
+        return self._known.get(event.lease)
+
+    def _check_subject(self, event: schema.AnyEvent) -> None:
+        """Whether the event's sandbox is one that this client has announced."""
+        if event.lease:
+            lease = self._known.get(event.lease)
+            subject = (event.sandbox, event.generation)
+            # guard: an event is about a lease of its channel
+            if lease is None or subject != (lease.sandbox, lease.generation):
+                raise PeerError(f"its event {event.kind} is about another's lease")
+        elif event.sandbox:
+            names = {lease.sandbox for lease in self._known.values()}
+            # guard: an event without a lease is about a sandbox of its channel
+            if event.sandbox not in names:
+                raise PeerError(f"its event {event.kind} is about another's sandbox")

@@ -1,0 +1,363 @@
+"""The authority's end of a client's channel: what it may ask is checked here.
+
+A client that says what it may not say has been taken over, or has a mistake; either
+way its channel ends, with everything that it was permitted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.authority.audit.journal import Journal
+from broker.authority.audit.refusals import Refusal
+from broker.authority.channel.event_rights import EventRights
+from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.request_messages import failed, request_of
+from broker.authority.decisions.choice import ChoiceText
+from broker.authority.decisions.decision_events import Asked
+from broker.authority.permit import Permit
+from broker.authority.policy_authority import PolicyAuthority
+from broker.core.authority_report import AuthorityReport
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.lease import Lease
+from broker.core.limits import authority as authority_limits
+from broker.core.names import LeaseId, SandboxName
+from broker.core.stderr_log import log_exception
+from broker.ipc import authority as m
+from broker.ipc.audit import schema
+from policy.rules.last_good import encode_rules
+
+_SHARE_SECONDS = 5.0
+"""For so long a client is told that a sandbox's share of the log is used up."""
+_ANSWERS_KEPT = 64
+"""Choices of the user that a client may still refer to."""
+
+ServeControl = Callable[[], Awaitable[object]]
+
+
+@dataclass(eq=False)
+class _Held:
+    """A request for a permit, from its message to its end."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    gone: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    permit: Permit | None = None
+
+
+class ClientChannel:
+    """One client of the authority, from its first message to its last."""
+
+    def __init__(
+        self,
+        link: FrameLink,
+        *,
+        authority: PolicyAuthority,
+        log: Journal,
+        rights: EventRights,
+        report: Callable[[], AuthorityReport],
+        serve_control: ServeControl,
+    ) -> None:
+        """``serve_control``: returns when the control socket is served."""
+        self._link = link
+        self._authority = authority
+        self._log = log
+        self._rights = rights
+        self._report = report
+        self._serve_control = serve_control
+        self._held: dict[int, _Held] = {}
+        self._chosen: dict[int, Asked] = {}
+        self._last = 0
+        self._waiting = 0
+        self._told: tuple[object, object] = (None, None)
+        self._stop: m.Stop | None = None
+
+    async def serve(self) -> m.Stop | None:
+        """Serve it until it has gone; returns how it said that it goes.
+
+        Raises PeerError for a message that it may not send.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._link.run)
+            nursery.start_soon(self._follow_policy)
+            while self._stop is None:
+                frames = await self._link.receive()
+                if not frames:
+                    break
+                for frame in frames:
+                    self._take(m.decode_from_client(frame), nursery)
+            nursery.cancel_scope.cancel()
+        return self._stop
+
+    def put(self, message: m.FromAuthority) -> None:
+        """Send a message; a client that has gone, or does not read, gets none."""
+        try:
+            self._link.put(m.encode_from_authority(message))
+        except UpstreamError:
+            self._link.close()  # and the task that reads from it ends
+
+    # -- taking messages -----------------------------------------------------------
+
+    def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
+        match message:
+            case m.PermitOver(number):
+                self._over(number)
+            case m.PermitGone(number):
+                if (held := self._holding(number)) is not None:
+                    held.gone.set()
+            case m.Acted(lease, ago):
+                with contextlib.suppress(RefusedError):
+                    known = self._rights.running(lease)
+                    self._authority.acted(known.id, max(0.0, ago))
+            case m.NotifyUser():
+                self._authority.notify(
+                    message.title, message.text, sandbox=message.sandbox
+                )
+            case m.Stop():
+                self._stop = message
+            case m.AskPermit():
+                self._begin(message.request)
+                self._ask(message, nursery)
+            case _:
+                self._begin(message.request)
+                nursery.start_soon(self._answer, message, self._work(message))
+
+    def _begin(self, number: int) -> None:
+        # guard: a request has a number of its own
+        if number <= self._last:
+            raise PeerError("it uses the number of a request again")
+        self._last = number
+        # guard: a client's requests are bounded
+        if self._waiting >= authority_limits.AUTHORITY_REQUESTS:
+            raise PeerError(f"it has {self._waiting} requests at one time")
+        self._waiting += 1
+
+    def _holding(self, number: int) -> _Held | None:
+        """The permit of that number; None: it has ended already."""
+        if number > self._last:
+            raise PeerError("it speaks of a request that it has not sent")
+        return self._held.get(number)
+
+    def _over(self, number: int) -> None:
+        held = self._holding(number)
+        if held is not None:
+            held.over.set()
+            if held.permit is None:
+                held.scope.cancel()
+
+    def _work(self, message: m.FromClient) -> Awaitable[m.FromAuthority]:
+        """Check a request, and return what answers it.  Raises PeerError."""
+        match message:
+            case m.RecordEvent():
+                return self._record(message, self._rights.take(message.body))
+            case m.AnnounceLease():
+                lease = Lease(
+                    LeaseId(message.lease),
+                    SandboxName(message.sandbox),
+                    SandboxName(message.record),
+                    message.generation,
+                )
+                self._rights.begin(lease)
+                return self._announced(message.request, lease)
+            case m.EndLease():
+                self._rights.end(message.lease)
+                return self._ended(message)
+            case m.AskChoice():
+                return self._choose(message)
+            case m.Reload():
+                return self._reload(message)
+            case m.AskReport():
+                return self._reported(message)
+            case m.ServeControl():
+                return self._served(message)
+            case _:
+                raise InternalError(f"no answer to a message {type(message).__name__}")
+
+    async def _answer(
+        self, message: m.FromClient, work: Awaitable[m.FromAuthority]
+    ) -> None:
+        number = getattr(message, "request", 0)
+        try:
+            self.put(await work)
+        except PeerError:
+            raise
+        except VitrailError as error:
+            self.put(failed(number, error))
+        except Exception as error:  # noqa: BLE001 -- a mistake ends no other request
+            log_exception(error)
+            self.put(failed(number, InternalError("see the broker's own log")))
+        finally:
+            self._waiting -= 1
+
+    # -- permits ---------------------------------------------------------------------
+
+    def _ask(self, message: m.AskPermit, nursery: trio.Nursery) -> None:
+        try:
+            lease = self._rights.running(message.asked.lease)
+        except RefusedError as error:
+            self._waiting -= 1
+            self.put(failed(message.request, error))
+            return
+        request = request_of(message.asked, lease)
+        covered = self._held.get(message.covered)
+        chosen = self._chosen.get(message.chosen)
+        # guard: a choice was the user's
+        if message.chosen and chosen is None:
+            raise PeerError("it refers to an answer that the user has not given")
+        held = self._held[message.request] = _Held()
+
+        async def permit() -> None:
+            try:
+                with held.scope:
+                    async with self._authority.permit(
+                        request,
+                        on_ask=lambda: self._asking(message.request),
+                        covered=None if covered is None else covered.permit,
+                        chosen=chosen,
+                        gone=held.gone,
+                    ) as got:
+                        await self._hold(message.request, held, got)
+            except RefusedError as error:
+                if held.permit is None:  # else it was told that it is cut
+                    self.put(failed(message.request, error))
+            except VitrailError as error:
+                self.put(failed(message.request, error))
+            except Exception as error:  # noqa: BLE001 -- a mistake ends no other
+                log_exception(error)
+                wrong = InternalError("see the broker's own log")
+                self.put(failed(message.request, wrong))
+            finally:
+                del self._held[message.request]
+                self._waiting -= 1
+
+        nursery.start_soon(permit)
+
+    async def _asking(self, number: int) -> None:
+        self.put(m.Asking(number))
+
+    async def _hold(self, number: int, held: _Held, permit: Permit) -> None:
+        """Tell the client, until the client or the permit has ended it."""
+        held.permit = permit
+        permit.changed = lambda now: self.put(
+            m.PermitNow(number, now.where, now.max_size, now.returns)
+        )
+        self.put(
+            m.Permitted(
+                number,
+                permit.target,
+                permit.where,
+                permit.user,
+                permit.autostart,
+                permit.max_size,
+                permit.answered,
+                permit.returns,
+                permit.schemes,
+            )
+        )
+        self._tell_share(permit.request.lease)
+        try:
+            await held.over.wait()
+        finally:
+            if not held.over.is_set():
+                # Before the end is recorded: taking away comes first.
+                reason = permit.over or f"the time of {permit.where} is over"
+                # guard: a client is told of a cut
+                self.put(m.PermitCut(number, reason, permit.where))
+
+    async def _choose(self, message: m.AskChoice) -> m.FromAuthority:
+        requests = [
+            request_of(asked, self._rights.running(asked.lease))
+            for asked in message.asked
+        ]
+        if not requests:
+            raise PeerError("it asks for a choice between no requests")
+        held = self._held[message.request] = _Held()
+        try:
+            with held.scope:
+                text = ChoiceText(message.words, message.details)
+                chosen = await self._authority.choose(requests, text)
+                number = chosen.asked.number
+                self._chosen[number] = chosen.asked
+                while len(self._chosen) > _ANSWERS_KEPT:
+                    del self._chosen[next(iter(self._chosen))]
+                place = requests.index(chosen.request)
+                return m.Chosen(message.request, place, number)
+        finally:
+            del self._held[message.request]
+        raise RefusedError("the question was withdrawn")
+
+    # -- events ------------------------------------------------------------------------
+
+    async def _record(
+        self, message: m.RecordEvent, event: schema.AnyEvent
+    ) -> m.FromAuthority:
+        match message.how:
+            case "require":
+                await self._log.require(event)
+            case "note":
+                await self._log.note(event)
+            case "refused" if isinstance(event, Refusal):
+                await self._log.refused(event)
+            case _:
+                raise PeerError("it records an event in a way that there is not")
+        lease = self._rights.lease_of(event)
+        if lease is not None:
+            self._tell_share(lease)
+        return m.AuthorityDone(message.request)
+
+    def _tell_share(self, lease: Lease) -> None:
+        try:
+            self._log.check_share(lease)
+        except RefusedError as error:
+            self.put(
+                m.ShareUsedUp(lease.record, _SHARE_SECONDS, error.message, error.hint)
+            )
+
+    # -- leases, files, status ------------------------------------------------------------
+
+    async def _announced(self, number: int, lease: Lease) -> m.FromAuthority:
+        await self._authority.lease_begun(lease)
+        self._tell_share(lease)
+        return m.AuthorityDone(number)
+
+    async def _ended(self, message: m.EndLease) -> m.FromAuthority:
+        await self._authority.lease_ended(message.lease)
+        return m.AuthorityDone(message.request)
+
+    async def _reload(self, message: m.Reload) -> m.FromAuthority:
+        try:
+            await self._authority.reload()
+        finally:
+            self._tell_policy()
+        return m.AuthorityDone(message.request)
+
+    async def _reported(self, message: m.AskReport) -> m.FromAuthority:
+        return m.Report(message.request, self._report())
+
+    async def _served(self, message: m.ServeControl) -> m.FromAuthority:
+        await self._serve_control()
+        return m.AuthorityDone(message.request)
+
+    async def _follow_policy(self) -> None:
+        while True:
+            self._tell_policy()
+            await self._authority.wait_changed()
+
+    def _tell_policy(self) -> None:
+        """Send the rules in force, unless the client has them."""
+        rules, records = self._authority.rules.now.rules, self._authority.records
+        if self._told[0] is rules and self._told[1] is records:
+            return
+        self._told = rules, records
+        content = b"" if rules.problems else encode_rules(rules).encode()
+        self.put(m.Policy(rules.digest, content, records.digest))

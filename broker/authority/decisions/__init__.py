@@ -1,0 +1,1 @@
+"""How a request is decided: the rules now, limits, answers, and the events of it."""

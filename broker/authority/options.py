@@ -1,0 +1,24 @@
+"""How a broker is to run."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.core.paths import Paths
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a broker is to run."""
+
+    paths: Paths
+    shipped: Path | None = None
+    """A directory of records that is searched last (the demo's)."""
+    allow_unjailed: bool = False
+    sockets: Mapping[str, socket.socket] = field(default_factory=dict)
+    """Handed over by a service manager: ``control``, ``link``."""
+    stopping: Callable[[], None] = lambda: None
+    """Called when the end begins."""

@@ -1,0 +1,90 @@
+"""The authority of a broker, with its log and with the user whom it asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from broker.authority.log_runtime import LogRuntime
+from broker.authority.policy_authority import PolicyAuthority
+from broker.authority.questions.desktop import Desktop
+from broker.authority.questions.prompts import Questions
+from broker.authority.records.sandboxes import problem_lines
+from broker.core.authority_report import AuthorityReport, PolicyReport
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.helpers.compositor import find_compositor
+
+_PROBLEM_CHARACTERS = 1000
+
+
+@dataclass(frozen=True)
+class AuthorityParts:
+    """See the head of this module."""
+
+    log: LogRuntime
+    authority: PolicyAuthority
+    questions: Questions
+    desktop: Desktop
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Decide until cancelled; the rules are in force when it has started."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.questions.run)
+            nursery.start_soon(self.desktop.run)
+            await nursery.start(self.authority.run)
+            task_status.started()
+
+    def report(self, pid: int = 0) -> AuthorityReport:
+        """Return the authority's part of ``brokerctl status``; ``pid``: its own."""
+        found = self.log.report()
+        return msgspec.structs.replace(
+            found,
+            pid=pid,
+            prompt=self.questions.agent_pid,
+            warnings=[*found.warnings, *self._waiting()],
+            policy=self._policy(),
+        )
+
+    async def reported(self) -> AuthorityReport:
+        """As ``report``, for the process of the caller."""
+        return self.report()
+
+    def _policy(self) -> PolicyReport:
+        rules, records = self.authority.rules, self.authority.records
+        lines = [printable(line, _PROBLEM_CHARACTERS) for line in rules.lines()]
+        return PolicyReport(
+            digest=rules.digest,
+            records=records.digest,
+            rules=len(rules.now.rules.rules),
+            kept=rules.now.kept,
+            since=rules.since,
+            denies_all=bool(rules.now.rules.problems),
+            problems=[*lines, *problem_lines(records)],
+        )
+
+    def _waiting(self) -> list[str]:
+        waiting = len(self.questions.pending())
+        if not waiting:
+            return []
+        verb = "question waits" if waiting == 1 else "questions wait"
+        return [f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"]
+
+
+def make_authority(paths: Paths, log: LogRuntime) -> AuthorityParts:
+    """Return the authority that records in this log."""
+    questions = Questions(paths=paths, log=log.journal, compositor=find_compositor)
+    desktop = Desktop()
+    authority = PolicyAuthority(
+        paths=paths,
+        log=log.journal,
+        source=log.records,
+        asker=questions,
+        notify=desktop.notify,
+    )
+    log.records.tightened = authority.decider.cut_denied
+    return AuthorityParts(log, authority, questions, desktop)

@@ -1,0 +1,344 @@
+"""Messages between the authority and a process that carries out what it permits.
+
+The authority decides and records; the other process, which is called the *client*
+here, holds streams, windows or machines.  A client names leases by their id: what a
+lease is, the authority knows from its announcement.  Requests have a number that the
+client chooses, counting up, and each is answered by a message with that number; a
+permit is a request whose answer holds until ``PermitOver`` or ``PermitCut``.
+
+Frames are as ``framing`` has them, over a pair of stream sockets without a name.
+The authority ends a channel whose client sends anything that it may not send.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from broker.core.authority_report import AuthorityReport
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import InternalError, PeerError
+from broker.core.framing import encode_frame
+from broker.core.limits import authority as authority_limits
+
+
+class _Message(
+    msgspec.Struct,
+    frozen=True,
+    array_like=True,
+    tag_field="type",
+    forbid_unknown_fields=True,
+):
+    pass
+
+
+# -- from the client -------------------------------------------------------------
+
+
+class AskedDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The device that a request is about; an interface is ``CC:SS:PP``."""
+
+    id: str
+    serial: str
+    port: str
+    hash: str
+    interfaces: list[str]
+
+
+class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields of ``authz.permit.Request``; the lease by its id."""
+
+    lease: str
+    service: str
+    argument: str
+    target: str
+    mime: str | None
+    scheme: str | None
+    host: str | None
+    size: int | None
+    gesture: float | None
+    device: AskedDevice | None
+    stream: int
+    peer: str
+    source: str
+    words: str
+    details: tuple[tuple[str, str], ...]
+    settled: bool
+    tells: bool
+    raw: bool
+    write: bool
+    ahead: bool
+    asks: bool
+    counts_bytes: bool
+
+
+class AskPermit(_Message, frozen=True, tag=1):
+    """May this be?  Answered by Permitted or Failed; Asking may precede that.
+
+    ``covered``: the number of a permit whose question named this request as well.
+    ``chosen``: the number of the question by which the user chose it; 0: none.
+    """
+
+    request: int
+    asked: AskedRequest
+    covered: int = 0
+    chosen: int = 0
+
+
+class PermitOver(_Message, frozen=True, tag=2):
+    """The permitted operation has ended, or is no longer wanted; not answered."""
+
+    request: int
+
+
+class PermitGone(_Message, frozen=True, tag=3):
+    """The program that asked has given up; a yes counts for its next request."""
+
+    request: int
+
+
+class AskChoice(_Message, frozen=True, tag=4):
+    """Have the user choose one of these.  Answered by Chosen or Failed."""
+
+    request: int
+    asked: list[AskedRequest]
+    words: str
+    details: tuple[tuple[str, str], ...]
+
+
+class RecordEvent(_Message, frozen=True, tag=5):
+    """Record an event (``audit.schema``, as JSON).  Answered by AuthorityDone or Failed.
+
+    ``how``: ``require`` precedes an effect; ``note``; ``refused`` is counted.
+    """
+
+    request: int
+    body: bytes
+    how: str
+
+
+class Acted(_Message, frozen=True, tag=6):
+    """The user acted in a window of a sandbox, so many seconds ago; not answered."""
+
+    lease: str
+    ago: float
+
+
+class NotifyUser(_Message, frozen=True, tag=7):
+    """Show a notification; not answered."""
+
+    title: str
+    text: str
+    sandbox: str
+
+
+class AnnounceLease(_Message, frozen=True, tag=8):
+    """A sandbox runs.  Answered by AuthorityDone."""
+
+    request: int
+    lease: str
+    sandbox: str
+    record: str
+    generation: int
+
+
+class EndLease(_Message, frozen=True, tag=9):
+    """A sandbox has stopped.  Answered by AuthorityDone, when its grants have ended."""
+
+    request: int
+    lease: str
+
+
+class Reload(_Message, frozen=True, tag=10):
+    """Read the files again.  Answered by AuthorityDone or Failed, behind Policy."""
+
+    request: int
+
+
+class AskReport(_Message, frozen=True, tag=11):
+    """What is there for a status?  Answered by Report."""
+
+    request: int
+
+
+class ServeControl(_Message, frozen=True, tag=12):
+    """The broker is ready: serve the control socket.  Answered by AuthorityDone or Failed."""
+
+    request: int
+
+
+class Stop(_Message, frozen=True, tag=13):
+    """The broker ends: close the log.  Answered by AuthorityDone, the last message."""
+
+    request: int
+    reason: str
+
+
+# -- from the authority -----------------------------------------------------------
+
+
+class Welcome(_Message, frozen=True, tag=32):
+    """The log is open.  ``names_key``: of the keyed hashes in it (``audit.names``)."""
+
+    pid: int
+    names_key: bytes
+    clipboard_digest: bool
+
+
+class Policy(_Message, frozen=True, tag=33):
+    """Other rules or records are in force; to show and to offer things.
+
+    ``rules``: as ``policy.rules.last_good`` has them; empty: everything is denied.
+    ``records``: the digest of the records, which the client reads itself.
+    """
+
+    digest: str
+    rules: bytes
+    records: str
+
+
+class Permitted(_Message, frozen=True, tag=34):
+    """It is permitted, and on record."""
+
+    request: int
+    target: str
+    where: str
+    user: str | None
+    autostart: bool
+    max_size: int | None
+    answered: bool
+    returns: bool
+    schemes: tuple[str, ...]
+
+
+class PermitNow(_Message, frozen=True, tag=35):
+    """The permit holds by other rules from now on."""
+
+    request: int
+    where: str
+    max_size: int | None
+    returns: bool
+
+
+class PermitCut(_Message, frozen=True, tag=36):
+    """The permit has ended."""
+
+    request: int
+    reason: str
+    where: str
+
+
+class Asking(_Message, frozen=True, tag=37):
+    """The user is being asked about it."""
+
+    request: int
+
+
+class Chosen(_Message, frozen=True, tag=38):
+    """The user chose the request at ``place``, by the question ``question``."""
+
+    request: int
+    place: int
+    question: int
+
+
+class AuthorityDone(_Message, frozen=True, tag=39):
+    """It is done."""
+
+    request: int
+
+
+class Failed(_Message, frozen=True, tag=40):
+    """It is not done.  ``kind``: the error's class; request 0: the start failed."""
+
+    request: int
+    kind: str
+    message: str
+    hint: str = ""
+    where: str = ""
+
+
+class ShareUsedUp(_Message, frozen=True, tag=41):
+    """A record's share of the log is used up, look again in so many seconds."""
+
+    record: str
+    seconds: float
+    message: str
+    hint: str
+
+
+class Report(_Message, frozen=True, tag=42):
+    """The answer to AskReport."""
+
+    request: int
+    report: AuthorityReport
+
+
+FromClient: TypeAlias = (
+    AskPermit
+    | PermitOver
+    | PermitGone
+    | AskChoice
+    | RecordEvent
+    | Acted
+    | NotifyUser
+    | AnnounceLease
+    | EndLease
+    | Reload
+    | AskReport
+    | ServeControl
+    | Stop
+)
+FromAuthority: TypeAlias = (
+    Welcome
+    | Policy
+    | Permitted
+    | PermitNow
+    | PermitCut
+    | Asking
+    | Chosen
+    | AuthorityDone
+    | Failed
+    | ShareUsedUp
+    | Report
+)
+
+_from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
+_from_authority: msgspec.msgpack.Decoder[FromAuthority] = msgspec.msgpack.Decoder(
+    FromAuthority
+)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_from_client(message: FromClient) -> bytes:
+    """Return a frame.  Raises InternalError beyond its limit."""
+    return _encode(message, authority_limits.AUTHORITY_REQUEST_BYTES)
+
+
+def encode_from_authority(message: FromAuthority) -> bytes:
+    """Return a frame.  Raises InternalError beyond its limit."""
+    return _encode(message, authority_limits.AUTHORITY_ANSWER_BYTES)
+
+
+def _encode(message: FromClient | FromAuthority, most: int) -> bytes:
+    try:
+        return encode_frame(_encoder.encode(message), most)
+    except (ValueError, UnicodeEncodeError) as error:
+        raise InternalError(f"a message {type(message).__name__}: {error}") from error
+
+
+def decode_from_client(untrusted_body: bytes) -> FromClient:
+    """Return a client's message.  Raises PeerError."""
+    try:
+        return _from_client.decode(untrusted_body)
+    except UNREADABLE as error:
+        raise PeerError(f"a message that cannot be read: {error}") from error
+
+
+def decode_from_authority(body: bytes) -> FromAuthority:
+    """Return the authority's message.  Raises PeerError."""
+    try:
+        return _from_authority.decode(body)
+    except UNREADABLE as error:
+        raise PeerError(f"a message that cannot be read: {error}") from error

@@ -1,0 +1,264 @@
+"""A taken-over process of the broker lies to the authority: its channel ends.
+
+It holds streams and machines, and the authority decides what of that may be.  A
+message that an honest process never sends ends the channel, and nothing of it is
+permitted or recorded.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+
+from broker.authority.channel.event_rights import KINDS
+from broker.authority.channel.request_messages import asked_of
+from broker.authority.permit import Request
+from broker.core.limits import authority as authority_limits
+from broker.core.services import DISPLAY
+from broker.ipc import authority as m
+from broker.ipc.audit import schema
+from tests.kit.authority import hostile
+from tests.kit.eventually import eventually
+from tests.kit.rulebook import VAULT, WORK, lease_of
+
+ALLOW = "t.Do * * @adminvm allow\n"
+WRITTEN_HERE = {
+    "broker.start",
+    "broker.stop",
+    "policy.loaded",
+    "policy.refused",
+    "decision",
+    "question.asked",
+    "question.answered",
+    "grant.made",
+    "grant.ended",
+    "audit.migrated",
+    "audit.gap",
+    "audit.pruned",
+}
+"""The kinds of events that only the authority writes."""
+
+
+def ask(number, lease=WORK, **more):
+    """A request for a permit."""
+    return m.AskPermit(number, asked_of(Request(lease=lease, service="t.Do", **more)))
+
+
+def record(number, event, how="note"):
+    return m.RecordEvent(number, schema.encode(event), how)
+
+
+async def ends(made, match):
+    """The channel ends, for that reason."""
+    with trio.fail_after(30):
+        await made.ended.wait()
+    assert match in str(made.fault)
+
+
+async def test_a_permit_for_a_lease_that_was_not_announced():
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2, VAULT))
+        await ends(made, "a lease that it has not announced")
+        assert made.events("decision") == []
+
+
+async def test_a_permit_for_a_sandbox_that_has_stopped():
+    """Its last request may cross the message that it ends: a no, and no more."""
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        await client.say(m.EndLease(2, WORK.id), ask(3))
+        assert "has stopped" in (await client.hear(m.Failed)).message
+        assert made.events("decision") == []
+        assert not made.ended.is_set()
+
+
+async def test_the_sandbox_of_a_request_is_the_one_that_was_announced():
+    """The message has no name of a sandbox, only a lease."""
+    async with hostile("t.Do * vault @adminvm allow\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2))
+        await client.hear(m.Failed)
+        (event,) = made.events("decision")
+        assert (event["sandbox"], event["verdict"]) == ("work", "deny")
+
+
+async def test_a_lease_is_announced_again_as_another_sandbox():
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        await client.say(m.AnnounceLease(2, WORK.id, "vault", "vault", 1))
+        await ends(made, "as another sandbox's")
+
+
+@pytest.mark.parametrize("kind", sorted(WRITTEN_HERE))
+async def test_an_event_that_only_the_authority_writes(kind):
+    """Decisions, questions, grants, rules in force: none can be forged."""
+    body = msgspec.json.encode({"kind": kind, **_needed(kind)})
+    assert schema.decode(body).kind == kind
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        before = len(made.events(kind))
+        await client.say(m.RecordEvent(2, body, "note"))
+        await ends(made, f"it may not record an event {kind}")
+        assert len(made.events(kind)) == before
+
+
+def _needed(kind):
+    """The fields that an event of a kind must have."""
+    made = next(one for one in schema.AnyEvent.__args__ if _tag(one) == kind)
+    values = {
+        str: "x",
+        int: 1,
+        bool: True,
+        float: 1.0,
+        list[str]: [],
+        schema.EventVerdict: "allow",
+    }
+    return {
+        field.encode_name: values.get(field.type, "x")
+        for field in msgspec.structs.fields(made)
+        if field.required
+    }
+
+
+def _tag(kind):
+    return kind.__struct_config__.tag
+
+
+def test_each_kind_has_an_owner():
+    """A new kind is in the table of a role, or the authority's alone."""
+    recorded = KINDS["host"] | KINDS["viewer"]
+    assert recorded | WRITTEN_HERE == set(schema.KINDS)
+    assert not recorded & WRITTEN_HERE
+
+
+async def test_a_viewer_records_no_lease():
+    async with hostile(role="viewer") as (made, client):
+        await client.say(record(1, schema.LeaseBegin(sandbox="work", lease="1")))
+        await ends(made, "it may not record an event lease.begin")
+        assert made.events("lease.begin") == []
+
+
+@pytest.mark.parametrize(
+    "whose",
+    [
+        {"sandbox": "vault", "lease": VAULT.id, "generation": 1},
+        {"sandbox": "vault", "lease": WORK.id, "generation": 1},
+        {"sandbox": "work", "lease": WORK.id, "generation": 2},
+    ],
+)
+async def test_an_event_about_the_lease_of_another(whose):
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        await client.say(record(2, schema.StreamOpened(service=DISPLAY, **whose)))
+        await ends(made, "is about another's lease")
+        assert made.events("stream.opened") == []
+
+
+async def test_an_event_without_a_lease_about_another_sandbox():
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        event = schema.ClipboardEnded(sandbox="vault", outcome="refused")
+        await client.say(record(2, event, "refused"))
+        await ends(made, "is about another's sandbox")
+
+
+async def test_an_answer_to_a_question_that_was_not_put():
+    """A choice of the user's is named by its question, which must have been answered."""
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        asked = asked_of(Request(lease=WORK, service="t.Do"))
+        await client.say(m.AskPermit(2, asked, chosen=1))
+        await ends(made, "an answer that the user has not given")
+        assert made.person.asked == []
+
+
+async def test_no_message_answers_a_question():
+    """Answers come from the prompt agent and the control socket, not from a channel."""
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2))
+        await made.person.wait_asked(1)
+        # As the authority says that it is permitted, and as an answer of an agent.
+        forged = msgspec.msgpack.encode([34, 2, "dom0", "x:1", None, True, None, True])
+        await client.write(len(forged).to_bytes(4, "little") + forged)
+        await ends(made, "a message that cannot be read")
+        assert {e["verdict"] for e in made.events("decision")} <= {"deny"}
+        assert made.events("question.answered")[0]["answer"] == "deny"
+
+
+@pytest.mark.parametrize(
+    "again", [ask(1), m.Reload(1), m.PermitOver(9), m.PermitGone(9)]
+)
+async def test_numbers_of_requests_are_used_once(again):
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK, request=1)
+        await client.say(again)
+        await ends(made, "it ")
+
+
+async def test_a_way_to_record_that_there_is_not():
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        event = schema.StreamOpened(sandbox="work", lease=WORK.id, generation=1)
+        await client.say(record(2, event, "refused"))
+        await ends(made, "in a way that there is not")
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 64, b"\0\0\0\0", b"\3\0\0\0\xc1\xc1\xc1"])
+async def test_bytes_that_are_no_message(data):
+    async with hostile() as (made, client):
+        await client.write(data)
+        await ends(made, "")
+
+
+async def test_a_client_that_dies_ends_what_it_was_permitted():
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2))
+        await client.hear(m.Permitted)
+        assert len(made.authority.decider.live()) == 1
+        client.close()
+        with trio.fail_after(30):
+            await made.ended.wait()
+        assert made.stop is None
+        assert made.authority.decider.live() == []
+
+
+async def test_a_client_that_does_not_read_is_given_up():
+    """It asks without end and takes no answer: what waits for it is bounded."""
+    async with hostile(waiting=1 << 16) as (made, client):
+        # Reports are the longest of the answers that cost the client least.
+        with trio.move_on_after(30):
+            number = 0
+            while not made.ended.is_set():
+                number += 1
+                try:
+                    await client.say(m.AskReport(number))
+                except OSError:
+                    break
+        with trio.fail_after(30):
+            await made.ended.wait()
+
+
+async def test_requests_without_end_are_bounded(monkeypatch):
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 4)
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(*(ask(number, stream=number) for number in range(2, 6)))
+        await eventually(lambda: len(made.person.asked) == 4)
+        await client.say(ask(6))
+        await ends(made, "4 requests at one time")
+
+
+async def test_leases_without_end_are_bounded(monkeypatch):
+    monkeypatch.setattr(authority_limits, "AUTHORITY_LEASES", 4)
+    async with hostile() as (made, client):
+        for number in range(1, 5):
+            await client.announce(lease_of(f"s{number}", number), request=number)
+        lease = lease_of("s5", 5)
+        await client.say(
+            m.AnnounceLease(5, lease.id, lease.sandbox, lease.record, lease.generation)
+        )
+        await ends(made, "more than 4 leases")

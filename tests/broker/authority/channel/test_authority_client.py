@@ -1,0 +1,338 @@
+"""A client of the authority: what it is permitted, told, and refused by messages."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+
+from broker.authority.channel.request_messages import (
+    asked_of,
+    error_of,
+    failed,
+    request_of,
+)
+from broker.authority.permit import Request
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.ipc import authority as m
+from broker.ipc.audit import schema
+from broker.ipc.control.api import NotFoundError
+from policy.records.device import DeviceFacts, take_interface
+from tests.kit.authority import client_of, stage
+from tests.kit.eventually import eventually
+from tests.kit.rulebook import VAULT, WORK, no, yes
+
+FACTS = DeviceFacts(
+    id="1d6b:0002", port="1-2", interfaces=(take_interface("03:01:02"),)
+)
+
+
+def request(service="t.Do", lease=WORK, **more):
+    return Request(lease=lease, service=service, **more)
+
+
+async def carry(client, step):
+    """Do something that is permitted, for as long as it is."""
+    with trio.fail_after(30):
+        async with client.permit(request()):
+            await step()
+
+
+def test_a_request_is_the_same_beyond_the_channel():
+    """Each field has a value that is not its default, so a forgotten one is noticed."""
+    made = Request(
+        lease=WORK,
+        service="t.Do",
+        argument="+x",
+        target="vault",
+        mime="text/plain",
+        scheme="https",
+        host="h",
+        size=3,
+        gesture=0.5,
+        device=FACTS,
+        stream=4,
+        peer="cid 5",
+        source="dom0",
+        words="to do it",
+        details=(("a", "b"),),
+        settled=True,
+        tells=True,
+        raw=True,
+        write=True,
+        ahead=True,
+        asks=True,
+        counts_bytes=False,
+    )
+    body = m.encode_from_client(m.AskPermit(1, asked_of(made)))[4:]
+    assert request_of(m.decode_from_client(body).asked, WORK) == made
+    assert set(m.AskedRequest.__struct_fields__) == set(Request.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "kind", [NotFoundError, RefusedError, UpstreamError, SetupError]
+)
+def test_an_error_is_the_same_beyond_the_channel(kind):
+    made = error_of(failed(1, kind("what", hint="do", where="f:1")))
+    assert type(made) is kind
+    assert (made.message, made.hint, made.where) == ("what", "do", "f:1")
+
+
+async def test_a_permit_is_live_while_its_block_runs():
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        async with client.permit(request()) as permit:
+            assert (permit.target, permit.number > 0) == ("dom0", True)
+            assert len(s.authority.decider.live()) == 1
+        await eventually(lambda: not s.authority.decider.live())
+        (event,) = s.events("decision")
+        assert (event["sandbox"], event["verdict"]) == ("work", "allow")
+
+
+async def test_a_denial_says_where():
+    async with client_of("t.Do * work @adminvm deny\n") as (_, client):
+        await client.lease_begun(WORK)
+        with pytest.raises(RefusedError, match="denied") as caught:
+            async with client.permit(request()):
+                raise AssertionError
+        assert caught.value.where.endswith("50-test.policy:1")
+
+
+async def test_a_changed_file_cuts_the_block():
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+
+        async def change():
+            s.book.write("50-test.policy", "t.Do * work @adminvm deny\n")
+            await client.reload()
+            await trio.sleep_forever()
+
+        with pytest.raises(RefusedError, match="denied now"):
+            await carry(client, change)
+
+
+async def test_the_time_of_a_rule_cuts_the_block():
+    async with client_of("t.Do * work @adminvm allow ttl=1s\n") as (s, client):
+        await client.lease_begun(WORK)
+        with pytest.raises(RefusedError, match="the time of"):
+            await carry(client, trio.sleep_forever)
+        await eventually(lambda: len(s.events("decision")) == 2)
+
+
+async def test_a_cut_is_told_before_it_is_recorded(monkeypatch):
+    """A log that is slow, or full, delays no revocation."""
+    async with client_of("t.Do * work @adminvm allow ttl=1s\n") as (s, client):
+        await client.lease_begun(WORK)
+
+        async def never(event):
+            await trio.sleep_forever()
+
+        async def stop_the_log():
+            monkeypatch.setattr(s.log, "note", never)
+            await trio.sleep_forever()
+
+        with pytest.raises(RefusedError, match="the time of"):
+            await carry(client, stop_the_log)
+
+
+async def test_the_user_is_asked():
+    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+        await client.lease_begun(WORK)
+        told = []
+
+        async def on_ask():
+            told.append(True)
+
+        s.person.says = yes()
+        async with client.permit(request(), on_ask=on_ask) as permit:
+            assert permit.answered
+        assert told == [True]
+        s.person.says = no
+        with pytest.raises(RefusedError, match="the person said no"):
+            async with client.permit(request(), on_ask=on_ask):
+                raise AssertionError
+
+
+async def test_who_gives_up_withdraws_the_question():
+    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+        await client.lease_begun(WORK)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def ask():
+                    async with client.permit(request()):
+                        raise AssertionError
+
+                nursery.start_soon(ask)
+                await s.person.wait_asked(1)
+                assert len(s.person.open) == 1
+                scope.cancel()
+        await eventually(lambda: not s.person.open)
+
+
+async def test_a_yes_after_the_program_went_is_for_its_next_request():
+    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+        await client.lease_begun(WORK)
+        gone = trio.Event()
+
+        async def late(question):
+            gone.set()
+            await eventually(lambda: s.person.missing)
+            return yes()(question)
+
+        s.person.says = late
+        with pytest.raises(RefusedError, match="given up before the answer"):
+            async with client.permit(request(), gone=gone):
+                raise AssertionError
+        async with client.permit(request()):
+            assert len(s.person.asked) == 1
+
+
+async def test_a_covered_request_is_not_asked_about_again():
+    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+        await client.lease_begun(WORK)
+        s.person.says = yes()
+        async with (
+            client.permit(request(mime="text/plain")) as first,
+            client.permit(request(mime="text/html"), covered=first),
+        ):
+            assert len(s.person.asked) == 1
+
+
+async def test_the_user_chooses_one_of_several():
+    from broker.authority.decisions.choice import ChoiceText
+
+    async with client_of("t.Do * @anyvm @adminvm ask\n") as (s, client):
+        for lease in (WORK, VAULT):
+            await client.lease_begun(lease)
+        s.person.says = yes(target="vault")
+        found = await client.choose(
+            [request(lease=WORK), request(lease=VAULT)], ChoiceText("to attach it")
+        )
+        assert found.request.lease == VAULT
+        async with client.permit(found.request, chosen=found.asked):
+            assert len(s.person.asked) == 1
+
+
+async def test_a_permit_follows_the_rules_in_force():
+    rule = "t.Do * work @adminvm allow max-size={} {}\n"
+    async with client_of(rule.format(9, "return=yes")) as (s, client):
+        await client.lease_begun(WORK)
+        async with client.permit(request()) as permit:
+            assert (permit.max_size, permit.returns) == (9, True)
+            s.book.write("50-test.policy", rule.format(5, ""))
+            await client.reload()
+            await eventually(lambda: (permit.max_size, permit.returns) == (5, False))
+
+
+async def test_copies_are_what_is_in_force():
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        assert client.preview(request()).verdict == "allow"
+        assert client.world()[1] == s.authority.world()[1]
+        s.book.write("50-test.policy", "t.Do * work @adminvm deny\n")
+        s.book.write_record("third", "[sandbox]\n")
+        await client.reload()
+        assert client.preview(request()).verdict == "deny"
+        assert client.records.digest == s.authority.records.digest
+        with trio.fail_after(30):
+            await client.wait_changed()
+
+
+async def test_rules_with_an_error_deny_everything_in_the_copy():
+    async with client_of("t.Do * work\n") as (_, client):
+        await client.lease_begun(WORK)
+        assert client.preview(request()).verdict == "deny"
+
+
+async def test_events_are_recorded_before_they_are_answered():
+    async with client_of() as (s, client):
+        await client.lease_begun(WORK)
+        whose = {"sandbox": "work", "lease": WORK.id, "generation": 1}
+        await client.require(schema.StreamOpened(service="x", **whose))
+        assert len(s.events("stream.opened")) == 1
+        await client.refused(schema.StreamRefused(outcome="refused", **whose))
+        assert client.digest(b"x").startswith("hmac:")
+        assert client.content_digest(b"x") == client.digest(b"x")
+
+
+async def test_an_event_that_cannot_be_recorded_is_an_error(monkeypatch):
+    async with client_of() as (s, client):
+        await client.lease_begun(WORK)
+
+        async def full(event):
+            raise UpstreamError("the disk is full", hint="make room")
+
+        monkeypatch.setattr(s.log, "require", full)
+        event = schema.StreamOpened(sandbox="work", lease=WORK.id, generation=1)
+        with pytest.raises(UpstreamError, match="the disk is full"):
+            await client.require(event)
+
+
+async def test_a_share_of_the_log_that_is_used_up(monkeypatch):
+    async with client_of() as (s, client):
+        await client.lease_begun(WORK)
+        client.check_share(WORK)
+
+        def used_up(lease):
+            raise RefusedError("its share is used up")
+
+        monkeypatch.setattr(s.log, "check_share", used_up)
+        event = schema.StreamOpened(sandbox="work", lease=WORK.id, generation=1)
+        await client.require(event)
+        with pytest.raises(RefusedError, match="its share is used up"):
+            client.check_share(WORK)
+        client.check_share(VAULT)
+
+
+async def test_what_ends_with_the_authority():
+    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+        await client.lease_begun(WORK)
+        async with trio.open_nursery() as nursery:
+
+            async def ask():
+                with pytest.raises(UpstreamError, match="the authority has ended"):
+                    await carry(client, trio.sleep_forever)
+
+            nursery.start_soon(ask)
+            await s.person.wait_asked(1)
+            s.channel._link.close()
+        with trio.fail_after(30):
+            await client.lost.wait()
+        with pytest.raises(UpstreamError, match="the authority has ended"):
+            await client.reload()
+
+
+async def test_a_broker_that_ends_says_so():
+    async with client_of() as (s, client):
+        await client.serve_control()
+        assert s.served == 1
+        assert (await client.report()).warnings == ["a warning"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.stop, "over")
+            with trio.fail_after(30):
+                await s.ended.wait()
+            assert s.stop.reason == "over"
+            s.channel.put(m.AuthorityDone(s.stop.request))
+
+
+async def test_a_start_that_fails_is_the_start_s_error():
+    from broker.authority.channel.authority_client import AuthorityClient
+    from broker.authority.channel.frame_link import FrameLink
+    from broker.authority.channel.record_files import RecordFiles
+
+    async with stage() as (s, sock):
+        s.channel.put(failed(0, SetupError("a broker runs already")))
+        link = FrameLink(sock, receive_limit=1 << 20, waiting=1 << 20)
+        client = AuthorityClient(link, RecordFiles(s.book.paths, None), lost=list)
+        s.channel._told = (s.authority.rules.now.rules, s.authority.records)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.run)
+        assert "a broker runs already" in repr(caught.value.exceptions)
+
+
+def test_messages_are_read_strictly():
+    body = msgspec.msgpack.encode([10, 1, "more"])
+    with pytest.raises(Exception, match="cannot be read"):
+        m.decode_from_client(body)

@@ -1,0 +1,107 @@
+"""The authority as a process beside the broker's: neither outlives the other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from broker.cli.run.start import end_broker, ensure_broker
+from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.control.api import Nothing
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import GRANT_LIST, STATUS
+from tests.kit.brokerctl import home, paths_of
+from tests.kit.eventually import eventually
+
+
+@asynccontextmanager
+async def started():
+    """A broker; yields its paths, its process, and the pid of its authority."""
+    with home() as env:
+        paths = paths_of(env)
+        assert await ensure_broker(paths, environ=env)
+        async with open_client(paths.control) as client:
+            found = (await client.call(STATUS, Nothing())).processes
+        pids = {process.role: process.pid for process in found}
+        try:
+            yield paths, pids["broker"], pids["authority"]
+        finally:
+            for pid in pids.values():
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+
+async def gone(pid):
+    async def look():
+        try:
+            return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True
+
+    await eventually(look, deadline=30)
+
+
+def events(paths, *kinds):
+    with open_log(paths.audit) as log:
+        return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+
+async def test_a_broker_ends_with_its_authority():
+    async with started() as (paths, broker, authority):
+        os.kill(authority, signal.SIGKILL)
+        await gone(broker)
+        log = (paths.state / "broker.log").read_text()
+        assert "the authority has died" in log
+
+
+async def test_an_authority_ends_with_its_broker_and_records_it():
+    async with started() as (paths, broker, authority):
+        os.kill(broker, signal.SIGKILL)
+        await gone(authority)
+        (event,) = events(paths, "process.died")
+        assert (event["process"], event["pid"]) == ("broker", broker)
+        assert events(paths, "broker.stop") == []
+
+
+async def test_the_next_broker_starts():
+    with home() as env:
+        paths = paths_of(env)
+        for _ in range(2):
+            assert await ensure_broker(paths, environ=env)
+            async with open_client(paths.control) as client:
+                found = (await client.call(STATUS, Nothing())).processes
+                assert (await client.call(GRANT_LIST, Nothing())).grants == []
+            pids = {process.role: process.pid for process in found}
+            os.kill(pids["authority"], signal.SIGKILL)
+            await gone(pids["broker"])
+        assert await ensure_broker(paths, environ=env)
+        async with open_client(paths.control) as client:
+            await end_broker(client)
+        assert len(events(paths, "broker.start")) == 3
+
+
+async def test_signals_to_the_whole_group_end_both_in_order():
+    """Ctrl-C in a terminal, and a service manager, signal every process."""
+    async with started() as (paths, broker, authority):
+        os.kill(authority, signal.SIGTERM)
+        os.kill(authority, signal.SIGINT)
+        os.kill(broker, signal.SIGTERM)
+        await gone(broker)
+        await gone(authority)
+        assert len(events(paths, "broker.stop")) == 1
+
+
+async def test_the_authority_serves_the_control_socket():
+    """So that an answer to a question passes no other process."""
+    async with started() as (paths, broker, authority):
+        listed = subprocess.run(
+            ["ss", "-xlpH"], check=True, capture_output=True, text=True
+        ).stdout
+        (line,) = [row for row in listed.splitlines() if str(paths.control) in row]
+        assert f"pid={authority}," in line
+        assert f"pid={broker}," not in line

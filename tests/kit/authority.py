@@ -1,0 +1,179 @@
+"""An authority whose client is in the same process: both ends of a real channel."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.authority.channel.authority_client import AuthorityClient
+from broker.authority.channel.event_rights import EventRights
+from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.record_files import RecordFiles
+from broker.authority.channel.served_client import ClientChannel
+from broker.authority.policy_authority import PolicyAuthority
+from broker.authority.records.sandboxes import Records
+from broker.core.authority_report import AuthorityReport
+from broker.core.errors import PeerError, sole
+from broker.core.framing import FrameReader
+from broker.core.limits import authority as authority_limits
+from broker.ipc import authority as m
+from broker.ipc.audit.query import Filters, open_log
+from tests.kit.link.roles import journal
+from tests.kit.rulebook import WORK, Person, Rulebook
+from tests.kit.wayland.compositor import short_directory
+
+REPORT = AuthorityReport(
+    events=0, commits=0, failures=0, waiting=0, shipper=0, warnings=["a warning"]
+)
+
+
+class Stage:
+    """The authority, what it has written, and how its client's channel ended."""
+
+    def __init__(self, path, log, sock, role, waiting):
+        book = Rulebook(path, log)
+        self.path, self.log, self.book = path, log, book
+        self.person = Person()
+        self.told = []
+        self.records = Records(book.paths, None, log)
+        self.authority = PolicyAuthority(
+            paths=book.paths,
+            log=log,
+            source=self.records,
+            asker=self.person,
+            notify=lambda title, text, *, sandbox="": self.told.append(title),
+        )
+        self.records.tightened = self.authority.decider.cut_denied
+        link = FrameLink(
+            sock,
+            receive_limit=authority_limits.AUTHORITY_REQUEST_BYTES,
+            waiting=waiting,
+        )
+        self.channel = ClientChannel(
+            link,
+            authority=self.authority,
+            log=log,
+            rights=EventRights(role),
+            report=lambda: REPORT,
+            serve_control=self._serve_control,
+        )
+        self.served = 0
+        self.ended = trio.Event()
+        self.fault = None
+        self.stop = None
+
+    async def _serve_control(self):
+        self.served += 1
+
+    async def run(self, *, task_status):
+        """Serve the channel to its end."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.authority.run)
+            self.channel.put(m.Welcome(1, b"a key", clipboard_digest=True))
+            task_status.started()
+            try:
+                self.stop = await self.channel.serve()
+            except (PeerError, ExceptionGroup) as group:
+                self.fault = sole(group)
+                if not isinstance(self.fault, PeerError):
+                    raise
+            self.ended.set()
+            nursery.cancel_scope.cancel()
+
+    def events(self, *kinds):
+        with open_log(self.path / "audit.sqlite") as log:
+            return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+
+class RawClient:
+    """A client that writes whatever a test wants."""
+
+    def __init__(self, sock):
+        sock.setblocking(False)
+        self._sock = trio.socket.from_stdlib_socket(sock)
+        self._reader = FrameReader(authority_limits.AUTHORITY_ANSWER_BYTES)
+        self.heard = []
+
+    async def say(self, *messages):
+        for message in messages:
+            await self.write(m.encode_from_client(message))
+
+    async def write(self, data):
+        view = memoryview(data)
+        while view:
+            view = view[await self._sock.send(view) :]
+
+    async def hear(self, kind):
+        """Return the next message of a kind; the others are kept in ``heard``."""
+        with trio.fail_after(30):
+            while True:
+                for message in list(self.heard):
+                    if isinstance(message, kind):
+                        self.heard.remove(message)
+                        return message
+                data = await self._sock.recv(1 << 16)
+                if not data:
+                    raise EOFError(f"no {kind.__name__}")
+                for frame in self._reader.feed(data):
+                    self.heard.append(m.decode_from_authority(frame))
+
+    async def announce(self, lease=WORK, request=1):
+        """Announce a lease, as the host does."""
+        await self.say(
+            m.AnnounceLease(
+                request, lease.id, lease.sandbox, lease.record, lease.generation
+            )
+        )
+        await self.hear(m.AuthorityDone)
+
+    def close(self):
+        self._sock.close()
+
+
+@asynccontextmanager
+async def stage(
+    rules="",
+    *,
+    role="local",
+    waiting=authority_limits.AUTHORITY_WAITING_BYTES,
+):
+    """An authority that serves one channel; yields the far end's socket, too."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with short_directory() as path, ours, theirs:
+        async with journal(path) as log, trio.open_nursery() as nursery:
+            made = Stage(path, log, ours, role, waiting)
+            if rules:
+                made.book.write("50-test.policy", rules)
+            await made.records.record()
+            await nursery.start(made.run)
+            yield made, theirs
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def hostile(rules="", **more):
+    """A client that was taken over."""
+    async with stage(rules, **more) as (made, sock):
+        client = RawClient(sock)
+        yield made, client
+        client.close()
+
+
+@asynccontextmanager
+async def client_of(rules="", **more):
+    """An honest client."""
+    async with stage(rules, **more) as (made, sock), trio.open_nursery() as nursery:
+        lost = trio.Event()
+        link = FrameLink(
+            sock,
+            receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
+            waiting=1 << 20,
+        )
+        files = RecordFiles(made.book.paths, None)
+        client = AuthorityClient(link, files, lost=lost.set)
+        client.lost = lost
+        await nursery.start(client.run)
+        yield made, client
+        nursery.cancel_scope.cancel()
