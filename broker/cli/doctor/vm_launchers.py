@@ -119,6 +119,10 @@ def _monitors(context: Context, records: Iterable[Record]) -> Iterator[Finding]:
         if shutil.which(monitor.value, path=path) is None:
             text = f'records of kind "{monitor}" need {monitor}, which is not installed'
             yield warn("virtual machines", text, "docs/launchers/vmm.md")
+        text = (
+            f'the kind "{monitor}" is experimental: it was tried with a stand-in only'
+        )
+        yield warn("virtual machines", text, 'kind = "microvm" is QEMU\'s')
     missing = accel.permission() if wanted else None
     if missing is not None:
         kinds = " and ".join(f'"{monitor}"' for monitor in sorted(wanted))

@@ -137,7 +137,7 @@ async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind)
     (folder / "fast.toml").write_text(text)
     missing = AcceleratorChoice(Accel.TCG, "no permission to open it", "join a group")
     monkeypatch.setattr(vm_launchers.accel, "permission", lambda: missing)
-    program, kvm = await place()
+    program, experimental, kvm = await place()
     assert kind in program.text
     assert program.mend == "docs/launchers/vmm.md"
     assert ("no permission to open it" in kvm.text, kvm.mend) == (True, "join a group")
@@ -145,4 +145,6 @@ async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind)
     (tmp_path / "bin" / kind).touch(0o755)
     monkeypatch.setattr(vm_launchers.accel, "permission", lambda: None)
     (found,) = await place(path=str(tmp_path / "bin"))
-    assert found.state is State.OK
+    assert found.text == experimental.text
+    assert f'the kind "{kind}" is experimental' in found.text
+    assert found.state is State.WARN
