@@ -4,4 +4,6 @@ from __future__ import annotations
 
 REGISTER, SIGN_IN, LOOK = "register", "sign in", "look"
 ENTER_PIN = "enter PIN"
-"""What a request is for."""
+READ = "read"
+"""What a request is for.  To read (which key it is, how many tries are left) is no use
+of the key: the connection permits it, at a pace."""

@@ -43,7 +43,7 @@ from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sound.indicator import Indicator
+from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from policy.records.model import Record
 
@@ -132,7 +132,8 @@ class ViewerRole:
             leases=self._leases,
         )
         """Assigns devices to sandboxes."""
-        self._shared_key = SharedKey()
+        self._key_indicator = Indicator(KEY_IN_USE)
+        self._shared_key = SharedKey(self._key_indicator)
         self.folders = FolderDesk(
             source=host.folders,
             decider=authority,
@@ -164,6 +165,7 @@ class ViewerRole:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._indicator.run)
+            nursery.start_soon(self._key_indicator.run)
             await nursery.start(self.clipboard.run)
             await nursery.start(self.devices.run)
             await nursery.start(self.folders.run)

@@ -11,9 +11,12 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.lease import Opening
+from broker.core.services import SECURITY_KEY
 from broker.host.vmm.qmp import Qmp
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
+from tests.kit.rulebook import WORK
 
 EVENT = b'{"event":""}\n'
 SECONDS = 20
@@ -63,9 +66,8 @@ class _Silent:
         return trio.open_nursery()
 
 
-async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock, monkeypatch):
+async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock):
     """Each round is a question and its end, from the process that reads the guest."""
-    monkeypatch.setattr(security_keys, "_request", lambda _opening, said: said)
     seconds = 5
     count = limits.SECURITY_KEY_MESSAGES_BURST
     count += seconds * limits.SECURITY_KEY_MESSAGES_PER_SECOND
@@ -77,5 +79,6 @@ async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock, monkey
             theirs.send(json.dumps({"over": number}).encode())
         theirs.close()
         begin = trio.current_time()
-        await security_keys._Questions(None, _Silent, SharedKey(), ours).serve()
+        opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
+        await security_keys._Questions(opening, _Silent, SharedKey(), ours).serve()
     assert trio.current_time() - begin > seconds - 1

@@ -139,3 +139,72 @@ def test_answer_to_a_look_that_is_not_understood_does_not_pass(answer):
     guest.cbor(assertion("bank.example", up=False))
     guest.verdict(allow=True)
     assert guest.answers[-1].payload == b"\x7f"
+
+
+def several_accounts(number=3):
+    guest = Guest()
+    guest.token.accounts = number
+    guest.cbor(assertion("bank.example"))
+    guest.verdict(allow=True)
+    return guest
+
+
+def test_further_credentials_pass_as_often_as_the_key_says():
+    """Each is signed without a touch: it was one permission, which ends."""
+    guest = several_accounts()
+    assert guest.over == []
+    answers = [guest.cbor(b"\x08")[-1].payload for _ in range(4)]
+    assert answers == [b"\0", b"\0", b"\x27", b"\x27"]
+    assert guest.over == [1]
+    assert guest.token.seen.count((Command.CBOR, b"\x08")) == 2
+
+
+def test_single_credential_has_no_next_one():
+    """The key could go on with another program's."""
+    guest = several_accounts(1)
+    assert guest.over == [1]
+    assert guest.cbor(b"\x08")[-1].payload == b"\x27"
+
+
+def test_permission_that_is_revoked_has_no_next_credential():
+    guest = several_accounts()
+    guest.verdict(allow=False)
+    assert guest.over == [1]
+    assert guest.cbor(b"\x08")[-1].payload == b"\x27"
+
+
+@pytest.mark.parametrize("between", [b"\x04", assertion("bank.example")], ids=len)
+def test_other_request_ends_the_credentials(between):
+    """The same relying party is asked about again, too."""
+    guest = several_accounts()
+    guest.cbor(between)
+    guest.verdict(allow=False)
+    assert guest.over[0] == 1
+    assert guest.cbor(b"\x08")[-1].payload == b"\x27"
+
+
+def test_credentials_end_with_their_time():
+    guest = several_accounts()
+    guest.now = guest.key.next_tick()
+    guest.act(guest.key.tick(guest.now))
+    assert guest.over == [1]
+    assert guest.cbor(b"\x08")[-1].payload == b"\x27"
+
+
+def test_key_that_fails_has_no_next_credential():
+    guest = several_accounts()
+    guest.token._answer = lambda payload: b"\x30"
+    assert guest.cbor(b"\x08")[-1].payload == b"\x30"
+    assert guest.over == [1]
+
+
+def test_look_keeps_the_key_from_others_for_seconds():
+    """It waits for no touch, and a sign-in of the same guest ends it."""
+    guest = untouched()
+    guest.cbor(assertion("bank.example", up=False))
+    guest.verdict(allow=True)
+    assert guest.over == []
+    guest.now = guest.key.next_tick()
+    assert guest.now <= 5
+    guest.act(guest.key.tick(guest.now))
+    assert guest.over == [1]

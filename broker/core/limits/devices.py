@@ -57,6 +57,15 @@ SECURITY_KEY_MESSAGES_BURST = 64
 """Messages of a security key's process, read no faster; it waits meanwhile, and its guest
 with it.  A question has two; a page that tries many keys of an account asks for each."""
 
+SECURITY_KEY_REQUESTS_PER_SECOND = 2
+SECURITY_KEY_REQUESTS_BURST = 40
+"""Requests of one record to the security key, what only reads included.  A sign-in has
+six or so (which key it is, PIN, looks, the signature)."""
+
+SECURITY_KEY_TURN_SECONDS = 30.0
+"""How long a permitted request has the security key to itself: keys wait as long for a
+touch (CTAP 2.1, 6), and other sandboxes wait for the key."""
+
 SECURITY_KEY_PIN_TRIES = 2
 """Wrong PINs of one record until the person is asked about each; a key locks itself
 after eight, and waits for power after three."""

@@ -82,6 +82,18 @@ def look_answer(payload: bytes) -> bytes:
     return b"\0" + cbor.encode(shown | {2: data, 3: bytes(len(signature))})
 
 
+def credentials_of(payload: bytes) -> int:
+    """Return how many credentials an assertion's answer is the first of."""
+    if payload[:1] != b"\0":
+        return 0
+    try:
+        found = cbor.decode(payload[1:])
+    except PeerError:
+        return 1
+    number = found.get(5) if isinstance(found, dict) else None
+    return number if isinstance(number, int) else 1
+
+
 def enters_pin(untrusted_body: bytes) -> bool | None:
     """Whether a PIN command enters one; None: it does not pass.  Raises PeerError."""
     found = cbor.decode(untrusted_body)

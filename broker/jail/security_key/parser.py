@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.ipc.security_key import ENTER_PIN, LOOK, REGISTER, SIGN_IN
+from broker.ipc.security_key import ENTER_PIN, LOOK, READ, REGISTER, SIGN_IN
 from broker.jail.security_key.ctap_requests import (
     OptionError,
     apdu_body,
+    credentials_of,
     enters_pin,
     look_answer,
     read_request,
@@ -53,6 +54,8 @@ _KEEPALIVE_SECONDS = 0.1
 _EARLY = 4
 _LATE_SECONDS = 5.0
 """For the key to answer what was cancelled; it does so at once."""
+_LOOK_SECONDS = 5.0
+"""For the looks of one permission: nobody else uses the key meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Ask:
 
     number: int
     what: str
-    """``register``, ``sign in``, ``look`` or ``enter PIN``."""
+    """``register``, ``sign in``, ``look``, ``enter PIN`` or ``read``."""
     host: str
     digest: str
 
@@ -111,11 +114,14 @@ class _Repeated:
     """A permission that is in use between two messages.
 
     U2F repeats a request until the key is touched, which is one use and one question.
-    So is a look at the credentials of one relying party, one after the other.
+    So is a look at the credentials of one relying party, one after the other, and an
+    assertion with those of its credentials that getNextAssertion is to tell.
     """
 
     ask: Ask
     until: float
+    credentials: int = 0
+    """Left for getNextAssertion; 0: the request itself may be repeated."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +148,6 @@ class SecurityKey:
         """Messages of the guest from before the real key has answered."""
         self._late: _Late | None = None
         self._now: _Transaction | None = None
-        self._may_go_on = False
-        """Whether getNextAssertion belongs to an assertion that was allowed."""
         self._allowed: _Repeated | None = None
 
     def begin(self) -> list[Action]:
@@ -268,21 +272,26 @@ class SecurityKey:
             # guard: tries of the PIN are counted
             if pin:
                 return self._ask(message, ENTER_PIN, "", "", now)
+            if command == _NEXT and not body:
+                return self._next(message)
             # guard: management of the key
-            # guard: next of an allowed assertion
-            passes = (
-                (command == _INFO and not body)
-                or (command == _NEXT and not body and self._may_go_on)
-                or pin is not None
-            )
+            reads = (command == _INFO and not body) or pin is not None
         except OptionError:
             return self._status(message, _INVALID_OPTION)
         except PeerError:
             return self._status(message, _INVALID_CBOR)
-        if passes:
-            return self._forward(_Transaction(message, now + limits.CTAP_SECONDS))
+        if reads:
+            return self._ask(message, READ, "", "", now)
         known = command in {_PIN, _NEXT}
         return self._status(message, _DENIED if known else _INVALID_COMMAND)
+
+    def _next(self, message: Message) -> list[Action]:
+        """Pass getNextAssertion as often as the key has said that there is one."""
+        allowed = self._allowed
+        # guard: next of an allowed assertion
+        if allowed is None or not allowed.credentials:
+            return self._status(message, _DENIED)
+        return self._forward(_Transaction(message, allowed.until, allowed.ask))
 
     def _status(self, message: Message, code: int) -> list[Action]:
         return _to_guest(Message(message.channel, Command.CBOR, bytes([code])))
@@ -293,7 +302,7 @@ class SecurityKey:
             return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
         instruction, first = apdu[1], apdu[2]
         if instruction == _U2F_VERSION:
-            return self._forward(_Transaction(message, now + limits.CTAP_SECONDS))
+            return self._ask(message, READ, "", "", now)
         if instruction not in {_U2F_REGISTER, _U2F_AUTHENTICATE}:
             return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
         body = apdu_body(apdu)
@@ -308,12 +317,12 @@ class SecurityKey:
     def _ask(
         self, message: Message, what: str, host: str, digest: str, now: float
     ) -> list[Action]:
-        self._may_go_on = False
         made = self._now = _Transaction(message, now + limits.CTAP_SECONDS)
         before: list[Action] = []
         if self._allowed is not None:
             ask = self._allowed.ask
             same = (ask.what, ask.host, ask.digest) == (what, host, digest)
+            same = same and not self._allowed.credentials
             if same and now < self._allowed.until:
                 made.ask = ask
                 return self._forward(made)
@@ -336,10 +345,10 @@ class SecurityKey:
             return self._denied(made)
         if made.sent:
             return []
-        ctap2 = made.message.command == Command.CBOR
-        self._may_go_on = ctap2 and made.ask.what == SIGN_IN
-        if made.ask.digest or made.ask.what == LOOK:
-            self._allowed = _Repeated(made.ask, now + limits.CTAP_SECONDS)
+        looks = made.ask.what == LOOK
+        if made.ask.digest or looks:
+            seconds = _LOOK_SECONDS if looks else limits.CTAP_SECONDS
+            self._allowed = _Repeated(made.ask, now + seconds)
         return self._forward(made)
 
     def end(self) -> list[Action]:
@@ -348,7 +357,6 @@ class SecurityKey:
 
     def _denied(self, made: _Transaction) -> list[Action]:
         """Answer the guest; what the key signs from now on is dropped."""
-        self._may_go_on = False
         message, answer = made.message, bytes([_DENIED])
         if message.command == Command.MSG:
             answer = _SW_NOT_ALLOWED
@@ -396,10 +404,27 @@ class SecurityKey:
         if looks and found.command != Command.ERROR:
             # guard: an answer to a look has no signature
             payload = look_answer(payload) if ctap2 else payload[-2:]
-        # guard: one use for each question
-        repeated = self._allowed is not None and (looks or payload == _SW_NOT_TOUCHED)
+        repeated = self._repeated(now, found)
         actions = [] if repeated else self._end(now.ask, right=payload[:1] == _OK)
         return [*actions, *_to_guest(Message(channel, found.command, payload))]
+
+    def _repeated(self, made: _Transaction, answer: Message) -> bool:
+        """Whether the permission is for more requests than this one."""
+        ask, allowed = made.ask, self._allowed
+        if ask is None:
+            return False
+        if answer.command == Command.CBOR and ask.what == SIGN_IN:
+            before = allowed.credentials if allowed else credentials_of(answer.payload)
+            left = before - 1 if answer.payload[:1] == _OK else 0
+            # guard: an assertion has as many credentials as the key says
+            self._allowed = (
+                _Repeated(ask, made.deadline, left) if left > 0 else self._allowed
+            )
+            return left > 0
+        # guard: one use for each question
+        return allowed is not None and (
+            ask.what == LOOK or answer.payload == _SW_NOT_TOUCHED
+        )
 
     def _opened(self, payload: bytes) -> list[Action]:
         if len(payload) >= 17 and payload[:8] == self._nonce and self._real is None:

@@ -35,7 +35,7 @@ from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.process.spawn import our_program, spawn
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.security_key import ENTER_PIN
+from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
 from broker.viewer.devices.shared_key import SharedKey
 
 _HIDRAW = Path("/sys/class/hidraw")
@@ -284,7 +284,8 @@ class _Questions:
                 self._current = 0
 
     async def _answer(self, said: _Said, over: trio.Event) -> None:
-        """Ask rules and person; the permission lives until the message is over."""
+        """Permit a message until it is over."""
+        lease = self._opening.lease
         async with trio.open_nursery() as nursery:
 
             async def given_up() -> None:
@@ -292,14 +293,37 @@ class _Questions:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(given_up)
-            with contextlib.suppress(VitrailError):
-                async with self._permit(said):
-                    self._say(said.ask, allow=True)
-                    await over.wait()
+            await self._shared.pace(lease)
+            if said.what == READ:
+                self._say(said.ask, allow=True)
+                await over.wait()
                 return
-            # Also when it was allowed and is not any more.
-            self._say(said.ask, allow=False)
+            # Before anybody is asked: a touch after the answer is for this request.
+            async with self._shared.turn(lease):
+                await self._use(said, over)
             nursery.cancel_scope.cancel()
+
+    async def _use(self, said: _Said, over: trio.Event) -> None:
+        """Ask rules and user; the permission ends with the message, or its time."""
+        with contextlib.suppress(VitrailError):
+            async with self._permit(said):
+                # guard: a turn at the security key ends
+                with trio.move_on_after(limits.SECURITY_KEY_TURN_SECONDS):
+                    with self._shown(said):
+                        self._say(said.ask, allow=True)
+                        await over.wait()
+                    return
+        # Also when it was allowed and is not any more.
+        self._say(said.ask, allow=False)
+        # It is cancelled at the key first.
+        with trio.move_on_after(_CANCEL_SECONDS):
+            await over.wait()
+
+    def _shown(self, said: _Said) -> contextlib.AbstractContextManager[None]:
+        if said.what not in {REGISTER, SIGN_IN}:
+            return contextlib.nullcontext()
+        words = _request(self._opening, said).words
+        return self._shared.shown(self._opening.lease, words)
 
     @asynccontextmanager
     async def _permit(self, said: _Said) -> AsyncIterator[None]:

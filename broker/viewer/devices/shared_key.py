@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
+from broker.core.token_bucket import TokenBucket
+
+
+class Shows(Protocol):
+    """Shows the user which request has the key: ``sound.indicator``."""
+
+    def show(self, sandbox: str, *, active: bool) -> None:
+        """The request ``sandbox``, in words, has the key, or no longer."""
+        ...
+
+
+@dataclass(eq=False)
+class _Record:
+    """What the sandboxes of one record share."""
+
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    requests: TokenBucket = field(
+        default_factory=lambda: TokenBucket(
+            limits.SECURITY_KEY_REQUESTS_PER_SECOND, limits.SECURITY_KEY_REQUESTS_BURST
+        )
+    )
 
 
 class SharedKey:
-    """Its places, and the PINs that were wrong.
+    """Its places, who has the key now, and the PINs that were wrong.
 
-    PINs are counted by record: a sandbox has no new tries by connecting or
+    Requests and PINs are counted by record: a sandbox has no new tries by connecting or
     starting again, nor a disposable by being another one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, indicator: Shows | None = None) -> None:
+        self._indicator = indicator
+        self._key = trio.Lock()
+        self._records: dict[str, _Record] = {}
         self._places: dict[LeaseId, int] = {}
         self._wrong: dict[str, int] = {}
 
@@ -36,6 +64,46 @@ class SharedKey:
             self._places[lease] -= 1
             if not self._places[lease]:
                 del self._places[lease]
+
+    def _record(self, lease: Lease) -> _Record:
+        return self._records.setdefault(lease.record, _Record())
+
+    async def pace(self, lease: Lease) -> None:
+        """Wait until the record may send one more request."""
+        requests = self._record(lease).requests
+        early = requests.early(trio.current_time())
+        # guard: requests to the security key have a pace
+        while early > 0:
+            await trio.sleep(early)
+            early = requests.early(trio.current_time())
+        requests.take(trio.current_time())
+
+    @contextlib.asynccontextmanager
+    async def turn(self, lease: Lease) -> AsyncIterator[None]:
+        """Have the key alone, after those who came before.
+
+        A record waits once, however many programs and sandboxes of it ask.
+        """
+        # guard: a record has one turn among the others'
+        turn = self._record(lease).turn
+        # guard: one request has the security key
+        key = self._key
+        async with turn, key:
+            yield
+
+    @contextlib.contextmanager
+    def shown(self, lease: Lease, words: str) -> Iterator[None]:
+        """Show for whom a touch is, while the block runs; ``words`` are escaped."""
+        text = f"{lease.sandbox} waits for your touch {words}"
+        # guard: who has the security key is shown
+        if self._indicator is None:
+            yield
+            return
+        self._indicator.show(text, active=True)
+        try:
+            yield
+        finally:
+            self._indicator.show(text, active=False)
 
     def enter_pin(self, lease: Lease) -> int:
         """Count a PIN as a wrong one before it is; return how many were before."""

@@ -1,4 +1,4 @@
-"""A notification that stays on the screen while a microphone is open.
+"""A notification that stays on the screen while a microphone or key is in use.
 
 Sent over D-Bus to the desktop's notification server
 (org.freedesktop.Notifications).  Without one nothing is shown, and standard error
@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import math
 import sys
+from dataclasses import dataclass
 
 import trio
 from jeepney import DBusAddress, MessageType, new_method_call
@@ -30,7 +31,35 @@ _LEAST_SECONDS = 2.0
 in pieces of a tenth of a second must be visible."""
 _STAYS = 0
 _CRITICAL = 2
-_ICON = "audio-input-microphone"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a notification looks like."""
+
+    icon: str
+    title: str
+    """``{}``: the sandbox."""
+    body: str
+    """``{}``: the source."""
+    fact: str
+    """What cannot be shown without a server."""
+    least_seconds: float = _LEAST_SECONDS
+
+
+MICROPHONE = Wording(
+    "audio-input-microphone",
+    "{} hears your microphone",
+    "from {}",
+    "that a microphone is open",
+)
+KEY_IN_USE = Wording(
+    "dialog-password",
+    "{}",
+    "A touch of your security key is for this request.",
+    "whose request your security key has",
+    least_seconds=0.0,
+)
 
 
 def _why(error: Exception) -> str:
@@ -45,9 +74,10 @@ def _why(error: Exception) -> str:
 
 
 class Indicator:
-    """Shows which sandboxes have the microphone open; ``show`` never waits."""
+    """Shows which sandboxes have the microphone, or the key; ``show`` never waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, wording: Wording = MICROPHONE) -> None:
+        self._wording = wording
         self._wanted: dict[str, str] = {}
         self._least: dict[str, float] = {}
         """When each of them may go at the earliest."""
@@ -61,7 +91,7 @@ class Indicator:
         if active:
             self._leaving.discard(sandbox)
             self._wanted[sandbox] = source
-            self._least[sandbox] = trio.current_time() + _LEAST_SECONDS
+            self._least[sandbox] = trio.current_time() + self._wording.least_seconds
         elif sandbox in self._wanted:
             self._leaving.add(sandbox)
         self._changed.set()
@@ -110,8 +140,7 @@ class Indicator:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         sys.stderr.write(
-            "no notification can show that a microphone is open: "
-            f"{printable(_why(error))}\n"
+            f"no notification can show {self._wording.fact}: {printable(_why(error))}\n"
         )
 
     async def _change(self, router: DBusRouter) -> None:
@@ -124,7 +153,7 @@ class Indicator:
         for sandbox in self._wanted.keys() - self._shown.keys():
             # Servers read simple markup in the text.
             heard = html.escape(printable(self._wanted[sandbox], 100), quote=False)
-            body = f"from {heard}"
+            body = self._wording.body.format(heard)
             call = new_method_call(
                 _SERVICE,
                 "Notify",
@@ -132,8 +161,8 @@ class Indicator:
                 (
                     "Vitrail",
                     0,
-                    _ICON,
-                    f"{sandbox} hears your microphone",
+                    self._wording.icon,
+                    self._wording.title.format(sandbox),
                     body,
                     [],
                     {"urgency": ("y", _CRITICAL), "resident": ("b", True)},

@@ -29,6 +29,8 @@ class Token:
         self.seen = []
         """Commands that reached it, with their first byte."""
         self.silent = False
+        self.accounts = 1
+        """Credentials for each relying party; getNextAssertion tells the others."""
         self.tries = 8
         """Wrong PINs until it locks itself."""
         self.touched = True
@@ -86,6 +88,8 @@ class Token:
             found = {2: data, 3: signature}
             if asked.get(3):
                 found = {1: asked[3][0], **found, 4: {"id": b"u" * 16}}
+            if self.accounts > 1:
+                found[5] = self.accounts
             return b"\0" + encode(found)
         return b"\0"
 

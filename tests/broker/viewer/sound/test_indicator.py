@@ -9,7 +9,7 @@ import trio
 from jeepney import MessageType
 
 from broker.viewer.sound import indicator as module
-from broker.viewer.sound.indicator import Indicator
+from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from tests.kit.eventually import eventually
 
 
@@ -18,6 +18,7 @@ class Desktop:
 
     def __init__(self):
         self.shown = set()
+        self.titles = []
         self.fails = 0
 
     @asynccontextmanager
@@ -31,6 +32,7 @@ class Desktop:
             raise ConnectionResetError("the bus has gone")
         if call.header.fields[3] == "Notify":
             self.shown.add(1)
+            self.titles.append(call.body[3])
         else:
             self.shown.discard(call.body[0])
         header = SimpleNamespace(message_type=MessageType.method_return)
@@ -84,5 +86,22 @@ async def test_short_hearing_is_shown_long_enough(monkeypatch, autojump_clock):
             await trio.sleep(1.9)
             assert desktop.shown == {1}
         await trio.sleep(0.2)
+        assert desktop.shown == set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_request_that_has_the_security_key_is_not_shown_longer(
+    monkeypatch, autojump_clock
+):
+    """The next touch is for another one."""
+    desktop, told = Desktop(), Indicator(KEY_IN_USE)
+    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        told.show("work waits {for} your touch", active=True)
+        await trio.sleep(0.1)
+        assert desktop.titles == ["work waits {for} your touch"]
+        told.show("work waits {for} your touch", active=False)
+        await trio.sleep(0.1)
         assert desktop.shown == set()
         nursery.cancel_scope.cancel()
