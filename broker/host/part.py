@@ -14,6 +14,7 @@ from broker.authority.control.handlers import SharedControl
 from broker.authority.runtime import Runtime
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
+from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.notify import Notify
@@ -23,6 +24,7 @@ from broker.host.devices.part import DeviceHost
 from broker.host.launchers.microvm import MicroVmMachine, MicroVms
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.role import ActiveLease, HostRole
+from broker.host.room import Room
 from broker.host.vsock_listeners import (
     PortTakenError,
     VsockPorts,
@@ -33,7 +35,7 @@ from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim
 from policy.errors import did_you_mean
-from policy.records.model import Record
+from policy.records.model import Record, boots
 
 if TYPE_CHECKING:
     from broker.host.images.store import Image
@@ -73,6 +75,7 @@ class HostPart:
             open_machine=self._vms.open,
             name_for=self._name_for,
             devices=self._devices,
+            room=Room(self._memory_mib),
         )
         self.leasing = Leasing(
             host=self.role,
@@ -238,6 +241,12 @@ class HostPart:
 
     def _record(self, name: SandboxName) -> Record | None:
         return self._ground.records.now.records.get(name)
+
+    def _memory_mib(self, name: SandboxName, changes: LaunchChanges) -> int | None:
+        record = self._record(name)
+        if record is None or not boots(record.host.launch):
+            return None
+        return changes.memory_mib or record.host.launch.memory_mib
 
     def _name_for(
         self, name: SandboxName, taken: frozenset[SandboxName]

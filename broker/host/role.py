@@ -31,6 +31,7 @@ from broker.core.stderr_log import isolated, log_exception
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission, Carry, no_devices
 from broker.host.machine import Machine
+from broker.host.room import Room
 from broker.ipc.audit import schema
 from broker.ipc.devices.messages import Devices
 from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, Viewer
@@ -118,11 +119,13 @@ class HostRole:
         open_machine: OpenMachine,
         name_for: NameFor,
         devices: HostDevices | None = None,
+        room: Room | None = None,
     ) -> None:
         self._viewer = viewer
         self._log = log
         self._open_machine = open_machine
         self._name_for = name_for
+        self._room = room or Room(lambda _record, _changes: None)
         self._table = LeaseTable()
         self._tenancies: dict[LeaseId, ActiveLease] = {}
         self._starting: dict[SandboxName, trio.Event] = {}
@@ -160,9 +163,11 @@ class HostRole:
         *,
         progress: Callable[[str], None] = _quiet,
         changes: LaunchChanges = NO_CHANGES,
+        for_sandbox: bool = False,
     ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs.
 
+        ``for_sandbox``: a sandbox has asked for it, and the user has not.
         Raises RefusedError.
         """
         while True:
@@ -187,11 +192,16 @@ class HostRole:
         # Nothing was awaited since it was found free: no other start is here.
         self._starting[sandbox] = trio.Event()
         try:
-            closed = self._table.closed_cids(trio.current_time())
-            machine = await self._open_machine(
-                sandbox, record, closed, progress, changes
-            )
-            return (await self.admit(sandbox, record, machine)).lease
+            with self._room.promised(
+                record, changes, progress, for_sandbox=for_sandbox
+            ) as promise:
+                closed = self._table.closed_cids(trio.current_time())
+                machine = await self._open_machine(
+                    sandbox, record, closed, progress, changes
+                )
+                active_lease = await self.admit(sandbox, record, machine)
+                promise.keep(machine.facts.pid, active_lease.ended)
+                return active_lease.lease
         finally:
             self._starting.pop(sandbox).set()
 

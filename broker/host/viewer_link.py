@@ -361,7 +361,10 @@ class RemoteViewer(LinkEnd):
             nursery.start_soon(told.run)
             try:
                 lease = await self._host().start(
-                    record, progress=told, changes=request.changes
+                    record,
+                    progress=told,
+                    changes=request.changes,
+                    for_sandbox=request.for_sandbox,
                 )
             except VitrailError as error:  # not in a nursery's group
                 lease = error

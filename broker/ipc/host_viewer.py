@@ -156,12 +156,15 @@ class Machines(Protocol):
         *,
         progress: Callable[[str], None],
         changes: LaunchChanges = NO_CHANGES,
+        for_sandbox: bool = False,
     ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs.
 
         A disposable is started again each time, under a fresh name.  Returns
         after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
         receives the steps that take time meanwhile.  ``changes`` is for this start.
+        ``for_sandbox``: a sandbox has asked for it, so it is refused where memory is
+        short; the user is warned.
 
         Raises RefusedError when no record allows it, or it runs and was to change, SetupError or
         UpstreamError when it cannot be started.

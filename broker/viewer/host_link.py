@@ -134,13 +134,19 @@ class RemoteHost(LinkEnd):
         *,
         progress: Callable[[str], None],
         changes: LaunchChanges = NO_CHANGES,
+        for_sandbox: bool = False,
     ) -> Lease:
         """Ask the host for the sandbox of one of its records."""
         epoch = await self._wait_up(progress)
         progress(f"asked {epoch.name}")
         assert self._nursery is not None
         return await self._starts.start(
-            epoch, record, self._nursery, progress=progress, changes=changes
+            epoch,
+            record,
+            self._nursery,
+            progress=progress,
+            changes=changes,
+            for_sandbox=for_sandbox,
         )
 
     async def _stop_unwanted(self, lease: LeaseId) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import astuple
+from dataclasses import asdict
 
 import trio
 
@@ -32,12 +32,13 @@ class HostStarts:
         *,
         progress: Callable[[str], None],
         changes: LaunchChanges,
+        for_sandbox: bool = False,
     ) -> Lease:
         """Ask for a sandbox; the request outlives a caller that is cancelled.
 
         So its sandbox, when it is there after all, can be ended.
         """
-        start = _Start(epoch, changes)
+        start = _Start(epoch, changes, for_sandbox=for_sandbox)
         start.progress = progress
         nursery.start_soon(self._ask, record, start)
         try:
@@ -81,13 +82,18 @@ class HostStarts:
     ) -> m.StartSandbox:
         start.number = number
         self._under_way.add(start)
-        return m.StartSandbox(number, record, *astuple(start.changes))
+        return m.StartSandbox(
+            number, record, **asdict(start.changes), for_sandbox=start.for_sandbox
+        )
 
 
 class _Start:
     """A start that was asked for."""
 
-    def __init__(self, epoch: Epoch, changes: LaunchChanges) -> None:
+    def __init__(
+        self, epoch: Epoch, changes: LaunchChanges, *, for_sandbox: bool
+    ) -> None:
+        self.for_sandbox = for_sandbox
         self.epoch = epoch
         self.changes = changes
         self.number = 0

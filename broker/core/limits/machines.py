@@ -60,6 +60,15 @@ VM_MEMORY_MIB = range(128, 65537)
 """A guest's memory: Debian's kernel and initramfs do not unpack in less; more
 than 64 GiB on a desktop is a slip of the finger."""
 
+MACHINES_PER_ORIGIN = 8
+"""Machines that run because sandboxes of one record, or others that were started for
+them, opened something: a user who reads mail has some links open at once, each in a
+disposable.  With the default memory they are 6 GiB."""
+
+MACHINE_FREE_BYTES = 1 << 30
+"""Memory that stays available beside a machine that a sandbox has started: the same as
+beside a machine that waits."""
+
 VM_CPUS = range(1, 65)
 """A guest's processors."""
 

@@ -98,9 +98,12 @@ class LocalHost:
         *,
         progress: Callable[[str], None],
         changes: LaunchChanges = NO_CHANGES,
+        for_sandbox: bool = False,
     ) -> Lease:
         """See ``Machines``."""
-        return await self.role.start(record, progress=progress, changes=changes)
+        return await self.role.start(
+            record, progress=progress, changes=changes, for_sandbox=for_sandbox
+        )
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """See ``Machines``."""

@@ -156,6 +156,8 @@ class StartSandbox(LinkRequest, frozen=True, tag="start"):
     cpus: _Count | None = None
     network: Literal["none", "user"] | None = None
     image: _Name | None = None
+    for_sandbox: bool = False
+    """A sandbox of the viewer's has asked for it, and the user has not."""
 
     @property
     def changes(self) -> LaunchChanges:

@@ -92,7 +92,9 @@ class Mover:
         ):
             sent.size = asked.size
             sent.back = way.token if way is not None else ""
-            receiving = self._targets.receiving(job.permit, sent, job.wait, way)
+            receiving = self._targets.receiving(
+                job.permit, sent, job.wait, way, source=job.guest.lease
+            )
             async with receiving as receiver:
                 await self._send(job, quota, write, sent)
                 if way is not None and receiver is not None:

@@ -192,7 +192,7 @@ class PersonOpens:
     ) -> api.OpenItem:
         if wanted.url is not None:
             sandbox = await self._targets.open_url(
-                target, wanted.url, wait, by_person=True
+                target, wanted.url, wait, source=None
             )
             return api.OpenItem(sandbox=sandbox)
         if wanted.edit:

@@ -231,7 +231,11 @@ class OpeningService:
         try:
             if asked.url is not None:
                 await self._targets.open_url(
-                    permit.target, asked.url, wait, autostart=permit.autostart
+                    permit.target,
+                    asked.url,
+                    wait,
+                    autostart=permit.autostart,
+                    source=guest.lease,
                 )
             else:
                 job = Job(guest, exchange, asked, permit, wait, number)

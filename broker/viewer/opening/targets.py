@@ -24,6 +24,7 @@ from broker.core.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.keeping import keeping
+from broker.viewer.opening.origins import Origins
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
@@ -64,6 +65,7 @@ class Targets:
         self._viewer = viewer
         self._own = own
         self._host = host
+        self._origins = Origins(lambda: [guest.lease.id for guest in viewer.guests()])
 
     @contextmanager
     def delivery(
@@ -83,22 +85,22 @@ class Targets:
         url: Url,
         wait: Wait,
         *,
+        source: Lease | None,
         autostart: bool = True,
-        by_person: bool = False,
     ) -> str:
         """Open an address; returns where, once the program for it has started.
 
-        ``by_person``: wait for a sign of it, too.  A sandbox that asked does not learn
-        how another's program ended.
+        ``source``: the sandbox that asked.  None: the user, who is answered after a
+        sign of it; a sandbox does not learn how another's program ended.
         """
         if target in ADMIN_NAMES:
             await self._own.open_url(url)
             return target
-        async with self._guest(target, wait, autostart=autostart) as it:
+        async with self._guest(target, wait, source, autostart=autostart) as it:
             words = [_TOOL, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
             await _started(it, program)
-            if by_person:
+            if source is None:
                 await shown(it.lease.sandbox, program)
             return it.lease.sandbox
 
@@ -109,8 +111,10 @@ class Targets:
         delivery: Delivery,
         wait: Wait,
         way: Return | None = None,
+        *,
+        source: Lease,
     ) -> AsyncIterator[Receiver | None]:
-        """Have a delivery fetched; the block runs once a process reads it.
+        """Have a delivery of ``source`` fetched; the block runs once a process reads it.
 
         Yields None where that is a process of the person's.
         """
@@ -119,7 +123,12 @@ class Targets:
                 yield None
             return
         async with self.receiving_in(
-            permit.target, delivery, wait, way, autostart=permit.autostart
+            permit.target,
+            delivery,
+            wait,
+            way,
+            source=source,
+            autostart=permit.autostart,
         ) as receiver:
             yield receiver
 
@@ -131,14 +140,16 @@ class Targets:
         wait: Wait,
         way: Return | None = None,
         *,
+        source: Lease | None = None,
         autostart: bool = True,
     ) -> AsyncIterator[Receiver]:
         """Have a delivery fetched by a sandbox, and kept where it is not opened.
 
         ``way``: by which its program may return the file while the block runs.
+        ``source``: the sandbox that sends it; None: the user.
         """
         async with (
-            self._guest(target, wait, autostart=autostart) as guest,
+            self._guest(target, wait, source, autostart=autostart) as guest,
             AsyncExitStack() as stack,
         ):
             if way is not None:
@@ -155,10 +166,10 @@ class Targets:
 
     @asynccontextmanager
     async def _guest(
-        self, target: str, wait: Wait, *, autostart: bool
+        self, target: str, wait: Wait, source: Lease | None, *, autostart: bool
     ) -> AsyncIterator[Guest]:
         """The target's guest; one that was started for nothing is ended again."""
-        lease, started = await self._lease(target, wait, autostart=autostart)
+        lease, started = await self._lease(target, wait, source, autostart=autostart)
         guest = self._viewer.guest(lease.id)
         if guest is None:
             raise UpstreamError(f"{lease.sandbox} ended while it was started")
@@ -173,7 +184,7 @@ class Targets:
             raise
 
     async def _lease(
-        self, target: str, wait: Wait, *, autostart: bool
+        self, target: str, wait: Wait, source: Lease | None, *, autostart: bool
     ) -> tuple[Lease, bool]:
         """Return the lease of a target, and whether it was started for this."""
         name = take_sandbox_name(target.removeprefix(_DISPOSABLE))
@@ -183,12 +194,20 @@ class Targets:
                     return guest.lease, False
         if not autostart:
             raise ToldError(f"{name} does not run, and the rule does not start it")
-        await wait(f"starting {name}")
+        if source is None:
+            await wait(f"starting {name}")
+            return await self._host.start(SandboxName(name), progress=_ignored), True
+        with self._origins.starting(source) as started:
+            await wait(f"starting {name}")
+            lease = await self._host.start(
+                SandboxName(name), progress=_ignored, for_sandbox=True
+            )
+            started(lease)
+        return lease, True
 
-        def ignored(detail: str) -> None:
-            """Details of a start; the person sees that it is being started."""
 
-        return await self._host.start(SandboxName(name), progress=ignored), True
+def _ignored(detail: str) -> None:
+    """Details of a start; the person sees that it is being started."""
 
 
 def _is_disposable(guest: Guest) -> bool:

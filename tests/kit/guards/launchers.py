@@ -9,6 +9,36 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "machines started for sandboxes have a number",
+        "if False:",
+        "tests/attack/test_started_machines.py",
+        "number",
+    ),
+    Guard(
+        "a chain of starts has one budget",
+        "pass",
+        "tests/attack/test_started_machines.py",
+        "chain",
+    ),
+    Guard(
+        "a sandbox starts nothing where memory is short",
+        "if False:",
+        "tests/attack/test_started_machines.py",
+        "short_memory",
+    ),
+    Guard(
+        "memory that is promised is not free",
+        "promised = 0",
+        "tests/attack/test_started_machines.py",
+        "promised",
+    ),
+    Guard(
+        "no machine is larger than this one",
+        "if False:",
+        "tests/attack/test_started_machines.py",
+        "larger",
+    ),
+    Guard(
         "a box makes no setuid files",
         "",
         "tests/attack/test_box_setuid.py",

@@ -118,15 +118,15 @@ class PaperMachine:
 
 
 @asynccontextmanager
-async def host_role(tmp_path, open_machine, *, viewer=None, devices=None):
-    """A running HostRole; disposable names are not its affair."""
+async def host_role(tmp_path, open_machine, *, viewer=None, devices=None, **more):
+    """A running HostRole; disposable names are not its affair, unless ``more`` has some."""
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         role = HostRole(
             viewer=viewer or SilentViewer(),
             log=log,
             open_machine=open_machine,
-            name_for=lambda record, taken: record,
             devices=devices,
+            **{"name_for": lambda record, taken: record, **more},
         )
         await nursery.start(role.run)
         yield role

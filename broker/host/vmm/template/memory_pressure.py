@@ -82,10 +82,19 @@ def available_bytes(meminfo: Path = MEMINFO) -> int:
     A kernel that does not say has none, as far as machines that wait go; nor has one
     whose file cannot be read (that of a container whose lxcfs has ended).
     """
+    return _amount("MemAvailable", meminfo)
+
+
+def total_bytes(meminfo: Path = MEMINFO) -> int:
+    """Return this machine's memory; 0 where that cannot be read."""
+    return _amount("MemTotal", meminfo)
+
+
+def _amount(wanted: str, meminfo: Path) -> int:
     try:
         for line in meminfo.read_text(encoding="ascii").splitlines():
             name, _, amount = line.partition(":")
-            if name == "MemAvailable":
+            if name == wanted:
                 return int(amount.removesuffix("kB")) << 10
     except (OSError, ValueError):
         return 0

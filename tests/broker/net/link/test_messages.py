@@ -33,6 +33,7 @@ FROM_HOST = [
 FROM_VIEWER = [
     m.StartSandbox(1, "web"),
     m.StartSandbox(4, "web", 512, 1, "none", "small"),
+    m.StartSandbox(5, "web", for_sandbox=True),
     m.StopSandbox(2, ID, 5.0, "asked"),
 ]
 FROM_BOTH = [

@@ -1,0 +1,53 @@
+"""Machines that were started for a sandbox, by the record of the sandbox that began.
+
+A disposable that opens a link in another disposable, and that one in a third, has not
+begun any of it: the record of the first sandbox has.  So a chain has one budget.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from broker.core import limits
+from broker.core.lease import Lease
+from broker.core.names import LeaseId
+from broker.viewer.opening.failures import ToldError
+
+
+class Origins:
+    """``leases``: those of all sandboxes that live."""
+
+    def __init__(self, leases: Callable[[], Iterable[LeaseId]]) -> None:
+        self._leases = leases
+        self._began: dict[LeaseId, str] = {}
+        self._starting: Counter[str] = Counter()
+
+    @contextmanager
+    def starting(self, source: Lease) -> Iterator[Callable[[Lease], None]]:
+        """Run a start for ``source`` in the block; what it yields takes the new lease.
+
+        Raises ToldError where the record that began has as many machines as it may.
+        """
+        living = set(self._leases())
+        record = self._began.get(source.id, source.record)
+        self._began = {one: by for one, by in self._began.items() if one in living}
+        have = Counter(self._began.values())[record] + self._starting[record]
+        # guard: machines started for sandboxes have a number
+        if have >= limits.MACHINES_PER_ORIGIN:
+            raise ToldError(
+                f"{have} sandboxes that were started for '{record}' run already",
+                hint="close windows of some, or 'brokerctl stop' them",
+            )
+        self._starting[record] += 1
+
+        def started(lease: Lease) -> None:
+            # guard: a chain of starts has one budget
+            self._began[lease.id] = record
+
+        try:
+            yield started
+        finally:
+            self._starting[record] -= 1
+            self._starting += Counter()  # drops the zeros

@@ -1,0 +1,212 @@
+"""A sandbox whose links start machines does not fill the user's machine with them.
+
+A disposable lives as long as its program likes, and a disposable that may open
+disposables needs no help: 512 were started, as many as a host has leases.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.launch_changes import NO_CHANGES
+from broker.core.names import SandboxName, disposable_name
+from broker.host.folders.part import LocalHost
+from broker.host.machine import MachineFacts
+from broker.host.room import Room, resident_bytes
+from broker.viewer.opening.failures import ToldError
+from broker.viewer.opening.targets import Targets
+from tests.kit.link.roles import PaperMachine, host_role
+from tests.kit.rulebook import VAULT, WORK
+
+WEB = "@dispvm:web"
+MIB = 1 << 20
+FLOOR = limits.MACHINE_FREE_BYTES
+SIZE = 768 * MIB
+
+
+class Memory:
+    """What /proc/meminfo says."""
+
+    def __init__(self, available, total=1 << 40):
+        self.available, self.total = available, total
+
+    def room(self):
+        """The room of a host whose records all have 768 MiB."""
+        return Room(
+            lambda record, changes: SIZE // MIB,
+            available=lambda: self.available,
+            total=lambda: self.total,
+        )
+
+
+class Desk:
+    """The viewer's targets beside a host with paper machines."""
+
+    def __init__(self, host):
+        self.host = host
+        self.waited = []
+        self.targets = Targets(self, own=None, host=LocalHost(host, None))
+
+    def guests(self):
+        """One for each lease, as a viewer has."""
+        return [
+            SimpleNamespace(lease=active.lease) for active in self.host.active_leases()
+        ]
+
+    async def wait(self, what):
+        await trio.lowlevel.checkpoint()
+        self.waited.append(what)
+
+    async def open(self, source, target=WEB):
+        """Start a target for a sandbox; None: for the user."""
+        lease, _ = await self.targets._lease(target, self.wait, source, autostart=True)
+        return lease
+
+
+@asynccontextmanager
+async def desk(tmp_path, memory=None, facts=None):
+    """Each start of a record is a fresh disposable."""
+    numbers = itertools.count(1000)
+
+    async def opened(sandbox, record, closed, progress, changes):
+        await trio.lowlevel.checkpoint()
+        machine = PaperMachine()
+        machine.facts = facts or machine.facts
+        return machine
+
+    def name(record, taken):
+        return disposable_name(record, next(numbers))
+
+    memory = memory or Memory(1 << 40)
+    async with host_role(tmp_path, opened, name_for=name, room=memory.room()) as host:
+        yield Desk(host)
+
+
+async def most(d, source):
+    """Start as many as a sandbox gets; returns them."""
+    leases = []
+    while len(leases) < 2 * limits.MACHINES_PER_ORIGIN:
+        try:
+            leases.append(await d.open(source))
+        except ToldError:
+            break
+    return leases
+
+
+async def test_machines_of_a_sandbox_have_a_number(tmp_path):
+    async with desk(tmp_path) as d:
+        leases = await most(d, WORK)
+        assert len(leases) == limits.MACHINES_PER_ORIGIN
+        await d.open(VAULT)  # another record has its own
+        for _ in range(3):
+            await d.open(None)  # the user is not counted
+        await d.host.stop(leases[0].id, grace=0, reason="its window was closed")
+        assert len(await most(d, WORK)) == 1, "what has ended is not counted"
+
+
+async def test_starts_at_the_same_time_have_the_same_number(tmp_path):
+    async with desk(tmp_path) as d:
+        refused = []
+
+        async def one():
+            try:
+                await d.open(WORK)
+            except ToldError as error:
+                refused.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(limits.MACHINES_PER_ORIGIN + 3):
+                nursery.start_soon(one)
+        assert len(refused) == 3
+        assert len(d.guests()) == limits.MACHINES_PER_ORIGIN
+
+
+async def test_a_chain_of_disposables_counts_for_who_began_it(tmp_path):
+    async with desk(tmp_path) as d:
+        source = WORK
+        for _ in range(limits.MACHINES_PER_ORIGIN):
+            source = await d.open(source)
+        for asker in (source, WORK):
+            with pytest.raises(ToldError, match="started for 'work' run already"):
+                await d.open(asker)
+
+
+async def test_a_start_that_failed_is_not_counted_in_the_number(tmp_path):
+    memory = Memory(0)
+    async with desk(tmp_path, memory) as d:
+        for _ in range(2 * limits.MACHINES_PER_ORIGIN):
+            with pytest.raises(RefusedError, match="not started for a sandbox"):
+                await d.open(WORK)
+        memory.available = 1 << 40
+        assert len(await most(d, WORK)) == limits.MACHINES_PER_ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("available", "starts"),
+    [(SIZE + FLOOR, True), (SIZE + FLOOR - 1, False), (0, False)],
+    ids=["fits", "one byte less", "cannot be read"],
+)
+async def test_short_memory_refuses_a_sandbox_and_warns_the_user(
+    tmp_path, available, starts
+):
+    async with desk(tmp_path, Memory(available)) as d:
+        warned = []
+        await d.host.start(SandboxName("web"), progress=warned.append)
+        assert bool(warned) is not starts
+        if starts:
+            await d.open(WORK)
+        else:
+            with pytest.raises(RefusedError) as caught:
+                await d.open(WORK)
+            assert not isinstance(caught.value, ToldError), (
+                "the sandbox learns no number"
+            )
+
+
+async def test_memory_that_is_promised_is_not_given_twice(tmp_path):
+    """Guests take their memory later: what is available does not change at once."""
+    async with desk(tmp_path, Memory(2 * SIZE + FLOOR)) as d:
+        first = await d.open(WORK)
+        await d.open(VAULT)
+        with pytest.raises(RefusedError, match="not started for a sandbox"):
+            await d.open(WORK)
+        await d.host.stop(first.id, grace=0, reason="its window was closed")
+        await d.open(WORK)
+
+
+async def test_memory_that_was_promised_and_is_taken_counts_once(tmp_path, monkeypatch):
+    """It is not available any more."""
+    monkeypatch.setattr("broker.host.room.resident_bytes", lambda pid: 2 * SIZE)
+    async with desk(tmp_path, Memory(SIZE + FLOOR), MachineFacts(pid=7)) as d:
+        await d.open(WORK)
+        await d.open(WORK)
+
+
+@pytest.mark.parametrize(("text", "pages"), [("9 3 1\n", 3), ("", 0), ("9 x", 0)])
+def test_what_a_process_has_taken(tmp_path, text, pages):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "statm").write_text(text)
+    assert resident_bytes(7, tmp_path) == pages * mmap.PAGESIZE
+    assert resident_bytes(8, tmp_path) == 0
+
+
+async def test_a_machine_that_is_larger_than_this_one_is_refused_to_the_user(tmp_path):
+    async with desk(tmp_path, Memory(0, SIZE - 1)) as d:
+        with pytest.raises(RefusedError, match="768 MiB of memory, this machine 767"):
+            await d.open(None)
+    async with desk(tmp_path / "unknown", Memory(0, 0)) as d:
+        await d.open(None)  # a size that cannot be read refuses the user nothing
+
+
+def test_a_record_that_starts_no_machine_needs_no_memory():
+    room = Room(lambda record, changes: None, available=lambda: 0, total=lambda: 0)
+    with room.promised(SandboxName("a"), NO_CHANGES, print, for_sandbox=True):
+        pass
