@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a part ends inside of what is mapped", "mapped = pool.size if pool is not None else 0", "tests/broker/jail/wayland/scene/test_buffer_part.py", "compositor_has"),
     Guard("each message has a row", "if False:", "tests/broker/jail/wayland/test_handler_table.py", "at_import"),
     Guard("no message in two modules", "if False:", "tests/broker/jail/wayland/test_handler_table.py", "two_modules"),
     Guard("crop", "return self", "tests/broker/jail/wayland/test_trees.py"),

@@ -68,9 +68,11 @@ def fits(buffer: Buffer, part: Rect) -> bool:
     """Whether there is such a part: at least a pixel, inside the buffer and its pool.
 
     wl_shm counts whole rows from the part's first pixel, so the last one may end
-    behind the pool.
+    behind what the compositor has mapped of the pool, which a resize does not change.
     """
     pool = buffer.pool
+    # guard: a part ends inside of what is mapped
+    mapped = pool.mapping.size if pool is not None else 0
     return (
         pool is not None
         and pool.file is not None
@@ -78,7 +80,7 @@ def fits(buffer: Buffer, part: Rect) -> bool:
         and part.h > 0
         and part.x + part.w <= buffer.width
         and part.y + part.h <= buffer.height
-        and _first(buffer, part) + part.h * buffer.stride <= pool.size
+        and _first(buffer, part) + part.h * buffer.stride <= mapped
     )
 
 

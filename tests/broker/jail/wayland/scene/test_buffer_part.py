@@ -131,6 +131,29 @@ def test_a_part_never_ends_behind_the_pool():
     assert sources(talk)[-1] == [10 * 256, 20 * 256, 90 * 256, 60 * 256]
 
 
+def test_a_part_never_ends_behind_what_the_compositor_has_of_a_pool():
+    """It learns that a pool grew with a buffer that reaches further, and not before."""
+    talk = without_gpu()
+    surface, xdg, _ = talk.show(100, 80, 0)
+    fd = talk.machine.fd("grows")
+    pool = talk.make(talk.shm, "create_pool", "wl_shm_pool", None, 32000, fds=[fd])
+    create = (pool, "create_buffer", "wl_buffer", None)
+    buffer = talk.make(*create, 0, 100, 80, 400, 0)
+    talk.send(pool, "resize", 64000)
+    talk.send(xdg, "set_window_geometry", 10, 20, 90, 60)
+    talk.send(surface, "attach", buffer, 0, 0)
+    talk.send(surface, "commit")
+    assert talk.core.fault is None
+    assert attached(talk, surface).state["size"] == (100, 80)
+    assert sources(talk)[-1] == [10 * 256, 20 * 256, 90 * 256, 60 * 256]
+    # Mapped again for another buffer, it has room for the part's last row.
+    talk.make(*create, 32000, 100, 80, 400, 0)
+    talk.send(xdg, "set_window_geometry", 10, 20, 89, 60)
+    talk.send(surface, "attach", buffer, 0, 0)
+    talk.send(surface, "commit")
+    assert attached(talk, surface).state["size"] == (89, 60)
+
+
 def test_a_destroyed_buffer_takes_its_part_along():
     talk = without_gpu()
     surface, xdg, buffer = window(talk)
