@@ -15,12 +15,14 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.core.errors import RefusedError
-from broker.core.launch_changes import NO_CHANGES
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, disposable_name
 from broker.host.folders.part import LocalHost
 from broker.host.machine import MachineFacts
 from broker.host.room import Room, resident_bytes
+from broker.net.link.messages import StartSandbox
+from broker.viewer.host_starts import HostStarts
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.targets import Targets
 from tests.kit.link.roles import PaperMachine, host_role
@@ -210,3 +212,26 @@ def test_a_record_that_starts_no_machine_needs_no_memory():
     room = Room(lambda record, changes: None, available=lambda: 0, total=lambda: 0)
     with room.promised(SandboxName("a"), NO_CHANGES, print, for_sandbox=True):
         pass
+
+
+@pytest.mark.parametrize("for_sandbox", [True, False])
+async def test_the_link_says_whether_a_sandbox_has_asked(for_sandbox):
+    """The host of a pair judges by its own memory."""
+    sent = []
+
+    async def ask(make):
+        await trio.lowlevel.checkpoint()
+        sent.append(make(1))
+        raise UpstreamError("the link is gone")
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(UpstreamError, match="the link is gone"):
+            await HostStarts(withdraw=None).start(
+                SimpleNamespace(ask=ask),
+                SandboxName("web"),
+                nursery,
+                progress=print,
+                changes=LaunchChanges(memory_mib=512),
+                for_sandbox=for_sandbox,
+            )
+    assert sent == [StartSandbox(1, "web", 512, for_sandbox=for_sandbox)]
