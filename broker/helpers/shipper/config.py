@@ -30,7 +30,7 @@ import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -39,6 +39,11 @@ from broker.core.limits import audit as audit_limits
 from broker.core.paths import read_config
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_URI = re.compile(r"postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@/?#]*)?(\?[^@#]*)?")
+# A longer word in a path may be a token, as in those of web hooks.
+_PLAIN = re.compile(r"[a-z]+://[^@/?#]*(/[\w.-]{0,15})*")
+_LOGIN = re.compile("//.*:.*@")
+_OPEN = re.compile("dbname|host|hostaddr|port|ssl(cert|key|mode|rootcert)|user")
 
 
 class PostgresTarget(
@@ -49,22 +54,24 @@ class PostgresTarget(
     name: str
     address: str
     """As libpq takes it: a URI or ``key=value`` words."""
+    plaintext: bool = False
+    """Allow another machine without ``sslmode=verify-full`` or ``verify-ca``."""
 
     def where(self) -> str:
-        """For people, without secrets."""
-        # Words of libpq's other form may hold a password: only its host is shown.
-        found = re.search(r"\bhost=(\S+)", self.address)
+        """For people, without secrets.  Raises ValueError."""
         if not self.address.startswith(("postgresql://", "postgres://")):
-            return f"postgresql {found[1] if found else 'here'}"
+            return "postgresql"
+        # guard: no part of a password is taken for a host
+        if _URI.fullmatch(self.address) is None:
+            raise ValueError
         parts = urlsplit(self.address)
         return f"postgresql {parts.hostname or 'here'}{parts.path}"
 
     def secret(self) -> bool:
-        """Whether the file has a secret in it."""
-        return bool(
-            re.search(r"\bpassword\s*=", self.address)
-            or urlsplit(self.address).password
-        )
+        """Whether the file has a secret in it, or an option not known to be none."""
+        named = re.findall(r"(\w+)\s*=", unquote(self.address))
+        # guard: a secret of an address is one under any name
+        return not all(map(_OPEN.fullmatch, named)) or bool(_LOGIN.search(self.address))
 
 
 class OtlpTarget(
@@ -92,7 +99,8 @@ class OtlpTarget(
 
     def secret(self) -> bool:
         """Whether the file has a secret in it."""
-        return bool(self.headers) or bool(urlsplit(self.endpoint).password)
+        # guard: a collector's address may be its secret
+        return bool(self.headers) or _PLAIN.fullmatch(self.endpoint) is None
 
 
 class JournaldTarget(
@@ -167,7 +175,7 @@ def load_config(path: Path) -> ShipConfig:
         raise SetupError(problem, where=str(path))
     if any(t.secret() for t in config.target) and path.stat().st_mode & 0o077:
         raise SetupError(
-            "it has a password or headers in it, and others may read it",
+            "it has a password, a token or headers in it, and others may read it",
             where=str(path),
             hint=f"chmod 600 {path}",
         )

@@ -209,12 +209,14 @@ MIGRATIONS = (
 )
 
 
-def connect(address: str, *, read_only: bool = False) -> Connection:
+def connect(
+    address: str, *, read_only: bool = False, plaintext: bool = False
+) -> Connection:
     """Connect; raises SetupError or UpstreamError."""
     seconds = int(audit_limits.SHIP_SECONDS)
     try:
         connection: Connection = psycopg.connect(
-            address,
+            _checked(address, plaintext),
             connect_timeout=10,
             application_name="vitrail",
             # A server that is there and says nothing: the kernel gives up first.
@@ -227,6 +229,20 @@ def connect(address: str, *, read_only: bool = False) -> Connection:
     except psycopg.Error as error:
         raise problem(error) from error
     return connection
+
+
+def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one caller
+    named = psycopg.conninfo.conninfo_to_dict(address)
+    ends = f"{named.get('host') or ''},{named.get('hostaddr') or ''}".split(",")
+    near = {"", "localhost", "127.0.0.1", "::1"}
+    away = any(end not in near and end[0] not in "/@" for end in ends)
+    proven = plaintext or named.get("sslmode") in {"verify-ca", "verify-full"}
+    # guard: a database's password goes to another machine under TLS
+    if any("@" in end[1:] for end in ends) or (away and not proven):
+        raise SetupError("a database on another machine needs sslmode=verify-full")
+    # libpq takes what is not set from the environment, and from a service's file.
+    # guard: the environment says not where the database is
+    return psycopg.conninfo.make_conninfo("", **{"host": "", "hostaddr": "", **named})
 
 
 def problem(error: psycopg.Error) -> VitrailError:

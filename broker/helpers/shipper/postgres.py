@@ -37,8 +37,8 @@ _TEXTS = (
 class Postgres(Target):
     """A database, connected to when it is needed."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, address: str, *, plaintext: bool = False) -> None:
+        self._address, self._plaintext = address, plaintext
         self._open: Connection | None = None
         self._current = False
         """Whether its tables are known to be those of this version."""
@@ -83,7 +83,7 @@ class Postgres(Target):
 
     def _connection(self) -> Connection:
         if self._open is None:
-            self._open = connect(self._address)
+            self._open = connect(self._address, plaintext=self._plaintext)
             self._current = False
         return self._open
 

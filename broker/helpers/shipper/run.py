@@ -46,7 +46,7 @@ def make_target(config: AnyTarget) -> Target:
             # Each only when it is used: those packages are optional.
             from broker.helpers.shipper.postgres import Postgres
 
-            return Postgres(config.address)
+            return Postgres(config.address, plaintext=config.plaintext)
         case OtlpTarget():
             from broker.helpers.shipper.otlp import Otlp
 
