@@ -148,7 +148,6 @@ NAMED = '[label]\nname = "again"\n'
         (f'{HEAD}{NAMED}[clipboard]\nttl = "1d"\n', "clipboard.ttl"),
         (f'{HEAD}{NAMED}[clipboard]\ntypes = ["image/*"]\n', "clipboard.types"),
         (f'{HEAD}{NAMED}[transfer]\nday_size = "900G"\n', "transfer.day_size"),
-        (f'display = "waypipe-client"\n{HEAD[:21]}{NAMED}', "display"),
         # QEMU without a jail of ours; a program without a boundary.
         (f'{HEAD}{NAMED}[launch]\nkind = "libvirt-qemu"\n', "launch.kind"),
         (f'{HEAD}{NAMED}[launch]\nkind = "shared-box"\n', "launch.kind"),
