@@ -144,6 +144,9 @@ print("inner", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 async def test_a_process_in_a_namespace_below_its_own_is_still_the_box():
     async with stand() as (w, folder):
+        # By default the filter of a box makes no namespaces.
+        record = RECORD.format(folder=folder) + "user_namespaces = true\n"
+        w.write_record("evil", record)
         (line,) = await inside(w, folder, NESTED)
         assert line == "inner 0"
         (opened,) = w.events("stream.opened")
