@@ -18,6 +18,7 @@ import trio
 
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.eventually import eventually
+from tests.kit.listening import LISTENS
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import (
     containers,
@@ -83,10 +84,15 @@ async def ended(child):
 # -- a slow broker -------------------------------------------------------------------
 
 
+PROCESSES = ("broker", "authority")
+"""The authority takes the hook's calls; the broker's first process answers them."""
+
+
 @asynccontextmanager
-async def paused(w):
-    """The broker is stopped: its socket takes connections, and nothing is answered."""
-    pid = await w.broker_pid()
+async def paused(w, process):
+    """A process of the broker is stopped: connections are taken, and not answered."""
+    pid = await (w.broker_pid() if process == "broker" else w.pid_of(process))
+    await eventually(lambda: not is_asked(w))  # our own question has ended
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -95,16 +101,19 @@ async def paused(w):
 
 
 def is_asked(w):
-    """Whether a connection waits for the broker: a socket without an inode yet."""
+    """Whether the broker's socket has a connection, accepted or waiting for that."""
     lines = Path("/proc/net/unix").read_text().splitlines()
-    waiting = [line.split() for line in lines if line.endswith(str(w.paths.control))]
-    return any(words[6] == "0" for words in waiting)
+    found = [line.split() for line in lines if line.endswith(f" {w.paths.control}")]
+    return any(words[3] != LISTENS for words in found)
 
 
-async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook():
+@pytest.mark.parametrize("process", PROCESSES)
+async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook(
+    process,
+):
     """Until the hook gives up by its own limit."""
     async with hooked_world() as w:
-        async with paused(w):
+        async with paused(w, process):
             started = {name: start(w, name, *SOCKETS) for name in RECORDS}
             found = {name: await ended(child) for name, child in started.items()}
         code, out, err = found["work"]
@@ -117,10 +126,11 @@ async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook
         assert (code, "wayland-0" in out) == (0, True), err
 
 
+@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("name", RECORDS)
-async def test_a_broker_that_answers_late_leases_the_container(name):
+async def test_a_broker_that_answers_late_leases_the_container(name, process):
     async with hooked_world() as w:
-        async with paused(w):
+        async with paused(w, process):
             child = start(w, name, *SOCKETS)
             await eventually(lambda: is_asked(w))
             assert child.poll() is None

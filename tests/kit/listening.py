@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_LISTENS = "00010000"
+LISTENS = "00010000"
 """__SO_ACCEPTCON, the flag of a socket that listens (proc(5), ``/proc/net/unix``)."""
 
 
@@ -18,4 +18,4 @@ def takes_connections(path: Path) -> bool:
         return False
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     named = [row for row in rows if row[-1] == str(path)]
-    return not named or any(row[3] == _LISTENS for row in named)
+    return not named or any(row[3] == LISTENS for row in named)
