@@ -164,6 +164,41 @@ async def test_an_event_without_a_lease_about_another_sandbox():
         await ends(made, "is about another's sandbox")
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        schema.ClipboardPasted(sandbox="@adminvm", target="vault"),
+        schema.ClipboardEnded(sandbox="@adminvm", target="vault", outcome="refused"),
+        schema.ClipboardEnded(sandbox="@adminvm", outcome="refused"),
+        schema.ClipboardOffered(sandbox="@adminvm"),
+        schema.StreamRefused(sandbox="@adminvm", outcome="refused"),
+    ],
+)
+async def test_an_event_about_what_the_user_copied_for_another_sandbox(event):
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        await client.say(record(2, event))
+        await ends(made, "is about another's sandbox")
+        assert made.events(event.kind) == []
+
+
+async def test_what_the_user_copied_goes_to_a_sandbox_of_the_channel():
+    """The user's own programs have no lease; an honest broker says this."""
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        pasted = schema.ClipboardPasted(sandbox="@adminvm", target="work")
+        await client.say(record(2, pasted, "require"))
+        await client.hear(m.AuthorityDone)
+        ended = schema.ClipboardEnded(
+            sandbox="@adminvm", target="work", outcome="refused"
+        )
+        await client.say(record(3, ended, "refused"))
+        await client.hear(m.AuthorityDone)
+        assert not made.ended.is_set()
+        (event,) = made.events("clipboard.pasted")
+        assert (event["sandbox"], event["target"]) == ("@adminvm", "work")
+
+
 async def test_an_answer_to_a_question_that_was_not_put():
     """A choice of the user's is named by its question, which must have been answered."""
     async with hostile("t.Do * * @adminvm ask\n") as (made, client):

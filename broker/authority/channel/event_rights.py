@@ -16,9 +16,11 @@ from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.audit import schema
+from policy.rules.world import ADMIN
 
 _BOTH = frozenset({"stream.refused", "process.died", "sandbox.failed"})
 _LINK = frozenset({"link.up", "link.down", "link.refused", "audit.conflict"})
+_CROSSINGS = schema.ClipboardPasted | schema.ClipboardEnded
 _HOST = frozenset(
     {
         "lease.begin",
@@ -97,16 +99,12 @@ class EventRights:
         return self._running[lease]
 
     def _remember(self, lease: Lease) -> None:
+        most = authority_limits.AUTHORITY_LEASES
         # guard: a client announces a bounded number of leases
-        if (
-            len(self._known) >= authority_limits.AUTHORITY_LEASES
-            and lease.id not in self._known
-        ):
+        if len(self._known) >= most and lease.id not in self._known:
             ended = next((one for one in self._known if one not in self._running), None)
             if ended is None:
-                raise PeerError(
-                    f"it announces more than {authority_limits.AUTHORITY_LEASES} leases"
-                )
+                raise PeerError(f"it announces more than {most} leases")
             del self._known[ended]
         self._known[lease.id] = lease
 
@@ -145,7 +143,9 @@ class EventRights:
             if lease is None or subject != (lease.sandbox, lease.generation):
                 raise PeerError(f"its event {event.kind} is about another's lease")
         elif event.sandbox:
-            names = {lease.sandbox for lease in self._known.values()}
+            about = event.sandbox
+            if isinstance(event, _CROSSINGS) and about == ADMIN:
+                about = event.target  # what the user copied goes there
             # guard: an event without a lease is about a sandbox of its channel
-            if event.sandbox not in names:
+            if about not in {lease.sandbox for lease in self._known.values()}:
                 raise PeerError(f"its event {event.kind} is about another's sandbox")
