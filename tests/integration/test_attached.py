@@ -16,7 +16,14 @@ import pytest
 import trio
 
 from broker.helpers.process.spawn import PIPE, spawn
-from broker.ipc.control.api import Exited, RunInputRequest, RunItem, Started
+from broker.ipc.control.api import (
+    Exited,
+    Nothing,
+    RunInputRequest,
+    RunItem,
+    Started,
+)
+from broker.ipc.control.methods import Exchange
 from tests.kit.brokerctl import _START, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually
@@ -43,8 +50,11 @@ class Cat:
         self.api = ScriptedBroker(on_run=self.run)
         self.api.run_input = self.take  # type: ignore[method-assign]
 
-    async def take(self, caller, request):
+    async def take(
+        self, exchange: Exchange[Nothing], request: RunInputRequest
+    ) -> Nothing:
         await self.inputs.send(request)
+        return Nothing()
 
     async def run(self, caller, request, emit):
         self.request = request
