@@ -84,15 +84,17 @@ async def test_the_flush_precedes_the_streams_first_byte(tmp_path) -> None:
     async with machine() as (w, base):
         await lease(w, base)
         assert await talk(base), "worker and waypipe client are there"
-        pid = await w.broker_pid()
+        # The authority writes the log; what it answers comes after its flush.
+        pids = [await w.broker_pid(), await w.pid_of("authority")]
         trace = tmp_path / "trace"
         calls = "fdatasync,fsync,accept4,recvfrom,recvmsg,sendto,sendmsg,read,write"
         argv = ["strace", "-f", "-y", "-x", "-s", "64", "-e", f"trace={calls}"]
-        tracer = spawn([*argv, "-o", str(trace), "-p", str(pid)], stderr=DEVNULL)
+        traced = [word for pid in pids for word in ("-p", str(pid))]
+        tracer = spawn([*argv, "-o", str(trace), *traced], stderr=DEVNULL)
 
         async def attached():
-            text = await trio.Path(f"/proc/{pid}/status").read_text()
-            return "TracerPid:\t0\n" not in text
+            texts = [await trio.Path(f"/proc/{pid}/status").read_text() for pid in pids]
+            return all("TracerPid:\t0\n" not in text for text in texts)
 
         try:
             await eventually(attached)
@@ -178,7 +180,8 @@ async def _load_until_killed(w, base, seconds: float) -> int:
     """Streams from four sides, until the kill; how many were answered."""
     answered = 0
     killed = False
-    pid = await w.broker_pid()
+    # The authority writes for a moment longer than the broker's process lives.
+    pids = [await w.broker_pid(), await w.pid_of("authority")]
     while not await talk(base):
         await trio.lowlevel.checkpoint()  # worker and waypipe client come up
     answered += 1
@@ -193,10 +196,11 @@ async def _load_until_killed(w, base, seconds: float) -> int:
         for _ in range(4):
             nursery.start_soon(load)
         await trio.sleep(seconds)
-        pidfd = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        await trio.lowlevel.wait_readable(pidfd)
-        os.close(pidfd)
+        pidfds = [os.pidfd_open(pid) for pid in pids]
+        os.kill(pids[answered % 2], signal.SIGKILL)
+        for pidfd in pidfds:
+            await trio.lowlevel.wait_readable(pidfd)
+            os.close(pidfd)
         killed = True
         nursery.cancel_scope.deadline = trio.current_time() + 5
     return answered

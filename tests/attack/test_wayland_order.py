@@ -220,7 +220,8 @@ async def test_the_compositor_does_die_of_one_of_them_without_the_filter():
         assert comp.child.returncode
 
 
-async def test_everything_destroyed_in_any_order():
+async def test_everything_destroyed_in_any_order(monkeypatch):
+    monkeypatch.setattr(limits, "WAYLAND_MAPPINGS_PER_MINUTE", 1 << 20)
     rng = random.Random(7)
     async with stand() as it:
         for _ in range(40):
