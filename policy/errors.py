@@ -65,7 +65,7 @@ class Problem:
         return f"{self.where}: {visible(self.message)}"
 
     def render(self) -> str:
-        """Return the text for a person: the line, a caret, expected and hint."""
+        """Return the text for a user: the line, a caret, expected and hint."""
         lines = [self.first_line()]
         if self.source_line:
             lines += _caret(self.source_line, self.span)

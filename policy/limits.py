@@ -23,7 +23,7 @@ RECORDS = 1024
 """Records in one directory: twice the leases that a broker holds."""
 
 PROBLEMS_PER_FILE = 50
-"""Problems reported for one file; a person mends the first ones anyway."""
+"""Problems reported for one file; a user mends the first ones anyway."""
 
 CLASHES = 10
 """Times that a whole file is read again to find keys that exclude each other."""
@@ -259,6 +259,6 @@ OPEN_FILES = (64, 1048576)
 
 FEW_OPEN_FILES = 700
 """The same where its record does not say.  The kernel counts the descriptors that are in
-flight on UNIX sockets for the person, and holds each sender to this limit (unix(7),
+flight on UNIX sockets for the user, and holds each sender to this limit (unix(7),
 ETOOMANYREFS).  With the 253 that one last message may carry it stays below the usual
 1024, so that a sandbox cannot keep other programs from passing any."""

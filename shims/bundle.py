@@ -199,7 +199,7 @@ def guest_agent() -> bytes:
 def guest_installer() -> bytes:
     """Return ``vitrail-guest.sh``: a shell script that installs all of it in a guest.
 
-    The programs are in it as text, so that a person can read what runs in the guest.
+    The programs are in it as text, so that a user can read what runs in the guest.
     Raises BundleError where a program has the line by which its text would end.
     """
     script = (HERE / "guest_install.sh").read_text("utf-8")

@@ -59,7 +59,7 @@ PARENTS = 16
 
 
 class HookError(Exception):
-    """Why the domain gets no lease; for libvirt's log and the person."""
+    """Why the domain gets no lease; for libvirt's log and the user."""
 
 
 class Domain:
@@ -180,7 +180,7 @@ def runtime_directory(uid: int) -> str:
 
 
 def owner() -> int:
-    """The uid of the person whose broker it is.  Raises HookError."""
+    """The uid of the user whose broker it is.  Raises HookError."""
     if os.getuid() != 0:
         return os.getuid()
     try:
@@ -301,7 +301,7 @@ def report(event: str, name: str, domain: Domain) -> None:
 
 
 def folders_of(uid: int) -> list[str]:
-    """The directories of a person's records, in the order in which they win."""
+    """The directories of a user's records, in the order in which they win."""
     home = pwd.getpwuid(uid).pw_dir
     config = os.environ.get("XDG_CONFIG_HOME") if uid == os.getuid() else None
     bases = (runtime_directory(uid), config or f"{home}/.config", "/etc")
@@ -309,9 +309,9 @@ def folders_of(uid: int) -> list[str]:
 
 
 def is_required(uid: int, names: set[str]) -> bool:
-    """Whether a record of the person's says that this domain needs its lease.
+    """Whether a record of the user's says that this domain needs its lease.
 
-    They are read by a process that has the person's rights and a deadline: root would
+    They are read by a process that has the user's rights and a deadline: root would
     open what a link points to, and wait for a file system that never answers.
     """
     read, write = os.pipe()
@@ -333,7 +333,7 @@ def is_required(uid: int, names: set[str]) -> bool:
     finally:
         os.close(read)
         os.kill(child, signal.SIGKILL)
-        # Not waited for without end: it may hang in a file system of the person's.
+        # Not waited for without end: it may hang in a file system of the user's.
         os.waitpid(child, os.WNOHANG)
 
 

@@ -17,10 +17,10 @@ display and sound, unless its record says ``required = true`` (or the annotation
 ``io.vitrail.required=true``): then it does not start.
 
 Podman gives a container the annotations of its image, too.  An image is a stranger's,
-so only annotations that Podman's command line, or a file of the person's, has given
+so only annotations that Podman's command line, or a file of the user's, has given
 count: see ``refuse_annotations_of_image``.
 
-A container of root's is leased by the broker of the person that ``--settings`` names;
+A container of root's is leased by the broker of the user that ``--settings`` names;
 see ``vitrail_oci_rootful.py``, which is installed beside this file then.
 
 Standard library only, Python 3.9.
@@ -273,7 +273,7 @@ def refuse_annotations_of_image(
 ) -> None:
     """Raise LeaseError for annotations of ours that may be the image's own.
 
-    They are the person's when each is on Podman's command line, or when Podman's
+    They are the user's when each is on Podman's command line, or when Podman's
     storage shows that the image has none (``podman start``, annotations of a file).
     """
     wanted = {f"{key}={value}" for key, value in annotations.items() if _is_ours(key)}
@@ -434,7 +434,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     name = annotations[SANDBOX]
     if not NAME.fullmatch(name):
         raise LeaseError(f"the annotation {SANDBOX} is not the name of a record")
-    # A person's broker cannot end root's containers: they are not its own.
+    # A user's broker cannot end root's containers: they are not its own.
     ours = hook.person is None and annotations.get(OURS, "").lower() in YES
     if hook.person is not None:
         _rootful(hook, "require_confined", config)
@@ -697,7 +697,7 @@ def _show(log_end: int) -> None:
 def _waited(child: int) -> int:
     """The status of a killed child; not waited for without end, as it may hang.
 
-    In a file system of the person's, it ends when that answers.
+    In a file system of the user's, it ends when that answers.
     """
     end = time.monotonic() + 1
     while time.monotonic() < end:
@@ -739,7 +739,7 @@ def lease(hook: Hook, stage: str, text: str, annotations: Dict[str, str]) -> Jso
     if SANDBOX not in annotations:
         log(f"no annotation {SANDBOX} can be read: the container starts as it is")
         return None, False
-    # Read by a process of its own: a person's file must not hold root up.
+    # Read by a process of its own: a user's file must not hold root up.
     answer = in_child("record", lambda: hook.required(annotations), hook.deadline)
     output = in_child(
         f"lease at {stage}", lambda: hook.serve(stage, text), hook.deadline + 1

@@ -1,11 +1,11 @@
 """Containers that root starts with Podman: whose broker, and how its sockets get in.
 
 Part of ``vitrail_oci_hook.py``, which loads it for hooks of root's alone.  Root acts
-here for a person, so nothing that the person can change decides what root does:
+here for a user, so nothing that the user can change decides what root does:
 
 * whose broker it is stands in a file that only root can write;
-* a person's records are read with that person's rights;
-* the directory of the sockets is opened without following a link of the person's, and
+* a user's records are read with that user's rights;
+* the directory of the sockets is opened without following a link of the user's, and
   mounted at a place of root's, by which the runtime finds it;
 * a container that could leave its namespaces by a capability gets no lease, because its
   root is the machine's.
@@ -157,7 +157,7 @@ def _require_owner(fd: int, uid: int) -> None:
 def mount_sockets(person: Person, launch: str, directory: str) -> str:
     """Mount a launch's sockets where only root changes names; returns the place.
 
-    The runtime resolves a path, which the person could change meanwhile.
+    The runtime resolves a path, which the user could change meanwhile.
     """
     _make_places()
     fd = open_sockets(person, launch, directory)

@@ -38,6 +38,17 @@ PATTERNS = {
     "said/told": re.compile(r"\b(?:said|told|tells?|telling)\b", re.IGNORECASE),
     "whoever": re.compile(r"\b(?:whoever|whomever|whosever)\b", re.IGNORECASE),
     "anew": re.compile(r"\banew\b", re.IGNORECASE),
+    "of ours/its own": re.compile(
+        r"\bof (?:ours|yours|theirs)\b|\b(?:its|their) own\b",
+        re.IGNORECASE,
+    ),
+    "the person": re.compile(r"\bpersons?\b", re.IGNORECASE),
+    "stands/behind/goes on": re.compile(
+        r"\b(?:stands?|behind|goe?s? on)\b", re.IGNORECASE
+    ),
+    "is no X": re.compile(
+        r"(?<!there )\b(?:is|are|was|were) no\b(?! (?:longer|more)\b)", re.IGNORECASE
+    ),
 }
 GOALS = {
     "what is/was": 5.0,
@@ -45,6 +56,10 @@ GOALS = {
     "said/told": 8.0,
     "whoever": 1.0,
     "anew": 0.5,
+    "of ours/its own": 8.0,
+    "the person": 8.0,
+    "stands/behind/goes on": 6.0,
+    "is no X": 3.0,
 }
 """Per 10,000 words; manuals of systemd, git and trio's docs are about there."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]+")

@@ -9,7 +9,7 @@ another sandbox inside ``Decider.permit``::
     async with decider.permit(request) as permit:
         await carry(permit.target)   # cancelled when it is permitted no longer
 
-``permit`` asks the sandbox's record and the rules, asks the person where a rule
+``permit`` asks the sandbox's record and the rules, asks the user where a rule
 says so, and returns once the decision is on record; a no is RefusedError, and
 then nothing was done.  Unknown services are asked about too: no rule, no.  While
 the block runs it is *live*: it is decided again when files change, and its body
@@ -106,7 +106,7 @@ class Decider:
     ) -> AsyncIterator[Permit]:
         """See the head of this module.
 
-        ``on_ask`` is awaited when the person is about to be asked, which takes
+        ``on_ask`` is awaited when the user is about to be asked, which takes
         up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question
         named this request as well; the same rule does not ask again.  ``chosen``: the
         answer of ``choose`` that named this request.  ``gone``: is set when who asked
@@ -117,7 +117,7 @@ class Decider:
         # guard: live permits bounded
         if len(self._live) >= limits.LIVE_PERMITS:
             raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
-        if not request.tells:  # else it is the person's hand, as a chord is
+        if not request.tells:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease)
         permit = await self._decide(request, on_ask, covered, chosen, gone)
@@ -164,7 +164,7 @@ class Decider:
     async def choose(
         self, requests: Sequence[Request], text: ChoiceText
     ) -> ChosenRequest:
-        """Have the person choose one of several requests; see ``choice.choose``."""
+        """Have the user choose one of several requests; see ``choice.choose``."""
         self._questions += 1
         return await choose(
             requests,
@@ -179,7 +179,7 @@ class Decider:
         return self._judge.engine(), self._judge.world()
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
-        """The person has acted (key, button, touch) in a window of a sandbox.
+        """The user has acted (key, button, touch) in a window of a sandbox.
 
         ``ago``: so many seconds before now.  It is the word of the sandbox's
         worker, so it holds as far as that one was not taken over.
@@ -249,7 +249,7 @@ class Decider:
             raise await self._no(request, answer, beyond, answer.where, brief=True)
         return answer
 
-    # -- the person ------------------------------------------------------------------
+    # -- the user ------------------------------------------------------------------
 
     async def _ask(
         self,
@@ -294,7 +294,7 @@ class Decider:
         on_ask: OnAsk = nothing_asked,
         gone: trio.Event | None = None,
     ) -> Asked:
-        """Ask the person, and record question and answer."""
+        """Ask the user, and record question and answer."""
         self._questions += 1
         event = schema.QuestionAsked(
             **subject(request),
@@ -390,7 +390,7 @@ class Decider:
         return grant
 
     def _serves(self, grant: Grant, answer: Verdict) -> bool:
-        """Whether this rule would let a person give this grant."""
+        """Whether this rule would let a user give this grant."""
         return (
             answer.verdict == "ask"
             and grant.target in answer.targets
@@ -645,6 +645,6 @@ class Decider:
 def _refusal(question: Question, said: PersonAnswer) -> str:
     """Why an answer does not allow a request; empty when it does."""
     if not said.allow:
-        return said.reason or "the person said no"
+        return said.reason or "the user said no"
     # guard: the answer is checked
     return unfit(question, said)

@@ -68,7 +68,7 @@ async def open_log_runtime(
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
     require_private(paths)
-    # First of all: "a broker runs already" is what a person can use; the log's
+    # First of all: "a broker runs already" is what a user can use; the log's
     # "another broker writes here" would come before it otherwise.
     if "control" not in options.sockets:
         refuse_second(paths.control)

@@ -34,7 +34,7 @@ from policy.rules.world import ADMIN_NAMES
 class Request:
     """A sandbox's request.  Texts are validated by the caller, or hostile.
 
-    ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the person at
+    ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the user at
     the viewer, '' no target.  An attribute is None where it is not stated, ''
     where there is none; ``size`` in bytes.  ``gesture``: seconds since the
     person acted in a window of the sandbox, None: what ``Decider.acted`` knows.
@@ -56,15 +56,15 @@ class Request:
     peer: str = ""
     source: str = ""
     """The giver, where it is not the lease's sandbox: ``@adminvm`` for content that
-    the person's own programs give to the sandbox."""
+    the user's own programs give to the sandbox."""
     words: str = ""
     """The operation, in plain words; empty: as of every request of the service."""
     details: tuple[tuple[str, str], ...] = ()
-    """The details that the person is shown; empty: the stated attributes."""
+    """The details that the user is shown; empty: the stated attributes."""
     settled: bool = False
     """The target is settled: no rule leads elsewhere, and no choice is offered."""
     tells: bool = False
-    """The caller reports the outcome to the person."""
+    """The caller reports the outcome to the user."""
     raw: bool = False
     """Sound without a filter: its permission ends when the record has one."""
     write: bool = False
@@ -73,7 +73,7 @@ class Request:
     """Nothing is done yet, and each use is decided: a rule that asks is a yes here,
     and its limits are for the uses."""
     asks: bool = False
-    """The person is asked, for this once, also where a rule allows it."""
+    """The user is asked, for this once, also where a rule allows it."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""
@@ -128,7 +128,7 @@ class Permit:
     since: float
     rule: Rule | None
     answered: bool = False
-    """Whether the person has been asked, now or for its grant."""
+    """Whether the user has been asked, now or for its grant."""
     grant: str = ""
     returns: bool = False
     """Whether the rule lets the file come back."""
@@ -176,9 +176,9 @@ class Permit:
 
 
 class Asker(Protocol):
-    """Asks the person.
+    """Asks the user.
 
-    In two steps, so that the question is on record before the person sees it,
+    In two steps, so that the question is on record before the user sees it,
     and a flood is refused before anything of it is recorded.
     """
 
@@ -207,7 +207,7 @@ class Asker(Protocol):
 
 
 class NoPrompt:
-    """For a broker without a person."""
+    """For a broker without a user."""
 
     def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
@@ -230,7 +230,7 @@ class NoPrompt:
 
 
 def keeps(held: RuleLimits) -> tuple[Keep, ...]:
-    """For how long a person may let an answer hold, by the rule that asks.
+    """For how long a user may let an answer hold, by the rule that asks.
 
     ``remember=no`` and ``remember=stream`` let no answer outlive its
     operation; ``ttl=`` bounds everything, so there is no "until it stops" beside it.

@@ -114,7 +114,7 @@ class Rules:
             if self._started:
                 # A stricter set must not wait for the log, nor fail with it: a full
                 # disk, which a sandbox may have filled, would keep alive operations
-                # that the person has just denied.  New permissions do wait.
+                # that the user has just denied.  New permissions do wait.
                 # guard: a revocation does not wait for the log
                 self.pending = Engine(chosen.rules)
                 # guard: a denied stream is cut before it is recorded

@@ -1,4 +1,4 @@
-"""``brokerctl answer``: the person's answer where there is no dialog."""
+"""``brokerctl answer``: the user's answer where there is no dialog."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``brokerctl --help``: the verbs in groups, from the table alone.
 
-Plain text, without rich and without loading a verb: it is what a person types
+Plain text, without rich and without loading a verb: it is what a user types
 first, and what shells ask for completion.
 """
 

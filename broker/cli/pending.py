@@ -1,4 +1,4 @@
-"""``brokerctl pending``: questions that wait for the person's answer."""
+"""``brokerctl pending``: questions that wait for the user's answer."""
 
 from __future__ import annotations
 

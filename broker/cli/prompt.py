@@ -1,4 +1,4 @@
-"""``brokerctl prompt``: the person's own phrase, by which the real dialog is known."""
+"""``brokerctl prompt``: the user's own phrase, by which the real dialog is known."""
 
 from __future__ import annotations
 

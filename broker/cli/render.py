@@ -29,7 +29,7 @@ def error(problem: VitrailError) -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    # Not wrapped: the person's terminal does that, and a log is better searched.
+    # Not wrapped: the user's terminal does that, and a log is better searched.
     head = Text("error: ", style="bold red") + Text(displayed(str(problem)))
     console.print(head, soft_wrap=True)
     if problem.hint:
@@ -38,7 +38,7 @@ def error(problem: VitrailError) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line for the person on standard error; it is not the result."""
+    """Print a line for the user on standard error; it is not the result."""
     text = displayed(text)
     if not sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
@@ -53,7 +53,7 @@ def note(text: str) -> None:
 def written_files(
     paths: Iterable[Path], *, as_json: bool, add_to: Path | None = None
 ) -> None:
-    """Print the files that a command wrote; ``add_to`` is one for the person to edit."""
+    """Print the files that a command wrote; ``add_to`` is one for the user to edit."""
     if as_json:
         words = [str(path) for path in paths]
         json_line({"written": words, "add_to": add_to and str(add_to)})

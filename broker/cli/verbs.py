@@ -1,4 +1,4 @@
-"""The verbs of ``brokerctl``: their table, and how an error reaches a person."""
+"""The verbs of ``brokerctl``: their table, and how an error reaches a user."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Errors, sorted by whose fault they are.
 
-An error that a person may see carries three things: what happened (the
+An error that a user may see carries three things: what happened (the
 message), where (``where``, for policy ``file:line:column``) and what to do
 next (``hint``).  ``str()`` gives the first line; ``diagnostics()`` the whole.
 """
@@ -29,7 +29,7 @@ class VitrailError(Exception):
         return f"{self.where}: {self.message}" if self.where else self.message
 
     def diagnostics(self) -> str:
-        """The text for a person: what, where, and what to do next."""
+        """The text for a user: what, where, and what to do next."""
         return f"{self}\n  hint: {self.hint}" if self.hint else str(self)
 
 
@@ -46,11 +46,11 @@ class UpstreamError(VitrailError):
 
 
 class SetupError(VitrailError):
-    """The machine or the configuration is not as it must be; a person can mend it."""
+    """The machine or the configuration is not as it must be; a user can mend it."""
 
 
 class IntegrityError(VitrailError):
-    """Recorded data was changed, by a person, a program or a failing disk."""
+    """Recorded data was changed, by a user, a program or a failing disk."""
 
 
 class InternalError(VitrailError):

@@ -1,6 +1,6 @@
 """Making text from a sandbox fit to be shown.
 
-Everything that a sandbox sent and a person sees (terminal, log, title) goes
+Everything that a sandbox sent and a user sees (terminal, log, title) goes
 through here: control characters could drive the terminal, bidirectional and
 zero-width ones could make a line read as another.
 """

@@ -11,6 +11,6 @@ class KeyVerdict(enum.Enum):
     FORWARD = "forward"
     SWALLOW = "swallow"
     COPY = "copy"
-    """Swallowed, and the person asks to copy out of this sandbox."""
+    """Swallowed, and the user asks to copy out of this sandbox."""
     PASTE = "paste"
-    """Swallowed, and the person asks to paste into this sandbox."""
+    """Swallowed, and the user asks to paste into this sandbox."""

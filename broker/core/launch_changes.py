@@ -1,6 +1,6 @@
 """Differences of one start of a machine from its record: less, not more.
 
-The person asks for it (``brokerctl run --memory 512M``), and the host bounds it by its
+The user asks for it (``brokerctl run --memory 512M``), and the host bounds it by its
 own record, because a viewer that was taken over may ask for anything.
 """
 

@@ -1,4 +1,4 @@
-"""How a part of a broker notifies the person, without knowing how it is shown."""
+"""How a part of a broker notifies the user, without knowing how it is shown."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class Notify(Protocol):
         """Send it.
 
         ``sandbox``: it is about what this one did of its own accord, and counts
-        for its budget.  Empty: the person's own message, which always goes.
+        for its budget.  Empty: the user's own message, which always goes.
         """

@@ -1,4 +1,4 @@
-"""Services in plain words: what a person is asked."""
+"""Services in plain words: what a user is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A question to the person, and what may be answered.
+"""A question to the user, and what may be answered.
 
 A question holds everything that a dialog shows, and a digest of the request that
 it is about: two that are equal look the same and are about the same, so one answer serves
@@ -33,7 +33,7 @@ class Keep(enum.StrEnum):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question to the person: the request, its sandbox, and the choices."""
+    """A question to the user: the request, its sandbox, and the choices."""
 
     sandbox: str
     lease: str
@@ -65,16 +65,16 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class PersonAnswer(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The person's answer, or the one that stands for a missing answer."""
+    """The user's answer, or the one that stands for a missing answer."""
 
     allow: bool
     target: str = ""
     keep: Keep = Keep.ONCE
     by: str = "broker"
     """``person``; ``timeout``; ``gone``: the requester has ended;
-    ``broker``: the person was not asked, or could not be."""
+    ``broker``: the user was not asked, or could not be."""
     reason: str = ""
-    """Why, where it is not simply what the person wants."""
+    """Why, where it is not simply what the user wants."""
 
 
 def unfit(question: Question, answer: PersonAnswer) -> str:

@@ -24,7 +24,7 @@ DEVICE = ServiceName("vitrail.Device")
 """A guest's connection that waits for a device; the kernels speak usbip over it."""
 
 SECURITY_KEY = ServiceName("vitrail.SecurityKey")
-"""A guest's FIDO reports; each use of the person's key is asked about."""
+"""A guest's FIDO reports; each use of the user's key is asked about."""
 
 OPEN_URL = ServiceName("vitrail.OpenURL")
 OPEN_FILE = ServiceName("vitrail.OpenFile")

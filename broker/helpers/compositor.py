@@ -1,4 +1,4 @@
-"""The person's compositor, or one of our own without a screen.
+"""The user's compositor, or one of our own without a screen.
 
 ``find_compositor`` finds out whether a desktop's compositor is there.  Where none
 is (a server, a CI machine) ``open_headless_sway`` starts a real sway that

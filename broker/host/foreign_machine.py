@@ -238,7 +238,7 @@ def admit_other_users(
 
 def _admit_other_users(path: Path) -> None:
     # The directory is mounted in a sandbox, which may be able to write to it: a link
-    # there must not open a file of the person's to all users.
+    # there must not open a file of the user's to all users.
     try:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

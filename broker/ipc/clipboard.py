@@ -47,7 +47,7 @@ _Pieces = Annotated[
 
 
 class ChordsMessage(_Message, frozen=True, tag="chords"):
-    """The chords of the person's choice, as ``clipboard.chords.Chord.parse`` reads them.
+    """The chords of the user's choice, as ``clipboard.chords.Chord.parse`` reads them.
 
     Before the worker has these there are none.
     """
@@ -59,7 +59,7 @@ class ChordsMessage(_Message, frozen=True, tag="chords"):
 class AskTypesMessage(_Message, frozen=True, tag="ask-types"):
     """Which types has the sandbox's selection?  Answered by ClipboardTypes.
 
-    ``host``: the person's own one, as the compositor offers it to the
+    ``host``: the user's own one, as the compositor offers it to the
     connection that saw the last paste chord.
     """
 
@@ -123,7 +123,7 @@ class DragsMessage(_Message, frozen=True, tag="drags"):
     cross: bool
     """Drags from and to others are reported, and may be dropped if AcceptDrag comes."""
     outward: Annotated[list[_Type], msgspec.Meta(max_length=limits.WAYLAND_MIMES)]
-    """Kinds that a rule lets the person's own programs have of it at once."""
+    """Kinds that a rule lets the user's own programs have of it at once."""
 
 
 class AcceptDragMessage(_Message, frozen=True, tag="accept-drag"):
@@ -156,7 +156,7 @@ class WithdrawMessage(_Message, frozen=True, tag="withdraw"):
 
 
 class ExportMessage(_Message, frozen=True, tag="export"):
-    """Make this the person's own selection, by the right of that press.
+    """Make this the user's own selection, by the right of that press.
 
     A sealed file comes with it.  ``mark`` is one type more, of a random name,
     by which the compositor's echo is known.  Answered by Exported.
@@ -283,7 +283,7 @@ class DragEndedMessage(_Message, frozen=True, tag="drag-ended"):
 class DragOverMessage(_Message, frozen=True, tag="drag-over"):
     """A drag from elsewhere is over a window, which was shown nothing of it.
 
-    ``mark`` is empty for one of the person's own programs'.
+    ``mark`` is empty for one of the user's own programs'.
     """
 
     number: _Count
@@ -297,7 +297,7 @@ class DragDroppedMessage(_Message, frozen=True, tag="drag-dropped"):
 
 
 class DragWantedMessage(_Message, frozen=True, tag="drag-wanted"):
-    """One of the person's own programs asks for a type of the dragged content."""
+    """One of the user's own programs asks for a type of the dragged content."""
 
     number: _Count
     mark: _Type

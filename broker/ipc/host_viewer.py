@@ -6,7 +6,7 @@ crosses here is a small frozen value or an owned socket, never an object of
 the other side.
 
 The host knows peers, CIDs and machines; the viewer knows policy, windows and
-the person.  The host asks the viewer nothing about rules: it announces a
+the user.  The host asks the viewer nothing about rules: it announces a
 lease, then offers streams, and the viewer takes or refuses them.
 """
 

@@ -53,7 +53,7 @@ class Shown(_Message, frozen=True, tag="shown"):
 
 
 class PromptAnswer(_Message, frozen=True, tag="said"):
-    """The person has answered."""
+    """The user has answered."""
 
     id: int
     answer: PersonAnswer

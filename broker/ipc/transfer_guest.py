@@ -97,7 +97,7 @@ Ask: TypeAlias = OpenUrl | OpenFile | CopyFiles | Take | ReturnFile | GiveFiles
 
 
 class Wait(_Message, frozen=True, tag="wait"):
-    """The person is asked, or a sandbox is started; ``what`` says which."""
+    """The user is asked, or a sandbox is started; ``what`` says which."""
 
     what: _Text
 

@@ -6,7 +6,7 @@ from a worker, in one message of a pipe (``ipc.channel``).  Two parties:
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have
   been taken over, so everything from it is decoded strictly here, and texts
-  in it are hostile: ``core.escape.printable`` before a person reads them.
+  in it are hostile: ``core.escape.printable`` before a user reads them.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class SoundStream(_Message, frozen=True, tag="sound-stream"):
 
 
 class SoundLevel(_Message, frozen=True, tag="sound-level"):
-    """The person has moved the sandbox's slider."""
+    """The user has moved the sandbox's slider."""
 
     volume: Annotated[int, msgspec.Meta(ge=0, le=limits.PULSE_VOLUME)]
     muted: bool
@@ -348,7 +348,7 @@ class WindowClosed(_Message, frozen=True, tag="window-closed"):
 
 
 class UserInput(_Message, frozen=True, tag="acted"):
-    """The person has acted in a window of the sandbox, so many seconds ago."""
+    """The user has acted in a window of the sandbox, so many seconds ago."""
 
     ago: Annotated[float, msgspec.Meta(ge=0, le=60)]
 

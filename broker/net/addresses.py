@@ -76,7 +76,7 @@ class HybridEndpoint:
 Endpoint = UnixEndpoint | VsockEndpoint | HybridEndpoint
 
 
-# -- reading what a person wrote -----------------------------------------------
+# -- reading what a user wrote -----------------------------------------------
 
 
 def parse_connect(text: str) -> Endpoint:

@@ -2,7 +2,7 @@
 
 Counted before the server is asked: what the filter ends, which counts them, too,
 has been at the server already, which has places for 64 clients in all.  So all
-sandboxes together have a budget as well, which leaves some to the person's own
+sandboxes together have a budget as well, which leaves some to the user's own
 programs, and a part of that is for sandboxes that have few.
 """
 

@@ -1,6 +1,6 @@
 """The prompt agent: the only program that draws trusted questions.
 
-Started by the viewer's broker in the person's session, with one descriptor:
+Started by the viewer's broker in the user's session, with one descriptor:
 its end of a pair of sockets, which has no name, so no other process can send to it.
 It ends with the broker (the kernel kills it, and the socket's end says so too).
 It shows the ordered question, and answers; the broker interprets the answer.

@@ -1,7 +1,7 @@
 """The process between one guest and a security key; it parses the guest's input.
 
 It has three descriptors: the guest's connection, the key's hidraw device and a
-socket to the broker, which answers for the person.  A seccomp filter leaves it
+socket to the broker, which answers for the user.  A seccomp filter leaves it
 reading, writing and waiting, so one that is taken over can speak with the key
 and with its own guest, and reach nothing else.
 

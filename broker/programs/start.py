@@ -69,7 +69,7 @@ def _run(
     if os.geteuid() == 0:
         raise SetupError(
             "the broker does not run as root: nothing it does needs that",
-            hint="start it as the person whose desktop it serves",
+            hint="start it as the user whose desktop it serves",
         )
     # Late: one call at the start.
     from broker.helpers.process.core_files import forbid_core_files

@@ -1,4 +1,4 @@
-"""``vitrail-viewer``: owns screen, sound and the person, and decides.
+"""``vitrail-viewer``: owns screen, sound and the user, and decides.
 
 Order of start: the pump, the audit log, the template of workers, the link's
 listener, the control socket.

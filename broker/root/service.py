@@ -1,6 +1,6 @@
 """``vitrail-devices``: the only part that has rights over USB, and uses few.
 
-A broker runs as the person and may not write to sysfs.  This service may, and
+A broker runs as the user and may not write to sysfs.  This service may, and
 does four things for it: list devices, hand one over by usbip, open one's node,
 take one back.  It evaluates no rule; ``devices.toml`` bounds it.
 

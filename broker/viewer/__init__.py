@@ -1,3 +1,3 @@
-"""The viewer part: the person, the rules and the screen."""
+"""The viewer part: the user, the rules and the screen."""
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class ViewerRole:
             record=lambda lease: self.record(lease.record),
             choose=partial(load_choice, paths),
         )
-        """The person's copies, pastes and drags between sandboxes."""
+        """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
         self.opening = OpeningService(decider=authority, log=log, targets=self.targets)
@@ -124,7 +124,7 @@ class ViewerRole:
             own=own,
             writable=self.writable_places,
         )
-        """Files and links that the person opens in, or copies to, a sandbox."""
+        """Files and links that the user opens in, or copies to, a sandbox."""
         self.devices = DeviceDesk(
             source=host.devices,
             decider=authority,
@@ -273,8 +273,8 @@ class ViewerRole:
         """Decide, record, and carry a stream.
 
         ``answer`` is awaited when the decision is made, before a byte is read;
-        where the person must be asked first, it is "taken" as soon as that is
-        known, so that no deadline of a program depends on a person.
+        where the user must be asked first, it is "taken" as soon as that is
+        known, so that no deadline of a program depends on a user.
         """
         status = _Status(task_status, answer)
         with given(conn):

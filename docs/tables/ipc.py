@@ -56,7 +56,7 @@ AGENT: Mapping[str, ChannelPolicy] = {
         _AGENT,
         "for input that was sent to it",
         "a number; the room never becomes more than AGENT_INPUT_WINDOW",
-        "Says when more of the person's input may come, for its own program.",
+        "Says when more of the user's input may come, for its own program.",
     ),
     "hop": no_descriptors(
         _AGENT, "at any time", _DECODE, "Text that names a step that failed, escaped."
@@ -83,13 +83,13 @@ AGENT: Mapping[str, ChannelPolicy] = {
         _BROKER,
         "after hello",
         "a process in the guest",
-        "Nothing: the broker starts what the person asked for.",
+        "Nothing: the broker starts what the user asked for.",
     ),
     "input": no_descriptors(
         _BROKER,
         "for a program that takes input, within its free window",
         "a bounded write in the guest",
-        "The guest learns what the person typed for its own program.",
+        "The guest learns what the user typed for its own program.",
     ),
     "more": no_descriptors(
         _BROKER,
@@ -137,7 +137,7 @@ _TO_WORKER: Mapping[str, ChannelPolicy] = {
         "when the number changes",
         "Learns how many of its own streams are open or wait for a decision.",
     ),
-    "to-agent": _order("while an agent is connected", "What the person asked for."),
+    "to-agent": _order("while an agent is connected", "What the user asked for."),
     "ask-statistics": _order("at any time", "Learns that it is looked at."),
     "ask-windows": _order("at any time", "Learns that it is looked at."),
     "close-window": _order("at any time", "Learns which of its windows is closed."),
@@ -150,18 +150,16 @@ _TO_WORKER: Mapping[str, ChannelPolicy] = {
         "A connection to the sound server, until the stream is cut.",
         "the guest's stream and the connection, owned by the worker",
     ),
-    "sound-level": _order("when the person moves the slider", "Learns the volume."),
+    "sound-level": _order("when the user moves the slider", "Learns the volume."),
     "microphone": _order("by a decision", "May hear, or may not any more."),
-    "chords": _order("before chords work", "Learns the person's chords."),
+    "chords": _order("before chords work", "Learns the user's chords."),
     "ask-types": _order("after a copy chord", "Learns that its selection is copied."),
     "read-type": _order("after ask-types", "Learns which type is copied."),
     "stop-read": _order("after read-type", "Nothing."),
     "rewrite": _order(
         "in the target's worker", "Content that is meant for it.", _SEALED
     ),
-    "offer": _order(
-        "after a decision", "Content that the person pasted to it.", _SEALED
-    ),
+    "offer": _order("after a decision", "Content that the user pasted to it.", _SEALED),
     "drags": _order("before drags cross", "Learns that drags may cross."),
     "accept-drag": _order("after a decision", "Learns that a drag may be dropped."),
     "end-drag": _order("after a drag", "Nothing."),
@@ -213,7 +211,7 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
         "as an answer",
         "a file of the asked size at most",
         "a sealed file of the worker's; the broker passes it on and reads nothing",
-        "Its own data for the person's paste.",
+        "Its own data for the user's paste.",
     ),
     "clipboard-large": _claim("as an answer", "Nothing: nothing is pasted."),
     "clipboard-failed": _claim("as an answer", "Nothing: nothing is pasted."),

@@ -43,9 +43,9 @@ GUEST: Mapping[str, ChannelPolicy] = {
     ),
     "give": _ask(
         "a look into a table, then a decision",
-        "Files that the person pasted or dropped are kept where a rule says so; once.",
+        "Files that the user pasted or dropped are kept where a rule says so; once.",
     ),
-    "wait": _reply("before the answer", "Learns that a person or a start is awaited."),
+    "wait": _reply("before the answer", "Learns that a user or a start is awaited."),
     "go": _reply("after the decision", "Learns that it is permitted."),
     "refused": _reply("last", "Learns the reason, with the rule's place."),
     "progress": _reply("while entries pass", "Learns how fast the target reads."),

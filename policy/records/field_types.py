@@ -58,7 +58,7 @@ def refuse(
 
 
 def show(value: object) -> str:
-    """Return a value as a person wrote it, shortened."""
+    """Return a value as a user wrote it, shortened."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

@@ -153,7 +153,7 @@ LAUNCH = Table(
                 unique=True,
             ),
             "Files of the host's that the guest gets at each start. They tell it "
-            "something of the machine and of the person: an own certificate names a "
+            "something of the machine and of the user: an own certificate names a "
             "company.",
             default=[],
             only=_VM,

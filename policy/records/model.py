@@ -440,7 +440,7 @@ class Record:
 
     @property
     def writable(self) -> tuple[Path, ...]:
-        """Directories and files of the person's that its programs may write to."""
+        """Directories and files of the user's that its programs may write to."""
         launch = self.host.launch
         own: tuple[Path, ...] = ()
         if is_held(launch):

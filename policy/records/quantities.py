@@ -1,6 +1,6 @@
 """Kinds of amounts in a record: yes or no, bytes, times, Wayland globals.
 
-Bytes and times are written as in rules (``64K``, ``10m``), so that a person
+Bytes and times are written as in rules (``64K``, ``10m``), so that a user
 learns one way.
 """
 
@@ -81,7 +81,7 @@ class Bytes:
 
 
 def written_bytes(amount: int) -> str:
-    """Return an amount of data as a person writes it."""
+    """Return an amount of data as a user writes it."""
     for unit, shift in (("T", 40), ("G", 30), ("M", 20), ("K", 10)):
         if amount and amount % (1 << shift) == 0:
             return f"{amount >> shift}{unit}"
@@ -119,7 +119,7 @@ class Seconds:
 
 
 def written_time(amount: int) -> str:
-    """Return a number of seconds as a person writes it."""
+    """Return a number of seconds as a user writes it."""
     for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
         if amount and amount % seconds == 0:
             return f"{amount // seconds}{unit}"

@@ -106,7 +106,7 @@ TOP = Table(
 
 LABEL = Table(
     "label",
-    "How a person distinguishes the sandbox's windows from others.",
+    "How a user distinguishes the sandbox's windows from others.",
     (
         Field(
             "name",

@@ -42,7 +42,7 @@ def world_schema() -> Schema:
             "template_for_dispvms": _yes_no("Whether disposables are made of it."),
             "power_state": _text("'Running', or anything else."),
             "uuid": _maybe("Its uuid."),
-            "internal": _yes_no("Never offered to a person."),
+            "internal": _yes_no("Never offered to a user."),
         },
     }
     return {
@@ -52,7 +52,7 @@ def world_schema() -> Schema:
         "required": ["domains"],
         "properties": {
             "domains": {
-                "description": "Name to properties; 'dom0' is the person at the viewer.",
+                "description": "Name to properties; 'dom0' is the user at the viewer.",
                 "type": "object",
                 "additionalProperties": domain,
             }
@@ -139,7 +139,7 @@ def answer_schema() -> Schema:
             "default_target": _maybe("ask: the preselected target."),
             "user": _maybe("Who runs it in the target."),
             "autostart": _maybe("Whether a target that is off is started.", "boolean"),
-            "notify": _yes_no("Whether the person is notified."),
+            "notify": _yes_no("Whether the user is notified."),
             "reason": _text("Why."),
             "attach": _text("allow: when the device is attached."),
             "limits": {

@@ -68,7 +68,7 @@ class Match:
 class RuleLimits:
     """Limits: bytes, seconds, a rate; None is no limit.
 
-    ``gesture``: the person must have acted in the source's window within so
+    ``gesture``: the user must have acted in the source's window within so
     many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
     an answer may be kept.  ``returns`` (the key ``return``): whether a file that
     was opened for editing may be replaced by the edited one.  ``write``: whether a
@@ -249,7 +249,7 @@ KEYS = MappingProxyType(
             _GRANTS,
             "a time, as 5s",
             _time,
-            "the person acted in the source's window so short a time ago",
+            "the user acted in the source's window so short a time ago",
         ),
         "remember": ConditionKey(
             LIMIT,

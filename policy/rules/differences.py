@@ -25,11 +25,11 @@ ROWS = MappingProxyType(
         "redirect": "the redirect goes to a target that an earlier line denies: "
         "Qubes follows it, here the answer is deny",
         "offered": "an earlier line denies this disposable: Qubes offers it all the "
-        "same to the person where '@dispvm' means it, here it is not offered",
+        "same to the user where '@dispvm' means it, here it is not offered",
         "itself": "a call of a sandbox to itself: Qubes allows it here and refuses it "
         "later, here the answer is deny",
         "nowhere": "a redirect to a sandbox that does not exist: Qubes offers it to "
-        "the person, here it is not offered",
+        "the user, here it is not offered",
         "depth": "files include each other without end: Qubes fails, here it is an "
         "error with its place",
         "files": "files that belong to others, or that others may write to, are refused",

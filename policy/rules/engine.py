@@ -360,7 +360,7 @@ class Engine:
     def offered(
         self, call: PolicyCall, asking: Rule, world: World, number: int | None = None
     ) -> set[str]:
-        """Return what a person may choose from when this rule asks.
+        """Return what a user may choose from when this rule asks.
 
         ``number`` is the rule's, if it is known.
         """
@@ -423,7 +423,7 @@ class Engine:
         return first is asking or first.redirect is None or bool(asking.redirect)
 
     def _granted(self, call: PolicyCall, world: World) -> set[str]:
-        """Return the targets that rules for this service and source offer a person.
+        """Return the targets that rules for this service and source offer a user.
 
         Of the rules about a target the first one counts, as anywhere.
         """
@@ -454,7 +454,7 @@ class Engine:
 
 
 def expand(token: Token, world: World) -> Iterable[str]:
-    """Return every target that a token of a rule offers to a person."""
+    """Return every target that a token of a rule offers to a user."""
     if not token.prefix and token.key not in {"*", "@anyvm"}:
         return (token.text,)
     if token.prefix in {ADMIN, DISPVM, DISPVM_OF}:

@@ -42,7 +42,7 @@ _NAME = re.compile(r"(?:uuid:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class TokenError(ValueError):
-    """Not a token of this place; ``expected`` and ``hint`` are for a person."""
+    """Not a token of this place; ``expected`` and ``hint`` are for a user."""
 
     def __init__(self, message: str, expected: str = "", hint: str = "") -> None:
         super().__init__(message)

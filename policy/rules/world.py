@@ -40,7 +40,7 @@ class Domain:
 
     ``template_for_dispvms``: disposables may be made of it; ``default_dispvm``
     is what ``@dispvm`` means when this sandbox says it; ``internal`` ones are
-    never offered to a person.  ``record`` is the disposable record that a running
+    never offered to a user.  ``record`` is the disposable record that a running
     sandbox is of: rules that name it mean its sandboxes.
     """
 
@@ -83,7 +83,7 @@ class World:
         return self._made[""]
 
     def members(self, key: str) -> tuple[str, ...]:
-        """Return every target that a token with this key offers to a person.
+        """Return every target that a token with this key offers to a user.
 
         For ``*``, ``@anyvm``, ``@tag:…``, ``@type:…`` and ``@dispvm:@tag:…``.
         """

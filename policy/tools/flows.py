@@ -1,6 +1,6 @@
 """Permitted flows between sandboxes: the arrows of a picture.
 
-An arrow stands for all that one sandbox may have of another (or of the person
+An arrow stands for all that one sandbox may have of another (or of the user
 at the viewer), by any rule.  A denied call has no arrow.
 """
 
@@ -63,7 +63,7 @@ def flows(
 def _flows_of(grant: Grant, world: World) -> Iterable[Flow]:
     call, answer = grant.call, grant.answer
     if answer.verdict == "ask":
-        # The targets that a person may choose, whatever was called.
+        # The targets that a user may choose, whatever was called.
         reached, unnamed = answer.targets, set(grant.targets) == {DEFAULT}
     elif answer.rule is not None and answer.rule.redirect is not None:
         reached, unnamed = (answer.target or "",), set(grant.targets) == {DEFAULT}

@@ -1,7 +1,7 @@
 """Mistakes in valid records, and keys that deserve a second look.
 
 A record may grant access that is denied by default; each such key is named with a
-sentence on its meaning, so that a person reads it before granting it.
+sentence on its meaning, so that a user reads it before granting it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _of_rule(rule: Rule, text: str) -> Finding:
     return Finding("record-denies", CHECKS["record-denies"][0], problem)
 
 
-# -- what a person sees ----------------------------------------------------------------
+# -- what a user sees ----------------------------------------------------------------
 
 
 def _shows(record: Record) -> bool:
@@ -202,7 +202,7 @@ def _scripts(record: Record) -> Iterator[Finding]:
 
 
 def _names(record: Record) -> list[tuple[str, str]]:
-    """Return texts that a person may read as the sandbox's name, with their keys."""
+    """Return texts that a user may read as the sandbox's name, with their keys."""
     view = record.viewer
     found = [("name", record.name)]
     if view.label.name != record.name:

@@ -35,7 +35,7 @@ class NoRuleError(NotReplayableError):
 class Recorded:
     """A decision as it was recorded.
 
-    ``verdict`` is that of the rules: ask where the person was asked then.
+    ``verdict`` is that of the rules: ask where the user was asked then.
     ``rule`` is its place, ``policy`` the digest of the rules, ``count`` how
     many equal ones the event stands for.
     """

@@ -1,11 +1,11 @@
-"""The walls around the process that keeps entries among the person's own files.
+"""The walls around the process that keeps entries among the user's own files.
 
 It reads what a sandbox's worker has written, so it lets go of everything but the
 directory that it has opened: an empty read-only root, no network, no other mounts, no
 capability, and no program of other rights (user_namespaces(7), pivot_root(2)).
 
 The directory is a mount of its own in there.  A descriptor from before would still be
-one of the person's whole file system: unmounting lazily takes that off the root, and
+one of the user's whole file system: unmounting lazily takes that off the root, and
 ``..`` leads from such a descriptor up to its top, the home with it.
 """
 
@@ -42,7 +42,7 @@ KEPT = "/kept"
 
 
 def confine(folder: int) -> None:
-    """Leave the person's session; pipes and files that are open stay usable.
+    """Leave the user's session; pipes and files that are open stay usable.
 
     ``folder`` is the one directory that stays: behind this call the descriptor is of the
     same directory, with nothing above it.  Of /proc its own directory stays, for

@@ -195,5 +195,5 @@ class Connection:
 
 
 def tell(text: str) -> None:
-    """Print a line for the person; control characters do not reach the terminal."""
+    """Print a line for the user; control characters do not reach the terminal."""
     sys.stderr.write("".join(c if c.isprintable() else "?" for c in text) + "\n")

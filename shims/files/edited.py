@@ -71,7 +71,7 @@ class Edited:
             os.close(fd)
 
     def replace(self, source: BinaryIO, origin: str) -> str:
-        """Read the file that comes back; returns what became of it, for the person."""
+        """Read the file that comes back; returns what became of it, for the user."""
         check_path([origin])
         new = STAGING + os.urandom(8).hex()
         try:

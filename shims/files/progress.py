@@ -1,4 +1,4 @@
-"""How far a transfer is, for the person."""
+"""How far a transfer is, for the user."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ EXIT_NO_ROOM = 73  # EX_CANTCREAT of sysexits.h; the broker reports it to the se
 
 
 class TransferError(Exception):
-    """The person sees this message; ``code`` is the program's exit code."""
+    """The user sees this message; ``code`` is the program's exit code."""
 
     code = EXIT_FAILED
 

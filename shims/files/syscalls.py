@@ -1,6 +1,6 @@
 """A system-call filter for the process that keeps files: a deny-list in BPF.
 
-Namespaces leave it the person's processes (it has no pid namespace of its own, as a
+Namespaces leave it the user's processes (it has no pid namespace of its own, as a
 process cannot enter one): it could signal them and change their limits.  It also needs
 no further process, program, socket or namespace.  Source: seccomp(2), linux/filter.h.
 """

@@ -1,4 +1,4 @@
-"""Folders of the person's: virtiofs devices, mounted below /folders on request."""
+"""Folders of the user's: virtiofs devices, mounted below /folders on request."""
 
 from __future__ import annotations
 

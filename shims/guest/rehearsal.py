@@ -196,7 +196,7 @@ class Rehearsal:
             self._guest.display.lead_to(self._address)
         self._guest.cut_all()
         # guard: no shared memory of a rehearsal outlives it
-        if os.getpid() == 1:  # in a machine; elsewhere these may be the person's
+        if os.getpid() == 1:  # in a machine; elsewhere these may be the user's
             remove_shared(shared_objects() - self._shared_before)
         try:
             self._remove_files()
@@ -234,7 +234,7 @@ class Rehearsal:
         found = 0
         ours = os.getpid()
         if ours != 1:
-            return found  # not a machine: these would be the person's
+            return found  # not a machine: these would be the user's
         for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
             with contextlib.suppress(OSError):
                 if pid != ours and self._guest.account.uid in users_of(pid):

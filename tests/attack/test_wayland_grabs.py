@@ -157,7 +157,7 @@ async def test_a_prompt_gets_the_keyboard_while_a_menu_is_open():
         assert heard == [], "the sandbox hears keys that are typed at the prompt"
         assert said == m.PromptAnswer(
             1,
-            PersonAnswer(allow=False, by="person", reason="the person pressed Escape"),
+            PersonAnswer(allow=False, by="person", reason="the user pressed Escape"),
         )
 
 

@@ -189,7 +189,7 @@ async def test_root(env) -> None:
     write_record(env, "demo", DEMO)
     said = sentence(await process(as_root([sys.executable, "-c", BROKER]), env))
     assert "the broker does not run as root" in said
-    assert "as the person whose desktop it serves" in said
+    assert "as the user whose desktop it serves" in said
     for words in (["run", "demo"], ["demo"]):
         argv = as_root([sys.executable, "-c", START, *words])
         said = sentence(await process(argv, env))

@@ -80,7 +80,7 @@ def yes(keep=Keep.ONCE, target=None):
 def no(question):
     """Says no."""
     del question
-    return PersonAnswer(allow=False, by="person", reason="the person said no")
+    return PersonAnswer(allow=False, by="person", reason="the user said no")
 
 
 class Rulebook:

@@ -66,7 +66,7 @@ class CheckpointWitness:
         sealing.listeners.append(self._published)
 
     def warnings(self) -> list[str]:
-        """Warnings for a person: a log was changed or rolled back."""
+        """Warnings for a user: a log was changed or rolled back."""
         return [f"{said}; 'brokerctl audit verify' shows more" for said in self._told]
 
     async def _published(self, note: str) -> None:

@@ -1,4 +1,4 @@
-"""One question about several requests of which the person chooses one, or none.
+"""One question about several requests of which the user chooses one, or none.
 
 For an event of the machine, not of a sandbox: a device was plugged in, and rules
 allow it to more than one sandbox.
@@ -28,7 +28,7 @@ _GREY = "#555555"
 
 
 class ChosenRequest(NamedTuple):
-    """The request that the person has chosen, and the answer."""
+    """The request that the user has chosen, and the answer."""
 
     request: Request
     asked: Asked
@@ -67,7 +67,7 @@ async def choose(
     log: EventLog,
     number: int,
 ) -> ChosenRequest:
-    """Ask the person which of these it shall be; nothing is permitted by that alone.
+    """Ask the user which of these it shall be; nothing is permitted by that alone.
 
     ``number``: of the question, for the log.  Raises RefusedError when none was chosen,
     UpstreamError when the question could not be recorded (then it is not asked).
@@ -93,6 +93,6 @@ async def choose(
     # The asker is not trusted to have offered these only.
     reason = unfit(question, asked.said)
     if reason or not asked.said.allow:
-        raise RefusedError(reason or asked.said.reason or "the person chose none")
+        raise RefusedError(reason or asked.said.reason or "the user chose none")
     place = question.targets.index(asked.said.target)
     return ChosenRequest(requests[place], asked)

@@ -143,7 +143,7 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
 def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
     """The event's fields about a device, without its serial number.
 
-    A serial number identifies an object that belongs to the person.
+    A serial number identifies an object that belongs to the user.
     """
     return {
         "device-id": device.id,

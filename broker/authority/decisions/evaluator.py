@@ -119,7 +119,7 @@ class Judge:
         return Digests(rules=self._rules.digest, records=self._records().digest)
 
     def question(self, request: Request, answer: Verdict) -> Question:
-        """Return the question that an ``ask`` verdict puts to the person."""
+        """Return the question that an ``ask`` verdict puts to the user."""
         record = self._records().records.get(request.lease.record)
         return question_of(request, answer, record)
 

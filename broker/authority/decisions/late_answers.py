@@ -1,6 +1,6 @@
 """A yes for a connection whose client had given up before it came.
 
-libpulse waits 30 s for the first answer of a sound server, a person may take 60 s:
+libpulse waits 30 s for the first answer of a sound server, a user may take 60 s:
 without this, a yes after 31 s would be for nothing, and the next attempt would ask
 again.  Such a yes is kept for the next request of the same kind by the same sandbox:
 for one, for a short time, and only while the same rule asks.

@@ -1,4 +1,4 @@
-"""Putting a question to the person: recorded before it is shown, and with its answer."""
+"""Putting a question to the user: recorded before it is shown, and with its answer."""
 
 from __future__ import annotations
 

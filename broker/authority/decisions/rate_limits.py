@@ -20,7 +20,7 @@ class Meters:
         self._rates: dict[tuple[object, str], SlidingWindow] = {}
 
     def acted(self, lease: str, now: float) -> None:
-        """The person has acted in a window of the sandbox."""
+        """The user has acted in a window of the sandbox."""
         self._acted[lease] = now
 
     def forget(self, lease: str) -> None:
@@ -46,7 +46,7 @@ class Meters:
         return ""
 
     def _age(self, request: Request, now: float) -> float | None:
-        """Seconds since the person acted there; None: unknown."""
+        """Seconds since the user acted there; None: unknown."""
         if request.gesture is not None:
             return request.gesture
         # guard: gestures of this sandbox

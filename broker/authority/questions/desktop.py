@@ -4,7 +4,7 @@ Nothing waits for them and nothing depends on them: important facts are also
 events and lines of ``brokerctl status``.  A sandbox that is refused all the time
 must not cover the screen, so actions of sandboxes are shown a few times a minute, and
 the rest is counted; each sandbox has a budget of its own, so that one cannot use
-up the budget of the others.  The person's own messages (a crossing of the
+up the budget of the others.  The user's own messages (a crossing of the
 clipboard, a cut, an error in a file) have none, and are sent before the others:
 a sandbox that provokes refusals must not be able to hide one of them.
 """
@@ -29,7 +29,7 @@ from broker.helpers.process.spawn import run_tool
 _PROGRAM = "notify-send"
 _SECONDS = 5.0
 _EXPIRE_SECONDS = {True: 20, False: 8}
-"""The person's own messages, and those about sandboxes; servers may keep a list."""
+"""The user's own messages, and those about sandboxes; servers may keep a list."""
 _PLACE = re.compile(r"/[^\s:]*/([^\s/:]+\.(?:policy|toml))")
 _TITLE_CHARACTERS = 100
 _TEXT_CHARACTERS = 500

@@ -1,6 +1,6 @@
-"""The person's own secret phrase, which an imitation of the dialog cannot know.
+"""The user's own secret phrase, which an imitation of the dialog cannot know.
 
-A file of the person's (0600).  No process in a sandbox can read it, and no window
+A file of the user's (0600).  No process in a sandbox can read it, and no window
 of a sandbox can see the dialog, so a picture of a dialog in a guest's window
 lacks it, or has another one.
 """
@@ -49,7 +49,7 @@ def take_phrase(text: str) -> str:
 def read_phrase(paths: Paths) -> str:
     """Return the phrase; empty when there is none, or it is not secret.
 
-    One that others may read, or a file that is none, is not shown: the person would
+    One that others may read, or a file that is none, is not shown: the user would
     trust a phrase that others know.
     """
     try:
@@ -65,7 +65,7 @@ def read_phrase(paths: Paths) -> str:
 
 
 def write_phrase(paths: Paths, phrase: str) -> None:
-    """Keep a phrase for the person alone.  Raises OSError, RefusedError."""
+    """Keep a phrase for the user alone.  Raises OSError, RefusedError."""
     taken = take_phrase(phrase)
     path = phrase_file(paths)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Asking the person: the queue, and the prompt agent that draws its front.
+"""Asking the user: the queue, and the prompt agent that draws its front.
 
-The agent is a process of ours in the person's session, started when the first
+The agent is a process of ours in the user's session, started when the first
 question comes and ended with us.  It receives one question at a time over a pair
 of sockets without a name.  Beside it runs the process that screen readers ask
 (broker/programs/accessible.py).  Its answer is checked against the offered choices;
@@ -71,7 +71,7 @@ class _Agent:
 
 
 class Questions:
-    """Implements ``permits.Asker`` with a person at a screen."""
+    """Implements ``permits.Asker`` with a user at a screen."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Questions:
                 nursery.start_soon(self._live)
             return
         if not agent.ready or self._queue.get(agent.shown) is not None:
-            return  # it has not started yet, or the person is reading that one
+            return  # it has not started yet, or the user is reading that one
         if front is None:
             if agent.shown:
                 agent.shown = 0

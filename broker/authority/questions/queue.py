@@ -176,7 +176,7 @@ class Queue:
     # -- ends ----------------------------------------------------------------------------
 
     def answer(self, number: int, answer: PersonAnswer, now: float) -> Settled:
-        """The person has answered; an answer that was not offered is a no."""
+        """The user has answered; an answer that was not offered is a no."""
         entry = self._entries.pop(number, None)
         if entry is None:
             return []

@@ -1,4 +1,4 @@
-"""The sandbox that a person names in a request, among those that run."""
+"""The sandbox that a user names in a request, among those that run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The report as one HTML file: no script, nothing from anywhere else.
 
 The page is the template ``data/report/report.html.jinja``.  Every value that it
-prints is escaped twice, wherever it stands: for what a person would misread
+prints is escaped twice, wherever it stands: for what a user would misread
 (``_printed``), and for HTML (jinja2's autoescape).  The page forbids itself scripts
 and requests (Content-Security-Policy), so that a mistake here would still be one
 that only looks bad.
@@ -94,7 +94,7 @@ def _printed(untrusted_value: object) -> object:
 
 
 def _message(found: Found) -> Markup:
-    # Escaped for a person already, as for a terminal.
+    # Escaped for a user already, as for a terminal.
     return Markup.escape(as_message(found).plain)
 
 

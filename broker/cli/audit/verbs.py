@@ -322,7 +322,7 @@ def _read_cursor(path: Path) -> str:
 
 
 def _page(lines: Iterator[str], *, colour: bool) -> None:
-    """Show it in the person's pager, which ends at once if all fits."""
+    """Show it in the user's pager, which ends at once if all fits."""
     os.environ.setdefault("LESS", "FRXK")
     click.echo_via_pager(lines, color=colour)
 

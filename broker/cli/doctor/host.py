@@ -48,7 +48,7 @@ async def check_user(context: Context) -> Sequence[Finding]:
             warn(
                 "user",
                 "you are root; brokers and compositors run as an ordinary user",
-                "run this as the person who sits at the screen",
+                "run this as the user who sits at the screen",
             )
         ]
     return [ok("user", f"{user}, an ordinary user")]

@@ -1,1 +1,1 @@
-"""``brokerctl share`` and ``unshare``: directories of the person's in sandboxes."""
+"""``brokerctl share`` and ``unshare``: directories of the user's in sandboxes."""

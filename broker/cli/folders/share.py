@@ -1,4 +1,4 @@
-"""``brokerctl share``: directories of the person's in sandboxes."""
+"""``brokerctl share``: directories of the user's in sandboxes."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.sockets import describe_far_end, dial, receive, send_all
 
 Show = Callable[[str, str], None]
-"""(our code, the other end's fingerprint) for the person to read."""
+"""(our code, the other end's fingerprint) for the user to read."""
 Ask = Callable[[], Awaitable[str]]
-"""Returns the person's input: the code on the other screen."""
+"""Returns the user's input: the code on the other screen."""
 
 
 class NoCodeError(UpstreamError):

@@ -1,4 +1,4 @@
-"""Pairing: how two brokers learn each other's key, with a person as witness.
+"""Pairing: how two brokers learn each other's key, with a user as witness.
 
 Nothing is known of the other end yet, so an attacker on the way could put
 his own key into both directions.  But he cannot make both screens
@@ -8,7 +8,7 @@ agree.  The *dialler* is the connecting end; either role may dial.
     COMMIT   hash of (key, nonce)      →
                              ←    NONCE     key, nonce
     OPEN     key, nonce                →
-           - now each end shows a code, and the person types it at the other -
+           - now each end shows a code, and the user types it at the other -
     CONFIRM  signature                 ↔    CONFIRM  signature
 
 Both codes are digits of a hash over all three messages.  The dialler's nonce
@@ -19,10 +19,10 @@ ends the run; a connection that ends after NONCE counts as a guess (``nonce_sent
 Without the commitment he could try nonces until both screens agree, a million
 hashes, in about a second.
 
-Two codes, one for each direction, and typed, because a person who is asked
+Two codes, one for each direction, and typed, because a user who is asked
 "are these equal?" says yes; a code that has to be typed has been read.
 
-CONFIRM is sent when the person typed the right code here; its signature
+CONFIRM is sent when the user typed the right code here; its signature
 shows that the key is really the other end's, and that it saw the same three
 messages.  An end is PAIRED when its person and the other end's have both
 confirmed.  If the last CONFIRM is lost, one end alone has the (right) key
@@ -83,7 +83,7 @@ SIZES: Mapping[int, int] = {
 
 
 class Typed(enum.Enum):
-    """Input of the person."""
+    """Input of the user."""
 
     RIGHT = "typed the other screen's code"
 
@@ -127,7 +127,7 @@ class Pairing:
 
     The dialler calls ``start``; both feed the received bytes and send the
     result.  When ``code`` is there it is shown, and ``confirm`` is called
-    with what the person typed.  When the state is PAIRED, ``peer_key`` may be
+    with what the user typed.  When the state is PAIRED, ``peer_key`` may be
     pinned, for the role that is not ours.
     """
 
@@ -149,7 +149,7 @@ class Pairing:
         self._peer_key: PublicKey | None = None
         self.state = State.NEW if dials else State.WAIT_COMMIT
 
-    # -- what a person sees -----------------------------------------------------
+    # -- what a user sees -----------------------------------------------------
 
     @property
     def code(self) -> str | None:
@@ -228,7 +228,7 @@ class Pairing:
         return out
 
     def confirm(self, typed: str) -> bytes:
-        """Take what the person typed here; return bytes to send.
+        """Take what the user typed here; return bytes to send.
 
         Raises LinkRefusedError for a wrong code: the pairing is over, there
         is not a second guess.  Spaces and dashes between digits do not matter.
@@ -245,7 +245,7 @@ class Pairing:
         )
 
     def reject(self) -> LinkRefusedError:
-        """End the pairing because the code is wrong or the person says so.
+        """End the pairing because the code is wrong or the user says so.
 
         Returns the error to raise; its ``answer`` is to be sent.
         """

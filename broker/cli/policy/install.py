@@ -131,7 +131,7 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def open_lock(path: Path, *, doing: str) -> int:
     """Open a file for flock(2) in a directory of policy files, made where missing.
 
-    ``doing`` is what the person asked for, in the hint.  The caller closes the
+    ``doing`` is what the user asked for, in the hint.  The caller closes the
     descriptor.  Raises RefusedError.
     """
     try:

@@ -1,4 +1,4 @@
-"""Records as brokerctl's verbs see them: read offline, explained to a person.
+"""Records as brokerctl's verbs see them: read offline, explained to a user.
 
 The broker reads the same files; they are read here for messages only.  So a misspelt
 name or record costs no start of a broker, and the message can show the line itself.

@@ -1,4 +1,4 @@
-"""Answers and changes as a person reads them."""
+"""Answers and changes as a user reads them."""
 
 from __future__ import annotations
 

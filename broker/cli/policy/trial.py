@@ -56,7 +56,7 @@ def _trial_file(file: Path) -> Path:
 
 
 def refuse_trial(base: Path, file: Path) -> None:
-    """On trial is only what this person's broker reads, and what nothing hides.
+    """On trial is only what this user's broker reads, and what nothing hides.
 
     Raises RefusedError.
     """
@@ -64,7 +64,7 @@ def refuse_trial(base: Path, file: Path) -> None:
     if base not in find_paths().config:
         raise RefusedError(
             f"--confirm works for what your own broker reads, and not for {base}",
-            hint="edit without --confirm, or as the person whose broker it is",
+            hint="edit without --confirm, or as the user whose broker it is",
         )
     if os.path.lexists(trial):
         raise RefusedError(
@@ -74,7 +74,7 @@ def refuse_trial(base: Path, file: Path) -> None:
 
 
 def on_trial(file: Path, new: bytes, seconds: int) -> None:
-    """Have it in force for a time; keep it only if the person says so.
+    """Have it in force for a time; keep it only if the user says so.
 
     Raises RefusedError when it was not confirmed.
     """
@@ -121,7 +121,7 @@ def _make(folder: Path) -> None:
 
 
 def _kept(seconds: int) -> bool:
-    """Whether the person types the word in time; another word is a no."""
+    """Whether the user types the word in time; another word is a no."""
     deadline = time.monotonic() + seconds
     while (line := LINES.next(deadline)) == "":
         continue

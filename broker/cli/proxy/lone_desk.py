@@ -1,4 +1,4 @@
-"""The desk of a filter that runs alone: the person decides, not rules."""
+"""The desk of a filter that runs alone: the user decides, not rules."""
 
 from __future__ import annotations
 

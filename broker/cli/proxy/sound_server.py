@@ -1,4 +1,4 @@
-"""The person's sound server: where it is, its cookie, and connecting to it."""
+"""The user's sound server: where it is, its cookie, and connecting to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broker.net.endpoints import UnixEndpoint, connect
 
 
 def read_cookie(environ: dict[str, str] | None = None) -> bytes:
-    """The person's cookie for the sound server; zeroes where there is none.
+    """The user's cookie for the sound server; zeroes where there is none.
 
     PipeWire never looks at it, PulseAudio not when we run as the same user.
     """

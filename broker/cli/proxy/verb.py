@@ -128,7 +128,7 @@ def relay(
     try:
         trio.run(serve, order, handle)
     except BaseExceptionGroup as group:
-        # Nurseries wrap the errors that end them; the first is shown to the person.
+        # Nurseries wrap the errors that end them; the first is shown to the user.
         ours = group.subgroup(VitrailError)
         if ours is None:
             raise

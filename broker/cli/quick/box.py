@@ -250,7 +250,7 @@ def _pidfd(leader: int) -> int:
 
 
 def _write(untrusted_data: bytes) -> None:
-    """Print output of the program, escaped where a person reads it."""
+    """Print output of the program, escaped where a user reads it."""
     from broker.cli.quick.output import write_output
 
     write_output(sys.stdout, untrusted_data)

@@ -44,8 +44,8 @@ def with_files(
 ) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """The command with whole paths, and the files that it names.
 
-    A word that is the path of a regular file of the person's is readable inside;
-    the person has named it.  Files below /usr are there already.  ``writable`` are
+    A word that is the path of a regular file of the user's is readable inside;
+    the user has named it.  Files below /usr are there already.  ``writable`` are
     directories that sandboxes may write to: see ``planted_links``.
     """
     words, files = [argv[0]], []

@@ -121,7 +121,7 @@ def writable_places(paths: Paths) -> list[Path]:
 def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> dict[Path, Path]:
     """Refuse a path of a record that leads through a link which a sandbox may have made.
 
-    The program that binds it would follow the link with the person's rights.  Returns
+    The program that binds it would follow the link with the user's rights.  Returns
     each path without its links.
     """
     places = writable_places(paths)
@@ -147,7 +147,7 @@ def _box(
     writable: tuple[Path, ...] = (),
     home: Path | None = None,
 ) -> Box:
-    """A box that learns language and terminal type of the person's environment."""
+    """A box that learns language and terminal type of the user's environment."""
     box = Box(tuple(command), _NOT_YET, files, writable, home)
     return box.speaking_as(os.environ)
 
@@ -232,7 +232,7 @@ async def end_launch(client: Client, launch: str) -> None:
 
 
 async def copy_output(child: Child, steps: Steps) -> None:
-    """Pass on its output, escaped where a person reads it."""
+    """Pass on its output, escaped where a user reads it."""
     async with trio.open_nursery() as nursery:
         for pipe in (child.popen.stdout, child.popen.stderr):
             assert pipe is not None

@@ -38,7 +38,7 @@ _KEPT = (
     *("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF"),
     *("DBUS_SESSION_BUS_ADDRESS", "TMPDIR"),
 )
-"""Podman's own settings; a container gets none of the person's environment."""
+"""Podman's own settings; a container gets none of the user's environment."""
 
 
 def run_container(

@@ -67,7 +67,7 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
 def record_of_host(paths: Paths, known: Iterable[str]) -> str:
     """Return the record of this machine's own programs.
 
-    The shipped one is written where the person has none.
+    The shipped one is written where the user has none.
     """
     if store.HOST_IMAGE not in known:
         target = paths.config[0] / FOLDER / f"{store.HOST_IMAGE}.toml"

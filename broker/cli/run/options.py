@@ -39,7 +39,7 @@ class StreamWords:
     def wants_tty(self, by_default: bool) -> bool:  # noqa: FBT001
         """Whether the program gets a terminal.  Raises UsageError.
 
-        ``by_default`` holds where nothing was given and a person sits here.
+        ``by_default`` holds where nothing was given and a user sits here.
         """
         if not self.tty:
             here = terminal.has_terminal() and not self.as_json

@@ -1,6 +1,6 @@
 """``brokerctl launcher exec``: a command of toolbox or distrobox under a label.
 
-Such a box shares the home directory and the runtime directory with the person, so
+Such a box shares the home directory and the runtime directory with the user, so
 this is a label and no boundary: programs in it could use the real compositor.  What
 they get by default are the sockets of a lease that lives as long as the command.
 """

@@ -35,7 +35,7 @@ def refuse_root() -> None:
     if os.geteuid() == 0:
         raise SetupError(
             "this does not run as root: nothing Vitrail does needs that",
-            hint="run it as the person whose desktop it is for; in a checkout, "
+            hint="run it as the user whose desktop it is for; in a checkout, "
             "'make demo' and './brokerctl' become an ordinary user by themselves",
         )
 

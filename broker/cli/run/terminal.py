@@ -1,4 +1,4 @@
-"""The person's terminal and standard input, as a program in a sandbox gets them."""
+"""The user's terminal and standard input, as a program in a sandbox gets them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _STDIN = 0
 
 
 def has_terminal() -> bool:
-    """Whether a person sits here: standard input and output are a terminal."""
+    """Whether a user sits here: standard input and output are a terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def has_input() -> bool:
     """Whether standard input is something to pass on.
 
-    A terminal is not, unless the program gets a terminal too: then the person
+    A terminal is not, unless the program gets a terminal too: then the user
     types for this command.  Nor is one that is closed or ``/dev/null``.
     """
     try:

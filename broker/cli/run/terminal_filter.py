@@ -1,4 +1,4 @@
-"""A filter of the escape sequences that a sandbox sends to the person's terminal.
+"""A filter of the escape sequences that a sandbox sends to the user's terminal.
 
 A program on a terminal needs to move the cursor, to colour and to clear.  The
 same channel sets the window's title, writes the clipboard (OSC 52), makes the

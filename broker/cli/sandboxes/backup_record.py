@@ -47,7 +47,7 @@ _OWN_VALUES: Mapping[str, frozenset[object]] = MappingProxyType(
 _TYPES = frozenset({"text/plain", "image/png"})
 """What may cross where neither rule nor record says it."""
 _NAMES = ("label.name", "window.title_prefix")
-"""What a person knows its windows by: the sandbox's own name, and no other one's."""
+"""What a user knows its windows by: the sandbox's own name, and no other one's."""
 
 
 def reaching_keys(record: Record) -> list[str]:

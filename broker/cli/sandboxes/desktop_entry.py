@@ -1,7 +1,7 @@
 """A sandbox in the application menu: a desktop entry and an icon in its colour.
 
 The formats are those of the Desktop Entry Specification and of the Icon Theme
-Specification.  The files are the person's own, below XDG_DATA_HOME.
+Specification.  The files are the user's own, below XDG_DATA_HOME.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ICON = """\
 
 
 def data_home(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a person's own data are (XDG Base Directory Specification)."""
+    """Where a user's own data are (XDG Base Directory Specification)."""
     env = os.environ if environ is None else environ
     given = env.get("XDG_DATA_HOME", "")
     return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"

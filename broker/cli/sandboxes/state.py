@@ -253,7 +253,7 @@ def _report(home: Home, files: list[Path], *, as_json: bool) -> None:
 
 
 def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
-    """Report the result: one object on standard output, or a line for a person."""
+    """Report the result: one object on standard output, or a line for a user."""
     if as_json:
         render.json_line(facts)
     else:

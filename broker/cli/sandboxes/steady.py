@@ -27,7 +27,7 @@ class Steady:
             self._what, self._since = what, now
 
     def chosen(self, what: object) -> None:
-        """The person has moved there, so a key at once is for it."""
+        """The user has moved there, so a key at once is for it."""
         if what != self._what:
             self._what, self._since = what, float("-inf")
 

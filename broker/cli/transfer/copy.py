@@ -53,7 +53,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         raise click.UsageError("SOURCE and TARGET are the same place.")
     if not source:
         if where:
-            # The person's own copy is for the one at work, not for a new disposable.
+            # The user's own copy is for the one at work, not for a new disposable.
             where = running_or_record(where)
         paths = [_existing(path) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)

@@ -1,4 +1,4 @@
-"""``brokerctl open``: files and addresses of the person's, opened in a sandbox."""
+"""``brokerctl open``: files and addresses of the user's, opened in a sandbox."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Chord:
 
 @dataclass(frozen=True)
 class ChordPair:
-    """The two chords of a person's choice."""
+    """The two chords of a user's choice."""
 
     copy: Chord
     paste: Chord
@@ -122,7 +122,7 @@ class Recogniser:
         """Why there are no chords, or less than two; empty when all is well."""
 
     def change(self, chords: ChordPair) -> str:
-        """The person chose other chords; answers with ``trouble``."""
+        """The user chose other chords; answers with ``trouble``."""
         self._wanted = _wanted(chords)
         self._ready.clear()
         if self._keymap is not None:

@@ -89,7 +89,7 @@ class Keymap:
         If the active layout has the symbol, only its keys do.  Else the first
         other layout that has it says which, as toolkits do for shortcuts under
         a Cyrillic or Greek layout, except keys that bear a Latin letter in the
-        active one: a person means the letter that is printed on the key.
+        active one: a user means the letter that is printed on the key.
         """
         found = self._bearing(symbol, layout)
         if found:

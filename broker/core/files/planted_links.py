@@ -1,12 +1,12 @@
-"""Paths that the person names, where a sandbox may have put a link.
+"""Paths that the user names, where a sandbox may have put a link.
 
-A sandbox that may write to a directory of the person's can leave a symbolic link in it
-under a harmless name (``report.pdf`` to ``~/.ssh/id_ed25519``).  The person opens, copies
-or edits it, and our programs would follow it with the person's rights: the sandbox would
+A sandbox that may write to a directory of the user's can leave a symbolic link in it
+under a harmless name (``report.pdf`` to ``~/.ssh/id_ed25519``).  The user opens, copies
+or edits it, and our programs would follow it with the user's rights: the sandbox would
 get the key, or the edited file would take the place of ``~/.bashrc``.
 
 A link is refused by the directory that it is in, and not by its owner: programs in boxes
-have the person's own user id.
+have the user's own user id.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _walked(
     path: Path, writable: Iterable[Path]
 ) -> tuple[Path, list[tuple[Path, Path]]]:
     """The path without links, and each link that is in one of the directories."""
-    # "file:///%00" of a person's command line; every system call raises ValueError.
+    # "file:///%00" of a user's command line; every system call raises ValueError.
     # guard: a path with NUL is refused
     if "\0" in str(path):
         raise RefusedError(f"{printable(str(path), 200)} has a NUL character")

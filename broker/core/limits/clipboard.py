@@ -1,4 +1,4 @@
-"""Limits of what crosses by the person's chords."""
+"""Limits of what crosses by the user's chords."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLIPBOARD_SERVE_SECONDS = 30.0
 """Without a byte read by the requester of pasted content; then it is closed."""
 
 CLIPBOARD_EXPORT_SECONDS = 5.0
-"""From setting the person's selection to the compositor's echo of it."""
+"""From setting the user's selection to the compositor's echo of it."""
 
 CLIPBOARD_DEATH_SECONDS = 0.025
 """After the end of a source's data: so long its death may come late.  A source
@@ -58,7 +58,7 @@ CLIPBOARD_COPY_SECONDS = 10.0
 that stalls holds a pipe and memory of ours for no longer."""
 
 CLIPBOARD_DECIDE_SECONDS = 90.0
-"""From the paste chord to policy's answer; longer than a question to the person
+"""From the paste chord to policy's answer; longer than a question to the user
 may wait (QUESTION_SECONDS), so that its answer still counts."""
 
 CLIPBOARD_CLAIM_SECONDS = 1.0
@@ -66,12 +66,12 @@ CLIPBOARD_CLAIM_SECONDS = 1.0
 worker answers within milliseconds, and the loss of a focus is reported at once."""
 
 CLIPBOARD_MARKS = 64
-"""Exports to the person's own selection whose origin is remembered: those that
+"""Exports to the user's own selection whose origin is remembered: those that
 a history of it may still hold.  One is a hundred bytes."""
 
 CLIPBOARD_CHORDS = 20
 CLIPBOARD_CHORDS_SECONDS = 10.0
-"""Chords of one sandbox that are followed within that time.  A person presses
+"""Chords of one sandbox that are followed within that time.  A user presses
 two in a second at most; a worker that was taken over would fill log and screen."""
 
 CLIPBOARD_ORDERS = 64
@@ -86,7 +86,7 @@ CLIPBOARD_PICTURE_SIDE = 32_768
 """Pixels of a picture's width and of its height; toolkits have the same bounds."""
 
 CLIPBOARD_DRAGS = 8
-"""Drags of one sandbox that are known at one time.  A person has one pointer; a
+"""Drags of one sandbox that are known at one time.  A user has one pointer; a
 few more may be ending, or wait for an answer."""
 
 CLIPBOARD_DROP_SECONDS = 10.0

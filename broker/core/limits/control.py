@@ -57,15 +57,15 @@ LIVE_PERMITS = 8192
 """Permissions in use at one time, streams and everything else."""
 
 QUESTION_SECONDS = 60.0
-"""From a question to the answer, the time in the queue counted.  A person
+"""From a question to the answer, the time in the queue counted.  A user
 at the screen does not need longer; an absent one must not find it hours later."""
 
 LATE_ANSWER_SECONDS = 120.0
 """For so long a yes counts for the next connection of a sandbox whose client had
-given up before the person answered."""
+given up before the user answered."""
 
 QUESTIONS_WAITING = 32
-"""Questions of all sandboxes that wait at one time.  A person answers one in
+"""Questions of all sandboxes that wait at one time.  A user answers one in
 five seconds, so more would be over before they are shown."""
 
 QUESTIONS_PER_SANDBOX = 4
@@ -77,11 +77,11 @@ QUESTION_ASKERS = 64
 QUESTIONS_PER_MINUTE = 6
 QUESTIONS_BURST = 4
 """How often one sandbox may make a dialog appear; beyond it the answer is no
-without one.  A person who works with it asks for less, and nagging until
-the person gives in is an attack."""
+without one.  A user who works with it asks for less, and nagging until
+the user gives in is an attack."""
 
 QUESTION_AGAIN_SECONDS = 10.0
-"""For so long after a no by the person the same question is answered no."""
+"""For so long after a no by the user the same question is answered no."""
 
 QUESTION_TARGETS = 256
 """Targets offered in one dialog: more cannot be surveyed.  Beyond it the answer is
@@ -110,7 +110,7 @@ PROMPT_DEATHS_SECONDS = 60.0
 time is over; questions are then answered by 'brokerctl answer'."""
 
 PHRASE_CHARS = (4, 80)
-"""The person's secret phrase: long enough not to be guessed at first sight,
+"""The user's secret phrase: long enough not to be guessed at first sight,
 short enough for one line of the dialog."""
 
 NOTIFICATIONS_PER_SANDBOX = 4
@@ -121,5 +121,5 @@ person does or has to know (a copy or paste, a cut, an error in a file) is neith
 counted nor left out."""
 
 NOTIFICATIONS_WAITING = 64
-"""Notifications of the person's own that wait for the desktop's server: one that
+"""Notifications of the user's own that wait for the desktop's server: one that
 hangs must not make us hold more.  The oldest is left out, on standard error."""

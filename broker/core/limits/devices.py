@@ -67,7 +67,7 @@ SECURITY_KEY_TURN_SECONDS = 30.0
 touch (CTAP 2.1, 6), and other sandboxes wait for the key."""
 
 SECURITY_KEY_PIN_TRIES = 2
-"""Wrong PINs of one record until the person is asked about each; a key locks itself
+"""Wrong PINs of one record until the user is asked about each; a key locks itself
 after eight, and waits for power after three."""
 
 DEVICE_HELPER_CLIENTS = 8

@@ -80,7 +80,7 @@ TEMPLATE_MAKE_SECONDS = 600.0
 """Booting a template and running its program once, beside other work."""
 
 TEMPLATE_DELAY_SECONDS = 15.0
-"""From a plain boot to the making of a template: the person's window comes first."""
+"""From a plain boot to the making of a template: the user's window comes first."""
 
 TEMPLATE_FREE_BYTES = 1 << 30
 """Memory and disk that must be free, beside the machine's own size."""
@@ -97,7 +97,7 @@ FORK_PAUSE_SECONDS = 600.0
 has passed by then.  Where it has not, a start loses FORK_SECONDS once in that time."""
 
 STANDBY_DELAY_SECONDS = 10.0
-"""From a start to the next machine that waits: the person's window comes first, and a
+"""From a start to the next machine that waits: the user's window comes first, and a
 rehearsal takes as much of a processor as that window."""
 STANDBY_SECONDS = 90.0
 """To load one and have it rehearse, which the guest ends after 60 s."""
@@ -198,7 +198,7 @@ fills, then the worker stops reading its guest."""
 AGENT_MESSAGES_PER_SECOND = 200.0
 AGENT_MESSAGES_BURST = 400
 """How fast a worker passes on its guest's messages; beyond it the guest waits.
-200 output chunks of 16 KiB are 3 MB/s of log, more than a person reads."""
+200 output chunks of 16 KiB are 3 MB/s of log, more than a user reads."""
 
 WAYLAND_CONNECTS_PER_SECOND = 50.0
 WAYLAND_CONNECTS_BURST = 64

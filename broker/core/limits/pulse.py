@@ -24,7 +24,7 @@ PULSE_PROPERTIES = 256
 """Entries of a property list; applications send some twenty."""
 
 PULSE_PROPERTY_CHARS = 120
-"""A text from a sandbox that the person may see in a mixer."""
+"""A text from a sandbox that the user may see in a mixer."""
 
 PULSE_HANDSHAKE_SECONDS = 5.0
 """From accept until client and server have both identified themselves."""
@@ -35,7 +35,7 @@ one for each process that plays; each costs the server a client."""
 
 PULSE_CONNECTIONS_ALL = 48
 """The same of all sandboxes together.  The server has places for 64, so those of
-the person's own programs are never used up by sandboxes."""
+the user's own programs are never used up by sandboxes."""
 
 PULSE_CONNECTIONS_KEPT = 16
 PULSE_CONNECTIONS_FEW = 4
@@ -48,7 +48,7 @@ MIXER_CONNECTIONS = 16
 PULSE_CONNECTS_PER_SECOND = 20.0
 PULSE_CONNECTS_BURST = 64
 """How fast one sandbox's connections are opened; beyond it they wait.  Each is a
-client of the sound server, which announces it to every mixer of the person."""
+client of the sound server, which announces it to every mixer of the user."""
 
 PULSE_STREAMS_PER_CONNECTION = 16
 """Streams of one connection, playback and recording together."""
@@ -76,11 +76,11 @@ fast; PipeWire keeps 4 MiB for a stream."""
 
 PULSE_TITLES_PER_MINUTE = 100
 """Changes of names and properties in one sandbox: each makes every mixer
-of the person redraw."""
+of the user redraw."""
 
 PULSE_NAMES = 64
 """Names of applications in one sandbox.  Sound servers remember a volume for
-each on the person's disk; later applications have the sandbox's name alone."""
+each on the user's disk; later applications have the sandbox's name alone."""
 
 PULSE_BUFFER_BYTES = 4 << 20
 """A stream's buffer in the sound server (maxlength, the server's own limit)."""

@@ -33,7 +33,7 @@ that does not obey is killed: a revoked stream must not live on."""
 
 RELAY_ANSWER_SECONDS = 2.0
 """For a pump to report its streams; a status must not wait for one that hangs,
-because it is how a person finds out."""
+because it is how a user finds out."""
 
 RELAY_PUMP_END_SECONDS = 2.0
 """A pump whose control socket is closed ends at once; later it is killed."""

@@ -9,12 +9,12 @@ from broker.core import limits
 
 
 class Microphone(StrEnum):
-    """Whether a sandbox may ever hear the person."""
+    """Whether a sandbox may ever hear the user."""
 
     DENY = "deny"
     """There is no source; recording is "access denied"."""
     ASK = "ask"
-    """There is a source; it is silent until the person has allowed it."""
+    """There is a source; it is silent until the user has allowed it."""
     ALLOW = "allow"
     """There is a source; recording opens the real one."""
 
@@ -46,14 +46,14 @@ class SoundRules:
     icon: str = "computer"
     """Icon of its streams in mixers, a name of the icon theme."""
     sink: str | None = None
-    """The real sink; None is the person's default."""
+    """The real sink; None is the user's default."""
     source: str | None = None
-    """The real source; None is the person's default."""
+    """The real source; None is the user's default."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """The person's setting for a whole sandbox in the mixer."""
+    """The user's setting for a whole sandbox in the mixer."""
 
     volume: int = limits.PULSE_VOLUME
     """0 to 65536 (100 %), multiplied with the volume of each stream."""

@@ -5,7 +5,7 @@ advertised, so a newer compositor or library alone exposes nothing.
 ``version`` is the frozen baseline: the highest version that the filter
 understands message by message, whatever the compositor offers.
 
-``risk`` is the sentence that policy tools show to the person who decides.
+``risk`` is the sentence that policy tools show to the user who decides.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ _ROWS = (
         "Graphics driver and unbounded memory within reach of the sandbox.",
     ),
     # -- input beyond its own focus ------------------------------------------------------
-    _no("wp_pointer_warp_v1", "Moves the person's pointer."),
+    _no("wp_pointer_warp_v1", "Moves the user's pointer."),
     _no("zwp_input_timestamps_manager_v1", "Finer input times than needed."),
     _no("zwp_tablet_manager_v1", "Legacy tablet protocol."),
     _no(
@@ -170,9 +170,7 @@ _ROWS = (
     _no("zwp_xwayland_keyboard_grab_manager_v1", "Grabs the keyboard."),
     _no("ext_transient_seat_manager_v1", "Makes new seats."),
     # -- clipboard without focus, screen contents, other windows --------------------------
-    _no(
-        "ext_data_control_manager_v1", "Reads the clipboard without the person's doing."
-    ),
+    _no("ext_data_control_manager_v1", "Reads the clipboard without the user's doing."),
     _no("ext_image_copy_capture_manager_v1", "Captures the screen."),
     _no("ext_output_image_capture_source_manager_v1", "Captures the screen."),
     _no(
@@ -181,7 +179,7 @@ _ROWS = (
     ),
     _no("ext_foreign_toplevel_list_v1", "Lists other windows."),
     _no("ext_workspace_manager_v1", "Lists and switches workspaces."),
-    _no("ext_idle_notifier_v1", "Tells when the person is away."),
+    _no("ext_idle_notifier_v1", "Tells when the user is away."),
     _no("ext_background_effect_manager_v1", "Blurs what lies behind a window."),
     # -- the whole screen, sessions, hardware ---------------------------------------------
     _no("ext_session_lock_manager_v1", "Locks the session and draws over everything."),

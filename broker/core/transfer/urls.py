@@ -3,7 +3,7 @@
 It accepts what RFC 3986 and the WHATWG URL standard read in the same way, and
 refuses what one of them would repair.  The answer is an address in ASCII that is
 written in one way only; that, never the text from the sandbox, is judged by the
-rules, shown to the person and handed to a program.
+rules, shown to the user and handed to a program.
 
 Which schemes may be opened is the caller's (a rule's) choice; ``NEVER`` lists
 those that no rule can open, because they run code, read local files or name a
@@ -116,7 +116,7 @@ class Url:
 
     @property
     def shown(self) -> str:
-        """The address for the person: ASCII, then the host's own letters if any."""
+        """The address for the user: ASCII, then the host's own letters if any."""
         if self.shown_host == self.host:
             return self.canonical
         return f"{self.canonical} ({printable(self.shown_host, 256)})"

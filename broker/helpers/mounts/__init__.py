@@ -1,1 +1,1 @@
-"""Directories of the person's in a sandbox: opened safely, mounted, unmounted."""
+"""Directories of the user's in a sandbox: opened safely, mounted, unmounted."""

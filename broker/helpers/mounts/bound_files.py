@@ -1,8 +1,8 @@
-"""The person's files that a sandbox sees: opened first, compared when they are mounted.
+"""The user's files that a sandbox sees: opened first, compared when they are mounted.
 
 bubblewrap and systemd-nspawn are given paths, and resolve them themselves, some time
 after they were looked at.  Another sandbox that may write to a directory above one of
-them can put a link there meanwhile, and this one would see a directory of the person's
+them can put a link there meanwhile, and this one would see a directory of the user's
 that no record names.
 """
 
@@ -30,7 +30,7 @@ class BoundFiles:
     ) -> None:
         """Open all of them.
 
-        ``without_links``: where those are that lead through links of the person's.
+        ``without_links``: where those are that lead through links of the user's.
         Raises RefusedError where one leads through another link.
         """
         self._held: dict[Path, int] = {}

@@ -168,7 +168,7 @@ def _may_mount(pid: int) -> bool:
     """Whether programs of a container can have CAP_SYS_ADMIN in its own namespaces.
 
     They can mount the folder at a second place then, which no other program can find
-    out for certain.  Our launchers drop all capabilities; a container that the person
+    out for certain.  Our launchers drop all capabilities; a container that the user
     starts may have them (podman-run(1), --privileged).
     """
     try:

@@ -2,7 +2,7 @@
 
 The directory behind the descriptor is shared; a path that another program changes
 afterwards has no effect.  Secrets are refused, whatever the rules say: a
-sandbox that can read ``~/.ssh`` or the broker's own state is the person.
+sandbox that can read ``~/.ssh`` or the broker's own state is the user.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def open_folder(
     path: str, home: Path, private: Sequence[Path], writable: Iterable[Path] = ()
 ) -> OpenedFolder:
-    """Open a directory of the person's.
+    """Open a directory of the user's.
 
     ``private``: further directories that are never shared, nor what is above or below
     them.  ``writable``: those in which a sandbox may have made links, which are not

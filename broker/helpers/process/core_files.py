@@ -15,7 +15,7 @@ def forbid_core_files() -> None:
     Brokers have keys in memory (of the audit log, of the link), brokerctl those
     that it makes, and their children what flows in streams.  PR_SET_DUMPABLE
     (prctl(2)) would keep debuggers out as well, but it gives our entries in /proc
-    to root and is undone by execve(2); and programs of the person's that could
+    to root and is undone by execve(2); and programs of the user's that could
     debug us can read the files of the keys.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)

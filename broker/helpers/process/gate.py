@@ -29,9 +29,9 @@ _FEW_PROCESSES = (
 
 
 def limited_gate_words(open_files: int) -> tuple[str, ...]:
-    """The same, for a program that runs with the person's user id.
+    """The same, for a program that runs with the user's user id.
 
-    The kernel counts the descriptors in flight on UNIX sockets for the person, and holds
+    The kernel counts the descriptors in flight on UNIX sockets for the user, and holds
     each sender to its own limit of open files (unix(7), ETOOMANYREFS): a program that may
     have many open could keep the broker, the workers and the compositor from passing any.
     """

@@ -154,7 +154,7 @@ _MOUNTING = words("""
 
 @cache
 def box_filter(*, nested: bool = False) -> bytes:
-    """The BPF program of a box of the person's own programs (by bubblewrap).
+    """The BPF program of a box of the user's own programs (by bubblewrap).
 
     A deny-list, as programs of every kind run in a box.  Namespaces divide most of
     the kernel; this closes what they do not: AF_VSOCK (one port space for the

@@ -194,7 +194,7 @@ def our_program(module: str, *args: str) -> list[str]:
 
 
 def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
-    """Run a program of the person's own (an editor) on our terminal, to its end.
+    """Run a program of the user's own (an editor) on our terminal, to its end.
 
     It has the terminal's signals; an interrupt ends it and not us.  Returns
     its exit code, or minus the signal's number.

@@ -1,1 +1,1 @@
-"""Asking the person: the questions, their order, and the behaviour of a dialog."""
+"""Asking the user: the questions, their order, and the behaviour of a dialog."""

@@ -4,7 +4,7 @@ Sans-IO: what the agent shows goes in, signals come out; calls of a screen reade
 in, values come out.  The interfaces are those of at-spi2-core's XML files.
 
 A button tells its key as an action, and ``DoAction`` is false: any program of the
-session can call it, and an answer must come from the person's own keyboard or
+session can call it, and an answer must come from the user's own keyboard or
 pointer, after the guard's second.
 """
 

@@ -1,6 +1,6 @@
 """A dialog's texts, for its picture and for screen readers.
 
-Sans-IO.  The person's phrase is not in it: it is for the eyes at the screen, and
+Sans-IO.  The user's phrase is not in it: it is for the eyes at the screen, and
 the accessibility bus passes words to every program of the session.
 """
 

@@ -136,7 +136,7 @@ class Dialog:
             self.typed = ""
             return None
         if name == "Escape":
-            return _no("the person pressed Escape")
+            return _no("the user pressed Escape")
         if name == "BackSpace":
             self.typed = self.typed[:-1]
         elif name in {"Up", "Down"}:
@@ -227,7 +227,7 @@ class Dialog:
         if not armed or pressed is None or pressed != self._button():
             return None
         if pressed == self.layout.deny:
-            return _no("the person said no")
+            return _no("the user said no")
         return self._yes()
 
     def wheel(self, rows: int, now: float) -> None:

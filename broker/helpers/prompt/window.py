@@ -189,7 +189,7 @@ class Window:
             self._showing.draw()
 
     def _closed(self) -> None:
-        """The compositor, or the person by it, has closed the dialog: a no."""
+        """The compositor, or the user by it, has closed the dialog: a no."""
         self.answer(
             PersonAnswer(allow=False, by="person", reason="the dialog was closed")
         )

@@ -6,7 +6,7 @@ Memory, time and epoll; moving bytes between descriptors that it is given.
 It cannot open, connect, execute, fork, trace or signal.
 
 Where a call has many uses, its arguments are part of the list: fcntl(2) can
-have the kernel send any signal to any process of the person (F_SETOWN,
+have the kernel send any signal to any process of the user (F_SETOWN,
 F_SETSIG, O_ASYNC), mmap(2) can make written memory executable, newfstatat(2)
 looks at paths.
 """

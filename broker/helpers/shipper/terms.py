@@ -76,7 +76,7 @@ class Target(Protocol):
     """A receiver.  Its methods block and are called in a thread, one at a time.
 
     They raise UpstreamError when the receiver is dead or slow (the batch comes
-    again), SetupError when a person has to mend something (so it does then),
+    again), SetupError when a user has to mend something (so it does then),
     IntegrityError when the receiver has other events under these numbers.
     """
 
@@ -125,9 +125,9 @@ def summary(item: ShippedItem) -> str:
 
 
 BAD_ENDS = (".refused", ".failed", ".died", ".hop-failed", ".gap", ".conflict")
-"""Endings of the kinds that a person should look at."""
+"""Endings of the kinds that a user should look at."""
 
 
 def is_bad(item: ShippedItem) -> bool:
-    """Whether a person should look at it: refused, denied, failed."""
+    """Whether a user should look at it: refused, denied, failed."""
     return item.kind.endswith(BAD_ENDS) or item.text("verdict") == "deny"

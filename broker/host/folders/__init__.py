@@ -1,1 +1,1 @@
-"""Directories of the person's in sandboxes of this host: mounts, by kind of sandbox."""
+"""Directories of the user's in sandboxes of this host: mounts, by kind of sandbox."""

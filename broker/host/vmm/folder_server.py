@@ -5,9 +5,9 @@ directory.  A folder is mounted there later, in its namespace alone, by the prog
 mounts folders in boxes (``launch.folders.tool``), and the guest sees it then.  So QEMU
 needs no device that is plugged into a running machine, which ``microvm`` does not have.
 
-The jail maps one user, the guest's, to the person: what another user of the guest
-creates is refused (EINVAL), and files have the person as their owner.  Its capabilities
-count in its own user namespace, whose only user is the person.
+The jail maps one user, the guest's, to the user: what another user of the guest
+creates is refused (EINVAL), and files have the user as their owner.  Its capabilities
+count in its own user namespace, whose only user is the user.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CAPABILITIES = (
     # For its own chroot(2), and to give up the others.
     *("SETFCAP", "SYS_CHROOT", "SETPCAP"),
 )
-# No locks and no extended attributes: the person's programs would meet the guest's.
+# No locks and no extended attributes: the user's programs would meet the guest's.
 _OPTIONS = f"source={ROOT},sandbox=chroot,cache=auto,no_posix_lock,no_flock,no_xattr"
 
 

@@ -80,7 +80,7 @@ class VmSpec:
     home: HomeDisk | None = None
     """None: nothing of it is left when it stops."""
     folders: int = 0
-    """Places for the person's folders; each has a process of its own."""
+    """Places for the user's folders; each has a process of its own."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB, which the host has set aside."""
 
@@ -303,7 +303,7 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
         },
     }
     # A full disk of ours is an error of the guest's write: QEMU's default is to
-    # stop the machine until a person comes.
+    # stop the machine until a user comes.
     options = "werror=report,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
     return [*secret, *("-blockdev", json.dumps(node)), *("-device", device)]

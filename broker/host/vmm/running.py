@@ -60,7 +60,7 @@ class EndKind(StrEnum):
 
 @dataclass(frozen=True)
 class VmEnd:
-    """How a machine ended; ``reason`` is for a person."""
+    """How a machine ended; ``reason`` is for a user."""
 
     kind: EndKind
     reason: str

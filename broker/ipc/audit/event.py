@@ -80,7 +80,7 @@ class Event(
     outcome: str = ""
     """How it went, in a word."""
     reason: str = ""
-    """Why, as a person reads it."""
+    """Why, as a user reads it."""
     count: int = 1
     """More than 1: that many equal refusals, counted into this event."""
     detail: dict[str, Scalar] = {}

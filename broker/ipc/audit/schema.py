@@ -85,7 +85,7 @@ class Decision(Event, frozen=True, kw_only=True, tag="decision"):
     policy: str = ""
     """The digest of the policy that answered."""
     target: str = ""
-    """The other sandbox; ``dom0`` or ``@adminvm`` for the person."""
+    """The other sandbox; ``dom0`` or ``@adminvm`` for the user."""
     question: int = 0
     """The number of the question that was asked first, if one was."""
     answered_by: str = ""
@@ -238,7 +238,7 @@ class LinkRefused(Event, frozen=True, kw_only=True, tag="link.refused"):
 
 
 class QuestionAsked(Event, frozen=True, kw_only=True, tag="question.asked"):
-    """A person was asked."""
+    """A user was asked."""
 
     question: int
     """Counts the questions of this broker."""
@@ -285,7 +285,7 @@ class GrantEnded(Event, frozen=True, kw_only=True, tag="grant.ended"):
 
 
 class TransferBegin(Event, frozen=True, kw_only=True, tag="transfer.begin"):
-    """Files or an address go to another sandbox or to the person."""
+    """Files or an address go to another sandbox or to the user."""
 
     transfer: int
     target: str
@@ -335,7 +335,7 @@ class DeviceDetached(Event, frozen=True, kw_only=True, tag="device.detached"):
 
 
 class FolderShared(Event, frozen=True, kw_only=True, tag="folder.shared"):
-    """A directory of the person's is mounted in a sandbox; ``object`` is its path."""
+    """A directory of the user's is mounted in a sandbox; ``object`` is its path."""
 
     write: bool
     """Whether the sandbox can change it."""
@@ -360,7 +360,7 @@ class ClipboardOffered(Event, frozen=True, kw_only=True, tag="clipboard.offered"
 
 
 class ClipboardPasted(Event, frozen=True, kw_only=True, tag="clipboard.pasted"):
-    """Content goes from ``sandbox`` to ``target``; ``@adminvm`` is the person's own."""
+    """Content goes from ``sandbox`` to ``target``; ``@adminvm`` is the user's own."""
 
     target: str
     mime: str = ""

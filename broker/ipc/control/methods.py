@@ -56,7 +56,7 @@ class Method(Generic[_Request, _Answer]):
     """For the interface description."""
     absent: tuple[Absence, ...] = field(default=(), kw_only=True)
     waits: bool = field(default=False, kw_only=True)
-    """Whether it may take as long as a machine or a person; else a client gives up."""
+    """Whether it may take as long as a machine or a user; else a client gives up."""
     paced: bool = field(default=False, kw_only=True)
     """Whether a client may take its items as slowly as it likes: they come as fast
     as it reads, and end when it hangs up."""
@@ -116,7 +116,7 @@ def served_by(part: object) -> dict[str, str]:
 # -- the roles that lack a method ------------------------------------------------------
 
 _VIEWER = "type it on its viewer"
-_PERSON = "type it on its viewer, where the person is"
+_PERSON = "type it on its viewer, where the user is"
 
 
 def _host_lacks(what: str, hint: str = _VIEWER) -> Absence:
@@ -307,7 +307,7 @@ PENDING = Method(
     Nothing,
     api.PendingAnswer,
     Owner.AUTHORITY,
-    "Questions that wait for the person.",
+    "Questions that wait for the user.",
     absent=(_QUESTIONS,),
 )
 ANSWER = Method(
@@ -315,7 +315,7 @@ ANSWER = Method(
     api.QuestionAnswerRequest,
     Nothing,
     Owner.AUTHORITY,
-    "Answer a question in the person's place.",
+    "Answer a question in the user's place.",
     absent=(_QUESTIONS,),
 )
 GRANT_LIST = Method(
@@ -355,7 +355,7 @@ CLIPBOARD_CHORDS = Method(
     Nothing,
     api.ClipboardStatus,
     Owner.VIEWER,
-    "Read again which chords the person wants.",
+    "Read again which chords the user wants.",
     absent=(_CLIPBOARD,),
 )
 DEVICES = Method(

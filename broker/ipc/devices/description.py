@@ -113,7 +113,7 @@ class Device:
 
     @property
     def title(self) -> str:
-        """For a person: the manufacturer, the product, the kinds of its interfaces."""
+        """For a user: the manufacturer, the product, the kinds of its interfaces."""
         words = " ".join(w for w in (self.manufacturer, self.product) if w)
         return f"{words or self.id} ({self.kinds})"
 

@@ -54,7 +54,7 @@ class MicrophoneActive:
 
 @dataclass(frozen=True)
 class MicrophoneMissing:
-    """The sandbox may hear the person, but there is nothing to hear with."""
+    """The sandbox may hear the user, but there is nothing to hear with."""
 
     reason: str
 

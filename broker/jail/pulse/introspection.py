@@ -198,7 +198,7 @@ def _shown(f: PulseFilter, fields: Fields, stream: Playback) -> Fields:
     fields[_SINK] = virtual_devices.DEVICE
     fields[_RESAMPLER] = fields[_DRIVER] = "vitrail"
     fields[_VOLUME] = stream.shown_volume(fields.numbers(_VOLUME))
-    # The person's mute is not the client's: it is not reported.
+    # The user's mute is not the client's: it is not reported.
     fields[_MUTE] = stream.muted if level.muted else fields.truth(_MUTE)
     fields[_PROPERTIES] = shown
     return fields

@@ -84,7 +84,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
         )
         # guard: the person is faster
         if (f.sandbox.rules.volume, f.sandbox.level) != (most, level):
-            stream.apply_level()  # the person was faster than the server
+            stream.apply_level()  # the user was faster than the server
         return answer
 
     def settled() -> None:
@@ -171,7 +171,7 @@ def _set_loudness(
     fields[_VOLUME] = f.sandbox.loudness(asked)
     fields[_MUTED] = muted or level.muted
     if len(fields) > _VOLUME_SET:
-        # A volume that the server remembers for it must not undo the person's choice.
+        # A volume that the server remembers for it must not undo the user's choice.
         fields[_VOLUME_SET] = volume is not None or f.sandbox.is_turned_down
     if len(fields) > _MUTED_SET and level.muted:
         fields[_MUTED_SET] = True
@@ -342,7 +342,7 @@ def keep_properties(f: PulseFilter, tag: int, _fields: Fields) -> None:
 
 
 def set_volume(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """SET_SINK_INPUT_VOLUME of an own stream: at most 100 %, below the person's."""
+    """SET_SINK_INPUT_VOLUME of an own stream: at most 100 %, below the user's."""
     stream = _to_order(f, fields.number(0))
     if len(fields.numbers(1)) not in {1, stream.spec.channels}:
         raise SoundRefusedError(Error.INVALID, "volumes for other channels")
@@ -352,7 +352,7 @@ def set_volume(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def set_mute(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """SET_SINK_INPUT_MUTE of an own stream; the person's mute stays."""
+    """SET_SINK_INPUT_MUTE of an own stream; the user's mute stays."""
     stream = _to_order(f, fields.number(0))
     stream.muted = fields.truth(1)
     values: list[Value] = [stream.real_index, stream.real_mute()]
@@ -371,10 +371,10 @@ def _to_order(f: PulseFilter, index: int) -> Playback:
 def _order(
     f: PulseFilter, tag: int, stream: Playback, command: Command, fields: bytes
 ) -> None:
-    """Send it on the stream's own connection, as the person's orders are.
+    """Send it on the stream's own connection, as the user's orders are.
 
     The server reads connections in no order: on another one, a command sent before
-    the person's mute could take effect after it.
+    the user's mute could take effect after it.
     """
     # guard: one way for orders
     if stream.owner is f:

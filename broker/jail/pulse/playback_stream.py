@@ -275,24 +275,24 @@ class Playback:
     # -- loudness ------------------------------------------------------------
 
     def real_volume(self) -> tuple[int, ...]:
-        """The volume for the server: the client's times the person's."""
+        """The volume for the server: the client's times the user's."""
         asked = self.volume or (_FULL,) * self.spec.channels
         return self.owner.sandbox.loudness(asked)
 
     def real_mute(self) -> bool:
-        """Muted by the client or by the person."""
+        """Muted by the client or by the user."""
         # guard: the person's mute
         return self.muted or self.owner.sandbox.level.muted
 
     def shown_volume(self, real: tuple[int, ...]) -> tuple[int, ...]:
-        """Convert the server's volume for the client: without the person's part."""
+        """Convert the server's volume for the client: without the user's part."""
         gain = self.owner.sandbox.level.volume
         if gain == 0:
             return self.volume or (_FULL,) * len(real)
         return tuple(min(one * _FULL // gain, _FULL) for one in real)
 
     def apply_level(self) -> None:
-        """Update the server after the person has moved the sandbox's slider."""
+        """Update the server after the user has moved the sandbox's slider."""
         ask = self.owner.ask
         ask(
             Command.SET_SINK_INPUT_MUTE,

@@ -86,7 +86,7 @@ class Labels:
             # guard: names of applications
             if len(self._names) < limits.PULSE_NAMES:
                 self._names.add(name)
-            else:  # each is remembered on the person's disk
+            else:  # each is remembered on the user's disk
                 kept = kept | {"application.name": ""}
         # guard: the label
         named = {

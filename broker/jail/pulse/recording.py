@@ -275,7 +275,7 @@ class Recording:
         return encode(signature, values[: len(signature)])
 
     def _give_up(self, reason: str) -> None:
-        """Keep the source silent, and report the reason to the person."""
+        """Keep the source silent, and report the reason to the user."""
         self._close_real()
         self._opening = self
         self.owner.sandbox.tell(MicrophoneMissing(reason))
@@ -299,7 +299,7 @@ class Recording:
             self._due = now + self._fragment_seconds()
 
     def lost(self, now: float) -> None:
-        """The server has ended the stream behind it (the person, perhaps)."""
+        """The server has ended the stream behind it (the user, perhaps)."""
         if self._real is not None:
             self.owner.recordings.by_real.pop(self._real, None)
             self._real = None

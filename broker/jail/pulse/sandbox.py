@@ -118,10 +118,10 @@ class SoundSandbox:
             for stream in list(self.playbacks.values()):
                 stream.apply_level()
 
-    # -- the person's mixer --------------------------------------------------
+    # -- the user's mixer --------------------------------------------------
 
     def loudness(self, asked: tuple[int, ...]) -> tuple[int, ...]:
-        """A client's volumes for the server: times the person's."""
+        """A client's volumes for the server: times the user's."""
         most, gain = self.rules.volume, self.level.volume
         # guard: at most 100 %
         return tuple(min(one, most) * gain // limits.PULSE_VOLUME for one in asked)
@@ -152,7 +152,7 @@ class SoundSandbox:
         return self._active > 0
 
     def microphone_wanted(self, application: str) -> None:
-        """A recording begins: it may hear, or the person has to be asked."""
+        """A recording begins: it may hear, or the user has to be asked."""
         self._wanted = True
         if not self.allowed and not self._asked:
             self._asked = True

@@ -78,7 +78,7 @@ def _suspended(
 
 
 def _moved(f: PulseFilter, _stream: Playback, fields: Fields, reader: Reader) -> None:
-    """The person has moved it: to the sandbox it is still the one sink."""
+    """The user has moved it: to the sandbox it is still the one sink."""
     # guard: where it moved to
     fields[1], fields[2] = virtual_devices.DEVICE, virtual_devices.SINK_NAME
     f.event(_C.PLAYBACK_STREAM_MOVED, encode("LLtb", fields) + reader.rest())

@@ -1,7 +1,7 @@
 """One sandbox's use of a security key: which messages pass, and about whom.
 
 The guest sees a key of its own.  Its channels are ours; to the real key all of
-it is one channel.  What needs the person's presence is asked about first, with
+it is one channel.  What needs the user's presence is asked about first, with
 the relying party that the message names; what manages the key (PINs, resets,
 credentials, fingerprints) never passes.  Sources: CTAP 2.1, 6 and 11.2; FIDO U2F
 Raw Message Formats 1.2.
@@ -74,7 +74,7 @@ class ToKey:
 
 @dataclass(frozen=True)
 class Ask:
-    """The person's presence is wanted; ``SecurityKey.verdict`` answers.
+    """The user's presence is wanted; ``SecurityKey.verdict`` answers.
 
     ``host`` is the relying party; empty: U2F names it by ``digest`` only.
     """
@@ -429,7 +429,7 @@ class SecurityKey:
     def _opened(self, payload: bytes) -> list[Action]:
         if len(payload) >= 17 and payload[:8] == self._nonce and self._real is None:
             self._real = int.from_bytes(payload[8:12], "big")
-            # Any sandbox could make it blink, and the person cannot see which one did.
+            # Any sandbox could make it blink, and the user cannot see which one did.
             self._capabilities = payload[16] & _NO_WINK
             return self._go_on()
         return []

@@ -488,7 +488,7 @@ class WaylandFilter(ClientState):
 
     @override
     def dismiss_menus(self) -> None:
-        """The person has pressed outside of this client's windows."""
+        """The user has pressed outside of this client's windows."""
         if self.fault is None and popups.dismiss_grabs(self):
             self.wake()
 

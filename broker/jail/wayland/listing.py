@@ -1,4 +1,4 @@
-"""Windows as a person lists them: ``brokerctl windows`` and its sisters."""
+"""Windows as a user lists them: ``brokerctl windows`` and its sisters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _find(sandbox: Sandbox, number: int) -> tuple[ClientState, Toplevel]:
 
 
 def ask_to_close(sandbox: Sandbox, number: int) -> None:
-    """Ask the application to close a window; it may ask the person first.
+    """Ask the application to close a window; it may ask the user first.
 
     Raises RefusedError when there is no such window.
     """
@@ -83,5 +83,5 @@ def cut(sandbox: Sandbox, number: int) -> None:
     Raises RefusedError when there is no such window.
     """
     core, _ = _find(sandbox, number)
-    core.fail(RefusedError("the person closed its window"))
+    core.fail(RefusedError("the user closed its window"))
     core.wake()

@@ -113,7 +113,7 @@ class Judge(Protocol):
 
 
 class InputListener(Protocol):
-    """Receives the person's actions, for content that crosses sandboxes."""
+    """Receives the user's actions, for content that crosses sandboxes."""
 
     def judge(self) -> Judge:
         """One for a seat of a new connection."""
@@ -150,7 +150,7 @@ class DragPort(Protocol):
         """The drag is over, or its source is gone."""
 
     def outward(self, source: DataSource) -> Sequence[bytes]:
-        """Return the types of a drag that the person's own programs may see."""
+        """Return the types of a drag that the user's own programs may see."""
 
     def wanted(self, source: DataSource, mime: bytes, fd: Fd) -> bool:
         """A program of theirs requests such a type; takes ``fd`` if it returns true."""
@@ -177,7 +177,7 @@ class Selection(Protocol):
 
 
 class ExportPort(Selection, Protocol):
-    """The selection that we gave the compositor as the person's own."""
+    """The selection that we gave the compositor as the user's own."""
 
     def taken(self) -> None:
         """The compositor has announced our own selection."""

@@ -136,7 +136,7 @@ class Sandbox:
         self._window_number = 0
         self._rings: dict[str, deque[float]] = {}
         self.acted: float | None = None
-        """When the person last acted in a window of it (key, button, touch)."""
+        """When the user last acted in a window of it (key, button, touch)."""
         self.excuse: float | None = None
         """The same, while the keyboard has not left the sandbox since then."""
         self.unasked: float | None = None
@@ -149,13 +149,13 @@ class Sandbox:
         return self.totals["clients"]
 
     def act(self, now: float) -> None:
-        """The person has acted in a window of it."""
+        """The user has acted in a window of it."""
         self.acted = self.excuse = now
         if self.on_act is not None:
             self.on_act()
 
     def pressed(self, by: ClientState) -> None:
-        """The person presses a button in a window of one of its connections.
+        """The user presses a button in a window of one of its connections.
 
         For the menus of the others that is outside, as for a popup grab.
         """

@@ -167,7 +167,7 @@ class ClientState(ObjectTable, ABC):
 
     @abstractmethod
     def dismiss_menus(self) -> None:
-        """The person has pressed outside of this client's windows."""
+        """The user has pressed outside of this client's windows."""
 
     # -- descriptors -------------------------------------------------------------------
 

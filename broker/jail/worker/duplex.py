@@ -126,7 +126,7 @@ class DuplexConnection(ABC, Generic[_Core]):
             await self._work.wait()
             self._work = trio.Event()
             if self.core.fault is not None:
-                self._end()  # another ended it: a person, another task
+                self._end()  # another ended it: a user, another task
                 return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(self._drain, to_client=True))

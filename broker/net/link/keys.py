@@ -130,7 +130,7 @@ class BrokerIdentity:
     def to_pem(self) -> bytes:
         """The private key as PKCS#8 PEM (RFC 8410), to be kept with mode 0600.
 
-        It has no password: a broker starts without a person.
+        It has no password: a broker starts without a user.
         """
         return self._private.private_bytes(
             serialization.Encoding.PEM,

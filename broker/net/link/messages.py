@@ -124,7 +124,7 @@ class LeaseEnded(LinkRequest, frozen=True, tag="lease-ended"):
 
 
 class StartProgress(LinkRequest, frozen=True, tag="progress"):
-    """The current step of a start that takes time, for the person who waits."""
+    """The current step of a start that takes time, for the user who waits."""
 
     start: _Number
     """The viewer's number of that StartSandbox."""

@@ -77,7 +77,7 @@ _TOLD: Mapping[int, str] = {
     RefusalReason.UNKNOWN_KEY: "it does not know this broker's key",
     RefusalReason.PROOF: "our proof was wrong, or was changed on the way",
     RefusalReason.BUSY: "it has too many unfinished connections",
-    RefusalReason.PERSON: "the person there did not confirm the code",
+    RefusalReason.PERSON: "the user there did not confirm the code",
 }
 
 PAIR_HINT = "pair the two brokers: 'brokerctl pair' on both machines"

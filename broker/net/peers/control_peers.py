@@ -1,7 +1,7 @@
-"""Which programs are served at a socket of the person's own, besides by their user id.
+"""Which programs are served at a socket of the user's own, besides by their user id.
 
-A box, or a container without a user namespace of its own, runs with the person's user id.
-Where it sees the directory of our sockets, because a person has mounted it or a directory
+A box, or a container without a user namespace of its own, runs with the user's user id.
+Where it sees the directory of our sockets, because a user has mounted it or a directory
 above it, its programs could answer its own questions and start other sandboxes.
 """
 

@@ -94,7 +94,7 @@ class SharedClaim:
     """A box without a pid namespace of its own: a label, never a boundary.
 
     Any process of ``uid`` that reaches ``directory`` is taken for the box: it shares home
-    and sockets with the person, so there is nothing to tell it apart by.
+    and sockets with the user, so there is nothing to tell it apart by.
     """
 
     directory: str

@@ -1,4 +1,4 @@
-"""The outcome of a copy or a paste, for the log and for the person.
+"""The outcome of a copy or a paste, for the log and for the user.
 
 The log first: unrecorded content does not cross.  Names in the texts are
 sandboxes' validated ones; types are well-formed ones, and escaped again by
@@ -49,7 +49,7 @@ def what(record: w.RecordCrossing) -> str:
 
 
 def name(party: str) -> str:
-    """Return a member's name for a person."""
+    """Return a member's name for a user."""
     return _YOURS if party == w.VIEWER else party
 
 
@@ -131,7 +131,7 @@ class Telling:
             return event_log.of(lease)
         return event_log.EventSubject(sandbox=record.source, lease="", generation=0)
 
-    # -- the person -----------------------------------------------------------------------
+    # -- the user -----------------------------------------------------------------------
 
     def words(self, record: w.RecordCrossing) -> tuple[str, str] | None:
         """A notification's title and text."""
@@ -166,7 +166,7 @@ def _charged(record: w.RecordCrossing) -> str:
     """The sandbox whose budget of notifications is charged; "": always shown.
 
     A refusal can be provoked without end by the side that acted, or that claims a
-    chord; the person has to see content that crossed, or is held ready to cross.
+    chord; the user has to see content that crossed, or is held ready to cross.
     """
     if record.outcome not in {w.Outcome.REFUSED, w.Outcome.DROPPED}:
         # guard: the person's own have no budget

@@ -52,11 +52,11 @@ class Terms:
         return _widest(list(self._rules(lease.sandbox)), self._speaking(lease))
 
     def outward(self, lease: Lease) -> bool:
-        """Whether a rule could let it into the person's own selection."""
+        """Whether a rule could let it into the user's own selection."""
         return any(True for _ in self._rules(lease.sandbox, w.VIEWER))
 
     def inward(self, lease: Lease) -> w.CopyTerms | None:
-        """Return the terms for pasting the person's own selection; None: no rule."""
+        """Return the terms for pasting the user's own selection; None: no rule."""
         rules = list(self._rules("dom0", lease.sandbox))
         # guard: rules for the person's own
         return _widest(rules, self._speaking(lease)) if rules else None
@@ -66,8 +66,8 @@ class Terms:
     def drags(self, lease: Lease) -> tuple[bool, list[str]]:
         """Whether its drags may cross at all; the kinds that may go out at once.
 
-        The person cannot be asked while the pointer waits, and no filter sees a drop on
-        the person's own programs: so those kinds alone for which a rule says
+        The user cannot be asked while the pointer waits, and no filter sees a drop on
+        the user's own programs: so those kinds alone for which a rule says
         ``allow`` by now.
         """
         if not self._dragging(lease):
@@ -86,7 +86,7 @@ class Terms:
     def dragged(self, source: Lease | None, target: Lease | None) -> w.CopyTerms | None:
         """Return the terms of a drag from one to the other; None: it is not allowed.
 
-        None in the place of a lease: the person's own programs.
+        None in the place of a lease: the user's own programs.
         """
         if not self._dragging(source, target):
             return None
@@ -130,15 +130,15 @@ class Terms:
     ) -> w.PasteTerms:
         """Ask, and have the answer on record.  Raises RefusedError, UpstreamError.
 
-        ``source`` or ``target`` is None for the person's own programs.
-        ``origin``: whose export the person's selection is; then what holds
+        ``source`` or ``target`` is None for the user's own programs.
+        ``origin``: whose export the user's selection is; then what holds
         between these two has to allow it as well.
         """
         if action.drag and not self._dragging(source, target):
             raise RefusedError(DRAG)
         terms = await self._allowed(action, source, target)
         if action.drag and not self._dragging(source, target):
-            raise RefusedError(DRAG)  # while the person was asked
+            raise RefusedError(DRAG)  # while the user was asked
         # guard: origin of incoming content
         if origin is None:
             return terms
@@ -164,7 +164,7 @@ class Terms:
             if (found := self._may(source, target, kind, size, speaking))
         ]
         asking = [one for one in may if one.answer.verdict == "ask"]
-        # The person is asked once, about all that the same rule asks about as the
+        # The user is asked once, about all that the same rule asks about as the
         # first, which is text where there is any.  What would need a further
         # question stays out.
         # guard: one question
@@ -199,7 +199,7 @@ class Terms:
         target: Lease | None,
         where: str,
     ) -> w.PasteTerms:
-        """The terms as rules and records are by now: a person takes their time."""
+        """The terms as rules and records are by now: a user takes their time."""
         speaking, clean = self._speaking(source, target), self._speaking(target)
         found = [
             self._may(source, target, one.kind, one.size, speaking) for one in crossing
@@ -241,7 +241,7 @@ class Terms:
 
 
 def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
-    """All that one yes lets cross, as the person is shown it.
+    """All that one yes lets cross, as the user is shown it.
 
     A line for each type, which are CLIPBOARD_KINDS at most: in one line the
     name that a source makes long would hide the others.
@@ -274,7 +274,7 @@ def _request(
         target=target.sandbox if target else w.VIEWER,
         mime=kind,
         size=size,
-        # The chord is what the person does; it was pressed just now.
+        # The chord is what the user does; it was pressed just now.
         gesture=0.0,
         words=words,
         details=details,

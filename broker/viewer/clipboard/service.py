@@ -57,7 +57,7 @@ class Party:
         self.trouble = ""
         """Why its windows know no chords, or not both."""
         self.troubles = 0
-        """Reasons of it that the person was shown."""
+        """Reasons of it that the user was shown."""
         self._clipboard = clipboard
         self.guest = guest
         self._orders, self._pending = trio.open_memory_channel[clipboard_member.Order](
@@ -383,11 +383,11 @@ class ClipboardService:
         return w.DragOver(lease.sandbox, said.number, said.mark, terms)
 
     def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
-        """Return the terms of a drag to the person's programs; None: not allowed."""
+        """Return the terms of a drag to the user's programs; None: not allowed."""
         return self._terms.dragged(lease, None)
 
     def troubled(self, party: Party) -> None:
-        """Notify the person, once, that there are no chords, and why."""
+        """Notify the user, once, that there are no chords, and why."""
         reason = party.trouble
         if not reason or reason in self._told or len(self._told) >= _ALL_TROUBLES:
             return
@@ -398,10 +398,10 @@ class ClipboardService:
         self._told.add(reason)
         self.notify("Vitrail: no chords for the clipboard", reason)
 
-    # -- the person and the files -------------------------------------------------------------
+    # -- the user and the files -------------------------------------------------------------
 
     async def clear(self) -> None:
-        """Wipe all, as the person says; returns when it is wiped."""
+        """Wipe all, as the user says; returns when it is wiped."""
         done = trio.Event()
         if await self._post(w.Cleared(), done):
             await done.wait()
@@ -422,7 +422,7 @@ class ClipboardService:
                 yield name, party.trouble
 
     async def choose_again(self) -> ChordChoice:
-        """Read the person's choice of chords, and send it to every worker."""
+        """Read the user's choice of chords, and send it to every worker."""
         self.choice = self._choose()
         async with trio.open_nursery() as nursery:
             for party in self._parties.values():
@@ -480,7 +480,7 @@ class ClipboardService:
     async def _do(self, action: w.Action) -> None:
         match action:
             case w.RecordCrossing():
-                # Each copy asks whether it may become the person's own too; where
+                # Each copy asks whether it may become the user's own too; where
                 # the rules deny that, the refusal is not reported.
                 if not (action.by_policy and action.target == w.VIEWER):
                     await self._telling.tell(action)

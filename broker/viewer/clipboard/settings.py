@@ -1,4 +1,4 @@
-"""``clipboard.toml``: the chords of the person's choice.
+"""``clipboard.toml``: the chords of the user's choice.
 
     preset = "vitrail"            # or "qubes": Ctrl+Shift+C and Ctrl+Shift+V
     copy = "Super+Shift+C"        # both of these instead of a preset
@@ -24,7 +24,7 @@ TEXTS = {
     "vitrail": ("Super+Shift+C", "Super+Shift+V"),
     "qubes": ("Ctrl+Shift+C", "Ctrl+Shift+V"),
 }
-"""The presets, as a person writes them."""
+"""The presets, as a user writes them."""
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,7 +40,7 @@ class ChordChoice:
     copy: str
     paste: str
     preset: str = ""
-    """Empty: the person's own."""
+    """Empty: the user's own."""
     file: str = ""
     """Empty: there is no choice yet."""
     problem: str = ""

@@ -1,3 +1,3 @@
-"""Devices: which sandbox may have which, as rules and the person say."""
+"""Devices: which sandbox may have which, as rules and the user say."""
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ class DeviceChoices:
         decider: Permits,
         attach: Callable[[DeviceItem, ChosenRequest], Awaitable[None]],
     ) -> None:
-        """``attach``: called with what the person has chosen; does not raise."""
+        """``attach``: called with what the user has chosen; does not raise."""
         self._decider = decider
         self._attach = attach
         self._open: dict[int, trio.CancelScope] = {}
         self._declined: set[int] = set()
 
     async def ask(self, item: DeviceItem, requests: Sequence[Request]) -> None:
-        """Have the person choose, once for each plug-in, until it is withdrawn."""
+        """Have the user choose, once for each plug-in, until it is withdrawn."""
         # guard: a declined device is not asked about again
         if item.number in self._open or item.number in self._declined:
             return

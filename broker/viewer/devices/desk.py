@@ -3,7 +3,7 @@
 Each attachment is one block inside ``Permits.permit``: it begins behind the
 verdict, ends when the permission does (rules that changed, a time that is
 over), when the device is pulled out or changes, when the sandbox stops, and when
-the person takes it back.
+the user takes it back.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Holding:
     item: DeviceItem
     lease: Lease
     chosen: Asked | None = None
-    """The person's answer, where this sandbox was chosen among several."""
+    """The user's answer, where this sandbox was chosen among several."""
     since: float = field(default_factory=time.time)
     backend: str = ""
     """Empty until it is attached."""

@@ -91,7 +91,7 @@ def open_key(root: Path = _HIDRAW) -> int:
         raise SetupError(
             f"{found[0]} cannot be opened: {error.strerror}",
             hint="the package libfido2-1 or libu2f-udev has the udev rule that lets "
-            "the person at the machine use it",
+            "the user at the machine use it",
         ) from error
 
 

@@ -114,7 +114,7 @@ class SharedKey:
         return before
 
     def not_entered(self, lease: Lease) -> None:
-        """The person, or a rule, has said no to it."""
+        """The user, or a rule, has said no to it."""
         if self._wrong.get(lease.record):
             self._wrong[lease.record] -= 1
 

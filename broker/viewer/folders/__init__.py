@@ -1,1 +1,1 @@
-"""Directories of the person's that sandboxes have: by rule, shown, revocable."""
+"""Directories of the user's that sandboxes have: by rule, shown, revocable."""

@@ -1,8 +1,8 @@
-"""Which sandbox has which directory of the person's.
+"""Which sandbox has which directory of the user's.
 
 Each shared folder is one block inside ``Permits.permit``: it is mounted behind the
 verdict, and unmounted when the permission ends (rules that changed, a time that is
-over), when the person takes it back, and when the sandbox stops.
+over), when the user takes it back, and when the sandbox stops.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Files and links that a sandbox or the person wants opened or copied elsewhere."""
+"""Files and links that a sandbox or the user wants opened or copied elsewhere."""

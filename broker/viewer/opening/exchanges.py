@@ -64,11 +64,11 @@ class Delivery:
 
 @dataclass(eq=False)
 class Gift:
-    """Files that the person has pasted or dropped: where they go, and with which result."""
+    """Files that the user has pasted or dropped: where they go, and with which result."""
 
     target: str
     since: float
-    """When the person acted."""
+    """When the user acted."""
     taken: trio.Event = field(default_factory=trio.Event)
     done: trio.Event = field(default_factory=trio.Event)
     reason: str = ""

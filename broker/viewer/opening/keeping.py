@@ -36,7 +36,7 @@ async def keeping(
     """Move a delivery's bytes in the block; at its end the program has kept them.
 
     A file that is opened counts as delivered once its bytes have arrived: its
-    program runs as long as the person uses it.
+    program runs as long as the user uses it.
 
     Raises RefusedError when the program fails, or does not end in time; then it is
     killed.

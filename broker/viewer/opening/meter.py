@@ -1,7 +1,7 @@
 """How much a sandbox has sent within 24 hours (``[transfer]`` in its record).
 
 Counted by record, so that a disposable has no new allowance for each start.  Kept
-in memory: a restart of the broker forgets it, which only the person can cause.
+in memory: a restart of the broker forgets it, which only the user can cause.
 """
 
 from __future__ import annotations

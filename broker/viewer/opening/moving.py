@@ -71,7 +71,7 @@ def new_return(quota: Quota) -> Return:
 
 
 class Mover:
-    """Moves files from one sandbox to another, or to the person."""
+    """Moves files from one sandbox to another, or to the user."""
 
     def __init__(self, targets: Targets, log: event_log.EventLog) -> None:
         self._targets = targets
@@ -218,7 +218,7 @@ class Mover:
 def _quota(job: Job) -> Quota:
     """Return what may pass: no more than was asked about, and under its name.
 
-    A person and a rule see the name, type and size of the request; entries that
+    A user and a rule see the name, type and size of the request; entries that
     differ from it would be decided about without having been seen.
     """
     most, asked = _most(job), job.asked

@@ -1,4 +1,4 @@
-"""The person's own files and programs, each touched by a process of its own.
+"""The user's own files and programs, each touched by a process of its own.
 
 ``shims/files`` reads and keeps files here as it does in a guest: so one
 receiver is tested against every trick, and a slow file system stops no broker.
@@ -29,7 +29,7 @@ INCOMING = "Incoming"
 KEEP_FREE_BYTES = 100 << 20
 _LAST_WORDS_BYTES = 4096
 # Nothing of a display server's or a bus's address may come from elsewhere; these
-# are what a program of the person's needs to reach the session.
+# are what a program of the user's needs to reach the session.
 _SESSION = (
     "PATH",
     "HOME",
@@ -56,7 +56,7 @@ LOOP = "VITRAIL_OPENING"
 
 @dataclass
 class EditResult:
-    """The outcome of an edit, for the person."""
+    """The outcome of an edit, for the user."""
 
     before: bytes = b""
     """SHA-256 of its content at the beginning."""
@@ -64,14 +64,14 @@ class EditResult:
 
 
 class Own:
-    """Files below the person's home, and the person's browser."""
+    """Files below the user's home, and the user's browser."""
 
     def __init__(self, home: Path, browser: Sequence[str] = ()) -> None:
         self._home = home
         self._browser = browser
 
     async def open_url(self, url: Url) -> None:
-        """Open an address in the person's own session.
+        """Open an address in the user's own session.
 
         The address is one word after ``--``.  Raises SetupError without a program
         for it, UpstreamError where that fails at once.
@@ -210,7 +210,7 @@ async def run_tool(
 
 
 def _find_browser() -> list[str]:
-    """The program that opens addresses in the person's session."""
+    """The program that opens addresses in the user's session."""
     if shutil.which("gio"):
         return ["gio", "open", "--"]
     raise SetupError(

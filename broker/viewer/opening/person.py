@@ -1,6 +1,6 @@
 """Opening from the desktop: ``brokerctl open`` and ``brokerctl cp``.
 
-A client of the control socket is the person, who may start any program in
+A client of the control socket is the user, who may start any program in
 any sandbox; so naming the sandbox is permission, unless a rule with the source
 ``@adminvm`` denies it.  Without a name the rules choose the target.
 """
@@ -37,14 +37,14 @@ from policy.rules.engine import PolicyAnswer, PolicyCall
 
 _PERSON = "@adminvm"
 _NAME = "desktop"
-"""The directory below ~/Incoming where the person's files arrive."""
+"""The directory below ~/Incoming where the user's files arrive."""
 _LARGEST = 1 << 50
 _PROGRESS_SECONDS, _COPYING = 1.0, "copy the files"
 EDIT_BYTES = 1 << 30
-"""The most that comes back into a file of the person's, whatever its size was."""
+"""The most that comes back into a file of the user's, whatever its size was."""
 _ALL = Quota(_LARGEST, _LARGEST, 1_000_000)
 _FIRST_TRANSFER = 1 << 32
-"""Numbers of the person's transfers in the log, apart from those of sandboxes."""
+"""Numbers of the user's transfers in the log, apart from those of sandboxes."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class PersonOpens:
                 size=wanted.size,
                 mime=wanted.mime,
                 object=wanted.what,
-                reason=f"the person, by {where}",
+                reason=f"the user, by {where}",
             )
         )
         reason = "cut"
@@ -326,7 +326,7 @@ def _found(path: str, writable: Iterable[Path]) -> str:
 
 
 def _size_of(path: str) -> int:
-    """The size of a file of the person's.  Raises RefusedError without one."""
+    """The size of a file of the user's.  Raises RefusedError without one."""
     try:
         facts = Path(path).stat()
     except OSError as error:

@@ -2,7 +2,7 @@
 
 The program that the broker has started there gets a token with the file.  When the
 editor has ended and the content has changed, it asks by that token, once, and the
-bytes go through both workers, or to a process of the person's, as they came.
+bytes go through both workers, or to a process of the user's, as they came.
 """
 
 from __future__ import annotations

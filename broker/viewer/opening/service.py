@@ -137,7 +137,7 @@ class OpeningService:
     # -- files that were pasted or dropped ----------------------------------------------
 
     async def give(self, guest: Guest, target: str, files: Sequence[str]) -> None:
-        """Copy files of a sandbox where the person has pasted or dropped them.
+        """Copy files of a sandbox where the user has pasted or dropped them.
 
         ``files``: their addresses there.  Raises RefusedError where no rule for
         vitrail.FileCopy allows it, or the sandbox does not send them.
@@ -157,7 +157,7 @@ class OpeningService:
     async def _given(
         self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: GiveFiles
     ) -> None:
-        """Decide about files that the person has pasted, and copy them."""
+        """Decide about files that the user has pasted, and copy them."""
         gift = guest.transfers.take_gift(ask.token)
         gift.taken.set()
         reason = "it was cut"
@@ -183,7 +183,7 @@ class OpeningService:
         *,
         since: float | None = None,
     ) -> None:
-        """Decide a request and carry it out; ``since``: when the person acted for it."""
+        """Decide a request and carry it out; ``since``: when the user acted for it."""
         asked = _asked(opening, ask)
         record = guest.valid_record()
         allowed = record.viewer.transfer
@@ -195,7 +195,7 @@ class OpeningService:
             await guest.order(messages.TransferWait(exchange.stream, what))
 
         async def on_ask() -> None:
-            await wait("waiting for the answer of the person")
+            await wait("waiting for the answer of the user")
 
         request = _request(opening, ask, asked)
         if since is not None:

@@ -116,7 +116,7 @@ class Targets:
     ) -> AsyncIterator[Receiver | None]:
         """Have a delivery of ``source`` fetched; the block runs once a process reads it.
 
-        Yields None where that is a process of the person's.
+        Yields None where that is a process of the user's.
         """
         if permit.target in ADMIN_NAMES:
             async with self._own.storing(delivery):
@@ -207,7 +207,7 @@ class Targets:
 
 
 def _ignored(detail: str) -> None:
-    """Details of a start; the person sees that it is being started."""
+    """Details of a start; the user sees that it is being started."""
 
 
 def _is_disposable(guest: Guest) -> bool:

@@ -70,7 +70,7 @@ _WARNINGS = 3
 
 
 def _unheard(_ago: float) -> None:
-    """Ignore the person's action."""
+    """Ignore the user's action."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Guest:
         self.idle = trio.Event()
         """Set when the last program has ended."""
         self.acted: Callable[[float], None] = _unheard
-        """Called when the person has acted in its windows, so many seconds ago."""
+        """Called when the user has acted in its windows, so many seconds ago."""
         self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
         """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(

@@ -1,6 +1,6 @@
 """Folders inside a micro VM: its agent is asked to mount and unmount them.
 
-The guest's answers are for the person's information.  What a guest can read or write
+The guest's answers are for the user's information.  What a guest can read or write
 is decided by its virtiofsd alone, which belongs to the host part.
 """
 

@@ -94,7 +94,7 @@ class Failure:
     reason: str
 
     def hint(self, sandbox: str) -> str:
-        """Where a person should look."""
+        """Where a user should look."""
         return TEXTS[self.hop].hint.format(sandbox=sandbox)
 
 

@@ -118,7 +118,7 @@ class Programs:
         self._live: dict[int, Program] = {}
         self._adopted = False
         self.asking = 0
-        """Questions to the person that a window waits for."""
+        """Questions to the user that a window waits for."""
         self.refusal_listeners: list[Callable[[str, str], None]] = []
         """Called with a service and the reason when one is refused to the sandbox."""
 
@@ -191,7 +191,7 @@ class Programs:
 
     @contextlib.contextmanager
     def person_asked(self) -> Iterator[None]:
-        """While the person is asked whether windows may come, no run gives up."""
+        """While the user is asked whether windows may come, no run gives up."""
         self.asking += 1
         for program in self.live():
             program.wake()

@@ -89,7 +89,7 @@ class Follower:
                 while way.next is hop and way.failure is None and not program.ended:
                     await program.changed.wait()
                     if guest.programs.asking:
-                        # A person takes longer, and the question has its own end.
+                        # A user takes longer, and the question has its own end.
                         until = trio.current_time() + limits.QUESTION_SECONDS
                         patience.deadline = until + deadline
                         await self.say(

@@ -79,7 +79,7 @@ class GuestStreams:
         """Count a display stream as open, from its arrival until its end.
 
         The guest's agent ends its streams when the broker reports none, so a
-        stream that waits for the person's answer must be among those reported.
+        stream that waits for the user's answer must be among those reported.
         """
         self._count_displays(1)
         try:

@@ -1,4 +1,4 @@
-"""The sandbox's name for the strip of its frames, in the person's own font.
+"""The sandbox's name for the strip of its frames, in the user's own font.
 
 The default is fontconfig's bold sans-serif; an alias for the family ``Vitrail`` in
 ``fonts.conf`` chooses another.

@@ -63,7 +63,7 @@ KEY_IN_USE = Wording(
 
 
 def _why(error: Exception) -> str:
-    """Return the cause of a D-Bus error as a sentence for a person."""
+    """Return the cause of a D-Bus error as a sentence for a user."""
     if isinstance(error, KeyError):
         return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
     if isinstance(error, trio.TooSlowError):

@@ -1,4 +1,4 @@
-"""The person's mixer settings for each sandbox, kept on disk.
+"""The user's mixer settings for each sandbox, kept on disk.
 
 One small file for each record's name, so that disposables of one record are as
 loud as the last one was.  A file that cannot be read is as if it were not

@@ -1,7 +1,7 @@
 """The mixer's socket of one sandbox: state, volume, mute, microphone.
 
 The process that runs a sandbox's filter (the broker, ``brokerctl proxy pulse``)
-serves this on a socket of the person's own, ``sound/NAME`` in the runtime directory:
+serves this on a socket of the user's own, ``sound/NAME`` in the runtime directory:
 one JSON object in a line asks, one answers.  A changed microphone is answered
 when it is so, not when it is on its way.
 """

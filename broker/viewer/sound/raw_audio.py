@@ -1,7 +1,7 @@
 """``audio = "raw"``: a sandbox's bytes, unread, to the sound server.
 
 The socat script did the same; this is for its former users.  The server
-takes orders from the sandbox as from the person's own programs: it can record
+takes orders from the sandbox as from the user's own programs: it can record
 the microphone and everything that is played, and load modules.  So it takes a
 line in the record, and ``brokerctl status`` warns for as long as it holds.
 """

@@ -327,7 +327,7 @@ class GuestSound:
             while self._state.wanted:
                 with trio.CancelScope() as self._asking:
                     await self._permitted()
-                if self._asking.cancelled_caught:  # the person has taken it away
+                if self._asking.cancelled_caught:  # the user has taken it away
                     await self._wait_unwanted()
         finally:
             self._asking = None
@@ -387,7 +387,7 @@ class GuestSound:
 
     @property
     def level(self) -> Level:
-        """The person's setting in the mixer; read from disk at first use."""
+        """The user's setting in the mixer; read from disk at first use."""
         if self._level is None:
             self._level = load_level(self._levels(), self._lease.record)
         return self._level

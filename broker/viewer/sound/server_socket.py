@@ -1,4 +1,4 @@
-"""Where the person's sound server is: PulseAudio, or PipeWire in its place."""
+"""Where the user's sound server is: PulseAudio, or PipeWire in its place."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def find_sound(environ: Mapping[str, str] | None = None) -> Path:
         return Path(env["XDG_RUNTIME_DIR"]) / "pulse/native"
     raise SetupError(
         "nothing says where the sound server is",
-        hint="start the broker inside the session of the person who listens",
+        hint="start the broker inside the session of the user who listens",
     )

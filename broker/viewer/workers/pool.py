@@ -102,7 +102,7 @@ class Workers:
         first connected to when the first client comes; ``clients`` is the most
         connections to it at one time.  ``rules`` say how windows are treated;
         without them it is the default frame, with nothing allowed beyond the
-        default list.  ``chords`` are the person's choice of them.
+        default list.  ``chords`` are the user's choice of them.
 
         Raises SetupError when the jail cannot be built on this machine,
         UpstreamError when the worker does not come up.

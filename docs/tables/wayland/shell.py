@@ -128,7 +128,7 @@ REQUESTS: Policies = {
         "A window of its sandbox asks for the focus, once by each token of the sandbox's own, for a minute.",
     ),
     ("xdg_activation_token_v1", "set_serial"): request(
-        "Proves to the compositor that the person acted.",
+        "Proves to the compositor that the user acted.",
         sender=Sender.PRESSED,
         serial=Serial.INPUT,
     ),
@@ -169,7 +169,7 @@ EVENTS: Policies = {
     ("xdg_toplevel", "configure"): event(
         "Learns its own window's size and states, activated included."
     ),
-    ("xdg_toplevel", "close"): event("Learns that the person closes its window."),
+    ("xdg_toplevel", "close"): event("Learns that the user closes its window."),
     ("xdg_toplevel", "configure_bounds"): _RESIZED,
     ("xdg_toplevel", "wm_capabilities"): event(
         "Learns what the compositor's windows can do."

@@ -150,7 +150,7 @@ class _Import:
     def _token(self, word: str, where: str) -> str:
         if word in {"dom0", "@adminvm", "@type:AdminVM"}:
             self._note(
-                where, "dom0", f"'{word}' means the person at the viewer, not a system"
+                where, "dom0", f"'{word}' means the user at the viewer, not a system"
             )
             return "@adminvm"
         if word.startswith(_TYPE):

@@ -297,7 +297,7 @@ async def test_the_person_is_asked_in_plain_words_and_chooses():
 @pytest.mark.parametrize(
     ("says", "said"),
     [
-        (no, "the person said no"),
+        (no, "the user said no"),
         (yes(target="work"), "not offered"),
         (yes(target="dom0"), "not offered"),
         (yes(target="@dispvm:work"), "not offered"),
@@ -364,7 +364,7 @@ async def test_rules_that_ask_come_while_a_yes_is_written(monkeypatch, says, goe
         if goes:
             await use()
         else:
-            with refused("asked about again: the person said no"):
+            with refused("asked about again: the user said no"):
                 await use()
         assert len(b.person.asked) == len(on_ask) == 1
         assert b.decider.live() == []

@@ -63,7 +63,7 @@ async def test_a_late_yes_counts_for_the_next_connection_once():
 
 async def test_a_late_no_is_a_no():
     async with rulebook(ASKS) as b:
-        assert "the person said no" in (await given_up(b, no)).message
+        assert "the user said no" in (await given_up(b, no)).message
         assert await asked_again(b)
 
 

@@ -141,7 +141,7 @@ def test_what_depends_on_what_ran_is_not_replayed():
         _event(kind="stream.opened"),
         _event(outcome="cut"),
         _event(reason="more than 3 calls in 60 s"),
-        _event(reason="the person said no"),
+        _event(reason="the user said no"),
         _event(reason="no record is named 'x'"),
         _event(verdict="allow", detail=None) | {"detail": {}},
     ],
@@ -157,14 +157,14 @@ def test_not_decided_by_rules(event):
 @pytest.mark.parametrize("by", ["person", "timeout", "grant"])
 def test_a_prompted_request_counts_as_ask(by):
     """Whatever the answer was: the rules said ask."""
-    event = _event(answered_by=by, reason="the person said no")
+    event = _event(answered_by=by, reason="the user said no")
     assert _simulate("a * work vault ask\n", event).same == 1
     assert _simulate("a * work vault allow\n", event).changed == 1
 
 
 @pytest.mark.parametrize("by", ["person", "timeout", "grant"])
 def test_what_a_record_made_an_ask_of_counts_as_allow(by):
-    event = _event({"record-asks": True}, answered_by=by, reason="the person said no")
+    event = _event({"record-asks": True}, answered_by=by, reason="the user said no")
     assert _simulate("a * work vault allow\n", event).same == 1
     assert _simulate("a * work vault ask\n", event).changed == 1
 

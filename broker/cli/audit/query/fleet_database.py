@@ -359,7 +359,7 @@ _shape = msgspec.json.Decoder(_Shape)
 def _readable(untrusted_body: str, kind: str) -> str:
     """The body, or one of ours that says that it is none.
 
-    One machine's rows must not keep a person from those of all the others.
+    One machine's rows must not keep a user from those of all the others.
     """
     # guard: a machine's rows do not end a fleet's questions
     with suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):

@@ -43,7 +43,7 @@ def remove_units(directory: Path) -> None:
 async def switch_timer(state: str) -> str:
     """Switch the timer ``on`` or ``off``, or ask for its ``status``.
 
-    Returns a line for a person.  Raises SetupError when no systemd manages
+    Returns a line for a user.  Raises SetupError when no systemd manages
     this user's units.
     """
     directory = unit_directory(os.environ)

@@ -163,7 +163,7 @@ def _listed(path: Path) -> Iterator[str]:
         with os.scandir(path) as entries:
             yield from sorted(entry.name for entry in entries)
     except PermissionError:
-        return  # unreadable for the person, and so for the guest
+        return  # unreadable for the user, and so for the guest
 
 
 def _node(path: Path) -> Node | None:

@@ -1,8 +1,8 @@
 """bubblewrap's arguments: the parts of the host that a box has and lacks.
 
 It has the programs (``/usr``), the part of ``/etc`` without which they do not
-start, the sockets of its own lease, and the files that the person or its record
-names.  It has no home of the person's, no network but its own loopback (``network``
+start, the sockets of its own lease, and the files that the user or its record
+names.  It has no home of the user's, no network but its own loopback (``network``
 adds another), no other process, no device but the harmless ones, and no way to more
 rights.
 
@@ -50,11 +50,11 @@ class Box:
     """Whether its programs may make namespaces and mounts, as browsers do for a sandbox
     of their own."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
-    """Where those of ``binds`` are that lead through links of the person's."""
+    """Where those of ``binds`` are that lead through links of the user's."""
 
     @property
     def binds(self) -> tuple[Path, ...]:
-        """All paths of the person's that it sees."""
+        """All paths of the user's that it sees."""
         return (*self.files, *self.writable)
 
     def speaking_as(self, environ: Mapping[str, str]) -> Box:

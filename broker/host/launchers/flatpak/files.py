@@ -28,7 +28,7 @@ _BUS_NAME = re.compile(r"[A-Za-z0-9_.*-]+")
 
 
 def overrides_folder(environ: Mapping[str, str]) -> Path:
-    """Return the directory of the person's override files."""
+    """Return the directory of the user's override files."""
     given = environ.get("FLATPAK_USER_DIR")
     data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return (Path(given) if given else Path(data, "flatpak")) / "overrides"

@@ -4,7 +4,7 @@ An override, because the environment and the options of one ``flatpak run`` do n
 reach an instance that the application starts by its D-Bus name or by the portal's
 Spawn; an override reaches every instance (flatpak-metadata(5), flatpak-override(1)).
 
-The settings of the person stay: ``Change`` remembers those that it displaced; ``undo``
+The settings of the user stay: ``Change`` remembers those that it displaced; ``undo``
 puts that back and leaves later changes alone.  Pure.
 """
 

@@ -50,7 +50,7 @@ from policy.records.loader import RecordSet
 from policy.records.model import External, MachinePeer, Record
 
 SYSTEM = Path("/run/systemd")
-"""The system's machined; a person's own (systemd 258) has the same files in
+"""The system's machined; a user's own (systemd 258) has the same files in
 ``$XDG_RUNTIME_DIR/systemd``."""
 _SOCKET = "machine/io.systemd.Machine"
 _DIRECTORY = "machines"

@@ -1,10 +1,10 @@
 """systemd-nspawn's arguments for a container of a record (systemd-nspawn(1)).
 
 systemd-nspawn before 256 runs as root only.  Here that root is one of a user
-namespace with the person's subordinate numbers (unshare(1), subuid(5)): outside, its
-first user is the person, and all others are numbers of no other user.
+namespace with the user's subordinate numbers (unshare(1), subuid(5)): outside, its
+first user is the user, and all others are numbers of no other user.
 
-It needs, too, what a person's own ``/run`` and control groups do not give: a
+It needs, too, what a user's own ``/run`` and control groups do not give: a
 ``/run/systemd`` to lock its tree in, which is an empty one of its own mount
 namespace; and a control group that it may divide, mounted as the only one, with the
 process 1 of its own pid namespace in it, because that is where it looks for the root
@@ -72,11 +72,11 @@ class Tree:
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
     without_links: Mapping[Path, Path] = field(default_factory=dict)
-    """Where those of ``binds`` are that lead through links of the person's."""
+    """Where those of ``binds`` are that lead through links of the user's."""
 
     @property
     def binds(self) -> tuple[Path, ...]:
-        """All paths of the person's that it sees."""
+        """All paths of the user's that it sees."""
         return (*self.read_only, *self.read_write)
 
 

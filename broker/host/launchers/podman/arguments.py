@@ -17,7 +17,7 @@ from broker.core.limits import SANDBOX_FDS
 _HOME = "/home/user"
 _CONFINED = (
     *("--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"),
-    # Its directories are the person's or ours; relabelling them is not ours to do.
+    # Its directories are the user's or ours; relabelling them is not ours to do.
     *("--security-opt=no-new-privileges", "--security-opt=label=disable"),
 )
 # A VOLUME of the image would be room on the user's disk without a limit; memory counts
@@ -91,7 +91,7 @@ def podman_args(
 
 
 def _few_files(most: int) -> tuple[str, ...]:
-    # See limited_gate_words (process.gate): its root is the person to the kernel.
+    # See limited_gate_words (process.gate): its root is the user to the kernel.
     # guard: a container's programs open few files
     return (f"--ulimit=nofile={most}:{most}",)
 

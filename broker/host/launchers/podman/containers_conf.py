@@ -17,7 +17,7 @@ def name_hooks(folder: Path, conf: Path) -> Path | None:
     """Write ``conf``, which names ``folder`` beside Podman's own directories.
 
     Returns the file that Podman reads in place of it, or that sets ``hooks_dir``
-    itself: nothing is written then, and the person adds the directory there.  Raises
+    itself: nothing is written then, and the user adds the directory there.  Raises
     OSError.
     """
     other = _other_setting(conf)

@@ -42,7 +42,7 @@ class Spawned:
 
 
 def vmspawn_args(spec: Spawned) -> list[str]:
-    """Return the command line: in a scope of the person's systemd, as vmspawn needs."""
+    """Return the command line: in a scope of the user's systemd, as vmspawn needs."""
     boot = spec.boot
     kvm = "yes" if boot.accel is Accel.KVM else "no"
     vsock = ["--vsock=no"]

@@ -49,7 +49,7 @@ class TemplatePlan:
     warm: Sequence[str]
     write_initrd: Callable[[Path], Path]
     background: bool = True
-    """At the lowest priority: the person's own machines come first."""
+    """At the lowest priority: the user's own machines come first."""
     shared: bool = False
     """Its memory is one that machines share."""
 
@@ -142,7 +142,7 @@ def _leave_out_zeros(room: Path) -> None:
 
 
 def _nothing(_reason: str) -> None:
-    """The person is warned of a missing jail by each machine of their own."""
+    """The user is warned of a missing jail by each machine of their own."""
 
 
 async def _serve(qmp: Qmp) -> None:

@@ -128,7 +128,7 @@ class StandbyPool:
     async def _prepare(self, request: StartRequest, key: str) -> None:
         record = request.record
         try:
-            # The person's window comes first.
+            # The user's window comes first.
             await trio.sleep(self.delay_seconds)
             template = await self._find(request, key)
             if template is None or not self._has_room(request):

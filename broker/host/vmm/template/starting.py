@@ -1,6 +1,6 @@
 """Which machines are copied, which boot, and when a template is made.
 
-A copy that fails is never the person's problem: the same start boots plainly, and
+A copy that fails is never the user's problem: the same start boots plainly, and
 the reason goes into the event.
 """
 

@@ -1,4 +1,4 @@
-"""Questions to the person, and the answers that last."""
+"""Questions to the user, and the answers that last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from broker.ipc.control.api.base import ApiAnswer, ApiRequest
 
 
 class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
-    """A question that waits for the person."""
+    """A question that waits for the user."""
 
     id: int
     sandbox: str
@@ -20,7 +20,7 @@ class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
     details: list[str] = []
     """The sandbox's claims about it, each ``name: value``."""
     targets: list[str]
-    """The targets that the person may choose."""
+    """The targets that the user may choose."""
     default_target: str
     """The preselected target; empty: none."""
     keeps: list[str]
@@ -40,7 +40,7 @@ class PendingAnswer(ApiAnswer, frozen=True, kw_only=True):
 
 
 class QuestionAnswerRequest(ApiRequest, frozen=True, kw_only=True):
-    """Answer a question in the person's place."""
+    """Answer a question in the user's place."""
 
     id: int
     allow: bool

@@ -33,13 +33,13 @@ class ClipboardStatus(ApiAnswer, frozen=True, kw_only=True):
     """Until it is wiped."""
     offered: list[ClipboardOffer]
     exported: str
-    """The sandbox whose content the person's own selection holds, as far as known."""
+    """The sandbox whose content the user's own selection holds, as far as known."""
     focused: str
     """The sandbox that has the keyboard; empty: none, or two say so."""
     copy_chord: str
     paste_chord: str
     preset: str
-    """The name of the preset of both chords; empty: the person's own chords."""
+    """The name of the preset of both chords; empty: the user's own chords."""
     problem: str = ""
     """Why the file that chooses chords does not hold."""
     troubles: list[ChordTrouble] = []

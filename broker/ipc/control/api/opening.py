@@ -1,4 +1,4 @@
-"""The person's own files and links, opened in or copied to a sandbox."""
+"""The user's own files and links, opened in or copied to a sandbox."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ class OpenItem(ApiAnswer, frozen=True, kw_only=True):
     sandbox: str = ""
     """Where it was opened or kept."""
     detail: str = ""
-    """The result, for the person: what became of an edited file."""
+    """The result, for the user: what became of an edited file."""

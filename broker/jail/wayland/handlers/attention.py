@@ -1,4 +1,4 @@
-"""Activation, idle inhibition and the bell: what asks for a person's attention."""
+"""Activation, idle inhibition and the bell: what asks for a user's attention."""
 
 from __future__ import annotations
 

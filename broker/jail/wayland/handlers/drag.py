@@ -2,7 +2,7 @@
 
 A drag's source offers the compositor one private type, so other applications
 can take nothing; filters of the same sandbox recognise it and put the real
-types back.  Beside it stand those real types that a rule lets the person's own programs
+types back.  Beside it stand those real types that a rule lets the user's own programs
 know of; a request for one of them goes to the broker.  The icon sits in a frame, like
 everything that floats.  Drags from elsewhere: ``foreign``.
 """
@@ -322,7 +322,7 @@ def source_action(core: ClientState, source: DataSource, action: int) -> None:
     """Report the action at the drag's place, for its own sandbox only.
 
     Over other windows it would reveal that they are there, and which types they take;
-    where a rule lets the person's own programs know of its types, it may know of them.
+    where a rule lets the user's own programs know of its types, it may know of them.
     """
     drag_start.heard(core)
     hand = core.sandbox.hand

@@ -2,9 +2,9 @@
 
 While one is over a window its client gets no events: no offer, no enter, no place.
 Where the broker reports that a rule could allow it, it is accepted at the compositor in
-the client's stead, so that the person can drop it.  After the drop the broker decides;
+the client's stead, so that the user can drop it.  After the drop the broker decides;
 allowed content is given as a drop of its own: offer, enter, and the drop itself as soon
-as the client accepts, at the place where the person let it go.
+as the client accepts, at the place where the user let it go.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Over:
     ) -> None:
         self.core, self.device, self.surface, self.host = core, device, surface, host
         self.mark = next((m for m in host.mimes if m.startswith(DRAG_MARK)), b"")
-        """The mark of another sandbox's drag; empty for the person's own programs'."""
+        """The mark of another sandbox's drag; empty for the user's own programs'."""
         self.serial = self.x = self.y = 0
         self.accepted = False
         """Whether it may be dropped here."""
@@ -104,7 +104,7 @@ def enter(
 
 
 def accept(over: Over) -> None:
-    """A rule could let it in: let the person drop it here."""
+    """A rule could let it in: let the user drop it here."""
     if over.device.foreign is not over or over.accepted or over.host.dead:
         return
     if over.core.data_version < ACTIONS:

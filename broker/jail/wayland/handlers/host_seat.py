@@ -1,4 +1,4 @@
-"""The filter's own objects on each seat: focus, frames, chords, the person's selection.
+"""The filter's own objects on each seat: focus, frames, chords, the user's selection.
 
 Beside the client's own there are, on every seat: a pointer (``host_pointer``); a
 keyboard, so that focus and chords are seen whatever the client makes; and, where
@@ -6,7 +6,7 @@ something may cross, a data device while the client has none (with two, some com
 notify only the newer one, and ending one of a drag's two offers would end the drag).
 Events of these objects never reach the client.
 
-The person's own selection is kept as an offer, unread: it is read after a
+The user's own selection is kept as an offer, unread: it is read after a
 paste chord only, through a pipe of ours.  Ours takes its place after a copy
 chord only, with that press's own serial, once: compositors remember made-up
 serials, and refuse honest ones after them.
@@ -66,7 +66,7 @@ class OwnDevice(ProtocolObject):
 
 
 class ExportSource(ProtocolObject):
-    """A wl_data_source of ours, which the person's programs may read."""
+    """A wl_data_source of ours, which the user's programs may read."""
 
     __slots__ = ("content", "mark")
 
@@ -83,7 +83,7 @@ class Hands:
         self._core = core
         self._seats: dict[int, OwnSeat] = {}
         self.offer: HostOffer | None = None
-        """The person's own selection, as the compositor announced it last."""
+        """The user's own selection, as the compositor announced it last."""
         self._export: ExportSource | None = None
         self.clock = EventClock()
         """How late an input event is heard."""
@@ -217,10 +217,10 @@ class Hands:
                 core.end_own(seat.device)
                 seat.device = None
 
-    # -- the person's own selection -----------------------------------------------------
+    # -- the user's own selection -----------------------------------------------------
 
     def selected(self, offer: ProtocolObject | None) -> None:
-        """The compositor has announced the person's selection, on any device."""
+        """The compositor has announced the user's selection, on any device."""
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
@@ -235,7 +235,7 @@ class Hands:
             export.content.taken()
 
     def read(self, mime: bytes, fd: Fd) -> bool:
-        """Ask for the person's own selection; takes ``fd`` if there is one."""
+        """Ask for the user's own selection; takes ``fd`` if there is one."""
         if self.offer is None or mime not in self.offer.mimes:
             return False
         self._core.up.add(_receive(self.offer.sid, mime), [fd])
@@ -245,7 +245,7 @@ class Hands:
     def export(
         self, seat: OwnSeat, serial: int, content: ExportPort, mark: bytes
     ) -> bool:
-        """Make this the person's own selection; whether it could be asked for.
+        """Make this the user's own selection; whether it could be asked for.
 
         ``serial`` is that of the chord's press.
         """

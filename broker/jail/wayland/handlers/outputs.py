@@ -1,6 +1,6 @@
 """Outputs: what a client may know of screens, and what we know of them.
 
-Make, model, serial number and connector name identify a person's desk; the
+Make, model, serial number and connector name identify a user's desk; the
 client gets constants in their place.  We bind every output ourselves, for the
 size that bounds popups.
 """

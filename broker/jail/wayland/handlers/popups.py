@@ -217,7 +217,7 @@ def grab(core: ClientState, popup: Popup, _seat: ProtocolObject, serial: int) ->
     window in the background, and sway (1.7) leaves it where it is, whatever the
     person clicks, so that not even a prompt above everything gets it.  What an
     application needs of a grab is to hear when its menu should go: once its
-    window has no keyboard, and when the person presses on a frame or in another
+    window has no keyboard, and when the user presses on a frame or in another
     window.  It gets the presses in the client's own windows anyway.
     """
     parent = popup.parent.role if popup.parent is not None else None
@@ -259,7 +259,7 @@ def _height(popup: Popup) -> int:
 
 
 def dismiss_grabs(core: ClientState) -> bool:
-    """The person pressed outside of the client's windows; whether menus went."""
+    """The user pressed outside of the client's windows; whether menus went."""
     menus = _menus(core)
     for popup in menus:
         dismiss(core, popup)

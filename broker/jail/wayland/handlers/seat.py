@@ -374,7 +374,7 @@ _touch_motion = emit.event("wl_touch", "motion")
 
 def touch_frame(core: ClientState, touch: Touch) -> None:
     # KWin 5.27 sends one to the client that was touched last for a finger that is on no
-    # window, as on the desktop: a sandbox would hear when the person touches that.
+    # window, as on the desktop: a sandbox would hear when the user touches that.
     # guard: frames of its own fingers only
     if not touch.told:
         return

@@ -282,7 +282,7 @@ def set_selection(
 def _may_select(core: ClientState) -> bool:
     """Whether its client has the keyboard, where a keyboard reports that.
 
-    Else a window in the background could replace the person's copy.
+    Else a window in the background could replace the user's copy.
     """
     return bool(core.focused) or not core.hands.watching
 

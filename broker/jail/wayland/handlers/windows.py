@@ -431,7 +431,7 @@ def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
 
 
 def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:
-    """Leaving is always allowed, also what the person's own key made so."""
+    """Leaving is always allowed, also what the user's own key made so."""
     if toplevel.fake_fullscreen:
         toplevel.fake_fullscreen = False
         write = emit.set_maximized if toplevel.maximized else emit.unset_maximized

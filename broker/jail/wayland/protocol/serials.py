@@ -25,7 +25,7 @@ class Serials:
     __slots__ = ("_acted", "_given", "_pressed", "_retired")
 
     def __init__(self, acted: Callable[[float], None] | None = None) -> None:
-        """``acted`` hears of everything that the person did, with its time."""
+        """``acted`` hears of everything that the user did, with its time."""
         self._given: OrderedDict[int, float] = OrderedDict()
         self._acted = acted
         self._pressed: dict[tuple[int, int], tuple[int, ProtocolObject]] = {}
@@ -40,7 +40,7 @@ class Serials:
                 given.popitem(last=False)
 
     def note_input(self, serial: int, now: float) -> None:
-        """The same, and it is of something that the person did just now."""
+        """The same, and it is of something that the user did just now."""
         if self._acted is not None:
             self._acted(now)
         given = self._given

@@ -1,4 +1,4 @@
-"""VITRAIL_DEBUG=wayland: one connection as a person reads it.
+"""VITRAIL_DEBUG=wayland: one connection as a user reads it.
 
 Four columns of arrows, because a filter has two conversations:
 

@@ -176,7 +176,7 @@ class WorkerDrags(DragPort):
         )
 
     def give(self, number: int, held: Held) -> None:
-        """Drop it where the person did."""
+        """Drop it where the user did."""
         over = self._overs.pop(number, None)
         if over is not None and over.dropped and foreign_drags.give(over, held):
             self._given[held.transfer] = over

@@ -1,6 +1,6 @@
 """In the worker: content to and from its sandbox, as the supervisor orders.
 
-The filters' observations of the person (focus, chords) are reported; a selection
+The filters' observations of the user (focus, chords) are reported; a selection
 is read through a pipe of ours into a file in memory, whole or not at all; pasted
 content is served from such a file, to as many applications as ask
 (``worker_serving``).  Drags: ``worker_drags``.
@@ -227,7 +227,7 @@ class WorkerClipboard(InputListener):
         )
 
     def _host(self) -> Origin | None:
-        """The person's own selection, as the window of the last paste chord has it."""
+        """The user's own selection, as the window of the last paste chord has it."""
         # guard: the person's own needs the focus
         if self._paste is None or not self._paste.core.focused:
             return None
@@ -396,7 +396,7 @@ class WorkerClipboard(InputListener):
         if export is not None:
             export.core.hands.take_back(export)
 
-    # -- to the person's own programs -------------------------------------------------------
+    # -- to the user's own programs -------------------------------------------------------
 
     def _start_export(self, order: messages.ExportMessage, fd: int) -> None:
         problem = self._export(order, fd)
@@ -404,7 +404,7 @@ class WorkerClipboard(InputListener):
             self._say(messages.ExportedMessage(order.transfer, problem))
 
     def _export(self, order: messages.ExportMessage, fd: int) -> str:
-        """Set the person's selection; answers what hinders that."""
+        """Set the user's selection; answers what hinders that."""
         press = self._copy
         # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:

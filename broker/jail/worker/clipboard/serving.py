@@ -180,7 +180,7 @@ class Held(Selection):
 
 
 class ToHost(Held, ExportPort):
-    """The same as the person's own selection, marked."""
+    """The same as the user's own selection, marked."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ Order: TypeAlias = (
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 
 _TELL_SECONDS = 0.2
-"""Between two messages about states: faster than a person looks."""
+"""Between two messages about states: faster than a user looks."""
 _IDLE_LOOK_SECONDS = 2.0
 """Between two checks for idle streams; becoming idle is not an event."""
 _REFUSALS = 64
@@ -80,8 +80,8 @@ class WorkerSound:
     def _begin(self, order: messages.Sound) -> None:
         level = Level(order.volume, order.muted)
         sandbox = SoundSandbox(_rules_of(order), self._event, level)
-        # Without the person's cookie: the server knows us by our user id, and with
-        # the cookie a worker that was taken over could be the person elsewhere.
+        # Without the user's cookie: the server knows us by our user id, and with
+        # the cookie a worker that was taken over could be the user elsewhere.
         cookie = bytes(COOKIE_BYTES)
         self._service = PulseService(sandbox, _no_server, cookie, _no_listener)
 

@@ -64,7 +64,7 @@ class SandboxWindows:
         self._acted.set()  # the current event; each report makes a new one
 
     async def tell_acts(self, outbox: Outbox) -> None:
-        """Say that the person has acted in a window, not more often than needed."""
+        """Say that the user has acted in a window, not more often than needed."""
         while True:
             await self._acted.wait()
             self._acted = trio.Event()
@@ -134,7 +134,7 @@ class SandboxWindows:
                 core.fail(RefusedError("the sandbox's record allows less now"))
             core.wake()
 
-    # -- for the person ----------------------------------------------------------
+    # -- for the user ----------------------------------------------------------
 
     def obey(
         self, order: messages.Frames | messages.AskWindows | messages.CloseWindow

@@ -7,9 +7,9 @@ The contract:
   between press and answer, nothing is taken and nothing given.
 * One content at a time is held, for a limited time, and wiped by a paste, by
   the next copy (also one that fails: or a paste would give an older secret
-  than the person believes), when its sandbox or the link's epoch ends.
+  than the user believes), when its sandbox or the link's epoch ends.
 * Content of each type is whole or not at all.
-* The person's own programs are a party like any other (``words.VIEWER``), but
+* The user's own programs are a party like any other (``words.VIEWER``), but
   hold their selection themselves: a copy chord may set it as well, where a rule
   says so, and a paste chord reads it when nothing was copied by chord.
 * A worker is believed only about its own sandbox, and only in answers to
@@ -144,7 +144,7 @@ class Crossing(SelectionReader):
         self, event: w.FocusTaken | w.FocusGone, now: float
     ) -> Iterator[w.Action]:
         if isinstance(event, w.FocusGone):
-            # To no sandbox: to a dialog of ours, or to the person's own programs.
+            # To no sandbox: to a dialog of ours, or to the user's own programs.
             self._claims.discard(event.sandbox)
         else:
             self._claims.add(event.sandbox)

@@ -111,7 +111,7 @@ def decided(
     event: w.Decided,
     digest: Callable[[tuple[w.Item, ...]], str],
 ) -> Iterator[w.Action]:
-    """Policy denied it, or it goes to one of the person's own programs."""
+    """Policy denied it, or it goes to one of the user's own programs."""
     terms = event.terms
     # guard: an outgoing drag is decided at its drop
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)

@@ -1,6 +1,6 @@
-"""Copying out of a sandbox into the person's own selection.
+"""Copying out of a sandbox into the user's own selection.
 
-No filter sees a paste of the person's own programs, so it is decided when the
+No filter sees a paste of the user's own programs, so it is decided when the
 chord copies.  The compositor takes it from the client that got the chord's key
 press, so from no other and not later.
 
@@ -42,7 +42,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Standing:
-    """The person's current selection, as far as the broker knows."""
+    """The user's current selection, as far as the broker knows."""
 
     transfer: int
     source: str
@@ -78,7 +78,7 @@ class Exports:
 
     @property
     def source(self) -> str:
-        """The sandbox that the person's selection came from; empty: none known."""
+        """The sandbox that the user's selection came from; empty: none known."""
         return self._standing.source if self._standing else ""
 
     def origin(self, untrusted_types: tuple[str, ...]) -> str | None:
@@ -92,7 +92,7 @@ class Exports:
     def begin(
         self, transfer: int, press: int, held: HeldContent, now: float
     ) -> Iterator[w.Action]:
-        """Ask whether the copied content may become the person's own selection."""
+        """Ask whether the copied content may become the user's own selection."""
         self._asked = _Asked(
             transfer, press, held, now + limits.CLIPBOARD_DECIDE_SECONDS
         )
@@ -179,7 +179,7 @@ class Exports:
             )
 
     def ended(self, event: w.ExportEnded) -> None:
-        """The person's selection is another one."""
+        """The user's selection is another one."""
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return
@@ -204,7 +204,7 @@ class Exports:
             yield from self.withdraw(w.Outcome.EXPIRED, "")
 
     def withdraw(self, outcome: w.Outcome, reason: str) -> Iterator[w.Action]:
-        """Take it back from the person's selection, if it is still there."""
+        """Take it back from the user's selection, if it is still there."""
         standing, self._standing = self._standing, None
         if standing is not None:
             yield w.Withdraw(standing.source, standing.transfer)

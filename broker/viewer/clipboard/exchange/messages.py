@@ -13,14 +13,14 @@ from broker.core import limits
 from broker.core.clipboard.types import DEFAULT_PATTERNS
 
 VIEWER = "@adminvm"
-"""The person's own programs, as rules name them."""
+"""The user's own programs, as rules name them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyTerms:
     """Limits of a copy out of a sandbox, before the target is known.
 
-    Also what may be read of the person's own selection, for a paste.
+    Also what may be read of the user's own selection, for a paste.
     """
 
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
@@ -77,7 +77,7 @@ class FocusGone:
 class CopyPressed:
     """A worker saw the copy chord; ``press`` is its number for it.
 
-    ``outward``: a rule may let it into the person's own selection as well.
+    ``outward``: a rule may let it into the user's own selection as well.
     """
 
     sandbox: str
@@ -90,7 +90,7 @@ class CopyPressed:
 class PastePressed:
     """A worker saw the paste chord.
 
-    ``host``: what may be read of the person's own selection when nothing was
+    ``host``: what may be read of the user's own selection when nothing was
     copied by chord; None: no rule lets any of it in.
     """
 
@@ -190,7 +190,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class ExportEnded:
-    """The person's selection is another one now."""
+    """The user's selection is another one now."""
 
     sandbox: str
     transfer: int
@@ -231,7 +231,7 @@ class DragEnded:
 class DragOver:
     """A worker says that a drag from elsewhere is over a window of its sandbox.
 
-    ``number`` is its own for it; ``mark`` is empty for one of the person's own
+    ``number`` is its own for it; ``mark`` is empty for one of the user's own
     programs'.  No terms: no rule lets it in.
     """
 
@@ -251,7 +251,7 @@ class DragDropped:
 
 @dataclass(frozen=True, slots=True)
 class DragWanted:
-    """A worker says that the person's own programs want a type of its drag.
+    """A worker says that the user's own programs want a type of its drag.
 
     ``number`` is its own for it.  No terms: no rule lets it out.
     """
@@ -277,7 +277,7 @@ class EpochChanged:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The person ran ``brokerctl clipboard clear``."""
+    """The user ran ``brokerctl clipboard clear``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +324,7 @@ Event = (
 class AskTypes:
     """Ask the sandbox's worker which types its selection has.
 
-    ``host``: not its own one, but the person's, which the compositor shows to
+    ``host``: not its own one, but the user's, which the compositor shows to
     the client that has the keyboard.
     """
 
@@ -336,7 +336,7 @@ class AskTypes:
     drag: str = ""
     """The mark of its own drag, of which this is asked."""
     drop: int = 0
-    """The number of the drop of the person's own drag, of which it is asked."""
+    """The number of the drop of the user's own drag, of which it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +375,7 @@ class StopTransfer:
 class AskPolicy:
     """May this go from ``source`` to ``target``?  Answered by Decided.
 
-    ``origin``: the person's selection was itself copied out of that sandbox,
+    ``origin``: the user's selection was itself copied out of that sandbox,
     so what holds from there holds as well.
     """
 
@@ -421,7 +421,7 @@ class CarryFiles:
 
 @dataclass(frozen=True, slots=True)
 class AcceptDrag:
-    """A rule could let that drag in: the person may drop it."""
+    """A rule could let that drag in: the user may drop it."""
 
     sandbox: str
     number: int
@@ -438,7 +438,7 @@ class EndDrag:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Give it to the person's own program that asked."""
+    """Give it to the user's own program that asked."""
 
     sandbox: str
     number: int
@@ -447,7 +447,7 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Make it the person's own selection, by the chord's press and under ``mark``."""
+    """Make it the user's own selection, by the chord's press and under ``mark``."""
 
     sandbox: str
     transfer: int
@@ -478,7 +478,7 @@ class Outcome(enum.Enum):
     COPIED = "copied"
     PASTED = "pasted"
     EXPORTED = "exported"
-    """The content is to become the person's own selection."""
+    """The content is to become the user's own selection."""
     REFUSED = "refused"
     DROPPED = "dropped"
     """The transfer had begun and was given up."""
@@ -488,7 +488,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RecordCrossing:
-    """For the log and the person: never content."""
+    """For the log and the user: never content."""
 
     outcome: Outcome
     source: str = ""

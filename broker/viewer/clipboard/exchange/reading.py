@@ -106,7 +106,7 @@ class SelectionReader(BrokerState):
     def _host_types_told(
         self, copy: Copy, untrusted_types: tuple[str, ...], now: float
     ) -> Iterator[w.Action]:
-        """Ask policy before any of the person's own selection is read."""
+        """Ask policy before any of the user's own selection is read."""
         origin = self._exports.origin(untrusted_types)
         empty = DRAG_EMPTY if copy.drop else HOST_EMPTY
         reason = empty if not copy.left else ""

@@ -1,4 +1,4 @@
-"""The reasons why nothing crossed, for the person and the log."""
+"""The reasons why nothing crossed, for the user and the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNDECIDED = "no decision was made in time"
 REPLACED = "it was wiped meanwhile"
 GONE = "the sandbox ended"
 EPOCH = "the link to the host is a new one"
-CLEARED = "the person cleared the clipboard"
+CLEARED = "the user cleared the clipboard"
 NO_TYPE = "no type of it may cross"
 OLD = "it was copied longer ago than the rule lets it be pasted"
 CLEANED = "nothing is left of it after cleaning"

@@ -11,14 +11,14 @@ from broker.viewer.clipboard.exchange.content import most, size_of
 
 @dataclass(frozen=True)
 class Drop:
-    """A drag that was dropped, or that a program of the person's asks of."""
+    """A drag that was dropped, or that a program of the user's asks of."""
 
     source: str
     target: str
     number: int
     """Its number at the worker that saw the drop, or the request."""
     mark: str
-    """Mark of the drag; empty: the person's own."""
+    """Mark of the drag; empty: the user's own."""
     terms: w.CopyTerms
     wanted: str = ""
     """The type that is asked for, as its source spells it."""
@@ -62,7 +62,7 @@ class Copy:
     too_large: bool = False
     """A kind was left out for its size."""
     into: tuple[Paste, w.PasteTerms] | None = None
-    """For the person's own selection: the allowed paste that it is read for."""
+    """For the user's own selection: the allowed paste that it is read for."""
     waiting: bool = False
     """Allowed, but the dialog that was answered still has the focus."""
     drop: Drop | None = None
@@ -70,7 +70,7 @@ class Copy:
 
     @property
     def host(self) -> bool:
-        """Whether it is the person's own selection."""
+        """Whether it is the user's own selection."""
         return self.source == w.VIEWER
 
     @property
@@ -141,4 +141,4 @@ class TransferStatus:
     offered: tuple[tuple[str, str, float], ...] = ()
     """Source, target and seconds left of each paste that may still be taken."""
     exported: str = ""
-    """The sandbox that the person's own selection came from, if it is known."""
+    """The sandbox that the user's own selection came from, if it is known."""

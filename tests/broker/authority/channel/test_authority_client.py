@@ -148,7 +148,7 @@ async def test_the_user_is_asked():
             assert permit.answered
         assert told == [True]
         s.person.says = no
-        with pytest.raises(RefusedError, match="the person said no"):
+        with pytest.raises(RefusedError, match="the user said no"):
             async with client.permit(request(), on_ask=on_ask):
                 raise AssertionError
 

@@ -27,7 +27,7 @@ def run(*words):
 def test_a_copy_of_dom0_becomes_a_directory_with_a_report(tmp_path):
     done = run(dom0(tmp_path), "--to", tmp_path / "new")
     assert done.exit_code == 0, done.output
-    assert "30-user.policy:10:37: 'dom0' means the person at the viewer" in done.output
+    assert "30-user.policy:10:37: 'dom0' means the user at the viewer" in done.output
     assert (tmp_path / "new/policy.d/30-user.policy").exists()
     assert (tmp_path / "new/sandboxes.d/work.toml").exists()
     assert "nothing is in force yet" in done.output

@@ -88,7 +88,7 @@ async def test_the_persons_no():
         b.book.person.says = no
         await b.copy()
         await b.chord("vault", paste=True)
-        await b.wait_told("the person said no")
+        await b.wait_told("the user said no")
         assert b.guests["vault"].worker.orders == []
 
 
