@@ -12,10 +12,10 @@ from __future__ import annotations
 import bisect
 import re
 import tomllib
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from broker.core.escape import hidden
 from policy import limits
 from policy.errors import Span
 from policy.records.scan import Path, Statement, key_parts, split
@@ -23,9 +23,6 @@ from policy.records.scan import Path, Statement, key_parts, split
 Complain = Callable[[Span, str, str, str], None]
 """Takes a problem: span, message, expected, hint."""
 
-# Cc control, Cf format (bidi, zero width), Cs, Co, Zl/Zp: a reader must see
-# what the parser sees.  Zs is every space but the usual one.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
 _WORD = re.compile(r"\W*([\w-]+)")
 
 
@@ -117,19 +114,21 @@ def _without_hidden(text: str, log_stderr: Complain) -> str:
                 "",
             )
             continue
-        hidden = [
+        # A reader must see what the parser sees: a space is the usual one, too.
+        # guard: no character of a record is hidden
+        unseen = [
             (column, char)
             for column, char in enumerate(line, 1)
-            if char not in " \t" and unicodedata.category(char) in _HIDDEN
+            if char not in " \t" and (char.isspace() or hidden(char))
         ]
-        for column, char in hidden:
+        for column, char in unseen:
             log_stderr(
                 Span(number, column, number, column + 1),
                 f"hidden character U+{ord(char):04X}",
                 "characters that a reader can see",
                 "remove it",
             )
-        if hidden:
+        if unseen:
             lines[number - 1] = ""
     return "\n".join(lines)
 

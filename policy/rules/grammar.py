@@ -9,11 +9,11 @@ understood.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from broker.core.escape import hidden
 from policy import limits
 from policy.errors import Problem, Span, did_you_mean
 from policy.rules.checks import DEVICE
@@ -33,7 +33,6 @@ from policy.rules.tokens import Place, Token, TokenError, parse_token
 _FIELD = re.compile(r"[^ \t]+")
 _NOT_SERVICE = re.compile(r"[^A-Za-z0-9._-]")
 _NOT_ARGUMENT = re.compile(r"[^A-Za-z0-9+._-]")
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _COLUMNS = "SERVICE ARGUMENT SOURCE TARGET ACTION [key=value …]"
 _YES_NO = {"yes": True, "no": False}
 
@@ -166,7 +165,8 @@ def _readable(line: _Line) -> bool:
     if line.text.isascii() and line.text.isprintable():
         return True
     for column, char in enumerate(line.text, 1):
-        if char not in " \t" and unicodedata.category(char) in _HIDDEN:
+        # guard: no character of a rule is hidden
+        if char not in " \t" and (char.isspace() or hidden(char)):
             line.log_stderr(
                 GrammarField(char, column),
                 f"hidden character U+{ord(char):04X}",

@@ -20,6 +20,7 @@ from typing import NewType
 
 from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.escape import hidden
 from broker.core.transfer.scripts import script
 
 FileName = NewType("FileName", str)
@@ -68,8 +69,6 @@ _WINDOWS = re.compile(
     r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:[ ]*\..*)?",
     re.IGNORECASE | re.DOTALL,
 )
-# Two fillers of Hangul are letters by their category and drawn as nothing.
-_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 
 def take_file_name(untrusted_name: bytes) -> FileName:
@@ -127,7 +126,7 @@ def _fault(char: str) -> str:
     if category not in _CATEGORIES:
         return _KINDS.get(category, "not a letter, digit or punctuation mark")
     # guard: blank letters
-    if char in _BLANK:
+    if hidden(char):
         return "drawn as a blank"
     # guard: names from right to left
     if unicodedata.bidirectional(char) not in _DIRECTIONS:

@@ -6,21 +6,15 @@ direction marks make a command read as another one.
 
 from __future__ import annotations
 
-import unicodedata
-
 from broker.core.clipboard.types import PNG
 from broker.core.errors import PeerError
+from broker.core.escape import hidden
 from broker.jail.clipboard.picture import Steps, rewrite_png
 
 _KEPT = frozenset("\t\n")
-_JOINERS = frozenset("\u200c\u200d")
-"""Zero width, but Persian, Indic scripts and emoji are spelled with them."""
+_SPELLED = frozenset("\u200c\u200d\ufe0e\ufe0f\u2800")
+"""Not seen, but Persian, Indic scripts, emoji and Braille are written with them."""
 _LINE_ENDS = str.maketrans({"\u2028": "\n", "\u2029": "\n", "\x85": "\n"})
-# Cc control, Cf format (bidi, zero width, tags), Cs surrogates, Co private
-# use, Cn unassigned and non-characters.
-_REMOVED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-
-
 _SLICE = 1 << 17
 """Characters between two turns of others: some ten milliseconds."""
 
@@ -65,7 +59,7 @@ def _text(untrusted_data: bytes) -> Steps:
 
 
 def _harmless(char: str) -> bool:
-    if char in _KEPT or char in _JOINERS:
+    if char in _KEPT or char in _SPELLED:
         return True
     # guard: hidden characters
-    return unicodedata.category(char) not in _REMOVED
+    return not hidden(char)

@@ -37,8 +37,8 @@ class Process(Protocol):
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """The parent of a jailed worker."""
+class Half:
+    """A process of a worker: its keeper, or what is in the jail."""
 
     pid: int
 
@@ -195,10 +195,11 @@ async def all_peers(comp: HeadlessCompositor):
         worker = await workers.open_worker(SandboxName("bench"), place, comp.display)
         nursery.start_soon(_hear, worker)
         jailed = place / WAYLAND_SOCKET
-        keeper = Keeper(worker.keeper_pid)
+        # The jailed half is the template's child, not the keeper's.
+        halves = (Half(worker.keeper_pid), Half(worker.inner_pid))
         async with _others(comp, children) as peers:
             direct, *rest = peers
-            yield [direct, rest[0], Peer("worker", jailed, (keeper,)), *rest[1:]]
+            yield [direct, rest[0], Peer("worker", jailed, halves), *rest[1:]]
         nursery.cancel_scope.cancel()
 
 

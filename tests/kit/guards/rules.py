@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("no character of a record is hidden", "unseen = []", "tests/policy/records/test_document.py", "syntax_errors"),
+    Guard("no character of a rule is hidden", "if False:", "tests/policy/rules/test_grammar.py"),
     Guard("a change within a clock tick is read", "if before is None:", "tests/attack/test_lease_announcements.py", "changed_again"),
     Guard("one reading for all who wait", "if False:", "tests/attack/test_lease_announcements.py", "one_reading"),
     Guard("records that have not changed are not read", "if True:", "tests/attack/test_lease_announcements.py", "no_lease"),

@@ -375,6 +375,9 @@ def test_values_without_a_place_are_refused(monkeypatch):
         ("a = 'x' 'y'", "1:9: unexpected text behind the statement"),
         ("a\u200b = 1", "1:2: hidden character U+200B"),
         ("# \u202e", "1:3: hidden character U+202E"),
+        ("a = 'x\u3164'", "1:7: hidden character U+3164"),
+        ("# \u034f", "1:3: hidden character U+034F"),
+        ("# \u2003", "1:3: hidden character U+2003"),
     ],
 )
 def test_syntax_errors(text, problem):

@@ -49,6 +49,8 @@ def _problems(text, **more):
         ("a * work vault deny mode=watch", 26, "not a value of 'mode'", ""),
         ("a\u00a0* work vault deny", 2, "hidden character U+00A0", "remove it"),
         ("# see\u202e", 6, "hidden character U+202E", "remove it"),
+        ("# see\u2800", 6, "hidden character U+2800", "remove it"),
+        ("# see\ufe01", 6, "hidden character U+FE01", "remove it"),
         ("!includ x", 1, "unknown directive", "did you mean '!include'?"),
         ("!include", 1, "takes PATH", ""),
         ("!include nothing", 1, "no such file", ""),

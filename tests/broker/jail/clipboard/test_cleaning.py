@@ -20,6 +20,8 @@ from broker.jail.clipboard.cleaning import clean_text
         ("\x1b[201~rm -rf\x00\x07\x7f", "[201~rm -rf"),
         ("a\u202eb\u2066c\u200fd\ufeffe", "abcde"),
         ("x\u200by\U000e0041z", "xyz"),
+        ("x\u034fy\u3164z\u17b4", "xyz"),
+        ("\u2764\ufe0f \u2813\u2800\u2811", "\u2764\ufe0f \u2813\u2800\u2811"),
         ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
         ("\U0001f468\u200d\U0001f469", "\U0001f468\u200d\U0001f469"),
         ("", ""),
