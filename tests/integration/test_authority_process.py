@@ -8,6 +8,8 @@ import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import trio
+
 from broker.cli.run.start import end_broker, ensure_broker
 from broker.ipc.audit.query import Filters, open_log
 from broker.ipc.control.api import Nothing
@@ -18,11 +20,11 @@ from tests.kit.eventually import eventually
 
 
 @asynccontextmanager
-async def started():
+async def started(module="broker.programs.local"):
     """A broker; yields its paths, its process, and the pid of its authority."""
     with home() as env:
         paths = paths_of(env)
-        assert await ensure_broker(paths, environ=env)
+        assert await ensure_broker(paths, environ=env, module=module)
         async with open_client(paths.control) as client:
             found = (await client.call(STATUS, Nothing())).processes
         pids = {process.role: process.pid for process in found}
@@ -57,6 +59,41 @@ async def test_a_broker_ends_with_its_authority():
         await gone(broker)
         log = (paths.state / "broker.log").read_text()
         assert "the authority has died" in log
+
+
+async def test_a_broker_ends_when_its_authority_hangs():
+    """A stopped authority has all its sockets still; only its answers are missing."""
+    async with started("tests.kit.impatient_broker") as (paths, broker, authority):
+        os.kill(authority, signal.SIGSTOP)
+        await gone(broker)
+        await gone(authority)
+        log = (paths.state / "broker.log").read_text()
+        assert "the authority has not answered" in log
+        assert "machines run on" in log
+
+
+async def test_a_broker_whose_authority_hangs_can_be_ended():
+    async with started("tests.kit.impatient_broker") as (paths, broker, authority):
+        os.kill(authority, signal.SIGSTOP)
+        os.kill(broker, signal.SIGTERM)
+        await gone(broker)
+        await gone(authority)
+        assert "it is killed" in (paths.state / "broker.log").read_text()
+
+
+async def test_a_broker_that_is_stopped_for_a_while_goes_on():
+    """As by a debugger, or Ctrl-Z: both have not run, so neither is late."""
+    async with started("tests.kit.impatient_broker") as (paths, broker, authority):
+        for pid in (authority, broker):
+            os.kill(pid, signal.SIGSTOP)
+        await trio.sleep(3.0)  # longer than this authority may be silent
+        for pid in (broker, authority):
+            os.kill(pid, signal.SIGCONT)
+        async with open_client(paths.control) as client:
+            for _ in range(3):
+                await client.call(STATUS, Nothing())
+            await end_broker(client)
+        assert len(events(paths, "broker.stop")) == 1
 
 
 async def test_an_authority_ends_with_its_broker_and_records_it():

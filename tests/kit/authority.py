@@ -172,7 +172,7 @@ async def client_of(rules="", **more):
             waiting=1 << 20,
         )
         files = RecordFiles(made.book.paths, None)
-        client = AuthorityClient(link, files, lost=lost.set)
+        client = AuthorityClient(link, files, lost=lambda reason: lost.set())
         client.lost = lost
         await nursery.start(client.run)
         yield made, client

@@ -46,6 +46,11 @@ from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
 
 _LOST = "the authority has ended"
+_DIED = "the authority has died"
+_SILENT = (
+    "the authority has not answered for "
+    f"{authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
+)
 _NO_RULES = RuleSet((), (), "", ())
 _Answer: TypeAlias = (
     m.PermitNow
@@ -107,9 +112,9 @@ class AuthorityClient:
         link: FrameLink,
         files: RecordFiles,
         *,
-        lost: Callable[[], None],
+        lost: Callable[[str], None],
     ) -> None:
-        """``lost``: called when the authority ends although it was not asked to."""
+        """``lost``: called with the reason when the authority ends unasked, or hangs."""
         self._link = link
         self._files = files
         self._lost = lost
@@ -140,21 +145,44 @@ class AuthorityClient:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._link.run)
+            watched = False
             while True:
                 frames = await self._link.receive()
                 if not frames:
                     break
                 for frame in frames:
                     await self._take(m.decode_from_authority(frame))
-                if self._started and task_status is not trio.TASK_STATUS_IGNORED:
+                if self._started and not watched:
+                    watched = True
+                    nursery.start_soon(self._watch)
                     task_status.started()
-                    task_status = trio.TASK_STATUS_IGNORED
             nursery.cancel_scope.cancel()
         self._over = True
         for number, call in list(self._calls.items()):
             call.give(m.Failed(number, "upstream", _LOST))
         if not self._stopping:
-            self._lost()
+            self._lost(_DIED)
+
+    async def _watch(self) -> None:
+        """Call ``lost`` for an authority that has not ended and does not answer.
+
+        Seconds are counted one by one: after a time in which this process was stopped
+        as well, the authority has almost as many of them again.
+        """
+        while not self._stopping:
+            await trio.sleep(authority_limits.AUTHORITY_BEAT_SECONDS)
+            call = _Call()
+            number = self._begin(call, kept=0)
+            self._put_or_lose(m.AskReport(number))
+            for _ in range(authority_limits.AUTHORITY_SILENT_SECONDS):
+                with trio.move_on_after(1.0):
+                    await call.answered.wait()
+                    break
+            del self._calls[number]
+            # guard: an authority that does not answer ends the broker
+            if call.answer is None and not self._stopping:
+                self._lost(_SILENT)
+                return
 
     async def stop(self, reason: str) -> None:
         """Have the authority close the log and end."""
@@ -198,8 +226,9 @@ class AuthorityClient:
 
     # -- sending ---------------------------------------------------------------------------
 
-    def _begin(self, call: _Call) -> int:
-        if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - 1:
+    def _begin(self, call: _Call, *, kept: int = 1) -> int:
+        """Number a request; ``kept``: places that it may not take, for ``_watch``."""
+        if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - kept:
             raise RefusedError("too many requests wait for the authority")
         if self._over:
             raise UpstreamError(_LOST)

@@ -22,3 +22,13 @@ AUTHORITY_LEASES = 4096
 AUTHORITY_NOTES_BYTES = 1 << 16
 """Messages that wait for the authority, beyond which those are dropped that no task
 waits for: notifications, and where the user has acted."""
+
+AUTHORITY_BEAT_SECONDS = 5.0
+"""Between two reports that a client asks the authority for, to see that it answers."""
+
+AUTHORITY_SILENT_SECONDS = 20
+"""Without an answer to that, the authority is ended and the broker with it.  It writes
+and reads files in threads; no step of its own is longer than a second."""
+
+AUTHORITY_END_SECONDS = 10.0
+"""For the authority to close its log, and then to end; after that it is killed."""

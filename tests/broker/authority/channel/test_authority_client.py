@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import asynccontextmanager
+
 import msgspec
 import pytest
 import trio
 
+from broker.authority.channel.authority_client import AuthorityClient
+from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.record_files import RecordFiles
 from broker.authority.channel.request_messages import (
     asked_of,
     error_of,
@@ -14,13 +20,15 @@ from broker.authority.channel.request_messages import (
 )
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.control.api import NotFoundError
 from policy.records.device import DeviceFacts, take_interface
-from tests.kit.authority import client_of, stage
+from tests.kit.authority import REPORT, client_of, stage
 from tests.kit.eventually import eventually
-from tests.kit.rulebook import VAULT, WORK, no, yes
+from tests.kit.rulebook import VAULT, WORK, Rulebook, no, yes
+from tests.kit.wayland.compositor import short_directory
 
 FACTS = DeviceFacts(
     id="1d6b:0002", port="1-2", interfaces=(take_interface("03:01:02"),)
@@ -303,6 +311,88 @@ async def test_what_ends_with_the_authority():
             await client.reload()
 
 
+@asynccontextmanager
+async def scripted(monkeypatch, answers):
+    """A client whose authority is the test; ``answers`` takes each report asked for.
+
+    Yields what the client says when it has lost the authority.
+    """
+    monkeypatch.setattr(authority_limits, "AUTHORITY_BEAT_SECONDS", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    send, lost = trio.open_memory_channel(1)
+    with short_directory() as path, ours, theirs:
+        far = FrameLink(ours, receive_limit=1 << 20, waiting=1 << 20)
+        near = FrameLink(theirs, receive_limit=1 << 20, waiting=1 << 20)
+        files = RecordFiles(Rulebook(path, None).paths, None)
+        client = AuthorityClient(near, files, lost=send.send_nowait)
+
+        async def authority():
+            for said in (
+                m.Welcome(1, b"a key", clipboard_digest=True),
+                m.Policy("", b"", files.now.digest),
+            ):
+                far.put(m.encode_from_authority(said))
+            while True:
+                for frame in await far.receive():
+                    await answers(far, m.decode_from_client(frame))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(authority)
+            await nursery.start(client.run)
+            yield client, lost
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_authority_that_does_not_answer_is_lost(monkeypatch):
+    """It reads, and its process has not ended: nothing else would show it."""
+    monkeypatch.setattr(authority_limits, "AUTHORITY_SILENT_SECONDS", 1)
+
+    async def silent(far, message):
+        del far
+        assert isinstance(message, m.AskReport)
+
+    async with scripted(monkeypatch, silent) as (_, lost):
+        with trio.fail_after(30):
+            assert "has not answered" in await lost.receive()
+
+
+async def test_reports_are_asked_for_though_all_other_places_are_taken(monkeypatch):
+    monkeypatch.setattr(authority_limits, "AUTHORITY_SILENT_SECONDS", 1)
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 3)
+
+    async def silent(far, message):
+        del far, message
+
+    async with (
+        scripted(monkeypatch, silent) as (client, lost),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.reload)
+        nursery.start_soon(client.reload)
+        await eventually(lambda: len(client._calls) >= 2)
+        with pytest.raises(RefusedError, match="too many requests"):
+            await client.reload()
+        with trio.fail_after(30):
+            await lost.receive()
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_authority_that_answers_late_is_not_lost(monkeypatch):
+    """Each answer comes in the second of two seconds."""
+    monkeypatch.setattr(authority_limits, "AUTHORITY_SILENT_SECONDS", 2)
+    answered = []
+
+    async def late(far, message):
+        await trio.sleep(1.2)
+        answered.append(message)
+        far.put(m.encode_from_authority(m.Report(message.request, REPORT)))
+
+    async with scripted(monkeypatch, late) as (_, lost):
+        await eventually(lambda: len(answered) == 2, deadline=30)
+        with pytest.raises(trio.WouldBlock):
+            lost.receive_nowait()
+
+
 async def test_a_broker_that_ends_says_so():
     async with client_of() as (s, client):
         await client.serve_control()
@@ -317,10 +407,6 @@ async def test_a_broker_that_ends_says_so():
 
 
 async def test_a_start_that_fails_is_the_start_s_error():
-    from broker.authority.channel.authority_client import AuthorityClient
-    from broker.authority.channel.frame_link import FrameLink
-    from broker.authority.channel.record_files import RecordFiles
-
     async with stage() as (s, sock):
         s.channel.put(failed(0, SetupError("a broker runs already")))
         link = FrameLink(sock, receive_limit=1 << 20, waiting=1 << 20)
