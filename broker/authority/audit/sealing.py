@@ -112,12 +112,12 @@ class JournalTeller:
         """
         checkpoint = parse_note(note).checkpoint
         # Late: few logs go to the journal, and a host loads only the code that it runs.
-        from broker.helpers.shipper import journald
+        from broker.helpers.shipper import journal_entry
 
-        entry = journald.encode(
+        entry = journal_entry.encode(
             [
                 ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
-                ("MESSAGE_ID", journald.message_id("audit.checkpoint")),
+                ("MESSAGE_ID", journal_entry.message_id("audit.checkpoint")),
                 ("PRIORITY", "5"),
                 ("SYSLOG_IDENTIFIER", "vitrail"),
                 ("VITRAIL_KIND", "audit.checkpoint"),

@@ -1,9 +1,7 @@
-"""To the journal, in its native protocol (systemd's JOURNAL_NATIVE_PROTOCOL).
+"""The journal as a receiver of events.
 
-One datagram for each event: ``NAME=value`` lines, or, for values with a line
-end in them, the name, a line end, the length as 64 bits little endian, the
-value and a line end.  What does not fit into a datagram is sent as a sealed
-memory file instead.
+One datagram for each event (``journal_entry``); what does not fit into a datagram is
+sent as a sealed memory file instead.
 """
 
 from __future__ import annotations
@@ -12,16 +10,13 @@ import array
 import errno
 import fcntl
 import os
-import re
 import socket
-import struct
-import uuid
-from collections.abc import Iterable
 
 from typing_extensions import override
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import audit as audit_limits
+from broker.helpers.shipper.journal_entry import encode, message_id
 from broker.helpers.shipper.terms import (
     Batch,
     ShippedItem,
@@ -31,37 +26,12 @@ from broker.helpers.shipper.terms import (
     summary,
 )
 
-_FIELD = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
-_KINDS = uuid.UUID("5d0f3a3e-7a33-5c0a-9d5f-6f8c2f6a8d10")
 _NOTICE, _WARNING = 5, 4
 
 # fcntl(2), F_ADD_SEALS; journald takes a memory file only when all are set.
 _SEALS = (
     fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 )
-
-
-def message_id(kind: str) -> str:
-    """Return the id of a kind's events for ``journalctl MESSAGE_ID=…``."""
-    return uuid.uuid5(_KINDS, kind).hex
-
-
-def encode(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Return one entry as it goes over the socket.
-
-    Names must be of capitals, digits and underscores, begin with a capital
-    and have at most 64 characters; others are left out, as journald would.
-    """
-    out = bytearray()
-    for name, value in fields:
-        if _FIELD.fullmatch(name) is None:
-            continue
-        data = value.encode("utf-8", "backslashreplace")
-        if b"\n" in data:
-            out += name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
-        else:
-            out += name.encode() + b"=" + data + b"\n"
-    return bytes(out)
 
 
 def entry(batch: Batch, item: ShippedItem) -> bytes:
