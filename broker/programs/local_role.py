@@ -19,7 +19,6 @@ from broker.authority.channel.open_authority import (
 )
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.runtime import Options, Runtime, open_runtime
-from broker.core.authority_report import AuthorityReport
 from broker.core.errors import InternalError
 from broker.helpers.pump.process import PumpHandle
 from broker.host.folders.part import FolderHost, LocalHost
@@ -41,6 +40,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
+from broker.viewer.settings_files import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
 __all__ = ["Options", "run_local"]
@@ -84,7 +84,23 @@ async def _serve(
         records=lambda: ground.records.now,
         reload=ground.records.reload,
     )
-    report = _status(ground, workers, host, launches, viewer, report=authority.report)
+    settings = SettingsWatch(ground.paths, authority.notify)
+
+    def warnings() -> list[str]:
+        found = [*host.warnings(), *launches.warnings[-10:]]
+        return [*found, *viewer_warnings(viewer, settings)]
+
+    report = LocalStatus(
+        role=ground.role,
+        host=host.role,
+        waiting=host.waiting,
+        viewer=viewer,
+        pump=ground.pump,
+        workers=workers,
+        report=authority.report,
+        records=lambda: ground.records.now,
+        warnings=warnings,
+    )
     shared = SharedControl(_shared(ground, host, viewer, report))
     parts = [
         shared,
@@ -96,6 +112,7 @@ async def _serve(
     api = Dispatcher("local", parts, forwards={Owner.AUTHORITY: _not_here})
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run)
+        nursery.start_soon(settings.run)
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
@@ -120,32 +137,6 @@ async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
     """The authority answers its own methods, and forwards none of them."""
     del exchange
     raise InternalError(f"{call.method} was forwarded")
-
-
-def _status(
-    ground: Runtime,
-    workers: Workers,
-    host: HostPart,
-    launches: Launches,
-    viewer: ViewerRole,
-    *,
-    report: Callable[[], Awaitable[AuthorityReport]],
-) -> LocalStatus:
-    return LocalStatus(
-        role=ground.role,
-        host=host.role,
-        waiting=host.waiting,
-        viewer=viewer,
-        pump=ground.pump,
-        workers=workers,
-        report=report,
-        records=lambda: ground.records.now,
-        warnings=lambda: [
-            *host.warnings(),
-            *launches.warnings[-10:],
-            *viewer_warnings(viewer),
-        ],
-    )
 
 
 def _shared(

@@ -28,6 +28,7 @@ from broker.viewer.part import (
     viewer_warnings,
 )
 from broker.viewer.runner import Runner
+from broker.viewer.settings_files import SettingsWatch
 from broker.viewer.status import ViewerStatus
 from broker.viewer.workers.pool import Workers
 
@@ -68,6 +69,7 @@ class _Viewer:
             witness=self._witness,
         )
         self._viewer = make_viewer(ground, workers, authority, self._host)
+        self._settings = SettingsWatch(ground.paths, authority.notify)
         self._report = ViewerStatus(
             role=ground.role,
             viewer=self._viewer,
@@ -107,6 +109,7 @@ class _Viewer:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._deciding.run)
             await nursery.start(self._viewer.run)
+            nursery.start_soon(self._settings.run)
             await nursery.start(
                 self._host.run, self._ground.options.sockets.get("link")
             )
@@ -121,7 +124,8 @@ class _Viewer:
         return next((lease for lease in self._live() if lease.sandbox == name), None)
 
     def _warnings(self) -> list[str]:
-        return [*self._witness.warnings(), *viewer_warnings(self._viewer)]
+        seen = viewer_warnings(self._viewer, self._settings)
+        return [*self._witness.warnings(), *seen]
 
     def _link_warnings(self) -> list[str]:
         return [*self._log.journal.warnings(), *self._warnings()]

@@ -17,6 +17,7 @@ from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.settings_files import SettingsWatch
 from broker.viewer.sound.raw_audio import WARNING, is_raw
 from broker.viewer.workers.pool import Workers, open_workers
 
@@ -48,7 +49,7 @@ def make_viewer(
     )
 
 
-def viewer_warnings(viewer: ViewerRole) -> list[str]:
+def viewer_warnings(viewer: ViewerRole, settings: SettingsWatch) -> list[str]:
     """Return warnings about the guests and the desktop, for ``brokerctl status``."""
     found = [
         f"{guest.lease.sandbox}: {text}"
@@ -64,8 +65,7 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
         f"{sandbox}: no chords for the clipboard: {reason}"
         for sandbox, reason in viewer.clipboard.troubles()
     ]
-    if viewer.clipboard.choice.problem:
-        found.append(viewer.clipboard.choice.problem)
+    found += settings.warnings()
     if find_compositor() is None:
         found.append("no compositor answers; no window can be shown")
     return found

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from broker.core.escape import hidden
 from policy import limits
 from policy.errors import Problem, Span, did_you_mean
-from policy.rules.checks import DEVICE
+from policy.rules.checks import DEVICE, SERVICES
 from policy.rules.conditions import (
     KEYS,
     MATCH,
@@ -123,7 +123,7 @@ def parse_lines(
             column = len(raw[: error.start].decode("utf-8")) + 1
             byte = f"byte 0x{raw[error.start]:02x} is not UTF-8"
             line.log_stderr(GrammarField(" ", column), byte, "UTF-8 text")
-            item: Rule | Directive | None = barrier(line.problems[0])
+            item: Rule | Directive | None = _barrier(line)
         else:
             line = _Line(file, number, text, form)
             item = _item(line)
@@ -142,7 +142,7 @@ def _split(content: bytes, form: Form) -> list[bytes]:
 
 def _item(line: _Line) -> Rule | Directive | None:
     if not line.form.compat and not _readable(line):
-        return barrier(line.problems[0])
+        return _barrier(line)
     text = line.text.strip() if line.form.compat else line.text.strip(" \t")
     if not text or text.startswith("#"):
         return None
@@ -153,6 +153,18 @@ def _item(line: _Line) -> Rule | Directive | None:
         service, argument = line.form.old
         fields = [GrammarField(service, 1), GrammarField(argument, 1), *fields]
     return _rule(line, fields)
+
+
+def _barrier(line: _Line) -> Rule:
+    """A barrier for the service that the line begins with, else for all of them.
+
+    Only the first word is read, because no other column has a service's name, and only
+    where the line is one line for a reader, too.
+    """
+    form = line.form
+    service = form.old[0] if form.old else (line.text.split() or [""])[0]
+    known = service in SERVICES and len(line.text.splitlines()) == 1 and not form.compat
+    return barrier(line.problems[0], service if known else None)
 
 
 def _readable(line: _Line) -> bool:
@@ -229,7 +241,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
         have = len(fields) - (5 - least)
         columns = _COLUMNS if least == 5 else _COLUMNS.removeprefix("SERVICE ARGUMENT ")
         line.log_stderr(None, f"{have} fields, at least {least} are needed", columns)
-        return barrier(line.problems[0])
+        return _barrier(line)
     service, argument = _service(line, fields[0], fields[1])
     source = _token(line, fields[2], Place.SOURCE)
     target = _token(line, fields[3], Place.TARGET)
@@ -248,7 +260,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
         problem = line.problems[0]
         if action is None or not fields[0].text:
             # Perhaps a column was forgotten: then none is where it seems to be.
-            return barrier(problem)
+            return _barrier(line)
         return barrier(
             problem, service, argument, source or ANY_SOURCE, target or ANY_TARGET
         )

@@ -16,7 +16,6 @@ from broker.authority.audit.proof.keys import KeyFile
 from broker.cli import render
 from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
-from broker.cli.policy.settings_files import settings_problems
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.helpers.compositor import find_compositor
@@ -26,6 +25,7 @@ from broker.ipc.audit.query import open_log
 from broker.ipc.control import client
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import GET_VERSION
+from broker.viewer.settings_files import settings_problems
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 

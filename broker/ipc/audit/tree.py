@@ -113,51 +113,6 @@ def range_root(begin: int, end: int, node: Node) -> bytes:
     return node_hash(range_root(begin, middle, node), range_root(middle, end, node))
 
 
-def inclusion_proof(index: int, size: int, node: Node) -> list[bytes]:
-    """PATH(index, D[size]) of RFC 6962, section 2.1.1.
-
-    Raises ValueError when there is no such leaf.
-    """
-    if not 0 <= index < size:
-        raise ValueError(f"no leaf {index} in a tree of {size}")
-    begin, end = 0, size
-    path: list[bytes] = []
-    while end - begin > 1:
-        middle = begin + _split(end - begin)
-        if index < middle:
-            path.append(range_root(middle, end, node))
-            end = middle
-        else:
-            path.append(range_root(begin, middle, node))
-            begin = middle
-    return path[::-1]
-
-
-def root_from_inclusion(
-    leaf: bytes, index: int, size: int, proof: Sequence[bytes]
-) -> bytes | None:
-    """The root that a proof leads to, or None when it has a wrong length.
-
-    RFC 9162, section 2.1.3.2.
-    """
-    if not 0 <= index < size:
-        return None
-    number, last, hash_ = index, size - 1, leaf
-    for sibling in proof:
-        if last == 0:
-            return None
-        if number & 1 or number == last:
-            hash_ = node_hash(sibling, hash_)
-            while not number & 1 and number:
-                number >>= 1
-                last >>= 1
-        else:
-            hash_ = node_hash(hash_, sibling)
-        number >>= 1
-        last >>= 1
-    return hash_ if last == 0 else None
-
-
 def consistency_proof(old: int, new: int, node: Node) -> list[bytes]:
     """PROOF(old, D[new]) of RFC 6962, section 2.1.2.
 

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy import limits
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
+from policy.rules.world import world_from_json
 
 
 def _problems(text, **more):
@@ -232,3 +234,47 @@ def test_any_text_gives_rules_or_problems(text, other, compat):
     """Never an exception; a barrier for each line that could not be read."""
     rules = rules_of_map({"10-a.policy": text, "b": other}, compat=compat)
     assert bool(rules.problems) == any(rule.broken for rule in rules.rules)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vitrail.OpenURL * work @anyvm alow",
+        "vitrail.OpenURL * work allow",
+        "vitrail.OpenURL work vault allow max-size=1K",
+        "vitrail.OpenURL * work vault\u200b deny",
+    ],
+)
+def test_a_line_that_cannot_be_read_denies_its_own_service(line):
+    """The first word names the service, whatever follows; other services go on."""
+    world = world_from_json(
+        {"domains": {"work": {"type": "x"}, "vault": {"type": "x"}}}
+    )
+    text = f"{line}\nvitrail.FileCopy * work vault allow\nvitrail.OpenURL * * * allow\n"
+    engine = Engine(rules_of_map({"10-a.policy": text}))
+    answers = [
+        engine.answer(PolicyCall(service, "+", "work", "vault"), world)
+        for service in ("vitrail.FileCopy", "vitrail.OpenURL")
+    ]
+    assert [answer.verdict for answer in answers] == ["allow", "deny"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "* work vault allow",
+        "work vault deny",
+        "vitrail.OpenUrl * work vault alow",
+        "vitrail.OpenURL * work vault allow\u2028vitrail.FileCopy * work vault deny",
+        "\u200bvitrail.OpenURL * work vault deny",
+    ],
+)
+def test_a_line_that_may_be_about_any_service_denies_all(line):
+    """The service is missing or unknown, or a reader sees two lines."""
+    world = world_from_json(
+        {"domains": {"work": {"type": "x"}, "vault": {"type": "x"}}}
+    )
+    text = f"{line}\nvitrail.FileCopy * work vault allow\n"
+    engine = Engine(rules_of_map({"10-a.policy": text}))
+    call = PolicyCall("vitrail.FileCopy", "+", "work", "vault")
+    assert engine.answer(call, world).verdict == "deny"

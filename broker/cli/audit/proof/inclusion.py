@@ -17,7 +17,7 @@ import msgspec
 from broker.authority.audit.proof.nodes import Nodes
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.core.errors import IntegrityError, RefusedError, SetupError
-from broker.ipc.audit.tree import inclusion_proof
+from broker.ipc.audit.tree import Node, range_root
 
 FORMAT = "c2sp.org/tlog-proof@v1"
 
@@ -91,3 +91,23 @@ def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
         "the checkpoint is not signed by a key of this log",
         hint="is it this log's? 'brokerctl audit verify' says more",
     )
+
+
+def inclusion_proof(index: int, size: int, node: Node) -> list[bytes]:
+    """PATH(index, D[size]) of RFC 6962, section 2.1.1.
+
+    Raises ValueError when there is no such leaf.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"no leaf {index} in a tree of {size}")
+    begin, end = 0, size
+    path: list[bytes] = []
+    while end - begin > 1:
+        middle = begin + (1 << (end - begin - 1).bit_length() - 1)
+        if index < middle:
+            path.append(range_root(middle, end, node))
+            end = middle
+        else:
+            path.append(range_root(begin, middle, node))
+            begin = middle
+    return path[::-1]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import trio
 from click.testing import CliRunner
 
 from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.viewer import check_policy
-from broker.cli.policy.settings_files import settings_problems
 from broker.cli.policy.verbs import command
 from broker.core.paths import Paths
+from broker.viewer.settings_files import SettingsWatch, settings_problems
 
 GOOD = {
     "audit.toml": 'mode = "required"\nkeep = "90d"\n',
@@ -32,6 +33,12 @@ WRONG = [
     ("ship.toml", '[[target]]\nname = "a"\nto = "nowhere"\n', (3, 6), "nowhere"),
     ("ship.toml", '[[target]]\nname = "A B"\nto = "journald"\n', (1, 1), "not a name"),
 ]
+WRONG_ONCE = {
+    "audit.toml": 'keep = "soon"\n',
+    "clipboard.toml": 'preset = "emacs"\n',
+    "link.toml": "pieces = -1\n",
+    "ship.toml": '[[target]]\nname = "A B"\nto = "journald"\n',
+}
 
 
 @pytest.fixture(name="paths")
@@ -89,3 +96,24 @@ def test_check_shows_warnings_beside_errors_and_strict_counts_them(paths):
     found = json.loads(done.stdout)
     assert done.exit_code == 1
     assert (len(found["problems"]), len(found["warnings"])) == (1, 1)
+
+
+async def test_a_running_broker_tells_of_a_mistake_once_and_warns_until_it_is_mended(
+    paths, nursery, autojump_clock
+):
+    told, more = trio.open_memory_channel(100)
+    watch = SettingsWatch(paths, lambda title, text: told.send_nowait((title, text)))
+    nursery.start_soon(watch.run)
+    for name, wrong in WRONG_ONCE.items():
+        (paths.config[0] / name).write_text(wrong)
+        title, text = await more.receive()
+        assert title == "Vitrail: a settings file has a mistake"
+        assert f"{name}:1:" in text
+    assert [line.partition(":")[0] for line in watch.warnings()] == [
+        str(paths.config[0] / name) for name in sorted(WRONG_ONCE)
+    ]
+    for name in WRONG_ONCE:
+        (paths.config[0] / name).write_text(GOOD[name])
+    while watch.warnings():
+        await trio.sleep(1)  # of the clock that jumps
+    assert more.statistics().current_buffer_used == 0
