@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -248,3 +250,28 @@ async def test_what_cannot_be_started_says_so_and_leaves_nothing():
         last = json.loads(answer.out.splitlines()[-1])
         assert (last["sandbox"][:4], last["code"]) == ("box-", 0)
         assert left_over(w) == []
+
+
+async def test_a_box_reads_the_users_standard_input_to_its_end(tmp_path):
+    """With an event loop and without one; more than a pipe holds."""
+    lines = b"".join(b"line %d\n" % number for number in range(20_000))
+    given = tmp_path / "given"
+    given.write_bytes(lines)
+    with given.open("rb") as opened:
+        async with world(image=False) as w:
+            for options in (("-q", "--bwrap"), ("--bwrap", "--json")):
+                opened.seek(0)
+                run = partial(brokerctl, "run", *options, "--", stdin=opened.fileno())
+                answer = await run("sha256sum", env=w.environ)
+                assert hashlib.sha256(lines).hexdigest() in answer.out, answer
+                # One that reads nothing ends, and so does brokerctl.
+                opened.seek(0)
+                answer = await run("true", env=w.environ)
+                assert answer.code == 0, answer
+            ours, theirs = os.pipe()
+            with os.fdopen(ours, "rb") as pipe, os.fdopen(theirs, "wb") as never_closed:
+                words = ("run", "-q", "--bwrap", "--", "head", "-n", "1")
+                never_closed.write(b"hello\n")
+                never_closed.flush()
+                answer = await brokerctl(*words, env=w.environ, stdin=pipe.fileno())
+                assert (answer.code, answer.out) == (0, "hello\n")

@@ -23,7 +23,7 @@ import trio
 
 from broker.cli.app import main
 from broker.core.paths import Paths, find_paths
-from broker.helpers.process.spawn import PIPE, Child, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, Child, spawn
 
 # A shell that starts the tests in the background has SIGINT ignored in them, and
 # Python then leaves it so; the tests are about a person's Ctrl-C.
@@ -81,11 +81,11 @@ def paths_of(env: Mapping[str, str]) -> Paths:
 
 
 async def brokerctl(
-    *words: str, env: Mapping[str, str], deadline: float = 60
+    *words: str, env: Mapping[str, str], deadline: float = 60, stdin: int | None = None
 ) -> Answer:
-    """Run it to its end."""
+    """Run it to its end; ``stdin`` is a descriptor, without one it is empty."""
     out, err = bytearray(), bytearray()
-    async with running(*words, env=env) as child:
+    async with running(*words, env=env, stdin=stdin) as child:
         with trio.fail_after(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_drain, child.popen.stdout, out)
@@ -126,10 +126,13 @@ def harmless(text: str) -> bool:
 
 
 @asynccontextmanager
-async def running(*words: str, env: Mapping[str, str]) -> AsyncIterator[Child]:
+async def running(
+    *words: str, env: Mapping[str, str], stdin: int | None = None
+) -> AsyncIterator[Child]:
     """Run it beside the test; killed at the end if it still runs."""
     argv = [sys.executable, "-c", _START, *words]
-    child = spawn(argv, env=env, stdout=PIPE, stderr=PIPE)
+    given = DEVNULL if stdin is None else stdin
+    child = spawn(argv, env=env, stdin=given, stdout=PIPE, stderr=PIPE)
     try:
         yield child
     finally:

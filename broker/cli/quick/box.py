@@ -62,7 +62,7 @@ def run(words: tuple[str, ...]) -> int | None:
         name = new_name()
         command, files = with_files(words, Path.cwd())
         stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
-        box = Box(command, Path(), files).speaking_as(os.environ)
+        box = Box(command, Path(), files).speaking_as(os.environ).reading(sys.stdin)
         code = _leased(broker, name, box)
     return code if code >= 0 else 128 - code
 
@@ -86,7 +86,8 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             kept = kept_home(paths, name, str(found["sandbox_class"]))
             home = stack.enter_context(kept)
             box = replace(box, home=None if home is None else home.tree)
-        code = _leased(broker, name, box.speaking_as(os.environ))
+        box = box.speaking_as(os.environ).reading(sys.stdin)
+        code = _leased(broker, name, box)
     return code if code >= 0 else 128 - code
 
 
@@ -155,12 +156,16 @@ class _Running:
     leader: int
     """The first process inside, as its pid is outside."""
     gate: Gate
+    stdin: bool
     output: tuple[int, ...]
     wait: Callable[[], int]
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        self.gate.open()
+        if self.stdin:
+            self.gate.open_with_input(0)
+        else:
+            self.gate.open()
 
     def run_to_end(self, write: Callable[[bytes], None]) -> int:
         """Pass its output on until it has ended; returns its exit code."""
@@ -214,7 +219,8 @@ def _held(box: Box) -> Iterator[_Running]:
                 files.check(leader)
             limit_box(leader, nested=box.user_namespaces)
             started = True
-            yield _Running(bwrap, leader, command.gate, output, popen.wait)
+            gate = command.gate
+            yield _Running(bwrap, leader, gate, box.stdin, output, popen.wait)
         finally:
             ours.close()
             popen.kill()

@@ -8,6 +8,7 @@ are asked about it as about any other.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -149,7 +150,7 @@ def _box(
 ) -> Box:
     """A box that learns language and terminal type of the user's environment."""
     box = Box(tuple(command), _NOT_YET, files, writable, home)
-    return box.speaking_as(os.environ)
+    return box.speaking_as(os.environ).reading(sys.stdin)
 
 
 def _resolver(network: str) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.helpers.process.popen import start_process
 
 if TYPE_CHECKING:
     from broker.helpers.process.spawn import Child
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 # opens it, its end does not, and all of the launcher's set-up lies behind.
 # guard: a program waits for its lease
 _SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
+# read(1) of a pipe takes no byte after the line, so what follows is the program's.
+_SCRIPT_WITH_INPUT = _SCRIPT.removesuffix(" </dev/null")
 GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
 """The words before the command line of a program whose standard input is the gate."""
 
@@ -48,14 +52,14 @@ _FEW_SIGNALS = (
 READY = b"ready\n"
 
 
-def box_gate_words(open_files: int) -> tuple[str, ...]:
+def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:
     """The same, for a program in a user namespace of its own, too.
 
-    READY is the beginning of its output, when all mounts and namespaces are there.
+    ``stdin``: the program reads what follows in the gate's pipe.  READY is the beginning of its output, when all mounts and namespaces are there.
     """
     ready = f"echo {READY.decode().strip()}; "
     limited = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS
-    script = ready + limited + _SCRIPT
+    script = ready + limited + (_SCRIPT_WITH_INPUT if stdin else _SCRIPT)
     return ("/bin/sh", "-c", script, "sh")
 
 
@@ -70,6 +74,7 @@ class Gate:
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
+        self._copier = ExitStack()
 
     def open(self) -> None:
         """Let the program run.  Raises OSError when it has gone."""
@@ -77,9 +82,28 @@ class Gate:
             os.write(self._fd, b"go\n")
         self.abandon()
 
+    def open_with_input(self, source: int) -> None:
+        """Let the program run with the content of ``source`` as its standard input.
+
+        cat(1) copies it, because a read of the user's pipe or file may last as long as
+        the program; the descriptor itself is not the program's.  Raises OSError when
+        the program has gone.
+        """
+        if self._fd is not None:
+            os.write(self._fd, b"go\n")
+            copier = start_process(["cat"], stdin=source, stdout=self._fd)
+            self._copier.callback(copier.wait)
+            self._copier.callback(copier.kill)
+            os.close(self._fd)
+            self._fd = None
+
     def abandon(self) -> None:
-        """Give up the means to let it run; a program that waits ends without running."""
+        """Give up the means to let it run; a program that waits ends without running.
+
+        Of one that runs, standard input ends.
+        """
         fd, self._fd = self._fd, None
+        self._copier.close()
         if fd is not None:
             os.close(fd)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 from broker.core.limits import SANDBOX_FDS
 from broker.helpers.process.gate import box_gate_words
@@ -46,6 +47,8 @@ class Box:
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
+    stdin: bool = False
+    """Whether the program reads the user's standard input, through its gate."""
     user_namespaces: bool = False
     """Whether its programs may make namespaces and mounts, as browsers do for a sandbox
     of their own."""
@@ -56,6 +59,15 @@ class Box:
     def binds(self) -> tuple[Path, ...]:
         """All paths of the user's that it sees."""
         return (*self.files, *self.writable)
+
+    def reading(self, stdin: TextIO | None) -> Box:
+        """Return the box with the user's standard input, unless that is a terminal.
+
+        A window's program in a terminal would take the lines that the user types there.
+        """
+        # Where standard input is closed, descriptor 0 may be another file of ours.
+        given = stdin is not None and not stdin.closed and not stdin.isatty()
+        return replace(self, stdin=given)
 
     def speaking_as(self, environ: Mapping[str, str]) -> Box:
         """Return the box with the language and terminal type of an environment."""
@@ -89,7 +101,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_file_system(box, fds, uid),
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
-        *box_gate_words(box.open_files),
+        *box_gate_words(box.open_files, stdin=box.stdin),
         *box.command,
     ]
 

@@ -34,12 +34,16 @@ class HeldBox:
     """The first process inside, as its pid is outside."""
     _pidfd: int
     _gate: Gate
+    _stdin: bool
     _status: int
     """bubblewrap says here at the end how it was, and would die of a closed pipe."""
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        self._gate.open()
+        if self._stdin:
+            self._gate.open_with_input(0)
+        else:
+            self._gate.open()
 
     def abandon(self) -> None:
         """Give up the means to let it run; it ends without running its program."""
@@ -89,7 +93,7 @@ async def start_held(box: Box) -> HeldBox:
             close_output(child)
             raise
         ours.pop_all()
-        return HeldBox(child, leader, pidfd, command.gate, command.status)
+        return HeldBox(child, leader, pidfd, command.gate, box.stdin, command.status)
 
 
 def _hold(leader: int) -> int:
