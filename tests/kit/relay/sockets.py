@@ -12,9 +12,9 @@ from pathlib import Path
 import trio
 
 from broker.helpers.pump.client import Pump
-from broker.helpers.pump.inloop import relay_in_loop
 from broker.helpers.pump.process import PumpHandle
 from broker.ipc.pump import RelayMode, StreamEnd
+from tests.kit.relay.inloop import relay_in_loop
 
 Relay = Callable[..., Awaitable[StreamEnd]]
 

@@ -81,7 +81,7 @@ async def relay_in_loop(
 
 
 async def _watch_idle(state: _State, seconds: float) -> None:
-    while (due := state.active + seconds) > trio.current_time():  # noqa: ASYNC110 -- an alarm that moves on
+    while (due := state.active + seconds) > trio.current_time():
         await trio.sleep_until(due)
     state.reason = EndReason.IDLE
     state.scope.cancel()
