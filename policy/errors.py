@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from broker.core.escape import code_of, hidden
+
 _SHOWN_CHARS = 96
 
 
@@ -106,14 +108,9 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 def visible(text: str) -> str:
     r"""Return the text with every unprintable character written as ``\\x..``."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return "".join(
+        code_of(c) if hidden(c) or (c.isspace() and c != " ") else c for c in text
+    )
 
 
 def _caret(source_line: str, span: Span) -> list[str]:

@@ -20,13 +20,8 @@ _INVISIBLE = frozenset(
         0x034F,  # combining grapheme joiner
         *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
         *(0x17B4, 0x17B5),  # Khmer vowels that are not written
-        *(
-            0x180B,
-            0x180C,
-            0x180D,
-            0x180F,
-            *range(0xFE00, 0xFE10),
-        ),  # variation selectors
+        *(0x180B, 0x180C, 0x180D, 0x180F),  # Mongolian variation selectors
+        *range(0xFE00, 0xFE10),  # variation selectors
         *range(0xE0100, 0xE01F0),  # and their supplement
         *(0x2800, 0x1D159, 0x13441, 0x13442),  # blank: Braille, note head, hieroglyphs
     ]
@@ -76,8 +71,11 @@ def displayed(text: str) -> str:
 def _escape(char: str) -> str:
     if char == "\\":
         return "\\\\"
-    if not hidden(char):
-        return char
+    return code_of(char) if hidden(char) else char
+
+
+def code_of(char: str) -> str:
+    r"""Return a character as ``\\x..``, by its number."""
     code = ord(char)
     if code < 0x100:
         return f"\\x{code:02x}"

@@ -22,7 +22,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from broker.core import limits
@@ -37,6 +37,10 @@ from broker.net.peers import credentials
 
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
+_FULL = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
+)
+"""Errors for want of a resource that other programs of the user may hold."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ class Acceptor:
                     return False
             except BlockingIOError:
                 return True
-            except ConnectionResetError:
-                return False
+            except OSError as error:
+                return error.errno in _FULL
 
     def _asked(self, entry: Entrance) -> bool:
         """Whether the broker is still there; it has asked for a connection."""
@@ -108,9 +112,14 @@ class Acceptor:
                 return False
         except BlockingIOError:
             return True
-        except ConnectionResetError:
-            return False
-        self._epoll.register(entry.listener, select.EPOLLIN)
+        except OSError as error:
+            return error.errno in _FULL  # asked again at once: its byte is still there
+        try:
+            # Its entry stays: another sandbox may have taken all others meanwhile.
+            # guard: an acceptor needs no further entry of an epoll set to accept
+            self._epoll.modify(entry.listener, select.EPOLLIN)
+        except FileNotFoundError:
+            self._epoll.register(entry.listener, select.EPOLLIN)
         return True
 
     # -- accepting -------------------------------------------------------------
@@ -121,13 +130,30 @@ class Acceptor:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            if error.errno in _FULL:
                 time.sleep(_AGAIN_SECONDS)  # nothing but this sandbox waits
                 return
             raise
         conn.settimeout(0)
+        try:
+            ours = self._offer(entry, conn)
+        except OSError as error:
+            # guard: a connection that cannot be passed on ends alone
+            if error.errno not in _FULL:
+                raise
+            conn.close()
+            return
+        self._epoll.modify(entry.listener, 0)  # until the broker asks again
+        if entry.direct:
+            self._hold(conn, ours)
+        else:
+            self._relay(conn, ours)
+
+    def _offer(self, entry: Entrance, conn: socket.socket) -> socket.socket:
+        """Pass a connection's handle to the broker; return our end.  Raises OSError."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
             arrival, pidfd = _vouch(conn)
             # guard: the acceptor keeps a container's sockets
             fds = [theirs.fileno()] + ([pidfd] if pidfd >= 0 else [])
@@ -136,17 +162,14 @@ class Acceptor:
             finally:
                 if pidfd >= 0:
                     os.close(pidfd)
-        self._epoll.unregister(entry.listener)  # until the broker asks again
-        if entry.direct:
-            self._hold(conn, ours)
-        else:
-            self._relay(conn, ours)
+            undo.pop_all()
+        return ours
 
     def _relay(self, conn: socket.socket, ours: socket.socket) -> None:
         """Have the bytes carried; the pump owns both sockets then."""
         self._tokens += 1
         packet = encode_to_pump(Submit(self._tokens))
-        with conn, ours, suppress(BlockingIOError):  # full of orders: refused
+        with conn, ours, suppress(OSError):  # full of orders, or no memory: refused
             fdpass.send(self._pump.control, packet, [conn.fileno(), ours.fileno()])
 
     # -- connections for the worker --------------------------------------------
@@ -158,11 +181,18 @@ class Acceptor:
             handle.close()
             return
         handle.settimeout(0)
+        try:
+            # Of the connection only its end, which comes unasked.
+            self._epoll.register(conn, 0)
+            self._epoll.register(handle, select.EPOLLIN)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            conn.close()  # and its entry with it: no other process has it yet
+            handle.close()
+            return
         held = _Held(conn, handle)
         self._held[conn.fileno()] = self._held[handle.fileno()] = held
-        # Of the connection only its end, which comes unasked.
-        self._epoll.register(conn, 0)
-        self._epoll.register(handle, select.EPOLLIN)
 
     def _turn(self, fd: int, event: int) -> None:
         held = self._held[fd]
@@ -178,7 +208,7 @@ class Acceptor:
             got = fdpass.receive(held.handle, 1, 1)
         except BlockingIOError:
             return True
-        except (ConnectionResetError, PeerError):
+        except (OSError, PeerError):
             return False
         if got.data != messages.DELIVER or len(got.fds) != 1:
             fdpass.close_all(got.fds)

@@ -7,6 +7,7 @@ be interrupted, and messages leave in the order in which they were put.
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import trio
@@ -15,6 +16,7 @@ from broker.core.errors import UpstreamError
 from broker.core.framing import FrameReader
 
 _READ_BYTES = 1 << 16
+_LATER = {errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS}
 
 
 class FrameLink:
@@ -55,9 +57,10 @@ class FrameLink:
     def _write(self, data: bytes | bytearray) -> int:
         try:
             return self._sock.send(data)
-        except BlockingIOError:
-            return 0
         except OSError as error:
+            # guard: a moment without memory does not end a channel of the broker
+            if error.errno in _LATER:
+                return 0
             raise UpstreamError(f"the far end has gone: {error}") from error
 
     @property
@@ -92,14 +95,14 @@ class FrameLink:
             await trio.lowlevel.checkpoint()
             try:
                 data = self._sock.recv(_READ_BYTES)
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno not in _LATER:
+                    return []
                 try:
                     await trio.lowlevel.wait_readable(self._sock)
                 except trio.ClosedResourceError:
                     return []
                 continue
-            except OSError:
-                return []
             if not data:
                 return []
             frames = self._frames.feed(data)

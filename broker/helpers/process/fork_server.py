@@ -11,22 +11,28 @@ address space, so an attacker who has taken one over knows it for the others.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, TypeVar
 
 from broker.core.errors import SetupError
 from broker.helpers.process.hardening import set_name
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
+
+_T = TypeVar("_T")
+_SHORT = frozenset({errno.ENOMEM, errno.ENOBUFS})
+_PAUSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class _ForkServer:
         """Return when the broker has closed its end."""
         control = self._control.fileno()
         while True:
-            ready = {fd for fd, _ in self._waiting.poll()}
+            ready = {fd for fd, _ in _patiently(self._waiting.poll)}
             # The dead first: when the broker closes after its last child ended, no
             # child is left for process 1 to reap.
             for pidfd in ready - {control}:
@@ -132,13 +138,14 @@ class _ForkServer:
         os.close(pidfd)
         _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        with contextlib.suppress(BrokenPipeError):  # it is not wanted any more
+        # It may not be wanted any more; and an end without a code is told by the close.
+        with contextlib.suppress(OSError):
             os.write(child.end, messages.END.pack(code))
         os.close(child.end)
 
     def _obey(self) -> bool:
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        got = fdpass.receive(self._control, size, most)
+        got = _patiently(partial(fdpass.receive, self._control, size, most))
         if not got.data:
             return False
         order = messages.decode_order(got.data)
@@ -165,14 +172,18 @@ class _ForkServer:
         # guard: the warm process keeps no socket
         fdpass.close_all(fds)
         forked = messages.Forked(order.number, started.pid, started.jail)
-        fdpass.send(self._control, messages.encode(forked), [started.pidfd])
+        self._answer(forked, [started.pidfd])
 
     def _refuse(
         self, order: messages.Order, end: int, reason: str, hint: str = ""
     ) -> None:
         os.close(end)
         failed = messages.ForkFailed(order.number, reason[:4000], hint[:4000])
-        fdpass.send(self._control, messages.encode(failed))
+        self._answer(failed, [])
+
+    def _answer(self, answer: messages.Answer, fds: Sequence[int]) -> None:
+        data = messages.encode(answer)
+        _patiently(partial(fdpass.send, self._control, data, fds))
 
     def _leave(self, end: int) -> None:
         """In a child: let go of what is the server's."""
@@ -181,3 +192,15 @@ class _ForkServer:
         for pidfd, child in self._children.items():
             os.close(pidfd)
             os.close(child.end)
+
+
+def _patiently(call: Callable[[], _T]) -> _T:
+    """Call again while the kernel has no memory for it: others wait for this process."""
+    while True:
+        try:
+            return call()
+        except OSError as error:
+            # guard: a fork server outlives a moment without memory
+            if error.errno not in _SHORT:
+                raise
+            time.sleep(_PAUSE)

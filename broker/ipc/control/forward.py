@@ -7,9 +7,10 @@ each way for an item of several.  (Messages and their bounds: ``forwarded``.)
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import trio
@@ -35,6 +36,11 @@ from broker.ipc.control.methods import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
 
 _READ_BYTES = 65536
+_PIECE = 4096
+"""Bytes that a UNIX socket takes whole or not at all, so that they can be sent again."""
+_AGAIN_SECONDS = 0.1
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class _Frames:
@@ -51,23 +57,39 @@ class _Frames:
     async def write(self) -> None:
         """Write the queue for as long as the far end takes it."""
         async for frame in self._waiting:
-            try:
-                await self._stream.send_all(frame)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # reading ends then, too
+            for at in range(0, len(frame), _PIECE):
+                try:
+                    await _patiently(self._stream.send_all, frame[at : at + _PIECE])
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return  # reading ends then, too
 
     async def read(self, take: Callable[[bytes], None]) -> None:
         """Pass each frame on until the far end closes.  Raises PeerError."""
         reader = FrameReader(FRAME_BYTES)
         while True:
             try:
-                data = await self._stream.receive_some(_READ_BYTES)
+                data = await _patiently(self._stream.receive_some, _READ_BYTES)
             except trio.BrokenResourceError:
                 return
             if not data:
                 return
             for frame in reader.feed(bytes(data)):
                 take(frame)
+
+
+async def _patiently(call: Callable[[_T], Awaitable[_R]], argument: _T) -> _R:
+    """Call again while the kernel has no memory for it."""
+    while True:
+        try:
+            return await call(argument)
+        except trio.BrokenResourceError as error:
+            # guard: a moment without memory does not end the control socket's channel
+            if getattr(error.__cause__, "errno", 0) not in {
+                errno.ENOMEM,
+                errno.ENOBUFS,
+            }:
+                raise
+            await trio.sleep(_AGAIN_SECONDS)
 
 
 class Forwarder:

@@ -615,6 +615,36 @@ GUARDS = (
         "full_disk",
     ),
     Guard(
+        "a fork server outlives a moment without memory",
+        "if True:\n    raise",
+        "tests/attack/test_moments_without_memory.py",
+        "fork_server",
+    ),
+    Guard(
+        "a moment without memory does not end a channel of the broker",
+        "if error.errno == errno.EAGAIN:\n    return 0",
+        "tests/attack/test_moments_without_memory.py",
+        "channel_of_the_authority",
+    ),
+    Guard(
+        "a moment without memory does not end the control socket's channel",
+        "raise",
+        "tests/attack/test_moments_without_memory.py",
+        "control_socket",
+    ),
+    Guard(
+        "a connection that cannot be passed on ends alone",
+        "raise",
+        "tests/attack/test_moments_without_memory.py",
+        "without_descriptors",
+    ),
+    Guard(
+        "an acceptor needs no further entry of an epoll set to accept",
+        "self._epoll.unregister(entry.listener)\nself._epoll.register(entry.listener, select.EPOLLIN)",
+        "tests/attack/test_moments_without_memory.py",
+        "epoll_entries",
+    ),
+    Guard(
         "a full table of epoll entries ends no task",
         "if True:",
         "tests/attack/test_epoll_entries.py",

@@ -1,0 +1,208 @@
+"""Attack from inside a box: a call of another process fails, for a moment.
+
+What the kernel counts for a user id, and memory, a box can use up; the call that fails
+then may be any call of a process that all sandboxes need.  One stream or one start may
+end with it.  (``tests/e2e/test_faults.py`` lets each call of a running broker fail.)
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from broker.authority.channel.frame_link import FrameLink
+from broker.core.framing import encode_frame
+from broker.helpers.process import fork_server
+from broker.ipc import fdpass
+from broker.ipc.control import forward
+from broker.programs.acceptor import Acceptor, Entrance
+
+SHORT = [errno.ENOMEM, errno.ENOBUFS]
+
+
+class Short(socket.socket):
+    """A socket whose next call fails."""
+
+    number = 0
+
+    def fail(self):
+        number, self.number = self.number, 0
+        if number:
+            raise OSError(number, "no room")
+
+    def send(self, *words):
+        self.fail()
+        return super().send(*words)
+
+    def recv(self, *words):
+        self.fail()
+        return super().recv(*words)
+
+
+def pair():
+    ours, theirs = socket.socketpair()
+    return Short(fileno=ours.detach()), theirs
+
+
+@pytest.mark.parametrize("number", SHORT)
+def test_a_fork_server_calls_again(number, monkeypatch):
+    monkeypatch.setattr(fork_server, "_PAUSE", 0)
+    results = [OSError(number, ""), OSError(number, ""), 7]
+
+    def call():
+        if isinstance(result := results.pop(0), OSError):
+            raise result
+        return result
+
+    assert fork_server._patiently(call) == 7
+    results.append(OSError(errno.EBADF, ""))
+    with pytest.raises(OSError, match="Errno 9"):
+        fork_server._patiently(call)
+
+
+@pytest.mark.parametrize("number", SHORT)
+async def test_a_channel_of_the_authority_sends_and_receives_later(number):
+    sock, theirs = pair()
+    with theirs:
+        link = FrameLink(sock, receive_limit=100, waiting=100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run)
+            sock.number = number
+            link.put(b"first")
+            link.put(b"second")
+            await link.wait_written()
+            assert theirs.recv(100) == b"firstsecond"
+            sock.number = number
+            theirs.send(encode_frame(b"answer", 100))
+            assert await link.receive() == [b"answer"]
+            nursery.cancel_scope.cancel()
+        link.close()
+
+
+class ShortStream:
+    """A stream whose every other call fails."""
+
+    def __init__(self, stream, number):
+        self.stream, self.number, self.calls = stream, number, 0
+
+    def fail(self):
+        self.calls += 1
+        if self.calls % 2:
+            raise trio.BrokenResourceError from OSError(self.number, "no room")
+
+    async def send_all(self, data):
+        self.fail()
+        await self.stream.send_all(data)
+
+    async def receive_some(self, most):
+        self.fail()
+        return await self.stream.receive_some(most)
+
+
+@pytest.mark.parametrize("number", SHORT)
+async def test_a_call_of_the_control_socket_is_passed_on_later(
+    number, monkeypatch, autojump_clock
+):
+    left, right = trio.testing.memory_stream_pair()
+    sending = forward._Frames(ShortStream(left, number))
+    receiving = forward._Frames(ShortStream(right, number))
+    long = bytes(range(256)) * 100
+    got = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sending.write)
+        nursery.start_soon(receiving.read, got.append)
+        sending.send(encode_frame(b"call", 1 << 20))
+        sending.send(encode_frame(long, 1 << 20))
+        with trio.fail_after(60):
+            while len(got) < 2:
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert got == [b"call", long]
+
+
+async def test_a_channel_that_is_closed_is_not_asked_again():
+    stream = ShortStream(None, errno.ECONNRESET)
+    with trio.fail_after(5):
+        await forward._Frames(stream).read(print)
+    assert stream.calls == 1
+
+
+@pytest.fixture
+def acceptor(tmp_path):
+    """One with a listening socket, without a pump, and clients that have connected."""
+    with socket.socket(socket.AF_UNIX) as listener, select.epoll() as epoll:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        broker, ours = socket.socketpair()
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+        with broker, ours, clients[0], clients[1]:
+            for sock in (*clients, broker):
+                sock.settimeout(5)
+            for client in clients:
+                client.connect(str(tmp_path / "s"))
+            one = Acceptor.__new__(Acceptor)
+            one._epoll, one._held = epoll, {}
+            entry = Entrance(listener, ours, direct=True)
+            broker.send(b"n")
+            yield one, entry, broker, clients
+            for held in {*one._held.values()}:
+                held.conn.close()
+                held.handle.close()
+
+
+def passed_on(broker):
+    data, fds, _, _ = socket.recv_fds(broker, 1000, 2)
+    fdpass.close_all(fds)
+    return bool(data)
+
+
+def test_an_acceptor_accepts_after_a_connection_without_descriptors(
+    acceptor, monkeypatch
+):
+    one, entry, broker, clients = acceptor
+    one._asked(entry)
+    real = socket.socketpair
+    failing = [OSError(errno.EMFILE, "")]
+
+    def made():
+        if failing:
+            raise failing.pop()
+        return real()
+
+    monkeypatch.setattr(socket, "socketpair", made)
+    one._accept(entry)
+    assert clients[0].recv(1) == b"", "it has ended, alone"
+    one._accept(entry)
+    assert passed_on(broker), "the next one is passed on"
+
+
+def test_an_acceptor_accepts_where_others_have_taken_all_epoll_entries(acceptor):
+    one, entry, broker, clients = acceptor
+    real = one._epoll
+
+    class Full:
+        """Its entries can be changed; there is no room for another one."""
+
+        def modify(self, *words):
+            real.modify(*words)
+
+        def unregister(self, fd):
+            real.unregister(fd)
+
+        def register(self, fd, mask):
+            raise OSError(errno.ENOSPC, "no room")
+
+    one._asked(entry)
+    one._epoll = Full()
+    one._accept(entry)
+    assert passed_on(broker)
+    assert clients[0].recv(1) == b"", "it cannot be watched, so it has ended"
+    broker.send(b"n")
+    assert one._asked(entry)
+    assert real.poll(5), "the next one is waited for"
