@@ -77,7 +77,7 @@ PAGES = (
     ),
     _verbs(
         *("answer", "questions that wait, and permissions granted for a time"),
-        *("pending", "answer", "grants", "prompt"),
+        *("pending", "answer", "allow", "grants", "prompt"),
     ),
     _verbs("clipboard", "the clipboard between sandboxes", "clipboard"),
     _verbs("device", "USB devices for sandboxes", "device"),
@@ -89,7 +89,7 @@ PAGES = (
     ),
     _verbs(
         *("setup", "images, diagnosis, labels for bars, completion"),
-        *("doctor", "image", "labels", "completion"),
+        *("doctor", "image", "labels", "menu", "completion"),
     ),
     _verbs(
         *("launcher", "set up Podman, libvirt, boxes and guests of other origin"),

@@ -14,7 +14,6 @@ from broker.core.escape import printable
 MEANT: Mapping[str, str] = MappingProxyType(
     {
         "add": "new",
-        "allow": "answer",
         "attach": "shell",
         "backup": "sandbox backup",
         "build": "image build",

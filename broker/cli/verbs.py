@@ -56,6 +56,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),
             "answer": ("answer", "Answer a question."),
+            "allow": ("allow.allow_verb", "Allow what was refused, once or always."),
             "grants": ("grants", "Show or revoke temporary grants."),
             "prompt": ("prompt", "Show or set the secret phrase of real dialogs."),
             "policy": ("policy.verbs", "Check, explain and test records and rules."),
@@ -63,6 +64,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         },
         "Set-up": {
             "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
+            "menu": ("menu.menu_verbs", "Start sandboxes as menu entries do."),
             "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
             "completion": ("completion", "Completion for bash, zsh and fish."),
             "image": ("images.verbs", "Make, import, list and remove guest images."),

@@ -28,8 +28,8 @@ async def nothing_left(env):
     runtime = paths_of(env).runtime
     # The lock under which a broker starts stays: a waiting starter holds it open.
     directories = {p.name for p in runtime.iterdir()} - {"start.lock"}
-    assert directories == {"sandboxes", "launch"}
-    assert [list((runtime / name).iterdir()) for name in directories] == [[], []]
+    assert directories == {"sandboxes", "launch", "boxes", "sandboxes.d"}
+    assert not [p for name in directories for p in (runtime / name).iterdir()]
 
 
 async def test_without_a_screen_it_leaves_a_screenshot_and_nothing_else():
@@ -61,4 +61,24 @@ async def test_on_a_desktop_it_ends_with_its_window():
                 await comp.command('[app_id="^vitrail.demo-.*foot$"] kill')
                 with trio.fail_after(60):
                     assert await demo.wait() == 0
+            await nothing_left(env)
+
+
+@pytest.mark.slow
+async def test_beside_a_broker_that_runs_already():
+    """The example is found whoever started the broker, and leaves no record behind."""
+    await the_image()
+    with home() as plain:
+        async with desktop() as comp:
+            env = {**environment(plain), "WAYLAND_DISPLAY": str(comp.display)}
+            first = await brokerctl("run", "--bwrap", "--", "true", env=env)
+            assert first.code == 0, first.err
+            async with running("demo", env=env) as demo:
+                await wait_window(comp, deadline=120)
+                await comp.command('[app_id="^vitrail.demo-.*foot$"] kill')
+                with trio.fail_after(60):
+                    assert await demo.wait() == 0
+            assert (await brokerctl("status", env=env)).code == 0, "the broker stays"
+            assert not list(paths_of(env).runtime.rglob("*.toml"))
+            await brokerctl("stop", "--broker", env=env)
             await nothing_left(env)

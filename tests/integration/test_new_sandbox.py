@@ -48,9 +48,10 @@ async def test_a_browser_with_its_label_and_its_entry(env):
     assert record.viewer.label.name == "bank"
     share = Path(env["HOME"]) / ".local/share"
     entry = (share / "applications/vitrail-sandbox-bank.desktop").read_text()
-    keys = dict(line.split("=", 1) for line in entry.splitlines()[1:])
+    main = entry.split("\n\n", 1)[0]
+    keys = dict(line.split("=", 1) for line in main.splitlines()[1:])
     words = shlex.split(keys["Exec"])
-    assert words[1:] == ["run", "--detach", "bank"]
+    assert words[1:] == ["menu", "start", "bank"]
     assert keys["Icon"].endswith(".svg")
     icon = Path(keys["Icon"])
     assert record.viewer.label.colour in icon.read_text()
@@ -170,3 +171,32 @@ async def test_one_that_keeps_nothing_is_removed_when_it_does_not_run(env):
         assert (await brokerctl(*remove, env=env)).code == 0
     left = [path for path in Path(env["HOME"]).rglob("*mine*") if path.is_file()]
     assert not left
+
+
+async def test_the_example_of_the_name_is_preferred_and_told(env):
+    made = await brokerctl("new", "banking", "--no-menu", env=env)
+    assert made.code == 0, made.err
+    assert "made from 'banking', persistent" in made.err
+    assert record_of(env, "banking").host.launch.command == ("firefox-esr",)
+    other = await brokerctl("new", "other", "--no-menu", env=env)
+    assert "made from 'demo', disposable" in other.err
+
+
+async def test_a_colour_that_looks_like_another_s_is_told(env):
+    await brokerctl("new", "a", "--label", "#d55e00", "--no-menu", env=env)
+    made = await brokerctl("new", "b", "--label", "#e69f00", "--no-menu", env=env)
+    assert "#e69f00 looks like #d55e00 of 'a'" in made.err
+    same = await brokerctl("new", "c", "--label", "#d55e00", "--no-menu", env=env)
+    assert "'a' has the same colour" in same.err
+    apart = await brokerctl("new", "d", "--label", "blue", "--no-menu", env=env)
+    assert "looks like" not in apart.err
+
+
+async def test_the_hint_of_a_second_one_works(env):
+    """'policy edit NAME', as the refusal writes it, edits the record."""
+    await brokerctl("new", "work", "--no-menu", env=env)
+    again = await brokerctl("new", "work", "--no-menu", env=env)
+    assert "'brokerctl policy edit work'" in again.err
+    edited = await brokerctl("policy", "edit", "work", env={**env, "EDITOR": "true"})
+    assert edited.code == 0, edited.err
+    assert "nothing was changed" in edited.err

@@ -42,9 +42,11 @@ from broker.helpers.process.spawn import run_in_foreground
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
+from policy.records.loader import SUFFIX as RECORD
 from policy.records.loader import read_file
 from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.ruleset import SUFFIX as RULE
 from policy.tools.bundle import belongs
 
 _BROKEN = 3
@@ -107,6 +109,9 @@ def edit(
 ) -> None:
     """Edit the rules (NAME.policy) or the record (NAME.toml) NAME.
 
+    Without an ending NAME is the record or the file of rules that there is of it;
+    a new one is rules where NAME begins with a digit, and a record otherwise.
+
     A copy is edited with VISUAL or EDITOR and checked together with all other files;
     one with an error is not installed.  The decisions that would change are shown
     first.  With --confirm it holds for that time only, unless it is confirmed at the
@@ -116,6 +121,7 @@ def edit(
     because of an error.
     """
     base = Path.cwd() / (to or offline_paths().config[0])
+    name = _whole_name(name, (base, *offline_paths().config))
     folder = _folder(name)
     with _one_at_a_time(base):
         file = base / folder / name
@@ -142,6 +148,25 @@ def edit(
 def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:
     if as_json:
         render.json_line({"file": str(job.file), "installed": installed})
+
+
+def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
+    """Return a file's name with its ending.  Raises RefusedError where both are there."""
+    if name.endswith((RULE, RECORD)):
+        return name
+    rules, record = name + RULE, name + RECORD
+    found = {
+        whole
+        for base in bases
+        for folder, whole in ((RULES, rules), (RECORDS, record))
+        if os.path.lexists(base / folder / whole)
+    }
+    if len(found) > 1:
+        raise RefusedError(
+            f"'{printable(name, 100)}' is a record and a file of rules",
+            hint=f"'brokerctl policy edit {record}' or '… {rules}'",
+        )
+    return found.pop() if found else rules if name[:1].isdigit() else record
 
 
 def _folder(name: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from broker.core.files.planted_links import named_path
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
 from policy.records.folder import FOLDER
 
@@ -89,16 +90,49 @@ def made_record(paths: Paths, name: str, text: str) -> Iterator[None]:
         os.close(held)
 
 
-def _taken(paths: Paths, folder: Path, base: Path) -> int:
-    """Make and lock a box's lock file, with no other run sweeping meanwhile."""
+@contextmanager
+def shared_record(paths: Paths, name: str, text: str) -> Iterator[None]:
+    """A record for as long as one of the runs lives that have asked for it.
+
+    ``name`` is not one of ``new_name``.  A broker that runs already reads it at the
+    next launch, whoever started that broker.
+    """
+    folder = paths.runtime / "boxes"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    base = folder / name
+    with _turn(folder):
+        _sweep(paths, folder)
+        held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        record = paths.runtime / FOLDER / f"{name}.toml"
+        record.parent.mkdir(mode=0o700, exist_ok=True)
+        replace_file(record, text.encode())
+    try:
+        yield
+    finally:
+        with _turn(folder), suppress(BlockingIOError):  # another run still needs it
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(paths, base)
+        os.close(held)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Be the only run that makes or sweeps lock files."""
     turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(turn)
+
+
+def _taken(paths: Paths, folder: Path, base: Path) -> int:
+    """Make and lock a box's lock file, with no other run sweeping meanwhile."""
+    with _turn(folder):
         _sweep(paths, folder)
         held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
-    finally:
-        os.close(turn)
     return held
 
 

@@ -11,8 +11,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import rich_click as click
@@ -21,6 +21,8 @@ import trio
 from broker.cli import render
 from broker.cli.images.building.build import build_image
 from broker.cli.pairing.role import role_here
+from broker.cli.policy.records import EXAMPLES, read_records
+from broker.cli.quick.made_record import shared_record
 from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.options import command_after_dashes
 from broker.cli.run.progress import Steps
@@ -81,7 +83,8 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
     async with steps.shown():
         await _prepare(paths, steps)
         if find_compositor() is not None:
-            await _on_desktop(paths, request, steps)
+            with _its_record(paths, request.record):
+                await _on_desktop(paths, request, steps)
             return
         if broker_runs(paths):
             raise SetupError(
@@ -90,7 +93,8 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
                 "own with a headless compositor",
             )
         target = screenshot or _default_screenshot(paths)
-        await _headless(paths, request, steps, target)
+        with _its_record(paths, request.record):
+            await _headless(paths, request, steps, target)
     render.note(
         f"screenshot: {target}\n"
         f"The whole took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
@@ -129,8 +133,23 @@ def _one_machine(paths: Paths) -> None:
         )
 
 
+@contextmanager
+def _its_record(paths: Paths, name: str) -> Iterator[None]:
+    """Have the example of that name as a record, for a user without such a record.
+
+    It is where a broker that runs already finds it, too.
+    """
+    example = EXAMPLES / f"{name}.toml"
+    found = read_records(paths)
+    if name in found.records or name in found.broken or not example.is_file():
+        yield
+        return
+    with shared_record(paths, name, example.read_text(encoding="utf-8")):
+        yield
+
+
 async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
-    started = await ensure_broker(paths, examples=True)
+    started = await ensure_broker(paths)
     wait = RunRequest(record=request.record, argv=request.argv, wait=True)
     try:
         async with open_client(paths) as client:
@@ -188,7 +207,7 @@ async def _own_broker(
 ) -> AsyncIterator[None]:
     """A broker for this block only; it and its sandboxes end with it."""
     async with steps.step("start the broker"):
-        await ensure_broker(paths, examples=True, environ=environ)
+        await ensure_broker(paths, environ=environ)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.cli import render
+from broker.cli.images import x11_needs
 from broker.cli.images.building.build import build_image
 from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.progress import Steps
@@ -33,6 +34,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         await _ensure_host_image(paths, steps)
         return
     if not launch.packages:
+        _tell_x11(paths, launch)
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
@@ -43,10 +45,18 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
     spec = ImageSpec(
         name=launch.image, packages=(*store.DEFAULT_PACKAGES, *launch.packages)
     )
-    if _is_there(paths, spec):
-        return
-    async with steps.step(f"{_STEP} {spec.name}"):
-        await build_image(paths, spec, steps.tell)
+    if not _is_there(paths, spec):
+        async with steps.step(f"{_STEP} {spec.name}"):
+            await build_image(paths, spec, steps.tell)
+    _tell_x11(paths, launch)
+
+
+def _tell_x11(paths: Paths, launch: MicroVM) -> None:
+    """Tell of a program that cannot show a window, before it is waited for."""
+    directory = paths.images / launch.image
+    text = x11_needs.sentence(next(iter(launch.command), ""), directory)
+    if text:
+        render.note(f"note: {text}")
 
 
 async def _ensure_host_image(paths: Paths, steps: Steps) -> None:

@@ -110,14 +110,7 @@ class Steps:
     def progress(self, step: Progress) -> None:
         """Show a step's news."""
         if self._json:
-            render.json_line(
-                {
-                    "step": step.step,
-                    "state": step.state,
-                    "detail": step.detail,
-                    "seconds": round(step.seconds, 3),
-                }
-            )
+            self._object(step.step, step.state, step.detail, step.seconds)
             return
         if step.state == "begun" and step.detail and self._running == step.step:
             self.tell(step.detail)
@@ -135,11 +128,13 @@ class Steps:
         self._running, self._since = title, trio.current_time()
         self._began = self._since
         self._announced, self._detail = False, ""
+        self._object(title, "begun")
 
     def tell(self, detail: str) -> None:
         """A detail of the step that runs; shown if it goes on for a while."""
         if self._running is not None:
             self._detail = f": {printable(detail)}"
+            self._object(self._running, "begun", detail)
             if not self._live:
                 self._announced = False
                 self._since = trio.current_time()
@@ -147,6 +142,7 @@ class Steps:
     def done(self, title: str, seconds: float) -> None:
         """A step is over."""
         self._running = None
+        self._object(title, "done", seconds=seconds)
         if self._slow_only and seconds < _PATIENCE:
             return
         self._print(f"  ✓ {title} ({render.seconds(seconds)})")
@@ -168,6 +164,20 @@ class Steps:
             render.json_line({"stderr" if stderr else "output": text})
         else:
             write_output(to, untrusted_data)
+
+    def _object(
+        self, step: str, state: str, detail: str = "", seconds: float = 0.0
+    ) -> None:
+        """Print a step's news as one object, where that is asked for."""
+        if self._json:
+            render.json_line(
+                {
+                    "step": step,
+                    "state": state,
+                    "detail": detail,
+                    "seconds": round(seconds, 3),
+                }
+            )
 
     def _print(self, text: str) -> None:
         if not self._quiet and not self._json:

@@ -43,7 +43,6 @@ def refuse_root() -> None:
 async def ensure_broker(
     paths: Paths,
     *,
-    examples: bool = False,
     environ: Mapping[str, str] | None = None,
     module: str = "broker.programs.local",
     words: Sequence[str] = (),
@@ -67,9 +66,7 @@ async def ensure_broker(
         # Another process may have started one while we waited for the lock.
         if await _answers(paths):
             return False
-        await _start(
-            paths, module, [*words, *(["--examples"] if examples else [])], environ
-        )
+        await _start(paths, module, words, environ)
     return True
 
 

@@ -13,9 +13,16 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from policy.records.model import Record
 from policy.tools.colours import ink
 
 _PREFIX = "vitrail-sandbox-"
+WINDOW_PREFIX = "vitrail."
+"""Of the application ids of all windows, and so of the entries that they have."""
+WINDOW_KEY = "X-Vitrail-Window"
+"""The sandbox of a hidden entry for its windows."""
+_ACTIONS = {"terminal": "Terminal", "files": "Files", "stop": "Stop"}
+_BROWSERS = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ICON = """\
 <svg xmlns="http://www.w3.org/2000/svg" width="64" height="64" viewBox="0 0 64 64">
   <rect x="3" y="3" width="58" height="58" rx="10" fill="#fafafa" stroke="{colour}" stroke-width="6"/>
@@ -34,49 +41,106 @@ def data_home(environ: Mapping[str, str] | None = None) -> Path:
     return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
 
 
-def write_entry(name: str, title: str, colour: str, categories: str) -> list[Path]:
-    """Write entry and icon of a sandbox; returns the files, entry first.
+def icon_of(name: str) -> str:
+    """Return the path of a sandbox's icon; empty: it has none."""
+    icon = _icon_file(name)
+    return str(icon) if icon.is_file() else ""
 
-    ``title`` is shown in the menu, ``colour`` is ``#rrggbb``.
-    """
-    base = data_home()
-    icon = base / "icons" / "hicolor" / "scalable" / "apps" / f"{_PREFIX}{name}.svg"
-    entry = base / "applications" / f"{_PREFIX}{name}.desktop"
+
+def has_entry(name: str) -> bool:
+    """Whether a sandbox is in the menu."""
+    return _entry_file(name).is_file()
+
+
+def write_entry(record: Record) -> list[Path]:
+    """Write entry and icon of a record's sandboxes; returns the files, entry first."""
+    name, label = record.name, record.viewer.label
+    entry, icon = _entry_file(name), _icon_file(name)
     for path in (icon, entry):
         path.parent.mkdir(parents=True, exist_ok=True)
-    letter = escape(title[:1].upper())
-    icon.write_text(_ICON.format(colour=colour, ink=ink(colour), letter=letter))
-    entry.write_text(_entry(name, title, icon, categories))
+    letter = escape(label.name[:1].upper())
+    ring = ink(label.colour)
+    icon.write_text(_ICON.format(colour=label.colour, ink=ring, letter=letter))
+    entry.write_text(_entry(record, icon))
     return [entry, icon]
+
+
+def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
+    """Write the hidden entry by which a task bar finds the icon of a window.
+
+    ``app_id`` is the window's whole application id, of plain characters.
+    """
+    path = data_home() / "applications" / f"{app_id}.desktop"
+    label = record.viewer.label
+    lines = [
+        "[Desktop Entry]",
+        "Type=Application",
+        f"Name={_text(label.name)}",
+        f"Exec={_exec('menu', 'start', record.name)}",
+        f"Icon={_icon_file(record.name)}",
+        "NoDisplay=true",
+        f"StartupWMClass={app_id}",
+        f"{WINDOW_KEY}={sandbox}",
+        "",
+    ]
+    path.write_text("\n".join(lines))
+    return path
 
 
 def remove_entry(name: str) -> list[Path]:
     """Remove entry and icon of a sandbox; returns the files that there were."""
-    base = data_home()
-    icon = base / "icons" / "hicolor" / "scalable" / "apps" / f"{_PREFIX}{name}.svg"
-    entry = base / "applications" / f"{_PREFIX}{name}.desktop"
-    found = [path for path in (entry, icon) if path.exists()]
+    found = [path for path in (_entry_file(name), _icon_file(name)) if path.exists()]
     for path in found:
         path.unlink()
     return found
 
 
-def _entry(name: str, title: str, icon: Path, categories: str) -> str:
-    words = [brokerctl_program(), "run", "--detach", name]
-    return "\n".join(
-        [
-            "[Desktop Entry]",
-            "Type=Application",
-            f"Name={_text(title)}",
-            f"Comment={_text(f'Sandbox {name}')}",
-            f"Exec={' '.join(quoted(word) for word in words)}",
-            f"Icon={icon}",
-            f"Categories={categories}",
-            "StartupNotify=false",
-            f"X-Vitrail-Sandbox={name}",
-            "",
-        ]
-    )
+def _entry_file(name: str) -> Path:
+    return data_home() / "applications" / f"{_PREFIX}{name}.desktop"
+
+
+def _icon_file(name: str) -> Path:
+    folder = data_home() / "icons" / "hicolor" / "scalable" / "apps"
+    return folder / f"{_PREFIX}{name}.svg"
+
+
+def _entry(record: Record, icon: Path) -> str:
+    name, title = record.name, record.viewer.label.name
+    lines = [
+        "[Desktop Entry]",
+        "Type=Application",
+        f"Name={_text(title)}",
+        f"Comment={_text(f'Sandbox {name}')}",
+        f"Exec={_exec('menu', 'start', name)}",
+        f"Icon={icon}",
+        f"Categories={_categories(record)}",
+        "StartupNotify=false",
+        # Of a persistent sandbox; 'brokerctl menu start' writes those of other windows.
+        f"StartupWMClass=vitrail.{name}.{_program(record) or name}",
+        f"X-Vitrail-Sandbox={name}",
+        f"Actions={''.join(f'{key};' for key in _ACTIONS)}",
+    ]
+    for key, label in _ACTIONS.items():
+        lines += ["", f"[Desktop Action {key}]", f"Name={label}"]
+        lines.append(f"Exec={_exec('menu', key, name)}")
+    return "\n".join([*lines, ""])
+
+
+def _program(record: Record) -> str:
+    """The name of the record's program; empty for kinds without a command."""
+    command: tuple[str, ...] = getattr(record.host.launch, "command", ())
+    return Path(command[0]).name if command else ""
+
+
+def _categories(record: Record) -> str:
+    program = _program(record)
+    if program in _BROWSERS:
+        return "Network;WebBrowser;"
+    return "System;TerminalEmulator;" if program == "foot" else "Utility;"
+
+
+def _exec(*words: str) -> str:
+    return " ".join(quoted(word) for word in (brokerctl_program(), *words))
 
 
 def brokerctl_program() -> str:

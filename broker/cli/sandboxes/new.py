@@ -12,12 +12,15 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import examples
-from broker.cli.policy.records import EXAMPLES, print_problems
+from broker.cli.policy.records import EXAMPLES, print_problems, read_records
+from broker.cli.policy.starter import offer_starter
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
+from broker.cli.sandboxes.look_alikes import alike
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
+from broker.core.paths import Paths
 from policy.errors import did_you_mean
 from policy.records.loader import FOLDER, parse_record
 from policy.records.model import Record
@@ -38,6 +41,11 @@ _PROGRAMS = {
     "foot": "foot",
 }
 """Packages whose program has another name, or that are known to be programs."""
+_CLASSES = {
+    "disposable": "a fresh one for each run, and nothing of it stays",
+    "persistent": "its home stays when it stops",
+    "template": "others are copies of it",
+}
 _NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
 
@@ -85,6 +93,7 @@ class _Wishes:
     help="Files of this machine that it gets; may be repeated.",
 )
 @click.option("--no-menu", is_flag=True, help="No entry in the application menu.")
+@click.option("--build", is_flag=True, help="Build the image that it needs now.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     name: str,
@@ -99,12 +108,14 @@ def command(
     timezone: str | None,
     host_files: tuple[str, ...],
     no_menu: bool,
+    build: bool,
     as_json: bool,
 ) -> None:
     """Make the sandbox NAME: its record, and an entry in the application menu.
 
-    Without --from it begins as 'web' when a package needs the network, and
-    otherwise as 'demo'.  Nothing is built or started: 'brokerctl run NAME' does.
+    Without --from it begins as the example of that name, as 'web' when a package needs
+    the network, and otherwise as 'demo'.  Nothing is built or started without --build:
+    'brokerctl run NAME' does both.
 
     Exit code: 0, or 1 when there is such a record or a value is not possible.
     """
@@ -119,7 +130,7 @@ def command(
         timezone,
         host_files,
     )
-    base = example or ("web" if _NEED_NETWORK & {*packages} else _DEFAULT)
+    base = example or _base(sandbox, packages)
     paths = offline_paths()
     target = paths.config[0] / FOLDER / f"{sandbox}.toml"
     text = _changed(_template(base, paths.config), sandbox, wishes)
@@ -127,14 +138,43 @@ def command(
     _write(target, text)
     files = [target]
     if not no_menu:
-        label_of = record.viewer.label
-        files += write_entry(sandbox, label_of.name, label_of.colour, _category(record))
+        files += write_entry(record)
     if as_json:
         render.json_line({"name": sandbox, "files": [str(file) for file in files]})
         return
+    what = record.host.sandbox_class
+    render.note(f"made from '{base}', {what}: {_CLASSES[what]}")
     for file in files:
         render.note(f"wrote {file}")
+    for text in alike(record, read_records(paths).records.values()):
+        render.note(text)
+    if build:
+        _build(paths, record)
     render.note(f"start it: brokerctl run {sandbox}")
+    offer_starter(paths)
+
+
+def _base(name: str, packages: tuple[str, ...]) -> str:
+    """The example to begin with where none is named."""
+    if (EXAMPLES / f"{name}.toml").is_file():
+        return name
+    return "web" if _NEED_NETWORK & {*packages} else _DEFAULT
+
+
+def _build(paths: Paths, record: Record) -> None:
+    """Build the record's image now, with progress."""
+    # Late: it needs an event loop, and the other things of this verb do not.
+    import trio
+
+    from broker.cli.run.image import ensure_image
+    from broker.cli.run.progress import Steps
+
+    async def build() -> None:
+        steps = Steps()
+        async with steps.shown():
+            await ensure_image(paths, record, steps)
+
+    trio.run(build)
 
 
 def _template(name: str, config: tuple[Path, ...]) -> str:
@@ -244,10 +284,3 @@ def _write(target: Path, text: str) -> None:
         ) from error
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _category(record: Record) -> str:
-    program = next(iter(record.host.command), "")
-    if program in _NEED_NETWORK:
-        return "Network;WebBrowser;"
-    return "System;TerminalEmulator;" if program == "foot" else "Utility;"

@@ -239,8 +239,7 @@ def _write_entry(name: str, place: Path, text: str) -> list[Path]:
     record, _ = parse_record(name, place, text.encode())
     if record is None:  # it inherits; the menu is not worth more
         return []
-    label = record.viewer.label
-    return write_entry(name, label.name, label.colour, "System;")
+    return write_entry(record)
 
 
 def _report(home: Home, files: list[Path], *, as_json: bool) -> None:

@@ -30,6 +30,8 @@ from pathlib import Path
 
 import trio
 
+from broker.cli import render
+from broker.cli.images import x11_needs
 from broker.cli.images.building import files
 from broker.cli.images.building.build_room import (
     Progress,
@@ -112,6 +114,7 @@ async def _build(
     need_space(paths.images, "the image")
     archive = await find_archive(spec.mirror)
     await _bootstrap(paths, spec, archive, progress, work)
+    await trio.to_thread.run_sync(_note_x11, work, spec)
     progress("making the root file system")
     await files.make_root(work, spec.size)
     progress("making the initramfs")
@@ -131,6 +134,14 @@ async def _build(
     shutil.rmtree(work / "boot")
     (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
     return put_in_place(paths, spec.name, work)
+
+
+def _note_x11(work: Path, spec: ImageSpec) -> None:
+    """Tell of programs that need X11, and keep their names for their starts."""
+    names = x11_needs.x11_programs(work / "root.tar", spec.packages)
+    x11_needs.note_x11(work, names)
+    if names:
+        render.note(f"note: {x11_needs.needs_x11_text(names)}")
 
 
 def put_in_place(paths: Paths, name: str, work: Path) -> Image:
@@ -186,6 +197,7 @@ def bootstrap_words(
         "--format=tar",
         f"--include={','.join(map(_apt_word, spec.all_packages))}",
         *(f'--aptopt={key} "{value}"' for key, value in sorted(options.items())),
+        f'--aptopt=APT::Update::Post-Invoke-Success {{"{_look_up(spec)}";}}',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED),
         f'--customize-hook=mkdir -p "$1{_HOME}"',
         f"--customize-hook=upload {work}/vitrail_guest.py {_HOME}/vitrail_guest.py",
@@ -197,6 +209,16 @@ def bootstrap_words(
         str(work / "root.tar"),
         *archive.lines(spec.suite),
     ]
+
+
+def _look_up(spec: ImageSpec) -> str:
+    """Return the command that fails for a package that the archive does not have.
+
+    apt-get(8) runs it when it has the lists, so before anything is downloaded.
+    """
+    # The names are checked and have no character that a shell or apt.conf(5) reads.
+    names = " ".join(spec.all_packages)
+    return f"apt-get -q -o Debug::NoLocking=true -s install {names} >/dev/null"
 
 
 def _apt_word(name: str) -> str:

@@ -137,7 +137,7 @@ def test_a_record(home):
 
 def test_a_name_that_is_none(home):
     """Nothing outside the two directories is edited."""
-    for name in ("../x.policy", "X.policy", "30-user", "work.tml", "a/b.policy"):
+    for name in ("../x.policy", "X.policy", "X", "work.tml", "a/b.policy"):
         code, out = Editing(home, GOOD, name).say()
         assert code == 1
         assert "the name of neither rules nor a record" in out
@@ -216,3 +216,31 @@ def test_no_trial_for_another_directory(home, tmp_path):
 def test_a_time_that_is_none(home, time_):
     """A wrong call."""
     assert Editing(home, GOOD, "--confirm", time_).say()[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"),
+    [
+        ("work", "sandboxes.d/work.toml", 'class = "disposable"\n'),
+        ("30-mine", "policy.d/30-mine.policy", GOOD),
+        ("mine", "policy.d/mine.policy", GOOD),
+    ],
+)
+def test_a_name_without_its_ending(home, name, file, text):
+    """A file that there is, else rules by a digit, else a record."""
+    config = home / ".config/vitrail"
+    if name == "mine":
+        (config / file).write_text("a * work vault deny\n")
+        (config / file).chmod(0o644)
+    code, out = Editing(home, text, name, "--yes").say()
+    assert code == 0, out
+    assert (config / file).read_text() == text
+
+
+def test_a_name_of_two_files_is_not_guessed(home):
+    config = home / ".config/vitrail"
+    (config / "policy.d/two.policy").write_text(GOOD)
+    (config / "sandboxes.d/two.toml").write_text('class = "disposable"\n')
+    code, out = Editing(home, GOOD, "two", "--yes").say()
+    assert code == 1
+    assert "is a record and a file of rules" in out

@@ -1,0 +1,133 @@
+"""``brokerctl allow``: allow what was refused, with the line that does it shown first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from broker.cli import render
+
+if TYPE_CHECKING:
+    from broker.cli.allow.offer import RuleOffer
+
+_HOW = {"o": "once", "a": "always", "k": "ask", "n": "no"}
+
+
+@click.command("allow")
+@click.argument("event", metavar="[EVENT]", type=click.IntRange(1), required=False)
+@click.option("--once", "how", flag_value="once", help="For one call in a minute.")
+@click.option("--always", "how", flag_value="always", help="Add the line to the rules.")
+@click.option("--ask", "how", flag_value="ask", help="Add a line that asks each time.")
+@click.option("--list", "listed", is_flag=True, help="List the last refusals.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="RuleOffer it by notification at each refusal from now on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    event: int | None, *, how: str | None, listed: bool, watch: bool, as_json: bool
+) -> None:
+    """Allow what EVENT, a refusal of the audit log, was about; without it the last one.
+
+    Shows the line that allows it, the file that gets the line, and the other calls that
+    the line allows; then asks, unless --once, --always or --ask answers.
+
+    --once is in force for one call within a minute, and then removed.
+
+    Exit code: 0 written, 1 nothing was written, 2 wrong call.
+    """
+    if watch:
+        import trio
+
+        from broker.cli.allow.watch import watch_refusals
+
+        trio.run(watch_refusals, os.environ)
+        return
+    from broker.cli.allow.offer import offer_for
+    from broker.cli.allow.refusals import last_refusals
+
+    if listed:
+        _list(as_json=as_json)
+        return
+    if event is None:
+        found = last_refusals(1)
+        if not found:
+            render.note("the log has no refusal by rules")
+            sys.exit(1)
+        event = found[0].sequence
+    offer = offer_for(event)
+    _show(offer, as_json=as_json)
+    choice = how or _asked()
+    if choice == "no":
+        render.note("nothing was written")
+        sys.exit(1)
+    _write(offer, choice)
+
+
+def _show(offer: RuleOffer, *, as_json: bool) -> None:
+
+    from broker.cli.policy.show import print_change
+    from broker.core.escape import printable
+
+    if as_json:
+        render.json_line(
+            {
+                "event": offer.sequence,
+                "refused": offer.what,
+                "line": offer.line,
+                "file": str(offer.file),
+                "changes": len(offer.changes),
+                "others": len(offer.others),
+            }
+        )
+        return
+    render.note(f"event {offer.sequence} was refused: {offer.what}")
+    render.note(printable(f"  because {offer.reason} [{offer.rule or 'no rule'}]", 500))
+    render.note(f"this line allows it:\n    {offer.line}")
+    render.note(f"  in {offer.file}")
+    if not offer.others:
+        render.note("it allows no call between others")
+    else:
+        render.note("it also decides otherwise:")
+    for change in offer.others[:20]:
+        print_change(change)
+
+
+def _asked() -> str:
+    """The user's choice; no where nobody answers."""
+    if not sys.stdin.isatty():
+        render.note("choose by --once, --always or --ask")
+        return "no"
+    while True:
+        render.note("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)")
+        line = sys.stdin.readline()
+        word = line.strip().lower()[:1] or "n"
+        if word in _HOW:
+            return _HOW[word]
+
+
+def _write(offer: RuleOffer, choice: str) -> None:
+    from broker.cli.allow.offer import ONCE_SECONDS
+    from broker.cli.allow.write import always, once
+
+    if choice == "once":
+        once(offer)
+        render.note(f"allowed once within {ONCE_SECONDS} s: do it again now")
+        return
+    line = offer.asking if choice == "ask" else offer.line
+    render.note(f"wrote {always(offer, line)}: {line}")
+
+
+def _list(*, as_json: bool) -> None:
+    from broker.cli.allow.refusals import last_refusals
+
+    rows = last_refusals(20)
+    if as_json:
+        render.json_line([{"event": r.sequence, "what": r.what} for r in rows])
+        return
+    if rows:
+        render.table(("EVENT", "REFUSED"), [(str(r.sequence), r.what) for r in rows])

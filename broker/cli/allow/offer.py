@@ -1,0 +1,193 @@
+"""The line that would allow what was refused, tried before it is offered.
+
+Nothing here writes.  The line names the two sandboxes of the refused call, so it allows
+that call and its like; what else it allows is compared over all classes of calls.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from broker.cli.policy.install import Sets, sets_with
+from broker.cli.policy.load import rules_of
+from broker.cli.policy.replay import event
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy import limits
+from policy.errors import Problem
+from policy.records.loader import read_file
+from policy.rules.engine import Engine, PolicyCall
+from policy.rules.rulefiles import FOLDER
+from policy.rules.verdict import Verdict
+from policy.rules.world import World, world_of
+from policy.tools.diff import Change, TooManyError, diff
+from policy.tools.explain import explain
+from policy.tools.replay import Recorded
+
+FILE = "10-allowed.policy"
+"""Before the user's other files, so that an exact line is not hidden by a wide one."""
+ONCE_FILE = "05-once.policy"
+ONCE_SECONDS = 60
+_ONCE = "rate=1/min"
+_HEAD = """\
+# Written by 'brokerctl allow', each line after a refusal.
+# SERVICE  ARGUMENT  SOURCE  TARGET  ACTION  [key=value ...]
+"""
+_ACTION = re.compile(r" (allow|ask)( .*)?$")
+
+
+@dataclass(frozen=True)
+class RuleOffer:
+    """A refused call, and the line that allows it.
+
+    ``sequence`` is the refusal's number in the log, ``line`` a rule that has been tried:
+    with it in ``file`` the decision is no longer deny.
+    """
+
+    sequence: int
+    call: PolicyCall
+    reason: str
+    rule: str
+    line: str
+    world: World
+    base: Path
+
+    @property
+    def file(self) -> Path:
+        """The user's file that the line is for."""
+        return self.base / FOLDER / FILE
+
+    @property
+    def asking(self) -> str:
+        """The line by which each call is asked about."""
+        found = _ACTION.search(self.line)
+        if found is None or found[1] == "ask":
+            return self.line
+        return f"{self.line[: found.start()]} ask{found[2] or ''}"
+
+    @property
+    def once(self) -> str:
+        """The line that holds for one call; it is in force for ONCE_SECONDS."""
+        return f"{self.line} {_ONCE}"
+
+    @property
+    def what(self) -> str:
+        """The refused call as the user reads it."""
+        target = self.call.target or "no target named"
+        target = "you" if target in {"@adminvm", "dom0"} else target
+        source = "you" if self.call.source in {"@adminvm", "dom0"} else self.call.source
+        return printable(f"{self.call.service}: {source} → {target}", 200)
+
+    def content(self, line: str) -> bytes:
+        """Return the file's content with a line more."""
+        before = _read(self.file)
+        return (before or _HEAD.encode()) + f"{line}\n".encode()
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """The classes of calls that the line decides otherwise.
+
+        Raises RefusedError where there are too many to compare.
+        """
+        old, new = sets_with(self.base, {}), _with(self, self.line)
+        try:
+            return tuple(diff(old.rules, new.rules, world_of(new.records)))
+        except TooManyError as error:
+            raise RefusedError(
+                f"what else the line allows cannot be told: {error}",
+                hint="'brokerctl policy edit' takes the line by hand",
+            ) from error
+
+    @property
+    def others(self) -> tuple[Change, ...]:
+        """The changes that are about another source or target than the refused call."""
+        return tuple(
+            change
+            for change in self.changes
+            if {*change.sources} - {self.call.source}
+            or {*change.targets} - {self.call.target or "@default"}
+        )
+
+
+def offer_for(number: int) -> RuleOffer:
+    """Return the offer for a refusal's number in the log.
+
+    Raises RefusedError where no line would allow it: a record or a limit refused.
+    """
+    then, known = event(number)
+    rules = rules_of(())
+    found = explain(rules, then.call, known.world)
+    _refuse_other_gates(then, known.decide(found.call, lambda: found.answer))
+    if found.flip is None:
+        raise RefusedError(
+            f"no line of its own would allow event {number}",
+            hint=f"'brokerctl policy explain --event {number}' shows why",
+        )
+    base = offline_paths().config[0]
+    offer = RuleOffer(
+        number,
+        found.call,
+        then.reason,
+        then.rule,
+        found.flip.text,
+        known.world,
+        base,
+    )
+    _try(offer)
+    return offer
+
+
+def _refuse_other_gates(then: Recorded, verdict: Verdict) -> None:
+    """Raise RefusedError where rules allow it by now, or where no rule can."""
+    if verdict.refused_by_record:
+        raise RefusedError(
+            "the record refuses it, whatever the rules say",
+            where=verdict.where,
+            hint=f"'brokerctl policy edit {then.call.source}' changes the record",
+        )
+    if verdict.answer.verdict != "deny":
+        raise RefusedError(
+            f"the rules say {verdict.answer.verdict} by now",
+            where=verdict.where,
+            hint="do it again",
+        )
+
+
+def _try(offer: RuleOffer) -> None:
+    """Raise RefusedError unless the line in its file changes the answer."""
+    made = _with(offer, offer.line)
+    if made.rules.problems:
+        raise RefusedError(
+            made.rules.problems[0].first_line(),
+            hint="'brokerctl policy check' shows every error of the rules",
+        )
+    # guard: a line is offered only if it has an effect where it is written
+    if Engine(made.rules).answer(offer.call, offer.world).verdict == "deny":
+        raise RefusedError(
+            f"a line in {offer.file.name} would have no effect: {offer.rule} precedes it",
+            hint=f"'brokerctl policy explain --event {offer.sequence}' shows the place",
+        )
+
+
+def _with(offer: RuleOffer, line: str) -> Sets:
+    overlay: Mapping[str, bytes | None] = {
+        os.path.normpath(offer.file): offer.content(line)
+    }
+    return sets_with(offer.base, overlay)
+
+
+def _read(file: Path) -> bytes:
+    if not os.path.lexists(file):
+        return b""
+    content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
+    if isinstance(content, Problem):
+        raise RefusedError(content.first_line(), hint="look at the file")
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    return content

@@ -1,0 +1,53 @@
+"""Writing the line of an offer, by the verbs that there are for files of rules."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+from broker.cli.allow.offer import ONCE_FILE, ONCE_SECONDS, RuleOffer
+from broker.cli.policy.install import open_lock, put
+from broker.cli.policy.undo import take_back
+from broker.core.errors import RefusedError
+from broker.core.paths import find_paths, require_private
+from broker.helpers.process.spawn import our_program, spawn
+from policy.rules.rulefiles import FOLDER
+
+
+def always(offer: RuleOffer, line: str) -> Path:
+    """Add a line to the user's rules for good.  Returns the file."""
+    fd = open_lock(offer.base / ".edit.lock", doing="allow")
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RefusedError(
+                f"an edit in {offer.base} is in progress", hint="wait until it is done"
+            ) from error
+        put(offer.file, offer.content(line))
+    finally:
+        os.close(fd)
+    return offer.file
+
+
+def once(offer: RuleOffer) -> Path:
+    """Put the line in force for one call, at most ONCE_SECONDS long.
+
+    It is in the runtime directory; a process of its own removes it.
+    """
+    paths = find_paths()
+    require_private(paths)
+    file = paths.runtime / FOLDER / ONCE_FILE
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = f"# Written by 'brokerctl allow', for a minute.\n{offer.once}\n".encode()
+    digest = hashlib.sha256(content).hexdigest()
+    words = our_program("broker.cli.policy.undo", str(file), digest, str(ONCE_SECONDS))
+    put(file, content)
+    try:
+        spawn(words, name="policy-undo", outlive_us=True).abandon()
+    except BaseException:
+        take_back(file, digest)
+        raise
+    return file

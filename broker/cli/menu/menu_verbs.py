@@ -1,0 +1,120 @@
+"""``brokerctl menu``: what the entries of the application menu run."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.sandboxes.desktop_entry import icon_of
+from broker.core.escape import printable
+
+_TERMINAL = ("foot",)
+_MANAGERS = "nautilus thunar dolphin pcmanfm-qt pcmanfm nemo caja"
+_BROWSE = (
+    f'for p in {_MANAGERS}; do command -v "$p" >/dev/null && exec "$p" "$HOME"; done; '
+    'cd && exec foot -T Files sh -c "ls -A -l; exec \\"${SHELL:-sh}\\""'
+)
+_FILES = ("sh", "-c", _BROWSE)
+_ACTIONS = {"start": (), "terminal": _TERMINAL, "files": _FILES}
+
+
+@click.group("menu")
+def command() -> None:
+    """Start and stop sandboxes as menu entries do: notifications tell how it goes."""
+
+
+@command.command("start")
+@click.argument("sandbox", shell_complete=sandboxes)
+def start(sandbox: str) -> None:
+    """Start the program of SANDBOX, and notify of progress and failure.
+
+    A failure is shown with what mends it as a button.
+
+    Exit code: 0, or that of 'brokerctl run'.
+    """
+    _start(sandbox, "start")
+
+
+@command.command("terminal")
+@click.argument("sandbox", shell_complete=sandboxes)
+def terminal(sandbox: str) -> None:
+    """Open a terminal in SANDBOX."""
+    _start(sandbox, "terminal")
+
+
+@command.command("files")
+@click.argument("sandbox", shell_complete=sandboxes)
+def files(sandbox: str) -> None:
+    """Open a file manager in SANDBOX; a terminal where it has none."""
+    _start(sandbox, "files")
+
+
+@command.command("stop")
+@click.argument("sandbox", shell_complete=sandboxes)
+def stop(sandbox: str) -> None:
+    """Stop SANDBOX, and notify of the end."""
+    from broker.cli.menu.reported_start import stop as stopped
+
+    title, _ = _title(sandbox)
+    sys.exit(trio.run(stopped, sandbox, title, icon_of(sandbox), os.environ).code)
+
+
+@command.command("refresh")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def refresh(*, as_json: bool) -> None:
+    """Write the entries and icons again, as names and colours are now.
+
+    Also for the windows that are open: task bars find a window's icon by its
+    application id.
+    """
+    from broker.cli.menu.entries import refresh as refreshed
+
+    written, removed = refreshed()
+    if as_json:
+        render.json_line(
+            {"written": [str(p) for p in written], "removed": [str(p) for p in removed]}
+        )
+        return
+    for path in written:
+        render.note(f"wrote {path}")
+    for path in removed:
+        render.note(f"removed {path}")
+
+
+def _start(name: str, action: str) -> None:
+    from functools import partial
+
+    from broker.cli.menu.entries import follow_windows
+    from broker.cli.menu.reported_start import start as started
+
+    title, attached = _title(name)
+    run = partial(
+        started,
+        name,
+        title,
+        icon_of(name),
+        _ACTIONS[action],
+        attached=attached,
+        env=os.environ,
+    )
+    result = trio.run(run)
+    if result.code == 0 and not attached:
+        follow_windows()
+    sys.exit(result.code)
+
+
+def _title(name: str) -> tuple[str, bool]:
+    """The label of a record, and whether its sandbox ends with what started it."""
+    from broker.cli.policy.records import read_records
+    from broker.cli.run.connect import offline_paths
+    from broker.cli.run.request import held_record
+
+    record = read_records(offline_paths()).records.get(name)
+    if record is None:
+        return printable(name, 60), False
+    return record.viewer.label.name, held_record(name) is not None

@@ -1,0 +1,314 @@
+"""Start a sandbox as its menu entry does: progress, failure and mend by notification.
+
+All kinds of sandboxes start by ``brokerctl run --json`` in a process of its own, whose
+lines are shown here.  So there is one place that reports a start, and one that does it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.cli.menu.entries import follow_windows
+from broker.cli.menu.notification import DesktopNotification
+from broker.cli.run.connect import ask
+from broker.core.errors import VitrailError
+from broker.core.escape import printable
+from broker.helpers.process.spawn import PIPE, our_program, spawn
+from broker.ipc.control.api import WindowsRequest
+from broker.ipc.control.methods import WINDOWS
+
+_QUIET_SECONDS = 1.5
+"""A start that is over by then needs no notification: its window is there."""
+_SHOWN_EACH_SECONDS = 1.0
+_DONE_SECONDS = 3
+_LOOK_SECONDS = 0.3
+_LINES = 12
+_LINE_BYTES = 16384
+_COMMAND = re.compile(r"(?:'|: )brokerctl ([a-z][a-z0-9 ._-]*)(?:'|$)")
+_MENDS = frozenset({"audit", "doctor", "image", "logs", "new", "policy", "status"})
+"""Verbs that a hint may offer as a button: they look, build or open an editor."""
+_TERMINALS = (
+    ("xdg-terminal-exec",),
+    ("foot",),
+    ("x-terminal-emulator", "-e"),
+    ("gnome-terminal", "--"),
+    ("konsole", "-e"),
+    ("xfce4-terminal", "-x"),
+    ("alacritty", "-e"),
+    ("kitty",),
+)
+_BUILD = "build the image"
+_ONCE = "This happens once and may take a few minutes."
+
+
+@dataclass
+class StartResult:
+    """How a command of ours ended."""
+
+    code: int = 0
+    sandbox: str = ""
+    error: str = ""
+    hint: str = ""
+    window: bool = False
+    """It has shown a window."""
+    untrusted_output: deque[str] = field(default_factory=lambda: deque(maxlen=3))
+    """The last lines that the sandbox's program wrote."""
+
+    @property
+    def text(self) -> str:
+        """What failed, as the user reads it."""
+        lines = [self.error or f"it ended with code {self.code}"]
+        if self.hint:
+            lines.append(self.hint)
+        if not self.error and self.untrusted_output:
+            # guard: a program's own words are marked as its
+            lines += [f"Its output: {line}" for line in self.untrusted_output]
+        return "\n".join(lines)
+
+
+async def start(
+    name: str,
+    title: str,
+    icon: str,
+    argv: Sequence[str],
+    *,
+    attached: bool,
+    env: Mapping[str, str],
+) -> StartResult:
+    """Start a sandbox's program, until its window is there or it has failed.
+
+    ``title`` is the label, ``icon`` a path or "", ``argv`` the program in place of the
+    record's, ``attached`` whether it ends with the command that started it (a box).
+    """
+    words = ["run", "--json", *([] if attached else ["--detach"]), name]
+    if argv:
+        words += ["--", *argv]
+    while True:
+        note = DesktopNotification(env, icon)
+        async with trio.open_nursery() as nursery:
+            seen = _Seen(name)
+            if attached:
+                nursery.start_soon(seen.run)
+            result = await _reported(note, f"Starting {title}", words, env)
+            nursery.cancel_scope.cancel()
+        result.window = seen.window
+        if result.code == 0:
+            await note.close()
+            return result
+        if result.window:
+            # It had started; what its program's end means, only the user knows.
+            await note.close()
+            return result
+        if not await _failed(note, title, result, env):
+            return result
+
+
+async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> StartResult:
+    """End the sandboxes of a record."""
+    note = DesktopNotification(env, icon)
+    result = await _reported(note, f"Stopping {title}", ["stop", "--json", name], env)
+    if result.code == 0:
+        await note.show(f"{title} has stopped", "", seconds=_DONE_SECONDS)
+    else:
+        await note.show(f"{title} was not stopped", result.text, urgent=True)
+    return result
+
+
+async def _failed(
+    note: DesktopNotification, title: str, result: StartResult, env: Mapping[str, str]
+) -> bool:
+    """Show a failure and do what the user chooses; whether to start again."""
+    mend = mend_of(result.hint)
+    buttons = {"again": "Try again"}
+    if mend:
+        buttons = {"mend": _label(mend), **buttons}
+    chosen = await note.ask(f"{title} did not start", result.text, buttons)
+    if chosen != "mend":
+        return chosen == "again"
+    if mend[:2] == ["image", "build"]:
+        fresh = DesktopNotification(env)
+        built = await _reported(fresh, f"Building the image of {title}", mend, env)
+        if built.code == 0:
+            await fresh.close()
+            return True
+        await fresh.show("The image was not built", built.text, urgent=True)
+        return False
+    _in_terminal(mend, env)
+    return False
+
+
+def mend_of(hint: str) -> list[str]:
+    """Return the words of the first command that a hint names; empty: none.
+
+    Only verbs that a button may run, and only plain words.
+    """
+    for found in _COMMAND.finditer(hint):
+        words = shlex.split(found[1])
+        # guard: a button runs only a verb that mends
+        if words[0] in _MENDS:
+            return words
+    return []
+
+
+def _label(mend: Sequence[str]) -> str:
+    if list(mend[:2]) == ["image", "build"]:
+        return "Build the image"
+    return f"Open brokerctl {' '.join(mend)}"
+
+
+def _in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
+    """Run a command in a terminal of the desktop, which stays until Enter."""
+    path = env.get("PATH")
+    terminal = next(
+        (one for one in _TERMINALS if shutil.which(one[0], path=path)), None
+    )
+    if terminal is None:
+        return
+    command = shlex.join(our_program("broker.cli.app", *words))
+    script = f"{command}; printf '\\n[Enter]'; read -r _"
+    spawn([*terminal, "sh", "-c", script], env=env, outlive_us=True).abandon()
+
+
+async def _reported(
+    note: DesktopNotification, title: str, words: Sequence[str], env: Mapping[str, str]
+) -> StartResult:
+    """Run a verb of ours and show how far it is.  Its processes end with us."""
+    result = StartResult()
+    # Nobody reads: what we write to a menu's pipe is for its log.
+    child = spawn(
+        our_program("broker.cli.app", *words),
+        name="brokerctl",
+        env=env,
+        cwd=Path.cwd(),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    shown = _Shown(note, title)
+    out, err = child.popen.stdout, child.popen.stderr
+    assert out is not None
+    assert err is not None
+    errors: deque[str] = deque(maxlen=_LINES)
+    try:
+        with out, err:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(shown.run)
+                async with trio.open_nursery() as reading:
+                    take = _taker(result, shown)
+                    reading.start_soon(_each_line, out.fileno(), take)
+                    reading.start_soon(_each_line, err.fileno(), errors.append)
+                nursery.cancel_scope.cancel()
+            result.code = await child.wait()
+    finally:
+        await child.stop()
+    result.error, result.hint = _error_of(errors)
+    return result
+
+
+class _Seen:
+    """Whether a sandbox that ends with its command has shown a window."""
+
+    def __init__(self, record: str) -> None:
+        self._record = record
+        self.window = False
+
+    async def run(self) -> None:
+        while not self.window:
+            await trio.sleep(_LOOK_SECONDS)  # windows send no event to their callers
+            with suppress(VitrailError):  # it does not run yet
+                self.window = await trio.to_thread.run_sync(self._has_window)
+        await trio.to_thread.run_sync(follow_windows)
+
+    def _has_window(self) -> bool:
+        return bool(ask(WINDOWS, WindowsRequest(sandbox=self._record)).windows)
+
+
+class _Shown:
+    """The step that runs, shown where the whole takes longer than a moment."""
+
+    def __init__(self, note: DesktopNotification, title: str) -> None:
+        self._note = note
+        self._title = title
+        self._text = ""
+
+    def step(self, text: str) -> None:
+        self._text = text
+
+    async def run(self) -> None:
+        await trio.sleep(_QUIET_SECONDS)
+        last = ""
+        while True:
+            if self._text != last:
+                last = self._text
+                await self._note.show(self._title, last)
+            await trio.sleep(_SHOWN_EACH_SECONDS)
+
+
+def _taker(result: StartResult, shown: _Shown) -> Callable[[str], None]:
+    """Return what takes a line of ``--json``."""
+
+    def take(line: str) -> None:
+        try:
+            item = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(item, dict):
+            return
+        if isinstance(item.get("sandbox"), str):
+            result.sandbox = item["sandbox"]
+        output = item.get("output") or item.get("stderr")
+        if isinstance(output, str):
+            result.untrusted_output += [
+                printable(one, 200) for one in output.splitlines() if one.strip()
+            ]
+        if isinstance(item.get("step"), str) and item.get("state") == "begun":
+            detail = f": {item['detail']}" if item.get("detail") else ""
+            once = f"\n{_ONCE}" if item["step"].startswith(_BUILD) else ""
+            shown.step(f"{item['step']}{detail}{once}")
+
+    return take
+
+
+async def _each_line(fd: int, take: Callable[[str], None]) -> None:
+    async for line in _lines(fd):
+        take(line)
+
+
+async def _lines(fd: int) -> AsyncIterator[str]:
+    rest = b""
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        data = os.read(fd, _LINE_BYTES)
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace")
+        if not data:
+            break
+        rest = rest[-_LINE_BYTES:]
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+def _error_of(lines: Sequence[str]) -> tuple[str, str]:
+    """Return message and hint of the error that a verb of ours reported."""
+    error = hint = ""
+    for line in lines:
+        if line.startswith("error: "):
+            error, hint = line.removeprefix("error: "), ""
+        elif line.startswith("  hint: "):
+            hint = line.removeprefix("  hint: ")
+        elif line.startswith("Error: "):
+            error = line.removeprefix("Error: ")
+    if not error and lines:
+        error = " ".join(line.strip() for line in lines if line.strip())
+    return error, hint

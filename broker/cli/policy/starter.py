@@ -1,0 +1,85 @@
+"""``brokerctl policy starter``: rules to begin with, for a user who has none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.policy.install import put
+from broker.cli.policy.records import EXAMPLES, read_records
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.paths import Paths
+from policy.records.loader import FOLDER as RECORDS
+from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.ruleset import SUFFIX
+
+NAME = "50-starter.policy"
+_SHIPPED = EXAMPLES.parent / RULES / NAME
+_DISPOSABLES = ("web", "viewer")
+"""The records whose disposables the rules name."""
+
+
+@click.command("starter")
+@click.option("--show", is_flag=True, help="Print the rules; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def starter(*, show: bool, as_json: bool) -> None:
+    """Write rules to begin with: what moves between sandboxes asks you.
+
+    Paste between sandboxes asks; files that leave one ask; addresses and files open in
+    a fresh disposable after a question.  The records 'web' and 'viewer' of these
+    disposables are written, too, where there are none of the name.
+
+    Exit code: 0, or 1 when the file is there already.
+    """
+    if show:
+        click.echo(_SHIPPED.read_text(encoding="utf-8"), nl=False)
+        return
+    files = install_starter(offline_paths())
+    render.written_files(files, as_json=as_json)
+    if not as_json:
+        render.note(f"'brokerctl policy edit {NAME.removesuffix(SUFFIX)}' changes them")
+
+
+def install_starter(paths: Paths) -> list[Path]:
+    """Write the rules and the missing records; returns the files."""
+    base = paths.config[0]
+    target = base / RULES / NAME
+    if target.exists():
+        raise RefusedError(
+            f"{target} is there already", hint="'brokerctl policy edit 50-starter'"
+        )
+    known = read_records(paths)
+    written = []
+    for name in _DISPOSABLES:
+        if name not in known.records and name not in known.broken:
+            record = base / RECORDS / f"{name}.toml"
+            put(record, (EXAMPLES / record.name).read_bytes())
+            written.append(record)
+    # Last: the rules name the records.
+    put(target, _SHIPPED.read_bytes())
+    return [target, *written]
+
+
+def has_rules(paths: Paths) -> bool:
+    """Whether a file of rules is in one of the user's or the site's directories."""
+    return any(any((base / RULES).glob(f"*{SUFFIX}")) for base in paths.config)
+
+
+def offer_starter(paths: Paths) -> None:
+    """Offer the rules to a user who has none: at a terminal by a question."""
+    if has_rules(paths):
+        return
+    if not sys.stdin.isatty():
+        render.note(
+            "there are no rules yet, so nothing moves between sandboxes: "
+            "'brokerctl policy starter' writes rules that ask you"
+        )
+        return
+    render.note("there are no rules yet: write rules that ask you (y/n)? (y)")
+    if sys.stdin.readline().strip().lower() in {"", "y", "yes"}:
+        for file in install_starter(paths):
+            render.note(f"wrote {file}")

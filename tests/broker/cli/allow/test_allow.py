@@ -1,0 +1,110 @@
+"""``brokerctl allow``: the line is tried and shown; the user's choice writes it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+
+from broker.authority.permit import Request
+from broker.cli.allow.offer import ONCE_FILE, offer_for
+from broker.cli.allow.watch import OfferBudget
+from broker.cli.allow.write import once
+from broker.core.lease import Lease
+from broker.core.paths import find_paths
+from tests.kit.refused import COPY, decided, refused, user_with_rules
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path, monkeypatch):
+    with user_with_rules(tmp_path, monkeypatch) as run:
+        yield run
+
+
+def test_the_line_its_file_and_what_else_it_allows_are_shown_first(run):
+    refused(run)
+    code, out = run()
+    assert code == 1
+    assert "event 2 was refused: vitrail.FileCopy: work → mail" in out
+    assert f"{COPY} + work mail allow" in out
+    assert str(run.folder / "10-allowed.policy") in out
+    assert "it allows no call between others" in out
+    assert not (run.folder / "10-allowed.policy").exists()
+
+
+def test_always_writes_exactly_the_line_that_was_shown(run):
+    refused(run)
+    code, out = run("--json")
+    line = json.loads(out.splitlines()[0])["line"]
+    code, out = run("--always")
+    assert code == 0, out
+    text = (run.folder / "10-allowed.policy").read_text()
+    assert text.splitlines()[-1] == line
+    assert decided().verdict == "allow"
+    # A second refusal, of the same call: the rules allow it by now.
+    assert run("--always") == (1, run("--always")[1])
+    assert text == (run.folder / "10-allowed.policy").read_text()
+
+
+def test_each_time_may_be_asked_instead(run):
+    refused(run)
+    assert run("--ask")[0] == 0
+    assert decided().verdict == "ask"
+
+
+def test_once_is_of_one_call_and_outside_of_the_users_files(run):
+    number = refused(run)
+
+    async def allow():
+        return once(offer_for(number))
+
+    file = trio.run(allow)
+    assert file == find_paths().runtime / "policy.d" / ONCE_FILE
+    answer = decided()
+    assert answer.verdict == "allow"
+    assert answer.limits.rate.calls == 1
+    assert [p.name for p in run.folder.iterdir()] == ["30-user.policy"]
+
+
+def test_a_line_without_effect_is_not_offered(run):
+    """A file that comes earlier denies: the user's own line would be in vain."""
+    (run.folder / "01-first.policy").write_text(f"{COPY} * @anyvm @anyvm deny\n")
+    refused(run)
+    code, out = run("--always")
+    assert code == 1
+    assert "would have no effect" in out
+    assert not (run.folder / "10-allowed.policy").exists()
+
+
+def test_a_no_of_the_record_offers_its_file(run):
+    request = Request(
+        lease=Lease("l1", "work", "work", 1),
+        service="vitrail.AudioInput",
+        target="@adminvm",
+    )
+    refused(run, request)
+    code, out = run()
+    assert code == 1
+    assert "record" in out
+    assert "sandboxes.d/work.toml" in out
+
+
+def test_an_unanswered_question_writes_nothing(run):
+    refused(run)
+    assert run(answer="")[0] == 1
+    assert [p.name for p in run.folder.iterdir()] == ["30-user.policy"]
+
+
+def test_a_sandbox_has_one_offer_at_a_time_and_few_a_minute():
+    budget = OfferBudget()
+    assert budget.take("web", 0.0)
+    assert not budget.take("web", 1.0)
+    budget.done("web")
+    assert budget.take("web", 2.0)
+    budget.done("web")
+    assert budget.take("web", 3.0)
+    budget.done("web")
+    assert not budget.take("web", 4.0)
+    assert budget.take("mail", 4.0)
+    assert budget.take("web", 70.0)

@@ -1,0 +1,84 @@
+"""``brokerctl policy starter``: clean beside the examples, and asks instead of allowing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.cli.policy.starter import NAME, has_rules, install_starter
+from broker.core.paths import find_paths
+from policy.records.loader import load_records
+from policy.rules.engine import Engine, PolicyCall
+from policy.rules.rulefiles import SHIPPED, load_rules
+from policy.rules.world import world_of
+from tests.kit.brokerctl import brokerctl, home
+
+SERVICES = ("ClipboardPaste", "FileCopy", "OpenURL", "OpenFile")
+
+
+async def test_it_is_clean_with_every_shipped_example():
+    with home() as env:
+        for name in (
+            "demo",
+            "work",
+            "personal",
+            "banking",
+            "untrusted",
+            "web",
+            "viewer",
+        ):
+            made = await brokerctl("new", name, "--from", name, "--no-menu", env=env)
+            assert made.code == 0, made.err
+        assert (await brokerctl("policy", "starter", env=env)).code == 0
+        for verb in ("check", "lint"):
+            answer = await brokerctl("policy", verb, env=env)
+            assert answer.code == 0, answer.out + answer.err
+
+
+async def test_with_one_sandbox_it_brings_the_disposables_that_it_names():
+    with home() as env:
+        assert (await brokerctl("new", "mine", "--no-menu", env=env)).code == 0
+        made = await brokerctl("policy", "starter", "--json", env=env)
+        names = [Path(file).name for file in made.objects[0]["written"]]
+        assert names == [NAME, "web.toml", "viewer.toml"]
+        answer = await brokerctl("policy", "lint", env=env)
+        assert answer.code == 0, answer.out + answer.err
+        again = await brokerctl("policy", "starter", env=env)
+        assert (again.code, "is there already" in again.err) == (1, True)
+
+
+def test_nothing_is_allowed_without_a_question(tmp_path):
+    env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/tmp"}
+    paths = find_paths(env)
+    assert not has_rules(paths)
+    install_starter(paths)
+    assert has_rules(paths)
+    base = paths.config[0]
+    (base / "sandboxes.d/a.toml").write_text('class = "persistent"\n')
+    (base / "sandboxes.d/b.toml").write_text('class = "persistent"\n')
+    rules = load_rules([base / "policy.d"], shipped=SHIPPED)
+    assert not rules.problems
+    engine, world = Engine(rules), world_of(load_records([base / "sandboxes.d"]))
+    for service in SERVICES:
+        found = {
+            engine.answer(
+                PolicyCall(f"vitrail.{service}", "+", source, target, scheme="https"),
+                world,
+            ).verdict
+            for source in ("a", "b", "@adminvm")
+            for target in ("a", "b", "@adminvm", "", "@dispvm:web")
+        }
+        assert "allow" not in found
+        assert "ask" in found
+    asked = engine.answer(
+        PolicyCall("vitrail.OpenURL", "+", "a", "", scheme="https"), world
+    )
+    assert asked.targets == ("@dispvm:web",)
+
+
+async def test_the_first_sandbox_offers_it():
+    with home() as env:
+        made = await brokerctl("new", "mine", "--no-menu", env=env)
+        assert "brokerctl policy starter" in made.err
+        assert (await brokerctl("policy", "starter", env=env)).code == 0
+        second = await brokerctl("new", "other", "--no-menu", env=env)
+        assert "brokerctl policy starter" not in second.err

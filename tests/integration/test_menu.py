@@ -1,0 +1,160 @@
+"""Starts from the menu: what happens, what failed and what mends it is notified."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.cli.menu.entries import _plain
+from broker.cli.menu.reported_start import mend_of
+from tests.kit.brokerctl import brokerctl, home, paths_of, running
+from tests.kit.eventually import eventually
+from tests.kit.notified import screen
+from tests.kit.wayland.compositor import wait_window
+
+BOX = """class = "persistent"
+display = "allow"
+[label]
+name = "My box"
+colour = "#d55e00"
+[launch]
+kind = "bwrap"
+command = [{command}]
+"""
+
+
+@asynccontextmanager
+async def menu():
+    """A new home on a desktop with notifications."""
+    with home() as plain:
+        async with screen({**plain, "XDG_CACHE_HOME": f"{plain['HOME']}/c"}) as s:
+            try:
+                yield s
+            finally:
+                await brokerctl("stop", "--broker", env=s.env)
+
+
+def write(env, name, text):
+    folder = paths_of(env).config[0] / "sandboxes.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.toml").write_text(text)
+
+
+async def keep_picture(s, name):
+    folder = Path(os.environ.get("VITRAIL_OUT") or "/tmp") / "menu"
+    folder.mkdir(parents=True, exist_ok=True)
+    await s.comp.screenshot(folder / name)
+
+
+async def test_a_box_starts_by_a_click_and_needs_no_notification():
+    async with menu() as s:
+        assert (await brokerctl("new", "box", env=s.env)).code == 0
+        write(s.env, "box", BOX.format(command='"foot", "-T", "boxed"'))
+        share = Path(s.env["HOME"]) / ".local/share/applications"
+        async with running("menu", "start", "box", env=s.env) as started:
+            await wait_window(s.comp, deadline=60)
+
+            async def seen():
+                return (share / "vitrail.box.foot.desktop").exists()
+
+            assert await eventually(seen)
+            assert not [one for one in await s.shown() if "My box" in one[1]]
+            await s.comp.command('[app_id="^vitrail.box"] kill')
+            with trio.fail_after(30):
+                await started.wait()
+
+
+async def test_a_program_that_is_not_there_is_told():
+    async with menu() as s:
+        write(s.env, "box", BOX.format(command='"no-such-program"'))
+        async with running("menu", "start", "box", env=s.env) as started:
+            one = await s.one_with("My box did not start")
+            assert "Its output: " in one[2]
+            assert "no-such-program" in one[2]
+            assert one[3] == {"again": "Try again"}
+            await keep_picture(s, "failed.png")
+            # The same once more, because nothing was mended.
+            await s.click(one, "again")
+            again = await s.one_with("My box did not start")
+            assert again[0] != one[0]
+            await s.click(again, "none")
+            assert started.returncode is None
+
+
+async def test_a_missing_image_has_a_button_that_builds_it():
+    async with menu() as s:
+        text = BOX.format(command='"foot"').replace("bwrap", "microvm")
+        write(s.env, "vm", f'{text}image = "none"\n')
+        async with running("menu", "start", "vm", env=s.env):
+            one = await s.one_with("there is no guest image 'none'")
+            assert one[3] == {"mend": "Build the image", "again": "Try again"}
+            await keep_picture(s, "image.png")
+
+
+async def test_an_unknown_record_is_told():
+    async with menu() as s, running("menu", "start", "gone", env=s.env):
+        one = await s.one_with("no sandbox and no record is named 'gone'")
+        assert one[3]["mend"] == "Open brokerctl new gone"
+
+
+def test_a_hint_gives_a_button_only_for_verbs_that_mend():
+    assert mend_of("'brokerctl image build web' makes it") == ["image", "build", "web"]
+    assert mend_of("'brokerctl doctor' looks") == ["doctor"]
+    for hint in ("'brokerctl stop --all'", "'brokerctl policy edit $(id)'", "'sh'"):
+        assert mend_of(hint) == []
+    both = "'brokerctl run x' and 'brokerctl logs x'"
+    assert mend_of(both) == ["logs", "x"]
+
+
+async def test_an_entry_has_actions_and_the_class_of_its_windows():
+    with home() as env:
+        answer = await brokerctl("new", "mail", "--persistent", env=env)
+        assert answer.code == 0, answer.err
+        share = Path(env["HOME"]) / ".local/share/applications"
+        file = share / "vitrail-sandbox-mail.desktop"
+        parser = configparser.RawConfigParser(strict=True)
+        parser.optionxform = str
+        parser.read(file, encoding="utf-8")
+        entry = parser["Desktop Entry"]
+        assert entry["StartupWMClass"] == "vitrail.mail.foot"
+        assert entry["Actions"] == "terminal;files;stop;"
+        for key in ("terminal", "files", "stop"):
+            words = parser[f"Desktop Action {key}"]["Exec"].split()
+            assert words[1:] == ["menu", key, "mail"]
+        if shutil.which("desktop-file-validate"):
+            subprocess.run(["desktop-file-validate", file], check=True)
+
+
+async def test_open_windows_get_entries_with_their_label_s_icon():
+    """And they go when the sandbox has ended; the icon follows the record."""
+    async with menu() as s:
+        assert (await brokerctl("new", "box", env=s.env)).code == 0
+        write(s.env, "box", BOX.format(command='"foot", "-a", "my.app"'))
+        share = Path(s.env["HOME"]) / ".local/share"
+        icon = share / "icons/hicolor/scalable/apps/vitrail-sandbox-box.svg"
+        async with running("run", "box", env=s.env) as started:
+            await wait_window(s.comp, deadline=60)
+            answer = await brokerctl("menu", "refresh", env=s.env)
+            assert answer.code == 0, answer.err
+            entry = share / "applications/vitrail.box.my.app.desktop"
+            lines = entry.read_text().splitlines()
+            assert f"Icon={icon}" in lines
+            assert "StartupWMClass=vitrail.box.my.app" in lines
+            assert "NoDisplay=true" in lines
+            assert "#d55e00" in icon.read_text()
+            await s.comp.command('[app_id="^vitrail.box"] kill')
+            await started.wait()
+        assert (await brokerctl("menu", "refresh", env=s.env)).code == 0
+        assert not entry.exists()
+
+
+def test_only_plain_application_ids_become_files():
+    hostile = ["../../x", "a/b", "", ".hidden", "a\nb", "x" * 200, "org.good.App"]
+    assert _plain(hostile) == ["org.good.App"]
+    assert len(_plain([f"a{number}" for number in range(1000)])) == 32

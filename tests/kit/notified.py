@@ -1,0 +1,82 @@
+"""A desktop with a notification server: sway, a bus, mako; and a person who clicks."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import asynccontextmanager
+
+from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop
+
+
+class Screen:
+    """What mako shows.  ``env`` is for programs of this desktop."""
+
+    def __init__(self, comp, env):
+        self.comp = comp
+        self.env = env
+
+    async def shown(self):
+        """(id, title, text, buttons) of each notification."""
+        listed = await run_tool(["makoctl", "list"], env=self.env)
+        return [
+            (
+                one["id"]["data"],
+                one["summary"]["data"],
+                one["body"]["data"],
+                one["actions"]["data"],
+            )
+            for one in json.loads(listed)["data"][0]
+        ]
+
+    async def one_with(self, text, deadline=60):
+        """Wait for a notification with this text in it; returns it."""
+
+        async def there():
+            found = [one for one in await self.shown() if text in f"{one[1]}\n{one[2]}"]
+            return found[0] if found else None
+
+        found = await eventually(there, deadline=deadline)
+        assert found, (text, await self.shown())
+        return found
+
+    async def click(self, one, button):
+        """Press a button of a notification."""
+        words = ["makoctl", "invoke", "-n", str(one[0]), button]
+        await run_tool(words, env=self.env)
+
+
+@asynccontextmanager
+async def screen(env=None):
+    """A headless desktop whose programs may show notifications."""
+    async with desktop() as comp:
+        bus = comp.display.parent / "bus"
+        env = {
+            **(os.environ if env is None else env),
+            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
+            "WAYLAND_DISPLAY": str(comp.display),
+        }
+        address = f"--address=unix:path={bus}"
+        words = ["dbus-daemon", "--session", "--nofork", "--nopidfile", address]
+        mako = {**os.environ, **comp.environment, **env}
+        children = [spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)]
+        try:
+
+            async def bound():
+                return bus.is_socket()
+
+            async def answers():
+                try:
+                    return await run_tool(["makoctl", "list"], env=env)
+                except Exception:
+                    return b""
+
+            await eventually(bound)
+            children.append(spawn(["mako"], env=mako, stdout=DEVNULL, stderr=DEVNULL))
+            await eventually(answers)
+            yield Screen(comp, env)
+        finally:
+            for child in reversed(children):
+                await child.stop()
