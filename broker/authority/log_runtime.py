@@ -20,6 +20,7 @@ from broker.authority.audit.settings import AuditMode, Settings, load_settings
 from broker.authority.audit.shipping import Shipping
 from broker.authority.audit.store import Store, open_store
 from broker.authority.control.server import refuse_second
+from broker.authority.helper_starter import HelperStarter
 from broker.authority.options import Options
 from broker.authority.records.sandboxes import Records
 from broker.core.authority_report import AuthorityReport
@@ -39,6 +40,7 @@ class LogRuntime:
     sealing: Sealing
     retention: Retention
     shipping: Shipping
+    starter: HelperStarter
 
     def report(self) -> AuthorityReport:
         """Return the log's part of ``brokerctl status``."""
@@ -80,7 +82,8 @@ async def open_log_runtime(
             nursery.start_soon(refusals.run)
             log = Journal(store, refusals, mode=settings.mode)
             await log.require(schema.BrokerStart(software=__version__, pid=pid))
-            shipping = Shipping(paths, log)
+            starter = HelperStarter(options.starter)
+            shipping = Shipping(paths, log, starter)
             nursery.start_soon(shipping.run)
             records = Records(paths, options.shipped, log)
             await records.record()
@@ -90,7 +93,7 @@ async def open_log_runtime(
             nursery.start_soon(sealing.run)
             retention = Retention(store, settings, shipping.shipped)
             nursery.start_soon(retention.run)
-            yield LogRuntime(store, log, records, sealing, retention, shipping)
+            yield LogRuntime(store, log, records, sealing, retention, shipping, starter)
             await log.note(schema.BrokerStop(reason="asked to end"))
             await sealing.last()
             nursery.cancel_scope.cancel()

@@ -15,6 +15,8 @@ class Options:
     """How a broker is to run."""
 
     paths: Paths
+    starter: socket.socket
+    """To the process that starts the authority's helpers (``helpers.starter``)."""
     shipped: Path | None = None
     """A directory of records that is searched last (the demo's)."""
     allow_unjailed: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +16,7 @@ from broker.authority.records.sandboxes import problem_lines
 from broker.core.authority_report import AuthorityReport, PolicyReport
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from broker.helpers.compositor import find_compositor
+from broker.helpers.compositor_socket import find_compositor
 
 _PROBLEM_CHARACTERS = 1000
 
@@ -77,8 +78,14 @@ class AuthorityParts:
 
 def make_authority(paths: Paths, log: LogRuntime) -> AuthorityParts:
     """Return the authority that records in this log."""
-    questions = Questions(paths=paths, log=log.journal, compositor=find_compositor)
-    desktop = Desktop()
+    questions = Questions(
+        paths=paths,
+        log=log.journal,
+        compositor=find_compositor,
+        starter=log.starter,
+        screen_reader=bool(os.environ.get("DBUS_SESSION_BUS_ADDRESS")),
+    )
+    desktop = Desktop(log.starter)
     authority = PolicyAuthority(
         paths=paths,
         log=log.journal,

@@ -1,14 +1,12 @@
-"""The user's compositor, or one of our own without a screen.
+"""A compositor without a screen: a real sway that draws into memory.
 
-``find_compositor`` finds out whether a desktop's compositor is there.  Where none
-is (a server, a CI machine) ``open_headless_sway`` starts a real sway that
-draws into memory: the demo takes its screenshot, the tests type into it.
+For a machine without a desktop (a server, a CI machine): the demo takes its
+screenshot, the tests type into it.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,32 +17,12 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.helpers.compositor_socket import display_path
+from broker.helpers.compositor_socket import accepts
 from broker.helpers.process.spawn import Child, run_tool, spawn
 from broker.ipc.captured_stderr import FirstWords
 
 _LOOK_SECONDS = 0.02
 _NEW_KEYBOARD_MS = 500
-
-
-def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Return the socket of the running compositor, or None.
-
-    It counts only if something accepts a connection at ``display_path``.
-    """
-    display = display_path(environ)
-    return display if display is not None and _accepts(display) else None
-
-
-def _accepts(path: Path) -> bool:
-    # Non-blocking: a compositor that hangs with a full backlog is useless.
-    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    with socket.socket(socket.AF_UNIX, kind) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 class HeadlessCompositor:
@@ -125,7 +103,7 @@ def _prepare(runtime_dir: Path, config: str) -> Path:
     runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     runtime_dir.chmod(0o700)
     for stale in [*runtime_dir.glob("wayland-*"), runtime_dir / "sway.sock"]:
-        if not _accepts(stale):
+        if not accepts(stale):
             stale.unlink(missing_ok=True)
     path = runtime_dir / "sway.conf"
     path.write_text(config)
@@ -183,7 +161,7 @@ async def _wait_ready(
         with trio.move_on_after(limits.COMPOSITOR_READY_SECONDS):
             while child.popen.poll() is None:
                 fresh = _displays(runtime_dir) - before
-                if fresh and _accepts(runtime_dir / "sway.sock"):
+                if fresh and accepts(runtime_dir / "sway.sock"):
                     return fresh.pop()
                 await trio.sleep(_LOOK_SECONDS)
     except BaseException:
@@ -195,7 +173,7 @@ async def _wait_ready(
 
 def _displays(runtime_dir: Path) -> set[Path]:
     found = runtime_dir.glob("wayland-*")
-    return {path for path in found if path.is_socket() and _accepts(path)}
+    return {path for path in found if path.is_socket() and accepts(path)}
 
 
 async def _end(child: Child) -> None:

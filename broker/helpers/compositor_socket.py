@@ -30,6 +30,27 @@ def display_path(
     return Path(runtime) / display if runtime else None
 
 
+def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the socket of the running compositor, or None.
+
+    It counts only if something accepts a connection at ``display_path``.
+    """
+    display = display_path(environ)
+    return display if display is not None and accepts(display) else None
+
+
+def accepts(path: Path) -> bool:
+    """Whether something accepts a connection at this socket."""
+    # Non-blocking: a compositor that hangs with a full backlog is useless.
+    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def connect_compositor(path: Path) -> socket.socket:
     """Return a new connection to the compositor, a blocking socket.
 

@@ -8,7 +8,6 @@ theirs.  It ends when its channel does.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -39,6 +38,7 @@ from broker.core.errors import (
 )
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
+from broker.helpers.process.hardening import harden_authority, set_name
 from broker.ipc import authority as m
 from broker.ipc import event_loop
 from broker.ipc.audit import schema
@@ -47,8 +47,6 @@ from broker.ipc.control.forward import Forwarder
 from broker.ipc.control.methods import Owner
 from broker.net.peers.control_peers import why_not_served
 
-_PR_SET_NAME = 15
-_NAME = b"vitrail-author"  # fifteen characters at most
 _LAST_SECONDS = 5.0
 """For the last message to a client that may not read it."""
 
@@ -124,7 +122,8 @@ def _prepare(options: Options) -> None:
     # A terminal and a service manager signal every process of a broker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, _NAME, 0, 0, 0)
+    set_name("vitrail-author")  # fifteen characters at most
+    harden_authority()
 
 
 async def _run(client: _Client, role: str, options: Options) -> None:

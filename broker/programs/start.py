@@ -17,6 +17,7 @@ from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.helpers.starter import start_starter
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
@@ -83,6 +84,8 @@ def _run(
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
     options = Options(
         paths=find_paths(),
+        # Forked while there is neither trio nor a thread, as the pump is.
+        starter=start_starter(),
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
         sockets=_activated(words.sockets),

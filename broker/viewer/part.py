@@ -12,7 +12,7 @@ from broker.authority.audit.event_log import EventLog
 from broker.authority.channel.interface import Authority
 from broker.authority.runtime import Runtime
 from broker.core.errors import SetupError
-from broker.helpers.compositor import find_compositor
+from broker.helpers.compositor_socket import find_compositor
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.viewer.role import ViewerRole

@@ -39,7 +39,8 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 170, 24_300, 15_700),
+    Program("authority", ("broker.programs.authority",), USER, 170, 24_250, 15_600),
+    Program("starter", ("broker.helpers.starter",), USER, 16, 1_300, 800),
     Program("vitrail-local", ("broker.programs.local",), USER, 455, 68_000, 45_200),
     Program(
         "vitrail-host",

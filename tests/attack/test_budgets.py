@@ -25,6 +25,7 @@ from broker.ipc.audit import schema
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.outcomes import Telling
+from tests.kit.helper_starter import ended_starter
 from tests.kit.prompting import question
 from tests.kit.rulebook import VAULT, rulebook
 
@@ -189,7 +190,7 @@ def test_notifications_of_one_sandbox_leave_the_others_theirs() -> None:
 
 async def test_refusals_hide_no_crossing(autojump_clock: trio.abc.Clock) -> None:
     """All sandboxes together provoke all notifications that they can; then something is pasted."""
-    told = Desktop({"PATH": "/nowhere"})
+    told = Desktop(ended_starter())
     sent: list[str] = []
     telling = Telling(_Silent(), lambda _: None, told.notify, lambda: "Super+V")
     record = w.RecordCrossing(

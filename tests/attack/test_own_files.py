@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import sys
 
@@ -83,8 +84,8 @@ async def test_a_broker_closes_no_directory_that_a_link_leads_to():
         (base / "public").mkdir()
         (base / "public").chmod(0o755)
         (base / "vitrail").symlink_to("public")
-        with pytest.raises(SetupError):
-            async with open_log_runtime("local", Options(paths(base)), 1):
+        with socket.socket() as sock, pytest.raises(SetupError):
+            async with open_log_runtime("local", Options(paths(base), sock), 1):
                 pass
         assert stat.S_IMODE((base / "public").stat().st_mode) == 0o755
         assert list((base / "public").iterdir()) == []

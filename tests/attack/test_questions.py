@@ -20,6 +20,7 @@ from broker.core.errors import RefusedError
 from broker.core.question import Keep, PersonAnswer
 from tests.integration.test_asking import desk, of
 from tests.kit.eventually import eventually
+from tests.kit.helper_starter import ended_starter
 from tests.kit.rulebook import VAULT, WORK, rulebook
 
 ASKS = "t.Ask * @anyvm @anyvm ask\nt.Ask * @anyvm @adminvm ask\n"
@@ -49,7 +50,11 @@ async def test_a_flood_of_questions_shows_few_dialogs_and_writes_little():
     """A thousand different ones: the person sees four, the log few lines."""
     async with rulebook(ASKS) as b:
         b.decider.asker = questions = Questions(
-            paths=b.paths, log=b.log, compositor=lambda: None
+            paths=b.paths,
+            log=b.log,
+            compositor=lambda: None,
+            starter=ended_starter(),
+            screen_reader=False,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(questions.run)

@@ -10,7 +10,8 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers import compositor
-from broker.helpers.compositor import find_compositor, open_headless_sway
+from broker.helpers.compositor import open_headless_sway
+from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.process.spawn import spawn
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from broker.authority.questions import prompts
+from broker.authority.helper_starter import HelperStarter
 from broker.authority.questions.prompts import Questions
 from broker.core import limits
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
+from broker.helpers import starter
 from broker.helpers.process.spawn import our_program
 from broker.helpers.prompt.dialog import lay_out
 from broker.ipc.audit.query import Filters, open_log
 from tests.kit.eventually import eventually
+from tests.kit.helper_starter import helper_starter
 from tests.kit.link.roles import journal
 from tests.kit.prompting import hands, question
 from tests.kit.wayland.compositor import short_directory
@@ -32,13 +33,10 @@ GUARD = limits.PROMPT_GUARD_SECONDS
 class Desk:
     """Questions of a broker, and what became of those that were asked."""
 
-    def __init__(self, path, log, hands):
+    def __init__(self, path, log, hands, environ, starter):
         self.path = path
         self.log = log
         self.hands = hands
-        environ = dict(os.environ)
-        if hands is not None:
-            environ |= hands.comp.environment
         self.paths = find_paths(
             {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
         )
@@ -46,7 +44,8 @@ class Desk:
             paths=self.paths,
             log=log,
             compositor=lambda: None if hands is None else hands.comp.display,
-            environ=environ,
+            starter=starter,
+            screen_reader="DBUS_SESSION_BUS_ADDRESS" in environ,
         )
         self.nursery = None
         self.answers = {}
@@ -113,9 +112,13 @@ class Desk:
 @asynccontextmanager
 async def desk(*, screen=True):
     async with nothing() if not screen else hands() as h:
-        with short_directory() as path:
+        with short_directory() as path, ExitStack() as stack:
+            environ = dict(os.environ)
+            if h is not None:
+                environ |= h.comp.environment
             async with journal(path) as log, trio.open_nursery() as nursery:
-                made = Desk(path, log, h)
+                starts = stack.enter_context(helper_starter(environ))
+                made = Desk(path, log, h, environ, starts)
                 made.nursery = nursery
                 nursery.start_soon(made.questions.run)
                 yield made
@@ -184,7 +187,7 @@ async def died(d):
 async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
     """Then it is 'brokerctl answer' that is left."""
     monkeypatch.setattr(
-        prompts, "our_program", lambda *_: our_program("broker.programs.nothing", "")
+        starter, "our_program", lambda *_: our_program("broker.programs.nothing", "")
     )
     async with desk() as d:
         for number in range(limits.PROMPT_DEATHS):
@@ -207,17 +210,18 @@ async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.EMFILE, "full"), SetupError("no python")]
+    "error", [UpstreamError("no descriptor is left"), SetupError("no python")]
 )
 async def test_one_that_cannot_be_started_is_tried_a_few_times(monkeypatch, error):
     """Not repeatedly for as long as a question is open."""
     attempts = []
 
-    def no_room(*_words, **_how):
+    async def no_room(*_words):
         attempts.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
         raise error
 
-    monkeypatch.setattr(prompts, "spawn", no_room)
+    monkeypatch.setattr(HelperStarter, "start", no_room)
     async with desk(screen=False) as d:
         d.questions._compositor = lambda: Path("wayland-0")
         d.ask("a", of("a"))

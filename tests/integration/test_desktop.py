@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -14,6 +14,7 @@ from broker.authority.questions.desktop import Desktop
 from broker.core import limits
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
+from tests.kit.helper_starter import helper_starter
 from tests.kit.wayland.compositor import desktop, pixels
 
 
@@ -21,6 +22,7 @@ from tests.kit.wayland.compositor import desktop, pixels
 async def notified():
     """A Desktop whose words mako shows on sway; and what mako has."""
     async with desktop() as comp:
+        stack = ExitStack()
         bus = comp.display.parent / "bus"
         env = {
             **os.environ,
@@ -48,12 +50,13 @@ async def notified():
                 ]
 
             await eventually(lambda: answers(env))
-            told = Desktop(env)
             async with trio.open_nursery() as nursery:
+                told = Desktop(stack.enter_context(helper_starter(env)))
                 nursery.start_soon(told.run)
                 yield comp, told, shown
                 nursery.cancel_scope.cancel()
         finally:
+            stack.close()
             for child in reversed(children):
                 await child.stop()
 
@@ -116,14 +119,15 @@ async def test_without_a_bus_nothing_happens_but_a_word_in_the_log(capfd):
     """Nor does it where notify-send is not installed."""
     env = {"PATH": os.environ["PATH"], "DBUS_SESSION_BUS_ADDRESS": "unix:path=/none"}
     for environ, said in ((env, True), ({**env, "PATH": "/nowhere"}, False)):
-        told = Desktop(environ)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(told.run)
-            told.notify("a", "b")
-            told.notify("a", "c")
-            with trio.move_on_after(1.5):
-                while not told._complained:
-                    await trio.testing.wait_all_tasks_blocked(0.02)
-            assert told._complained is said
-            nursery.cancel_scope.cancel()
+        with helper_starter(environ) as starter:
+            told = Desktop(starter)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(told.run)
+                told.notify("a", "b")
+                told.notify("a", "c")
+                with trio.move_on_after(1.5):
+                    while not told._complained:
+                        await trio.testing.wait_all_tasks_blocked(0.02)
+                assert told._complained is said
+                nursery.cancel_scope.cancel()
     assert capfd.readouterr().err.count("desktop notifications do not work") == 1

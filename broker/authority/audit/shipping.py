@@ -5,12 +5,13 @@ from __future__ import annotations
 import trio
 
 from broker.authority.audit.event_log import EventLog
+from broker.authority.helper_starter import Helper, HelperStarter
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.spawn import Child, our_program, spawn
 from broker.helpers.shipper.config import find_config
 from broker.ipc.audit import schema
+from broker.ipc.starter import HelperProgram
 
 _PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
@@ -21,10 +22,11 @@ _LOOK_SECONDS = 2.0
 class Shipping:
     """Runs ``broker.programs.shipper`` where there is something to ship to."""
 
-    def __init__(self, paths: Paths, log: EventLog) -> None:
+    def __init__(self, paths: Paths, log: EventLog, starter: HelperStarter) -> None:
         self._paths = paths
         self._log = log
-        self._child: Child | None = None
+        self._starter = starter
+        self._child: Helper | None = None
 
     @property
     def pid(self) -> int | None:
@@ -70,8 +72,8 @@ class Shipping:
 
     async def _once(self) -> None:
         try:
-            child = spawn(our_program("broker.programs.shipper"), name="shipper")
-        except (OSError, VitrailError) as error:
+            child = await self._starter.start(HelperProgram.SHIPPER)
+        except VitrailError as error:
             log_stderr(f"vitrail: the audit log is not shipped: {error}")
             return
         self._child = child
@@ -79,9 +81,8 @@ class Shipping:
             code = await child.wait()
         finally:
             self._child = None
-            if child.returncode is None:
-                with trio.CancelScope(shield=True):
-                    await child.stop()
+            if child.code is None:
+                await child.stop()
         await self._log.note(
             schema.ProcessDied(
                 process=schema.Process.SHIPPER,

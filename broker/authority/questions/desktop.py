@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
 from collections import deque
-from collections.abc import Mapping
 
 import trio
 
+from broker.authority.helper_starter import HelperStarter
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.spawn import run_tool
 
-_PROGRAM = "notify-send"
 _SECONDS = 5.0
 _EXPIRE_SECONDS = {True: 20, False: 8}
 """The user's own messages, and those about sandboxes; servers may keep a list."""
@@ -69,8 +66,8 @@ class Budgets:
 class Desktop:
     """Sends notifications with ``notify-send`` (libnotify) where it is installed."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        self._environ = environ
+    def __init__(self, starter: HelperStarter) -> None:
+        self._starter = starter
         self._budgets = Budgets()
         self._persons: deque[tuple[str, str]] = deque()
         self._others: deque[tuple[str, str]] = deque()
@@ -108,9 +105,6 @@ class Desktop:
         """Send the waiting notifications, until cancelled."""
         while True:
             title, text, seconds = await self._next()
-            path = None if self._environ is None else self._environ.get("PATH")
-            if shutil.which(_PROGRAM, path=path) is None:
-                continue
             # A file of rules by its own name: whole paths fill the bubble.
             brief = _PLACE.sub(r"\1", text)
             lines = [printable(line, _TEXT_CHARACTERS) for line in brief.split("\n")]
@@ -120,20 +114,25 @@ class Desktop:
             body = body.replace("\\", "\\\\")
             head = printable(title, _TITLE_CHARACTERS)
             try:
-                await run_tool(
-                    [
-                        _PROGRAM,
-                        "--app-name=Vitrail",
-                        f"--expire-time={1000 * seconds}",
-                        "--",
-                        head,
-                        body,
-                    ],
-                    env=self._environ,
-                    deadline=_SECONDS,
-                )
-            except (OSError, SetupError, UpstreamError) as error:
-                # OSError: no process or descriptor is left for it just now.
+                await self._show(head, body, seconds)
+            except SetupError:
+                continue  # notify-send is not installed
+            except UpstreamError as error:
                 if not self._complained:
                     self._complained = True
                     log_stderr(f"vitrail: desktop notifications do not work: {error}")
+
+    async def _show(self, title: str, body: str, seconds: int) -> None:
+        helper = await self._starter.notify(title, body, seconds)
+        try:
+            with trio.fail_after(_SECONDS):
+                code = await helper.wait()
+        except trio.TooSlowError as error:
+            raise UpstreamError(
+                f"notify-send took longer than {_SECONDS:g} s"
+            ) from error
+        finally:
+            if helper.code is None:
+                await helper.stop(0)
+        if code:
+            raise UpstreamError(f"notify-send failed with code {code}")

@@ -10,25 +10,31 @@ compositor, or the agent dies too often, questions wait for ``brokerctl answer``
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
+from broker.authority.helper_starter import Helper, HelperStarter
 from broker.authority.questions.phrase import ensure_phrase
 from broker.authority.questions.queue import Queue, QueueEntry, Settled
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.paths import Paths
 from broker.core.question import Keep, PersonAnswer, Question, unfit
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.helpers.process.spawn import Child, our_program, spawn
 from broker.ipc import prompt as m
 from broker.ipc.audit import schema
+from broker.ipc.starter import HelperProgram
 
 _DIED = "the prompt agent has died"
 _TELL_SECONDS = 5.0
@@ -48,7 +54,7 @@ class _Agent:
     """A running prompt agent."""
 
     def __init__(
-        self, child: Child, sock: trio.socket.SocketType, reader: Child | None
+        self, child: Helper, sock: trio.socket.SocketType, reader: Helper | None
     ) -> None:
         self.child = child
         self.reader = reader
@@ -79,12 +85,14 @@ class Questions:
         paths: Paths,
         log: EventLog,
         compositor: Callable[[], Path | None],
-        environ: Mapping[str, str] | None = None,
+        starter: HelperStarter,
+        screen_reader: bool,
     ) -> None:
         self._paths = paths
         self._log = log
         self._compositor = compositor
-        self._environ = environ
+        self._starter = starter
+        self._screen_reader = screen_reader
         self._queue = Queue()
         self._waiters: dict[int, _Waiter] = {}
         self._wake = trio.Event()
@@ -238,9 +246,9 @@ class Questions:
         agent: _Agent | None = None
         asked = False
         try:
-            self._agent = agent = self._start()
+            self._agent = agent = await self._start()
             await self._listen(agent)
-        except (SetupError, PeerError) as error:
+        except (SetupError, UpstreamError, PeerError) as error:
             log_stderr(f"vitrail: the prompt agent: {error}")
         except trio.Cancelled:
             asked = True
@@ -256,25 +264,29 @@ class Questions:
                     self._deaths.append(trio.current_time())
             self._wake.set()
 
-    def _start(self) -> _Agent:
-        environ = dict(os.environ if self._environ is None else self._environ)
+    async def _start(self) -> _Agent:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         says, hears = one_way_pair()
         with theirs, says, hears:
             try:
                 ours.setblocking(False)  # noqa: FBT003
                 fds = [theirs.fileno(), says.fileno()]
-                child = spawn(
-                    our_program("broker.programs.prompt", *map(str, fds)),
-                    name="vitrail-prompt",
-                    env=environ,
-                    pass_fds=fds,
-                )
+                child = await self._starter.start(HelperProgram.PROMPT, fds)
             except BaseException:
                 ours.close()
                 raise
-            reader = _start_reader(hears, environ)
+            reader = await self._start_reader(hears)
         return _Agent(child, trio.socket.from_stdlib_socket(ours), reader)
+
+    async def _start_reader(self, hears: socket.socket) -> Helper | None:
+        """The process that screen readers ask; None without a session bus."""
+        if not self._screen_reader:
+            return None
+        try:
+            return await self._starter.start(HelperProgram.ACCESSIBLE, [hears.fileno()])
+        except (SetupError, UpstreamError) as error:
+            log_stderr(f"vitrail: no process for screen readers: {error}")
+            return None
 
     async def _listen(self, agent: _Agent) -> None:
         """Take its messages until it has gone."""
@@ -339,19 +351,3 @@ def one_way_pair() -> tuple[socket.socket, socket.socket]:
     # guard: screen readers send nothing to the dialog
     says.shutdown(socket.SHUT_RD)
     return says, hears
-
-
-def _start_reader(hears: socket.socket, environ: dict[str, str]) -> Child | None:
-    """The process that screen readers ask; None without a session bus."""
-    if not environ.get("DBUS_SESSION_BUS_ADDRESS"):
-        return None
-    try:
-        return spawn(
-            our_program("broker.programs.accessible", str(hears.fileno())),
-            name="vitrail-access",
-            env=environ,
-            pass_fds=[hears.fileno()],
-        )
-    except SetupError as error:
-        log_stderr(f"vitrail: no process for screen readers: {error}")
-        return None

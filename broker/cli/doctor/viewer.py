@@ -18,7 +18,7 @@ from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import SetupError
 from broker.core.escape import printable
-from broker.helpers.compositor import find_compositor
+from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.prompt.keys import Keys
 from broker.ipc.audit.database import open_sealed
 from broker.ipc.audit.query import open_log

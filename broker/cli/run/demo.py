@@ -29,11 +29,8 @@ from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.helpers.compositor import (
-    HeadlessCompositor,
-    find_compositor,
-    open_headless_sway,
-)
+from broker.helpers.compositor import HeadlessCompositor, open_headless_sway
+from broker.helpers.compositor_socket import find_compositor
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.hosttools import (
     fetch_vhost_device_vsock,

@@ -34,7 +34,7 @@ from broker.cli.run.start import ensure_broker, refuse_root
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
-from broker.helpers.compositor import find_compositor
+from broker.helpers.compositor_socket import find_compositor
 from broker.ipc.control.api import NotFoundError, RunItem, RunRequest
 from broker.ipc.control.methods import RUN
 from broker.net.link.wire_types import Role

@@ -9,7 +9,7 @@ import resource
 from broker.helpers.process import seccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 15, 38
+_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 4, 15, 38
 
 
 def set_name(name: str) -> None:
@@ -35,9 +35,25 @@ def harden() -> None:
 
     No new privileges, no core, no exec, no fork, no other process's memory.
     """
+    _confine(seccomp.keeper_filter())
+
+
+def harden_authority() -> None:
+    """Bar what the authority never does: as ``harden``, but with threads.
+
+    And no other program of the user reads its memory or traces it (ptrace(2)).
+    Before its first thread: a filter holds for the thread that installs it, and for
+    those that it starts.  Raises OSError, SetupError.
+    """
+    _confine(seccomp.authority_filter())
+    # guard: no program of the user traces the authority
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _confine(program: bytes) -> None:
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     lower_limit(resource.RLIMIT_CORE, 1)
-    seccomp.install(seccomp.keeper_filter())
+    seccomp.install(program)
 
 
 def check(result: int, what: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from broker.core.errors import SetupError
 
+Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT

@@ -29,6 +29,7 @@ _SECCOMP_MODE_FILTER = 2
 _BPF_INSN_BYTES = 8
 _PROT_EXEC = 4
 _AT_EMPTY_PATH = 0x1000
+_CLONE_THREAD = 0x10000
 _FIONBIO = 0x5421
 _FIONREAD = 0x541B
 _F_DUPFD_CLOEXEC = 1030
@@ -118,13 +119,35 @@ def keeper_filter() -> bytes:
     It makes UNIX connections and waits; it starts nothing and inspects no other
     process.  It can signal only the process of which it was given a pidfd.
     """
+    rules = _in_session(frozenset({"pidfd_send_signal"}))
+    rules.kill(["clone", "clone3"])
+    return rules.program()
+
+
+@cache
+def authority_filter() -> bytes:
+    """The BPF program of the authority: a keeper's, but with threads and pidfds.
+
+    It signals the helpers whose pidfds its starter sent, and asks the kernel who
+    calls its control socket.
+    """
+    rules = _in_session(frozenset({"pidfd_send_signal", "pidfd_open"}))
+    # Its flags are behind a pointer; glibc falls back to clone.
+    rules.deny("clone3", errno.ENOSYS)
+    # guard: the authority makes threads and no processes
+    rules.kill_if("clone", rules.clear(0, _CLONE_THREAD))
+    return rules.program()
+
+
+def _in_session(needed: frozenset[str]) -> SeccompRules:
+    """Rules for a process that executes nothing and has UNIX sockets only."""
     rules = SeccompRules(default=libseccomp.ALLOW)
-    never = [name for name in NEVER if name != "pidfd_send_signal"]
-    rules.kill([*never, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
+    rules.kill([name for name in NEVER if name not in needed])
+    rules.kill(["execve", "execveat", "fork", "vfork"])
     # guard: a keeper signals its jailed half alone
     rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
-    return rules.program()
+    return rules
 
 
 class SeccompRules:
@@ -155,6 +178,10 @@ class SeccompRules:
         """Kill the process at these calls."""
         for name in names:
             self._add(libseccomp.KILL_PROCESS, name)
+
+    def kill_if(self, name: str, *args: object) -> None:
+        """Kill the process at a call with these arguments."""
+        self._add(libseccomp.KILL_PROCESS, name, *args)
 
     def deny(self, name: str, code: int) -> None:
         """Answer a call with this errno."""

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from broker.helpers.compositor import find_compositor
+from broker.helpers.compositor_socket import find_compositor
 from tests.kit.wayland.compositor import short_directory, windows
 
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-
 import pytest
 import trio
 
-from broker.authority.questions import desktop as module
+from broker.authority.helper_starter import HelperStarter
 from broker.authority.questions.desktop import Desktop
-from broker.core.errors import UpstreamError
+from broker.core.errors import SetupError, UpstreamError
+from tests.kit.helper_starter import ended_starter
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.EMFILE, "full"), UpstreamError("no daemon")]
-)
+@pytest.mark.parametrize("error", [SetupError("missing"), UpstreamError("full")])
 async def test_a_notification_that_cannot_be_sent_ends_nothing(monkeypatch, error):
     """Not for want of a descriptor either, which a sandbox may use up."""
     sent = []
     more = trio.Event()
 
-    async def no_room(argv, **_how):
-        sent.append(argv[-2])
+    async def no_room(_starter, title, _body, _seconds):
+        sent.append(title)
         await trio.lowlevel.checkpoint()
-        if len(sent) == 1:
-            raise error
-        more.set()
+        if len(sent) == 2:
+            more.set()
+        raise error
 
-    monkeypatch.setattr(module, "run_tool", no_room)
-    monkeypatch.setattr(module.shutil, "which", lambda *_words, **_how: "/bin/true")
-    desk = Desktop()
+    monkeypatch.setattr(HelperStarter, "notify", no_room)
+    desk = Desktop(ended_starter())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.run)
         desk.notify("first", "text")

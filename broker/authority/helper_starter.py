@@ -1,0 +1,136 @@
+"""The authority's helpers: programs that its starter runs for it.
+
+The authority executes nothing (``authority.confine``); ``broker.helpers.starter`` does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from broker.core.errors import PeerError, SetupError, UpstreamError
+from broker.ipc import fdpass
+from broker.ipc import starter as m
+
+_ANSWER_SECONDS = 10.0
+_T = TypeVar("_T")
+
+
+class Helper:
+    """A running helper.  One task waits for its end, and must."""
+
+    def __init__(self, pid: int, pidfd: int, end: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._end = end
+        self.code: int | None = None
+        """How it ended: exit code, or minus the signal's number."""
+
+    async def wait(self) -> int:
+        """Wait for its end and return how it ended; SIGKILL with its starter."""
+        if self.code is None:
+            await trio.lowlevel.wait_readable(self._end)
+            data = os.read(self._end, m.END.size)
+            whole = len(data) == m.END.size
+            self.code = m.END.unpack(data)[0] if whole else -signal.SIGKILL
+            os.close(self._end)
+            os.close(self._pidfd)
+        return self.code
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal; does nothing when it has ended."""
+        if self.code is None:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return
+
+    async def stop(self, grace: float = 3.0) -> int:
+        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
+        self.kill(signal.SIGTERM)
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(grace):
+                return await self.wait()
+            self.kill()
+            await self.wait()
+        return self.code or 0
+
+
+class HelperStarter:
+    """Asks the starter; ``sock`` is the end that ``start_starter`` returned."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)  # noqa: FBT003 -- the socket's own
+        self._sock = sock
+        self._turn = trio.Lock()
+
+    async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
+        """Start a program of ours with these descriptors, which stay the caller's.
+
+        Raises SetupError where it is not installed, UpstreamError.
+        """
+        return await self._ask(m.StartHelper(program), fds)
+
+    async def notify(self, title: str, body: str, seconds: int) -> Helper:
+        """Show a notification.  Raises as ``start``."""
+        return await self._ask(m.ShowNotification(title, body, seconds), ())
+
+    async def _ask(self, request: m.Request, fds: Sequence[int]) -> Helper:
+        answered: Helper | None = None
+        # An answer that is not read would be taken for the next request's.
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                try:
+                    with trio.move_on_after(_ANSWER_SECONDS):
+                        answered = await self._exchange(request, fds)
+                except (OSError, PeerError) as error:
+                    self._sock.close()
+                    raise UpstreamError(
+                        f"the process that starts helpers has ended ({error})",
+                        hint="restart the broker",
+                    ) from error
+                if answered is None:
+                    self._sock.close()
+        if answered is None:
+            raise UpstreamError(
+                "the process that starts helpers does not answer",
+                hint="restart the broker",
+            )
+        return answered
+
+    async def _exchange(self, request: m.Request, fds: Sequence[int]) -> Helper:
+        await self._retry(
+            partial(fdpass.send, self._sock, m.encode(request), fds),
+            trio.lowlevel.wait_writable,
+        )
+        data, received = await self._retry(
+            partial(fdpass.receive, self._sock, m.MESSAGE_BYTES, m.DESCRIPTORS),
+            trio.lowlevel.wait_readable,
+        )
+        if not data:
+            raise PeerError("it closed its socket")
+        answer = m.decode_answer(data)
+        if isinstance(answer, m.HelperNotStarted):
+            fdpass.close_all(received)
+            if answer.missing:
+                raise SetupError(answer.reason, hint=answer.hint)
+            raise UpstreamError(answer.reason)
+        if len(received) != m.DESCRIPTORS:
+            fdpass.close_all(received)
+            raise PeerError(f"{len(received)} descriptors of a helper")
+        return Helper(answer.pid, *received)
+
+    async def _retry(
+        self, step: Callable[[], _T], wait: Callable[[socket.socket], Awaitable[None]]
+    ) -> _T:
+        while True:
+            try:
+                return step()
+            except BlockingIOError:
+                await wait(self._sock)
