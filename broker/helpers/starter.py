@@ -126,6 +126,7 @@ class Starter:
         """Return the command line.  Raises SetupError, PeerError."""
         if isinstance(request, m.StartHelper):
             return our_program(f"broker.programs.{request.program}", *map(str, fds))
+        # guard: a notification has no descriptors
         if fds:
             raise PeerError("descriptors for a notification")
         path = None if self._environ is None else self._environ.get("PATH")

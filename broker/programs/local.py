@@ -26,7 +26,7 @@ def main() -> None:
 
 def _prepare(options: Options) -> Run:
     authority = start_authority("local", options)
-    # guard: the authority alone starts its helpers
+    # The authority alone may have helpers started.
     options.starter.close()
     if "control" in options.sockets:
         options.sockets["control"].close()  # the authority serves it

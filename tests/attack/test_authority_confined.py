@@ -19,7 +19,13 @@ import pytest
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.hardening import harden_authority
-from broker.ipc.starter import HelperProgram, StartHelper, decode_request, encode
+from broker.ipc.starter import (
+    HelperProgram,
+    ShowNotification,
+    StartHelper,
+    decode_request,
+    encode,
+)
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import helper_starter
 from tests.kit.world import world
@@ -146,6 +152,14 @@ async def test_a_helper_ends_with_the_authority():
 
             await eventually(gone)
             await helper.wait()
+
+
+async def test_a_notification_with_a_descriptor_ends_the_starter(capfd):
+    """It would be notify-send's; an honest authority sends none."""
+    with helper_starter() as starter:
+        with pytest.raises(UpstreamError, match="has ended"):
+            await starter._ask(ShowNotification("a", "b", 5), [0])
+        assert "descriptors for a notification" in capfd.readouterr().err
 
 
 async def test_a_starter_that_has_ended_is_reported():
