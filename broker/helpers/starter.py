@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from broker.core.errors import PeerError, SetupError, VitrailError
 from broker.helpers.process import popen
-from broker.helpers.process.hardening import set_name
+from broker.helpers.process.process_name import set_name
 from broker.helpers.process.spawn import our_program
 from broker.ipc import fdpass
 from broker.ipc import starter as m
@@ -68,7 +68,7 @@ def _become_starter(control: int, environ: Mapping[str, str] | None) -> NoReturn
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         set_name("vitrail-starter")
-        Starter(socket.socket(fileno=control), environ).run()
+        HelperServer(socket.socket(fileno=control), environ).run()
         code = 0
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
@@ -78,7 +78,7 @@ def _become_starter(control: int, environ: Mapping[str, str] | None) -> NoReturn
         os._exit(code)
 
 
-class Starter:
+class HelperServer:
     """Serves one authority; ``control`` is a blocking socket."""
 
     def __init__(

@@ -16,7 +16,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.ipc.tmpfs import on_tmpfs
+from broker.core.files.tmpfs import on_tmpfs
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 

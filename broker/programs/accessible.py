@@ -33,7 +33,8 @@ from jeepney.io.trio import DBusRouter, open_dbus_router
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.hardening import harden, set_name
+from broker.helpers.process.hardening import harden
+from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.accessible import (
     PROPERTIES,
     ROOT,

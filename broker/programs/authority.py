@@ -38,7 +38,8 @@ from broker.core.errors import (
 )
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.hardening import harden_authority, set_name
+from broker.helpers.process.hardening import harden_authority
+from broker.helpers.process.process_name import set_name
 from broker.ipc import authority as m
 from broker.ipc import event_loop
 from broker.ipc.audit import schema

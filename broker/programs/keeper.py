@@ -27,7 +27,8 @@ from broker.core.errors import InternalError, PeerError, UpstreamError
 from broker.helpers.compositor_socket import connect_compositor
 from broker.helpers.process import seccomp
 from broker.helpers.process.fork_server import forking, serve
-from broker.helpers.process.hardening import harden, set_name
+from broker.helpers.process.hardening import harden
+from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.jail.wayland.security_context import SecurityContext, open_context

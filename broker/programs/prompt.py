@@ -19,7 +19,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
-from broker.helpers.process.hardening import harden, set_name
+from broker.helpers.process.hardening import harden
+from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.window import Window
 from broker.ipc.prompt import (
     Described,

@@ -8,9 +8,9 @@ import signal
 import pytest
 import trio
 
+from broker.cli.headless_sway import open_headless_sway
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers import compositor
-from broker.helpers.compositor import open_headless_sway
 from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.process.spawn import spawn
 from tests.kit.eventually import eventually

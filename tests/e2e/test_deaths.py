@@ -13,7 +13,7 @@ import signal
 import pytest
 import trio
 
-from broker.helpers.compositor import open_headless_sway
+from broker.cli.headless_sway import open_headless_sway
 from tests.kit.container import container
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import wait_window, windows

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from broker.core import limits
-from broker.ipc.tmpfs import filesystem_of
+from broker.core.files.tmpfs import filesystem_of
 from broker.jail.worker.wayland.machine import (
     CopiedFile,
     RealMachine,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.helpers.compositor import HeadlessCompositor
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.jail.wayland.listing import windows_of
 from tests.attack.test_wayland_order import (
     HARMLESS,

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.cli.images.building.build import build_image
 from broker.cli.run.start import end_broker, ensure_broker
 from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.helpers.compositor import HeadlessCompositor
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
 from broker.ipc.audit.query import Filters, open_log

@@ -19,6 +19,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.headless_sway import HeadlessCompositor, open_headless_sway
 from broker.cli.images.building.build import build_image
 from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import EXAMPLES, read_records
@@ -29,7 +30,6 @@ from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.helpers.compositor import HeadlessCompositor, open_headless_sway
 from broker.helpers.compositor_socket import find_compositor
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.hosttools import (

@@ -26,7 +26,7 @@ from functools import partial
 from typing import NoReturn, TypeAlias, TypeVar
 
 from broker.core.errors import SetupError
-from broker.helpers.process.hardening import set_name
+from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 

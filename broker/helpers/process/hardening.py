@@ -9,12 +9,7 @@ import resource
 from broker.helpers.process import seccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 4, 15, 38
-
-
-def set_name(name: str) -> None:
-    """Name the process in ps and top (15 bytes)."""
-    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
 
 def prctl(option: int, value: int) -> None:

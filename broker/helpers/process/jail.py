@@ -32,8 +32,9 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.helpers.process import seccomp
-from broker.helpers.process.hardening import check, lower_limit, prctl, set_name
+from broker.helpers.process.hardening import check, lower_limit, prctl
 from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.process.process_name import set_name
 from broker.ipc.fork_server import Jail
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from broker.helpers.compositor import HeadlessCompositor
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.bench.wayland.peers import Peer, all_peers, own_end
 from tests.kit.eventually import NeverError, eventually

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import trio
 
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.names import SandboxName
-from broker.helpers.compositor import HeadlessCompositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.viewer.workers.pool import WAYLAND_SOCKET, Worker, open_workers
 from tests.kit.eventually import eventually

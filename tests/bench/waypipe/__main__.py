@@ -29,7 +29,7 @@ from pathlib import Path
 
 import trio
 
-from broker.helpers.compositor import HeadlessCompositor
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from tests.bench.wayland.firefox import Watch, clip, gone
 from tests.bench.wayland.peers import cpu_of, family, memory_of

@@ -13,8 +13,8 @@ from typing import Any
 
 import trio
 
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor import HeadlessCompositor
 from broker.helpers.process.spawn import Child
 from broker.ipc import clipboard as messages
 from broker.ipc.worker import DisplayStream

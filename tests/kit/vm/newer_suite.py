@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from broker.helpers.compositor import HeadlessCompositor
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import ready
 from tests.kit.vm.suite_root import PACKAGES, suite_root

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 from PIL import Image
 
-from broker.helpers.compositor import HeadlessCompositor, open_headless_sway
+from broker.cli.headless_sway import HeadlessCompositor, open_headless_sway
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.vm.tinyguest import ordinary_user
 

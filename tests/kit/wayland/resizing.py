@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 from PIL import Image
 
-from broker.helpers.compositor import HeadlessCompositor
+from broker.cli.headless_sway import HeadlessCompositor
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.pixels import frames, near, outside

@@ -20,9 +20,9 @@ from typing import Any
 import trio
 from PIL import Image
 
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor import HeadlessCompositor
 from broker.helpers.compositor_socket import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc import worker as messages

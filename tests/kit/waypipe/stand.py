@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor import HeadlessCompositor
 from broker.helpers.compositor_socket import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc.accept_loop import serve

@@ -29,7 +29,7 @@ from time import perf_counter
 from typing_extensions import override
 
 from broker.core import limits
-from broker.ipc.tmpfs import on_tmpfs
+from broker.core.files.tmpfs import on_tmpfs
 from broker.jail.wayland.ports import Machine, Paint, PoolFile
 
 _SEALS = fcntl.F_SEAL_SHRINK
