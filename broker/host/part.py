@@ -68,6 +68,7 @@ class HostPart:
             listen_vsock=self._listen_vsock,
             log=ground.log,
         )
+        self._vms.alarm = alarm
         self._devices = DeviceHost(self._qmp_of, leases=self._active_leases)
         self.role = HostRole(
             viewer=viewer,

@@ -45,6 +45,9 @@ VM_READY_SECONDS = 10.0
 VM_QUIT_SECONDS = 2.0
 """Time for QEMU to end after 'quit' or SIGTERM, before SIGKILL."""
 
+VM_ROOM_SECONDS = 10.0
+"""Until a machine that QEMU stopped for want of room on our disk tries again."""
+
 VM_DRAIN_SECONDS = 0.5
 """Time to read a machine's monitor and console to their end after QEMU has ended."""
 

@@ -232,6 +232,8 @@ class MicroVms:
         self._log = log
         self._nursery: trio.Nursery | None = None
         self.warnings: list[str] = []
+        self.alarm: Callable[[str, str], None] = lambda *_: None
+        """Notifies the user: a title, and a text."""
         self.starter: Starter | None = None
 
     async def run(
@@ -425,9 +427,7 @@ class MicroVms:
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)
 
-        def on_loss(what: str) -> None:
-            self.warnings.append(f"{spec.name}: {what}")
-
+        on_loss = partial(self._lost, spec.name)
         if tools.monitor != "qemu":
             more = (self._paths.cache, self._nursery)
             return await start_machine(spec, tools, more, closed, on_loss)
@@ -450,6 +450,15 @@ class MicroVms:
             standby_mib=record.host.launch.standby_mib,
         )
         return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
+
+    def _lost(self, sandbox: str, what: str) -> None:
+        """Tell that a machine goes on without something: status, event, desktop."""
+        assert self._nursery is not None
+        self.warnings.append(f"{sandbox}: {what}")
+        self.alarm(f"Vitrail: {sandbox}", what)
+        # guard: what a machine lost is recorded
+        failed = schema.SandboxFailed(sandbox=sandbox, step="running", reason=what)
+        self._nursery.start_soon(self._log.note, failed)
 
     async def _home(
         self, sandbox: SandboxName, state: State | None, held: ExitStack
@@ -545,7 +554,12 @@ class MicroVms:
         if self._record(record) is None:
             raise SetupError(f"no record '{record}' any more")
         secret = read_secret(directory)
-        vm = await adopt_vm(directory, nursery=self._nursery, connect=connect_by)
+        vm = await adopt_vm(
+            directory,
+            nursery=self._nursery,
+            on_loss=partial(self._lost, sandbox),
+            connect=connect_by,
+        )
         if vm is None:
             raise UpstreamError("not all of its processes live")
         return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None, secret)

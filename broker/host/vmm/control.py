@@ -7,6 +7,7 @@ with an API of its own.  What ``running`` needs of them is the same.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -97,12 +98,12 @@ class GuestEvents:
             self.ended(_GUEST_REASONS.get(reason, reason))
         # guard: a full disk under a machine is told
         if event.name == "BLOCK_IO_ERROR" and event.data.get("nospace") is True:
-            self.warned(_NO_SPACE)
+            self.warned(NO_SPACE)
 
 
-_NO_SPACE = (
-    "no room on the disk under its home: what it writes is lost, and it may be read-only "
-    "until it starts again"
+NO_SPACE = (
+    "no room on the disk under its home: it stands still until there is some; it tries "
+    f"again every {limits.VM_ROOM_SECONDS:g} s"
 )
 
 Connect: TypeAlias = Callable[
@@ -126,10 +127,40 @@ class QemuControl:
 
     def __init__(self, qmp: Qmp) -> None:
         self.qmp = qmp
+        self._failed = trio.Event()
+        """QEMU may have stopped the machine for an error of a disk."""
 
     async def run(self) -> None:
         """Serve the monitor; it ends with an UpstreamError."""
-        await self.qmp.run()
+        ended: list[UpstreamError] = []  # from inside, it would come in a group
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._resume)
+            try:
+                await self.qmp.run()
+            except UpstreamError as error:
+                ended.append(error)
+            nursery.cancel_scope.cancel()
+        for failure in ended:
+            raise failure
+
+    async def _resume(self) -> None:
+        """Let a machine go on that QEMU stopped for want of room on the disk."""
+        self._failed.set()  # an earlier broker may have had the event
+        while True:
+            await self._failed.wait()
+            self._failed = trio.Event()
+            with suppress(UpstreamError):
+                answer = await self.qmp.execute("query-status")
+                # guard: a machine goes on when its disk has room
+                if isinstance(answer, dict) and answer.get("status") == "io-error":
+                    await trio.sleep(limits.VM_ROOM_SECONDS)
+                    await self.qmp.execute("cont")
+                    self._failed.set()
+
+    def take(self, event: QmpEvent) -> None:
+        """Take an event of QEMU."""
+        if event.name == "BLOCK_IO_ERROR":
+            self._failed.set()
 
     async def cont(self) -> None:
         """Let the guest run."""
@@ -159,7 +190,13 @@ async def connect_qemu(
     """Connect to QEMU's monitor and console."""
     del vmm  # its sockets were made by us, and passed to it
     path = directory / CONSOLE_SOCKET
-    qmp = await open_qmp(directory / QMP_SOCKET, on_event=events.take)
+
+    def take(event: QmpEvent) -> None:
+        events.take(event)
+        control.take(event)
+
+    qmp = await open_qmp(directory / QMP_SOCKET, on_event=take)
+    control = QemuControl(qmp)
     try:
         stream = await open_stream(path)
     except BaseException as error:
@@ -167,4 +204,4 @@ async def connect_qemu(
         if isinstance(error, OSError):
             raise UpstreamError(f"{path} is not reachable: {error}") from error
         raise
-    return QemuControl(qmp), stream
+    return control, stream

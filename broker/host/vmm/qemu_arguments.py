@@ -302,9 +302,9 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
             "locking": "on",
         },
     }
-    # A full disk of ours is an error of the guest's write: QEMU's default is to
-    # stop the machine until a user comes.
-    options = "werror=report,rerror=report,discard=on"
+    # Where our disk is full the machine stops, before its guest loses what it wrote and
+    # mounts its home read-only; ``control`` lets it try again.
+    options = "werror=enospc,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
     return [*secret, *("-blockdev", json.dumps(node)), *("-device", device)]
 

@@ -151,7 +151,7 @@ class SandboxStop(Event, frozen=True, kw_only=True, tag="sandbox.stop"):
 
 
 class SandboxFailed(Event, frozen=True, kw_only=True, tag="sandbox.failed"):
-    """A sandbox did not come up; ``step`` is the one that failed."""
+    """A sandbox did not come up, or has lost something; ``step`` is what failed."""
 
     step: str
 

@@ -609,6 +609,18 @@ GUARDS = (
         "few_files",
     ),
     Guard(
+        "a machine goes on when its disk has room",
+        "pass",
+        "tests/broker/host/vmm/test_running.py",
+        "until_there_is_room",
+    ),
+    Guard(
+        "what a machine lost is recorded",
+        "failed = None",
+        "tests/broker/host/launchers/test_microvm.py",
+        "lost",
+    ),
+    Guard(
         "a full disk under a machine is told",
         "if False:",
         "tests/broker/host/vmm/test_running.py",

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.files.sandbox_logs import KEPT
@@ -26,6 +27,7 @@ from broker.ipc.audit.query import Filters, open_log
 from broker.net.peers import credentials
 from broker.net.peers.identity import HybridClaim, VsockClaim
 from policy.records.loader import parse_record
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, old_logs
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
@@ -101,7 +103,7 @@ class Stand:
         await trio.lowlevel.checkpoint()
         if self.broken_start is not None:
             raise self.broken_start
-        self.spec = spec
+        self.spec, self.on_loss = spec, on_loss
         self.started.append(
             PaperVm(spec.directory, uds=self.uds, processes=self.processes)
         )
@@ -173,6 +175,24 @@ async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
         assert spec.home.path.stat().st_blocks * 512 < 64 << 20
         await machine.close()
         assert spec.home.path.exists()
+
+
+async def test_what_a_machine_lost_is_told_and_recorded(stand):
+    async with stand() as s:
+        told = []
+        s.vms.alarm = lambda title, text: told.append((title, text))
+        await s.open()
+        s.on_loss("no room on the disk")
+        await trio.testing.wait_all_tasks_blocked()
+        assert s.vms.warnings[-1] == "work: no room on the disk"
+        assert told == [("Vitrail: work", "no room on the disk")]
+
+        async def recorded():
+            return s.events("sandbox.failed")
+
+        (event,) = await eventually(recorded)
+        assert (event["sandbox"], event["step"]) == ("work", "running")
+        assert event["reason"] == "no room on the disk"
 
 
 @pytest.mark.parametrize("network", ["none", "user"])
@@ -357,7 +377,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
     async with stand() as s:
         vm = PaperVm(s.left())
 
-        async def adopt_vm(directory, *, nursery, connect):
+        async def adopt_vm(directory, *, nursery, on_loss, connect):
             return vm
 
         monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
@@ -434,7 +454,7 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
         broken = s.left("NotAName")
         good = s.left("work")
 
-        async def adopt_vm(directory, *, nursery, connect):
+        async def adopt_vm(directory, *, nursery, on_loss, connect):
             return PaperVm(directory) if directory == good else None
 
         async def clean(directory):
@@ -456,7 +476,7 @@ async def test_a_vmm_that_breaks_its_adoption_keeps_no_broker_from_starting(
     async with stand() as s:
         bad, good = s.left("aaa"), s.left("work")
 
-        async def adopt_vm(directory, *, nursery, connect):
+        async def adopt_vm(directory, *, nursery, on_loss, connect):
             if directory == bad:
                 raise trio.BrokenResourceError
             return PaperVm(directory)
@@ -491,7 +511,7 @@ async def test_a_vmm_that_is_silent_delays_no_other_adoption(stand, monkeypatch)
         s.left("work")
         adopted = trio.Event()
 
-        async def adopt_vm(directory, *, nursery, connect):
+        async def adopt_vm(directory, *, nursery, on_loss, connect):
             if directory == bad:
                 await adopted.wait()
                 raise UpstreamError("QEMU did not give the QMP greeting")

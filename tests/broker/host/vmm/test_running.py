@@ -8,6 +8,9 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.host.vmm.control import QemuControl
 from broker.host.vmm.qmp import QmpEvent
 from broker.host.vmm.running import Vm
 
@@ -98,3 +101,43 @@ async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
         events.take(QmpEvent("BLOCK_IO_ERROR", {**other, "nospace": True}))
     assert len(told) == 1
     assert "no room on the disk" in told[0]
+
+
+class FakeQmp:
+    """QEMU's monitor of a machine that stands still, until its disk has room."""
+
+    def __init__(self):
+        self.status = ["io-error", "io-error", "running"]
+        self.commands = []
+
+    async def run(self):
+        await trio.sleep(1000)
+        raise UpstreamError("QEMU has gone")
+
+    async def execute(self, command):
+        await trio.lowlevel.checkpoint()
+        self.commands.append((command, round(trio.current_time())))
+        return {"status": self.status.pop(0)} if command == "query-status" else {}
+
+
+async def test_a_machine_with_a_full_disk_tries_again_until_there_is_room(
+    autojump_clock,
+):
+    qmp = FakeQmp()
+    control = QemuControl(qmp)
+    with pytest.raises(UpstreamError, match="QEMU has gone"):
+        await control.run()
+    names = [name for name, _ in qmp.commands]
+    # Asked at once: an earlier broker may have had the event.
+    again = ["query-status", "cont"]
+    assert names == [*again, *again, "query-status"]
+    assert qmp.commands[3][1] - qmp.commands[1][1] >= limits.VM_ROOM_SECONDS
+
+
+async def test_a_machine_that_was_stopped_by_others_is_not_let_go(autojump_clock):
+    qmp = FakeQmp()
+    qmp.status = ["paused", "paused"]
+    control = QemuControl(qmp)
+    with pytest.raises(UpstreamError):
+        await control.run()
+    assert [name for name, _ in qmp.commands] == ["query-status"]
