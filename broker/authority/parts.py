@@ -84,6 +84,7 @@ def make_authority(paths: Paths, log: LogRuntime) -> AuthorityParts:
         compositor=find_compositor,
         starter=log.starter,
         screen_reader=bool(os.environ.get("DBUS_SESSION_BUS_ADDRESS")),
+        last=log.store.last_question,
     )
     desktop = Desktop(log.starter)
     authority = PolicyAuthority(

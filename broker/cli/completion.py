@@ -114,6 +114,16 @@ def examples(
     return _items(sorted(names), incomplete)
 
 
+def colours(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of colours."""
+    from policy.records.patterns import PALETTE
+
+    del ctx, param
+    return _items(list(PALETTE), incomplete)
+
+
 def places(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

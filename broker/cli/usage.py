@@ -38,6 +38,7 @@ MEANT: Mapping[str, str] = MappingProxyType(
         "remove": "sandbox remove",
         "rename": "sandbox rename",
         "restore": "sandbox restore",
+        "rmi": "image remove",
         "revoke": "grants revoke",
         "rm": "sandbox remove",
         "rules": "policy show",
@@ -46,10 +47,27 @@ MEANT: Mapping[str, str] = MappingProxyType(
         "ssh": "shell",
         "start": "run",
         "terminal": "shell",
+        "update": "image rebuild",
         "usb": "device list",
     }
 )
 """Verbs of other tools, and their names here."""
+_MEANT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "image ls": "list",
+        "image pull": "import",
+        "image rm": "remove",
+        "image update": "rebuild",
+        "policy list": "show",
+        "policy ls": "show",
+        "policy reload": "check",
+        "policy why": "explain",
+        "sandbox delete": "remove",
+        "sandbox ls": "list",
+        "sandbox rm": "remove",
+    }
+)
+"""The same for verbs of a group."""
 
 
 class UnknownVerbError(click.UsageError):
@@ -60,8 +78,9 @@ class UnknownVerbError(click.UsageError):
 
         near = difflib.get_close_matches(word, list(verbs), n=1)
         top = context.parent is None
-        meant = MEANT.get(word, "") if top else ""
         path = context.command_path
+        group = path.partition(" ")[2]
+        meant = MEANT.get(word, "") if top else _MEANT_IN.get(f"{group} {word}", "")
         meant = meant or (near[0] if near else "")
         super().__init__(f"No such command '{printable(word, 60)}'", ctx=context)
         self.hint = f"did you mean '{path} {meant}'? " if meant else ""

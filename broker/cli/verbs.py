@@ -40,6 +40,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "status": ("sandboxes.status", "Show what runs, and problems."),
             "top": ("sandboxes.top", "Watch sandboxes on a live screen."),
             "windows": ("sandboxes.windows", "List windows with their sandbox."),
+            "df": ("sandboxes.df", "Show disk space, and what nothing uses."),
+            "prune": ("sandboxes.prune", "Remove what belongs to no sandbox."),
             "kill-window": ("sandboxes.kill_window", "End a window."),
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),

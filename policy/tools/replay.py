@@ -69,6 +69,10 @@ def recorded(event: Mapping[str, object]) -> Recorded:
     if "asked" not in detail:
         raise NoRuleError("decided by a record alone")
     size = detail.get("size")
+    host = _text(event, "object")
+    # Older logs say only that there was a host.
+    dropped = bool(detail.get("host-dropped"))
+    dropped = dropped or host.startswith(_HASHED) or host == _DROPPED
     call = PolicyCall(
         _known(_text(event, "service"), "service"),
         _known(
@@ -78,7 +82,7 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         _known(_text(detail, "asked"), "target"),
         _maybe(detail, "mime"),
         _maybe(detail, "scheme"),
-        _maybe(detail, "host"),
+        None if dropped or not host else _known(host, "host"),
         size if isinstance(size, int) else None,
         _device(detail),
     )
@@ -91,7 +95,7 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         _text(event, "policy"),
         reason,
         _number(event, "count") or 1,
-        bool(detail.get("host-dropped")),
+        dropped,
     )
 
 

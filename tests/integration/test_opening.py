@@ -80,6 +80,17 @@ async def test_what_programs_open_goes_where_the_rules_send_it():
         ends = w.events("transfer.end", outcome="done", sandbox="work")
         assert [end["target"] for end in ends] == ["personal"] * 2
         assert w.events("decision", verdict="deny", service="vitrail.OpenURL")
+        # Which link, by whom allowed: one row has it.
+        (begin,) = w.events("transfer.begin", service="vitrail.OpenURL")
+        (allowed,) = w.events(
+            "decision", verdict="allow", service="vitrail.OpenURL", sandbox="work"
+        )
+        assert begin["object"] == "https://example.org/a?b"
+        assert begin["rule"] == allowed["rule"]
+        assert begin["stream"] == allowed["stream"] > 0
+        assert allowed["object"] == "example.org"
+        (end,) = w.events("transfer.end", service="vitrail.OpenURL")
+        assert end["opened_in"] == "personal"
 
 
 async def test_directories_are_copied_between_sandboxes_and_to_the_person():

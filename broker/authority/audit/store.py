@@ -54,6 +54,9 @@ _T = TypeVar("_T")
 # first fields, so the first place where it stands is the right one.
 _NO_NUMBER = 1 << 62
 _PLACE = str(_NO_NUMBER).encode()
+_LAST_QUESTION = """
+    SELECT coalesce(max(body ->> 'question'), 0) FROM event
+    WHERE kind = 'question.asked' AND json_valid(body)"""
 _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -87,6 +90,8 @@ class Store:
         self._tree = opened.tree
         self._seal = opened.seal
         self.namer = opened.namer
+        self.last_question = opened.last_question
+        """The number of the last question of earlier brokers."""
         self._files = Files(path)
         self._grown = trio.Event()
         self._path = path
@@ -381,6 +386,7 @@ class _Opened:
     tree: Growing
     seal: Seal
     namer: Namer
+    last_question: int
 
 
 @asynccontextmanager
@@ -424,6 +430,7 @@ def _open(path: Path, settings: Settings) -> _Opened:
             load_namer(
                 settings.names, path, clipboard_digest=settings.clipboard_digest
             ),
+            db.execute(_LAST_QUESTION).fetchone()[0],
         )
     except (sqlite3.Error, OSError) as error:
         db.close()

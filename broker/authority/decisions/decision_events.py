@@ -54,7 +54,7 @@ def decision(
     thousand things a second is refused in events that are equal, and counted.
     """
     detail: dict[str, schema.Scalar] = {"records": digests["records"]}
-    argument = ""
+    argument = host = ""
     if record:
         detail["record"] = record  # its line; ``rule`` is the rule's
     if not brief:
@@ -64,6 +64,7 @@ def decision(
         # empty one stays out, so that it is not hashed and can be asked again.
         if request.argument != "+":
             argument = untrusted_word(request.argument)
+        host = untrusted_word(request.host) if request.host else ""
     if answer is not None:
         detail.update(shown(answer.limits))
         observed = [f"{rule.action} by {rule.where}" for rule in answer.observed]
@@ -79,6 +80,7 @@ def decision(
     return schema.Decision(
         **subject(request),
         argument=argument,
+        object=host,
         verdict=verdict,
         rule=where,
         policy=digests["rules"],
@@ -125,14 +127,12 @@ def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
 
 
 def _attributes(request: Request) -> dict[str, schema.Scalar]:
-    """Types and sizes; a host is content, and is not recorded."""
+    """Types and sizes; a host is the event's object, by the setting ``names``."""
     found: dict[str, schema.Scalar] = {}
     if request.mime is not None:
         found["mime"] = untrusted_word(request.mime)
     if request.scheme is not None:
         found["scheme"] = untrusted_word(request.scheme)
-    if request.host is not None:
-        found["host-dropped"] = True
     if request.size is not None:
         found["size"] = request.size
     if request.device is not None:

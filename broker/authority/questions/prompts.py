@@ -87,13 +87,14 @@ class Questions:
         compositor: Callable[[], Path | None],
         starter: HelperStarter,
         screen_reader: bool,
+        last: int = 0,
     ) -> None:
         self._paths = paths
         self._log = log
         self._compositor = compositor
         self._starter = starter
         self._screen_reader = screen_reader
-        self._queue = Queue()
+        self._queue = Queue(last)
         self._waiters: dict[int, _Waiter] = {}
         self._wake = trio.Event()
         self._agent: _Agent | None = None

@@ -62,9 +62,10 @@ class _Bucket:
 class Queue:
     """All questions of one broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 0) -> None:
+        """``last``: the number of the last question before this broker."""
         self._entries: dict[int, QueueEntry] = {}
-        self._next_id = 1
+        self._next_id = last + 1
         self._next_asker = 1
         self._shown_at: dict[str, int] = {}
         self._shows = 0

@@ -16,13 +16,14 @@ from broker.cli.images.building.build import build_image
 from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
 from broker.cli.images.steps import Steps
+from broker.cli.late_group import LateGroup
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.host.images import store
 from broker.host.images.store import Image, ImageSpec
 
 
-@click.group("image")
+@click.group("image", cls=LateGroup)
 def command() -> None:
     """Make, list and remove guest images."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.completion import examples
+from broker.cli.completion import colours, examples
 from broker.cli.policy.records import EXAMPLES, print_problems, read_records
 from broker.cli.policy.starter import offer_starter
 from broker.cli.run.connect import offline_paths
@@ -76,7 +76,12 @@ class _Wishes:
 @click.option(
     "-p", "--package", "packages", multiple=True, help="A Debian package that it needs."
 )
-@click.option("--label", default=None, help="The colour: a name or #rrggbb.")
+@click.option(
+    "--label",
+    default=None,
+    shell_complete=colours,
+    help="The colour: a name or #rrggbb.",
+)
 @click.option("--command", "words", default=None, help="The program to start.")
 @click.option("--network", type=click.Choice(["none", "user"]), default=None)
 @click.option("--memory", default=None, help="As 2G.")

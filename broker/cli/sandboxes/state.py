@@ -21,11 +21,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
+from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes import backup as backups
 from broker.cli.sandboxes.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
+from broker.cli.sandboxes.leftovers import Leftovers, find_leftovers
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
@@ -46,7 +48,7 @@ _PASSPHRASE = click.option(
 )
 
 
-@click.group("sandbox")
+@click.group("sandbox", cls=LateGroup)
 def command() -> None:
     """Homes of persistent sandboxes: copies, names, snapshots, backups.
 
@@ -265,18 +267,36 @@ def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
 @command.command()
 @_NAME
 @click.option("--keep-record", is_flag=True, help="Remove the home alone.")
+@click.option("--keep-logs", is_flag=True, help="Keep what its programs printed.")
+@click.option(
+    "--image", is_flag=True, help="Its image too, if no other record uses it."
+)
 @_YES
 @_JSON
-def remove(name: str, *, keep_record: bool, yes: bool, as_json: bool) -> None:
-    """Remove a sandbox: its home, its snapshots, its record and menu entry.
+def remove(
+    name: str,
+    *,
+    keep_record: bool,
+    keep_logs: bool,
+    image: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove a sandbox: home, snapshots, record, menu entry, logs and booted copy.
 
-    One that keeps nothing, as a disposable, has only the last two.
+    One that keeps nothing, as a disposable, has no home and no snapshots.
     """
     sandbox = take_sandbox_name(name)
-    store = _store()
+    store, paths = _store(), offline_paths()
     record = None if keep_record else _record(sandbox)
+    left = Leftovers()
+    if record is not None:
+        records = read_records(paths).records.values()
+        left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
+        if image and not left.image:
+            render.note(f"no image is removed: none is '{sandbox}' alone's")
     if record is not None and store.find(sandbox) is None:
-        _remove_record(record, yes=yes, as_json=as_json)
+        _remove_record(record, left, yes=yes, as_json=as_json)
         return
     with store.lock(sandbox):
         home = store.require(sandbox)
@@ -284,16 +304,20 @@ def remove(name: str, *, keep_record: bool, yes: bool, as_json: bool) -> None:
         goes = f"the home of '{sandbox}' ({render.size(home.used())})"
         goes += f", {count} snapshot{'s' * (count > 1)}" if count else ""
         goes += f", and {record.source}" if record else ""
+        goes += left.describe()
         _ask(f"Remove {goes}?", yes=yes)
         if record is not None:
             record.source.unlink()
             remove_entry(sandbox)
         store.remove(sandbox)
     files = [] if record is None else [str(record.source)]
+    files += left.remove(paths)
     _done(f"removed {goes}", {"name": sandbox, "removed": files}, as_json=as_json)
 
 
-def _remove_record(record: Record, *, yes: bool, as_json: bool) -> None:
+def _remove_record(
+    record: Record, left: Leftovers, *, yes: bool, as_json: bool
+) -> None:
     """Remove a record without a home.  Raises RefusedError while one of it runs."""
     paths = offline_paths()
     if broker_runs(paths):
@@ -304,11 +328,13 @@ def _remove_record(record: Record, *, yes: bool, as_json: bool) -> None:
                 f"{', '.join(running)} runs by this record",
                 hint=f"'brokerctl stop {record.name}' ends it",
             )
-    _ask(f"Remove {record.source}?", yes=yes)
+    goes = f"{record.source}{left.describe()}"
+    _ask(f"Remove {goes}?", yes=yes)
     record.source.unlink()
     remove_entry(record.name)
-    removed = {"name": record.name, "removed": [str(record.source)]}
-    _done(f"removed {record.source}", removed, as_json=as_json)
+    files = [str(record.source), *left.remove(paths)]
+    removed = {"name": record.name, "removed": files}
+    _done(f"removed {goes}", removed, as_json=as_json)
 
 
 @command.command()

@@ -241,7 +241,7 @@ class QuestionAsked(Event, frozen=True, kw_only=True, tag="question.asked"):
     """A user was asked."""
 
     question: int
-    """Counts the questions of this broker."""
+    """No other question of this log has this number."""
     rule: str = ""
     policy: str = ""
     target: str = ""
@@ -293,6 +293,8 @@ class TransferBegin(Event, frozen=True, kw_only=True, tag="transfer.begin"):
     size: int | None = None
     """Bytes, as the sender says; null: it did not."""
     mime: str = ""
+    rule: str = ""
+    """``file:line`` of the rule that permits it."""
 
 
 class TransferReturned(Event, frozen=True, kw_only=True, tag="transfer.returned"):
@@ -317,6 +319,8 @@ class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
     bytes: int
     seconds: float
     files: int = 0
+    opened_in: str = ""
+    """The sandbox that opened it, which a rule's target may have started."""
 
 
 class DeviceAttached(Event, frozen=True, kw_only=True, tag="device.attached"):

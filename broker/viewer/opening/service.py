@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
+from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
 from broker.authority.stream_events import StreamEvents
 from broker.core import limits
@@ -218,19 +219,20 @@ class OpeningService:
         number, began = next(self._numbers), trio.current_time()
         await self._log.require(
             schema.TransferBegin(
-                **event_log.of(guest.lease),
+                **subject(permit.request),
                 transfer=number,
                 target=permit.target,
+                rule=permit.where,
                 files=asked.files,
                 size=asked.size,
                 mime=asked.mime,
                 object=asked.what,
             )
         )
-        reason = "cut"
+        reason, opened_in = "cut", ""
         try:
             if asked.url is not None:
-                await self._targets.open_url(
+                opened_in = await self._targets.open_url(
                     permit.target,
                     asked.url,
                     wait,
@@ -252,11 +254,12 @@ class OpeningService:
             with trio.CancelScope(shield=True):
                 await self._log.note(
                     schema.TransferEnd(
-                        **event_log.of(guest.lease),
+                        **subject(permit.request),
                         transfer=number,
                         target=permit.target,
                         bytes=exchange.size,
                         files=exchange.files,
+                        opened_in=opened_in,
                         seconds=trio.current_time() - began,
                         outcome="failed" if reason else "done",
                         reason=printable(reason, 2000),

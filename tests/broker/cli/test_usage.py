@@ -26,6 +26,10 @@ def answer(capsys, *words):
         ("ps", "brokerctl status"),
         ("policy chek", "brokerctl policy check"),
         ("audit conections", "brokerctl audit connections"),
+        ("image ls", "brokerctl image list"),
+        ("image update", "brokerctl image rebuild"),
+        ("policy list", "brokerctl policy show"),
+        ("update", "brokerctl image rebuild"),
     ],
 )
 def test_the_verb_that_was_meant_is_named(capsys, words, meant):

@@ -129,6 +129,14 @@ def test_a_host_that_was_dropped_matters_only_where_a_rule_asks_for_it():
         assert _simulate(rule, event).skipped.total() == 1
 
 
+def test_a_recorded_host_is_asked_about_again_and_a_hashed_one_is_not():
+    rules = "a * * * allow host=x.org\na * * * deny\n"
+    kept = _event(object="x.org", verdict="allow", rule="1.policy:1", reason="")
+    assert _simulate(rules, kept).same == 1
+    for name in ("hmac:00112233", "(dropped)"):
+        assert _simulate(rules, _event(object=name)).skipped.total() == 1
+
+
 def test_what_depends_on_what_ran_is_not_replayed():
     """autostart=no looks at the machine of then."""
     found = _simulate("a * * * allow autostart=no\n", _event())

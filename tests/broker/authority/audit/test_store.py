@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from broker.authority.audit.store import Store, open_store
+from broker.authority.questions.queue import Queue
 from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.database import MIGRATIONS
@@ -22,7 +23,9 @@ from broker.ipc.audit.schema import (
     Decision,
     EventVerdict,
     LeaseEnd,
+    QuestionAsked,
 )
+from tests.kit.prompting import question
 
 STOP = BrokerStop(reason="asked")
 
@@ -44,6 +47,18 @@ async def test_it_is_on_disk_when_record_returns(path: Path) -> None:
         assert rows(path) == [(1, "broker.start")]
         assert await store.record(STOP) == 2
         assert rows(path)[-1] == (2, "broker.stop")
+
+
+async def test_questions_of_the_next_broker_have_other_numbers(path: Path) -> None:
+    async with open_store(path) as store:
+        assert store.last_question == 0
+        for number in (3, 1, 2):
+            await store.record(QuestionAsked(question=number, rule="", policy=""))
+    async with open_store(path) as store:
+        assert store.last_question == 3
+        waiting = Queue(store.last_question)
+        waiting.ask(question(), 0.0)
+        assert [entry.id for entry in waiting.all()] == [4]
 
 
 async def test_the_stamp_is_the_stores(path: Path) -> None:

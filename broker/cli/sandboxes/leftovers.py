@@ -1,0 +1,96 @@
+"""What a sandbox leaves beside its home: logs, its booted copy, and its image."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.cli import render
+from broker.core.files.trees import disk_usage, remove_tree
+from broker.core.names import is_disposable_of
+from broker.core.paths import Paths
+from broker.host.images.store import remove_image
+from policy.records.model import Record
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Files of one record that are not its home; empty where there are none."""
+
+    logs: tuple[Path, ...] = ()
+    """Log directories, of each sandbox of the record."""
+    copy: Path | None = None
+    """The copy of its booted machine, from which others start."""
+    image: str = ""
+    """The image that only this record starts from."""
+
+    def describe(self) -> str:
+        """Return words to append to a question: what else goes, with sizes."""
+        parts: list[str] = []
+        if self.logs:
+            parts.append(f"its logs ({render.size(sum(map(disk_usage, self.logs)))})")
+        if self.copy is not None:
+            parts.append(
+                f"the copy of its booted machine ({render.size(disk_usage(self.copy))})"
+            )
+        if self.image:
+            parts.append(f"the image '{self.image}'")
+        return "".join(f", {part}" for part in parts)
+
+    def remove(self, paths: Paths) -> list[str]:
+        """Remove them; returns their paths, and the image as ``image:NAME``."""
+        for folder in self.logs:
+            shutil.rmtree(folder, ignore_errors=True)
+        removed = [str(folder) for folder in self.logs]
+        if self.copy is not None:
+            remove_tree(self.copy)
+            removed.append(str(self.copy))
+        if self.image:
+            remove_image(paths, self.image)
+            removed.append(f"image:{self.image}")
+        return removed
+
+
+def find_leftovers(
+    paths: Paths,
+    name: str,
+    records: Iterable[Record],
+    *,
+    logs: bool = True,
+    image: bool = False,
+) -> Leftovers:
+    """Return what a record leaves; an image only where no other record starts from it."""
+    copy = paths.templates / name
+    return Leftovers(
+        tuple(log_folders(paths, name)) if logs else (),
+        copy if copy.is_dir() else None,
+        own_image(paths, name, records) if image else "",
+    )
+
+
+def log_folders(paths: Paths, name: str) -> list[Path]:
+    """Return the log directories of a record's sandboxes."""
+    folder = paths.logs("x").parent
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in found if p.name == name or is_disposable_of(p.name, name))
+
+
+def own_image(paths: Paths, name: str, records: Iterable[Record]) -> str:
+    """Return the image that a record starts from, if no other one does; else empty."""
+    users = images_in_use(records)
+    for image, names in users.items():
+        if names == {name} and (paths.images / image).is_symlink():
+            return image
+    return ""
+
+
+def images_in_use(records: Iterable[Record]) -> dict[str, set[str]]:
+    """Return the names of images that records start from, with those records."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        image = getattr(record.host.launch, "image", None)
+        if isinstance(image, str) and image:
+            found.setdefault(image, set()).add(record.name)
+    return found

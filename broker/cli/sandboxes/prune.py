@@ -1,0 +1,61 @@
+"""``brokerctl prune``: removal of what belongs to no sandbox any more."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.df import COPY, IMAGE, Stored, removable, stored
+from broker.core.errors import RefusedError
+from broker.core.files.trees import remove_tree
+from broker.core.paths import Paths
+from broker.host.images.store import remove_image
+
+
+@click.command("prune")
+@click.option("--images", is_flag=True, help="Also images that no record starts.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(*, images: bool, yes: bool, as_json: bool) -> None:
+    """Remove logs and booted copies that belong to no sandbox any more.
+
+    Homes stay: 'brokerctl sandbox remove' removes one.
+    """
+    paths = offline_paths()
+    found = removable(stored(paths), images=images)
+    if not found:
+        if as_json:
+            render.json_line([])
+        else:
+            render.note("nothing is unused")
+        return
+    if not as_json:
+        rows = [(one.kind, one.name, render.size(one.bytes)) for one in found]
+        render.table(("WHAT", "NAME", "ON DISK"), rows)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RefusedError(
+                "there is no terminal to ask at", hint="'--yes' does not ask"
+            )
+        click.confirm("Remove these?", abort=True, err=True)
+    for one in found:
+        _remove(paths, one)
+    if as_json:
+        render.json_line([asdict(one) for one in found])
+    else:
+        render.note(f"removed {render.size(sum(one.bytes for one in found))}")
+
+
+def _remove(paths: Paths, one: Stored) -> None:
+    if one.kind == IMAGE:
+        remove_image(paths, one.name)
+    elif one.kind == COPY:
+        remove_tree(Path(one.path))
+    else:
+        shutil.rmtree(one.path, ignore_errors=True)

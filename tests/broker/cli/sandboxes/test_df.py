@@ -1,0 +1,118 @@
+"""``brokerctl df``, ``prune`` and ``sandbox remove``: files beside a home."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from broker.cli.sandboxes import df, prune
+from broker.cli.sandboxes.state import command as sandbox
+from broker.core.errors import RefusedError
+from broker.core.names import SandboxName
+from broker.core.paths import find_paths
+from broker.host.homes.store import DISK, HomeStore
+from broker.host.images import store as images
+from broker.host.images.store import ImageSpec, Manifest, manifest_bytes
+
+RECORD = 'class = "persistent"\n[label]\ncolour = "red"\n[launch]\nimage = "{}"\n'
+
+
+@pytest.fixture(name="paths")
+def _paths(tmp_path, monkeypatch):
+    """Records mail and web, a home of mail, images of both, logs and booted copies."""
+    for name in ("config", "state", "data", "cache"):
+        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp/vt-none")
+    paths = find_paths()
+    records = paths.config[0] / "sandboxes.d"
+    records.mkdir(parents=True)
+    for name, image in (("mail", "letters"), ("web", "shared"), ("view", "shared")):
+        (records / f"{name}.toml").write_text(RECORD.format(image))
+    homes = HomeStore(paths.homes)
+    with homes.new(DISK) as prepared:
+        (prepared / DISK).write_bytes(b"letters")
+        homes.publish(prepared, SandboxName("mail"))
+    for name in ("letters", "shared", "old"):
+        make_image(paths, name)
+    for name in ("mail", "web", "box-1a2b3c", "gone"):
+        paths.logs(name).mkdir(parents=True)
+        (paths.logs(name) / "console.log").write_text("text\n")
+    for name in ("mail", "gone"):
+        (paths.templates / name).mkdir(parents=True)
+        (paths.templates / name / "memory").write_bytes(b"pages")
+    return paths
+
+
+def make_image(paths, name):
+    directory = paths.images / f".{name}.1"
+    directory.mkdir(parents=True)
+    spec = ImageSpec(name=name)
+    manifest = Manifest(images.FORMAT, spec, "6.1", {}, 0.0, "", "")
+    (directory / "manifest.json").write_bytes(manifest_bytes(manifest))
+    for file in ("kernel", "initrd", "root.ext4", "root"):
+        (directory / file).write_bytes(b"x")
+    images.point(paths.images / name, directory.name)
+
+
+def run(command, *words, code=0, given=None):
+    done = CliRunner().invoke(command, words, input=given)
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+def unused():
+    found = json.loads(run(df.command, "--json").stdout)
+    return {(one["kind"], one["name"]) for one in found if one["unused"]}
+
+
+LOGS = {("logs", "box-1a2b3c"), ("logs", "gone")}
+COPY, IMAGE = ("booted copy", "gone"), ("image", "old")
+
+
+def test_df_shows_everything_and_what_nothing_uses(paths):
+    assert unused() == {*LOGS, COPY, IMAGE}
+    shown = run(df.command)
+    for word in ("home", "mail", "letters", "shared", "no record starts it"):
+        assert word in shown.output
+    (paths.config[0] / "sandboxes.d" / "mail.toml").write_text("class = nonsense\n")
+    assert unused() == {*LOGS, COPY}, "a record with a mistake may start any image"
+
+
+def test_prune_removes_what_belongs_to_no_sandbox_and_images_by_choice(paths):
+    removed = json.loads(run(prune.command, "--yes", "--json").stdout)
+    assert {(one["kind"], one["name"]) for one in removed} == {*LOGS, COPY}
+    assert unused() == {IMAGE}
+    assert paths.logs("mail").is_dir()
+    run(prune.command, "--yes", "--images")
+    assert unused() == set()
+    assert [image.name for image in images.list_images(paths)] == ["letters", "shared"]
+    assert "nothing is unused" in run(prune.command, "--yes").output
+
+
+def test_prune_asks_and_never_removes_a_home(paths):
+    (paths.config[0] / "sandboxes.d" / "mail.toml").unlink()
+    done = CliRunner().invoke(prune.command, [])
+    assert isinstance(done.exception, RefusedError)
+    assert unused() >= {("home", "mail"), ("image", "letters"), ("logs", "mail")}
+    run(prune.command, "--yes", "--images")
+    assert unused() == {("home", "mail")}
+
+
+def test_remove_takes_logs_and_the_booted_copy_with_it(paths):
+    done = run(sandbox, "remove", "mail", "--yes", "--json")
+    assert not paths.logs("mail").exists()
+    assert not (paths.templates / "mail").exists()
+    assert str(paths.logs("mail")) in json.loads(done.stdout)["removed"]
+    assert "letters" in {image.name for image in images.list_images(paths)}
+
+
+def test_remove_takes_an_image_only_by_choice_and_only_where_no_other_starts_it(paths):
+    run(sandbox, "remove", "mail", "--yes", "--image", "--keep-logs")
+    assert paths.logs("mail").is_dir()
+    assert {i.name for i in images.list_images(paths)} == {"shared", "old"}
+    run(sandbox, "remove", "web", "--yes", "--image")
+    assert {i.name for i in images.list_images(paths)} == {"shared", "old"}
+    assert not paths.logs("web").exists()
