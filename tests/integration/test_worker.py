@@ -53,7 +53,8 @@ async def a_worker(directory, compositor=Path("/no-such-compositor")):
 async def connect_agent(worker, stream):
     """Give the worker an agent's connection; return the guest's end."""
     theirs, ours = socket.socketpair()
-    await worker.agent_stream(stream, ours)
+    with ours:
+        await worker.send(messages.AgentStream(stream), [ours.fileno()])
     return trio.socket.from_stdlib_socket(theirs)
 
 

@@ -97,11 +97,6 @@ class LeaseTable:
         """Return a live lease."""
         return self._by_id.get(lease)
 
-    def of_claim(self, claim: Claim) -> Held | None:
-        """Return the live lease of an identity."""
-        lease = self._by_key.get(claim_key(claim))
-        return None if lease is None else self._by_id[lease]
-
     def of_sandbox(self, sandbox: SandboxName) -> Held | None:
         """Return the live lease of a sandbox."""
         lease = self._by_sandbox.get(sandbox)

@@ -7,7 +7,6 @@ them ends so does the other, and ``wait_closed`` says why once both are gone.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -237,11 +236,6 @@ class Worker:
         read = self._reads.pop(number, None)
         if read is not None:
             os.close(read.fd)
-
-    async def agent_stream(self, stream: int, conn: socket.socket) -> None:
-        """Hand over an accepted connection of the guest agent; owns ``conn``."""
-        with conn:
-            await self.send(messages.AgentStream(stream), [conn.fileno()])
 
     async def wait_closed(self) -> str:
         """Wait until both halves are gone; return why."""

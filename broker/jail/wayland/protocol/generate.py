@@ -55,19 +55,6 @@ def all_interfaces() -> dict[str, Any]:
     return found
 
 
-def all_globals() -> set[str]:
-    """Interfaces that no message makes, so that a registry must offer them."""
-    interfaces = all_interfaces()
-    made = {
-        argument.interface.name
-        for interface in interfaces.values()
-        for message in [*interface.requests, *interface.events]
-        for argument in message.arguments
-        if argument.argument_type.name == "NewId" and argument.interface is not None
-    }
-    return set(interfaces) - made - {"wl_display"}
-
-
 def _argument(argument: Any) -> str:  # noqa: ANN401 - pywayland has no types
     code = argument.signature
     if argument.interface is not None:
