@@ -236,7 +236,6 @@ ToGuest = (
 )
 
 _from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
-_to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)
 _encoder = msgspec.json.Encoder()
 
 
@@ -248,11 +247,6 @@ def decode_from_guest(untrusted_body: bytes) -> FromGuest:
         # RecursionError: unknown fields are skipped by recursion, and a guest
         # can nest thousands of them in one frame.
         raise PeerError(f"the guest agent sent no valid message: {error}") from error
-
-
-def decode_to_guest(body: bytes) -> ToGuest:
-    """Return the message in a frame's body (for tests of the shim)."""
-    return _to_guest.decode(body)
 
 
 def encode(message: FromGuest | ToGuest) -> bytes:

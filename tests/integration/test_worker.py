@@ -10,6 +10,7 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -140,7 +141,7 @@ async def test_the_agents_words_come_through(directory):
         order = agent.Run(program=1, argv=["foot"])
         await worker.send(messages.ToAgent(order))
         said = await guest.recv(65536)
-        assert agent.decode_to_guest(said[HEADER.size :]) == order
+        assert msgspec.json.decode(said[HEADER.size :], type=agent.ToGuest) == order
         guest.close()
         closed = messages.AgentClosed(
             1, "the guest agent closed", len(words), len(said)
