@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+import msgspec
 import trio
 
 from broker.authority.records.sandbox_names import not_running
+from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
 from broker.ipc import worker
 from broker.ipc.control import api, methods
-from broker.ipc.control.fitting import fit_windows
+from broker.ipc.control.fitting import AROUND
 from broker.ipc.control.methods import Exchange, serves
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
@@ -123,3 +126,32 @@ def _status(sandbox: SandboxName, untrusted: worker.WindowReport) -> api.WindowS
         height=untrusted.height,
         focused=untrusted.focused,
     )
+
+
+def fit_windows(
+    answer: api.WindowsAnswer, limit: int = limits.CONTROL_MESSAGE_BYTES - AROUND
+) -> api.WindowsAnswer:
+    """Return the windows in at most ``limit`` bytes of JSON.
+
+    Sandboxes with more than their equal share of it lose their newest ones.
+    """
+    encode = msgspec.json.Encoder().encode
+    if len(encode(answer)) <= limit:
+        return answer
+    bare = msgspec.structs.replace(answer, windows=[], omitted=len(answer.windows))
+    room = share = max(0, limit - len(encode(bare)))
+    sizes: Counter[str] = Counter()
+    for window in answer.windows:
+        sizes[window.sandbox] += len(encode(window)) + 1
+    for number, size in enumerate(sorted(sizes.values())):
+        share = room // (len(sizes) - number)
+        room -= min(size, share)
+    used: Counter[str] = Counter()
+    kept = []
+    for window in answer.windows:
+        used[window.sandbox] += len(encode(window)) + 1
+        # guard: a sandbox with many windows leaves room for the others'
+        if used[window.sandbox] <= share:
+            kept.append(window)
+    omitted = len(answer.windows) - len(kept)
+    return msgspec.structs.replace(answer, windows=kept, omitted=omitted)

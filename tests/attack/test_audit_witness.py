@@ -18,7 +18,8 @@ from broker.authority.audit.proof.note import (
     parse_note,
     public_key,
 )
-from broker.authority.audit.proof.witness import held_notes, hold_note
+from broker.authority.audit.proof.witness import hold_note
+from broker.cli.audit.verify import held_notes
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.database import open_database

@@ -12,7 +12,6 @@ import rich_click as click
 
 from broker.authority.audit.proof.keys import KeyFile
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.authority.audit.proof.witness import held_notes
 from broker.cli import render
 from broker.cli.audit.proof.inclusion import prove
 from broker.cli.audit.proof.verify import Report, verify
@@ -303,3 +302,15 @@ def _own(db: sqlite3.Connection) -> list[str]:
 
 def _peers(db: sqlite3.Connection, peer: str) -> list[str]:
     return [note for _, _, note in held_notes(db, peer)]
+
+
+def held_notes(db: sqlite3.Connection, peer: str = "") -> list[tuple[str, int, str]]:
+    """Return all held notes: the peer, the time of arrival (ns since 1970), the note.
+
+    Newest last; ``peer`` keeps to one.  Raises sqlite3.Error.
+    """
+    return db.execute(
+        "SELECT peer, time_ns, note FROM witness WHERE ?1 = '' OR peer = ?1 "
+        "ORDER BY peer, origin, size",
+        (peer,),
+    ).fetchall()

@@ -1,25 +1,23 @@
 """Making an answer fit into one message of the control socket.
 
 A host full of sandboxes with all their streams or windows open has more to report
-than ``limits.CONTROL_MESSAGE_BYTES``; that must cost the quietest streams' lines, and
-windows of those that have the most, not the answer.
+than ``limits.CONTROL_MESSAGE_BYTES``; that must cost the quietest streams' lines, not the
+answer.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from broker.core import limits
-from broker.ipc.control.api import Status, WindowsAnswer
+from broker.ipc.control.api import Status
 
-_AROUND = 1024
+AROUND = 1024
 """Of a message that is not the answer: the reply's own words."""
 
 
 def fit_status(
-    status: Status, limit: int = limits.CONTROL_MESSAGE_BYTES - _AROUND
+    status: Status, limit: int = limits.CONTROL_MESSAGE_BYTES - AROUND
 ) -> Status:
     """Return the status in at most ``limit`` bytes of JSON.
 
@@ -55,32 +53,3 @@ def fit_status(
         streams=[stream for stream in status.streams if stream.stream in kept],
         streams_omitted=len(status.streams) - len(kept),
     )
-
-
-def fit_windows(
-    answer: WindowsAnswer, limit: int = limits.CONTROL_MESSAGE_BYTES - _AROUND
-) -> WindowsAnswer:
-    """Return the windows in at most ``limit`` bytes of JSON.
-
-    Sandboxes with more than their equal share of it lose their newest ones.
-    """
-    encode = msgspec.json.Encoder().encode
-    if len(encode(answer)) <= limit:
-        return answer
-    bare = msgspec.structs.replace(answer, windows=[], omitted=len(answer.windows))
-    room = share = max(0, limit - len(encode(bare)))
-    sizes: Counter[str] = Counter()
-    for window in answer.windows:
-        sizes[window.sandbox] += len(encode(window)) + 1
-    for number, size in enumerate(sorted(sizes.values())):
-        share = room // (len(sizes) - number)
-        room -= min(size, share)
-    used: Counter[str] = Counter()
-    kept = []
-    for window in answer.windows:
-        used[window.sandbox] += len(encode(window)) + 1
-        # guard: a sandbox with many windows leaves room for the others'
-        if used[window.sandbox] <= share:
-            kept.append(window)
-    omitted = len(answer.windows) - len(kept)
-    return msgspec.structs.replace(answer, windows=kept, omitted=omitted)

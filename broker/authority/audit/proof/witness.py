@@ -247,15 +247,3 @@ def newest_origin(db: sqlite3.Connection, peer: str) -> str:
         (peer,),
     ).fetchone()
     return "" if row is None else str(row[0])
-
-
-def held_notes(db: sqlite3.Connection, peer: str = "") -> list[tuple[str, int, str]]:
-    """Return all held notes: the peer, the time of arrival (ns since 1970), the note.
-
-    Newest last; ``peer`` keeps to one.  Raises sqlite3.Error.
-    """
-    return db.execute(
-        "SELECT peer, time_ns, note FROM witness WHERE ?1 = '' OR peer = ?1 "
-        "ORDER BY peer, origin, size",
-        (peer,),
-    ).fetchall()

@@ -16,8 +16,9 @@ from broker.ipc.control.api import (
     WindowsAnswer,
     WindowStatus,
 )
-from broker.ipc.control.fitting import fit_status, fit_windows
+from broker.ipc.control.fitting import fit_status
 from broker.ipc.control.varlink import VarlinkReply
+from broker.viewer.windows import fit_windows
 
 
 def status(sandboxes: int, streams: int, **words: object) -> Status:

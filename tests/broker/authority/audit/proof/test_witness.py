@@ -8,8 +8,9 @@ import pytest
 
 from broker.authority.audit.proof.keys import SigningKey
 from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
-from broker.authority.audit.proof.witness import WitnessFate, WitnessOffer, held_notes
+from broker.authority.audit.proof.witness import WitnessFate, WitnessOffer
 from broker.authority.audit.store import open_store
+from broker.cli.audit.verify import held_notes
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.tree import Growing, consistency_proof, leaf_hash, node_hash
