@@ -84,6 +84,11 @@ VERBS: Mapping[str, str] = MappingProxyType(
 )
 
 
+_DENIED = "denied: "
+"""How a refusal by rules or by a record begins."""
+_ALLOW = "'brokerctl allow' shows the line that allows it, and writes it once or always"
+
+
 class _Verbs(click.Group):
     @override
     def invoke(self, ctx: click.Context) -> object:
@@ -164,6 +169,8 @@ def report(error: Exception) -> int:
         case InternalError():
             raise error
         case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
+            if error.message.startswith(_DENIED) and not error.hint:
+                error.hint = _ALLOW
             render.error(error)
             return 3 if isinstance(error, IntegrityError) else 1
         case BrokenPipeError():

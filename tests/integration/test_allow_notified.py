@@ -48,8 +48,10 @@ async def test_the_line_is_shown_and_written_by_two_clicks(run, monkeypatch):
     monkeypatch.setattr(watch, "READ_SECONDS", 0.0)
     await trio.to_thread.run_sync(refused, run)
     async with screen() as s, offered(s) as two:
-        assert f"{COPY} + work mail allow" in two[2]
-        assert "10-allowed.policy" in two[2]
+        line, others, file = two[2].split("\n")
+        assert line == f"{COPY} + work mail allow"
+        assert others == "It allows nothing between others."
+        assert file.endswith("policy.d/10-allowed.policy")
         assert two[3] == {"once": "Once", "always": "Always", "ask": "Ask each time"}
         await picture(s, "line.png")
         assert decided().verdict == "deny"

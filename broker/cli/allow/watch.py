@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import trio
 
@@ -131,17 +132,25 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
 
 
 def text_of(offer: RuleOffer) -> str:
-    """The line, its file, and what else it allows.  Raises RefusedError."""
-    lines = [offer.line, f"in {offer.file}"]
+    """The line, what else it allows, and its file.  Raises RefusedError.
+
+    The file is last: servers cut long texts at their end.
+    """
+    home = str(Path.home())
+    file = str(offer.file)
+    shown = f"~{file.removeprefix(home)}" if file.startswith(f"{home}/") else file
+    lines = [offer.line]
     if not offer.others:
-        return "\n".join([*lines, "It allows no call between others."])
-    lines.append("It also decides otherwise:")
+        lines.append("It allows nothing between others.")
+    else:
+        lines.append(f"It also decides {len(offer.others)} other kinds of calls:")
     for change in offer.others[:_SHOWN]:
         call = change.call
         sources = ", ".join(change.sources[:_SHOWN])
         lines.append(f"{call.service}: {sources}: {short_answer(change.new)}")
     more = len(offer.others) - _SHOWN
-    return "\n".join([*lines, *([f"and {more} more"] if more > 0 else [])])
+    lines += [f"and {more} more"] if more > 0 else []
+    return "\n".join([*lines, f"in {shown}"])
 
 
 def _told(error: VitrailError) -> str:

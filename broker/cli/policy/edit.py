@@ -43,7 +43,7 @@ from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import SUFFIX as RECORD
-from policy.records.loader import read_file
+from policy.records.loader import parse_record, read_file
 from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
@@ -140,9 +140,30 @@ def edit(
         if confirm is None:
             put(job.file, new)
             render.note(f"installed {job.file}; a broker that runs takes it up itself")
+            if folder == RECORDS:
+                _follow(job)
         else:
             on_trial(job.file, new, confirm)
         _say(job, installed=True, as_json=as_json)
+
+
+def _follow(job: _Edit) -> None:
+    """Have the menu follow a record's name and colour, and say what does not."""
+    # Late: rules need neither.
+    from broker.cli.menu.entries import follow_windows
+    from broker.cli.policy.records import read_records
+
+    follow_windows()
+    record = read_records(offline_paths()).records.get(job.file.stem)
+    colour = record.viewer.label.colour if record else ""
+    if job.old is not None and colour and colour.encode() != _colour_of(job):
+        render.note("windows that are open keep their colour until the sandbox stops")
+
+
+def _colour_of(job: _Edit) -> bytes:
+    """The colour of the record as it was; empty: it had none that can be used."""
+    before, _ = parse_record(job.file.stem, job.file, job.old or b"")
+    return b"" if before is None else before.viewer.label.colour.encode()
 
 
 def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:

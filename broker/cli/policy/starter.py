@@ -42,6 +42,10 @@ def starter(*, show: bool, as_json: bool) -> None:
     render.written_files(files, as_json=as_json)
     if not as_json:
         render.note(f"'brokerctl policy edit {NAME.removesuffix(SUFFIX)}' changes them")
+        render.note(
+            "after a refusal: 'brokerctl allow'; by notification: "
+            "systemctl --user enable --now vitrail-allow"
+        )
 
 
 def install_starter(paths: Paths) -> list[Path]:

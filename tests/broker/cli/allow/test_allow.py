@@ -11,6 +11,8 @@ from broker.authority.permit import Request
 from broker.cli.allow.offer import ONCE_FILE, offer_for
 from broker.cli.allow.watch import OfferBudget
 from broker.cli.allow.write import once
+from broker.cli.verbs import report
+from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.paths import find_paths
 from tests.kit.refused import COPY, decided, refused, user_with_rules
@@ -108,3 +110,10 @@ def test_a_sandbox_has_one_offer_at_a_time_and_few_a_minute():
     assert not budget.take("web", 4.0)
     assert budget.take("mail", 4.0)
     assert budget.take("web", 70.0)
+
+
+def test_a_refusal_in_the_terminal_names_the_verb(capsys):
+    assert report(RefusedError("denied: by the rules", where="30-user.policy:1:1")) == 1
+    assert "brokerctl allow" in capsys.readouterr().err
+    assert report(RefusedError("denied: by the rules", hint="another")) == 1
+    assert "brokerctl allow" not in capsys.readouterr().err
