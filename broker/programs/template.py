@@ -1,61 +1,58 @@
-"""The template: a fork server of workers' jailed halves, so that one costs little.
+"""The template: leave the user's session, then import the worker and fork its halves.
 
-It imports all that a worker needs before it takes an order.  Its death ends no
-worker: each is held by its keeper and by the broker, which starts another
-template when it next needs a worker.
+This is all of the template that has the user's rights.  ``programs.template_jailed``
+is the fork server: its modules, those of the worker among them, are imported in the
+jail, where a fault in one of them has no file, no socket and no network to use.
 """
 
 from __future__ import annotations
 
-import socket
+import runpy
+import sys
 from collections.abc import Callable, Sequence
 
-from broker.core import limits
-from broker.core.errors import InternalError
-from broker.helpers.process import jail, seccomp
-from broker.helpers.process.fork_server import Started, serve
-from broker.ipc import fork_server as messages
-from broker.ipc.channel import MessagePipe
-from broker.ipc.wayland_rules import traced
-from broker.programs.worker import run_worker
+import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
+
+from broker.core.errors import SetupError
+from broker.helpers.process import jail
+from broker.helpers.process.fork_server import Start, Started, serve
+from broker.ipc.fork_server import Order
+
+ALLOW_UNJAILED = "allow-unjailed"
+"""The argument that permits a template without a jail, where none can be built."""
+
+_JAILED = "broker.programs.template_jailed"
 
 
-def start_worker(
-    order: messages.Order,
-    fds: Sequence[int],
-    leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
-) -> Started:
-    """Fork a jailed half.  Raises SetupError when its jail cannot be built."""
-    if not isinstance(order, messages.ForkWorker):
-        raise InternalError("an order for another fork server")
-    supervisor, listener, keeper, pipe = fds
+def _refusing(reason: str) -> Start:
+    """Return how each order is refused on a machine without a jail."""
 
-    def inside(achieved: messages.Jail) -> None:
-        display = socket.socket(fileno=listener)
-        # Here and not in the broker: the process that closes a listening socket last
-        # drops its backlog, and a client may be waiting in this one.
-        display.listen(limits.BACKLOG)
-        run_worker(
-            socket.socket(fileno=supervisor),
-            MessagePipe(pipe),
-            display,
-            socket.socket(fileno=keeper),
-            achieved,
+    def refuse(
+        order: Order,  # noqa: ARG001
+        fds: Sequence[int],  # noqa: ARG001
+        leave: Callable[[], None],  # noqa: ARG001
+    ) -> Started:
+        raise SetupError(
+            f"a worker's jail cannot be built: {reason}", hint=jail.USERNS_HINT
         )
 
-    jailed = jail.fork_jailed(inside, fds, allow_unjailed=order.allow_unjailed)
-    return Started(jailed.pid, jailed.pidfd, jailed.jail)
+    return refuse
 
 
 def main() -> None:
-    """Fork jailed halves on order; the only argument is the number of our socket."""
-    seccomp.worker_filter()  # compiled once; workers inherit it
-    if traced():
-        # Now: a worker that wants it cannot open files any more.
-        from broker.jail.wayland.protocol import trace  # noqa: F401
-    # A keeper kills its jailed half when the broker dies, and may have died first.
-    # guard: jailed halves end with the broker
-    serve("vitrail-template", start_worker, end_children=True)
+    """Enter the jail and become the fork server.
+
+    Arguments: the number of our socket, and ``ALLOW_UNJAILED`` where it applies.
+    """
+    missing = jail.try_to_enclose()
+    # guard: no worker's code is imported outside of a jail
+    if missing and ALLOW_UNJAILED not in sys.argv[2:]:
+        serve("vitrail-template", _refusing(missing))
+        return
+    if not missing:
+        jail.enclose()
+    sys.argv[2:] = [missing]
+    runpy.run_module(_JAILED, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,15 @@ PROGRAMS = (
     Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 3_400, 1_600),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
     Program("shipper", ("broker.programs.shipper",), USER, 50, 6_400, 3_700),
-    Program("template", ("broker.programs.template",), USER, 185, 31_800, 20_700),
+    Program("template", ("broker.programs.template",), USER, 28, 2_900, 1_250),
+    Program(
+        "template in its jail",
+        ("broker.programs.template_jailed",),
+        CONFINED,
+        185,
+        31_800,
+        20_700,
+    ),
     Program("keeper", ("broker.programs.keeper",), USER, 39, 4_150, 2_200),
     Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_100, 19_600),
     Program("files", ("shims.files.__main__",), USER, 19, 2_600, 1_900),
@@ -104,7 +112,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(630, 101_600, 68_700)
+TOGETHER = Size(525, 80_400, 54_100)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

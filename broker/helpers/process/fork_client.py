@@ -35,6 +35,7 @@ class ForkServerProgram:
     what: str
     seconds: Callable[[], float]
     outlive_us: bool = False
+    arguments: tuple[str, ...] = ()
 
 
 class ForkedProcess(PidfdProcess):
@@ -240,7 +241,7 @@ def _spawn(program: ForkServerProgram, control: int) -> Child:
     # Of the environment only what it needs: a worker sees no other variable.
     names = ("PATH", "VITRAIL_DEBUG")
     return spawn(
-        our_program(program.module, str(control)),
+        our_program(program.module, str(control), *program.arguments),
         name=program.module.rpartition(".")[2],
         env={name: os.environ[name] for name in names if name in os.environ},
         pass_fds=[control],

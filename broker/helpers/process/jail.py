@@ -1,6 +1,8 @@
 """The jail of a worker: what surrounds the process that reads a guest's bytes.
 
-``fork_jailed`` is called by the template, a process with one thread.  It makes
+The template, a process with one thread, leaves the session by ``enclose`` before it
+imports the worker: it has every namespace but that of pids, a read-only root with
+Python and our modules, no home, no socket, no network.  ``fork_jailed`` then makes
 
 * a process in empty user, mount, pid, network, ipc, uts and cgroup
   namespaces: it is alone, its root is an empty read-only tmpfs without /proc,
@@ -23,8 +25,10 @@ import ctypes
 import os
 import resource
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -39,19 +43,23 @@ from broker.ipc.fork_server import Jail
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWUSER, _CLONE_NEWNS, _CLONE_NEWPID = 0x10000000, 0x00020000, 0x20000000
 # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET
 _CLONE_OTHERS = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x60000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20, 0x1000, 0x4000, 1 << 18
 _MNT_DETACH = 2
+_MOUNT_SETATTR = 442  # the same number everywhere
+_ATTR_RDONLY_NOSUID, _AT_RECURSIVE = 1 | 2, 0x8000
+_TMPFS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # the same number everywhere
 
-_USERNS_HINT = (
+USERNS_HINT = (
     "allow unprivileged user namespaces: 'sysctl kernel.unprivileged_userns_clone=1' "
     "(Debian), 'sysctl kernel.apparmor_restrict_unprivileged_userns=0' or an AppArmor "
     "profile with 'userns,' (Ubuntu), and user.max_user_namespaces above 0"
@@ -83,32 +91,33 @@ def fork_jailed(
     keep: Sequence[int],
     *,
     allow_unjailed: bool = False,
+    enclosed: bool = False,
+    missing: str = "",
 ) -> Jailed:
     """Start ``run`` in a jail; it gets the applied measures and ``keep`` open.
 
     ``run`` has to call ``lock`` before it looks at anything from outside.
     It is not killed when the caller ends (its keeper does that).  With
     ``allow_unjailed`` a machine without user namespaces gets a process with
-    the other walls only, and ``Jail.missing`` says so.
+    the other walls only, and ``Jail.missing`` says so.  ``enclosed``: the caller has
+    called ``enclose``; ``missing`` says why it could not.
 
     Raises SetupError when the namespaces are not to be had.
     """
     seccomp.worker_filter()  # compiled and kept: in the jail there is no room to
+    if enclosed:
+        return _fork(run, keep, _CLONE_OTHERS)
     try:
-        return _fork(run, keep, namespaces=True)
+        return _fork(run, keep, _CLONE_NEWUSER | _CLONE_OTHERS)
     except SetupError as error:
         if not allow_unjailed:
             raise
-        missing = error.message
-    return _fork(run, keep, namespaces=False, missing=missing)
+        missing = missing or error.message
+    return _fork(run, keep, 0, missing)
 
 
 def _fork(
-    run: Callable[[Jail], None],
-    keep: Sequence[int],
-    *,
-    namespaces: bool,
-    missing: str = "",
+    run: Callable[[Jail], None], keep: Sequence[int], namespaces: int, missing: str = ""
 ) -> Jailed:
     # A pid namespace is for children only, so there is a process in between;
     # when it has ended, the jailed one becomes our child (prctl(2)).
@@ -153,7 +162,7 @@ def _judge(reports: list[_Report]) -> Jailed:
         os.waitpid(pid, 0)
     raise SetupError(
         f"a worker's jail cannot be built: {failed or 'it died on the way in'}",
-        hint=_USERNS_HINT,
+        hint=USERNS_HINT,
     )
 
 
@@ -165,14 +174,17 @@ class _Entry:
     keep: Sequence[int]
     report: int
     go: int
-    namespaces: bool
+    namespaces: int
     missing: str
 
     def middle(self) -> None:
         """Between the worlds: make the namespaces, fork the one that stays."""
         null_streams()
         if self.namespaces:
-            _unshare()
+            proc = (
+                os.open("/proc", _DIRECTORY) if self.namespaces & _CLONE_NEWUSER else -1
+            )
+            _unshare(self.namespaces, proc)
             _empty_root()
         pid = os.fork()
         if pid == 0:
@@ -189,7 +201,7 @@ class _Entry:
         limit_resources()
         landlock = _landlock()
         set_name("vitrail-worker")
-        jail = Jail(self.namespaces, True, landlock, self.missing)  # noqa: FBT003
+        jail = Jail(bool(self.namespaces), True, landlock, self.missing)  # noqa: FBT003
         _tell(self.report, _Report(jail=jail))
         os.close(self.report)
         # From here on the pipe's number may be another file's.
@@ -255,16 +267,22 @@ def limit_resources() -> None:
     lower_limit(resource.RLIMIT_DATA, limits.WORKER_DATA_BYTES)
 
 
-def _unshare() -> None:
+def _unshare(kinds: int, proc: int) -> None:
+    """Make namespaces; in one of users, only the caller exists.
+
+    ``proc`` is /proc of before, and closed by this; -1 without a user namespace.
+    """
     uid, gid = os.geteuid(), os.getegid()
-    check(_libc.unshare(_CLONE_NEWUSER | _CLONE_OTHERS), "new namespaces")
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{uid} {uid} 1")
-    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    check(_libc.unshare(kinds), "new namespaces")
+    if kinds & _CLONE_NEWUSER:
+        _write(proc, "self/setgroups", "deny")
+        _write(proc, "self/uid_map", f"{uid} {uid} 1")
+        _write(proc, "self/gid_map", f"{gid} {gid} 1")
+        os.close(proc)
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write(directory: int, path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         os.write(fd, text.encode())
     finally:
@@ -276,17 +294,92 @@ def _empty_root() -> None:
     name = b"worker"
     check(_libc.sethostname(name, len(name)), "host name")
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     # Any directory that is everywhere; only this mount namespace sees it.
-    _mount("tmpfs", "/tmp", "tmpfs", flags, "size=4k,nr_inodes=2,mode=555")  # noqa: S108
-    os.chdir("/tmp")  # noqa: S108
+    place = "/tmp"  # noqa: S108
+    _mount("tmpfs", place, "tmpfs", _TMPFS, "size=4k,nr_inodes=2,mode=555")
+    _become_root(place)
+
+
+def _become_root(place: str) -> None:
+    """Make a mount the root, read-only, and let go of the old root."""
+    os.chdir(place)
     # With both the same, the old root lies on top and goes by one umount
     # (pivot_root(2), "pivot_root . .").
     number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "pivot_root")
     check(_libc.syscall(number, b".", b"."), "pivot_root")
     check(_libc.umount2(b".", _MNT_DETACH), "leaving the old root")
     os.chdir("/")
-    _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | flags)
+    _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _TMPFS)
+
+
+def try_to_enclose() -> str:
+    """Return why ``enclose`` does not work on this machine, or ""."""
+    reason_in, reason_out = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enclose()
+        except (OSError, VitrailError) as error:
+            os.write(reason_out, f"{error}".encode()[:400])
+        finally:
+            os._exit(0)
+    os.close(reason_out)
+    with open(reason_in, errors="replace") as reason:  # noqa: PTH123 -- a descriptor
+        os.waitpid(pid, 0)
+        return reason.read()
+
+
+def enclose() -> None:
+    """Leave the user's session for good; the calling process has one thread.
+
+    Afterwards it reads Python, our modules and their libraries and no other file,
+    writes none, has no network and no socket but those that it holds, and can fork
+    but not execute.  It keeps the capabilities of its own user namespace, which
+    ``fork_jailed`` needs.  Raises OSError, SetupError.
+    """
+    proc = os.open("/proc", _DIRECTORY)
+    _unshare(_CLONE_NEWUSER | _CLONE_NEWNS, os.dup(proc))
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    _mount("tmpfs", "/proc", "tmpfs", _TMPFS, "size=1m,nr_inodes=1k,mode=755")
+    Path("/proc/tmp").mkdir()  # for the roots of workers
+    for path in _program_files():
+        _show(path, Path(f"/proc{path}"))
+    _become_root("/proc")
+    # A second one of users: whoever has its capabilities cannot make the mounts of the
+    # first one writable (mount_namespaces(7)).  None of pids: when the first process
+    # of such a namespace ends, all others do.
+    # guard: the template cannot make its root writable
+    _unshare(_CLONE_NEWUSER | _CLONE_OTHERS & ~_CLONE_NEWPID, proc)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    lower_limit(resource.RLIMIT_CORE, 1)
+    # guard: the template starts no program
+    seccomp.install(seccomp.template_filter())
+
+
+def _program_files() -> list[Path]:
+    """Return what our modules are imported from, and what their libraries need."""
+    named = ["/usr", sys.base_prefix, sys.prefix, sys.pycache_prefix, *sys.path]
+    found = [Path(name) for name in named if name and Path(name).is_absolute()]
+    found += list(Path("/").glob("lib*"))
+    found += [Path("/etc/ld.so.cache"), Path("/dev/null")]
+    return [
+        path
+        for path in dict.fromkeys(found)
+        if path.exists() and not any(other in path.parents for other in found)
+    ]
+
+
+def _show(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        target.symlink_to(path.readlink())
+        return
+    target.mkdir() if path.is_dir() else target.touch()
+    _mount(str(path), str(target), None, _MS_BIND | _MS_REC)
+    readonly = struct.pack("QQQQ", _ATTR_RDONLY_NOSUID, 0, 0, 0)
+    name = os.fsencode(target)
+    done = _libc.syscall(_MOUNT_SETATTR, -1, name, _AT_RECURSIVE, readonly, 32)
+    check(done, f"read-only {path}")
 
 
 def _mount(

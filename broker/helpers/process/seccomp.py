@@ -15,6 +15,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterable
@@ -109,6 +110,24 @@ def worker_filter() -> bytes:
     rules.allow_if("splice", rules.equal(5, os.SPLICE_F_NONBLOCK))
     # glibc's fstat() calls this; the jail's only directory is empty.
     rules.allow_if("newfstatat", rules.has(3, _AT_EMPTY_PATH))
+    return rules.program()
+
+
+@cache
+def template_filter() -> bytes:
+    """The BPF program of the template: it imports, forks, and builds jails.
+
+    A deny-list, which its children inherit.  The only signal that it sends is one
+    that kills: a child, when the broker has gone.
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    building = words("mount umount2 pivot_root unshare capset")
+    signals = words("pidfd_open pidfd_send_signal")
+    rules.kill(name for name in NEVER if name not in building + signals)
+    rules.kill(["execve", "execveat", "connect", "bind"])
+    rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
+    killing = libseccomp.Arg(1, libseccomp.NE, signal.SIGKILL)
+    rules.deny_if("pidfd_send_signal", killing)
     return rules.program()
 
 

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -66,7 +67,10 @@ class Workers:
     def __init__(self, nursery: trio.Nursery, *, allow_unjailed: bool) -> None:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
-        self._template = ForkServer(TEMPLATE, self._watch)
+        template = TEMPLATE
+        if allow_unjailed:
+            template = replace(TEMPLATE, arguments=("allow-unjailed",))
+        self._template = ForkServer(template, self._watch)
         self._keepers = ForkServer(KEEPERS, self._watch)
         self._workers: set[Worker] = set()
         self._closing = False

@@ -1,0 +1,70 @@
+"""The template in its jail: a fork server of workers' jailed halves.
+
+``programs.template`` builds the jail and runs this.  It imports all that a worker
+needs before it takes an order, so that a worker costs little.  Its death ends no
+worker: each is held by its keeper and by the broker, which starts another
+template when it next needs a worker.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from broker.core import limits
+from broker.core.errors import InternalError
+from broker.helpers.process import jail, seccomp
+from broker.helpers.process.fork_server import Started, serve
+from broker.ipc import fork_server as messages
+from broker.ipc.channel import MessagePipe
+from broker.ipc.wayland_rules import traced
+from broker.programs.worker import run_worker
+
+
+def start_worker(
+    order: messages.Order,
+    fds: Sequence[int],
+    leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
+) -> Started:
+    """Fork a jailed half.  Raises SetupError when its jail cannot be built."""
+    if not isinstance(order, messages.ForkWorker):
+        raise InternalError("an order for another fork server")
+    supervisor, listener, keeper, pipe = fds
+
+    def inside(achieved: messages.Jail) -> None:
+        display = socket.socket(fileno=listener)
+        # Here and not in the broker: the process that closes a listening socket last
+        # drops its backlog, and a client may be waiting in this one.
+        display.listen(limits.BACKLOG)
+        run_worker(
+            socket.socket(fileno=supervisor),
+            MessagePipe(pipe),
+            display,
+            socket.socket(fileno=keeper),
+            achieved,
+        )
+
+    allow, missing = order.allow_unjailed, sys.argv[2]
+    jailed = jail.fork_jailed(
+        inside, fds, allow_unjailed=allow, enclosed=not missing, missing=missing
+    )
+    return Started(jailed.pid, jailed.pidfd, jailed.jail)
+
+
+def main() -> None:
+    """Fork jailed halves on order.
+
+    Arguments: the number of our socket, and why this process is in no jail, or "".
+    """
+    seccomp.worker_filter()  # compiled once; workers inherit it
+    if traced():
+        # Now: a worker that wants it cannot open files any more.
+        from broker.jail.wayland.protocol import trace  # noqa: F401
+    # A keeper kills its jailed half when the broker dies, and may have died first.
+    # guard: jailed halves end with the broker
+    serve("vitrail-template", start_worker, end_children=True)
+
+
+if __name__ == "__main__":
+    main()
