@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, fork_server, transfer_guest, worker
+from broker.ipc import agent, authority, fork_server, transfer_guest, worker
 from broker.ipc.control import forwarded
 from broker.jail.pulse.commands import Command
 from broker.jail.waypipe.blocks import Kind
+from docs.tables import authority as authority_messages
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, waypipe
 from docs.tables import sound as pulse
@@ -44,6 +45,10 @@ CHANNELS = {
         tags(transfer_guest.Ask, transfer_guest.Reply),
     ),
     "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
+    "authority": (
+        authority_messages.AUTHORITY,
+        {m.__name__ for m in typing.get_args(authority.FromClient | authority.FromAuthority)},
+    ),
     "control": (
         message_policies.CONTROL,
         tags(forwarded.Order, forwarded.Answer),

@@ -41,7 +41,7 @@ class LinkEnd:
         *,
         log: event_log.EventLog,
         reload: Callable[[], Awaitable[None]],
-        warnings: Callable[[], list[str]],
+        warnings: Callable[[], Awaitable[list[str]]],
         witness: CheckpointWitness,
     ) -> None:
         self._config = config
@@ -61,7 +61,8 @@ class LinkEnd:
             case m.WitnessNote():
                 return await self._witness.take(epoch, request)
             case m.StatusAsked():
-                return own_status(request.request, epoch, self._since, self._warnings())
+                warnings = await self._warnings()
+                return own_status(request.request, epoch, self._since, warnings)
             case _:
                 return None
 

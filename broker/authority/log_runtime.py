@@ -44,14 +44,15 @@ class LogRuntime:
 
     def report(self) -> AuthorityReport:
         """Return the log's part of ``brokerctl status``."""
-        numbers = self.store.statistics()
+        numbers, warnings = self.store.statistics(), self.journal.warnings()
         return AuthorityReport(
             events=numbers.events,
             commits=numbers.commits,
             failures=numbers.failures,
             waiting=numbers.waiting,
             shipper=self.shipping.pid or 0,
-            warnings=[*self.journal.warnings(), *self.shipping.warnings()],
+            warnings=warnings,
+            log_warnings=warnings,
         )
 
 

@@ -24,3 +24,14 @@ class Options:
     """Handed over by a service manager: ``control``, ``link``."""
     stopping: Callable[[], None] = lambda: None
     """Called when the end begins."""
+
+
+@dataclass(frozen=True)
+class AuthorityHandle:
+    """The authority as the broker's other process holds it."""
+
+    sock: socket.socket
+    control: socket.socket
+    """Calls of the control socket that the other process answers."""
+    pid: int
+    pidfd: int

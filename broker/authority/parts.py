@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from broker.authority.log_runtime import LogRuntime
-from broker.authority.policy_authority import PolicyAuthority
+from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.questions.desktop import Desktop
 from broker.authority.questions.prompts import Questions
 from broker.authority.records.sandboxes import problem_lines
@@ -51,11 +51,9 @@ class AuthorityParts:
             policy=self._policy(),
         )
 
-    async def reported(self) -> AuthorityReport:
-        """As ``report``, for the process of the caller."""
-        return self.report()
-
-    def _policy(self) -> PolicyReport:
+    def _policy(self) -> PolicyReport | None:
+        if isinstance(self.authority, HostAuthority):
+            return None
         rules, records = self.authority.rules, self.authority.records
         lines = [printable(line, _PROBLEM_CHARACTERS) for line in rules.lines()]
         return PolicyReport(
@@ -76,7 +74,7 @@ class AuthorityParts:
         return [f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"]
 
 
-def make_authority(paths: Paths, log: LogRuntime) -> AuthorityParts:
+def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:
     """Return the authority that records in this log."""
     questions = Questions(
         paths=paths,
@@ -87,7 +85,8 @@ def make_authority(paths: Paths, log: LogRuntime) -> AuthorityParts:
         last=log.store.last_question,
     )
     desktop = Desktop(log.starter)
-    authority = PolicyAuthority(
+    kind = HostAuthority if role == "host" else PolicyAuthority
+    authority = kind(
         paths=paths,
         log=log.journal,
         source=log.records,

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import trio
+from typing_extensions import override
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.channel.interface import OnAsk, nothing_asked
@@ -203,6 +204,23 @@ class PolicyAuthority:
                 f"{wrong[0].first_line()}\nRunning sandboxes keep their old settings."
             )
             self.rules.notify("Vitrail: a record has an error", text)
+
+
+class HostAuthority(PolicyAuthority):
+    """That of a host: it has the log and the records, and no rule permits anything."""
+
+    @override
+    async def reload(self) -> None:
+        before = self._source.now
+        await self._source.reload()
+        if self._source.now is not before:
+            self._changed.set()
+
+    @override
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        task_status.started()
 
 
 async def _alone(step: Callable[[], Awaitable[None]]) -> None:

@@ -7,24 +7,21 @@ is around this one, so that it is still there at the end.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.control.server import serve
 from broker.authority.options import Options
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.paths import Paths
 from broker.helpers.pump.process import PumpHandle
-from broker.ipc.control.dispatch import Dispatcher
 from policy.records.loader import RecordSet
 
-__all__ = ["Options", "Runtime", "open_runtime", "serve_until_asked"]
+__all__ = ["Options", "Runtime", "open_runtime"]
 
 
 class CurrentRecords(Protocol):
@@ -76,37 +73,6 @@ async def open_runtime(
         ground = Runtime(role, options, log, records, keeper)
         nursery.start_soon(_watch_signals, ground.shutdown)
         yield ground
-        nursery.cancel_scope.cancel()
-
-
-async def serve_until_asked(
-    ground: Runtime,
-    api: Dispatcher,
-    ready: Callable[[], None],
-    end: Callable[[], Awaitable[None]],
-) -> None:
-    """The last part of every role: answer 'brokerctl' until the end is asked for.
-
-    ``ready`` is called once the control socket can be connected to, ``end``
-    when it is over, with everything still there.
-    """
-    # Late: it is needed with the first client.
-    from broker.net.peers.control_peers import why_not_served
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(
-            partial(
-                serve,
-                ground.paths.control,
-                api,
-                activated=ground.options.sockets.get("control"),
-                refuse=why_not_served,
-            )
-        )
-        ready()
-        await ground.shutdown.wait()
-        ground.options.stopping()
-        await end()
         nursery.cancel_scope.cancel()
 
 

@@ -26,6 +26,8 @@ class AuthorityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waiting: int
     shipper: int
     warnings: list[str]
+    log_warnings: list[str] = []
+    """Those of ``warnings`` that are about the log."""
     pid: int = 0
     prompt: int = 0
     policy: PolicyReport | None = None

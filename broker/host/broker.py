@@ -5,23 +5,23 @@ It parses nothing of a guest's, evaluates no rule, and has no worker.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from functools import partial
 
 import trio
 
 from broker.authority.audit.checkpoints import CheckpointWitness
-from broker.authority.control.handlers import LogControl, Shared, SharedControl
-from broker.authority.log_runtime import LogRuntime, open_log_runtime
-from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.core.authority_report import AuthorityReport
+from broker.authority.channel.log_client import LogClient
+from broker.authority.channel.open_authority import open_authority, serve_calls
+from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.options import AuthorityHandle, Options
+from broker.authority.runtime import Runtime, open_runtime
 from broker.core.names import LeaseId
 from broker.helpers.pump.process import PumpHandle
+from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.part import HostPart, end_sandboxes
 from broker.host.status import HostStatus
 from broker.host.viewer_link import RemoteViewer
-from broker.ipc.control.dispatch import Dispatcher
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.net.peers.identity import describe
@@ -31,7 +31,11 @@ _GRACE = 1.0
 
 
 async def run_host(
-    options: Options, link: LinkConfig, pump: PumpHandle, ready: Callable[[], None]
+    handle: AuthorityHandle,
+    options: Options,
+    link: LinkConfig,
+    pump: PumpHandle,
+    ready: Callable[[], None],
 ) -> None:
     """Run a host broker until it is asked to end; its machines end with it.
 
@@ -39,17 +43,17 @@ async def run_host(
     SetupError when it cannot start; a viewer that is not there is no reason.
     """
     async with (
-        open_log_runtime("host", options, os.getpid()) as log,
-        open_runtime("host", options, log.journal, log.records, pump) as ground,
+        open_authority(handle, options, LogClient) as authority,
+        open_runtime("host", options, authority, authority, pump) as ground,
     ):
-        await _Host(ground, log, link).serve(ready)
+        await _Host(ground, authority, link).serve(handle, ready)
 
 
 class _Host:
-    def __init__(self, ground: Runtime, log: LogRuntime, link: LinkConfig) -> None:
+    def __init__(self, ground: Runtime, authority: LogClient, link: LinkConfig) -> None:
         self._ground = ground
-        self._log = log
-        self._witness = CheckpointWitness(log.store, log.sealing, log.journal)
+        self._authority = authority
+        self._witness = CheckpointWitness(RemoteCheckpoints(authority), authority)
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
         store = LinkStore(ground.paths)
         store.identity()  # an unreadable key is reported now, not later
@@ -70,12 +74,11 @@ class _Host:
             host=self._host.role,
             waiting=self._host.waiting,
             pump=ground.pump,
-            report=self._reported,
+            report=authority.report,
             records=lambda: ground.records.now,
             link=self._viewer.state,
             warnings=self._warnings,
         )
-        self._log_control = LogControl(log.retention.prune)
         self._shared = SharedControl(
             Shared(
                 role=ground.role,
@@ -87,16 +90,18 @@ class _Host:
             )
         )
 
-    async def serve(self, ready: Callable[[], None]) -> None:
+    async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
         """Run until asked to end; returns when every sandbox is gone."""
+        parts = [self._shared, self._host.leasing]
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run)
-            end = partial(end_sandboxes, self._host, self._shared)
-            api = Dispatcher(
-                "host", [self._shared, self._log_control, self._host.leasing]
-            )
-            await serve_until_asked(self._ground, api, ready, end)
+            await nursery.start(serve_calls, handle, "host", parts)
+            await self._authority.serve_control()
+            ready()
+            await self._ground.shutdown.wait()
+            self._ground.options.stopping()
+            await end_sandboxes(self._host, self._shared)
             nursery.cancel_scope.cancel()
 
     async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:
@@ -115,10 +120,12 @@ class _Host:
             for active_lease in self._host.role.active_leases()
             if active_lease.lease.id in self._viewer.unwanted
         ]
-        return [*self._witness.warnings(), *self._host.warnings(), *unwanted]
+        return [
+            *self._witness.warnings(),
+            *self._host.warnings(),
+            *unwanted,
+            *shipping_warnings(self._ground.paths),
+        ]
 
-    def _link_warnings(self) -> list[str]:
-        return [*self._log.journal.warnings(), *self._warnings()]
-
-    async def _reported(self) -> AuthorityReport:
-        return self._log.report()
+    async def _link_warnings(self) -> list[str]:
+        return [*(await self._authority.report()).log_warnings, *self._warnings()]

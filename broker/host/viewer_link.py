@@ -86,7 +86,7 @@ class RemoteViewer(LinkEnd):
         log: event_log.EventLog,
         peer_of: Callable[[LeaseId], str],
         reload: Callable[[], Awaitable[None]],
-        warnings: Callable[[], list[str]],
+        warnings: Callable[[], Awaitable[list[str]]],
         witness: CheckpointWitness,
     ) -> None:
         super().__init__(

@@ -12,15 +12,24 @@ The authority ends a channel whose client sends anything that it may not send.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
 
 from broker.core.authority_report import AuthorityReport
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import InternalError, PeerError
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.framing import encode_frame
 from broker.core.limits import authority as authority_limits
+from broker.ipc.control.api import NotFoundError
 
 
 class _Message(
@@ -175,6 +184,50 @@ class Stop(_Message, frozen=True, tag=13):
     reason: str
 
 
+class AskCheckpoint(_Message, frozen=True, tag=14):
+    """The newest checkpoint of the log.  Answered by NewestCheckpoint or Failed."""
+
+    request: int
+
+
+class AskEvidence(_Message, frozen=True, tag=15):
+    """Proof that the log at ``size`` continues that at ``since``, and later keys.
+
+    ``known``: the number of the first of these.  Answered by Evidence or Failed.
+    """
+
+    request: int
+    since: int
+    size: int
+    known: int
+
+
+class CheckpointWitnessed(_Message, frozen=True, tag=16):
+    """A peer keeps this checkpoint of the log.  Answered by AuthorityDone or Failed."""
+
+    request: int
+    peer: str
+    note: str
+
+
+class CompareCheckpoint(_Message, frozen=True, tag=17):
+    """A peer keeps this checkpoint.  Answered by Compared or Failed."""
+
+    request: int
+    note: str
+
+
+class HoldCheckpoint(_Message, frozen=True, tag=18):
+    """Keep a checkpoint of a peer's log.  Answered by CheckpointHeld or Failed."""
+
+    request: int
+    peer: str
+    note: str
+    since: int
+    proof: list[bytes]
+    keys: list[str]
+
+
 # -- from the authority -----------------------------------------------------------
 
 
@@ -275,6 +328,42 @@ class Report(_Message, frozen=True, tag=42):
     report: AuthorityReport
 
 
+class CheckpointMade(_Message, frozen=True, tag=43):
+    """There is another checkpoint of the log."""
+
+
+class NewestCheckpoint(_Message, frozen=True, tag=44):
+    """The answer to AskCheckpoint, a signed note."""
+
+    request: int
+    note: str
+
+
+class Evidence(_Message, frozen=True, tag=45):
+    """The answer to AskEvidence: hashes, and notes."""
+
+    request: int
+    proof: list[bytes]
+    keys: list[str]
+
+
+class Compared(_Message, frozen=True, tag=46):
+    """Why a checkpoint does not fit the log; empty where it does."""
+
+    request: int
+    problem: str
+
+
+class CheckpointHeld(_Message, frozen=True, tag=47):
+    """The fate of a peer's checkpoint (``WitnessFate``), and what was held before."""
+
+    request: int
+    fate: str
+    before: str
+    key: int
+    restarted: str
+
+
 FromClient: TypeAlias = (
     AskPermit
     | PermitOver
@@ -289,6 +378,11 @@ FromClient: TypeAlias = (
     | AskReport
     | ServeControl
     | Stop
+    | AskCheckpoint
+    | AskEvidence
+    | CheckpointWitnessed
+    | CompareCheckpoint
+    | HoldCheckpoint
 )
 FromAuthority: TypeAlias = (
     Welcome
@@ -302,6 +396,11 @@ FromAuthority: TypeAlias = (
     | Failed
     | ShareUsedUp
     | Report
+    | CheckpointMade
+    | NewestCheckpoint
+    | Evidence
+    | Compared
+    | CheckpointHeld
 )
 
 _from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
@@ -342,3 +441,33 @@ def decode_from_authority(body: bytes) -> FromAuthority:
         return _from_authority.decode(body)
     except UNREADABLE as error:
         raise PeerError(f"a message that cannot be read: {error}") from error
+
+
+# -- errors ---------------------------------------------------------------------
+
+_KINDS = MappingProxyType(
+    {
+        "not found": NotFoundError,
+        "refused": RefusedError,
+        "upstream": UpstreamError,
+        "setup": SetupError,
+        "peer": PeerError,
+        "internal": InternalError,
+    }
+)
+
+
+def failed(request: int, error: VitrailError) -> Failed:
+    """Return an error as a message."""
+    kind = "internal"
+    for name, made in _KINDS.items():
+        if isinstance(error, made):
+            kind = name
+            break
+    return Failed(request, kind, error.message, error.hint, error.where)
+
+
+def error_of(message: Failed) -> VitrailError:
+    """Return the error that a message is."""
+    made = _KINDS.get(message.kind, InternalError)
+    return made(message.message, hint=message.hint, where=message.where)

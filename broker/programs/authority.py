@@ -14,19 +14,20 @@ import socket
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import trio
 
+from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.request_messages import failed
 from broker.authority.channel.served_client import ClientChannel, ServeControl
 from broker.authority.control.handlers import LogControl
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.log_runtime import LogRuntime, open_log_runtime
-from broker.authority.options import Options
+from broker.authority.options import AuthorityHandle, Options
 from broker.authority.parts import AuthorityParts, make_authority
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
@@ -37,6 +38,7 @@ from broker.core.errors import (
     sole,
 )
 from broker.core.limits import authority as authority_limits
+from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.process.process_name import set_name
@@ -50,17 +52,6 @@ from broker.net.peers.control_peers import why_not_served
 
 _LAST_SECONDS = 5.0
 """For the last message to a client that may not read it."""
-
-
-@dataclass(frozen=True)
-class AuthorityHandle:
-    """The authority as the broker's other process holds it."""
-
-    sock: socket.socket
-    control: socket.socket
-    """Calls of the control socket that the other process answers."""
-    pid: int
-    pidfd: int
 
 
 @dataclass(frozen=True)
@@ -140,12 +131,12 @@ async def _run(client: _Client, role: str, options: Options) -> None:
         error = sole(group)
         if not isinstance(error, VitrailError):
             raise
-        await _last(link, failed(0, error))
+        await _last(link, m.failed(0, error))
 
 
 async def _serve(link: FrameLink, client: _Client, role: str, options: Options) -> None:
     async with open_log_runtime(role, options, client.pid) as log:
-        parts = make_authority(options.paths, log)
+        parts = make_authority(options.paths, log, role)
         stop: m.Stop | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(parts.run)
@@ -175,6 +166,9 @@ async def _attend(
         rights=EventRights(role),
         report=report,
         serve_control=control,
+        checkpoints=None
+        if role == "local"
+        else LogCheckpoints(parts.log.store, parts.log.sealing),
     )
     channel.put(m.Welcome(os.getpid(), namer.key, namer.clipboard_digest))
     try:
@@ -200,10 +194,9 @@ async def _note_end(log: LogRuntime, pid: int, reason: str) -> None:
 
 def _control(role: str, parts: AuthorityParts, forward: Forward) -> Dispatcher:
     """Return what answers 'brokerctl': this process, or else the other one."""
-    own = [
-        QuestionControl(parts.questions, parts.authority.decider),
-        LogControl(parts.log.retention.prune),
-    ]
+    own: list[object] = [LogControl(parts.log.retention.prune)]
+    if role != "host":
+        own.append(QuestionControl(parts.questions, parts.authority.decider))
     return Dispatcher(role, own, forwards=dict.fromkeys(Owner, forward))
 
 
@@ -229,3 +222,22 @@ async def _last(link: FrameLink, message: m.FromAuthority) -> None:
             await link.wait_written()
             nursery.cancel_scope.cancel()
     link.close()
+
+
+def main() -> None:
+    """Entry point of a host's authority; ``programs.host`` has the arguments."""
+    role, shipped, *numbers = sys.argv[1:]
+    pid, requests, calls, starter, control = map(int, numbers)
+    os.umask(0o077)
+    options = Options(
+        paths=find_paths(),
+        starter=socket.socket(fileno=starter),
+        shipped=Path(shipped) if shipped else None,
+        sockets={} if control < 0 else {"control": socket.socket(fileno=control)},
+    )
+    client = _Client(socket.socket(fileno=requests), socket.socket(fileno=calls), pid)
+    _become_authority(client, role, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,22 @@
 """``vitrail-host``: owns the virtual machines, and forwards to a viewer.
 
-Order of start: the pump, the audit log, the machines that outlived an earlier
-broker, the link (which it dials for as long as it takes), the control socket.
+Order of start: its authority, which opens the audit log and is a program of its own
+(a host has no code of it); the pump; the machines that outlived an earlier broker; the
+link, which it dials for as long as it takes; the control socket, which the authority
+serves.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 from collections.abc import Callable
 
-from broker.authority.runtime import Options
+from broker.authority.options import AuthorityHandle, Options
+from broker.core.errors import SetupError
+from broker.helpers.process.popen import start_process
+from broker.helpers.process.spawn import our_program
 from broker.helpers.pump.process import PumpHandle
 from broker.host.broker import run_host
 from broker.net.link.wire_types import Role
@@ -35,13 +42,47 @@ def main() -> None:
 
 def _prepare(options: Options, words: argparse.Namespace) -> Run:
     link = load_link_config(options.paths, Role.HOST, endpoint=words.connect)
+    authority = _spawn_authority(options)
 
     async def run(
         options: Options, pump: PumpHandle, ready: Callable[[], None]
     ) -> None:
-        await run_host(options, link, pump, ready)
+        await run_host(authority, options, link, pump, ready)
 
     return run
+
+
+def _spawn_authority(options: Options) -> AuthorityHandle:
+    """Start it.  Raises SetupError when the process cannot be started."""
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2)]
+    (ours, theirs), (control, calls) = pairs
+    activated = options.sockets.get("control")
+    fds = [theirs.fileno(), calls.fileno(), options.starter.fileno()]
+    last = -1 if activated is None else activated.fileno()
+    shipped = "" if options.shipped is None else str(options.shipped)
+    numbers = [os.getpid(), *fds, last]
+    try:
+        process = start_process(
+            our_program(
+                "broker.programs.authority", "host", shipped, *map(str, numbers)
+            ),
+            pass_fds=[fd for fd in (*fds, last) if fd >= 0],
+            outlive_us=True,  # it records that this process has died
+        )
+    except OSError as error:
+        raise SetupError(
+            f"the authority's process cannot be started: {error.strerror}",
+            hint="raise the limit on processes ('ulimit -u')",
+        ) from error
+    for sock in (
+        theirs,
+        calls,
+        options.starter,
+        *([] if activated is None else [activated]),
+    ):
+        sock.close()
+    process.returncode = 0  # it is waited for by its pidfd
+    return AuthorityHandle(ours, control, process.pid, os.pidfd_open(process.pid))
 
 
 if __name__ == "__main__":

@@ -6,30 +6,21 @@ guests, the host role the leases and through them every stream.
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 import trio
 
 from broker.authority.channel.authority_client import AuthorityClient
-from broker.authority.channel.open_authority import (
-    open_authority,
-)
+from broker.authority.channel.open_authority import open_authority, serve_calls
 from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.runtime import Options, Runtime, open_runtime
-from broker.core.errors import InternalError
+from broker.authority.options import AuthorityHandle, Options
+from broker.authority.runtime import Runtime, open_runtime
 from broker.helpers.pump.process import PumpHandle
+from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.folders.part import FolderHost, LocalHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
-from broker.ipc.control.dispatch import Dispatcher
-from broker.ipc.control.forward import serve_forwarded
-from broker.ipc.control.methods import Exchange, Owner
-from broker.ipc.control.varlink import Call, VarlinkReply
 from broker.ipc.host_viewer import LaterViewer
-from broker.programs.authority import AuthorityHandle
 from broker.programs.local_status import LocalStatus
 from broker.viewer.control import viewer_parts
 from broker.viewer.folders.control import FolderControl
@@ -58,20 +49,18 @@ async def run_local(
     SetupError when it cannot start.
     """
     async with (
-        open_authority(handle.sock, handle.pid, handle.pidfd, options) as authority,
+        open_authority(handle, options, AuthorityClient) as authority,
         open_runtime("local", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
-        await _serve(
-            ground, workers, authority, partial(_forwarded, handle.control), ready
-        )
+        await _serve(ground, workers, authority, handle, ready)
 
 
 async def _serve(
     ground: Runtime,
     workers: Workers,
     authority: AuthorityClient,
-    control: Callable[..., Awaitable[None]],
+    handle: AuthorityHandle,
     ready: Callable[[], None],
 ) -> None:
     host = HostPart(ground, LaterViewer(lambda: viewer), alarm=authority.notify)
@@ -88,7 +77,8 @@ async def _serve(
 
     def warnings() -> list[str]:
         found = [*host.warnings(), *launches.warnings[-10:]]
-        return [*found, *viewer_warnings(viewer, settings)]
+        found += viewer_warnings(viewer, settings)
+        return found + shipping_warnings(ground.paths)
 
     report = LocalStatus(
         role=ground.role,
@@ -109,34 +99,19 @@ async def _serve(
         *viewer_parts(viewer, _runner(ground, host, viewer)),
         FolderControl(viewer.folders),
     ]
-    api = Dispatcher("local", parts, forwards={Owner.AUTHORITY: _not_here})
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run)
         nursery.start_soon(settings.run)
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
-        await nursery.start(control, api)
+        await nursery.start(serve_calls, handle, "local", parts)
         await authority.serve_control()
         ready()
         await ground.shutdown.wait()
         ground.options.stopping()
         await end_sandboxes(host, shared)
         nursery.cancel_scope.cancel()
-
-
-async def _forwarded(
-    sock: socket.socket, api: Dispatcher, *, task_status: trio.TaskStatus[None]
-) -> None:
-    """Answer the calls that the authority forwards, until cancelled."""
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    await serve_forwarded(stream, api, task_status=task_status)
-
-
-async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
-    """The authority answers its own methods, and forwards none of them."""
-    del exchange
-    raise InternalError(f"{call.method} was forwarded")
 
 
 def _shared(

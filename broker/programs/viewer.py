@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.authority.runtime import Options
+from broker.authority.options import Options
 from broker.helpers.pump.process import PumpHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
+from broker.programs.authority import start_authority
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
-from broker.viewer.broker import run_viewer
 
 _NAME = "vitrail-viewer"
 
@@ -46,11 +46,19 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
     link = load_link_config(
         options.paths, Role.VIEWER, endpoint=words.listen, peer_cid=words.peer_cid
     )
+    authority = start_authority("viewer", options)
+    # The authority alone may have helpers started.
+    options.starter.close()
+    if "control" in options.sockets:
+        options.sockets["control"].close()  # the authority serves it
 
     async def run(
         options: Options, pump: PumpHandle, ready: Callable[[], None]
     ) -> None:
-        await run_viewer(options, link, pump, ready)
+        # Late: authority and pump, which are forked before, have no code of these.
+        from broker.viewer.broker import run_viewer
+
+        await run_viewer(authority, options, link, pump, ready)
 
     return run
 

@@ -1,23 +1,22 @@
-"""The viewer of two machines: it owns screen and person, and decides."""
+"""The viewer of two machines: it owns screen and sound, and asks its authority."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from functools import partial
 
 import trio
 
 from broker.authority.audit.checkpoints import CheckpointWitness
-from broker.authority.control.handlers import LogControl, Shared, SharedControl
-from broker.authority.decisions.question_control import QuestionControl
-from broker.authority.log_runtime import LogRuntime, open_log_runtime
-from broker.authority.parts import make_authority
-from broker.authority.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.authority.channel.authority_client import AuthorityClient
+from broker.authority.channel.open_authority import open_authority, serve_calls
+from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.options import AuthorityHandle, Options
+from broker.authority.runtime import Runtime, open_runtime
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.process import PumpHandle
-from broker.ipc.control.dispatch import Dispatcher
+from broker.helpers.shipper.warnings import shipping_warnings
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts
@@ -34,7 +33,11 @@ from broker.viewer.workers.pool import Workers
 
 
 async def run_viewer(
-    options: Options, link: LinkConfig, pump: PumpHandle, ready: Callable[[], None]
+    handle: AuthorityHandle,
+    options: Options,
+    link: LinkConfig,
+    pump: PumpHandle,
+    ready: Callable[[], None],
 ) -> None:
     """Run a viewer broker until it is asked to end; the host's machines live on.
 
@@ -42,23 +45,25 @@ async def run_viewer(
     connected to.  Raises SetupError when it cannot start.
     """
     async with (
-        open_log_runtime("viewer", options, os.getpid()) as log,
-        open_runtime("viewer", options, log.journal, log.records, pump) as ground,
+        open_authority(handle, options, AuthorityClient) as authority,
+        open_runtime("viewer", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
-        await _Viewer(ground, log, link, workers).serve(ready)
+        await _Viewer(ground, authority, link, workers).serve(handle, ready)
 
 
 class _Viewer:
     def __init__(
-        self, ground: Runtime, log: LogRuntime, link: LinkConfig, workers: Workers
+        self,
+        ground: Runtime,
+        authority: AuthorityClient,
+        link: LinkConfig,
+        workers: Workers,
     ) -> None:
         self._ground = ground
-        self._log = log
-        self._witness = CheckpointWitness(log.store, log.sealing, log.journal)
+        self._authority = authority
+        self._witness = CheckpointWitness(RemoteCheckpoints(authority), authority)
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
-        self._deciding = make_authority(ground.paths, log)
-        authority = self._deciding.authority
         self._host = RemoteHost(
             link,
             LinkStore(ground.paths),
@@ -75,7 +80,7 @@ class _Viewer:
             viewer=self._viewer,
             pump=ground.pump,
             workers=workers,
-            report=self._deciding.reported,
+            report=authority.report,
             records=lambda: ground.records.now,
             link=self._host.state,
             warnings=self._warnings,
@@ -98,23 +103,22 @@ class _Viewer:
             reload=authority.reload,
             running=self._running,
         )
-        parts = viewer_parts(self._viewer, runner)
-        questions = QuestionControl(self._deciding.questions, authority.decider)
-        self._api = Dispatcher(
-            "viewer", [shared, LogControl(log.retention.prune), questions, *parts]
-        )
+        self._parts = [shared, *viewer_parts(self._viewer, runner)]
 
-    async def serve(self, ready: Callable[[], None]) -> None:
+    async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
         """Run until asked to end."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._deciding.run)
             await nursery.start(self._viewer.run)
             nursery.start_soon(self._settings.run)
             await nursery.start(
                 self._host.run, self._ground.options.sockets.get("link")
             )
-            end = partial(self._host.close, "the viewer's broker ends")
-            await serve_until_asked(self._ground, self._api, ready, end)
+            await nursery.start(serve_calls, handle, "viewer", self._parts)
+            await self._authority.serve_control()
+            ready()
+            await self._ground.shutdown.wait()
+            self._ground.options.stopping()
+            await self._host.close("the viewer's broker ends")
             nursery.cancel_scope.cancel()
 
     def _live(self) -> list[Lease]:
@@ -125,7 +129,8 @@ class _Viewer:
 
     def _warnings(self) -> list[str]:
         seen = viewer_warnings(self._viewer, self._settings)
+        seen += shipping_warnings(self._ground.paths)
         return [*self._witness.warnings(), *seen]
 
-    def _link_warnings(self) -> list[str]:
-        return [*self._log.journal.warnings(), *self._warnings()]
+    async def _link_warnings(self) -> list[str]:
+        return [*(await self._authority.report()).log_warnings, *self._warnings()]

@@ -98,7 +98,7 @@ class RemoteHost(LinkEnd):
         viewer: Callable[[], ViewerRole],
         log: event_log.EventLog,
         reload: Callable[[], Awaitable[None]],
-        warnings: Callable[[], list[str]],
+        warnings: Callable[[], Awaitable[list[str]]],
         witness: CheckpointWitness,
     ) -> None:
         super().__init__(

@@ -39,25 +39,25 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 171, 24_250, 15_600),
+    Program("authority", ("broker.programs.authority",), USER, 171, 24_330, 15_640),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 456, 68_100, 45_300),
+    Program("vitrail-local", ("broker.programs.local",), USER, 459, 68_500, 45_560),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        281,
-        41_150,
-        26_950,
+        278,
+        40_150,
+        26_150,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        345,
-        52_100,
-        34_500,
+        360,
+        53_500,
+        35_380,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),

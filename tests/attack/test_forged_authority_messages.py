@@ -297,3 +297,83 @@ async def test_leases_without_end_are_bounded(monkeypatch):
             m.AnnounceLease(5, lease.id, lease.sandbox, lease.record, lease.generation)
         )
         await ends(made, "more than 4 leases")
+
+
+@pytest.mark.parametrize(
+    "question", [ask(2), m.AskChoice(2, [], "to do it", ())], ids=["permit", "choice"]
+)
+async def test_a_host_asks_for_no_permit(question):
+    """Whoever holds the machines of two decides nothing about them."""
+    async with hostile(ALLOW, role="host") as (made, client):
+        await client.announce(WORK)
+        await client.say(question)
+        await ends(made, "a host has no rules")
+        assert made.events("decision") == []
+
+
+async def test_a_host_records_the_streams_of_its_machines_only():
+    async with hostile(role="host") as (made, client):
+        await client.announce(WORK)
+        mine = schema.StreamOpened(
+            sandbox="work", lease=WORK.id, generation=1, service=DISPLAY
+        )
+        await client.say(record(2, mine, "require"))
+        await client.hear(m.AuthorityDone)
+        other = schema.StreamOpened(
+            sandbox="vault", lease=VAULT.id, generation=1, service=DISPLAY
+        )
+        await client.say(record(3, other, "require"))
+        await ends(made, "is about another's lease")
+        assert [e["sandbox"] for e in made.events("stream.opened")] == ["work"]
+
+
+CHECKPOINTS = [
+    m.AskCheckpoint(1),
+    m.AskEvidence(1, 0, 1, 0),
+    m.CheckpointWitnessed(1, "screen", "x"),
+    m.CompareCheckpoint(1, "x"),
+    m.HoldCheckpoint(1, "screen", "x", 0, [], []),
+]
+
+
+@pytest.mark.parametrize("message", CHECKPOINTS, ids=lambda one: type(one).__name__)
+async def test_a_broker_of_one_machine_has_no_witness(message):
+    async with hostile() as (made, client):
+        await client.say(message)
+        await ends(made, "has no link")
+
+
+@pytest.mark.parametrize("role", ["host", "viewer"])
+async def test_a_checkpoint_that_nobody_signed_is_not_kept(role):
+    """What a peer's log said cannot be made up by the process that has the link."""
+    async with hostile(role=role) as (made, client):
+        await made.log._store.record(schema.ProcessDied(process="pump", pid=1))
+        await client.say(m.AskCheckpoint(1))
+        note = (await client.hear(m.NewestCheckpoint)).note
+        forged = note.replace("\n1\n", "\n9\n", 1)
+        await client.say(m.HoldCheckpoint(2, "screen", forged, 0, [], []))
+        assert (await client.hear(m.CheckpointHeld)).fate == "unsigned"
+        await client.say(m.HoldCheckpoint(3, "screen", "no note", 0, [], []))
+        assert "checkpoint" in (await client.hear(m.Failed)).message
+        assert not made.ended.is_set()
+
+
+async def test_peers_without_end_are_bounded(monkeypatch):
+    """Each name would be a row of the log's file for good."""
+    monkeypatch.setattr(authority_limits, "AUTHORITY_PEERS", 4)
+    async with hostile(role="viewer") as (made, client):
+        await client.say(m.AskCheckpoint(1))
+        note = (await client.hear(m.NewestCheckpoint)).note
+        for number in range(2, 6):
+            await client.say(m.CheckpointWitnessed(number, f"peer{number}", note))
+            await client.hear(m.AuthorityDone)
+        await client.say(m.CheckpointWitnessed(6, "peer6", note))
+        await ends(made, "too many peers")
+
+
+async def test_the_name_of_a_peer_is_text():
+    async with hostile(role="viewer") as (made, client):
+        await client.say(m.AskCheckpoint(1))
+        note = (await client.hear(m.NewestCheckpoint)).note
+        await client.say(m.CheckpointWitnessed(2, "\x1b[2J", note))
+        await ends(made, "a peer that cannot be")

@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from broker.authority.audit.log_checkpoints import LogCheckpoints
+from broker.authority.audit.sealing import Sealing
+from broker.authority.audit.settings import Settings
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.record_files import RecordFiles
 from broker.authority.channel.served_client import ClientChannel
-from broker.authority.policy_authority import PolicyAuthority
+from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.records.sandboxes import Records
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import PeerError, sole
@@ -38,7 +41,8 @@ class Stage:
         self.person = Person()
         self.told = []
         self.records = Records(book.paths, None, log)
-        self.authority = PolicyAuthority(
+        kind = HostAuthority if role == "host" else PolicyAuthority
+        self.authority = kind(
             paths=book.paths,
             log=log,
             source=self.records,
@@ -58,6 +62,9 @@ class Stage:
             rights=EventRights(role),
             report=lambda: REPORT,
             serve_control=self._serve_control,
+            checkpoints=None
+            if role == "local"
+            else LogCheckpoints(log._store, Sealing(log._store, Settings())),
         )
         self.served = 0
         self.ended = trio.Event()

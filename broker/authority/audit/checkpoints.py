@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -14,17 +16,8 @@ from broker.authority.audit.proof.witness import (
     WitnessFate,
     WitnessOffer,
 )
-from broker.authority.audit.sealing import Sealing
-from broker.authority.audit.store import Store
-from broker.core.errors import (
-    IntegrityError,
-    InternalError,
-    RefusedError,
-    UpstreamError,
-    VitrailError,
-)
+from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.escape import printable
-from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_stderr
 from broker.ipc.audit import schema
 from broker.net.link import messages as m
@@ -51,27 +44,61 @@ class _Far:
     """Keys, the first one included."""
 
 
+class CheckpointBook(Protocol):
+    """The checkpoints of this broker's log, and those of others that it keeps.
+
+    Each method raises UpstreamError when the log cannot be read or written.
+    """
+
+    published: Callable[[], None]
+    """Called with each new checkpoint of this log."""
+
+    async def newest(self) -> str:
+        """Return the newest checkpoint of this log, a signed note."""
+        ...
+
+    async def evidence(
+        self, since: int, size: int, known: int
+    ) -> tuple[list[bytes], list[str]]:
+        """Return what a witness asks for: a proof, and notes that certify keys.
+
+        The proof shows that the log at ``size`` continues that at ``since``; empty
+        where there is none.  The keys are those from number ``known`` on.
+        """
+        ...
+
+    async def witnessed(self, peer: str, note: str) -> None:
+        """Remember the checkpoint that a witness holds, so that it stays provable."""
+        ...
+
+    async def problem(self, held: Note) -> str:
+        """Return why a checkpoint that a witness holds does not fit this log; or ""."""
+        ...
+
+    async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
+        """Keep a checkpoint of a peer's log, if it is signed and proved.
+
+        Raises RefusedError as ``witness.hold_note``.
+        """
+        ...
+
+
 class CheckpointWitness:
     """The other broker keeps our checkpoints, and we keep its."""
 
-    def __init__(self, store: Store, sealing: Sealing, log: EventLog) -> None:
-        self._store = store
-        self._sealing = sealing
+    def __init__(self, book: CheckpointBook, log: EventLog) -> None:
+        self._book = book
         self._log = log
         self._news = trio.Event()
         self._told: list[str] = []
         self._asked: dict[str, tuple[Epoch, int, int]] = {}
         """The next proof asked of each peer: from which size, after which key."""
         self._holding = trio.Lock()
-        sealing.listeners.append(self._published)
+        book.published = self._wake
 
     def warnings(self) -> list[str]:
         """Warnings for a user: a log was changed or rolled back."""
         return [f"{said}; 'brokerctl audit verify' shows more" for said in self._told]
-
-    async def _published(self, note: str) -> None:
-        del note
-        self._wake()
 
     def _wake(self) -> None:
         self._news.set()
@@ -87,9 +114,7 @@ class CheckpointWitness:
         while True:
             news = self._news
             try:
-                if not self._sealing.newest:
-                    await self._sealing.publish()
-                note = self._sealing.newest
+                note = await self._book.newest()
                 if note != sent:
                     far = await self._offer(epoch, note, far)
                     sent = note
@@ -111,7 +136,7 @@ class CheckpointWitness:
         while True:
             reply, keys = await self._send(epoch, note, far)
             if reply.kept:
-                await self._store.witnessed(epoch.name, note)
+                await self._book.witnessed(epoch.name, note)
                 return _Far(parse_note(note).checkpoint.size, reply.known)
             held = 0
             if reply.note:
@@ -130,9 +155,9 @@ class CheckpointWitness:
         self, epoch: Epoch, note: str, far: _Far
     ) -> tuple[m.Witnessed, int]:
         """Send it once; returns the answer, and how many keys were sent with it."""
-        proof = await self._proof(far.held, parse_note(note).checkpoint.size)
-        most = audit_limits.AUDIT_WITNESS_KEYS
-        keys = await self._store.certificates(far.known, most)
+        size = parse_note(note).checkpoint.size
+        hashes, keys = await self._book.evidence(far.held, size, far.known)
+        proof = [base64.b64encode(hash_).decode() for hash_ in hashes]
         reply = await epoch.ask(
             lambda number: m.WitnessNote(
                 number,
@@ -146,35 +171,9 @@ class CheckpointWitness:
             raise InternalError("an answer that does not fit the question")
         return reply, len(keys)
 
-    async def _proof(self, since: int, size: int) -> list[str]:
-        """That the log at ``size`` goes on from ``since``; [] where none can be."""
-        if not 0 < since < size:
-            return []
-        try:
-            hashes = await self._store.consistency(since, size)
-        except (RefusedError, IntegrityError):
-            return []  # removed by retention, or not whole: ``_check`` finds out which
-        return [base64.b64encode(hash_).decode() for hash_ in hashes]
-
     async def _check(self, peer: str, held: Note) -> None:
         """Compare the checkpoint that the witness holds with our log."""
-        seen = held.checkpoint
-        problem = ""
-        if seen.origin != self._store.origin:
-            problem = "it is of another log"
-        elif seen.size > self._store.size:
-            problem = (
-                f"it speaks of {seen.size} events, the log has {self._store.size}: "
-                "the log was rolled back or cut off"
-            )
-        else:
-            try:
-                if await self._store.root_at(seen.size) != seen.root:
-                    problem = f"one of the first {seen.size} events was changed"
-            except RefusedError:
-                return  # its events are too old to be checked
-            except IntegrityError as error:
-                problem = str(error)
+        problem = await self._book.problem(held)
         if problem:
             await self._conflict(peer, held, f"of this log, {problem}")
 
@@ -193,7 +192,7 @@ class CheckpointWitness:
         # Commits wait for the store's thread, too: not behind all that a peer sends.
         # guard: one checkpoint of a peer's is looked at
         async with self._holding:
-            answer = await self._store.hold(epoch.name, offer)
+            answer = await self._book.hold(epoch.name, offer)
         kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
         if kept and answer.restarted:

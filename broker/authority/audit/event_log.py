@@ -11,7 +11,7 @@ from broker.core.lease import Lease, Opening
 from broker.ipc.audit.event import Event
 
 if TYPE_CHECKING:
-    from broker.authority.audit.refusals import Refusal
+    from broker.ipc.audit.schema import Refusal
 
 
 class EventLog(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.authority.audit.refusals import Refusal, Refusals
+from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.settings import AuditMode
 from broker.authority.audit.shares import LogShares, cost
 from broker.authority.audit.store import Store
@@ -108,6 +108,6 @@ class Journal:
             gap.count += self._gap.count
         self._gap = gap
 
-    async def refused(self, event: Refusal) -> None:
+    async def refused(self, event: schema.Refusal) -> None:
         """See the interface."""
         await self._refusals.refused(event)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import msgspec
 import trio
@@ -22,16 +21,7 @@ from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.audit import schema
-
-Refusal: TypeAlias = (
-    schema.StreamRefused
-    | schema.LeaseRefused
-    | schema.LinkRefused
-    | schema.ClipboardEnded
-    | schema.Decision
-    | schema.LogConflict
-)
-"""Events that are counted where they come often."""
+from broker.ipc.audit.schema import Refusal
 
 _WINDOW = 1.0
 _LONGEST = 60.0

@@ -9,7 +9,7 @@ from broker.authority.helper_starter import Helper, HelperStarter
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
-from broker.helpers.shipper.config import find_config
+from broker.helpers.shipper.state import find_config
 from broker.ipc.audit import schema
 from broker.ipc.starter import HelperProgram
 
@@ -48,14 +48,6 @@ class Shipping:
         except (SetupError, UpstreamError):
             return 0
         return None if waiting is None else waiting.sequence
-
-    def warnings(self) -> list[str]:
-        """Return warnings about shipping for ``brokerctl status``."""
-        if find_config(self._paths.config) is None:
-            return []
-        from broker.helpers.shipper.state import warnings
-
-        return warnings(self._paths)
 
     async def run(self) -> None:
         """Keep it running until cancelled."""

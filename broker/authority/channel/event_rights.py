@@ -33,6 +33,8 @@ _HOST = frozenset(
         "port.taken",
     }
 )
+_STREAMS = frozenset({"stream.opened", "stream.closed"})
+"""Those of a link are recorded by both ends."""
 _VIEWER = frozenset(
     {
         "stream.opened",
@@ -56,7 +58,7 @@ _VIEWER = frozenset(
 )
 KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "host": _HOST | _BOTH | _LINK,
+        "host": _HOST | _STREAMS | _BOTH | _LINK,
         "viewer": _VIEWER | _BOTH | _LINK,
         "local": _HOST | _VIEWER | _BOTH,
     }
@@ -69,6 +71,7 @@ class EventRights:
 
     def __init__(self, role: str) -> None:
         self._kinds = KINDS[role]
+        self._asks = role != "host"
         self._known: dict[str, Lease] = {}
         self._running: dict[str, Lease] = {}
 
@@ -84,6 +87,12 @@ class EventRights:
     def end(self, lease: str) -> None:
         """A lease has ended; events about its end may still come."""
         self._running.pop(lease, None)
+
+    def may_ask(self) -> None:
+        """Raise PeerError for a host: its viewer's authority decides."""
+        # guard: a host asks for no permit
+        if not self._asks:
+            raise PeerError("it asks for a permit, and a host has no rules")
 
     def running(self, lease: str) -> Lease:
         """Return a lease that runs.

@@ -5,37 +5,45 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any, TypeVar
 
 import trio
 
-from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.log_client import LogClient
 from broker.authority.channel.record_files import RecordFiles
-from broker.authority.options import Options
+from broker.authority.options import AuthorityHandle, Options
+from broker.core.errors import InternalError
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.spawn import wait_ended
+from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.control.forward import serve_forwarded
+from broker.ipc.control.methods import Exchange, Owner
+from broker.ipc.control.varlink import Call, VarlinkReply
+
+_Client = TypeVar("_Client", bound=LogClient)
 
 
 @asynccontextmanager
 async def open_authority(
-    sock: socket.socket, pid: int, pidfd: int, options: Options
-) -> AsyncIterator[AuthorityClient]:
-    """Wait until the authority decides, and have it end behind the block.
+    handle: AuthorityHandle, options: Options, kind: type[_Client]
+) -> AsyncIterator[_Client]:
+    """Connect a client of that kind; wait until the authority decides, and have it end behind the block.
 
     Raises the authority's error when it cannot start.
     """
+    pidfd = handle.pidfd
     link = FrameLink(
-        sock,
+        handle.sock,
         receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
         waiting=authority_limits.AUTHORITY_WAITING_BYTES,
     )
     files = RecordFiles(options.paths, options.shipped)
-    client = AuthorityClient(link, files, lost=partial(_end, pidfd))
+    client = kind(link, files, lost=partial(_end, pidfd))
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(client.run)
@@ -48,7 +56,26 @@ async def open_authority(
         with trio.CancelScope(shield=True):
             await _wait_gone(pidfd)
         os.close(pidfd)
-        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
+        os.waitpid(handle.pid, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
+
+
+async def serve_calls(
+    handle: AuthorityHandle,
+    role: str,
+    parts: Iterable[object],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer the calls of 'brokerctl' that the authority forwards, until cancelled."""
+    api = Dispatcher(role, parts, forwards={Owner.AUTHORITY: _not_here})
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(handle.control))
+    await serve_forwarded(stream, api, task_status=task_status)
+
+
+async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
+    """The authority answers its own methods, and forwards none of them."""
+    del exchange
+    raise InternalError(f"{call.method} was forwarded")
 
 
 async def _wait_gone(pidfd: int) -> None:

@@ -1,33 +1,13 @@
-"""Requests as messages between the authority and its clients, and errors."""
+"""Requests as messages between the authority and its clients."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 from broker.authority.permit import Request
-from broker.core.errors import (
-    InternalError,
-    PeerError,
-    RefusedError,
-    SetupError,
-    UpstreamError,
-    VitrailError,
-)
+from broker.core.errors import PeerError
 from broker.core.lease import Lease
 from broker.ipc import authority as m
-from broker.ipc.control.api import NotFoundError
 from policy.records.device import DeviceFacts, take_interface
 
-_KINDS = MappingProxyType(
-    {
-        "not found": NotFoundError,
-        "refused": RefusedError,
-        "upstream": UpstreamError,
-        "setup": SetupError,
-        "peer": PeerError,
-        "internal": InternalError,
-    }
-)
 _FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
 
 
@@ -70,19 +50,3 @@ def _device(asked: m.AskedDevice) -> DeviceFacts:
         hash=asked.hash,
         interfaces=interfaces,
     )
-
-
-def failed(request: int, error: VitrailError) -> m.Failed:
-    """Return an error as a message."""
-    kind = "internal"
-    for name, made in _KINDS.items():
-        if isinstance(error, made):
-            kind = name
-            break
-    return m.Failed(request, kind, error.message, error.hint, error.where)
-
-
-def error_of(message: m.Failed) -> VitrailError:
-    """Return the error that a message is."""
-    made = _KINDS.get(message.kind, InternalError)
-    return made(message.message, hint=message.hint, where=message.where)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.authority.audit.journal import Journal
-from broker.authority.audit.refusals import Refusal
+from broker.authority.audit.log_checkpoints import CheckpointRequests, LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.request_messages import failed, request_of
+from broker.authority.channel.request_messages import request_of
 from broker.authority.decisions.choice import ChoiceText
 from broker.authority.decisions.decision_events import Asked
 from broker.authority.permit import Permit
@@ -67,14 +67,19 @@ class ClientChannel:
         rights: EventRights,
         report: Callable[[], AuthorityReport],
         serve_control: ServeControl,
+        checkpoints: LogCheckpoints | None = None,
     ) -> None:
-        """``serve_control``: returns when the control socket is served."""
+        """``serve_control``: returns when the control socket is served.
+
+        ``checkpoints``: of a broker with a link.
+        """
         self._link = link
         self._authority = authority
         self._log = log
         self._rights = rights
         self._report = report
         self._serve_control = serve_control
+        self._checkpoints = CheckpointRequests(checkpoints, self.put)
         self._held: dict[int, _Held] = {}
         self._chosen: dict[int, Asked] = {}
         self._last = 0
@@ -126,6 +131,7 @@ class ClientChannel:
             case m.Stop():
                 self._stop = message
             case m.AskPermit():
+                self._rights.may_ask()
                 self._begin(message.request)
                 self._ask(message, nursery)
             case _:
@@ -173,6 +179,7 @@ class ClientChannel:
                 self._rights.end(message.lease)
                 return self._ended(message)
             case m.AskChoice():
+                self._rights.may_ask()
                 return self._choose(message)
             case m.Reload():
                 return self._reload(message)
@@ -180,6 +187,14 @@ class ClientChannel:
                 return self._reported(message)
             case m.ServeControl():
                 return self._served(message)
+            case (
+                m.AskCheckpoint()
+                | m.AskEvidence()
+                | m.CheckpointWitnessed()
+                | m.CompareCheckpoint()
+                | m.HoldCheckpoint()
+            ):
+                return self._checkpoints.answer(message)
             case _:
                 raise InternalError(f"no answer to a message {type(message).__name__}")
 
@@ -192,10 +207,10 @@ class ClientChannel:
         except PeerError:
             raise
         except VitrailError as error:
-            self.put(failed(number, error))
+            self.put(m.failed(number, error))
         except Exception as error:  # noqa: BLE001 -- a mistake ends no other request
             log_exception(error)
-            self.put(failed(number, InternalError("see the broker's own log")))
+            self.put(m.failed(number, InternalError("see the broker's own log")))
         finally:
             self._waiting -= 1
 
@@ -206,7 +221,7 @@ class ClientChannel:
             lease = self._rights.running(message.asked.lease)
         except RefusedError as error:
             self._waiting -= 1
-            self.put(failed(message.request, error))
+            self.put(m.failed(message.request, error))
             return
         request = request_of(message.asked, lease)
         covered = self._held.get(message.covered)
@@ -229,13 +244,13 @@ class ClientChannel:
                         await self._hold(message.request, held, got)
             except RefusedError as error:
                 if held.permit is None:  # else it was told that it is cut
-                    self.put(failed(message.request, error))
+                    self.put(m.failed(message.request, error))
             except VitrailError as error:
-                self.put(failed(message.request, error))
+                self.put(m.failed(message.request, error))
             except Exception as error:  # noqa: BLE001 -- a mistake ends no other
                 log_exception(error)
                 wrong = InternalError("see the broker's own log")
-                self.put(failed(message.request, wrong))
+                self.put(m.failed(message.request, wrong))
             finally:
                 del self._held[message.request]
                 self._waiting -= 1
@@ -306,7 +321,7 @@ class ClientChannel:
                 await self._log.require(event)
             case "note":
                 await self._log.note(event)
-            case "refused" if isinstance(event, Refusal):
+            case "refused" if isinstance(event, schema.Refusal):
                 await self._log.refused(event)
             case _:
                 raise PeerError("it records an event in a way that there is not")

@@ -9,9 +9,10 @@ import trio
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
-from broker.helpers.shipper.config import AnyTarget, find_config, load_config
+from broker.helpers.shipper.config import AnyTarget, load_config
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.run import make_target
+from broker.helpers.shipper.state import find_config
 
 _NAME = "shipping"
 

@@ -32,3 +32,6 @@ and reads files in threads; no step of its own is longer than a second."""
 
 AUTHORITY_END_SECONDS = 10.0
 """For the authority to close its log, and then to end; after that it is killed."""
+
+AUTHORITY_PEERS = 16
+"""Other brokers whose checkpoints a client has kept, in the life of one broker."""

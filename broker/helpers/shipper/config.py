@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -149,13 +148,6 @@ class ShipConfig(msgspec.Struct, forbid_unknown_fields=True):
     def called(self) -> str:
         """How this machine is called in a fleet's store."""
         return self.machine or socket.gethostname()
-
-
-def find_config(directories: Sequence[Path]) -> Path | None:
-    """The file that holds, if there is one."""
-    return next(
-        (d / "ship.toml" for d in directories if (d / "ship.toml").exists()), None
-    )
 
 
 def load_config(path: Path) -> ShipConfig:

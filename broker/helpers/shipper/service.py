@@ -11,8 +11,9 @@ import trio
 from broker.core.errors import SetupError
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
-from broker.helpers.shipper.config import ShipConfig, find_config, load_config
+from broker.helpers.shipper.config import ShipConfig, load_config
 from broker.helpers.shipper.run import Place, ship_for_ever
+from broker.helpers.shipper.state import find_config
 
 _Stamp: TypeAlias = tuple[object, ...]
 """Which file it is, and its last change."""

@@ -1,17 +1,40 @@
-"""How far shipping has come, for retention and for warnings."""
+"""How far shipping has come, for retention."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from broker.core.errors import SetupError, UpstreamError
-from broker.core.paths import Paths
-from broker.helpers.shipper.config import find_config, load_config
-from broker.helpers.shipper.cursor import Cursor, held_back, load_cursor
+import msgspec
+
+from broker.core.errors import SetupError
+from broker.core.paths import Paths, read_config
+from broker.helpers.shipper.cursor import Cursor, held_back
 from broker.ipc.audit.database import log_identity, open_reading
 
-_LATE_SECONDS = 600.0
-"""A receiver that has had a problem for so long is a warning."""
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Receivers(msgspec.Struct):
+    target: list[_Named] = []
+
+
+def find_config(directories: Sequence[Path]) -> Path | None:
+    """The file that holds, if there is one."""
+    return next(
+        (d / "ship.toml" for d in directories if (d / "ship.toml").exists()), None
+    )
+
+
+def receiver_names(path: Path) -> list[str]:
+    """Return the names in it.  Raises SetupError where it cannot be read."""
+    try:
+        found = msgspec.toml.decode(read_config(path), type=_Receivers)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SetupError(str(error), where=str(path)) from error
+    return [target.name for target in found.target]
 
 
 def unshipped(paths: Paths) -> Cursor | None:
@@ -24,8 +47,7 @@ def unshipped(paths: Paths) -> Cursor | None:
     path = find_config(paths.config)
     if path is None:
         return None
-    names = [target.name for target in load_config(path).target]
-    return held_back(paths.shipping, names, _identity(paths))
+    return held_back(paths.shipping, receiver_names(path), _identity(paths))
 
 
 def _identity(paths: Paths) -> str:
@@ -34,21 +56,3 @@ def _identity(paths: Paths) -> str:
         return ""
     with open_reading(paths.audit) as db:
         return log_identity(db)
-
-
-def warnings(paths: Paths) -> list[str]:
-    """Warnings for ``brokerctl status``."""
-    path = find_config(paths.config)
-    if path is None:
-        return []
-    try:
-        config = load_config(path)
-        cursors = [load_cursor(paths.shipping, t.name) for t in config.target]
-    except (SetupError, UpstreamError) as error:
-        return [f"the audit log is not shipped: {error}"]
-    now = time.time()
-    return [
-        f"the audit log is not shipped to '{c.name}': {c.problem}"
-        for c in cursors
-        if c.problem and now - c.since > _LATE_SECONDS
-    ]

@@ -443,6 +443,11 @@ class LogConflict(Event, frozen=True, kw_only=True, tag="audit.conflict"):
     note: str = ""
 
 
+Refusal = (
+    StreamRefused | LeaseRefused | LinkRefused | ClipboardEnded | Decision | LogConflict
+)
+"""Events that are counted where they come often."""
+
 AnyEvent = (
     BrokerStart
     | BrokerStop

@@ -9,6 +9,7 @@ import trio
 
 from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.audit.journal import Journal
+from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import Settings
@@ -28,7 +29,7 @@ class Side:
         self.store = store
         self.sealing = Sealing(store, Settings())
         self.witness = CheckpointWitness(
-            store, self.sealing, Journal(store, Refusals(store))
+            LogCheckpoints(store, self.sealing), Journal(store, Refusals(store))
         )
 
     def conflicts(self) -> list[str]:

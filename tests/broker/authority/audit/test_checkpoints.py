@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ async def test_conflicts_without_end_are_counted(
             await near.store.record(event(number))
             note = (await near.store.checkpoint()).split("\n")
             size = number + 1
-            proof = await near.witness._proof(number, size)
+            hashes, _ = await near.witness._book.evidence(number, size, 1)
+            proof = [base64.b64encode(hash_).decode() for hash_ in hashes]
             offer = m.WitnessNote(1, note, number, proof, keys)
             assert (await far.witness.take(line, offer)).kept
             await far.witness.take(line, m.WitnessNote(1, first))

@@ -12,12 +12,7 @@ import trio
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.record_files import RecordFiles
-from broker.authority.channel.request_messages import (
-    asked_of,
-    error_of,
-    failed,
-    request_of,
-)
+from broker.authority.channel.request_messages import asked_of, request_of
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.limits import authority as authority_limits
@@ -81,7 +76,7 @@ def test_a_request_is_the_same_beyond_the_channel():
     "kind", [NotFoundError, RefusedError, UpstreamError, SetupError]
 )
 def test_an_error_is_the_same_beyond_the_channel(kind):
-    made = error_of(failed(1, kind("what", hint="do", where="f:1")))
+    made = m.error_of(m.failed(1, kind("what", hint="do", where="f:1")))
     assert type(made) is kind
     assert (made.message, made.hint, made.where) == ("what", "do", "f:1")
 
@@ -408,7 +403,7 @@ async def test_a_broker_that_ends_says_so():
 
 async def test_a_start_that_fails_is_the_start_s_error():
     async with stage() as (s, sock):
-        s.channel.put(failed(0, SetupError("a broker runs already")))
+        s.channel.put(m.failed(0, SetupError("a broker runs already")))
         link = FrameLink(sock, receive_limit=1 << 20, waiting=1 << 20)
         client = AuthorityClient(link, RecordFiles(s.book.paths, None), lost=list)
         s.channel._told = (s.authority.rules.now.rules, s.authority.records)

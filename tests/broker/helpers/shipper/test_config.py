@@ -13,9 +13,9 @@ from broker.helpers.shipper.config import (
     JsonlTarget,
     OtlpTarget,
     PostgresTarget,
-    find_config,
     load_config,
 )
+from broker.helpers.shipper.state import find_config
 
 GOOD = """
 machine = "desk-7"

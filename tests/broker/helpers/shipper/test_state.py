@@ -12,7 +12,8 @@ from broker.core.errors import SetupError
 from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.cursor import Cursor, save_cursor
 from broker.helpers.shipper.run import Place, ship_once
-from broker.helpers.shipper.state import unshipped, warnings
+from broker.helpers.shipper.state import unshipped
+from broker.helpers.shipper.warnings import shipping_warnings
 from tests.kit.audit.shipping import filled, record
 from tests.kit.brokerctl import home, paths_of
 
@@ -21,7 +22,7 @@ def test_retention_and_status() -> None:
     with home() as env:
         paths = paths_of(env)
         assert unshipped(paths) is None
-        assert warnings(paths) == []
+        assert shipping_warnings(paths) == []
         paths.config[0].mkdir(parents=True)
         paths.shipping.mkdir(parents=True)
         config = paths.config[0] / "ship.toml"
@@ -31,21 +32,24 @@ def test_retention_and_status() -> None:
         )
         save_cursor(paths.shipping, Cursor(name="a", sequence=7))
         assert unshipped(paths) == Cursor(name="b")
-        assert warnings(paths) == []
+        assert shipping_warnings(paths) == []
         recent = Cursor(name="b", sequence=9, problem="gone", since=time.time() - 5)
         save_cursor(paths.shipping, recent)
-        assert warnings(paths) == []
+        assert shipping_warnings(paths) == []
         recent.since -= 600
         save_cursor(paths.shipping, recent)
-        assert warnings(paths) == ["the audit log is not shipped to 'b': gone"]
+        assert shipping_warnings(paths) == ["the audit log is not shipped to 'b': gone"]
         waiting = unshipped(paths)
         assert waiting is not None
         assert waiting.sequence == 7
         # What cannot be understood removes nothing.
         config.write_text("[[target]]\nname = 'a'\nto = 'moon'\n")
+        assert unshipped(paths) == waiting
+        assert "moon" in shipping_warnings(paths)[0]
+        config.write_text("[[target]]\nnames = 'moon'\n")
         with pytest.raises(SetupError):
             unshipped(paths)
-        assert "moon" in warnings(paths)[0]
+        assert "the audit log is not shipped" in shipping_warnings(paths)[0]
 
 
 async def test_retention_keeps_what_a_receiver_has_not_got() -> None:

@@ -1,0 +1,151 @@
+"""Checkpoints of this log for a witness, and those of other logs that are kept in it.
+
+A client that was taken over can have a checkpoint kept under any name of a peer; what
+is kept of one was signed and proved (``proof.witness``), and there are few names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.authority.audit.proof.note import Note, parse_note
+from broker.authority.audit.proof.witness import WitnessAnswer, WitnessOffer
+from broker.authority.audit.sealing import Sealing
+from broker.authority.audit.store import Store
+from broker.core.errors import IntegrityError, PeerError, RefusedError
+from broker.core.escape import printable
+from broker.core.limits import audit as audit_limits
+from broker.core.limits import authority as authority_limits
+from broker.ipc import authority as m
+
+
+class LogCheckpoints:
+    """Implements ``checkpoints.CheckpointBook`` in the process that has the log."""
+
+    def __init__(self, store: Store, sealing: Sealing) -> None:
+        self._store = store
+        self._sealing = sealing
+        self.published: Callable[[], None] = _nobody
+        """Called with each new checkpoint of this log."""
+        sealing.listeners.append(self._published)
+
+    async def _published(self, note: str) -> None:
+        del note
+        self.published()
+
+    async def newest(self) -> str:
+        """See the interface."""
+        if not self._sealing.newest:
+            await self._sealing.publish()
+        return self._sealing.newest
+
+    async def evidence(
+        self, since: int, size: int, known: int
+    ) -> tuple[list[bytes], list[str]]:
+        """See the interface."""
+        proof: list[bytes] = []
+        if 0 < since < size:
+            try:
+                proof = await self._store.consistency(since, size)
+            except (RefusedError, IntegrityError):
+                proof = []  # removed by retention, or not whole: ``problem`` says which
+        most = audit_limits.AUDIT_WITNESS_KEYS
+        return proof, await self._store.certificates(known, most)
+
+    async def witnessed(self, peer: str, note: str) -> None:
+        """See the interface."""
+        await self._store.witnessed(peer, note)
+
+    async def problem(self, held: Note) -> str:
+        """See the interface."""
+        seen = held.checkpoint
+        if seen.origin != self._store.origin:
+            return "it is of another log"
+        if seen.size > self._store.size:
+            return (
+                f"it speaks of {seen.size} events, the log has {self._store.size}: "
+                "the log was rolled back or cut off"
+            )
+        try:
+            if await self._store.root_at(seen.size) != seen.root:
+                return f"one of the first {seen.size} events was changed"
+        except RefusedError:
+            return ""  # its events are too old to be checked
+        except IntegrityError as error:
+            return str(error)
+        return ""
+
+    async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
+        """See the interface."""
+        return await self._store.hold(peer, offer)
+
+
+_Request = (
+    m.AskCheckpoint
+    | m.AskEvidence
+    | m.CheckpointWitnessed
+    | m.CompareCheckpoint
+    | m.HoldCheckpoint
+)
+
+
+class CheckpointRequests:
+    """Of one channel; ``book`` is None where the role has no link."""
+
+    def __init__(
+        self, book: LogCheckpoints | None, put: Callable[[m.FromAuthority], None]
+    ) -> None:
+        self._book = book
+        self._peers: set[str] = set()
+        if book is not None:
+            book.published = lambda: put(m.CheckpointMade())
+
+    async def answer(self, message: _Request) -> m.FromAuthority:
+        """Return the answer.  Raises PeerError, RefusedError and UpstreamError."""
+        book = self._book
+        # guard: a broker without a link keeps no checkpoints
+        if book is None:
+            raise PeerError("it asks for a checkpoint, and has no link")
+        number = message.request
+        match message:
+            case m.AskCheckpoint():
+                return m.NewestCheckpoint(number, await book.newest())
+            case m.AskEvidence(_, since, size, known):
+                return m.Evidence(number, *await book.evidence(since, size, known))
+            case m.CheckpointWitnessed(_, peer, note):
+                await book.witnessed(self._peer(peer), parse_note(note).whole)
+                return m.AuthorityDone(number)
+            case m.CompareCheckpoint(_, note):
+                return m.Compared(number, await book.problem(parse_note(note)))
+            case m.HoldCheckpoint():
+                return await self._hold(book, message)
+
+    async def _hold(
+        self, book: LogCheckpoints, message: m.HoldCheckpoint
+    ) -> m.FromAuthority:
+        offer = WitnessOffer(
+            parse_note(message.note),
+            message.since,
+            message.proof,
+            [parse_note(key) for key in message.keys],
+        )
+        found = await book.hold(self._peer(message.peer), offer)
+        before = "" if found.before is None else found.before.whole
+        return m.CheckpointHeld(
+            message.request, found.fate.value, before, found.key, found.restarted
+        )
+
+    def _peer(self, untrusted_peer: str) -> str:
+        """Return the name of a peer.  Raises PeerError."""
+        self._peers.add(untrusted_peer)
+        # guard: a client names few peers
+        if len(self._peers) > authority_limits.AUTHORITY_PEERS:
+            raise PeerError("it names too many peers")
+        # guard: the name of a peer is text
+        if printable(untrusted_peer, 255) != untrusted_peer:
+            raise PeerError("it names a peer that cannot be")
+        return untrusted_peer
+
+
+def _nobody() -> None:
+    """No witness follows this log."""

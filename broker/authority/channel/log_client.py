@@ -1,0 +1,308 @@
+"""The authority as a process that records by it sees it: log, records, checkpoints.
+
+Implements ``audit.event_log.EventLog`` by messages.  The records are a copy, which
+follows those in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import trio
+
+from broker.authority.audit.names import Namer
+from broker.authority.audit.settings import Names
+from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.record_files import RecordFiles
+from broker.core.authority_report import AuthorityReport
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.lease import Lease
+from broker.core.limits import authority as authority_limits
+from broker.core.stderr_log import log_stderr
+from broker.ipc import authority as m
+from broker.ipc.audit import schema
+from broker.ipc.audit.event import Event
+from policy.records.loader import RecordSet
+
+_LOST = "the authority has ended"
+_DIED = "the authority has died"
+_SILENT = (
+    "the authority has not answered for "
+    f"{authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
+)
+Answer: TypeAlias = (
+    m.PermitNow
+    | m.PermitCut
+    | m.Asking
+    | m.Permitted
+    | m.Chosen
+    | m.AuthorityDone
+    | m.Failed
+    | m.Report
+    | m.NewestCheckpoint
+    | m.Evidence
+    | m.Compared
+    | m.CheckpointHeld
+)
+_M = TypeVar("_M", bound=m.FromAuthority)
+
+
+@dataclass(eq=False)
+class AuthorityCall:
+    """A request that waits for its answer."""
+
+    answered: trio.Event = field(default_factory=trio.Event)
+    answer: m.FromAuthority | None = None
+
+    def give(self, answer: m.FromAuthority) -> None:
+        """Wake the task that waits for the answer."""
+        self.answer = answer
+        self.answered.set()
+
+
+class LogClient:
+    """See the head of this module.  ``run`` receives; everything else waits for it."""
+
+    def __init__(
+        self,
+        link: FrameLink,
+        files: RecordFiles,
+        *,
+        lost: Callable[[str], None],
+    ) -> None:
+        """``lost``: called with the reason when the authority ends unasked, or hangs."""
+        self._link = link
+        self._files = files
+        self._lost = lost
+        self._calls: dict[int, AuthorityCall] = {}
+        self._last = 0
+        self._stopping = False
+        self._over = False
+        self._changed = trio.Event()
+        self._used_up: dict[str, tuple[float, RefusedError]] = {}
+        self._namer = Namer(Names.KEEP, b"")
+        self._welcome: m.Welcome | None = None
+        self._started = False
+        self.checkpoint_made: Callable[[], None] = _nobody
+        """Called with each new checkpoint of the log, where there is a link."""
+
+    # -- its life ------------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Receive until the authority ends.
+
+        Started when the log is open and the rules are in force.  Raises the
+        authority's error when it cannot start.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._link.run)
+            watched = False
+            while True:
+                frames = await self._link.receive()
+                if not frames:
+                    break
+                for frame in frames:
+                    await self._take(m.decode_from_authority(frame))
+                if self._started and not watched:
+                    watched = True
+                    nursery.start_soon(self._watch)
+                    task_status.started()
+            nursery.cancel_scope.cancel()
+        self._over = True
+        for number, call in list(self._calls.items()):
+            call.give(m.Failed(number, "upstream", _LOST))
+        if not self._stopping:
+            self._lost(_DIED)
+
+    async def _watch(self) -> None:
+        """AuthorityCall ``lost`` for an authority that has not ended and does not answer.
+
+        Seconds are counted one by one: after a time in which this process was stopped
+        as well, the authority has almost as many of them again.
+        """
+        while not self._stopping:
+            await trio.sleep(authority_limits.AUTHORITY_BEAT_SECONDS)
+            call = AuthorityCall()
+            number = self._begin(call, kept=0)
+            self._put_or_lose(m.AskReport(number))
+            for _ in range(authority_limits.AUTHORITY_SILENT_SECONDS):
+                with trio.move_on_after(1.0):
+                    await call.answered.wait()
+                    break
+            del self._calls[number]
+            # guard: an authority that does not answer ends the broker
+            if call.answer is None and not self._stopping:
+                self._lost(_SILENT)
+                return
+
+    async def stop(self, reason: str) -> None:
+        """Have the authority close the log and end."""
+        self._stopping = True
+        await self.ask(m.AuthorityDone, partial(m.Stop, reason=reason))
+
+    @property
+    def pid(self) -> int:
+        """Of the authority."""
+        return 0 if self._welcome is None else self._welcome.pid
+
+    async def _take(self, message: m.FromAuthority) -> None:
+        match message:
+            case m.Welcome():
+                self._welcome = message
+                self._namer = Namer(
+                    Names.KEEP,
+                    message.names_key,
+                    clipboard_digest=message.clipboard_digest,
+                )
+            case m.Policy():
+                await self._follow(message)
+            case m.ShareUsedUp(record, seconds):
+                until = trio.current_time() + seconds
+                error = RefusedError(message.message, hint=message.hint)
+                self._used_up[record] = until, error
+            case m.CheckpointMade():
+                self.checkpoint_made()
+            case m.Failed(0):
+                raise m.error_of(message)
+            case _:
+                self._take_answer(message)
+
+    def _take_answer(self, message: Answer) -> None:
+        call = self._calls.get(message.request)
+        if call is not None:
+            call.give(message)
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def _begin(self, call: AuthorityCall, *, kept: int = 1) -> int:
+        """Number a request; ``kept``: places that it may not take, for ``_watch``."""
+        if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - kept:
+            raise RefusedError("too many requests wait for the authority")
+        if self._over:
+            raise UpstreamError(_LOST)
+        self._last += 1
+        self._calls[self._last] = call
+        return self._last
+
+    def _put(self, message: m.FromClient) -> None:
+        self._link.put(m.encode_from_client(message))
+
+    def _put_or_lose(self, message: m.FromClient) -> None:
+        """Send what no one waits for; the far end's end is noticed elsewhere."""
+        try:
+            self._put(message)
+        except UpstreamError as error:
+            if not self._over:
+                log_stderr(f"vitrail: the authority: {error}")
+
+    async def ask(self, kind: type[_M], message: Callable[[int], m.FromClient]) -> _M:
+        """Send a request and return its answer.  Raises the error that it is."""
+        call = AuthorityCall()
+        number = self._begin(call)
+        try:
+            self._put(message(number))
+            await call.answered.wait()
+        finally:
+            del self._calls[number]
+        return expect(kind, call.answer)
+
+    def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """See the interface."""
+        if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
+            self._put_or_lose(m.NotifyUser(title, text, sandbox))
+
+    # -- records -------------------------------------------------------------------
+
+    @property
+    def records(self) -> RecordSet:
+        """See the interface."""
+        return self._files.now
+
+    @property
+    def now(self) -> RecordSet:
+        """The same, for ``runtime.CurrentRecords``."""
+        return self._files.now
+
+    async def reload(self) -> None:
+        """See the interface."""
+        await self.ask(m.AuthorityDone, m.Reload)
+
+    async def wait_changed(self) -> None:
+        """See the interface."""
+        await self._changed.wait()
+        self._changed = trio.Event()
+
+    async def _follow(self, message: m.Policy) -> None:
+        """Take a copy of other records, to show and to offer things."""
+        await trio.to_thread.run_sync(self._files.follow, message.records)
+        self._started = True
+        self._changed.set()
+
+    # -- status and control -----------------------------------------------------------------------
+
+    async def report(self) -> AuthorityReport:
+        """The authority's part of the status."""
+        return (await self.ask(m.Report, m.AskReport)).report
+
+    async def serve_control(self) -> None:
+        """Have the control socket served; returns when programs can connect.
+
+        Raises SetupError.
+        """
+        await self.ask(m.AuthorityDone, m.ServeControl)
+
+    # -- audit.event_log.EventLog -----------------------------------------------------------------
+
+    def check_share(self, lease: Lease) -> None:
+        """See the interface: as the authority said a few seconds ago."""
+        until, error = self._used_up.get(lease.record, (0.0, None))
+        if error is not None and trio.current_time() < until:
+            raise RefusedError(error.message, hint=error.hint)
+
+    def content_digest(self, content: bytes) -> str:
+        """See the interface."""
+        return self._namer.content_digest(content)
+
+    def digest(self, content: bytes) -> str:
+        """See the interface."""
+        return self._namer.digest(content)
+
+    async def require(self, event: Event) -> None:
+        """See the interface."""
+        await self._record(event, "require")
+
+    async def note(self, event: Event) -> None:
+        """See the interface."""
+        await self._past(event, "note")
+
+    async def refused(self, event: schema.Refusal) -> None:
+        """See the interface."""
+        await self._past(event, "refused")
+
+    async def _past(self, event: Event, how: str) -> None:
+        try:
+            await self._record(event, how)
+        except (UpstreamError, RefusedError) as error:
+            log_stderr(f"vitrail: not recorded: {event.kind}: {error}")
+
+    async def _record(self, event: Event, how: str) -> None:
+        body = schema.encode(event)
+        await self.ask(m.AuthorityDone, partial(m.RecordEvent, body=body, how=how))
+
+
+def expect(kind: type[_M], answer: m.FromAuthority | None) -> _M:
+    """Return an answer of that kind.  Raises the error that it is, InternalError."""
+    if isinstance(answer, m.Failed):
+        raise m.error_of(answer)
+    if not isinstance(answer, kind):
+        raise InternalError(f"an answer that is not {kind.__name__}")
+    return answer
+
+
+def _nobody() -> None:
+    """There is no link, or no epoch of it yet."""
