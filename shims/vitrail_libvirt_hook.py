@@ -185,6 +185,10 @@ def owner() -> int:
         return os.getuid()
     try:
         with open(SETTINGS, encoding="utf-8") as file:
+            facts = os.fstat(file.fileno())
+            # guard: libvirt's hook believes settings that only root can write
+            if facts.st_uid != 0 or facts.st_mode & 0o022:
+                raise HookError(f"{SETTINGS} can be written by others than root")
             uid = json.loads(file.read(4096))["uid"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HookError(f"{SETTINGS}: {error}") from error

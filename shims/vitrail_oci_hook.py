@@ -391,7 +391,10 @@ class Hook:
         self._control: str = words.control or ""
         self.refused = ""
         if words.settings is not None:
-            # Beside this file, where root has put both.
+            # Beside this file, where root has put both.  What Python would write down
+            # there has the caller's umask, and root would run it.
+            # guard: root's hook leaves no program that others can write
+            sys.dont_write_bytecode = True
             self.rootful = importlib.import_module("vitrail_oci_rootful")
             self._take_person(words.settings)
             return
@@ -621,6 +624,8 @@ def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:
     pid = state.get("pid")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
         raise LeaseError("the state has no process")
+    if hook.person is not None:
+        _rootful(hook, "require_own_namespaces", pid)
     request = {"id": launch, "leader": pid}
     hook.broker().call("LaunchBind", request, patient=True)
     return ""

@@ -20,7 +20,7 @@ import json
 import os
 import pwd
 import time
-from typing import Any, List
+from typing import Any, List, Tuple
 
 Json = Any
 """A JSON document that has not been looked at."""
@@ -33,19 +33,34 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_BIND, MS_PRIVATE = 32, 4096, 1 << 18
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 """mount(2), umount2(2)."""
-ESCAPES = frozenset(
-    {
-        "CAP_SYS_ADMIN",
-        "CAP_DAC_READ_SEARCH",
-        "CAP_SYS_PTRACE",
-        "CAP_SYS_MODULE",
-        "CAP_SYS_RAWIO",
-        "CAP_BPF",
-    }
+HARMLESS = frozenset(
+    "CAP_" + word
+    for word in [
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    ]
 )
-"""With one of these, root of the machine's own user namespace reaches files, processes
-or memory outside its other namespaces (capabilities(7)).  CAP_MKNOD is not one: a container
-with a control group of its own opens only the devices that this lists."""
+"""What Podman and Docker give to a container without being asked.  Others reach files,
+processes or memory outside (capabilities(7)), and later kernels add more."""
+DEVICES = {("c", 1): {3, 5, 7, 8, 9}, ("c", 5): {0, 1, 2}, ("c", 10): {229}}
+"""null, zero, full, random, urandom; tty, console, ptmx; fuse
+(Documentation/admin-guide/devices.txt)."""
+MAJORS = {("c", 136), ("c", 226)}
+"""Terminals (pts) and graphics (DRM), with any minor."""
+NAMESPACES = {"pid": "pid", "mount": "mnt", "user": "user"}
+"""Of config.json, and their names in /proc/PID/ns."""
 
 
 class RefusedError(Exception):
@@ -102,26 +117,107 @@ def become(uid: int) -> None:
 def require_confined(config: Json) -> None:
     """Raise RefusedError for a container whose root could leave it."""
     try:
-        namespaces = {entry["type"] for entry in config["linux"]["namespaces"]}
-        sets = (config["process"].get("capabilities") or {}).values()
-        capabilities = {word for words in sets for word in words or ()}
+        _require_namespaces(config["linux"])
+        if any(entry["type"] == "user" for entry in config["linux"]["namespaces"]):
+            _require_other_ids(config["linux"])
+        else:  # capabilities count within a user namespace only
+            _require_harmless(config)
+            _require_devices(config["linux"])
+            _require_closed_proc(config["linux"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(
             f"this is no container's configuration: {error!r}"
         ) from error
-    missing = sorted({"pid", "mount"} - namespaces)
+
+
+def _require_namespaces(linux: Json) -> None:
+    found = {entry["type"]: entry.get("path") for entry in linux["namespaces"]}
+    missing = sorted({"pid", "mount"} - found.keys())
     # guard: a container in the host's namespaces gets no lease of root's
     if missing:
         raise RefusedError(f"it has no {' and no '.join(missing)} namespace of its own")
-    if "user" in namespaces:
-        return  # they count within that namespace only
-    found = sorted(capabilities & ESCAPES)
+    joined = sorted(kind for kind in NAMESPACES if found.get(kind))
+    # guard: a container of root's joins no namespace of another process
+    if joined:
+        raise RefusedError(f"it joins the {joined[0]} namespace of another process")
+
+
+def _require_other_ids(linux: Json) -> None:
+    # guard: a user namespace that has the machine's root confines nobody
+    if not all(entry["hostID"] > 0 for entry in linux["uidMappings"]):
+        raise RefusedError("its user namespace has the machine's root in it")
+
+
+def _require_harmless(config: Json) -> None:
+    sets = (config["process"].get("capabilities") or {}).values()
+    kinds = {entry["type"] for entry in config["linux"]["namespaces"]}
+    # Without a network of its own it would read all that the machine sends.
+    harmless = HARMLESS if "network" in kinds else HARMLESS - {"CAP_NET_RAW"}
+    found = {word for words in sets for word in words or ()} - harmless
     # guard: a container of root's that can leave it gets no lease
     if found:
         raise RefusedError(
-            f"it is root's and has {', '.join(found)}, by which it can leave its "
+            f"it is root's and has {', '.join(sorted(found))}, by which it may leave its "
             "namespaces: run it without --privileged and --cap-add, or with --userns=auto"
         )
+
+
+def _require_devices(linux: Json) -> None:
+    first, *rules = linux["resources"]["devices"] or [{}]
+    closed = first.get("allow") is False and first.get("type", "a") == "a"
+    # Without a rule that closes all devices, runtimes differ in what is open.
+    # guard: a container of root's has closed devices
+    if not closed or first.get("access") != "rwm" or _numbers(first) != (-1, -1):
+        raise RefusedError("its devices are not closed")
+    # guard: a container of root's has no device of the machine's
+    if not all(_is_harmless(rule) for rule in rules):
+        raise RefusedError(
+            "it is root's and may use devices of the machine: run it without --device "
+            "and --device-cgroup-rule, or with --userns=auto"
+        )
+
+
+def _numbers(rule: Json) -> Tuple[int, int]:
+    """Return major and minor; -1 is any."""
+    major, minor = rule.get("major"), rule.get("minor")
+    return -1 if major is None else major, -1 if minor is None else minor
+
+
+def _is_harmless(rule: Json) -> bool:
+    if rule.get("allow") is False or rule.get("access") == "m":
+        return True
+    major, minor = _numbers(rule)
+    kind = (rule.get("type"), major)
+    return kind in MAJORS or minor in DEVICES.get(kind, ())
+
+
+def _require_closed_proc(linux: Json) -> None:
+    read_only, masked = set(linux["readonlyPaths"]), set(linux["maskedPaths"])
+    needed = {"/proc/sys", "/proc/sysrq-trigger"} - read_only - masked
+    # /proc/sys/kernel/core_pattern needs user id 0 and no capability.
+    # guard: a container of root's cannot write the kernel's settings
+    if needed or "/proc/kcore" not in masked:
+        raise RefusedError(
+            "it is root's and sees files of the kernel in /proc that Podman closes: run "
+            "it without --security-opt unmask"
+        )
+
+
+def require_own_namespaces(pid: int) -> None:
+    """Raise RefusedError for a first process in namespaces of the machine.
+
+    Whatever its configuration says: this is what the runtime has made.
+    """
+    for name in ("pid", "mnt"):
+        try:
+            same = os.path.samestat(
+                os.stat(f"/proc/{pid}/ns/{name}"), os.stat(f"/proc/self/ns/{name}")
+            )
+        except OSError as error:
+            raise RefusedError(f"its {name} namespace is not told: {error}") from error
+        # guard: the kernel says that a container of root's is apart
+        if same:
+            raise RefusedError(f"its first process is in root's {name} namespace")
 
 
 def open_sockets(person: Person, launch: str, directory: str) -> int:

@@ -44,5 +44,6 @@ def install_hook(
     if uid is None:
         return written
     settings.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    settings.write_text(json.dumps({"uid": uid}) + "\n")
+    # guard: the settings of root's hook are root's to write
+    replace_file(settings, (json.dumps({"uid": uid}) + "\n").encode(), mode=0o644)
     return [*written, settings]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from broker.core.files.replace_file import replace_file
 from broker.host.launchers.podman.hooks import ROOTFUL_HOOKS
 
 DROP_IN = "50-vitrail.conf"
@@ -23,8 +24,7 @@ def name_hooks(folder: Path, conf: Path) -> Path | None:
     other = _other_setting(conf)
     if other is None:
         conf.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        conf.write_text(_engine(folder))
-        conf.chmod(0o644)
+        replace_file(conf, _engine(folder).encode(), mode=0o644)
     return other
 
 

@@ -93,27 +93,6 @@ def config(*namespaces, bounding=(), effective=()):
     return {"linux": {"namespaces": kinds}, "process": {"capabilities": capabilities}}
 
 
-PLAIN = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID"]
-
-
-def test_podman_s_own_capabilities_are_no_way_out():
-    rootful.require_confined(config("pid", "mount", "network", bounding=PLAIN))
-    rootful.require_confined(
-        {"linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]}, "process": {}}
-    )
-
-
-@pytest.mark.parametrize("capability", sorted(rootful.ESCAPES))
-@pytest.mark.parametrize("where", ["bounding", "effective"])
-def test_a_container_that_can_leave_its_namespaces_is_refused(capability, where):
-    """Attack: --privileged, --cap-add: root of the container is the machine's."""
-    given = {where: [*PLAIN, capability]}
-    with pytest.raises(rootful.RefusedError, match=capability):
-        rootful.require_confined(config("pid", "mount", **given))
-    # In a user namespace they hold for that alone.
-    rootful.require_confined(config("pid", "mount", "user", **given))
-
-
 @pytest.mark.parametrize("kinds", [("pid",), ("mount",), (), ("mount", "user")])
 def test_a_container_in_the_host_s_namespaces_is_refused(kinds):
     """Attack: --pid=host; its root could end each process of the person's."""
