@@ -20,7 +20,7 @@ import json
 import os
 import pwd
 import time
-from typing import Any, List, Tuple
+from typing import Any, List
 
 Json = Any
 """A JSON document that has not been looked at."""
@@ -163,32 +163,24 @@ def _require_harmless(config: Json) -> None:
 
 
 def _require_devices(linux: Json) -> None:
-    first, *rules = linux["resources"]["devices"] or [{}]
-    closed = first.get("allow") is False and first.get("type", "a") == "a"
-    # Without a rule that closes all devices, runtimes differ in what is open.
+    rules = linux["resources"]["devices"]
+    # Without it as the first rule, runtimes differ in what is open.
     # guard: a container of root's has closed devices
-    if not closed or first.get("access") != "rwm" or _numbers(first) != (-1, -1):
+    if rules[:1] != [{"allow": False, "access": "rwm"}]:
         raise RefusedError("its devices are not closed")
     # guard: a container of root's has no device of the machine's
-    if not all(_is_harmless(rule) for rule in rules):
+    if not all(_is_harmless(rule) for rule in rules[1:]):
         raise RefusedError(
             "it is root's and may use devices of the machine: run it without --device "
             "and --device-cgroup-rule, or with --userns=auto"
         )
 
 
-def _numbers(rule: Json) -> Tuple[int, int]:
-    """Return major and minor; -1 is any."""
-    major, minor = rule.get("major"), rule.get("minor")
-    return -1 if major is None else major, -1 if minor is None else minor
-
-
 def _is_harmless(rule: Json) -> bool:
-    if rule.get("allow") is False or rule.get("access") == "m":
+    if rule["allow"] is False or rule["access"] == "m":
         return True
-    major, minor = _numbers(rule)
-    kind = (rule.get("type"), major)
-    return kind in MAJORS or minor in DEVICES.get(kind, ())
+    kind = (rule.get("type"), rule.get("major"))
+    return kind in MAJORS or rule.get("minor") in DEVICES.get(kind, ())
 
 
 def _require_closed_proc(linux: Json) -> None:

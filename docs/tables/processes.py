@@ -104,8 +104,8 @@ PROGRAMS = (
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
         ROOT,
         4,
-        1_020,
-        700,
+        1_104,
+        756,
     ),
     Program("libvirt's hook", ("shims.vitrail_libvirt_hook",), ROOT, 3, 520, 400),
 )
