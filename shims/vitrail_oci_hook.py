@@ -391,8 +391,7 @@ class Hook:
         self._control: str = words.control or ""
         self.refused = ""
         if words.settings is not None:
-            # Beside this file, where root has put both.  What Python would write down
-            # there has the caller's umask, and root would run it.
+            # Beside this file: bytecode there has the caller's umask, and root runs it.
             # guard: root's hook leaves no program that others can write
             sys.dont_write_bytecode = True
             self.rootful = importlib.import_module("vitrail_oci_rootful")
@@ -621,11 +620,10 @@ def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:
         raise LeaseError("the container was created without its launch")
     if hook.person is not None:
         _rootful(hook, "unmount_sockets", launch)
+        _rootful(hook, "require_own_namespaces", state.get("pid"))
     pid = state.get("pid")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
         raise LeaseError("the state has no process")
-    if hook.person is not None:
-        _rootful(hook, "require_own_namespaces", pid)
     request = {"id": launch, "leader": pid}
     hook.broker().call("LaunchBind", request, patient=True)
     return ""

@@ -104,7 +104,7 @@ PROGRAMS = (
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
         ROOT,
         4,
-        1_104,
+        1_102,
         756,
     ),
     Program("libvirt's hook", ("shims.vitrail_libvirt_hook",), ROOT, 3, 520, 400),
