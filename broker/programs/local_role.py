@@ -96,7 +96,7 @@ async def _serve(
         shared,
         host.leasing,
         LaunchControl(launches),
-        *viewer_parts(viewer, _runner(ground, host, viewer)),
+        *viewer_parts(viewer, _runner(ground, host, viewer), ground.paths),
         FolderControl(viewer.folders),
     ]
     async with trio.open_nursery() as nursery:

@@ -103,7 +103,10 @@ class _Viewer:
             reload=authority.reload,
             running=self._running,
         )
-        self._parts = [shared, *viewer_parts(self._viewer, runner)]
+        self._parts = [
+            shared,
+            *viewer_parts(self._viewer, runner, ground.paths),
+        ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
         """Run until asked to end."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from broker.core.paths import Paths
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
+from broker.viewer.subscriptions import EventsPart
 from broker.viewer.windows import WindowsPart
 
 
-def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:
+def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[object]:
     """Return what answers for every role with a screen."""
     return [
         runner,
         viewer.person,
         WindowsPart(viewer),
+        EventsPart(paths.audit),
         ClipboardControl(viewer.clipboard),
         DeviceControl(viewer.devices),
     ]

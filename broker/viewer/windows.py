@@ -22,6 +22,8 @@ from broker.viewer.sandboxes.guest import Guest
 
 _STATISTICS_SECONDS = 1.0
 """A worker that does not say its numbers must not hold up a whole status."""
+_LOOK_SECONDS = 0.25
+"""Between two looks for a subscriber: workers report windows only when asked."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,16 @@ class WindowsPart:
         self, exchange: Exchange[api.WindowsAnswer], request: api.WindowsRequest
     ) -> api.WindowsAnswer:
         """Ask every worker at the same time.  Raises NotFoundError."""
-        del exchange
+        answer = await self._listed(request)
+        while exchange.more:
+            await exchange.emit(answer)
+            last = answer
+            while answer == last:
+                await trio.sleep(_LOOK_SECONDS)
+                answer = await self._listed(request)
+        return answer
+
+    async def _listed(self, request: api.WindowsRequest) -> api.WindowsAnswer:
         guests = self.viewer.guests()
         if request.sandbox is not None:
             guests = self._named(request.sandbox)

@@ -39,9 +39,9 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 171, 24_330, 15_640),
+    Program("authority", ("broker.programs.authority",), USER, 171, 24_350, 15_640),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 459, 68_500, 45_560),
+    Program("vitrail-local", ("broker.programs.local",), USER, 459, 68_550, 45_600),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
@@ -56,8 +56,8 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         360,
-        53_500,
-        35_380,
+        53_550,
+        35_400,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),

@@ -25,6 +25,8 @@ from broker.ipc.control.api import (
     DeviceDetachRequest,
     DevicesAnswer,
     Emit,
+    EventItem,
+    EventsRequest,
     GrantRevokeRequest,
     GrantsAnswer,
     GrantStatus,
@@ -240,6 +242,12 @@ class ScriptedBroker:
         self, exchange: Exchange[LeaseListAnswer], request: Nothing
     ) -> LeaseListAnswer:
         return LeaseListAnswer(leases=[LEASE])
+
+    @serves(methods.EVENTS)
+    async def events(
+        self, exchange: Exchange[EventItem], request: EventsRequest
+    ) -> EventItem:
+        return EventItem(sequence=0)
 
     @serves(methods.AUDIT_PRUNE)
     async def prune(

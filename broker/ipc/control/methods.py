@@ -223,7 +223,7 @@ WINDOWS = Method(
     api.WindowsRequest,
     api.WindowsAnswer,
     Owner.VIEWER,
-    "The windows of all sandboxes, or of one.",
+    "The windows of all sandboxes, or of one; with more, again after each change.",
     absent=(_SCREEN,),
 )
 WINDOW_CLOSE = Method(
@@ -301,6 +301,16 @@ AUDIT_PRUNE = Method(
     Owner.AUTHORITY,
     "Remove old events from the audit log.",
     waits=True,
+)
+EVENTS = Method(
+    "Events",
+    api.EventsRequest,
+    api.EventItem,
+    Owner.VIEWER,
+    "With more: events of the audit log as they are recorded.",
+    absent=(_host_lacks("it sends no events"),),
+    waits=True,
+    paced=True,
 )
 PENDING = Method(
     "Pending",

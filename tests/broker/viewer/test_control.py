@@ -19,6 +19,7 @@ from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
+from broker.viewer.subscriptions import EventsPart
 from broker.viewer.windows import WindowsPart
 
 
@@ -30,6 +31,7 @@ def _bare(*classes):
 SCREEN = (
     Runner,
     PersonOpens,
+    EventsPart,
     WindowsPart,
     QuestionControl,
     ClipboardControl,
