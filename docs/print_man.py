@@ -69,6 +69,8 @@ PAGES = (
             "share",
             "unshare",
             "sandbox",
+            "df",
+            "prune",
         ),
     ),
     _verbs(

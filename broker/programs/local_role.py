@@ -31,7 +31,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.settings_files import SettingsWatch
+from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
 __all__ = ["Options", "run_local"]

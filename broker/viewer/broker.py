@@ -27,7 +27,7 @@ from broker.viewer.part import (
     viewer_warnings,
 )
 from broker.viewer.runner import Runner
-from broker.viewer.settings_files import SettingsWatch
+from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.status import ViewerStatus
 from broker.viewer.workers.pool import Workers
 

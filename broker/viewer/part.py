@@ -17,7 +17,7 @@ from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
-from broker.viewer.settings_files import SettingsWatch
+from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.sound.raw_audio import WARNING, is_raw
 from broker.viewer.workers.pool import Workers, open_workers
 

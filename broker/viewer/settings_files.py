@@ -7,17 +7,13 @@ broker from starting.  Their messages name a key; its place is looked up in the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-import trio
-
 from broker.authority.audit.settings import load_settings
-from broker.authority.file_watch import Seen, open_watch
 from broker.core.errors import SetupError
-from broker.core.notify import Notify
 from broker.core.paths import Paths, read_config
 from broker.helpers.shipper.config import load_config
 from broker.net.link.wire_types import Role
@@ -51,7 +47,7 @@ def _link(paths: Paths) -> None:
     load_link_config(paths, Role.VIEWER if role is None else role)
 
 
-_READERS: Mapping[str, Callable[[Paths], None]] = MappingProxyType(
+READERS: Mapping[str, Callable[[Paths], None]] = MappingProxyType(
     {
         "audit.toml": _audit,
         "clipboard.toml": _clipboard,
@@ -68,7 +64,7 @@ def settings_problems(paths: Paths) -> list[Problem]:
     broker.
     """
     found: list[Problem] = []
-    for name, reader in _READERS.items():
+    for name, reader in READERS.items():
         folder = next((d for d in paths.config if (d / name).exists()), None)
         if folder is None:
             continue
@@ -79,39 +75,6 @@ def settings_problems(paths: Paths) -> list[Problem]:
         except OSError as error:
             found.append(Problem(str(folder / name), WHOLE_FILE, str(error)))
     return found
-
-
-class SettingsWatch:
-    """Tells the user of mistakes in these files while the broker runs."""
-
-    def __init__(self, paths: Paths, notify: Notify) -> None:
-        self._paths = paths
-        self._notify = notify
-        self._problems: list[Problem] = []
-
-    def warnings(self) -> list[str]:
-        """Return a line for each mistake, for ``brokerctl status``."""
-        return [problem.first_line() for problem in self._problems]
-
-    async def run(self) -> None:
-        """Read the files at the start and whenever one changes, until cancelled."""
-        seen: Seen = frozenset({("", ())})  # unlike any look: the first one reads
-        async with open_watch((), self._files) as watch:
-            while True:
-                seen = await watch.wait_changed(seen)
-                found = await trio.to_thread.run_sync(settings_problems, self._paths)
-                new = [problem for problem in found if problem not in self._problems]
-                self._problems = found
-                for problem in new:
-                    self._notify(
-                        "Vitrail: a settings file has a mistake",
-                        f"{problem.first_line()}\n"
-                        "'brokerctl policy check' shows the place; a broker may not "
-                        "start with it",
-                    )
-
-    def _files(self) -> Iterable[str]:
-        return [str(base / name) for base in self._paths.config for name in _READERS]
 
 
 def _placed(file: Path, error: SetupError) -> Problem:

@@ -41,7 +41,7 @@ class Program:
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 171, 24_350, 15_640),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 459, 68_550, 45_600),
+    Program("vitrail-local", ("broker.programs.local",), USER, 460, 68_600, 45_620),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
@@ -56,8 +56,8 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         360,
-        53_550,
-        35_400,
+        53_600,
+        35_450,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),

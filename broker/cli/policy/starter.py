@@ -18,7 +18,7 @@ from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX
 
 NAME = "50-starter.policy"
-_SHIPPED = EXAMPLES.parent / RULES / NAME
+_SHIPPED = EXAMPLES.parent / "starter" / NAME
 _DISPOSABLES = ("web", "viewer")
 """The records whose disposables the rules name."""
 

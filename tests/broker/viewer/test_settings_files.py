@@ -12,7 +12,8 @@ from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.viewer import check_policy
 from broker.cli.policy.verbs import command
 from broker.core.paths import Paths
-from broker.viewer.settings_files import SettingsWatch, settings_problems
+from broker.viewer.settings_files import settings_problems
+from broker.viewer.settings_watch import SettingsWatch
 
 GOOD = {
     "audit.toml": 'mode = "required"\nkeep = "90d"\n',
