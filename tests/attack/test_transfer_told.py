@@ -74,6 +74,7 @@ async def told(error, service, ask):
         @asynccontextmanager
         async def permit(self, request, **more):
             await trio.lowlevel.checkpoint()
+            permit.request, permit.where = request, "work.policy:1:1"
             yield permit
 
     log = Log()

@@ -8,9 +8,9 @@ import signal
 import pytest
 import trio
 
+from broker.cli import headless_sway
 from broker.cli.headless_sway import open_headless_sway
 from broker.core.errors import SetupError, UpstreamError
-from broker.helpers import compositor
 from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.process.spawn import spawn
 from tests.kit.eventually import eventually
@@ -66,14 +66,14 @@ async def test_a_killed_compositor_is_noticed():
 
 
 async def test_a_configuration_it_cannot_read_is_an_error_with_its_words(monkeypatch):
-    monkeypatch.setattr(compositor.limits, "COMPOSITOR_READY_SECONDS", 5)
+    monkeypatch.setattr(headless_sway.limits, "COMPOSITOR_READY_SECONDS", 5)
     with short_directory() as path, pytest.raises(UpstreamError, match="sway"):
         # A runtime directory whose sockets' names are too long.
         await open_headless_sway(path / ("x" * 100))
 
 
 async def test_root_gets_a_sentence(monkeypatch):
-    monkeypatch.setattr(compositor.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(headless_sway.os, "geteuid", lambda: 0)
     with short_directory() as path, pytest.raises(SetupError, match="root"):
         await open_headless_sway(path)
 
