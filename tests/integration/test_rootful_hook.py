@@ -108,11 +108,39 @@ def place():
 
 def confined(**annotations):
     kinds = [{"type": kind} for kind in ("pid", "mount", "network")]
-    return {**config(**annotations), "linux": {"namespaces": kinds}}
+    linux = {
+        "namespaces": kinds,
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"],
+        "maskedPaths": ["/proc/kcore"],
+    }
+    return {**config(**annotations), "linux": linux}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _apart(_mounts):
+    """A process in namespaces of its own, as the kernel tells of a first process."""
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "cat"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as outer:
+        outer.stdin.write(b"up\n")  # what comes back was read inside
+        outer.stdin.flush()
+        assert outer.stdout.readline() == b"up\n"
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        FIRST["pid"] = int(children.read_text())
+        yield
+        outer.stdin.close()
+
+
+FIRST: dict[str, int] = {}
+
+
+def created():
+    return {**state(), **FIRST}
 
 
 def given(stage):
-    return confined() if stage == "precreate" else state()
+    return confined() if stage == "precreate" else created()
 
 
 def mounted():
@@ -133,7 +161,7 @@ def test_its_sockets_are_mounted_by_root_until_its_first_process_is_bound(place)
         assert os.listdir(mount["source"]) == [LAUNCH]
         (number,) = made["process"]["rlimits"]
         assert number == {"type": "RLIMIT_NOFILE", "hard": 700, "soft": 700}
-        done = place.hook("createRuntime", state())
+        done = place.hook("createRuntime", created())
     assert done.returncode == 0, done.stderr
     assert [method.rpartition(".")[2] for method, _ in broker.calls] == [
         "LaunchPrepare",
@@ -193,7 +221,7 @@ def test_a_broker_that_is_restarted_between_the_stages_is_waited_for(place):
     late = threading.Timer(0.5, broker.__enter__)
     late.start()
     try:
-        done = place.hook("createRuntime", state(), 30)
+        done = place.hook("createRuntime", created(), 30)
     finally:
         late.join()
         broker.__exit__()
