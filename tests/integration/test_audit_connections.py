@@ -17,11 +17,14 @@ from broker.ipc.audit.schema import (
     StreamClosed,
     StreamOpened,
     StreamRefused,
+    TransferBegin,
+    TransferEnd,
 )
 from tests.kit.brokerctl import brokerctl, home, paths_of
 
 WEB = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Display", "stream": 2}
 NO = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Audio", "stream": 3}
+LINK = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.OpenURL", "stream": 4}
 EVENTS = [
     BrokerStart(software="0.1", pid=1),
     LeaseBegin(sandbox="web-1234", lease="aa", record="web"),
@@ -51,10 +54,62 @@ def env() -> Iterator[dict[str, str]]:
         yield env
 
 
-async def fill(env):
+OPENED = [
+    LeaseBegin(sandbox="web-1234", lease="aa", record="web"),
+    Decision(
+        **LINK,
+        verdict=EventVerdict.ALLOW,
+        rule="30-user.policy:8",
+        target="@dispvm:view",
+        object="example.org",
+    ),
+    StreamOpened(**LINK),
+    TransferBegin(
+        **LINK,
+        transfer=1,
+        target="@dispvm:view",
+        rule="30-user.policy:8",
+        object="https://example.org/a\x1b[2J",
+    ),
+    TransferEnd(
+        **LINK,
+        transfer=1,
+        target="@dispvm:view",
+        bytes=0,
+        seconds=1.0,
+        opened_in="view-9900",
+        outcome="done",
+    ),
+    StreamClosed(**LINK, bytes_from_sandbox=40, bytes_to_sandbox=2, seconds=1.5),
+]
+
+
+async def fill(env, events=EVENTS):
     async with open_store(paths_of(env).audit) as store:
-        for event in EVENTS:
+        for event in events:
             await store.record(event)
+
+
+async def test_what_was_opened_and_where_is_in_its_connections_line(env):
+    await fill(env, OPENED)
+    asked = ("audit", "connections", "--service", "openurl")
+    shown = await brokerctl(*asked, env=env)
+    assert shown.code == 0, shown.err
+    head, opened = shown.lines
+    assert head.split()[5] == "OBJECT"
+    cells = re.split(r"  +", opened.strip())
+    assert cells[4:6] == ["@dispvm:view (view-9900)", r"https://example.org/a\x1b[2J"]
+    (one,) = (await brokerctl(*asked, "--json", env=env)).objects
+    assert one["opened_in"] == "view-9900"
+    assert one["object"] == "https://example.org/a\x1b[2J"
+    assert one["events"] == [2, 3, 4, 5, 6]
+
+
+async def test_a_refused_link_has_its_host(env):
+    no = Decision(**LINK, verdict=EventVerdict.DENY, object="example.org")
+    await fill(env, [OPENED[0], no])
+    (_, line) = (await brokerctl("audit", "connections", env=env)).lines
+    assert re.split(r"  +", line.strip())[4:6] == ["-", "example.org"]
 
 
 async def test_one_line_each(env):
@@ -65,7 +120,7 @@ async def test_one_line_each(env):
     assert head.split()[:3] == ["WHEN", "SANDBOX", "RECORD"]
     cells = re.split(r"  +", opened.strip())
     assert cells[1:4] == ["web-1234", "web", "vitrail.Display #2"]
-    assert cells[4:7] == ["@adminvm", "2.0 KiB", "10 B"]
+    assert cells[4:8] == ["@adminvm", "-", "2.0 KiB", "10 B"]
     assert "web.toml:6:1, 30-user.policy:7" in opened
     assert "7.5 s" in opened
     assert opened.rstrip().endswith(" 3"), "the decision's number"

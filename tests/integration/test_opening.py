@@ -89,8 +89,7 @@ async def test_what_programs_open_goes_where_the_rules_send_it():
         assert begin["rule"] == allowed["rule"]
         assert begin["stream"] == allowed["stream"] > 0
         assert allowed["object"] == "example.org"
-        (end,) = w.events("transfer.end", service="vitrail.OpenURL")
-        assert end["opened_in"] == "personal"
+        assert [end["opened_in"] for end in ends] == ["personal"] * 2
 
 
 async def test_directories_are_copied_between_sandboxes_and_to_the_person():
@@ -120,6 +119,7 @@ async def test_directories_are_copied_between_sandboxes_and_to_the_person():
             ("personal", 203),
             ("dom0", 203),
         ]
+        assert [end["opened_in"] for end in ends] == ["personal", "dom0"]
 
 
 async def test_what_no_rule_permits_leaves_nothing():

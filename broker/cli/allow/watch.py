@@ -1,4 +1,4 @@
-"""RuleOffer, by notification, to allow what has just been refused.
+"""Offer, by notification, to allow what has just been refused.
 
 A sandbox chooses when it is refused.  So it could time a notification to appear where
 the user is about to click, or cover the screen with them.  Therefore the first
@@ -44,14 +44,23 @@ class OfferBudget:
     def __init__(self) -> None:
         self._all = SlidingWindow(_IN_ALL, _MINUTE)
         self._own: dict[str, SlidingWindow] = {}
+        """Of those only that were offered within the last minute."""
         self._open: set[str] = set()
+
+    @property
+    def sandboxes(self) -> int:
+        """How many sandboxes' names it holds."""
+        return len(self._own.keys() | self._open)
 
     def take(self, sandbox: str, now: float) -> bool:
         """Whether one of a sandbox may be offered now; ``done`` follows."""
-        own = self._own.setdefault(sandbox, SlidingWindow(_PER_SANDBOX, _MINUTE))
+        # guard: names of disposables that are gone are forgotten
+        self._own = {name: own for name, own in self._own.items() if not own.idle(now)}
+        own = self._own.get(sandbox) or SlidingWindow(_PER_SANDBOX, _MINUTE)
         # guard: a sandbox has one offer at a time, and few
         if sandbox in self._open or not own.take(now) or not self._all.take(now):
             return False
+        self._own[sandbox] = own
         self._open.add(sandbox)
         return True
 
@@ -61,7 +70,7 @@ class OfferBudget:
 
 
 async def watch_refusals(env: Mapping[str, str]) -> None:
-    """RuleOffer each refusal from now on, until cancelled.
+    """Offer each refusal from now on, until cancelled.
 
     Raises SetupError where another process of this user does so already.
     """

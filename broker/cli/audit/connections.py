@@ -1,8 +1,8 @@
 """``brokerctl audit connections``: one line for each connection of a sandbox.
 
-A connection is several events: the decision with its rule, the opening, the end with
-the bytes moved, or a refusal.  They are joined by their lease and their stream's
-number.
+A connection is several events: the decision with its rule, the opening, what was
+copied or opened where, the end with the bytes moved, or a refusal.  They are joined by
+their lease and their stream's number.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ _KINDS = (
     "stream.opened",
     "stream.closed",
     "stream.refused",
+    "transfer.begin",
+    "transfer.end",
 )
 _COLUMNS = (
-    *("WHEN", "SANDBOX", "RECORD", "SERVICE", "TO", "OUT", "IN", "TOOK", "ENDED"),
-    *("WHY", "EVENT"),
+    *("WHEN", "SANDBOX", "RECORD", "SERVICE", "TO", "OBJECT", "OUT", "IN", "TOOK"),
+    *("ENDED", "WHY", "EVENT"),
 )
 
 
@@ -48,6 +50,10 @@ class Connection:
     stream: int = 0
     peer: str = ""
     target: str = ""
+    object: str = ""
+    """What it was about: an address or a file; the host, until an address is opened."""
+    opened_in: str = ""
+    """The sandbox that has opened or received the object."""
     verdict: str = ""
     rule: str = ""
     record_line: str = ""
@@ -149,11 +155,16 @@ def _take(connection: Connection, kind: str, fields: dict[str, object]) -> None:
         connection.verdict = str(fields.get("verdict") or "")
         connection.rule = str(fields.get("rule") or "")
         connection.target = str(fields.get("target") or "")
+        connection.object = str(fields.get("object") or "")
         detail = fields.get("detail")
         if isinstance(detail, dict):
             connection.record_line = str(detail.get("record") or "")
         if connection.verdict == "deny":
             connection.ended = "denied" if outcome != "cut" else "cut"
+    elif kind == "transfer.begin":
+        connection.object = str(fields.get("object") or "") or connection.object
+    elif kind == "transfer.end":
+        connection.opened_in = str(fields.get("opened_in") or "")
     elif kind == "stream.closed":
         connection.bytes_from_sandbox = _maybe(fields.get("bytes_from_sandbox"))
         connection.bytes_to_sandbox = _maybe(fields.get("bytes_to_sandbox"))
@@ -183,10 +194,8 @@ def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
         connection.sandbox or "-",
         connection.record or "-",
         connection.service + (f" #{connection.stream}" if connection.stream else ""),
-        # Who connected matters only where it is no sandbox of ours.
-        shown_target(connection.target)
-        or ("" if connection.sandbox else connection.peer)
-        or "-",
+        _whereto(connection),
+        connection.object or "-",
         _bytes(connection.bytes_from_sandbox),
         _bytes(connection.bytes_to_sandbox),
         "-" if connection.seconds is None else render.seconds(connection.seconds),
@@ -195,6 +204,16 @@ def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
         str(connection.sequence),
     )
     return tuple(printable(cell, 400) for cell in cells)
+
+
+def _whereto(connection: Connection) -> str:
+    """The target, and the sandbox that was started for it or is of its record."""
+    target = shown_target(connection.target)
+    opened_in = shown_target(connection.opened_in)
+    if opened_in and opened_in != target:
+        return f"{target} ({opened_in})" if target else opened_in
+    # The peer matters only where it is not a sandbox.
+    return target or ("" if connection.sandbox else connection.peer) or "-"
 
 
 def _short(where: str) -> str:

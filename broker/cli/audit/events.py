@@ -71,8 +71,10 @@ def as_message(found: Found, fields: Fields | None = None) -> Text:
     if _text(fields, "reason"):
         line.append(f": {_text(fields, 'reason')}")
     # The reason of most decisions names the rule already.
-    if _text(fields, "rule") and _text(fields, "rule") not in _text(fields, "reason"):
-        line.append(f"  ({_text(fields, 'rule')})", style="dim")
+    lines = (_record_line(fields), _text(fields, "rule"))
+    why = [one for one in dict.fromkeys(lines) if one not in _text(fields, "reason")]
+    if why:
+        line.append(f"  ({', '.join(why)})", style="dim")
     if _number(fields, "count") > 1:
         line.append(f"  {fields['count']} times", style="bold")
     return line
@@ -88,6 +90,13 @@ def _style(kind: str, fields: Fields) -> str:
 def _text(fields: Fields, name: str) -> str:
     value = fields.get(name)
     return "" if value is None else printable(str(value))
+
+
+def _record_line(fields: Fields) -> str:
+    """The record's line that a decision depends on beside the rule's."""
+    detail = fields.get("detail")
+    value = detail.get("record") if isinstance(detail, dict) else None
+    return printable(str(value)) if isinstance(value, str) else ""
 
 
 def _number(fields: Fields, name: str) -> float:

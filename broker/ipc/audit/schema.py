@@ -320,7 +320,7 @@ class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
     seconds: float
     files: int = 0
     opened_in: str = ""
-    """The sandbox that opened it, which a rule's target may have started."""
+    """The sandbox that opened or received it, which a rule's target may have started."""
 
 
 class DeviceAttached(Event, frozen=True, kw_only=True, tag="device.attached"):

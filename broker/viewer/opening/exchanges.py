@@ -91,6 +91,8 @@ class OpenExchange:
         """Passed on so far."""
         self.sha256 = b""
         """Of a single file that was passed on, as the worker claims."""
+        self.opened_in = ""
+        """The sandbox that has opened or received it, or the user's name in rules."""
         self.delivery: Delivery | None = None
         """The file that is being passed on to the program."""
         self._ask: Ask | None = None

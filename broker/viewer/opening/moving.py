@@ -96,6 +96,9 @@ class Mover:
                 job.permit, sent, job.wait, way, source=job.guest.lease
             )
             async with receiving as receiver:
+                job.exchange.opened_in = (
+                    receiver.sandbox if receiver is not None else job.permit.target
+                )
                 await self._send(job, quota, write, sent)
                 if way is not None and receiver is not None:
                     await job.wait(f"{receiver.sandbox} edits it")

@@ -229,10 +229,10 @@ class OpeningService:
                 object=asked.what,
             )
         )
-        reason, opened_in = "cut", ""
+        reason = "cut"
         try:
             if asked.url is not None:
-                opened_in = await self._targets.open_url(
+                exchange.opened_in = await self._targets.open_url(
                     permit.target,
                     asked.url,
                     wait,
@@ -259,7 +259,7 @@ class OpeningService:
                         target=permit.target,
                         bytes=exchange.size,
                         files=exchange.files,
-                        opened_in=opened_in,
+                        opened_in=exchange.opened_in,
                         seconds=trio.current_time() - began,
                         outcome="failed" if reason else "done",
                         reason=printable(reason, 2000),

@@ -12,6 +12,7 @@ GUARDS = (
     Guard("no character of a rule is hidden", "if False:", "tests/policy/rules/test_grammar.py"),
     Guard("a line is offered only if it has an effect where it is written", "if False:", "tests/broker/cli/allow/test_allow.py", "without_effect"),
     Guard("a sandbox has one offer at a time, and few", "if False:", "tests/broker/cli/allow/test_allow.py", "one_offer_at_a_time"),
+    Guard("names of disposables that are gone are forgotten", "", "tests/broker/cli/allow/test_allow.py", "are_forgotten"),
     Guard("an answer counts only when the line could be read", "if False:", "tests/integration/test_allow_notified.py", "too_soon"),
     Guard("a button runs only a verb that mends", "if True:", "tests/integration/test_menu.py", "only_for_verbs_that_mend"),
     Guard("only a button that was offered is an answer", "return chosen", "tests/integration/test_allow_notified.py", "not_offered"),

@@ -112,6 +112,22 @@ def test_a_sandbox_has_one_offer_at_a_time_and_few_a_minute():
     assert budget.take("web", 70.0)
 
 
+def test_names_of_disposables_that_are_gone_are_forgotten():
+    budget = OfferBudget()
+    for number in range(1000):
+        now = 70.0 * number
+        assert budget.take(f"view-{number}", now)
+        budget.done(f"view-{number}")
+    assert budget.sandboxes == 1
+
+
+def test_refused_offers_leave_no_name():
+    """A flood of disposables is limited before it is remembered."""
+    budget = OfferBudget()
+    taken = [budget.take(f"view-{number}", 0.0) for number in range(1000)]
+    assert sum(taken) == budget.sandboxes == 6
+
+
 def test_a_refusal_in_the_terminal_names_the_verb(capsys):
     assert report(RefusedError("denied: by the rules", where="30-user.policy:1:1")) == 1
     assert "brokerctl allow" in capsys.readouterr().err

@@ -60,6 +60,26 @@ def found(event: AnyEvent) -> Found:
             "vitrail.OpenURL to @adminvm: allow",
         ),
         (
+            Decision(
+                sandbox="web",
+                service="vitrail.AudioInput",
+                verdict=EventVerdict.ALLOW,
+                rule="30-mine.policy:1",
+                detail={"record": "web.toml:9:1"},
+            ),
+            "vitrail.AudioInput: allow  (web.toml:9:1, 30-mine.policy:1)",
+        ),
+        (
+            Decision(
+                sandbox="web",
+                service="vitrail.Display",
+                verdict=EventVerdict.ALLOW,
+                rule="web.toml:9:1",
+                detail={"record": "web.toml:9:1"},
+            ),
+            "vitrail.Display: allow  (web.toml:9:1)",
+        ),
+        (
             StreamClosed(
                 sandbox="web",
                 service="vitrail.Display",
