@@ -50,7 +50,7 @@ class Connection:
     stream: int = 0
     peer: str = ""
     target: str = ""
-    object: str = ""
+    what: str = ""
     """What it was about: an address or a file; the host, until an address is opened."""
     opened_in: str = ""
     """The sandbox that has opened or received the object."""
@@ -69,7 +69,8 @@ class Connection:
         """The connection for programs."""
         return {
             "time": rfc3339(self.time_ns),
-            **{k: v for k, v in vars(self).items() if k != "time_ns"},
+            "object": self.what,
+            **{k: v for k, v in vars(self).items() if k not in {"time_ns", "what"}},
         }
 
 
@@ -155,14 +156,14 @@ def _take(connection: Connection, kind: str, fields: dict[str, object]) -> None:
         connection.verdict = str(fields.get("verdict") or "")
         connection.rule = str(fields.get("rule") or "")
         connection.target = str(fields.get("target") or "")
-        connection.object = str(fields.get("object") or "")
+        connection.what = str(fields.get("object") or "")
         detail = fields.get("detail")
         if isinstance(detail, dict):
             connection.record_line = str(detail.get("record") or "")
         if connection.verdict == "deny":
             connection.ended = "denied" if outcome != "cut" else "cut"
     elif kind == "transfer.begin":
-        connection.object = str(fields.get("object") or "") or connection.object
+        connection.what = str(fields.get("object") or "") or connection.what
     elif kind == "transfer.end":
         connection.opened_in = str(fields.get("opened_in") or "")
     elif kind == "stream.closed":
@@ -195,7 +196,7 @@ def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
         connection.record or "-",
         connection.service + (f" #{connection.stream}" if connection.stream else ""),
         _whereto(connection),
-        connection.object or "-",
+        connection.what or "-",
         _bytes(connection.bytes_from_sandbox),
         _bytes(connection.bytes_to_sandbox),
         "-" if connection.seconds is None else render.seconds(connection.seconds),
