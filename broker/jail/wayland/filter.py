@@ -53,7 +53,7 @@ from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault, internal
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.wayland.scene import buffer_part, commit
+from broker.jail.wayland.scene import buffer_part, commit, screen_change
 from broker.jail.wayland.state import ENOUGH, ClientState
 
 _MESSAGE_BYTES = 20
@@ -377,6 +377,11 @@ class WaylandFilter(ClientState):
             self.hands.refocused = False
             # guard: grabs end with the keyboard
             popups.follow_focus(self)
+        if self.rescreened:
+            # After all that came at once, too: mode and scale are two messages.
+            self.rescreened = False
+            # guard: windows follow a change of screens
+            screen_change.follow_screens(self)
         return data[pos:]
 
     @override
@@ -473,6 +478,7 @@ class WaylandFilter(ClientState):
         screen = self.screens.pop(name, None)
         if screen is not None:
             screen.width, screen.logical = 0, None
+            self.rescreened = True
         self.hands.remove_seat(name)
         entry = self.globals.remove(name)
         if entry is not None:

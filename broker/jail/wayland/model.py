@@ -420,18 +420,21 @@ class XdgSurface(ProtocolObject):
 
 
 class Toplevel(ProtocolObject):
-    """An xdg_toplevel.  ``configured``: the content size last sent, 0 for none.
+    """An xdg_toplevel.
 
-    ``told_maximized``: by serial of a configure that maximises or tiles, the size
-    of the whole window.  ``untold``: names (``window_state.rename``) of which
-    the compositor has an earlier one, because they changed too often.  ``due``: when it is late to become smaller, ``cap``: the
-    content size that it was cropped to then (``resize_timeout.py``).  ``chosen``
-    by the user, ``since``: when it got the keyboard (``choice.py``).
+    ``configured``: the content size last sent, 0 for none; ``imposed``: as far as it is
+    the compositor's own choice, ``former``: the size up to which it is not
+    (``screen_change.py``).  ``told_maximized``: by serial of a configure that maximises
+    or tiles, the size of the whole window.  ``untold``: names (``window_state.rename``)
+    of which the compositor has an earlier one, because they changed too often.  ``due``:
+    when it is late to become smaller, ``cap``: the content size that it was cropped to
+    then (``resize_timeout.py``).  ``chosen`` by the user, ``since``: when it got the
+    keyboard (``choice.py``).
     """
 
     __slots__ = (
-        "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "max_size",
-        "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
+        "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "former",
+        "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
         "title", "told_maximized", "untold", "xdg",
     )  # fmt: skip
 
@@ -451,7 +454,7 @@ class Toplevel(ProtocolObject):
         self.chosen = False
         self.since: float | None = None
         self.states: frozenset[int] = frozenset()
-        self.configured = (0, 0)
+        self.configured = self.imposed = self.former = (0, 0)
         self.min_size = (0, 0)
         self.max_size = (0, 0)
 

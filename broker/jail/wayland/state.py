@@ -91,6 +91,10 @@ class ClientState(ObjectTable, ABC):
         self.registries: dict[int, ProtocolObject] = {}
         """By the client's id, so that one of thousands is found at once."""
         self.screens: dict[int, Screen] = {}
+        self.screen_sizes = {0: limits.WAYLAND_UNKNOWN_SCREEN}
+        """Of the screens that windows were last laid out for."""
+        self.rescreened = False
+        """A screen has another size, or is gone, since then."""
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0

@@ -54,12 +54,13 @@ class LogicalSize(ProtocolObject):
         self.screen: Screen | None = None
 
 
-def _geometry(_core: ClientState, screen: Screen, *values: int | bytes) -> None:
+def _geometry(core: ClientState, screen: Screen, *values: int | bytes) -> None:
     screen.turned = bool(int(values[-1]) & 1)
+    core.rescreened = True
 
 
 def _mode(
-    _core: ClientState,
+    core: ClientState,
     screen: Screen,
     flags: int,
     width: int,
@@ -68,17 +69,20 @@ def _mode(
 ) -> None:
     if flags & _CURRENT_MODE:
         screen.width, screen.height = max(1, width), max(1, height)
+        core.rescreened = True
 
 
-def _scale(_core: ClientState, screen: Screen, factor: int) -> None:
+def _scale(core: ClientState, screen: Screen, factor: int) -> None:
     screen.scale = max(1, factor)
+    core.rescreened = True
 
 
 def _logical_size(
-    _core: ClientState, size: LogicalSize, width: int, height: int
+    core: ClientState, size: LogicalSize, width: int, height: int
 ) -> None:
     if size.screen is not None and width > 0 and height > 0:
         size.screen.logical = (width, height)
+        core.rescreened = True
 
 
 SCREEN_EVENTS: Handlers = {"geometry": _geometry, "mode": _mode, "scale": _scale}

@@ -31,7 +31,7 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.scene import promote, window_state
+from broker.jail.wayland.scene import promote, screen_change, window_state
 from broker.jail.wayland.scene.frame import Edges, Frame
 from broker.jail.wayland.scene.geometry import Rect, clamp
 
@@ -484,6 +484,7 @@ def configure_toplevel(
     )
     size = shrink(w, edges.wide), shrink(h, edges.high)
     toplevel.configured = size
+    screen_change.take_size(core, toplevel, size)
     core.down.data += emit.toplevel_configure(toplevel.cid, *size, body)
 
 

@@ -39,8 +39,8 @@ def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
         edges = xdg.frame.edges if xdg.frame is not None else core.edges
         wide, high = core.screen()
         # guard: no window larger than the screen
-        most_w = max(wide - edges.wide, xdg.role.configured[0])
-        most_h = max(high - edges.high, xdg.role.configured[1])
+        most_w = max(wide - edges.wide, xdg.role.imposed[0])
+        most_h = max(high - edges.high, xdg.role.imposed[1])
         cap_w, cap_h = xdg.role.cap
         if xdg.frame is not None and xdg.frame.maximized is not None:
             w, h = xdg.frame.maximized

@@ -1,0 +1,98 @@
+"""Windows after a screen has become smaller, or is gone.
+
+A window that was as large as its screen would cover the new one without its frame.
+The compositor's configure of before says nothing against that: to a floating window it
+sends the size that the client chose itself, also once more after the change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
+from broker.jail.wayland.scene import placement, window_state
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.state import ClientState
+
+Size = tuple[int, int]
+
+
+def take_size(core: ClientState, role: Toplevel, size: Size) -> None:
+    """Note the content size of a configure, as the compositor's own or as an echo.
+
+    Maximised, tiled or fullscreen it is the compositor's.  Otherwise one that is no
+    larger than the window may have been on the former screens (``role.former``) is
+    its own size of then, until the compositor has sent one that fits the new screens.
+    """
+    wide, high = core.screen()
+    edges = core.edges
+    if role.bound or FULLSCREEN in role.states:
+        role.imposed = size
+        return
+    if 0 < size[0] <= wide - edges.wide and 0 < size[1] <= high - edges.high:
+        role.former = (0, 0)
+    # guard: a size of the former screen is not the compositor's
+    size = (
+        size[0] if size[0] > role.former[0] else 0,
+        size[1] if size[1] > role.former[1] else 0,
+    )
+    role.imposed = size
+
+
+def follow_screens(core: ClientState) -> None:
+    """Lay windows out again if a screen is smaller than it was, or gone."""
+    former, core.screen_sizes = core.screen_sizes, _sizes(core)
+    if not _lost(former, core.screen_sizes):
+        return
+    largest = max(w for w, _ in former.values()), max(h for _, h in former.values())
+    for xdg in list(core.windows):
+        if isinstance(xdg.role, Toplevel):
+            _shrink(core, xdg, xdg.role, largest)
+    for xdg in list(core.windows):
+        if isinstance(xdg.role, Popup) and xdg.mapped:
+            _close_large(core, xdg, xdg.role)
+
+
+def _sizes(core: ClientState) -> dict[int, Size]:
+    sizes = {
+        name: size
+        for name, screen in core.screens.items()
+        if (size := screen.size()) is not None
+    }
+    return sizes or {0: limits.WAYLAND_UNKNOWN_SCREEN}
+
+
+def _lost(former: dict[int, Size], now: dict[int, Size]) -> bool:
+    return any(
+        (there := now.get(name)) is None or there[0] < w or there[1] < h
+        for name, (w, h) in former.items()
+    )
+
+
+def _shrink(core: ClientState, xdg: XdgSurface, role: Toplevel, largest: Size) -> None:
+    frame, surface = xdg.frame, xdg.surface
+    outer = (frame.outer if frame is not None else None) or (0, 0)
+    role.former = (
+        max(role.former[0], largest[0], outer[0]),
+        max(role.former[1], largest[1], outer[1]),
+    )
+    if not (role.bound or FULLSCREEN in role.states):
+        # guard: a size for a screen that is gone holds no more
+        role.imposed = (0, 0)
+    # guard: least sizes follow the screen
+    window_state.size_hints(core, role)
+    if frame is not None and surface is not None and xdg.mapped:
+        # guard: windows are laid out for a smaller screen
+        core.show_again(surface)
+
+
+def _close_large(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
+    """A popup keeps the size that it was placed with: one beyond the share ends."""
+    edges = xdg.frame.edges if xdg.frame is not None else core.popup_edges
+    most_w, most_h = placement.popup_cap(core, edges)
+    w, h = popup.granted.size
+    # guard: menus are not larger than the new screen
+    if w > most_w or h > most_h:
+        window_state.cut_loose(core, xdg, popup)
