@@ -146,6 +146,9 @@ async def _serve(link: FrameLink, client: _Client, role: str, options: Options) 
             api = _control(role, parts, forward)
             control = partial(nursery.start, _serve_control, api, options)
             stop = await _attend(link, role, client.pid, parts, control)
+            # The answer to "shutdown" may still be on its way through here.
+            with trio.move_on_after(_LAST_SECONDS):
+                await forward.ended.wait()
             nursery.cancel_scope.cancel()
     await _last(link, m.AuthorityDone(stop.request))
 

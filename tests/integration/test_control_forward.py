@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from broker.authority.control.server import serve
 from broker.core import limits
@@ -19,7 +20,15 @@ from broker.ipc.control.client import open_client
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import Forwarder, serve_forwarded
 from broker.ipc.control.forwarded import Begin, CallItem, Done
-from broker.ipc.control.methods import GET_VERSION, RUN, STOP, TABLE, Owner
+from broker.ipc.control.methods import (
+    GET_VERSION,
+    RUN,
+    SHUTDOWN,
+    STOP,
+    TABLE,
+    Owner,
+    serves,
+)
 from broker.ipc.control.varlink import Call
 from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
 from tests.kit.eventually import eventually
@@ -221,3 +230,57 @@ async def test_an_answer_that_is_too_long_is_an_error(monkeypatch):
 
 def test_each_method_has_an_owner():
     assert {row.owner for row in TABLE.values()} == set(Owner)
+
+
+class _Ending:
+    """An owner that ends at once, as the viewer's process does without sandboxes."""
+
+    def __init__(self, scope):
+        self._scope = scope
+
+    @serves(SHUTDOWN)
+    async def shutdown(self, exchange, request):
+        del exchange
+        self._scope.cancel()
+        return request
+
+
+async def test_the_answer_to_shutdown_comes_though_its_process_ends_at_once():
+    ours, theirs = socket.socketpair()
+    forwarder = Forwarder("viewer", stream_of(ours))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(forwarder.run)
+        async with trio.open_nursery() as owner:
+            owner.start_soon(
+                serve_forwarded,
+                stream_of(theirs),
+                partly([_Ending(owner.cancel_scope)]),
+            )
+            replies = []
+
+            async def ask():
+                replies.append(await forwarder(forward_call("Shutdown"), EXCHANGE))
+
+            nursery.start_soon(ask)
+        with trio.fail_after(20):
+            await forwarder.ended.wait()
+            while not replies:
+                await trio.lowlevel.checkpoint()
+        assert replies[0].error == ""
+
+
+async def test_a_process_that_does_not_read_does_not_keep_the_forwarder_from_ending():
+    ours, theirs = socket.socketpair()
+    forwarder = Forwarder("viewer", stream_of(ours))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(forwarder.run)
+            for _ in range(8):
+                call = Call(
+                    "io.vitrail.Broker.GetVersion",
+                    msgspec.Raw(b'"%s"' % (b"x" * 60_000)),
+                )
+                nursery.start_soon(forwarder, call, EXCHANGE)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    theirs.close()

@@ -7,6 +7,7 @@ each way for an item of several.  (Messages and their bounds: ``forwarded``.)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,8 @@ _READ_BYTES = 65536
 _PIECE = 4096
 """Bytes that a UNIX socket takes whole or not at all, so that they can be sent again."""
 _AGAIN_SECONDS = 0.1
+_LAST_SECONDS = 1.0
+"""A far end that does not read delays the end of its channel no longer than this."""
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -49,19 +52,30 @@ class _Frames:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self._stream = stream
         self._queue, self._waiting = trio.open_memory_channel[bytes](math.inf)
+        self._writing = trio.CancelScope(shield=True)
 
     def send(self, frame: bytes) -> None:
         """Queue a frame; what is queued is bounded by the calls that are open."""
-        self._queue.send_nowait(frame)
+        with contextlib.suppress(trio.ClosedResourceError):  # after end()
+            self._queue.send_nowait(frame)
 
     async def write(self) -> None:
-        """Write the queue for as long as the far end takes it."""
-        async for frame in self._waiting:
-            for at in range(0, len(frame), _PIECE):
-                try:
+        """Write the queue for as long as the far end takes it, until ``end``.
+
+        No other cancellation ends it.
+        """
+        with (
+            self._writing,
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):  # where it broke, reading ends, too
+            async for frame in self._waiting:
+                for at in range(0, len(frame), _PIECE):
                     await _patiently(self._stream.send_all, frame[at : at + _PIECE])
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return  # reading ends then, too
+
+    def end(self) -> None:
+        """Take no more frames; write those that wait, or what is read in a second."""
+        self._queue.close()
+        self._writing.deadline = trio.current_time() + _LAST_SECONDS
 
     async def read(self, take: Callable[[bytes], None]) -> None:
         """Pass each frame on until the far end closes.  Raises PeerError."""
@@ -101,7 +115,8 @@ class Forwarder:
         self._stream = stream
         self._calls = Calls(owner, self._frames.send)
         self._answers: dict[int, trio.MemorySendChannel[Answer]] = {}
-        self._ended = False
+        self.ended = trio.Event()
+        """Set when the process has closed, or has been given up."""
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -120,9 +135,10 @@ class Forwarder:
                     log_stderr(
                         f"vitrail: {printable(str(error))}; it is not asked again"
                     )
-                nursery.cancel_scope.cancel()
+                finally:
+                    self._frames.end()
         finally:
-            self._ended = True
+            self.ended.set()
             for answers in self._answers.values():
                 answers.close()
 
@@ -138,7 +154,7 @@ class Forwarder:
 
         Cancelled, it returns when the process has ended the call.
         """
-        if self._ended:
+        if self.ended.is_set():
             raise self._gone()
         number = self._calls.begin(
             call.method,
@@ -187,15 +203,21 @@ async def serve_forwarded(
 ) -> None:
     """Answer forwarded calls until the process with the control socket closes.
 
-    Calls that are open then are cancelled.  Raises PeerError for what is no order.
+    Calls that are open then are cancelled; answers that wait are written, also where
+    this is cancelled.  Raises PeerError for what is no order.
     """
     frames = _Frames(stream)
-    async with stream, trio.open_nursery() as nursery:
-        nursery.start_soon(frames.write)
-        served = _Served(frames, dispatcher, nursery)
-        task_status.started()
-        await frames.read(served.take)
-        nursery.cancel_scope.cancel()
+    async with stream, trio.open_nursery() as writing:
+        writing.start_soon(frames.write)
+        try:
+            async with trio.open_nursery() as nursery:
+                served = _Served(frames, dispatcher, nursery)
+                task_status.started()
+                await frames.read(served.take)
+                nursery.cancel_scope.cancel()
+        finally:
+            # guard: the answer to "shutdown" is written though its process ends
+            frames.end()
 
 
 class _Served:
