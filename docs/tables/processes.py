@@ -39,7 +39,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 171, 24_350, 15_640),
+    Program("authority", ("broker.programs.authority",), USER, 171, 24_370, 15_650),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
     Program("vitrail-local", ("broker.programs.local",), USER, 460, 68_600, 45_620),
     Program(

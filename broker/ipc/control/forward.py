@@ -216,7 +216,7 @@ async def serve_forwarded(
                 await frames.read(served.take)
                 nursery.cancel_scope.cancel()
         finally:
-            # guard: the answer to "shutdown" is written though its process ends
+            # The answer to "shutdown" is written though its process ends
             frames.end()
 
 
