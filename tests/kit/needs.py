@@ -20,3 +20,7 @@ def needs(program: str, package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         shutil.which(program) is None, reason=f"needs {program} (package {package})"
     )
+
+
+NEEDS_JAIL = needs("bwrap", "bubblewrap")
+"""A test that starts a program in a jail; 'make unit' runs before packages come."""

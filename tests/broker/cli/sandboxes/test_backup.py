@@ -14,6 +14,7 @@ from broker.cli.sandboxes.backup import Lock, back_up, bytes_of, unpack
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, HomeStore
+from tests.kit.needs import NEEDS_JAIL
 
 MAIL, AGAIN = SandboxName("mail"), SandboxName("again")
 SECRET = b"the letter that nobody else may read"
@@ -67,14 +68,17 @@ def age(tmp_path: Path) -> tuple[Lock, Lock]:
     return Lock((shown.stdout.strip(),)), Lock(identity=identity)
 
 
+@NEEDS_JAIL
 async def test_a_backup_is_restored_elsewhere(tmp_path: Path, lock: Lock):
     await saved_and_restored(tmp_path, lock, lock)
 
 
+@NEEDS_JAIL
 async def test_a_backup_for_a_key_of_age_is_restored_elsewhere(tmp_path, age):
     await saved_and_restored(tmp_path, *age)
 
 
+@NEEDS_JAIL
 async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
     file = tmp_path / "mail.backup"
     await save(home(tmp_path), age[0], file)
@@ -122,6 +126,7 @@ async def test_an_existing_file_is_kept(tmp_path: Path, lock: Lock):
     assert file.read_text() == "mine"
 
 
+@NEEDS_JAIL
 async def test_a_wrong_passphrase_restores_nothing(tmp_path: Path, lock: Lock):
     file = tmp_path / "mail.backup"
     await save(home(tmp_path), lock, file)
@@ -143,6 +148,7 @@ async def test_a_backup_that_cannot_be_written_leaves_nothing(tmp_path, lock):
     assert list(folder.iterdir()) == []
 
 
+@NEEDS_JAIL
 async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, lock):
     # The directory is one in which another user makes links while gpg runs.
     store, folder = home(tmp_path), tmp_path / "shared"
@@ -180,6 +186,7 @@ def _directory(name: str, mode: int) -> tarfile.TarInfo:
     return found
 
 
+@NEEDS_JAIL
 @pytest.mark.parametrize(
     "case", ["link", "linked record", "closed", "more", "no record", "no archive"]
 )

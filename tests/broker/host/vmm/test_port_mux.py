@@ -20,6 +20,7 @@ from broker.host.vmm.port_mux import (
     start_port_mux,
 )
 from fuzz import port_mux as port_mux_fuzz
+from tests.kit.needs import NEEDS_JAIL
 from tests.kit.port_mux import (
     ACCEPT,
     CLOSE,
@@ -600,6 +601,7 @@ def test_without_the_program_the_person_reads_what_to_do(monkeypatch):
         mux_program()
 
 
+@NEEDS_JAIL
 async def test_it_works_in_its_jail(program, tmp_path):
     mux = await start_port_mux(tmp_path, 70000)
     try:
@@ -646,6 +648,7 @@ int main(int argc, char **argv)
 """
 
 
+@NEEDS_JAIL
 async def test_its_jail_has_no_files_and_no_network(tmp_path):
     source, tool = tmp_path / "tool.c", tmp_path / "tool"
     source.write_text(JAILED)

@@ -24,6 +24,7 @@ from broker.host.vmm.vsock_backend import (
     open_kernel_vsock,
     start_hybrid_vsock,
 )
+from tests.kit.needs import NEEDS_JAIL
 
 
 def test_a_cid_is_never_reserved_and_never_small():
@@ -108,12 +109,14 @@ def test_a_path_that_the_loader_cannot_be_told_is_not_told(monkeypatch):
     assert hybrid_environment() == {}
 
 
+@NEEDS_JAIL
 async def test_a_tool_that_fails_is_quoted(tmp_path):
     # In its jail there is no interpreter, so no script will do.
     with pytest.raises(UpstreamError, match=r"ended before .*'--guest-cid'"):
         await start_hybrid_vsock(Path("/usr/bin/env"), tmp_path, 70000)
 
 
+@NEEDS_JAIL
 async def test_a_tool_that_is_silent_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "VM_READY_SECONDS", 0.2)
     source, tool = tmp_path / "tool.c", tmp_path / "tool"

@@ -22,6 +22,7 @@ from broker.cli.images.foreign_images.importing import (
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.tool_jail import jail_words
+from tests.kit.needs import NEEDS_JAIL
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -176,6 +177,7 @@ async def merge(tmp_path, data):
     return merged, work
 
 
+@NEEDS_JAIL
 async def test_an_archive_is_merged_in_a_jail(tmp_path):
     layers = gzip.compress(tar_of(ROOT)), tar_of({"etc/.wh.motd": b"", "etc/x": b"1"})
     merged, work = await merge(tmp_path, image(*layers).data())
@@ -188,6 +190,7 @@ async def test_an_archive_is_merged_in_a_jail(tmp_path):
     assert merged.digest.startswith("sha256:")
 
 
+@NEEDS_JAIL
 @pytest.mark.parametrize(
     ("files", "error"),
     [
@@ -203,6 +206,7 @@ async def test_a_hostile_or_unfit_archive_leaves_nothing(tmp_path, files, error)
     assert left == [], "no layer, no archive"
 
 
+@NEEDS_JAIL
 async def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, 1 << 40
@@ -211,6 +215,7 @@ async def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path):
         await merge(tmp_path, image(head + bytes(1 << 20)).data())
 
 
+@NEEDS_JAIL
 @pytest.mark.parametrize("link", ["root.tar", "kernel", "root", "manifest.json"])
 async def test_a_merge_that_was_taken_over_leaves_no_link(tmp_path, monkeypatch, link):
     # It runs in the real jail, and has that directory to write to.
