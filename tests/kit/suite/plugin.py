@@ -21,6 +21,7 @@ import pytest
 
 from tests.kit.suite.parts import plan
 from tests.kit.suite.times import LEAST_SECONDS, read_times, slowness, write_times
+from tests.kit.suite.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMES = ROOT / "tests" / "times.tsv"
@@ -69,6 +70,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write what each test took; relative to $VITRAIL_OUT where that is set",
     )
     group.addoption(
+        "--hang-grace",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="end the process of a test so long after both attempts' time has passed",
+    )
+    group.addoption(
         "--times-from",
         metavar="FILE",
         help="what tests took on this machine today, to know how slow it is",
@@ -77,6 +85,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Times(config), "vitrail-times")
+    config.pluginmanager.register(
+        Watch(config.getoption("hang_grace")), "vitrail-watch"
+    )
 
 
 @pytest.hookimpl(wrapper=True)
