@@ -276,6 +276,7 @@ def build_record(
         digest=digest_of(name, viewer, host),
         inherits=tuple(parent.name for parent in parents),
         spots=MappingProxyType({k: owner.spot(k) for k, owner in owners.items()}),
+        text="\n".join(draft.lines),
     )
 
 

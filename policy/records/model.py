@@ -411,9 +411,10 @@ class Record:
 
     ``values`` has the value that holds for each key (``launch.memory``), set or
     default; ``places`` the ``file:line:column`` of each key that the file, or
-    one that it inherits from, sets; ``spots`` has their values.  ``inherits`` are those records' names, the
-    nearest first.  ``digest`` is the SHA-256 of what the record means, in hex:
-    comments, order and ways of writing do not change it.
+    one that it inherits from, sets; ``spots`` has their values.  ``inherits`` are
+    those records' names, the nearest first.  ``text`` is the file as it was read.
+    ``digest`` is the SHA-256 of what the record means, in hex: comments, order and
+    ways of writing do not change it.
     """
 
     name: str
@@ -427,6 +428,7 @@ class Record:
     spots: Mapping[str, Spot] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
+    text: str = field(default="", compare=False, repr=False)
 
     @property
     def folder_places(self) -> int:

@@ -1,9 +1,9 @@
 """Copies of the last good records, for a broker that starts while one has a mistake.
 
 A running sandbox outlives a broker that was killed; a typo in its record must not
-cost it its windows then either.  A copy is the file as it was read, under its own
-name; a record that inherits finds its template beside it.  (A user who may write
-here may write the records too.)
+cost it its windows then either.  A copy is the text that was read and is in force,
+under its own name: the file may be another one by now.  A record that inherits finds
+its template beside it.  (A user who may write here may write the records too.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from policy.records.loader import (
     SUFFIX,
     RecordSet,
     load_records,
-    read_file,
     with_last_good,
 )
 
@@ -40,9 +39,8 @@ def keep_records(found: RecordSet, paths: Paths) -> None:
     for name, record in found.records.items():
         if record.source.parent == folder:
             continue  # this is a copy
-        content = read_file(record.source, check_owner=False)
-        if isinstance(content, bytes):
-            _write(folder / f"{name}{SUFFIX}", content)
+        # guard: a kept record is the one in force
+        _write(folder / f"{name}{SUFFIX}", record.text.encode())
     for path in folder.glob(f"*{SUFFIX}"):
         if path.name.removesuffix(SUFFIX) not in found.records:
             path.unlink(missing_ok=True)
