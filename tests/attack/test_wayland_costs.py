@@ -171,6 +171,40 @@ def test_a_window_has_so_many_layers(talk):
         layered(talk, shown + 1)
 
 
+def _turned(talk: Talk) -> None:
+    surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    talk.send(surface, "set_buffer_transform", 1)
+    talk.paint(surface, HEIGHT, WIDTH, CLEAR)
+    talk.send(surface, "commit")
+
+
+def test_windows_of_a_sandbox_cover_so_many_pixels(drawn_by_cpu, monkeypatch):
+    """An honest picture is drawn through all, also where their owner sends nothing."""
+    talk = drawn_by_cpu
+    _turned(talk)
+    (window,) = talk.core.windows
+    assert window.painted > limits.WAYLAND_SAMPLED_WEIGHT * AREA
+    screen = talk.core.screen()
+    area = max(screen[0] * screen[1], limits.WAYLAND_PAINTED_SCREEN)
+    monkeypatch.setattr(limits, "WAYLAND_PAINTED_SCREENS", 5 * window.painted / area)
+    for _ in range(4):
+        _turned(talk)
+    with pytest.raises(ServerError, match="cover too many pixels"):
+        talk.show(WIDTH, HEIGHT, CLEAR)
+
+
+def test_windows_that_are_gone_cover_nothing(talk, monkeypatch):
+    surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+    (window,) = talk.core.windows
+    screen = talk.core.screen()
+    area = max(screen[0] * screen[1], limits.WAYLAND_PAINTED_SCREEN)
+    monkeypatch.setattr(limits, "WAYLAND_PAINTED_SCREENS", window.painted / area)
+    for _ in range(3):
+        talk.send(surface, "attach", 0, 0, 0)
+        talk.send(surface, "commit")
+        surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
+
+
 def test_pools_menus_and_moves_are_charged_their_cost(talk):
     """More than their messages: a mapping, a placement, a new order of all."""
     before = talk.core.messages

@@ -132,7 +132,8 @@ class Budget:
 def charge_drawing(core: ClientState, root: Surface) -> None:
     """Charge what a commit of this tree makes the compositor draw.
 
-    Raises ProtocolFault where its window has more layers than are allowed.
+    Raises ProtocolFault where its window has more layers than are allowed, or the
+    windows of its sandbox have more pixels.
     """
     xdg = root.xdg
     if xdg is None or xdg.frame is None or xdg.frame.outer is None:
@@ -140,11 +141,15 @@ def charge_drawing(core: ClientState, root: Surface) -> None:
     layers: list[_Layer] = []
     drawn = _walk(core, root, layers, moved=False)
     window = xdg.frame.outer[0] * xdg.frame.outer[1]
+    before = xdg.painted if xdg.mapped else 0
     xdg.painted = window + sum(area * weight for area, weight in layers)
     most = max(limits.WAYLAND_LAYERS * window, limits.WAYLAND_LAYERED_PIXELS)
     # guard: layers of a window bounded
     if sum(area for area, _ in layers) > most:
         raise core.too_much("too many subsurfaces over one another in one window")
+    # guard: painted pixels of a sandbox bounded
+    if xdg.painted > before and _painted(core, xdg) > _paintable(core):
+        raise core.too_much("the windows of this sandbox cover too many pixels")
     drawn = min(drawn, window)
     if not drawn:
         return
@@ -228,6 +233,24 @@ def _others(core: ClientState, than: XdgSurface, drawn: int) -> int:
             painted = other.painted or 2 * outer[0] * outer[1]
             total += min(painted, drawn * max(2, _deep(other)))
     return total
+
+
+def _painted(core: ClientState, growing: XdgSurface) -> int:
+    """Pixels of all layers of the sandbox's windows.
+
+    What another client draws below or above them is drawn through all that lie there,
+    also where they themselves never change.
+    """
+    windows = (each for other in core.sandbox.filters for each in other.windows)
+    return sum(w.painted for w in windows if w.mapped and w is not growing) + (
+        growing.painted
+    )
+
+
+def _paintable(core: ClientState) -> int:
+    sizes = (screen.size() or (0, 0) for screen in core.screens.values())
+    area = max((wide * high for wide, high in sizes), default=0)
+    return limits.WAYLAND_PAINTED_SCREENS * max(area, limits.WAYLAND_PAINTED_SCREEN)
 
 
 def _deep(window: XdgSurface) -> int:
