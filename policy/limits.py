@@ -164,9 +164,6 @@ RULE_PROBLEMS = 1000
 TOKEN_CHARS = 160
 """A name, tag or type in a rule: Qubes' tags have up to 129 characters."""
 
-CONDITION_VALUES = 32
-"""Alternatives of one condition (``scheme=http,https`` has two)."""
-
 CONDITION_BYTES = (1, 1 << 50)
 """``max-size``: up to a pebibyte, which no transfer reaches; nothing at all is a deny."""
 
@@ -234,16 +231,6 @@ CONFIRM_SECONDS = (1, 3600)
 """How long an edit may be on trial: an hour is a long look."""
 
 # -- devices --------------------------------------------------------------------
-
-DEVICE_TEXT_CHARS = 256
-"""A serial number, a hash.  A USB string descriptor has at most 126 characters."""
-
-DEVICE_INTERFACES = 256
-"""Interfaces of one device, all alternate settings counted.  The kernel takes 32
-interfaces a configuration (USB_MAXINTERFACES); cameras have a dozen settings each."""
-
-DEVICE_LINE_BYTES = 65536
-"""One line of ``brokerctl device match --batch``."""
 
 BINDS = 32
 """Paths of the host's that a container or box sees."""

@@ -34,8 +34,8 @@ from broker.host.vsock_listeners import (
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim
-from policy.errors import did_you_mean
 from policy.records.model import Record, boots
+from policy.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from broker.host.images.store import Image

@@ -204,9 +204,9 @@ def _remove_stale(endpoint: Endpoint, path: Path) -> None:
     )
 
 
-def has_listener(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
+def has_listener(path: Path) -> bool:
     """Whether a program listens at a socket's path.  Raises OSError if that is unknown."""
-    with socket.socket(socket.AF_UNIX, kind) as probe:
+    with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(0)
         try:
             probe.connect(os.fspath(path))

@@ -33,7 +33,7 @@ from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
 from broker.ipc import fork_server as orders
 from broker.ipc.pump import MESSAGE_BYTES, Submit, encode_to_pump
-from broker.net.peers import credentials
+from broker.net.peers import peer_process
 
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
@@ -232,10 +232,10 @@ class Acceptor:
 
 def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
     """Ask the kernel who connected; the pidfd is the caller's, -1 for none."""
-    pid, uid, gid = credentials.peer_numbers(conn)
+    pid, uid, gid = peer_process.peer_numbers(conn)
     pidfd = -1
     try:
-        pidfd = credentials.peer_pidfd(conn)
+        pidfd = peer_process.peer_pidfd(conn)
         kind = messages.Voucher.PIDFD if pidfd >= 0 else messages.Voucher.NUMBER
     except RefusedError:
         kind = messages.Voucher.ENDED

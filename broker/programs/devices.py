@@ -19,11 +19,13 @@ import trio
 
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import displayed
-from broker.host.devices.client import socket_path
+from broker.ipc.devices import SHARED, socket_path
 from broker.root import receiver
+from broker.root.claims import Claims
 from broker.root.listener import listen
 from broker.root.records import load_records
 from broker.root.service import Service
+from broker.root.strict import StrictMode
 
 
 @click.command()
@@ -46,9 +48,22 @@ from broker.root.service import Service
     type=click.Choice(["udev", "kernel"]),
     help="Whose events; otherwise udevd's where it runs.",
 )
-def main(user: str, records: Path, path: Path | None, source: str | None) -> None:
+@click.option(
+    "--restore",
+    is_flag=True,
+    help="Only restore what killed services left, of whichever user.",
+)
+def main(
+    user: str, records: Path, path: Path | None, source: str | None, *, restore: bool
+) -> None:
     """Hand USB devices of this machine to the sandboxes of a user's broker."""
+    os.umask(0o077)
+    # Until 'systemctl reload' is heard: it would end the service, as if wanted.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
+        if restore:
+            trio.run(_restore)
+            return
         with receiver.start(_uid(user)) as receivers:
             where = path or socket_path(user)
             trio.run(partial(_run, user, records, where, source, receivers))
@@ -70,11 +85,10 @@ async def _run(
     source: str | None,
     receivers: socket.socket,
 ) -> None:
-    os.umask(0o077)
     with listen(path, _uid(user)) as listener:
         service = Service(
             partial(load_records, records),
-            state=path.parent / "exported",
+            shared=SHARED,
             receivers=receivers,
         )
         async with trio.open_nursery() as nursery:
@@ -88,6 +102,12 @@ async def _run(
                     _reload(service)
             nursery.cancel_scope.cancel()
     path.unlink(missing_ok=True)
+
+
+async def _restore() -> None:
+    mode = StrictMode(SHARED)
+    mode.recover()
+    await Claims(SHARED).recover(authorize=not mode.is_on())
 
 
 def _reload(service: Service) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.root.sysfs import SysfsDevice
@@ -38,3 +40,27 @@ def open_node(held: SysfsDevice) -> int:
         os.close(node)
         raise
     return node
+
+
+class Reserve:
+    """Descriptors that are free when a device is taken back, whatever else has them all."""
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        self._fill()
+
+    def _fill(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._fds) < 8:
+                self._fds.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Let go of them meanwhile."""
+        # guard: a device is taken back without a descriptor left
+        while self._fds:
+            os.close(self._fds.pop())
+        try:
+            yield
+        finally:
+            self._fill()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.net.listeners import has_listener
 
 
 def listen(path: Path, owner: int) -> socket.socket:
@@ -25,8 +24,8 @@ def listen(path: Path, owner: int) -> socket.socket:
         path.unlink(missing_ok=True)
         sock.bind(os.fspath(path))
         # Bound with the process's umask: no other user may connect in between.
+        path.chmod(0o600)  # before it is the user's: CAP_FOWNER is not ours
         os.chown(path, owner, -1, follow_symlinks=False)
-        path.chmod(0o600)
         sock.listen(limits.DEVICE_HELPER_CLIENTS)
     except OSError as error:
         sock.close()
@@ -38,10 +37,13 @@ def listen(path: Path, owner: int) -> socket.socket:
 def _must_be_dead(path: Path) -> None:
     """Refuse a path at which another program listens."""
     try:
-        if not has_listener(path, socket.SOCK_SEQPACKET):
-            return
-    except FileNotFoundError:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+            probe.settimeout(0)
+            probe.connect(os.fspath(path))
+    except (FileNotFoundError, ConnectionRefusedError):
         return
+    except BlockingIOError:
+        pass  # its backlog is full
     except OSError as error:
         raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
     raise SetupError(

@@ -13,8 +13,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,13 +41,15 @@ from broker.ipc.devices.table import (
     Vanished,
 )
 from broker.net.peers.control_peers import why_not_served
-from broker.root import monitor, receiver, strict, usbip
-from broker.root.exported import ExportedPorts
-from broker.root.handover import check_socket, open_node
+from broker.root import monitor, receiver, usbip
+from broker.root.claims import Claims
+from broker.root.handover import Reserve, check_socket, open_node
 from broker.root.records import DeviceRecords
-from broker.root.sysfs import DEVICES, SysfsDevice
+from broker.root.strict import StrictMode
+from broker.root.sysfs import DEVICES, DeviceGoneError, SysfsDevice
 
 _LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -73,6 +74,8 @@ class _Held:
     client: _Client
     way: messages.Way
     sandbox: str
+    claim: int
+    """Of ``Claims.take``."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
     busy: trio.Lock = field(default_factory=trio.Lock)
@@ -88,27 +91,29 @@ class Service:
         self,
         load: Callable[[], DeviceRecords],
         *,
-        state: Path,
+        shared: Path,
         receivers: socket.socket,
         root: Path = DEVICES,
     ) -> None:
-        """``state``: a directory of our own that outlives this process.
+        """``shared``: root's directory, of the services of all users.
 
         ``receivers``: of ``receiver.start``.
 
         Raises SetupError for records with mistakes.
         """
-        self._exported = ExportedPorts(state)
+        self._claims = Claims(shared)
+        self._strict = StrictMode(shared, root)
+        self._reserve = Reserve()
         self._receivers = receivers
         self._load = load
         self._records = load()
         self._root = root
         self._table = DeviceTable()
         self._held: dict[str, _Held] = {}
-        self._handing_over = trio.Lock()
-        """Of nodes, one at a time: ``strict.no_driver_binds`` is about the whole bus."""
         self._returning: dict[str, trio.Event] = {}
         """Ports whose last device is being taken back."""
+        self._stuck: dict[str, _Held] = {}
+        """By port: those that the kernel did not give back."""
         self._clients: set[_Client] = set()
         self._malformed: dict[str, str] = {}
         self._ports_held: set[str] = set()
@@ -131,13 +136,15 @@ class Service:
             malformed=self._malformed_device,
             root=self._root,
         )
-        async with self._strictly(), trio.open_nursery() as nursery:
+        self._strict.recover()
+        self._strict.set(wanted=self._records.strict)
+        async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            # guard: a killed service left devices
-            await self._exported.recover(
-                authorize=not self._records.strict, root=self._root
-            )
             try:
+                # guard: a killed service left devices
+                await self._claims.recover(
+                    authorize=not self._strict.is_on(), root=self._root
+                )
                 await nursery.start(self._watch, watcher)
                 nursery.start_soon(self._release_ports)
                 nursery.start_soon(self._accept, listener)
@@ -147,11 +154,7 @@ class Service:
                 with trio.CancelScope(shield=True):
                     for held in list(self._held.values()):
                         await self._take_back(held, "vitrail-devices ends")
-
-    @contextlib.asynccontextmanager
-    async def _strictly(self) -> AsyncIterator[None]:
-        with strict.unauthorized_by_default(enabled=self._records.strict):
-            yield
+                self._strict.set(wanted=False)
 
     async def _watch(
         self, watcher: monitor.Watcher, *, task_status: trio.TaskStatus[None]
@@ -163,8 +166,7 @@ class Service:
     def _seen(self, device: Device) -> None:
         self._malformed.pop(device.port, None)
         self._act(self._table.seen(device, trio.current_time()))
-        if self._records.strict:
-            strict.follow(device.port)
+        self._strict.follow()
 
     def _removed(self, port: str) -> None:
         self._malformed.pop(port, None)
@@ -318,6 +320,8 @@ class Service:
             if not self._records.allow(held.plug.device, held.sandbox):
                 held.reason = held.reason or "this machine's records changed"
                 held.scope.cancel()
+        # guard: strict mode follows the records
+        self._strict.set(wanted=self._records.strict)
 
     def _list(self, request: messages.ListDevices) -> messages.Devices:
         self.reload()
@@ -331,8 +335,9 @@ class Service:
             f"port {p}: {why}" for p, why in sorted(self._malformed.items())
         ]
         problems += [f"port {p} is plugged too often" for p in sorted(self._ports_held)]
+        problems += [f"port {p}: not taken back yet" for p in sorted(self._stuck)]
         return messages.Devices(
-            request.id, items, self._records.strict, self._source, problems
+            request.id, items, self._strict.is_on(), self._source, problems
         )
 
     def _way(self, request: messages.FindMachine) -> messages.MachineWay:
@@ -348,7 +353,8 @@ class Service:
     ) -> tuple[messages.Attached, tuple[int, ...]]:
         self.reload()
         plug = self._table.find(request.number)
-        await self._port_is_free(plug.device.port)
+        port = plug.device.port
+        await self._port_is_free(port)
         if not self._records.allow(plug.device, request.sandbox):
             raise RefusedError(
                 f"this machine's records let no such device go to '{request.sandbox}'",
@@ -358,23 +364,21 @@ class Service:
         if request.way == "usbip" and len(fds) != 1:
             raise RefusedError("usbip needs the socket of the guest")
         self._table.begin(request.number, request.lease)
+        claim = -1
         try:
-            held = _Held(
-                plug,
-                _not_in_use(SysfsDevice(plug.device.port, self._root)),
-                client,
-                request.way,
-                request.sandbox,
-            )
+            claim = self._claims.take(port)
+            device = _not_in_use(SysfsDevice(port, self._root))
         except BaseException:
             self._table.ended(plug)
+            if claim >= 0:
+                self._claims.give_up(port, claim)
             raise
+        held = _Held(plug, device, client, request.way, request.sandbox, claim)
         self._held[plug.attachment] = held
         try:
             # In a thread: the kernel waits for the device in some of it, and the
             # devices of others must be taken back meanwhile.
-            alone = self._handing_over if request.way == "node" else nullcontext()
-            async with held.busy, alone:
+            async with held.busy:
                 made, out = await trio.to_thread.run_sync(
                     self._hand_over, held, request, fds
                 )
@@ -396,6 +400,10 @@ class Service:
         # guard: one device of a port at a time
         while port in self._returning:
             await self._returning[port].wait()
+        if port in self._stuck:
+            raise RefusedError(
+                f"the device in port {port} was not taken back from the last sandbox yet"
+            )
 
     def _hand_over(
         self, held: _Held, request: messages.Attach, fds: tuple[int, ...]
@@ -405,16 +413,13 @@ class Service:
             conn = socket.socket(fileno=fds[0])
             try:
                 check_socket(conn)
-                self._exported.add(device.port)
                 found = usbip.export(held.device, device, conn)
             finally:
                 conn.detach()
             made = messages.Attached(request.id, name, found.devid, found.speed)
             return made, ()
         usbip.same(held.device, device)
-        with strict.no_driver_binds(
-            enabled=self._records.strict, bus=self._root.parent
-        ):
+        with self._strict.no_driver_binds(self._claims.is_taken):
             held.device.write("authorized", "1")
         node = open_node(held.device)
         made = messages.Attached(
@@ -436,6 +441,8 @@ class Service:
         with trio.CancelScope(shield=True):
             await self._take_back(held, held.reason)
             if not held.asked:
+                if self._is_stuck(held):
+                    held.reason += "; it is not taken back yet"
                 with contextlib.suppress(OSError, trio.TooSlowError):
                     await self._send(held.client, messages.Ended(name, held.reason))
 
@@ -450,6 +457,14 @@ class Service:
             await self._take_back(held, "detached")
         else:
             await held.ended.wait()
+        if self._is_stuck(held):
+            raise UpstreamError(
+                f"the kernel has not given the device in port {held.plug.device.port} "
+                "back; vitrail-devices tries it again"
+            )
+
+    def _is_stuck(self, held: _Held) -> bool:
+        return self._stuck.get(held.plug.device.port) is held
 
     async def _take_back(self, held: _Held, reason: str) -> None:
         """Take a device back; the first caller does it, the others wait."""
@@ -462,25 +477,51 @@ class Service:
         held.scope.cancel()
         port = held.plug.device.port
         self._returning[port] = trio.Event()
+        back = False
         with trio.CancelScope(shield=True):
             try:
                 async with held.busy:
-                    await self._give_back(held)
+                    back = await self._give_back(held)
             finally:
-                held.device.close()
+                self._stuck[port] = held
+                if back:
+                    self._is_back(held)
+                else:
+                    log_stderr(f"vitrail-devices: port {port} is not taken back yet")
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._try_again, held)
                 self._table.ended(held.plug)
                 self._returning.pop(port).set()
                 held.ended.set()
                 self._act([])
 
-    async def _give_back(self, held: _Held) -> None:
-        strictly = self._records.strict
-        if held.way == "usbip":
-            await usbip.release(held.device, authorize=not strictly)
-            self._exported.discard(held.plug.device.port)
-        elif strictly:
-            with contextlib.suppress(UpstreamError):
-                await trio.to_thread.run_sync(held.device.write, "authorized", "0")
+    async def _give_back(self, held: _Held) -> bool:
+        """Return whether no sandbox has the device any more."""
+        with self._reserve.used():
+            strictly = self._strict.is_on()
+            if held.way == "usbip":
+                return await usbip.release(held.device, authorize=not strictly)
+            if strictly:
+                try:
+                    await trio.to_thread.run_sync(held.device.write, "authorized", "0")
+                except DeviceGoneError:
+                    pass
+                except UpstreamError:
+                    return False
+        return True
+
+    async def _try_again(self, held: _Held) -> None:
+        # Nothing of the kernel's can be awaited.
+        while not await self._give_back(held):  # noqa: ASYNC110
+            await trio.sleep(_AGAIN_SECONDS)
+        self._is_back(held)
+        self._act([])
+
+    def _is_back(self, held: _Held) -> None:
+        port = held.plug.device.port
+        held.device.close()
+        self._claims.give_up(port, held.claim)
+        del self._stuck[port]
 
 
 def _fitting(

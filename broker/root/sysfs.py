@@ -43,6 +43,8 @@ class SysfsDevice:
         try:
             self._fd = os.open(root / port, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno in _OUT_OF_DESCRIPTORS:
+                raise self._gone(error) from error
             raise DeviceGoneError(f"port {port} is empty") from error
 
     def close(self) -> None:

@@ -109,6 +109,8 @@ def in_use(held: SysfsDevice) -> bool:
         return held.read("usbip_status").strip() == _USED
     except DeviceGoneError:
         return False
+    except UpstreamError:  # the kernel does not tell, for want of descriptors
+        return True
 
 
 def hang_up(held: SysfsDevice) -> None:
@@ -132,9 +134,10 @@ async def wait_ended(held: SysfsDevice) -> str:
     return "the guest has hung up" if held.there() else "unplugged"
 
 
-async def release(held: SysfsDevice, *, authorize: bool) -> None:
+async def release(held: SysfsDevice, *, authorize: bool) -> bool:
     """Take a device back, whatever state it is in; idempotent.
 
+    Return whether no guest has it any more: it is at a driver of this machine, or gone.
     ``authorize``: whether this machine's drivers may have it afterwards.
     """
     await trio.to_thread.run_sync(hang_up, held)
@@ -144,6 +147,12 @@ async def release(held: SysfsDevice, *, authorize: bool) -> None:
     # In a thread: an authorized device is configured, and may take as
     # long as it likes to answer that.
     await trio.to_thread.run_sync(partial(give_back, held, authorize=authorize))
+    # guard: nothing is taken back without a look
+    return await trio.to_thread.run_sync(_is_back, held)
+
+
+def _is_back(held: SysfsDevice) -> bool:
+    return not held.there() or not (held.driver() == "usbip-host" or in_use(held))
 
 
 def give_back(held: SysfsDevice, *, authorize: bool) -> None:

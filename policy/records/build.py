@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from policy import limits
-from policy.errors import Spot, did_you_mean, nearest
+from policy.errors import Spot
 from policy.records.desktop_tables import AUDIO, FOLDERS, TRANSFER
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
@@ -37,6 +37,7 @@ from policy.records.model import (
     digest_of,
 )
 from policy.records.record_schema import INHERITS_KEY, TABLES, TOP
+from policy.suggestions import did_you_mean, nearest
 
 # Clean values by dotted key.  Their types are those that ``tables`` promises,
 # which no type checker can follow.

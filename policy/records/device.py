@@ -22,7 +22,18 @@ from urllib.parse import quote, unquote
 
 from typing_extensions import override
 
-from policy import limits
+CONDITION_VALUES = 32
+"""Alternatives of one condition (``scheme=http,https`` has two)."""
+
+DEVICE_TEXT_CHARS = 256
+"""A serial number, a hash.  A USB string descriptor has at most 126 characters."""
+
+DEVICE_INTERFACES = 256
+"""Interfaces of one device, all alternate settings counted.  The kernel takes 32
+interfaces a configuration (USB_MAXINTERFACES); cameras have a dozen settings each."""
+
+DEVICE_LINE_BYTES = 65536
+"""One line of ``brokerctl device match --batch``."""
 
 _DEVICE_ID = re.compile(r"([0-9a-f]{4}):([0-9a-f]{4})", re.IGNORECASE)
 _ID_PATTERN = re.compile(
@@ -213,9 +224,7 @@ def _port_pattern(text: str) -> DevicePattern | None:
 
 
 def _text_pattern(text: str) -> DevicePattern | None:
-    return (
-        DevicePattern((text,), text) if len(text) <= limits.DEVICE_TEXT_CHARS else None
-    )
+    return DevicePattern((text,), text) if len(text) <= DEVICE_TEXT_CHARS else None
 
 
 def _hash_pattern(text: str) -> DevicePattern | None:
@@ -232,12 +241,12 @@ ATTRIBUTES: Mapping[str, _Attribute] = MappingProxyType(
         "id": _Attribute(_id_pattern, "VVVV:PPPP in hexadecimal, VVVV:* or *:*"),
         "serial": _Attribute(
             _text_pattern,
-            f"text of at most {limits.DEVICE_TEXT_CHARS} characters",
+            f"text of at most {DEVICE_TEXT_CHARS} characters",
         ),
         "port": _Attribute(_port_pattern, "a port as 1-2, 1-2.1 or usb1"),
         "hash": _Attribute(
             _hash_pattern,
-            f"a hash of 1 to {limits.DEVICE_TEXT_CHARS} characters",
+            f"a hash of 1 to {DEVICE_TEXT_CHARS} characters",
         ),
         "with-interface": _Attribute(
             _interface_pattern,
@@ -261,7 +270,7 @@ def condition(name: str, op: str, values: Iterable[str], place: str = "") -> Con
             at = _at(place, f".values[{number}]")
             raise DeviceError(at, f"not a value of '{name}'; expected: {expected}")
         patterns.append(pattern)
-    most = limits.CONDITION_VALUES
+    most = CONDITION_VALUES
     if not 1 <= len(patterns) <= most:
         raise DeviceError(_at(place, ".values"), f"1 to {most} values are needed")
     return Condition(op, tuple(patterns))
@@ -332,7 +341,7 @@ def take_classes(text: str) -> Condition | None:
         if code is None:
             return None
         patterns.append(DevicePattern((code, None, None), value))
-    if len(patterns) > limits.CONDITION_VALUES:
+    if len(patterns) > CONDITION_VALUES:
         return None
     return Condition("match-all", tuple(patterns))
 

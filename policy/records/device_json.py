@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from policy import limits
-from policy.errors import did_you_mean
 from policy.records.device import (
     ATTRIBUTES,
+    DEVICE_INTERFACES,
+    DEVICE_LINE_BYTES,
+    DEVICE_TEXT_CHARS,
     EQUALS,
     OPERATORS,
     Condition,
@@ -27,6 +28,7 @@ from policy.records.device import (
     is_port,
     take_interface,
 )
+from policy.suggestions import did_you_mean
 
 _DEVICE = ("id", "serial", "port", "hash", "interfaces")
 
@@ -48,8 +50,8 @@ def match_line(untrusted_line: bytes) -> bool:
 
 
 def _decoded(untrusted_line: bytes) -> object:
-    if len(untrusted_line) > limits.DEVICE_LINE_BYTES:
-        most = limits.DEVICE_LINE_BYTES
+    if len(untrusted_line) > DEVICE_LINE_BYTES:
+        most = DEVICE_LINE_BYTES
         raise DeviceError("", f"the line has more than {most} bytes")
     try:
         text = untrusted_line.decode("utf-8")
@@ -168,8 +170,8 @@ def _text(asked: Mapping[str, Any], name: str, place: str) -> str:
     text = asked.get(name, "")
     if not isinstance(text, str):
         raise DeviceError(f"{place}.{name}", "not text")
-    if len(text) > limits.DEVICE_TEXT_CHARS:
-        most = limits.DEVICE_TEXT_CHARS
+    if len(text) > DEVICE_TEXT_CHARS:
+        most = DEVICE_TEXT_CHARS
         raise DeviceError(f"{place}.{name}", f"more than {most} characters")
     return text
 
@@ -177,8 +179,8 @@ def _text(asked: Mapping[str, Any], name: str, place: str) -> str:
 def _interfaces(asked: Mapping[str, Any], place: str) -> tuple[Interface, ...]:
     place = f"{place}.interfaces"
     texts = _texts(asked.get("interfaces", []), place)
-    if len(texts) > limits.DEVICE_INTERFACES:
-        raise DeviceError(place, f"more than {limits.DEVICE_INTERFACES} interfaces")
+    if len(texts) > DEVICE_INTERFACES:
+        raise DeviceError(place, f"more than {DEVICE_INTERFACES} interfaces")
     found: list[Interface] = []
     for number, text in enumerate(texts):
         interface = take_interface(text)

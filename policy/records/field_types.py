@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from policy import limits
-from policy.errors import did_you_mean
+from policy.suggestions import did_you_mean
 
 Path = tuple[str | int, ...]
 

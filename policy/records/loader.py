@@ -17,13 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from policy import limits
-from policy.errors import WHOLE_FILE, Problem, Span, did_you_mean
+from policy.errors import WHOLE_FILE, Problem, Span
 from policy.records import folder
 from policy.records.build import Draft, build_record, take_draft
 from policy.records.document import read_document
 from policy.records.model import Record
 from policy.records.patterns import NAME
 from policy.records.record_schema import INHERITS_KEY
+from policy.suggestions import did_you_mean
 
 SUFFIX = ".toml"
 FOLDER = folder.FOLDER

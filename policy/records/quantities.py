@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from policy.errors import did_you_mean
 from policy.records.field_types import Complain, Path, Schema, is_whole, refuse
 from policy.records.globals import NEVER, OPTIONS, USUAL
+from policy.suggestions import did_you_mean
 
 _BYTES = "([1-9][0-9]{0,15})([KMGT]?)"
 _TIME = "([1-9][0-9]{0,8})([smhd])"

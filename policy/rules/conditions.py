@@ -22,6 +22,7 @@ from policy import limits
 from policy.records.device import (
     ATTRIBUTES,
     CLASSES,
+    CONDITION_VALUES,
     NO_DEVICE_RULE,
     Condition,
     DeviceRule,
@@ -122,7 +123,7 @@ def _several(pattern: re.Pattern[str]) -> Callable[[str], object]:
     def take(text: str) -> object:
         values = tuple(dict.fromkeys(text.lower().split(",")))
         good = all(pattern.fullmatch(value) for value in values)
-        return values if good and len(values) <= limits.CONDITION_VALUES else None
+        return values if good and len(values) <= CONDITION_VALUES else None
 
     return take
 

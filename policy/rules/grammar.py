@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from broker.core.escape import hidden
 from policy import limits
-from policy.errors import Problem, Span, did_you_mean
+from policy.errors import Problem, Span
 from policy.rules.checks import DEVICE, SERVICES
 from policy.rules.conditions import (
     KEYS,
@@ -29,6 +29,7 @@ from policy.rules.conditions import (
 )
 from policy.rules.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
 from policy.rules.tokens import Place, Token, TokenError, parse_token
+from policy.suggestions import did_you_mean
 
 _FIELD = re.compile(r"[^ \t]+")
 _NOT_SERVICE = re.compile(r"[^A-Za-z0-9._-]")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from policy import limits
-from policy.errors import did_you_mean
 from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF
+from policy.suggestions import did_you_mean
 
 
 class Place(enum.Enum):

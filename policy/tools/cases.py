@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
 from policy import limits
-from policy.errors import Problem, Span, did_you_mean, visible
+from policy.errors import Problem, Span, visible
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rule import ACTIONS, Rule
 from policy.rules.verdict import canonical_target
+from policy.suggestions import did_you_mean
 
 SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policy import limits
-from policy.errors import Problem, did_you_mean
+from policy.errors import Problem
 from policy.records.globals import OPTIONS
 from policy.records.loader import RecordSet
 from policy.records.model import Record
@@ -18,6 +18,7 @@ from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import ADMIN, World
+from policy.suggestions import did_you_mean
 from policy.tools.colours import Seen, faint
 from policy.tools.confusables import look, scripts
 from policy.tools.sarif import Finding

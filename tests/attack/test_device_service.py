@@ -14,10 +14,10 @@ import trio.testing
 from broker.core.errors import RefusedError, SetupError
 from broker.ipc.devices import messages
 from broker.root import monitor, usbip
-from broker.root.exported import ExportedPorts
+from broker.root.claims import Claims
 from broker.root.listener import listen
 from broker.root.records import load_records
-from broker.root.strict import no_driver_binds
+from broker.root.strict import StrictMode
 from broker.root.sysfs import SysfsDevice
 from tests.attack.test_control_inside import BOX
 from tests.broker.root.test_sysfs import Seen, plug
@@ -79,21 +79,19 @@ async def test_device_that_is_swapped_while_it_is_bound_is_not_left_at_usbip_hos
 
 async def test_killed_service_leaves_no_device_with_a_guest(monkeypatch, tmp_path):
     bus = Bus(monkeypatch, devices_folder(tmp_path / "sysfs"))
-    state = ExportedPorts(tmp_path / "exported")
+    state = Claims(tmp_path)
     for port in ("2-1", "2-2", "2-3"):
         drive(plug(bus.root, port=port), "usbip-host")
         (bus.root / port / "usbip_sockfd").write_text("")
     drive(bus.root / "2-3", "usb")
-    state.add("2-1")
-    state.add("2-3")
+    for port in ("2-1", "2-3"):
+        os.close(state.take(port))  # it was killed
     # A new start; 2-2 is another program's, 2-3 is at its driver.
-    await ExportedPorts(tmp_path / "exported").recover(
-        authorize=True, root=tmp_path / "sysfs"
-    )
+    await state.recover(authorize=True, root=tmp_path / "sysfs")
     assert (bus.root / "2-1/usbip_sockfd").read_text() == "-1"
     assert (bus.root / "2-1/authorized").read_text().strip() == "1"
     assert not [line for line in bus.written if "2-2" in line or "2-3" in line]
-    assert list((tmp_path / "exported").iterdir()) == []
+    assert list((tmp_path / "ports").iterdir()) == []
 
 
 async def test_start_takes_back_what_a_killed_service_left(monkeypatch, tmp_path):
@@ -103,7 +101,7 @@ async def test_start_takes_back_what_a_killed_service_left(monkeypatch, tmp_path
         await trio.lowlevel.checkpoint()
         recovered.append(authorize)
 
-    monkeypatch.setattr(ExportedPorts, "recover", recover)
+    monkeypatch.setattr(Claims, "recover", recover)
     async with service(monkeypatch) as place:
         await place.connect()
     assert recovered == [True]
@@ -207,7 +205,7 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
 
         async def release(held, *, authorize):
             await gate.wait()
-            await place.kernel.release(held, authorize=authorize)
+            return await place.kernel.release(held, authorize=authorize)
 
         monkeypatch.setattr(usbip, "release", release)
         here, there = socket.socketpair()
@@ -265,9 +263,15 @@ def test_driver_that_would_bind_between_verdict_and_qemu_is_kept_off(tmp_path):
     drive(plug(devices_folder(devices)), "usb")
     switch = tmp_path / "drivers_autoprobe"
     switch.write_text("1")
-    with no_driver_binds(enabled=True, bus=tmp_path):
+    controller(devices)
+    mode, claims = StrictMode(tmp_path / "shared", devices), Claims(tmp_path / "shared")
+    mode.set(wanted=True)
+    with mode.no_driver_binds(claims.is_taken):
         assert switch.read_text() == "0"
         plug(devices, port="2-2")  # plugged in meanwhile: it gets its driver later
+        # Another service moves it to usbip-host.
+        plug(devices, port="2-3")
+        claims.take("2-3")
     assert switch.read_text() == "1"
     assert (tmp_path / "drivers_probe").read_text() == "2-2"
 
@@ -275,6 +279,13 @@ def test_driver_that_would_bind_between_verdict_and_qemu_is_kept_off(tmp_path):
 def devices_folder(path):
     path.mkdir()
     return path
+
+
+def controller(root, name="usb2", value="1"):
+    (root / name).mkdir(parents=True, exist_ok=True)
+    file = root / name / "authorized_default"
+    file.write_text(f"{value}\n")
+    return file
 
 
 async def test_wrong_device_is_never_attached_when_numbers_are_swapped(monkeypatch):

@@ -13,7 +13,7 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.helpers.process.spawn import PIPE, spawn
-from broker.net.peers import credentials
+from broker.net.peers import credentials, peer_process
 
 CONNECT = """
 import socket, sys
@@ -85,7 +85,7 @@ async def test_a_peer_that_has_ended_is_refused(listener):
 def _old_kernel(conn):
     """Whether this kernel cannot give the peer's pidfd (before 6.5)."""
     try:
-        os.close(conn.getsockopt(socket.SOL_SOCKET, credentials.SO_PEERPIDFD))
+        os.close(conn.getsockopt(socket.SOL_SOCKET, peer_process.SO_PEERPIDFD))
     except OSError as error:
         return error.errno == errno.ENOPROTOOPT
     return False

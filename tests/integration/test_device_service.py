@@ -17,8 +17,7 @@ import trio
 
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.host.devices import client as device_client
-from broker.host.devices.client import socket_path
-from broker.ipc.devices import messages
+from broker.ipc.devices import messages, socket_path
 from broker.root import monitor, receiver, usbip
 from broker.root.listener import listen
 from broker.root.records import load_records
@@ -65,6 +64,7 @@ class Kernel:
         await trio.lowlevel.checkpoint()
         self.released.append(held.port)
         self.handed_over.discard(held.port)
+        return True
 
 
 class Place:
@@ -97,11 +97,12 @@ class Place:
 
 
 @asynccontextmanager
-async def service(monkeypatch, records=_RECORDS):
+async def service(monkeypatch, records=_RECORDS, shared=None, root=None):
     with short_directory() as folder:
         (folder / "sysfs").mkdir()
         (folder / "devices.toml").write_text(records)
         place = Place(folder, Kernel(monkeypatch))
+        place.root = root or place.root
 
         async def watch(watcher, *, source, task_status):
             place.watcher = watcher
@@ -110,11 +111,12 @@ async def service(monkeypatch, records=_RECORDS):
             await trio.sleep_forever()
 
         monkeypatch.setattr(monitor, "watch", watch)
-        plug(place.root)
+        if root is None:
+            plug(place.root)
         receivers = receiver.start(os.getuid())
         made = Service(
             lambda: load_records(folder / "devices.toml"),
-            state=folder / "exported",
+            shared=shared or folder / "shared",
             receivers=receivers,
             root=place.root,
         )
@@ -122,6 +124,7 @@ async def service(monkeypatch, records=_RECORDS):
             async with trio.open_nursery() as nursery:
                 place.nursery = nursery
                 await nursery.start(made.run, listener)
+                place.service = made
                 yield place
                 nursery.cancel_scope.cancel()
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.errors import Problem, Span, did_you_mean, visible
+from policy.errors import Problem, Span, visible
+from policy.suggestions import did_you_mean
 
 
 def test_a_problem_in_full():

@@ -8,7 +8,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import sandboxes_named
 from broker.ipc.control import api
-from policy.errors import did_you_mean
+from policy.suggestions import did_you_mean
 
 
 def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:

@@ -26,8 +26,7 @@ from broker.ipc.control.api import (
     Nothing,
 )
 from broker.ipc.control.methods import DEVICE_ATTACH, DEVICE_DETACH, DEVICES
-from policy import limits
-from policy.records.device import DeviceFacts, take_interface
+from policy.records.device import DEVICE_LINE_BYTES, DeviceFacts, take_interface
 from policy.records.device_json import answer_line
 from policy.rules.checks import DEVICE
 from policy.rules.engine import PolicyCall
@@ -248,8 +247,8 @@ def match(line: str | None, *, batch: bool) -> None:
 def _batch(lines: BinaryIO) -> int:
     """Answer each line, bad ones too, in order; 1 when one was not understood."""
     code = 0
-    while line := lines.readline(limits.DEVICE_LINE_BYTES + 2):
-        if len(line) > limits.DEVICE_LINE_BYTES + 1 and not line.endswith(b"\n"):
+    while line := lines.readline(DEVICE_LINE_BYTES + 2):
+        if len(line) > DEVICE_LINE_BYTES + 1 and not line.endswith(b"\n"):
             _skip(lines)
         answer = answer_line(line.removesuffix(b"\n"))
         if "error" in answer:

@@ -27,7 +27,7 @@ from broker.host.vmm import accel, hosttools
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.vsock_backend import hybrid_environment
 from broker.ipc.control import client
-from broker.net.peers import credentials
+from broker.net.peers import credentials, peer_process
 
 _OLD_IMAGE_SECONDS = 30 * 86400.0
 _PASST_KEEPS_STEP = "2024_08_06"
@@ -102,7 +102,7 @@ def _has_peerpidfd() -> bool:
     one, other = socket.socketpair()
     with one, other:
         try:
-            pidfd = one.getsockopt(socket.SOL_SOCKET, credentials.SO_PEERPIDFD)
+            pidfd = one.getsockopt(socket.SOL_SOCKET, peer_process.SO_PEERPIDFD)
         except OSError:
             return False
         os.close(pidfd)

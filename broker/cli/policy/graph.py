@@ -24,9 +24,9 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
 from policy import limits
-from policy.errors import did_you_mean
 from policy.records.patterns import PALETTE
 from policy.rules.world import World
+from policy.suggestions import did_you_mean
 from policy.tools.diff import TooManyError
 from policy.tools.flows import Flow, flows
 from policy.tools.graph import graph_text

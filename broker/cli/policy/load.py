@@ -17,7 +17,6 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import is_disposable_of
 from policy import limits
-from policy.errors import did_you_mean, nearest
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import RecordSet, load_records, search_path
@@ -32,6 +31,7 @@ from policy.rules.verdict import (
     canonical_target,
 )
 from policy.rules.world import DISPOSABLE, World, WorldError, world_from_json, world_of
+from policy.suggestions import did_you_mean, nearest
 from policy.tools.unknown import meant_service
 
 POLICY = click.option(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from policy.errors import Problem, did_you_mean, nearest
+from policy.errors import Problem
 from policy.records.loader import FOLDER, RecordSet, load_records, search_path
+from policy.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from policy.tools.sarif import Finding

@@ -30,7 +30,7 @@ from broker.cli.policy.show import print_change, short_answer
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
-from policy.errors import Problem, did_you_mean
+from policy.errors import Problem
 from policy.records.device_json import device_json
 from policy.records.loader import read_file
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
@@ -46,6 +46,7 @@ from policy.rules.ruleset import (
 )
 from policy.rules.verdict import canonical_target
 from policy.rules.world import ADMIN_NAMES
+from policy.suggestions import did_you_mean
 from policy.tools.cases import (
     SUFFIX,
     Case,

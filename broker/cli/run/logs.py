@@ -25,7 +25,7 @@ from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
 from broker.core.paths import Paths
-from policy.errors import did_you_mean
+from policy.suggestions import did_you_mean
 
 _CONSOLE = "console.log"
 _PROGRAM = re.compile(r"program-(\d+)\.log")

@@ -21,9 +21,9 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from broker.core.paths import Paths
-from policy.errors import did_you_mean
 from policy.records.loader import FOLDER, parse_record
 from policy.records.model import Record
+from policy.suggestions import did_you_mean
 
 _DEFAULT = "demo"
 _PROGRAMS = {

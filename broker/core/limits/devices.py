@@ -9,10 +9,10 @@ is attached to nothing."""
 
 DEVICE_INTERFACES = 256
 """Interface descriptors of one device, all alternate settings counted; equals
-``policy.limits.DEVICE_INTERFACES``."""
+``policy.records.device.DEVICE_INTERFACES``."""
 
 DEVICE_WORD_CHARACTERS = 256
-"""A string of a device after escaping; equals ``policy.limits.DEVICE_TEXT_CHARS``.
+"""A string of a device after escaping; equals ``policy.records.device.DEVICE_TEXT_CHARS``.
 The kernel takes 126 UTF-16 units of a string descriptor."""
 
 DEVICES = 256

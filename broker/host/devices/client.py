@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import pwd
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,24 +21,10 @@ from broker.core.errors import (
     sole,
 )
 from broker.ipc import fdpass
-from broker.ipc.devices import messages
+from broker.ipc.devices import messages, socket_path
 
 _HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
-
-
-def socket_path(user: str = "") -> Path:
-    """Return where a user's ``vitrail-devices`` listens; by default, this user's.
-
-    Each has a directory of its own: what a killed one has handed over is listed beside
-    its socket, and must not be taken back by another's next start.
-    Raises SetupError for a user without a name.
-    """
-    try:
-        name = user or pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        raise SetupError(f"user {os.geteuid()} has no name") from None
-    return Path(f"/run/vitrail-devices-{name}/devices.sock")
 
 
 class DeviceReply(msgspec.Struct):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 
 from broker.core.errors import RefusedError
-from broker.net.peers import credentials
+from broker.net.peers import peer_process
 
 
 def why_not_served(fd: int) -> str:
@@ -20,7 +20,7 @@ def why_not_served(fd: int) -> str:
     """
     conn = socket.socket(fileno=fd)
     try:
-        ours = credentials.in_our_pid_namespace(conn)
+        ours = peer_process.in_our_pid_namespace(conn)
     except RefusedError as error:
         return error.message
     finally:

@@ -29,7 +29,7 @@ from broker.host.launchers.machined.guests import (
     require_owner,
 )
 from broker.host.launchers.machined.reply import Registered, call_list, read_reply
-from broker.net.peers import credentials
+from broker.net.peers import credentials, peer_process
 from broker.net.peers.identity import GroupClaim, HybridClaim, VsockClaim
 from broker.net.peers.leases import LeaseTable
 from policy.records.loader import load_records
@@ -590,14 +590,14 @@ async def test_a_socket_that_another_user_serves_is_refused(
     """Attack: another user's process would carry what the person's machine says."""
     machined, role, log = watched
     async with backend(machined) as vsock:
-        real = credentials.peer_numbers
+        real = peer_process.peer_numbers
 
         def another(sock):
             pid, _uid, gid = real(sock)
             assert pid == vsock.pid
             return pid, 54321, gid
 
-        monkeypatch.setattr(credentials, "peer_numbers", another)
+        monkeypatch.setattr(peer_process, "peer_numbers", another)
         machined.register(leader.pid, vSockCid=None)
         (event,) = await eventually(lambda: list(log.refusals))
         assert "served by user 54321" in event.reason

@@ -40,6 +40,8 @@ HOST_MODULES = ("xhci_pci", "usbip_host")
 """Further modules of the host VM; the rest is in the initramfs of every image whose
 kernel has vhci-hcd."""
 _DAEMON = (
+    # The capabilities of its unit, and no other.
+    *("setpriv", "--bounding-set", "-all,+chown,+dac_override,+setuid,+setgid"),
     *("python3", "-m", "broker.programs.devices", "--user", "vit"),
     *("--records", "/run/devices.toml"),
 )

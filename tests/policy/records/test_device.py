@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy import limits
+from policy.records import device as limits
 from policy.records.device import (
     OPERATORS,
     Condition,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from policy import errors, limits
+from policy import limits, suggestions
 from policy.records import build
 from policy.records.loader import (
     FOLDER,
@@ -247,7 +247,7 @@ def test_hints_for_unknown_keys_are_bounded(monkeypatch):
 
     def count(word: object, known: Iterable[str]) -> str:
         compared.append(word)
-        return errors.nearest(word, known)
+        return suggestions.nearest(word, known)
 
     monkeypatch.setattr(build, "nearest", count)
     keys = "".join(f"k{number} = 1\n" for number in range(9000))

@@ -44,7 +44,7 @@ from broker.host.launchers.machined.reply import Registered, call_list, read_rep
 from broker.host.role import HostRole
 from broker.ipc.audit import schema
 from broker.ipc.control.varlink import VarlinkReader
-from broker.net.peers import credentials
+from broker.net.peers import credentials, peer_process
 from broker.net.peers.identity import HybridClaim, VsockClaim, take_cid
 from policy.records.loader import RecordSet
 from policy.records.model import External, MachinePeer, Record
@@ -279,14 +279,14 @@ def _behind_socket(
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(0)  # a full queue is an error, not a wait
         sock.connect(str(hybrid))
-        pid, uid, _gid = credentials.peer_numbers(sock)
+        pid, uid, _gid = peer_process.peer_numbers(sock)
         # guard: another user's process carries no machine's connections
         if uid not in {0, os.getuid()}:
             raise RefusedError(
                 f"{hybrid} is served by user {uid}",
                 hint="the vsock of a machine has to be root's or yours",
             )
-        pidfd = credentials.peer_pidfd(sock)
+        pidfd = peer_process.peer_pidfd(sock)
         held.hold(pid, pidfd if pidfd >= 0 else open_pidfd(pid))
     claim = HybridClaim(str(hybrid), held.connectors())
     return ForeignMachine(claim, held, found.leader)
