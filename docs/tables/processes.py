@@ -61,7 +61,7 @@ PROGRAMS = (
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 46, 5_100, 2_650),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_400, 2_350),
     Program("prompt agent", ("broker.programs.prompt",), USER, 40, 4_400, 2_300),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 3_400, 1_600),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),

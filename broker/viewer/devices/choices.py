@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
@@ -10,6 +10,7 @@ from broker.authority.channel.interface import Permits
 from broker.authority.decisions.choice import ChoiceText, ChosenRequest
 from broker.authority.permit import Request
 from broker.core.errors import VitrailError
+from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_stderr
 from broker.ipc.devices.messages import DeviceItem
 
@@ -26,12 +27,22 @@ class DeviceChoices:
         self._decider = decider
         self._attach = attach
         self._open: dict[int, trio.CancelScope] = {}
-        self._declined: set[int] = set()
+        self._declined: set[tuple[int, str]] = set()
+
+    def is_declined(self, number: int, lease: Lease) -> bool:
+        """Whether the user has said no to a plug-in for a record's sandboxes.
+
+        A disposable has a fresh name at each start, which a sandbox may cause.
+        """
+        return (number, lease.record) in self._declined
+
+    def decline(self, number: int, leases: Iterable[Lease]) -> None:
+        """Ask no more about a plug-in for the records of these sandboxes."""
+        self._declined.update((number, lease.record) for lease in leases)
 
     async def ask(self, item: DeviceItem, requests: Sequence[Request]) -> None:
         """Have the user choose, once for each plug-in, until it is withdrawn."""
-        # guard: a declined device is not asked about again
-        if item.number in self._open or item.number in self._declined:
+        if item.number in self._open:
             return
         with isolated():
             choice = await self._choice(item, requests)
@@ -49,7 +60,7 @@ class DeviceChoices:
                     requests, ChoiceText(words, requests[0].details)
                 )
         except VitrailError as error:
-            self._declined.add(item.number)
+            self.decline(item.number, [request.lease for request in requests])
             log_stderr(f"vitrail: {item.title} is not attached: {error}")
         finally:
             del self._open[item.number]
@@ -63,6 +74,6 @@ class DeviceChoices:
 
     def keep_only(self, there: set[int]) -> None:
         """Withdraw the questions about devices that were unplugged."""
-        self._declined &= there
+        self._declined = {one for one in self._declined if one[0] in there}
         for number in self._open.keys() - there:
             self.withdraw(number)

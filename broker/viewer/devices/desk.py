@@ -130,17 +130,23 @@ class DeviceDesk:
                 continue
             if answer.verdict == "allow" and answer.rule.attach in _AUTOMATIC:
                 found.automatic.append(lease)
-            elif answer.verdict == "ask":
+            declined = self._choices.is_declined(item.number, lease)
+            # guard: a declined device is not asked about again
+            if answer.verdict == "ask" and not declined:
                 found.asked.append(lease)
         return found
 
     def _consider(self, item: DeviceItem) -> None:
+        if item.number in self._holdings:
+            return
         automatic, asked = self.candidates(item)
         wanted = automatic or asked
         # guard: one candidate or none
         if len(wanted) == 1:
             assert self._nursery is not None
-            self._nursery.start_soon(self._by_itself, item, wanted[0])
+            self._nursery.start_soon(
+                self._by_itself if automatic else self._asked, item, wanted[0]
+            )
         elif wanted:
             assert self._nursery is not None
             requests = [request_of(item, lease) for lease in wanted]
@@ -152,20 +158,27 @@ class DeviceDesk:
         if lease in self._leases():
             await self._by_itself(item, lease, choice.asked)
 
+    async def _asked(self, item: DeviceItem, lease: Lease) -> None:
+        if not await self._by_itself(item, lease):
+            # guard: a device that is declined for one sandbox is not asked about again
+            self._choices.decline(item.number, [lease])
+
     async def _by_itself(
         self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
-    ) -> None:
+    ) -> bool:
+        """Attach a device; whether it was attached, or was not refused."""
         try:
             await self._nursery_start(item, lease, chosen)
         except VitrailError as error:
             # A denial is reported by the decider; a failure is reported here.
-            if not isinstance(error, RefusedError):
-                self._decider.notify(
-                    f"Vitrail: {item.title} was not attached to {lease.sandbox}",
-                    str(error),
-                )
+            if isinstance(error, RefusedError):
+                return False
+            self._decider.notify(
+                f"Vitrail: {item.title} was not attached to {lease.sandbox}", str(error)
+            )
         except Exception as error:  # noqa: BLE001 -- one device's mistake
             log_exception(error)
+        return True
 
     async def _nursery_start(
         self, item: DeviceItem, lease: Lease, chosen: Asked | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import asynccontextmanager
 
 import pytest
@@ -270,6 +271,39 @@ async def test_declined_device_stays_and_is_not_asked_about_again():
         await quiet()
         source.plug()
         await until(source, lambda: len(b.person.asked) == 2)
+
+
+async def test_device_declined_for_one_sandbox_is_not_asked_about_at_each_start():
+    """Starts are a sandbox's to cause, and rules change: neither asks again."""
+    async with desk(f"{_TO_WORK}ask class=storage\n") as (b, source, made):
+        b.person.says = no
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        for _ in range(5):
+            made.look_again()
+            await quiet()
+        # A disposable of the record has another name.
+        again = dataclasses.replace(WORK, id="other", sandbox="work-2")
+        b.leases.append(again)
+        made.look_again()
+        await quiet()
+        assert len(b.person.asked) == 1
+        assert source.attached_to == []
+        source.unplug()
+        await quiet()
+        source.plug()
+        await until(source, lambda: len(b.person.asked) > 1)
+
+
+async def test_device_declined_for_two_is_not_asked_about_when_one_is_left():
+    async with desk(f"{_TO_ANY}ask class=storage\n") as (b, source, made):
+        b.person.says = no
+        source.plug()
+        await until(source, lambda: b.person.asked)
+        del b.leases[1:]
+        made.look_again()
+        await quiet()
+        assert len(b.person.asked) == 1
 
 
 async def test_choice_that_was_not_offered_attaches_nothing():
