@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -21,6 +22,7 @@ from broker.helpers.process.fork_client import (
 from broker.helpers.process.pidfd import PidfdProcess
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
+from broker.ipc.channel import when_ready
 from broker.ipc.fork_server import ForkAcceptor
 from broker.net.addresses import UnixEndpoint, new_socket
 from broker.net.listeners import Listener, open_listener
@@ -63,24 +65,20 @@ class RemoteListener:
         Raises UpstreamError when the acceptor has ended.
         """
         await trio.lowlevel.checkpoint()
+        sock = self.channel
+        ask = partial(sock.send, messages.NEXT)
+        receive = partial(fdpass.receive, sock, messages.ARRIVAL_BYTES, 2)
         try:
             if not self._asked:
-                self.channel.send(messages.NEXT)
+                await when_ready(ask, trio.lowlevel.wait_writable, sock)
                 self._asked = True
-            got = await self._receive()
+            got = await when_ready(receive, trio.lowlevel.wait_readable, sock)
         except OSError as error:
             raise messages.ended() from error
         if not got.data:
             raise messages.ended()
         self._asked = False
         return _arrived(got)
-
-    async def _receive(self) -> fdpass.Received:
-        while True:
-            try:
-                return fdpass.receive(self.channel, messages.ARRIVAL_BYTES, 2)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.channel)
 
     def close(self) -> None:
         """Remove the path and let go of the acceptor."""

@@ -11,10 +11,12 @@ file of FUSE) waits for as long as its maker has chosen.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import trio
 
@@ -22,6 +24,28 @@ from broker.core import limits
 from broker.core.errors import PeerError
 from broker.ipc import fdpass
 from broker.ipc.fdpass import Received
+
+_T = TypeVar("_T")
+_Wait = Callable[[socket.socket], Awaitable[object]]
+_PAUSE = 0.05
+"""Seconds until a call is made again that the kernel had no memory for."""
+
+
+async def when_ready(call: Callable[[], _T], wait: _Wait, sock: socket.socket) -> _T:
+    """Call, and again after ``wait`` where it would block.  Raises OSError.
+
+    A moment without memory is waited for, too: it is not the far end's end.
+    """
+    while True:
+        try:
+            return call()
+        except BlockingIOError:
+            await wait(sock)
+        except OSError as error:
+            # guard: a moment without memory does not end a channel to our processes
+            if error.errno not in {errno.ENOMEM, errno.ENOBUFS}:
+                raise
+            await trio.sleep(_PAUSE)
 
 
 class Channel:
@@ -41,14 +65,12 @@ class Channel:
         EPIPE) when the other side has closed.
         """
         await trio.lowlevel.checkpoint()
-        while True:
+
+        def send() -> None:
             self._check_open()
-            try:
-                fdpass.send(self._sock, data, fds)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock)
-            else:
-                return
+            fdpass.send(self._sock, data, fds)
+
+        await when_ready(send, trio.lowlevel.wait_writable, self._sock)
 
     async def receive(self, fd_limit: int = 0) -> Received:
         """Return the next packet; empty when the other side has closed.
@@ -57,14 +79,15 @@ class Channel:
         is allowed.
         """
         await trio.lowlevel.checkpoint()
-        while True:
+
+        def receive() -> Received:
             self._check_open()
-            try:
-                return fdpass.receive(self._sock, limits.WORKER_MESSAGE_BYTES, fd_limit)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._sock)
-            except ConnectionResetError:
-                return Received(b"", ())
+            return fdpass.receive(self._sock, limits.WORKER_MESSAGE_BYTES, fd_limit)
+
+        try:
+            return await when_ready(receive, trio.lowlevel.wait_readable, self._sock)
+        except ConnectionResetError:
+            return Received(b"", ())
 
     def _check_open(self) -> None:
         # A task that was already to be woken when it was closed gets no error of

@@ -410,11 +410,10 @@ class Record:
     """One record without a problem.
 
     ``values`` has the value that holds for each key (``launch.memory``), set or
-    default; ``places`` the ``file:line:column`` of each key that the file, or
-    one that it inherits from, sets; ``spots`` has their values.  ``inherits`` are
-    those records' names, the nearest first.  ``text`` is the file as it was read.
-    ``digest`` is the SHA-256 of what the record means, in hex: comments, order and
-    ways of writing do not change it.
+    default; ``places`` the ``file:line:column`` of each key that the file, or one
+    that it inherits from, sets; ``spots`` their values; ``inherits`` those records,
+    the nearest first; ``text`` the file.  ``digest`` is the SHA-256 of what the
+    record means, in hex: comments, order and ways of writing do not change it.
     """
 
     name: str

@@ -16,9 +16,14 @@ import trio
 import trio.testing
 
 from broker.authority.channel.frame_link import FrameLink
+from broker.core.errors import UpstreamError
 from broker.core.framing import encode_frame
 from broker.helpers.process import fork_server
+from broker.host.acceptor import RemoteListener
+from broker.ipc import acceptor as messages
+from broker.ipc import channel as channels
 from broker.ipc import fdpass
+from broker.ipc.channel import Channel
 from broker.ipc.control import forward
 from broker.programs.acceptor import Acceptor, Entrance
 
@@ -122,8 +127,63 @@ async def test_a_call_of_the_control_socket_is_passed_on_later(
             while len(got) < 2:
                 await trio.testing.wait_all_tasks_blocked()
                 await trio.sleep(1)
+        sending.end()
         nursery.cancel_scope.cancel()
     assert got == [b"call", long]
+
+
+class ShortPacket(Short):
+    """The same for packets with descriptors."""
+
+    def recvmsg(self, *words):
+        self.fail()
+        return super().recvmsg(*words)
+
+
+def packets():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return ShortPacket(fileno=ours.detach()), theirs
+
+
+@pytest.mark.parametrize("number", SHORT)
+async def test_a_channel_to_a_process_of_ours_sends_and_receives_later(
+    number, monkeypatch
+):
+    """Else the fork server was killed, and the child of the order was left behind."""
+    monkeypatch.setattr(channels, "_PAUSE", 0)
+    sock, theirs = packets()
+    with theirs:
+        channel = Channel(sock)
+        sock.number = number
+        await channel.send(b"order")
+        assert theirs.recv(100) == b"order"
+        theirs.send(b"answer")
+        sock.number = number
+        assert (await channel.receive()).data == b"answer"
+        channel.close()
+
+
+@pytest.mark.parametrize("number", SHORT)
+async def test_a_door_without_memory_for_a_moment_goes_on(number, monkeypatch):
+    """Else all later connections of the sandbox waited there for good."""
+    monkeypatch.setattr(channels, "_PAUSE", 0)
+    sock, theirs = packets()
+    theirs.settimeout(5)
+    listener = RemoteListener(None, sock)
+    with theirs, sock:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def accept():
+                sock.number = number
+                with pytest.raises(UpstreamError, match="has ended"):
+                    await listener.accept()
+
+            asked = await trio.to_thread.run_sync(theirs.recv, 100)
+            assert asked == messages.NEXT
+            sock.number = number
+            theirs.close()
+        assert not sock.number
 
 
 async def test_a_channel_that_is_closed_is_not_asked_again():

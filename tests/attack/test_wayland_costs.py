@@ -185,7 +185,7 @@ def test_windows_of_a_sandbox_cover_so_many_pixels(drawn_by_cpu, monkeypatch):
     (window,) = talk.core.windows
     assert window.painted > limits.WAYLAND_SAMPLED_WEIGHT * AREA
     screen = talk.core.screen()
-    area = max(screen[0] * screen[1], limits.WAYLAND_PAINTED_SCREEN)
+    area = max(screen[0] * screen[1], 1280 * 800)
     monkeypatch.setattr(limits, "WAYLAND_PAINTED_SCREENS", 5 * window.painted / area)
     for _ in range(4):
         _turned(talk)
@@ -197,7 +197,7 @@ def test_windows_that_are_gone_cover_nothing(talk, monkeypatch):
     surface, _, _ = talk.show(WIDTH, HEIGHT, CLEAR)
     (window,) = talk.core.windows
     screen = talk.core.screen()
-    area = max(screen[0] * screen[1], limits.WAYLAND_PAINTED_SCREEN)
+    area = max(screen[0] * screen[1], 1280 * 800)
     monkeypatch.setattr(limits, "WAYLAND_PAINTED_SCREENS", window.painted / area)
     for _ in range(3):
         talk.send(surface, "attach", 0, 0, 0)

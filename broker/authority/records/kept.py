@@ -1,9 +1,9 @@
 """Copies of the last good records, for a broker that starts while one has a mistake.
 
 A running sandbox outlives a broker that was killed; a typo in its record must not
-cost it its windows then either.  A copy is the text that was read and is in force,
-under its own name: the file may be another one by now.  A record that inherits finds
-its template beside it.  (A user who may write here may write the records too.)
+cost it its windows then either.  A copy is the text that is in force, under its own
+name; a record that inherits finds its template beside it.  (A user who may write
+here may write the records too.)
 """
 
 from __future__ import annotations

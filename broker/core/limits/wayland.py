@@ -200,13 +200,7 @@ WAYLAND_LAYERED_PIXELS = 1 << 24
 """Windows whose surfaces have fewer pixels in all may have any number of layers."""
 
 WAYLAND_PAINTED_SCREENS = 100
-"""Pixels of all windows of a sandbox together, each as often as it is painted (frame,
-layers, turned and scaled ones by their weight), in areas of the largest screen: fifty
-plain windows that cover it.  Other programs' pictures are drawn through all of them,
-whether these change or not: 0.1 s for a whole picture of 1280 x 800 at 1 ns a pixel."""
-
-WAYLAND_PAINTED_SCREEN = 1280 * 800
-"""The least area of a screen in this calculation, in pixels."""
+"""Painted pixels of a sandbox's windows, in screens: others' pictures pass through."""
 
 WAYLAND_POOL_MESSAGES = 8
 """Messages charged for a pool beside its own (mmap and munmap): 34 to 43 us in all."""

@@ -158,6 +158,8 @@ def charge_drawing(core: ClientState, root: Surface) -> None:
     core.spend_pixels(core.pixel_weight * (below + _others(core, xdg, drawn)))
 
 
+_SCREEN = 1280 * 800
+"""A smaller screen counts as one of so many pixels, where painted ones are bounded."""
 _Layer = tuple[int, int]
 """Pixels that a surface shows, and how many plain ones it costs to draw one of them."""
 _NEARLY = 0.02
@@ -250,7 +252,7 @@ def _painted(core: ClientState, growing: XdgSurface) -> int:
 def _paintable(core: ClientState) -> int:
     sizes = (screen.size() or (0, 0) for screen in core.screens.values())
     area = max((wide * high for wide, high in sizes), default=0)
-    return limits.WAYLAND_PAINTED_SCREENS * max(area, limits.WAYLAND_PAINTED_SCREEN)
+    return limits.WAYLAND_PAINTED_SCREENS * max(area, _SCREEN)
 
 
 def _deep(window: XdgSurface) -> int:

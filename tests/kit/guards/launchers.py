@@ -681,6 +681,12 @@ GUARDS = (
         "full_disk",
     ),
     Guard(
+        "a moment without memory does not end a channel to our processes",
+        "if True:",
+        "tests/attack/test_moments_without_memory.py",
+        "process_of_ours or door",
+    ),
+    Guard(
         "a fork server outlives a moment without memory",
         "if True:\n    raise",
         "tests/attack/test_moments_without_memory.py",
