@@ -36,6 +36,7 @@ def windows_of(sandbox: Sandbox) -> list[WindowInfo]:
     found = [
         _info(core, xdg, xdg.role)
         for core in sandbox.filters
+        if core.fault is None
         for xdg in core.windows
         if xdg.mapped and isinstance(xdg.role, Toplevel)
     ]

@@ -202,6 +202,7 @@ GUARDS = (
     Guard("requests slowed", "if False:", "tests/attack/test_wayland_floods.py", "eight and not streamed"),
     Guard("layers of a window bounded", "if False:", "tests/attack/test_wayland_costs.py", "so_many_layers"),
     Guard("painted pixels of a sandbox bounded", "if False:", "tests/attack/test_wayland_costs.py", "cover_so_many"),
+    Guard("an ended client's windows go before it has read why", "if False:", "tests/attack/test_wayland_ended_windows.py"),
     Guard("pixels that are calculated cost more", "if True:", "tests/attack/test_wayland_costs.py", "calculated"),
     Guard("drawn pixels are charged", "", "tests/attack/test_wayland_costs.py", "ten_times"),
     Guard("the CPU draws more slowly", "if False:", "tests/attack/test_wayland_costs.py", "without_a_gpu"),

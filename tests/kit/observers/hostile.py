@@ -42,7 +42,12 @@ class Hostile:
         self.connections = [self._open(), self._open()]
 
     def _open(self) -> Connection:
-        made = Connection(self.path, deadline=10.0).begin(self.dice)
+        made = Connection(self.path, deadline=10.0)
+        try:
+            made.begin(self.dice)
+        except ENDED:
+            made.close()
+            raise
         self._has_mapped()
         return made
 
@@ -50,13 +55,17 @@ class Hostile:
         """Count a window that it has just given its first picture."""
         self.mapped, self.mapped_at = self.mapped + 1, time.monotonic()
 
-    def play_for_focus(self) -> bool:
-        """Map a window and take it back; False where the connection has ended."""
+    def play_for_focus(self, meanwhile: Callable[[], None]) -> bool:
+        """Map a window and take it back; False where the connection has ended.
+
+        ``meanwhile``: what the user does while it is there.
+        """
         connection = self.connections[0]
         connection.deaf = False
         try:
             shown = connection.show(40, 30, 0xFF000000 | CONTENT)
             self._has_mapped()
+            meanwhile()
             for oid in reversed(shown):
                 connection.send(oid, "destroy")
             connection.roundtrip()

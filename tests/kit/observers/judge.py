@@ -12,13 +12,16 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from broker.core import limits
 from tests.kit.observers.connection import CONTENT, CURSOR
+from tests.kit.observers.gains import Gains
 from tests.kit.observers.honest import LEFT_WAIT, Claims, Observer, SeenError
 from tests.kit.observers.hostile import ENDED, Hostile
 from tests.kit.observers.touched import (
@@ -39,8 +42,6 @@ _EDGE = 3
 """The same of a frame, which is thinner."""
 _REACH = 64
 """How far from the pointer its image may reach: the cap of its side, rounded."""
-_MAPPINGS = 60
-"""Windows of a sandbox that may open in a minute without input in it."""
 _AFTER_INPUT = 3.5
 """Seconds after which a window is no answer to input any more."""
 _LETTERS = "asdfghjkl"
@@ -95,6 +96,7 @@ class Judge:
         self.observers: list[Observer] = []
         self.neighbour: Observer
         self.hostile: Hostile
+        self.gains: Gains
         self.judged = self.hidden = self.leaves = self.number = 0
         self.busiest, self.taken = 0.0, 0
         self.ends_cancel, self._ends = ends_cancel, 0
@@ -289,19 +291,27 @@ class Judge:
         Takes at most so many seconds; less when the windows are refused.
         """
         observer = self.observers[-1]
-        if not self.click(observer):
-            return
+        clicked = any(self.click(observer) for _ in range(5))
+        assert clicked, "the observer's window is hidden"
         time.sleep(_AFTER_INPUT)
         observer.roundtrip()
-        since = len(observer.events)
+        since, marks = len(observer.events), self.hostile.marks()
         end = time.monotonic() + seconds
-        while time.monotonic() < end and self.hostile.play_for_focus():
+        letter = CODES[_LETTERS[0]]
+        while time.monotonic() < end:
+            # The user types on, whatever comes up.
+            if not self.hostile.play_for_focus(partial(self.keys.press, letter)):
+                break
             observer.roundtrip()
             self.taken = observer.leaves(since)
-            if self.taken > _MAPPINGS:
+            if self.taken > limits.WAYLAND_MAPPINGS_PER_MINUTE:
                 raise SeenError(
                     f"windows without input took the keyboard {self.taken} times"
                 )
+        # Each is heard when it is pressed and when it is released.
+        heard = [key for c, at in marks for key in c.keys(at)]
+        self.gains.stolen = -(-heard.count(letter) // 2)
+        self.gains.judge()
 
     def prompted(self, prompt: Prompt) -> None:
         """The prompt appears under a hostile pointer image, and is answered no."""
@@ -377,12 +387,15 @@ class Judge:
         if lost and self.hostile.mapped == mapped:
             raise SeenError(f"{observer.name} lost the keyboard without a new window")
         if not lost:
+            began = time.monotonic()
             if self.claims.claimed and not observer.eventually(
                 lambda: not self.claims.claimed
             ):
                 raise SeenError(
                     f"a sandbox claims the keyboard that {observer.name} has"
                 )
+            claimed = time.monotonic() - began
+            self.gains.claimed = max(self.gains.claimed, claimed)
             self.type_into(observer)
 
     def _shown(self) -> None:

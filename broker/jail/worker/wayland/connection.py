@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -166,8 +167,13 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
     @override
     async def _close(self) -> None:
         # A client that left without a mistake may have asked for something last.
+        wrong = self.core.fault is not None
+        # guard: an ended client's windows go before it has read why
+        if wrong:
+            with suppress(OSError):  # the compositor has gone itself
+                self._server.shutdown(socket.SHUT_RDWR)
         try:
-            await self._last_words(to_client=self.core.fault is not None)
+            await self._last_words(to_client=wrong)
         finally:
             self.core.close()
 
@@ -191,6 +197,8 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
 
     def _wake(self) -> None:
         self._work.set()
+        if self.core.fault is not None:  # the writer may wait for the client
+            self._end()
 
     @override
     def _end(self, error: VitrailError | None = None, reason: str = "") -> None:

@@ -1,0 +1,110 @@
+"""What a hostile client gains where no promise is broken outright, in figures.
+
+A desktop's animation, the keys that were typed for others, other sandboxes' chords and
+``kill-window`` are what it can delay or take in part.  Each has a bound, with room for
+a loaded machine, and is printed for every run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from broker.core import limits
+from tests.kit.observers.honest import SeenError
+from tests.kit.observers.hostile import ENDED
+from tests.kit.wayland.client import Window
+
+GAP_BOUND = 2.5
+"""Seconds between two pictures of the desktop's own animation."""
+CLAIM_BOUND = 2.5
+"""Seconds for which a sandbox claims a keyboard that it no longer has: as long are the
+chords of all others refused."""
+KILL_BOUND = 2.5
+"""Seconds until a window is gone that the user ends."""
+_COLOR = 0x604020
+
+
+class Animation:
+    """A program of the desktop's own that draws as often as it may."""
+
+    def __init__(self, display: Path) -> None:
+        self._display = display
+        self._stop, self._begun = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True)
+        self.pictures, self.longest = 0, 0.0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        # A window that opens later takes the keyboard from an observer.
+        if not self._begun.wait(30):
+            raise TimeoutError("the animation has no picture on the screen")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _draw(self) -> None:
+        with Window(self._display, deadline=30.0) as window:
+            surface, _, _ = window.start().show(32, 32, 0xFF000000 | _COLOR)
+            last = time.monotonic()
+            while not self._stop.is_set():
+                window.paint(surface, 32, 32, 0xFF000000 | _COLOR)
+                window.shown(surface)
+                now = time.monotonic()
+                self.longest, last = max(self.longest, now - last), now
+                self.pictures += 1
+                self._begun.set()
+
+
+class Gains:
+    """Of one run."""
+
+    def __init__(self, animation: Animation, kill: Callable[[], bool]) -> None:
+        """``kill`` ends a window of the sandbox; False where it has none."""
+        self.animation = animation
+        self._kill = kill
+        self.stolen = 0
+        """Keys typed for other programs that came to a window which came by itself."""
+        self.claimed = self.killed = 0.0
+
+    def end_windows(self, act: Callable[[], None], times: int = 3) -> None:
+        """End windows of the sandbox while it acts; raises SeenError."""
+        for _ in range(times):
+            with suppress(*ENDED, OSError):  # at its limit it has no connection left
+                act()
+            began = time.monotonic()
+            while self._kill():
+                if time.monotonic() - began > KILL_BOUND:
+                    break
+            self.killed = max(self.killed, time.monotonic() - began)
+        self.judge()
+
+    def judge(self) -> None:
+        """Raise SeenError for a figure beyond its bound."""
+        most = limits.WAYLAND_MAPPINGS_PER_MINUTE
+        if self.stolen > most:
+            raise SeenError(f"{self.stolen} keys typed for others were heard")
+        for what, seconds, bound in (
+            (
+                "an animation of the desktop stood still",
+                self.animation.longest,
+                GAP_BOUND,
+            ),
+            ("a keyboard that was gone was claimed", self.claimed, CLAIM_BOUND),
+            ("a window that was ended stayed", self.killed, KILL_BOUND),
+        ):
+            if seconds > bound:
+                raise SeenError(f"{what} for {seconds:.1f} s")
+
+    def __str__(self) -> str:
+        return (
+            f"animation {self.animation.pictures} pictures, longest gap"
+            f" {self.animation.longest:.2f} s; {self.stolen} keys of others; keyboard"
+            f" claimed {self.claimed:.2f} s too long; window ended in {self.killed:.2f} s"
+        )
