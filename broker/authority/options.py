@@ -27,11 +27,30 @@ class Options:
 
 
 @dataclass(frozen=True)
-class AuthorityHandle:
-    """The authority as the broker's other process holds it."""
+class ClientEnds:
+    """Sockets between the authority and one of its clients, one end of each."""
 
-    sock: socket.socket
-    control: socket.socket
-    """Calls of the control socket that the other process answers."""
+    requests: socket.socket
+    calls: socket.socket
+    """Calls of the control socket that the client answers."""
+
+    def close(self) -> None:
+        """Close both."""
+        self.requests.close()
+        self.calls.close()
+
+
+def client_pair() -> tuple[ClientEnds, ClientEnds]:
+    """Return the ends of a client and of the authority."""
+    (ours, theirs), (answers, calls) = socket.socketpair(), socket.socketpair()
+    return ClientEnds(ours, answers), ClientEnds(theirs, calls)
+
+
+@dataclass(frozen=True)
+class AuthorityHandle:
+    """The authority as the broker that started it holds it."""
+
+    clients: Mapping[str, ClientEnds]
+    """Of the roles ``host``, ``viewer``, or both."""
     pid: int
     pidfd: int

@@ -160,12 +160,15 @@ class PolicyAuthority:
                 self._warn_of_records(before)
             if fresh or pending or self.rules.digest != digest:
                 self._wake.set()
-                self._changed.set()
+                self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def wait_changed(self) -> None:
-        """See the interface."""
+        """See the interface.  Several tasks may wait, each for the next change."""
         await self._changed.wait()
-        self._changed = trio.Event()
 
     # -- its life --------------------------------------------------------------------
 
@@ -214,7 +217,7 @@ class HostAuthority(PolicyAuthority):
         before = self._source.now
         await self._source.reload()
         if self._source.now is not before:
-            self._changed.set()
+            self._tell_changed()
 
     @override
     async def run(

@@ -11,7 +11,11 @@ import trio
 
 from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.channel.log_client import LogClient
-from broker.authority.channel.open_authority import open_authority, serve_calls
+from broker.authority.channel.open_authority import (
+    authority_process,
+    open_authority,
+    serve_calls,
+)
 from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
@@ -43,7 +47,8 @@ async def run_host(
     SetupError when it cannot start; a viewer that is not there is no reason.
     """
     async with (
-        open_authority(handle, options, LogClient) as authority,
+        authority_process(handle),
+        open_authority(handle, "host", options, LogClient) as authority,
         open_runtime("host", options, authority, authority, pump) as ground,
     ):
         await _Host(ground, authority, link).serve(handle, ready)
@@ -96,7 +101,7 @@ class _Host:
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run)
-            await nursery.start(serve_calls, handle, "host", parts)
+            await nursery.start(serve_calls, handle, "host", "host", parts)
             await self._authority.serve_control()
             ready()
             await self._ground.shutdown.wait()

@@ -13,7 +13,7 @@ lease, then offers streams, and the viewer takes or refuses them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -192,11 +192,17 @@ class Host(Machines, Protocol):
 class LaterViewer:
     """A viewer of the host's process, which is made with the host that calls it."""
 
-    def __init__(self, viewer: Callable[[], Viewer]) -> None:
+    def __init__(
+        self, viewer: Callable[[], Viewer], reload: Callable[[], Awaitable[None]]
+    ) -> None:
+        """``reload``: of the viewer's copy of the records."""
         self._viewer = viewer
+        self._reload = reload
 
     async def lease_begun(self, lease: Lease) -> None:
         """See ``Viewer``."""
+        # The host may lease by a record that was written a moment ago.
+        await self._reload()
         await self._viewer().lease_begun(lease)
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:

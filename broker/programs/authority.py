@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -26,10 +26,14 @@ from broker.authority.channel.served_client import ClientChannel, ServeControl
 from broker.authority.control.handlers import LogControl
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
-from broker.authority.log_runtime import LogRuntime, open_log_runtime
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.log_runtime import open_log_runtime
+from broker.authority.options import (
+    AuthorityHandle,
+    ClientEnds,
+    Options,
+    client_pair,
+)
 from broker.authority.parts import AuthorityParts, make_authority
-from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -54,14 +58,8 @@ _LAST_SECONDS = 5.0
 """For the last message to a client that may not read it."""
 
 
-@dataclass(frozen=True)
-class _Client:
-    """The broker's other process: the authority's ends, and its pid."""
-
-    requests: socket.socket
-    calls: socket.socket
-    """The calls of the control socket that it answers."""
-    pid: int
+_Clients = Mapping[str, ClientEnds]
+"""The authority's ends, by the clients' roles."""
 
 
 def start_authority(role: str, options: Options) -> AuthorityHandle:
@@ -70,32 +68,34 @@ def start_authority(role: str, options: Options) -> AuthorityHandle:
     Raises SetupError when the process cannot be started.
     """
     parent = os.getpid()
-    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2)]
-    (ours, theirs), (control, calls) = pairs
+    names = ("host", "viewer") if role == "local" else (role,)
+    pairs = {name: client_pair() for name in names}
+    ours = {name: pair[0] for name, pair in pairs.items()}
+    theirs = {name: pair[1] for name, pair in pairs.items()}
     try:
         pid = os.fork()
     except OSError as error:
-        for end in (ours, theirs, control, calls):
+        for end in (*ours.values(), *theirs.values()):
             end.close()
         raise SetupError(
             f"the authority's process cannot be started: {error.strerror}",
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
+    for end in (ours if pid == 0 else theirs).values():
+        end.close()
     if pid == 0:
-        ours.close()
-        control.close()
-        _become_authority(_Client(theirs, calls, parent), role, options)
-    theirs.close()
-    calls.close()
-    return AuthorityHandle(ours, control, pid, os.pidfd_open(pid))
+        _become_authority(theirs, parent, role, options)
+    return AuthorityHandle(ours, pid, os.pidfd_open(pid))
 
 
-def _become_authority(client: _Client, role: str, options: Options) -> NoReturn:
+def _become_authority(
+    clients: _Clients, broker: int, role: str, options: Options
+) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
         _prepare(options)
-        event_loop.run(_run, client, role, options)
+        event_loop.run(_run, clients, broker, role, options)
         code = 0
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
@@ -118,89 +118,146 @@ def _prepare(options: Options) -> None:
     harden_authority()
 
 
-async def _run(client: _Client, role: str, options: Options) -> None:
-    """Serve the channel to its end.  A failed start is the client's to report."""
-    link = FrameLink(
-        client.requests,
-        receive_limit=authority_limits.AUTHORITY_REQUEST_BYTES,
-        waiting=authority_limits.AUTHORITY_WAITING_BYTES,
-    )
+async def _run(clients: _Clients, broker: int, role: str, options: Options) -> None:
+    """Serve the channels to their end.  A failed start is the clients' to report."""
+    links = {
+        name: FrameLink(
+            client.requests,
+            receive_limit=authority_limits.AUTHORITY_REQUEST_BYTES,
+            waiting=authority_limits.AUTHORITY_WAITING_BYTES,
+        )
+        for name, client in clients.items()
+    }
+    last: dict[str, m.FromAuthority] = {}
     try:
-        await _serve(link, client, role, options)
+        last |= await _serve(links, clients, broker, role, options)
     except (VitrailError, ExceptionGroup) as group:
         error = sole(group)
         if not isinstance(error, VitrailError):
             raise
-        await _last(link, m.failed(0, error))
+        last |= dict.fromkeys(links, m.failed(0, error))
+    for name, message in last.items():
+        await _last(links[name], message)
 
 
-async def _serve(link: FrameLink, client: _Client, role: str, options: Options) -> None:
-    async with open_log_runtime(role, options, client.pid) as log:
+async def _serve(
+    links: Mapping[str, FrameLink],
+    clients: _Clients,
+    broker: int,
+    role: str,
+    options: Options,
+) -> Mapping[str, m.FromAuthority]:
+    """Return the answer to the last client that has taken leave."""
+    async with open_log_runtime(role, options, broker) as log:
         parts = make_authority(options.paths, log, role)
-        stop: m.Stop | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(parts.run)
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(client.calls))
-            forward = Forwarder("other process", stream)
-            await nursery.start(forward.run)
-            api = _control(role, parts, forward)
+            forwards: dict[str, Forwarder] = {}
+            for name, client in clients.items():
+                calls = trio.socket.from_stdlib_socket(client.calls)
+                forwards[name] = Forwarder("other process", trio.SocketStream(calls))
+                await nursery.start(forwards[name].run)
+            api = _control(role, parts, forwards)
             control = partial(nursery.start, _serve_control, api, options)
-            stop = await _attend(link, role, client.pid, parts, control)
+            attended = _Attended(links, role, broker, parts, control)
+            last = await attended.run()
             # The answer to "shutdown" may still be on its way through here.
             with trio.move_on_after(_LAST_SECONDS):
-                await forward.ended.wait()
+                for forward in forwards.values():
+                    await forward.ended.wait()
             nursery.cancel_scope.cancel()
-    await _last(link, m.AuthorityDone(stop.request))
+    return last
 
 
-async def _attend(
-    link: FrameLink, role: str, pid: int, parts: AuthorityParts, control: ServeControl
-) -> m.Stop:
-    """Serve the client.  Raises InternalError when it ends without a word."""
-    journal, namer = parts.log.journal, parts.log.store.namer
+class _Attended:
+    """The clients, until each of them has taken leave."""
 
-    def report() -> AuthorityReport:
-        return parts.report(os.getpid())
+    def __init__(
+        self,
+        links: Mapping[str, FrameLink],
+        role: str,
+        broker: int,
+        parts: AuthorityParts,
+        control: ServeControl,
+    ) -> None:
+        self._left = dict(links)
+        self._broker = broker
+        self._noted = False
+        self._parts = parts
+        linked = role != "local"
+        checkpoints = LogCheckpoints(parts.log.store, parts.log.sealing)
+        rights: dict[str, EventRights] = {}
+        self._channels: dict[str, ClientChannel] = {}
+        for name, link in links.items():  # a host precedes its viewer
+            rights[name] = EventRights(name, linked=linked, host=rights.get("host"))
+            self._channels[name] = ClientChannel(
+                link,
+                authority=parts.authority,
+                log=parts.log.journal,
+                rights=rights[name],
+                report=lambda: parts.report(os.getpid()),
+                serve_control=control,
+                checkpoints=checkpoints if linked else None,
+            )
 
-    channel = ClientChannel(
-        link,
-        authority=parts.authority,
-        log=journal,
-        rights=EventRights(role),
-        report=report,
-        serve_control=control,
-        checkpoints=None
-        if role == "local"
-        else LogCheckpoints(parts.log.store, parts.log.sealing),
-    )
-    channel.put(m.Welcome(os.getpid(), namer.key, namer.clipboard_digest))
-    try:
-        stop = await channel.serve()
-    except (PeerError, ExceptionGroup) as group:
-        error = sole(group)
-        if not isinstance(error, PeerError):
-            raise
-        await _note_end(parts.log, pid, f"it broke the protocol: {error}")
-        raise InternalError(f"the broker's process: {error}") from error
-    if stop is None:
-        await _note_end(parts.log, pid, "it ended without having been asked to")
-        raise InternalError("the broker's process has ended")
-    return stop
+    async def run(self) -> Mapping[str, m.FromAuthority]:
+        """Return when all have gone, with the answer to the last one.
+
+        Raises InternalError when one ends without a word.
+        """
+        last: dict[str, m.FromAuthority] = {}
+        async with trio.open_nursery() as nursery:
+            for name in self._channels:
+                nursery.start_soon(self._attend, name, last)
+        return last
+
+    async def _attend(self, name: str, last: dict[str, m.FromAuthority]) -> None:
+        namer = self._parts.log.store.namer
+        welcome = m.Welcome(os.getpid(), namer.key, namer.clipboard_digest)
+        self._channels[name].put(welcome)
+        stop = await self._served(self._channels[name])
+        link, done = self._left.pop(name), m.AuthorityDone(stop.request)
+        if self._left:
+            await _last(link, done)
+        else:
+            last[name] = done  # when the log is closed
+
+    async def _served(self, channel: ClientChannel) -> m.Stop:
+        try:
+            stop = await channel.serve()
+        except (PeerError, ExceptionGroup) as group:
+            error = sole(group)
+            if not isinstance(error, PeerError):
+                raise
+            await self._note_end(f"it broke the protocol: {error}")
+            raise InternalError(f"the broker's process: {error}") from error
+        if stop is None:
+            await self._note_end("it ended without having been asked to")
+            raise InternalError("the broker's process has ended")
+        return stop
+
+    async def _note_end(self, reason: str) -> None:
+        if self._noted:
+            return  # of one process, both channels end
+        self._noted = True
+        log_stderr(f"vitrail: the authority ends with the broker's process: {reason}")
+        await self._parts.log.journal.note(
+            schema.ProcessDied(
+                process=schema.Process.BROKER, pid=self._broker, reason=reason
+            )
+        )
 
 
-async def _note_end(log: LogRuntime, pid: int, reason: str) -> None:
-    log_stderr(f"vitrail: the authority ends with the broker's process: {reason}")
-    await log.journal.note(
-        schema.ProcessDied(process=schema.Process.BROKER, pid=pid, reason=reason)
-    )
-
-
-def _control(role: str, parts: AuthorityParts, forward: Forward) -> Dispatcher:
-    """Return what answers 'brokerctl': this process, or else the other one."""
+def _control(
+    role: str, parts: AuthorityParts, forwards: Mapping[str, Forward]
+) -> Dispatcher:
+    """Return what answers 'brokerctl': this process, or else the method's owner."""
     own: list[object] = [LogControl(parts.log.retention.prune)]
     if role != "host":
         own.append(QuestionControl(parts.questions, parts.authority.decider))
-    return Dispatcher(role, own, forwards=dict.fromkeys(Owner, forward))
+    other = forwards.get("viewer") or forwards["host"]
+    owners = {owner: forwards.get(owner.value, other) for owner in Owner}
+    return Dispatcher(role, own, forwards=owners)
 
 
 async def _serve_control(
@@ -238,8 +295,8 @@ def main() -> None:
         shipped=Path(shipped) if shipped else None,
         sockets={} if control < 0 else {"control": socket.socket(fileno=control)},
     )
-    client = _Client(socket.socket(fileno=requests), socket.socket(fileno=calls), pid)
-    _become_authority(client, role, options)
+    ends = ClientEnds(socket.socket(fileno=requests), socket.socket(fileno=calls))
+    _become_authority({role: ends}, pid, role, options)
 
 
 if __name__ == "__main__":

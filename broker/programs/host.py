@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 from collections.abc import Callable
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import AuthorityHandle, Options, client_pair
 from broker.core.errors import SetupError
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import our_program
@@ -54,10 +53,13 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
 
 def _spawn_authority(options: Options) -> AuthorityHandle:
     """Start it.  Raises SetupError when the process cannot be started."""
-    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2)]
-    (ours, theirs), (control, calls) = pairs
+    ours, theirs = client_pair()
     activated = options.sockets.get("control")
-    fds = [theirs.fileno(), calls.fileno(), options.starter.fileno()]
+    fds = [
+        theirs.requests.fileno(),
+        theirs.calls.fileno(),
+        options.starter.fileno(),
+    ]
     last = -1 if activated is None else activated.fileno()
     shipped = "" if options.shipped is None else str(options.shipped)
     numbers = [os.getpid(), *fds, last]
@@ -74,15 +76,12 @@ def _spawn_authority(options: Options) -> AuthorityHandle:
             f"the authority's process cannot be started: {error.strerror}",
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
-    for sock in (
-        theirs,
-        calls,
-        options.starter,
-        *([] if activated is None else [activated]),
-    ):
-        sock.close()
+    theirs.close()
+    options.starter.close()
+    if activated is not None:
+        activated.close()
     process.returncode = 0  # it is waited for by its pidfd
-    return AuthorityHandle(ours, control, process.pid, os.pidfd_open(process.pid))
+    return AuthorityHandle({"host": ours}, process.pid, os.pidfd_open(process.pid))
 
 
 if __name__ == "__main__":

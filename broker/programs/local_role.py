@@ -7,11 +7,18 @@ guests, the host role the leases and through them every stream.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import trio
 
 from broker.authority.channel.authority_client import AuthorityClient
-from broker.authority.channel.open_authority import open_authority, serve_calls
+from broker.authority.channel.log_client import LogClient
+from broker.authority.channel.open_authority import (
+    authority_process,
+    open_authority,
+    serve_calls,
+)
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
@@ -20,6 +27,7 @@ from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.folders.part import FolderHost, LocalHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
+from broker.ipc.control.methods import Owner
 from broker.ipc.host_viewer import LaterViewer
 from broker.programs.local_status import LocalStatus
 from broker.viewer.control import viewer_parts
@@ -49,29 +57,45 @@ async def run_local(
     SetupError when it cannot start.
     """
     async with (
-        open_authority(handle, options, AuthorityClient) as authority,
+        authority_process(handle),
+        # Two channels, as host and viewer on two machines have: neither may record or
+        # ask what is the other's.
+        open_authority(handle, "host", options, LogClient) as log,
+        open_authority(handle, "viewer", options, AuthorityClient) as authority,
         open_runtime("local", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
-        await _serve(ground, workers, authority, handle, ready)
+        clients = _Clients(log, authority)
+        await _serve(ground, clients, workers, handle, ready)
+
+
+class _Clients(NamedTuple):
+    """Both of the authority's, by the part of the broker that has it."""
+
+    host: LogClient
+    viewer: AuthorityClient
 
 
 async def _serve(
     ground: Runtime,
+    clients: _Clients,
     workers: Workers,
-    authority: AuthorityClient,
     handle: AuthorityHandle,
     ready: Callable[[], None],
 ) -> None:
-    host = HostPart(ground, LaterViewer(lambda: viewer), alarm=authority.notify)
+    authority = clients.viewer
+    of_host = replace(ground, log=clients.host, records=clients.host)
+    later = LaterViewer(lambda: viewer, authority.reload)
+    host = HostPart(of_host, later, alarm=authority.notify)
     folders = FolderHost(host.role, ground.paths.runtime)
-    viewer = make_viewer(ground, workers, authority, LocalHost(host.role, folders))
+    local = LocalHost(host.role, folders, of_host.records.reload)
+    viewer = make_viewer(ground, workers, authority, local)
     launches = Launches(
         ground.paths,
         host.role,
-        ground.log,
-        records=lambda: ground.records.now,
-        reload=ground.records.reload,
+        of_host.log,
+        records=lambda: of_host.records.now,
+        reload=of_host.records.reload,
     )
     settings = SettingsWatch(ground.paths, authority.notify)
 
@@ -92,10 +116,9 @@ async def _serve(
         warnings=warnings,
     )
     shared = SharedControl(_shared(ground, host, viewer, report))
-    parts = [
+    of_the_host = [shared, host.leasing, LaunchControl(launches)]
+    of_the_viewer = [
         shared,
-        host.leasing,
-        LaunchControl(launches),
         *viewer_parts(viewer, _runner(ground, host, viewer), ground.paths),
         FolderControl(viewer.folders),
     ]
@@ -105,7 +128,17 @@ async def _serve(
         await host.run(nursery)
         await host.adopt(launches)
         await nursery.start(launches.run)
-        await nursery.start(serve_calls, handle, "local", parts)
+        await nursery.start(
+            serve_calls, handle, "host", "local", of_the_host, {Owner.HOST}
+        )
+        await nursery.start(
+            serve_calls,
+            handle,
+            "viewer",
+            "local",
+            of_the_viewer,
+            {Owner.VIEWER, Owner.AUTHORITY},
+        )
         await authority.serve_control()
         ready()
         await ground.shutdown.wait()

@@ -8,7 +8,11 @@ import trio
 
 from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.channel.authority_client import AuthorityClient
-from broker.authority.channel.open_authority import open_authority, serve_calls
+from broker.authority.channel.open_authority import (
+    authority_process,
+    open_authority,
+    serve_calls,
+)
 from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
@@ -45,7 +49,8 @@ async def run_viewer(
     connected to.  Raises SetupError when it cannot start.
     """
     async with (
-        open_authority(handle, options, AuthorityClient) as authority,
+        authority_process(handle),
+        open_authority(handle, "viewer", options, AuthorityClient) as authority,
         open_runtime("viewer", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
@@ -116,7 +121,7 @@ class _Viewer:
             await nursery.start(
                 self._host.run, self._ground.options.sockets.get("link")
             )
-            await nursery.start(serve_calls, handle, "viewer", self._parts)
+            await nursery.start(serve_calls, handle, "viewer", "viewer", self._parts)
             await self._authority.serve_control()
             ready()
             await self._ground.shutdown.wait()

@@ -39,9 +39,9 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 171, 24_380, 15_650),
+    Program("authority", ("broker.programs.authority",), USER, 171, 24_470, 15_725),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_600, 45_620),
+    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_720, 45_720),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
@@ -56,8 +56,8 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         360,
-        53_600,
-        35_450,
+        53_690,
+        35_510,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from broker.authority.audit.event_log import of
 from broker.authority.channel.event_rights import KINDS
 from broker.authority.channel.request_messages import asked_of
 from broker.authority.permit import Request
@@ -43,6 +44,12 @@ WRITTEN_HERE = {
 def ask(number, lease=WORK, **more):
     """A request for a permit."""
     return m.AskPermit(number, asked_of(Request(lease=lease, service="t.Do", **more)))
+
+
+def began(number, lease):
+    """A host's record of a lease."""
+    event = schema.LeaseBegin(**of(lease), record=lease.record)
+    return record(number, event, "require")
 
 
 def record(number, event, how="note"):
@@ -305,15 +312,70 @@ async def test_leases_without_end_are_bounded(monkeypatch):
 async def test_a_host_asks_for_no_permit(question):
     """Whoever holds the machines of two decides nothing about them."""
     async with hostile(ALLOW, role="host") as (made, client):
-        await client.announce(WORK)
-        await client.say(question)
-        await ends(made, "a host has no rules")
+        await client.say(began(1, WORK), question)
+        await ends(made, "it asks what only a viewer asks")
         assert made.events("decision") == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.AnnounceLease(2, WORK.id, WORK.sandbox, WORK.record, 1),
+        m.EndLease(2, WORK.id),
+        m.Acted(WORK.id, 0.0),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+async def test_a_host_does_not_speak_for_its_viewer(message):
+    """Neither a lease that may ask, nor input of the user's, comes from a host."""
+    async with hostile(ALLOW, role="host") as (made, client):
+        await client.say(began(1, WORK), message)
+        await ends(made, "it asks what only a viewer asks")
+
+
+@pytest.mark.parametrize("begun", [(), (VAULT,)], ids=["none", "another"])
+async def test_a_viewer_announces_a_sandbox_that_no_host_began(begun):
+    """On one machine a viewer that was taken over cannot invent sandboxes."""
+    async with hostile(ALLOW, linked=False, begun=begun) as (made, client):
+        await client.say(m.AnnounceLease(1, WORK.id, "work", "work", 1))
+        await ends(made, "which no host began")
+
+
+async def test_a_viewer_renames_the_sandbox_that_its_host_began():
+    async with hostile(ALLOW, linked=False, begun=(WORK,)) as (made, client):
+        await client.say(m.AnnounceLease(1, WORK.id, "vault", "vault", 1))
+        await ends(made, "which no host began")
+
+
+async def test_a_viewer_announces_what_its_host_began():
+    async with hostile(ALLOW, linked=False, begun=(WORK,)) as (made, client):
+        await client.announce(WORK)
+        assert not made.ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("role", "event"),
+    [
+        ("host", schema.StreamOpened(sandbox="work", lease=WORK.id, generation=1)),
+        ("host", schema.LinkUp(name="x")),
+        ("viewer", schema.LinkUp(name="x")),
+    ],
+    ids=["stream", "host's link", "viewer's link"],
+)
+async def test_an_event_of_a_link_that_there_is_not(role, event):
+    """On one machine a stream is the viewer's to record, and there is no link."""
+    async with hostile(role=role, linked=False) as (made, client):
+        before = [record(1, event)]
+        if role == "host":
+            before = [began(1, WORK), record(2, event)]
+        await client.say(*before)
+        await ends(made, f"it may not record an event {event.kind}")
 
 
 async def test_a_host_records_the_streams_of_its_machines_only():
     async with hostile(role="host") as (made, client):
-        await client.announce(WORK)
+        await client.say(began(1, WORK))
+        await client.hear(m.AuthorityDone)
         mine = schema.StreamOpened(
             sandbox="work", lease=WORK.id, generation=1, service=DISPLAY
         )
@@ -338,7 +400,7 @@ CHECKPOINTS = [
 
 @pytest.mark.parametrize("message", CHECKPOINTS, ids=lambda one: type(one).__name__)
 async def test_a_broker_of_one_machine_has_no_witness(message):
-    async with hostile() as (made, client):
+    async with hostile(linked=False) as (made, client):
         await client.say(message)
         await ends(made, "has no link")
 

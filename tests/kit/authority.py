@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from broker.authority.audit.event_log import of
 from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import Settings
@@ -22,6 +23,7 @@ from broker.core.errors import PeerError, sole
 from broker.core.framing import FrameReader
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
+from broker.ipc.audit import schema
 from broker.ipc.audit.query import Filters, open_log
 from tests.kit.link.roles import journal
 from tests.kit.rulebook import WORK, Person, Rulebook
@@ -35,7 +37,7 @@ REPORT = AuthorityReport(
 class Stage:
     """The authority, what it has written, and how its client's channel ended."""
 
-    def __init__(self, path, log, sock, role, waiting):
+    def __init__(self, path, log, sock, role, waiting, linked, begun):
         book = Rulebook(path, log)
         self.path, self.log, self.book = path, log, book
         self.person = Person()
@@ -59,12 +61,12 @@ class Stage:
             link,
             authority=self.authority,
             log=log,
-            rights=EventRights(role),
+            rights=EventRights(role, linked=linked, host=_host_of(begun)),
             report=lambda: REPORT,
             serve_control=self._serve_control,
-            checkpoints=None
-            if role == "local"
-            else LogCheckpoints(log._store, Sealing(log._store, Settings())),
+            checkpoints=LogCheckpoints(log._store, Sealing(log._store, Settings()))
+            if linked
+            else None,
         )
         self.served = 0
         self.ended = trio.Event()
@@ -92,6 +94,15 @@ class Stage:
     def events(self, *kinds):
         with open_log(self.path / "audit.sqlite") as log:
             return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+
+def _host_of(begun):
+    if begun is None:
+        return None
+    host = EventRights("host", linked=False)
+    for lease in begun:
+        host.take(schema.encode(schema.LeaseBegin(**of(lease), record=lease.record)))
+    return host
 
 
 class RawClient:
@@ -143,14 +154,19 @@ class RawClient:
 async def stage(
     rules="",
     *,
-    role="local",
+    role="viewer",
     waiting=authority_limits.AUTHORITY_WAITING_BYTES,
+    linked=True,
+    begun=None,
 ):
-    """An authority that serves one channel; yields the far end's socket, too."""
+    """An authority that serves one channel; yields the far end's socket, too.
+
+    ``begun``: the leases that the host on the same machine has begun.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with short_directory() as path, ours, theirs:
         async with journal(path) as log, trio.open_nursery() as nursery:
-            made = Stage(path, log, ours, role, waiting)
+            made = Stage(path, log, ours, role, waiting, linked, begun)
             if rules:
                 made.book.write("50-test.policy", rules)
             await made.records.record()

@@ -60,18 +60,26 @@ KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "host": _HOST | _STREAMS | _BOTH | _LINK,
         "viewer": _VIEWER | _BOTH | _LINK,
-        "local": _HOST | _VIEWER | _BOTH,
     }
 )
-"""The kinds of events that a client of each role records."""
+"""The kinds of events that a client of each role records, where there is a link."""
 
 
 class EventRights:
     """What one client may record: its kinds, about the leases that it announced."""
 
-    def __init__(self, role: str) -> None:
-        self._kinds = KINDS[role]
+    def __init__(
+        self, role: str, *, linked: bool = True, host: EventRights | None = None
+    ) -> None:
+        """``host``: of a viewer on the same machine, what the other client began.
+
+        Without a link nobody records one, and a stream is the viewer's to record.
+        """
+        kept = role == "viewer" or linked
+        self._kinds = KINDS[role] - (frozenset() if linked else _LINK)
+        self._kinds -= frozenset() if kept else _STREAMS
         self._asks = role != "host"
+        self._host = host
         self._known: dict[str, Lease] = {}
         self._running: dict[str, Lease] = {}
 
@@ -81,6 +89,9 @@ class EventRights:
         # guard: a lease keeps its sandbox
         if known is not None and known != lease:
             raise PeerError(f"it announces lease {lease.id} as another sandbox's")
+        # guard: a viewer announces the leases that its host began
+        if self._host is not None and self._host.lease(lease.id) != lease:
+            raise PeerError(f"it announces lease {lease.id}, which no host began")
         self._remember(lease)
         self._running[lease.id] = lease
 
@@ -92,7 +103,7 @@ class EventRights:
         """Raise PeerError for a host: its viewer's authority decides."""
         # guard: a host asks for no permit
         if not self._asks:
-            raise PeerError("it asks for a permit, and a host has no rules")
+            raise PeerError("it asks what only a viewer asks, and is a host")
 
     def running(self, lease: str) -> Lease:
         """Return a lease that runs.
@@ -139,14 +150,14 @@ class EventRights:
             self._check_subject(event)
         return event
 
-    def lease_of(self, event: schema.AnyEvent) -> Lease | None:
-        """Return the lease that an event is about; None where it names none."""
-        return self._known.get(event.lease)
+    def lease(self, number: str) -> Lease | None:
+        """Return the lease of an event or a message; None where it is unknown."""
+        return self._known.get(number)
 
     def _check_subject(self, event: schema.AnyEvent) -> None:
         """Whether the event's sandbox is one that this client has announced."""
         if event.lease:
-            lease = self._known.get(event.lease)
+            lease = self.lease(event.lease)
             subject = (event.sandbox, event.generation)
             # guard: an event is about a lease of its channel
             if lease is None or subject != (lease.sandbox, lease.generation):

@@ -1,11 +1,11 @@
-"""The authority's process, as the broker's other process opens and ends it."""
+"""The authority's process, as the broker that started it opens and ends it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -29,21 +29,32 @@ _Client = TypeVar("_Client", bound=LogClient)
 
 
 @asynccontextmanager
+async def authority_process(handle: AuthorityHandle) -> AsyncIterator[None]:
+    """Wait for the authority's end behind the block, in which its clients are."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await _wait_gone(handle.pidfd)
+        os.close(handle.pidfd)
+        os.waitpid(handle.pid, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
+
+
+@asynccontextmanager
 async def open_authority(
-    handle: AuthorityHandle, options: Options, kind: type[_Client]
+    handle: AuthorityHandle, client_role: str, options: Options, kind: type[_Client]
 ) -> AsyncIterator[_Client]:
-    """Connect a client of that kind; wait until the authority decides, and have it end behind the block.
+    """Connect a client; wait until the authority decides, and take leave behind the block.
 
     Raises the authority's error when it cannot start.
     """
-    pidfd = handle.pidfd
     link = FrameLink(
-        handle.sock,
+        handle.clients[client_role].requests,
         receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
         waiting=authority_limits.AUTHORITY_WAITING_BYTES,
     )
     files = RecordFiles(options.paths, options.shipped)
-    client = kind(link, files, lost=partial(_end, pidfd))
+    client = kind(link, files, lost=partial(_end, handle.pidfd))
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(client.run)
@@ -53,22 +64,24 @@ async def open_authority(
             nursery.cancel_scope.cancel()
     finally:
         link.close()
-        with trio.CancelScope(shield=True):
-            await _wait_gone(pidfd)
-        os.close(pidfd)
-        os.waitpid(handle.pid, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
 
 
 async def serve_calls(
     handle: AuthorityHandle,
+    client_role: str,
     role: str,
     parts: Iterable[object],
+    owners: Container[Owner] = frozenset(Owner),
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer the calls of 'brokerctl' that the authority forwards, until cancelled."""
-    api = Dispatcher(role, parts, forwards={Owner.AUTHORITY: _not_here})
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(handle.control))
+    """Answer the calls of 'brokerctl' that the authority forwards, until cancelled.
+
+    ``owners``: whose methods the client has; ``role`` is the broker's.
+    """
+    api = Dispatcher(role, parts, forwards={Owner.AUTHORITY: _not_here}, owners=owners)
+    calls = handle.clients[client_role].calls
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(calls))
     await serve_forwarded(stream, api, task_status=task_status)
 
 

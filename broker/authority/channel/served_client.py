@@ -121,6 +121,7 @@ class ClientChannel:
                 if (held := self._holding(number)) is not None:
                     held.gone.set()
             case m.Acted(lease, ago):
+                self._rights.may_ask()
                 with contextlib.suppress(RefusedError):
                     known = self._rights.running(lease)
                     self._authority.acted(known.id, max(0.0, ago))
@@ -167,6 +168,7 @@ class ClientChannel:
             case m.RecordEvent():
                 return self._record(message, self._rights.take(message.body))
             case m.AnnounceLease():
+                self._rights.may_ask()
                 lease = Lease(
                     LeaseId(message.lease),
                     SandboxName(message.sandbox),
@@ -176,6 +178,7 @@ class ClientChannel:
                 self._rights.begin(lease)
                 return self._announced(message.request, lease)
             case m.EndLease():
+                self._rights.may_ask()
                 self._rights.end(message.lease)
                 return self._ended(message)
             case m.AskChoice():
@@ -325,7 +328,7 @@ class ClientChannel:
                 await self._log.refused(event)
             case _:
                 raise PeerError("it records an event in a way that there is not")
-        lease = self._rights.lease_of(event)
+        lease = self._rights.lease(event.lease)
         if lease is not None:
             self._tell_share(lease)
         return m.AuthorityDone(message.request)

@@ -7,7 +7,7 @@ and viewer are one: a directory of the viewer's is not on another machine's host
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,8 @@ class LocalHost:
 
     role: HostRole
     folders: FolderHost
+    reload: Callable[[], Awaitable[None]]
+    """Of the host's copy of the records."""
 
     @property
     def devices(self) -> DeviceSource:
@@ -101,6 +103,8 @@ class LocalHost:
         for_sandbox: bool = False,
     ) -> Lease:
         """See ``Machines``."""
+        # The viewer may name a record that was written a moment ago.
+        await self.reload()
         return await self.role.start(
             record, progress=progress, changes=changes, for_sandbox=for_sandbox
         )
