@@ -1,11 +1,10 @@
-"""The status that every role reports; host and viewer add their own."""
+"""The status of a broker, joined from the rows of its parts: host, viewer or both."""
 
 from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -39,12 +38,38 @@ class StreamCount:
     """Seconds of CPU."""
 
 
+class StatusRows:
+    """The rows of one part, which has none of what it does not override."""
+
+    async def sandboxes(self) -> list[api.SandboxStatus]:
+        """The sandboxes that this part knows."""
+        return []
+
+    def leases(self) -> list[api.LeaseStatus]:
+        """The live leases."""
+        return []
+
+    def streams(self) -> list[tuple[Opening, float]]:
+        """Streams and when each began (seconds since 1970)."""
+        return []
+
+    async def worker_counts(self) -> Mapping[int, StreamCount]:
+        """Streams that end in workers."""
+        return {}
+
+    def processes(self) -> list[api.ProcessStatus]:
+        """Processes beside the broker, its pump and its shipper."""
+        return []
+
+
 @dataclass
-class StatusCollector(ABC):
-    """Collects the answer; a role has the three abstract parts, and may have more."""
+class StatusCollector:
+    """Collects the answer."""
 
     role: str
     """``local``, ``host`` or ``viewer``."""
+    parts: Sequence[StatusRows]
+    """A viewer precedes its host."""
     pump: PumpSupervisor
     report: Callable[[], Awaitable[AuthorityReport]]
     records: Callable[[], RecordSet]
@@ -56,7 +81,13 @@ class StatusCollector(ABC):
         """Everything for ``brokerctl status``."""
         report = await self.report()
         streams = {s.name: s for s in await self.pump.streams()}
-        counted = await self.worker_counts()
+        counted: dict[int, StreamCount] = {}
+        sandboxes: dict[str, api.SandboxStatus] = {}
+        for part in self.parts:
+            counted |= await part.worker_counts()
+            for row in await part.sandboxes():
+                shown = sandboxes.get(row.name)
+                sandboxes[row.name] = row if shown is None else _joined(shown, row)
         return api.Status(
             version=__version__,
             role=self.role,
@@ -64,14 +95,18 @@ class StatusCollector(ABC):
             since=self.since,
             monotonic=trio.current_time(),
             policy=self.policy(report),
-            sandboxes=await self.sandboxes(),
+            sandboxes=list(sandboxes.values()),
             leases=self.leases(),
             streams=[
                 _stream(opening, began, streams, counted)
-                for opening, began in self.streams()
+                for part in self.parts
+                for opening, began in part.streams()
             ],
             processes=await _with_memory(
-                [*self._own_processes(report), *self.processes()]
+                [
+                    *self._own_processes(report),
+                    *(row for part in self.parts for row in part.processes()),
+                ]
             ),
             tasks=trio.lowlevel.current_statistics().tasks_living,
             pump=self._pump(list(streams.values())),
@@ -100,25 +135,9 @@ class StatusCollector(ABC):
             problems=problem_lines(records),
         )
 
-    @abstractmethod
-    async def sandboxes(self) -> list[api.SandboxStatus]:
-        """The sandboxes that this role knows."""
-
-    @abstractmethod
     def leases(self) -> list[api.LeaseStatus]:
-        """The live leases."""
-
-    @abstractmethod
-    def streams(self) -> list[tuple[Opening, float]]:
-        """Streams and when each began (seconds since 1970)."""
-
-    async def worker_counts(self) -> Mapping[int, StreamCount]:
-        """Streams that end in workers; none where there are no workers."""
-        return {}
-
-    def processes(self) -> list[api.ProcessStatus]:
-        """Processes beside the broker, its pump and its shipper."""
-        return []
+        """All live leases."""
+        return [lease for part in self.parts for lease in part.leases()]
 
     def _pump(self, streams: list[StreamStatistics]) -> api.PumpStatus:
         numbers = self.pump.statistics()
@@ -141,6 +160,18 @@ class StatusCollector(ABC):
         if report.prompt:
             out.append(process_status("prompt", report.prompt, jail="seccomp"))
         return out
+
+
+def _joined(shown: api.SandboxStatus, machine: api.SandboxStatus) -> api.SandboxStatus:
+    """Return the row of a sandbox that viewer and host both know."""
+    return msgspec.structs.replace(
+        machine,
+        state=shown.state if machine.state == "running" else machine.state,
+        programs=shown.programs,
+        devices=shown.devices,
+        folders=shown.folders,
+        limits=shown.limits,
+    )
 
 
 def _stream(

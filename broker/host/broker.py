@@ -20,11 +20,11 @@ from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
+from broker.authority.status import StatusCollector
 from broker.core.names import LeaseId
 from broker.helpers.pump.process import PumpHandle
 from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.part import HostPart, end_sandboxes
-from broker.host.status import HostStatus
 from broker.host.viewer_link import RemoteViewer
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
@@ -74,10 +74,9 @@ class _Host:
             witness=self._witness,
         )
         self._host = HostPart(ground, self._viewer)
-        self._report = HostStatus(
+        self._report = StatusCollector(
             role=ground.role,
-            host=self._host.role,
-            waiting=self._host.waiting,
+            parts=[self._host.rows],
             pump=ground.pump,
             report=authority.report,
             records=lambda: ground.records.now,

@@ -25,6 +25,7 @@ from broker.host.launchers.microvm import MicroVmMachine, MicroVms
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.role import ActiveLease, HostRole
 from broker.host.room import Room
+from broker.host.status import HostRows
 from broker.host.vsock_listeners import (
     PortTakenError,
     VsockPorts,
@@ -86,6 +87,7 @@ class HostPart:
             listen_vsock=self._listen_vsock,
             paths=ground.paths,
         )
+        self.rows = HostRows(self.role, lambda: ground.records.now, self._vms.waiting)
         self._nursery: trio.Nursery | None = None
         self._listening = trio.Lock()
         self._ports: VsockPorts | None = None
@@ -222,10 +224,6 @@ class HostPart:
             if active_lease.lease.id == lease and isinstance(machine, MicroVmMachine):
                 return machine.qmp
         return None
-
-    def waiting(self) -> tuple[tuple[str, str, int], ...]:
-        """(record, role, pid) of the processes of machines that wait for a start."""
-        return self._vms.waiting()
 
     def warnings(self) -> list[str]:
         """Problems with machines, newest last."""

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from typing_extensions import override
 
-from broker.authority.status import StatusCollector, process_status
+from broker.authority.status import StatusRows, process_status
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease, HostRole
 from broker.ipc.control import api
 from broker.net.peers.identity import describe
+from policy.records.loader import RecordSet
 from policy.records.model import Record
 
 
-@dataclass
-class HostStatus(StatusCollector):
+@dataclass(frozen=True)
+class HostRows(StatusRows):
     """A host's part of the status; of the guests inside it knows nothing."""
 
     host: HostRole
-    waiting: Callable[[], Sequence[tuple[str, str, int]]] = field(
-        default=tuple, kw_only=True
-    )
+    records: Callable[[], RecordSet]
+    waiting: Callable[[], Sequence[tuple[str, str, int]]]
     """(record, role, pid) of the processes of machines that wait for a start."""
 
     @override

@@ -22,6 +22,7 @@ from broker.authority.channel.open_authority import (
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
+from broker.authority.status import StatusCollector
 from broker.helpers.pump.process import PumpHandle
 from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.folders.part import FolderHost, LocalHost
@@ -29,7 +30,6 @@ from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
 from broker.ipc.control.methods import Owner
 from broker.ipc.host_viewer import LaterViewer
-from broker.programs.local_status import LocalStatus
 from broker.viewer.control import viewer_parts
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.part import (
@@ -40,6 +40,7 @@ from broker.viewer.part import (
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.settings_watch import SettingsWatch
+from broker.viewer.status import ViewerRows
 from broker.viewer.workers.pool import Workers
 
 __all__ = ["Options", "run_local"]
@@ -104,13 +105,10 @@ async def _serve(
         found += viewer_warnings(viewer, settings)
         return found + shipping_warnings(ground.paths)
 
-    report = LocalStatus(
+    report = StatusCollector(
         role=ground.role,
-        host=host.role,
-        waiting=host.waiting,
-        viewer=viewer,
+        parts=[ViewerRows(viewer, workers), host.rows],
         pump=ground.pump,
-        workers=workers,
         report=authority.report,
         records=lambda: ground.records.now,
         warnings=warnings,
@@ -148,7 +146,7 @@ async def _serve(
 
 
 def _shared(
-    ground: Runtime, host: HostPart, viewer: ViewerRole, report: LocalStatus
+    ground: Runtime, host: HostPart, viewer: ViewerRole, report: StatusCollector
 ) -> Shared:
     return Shared(
         role=ground.role,

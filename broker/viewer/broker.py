@@ -17,6 +17,7 @@ from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
+from broker.authority.status import StatusCollector
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.process import PumpHandle
@@ -32,7 +33,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.runner import Runner
 from broker.viewer.settings_watch import SettingsWatch
-from broker.viewer.status import ViewerStatus
+from broker.viewer.status import ViewerRows
 from broker.viewer.workers.pool import Workers
 
 
@@ -80,11 +81,10 @@ class _Viewer:
         )
         self._viewer = make_viewer(ground, workers, authority, self._host)
         self._settings = SettingsWatch(ground.paths, authority.notify)
-        self._report = ViewerStatus(
+        self._report = StatusCollector(
             role=ground.role,
-            viewer=self._viewer,
+            parts=[ViewerRows(self._viewer, workers, self._host.state)],
             pump=ground.pump,
-            workers=workers,
             report=authority.report,
             records=lambda: ground.records.now,
             link=self._host.state,

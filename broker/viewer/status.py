@@ -6,46 +6,41 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
 import trio
 from typing_extensions import override
 
 from broker.authority.status import (
-    StatusCollector,
+    StatusRows,
     StreamCount,
     process_status,
 )
 from broker.core.escape import printable
 from broker.core.lease import Opening
-from broker.core.names import LeaseId, SandboxName
+from broker.core.names import LeaseId
 from broker.ipc.control import api
 from broker.net.link.control import Announced
+from broker.net.link_service.status import LinkState
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.windows import WindowsPart
 from broker.viewer.workers.pool import Workers
 
 
-@dataclass
-class ViewerStatus(StatusCollector):
+@dataclass(frozen=True)
+class ViewerRows(StatusRows):
     """A viewer's part of the status; its leases and streams are the link's."""
 
     viewer: ViewerRole
     workers: Workers
+    link: LinkState | None = None
+    """Where there is one: else the host's part has them."""
 
     @override
     async def sandboxes(self) -> list[api.SandboxStatus]:
-        found = [_sandbox(guest, self.viewer) for guest in self.viewer.guests()]
-        return await self.with_limits(found)
-
-    async def with_limits(
-        self, found: list[api.SandboxStatus]
-    ) -> list[api.SandboxStatus]:
-        """The same with each sandbox's use of limited resources."""
         limits = await WindowsPart(self.viewer).limits()
         return [
-            msgspec.structs.replace(s, limits=limits.get(SandboxName(s.name), []))
-            for s in found
+            _sandbox(guest, self.viewer, limits.get(guest.lease.sandbox, []))
+            for guest in self.viewer.guests()
         ]
 
     @override
@@ -102,16 +97,14 @@ class ViewerStatus(StatusCollector):
         return out
 
 
-def programs_of(guest: Guest) -> list[api.ProgramStatus]:
-    """The programs that run in a guest."""
+def _programs_of(guest: Guest) -> list[api.ProgramStatus]:
     return [
         api.ProgramStatus(program=p.number, name=p.name, since=p.began)
         for p in guest.programs.live()
     ]
 
 
-def devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
-    """The USB devices that a sandbox has."""
+def _devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     return [
         f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
         for holding in viewer.devices.holdings()
@@ -119,8 +112,7 @@ def devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     ]
 
 
-def folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
-    """Your directories that a sandbox has."""
+def _folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     return [
         printable(str(shared.folder.path), 200) + " (writable)" * shared.write
         for shared in viewer.folders.shared()
@@ -128,7 +120,9 @@ def folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     ]
 
 
-def _sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
+def _sandbox(
+    guest: Guest, viewer: ViewerRole, limits: list[api.LimitStatus]
+) -> api.SandboxStatus:
     lease = guest.lease
     record = viewer.record(lease.record)
     return api.SandboxStatus(
@@ -139,8 +133,10 @@ def _sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
         color="" if record is None else record.viewer.label.colour,
         state=guest.state,
         since=guest.since,
-        programs=programs_of(guest),
-        devices=devices_of(viewer, lease.id),
+        programs=_programs_of(guest),
+        devices=_devices_of(viewer, lease.id),
+        folders=_folders_of(viewer, lease.id),
+        limits=limits,
     )
 
 
