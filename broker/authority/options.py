@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,11 @@ class ClientEnds:
         """Close both."""
         self.requests.close()
         self.calls.close()
+
+
+def client_roles(role: str) -> Sequence[str]:
+    """Return the roles of the authority's clients in a broker of this role."""
+    return ("host", "viewer") if role == "local" else (role,)
 
 
 def client_pair() -> tuple[ClientEnds, ClientEnds]:

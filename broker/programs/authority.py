@@ -1,8 +1,7 @@
 """The authority's process: it decides and records, and serves the control socket.
 
-Forked by the broker's first process while there is neither trio nor a thread, and
-before that one imports anything of host or viewer: so this process has no code of
-theirs.  It ends when its channel does.
+A program of its own, started by the broker's (``programs.start``), so it has no code of
+host or viewer and they have none of it.  It ends when a channel of it does.
 """
 
 from __future__ import annotations
@@ -28,16 +27,14 @@ from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.log_runtime import open_log_runtime
 from broker.authority.options import (
-    AuthorityHandle,
     ClientEnds,
     Options,
-    client_pair,
+    client_roles,
 )
 from broker.authority.parts import AuthorityParts, make_authority
 from broker.core.errors import (
     InternalError,
     PeerError,
-    SetupError,
     VitrailError,
     sole,
 )
@@ -62,39 +59,13 @@ _Clients = Mapping[str, ClientEnds]
 """The authority's ends, by the clients' roles."""
 
 
-def start_authority(role: str, options: Options) -> AuthorityHandle:
-    """Fork the authority; call it before trio starts.
-
-    Raises SetupError when the process cannot be started.
-    """
-    parent = os.getpid()
-    names = ("host", "viewer") if role == "local" else (role,)
-    pairs = {name: client_pair() for name in names}
-    ours = {name: pair[0] for name, pair in pairs.items()}
-    theirs = {name: pair[1] for name, pair in pairs.items()}
-    try:
-        pid = os.fork()
-    except OSError as error:
-        for end in (*ours.values(), *theirs.values()):
-            end.close()
-        raise SetupError(
-            f"the authority's process cannot be started: {error.strerror}",
-            hint="raise the limit on processes ('ulimit -u')",
-        ) from error
-    for end in (ours if pid == 0 else theirs).values():
-        end.close()
-    if pid == 0:
-        _become_authority(theirs, parent, role, options)
-    return AuthorityHandle(ours, pid, os.pidfd_open(pid))
-
-
 def _become_authority(
     clients: _Clients, broker: int, role: str, options: Options
 ) -> NoReturn:
-    """Never returns and never unwinds into the parent's code."""
+    """Never returns: the log's threads are not waited for."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
-        _prepare(options)
+        _prepare()
         event_loop.run(_run, clients, broker, role, options)
         code = 0
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
@@ -105,13 +76,9 @@ def _become_authority(
         os._exit(code)
 
 
-def _prepare(options: Options) -> None:
-    """Let go of what the fork inherited; the broker decides when this ends."""
-    with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123 -- a descriptor is wanted
-        os.dup2(null.fileno(), 0)
-    if "link" in options.sockets:
-        options.sockets["link"].close()
-    # A terminal and a service manager signal every process of a broker.
+def _prepare() -> None:
+    """Harden the process; the broker decides when it ends."""
+    # A service manager signals every process of a broker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_name("vitrail-author")  # fifteen characters at most
@@ -285,9 +252,9 @@ async def _last(link: FrameLink, message: m.FromAuthority) -> None:
 
 
 def main() -> None:
-    """Entry point of a host's authority; ``programs.host`` has the arguments."""
+    """Entry point; ``programs.start`` has the arguments."""
     role, shipped, *numbers = sys.argv[1:]
-    pid, requests, calls, starter, control = map(int, numbers)
+    broker, starter, control, *fds = map(int, numbers)
     os.umask(0o077)
     options = Options(
         paths=find_paths(),
@@ -295,8 +262,12 @@ def main() -> None:
         shipped=Path(shipped) if shipped else None,
         sockets={} if control < 0 else {"control": socket.socket(fileno=control)},
     )
-    ends = ClientEnds(socket.socket(fileno=requests), socket.socket(fileno=calls))
-    _become_authority({role: ends}, pid, role, options)
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    clients = {
+        name: ClientEnds(*sockets[2 * at : 2 * at + 2])
+        for at, name in enumerate(client_roles(role))
+    }
+    _become_authority(clients, broker, role, options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Start-up shared by the broker programs: arguments, limits, the pump, readiness."""
+"""Start-up shared by the broker programs: arguments, limits, authority, pump, readiness.
+
+Order: the starter is forked, the authority started, the pump forked, while there is
+neither trio nor a thread.  So none of them has code of host or viewer.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,25 @@ from collections.abc import Awaitable, Callable, Container
 from importlib import resources
 from pathlib import Path
 
-from broker.authority.options import Options
+from broker.authority.options import (
+    AuthorityHandle,
+    Options,
+    client_pair,
+    client_roles,
+)
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
+from broker.helpers.process.popen import start_process
+from broker.helpers.process.spawn import our_program
 from broker.helpers.pump.process import PumpHandle, start_pump
 from broker.helpers.starter import start_starter
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
-Run = Callable[[Options, PumpHandle, Callable[[], None]], Awaitable[None]]
+Run = Callable[
+    [AuthorityHandle, Options, PumpHandle, Callable[[], None]], Awaitable[None]
+]
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
@@ -46,15 +59,16 @@ def add_unjailed(parser: argparse.ArgumentParser) -> None:
 
 
 def run_broker(
-    program: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
+    role: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
 ) -> None:
     """Run a broker to its end; exits with 1 and a sentence when it cannot start.
 
-    ``prepare`` is called before the pump is forked: mistakes in the
+    ``prepare`` is called before other processes are started: mistakes in the
     configuration are reported there.
     """
+    program = f"vitrail-{role}"
     try:
-        _run(program, words, prepare)
+        _run(role, words, prepare)
     except (VitrailError, ExceptionGroup) as group:
         # A task's error arrives in the groups of the nurseries around it.
         error = sole(group)
@@ -65,7 +79,7 @@ def run_broker(
 
 
 def _run(
-    program: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
+    role: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
 ) -> None:
     if os.geteuid() == 0:
         raise SetupError(
@@ -92,14 +106,47 @@ def _run(
         stopping=lambda: notify("STOPPING=1"),
     )
     run = prepare(options)
+    authority = _start_authority(role, options)
 
     def ready() -> None:
         notify("READY=1")
-        sys.stderr.write(f"{program}: ready\n")
+        sys.stderr.write(f"vitrail-{role}: ready\n")
 
-    # The pump is forked while there is neither trio nor a thread.
-    pump = start_pump()
-    event_loop.run(run, options, pump, ready)
+    event_loop.run(run, authority, options, start_pump(), ready)
+
+
+def _start_authority(role: str, options: Options) -> AuthorityHandle:
+    """Start it.  Raises SetupError when the process cannot be started."""
+    pairs = {name: client_pair() for name in client_roles(role)}
+    theirs = [pair[1] for pair in pairs.values()]
+    activated = options.sockets.get("control")
+    control = -1 if activated is None else activated.fileno()
+    fds = [
+        *(options.starter.fileno(), control),
+        *(end.fileno() for ends in theirs for end in (ends.requests, ends.calls)),
+    ]
+    shipped = "" if options.shipped is None else str(options.shipped)
+    words = ["broker.programs.authority", role, shipped, str(os.getpid())]
+    try:
+        process = start_process(
+            our_program(*words, *map(str, fds)),
+            pass_fds=[fd for fd in fds if fd >= 0],
+            outlive_us=True,  # it records that this process has died
+        )
+    except OSError as error:
+        raise SetupError(
+            f"the authority's process cannot be started: {error.strerror}",
+            hint="raise the limit on processes ('ulimit -u')",
+        ) from error
+    # The authority alone may have helpers started, and serves the control socket.
+    for ends in theirs:
+        ends.close()
+    options.starter.close()
+    if activated is not None:
+        activated.close()
+    process.returncode = 0  # it is waited for by its pidfd
+    ours = {name: pair[0] for name, pair in pairs.items()}
+    return AuthorityHandle(ours, process.pid, os.pidfd_open(process.pid))
 
 
 def _activated(known: Container[str]) -> dict[str, socket.socket]:

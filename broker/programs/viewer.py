@@ -9,19 +9,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.authority.options import Options
+from broker.authority.options import AuthorityHandle, Options
 from broker.helpers.pump.process import PumpHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
-from broker.programs.authority import start_authority
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
-
-_NAME = "vitrail-viewer"
 
 
 def main() -> None:
     """Entry point; exits with 1 and a sentence when it cannot start."""
-    parser = parser_for(_NAME, "Vitrail's broker for the machine with the screen")
+    parser = parser_for(
+        "vitrail-viewer", "Vitrail's broker for the machine with the screen"
+    )
     add_unjailed(parser)
     parser.set_defaults(sockets=("control", "link"))
     parser.add_argument(
@@ -39,23 +38,21 @@ def main() -> None:
         "link.toml, or 2)",
     )
     words = parser.parse_args()
-    run_broker(_NAME, words, lambda options: _prepare(options, words))
+    run_broker("viewer", words, lambda options: _prepare(options, words))
 
 
 def _prepare(options: Options, words: argparse.Namespace) -> Run:
     link = load_link_config(
         options.paths, Role.VIEWER, endpoint=words.listen, peer_cid=words.peer_cid
     )
-    authority = start_authority("viewer", options)
-    # The authority alone may have helpers started.
-    options.starter.close()
-    if "control" in options.sockets:
-        options.sockets["control"].close()  # the authority serves it
 
     async def run(
-        options: Options, pump: PumpHandle, ready: Callable[[], None]
+        authority: AuthorityHandle,
+        options: Options,
+        pump: PumpHandle,
+        ready: Callable[[], None],
     ) -> None:
-        # Late: authority and pump, which are forked before, have no code of these.
+        # Late: the pump, which is forked before, has no code of these.
         from broker.viewer.broker import run_viewer
 
         await run_viewer(authority, options, link, pump, ready)

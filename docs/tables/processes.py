@@ -39,25 +39,25 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 171, 24_470, 15_725),
+    Program("authority", ("broker.programs.authority",), USER, 171, 24_370, 15_650),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_720, 45_720),
+    Program("vitrail-local", ("broker.programs.local",), USER, 424, 62_020, 41_030),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
         278,
-        40_150,
-        26_150,
+        40_200,
+        26_170,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        360,
-        53_690,
-        35_510,
+        325,
+        46_850,
+        30_800,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
