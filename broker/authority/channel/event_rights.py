@@ -78,7 +78,8 @@ class EventRights:
         kept = role == "viewer" or linked
         self._kinds = KINDS[role] - (frozenset() if linked else _LINK)
         self._kinds -= frozenset() if kept else _STREAMS
-        self._asks = role != "host"
+        self.asks = role != "host"
+        """Whether it is shown the rules and may ask: a viewer."""
         self._host = host
         self._known: dict[str, Lease] = {}
         self._running: dict[str, Lease] = {}
@@ -102,7 +103,7 @@ class EventRights:
     def may_ask(self) -> None:
         """Raise PeerError for a host: its viewer's authority decides."""
         # guard: a host asks for no permit
-        if not self._asks:
+        if not self.asks:
             raise PeerError("it asks what only a viewer asks, and is a host")
 
     def running(self, lease: str) -> Lease:

@@ -377,5 +377,6 @@ class ClientChannel:
         if self._told[0] is rules and self._told[1] is records:
             return
         self._told = rules, records
-        content = b"" if rules.problems else encode_rules(rules).encode()
+        shown = self._rights.asks and not rules.problems
+        content = encode_rules(rules).encode() if shown else b""
         self.put(m.Policy(rules.digest, content, records.digest))
